@@ -1,0 +1,11 @@
+//! The words every other crate counts in: [`Bytes`], [`Pages`] and [`Ppn`].
+//!
+//! This crate never allocates, never does I/O and knows no other crate of the project. A quantity of memory crosses
+//! a crate boundary as one of these types, never as a bare integer. Start with [`Bytes`], which also reads and
+//! writes sizes as people do ("512MiB").
+
+mod bytes;
+mod pages;
+
+pub use bytes::{Bytes, ParseBytesError};
+pub use pages::{CHUNK_PAGES, CHUNK_SIZE, PAGE_SIZE, Pages, Ppn};
