@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 ///
 /// Text form: a decimal number with an optional binary unit (`KiB`, `MiB`, `GiB`, `TiB`, or their first letters, in
 /// either case); `512MiB`, `1.5G` and `4096` are all read. Decimal units (`MB`) are refused, because operators
-/// who write them may mean either. [`fmt::Display`] writes the largest unit that loses nothing, or one decimal.
+/// who write them may mean either. [`fmt::Display`] writes the largest unit that loses nothing where four digits do, else one decimal.
 ///
 /// Serialized as an integer number of bytes; deserialized from an integer or from the text form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,10 +64,13 @@ const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = match UNITS.iter().find(|(_, shift)| self.0 >> shift != 0) {
-            None => format!("{}B", self.0),
-            Some((unit, shift)) if self.0.is_multiple_of(1 << shift) => format!("{}{unit}", self.0 >> shift),
-            Some((unit, shift)) => {
+        let exact = UNITS.iter().find(|(_, shift)| self.0 != 0 && self.0.is_multiple_of(1 << shift));
+        let largest = UNITS.iter().find(|(_, shift)| self.0 >> shift != 0);
+        let text = match (exact, largest) {
+            (_, None) => format!("{}B", self.0),
+            // Four digits and a unit lose nothing and are still read at a glance.
+            (Some((unit, shift)), _) if self.0 >> shift < 10_000 => format!("{}{unit}", self.0 >> shift),
+            (_, Some((unit, shift))) => {
                 #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
                 let value = self.0 as f64 / (1u64 << shift) as f64;
                 format!("{value:.1}{unit}")
@@ -208,11 +211,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whole_units_survive_a_round_trip(n in 0u64..1 << 24, shift in prop::sample::select(vec![0u32, 10, 20, 30])) {
+        fn whole_units_survive_a_round_trip(n in 1u64..10_000, shift in prop::sample::select(vec![0u32, 10, 20, 30])) {
             let bytes = Bytes(n << shift);
-            let text = bytes.to_string();
-            prop_assume!(!text.contains('.'));
-            prop_assert_eq!(text.parse(), Ok(bytes));
+            prop_assert_eq!(bytes.to_string().parse(), Ok(bytes));
         }
 
         #[test]
