@@ -60,14 +60,14 @@ impl Sum for Bytes {
     }
 }
 
-const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+const UNITS: [(&str, u32); 5] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let exact = UNITS.iter().find(|(_, shift)| self.0 != 0 && self.0.is_multiple_of(1 << shift));
         let largest = UNITS.iter().find(|(_, shift)| self.0 >> shift != 0);
         let text = match (exact, largest) {
-            (_, None) => format!("{}B", self.0),
+            (_, None) => "0B".to_owned(),
             // Four digits and a unit lose nothing and are still read at a glance.
             (Some((unit, shift)), _) if self.0 >> shift < 10_000 => format!("{}{unit}", self.0 >> shift),
             (_, Some((unit, shift))) => {
