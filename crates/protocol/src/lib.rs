@@ -1,1 +1,17 @@
-//! To be written.
+//! What the parts of Plimsoll say to each other.
+//!
+//! - [`definition`]: a virtual machine as its operator writes it down (TOML).
+//! - [`control`]: the messages between the daemon and one VMM, and [`wire`], the socket that carries them.
+//! - [`api`]: what the daemon tells its users over HTTP.
+//!
+//! This crate never decides anything and keeps no state. Types here are plain facts; what they mean for memory is
+//! decided by the daemon (grants) and by the pmap (pages). Neither side of a [`wire`] trusts the other's numbers: each
+//! type documents the bounds that its receiver has to check.
+
+pub mod api;
+pub mod control;
+pub mod definition;
+mod name;
+pub mod wire;
+
+pub use name::{NameError, VmName};

@@ -1,0 +1,263 @@
+//! What the daemon tells its users: the types of the HTTP/JSON API.
+//!
+//! | method and path | body | answer |
+//! |---|---|---|
+//! | `GET /v1/host` | | [`HostStatus`] |
+//! | `GET /v1/vms` | | `[`[`VmStatus`]`]` |
+//! | `POST /v1/vms` | [`crate::definition::VmDefinition`] | [`VmStatus`] |
+//! | `GET /v1/vms/NAME` | | [`VmStatus`] |
+//! | `PATCH /v1/vms/NAME` | [`VmChange`] | [`VmStatus`] |
+//! | `DELETE /v1/vms/NAME` | | the VM is forgotten; it must be off |
+//! | `POST /v1/vms/NAME/start` | | [`VmStatus`] |
+//! | `POST /v1/vms/NAME/stop` | | the power button was pressed: [`VmStatus`] |
+//! | `POST /v1/vms/NAME/kill` | | [`VmStatus`] |
+//! | `GET /v1/vms/NAME/log?source=vmm\|console` | | text |
+//! | `GET /v1/events` | | `[`[`Event`]`]`, the latest, oldest first |
+//!
+//! Sizes are whole bytes in answers, and bytes or text ("512MiB") in requests. An error answers with a status from 400 up
+//! and an [`ErrorBody`].
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use plimsoll_units::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::VmName;
+use crate::control::{Chunks, ExitReason, GuestFacts};
+use crate::definition::{JailPart, Shares};
+
+/// Where the daemon listens unless its configuration says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/plimsoll/plimsoll.sock";
+
+/// The host's account of its memory. At every moment `budget = granted + overhead + free`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// Machine memory that Plimsoll may use.
+    pub budget: Bytes,
+    /// Promised to guests.
+    pub granted: Bytes,
+    /// Charged for the VMMs' own memory.
+    pub overhead: Bytes,
+    /// Promised to nobody.
+    pub free: Bytes,
+    /// Reserved by VMs that run, with their overhead.
+    pub reserved: Bytes,
+    /// Held by guests, as their VMMs say.
+    pub held: Bytes,
+    /// In balloons.
+    pub ballooned: Bytes,
+    /// Resident guest memory, as the kernel accounts it.
+    pub kernel: Bytes,
+    /// Highest `granted + overhead` since the daemon started.
+    pub peak_ledger: Bytes,
+    /// Highest `kernel` that was seen since the daemon started.
+    pub peak_kernel: Bytes,
+    /// How short of free memory the host is.
+    pub state: HostState,
+    /// Below this much free memory the host is no longer in state high.
+    pub high_threshold: Bytes,
+    /// VMs that run.
+    pub running: u64,
+    /// The daemon's version.
+    pub version: String,
+}
+
+/// How short of free machine memory the host is, after ESXi.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostState {
+    /// Enough is free.
+    High,
+    /// Less than that, but nothing has to be reclaimed yet.
+    Clear,
+    /// Balloons work.
+    Soft,
+    /// Balloons do not suffice.
+    Hard,
+    /// VMs above their targets wait.
+    Low,
+}
+
+impl std::fmt::Display for HostState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::High => "high",
+            Self::Clear => "clear",
+            Self::Soft => "soft",
+            Self::Hard => "hard",
+            Self::Low => "low",
+        })
+    }
+}
+
+/// One VM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VmStatus {
+    /// Its name.
+    pub name: VmName,
+    /// What it does.
+    pub power: Power,
+    /// Why it is off, if it has been on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// Its VMM's process, while it is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// No guest kernel but a host thread.
+    pub model: bool,
+    /// Number of vCPUs.
+    pub vcpus: u8,
+    /// Guest-physical memory.
+    pub size: Bytes,
+    /// Machine memory that it always has.
+    pub reservation: Bytes,
+    /// Machine memory that it never exceeds.
+    pub limit: Bytes,
+    /// As defined.
+    pub shares: Shares,
+    /// The number that `shares` stands for.
+    pub share_count: u64,
+    /// Promised to it by the ledger.
+    pub grant: Bytes,
+    /// Charged for its VMM.
+    pub overhead: Bytes,
+    /// Held by its guest, as its VMM says.
+    pub held: Bytes,
+    /// Resident guest memory, as the kernel accounts it.
+    pub kernel: Bytes,
+    /// Pages that it waits for.
+    pub wanted: Bytes,
+    /// Estimate of what it actively uses.
+    pub active: Bytes,
+    /// What policy gives it now.
+    pub entitlement: Bytes,
+    /// What its mechanisms steer to.
+    pub target: Bytes,
+    /// In its balloon.
+    pub ballooned: Bytes,
+    /// Size that its balloon is to have.
+    pub balloon_target: Bytes,
+    /// Whether its balloon does as it is told.
+    pub balloon: BalloonHealth,
+    /// Its chunks by state.
+    pub chunks: Chunks,
+    /// Faults served.
+    pub faults: u64,
+    /// Times that the guest rebooted since it was started.
+    pub reboots: u32,
+    /// What the guest's balloon driver says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest: Option<GuestFacts>,
+    /// Parts of the jail that it runs without.
+    #[serde(default)]
+    pub missing_jail: Vec<JailPart>,
+    /// When it was last started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Timestamp>,
+    /// The unix socket of its console.
+    pub console: PathBuf,
+}
+
+/// What a VM does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Power {
+    /// Its VMM is being set up.
+    Starting,
+    /// It runs.
+    On,
+    /// It was asked to shut down and has not yet.
+    Stopping,
+    /// It does not run.
+    Off,
+}
+
+impl std::fmt::Display for Power {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Starting => "starting",
+            Self::On => "on",
+            Self::Stopping => "stopping",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// How a VM's last run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exit {
+    /// Its VMM said why.
+    Told(ExitReason),
+    /// The operator killed it.
+    KilledByOperator,
+    /// Its process ended without a word: the signal or exit code, if known.
+    Vanished(String),
+}
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Told(reason) => reason.fmt(f),
+            Self::KilledByOperator => f.write_str("the operator killed it"),
+            Self::Vanished(how) => write!(f, "its process ended without a word ({how})"),
+        }
+    }
+}
+
+/// Whether a VM's balloon does as it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BalloonHealth {
+    /// No driver has been seen.
+    Absent,
+    /// At its target, or moving towards it.
+    Following,
+    /// It has not moved towards its target for some time.
+    Stuck,
+}
+
+impl std::fmt::Display for BalloonHealth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Absent => "absent",
+            Self::Following => "following",
+            Self::Stuck => "stuck",
+        })
+    }
+}
+
+/// A change of a VM's parameters; what is `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmChange {
+    /// New shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<Shares>,
+    /// New reservation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<Bytes>,
+    /// New limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Bytes>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When.
+    pub at: Timestamp,
+    /// To which VM; `None`: to the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<VmName>,
+    /// What, in one line.
+    pub text: String,
+}
+
+/// Body of an answer that is an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// What failed, on what, and what to do, in one line.
+    pub error: String,
+}

@@ -1,0 +1,231 @@
+//! The messages between the daemon and one VMM.
+//!
+//! The daemon starts a VMM with a listening socket as file descriptor [`CONTROL_FD`] and connects to it. At every
+//! connection the VMM speaks first: [`FromVmm::Hello`]. Then the daemon sends [`ToVmm::Boot`], once in the VMM's life,
+//! with the file descriptors that its roles name. A daemon that has been restarted connects to the same socket, reads the
+//! `Hello`, and rebuilds its ledger from it.
+//!
+//! Grants move as differences, each applied exactly once: [`ToVmm::Grant`] counts from the moment it is sent (the ledger
+//! is charged first), [`FromVmm::Return`] from the moment it is read (the VMM lowered its grant before it wrote). When a
+//! connection ends the VMM reads what is left in it before it says `Hello` on the next one, so no grant is lost; the
+//! totals in `Hello` make up for returns that nobody read.
+
+use std::fmt;
+
+use plimsoll_units::{Bytes, Pages};
+use serde::{Deserialize, Serialize};
+
+use crate::VmName;
+use crate::definition::{Balloon, JailPart, MacAddress};
+
+/// Version of these messages. Daemon and VMM of different versions do not talk: the daemon says so in the VM's status.
+pub const VERSION: u32 = 1;
+/// The file descriptor at which a VMM finds its listening control socket.
+pub const CONTROL_FD: i32 = 3;
+/// How often a VMM reports its [`Facts`] unasked.
+pub const REPORT_PERIOD: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// From the daemon to a VMM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToVmm {
+    /// Become this VM. Comes once, with one file descriptor per entry of [`BootConfig::fds`].
+    Boot(Box<BootConfig>),
+    /// Your grant grows by this much.
+    Grant(Pages),
+    /// The balloon's size to steer to.
+    BalloonTarget(Pages),
+    /// Press the guest's power button.
+    PowerButton,
+    /// Answer with [`FromVmm::Report`] at once.
+    Query,
+}
+
+/// From a VMM to the daemon. The daemon takes every number as a claim: it bounds it by what it knows (the VM's
+/// size, the grants that it gave).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum FromVmm {
+    /// The first message of every connection.
+    Hello {
+        /// The VMM's [`VERSION`].
+        version: u32,
+        /// Its facts; zeros before `Boot`.
+        facts: Facts,
+    },
+    /// The guest is set up and runs; missing parts of the jail are those it runs without.
+    Running {
+        /// Parts of the jail that are not in force.
+        missing_jail: Vec<JailPart>,
+    },
+    /// Pages that faults wait for beyond the grant: a total, zero when none is left. The answer is [`ToVmm::Grant`], with
+    /// as much as the daemon has to give, perhaps later.
+    Want(Pages),
+    /// The VMM lowered its own grant by this much.
+    Return(Pages),
+    /// The facts as they are now; sent every [`REPORT_PERIOD`] and when asked.
+    Report(Facts),
+    /// The guest rebooted: all its memory is given back and it starts anew.
+    Rebooted,
+    /// Something that the operator should know and that stops nothing. At most [`MAX_NOTICE`] bytes.
+    Notice(String),
+    /// The VMM ends now, and why.
+    Exit(ExitReason),
+}
+
+/// Longest [`FromVmm::Notice`] and [`ExitReason::Failed`] text; the receiver cuts what is longer.
+pub const MAX_NOTICE: usize = 1024;
+
+/// What a VMM says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Pages that the VMM believes it may hold.
+    pub grant: Pages,
+    /// Pages that it holds for its guest; at most `grant`.
+    pub held: Pages,
+    /// Pages that faults wait for beyond the grant.
+    pub wanted: Pages,
+    /// Pages in the balloon, as the pmap counts them.
+    pub ballooned: Pages,
+    /// The balloon's size as its driver last reported it.
+    pub balloon_actual: Pages,
+    /// The target that the VMM steers to.
+    pub balloon_target: Pages,
+    /// Whether the guest's balloon driver has been seen.
+    pub balloon_driver: bool,
+    /// Chunks by state.
+    pub chunks: Chunks,
+    /// Faults served since the VMM started.
+    pub faults: u64,
+    /// Times that the guest rebooted.
+    pub reboots: u32,
+    /// What the guest's balloon driver says of the guest; `None` where it said nothing yet.
+    pub guest: Option<GuestFacts>,
+    /// Where guest memory is mapped in the VMM: host address and length, for the daemon to look it up in the kernel's own
+    /// account of the process.
+    pub ram: (u64, Bytes),
+}
+
+/// Number of chunks in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunks {
+    /// No memory behind them.
+    pub empty: u64,
+    /// Served by the kernel, a huge page where it can.
+    pub large: u64,
+    /// Each page with a state of its own.
+    pub small: u64,
+}
+
+/// Statistics of the guest's balloon driver. They may be lies: they may ask for memory (as a fault does) but are never
+/// taken as proof of idleness.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestFacts {
+    /// Memory that the guest sees.
+    pub total: Bytes,
+    /// Memory that it uses for nothing.
+    pub free: Bytes,
+    /// Memory that it could use without swapping.
+    pub available: Bytes,
+    /// Page cache.
+    pub cache: Bytes,
+    /// Major faults since boot.
+    pub major_faults: u64,
+    /// Times that its OOM killer ran.
+    pub oom_kills: u64,
+}
+
+/// Everything a VMM needs to become a VM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BootConfig {
+    /// The VM's name, for logs.
+    pub name: VmName,
+    /// Guest-physical memory: a multiple of 2 MiB.
+    pub size: Pages,
+    /// Number of vCPUs.
+    pub vcpus: u8,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// What runs.
+    pub guest: GuestKind,
+    /// Disks in the order of their device names.
+    pub disks: Vec<DiskConfig>,
+    /// Network interfaces in the order of their device names.
+    pub nets: Vec<NetConfig>,
+    /// What the balloon device offers.
+    pub balloon: Balloon,
+    /// Grant to begin with; already charged in the ledger.
+    pub grant: Pages,
+    /// Huge pages are used where chunks are large.
+    pub huge_pages: bool,
+    /// User and group to run as; `None` where the daemon cannot give one.
+    pub uid: Option<u32>,
+    /// Parts of the jail that may be missing.
+    pub allow_missing: Vec<JailPart>,
+    /// The role of each file descriptor that came with the message, in order.
+    pub fds: Vec<FdRole>,
+}
+
+/// What runs in a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuestKind {
+    /// A kernel, from the file descriptors.
+    Kernel,
+    /// A host thread: see [`crate::definition::Boot::model`].
+    Model,
+}
+
+/// A disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskConfig {
+    /// The guest may not write it.
+    pub read_only: bool,
+}
+
+/// A network interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetConfig {
+    /// The guest's address.
+    pub mac: MacAddress,
+}
+
+/// What a passed file descriptor is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FdRole {
+    /// `/dev/kvm`.
+    Kvm,
+    /// `/dev/userfaultfd`.
+    Userfaultfd,
+    /// The kernel, open for reading.
+    Kernel,
+    /// The initial ram disk, open for reading.
+    Initrd,
+    /// A disk, by index.
+    Disk(u8),
+    /// A tap device, by index of its interface.
+    Tap(u8),
+    /// The file that takes the console's output, open for reading and writing.
+    ConsoleLog,
+    /// A listening stream socket: who connects is attached to the console.
+    ConsoleListener,
+}
+
+/// Why a VMM ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitReason {
+    /// The guest switched itself off.
+    Shutdown,
+    /// The guest crashed (it reported a panic, or triple-faulted).
+    Crashed(String),
+    /// The VMM could not go on: what failed, in one line.
+    Failed(String),
+}
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shutdown => f.write_str("the guest shut down"),
+            Self::Crashed(how) => write!(f, "the guest crashed: {how}"),
+            Self::Failed(what) => write!(f, "the VMM failed: {what}"),
+        }
+    }
+}
