@@ -1,1 +1,22 @@
-//! To be written.
+//! Who gets how much memory.
+//!
+//! Pure arithmetic after Waldspurger 2002, sections 5 and 6, and ESXi's public documentation. Facts come in as arguments,
+//! decisions go out as values: this crate never does I/O, reads no clock, starts no thread and keeps no state but what
+//! its caller holds ([`Activity`], [`States`]). It never learns what a system call is.
+//!
+//! Start with [`entitlements`], which divides memory among VMs; [`decide`] turns that into what each VM's balloon is to do,
+//! [`allowance`] into what a waiting fault may have at once, [`admit`] into who may power on.
+
+mod activity;
+mod admission;
+mod allowance;
+mod entitlement;
+mod state;
+mod target;
+
+pub use activity::Activity;
+pub use admission::{Refusal, admit, overhead};
+pub use allowance::{Waiting, allowance};
+pub use entitlement::{Client, Tax, entitlements};
+pub use state::{State, States, Thresholds};
+pub use target::{Decision, Host, Vm, decide};

@@ -1,0 +1,90 @@
+use std::fmt;
+
+use plimsoll_units::{Bytes, Pages};
+
+/// Machine memory charged for a VM beside its guest's: the VMM's own memory and the kernel's tables for it.
+///
+/// - 8 MiB: what a VMM may use outside guest memory (its measured size is kept below that by a benchmark).
+/// - 512 KiB a vCPU: its thread's stack, run structure and kernel objects.
+/// - 1/128 of the size: host page tables and second-level page tables (8 bytes a page each) and the pmap's per-page
+///   records (at most 16 bytes a page), all at their worst.
+pub fn overhead(size: Pages, vcpus: u8) -> Pages {
+    let vcpu = Bytes(u64::from(vcpus) * (512 << 10));
+    Pages::ceil(Bytes::mib(8) + vcpu) + Pages(size.0.div_ceil(128))
+}
+
+/// Why a VM may not power on. Its text gives the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The VM's reservation.
+    pub reservation: Pages,
+    /// The VM's overhead.
+    pub overhead: Pages,
+    /// Machine memory that no running VM has reserved.
+    pub unreserved: Pages,
+    /// Machine memory that is promised to nobody at this moment.
+    pub free: Pages,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let needed = self.reservation + self.overhead;
+        write!(
+            f,
+            "it needs {} of machine memory (reservation {} + overhead {}), and ",
+            needed.bytes(),
+            self.reservation.bytes(),
+            self.overhead.bytes()
+        )?;
+        if needed > self.unreserved {
+            write!(
+                f,
+                "{} is unreserved: lower its reservation, stop a VM or raise the budget",
+                self.unreserved.bytes()
+            )
+        } else {
+            write!(
+                f,
+                "only {} is free now, although {} is unreserved: other VMs use it; try again when their balloons have \
+                 given it back, or stop one",
+                self.free.bytes(),
+                self.unreserved.bytes()
+            )
+        }
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Whether a VM may power on: reservation and overhead must fit into what is unreserved (Waldspurger 2002, section 6.1),
+/// and into what is free, because a promise that only another VM's goodwill can keep is none.
+///
+/// # Errors
+/// The [`Refusal`] with its numbers.
+pub fn admit(reservation: Pages, overhead: Pages, unreserved: Pages, free: Pages) -> Result<(), Refusal> {
+    match reservation.checked_add(overhead) {
+        Some(needed) if needed <= unreserved && needed <= free => Ok(()),
+        _ => Err(Refusal { reservation, overhead, unreserved, free }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_is_short_and_by_how_much() {
+        let mib = |n| Pages::floor(Bytes::mib(n));
+        assert_eq!(admit(mib(100), mib(10), mib(110), mib(110)), Ok(()));
+        let unreserved = admit(mib(100), mib(10), mib(109), mib(110)).unwrap_err().to_string();
+        assert!(unreserved.contains("110MiB") && unreserved.contains("109MiB is unreserved"), "{unreserved}");
+        let busy = admit(mib(100), mib(10), mib(200), mib(50)).unwrap_err().to_string();
+        assert!(busy.contains("50MiB is free"), "{busy}");
+        assert!(admit(Pages(u64::MAX), Pages(1), Pages(u64::MAX), Pages(u64::MAX)).is_err());
+    }
+
+    #[test]
+    fn overhead_grows_with_size_and_vcpus() {
+        assert_eq!(overhead(Pages::floor(Bytes::mib(256)), 1).bytes(), Bytes(Bytes::mib(10).0 + (512 << 10)));
+    }
+}

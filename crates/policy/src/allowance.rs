@@ -1,0 +1,97 @@
+use plimsoll_units::Pages;
+
+use crate::Thresholds;
+
+/// A VM with faults that wait for memory beyond its grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Pages that it waits for.
+    pub wanted: Pages,
+    /// Its grant.
+    pub grant: Pages,
+    /// Its entitlement.
+    pub entitlement: Pages,
+    /// The smaller of its limit and size: its grant never exceeds it.
+    pub limit: Pages,
+    /// Its reservation.
+    pub reservation: Pages,
+    /// It has waited for a whole control period.
+    pub patient: bool,
+}
+
+/// How much of what a VM waits for it may have at once.
+///
+/// `free` is what the ledger has promised to nobody, `withheld` the part of it that keeps the *other* VMs' promises: the
+/// sum of what each has reserved and not been granted. That part is never touched, since nothing but a balloon could
+/// bring it back.
+///
+/// Up to its entitlement a VM may take everything else; beyond it only what leaves the host in state high. A VM that waits
+/// beyond its entitlement and has done so for a whole period gets a chunk at a time down to the low threshold: its guest
+/// has to run for its balloon to inflate.
+pub fn allowance(vm: &Waiting, free: Pages, withheld: Pages, thresholds: &Thresholds) -> Pages {
+    let open = free.saturating_sub(withheld);
+    // Its own reservation is kept for it whatever the state.
+    let entitled = vm.entitlement.max(vm.reservation).saturating_sub(vm.grant).min(open);
+    let spare = open.saturating_sub(thresholds.clear);
+    let drip = if vm.patient { Pages::CHUNK.min(open.saturating_sub(thresholds.low)) } else { Pages::ZERO };
+    let room = vm.limit.saturating_sub(vm.grant);
+    vm.wanted.min(entitled.max(spare).max(drip)).min(room)
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_units::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn mib(n: u64) -> Pages {
+        Pages::floor(Bytes::mib(n))
+    }
+
+    fn thresholds() -> Thresholds {
+        Thresholds::of_min_free(Bytes::mib(100))
+    }
+
+    fn waiting() -> Waiting {
+        Waiting {
+            wanted: mib(50),
+            grant: mib(100),
+            entitlement: mib(120),
+            limit: mib(256),
+            reservation: mib(64),
+            patient: false,
+        }
+    }
+
+    #[test]
+    fn an_entitled_vm_takes_from_the_reserve_and_another_does_not() {
+        assert_eq!(allowance(&waiting(), mib(60), Pages(0), &thresholds()), mib(20));
+        let beyond = Waiting { entitlement: mib(90), ..waiting() };
+        assert_eq!(allowance(&beyond, mib(60), Pages(0), &thresholds()), Pages(0));
+        assert_eq!(allowance(&beyond, mib(130), Pages(0), &thresholds()), mib(30));
+    }
+
+    #[test]
+    fn patience_is_rewarded_with_a_chunk_so_that_the_balloon_can_inflate() {
+        let stuck = Waiting { entitlement: mib(90), patient: true, ..waiting() };
+        assert_eq!(allowance(&stuck, mib(60), Pages(0), &thresholds()), Pages::CHUNK);
+        assert_eq!(allowance(&stuck, mib(16), Pages(0), &thresholds()), Pages(0));
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_eats_anothers_reservation_or_exceeds_a_limit(
+            wanted in 0..1000u64, grant in 0..1000u64, entitlement in 0..1000u64, limit in 0..1000u64,
+            reservation in 0..1000u64, patient: bool, free in 0..1000u64, withheld in 0..1000u64, min_free in 0..1000u64,
+        ) {
+            let vm = Waiting {
+                wanted: Pages(wanted), grant: Pages(grant), entitlement: Pages(entitlement), limit: Pages(limit),
+                reservation: Pages(reservation), patient,
+            };
+            let given = allowance(&vm, Pages(free), Pages(withheld), &Thresholds::of_min_free(Bytes(min_free * 4096)));
+            prop_assert!(given.0 <= wanted && given.0 <= free.saturating_sub(withheld));
+            prop_assert!(given.0 == 0 || grant + given.0 <= limit);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+use plimsoll_units::{Bytes, Pages};
+
+/// How short of free machine memory the host is, as in ESXi. Ordered from plenty to none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// At least minFree is free: nothing is reclaimed.
+    High,
+    /// Less than minFree is free: nothing more is given beyond entitlements.
+    Clear,
+    /// Balloons take memory back.
+    Soft,
+    /// Balloons do not suffice.
+    Hard,
+    /// VMs above their targets wait.
+    Low,
+}
+
+/// Amounts of free memory at which the state changes.
+///
+/// All derive from minFree with ESXi's percentages. A state is entered when free memory falls below the threshold of its
+/// name; `high`, 400 %, is what reclamation aims for, not a state's edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Reclamation, once begun, aims to have this much free: 400 % of minFree.
+    pub high: Pages,
+    /// Below: clear. 100 % of minFree.
+    pub clear: Pages,
+    /// Below: soft. 64 %.
+    pub soft: Pages,
+    /// Below: hard. 32 %.
+    pub hard: Pages,
+    /// Below: low. 16 %.
+    pub low: Pages,
+}
+
+impl Thresholds {
+    /// ESXi's thresholds for a host of `budget`: minFree slides, 6 % of the first 4 GiB, 4 % up to 12, 2 % up to 28, 1 %
+    /// beyond (ESXi, `Mem.MinFreePct`).
+    pub fn sliding(budget: Bytes) -> Self {
+        const GIB: u64 = 1 << 30;
+        let bands =
+            [(0, 4 * GIB, 6), (4 * GIB, 12 * GIB, 4), (12 * GIB, 28 * GIB, 2), (28 * GIB, u64::MAX, 1)];
+        let min_free = bands
+            .iter()
+            .map(|&(from, to, percent)| budget.0.clamp(from, to).saturating_sub(from) / 100 * percent)
+            .sum();
+        Self::of_min_free(Bytes(min_free))
+    }
+
+    /// The thresholds that follow from a minFree of the operator's choice.
+    pub fn of_min_free(min_free: Bytes) -> Self {
+        let percent = |p: u64| Pages::ceil(Bytes(min_free.0 / 100 * p + min_free.0 % 100 * p / 100));
+        Self {
+            high: percent(400),
+            clear: percent(100),
+            soft: percent(64),
+            hard: percent(32),
+            low: percent(16),
+        }
+    }
+
+    fn floor_of(&self, state: State) -> Pages {
+        match state {
+            State::High => self.clear,
+            State::Clear => self.soft,
+            State::Soft => self.hard,
+            State::Hard => self.low,
+            State::Low => Pages::ZERO,
+        }
+    }
+}
+
+/// The host's state over time. It worsens at once; it improves only when free memory exceeds the better state's edge by
+/// an eighth ("significantly", Waldspurger 2002, section 6.3), so that a signal that wobbles by less never flaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct States(State);
+
+impl Default for States {
+    fn default() -> Self {
+        Self(State::High)
+    }
+}
+
+impl States {
+    /// The state as last observed.
+    pub fn current(&self) -> State {
+        self.0
+    }
+
+    /// Takes a new reading of free memory and returns the state that follows.
+    pub fn observe(&mut self, free: Pages, thresholds: &Thresholds) -> State {
+        const ORDER: [State; 5] = [State::High, State::Clear, State::Soft, State::Hard, State::Low];
+        let fits = |state: &State| {
+            let floor = thresholds.floor_of(*state);
+            let edge = if *state < self.0 { floor + Pages(floor.0 / 8) } else { floor };
+            free >= edge
+        };
+        self.0 = ORDER.into_iter().find(fits).unwrap_or(State::Low);
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn min_free_slides_as_esxi_documents() {
+        let clear = |gib: u64| Thresholds::sliding(Bytes::mib(gib << 10)).clear.bytes();
+        assert_eq!(clear(4).0 >> 20, 245);
+        // ESXi's published example: a host of 100 GB keeps 6 % of 4, 4 % of 8, 2 % of 16 and 1 % of 72 GB: 1.6 GB.
+        assert_eq!(clear(100).0 >> 20, 1638);
+    }
+
+    #[test]
+    fn every_state_is_reached_on_the_way_down_and_left_on_the_way_up() {
+        let thresholds = Thresholds::of_min_free(Bytes::mib(100));
+        let mut states = States::default();
+        let course =
+            [(150, State::High), (99, State::Clear), (63, State::Soft), (31, State::Hard), (15, State::Low)];
+        for (mib, state) in course {
+            assert_eq!(states.observe(Pages::floor(Bytes::mib(mib)), &thresholds), state, "{mib} MiB");
+        }
+        assert_eq!(states.observe(Pages::floor(Bytes::mib(17)), &thresholds), State::Low);
+        assert_eq!(states.observe(Pages::floor(Bytes::mib(200)), &thresholds), State::High);
+    }
+
+    proptest! {
+        #[test]
+        fn a_wobble_within_the_hysteresis_never_flaps(edge in 0usize..4, wobble in prop::collection::vec(0u64..100, 2..50)) {
+            let thresholds = Thresholds::of_min_free(Bytes::mib(400));
+            let floor = [thresholds.clear, thresholds.soft, thresholds.hard, thresholds.low][edge];
+            let mut states = States::default();
+            states.observe(floor.saturating_sub(Pages(1)), &thresholds);
+            let settled = states.current();
+            for w in wobble {
+                let free = Pages(floor.0 - 1 + w * (floor.0 / 8) / 100);
+                prop_assert_eq!(states.observe(free, &thresholds), settled);
+            }
+        }
+    }
+}
