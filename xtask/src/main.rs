@@ -1,2 +1,34 @@
-//! To be written.
-fn main() {}
+//! `cargo xtask`: the entry points of developers and newcomers.
+//!
+//! `lab` boots a virtual host and runs commands in it, `image` builds a Debian disk, `test` runs every test, `demo`
+//! shows the whole, `bench` measures. It contains no part of Plimsoll itself and drives the programs as an operator
+//! would. Start reading at [`Task`].
+
+mod cpio;
+mod guest;
+mod kernel;
+mod lab;
+mod packages;
+mod prctl;
+mod task;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::task::Task;
+
+#[expect(clippy::print_stderr, reason = "errors are for the person at the terminal")]
+fn main() -> ExitCode {
+    // In the lab this program is the first process.
+    let result = if std::process::id() == 1 {
+        lab::init::main().map(|()| ExitCode::FAILURE)
+    } else {
+        Task::parse().run()
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}

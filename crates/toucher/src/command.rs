@@ -1,0 +1,165 @@
+//! The command language of the console.
+
+use std::fs;
+use std::str::FromStr;
+
+use crate::libc_power::{self, End};
+use crate::pattern::PAGE;
+use crate::region::Regions;
+use crate::{hog, virtio};
+
+/// One line from the driver outside. Numbers are decimal; sizes are bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// `touch BYTES SEED`: fill new memory with the seed's pattern.
+    Touch(usize, u64),
+    /// `rewrite SEED`: write the pattern again, over the same pages.
+    Rewrite(u64),
+    /// `verify [SEED]`: read every page back.
+    Verify(Option<u64>),
+    /// `free [SEED]`: give the memory back to the guest's kernel.
+    Free(Option<u64>),
+    /// `alloc-forever`: take memory in a child process until the guest's kernel kills it.
+    AllocForever,
+    /// `meminfo`: what the guest's kernel says of its memory.
+    Meminfo,
+    /// `devices`: the virtio devices and their drivers.
+    Devices,
+    /// `poweroff`: end the guest.
+    PowerOff,
+    /// `reboot`: restart it.
+    Reboot,
+    /// `crash`: make its kernel panic.
+    Crash,
+}
+
+impl FromStr for Command {
+    type Err = String;
+
+    fn from_str(line: &str) -> Result<Self, String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let seed =
+            |word: &str| word.parse::<u64>().map_err(|error| format!("{line}: seed {word:?}: {error}"));
+        Ok(match words[..] {
+            ["touch", bytes, s] => Self::Touch(
+                bytes.parse().map_err(|error| format!("{line}: bytes {bytes:?}: {error}"))?,
+                seed(s)?,
+            ),
+            ["rewrite", s] => Self::Rewrite(seed(s)?),
+            ["verify"] => Self::Verify(None),
+            ["verify", s] => Self::Verify(Some(seed(s)?)),
+            ["free"] => Self::Free(None),
+            ["free", s] => Self::Free(Some(seed(s)?)),
+            ["alloc-forever"] => Self::AllocForever,
+            ["meminfo"] => Self::Meminfo,
+            ["devices"] => Self::Devices,
+            ["poweroff"] => Self::PowerOff,
+            ["reboot"] => Self::Reboot,
+            ["crash"] => Self::Crash,
+            _ => return Err(format!("{line}: no such command")),
+        })
+    }
+}
+
+impl Command {
+    /// Does it. Returns the answer: the command's name, then `key=value` facts.
+    pub(crate) fn run(self, regions: &mut Regions, say: &dyn Fn(&str)) -> Result<String, String> {
+        match self {
+            Self::Touch(bytes, seed) => {
+                regions.touch(bytes, seed).map(|bytes| format!("touch bytes={bytes} seed={seed}"))
+            }
+            Self::Rewrite(seed) => {
+                regions.rewrite(seed).map(|bytes| format!("rewrite bytes={bytes} seed={seed}"))
+            }
+            Self::Verify(seed) => {
+                let verdict = regions.verify(seed);
+                let first = verdict.first.map(|(seed, page)| format!(" first_seed={seed} first_page={page}"));
+                let (pages, mismatched) = (verdict.pages, verdict.mismatched);
+                let bytes = pages * PAGE;
+                Ok(format!(
+                    "verify bytes={bytes} pages={pages} mismatched={mismatched}{}",
+                    first.unwrap_or_default()
+                ))
+            }
+            Self::Free(seed) => Ok(format!("free bytes={}", regions.free(seed))),
+            Self::AllocForever => {
+                say("note alloc-forever started");
+                let (end, bytes) = hog::run().map_err(|error| format!("alloc-forever {error}"))?;
+                let (signal, status) = match end {
+                    End::Signal(signal) => (signal, 0),
+                    End::Status(status) => (0, status),
+                };
+                Ok(format!("alloc-forever bytes={bytes} signal={signal} status={status}"))
+            }
+            Self::Meminfo => meminfo(),
+            Self::Devices => {
+                let devices =
+                    virtio::devices().map_err(|error| format!("devices /sys/bus/virtio: {error}"))?;
+                Ok(format!("devices count={} {}", devices.len(), devices.join(" ")))
+            }
+            Self::PowerOff => {
+                say("ok poweroff");
+                Err(format!("poweroff {}", libc_power::power_off()))
+            }
+            Self::Reboot => {
+                say("ok reboot");
+                Err(format!("reboot {}", libc_power::restart()))
+            }
+            Self::Crash => {
+                say("ok crash");
+                let refused = fs::write("/proc/sysrq-trigger", "c").err();
+                Err(format!("crash /proc/sysrq-trigger: {refused:?}"))
+            }
+        }
+    }
+}
+
+/// Total, free and available memory in bytes, as the guest's kernel counts them, and how often it killed for memory.
+fn meminfo() -> Result<String, String> {
+    let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("meminfo {path}: {error}"));
+    let (text, counts) = (read("/proc/meminfo")?, read("/proc/vmstat")?);
+    let bytes = |key: &str| field(&text, &format!("{key}:")).map_or(0, |kib| kib * 1024);
+    let kills = field(&counts, "oom_kill").unwrap_or(0);
+    let (total, free, available) = (bytes("MemTotal"), bytes("MemFree"), bytes("MemAvailable"));
+    Ok(format!("meminfo total={total} free={free} available={available} oom_kills={kills}"))
+}
+
+/// The number after `key` in a text of `key number` lines.
+fn field(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.split_whitespace().next() == Some(key))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_read_and_nonsense_is_refused() {
+        assert_eq!("touch 4096 7".parse(), Ok(Command::Touch(4096, 7)));
+        assert_eq!("verify".parse(), Ok(Command::Verify(None)));
+        assert_eq!("free 3".parse(), Ok(Command::Free(Some(3))));
+        for line in ["touch", "touch 1MiB 7", "touch -1 7", "verify x", "dance"] {
+            assert!(line.parse::<Command>().is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn facts_are_found_by_their_whole_key() {
+        let text = "oom_kill_x 5\noom_kill 2\nMemTotal:  100 kB\n";
+        assert_eq!(field(text, "oom_kill"), Some(2));
+        assert_eq!(field(text, "MemTotal:"), Some(100));
+        assert_eq!(field(text, "Absent"), None);
+    }
+
+    #[test]
+    fn answers_carry_their_facts() {
+        let mut regions = Regions::default();
+        let mut run =
+            |line: &str| line.parse::<Command>().and_then(|command| command.run(&mut regions, &|_| ()));
+        assert_eq!(run("touch 8192 1").unwrap(), "touch bytes=8192 seed=1");
+        assert_eq!(run("verify").unwrap(), "verify bytes=8192 pages=2 mismatched=0");
+        assert_eq!(run("free").unwrap(), "free bytes=8192");
+        assert!(run("meminfo").unwrap().starts_with("meminfo total="));
+    }
+}

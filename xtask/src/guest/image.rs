@@ -1,0 +1,97 @@
+//! The guests' tiny first file system: busybox, virtio's drivers and `toucher`, for Debian's unmodified kernels.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cpio::Archive;
+use crate::kernel::{Kernel, Version};
+use crate::lab::image::{add_busybox, stripped};
+use crate::packages;
+use crate::workspace::{self, Programs, step};
+
+/// The drivers of what the VMM shows its guests; `button` turns a request for shutdown into an event.
+const MODULES: &[&str] =
+    &["virtio_mmio", "virtio_blk", "virtio_net", "virtio_balloon", "virtio_rng", "virtio_console", "button"];
+
+/// What the guest's kernel starts. The last line keeps `toucher` the console's only user.
+const INIT: &str = r#"#!/bin/sh
+export PATH=/bin
+mount -t devtmpfs devtmpfs /dev
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+for module in /lib/guest-modules/*.ko; do
+    insmod "$module" || echo "init: $module did not load"
+done
+ip link set lo up
+stty -F /dev/ttyS0 -echo
+echo "init: user space is up"
+# acpid stands in for systemd: it turns the power button into a clean end.
+acpid -l /dev/null -c /etc/acpi -M /etc/acpi.map -f >/dev/null 2>&1 &
+exec toucher </dev/ttyS0 >/dev/ttyS0 2>&1
+"#;
+
+/// A guest's kernel and first file system, in the cache.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    /// The kernel's version.
+    pub(crate) version: Version,
+    /// The directory that holds both.
+    pub(crate) directory: PathBuf,
+}
+
+impl Image {
+    /// The bzImage.
+    pub(crate) fn kernel(&self) -> PathBuf {
+        self.directory.join("vmlinuz")
+    }
+
+    /// The first file system.
+    pub(crate) fn initrd(&self) -> PathBuf {
+        self.directory.join("initrd")
+    }
+}
+
+/// The image for `version`, from the cache where its inputs are the same.
+pub(crate) fn build(version: Version, programs: &Programs) -> Result<Image> {
+    let busybox = packages::find("busybox").context("busybox not found: install busybox-static")?;
+    let toucher = programs.get("toucher").context("toucher was not built")?;
+    let kernel = Kernel::get(version)?;
+    let (shell, program) = (fs::read(&busybox)?, fs::read(toucher)?);
+    let key = workspace::key([kernel.release.as_bytes(), INIT.as_bytes(), &shell, &program]);
+    let home = workspace::cache()?.join("guests");
+    let directory = home.join(format!("{version}-{key}"));
+    if directory.join("initrd").is_file() {
+        workspace::used(&directory);
+        return Ok(Image { version, directory });
+    }
+    step(&format!("building the guests' image for {}", kernel.release));
+    fs::create_dir_all(&home)?;
+    workspace::evict(&home)?;
+    let scratch = tempfile::tempdir_in(&home)?;
+    let mut archive = Archive::new(Vec::new());
+    for directory in ["dev", "proc", "sys", "tmp", "etc"] {
+        archive.directory(directory)?;
+    }
+    archive.device("dev/console", 0o600, 5, 1)?;
+    archive.device("dev/null", 0o666, 1, 3)?;
+    add_busybox(&mut archive, &busybox)?;
+    archive.file("bin/toucher", 0o755, &stripped(toucher)?)?;
+    archive.file("init", 0o755, INIT.as_bytes())?;
+    archive.file("etc/acpi/PWRF/00000080", 0o755, b"#!/bin/sh\necho 'init: power button'\npoweroff -f\n")?;
+    for (index, (name, content)) in kernel.modules(MODULES)?.iter().enumerate() {
+        archive.file(&format!("lib/guest-modules/{index:02}-{name}"), 0o644, content)?;
+    }
+    let mut initrd = fs::File::create(scratch.path().join("initrd"))?;
+    initrd.write_all(&archive.finish()?)?;
+    fs::copy(&kernel.image, scratch.path().join("vmlinuz"))?;
+    let made = scratch.keep();
+    // Another xtask may have made the same in the meantime: its copy is as good.
+    if let Err(error) = fs::rename(&made, &directory) {
+        fs::remove_dir_all(&made)?;
+        ensure!(directory.join("initrd").is_file(), "keeping {}: {error}", directory.display());
+    }
+    Ok(Image { version, directory })
+}

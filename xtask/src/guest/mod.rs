@@ -1,0 +1,3 @@
+//! Guests of demo and tests: their tiny image, and the conversation with `toucher` in them.
+
+pub(crate) mod image;

@@ -1,0 +1,218 @@
+//! The lab: a whole virtual host under QEMU's software emulation, for machines whose KVM cannot run guests.
+//!
+//! [`Lab::boot`] starts a Debian kernel with `kvm-amd` on an emulated processor with SVM; [`Lab::run`] runs commands in
+//! it, as often as one likes, and [`Lab::fetch`] brings files back. The lab dies with its [`Lab`], and with this
+//! program. Inside, [`init`] is the first process and [`agent`] runs the commands.
+
+pub(crate) mod agent;
+pub(crate) mod image;
+pub(crate) mod init;
+mod linux_boot;
+mod qemu;
+mod share;
+pub(crate) mod wire;
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use plimsoll_units::Bytes;
+
+use crate::kernel::{Kernel, Version};
+use crate::packages;
+use crate::workspace::{self, Programs, note, step};
+
+use qemu::{Boot, Qemu};
+use wire::{Frame, Frames, Kind, Next, Request};
+
+/// How long the lab may take to boot. Five seconds are usual; a loaded machine takes several times that.
+const BOOT_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How often a wait looks at its deadline.
+const TICK: Duration = Duration::from_millis(100);
+
+/// After a command was told to die, how long its end may take to be reported.
+const KILL_GRACE: Duration = Duration::from_secs(15);
+
+/// Lines of console shown when something fails: enough for a kernel's oops.
+const TAIL_LINES: usize = 60;
+
+/// What virtual host to make.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Its kernel.
+    pub(crate) kernel: Version,
+    /// Whether `kvm-amd` uses nested paging; without it KVM builds shadow page tables.
+    pub(crate) npt: bool,
+    /// Its memory.
+    pub(crate) memory: Bytes,
+    /// Its processors, each a thread of QEMU.
+    pub(crate) cpus: u32,
+    /// A directory of the outside, of which the lab sees a copy at `/share`.
+    pub(crate) share: Option<PathBuf>,
+    /// TCP ports: of this machine's loopback, and the port in the lab that each leads to.
+    pub(crate) forward: Vec<(u16, u16)>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let (kernel, memory) = (Version::V6_12, Bytes::mib(3 << 10));
+        Self { kernel, npt: true, memory, cpus: 2, share: None, forward: Vec::new() }
+    }
+}
+
+impl Config {
+    /// The configuration in a few words, for people.
+    pub(crate) fn describe(&self) -> String {
+        format!("host {}, nested paging {}", self.kernel, if self.npt { "on" } else { "off" })
+    }
+}
+
+/// A booted lab.
+pub(crate) struct Lab {
+    // The port is closed before QEMU is killed: fields are dropped in order.
+    frames: Frames<UnixStream>,
+    qemu: Qemu,
+    describe: String,
+}
+
+impl Lab {
+    /// Boots it with `programs` inside. What is missing on this machine is installed or named.
+    pub(crate) fn boot(config: &Config, programs: &Programs) -> Result<Self> {
+        packages::ensure(packages::LAB)?;
+        let kernel = Kernel::get(config.kernel)?;
+        let initramfs = image::build(&kernel, programs)?;
+        let share = config.share.as_deref().map(share::build).transpose()?;
+        step(&format!("booting the lab ({}, {} of memory)", config.describe(), config.memory));
+        let begin = Instant::now();
+        let boot = Boot { kernel: &kernel.image, initramfs: &initramfs, share: share.as_ref() };
+        let (qemu, port) = Qemu::start(config, &boot)?;
+        port.set_read_timeout(Some(TICK))?;
+        let mut lab = Self { frames: Frames::new(port), qemu, describe: config.describe() };
+        let ready = lab.next(begin + BOOT_DEADLINE).context("the lab did not come up")?;
+        ensure!(ready.kind == Kind::Ready, "the lab began with {:?}", ready.kind);
+        note(&format!("up after {:.1} s", begin.elapsed().as_secs_f64()));
+        Ok(lab)
+    }
+
+    /// Runs `request` in the lab; what it prints goes to `output` as it comes, as [`Kind::Out`] or [`Kind::Err`]. Returns
+    /// its exit status. A command that runs longer than `limit` is killed, which is an error; the lab goes on.
+    pub(crate) fn run(
+        &mut self,
+        request: &Request,
+        limit: Duration,
+        output: &mut dyn FnMut(Kind, &[u8]) -> Result<()>,
+    ) -> Result<i32> {
+        let what = request.argv.join(" ");
+        let message = serde_json::to_vec(request).context("writing a request to the lab")?;
+        ensure!(message.len() <= wire::MAX_PAYLOAD, "{what}: too long a command for the lab");
+        wire::send(self.frames.stream(), Kind::Run, &message)
+            .with_context(|| self.failure("sending a command"))?;
+        let mut deadline = Instant::now() + limit;
+        let mut late = false;
+        loop {
+            match self.frames.next(Some(deadline)).with_context(|| self.failure("reading from the lab"))? {
+                Next::Frame(Frame { kind: kind @ (Kind::Out | Kind::Err), payload }) => {
+                    output(kind, &payload)?
+                }
+                Next::Frame(Frame { kind: Kind::Exit, payload }) if !late => return status(&payload),
+                Next::Frame(Frame { kind: Kind::Exit, .. }) => {
+                    bail!("{what}: killed, because it ran longer than {} s", limit.as_secs())
+                }
+                Next::Frame(frame) => bail!("unexpected {:?} from the lab", frame.kind),
+                Next::End => bail!(self.failure(&format!("the lab went down while it ran {what}"))),
+                Next::Late if late => bail!(self.failure(&format!("the lab hangs in {what}"))),
+                Next::Late => {
+                    late = true;
+                    deadline = Instant::now() + KILL_GRACE;
+                    wire::send(self.frames.stream(), Kind::Kill, &[])
+                        .with_context(|| self.failure("sending a kill"))?;
+                }
+            }
+        }
+    }
+
+    /// Runs `request` with its output on ours, as it comes.
+    pub(crate) fn run_shown(&mut self, request: &Request, limit: Duration) -> Result<i32> {
+        self.run(request, limit, &mut show)
+    }
+
+    /// Copies the directory `inside` of the lab to `outside`, which is made when missing.
+    pub(crate) fn fetch(&mut self, inside: &str, outside: &Path) -> Result<()> {
+        fs::create_dir_all(outside).with_context(|| format!("making {}", outside.display()))?;
+        let busybox = packages::find("busybox").context("busybox not found: install busybox-static")?;
+        let mut tar = Command::new(busybox);
+        tar.args(["tar", "-x", "-f", "-", "-C"]).arg(outside).stdin(Stdio::piped());
+        let mut tar = tar.spawn().context("starting busybox tar")?;
+        let mut sink = tar.stdin.take().context("busybox tar takes no input")?;
+        let argv = ["tar", "-c", "-f", "-", "-C", inside, "."].map(str::to_owned).to_vec();
+        let mut complaints = Vec::new();
+        let result =
+            self.run(&Request { argv, env: Vec::new() }, Duration::from_secs(300), &mut |kind, bytes| {
+                match kind {
+                    Kind::Out => sink.write_all(bytes).context("writing to busybox tar")?,
+                    _ => complaints.extend(bytes),
+                }
+                Ok(())
+            });
+        drop(sink);
+        let unpacked = tar.wait()?;
+        let complaints = String::from_utf8_lossy(&complaints);
+        ensure!(
+            result? == 0 && unpacked.success(),
+            "copying {inside} out of the lab failed: {}",
+            complaints.trim()
+        );
+        Ok(())
+    }
+
+    /// Everything that the lab's kernel wrote to its console.
+    pub(crate) fn console(&self) -> String {
+        self.qemu.console().unwrap_or_else(|error| format!("(the console cannot be read: {error})"))
+    }
+
+    fn next(&mut self, deadline: Instant) -> Result<Frame> {
+        match self.frames.next(Some(deadline)).context("reading from the lab")? {
+            Next::Frame(frame) => Ok(frame),
+            Next::End => bail!(self.failure("QEMU ended")),
+            Next::Late => bail!(self.failure("nothing came in time")),
+        }
+    }
+
+    /// `what`, and the end of the console and of QEMU's own messages.
+    fn failure(&self, what: &str) -> String {
+        let messages = self.qemu.messages().unwrap_or_default();
+        let console = self.console();
+        let lines: Vec<&str> = console.lines().collect();
+        let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n  ");
+        format!("{what} ({})\n  {}\nthe console's last lines:\n  {tail}", self.describe, messages.trim())
+    }
+}
+
+/// Passes a command's output on to ours.
+pub(crate) fn show(kind: Kind, bytes: &[u8]) -> Result<()> {
+    let shown = match kind {
+        Kind::Out => {
+            let mut out = std::io::stdout().lock();
+            out.write_all(bytes).and_then(|()| out.flush())
+        }
+        _ => std::io::stderr().lock().write_all(bytes),
+    };
+    shown.context("passing the lab's output on")
+}
+
+fn status(payload: &[u8]) -> Result<i32> {
+    let text = String::from_utf8_lossy(payload);
+    text.parse().with_context(|| format!("exit status {text:?} from the lab"))
+}
+
+/// Where built lab images are kept. Old ones are removed when new ones are made.
+fn images() -> Result<PathBuf> {
+    let path = workspace::cache()?.join("lab");
+    fs::create_dir_all(&path)?;
+    Ok(path)
+}

@@ -1,0 +1,112 @@
+//! The QEMU process that is the lab's hardware. It never outlives this program.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::packages;
+use crate::prctl;
+
+use super::Config;
+
+/// What QEMU boots.
+pub(super) struct Boot<'a> {
+    /// The bzImage.
+    pub(super) kernel: &'a std::path::Path,
+    /// The first file system.
+    pub(super) initramfs: &'a std::path::Path,
+    /// A file system image that becomes the first disk. What the lab writes to it is thrown away.
+    pub(super) share: Option<&'a File>,
+}
+
+/// A running QEMU, killed on drop. The kernel kills it as well when the thread that started it ends in whatever way:
+/// start it from a thread that lives as long as the lab.
+pub(super) struct Qemu {
+    child: Child,
+    console: File,
+    messages: File,
+}
+
+impl Qemu {
+    /// Starts it. The returned stream is the outer end of the agent's port.
+    pub(super) fn start(config: &Config, boot: &Boot<'_>) -> Result<(Self, UnixStream)> {
+        let program =
+            packages::find("qemu-system-x86_64").context("QEMU not found: install qemu-system-x86")?;
+        let (ours, theirs) = UnixStream::pair().context("making the lab's port")?;
+        let console = tempfile::tempfile().context("making the console's file")?;
+        let messages = tempfile::tempfile().context("making the file for QEMU's messages")?;
+        let mut command = Command::new(program);
+        command.args(arguments(config, boot, theirs.as_raw_fd()));
+        command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(messages.try_clone()?);
+        let mut inherited = vec![theirs.as_raw_fd()];
+        inherited.extend(boot.share.map(AsRawFd::as_raw_fd));
+        prctl::die_with_parent(&mut command, inherited);
+        let child = command.spawn().context("starting qemu-system-x86_64")?;
+        Ok((Self { child, console, messages }, ours))
+    }
+
+    /// Everything that the lab's kernel has written to its console.
+    pub(super) fn console(&self) -> io::Result<String> {
+        contents(&self.console)
+    }
+
+    /// Everything that QEMU itself has complained of.
+    pub(super) fn messages(&self) -> io::Result<String> {
+        contents(&self.messages)
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        // Already dead is as good; the wait afterwards cannot block on a killed child.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+fn contents(file: &File) -> io::Result<String> {
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(String::from_utf8_lossy(&bytes).replace('\r', ""))
+}
+
+fn arguments(config: &Config, boot: &Boot<'_>, port: i32) -> Vec<String> {
+    let mut arguments = Vec::new();
+    let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
+    // `max` has everything that QEMU can emulate: SVM and nested paging are what the lab is for.
+    add(&[
+        "-accel",
+        "tcg,thread=multi,tb-size=1024",
+        "-machine",
+        "q35,usb=off,smm=off,hpet=off",
+        "-cpu",
+        "max",
+    ]);
+    add(&["-smp", &config.cpus.to_string(), "-m", &format!("{}K", config.memory.0 >> 10)]);
+    add(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
+    add(&["-serial", "file:/dev/stdout"]);
+    add(&["-kernel", &boot.kernel.display().to_string(), "-initrd", &boot.initramfs.display().to_string()]);
+    let npt = if config.npt { "1" } else { "0" };
+    // The console stays quiet (a serial line is slow in emulation) but for warnings; a panic ends QEMU at once.
+    let kernel = "console=ttyS0 quiet loglevel=5 panic=-1 mitigations=off random.trust_cpu=on tsc=reliable \
+        cryptomgr.notests";
+    add(&["-append", &format!("{kernel} plimsoll.npt={npt}")]);
+    add(&["-device", "virtio-serial-pci", "-chardev", &format!("socket,id=agent,fd={port}")]);
+    add(&["-device", "virtserialport,chardev=agent,name=plimsoll.agent", "-device", "virtio-rng-pci"]);
+    let mut network = "user,id=net".to_owned();
+    for (outside, inside) in &config.forward {
+        network += &format!(",hostfwd=tcp:127.0.0.1:{outside}-:{inside}");
+    }
+    add(&["-netdev", &network, "-device", "virtio-net-pci,netdev=net,romfile="]);
+    if let Some(share) = boot.share {
+        // The file has no name any more, and QEMU's locks would see its second look at it as another program's.
+        let file = format!("/proc/self/fd/{}", share.as_raw_fd());
+        add(&["-drive", &format!("file={file},if=virtio,format=raw,cache=unsafe,file.locking=off")]);
+    }
+    arguments
+}

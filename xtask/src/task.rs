@@ -1,0 +1,161 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use plimsoll_units::Bytes;
+
+use crate::kernel::{Kernel, Version};
+use crate::lab::{self, Lab, wire::Request};
+use crate::{packages, workspace};
+
+/// Entry points for developers and newcomers.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 110)]
+pub(crate) struct Task {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Boot a virtual host under QEMU and run a command in it.
+    ///
+    /// The host has a Debian kernel with kvm-amd on an emulated processor, busybox, and plimsolld, plimsoll-vmm,
+    /// plimsoll and toucher in /bin. Guests' kernels are in /guests/6.1 and /guests/6.12 (vmlinuz, initrd). The command's
+    /// output appears as it comes and its exit status becomes ours. Nothing is left running.
+    #[command(after_help = "Examples:\n  cargo xtask lab -- plimsoll doctor\n  \
+        cargo xtask lab --kernel 6.1 --npt off -- sh -c 'uname -r; cat /sys/module/kvm_amd/parameters/npt'\n  \
+        cargo xtask lab --share ./data --artifacts ./out -- sh -c 'cp /share/* /artifacts'")]
+    Lab(LabArgs),
+    /// Install the Debian packages that the lab needs (as root), fetch its kernels and build everything.
+    Setup(SetupArgs),
+    /// What runs inside the lab.
+    #[command(hide = true, subcommand)]
+    Inside(Inside),
+}
+
+#[derive(Debug, Args)]
+struct LabArgs {
+    #[command(flatten)]
+    host: HostArgs,
+    /// Copy this directory into the lab, at /share. What the lab writes there is lost.
+    #[arg(long, value_name = "DIR")]
+    share: Option<PathBuf>,
+    /// When the command has ended, copy the lab's /artifacts to this directory.
+    #[arg(long, value_name = "DIR")]
+    artifacts: Option<PathBuf>,
+    /// Make a TCP port of the lab reachable at a port of this machine's loopback. May be repeated.
+    #[arg(long, value_name = "HERE:LAB", value_parser = forward)]
+    forward: Vec<(u16, u16)>,
+    /// Kill the command when it runs longer than this many seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    timeout: u64,
+    /// Afterwards, show what the lab's kernel wrote to its console.
+    #[arg(long)]
+    console: bool,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// What virtual host to boot.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct HostArgs {
+    /// The host's kernel.
+    #[arg(long, value_name = "6.1|6.12", default_value = "6.12")]
+    kernel: Version,
+    /// Nested paging; without it KVM builds shadow page tables.
+    #[arg(long, value_enum, default_value = "on")]
+    npt: Switch,
+    /// The host's memory.
+    #[arg(long, value_name = "SIZE", default_value = "3GiB")]
+    memory: Bytes,
+    /// The host's processors.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
+    cpus: u32,
+}
+
+/// An option that is on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+#[derive(Debug, Args)]
+struct SetupArgs {
+    /// Look for newer kernels than those in the cache.
+    #[arg(long)]
+    refresh: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Inside {
+    /// Run the commands that come over the virtio-serial port.
+    Agent,
+}
+
+impl Task {
+    /// Does what the command line says.
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        match self.command {
+            Verb::Lab(arguments) => run_lab(&arguments),
+            Verb::Setup(arguments) => setup(&arguments).map(|()| ExitCode::SUCCESS),
+            Verb::Inside(Inside::Agent) => lab::agent::main().map(|()| ExitCode::SUCCESS),
+        }
+    }
+}
+
+fn run_lab(arguments: &LabArgs) -> Result<ExitCode> {
+    let config = lab::Config {
+        kernel: arguments.host.kernel,
+        npt: arguments.host.npt == Switch::On,
+        memory: arguments.host.memory,
+        cpus: arguments.host.cpus,
+        share: arguments.share.clone(),
+        forward: arguments.forward.clone(),
+    };
+    ensure!(
+        config.memory >= Bytes::mib(512),
+        "the lab needs 512MiB of memory or more, not {}",
+        config.memory
+    );
+    let programs = workspace::build()?;
+    let mut lab = Lab::boot(&config, &programs)?;
+    let request = Request { argv: arguments.command.clone(), env: Vec::new() };
+    let result = lab.run_shown(&request, Duration::from_secs(arguments.timeout));
+    if arguments.console {
+        workspace::note(&format!("the lab's console:\n{}", lab.console()));
+    }
+    let fetched = arguments.artifacts.as_ref().map_or(Ok(()), |directory| lab.fetch("/artifacts", directory));
+    // Where both failed, the command's own error is the cause.
+    let status = result?;
+    fetched?;
+    Ok(u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn setup(arguments: &SetupArgs) -> Result<()> {
+    packages::ensure(packages::LAB)?;
+    packages::ensure(packages::DISK)?;
+    for version in Version::ALL {
+        if arguments.refresh {
+            Kernel::forget(version)?;
+        }
+        Kernel::get(version)?;
+    }
+    workspace::build().map(drop)
+}
+
+/// Reads `HERE:LAB`.
+fn forward(text: &str) -> Result<(u16, u16)> {
+    let (here, lab) =
+        text.split_once(':').context("write two ports with a colon between them, such as 8080:80")?;
+    let port = |text: &str| text.parse().with_context(|| format!("{text:?} is no port"));
+    Ok((port(here)?, port(lab)?))
+}
