@@ -1,1 +1,2 @@
-//! To be written.
+//! One VM's process.
+pub mod virtio;

@@ -1,0 +1,116 @@
+//! The VM's virtio devices (VIRTIO 1.2) and the transport that shows them to the guest.
+//!
+//! A device has two halves. The front, a [`VirtioDevice`], answers the transport on the vCPU's thread: identity, features,
+//! configuration space. The back owns the queues and runs on a thread of its own, the device's worker, because it
+//! touches guest memory and every such touch may wait for a grant: the front never waits for it, except in
+//! [`VirtioDevice::reset`], and no device waits for another. The balloon in particular goes on giving memory back while
+//! the disk waits for some.
+//!
+//! The transport is [`mmio::MmioTransport`]; PCI can join beside it, as [`VirtioDevice`] knows nothing of registers.
+//!
+//! The guest is hostile. What it writes to registers is held against the state machine in `registers`, what it writes
+//! to queues against those of VIRTIO; a queue that breaks the rules stops its device with `DEVICE_NEEDS_RESET` and one
+//! notice. The work for one notification is bounded.
+
+pub mod interrupt;
+pub mod mmio;
+mod registers;
+
+use std::sync::Arc;
+
+use virtio_queue::Queue;
+use vmm_sys_util::eventfd::EventFd;
+
+use interrupt::Interrupt;
+
+/// What a device is, by the number that virtio gives it (VIRTIO 1.2, section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// A network interface.
+    Net,
+    /// A disk.
+    Block,
+    /// A source of random numbers.
+    Entropy,
+    /// The memory balloon.
+    Balloon,
+}
+
+impl DeviceKind {
+    /// The device's number.
+    pub fn id(self) -> u32 {
+        match self {
+            Self::Net => 1,
+            Self::Block => 2,
+            Self::Entropy => 4,
+            Self::Balloon => 5,
+        }
+    }
+
+    /// The device's name in messages and of its thread.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Net => "net",
+            Self::Block => "block",
+            Self::Entropy => "entropy",
+            Self::Balloon => "balloon",
+        }
+    }
+}
+
+/// Feature bits that belong to no device in particular (VIRTIO 1.2, section 6).
+pub mod feature {
+    /// The driver may put a chain into a table of its own.
+    pub const INDIRECT_DESC: u64 = 1 << 28;
+    /// Either side says which used or available index it wants to be notified of.
+    pub const EVENT_IDX: u64 = 1 << 29;
+    /// The device follows VIRTIO 1.0 or later. A driver that does not accept it is refused.
+    pub const VERSION_1: u64 = 1 << 32;
+    /// What every device offers.
+    pub const COMMON: u64 = INDIRECT_DESC | EVENT_IDX | VERSION_1;
+}
+
+/// What a driver has set up when it declares itself ready.
+pub struct Activation {
+    /// The features that both sides agreed on.
+    pub features: u64,
+    /// One entry per queue of the device; `None` where the driver did not make it ready. Sizes and alignment are checked,
+    /// the addresses are not yet held against guest memory.
+    pub queues: Vec<Option<Queue>>,
+    /// One per queue: readable after the driver has notified it.
+    pub kicks: Arc<[EventFd]>,
+    /// How the device interrupts the driver.
+    pub interrupt: Interrupt,
+}
+
+/// The front half of a device, as a transport sees it.
+///
+/// Its life is any number of rounds of [`activate`](Self::activate) and [`reset`](Self::reset). The transport calls it from
+/// vCPU threads, one call at a time. Configuration space may be read and written at any time. Nothing here touches guest
+/// memory.
+pub trait VirtioDevice: Send {
+    /// What it is.
+    fn kind(&self) -> DeviceKind;
+
+    /// The features it offers, [`feature::COMMON`] among them. Never changes.
+    fn features(&self) -> u64;
+
+    /// The largest size of each of its queues: powers of two. Never changes.
+    fn queue_sizes(&self) -> &[u16];
+
+    /// Reads configuration space from `offset`. Bytes beyond its end are left as they are (the caller has zeroed `data`).
+    fn read_config(&self, offset: u64, data: &mut [u8]);
+
+    /// Writes configuration space from `offset`. What the driver may not write is ignored.
+    fn write_config(&mut self, offset: u64, data: &[u8]);
+
+    /// The driver is ready: begin to serve its queues. Never called twice without a reset in between.
+    fn activate(&mut self, activation: Activation);
+
+    /// Back to the state after creation. When it returns, no I/O is in flight and the device touches guest memory no more;
+    /// that may take as long as its I/O takes, or as a page that it waits for.
+    fn reset(&mut self);
+}
+
+/// Where devices report what the operator should know and what stops nothing. Called from device threads, seldom.
+pub type NoticeSink = Arc<dyn Fn(String) + Send + Sync>;
