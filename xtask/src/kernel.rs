@@ -9,7 +9,7 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::packages;
-use crate::workspace::{self, note, step};
+use crate::workspace::{self, step};
 
 /// Which of Debian 12's kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,20 +57,12 @@ impl Kernel {
     /// The kernel of `version`, from the cache or else from Debian.
     pub(crate) fn get(version: Version) -> Result<Self> {
         let home = workspace::cache()?.join("kernels");
-        fs::create_dir_all(&home)?;
-        let current = home.join(format!("{version}.package"));
-        if let Ok(package) = fs::read_to_string(&current)
-            && let Ok(kernel) = Self::unpacked(&home.join(package.trim()))
-        {
+        let package = package(version)?;
+        if let Ok(kernel) = Self::unpacked(&home.join(&package)) {
             return Ok(kernel);
         }
-        step(&format!("fetching Debian's {version} cloud kernel"));
-        packages::refresh_if_stale()?;
-        let package = newest_package(version)?;
-        note(&package);
-        let kernel = unpack(&home, &package)?;
-        fs::write(&current, package).with_context(|| format!("writing {}", current.display()))?;
-        Ok(kernel)
+        step(&format!("fetching {package}"));
+        unpack(&home, &package)
     }
 
     /// Makes the next [`Kernel::get`] ask Debian for the newest package.
@@ -157,6 +149,20 @@ fn unxz(file: &Path) -> Result<Vec<u8>> {
         file.display()
     );
     Ok(output.stdout)
+}
+
+/// The name of the package with the kernel of `version`: the newest, when the cache was first asked for it.
+pub(crate) fn package(version: Version) -> Result<String> {
+    let home = workspace::cache()?.join("kernels");
+    fs::create_dir_all(&home)?;
+    let current = home.join(format!("{version}.package"));
+    if let Ok(package) = fs::read_to_string(&current) {
+        return Ok(package);
+    }
+    packages::refresh_if_stale()?;
+    let package = newest_package(version)?;
+    fs::write(&current, &package).with_context(|| format!("writing {}", current.display()))?;
+    Ok(package)
 }
 
 /// The package of the newest kernel of `version` that apt knows.

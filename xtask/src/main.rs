@@ -5,6 +5,7 @@
 //! would. Start reading at [`Task`].
 
 mod cpio;
+mod disk;
 mod guest;
 mod kernel;
 mod lab;

@@ -10,7 +10,7 @@ use plimsoll_units::Bytes;
 
 use crate::kernel::{Kernel, Version};
 use crate::lab::{self, Lab, wire::Request};
-use crate::{packages, workspace};
+use crate::{disk, packages, workspace};
 
 /// Entry points for developers and newcomers.
 #[derive(Debug, Parser)]
@@ -31,6 +31,15 @@ enum Verb {
         cargo xtask lab --kernel 6.1 --npt off -- sh -c 'uname -r; cat /sys/module/kvm_amd/parameters/npt'\n  \
         cargo xtask lab --share ./data --artifacts ./out -- sh -c 'cp /share/* /artifacts'")]
     Lab(LabArgs),
+    /// Build a Debian disk: a root file system with Debian's own kernel, systemd and udev.
+    ///
+    /// The packages come from the mirrors that this machine's apt uses. Root has no password on the console. Kernel and
+    /// initrd are put beside the disk, as PATH.vmlinuz and PATH.initrd.
+    #[command(after_help = "Example:\n  cargo xtask image -o /srv/vm/debian.raw\n  \
+        and in the VM's definition:\n    [boot]\n    kernel = \"/srv/vm/debian.raw.vmlinuz\"\n    \
+        initrd = \"/srv/vm/debian.raw.initrd\"\n    cmdline = \"console=ttyS0 root=/dev/vda\"\n    \
+        [[disk]]\n    path = \"/srv/vm/debian.raw\"")]
+    Image(ImageArgs),
     /// Install the Debian packages that the lab needs (as root), fetch its kernels and build everything.
     Setup(SetupArgs),
     /// What runs inside the lab.
@@ -79,6 +88,19 @@ pub(crate) struct HostArgs {
     cpus: u32,
 }
 
+#[derive(Debug, Args)]
+struct ImageArgs {
+    /// The disk's kernel.
+    #[arg(long, value_name = "6.1|6.12", default_value = "6.1")]
+    kernel: Version,
+    /// The disk's size; what is not used takes no space.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    size: Bytes,
+    /// Where to put the disk.
+    #[arg(short, long, value_name = "PATH")]
+    output: PathBuf,
+}
+
 /// An option that is on or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Switch {
@@ -106,6 +128,10 @@ impl Task {
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self.command {
             Verb::Lab(arguments) => run_lab(&arguments),
+            Verb::Image(arguments) => {
+                let disk = disk::build(arguments.kernel, arguments.size)?;
+                disk.copy_to(&arguments.output).map(|()| ExitCode::SUCCESS)
+            }
             Verb::Setup(arguments) => setup(&arguments).map(|()| ExitCode::SUCCESS),
             Verb::Inside(Inside::Agent) => lab::agent::main().map(|()| ExitCode::SUCCESS),
         }
