@@ -1,0 +1,190 @@
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use plimsoll_units::Pages;
+
+use crate::account::Tally;
+use crate::page_set::{PageSet, SLOTS, Slot};
+
+/// One chunk of guest memory: its state and the device I/O in flight on it. The states and the transitions between
+/// them are described in the crate's documentation.
+#[derive(Debug, Default)]
+pub(crate) struct Chunk {
+    pub(crate) backing: Backing,
+    /// Runs of pages with device I/O in flight, as (first, length), one for each pin. A list and not a count for each
+    /// page: there are as many as requests in flight, mostly none.
+    io: Vec<(Slot, Slot)>,
+}
+
+/// Who provides the chunk's pages.
+#[derive(Debug)]
+pub(crate) enum Backing {
+    /// Nobody: no page is present, all are armed.
+    Empty {
+        /// All 512 pages are in the guest's balloon. A chunk of which only some are is small.
+        ballooned: bool,
+    },
+    /// The kernel, unasked. Costs 512 pages, whatever is resident.
+    Large,
+    /// The pmap, page by page; all are armed.
+    Small(Box<Table>),
+}
+
+impl Default for Backing {
+    fn default() -> Self {
+        Self::Empty { ballooned: false }
+    }
+}
+
+/// [`Backing`] without what it carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Kind {
+    #[default]
+    Empty = 0,
+    Large = 1,
+    Small = 2,
+}
+
+/// The state of one page of a small chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum PageState {
+    /// Never touched or given back: zeros, nothing resident.
+    Absent,
+    /// As absent, and in the guest's balloon.
+    Ballooned,
+    /// Resident, and only this VM's.
+    Private,
+}
+
+/// The states of a small chunk's pages: a byte each. Exists only while the chunk is small.
+#[derive(Debug)]
+pub(crate) struct Table([PageState; SLOTS as usize]);
+
+impl Table {
+    pub(crate) fn all(state: PageState) -> Box<Self> {
+        Box::new(Self([state; SLOTS as usize]))
+    }
+
+    /// A table in which the pages of `private` are private and all others absent.
+    pub(crate) fn of_private(private: &PageSet) -> Box<Self> {
+        let mut table = Self::all(PageState::Absent);
+        private.iter().for_each(|slot| table.set(slot, PageState::Private));
+        table
+    }
+
+    pub(crate) fn get(&self, slot: Slot) -> PageState {
+        self.0[usize::from(slot)]
+    }
+
+    pub(crate) fn set(&mut self, slot: Slot, state: PageState) {
+        self.0[usize::from(slot)] = state;
+    }
+
+    pub(crate) fn set_all(&mut self, slots: &PageSet, state: PageState) {
+        slots.iter().for_each(|slot| self.set(slot, state));
+    }
+
+    /// The pages in `state`.
+    pub(crate) fn pages(&self, state: PageState) -> PageSet {
+        (0..SLOTS).filter(|&slot| self.get(slot) == state).collect()
+    }
+}
+
+impl Chunk {
+    pub(crate) fn kind(&self) -> Kind {
+        match self.backing {
+            Backing::Empty { .. } => Kind::Empty,
+            Backing::Large => Kind::Large,
+            Backing::Small(_) => Kind::Small,
+        }
+    }
+
+    /// What the chunk counts for in the account.
+    pub(crate) fn tally(&self) -> Tally {
+        let (backed, ballooned) = match &self.backing {
+            Backing::Empty { ballooned: false } => (Pages::ZERO, Pages::ZERO),
+            Backing::Empty { ballooned: true } => (Pages::ZERO, Pages::CHUNK),
+            Backing::Large => (Pages::CHUNK, Pages::ZERO),
+            Backing::Small(table) => {
+                (table.pages(PageState::Private).count(), table.pages(PageState::Ballooned).count())
+            }
+        };
+        Tally { backed, ballooned, kind: self.kind() }
+    }
+
+    /// The table of a chunk that is small or, being empty, becomes small; `None` where it is large.
+    pub(crate) fn small_table(&mut self) -> Option<&mut Table> {
+        if let Backing::Empty { ballooned } = self.backing {
+            let state = if ballooned { PageState::Ballooned } else { PageState::Absent };
+            self.backing = Backing::Small(Table::all(state));
+        }
+        match &mut self.backing {
+            Backing::Small(table) => Some(table),
+            Backing::Empty { .. } | Backing::Large => None,
+        }
+    }
+
+    /// A small chunk whose pages are all absent, or all ballooned, becomes empty, and its table is freed.
+    pub(crate) fn empty_if_uniform(&mut self) {
+        let Backing::Small(table) = &self.backing else { return };
+        if table.pages(PageState::Absent).is_full() {
+            self.backing = Backing::Empty { ballooned: false };
+        } else if table.pages(PageState::Ballooned).is_full() {
+            self.backing = Backing::Empty { ballooned: true };
+        }
+    }
+
+    /// The pages with device I/O in flight.
+    pub(crate) fn busy(&self) -> PageSet {
+        self.io.iter().fold(PageSet::EMPTY, |set, &(first, len)| set.union(&PageSet::span(first, len)))
+    }
+
+    pub(crate) fn start_io(&mut self, first: Slot, len: Slot) {
+        self.io.push((first, len));
+    }
+
+    /// Ends the I/O that [`Chunk::start_io`] began with the same run.
+    pub(crate) fn end_io(&mut self, first: Slot, len: Slot) {
+        if let Some(at) = self.io.iter().position(|&run| run == (first, len)) {
+            self.io.swap_remove(at);
+        }
+    }
+}
+
+/// Locks `mutex`. A thread that panicked with the lock held has left whole states behind: every change under these
+/// locks is made in one assignment after the kernel has done its part.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_chunk_that_is_all_absent_or_all_ballooned_is_empty() {
+        let mut chunk = Chunk::default();
+        chunk.small_table().unwrap().set(5, PageState::Ballooned);
+        chunk.empty_if_uniform();
+        assert_eq!(chunk.kind(), Kind::Small, "which pages are ballooned must be remembered");
+        assert_eq!(chunk.tally().ballooned, Pages(1));
+        chunk.small_table().unwrap().set_all(&PageSet::FULL, PageState::Ballooned);
+        chunk.empty_if_uniform();
+        assert_eq!(chunk.tally(), Tally { backed: Pages::ZERO, ballooned: Pages::CHUNK, kind: Kind::Empty });
+        chunk.small_table().unwrap().set_all(&PageSet::FULL, PageState::Absent);
+        chunk.empty_if_uniform();
+        assert_eq!(chunk.tally(), Tally::default());
+    }
+
+    #[test]
+    fn io_on_the_same_pages_is_counted() {
+        let mut chunk = Chunk::default();
+        chunk.start_io(3, 4);
+        chunk.start_io(3, 4);
+        chunk.start_io(6, 2);
+        chunk.end_io(3, 4);
+        assert_eq!(chunk.busy(), PageSet::span(3, 5));
+        chunk.end_io(3, 4);
+        assert_eq!(chunk.busy(), PageSet::span(6, 2));
+    }
+}

@@ -1,0 +1,15 @@
+use plimsoll_units::Pages;
+
+/// Whoever decides how much machine memory this VM may hold. In Plimsoll that is the daemon, at the other end of the
+/// VMM's control link.
+pub trait GrantSource: Send + Sync {
+    /// The faults that wait now need `total` pages more than the grant. Called when that number changes, without any
+    /// lock held, in the order of the changes; `total` replaces what was told before. It must not block: the fault
+    /// thread calls it.
+    ///
+    /// The answer to a `total` above zero is [`Pmap::add_grant`](crate::Pmap::add_grant), now or later, with more,
+    /// less, or nothing at all. Nothing means "make do": a fault that waits for a whole chunk then takes a single
+    /// page, if the grant has one left. A source that will not answer (its daemon is gone) should say so in this
+    /// way, so that what was granted can be used. The answer may be given from within this call.
+    fn want(&self, total: Pages);
+}

@@ -1,0 +1,80 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use plimsoll_units::{Pages, Ppn};
+
+use crate::layout::{ChunkNo, PpnRange};
+use crate::page_set::PageSet;
+use crate::pmap::Pmap;
+use crate::release::{Release, ReleaseOutcome};
+
+/// Gathers a balloon's pages into chunks before they are given back.
+///
+/// A virtio balloon names pages one by one, 256 at a time, in any order. Given back as they come they would break up
+/// every large chunk on the way; gathered, 512 pages of one chunk leave an empty chunk at the cost of one call, and
+/// its huge page comes back whole. A chunk is released as soon as it is complete, the rest by [`Inflation::flush`],
+/// which the balloon device calls when the guest has stopped inflating: at its target, or after a pause.
+#[derive(Debug)]
+pub struct Inflation {
+    pmap: Arc<Pmap>,
+    pending: BTreeMap<ChunkNo, PageSet>,
+}
+
+impl Inflation {
+    /// Gathers for `pmap`.
+    pub fn new(pmap: Arc<Pmap>) -> Self {
+        Self { pmap, pending: BTreeMap::new() }
+    }
+
+    /// Takes pages that the guest has put into its balloon; releases the chunks that are complete with them.
+    pub fn inflate(&mut self, ppns: &[Ppn]) -> ReleaseOutcome {
+        let (sets, ignored) = self.pmap.layout.by_chunk(&ranges(ppns));
+        let mut outcome = ReleaseOutcome { ignored, ..ReleaseOutcome::default() };
+        for (no, set) in sets {
+            let gathered = self.pending.entry(no).or_default();
+            *gathered = gathered.union(&set);
+            if gathered.is_full() {
+                self.pending.remove(&no);
+                outcome += self.pmap.release_in_chunk(no, &PageSet::FULL, Release::Ballooned);
+            }
+        }
+        self.pmap.serve_waiting();
+        outcome
+    }
+
+    /// Takes pages that the guest has taken out of its balloon.
+    pub fn deflate(&mut self, ppns: &[Ppn]) {
+        let (sets, _outside) = self.pmap.layout.by_chunk(&ranges(ppns));
+        for (no, set) in sets {
+            if let Some(gathered) = self.pending.get_mut(&no) {
+                *gathered = gathered.minus(&set);
+            }
+            self.pmap.deflate_in_chunk(no, &set);
+        }
+        self.pending.retain(|_, gathered| !gathered.is_empty());
+    }
+
+    /// Releases everything gathered so far.
+    pub fn flush(&mut self) -> ReleaseOutcome {
+        let mut outcome = ReleaseOutcome::default();
+        for (no, set) in std::mem::take(&mut self.pending) {
+            outcome += self.pmap.release_in_chunk(no, &set, Release::Ballooned);
+        }
+        self.pmap.serve_waiting();
+        outcome
+    }
+
+    /// Forgets everything gathered, because the guest was reset.
+    pub fn clear(&mut self) {
+        self.pending.clear();
+    }
+
+    /// Pages gathered and not yet released.
+    pub fn pending(&self) -> Pages {
+        self.pending.values().map(PageSet::count).sum()
+    }
+}
+
+fn ranges(ppns: &[Ppn]) -> Vec<PpnRange> {
+    ppns.iter().copied().map(PpnRange::page).collect()
+}

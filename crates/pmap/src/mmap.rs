@@ -1,0 +1,158 @@
+//! The mapping behind guest RAM: mmap, madvise, and access to bytes that a guest may change at any time.
+
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use plimsoll_units::{CHUNK_SIZE, PAGE_SIZE};
+use vm_memory::VolatileSlice;
+
+use crate::uffd::HostRange;
+
+/// Page and chunk sizes as the address space counts them.
+#[expect(clippy::cast_possible_truncation, reason = "4096")]
+pub(crate) const PAGE: usize = PAGE_SIZE as usize;
+#[expect(clippy::cast_possible_truncation, reason = "2 MiB")]
+pub(crate) const CHUNK: usize = CHUNK_SIZE as usize;
+
+/// One private anonymous mapping for all of a VM's RAM, aligned to chunks so that the kernel can use huge pages.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping belongs to no thread. Its bytes are reached only through volatile slices and atomics, because
+// the guest writes them at the same time in any case.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `len` bytes, which must be whole chunks and not zero. No memory is used until it is touched.
+    ///
+    /// The mapping stays out of children (a forked page cannot be moved or write-protected safely) and out of core
+    /// dumps (guest memory is the guest's secret). With `huge_pages` false the kernel is told to use none.
+    pub(crate) fn new(len: usize, huge_pages: bool) -> io::Result<Self> {
+        let padded = len.checked_add(CHUNK).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        // SAFETY: a new anonymous mapping wherever the kernel likes replaces nothing.
+        let raw = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                padded,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if raw == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let head = (raw as usize).next_multiple_of(CHUNK) - raw as usize;
+        let base = raw.wrapping_byte_add(head);
+        trim(raw, head)?;
+        trim(base.wrapping_byte_add(len), CHUNK - head)?;
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let mapping = Self { base, len };
+        mapping.advise(0, len, libc::MADV_DONTFORK)?;
+        mapping.advise(0, len, libc::MADV_DONTDUMP)?;
+        let advice = if huge_pages { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+        // A kernel without transparent huge pages refuses both, and then serves small pages, which is correct too.
+        mapping.advise(0, len, advice).ok();
+        mapping.name();
+        Ok(mapping)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The host address of byte `offset`, which must lie in the mapping.
+    pub(crate) fn host(&self, offset: usize) -> *mut u8 {
+        debug_assert!(offset <= self.len);
+        self.base.as_ptr().wrapping_add(offset)
+    }
+
+    /// The host addresses of `len` bytes from `offset`.
+    pub(crate) fn range(&self, offset: usize, len: usize) -> HostRange {
+        HostRange { start: self.host(offset) as u64, len: len as u64 }
+    }
+
+    /// The offset of host address `address`, where that is in the mapping.
+    pub(crate) fn offset_of(&self, address: u64) -> Option<usize> {
+        let offset = usize::try_from(address.checked_sub(self.base.as_ptr() as u64)?).ok()?;
+        (offset < self.len).then_some(offset)
+    }
+
+    /// Gives whole pages back to the kernel. They read as zeros afterwards, and fault where they are armed.
+    pub(crate) fn discard(&self, offset: usize, len: usize) -> io::Result<()> {
+        self.advise(offset, len, libc::MADV_DONTNEED)
+    }
+
+    /// Makes the page at `offset` present and writable, as a guest's write would, without changing it. Waits where
+    /// the page is armed until somebody serves it.
+    pub(crate) fn touch(&self, offset: usize) {
+        assert!(offset < self.len, "a page of the mapping");
+        // SAFETY: the byte lies in the mapping, is always mapped readable and writable, and is only ever accessed by
+        // atomic or volatile accesses in this process.
+        let byte = unsafe { AtomicU8::from_ptr(self.host(offset)) };
+        // Compare-and-exchange always makes a write cycle and never changes a byte here. An idempotent `fetch_or`
+        // may be compiled to a plain load, which would map the shared zero page instead.
+        byte.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed).ok();
+    }
+
+    /// The bytes from `offset`, or `None` where they are not all in the mapping.
+    pub(crate) fn slice(&self, offset: usize, len: usize) -> Option<VolatileSlice<'_>> {
+        if offset.checked_add(len)? > self.len {
+            return None;
+        }
+        // SAFETY: the range was just checked, and the mapping lives as long as the borrow of `self`. Volatile access
+        // is what memory shared with a guest needs.
+        Some(unsafe { VolatileSlice::new(self.host(offset), len) })
+    }
+
+    fn advise(&self, offset: usize, len: usize, advice: i32) -> io::Result<()> {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "a range of the mapping");
+        // SAFETY: the range is ours. The only advice used that changes content is MADV_DONTNEED, and nothing but
+        // volatile slices and atomics, to which any content is valid, points into the mapping.
+        let result = unsafe { libc::madvise(self.host(offset).cast(), len, advice) };
+        if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Names the mapping in /proc/self/smaps, so that people and tools can tell guest RAM from the rest.
+    fn name(&self) {
+        let name = c"plimsoll-ram";
+        // SAFETY: the kernel copies the name, which is a NUL-terminated string, and only labels our own range.
+        let result = unsafe {
+            libc::prctl(
+                libc::PR_SET_VMA,
+                libc::PR_SET_VMA_ANON_NAME,
+                self.base.as_ptr(),
+                self.len,
+                name.as_ptr(),
+            )
+        };
+        if result == -1 {
+            // A kernel built without names for anonymous memory: only the label is missing.
+            tracing::debug!("guest RAM stays unnamed in smaps: {}", io::Error::last_os_error());
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and every borrow of it has ended.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// Unmaps the slack that alignment left. `len` may be zero.
+fn trim(start: *mut libc::c_void, len: usize) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    // SAFETY: called with the slack before and after the aligned range, which is ours and not used yet.
+    let result = unsafe { libc::munmap(start, len) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

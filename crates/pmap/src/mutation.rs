@@ -1,0 +1,41 @@
+//! Deliberate defects, for tests to show that they would be noticed. Only test builds can switch one on.
+
+/// A rule of the crate, broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutation {
+    /// A chunk becomes large without being charged (invariant 1).
+    UnchargedLarge,
+    /// Device I/O does not lock its pages (invariants 3 and 5).
+    UnlockedIo,
+    /// A chunk is given back before it is armed (invariant 6).
+    LateArming,
+    /// A served page does not wake who waits for it.
+    NoWake,
+    /// `held` is lowered while the pages are still there (invariant 1).
+    EarlyUncharge,
+}
+
+/// The defects switched on in one pmap.
+#[derive(Debug, Default)]
+pub(crate) struct Mutations {
+    #[cfg(test)]
+    active: std::sync::Mutex<Option<Mutation>>,
+}
+
+impl Mutations {
+    #[cfg(test)]
+    pub(crate) fn set(&self, mutation: Option<Mutation>) {
+        *crate::chunk::lock(&self.active) = mutation;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has(&self, mutation: Mutation) -> bool {
+        *crate::chunk::lock(&self.active) == Some(mutation)
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "test builds look it up")]
+    pub(crate) const fn has(&self, _mutation: Mutation) -> bool {
+        false
+    }
+}

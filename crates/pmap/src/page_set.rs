@@ -1,0 +1,143 @@
+use plimsoll_units::{CHUNK_PAGES, Pages};
+
+const WORDS: usize = 8;
+const _: () = assert!(WORDS as u64 * 64 == CHUNK_PAGES);
+
+/// A page's place in its chunk, 0 to 511.
+pub(crate) type Slot = u16;
+
+/// Number of slots in a chunk, in the type of a slot.
+pub(crate) const SLOTS: Slot = 512;
+const _: () = assert!(SLOTS as u64 == CHUNK_PAGES);
+
+/// A set of pages of one chunk: a bit for each of its 512 pages.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct PageSet([u64; WORDS]);
+
+impl PageSet {
+    pub(crate) const EMPTY: Self = Self([0; WORDS]);
+    pub(crate) const FULL: Self = Self([u64::MAX; WORDS]);
+
+    /// The `len` pages from `first` on, cut off at the end of the chunk.
+    pub(crate) fn span(first: Slot, len: Slot) -> Self {
+        let mut set = Self::EMPTY;
+        for slot in first..first.saturating_add(len).min(SLOTS) {
+            set.insert(slot);
+        }
+        set
+    }
+
+    pub(crate) fn one(slot: Slot) -> Self {
+        Self::span(slot, 1)
+    }
+
+    /// Adds `slot`, which must be below 512.
+    pub(crate) fn insert(&mut self, slot: Slot) {
+        self.0[usize::from(slot / 64)] |= 1 << (slot % 64);
+    }
+
+    pub(crate) fn contains(&self, slot: Slot) -> bool {
+        self.0[usize::from(slot / 64)] & (1 << (slot % 64)) != 0
+    }
+
+    pub(crate) fn count(&self) -> Pages {
+        Pages(self.0.iter().map(|word| u64::from(word.count_ones())).sum())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::EMPTY
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        *self == Self::FULL
+    }
+
+    pub(crate) fn union(&self, other: &Self) -> Self {
+        self.zip(other, |a, b| a | b)
+    }
+
+    pub(crate) fn intersection(&self, other: &Self) -> Self {
+        self.zip(other, |a, b| a & b)
+    }
+
+    pub(crate) fn minus(&self, other: &Self) -> Self {
+        self.zip(other, |a, b| a & !b)
+    }
+
+    fn zip(&self, other: &Self, op: impl Fn(u64, u64) -> u64) -> Self {
+        Self(std::array::from_fn(|i| op(self.0[i], other.0[i])))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
+        (0..SLOTS).filter(|&slot| self.contains(slot))
+    }
+
+    /// The longest runs of consecutive pages, as (first, length), in order.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = (Slot, Slot)> + '_ {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let first = (next..SLOTS).find(|&slot| self.contains(slot))?;
+            let end = (first..SLOTS).find(|&slot| !self.contains(slot)).unwrap_or(SLOTS);
+            next = end;
+            Some((first, end - first))
+        })
+    }
+
+    /// The first `count` pages of the set, or all where it has fewer.
+    pub(crate) fn first(&self, count: Pages) -> Self {
+        let mut left = count.0;
+        let mut set = Self::EMPTY;
+        for slot in self.iter() {
+            if left == 0 {
+                break;
+            }
+            set.insert(slot);
+            left -= 1;
+        }
+        set
+    }
+}
+
+impl FromIterator<Slot> for PageSet {
+    fn from_iter<I: IntoIterator<Item = Slot>>(slots: I) -> Self {
+        let mut set = Self::EMPTY;
+        slots.into_iter().for_each(|slot| set.insert(slot));
+        set
+    }
+}
+
+impl std::fmt::Debug for PageSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.runs()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn runs_cover_the_set_and_nothing_else(slots in prop::collection::btree_set(0..SLOTS, 0..512)) {
+            let set: PageSet = slots.iter().copied().collect();
+            prop_assert_eq!(set.iter().collect::<std::collections::BTreeSet<_>>(), slots);
+            let mut rebuilt = PageSet::EMPTY;
+            let mut last_end = None;
+            for (first, len) in set.runs() {
+                prop_assert!(len > 0 && last_end.is_none_or(|end| first > end), "runs are maximal and in order");
+                last_end = Some(first + len);
+                rebuilt = rebuilt.union(&PageSet::span(first, len));
+            }
+            prop_assert_eq!(rebuilt, set);
+        }
+    }
+
+    #[test]
+    fn a_span_past_the_end_is_cut_off() {
+        assert_eq!(PageSet::span(510, 9).count(), Pages(2));
+        assert_eq!(PageSet::span(0, 512), PageSet::FULL);
+        assert_eq!(PageSet::FULL.first(Pages(3)), PageSet::span(0, 3));
+    }
+}

@@ -1,0 +1,189 @@
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use plimsoll_units::{PAGE_SIZE, Pages};
+
+use crate::account::Account;
+use crate::chunk::{Chunk, Kind, lock};
+use crate::error::Error;
+use crate::grant::GrantSource;
+use crate::layout::{ChunkNo, Layout, PpnRange};
+use crate::mmap::{CHUNK, Mapping};
+use crate::mutation::Mutations;
+use crate::page_set::Slot;
+use crate::pagemap::Pagemap;
+use crate::ram::GuestRam;
+use crate::uffd::{HostRange, Uffd};
+
+/// What guest memory is made of.
+#[derive(Debug)]
+pub struct Config {
+    /// Guest RAM, in order and apart, each region of whole chunks (2 MiB): typically RAM below the 32-bit hole and
+    /// RAM above 4 GiB.
+    pub regions: Vec<PpnRange>,
+    /// Who is asked about page faults: made in this process, used for nothing else.
+    pub uffd: Uffd,
+    /// Whether untouched chunks become large where the grant allows. Without, every page is asked for.
+    pub huge_pages: bool,
+    /// Pages that this VM may hold from the start.
+    pub grant: Pages,
+}
+
+/// One VM's guest memory.
+///
+/// Faults are served only while some thread is in [`Pmap::serve_faults`]. All methods may be called from any thread
+/// at any time. Except for [`Pmap::pin`] none of them waits for a grant, and none calls the [`GrantSource`] with a
+/// lock held.
+pub struct Pmap {
+    pub(crate) layout: Layout,
+    pub(crate) mapping: Arc<Mapping>,
+    pub(crate) uffd: Uffd,
+    pub(crate) pagemap: Pagemap,
+    pub(crate) huge_pages: bool,
+    /// Each chunk's lock is held for the whole of a transition, system calls included. A thread holds one at a time,
+    /// or takes all in order. The account's lock is innermost and held for arithmetic only.
+    chunks: Box<[Mutex<Chunk>]>,
+    account: Mutex<Account>,
+    source: Arc<dyn GrantSource>,
+    ram: GuestRam,
+    pub(crate) mutations: Mutations,
+}
+
+/// A VM's memory in figures, all of one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Guest RAM.
+    pub size: Pages,
+    /// Pages that the VM may hold.
+    pub grant: Pages,
+    /// Pages that it holds, or is about to: never less than what is resident, never above `grant`.
+    pub held: Pages,
+    /// Pages in the guest's balloon.
+    pub ballooned: Pages,
+    /// Pages with nothing behind them, the ballooned ones included: `size` less `held`.
+    pub absent: Pages,
+    /// Chunks with no page behind them.
+    pub chunks_empty: u64,
+    /// Chunks that the kernel serves unasked.
+    pub chunks_large: u64,
+    /// Chunks served page by page.
+    pub chunks_small: u64,
+    /// Pages beyond the grant that faults wait for now.
+    pub wanted: Pages,
+    /// Faults that needed memory, since the start.
+    pub faults: u64,
+    /// How many of them had to wait for a grant.
+    pub waits: u64,
+}
+
+impl Pmap {
+    /// Makes guest memory: all of it absent, none of it costing anything yet.
+    ///
+    /// Opens `/proc/self/pagemap`; needs no file afterwards.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] and [`Error::NoRam`] for regions that make no sense; [`Error::Map`], [`Error::Uffd`] and
+    /// [`Error::Pagemap`] where the kernel refuses.
+    pub fn new(config: Config, source: Arc<dyn GrantSource>) -> Result<Arc<Self>, Error> {
+        let layout = Layout::new(&config.regions)?;
+        let size = layout.pages().bytes();
+        let mapped = usize::try_from(size.0)
+            .map_err(std::io::Error::other)
+            .and_then(|len| Mapping::new(len, config.huge_pages));
+        let mapping = Arc::new(mapped.map_err(|source| Error::Map { size, source })?);
+        let pagemap = Pagemap::open().map_err(|source| Error::Pagemap { source })?;
+        let action = "register guest RAM";
+        let armed = config.uffd.arm(mapping.range(0, mapping.len()));
+        armed.map_err(|source| Error::Uffd { action, source })?;
+        let chunks = layout.chunks();
+        Ok(Arc::new(Self {
+            ram: GuestRam::new(&layout, &mapping),
+            account: Mutex::new(Account::new(config.grant, chunks)),
+            chunks: (0..chunks).map(|_| Mutex::default()).collect(),
+            layout,
+            mapping,
+            uffd: config.uffd,
+            pagemap,
+            huge_pages: config.huge_pages,
+            source,
+            mutations: Mutations::default(),
+        }))
+    }
+
+    /// Guest RAM for CPU access by devices, and its regions for KVM's memory slots: iterate over it for
+    /// [`RamRegion`](crate::RamRegion)s.
+    pub fn ram(&self) -> &GuestRam {
+        &self.ram
+    }
+
+    /// The VM's memory in figures.
+    pub fn stats(&self) -> Stats {
+        let account = self.account();
+        let size = self.layout.pages();
+        Stats {
+            size,
+            grant: account.grant(),
+            held: account.held(),
+            ballooned: account.ballooned(),
+            absent: size.saturating_sub(account.held()),
+            chunks_empty: account.chunks(Kind::Empty),
+            chunks_large: account.chunks(Kind::Large),
+            chunks_small: account.chunks(Kind::Small),
+            wanted: account.wanted(),
+            faults: account.faults(),
+            waits: account.waits(),
+        }
+    }
+
+    /// Raises the grant by `pages` and serves the faults that wait for it. The answer to [`GrantSource::want`]: where
+    /// it is less than was wanted, zero included, those who wait for a whole chunk make do with single pages.
+    pub fn add_grant(&self, pages: Pages) {
+        self.account().add_grant(pages);
+        self.serve_waiting();
+        self.account().make_do();
+        self.serve_waiting();
+    }
+
+    /// Lowers the grant as far as it goes and returns by how much: to what is held, plus what faults wait for, plus
+    /// `keep`. From the return on, the VM never holds more than the lower grant, so the pages can be promised to
+    /// somebody else.
+    pub fn return_grant(&self, keep: Pages) -> Pages {
+        self.account().return_grant(keep)
+    }
+
+    pub(crate) fn account(&self) -> MutexGuard<'_, Account> {
+        lock(&self.account)
+    }
+
+    /// Locks a chunk, which must be one of the layout's.
+    pub(crate) fn chunk(&self, no: ChunkNo) -> MutexGuard<'_, Chunk> {
+        lock(&self.chunks[no.0])
+    }
+
+    /// Locks all chunks, in order. Nothing is in transition while the guards live.
+    pub(crate) fn all_chunks(&self) -> Vec<MutexGuard<'_, Chunk>> {
+        self.chunks.iter().map(lock).collect()
+    }
+
+    /// Tells the source what is wanted, if that has changed. Call it without any lock.
+    pub(crate) fn tell_source(&self) {
+        let mut news = self.account().start_telling();
+        while let Some(total) = news {
+            self.source.want(total);
+            news = self.account().keep_telling();
+        }
+    }
+
+    pub(crate) fn chunk_range(&self, no: ChunkNo) -> HostRange {
+        self.mapping.range(no.0 * CHUNK, CHUNK)
+    }
+
+    pub(crate) fn page_address(&self, no: ChunkNo, slot: Slot) -> u64 {
+        self.chunk_range(no).start + u64::from(slot) * PAGE_SIZE
+    }
+}
+
+impl std::fmt::Debug for Pmap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Pmap").field(&self.stats()).finish()
+    }
+}

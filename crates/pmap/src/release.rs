@@ -1,0 +1,215 @@
+use std::io;
+
+use plimsoll_units::Pages;
+
+use crate::chunk::{Backing, Chunk, PageState, Table};
+use crate::error::Error;
+use crate::layout::{ChunkNo, PpnRange};
+use crate::mmap::{CHUNK, PAGE};
+use crate::mutation::Mutation;
+use crate::page_set::PageSet;
+use crate::pmap::Pmap;
+
+/// Why the guest gives pages back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// They are in its balloon: it has promised not to touch them until it takes them back.
+    Ballooned,
+    /// They are free for now (free page reporting): it may touch them at any time.
+    Reported,
+}
+
+/// What became of pages that the guest gave back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReleaseOutcome {
+    /// By how much the VM holds less. Breaking up a large chunk also frees its pages that were never touched, so
+    /// this can be more than was asked.
+    pub freed: Pages,
+    /// Pages that stay as they are, because device I/O is in flight on them or because the kernel refused (which is
+    /// logged). They are not counted as ballooned.
+    pub busy: Pages,
+    /// Pages named that are not guest RAM.
+    pub ignored: Pages,
+}
+
+impl std::ops::AddAssign for ReleaseOutcome {
+    fn add_assign(&mut self, other: Self) {
+        self.freed += other.freed;
+        self.busy += other.busy;
+        self.ignored = self.ignored.saturating_add(other.ignored);
+    }
+}
+
+impl Pmap {
+    /// Takes back pages that the guest does not need. They read as zeros when they are next touched.
+    ///
+    /// `ranges` come from the guest: any order, overlaps and nonsense are fine. They are sorted into chunks first; a
+    /// whole chunk is given back at once, part of a large one breaks it up. Whoever waits for a grant is served from
+    /// what this frees.
+    pub fn release(&self, ranges: &[PpnRange], how: Release) -> ReleaseOutcome {
+        let (sets, ignored) = self.layout.by_chunk(ranges);
+        let mut outcome = ReleaseOutcome { ignored, ..ReleaseOutcome::default() };
+        sets.for_each(|(no, set)| outcome += self.release_in_chunk(no, &set, how));
+        self.serve_waiting();
+        outcome
+    }
+
+    /// Notes that the guest has taken pages out of its balloon. They stay absent until they are touched. Pages that
+    /// were not in the balloon are left alone.
+    pub fn deflate(&self, ranges: &[PpnRange]) {
+        let (sets, _outside) = self.layout.by_chunk(ranges);
+        sets.for_each(|(no, set)| self.deflate_in_chunk(no, &set));
+    }
+
+    /// Gives all guest memory back, for a reboot: everything is absent, the balloon empty, and the next touch of any
+    /// page finds zeros. Returns by how much the VM holds less. The grant stays.
+    ///
+    /// Stop the vCPUs first, and let device I/O end. Faults that still wait are woken to be taken anew.
+    ///
+    /// # Errors
+    /// [`Error::IoInFlight`] while pages are pinned, with nothing changed; [`Error::Uffd`] and [`Error::Discard`]
+    /// where the kernel refuses, with the memory as it was, in which case the VM must not go on.
+    pub fn reset(&self) -> Result<Pages, Error> {
+        let mut chunks = self.all_chunks();
+        let busy = chunks.iter().filter(|chunk| !chunk.busy().is_empty()).count();
+        if busy > 0 {
+            return Err(Error::IoInFlight { chunks: busy });
+        }
+        let len = self.mapping.len();
+        let all = self.mapping.range(0, len);
+        self.uffd.arm(all).map_err(|source| Error::Uffd { action: "register guest RAM anew", source })?;
+        self.mapping.discard(0, len).map_err(|source| Error::Discard { source })?;
+        let mut account = self.account();
+        let mut freed = Pages::ZERO;
+        for chunk in &mut chunks {
+            let before = chunk.tally();
+            chunk.backing = Backing::default();
+            account.changed(before, chunk.tally());
+            freed += before.backed;
+        }
+        account.uncharge(freed);
+        account.forget_waiting();
+        drop(account);
+        drop(chunks);
+        self.uffd.wake(all).map_err(|source| Error::Uffd { action: "wake waiting faults", source })?;
+        self.serve_waiting();
+        Ok(freed)
+    }
+
+    /// Releases pages of one chunk. The caller serves those who wait afterwards.
+    pub(crate) fn release_in_chunk(&self, no: ChunkNo, set: &PageSet, how: Release) -> ReleaseOutcome {
+        let mut chunk = self.chunk(no);
+        let busy = chunk.busy().intersection(set);
+        let set = set.minus(&busy);
+        let mut outcome = ReleaseOutcome { busy: busy.count(), ..ReleaseOutcome::default() };
+        if set.is_empty() {
+            return outcome;
+        }
+        let before = chunk.tally();
+        if self.mutations.has(Mutation::EarlyUncharge) {
+            self.account().uncharge(before.backed);
+            std::thread::yield_now();
+        }
+        match self.give_back(no, &mut chunk, &set) {
+            Ok(()) => mark(&mut chunk, &set, how),
+            Err(error) => {
+                tracing::warn!(%error, "pages that the guest gave back stay held");
+                outcome.busy += set.count();
+            }
+        }
+        let after = chunk.tally();
+        outcome.freed = before.backed - after.backed;
+        let mut account = self.account();
+        account.changed(before, after);
+        if !self.mutations.has(Mutation::EarlyUncharge) {
+            account.uncharge(outcome.freed);
+        }
+        outcome
+    }
+
+    pub(crate) fn deflate_in_chunk(&self, no: ChunkNo, set: &PageSet) {
+        let mut chunk = self.chunk(no);
+        let before = chunk.tally();
+        if before.ballooned == Pages::ZERO {
+            return;
+        }
+        if let Some(table) = chunk.small_table() {
+            let popped = table.pages(PageState::Ballooned).intersection(set);
+            table.set_all(&popped, PageState::Absent);
+            chunk.empty_if_uniform();
+        }
+        self.account().changed(before, chunk.tally());
+    }
+
+    /// Makes `set` absent for the kernel. Afterwards the chunk is empty or small; on error it is as it was, or
+    /// small.
+    fn give_back(&self, no: ChunkNo, chunk: &mut Chunk, set: &PageSet) -> io::Result<()> {
+        if let Backing::Large = chunk.backing {
+            if set.is_full() && self.empty_large(no, chunk)? {
+                return Ok(());
+            }
+            chunk.backing = Backing::Small(self.break_up(no)?);
+        }
+        if let Backing::Small(table) = &mut chunk.backing {
+            return self.discard_pages(no, table, set);
+        }
+        Ok(())
+    }
+
+    /// Gives a whole large chunk back. Armed first: a page that the guest touches after the discard must ask, or it
+    /// would be there without being charged. False where the pages could not be discarded.
+    fn empty_large(&self, no: ChunkNo, chunk: &mut Chunk) -> io::Result<bool> {
+        let late = self.mutations.has(Mutation::LateArming);
+        if !late {
+            self.uffd.arm(self.chunk_range(no))?;
+        }
+        let discarded = self.mapping.discard(no.0 * CHUNK, CHUNK).is_ok();
+        if late {
+            std::thread::yield_now();
+            self.uffd.arm(self.chunk_range(no))?;
+        }
+        if discarded {
+            chunk.backing = Backing::Empty { ballooned: false };
+        }
+        Ok(discarded)
+    }
+
+    /// Breaks a large chunk up. Armed first, so that no page appears any more; then the kernel knows which pages
+    /// are there.
+    fn break_up(&self, no: ChunkNo) -> io::Result<Box<Table>> {
+        let range = self.chunk_range(no);
+        self.uffd.arm(range)?;
+        match self.pagemap.backed(range.start) {
+            Ok(backed) => Ok(Table::of_private(&backed)),
+            Err(error) => {
+                self.uffd.disarm(range)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives back those pages of `set` that are private, in runs as long as the set's, and marks them absent.
+    fn discard_pages(&self, no: ChunkNo, table: &mut Table, set: &PageSet) -> io::Result<()> {
+        let private = table.pages(PageState::Private).intersection(set);
+        for (first, len) in set.runs() {
+            let gone = PageSet::span(first, len).intersection(&private);
+            if !gone.is_empty() {
+                let offset = no.0 * CHUNK + usize::from(first) * PAGE;
+                self.mapping.discard(offset, usize::from(len) * PAGE)?;
+                table.set_all(&gone, PageState::Absent);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Marks pages that were just given back: the balloon's are remembered, so that it is known how large it is and when
+/// it is popped.
+fn mark(chunk: &mut Chunk, set: &PageSet, how: Release) {
+    if how == Release::Ballooned
+        && let Some(table) = chunk.small_table()
+    {
+        table.set_all(set, PageState::Ballooned);
+    }
+    chunk.empty_if_uniform();
+}

@@ -1,0 +1,4 @@
+//! Tests that need the kernel's part: each runs a pmap with a thread that serves its faults.
+
+mod basics;
+mod harness;
