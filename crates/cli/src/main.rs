@@ -1,2 +1,34 @@
-//! To be written.
-fn main() {}
+//! `plimsoll`: the operator's command.
+//!
+//! It asks the daemon over HTTP/JSON and prints what it answers; it keeps no state and decides nothing. Only `doctor`
+//! looks at the host itself, so that it works without a daemon. Start reading at [`args`], which is the manual, then
+//! [`commands`], one file per command. [`client`] is the only module that speaks HTTP, [`output`] the only one that
+//! writes to the standard output, and [`sys`] the only one that holds unsafe code.
+
+mod args;
+mod client;
+mod commands;
+mod console;
+mod definition_file;
+mod doctor;
+mod follow;
+mod interval;
+mod output;
+mod sys;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return output::usage(&error),
+    };
+    let json = args.json;
+    match commands::run(args) {
+        Ok(code) => code,
+        Err(error) => output::failure(&error, json),
+    }
+}

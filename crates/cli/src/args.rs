@@ -1,0 +1,182 @@
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::api::DEFAULT_SOCKET;
+
+use crate::client::Address;
+use crate::commands::{console, events, logs, run, set, stop, top};
+
+/// Names the daemon's socket where `--socket` does not.
+const SOCKET_VARIABLE: &str = "PLIMSOLL_SOCKET";
+
+/// Run virtual machines on less memory than they were promised
+///
+/// plimsoll talks to plimsolld, the daemon of this host. "doctor" alone needs no daemon.
+#[derive(Debug, Parser)]
+#[command(
+    name = "plimsoll",
+    version,
+    propagate_version = false,
+    disable_help_subcommand = true,
+    after_help = AFTER_HELP,
+    max_term_width = 100
+)]
+pub(crate) struct Args {
+    /// The daemon's unix socket [default: $PLIMSOLL_SOCKET, else /run/plimsoll/plimsoll.sock]
+    #[arg(long, global = true, value_name = "PATH", help_heading = "Connection")]
+    socket: Option<PathBuf>,
+    /// The daemon's address, where it listens on TCP
+    #[arg(long, global = true, value_name = "http://HOST:PORT", help_heading = "Connection")]
+    url: Option<String>,
+    /// File with the token that the daemon asks for on TCP
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
+    token_file: Option<PathBuf>,
+    /// Print facts as JSON, and errors as {"error": TEXT}; sizes are whole bytes
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Sizes are a number and a binary unit: 512MiB, 1.5GiB, 64K; a bare number is bytes.
+Times are a number and ms, s, m or h: 30s, 5m; a bare number is seconds.
+The exit status is 0 if all went well, 1 if something failed, 2 for a command line that makes no sense.
+
+Examples:
+  plimsoll doctor                          can this host run VMs, and if not, why?
+  plimsoll run web1.toml --wait            define a VM and start it
+  plimsoll ps                              all VMs
+  plimsoll top                             who holds the memory, live
+  plimsoll set web1 --shares high          give it more weight than its siblings
+  plimsoll console web1                    attach to its serial console
+  plimsoll stop web1 --timeout 2m --kill   shut it down, and if it does not obey, end it";
+
+/// What to do. One file in [`crate::commands`] each.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Define a VM and start it
+    Run(run::Run),
+    /// Start a defined VM that is off
+    Start(Vm),
+    /// List the VMs
+    #[command(after_help = crate::commands::ps::HELP)]
+    Ps,
+    /// Show everything that is known of one VM
+    #[command(after_help = crate::commands::show::HELP)]
+    Show(Vm),
+    /// Press a VM's power button and wait until it is off
+    Stop(stop::Stop),
+    /// End a VM at once, as if its power were cut; its guest writes nothing back
+    Kill(Vm),
+    /// Forget a VM that is off; its disks stay
+    Rm(Vm),
+    /// Change a VM's shares, reservation or limit, while it runs or not
+    Set(set::Set),
+    /// Attach to a VM's serial console, or talk to it from a script
+    Console(console::Console),
+    /// Print what a VM's process, or its console, wrote
+    Logs(logs::Logs),
+    /// Print what happened on the host
+    Events(events::Events),
+    /// Show who holds the host's memory, live
+    Top(top::Top),
+    /// Tell what this host can do, and what to do about the rest; needs no daemon
+    #[command(after_help = crate::commands::doctor::HELP)]
+    Doctor,
+    /// Print the versions of this command and of the daemon
+    Version,
+}
+
+/// A command that takes nothing but a VM.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Vm {
+    /// Name of the VM
+    #[arg(value_name = "VM")]
+    pub(crate) name: VmName,
+}
+
+impl Args {
+    /// Where the daemon is.
+    ///
+    /// # Errors
+    /// Options that contradict each other or cannot be used.
+    pub(crate) fn address(&self) -> Result<Address> {
+        match (&self.socket, &self.url, &self.token_file) {
+            (Some(_), Some(_), _) => bail!("--socket and --url name two daemons: use one of them"),
+            (_, None, Some(_)) => bail!("--token-file is for --url: a unix socket asks for no token"),
+            (None, Some(url), token_file) => Address::tcp(url, token_file.as_deref()),
+            (Some(socket), None, None) => Ok(Address::Socket(socket.clone())),
+            (None, None, None) => {
+                let socket = std::env::var_os(SOCKET_VARIABLE).filter(|s| !s.is_empty());
+                Ok(Address::Socket(socket.unwrap_or_else(|| DEFAULT_SOCKET.into()).into()))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(std::iter::once("plimsoll").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_manual_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_help_and_those_with_options_have_examples() {
+        for mut command in Args::command().get_subcommands().cloned().collect::<Vec<_>>() {
+            let help = command.render_long_help().to_string();
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+            if command.get_opts().next().is_some() {
+                assert!(help.contains("Examples:"), "{}: {help}", command.get_name());
+            }
+        }
+    }
+
+    #[test]
+    fn options_of_all_commands_stand_before_or_after_them() {
+        for line in ["--json ps", "ps --json", "--socket /s ps", "ps --socket /s"] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+        let address = parse("ps --socket /s").unwrap().address().unwrap();
+        assert_eq!(address, Address::Socket("/s".into()));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for line in ["ps --socket /s --url http://a:1", "ps --token-file /t", "ps --url ftp://a:1"] {
+            assert!(parse(line).unwrap().address().is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn command_lines_that_make_no_sense_are_refused() {
+        for line in [
+            "",
+            "fly",
+            "show",
+            "show ../a",
+            "stop a --timeout soon",
+            "set a",
+            "set a --shares 0",
+            "set a --reservation 512MB",
+            "console a --expect",
+            "console a --timeout 5s",
+            "console a --seen",
+            "top --interval 1ms",
+            "ps extra",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,270 @@
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes as Body;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::api::{ErrorBody, Event, HostStatus, VmChange, VmStatus};
+use plimsoll_protocol::definition::VmDefinition;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Runtime;
+use tokio::time::timeout;
+
+/// How long a connection may take: a unix socket takes it at once or never, a TCP connection a few round trips.
+const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// How long an answer may take. Starting a VM opens disks and starts a process, which a host short of memory does slowly; a
+/// daemon that is silent for longer hangs, and the operator should know.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+/// Largest answer: logs are the largest ones. More would fill our memory at the word of whoever owns the socket.
+const MAX_ANSWER: usize = 256 << 20;
+
+/// The daemon, as the CLI sees it: one method per entry of the API. Each call makes one connection.
+pub(crate) struct Client {
+    address: Address,
+    runtime: Runtime,
+}
+
+/// Where the daemon is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    /// A unix socket of this host.
+    Socket(PathBuf),
+    /// `HOST:PORT`, with the token that the daemon asks of strangers.
+    Tcp { authority: String, token: Option<String> },
+}
+
+/// What is done to a VM's power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    Start,
+    Stop,
+    Kill,
+}
+
+/// Which of a VM's logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogSource {
+    Vmm,
+    Console,
+}
+
+impl Client {
+    pub(crate) fn new(address: Address) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        Ok(Self { address, runtime: runtime.context("starting the runtime")? })
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    pub(crate) fn host(&self) -> Result<HostStatus> {
+        self.json(Method::GET, "/v1/host", Vec::new())
+    }
+
+    pub(crate) fn vms(&self) -> Result<Vec<VmStatus>> {
+        self.json(Method::GET, "/v1/vms", Vec::new())
+    }
+
+    pub(crate) fn vm(&self, name: &VmName) -> Result<VmStatus> {
+        self.json(Method::GET, &format!("/v1/vms/{name}"), Vec::new())
+    }
+
+    pub(crate) fn define(&self, definition: &VmDefinition) -> Result<VmStatus> {
+        self.json(Method::POST, "/v1/vms", serde_json::to_vec(definition)?)
+    }
+
+    pub(crate) fn change(&self, name: &VmName, change: &VmChange) -> Result<VmStatus> {
+        self.json(Method::PATCH, &format!("/v1/vms/{name}"), serde_json::to_vec(change)?)
+    }
+
+    pub(crate) fn remove(&self, name: &VmName) -> Result<()> {
+        self.answer(Method::DELETE, &format!("/v1/vms/{name}"), Vec::new()).map(drop)
+    }
+
+    pub(crate) fn act(&self, name: &VmName, act: Act) -> Result<VmStatus> {
+        let act = match act {
+            Act::Start => "start",
+            Act::Stop => "stop",
+            Act::Kill => "kill",
+        };
+        self.json(Method::POST, &format!("/v1/vms/{name}/{act}"), Vec::new())
+    }
+
+    pub(crate) fn log(&self, name: &VmName, source: LogSource) -> Result<Vec<u8>> {
+        let source = match source {
+            LogSource::Vmm => "vmm",
+            LogSource::Console => "console",
+        };
+        let path = format!("/v1/vms/{name}/log?source={source}");
+        self.answer(Method::GET, &path, Vec::new()).map(|body| body.to_vec())
+    }
+
+    pub(crate) fn events(&self) -> Result<Vec<Event>> {
+        self.json(Method::GET, "/v1/events", Vec::new())
+    }
+
+    fn json<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T> {
+        let what = format!("{method} {path}");
+        let answer = self.answer(method, path, body)?;
+        serde_json::from_slice(&answer).with_context(|| {
+            format!("the answer to {what} makes no sense to this version ({})", env!("CARGO_PKG_VERSION"))
+        })
+    }
+
+    fn answer(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Body> {
+        let mut request = Request::builder().method(method).uri(path);
+        request = match &self.address {
+            Address::Socket(_) => request.header("host", "localhost"),
+            Address::Tcp { authority, .. } => request.header("host", authority),
+        };
+        if let Address::Tcp { token: Some(token), .. } = &self.address {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if !body.is_empty() {
+            request = request.header("content-type", "application/json");
+        }
+        let request = request.body(Full::new(Body::from(body))).context("forming the request")?;
+        self.runtime.block_on(async {
+            match &self.address {
+                Address::Socket(path) => {
+                    let connected = timeout(CONNECT_TIME, UnixStream::connect(path)).await;
+                    let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                    exchange(connected.map_err(|e| no_socket(path, &e))?, request).await
+                }
+                Address::Tcp { authority, .. } => {
+                    let connected = timeout(CONNECT_TIME, TcpStream::connect(authority)).await;
+                    let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+                    let connected = connected.with_context(|| {
+                        format!(
+                            "no daemon answers at http://{authority}: \
+                             check host and port, and that plimsolld was told to listen there"
+                        )
+                    });
+                    exchange(connected?, request).await
+                }
+            }
+        })
+    }
+}
+
+/// Sends `request` over `stream` and reads the answer.
+async fn exchange<S>(stream: S, request: Request<Full<Body>>) -> Result<Body>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let what = format!("{} {}", request.method(), request.uri());
+    let talk = async {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection);
+        let answer = sender.send_request(request).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|e| anyhow!(e))?;
+        connection.abort();
+        anyhow::Ok((status, body.to_bytes()))
+    };
+    let (status, body) = timeout(ANSWER_TIME, talk)
+        .await
+        .map_err(|_| anyhow!("the daemon has not answered {what} for {} s", ANSWER_TIME.as_secs()))?
+        .with_context(|| format!("the daemon broke off {what} (look at its log)"))?;
+    if status.is_success() { Ok(body) } else { Err(refusal(&what, status, &body)) }
+}
+
+/// What the daemon says against a request. Its text names what failed and what to do, so nothing is added to it.
+fn refusal(what: &str, status: StatusCode, body: &[u8]) -> anyhow::Error {
+    match serde_json::from_slice::<ErrorBody>(body) {
+        Ok(body) => anyhow!(body.error),
+        Err(_) if status == StatusCode::UNAUTHORIZED => {
+            anyhow!("the daemon refuses the token for {what}: check --token-file")
+        }
+        Err(_) => anyhow!("the daemon answered {status} to {what}: is it plimsolld, and of this version?"),
+    }
+}
+
+/// Why there is no connection over a unix socket, and what to do about it.
+fn no_socket(path: &Path, error: &io::Error) -> anyhow::Error {
+    let shown = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => anyhow!(
+            "no daemon: the socket {shown} does not exist; start plimsolld, or name its socket with --socket"
+        ),
+        io::ErrorKind::ConnectionRefused => anyhow!(
+            "no daemon: nobody listens at {shown}; start plimsolld again, or name its socket with --socket"
+        ),
+        io::ErrorKind::PermissionDenied => anyhow!(
+            "no right to talk to the daemon at {shown}: run as root, or as a user who may write to the socket"
+        ),
+        io::ErrorKind::TimedOut => {
+            anyhow!("the daemon at {shown} takes no connection: it hangs, or has too many; look at its log")
+        }
+        _ => anyhow!("connecting to the daemon at {shown}: {error}; name its socket with --socket"),
+    }
+}
+
+impl Address {
+    /// The daemon at `http://HOST:PORT`.
+    ///
+    /// # Errors
+    /// Another scheme, a path, no port; a token file that cannot be read or holds no token.
+    pub(crate) fn tcp(url: &str, token_file: Option<&Path>) -> Result<Self> {
+        let authority = url.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+        let port =
+            |a: &str| a.rsplit_once(':').is_some_and(|(h, p)| !h.is_empty() && p.parse::<u16>().is_ok());
+        let Some(authority) = authority.filter(|a| port(a) && !a.contains(['/', '@', ' ', '?'])) else {
+            bail!("url {url:?}: write http://HOST:PORT");
+        };
+        let token = token_file.map(|path| {
+            let text = std::fs::read_to_string(path);
+            let text = text.with_context(|| format!("reading the token file {}", path.display()))?;
+            let token = text.trim();
+            if token.is_empty() || !token.chars().all(|c| c.is_ascii_graphic()) {
+                bail!("the token file {} holds no token: one line of printable characters", path.display());
+            }
+            Ok(token.to_owned())
+        });
+        Ok(Self::Tcp { authority: authority.to_owned(), token: token.transpose()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_taken_or_refused_as_a_whole() {
+        let tcp = |authority: &str| Address::Tcp { authority: authority.into(), token: None };
+        assert_eq!(Address::tcp("http://localhost:80", None).unwrap(), tcp("localhost:80"));
+        assert_eq!(Address::tcp("http://[::1]:8080/", None).unwrap(), tcp("[::1]:8080"));
+        for bad in ["https://a:1", "http://a", "http://:1", "http://a:1/x", "http://a:99999", "http://u@a:1"]
+        {
+            assert!(Address::tcp(bad, None).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_trimmed_and_must_be_one() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "secret\n").unwrap();
+        let Address::Tcp { token, .. } = Address::tcp("http://a:1", Some(file.path())).unwrap() else {
+            panic!()
+        };
+        assert_eq!(token.as_deref(), Some("secret"));
+        std::fs::write(&file, "two words\n").unwrap();
+        assert!(Address::tcp("http://a:1", Some(file.path())).is_err());
+    }
+
+    #[test]
+    fn the_daemons_own_words_are_not_repeated() {
+        let body = br#"{"error":"VM a is on: stop it first"}"#;
+        assert_eq!(refusal("X", StatusCode::CONFLICT, body).to_string(), "VM a is on: stop it first");
+        assert!(refusal("GET /", StatusCode::NOT_FOUND, b"<html>").to_string().contains("404"));
+    }
+}

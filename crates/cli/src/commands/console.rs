@@ -1,0 +1,133 @@
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::api::{Power, VmStatus};
+use serde::Serialize;
+
+use super::Context;
+use crate::client::{Address, LogSource};
+use crate::console::{attach, script};
+use crate::interval::Interval;
+
+/// How long `--expect` waits unless told otherwise: a Debian guest boots within it even in the lab.
+const EXPECT_TIME: Interval = Interval(Duration::from_secs(60));
+
+const HELP: &str = "\
+Without --send and --expect the terminal is attached as it is; Ctrl-] leaves, the guest notices nothing. Where the
+input is no terminal it is sent as it is, and the output is printed until the VM ends.
+
+With --expect, the first line that holds TEXT is printed and the exit status is 0; it is 1 where none comes in time.
+The guest's echo of what was sent is not taken for an answer. Several TEXTs: whichever comes first.
+
+Examples:
+  plimsoll console web1
+  plimsoll console web1 --send 'uptime' --expect 'load average' --timeout 10s
+  plimsoll console web1 --expect 'login:' --seen      it may have been printed already";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Console {
+    /// Name of the VM
+    #[arg(value_name = "VM")]
+    name: VmName,
+    /// Type TEXT and the enter key
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    send: Option<String>,
+    /// Wait for a line that holds TEXT and print it
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    expect: Vec<String>,
+    /// How long to wait for it [default: 60s]
+    #[arg(long, value_name = "TIME", requires = "expect")]
+    timeout: Option<Interval>,
+    /// Take a line that the console's log already holds, too
+    #[arg(long, requires = "expect", conflicts_with = "send")]
+    seen: bool,
+}
+
+#[derive(Serialize)]
+struct Matched<'a> {
+    vm: &'a VmName,
+    line: String,
+}
+
+impl Console {
+    pub(super) fn run(&self, context: &Context) -> Result<()> {
+        let vm = context.client.vm(&self.name)?;
+        let mut stream = connect(&vm, context)?;
+        if let Some(text) = &self.send {
+            script::send(&mut stream, text)?;
+        }
+        if self.expect.is_empty() {
+            return if self.send.is_some() { Ok(()) } else { self.attach(stream, context) };
+        }
+        let mut watch = script::Watch::new(&self.expect, self.send.as_deref());
+        if self.seen {
+            watch.feed(&context.client.log(&self.name, LogSource::Console)?);
+        }
+        let limit = self.timeout.unwrap_or(EXPECT_TIME);
+        match watch.wait(&mut stream, limit.0)? {
+            script::End::Line(line) => {
+                context.output.facts(&Matched { vm: &self.name, line }, |m| m.line.clone())
+            }
+            script::End::Timeout(last) => {
+                bail!("{}: no line with {} within {limit}; {}", self.name, self.wanted(), shown(last))
+            }
+            script::End::Closed(last) => bail!(
+                "{name}: the console ended without a line with {wanted}; {last}; see plimsoll show {name}",
+                name = self.name,
+                wanted = self.wanted(),
+                last = shown(last)
+            ),
+        }
+    }
+
+    fn attach(&self, stream: UnixStream, context: &Context) -> Result<()> {
+        let name = &self.name;
+        let at_terminal = attach::at_terminal();
+        if at_terminal {
+            context.output.remark(&format!("attached to {name}; Ctrl-] leaves"));
+        }
+        let end = attach::attach(stream, &context.output)?;
+        if at_terminal {
+            context.output.remark(match end {
+                attach::End::Left => "\nleft the console",
+                attach::End::Closed => "\nthe console ended",
+            });
+        }
+        Ok(())
+    }
+
+    fn wanted(&self) -> String {
+        self.expect.iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(" or ")
+    }
+}
+
+fn shown(last: Option<String>) -> String {
+    last.map_or_else(|| "nothing was printed".to_owned(), |line| format!("the last line was {line:?}"))
+}
+
+/// Connects to a VM's console.
+fn connect(vm: &VmStatus, context: &Context) -> Result<UnixStream> {
+    let name = &vm.name;
+    if matches!(context.client.address(), Address::Tcp { .. }) {
+        bail!("the console of {name} is a unix socket on the daemon's host: run plimsoll console there");
+    }
+    if vm.power == Power::Off {
+        bail!(
+            "{name} is off and has no console: plimsoll start {name}, or plimsoll logs {name} --console for what it printed"
+        );
+    }
+    let path = vm.console.display();
+    UnixStream::connect(&vm.console).map_err(|e| match e.kind() {
+        io::ErrorKind::PermissionDenied => anyhow!(
+            "no right to attach to the console of {name} ({path}): run as root, or as a user who may write to it"
+        ),
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            anyhow!("nobody listens at the console of {name} ({path}): see plimsoll show {name}")
+        }
+        _ => anyhow!("attaching to the console of {name} ({path}): {e}"),
+    })
+}

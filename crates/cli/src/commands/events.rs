@@ -1,0 +1,72 @@
+use std::time::Duration;
+
+use anyhow::Result;
+use plimsoll_protocol::api::Event;
+
+use super::Context;
+use crate::follow;
+
+/// How often events are asked for while they are followed: soon enough for a person who watches.
+const POLL: Duration = Duration::from_millis(500);
+
+const HELP: &str = "\
+Each line: when (UTC), which VM (\"host\": the host itself), what.
+
+Examples:
+  plimsoll events
+  plimsoll events -f --json | jq -r .text    one object a line when followed, else one array";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Events {
+    /// Go on printing what happens, until interrupted
+    #[arg(short, long)]
+    follow: bool,
+}
+
+impl Events {
+    pub(super) fn run(&self, context: &Context) -> Result<()> {
+        let mut seen = context.client.events()?;
+        if !self.follow {
+            return context.output.facts(seen.as_slice(), text);
+        }
+        print_each(context, &seen)?;
+        loop {
+            std::thread::sleep(POLL);
+            let now = context.client.events()?;
+            print_each(context, follow::added(&seen, &now))?;
+            seen = now;
+        }
+    }
+}
+
+fn print_each(context: &Context, events: &[Event]) -> Result<()> {
+    events.iter().try_for_each(|event| context.output.fact_line(event, line))
+}
+
+fn text(events: &[Event]) -> String {
+    events.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn line(event: &Event) -> String {
+    let vm = event.vm.as_ref().map_or("host", |name| name.as_str());
+    format!("{:.3}  {vm}  {}", event.at, event.text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_says_when_whom_and_what() {
+        let at = "2026-01-01T00:00:00.5Z".parse().unwrap();
+        let events = [
+            Event { at, vm: None, text: "state soft".into() },
+            Event { at, vm: Some("a".parse().unwrap()), text: "started".into() },
+        ];
+        let expected = "\
+2026-01-01T00:00:00.500Z  host  state soft
+2026-01-01T00:00:00.500Z  a  started";
+        assert_eq!(text(&events), expected);
+    }
+}

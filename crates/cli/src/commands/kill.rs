@@ -1,0 +1,34 @@
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::api::{Power, VmStatus};
+
+use super::{Context, stop, wait};
+use crate::client::Act;
+
+/// Longest wait for a killed VM to be gone: the kernel gives its memory back within seconds, however large it was.
+const KILL_TIME: Duration = Duration::from_secs(30);
+
+pub(super) fn run(name: &VmName, context: &Context) -> Result<()> {
+    let vm = kill(name, context)?;
+    context.output.facts(&vm, stop::ended)
+}
+
+/// Kills a VM and waits until it is off.
+pub(super) fn kill(name: &VmName, context: &Context) -> Result<VmStatus> {
+    let vm = context.client.act(name, Act::Kill)?;
+    if vm.power == Power::Off {
+        return Ok(vm);
+    }
+    match wait::until(context, name, "killing", KILL_TIME, |vm| vm.power == Power::Off)? {
+        Some(vm) => Ok(vm),
+        None => {
+            let pid = vm.pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
+            bail!(
+                "{name}{pid} is still there {} s after it was killed: the kernel holds it, see dmesg",
+                KILL_TIME.as_secs()
+            )
+        }
+    }
+}

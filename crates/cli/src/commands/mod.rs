@@ -1,0 +1,116 @@
+//! One file per command: its options, what it asks of the daemon, and how its answer looks.
+
+pub(crate) mod console;
+pub(crate) mod doctor;
+pub(crate) mod events;
+mod kill;
+pub(crate) mod logs;
+pub(crate) mod ps;
+mod rm;
+pub(crate) mod run;
+pub(crate) mod set;
+pub(crate) mod show;
+mod start;
+pub(crate) mod stop;
+pub(crate) mod top;
+mod version;
+mod wait;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::args::{Args, Command};
+use crate::client::Client;
+use crate::output::Output;
+
+/// What every command works with.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) output: Output,
+}
+
+/// Does what was asked.
+///
+/// # Errors
+/// What failed, on what, and what to do about it, in one line.
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let address = args.address()?;
+    let output = Output::new(args.json);
+    let context = Context { client: Client::new(address)?, output };
+    match args.command {
+        Command::Run(args) => args.run(&context),
+        Command::Start(vm) => start::run(&vm.name, &context),
+        Command::Ps => ps::run(&context),
+        Command::Show(vm) => show::run(&vm.name, &context),
+        Command::Stop(args) => args.run(&context),
+        Command::Kill(vm) => kill::run(&vm.name, &context),
+        Command::Rm(vm) => rm::run(&vm.name, &context),
+        Command::Set(args) => args.run(&context),
+        Command::Console(args) => args.run(&context),
+        Command::Logs(args) => args.run(&context),
+        Command::Events(args) => args.run(&context),
+        Command::Top(args) => args.run(&context),
+        Command::Doctor => return doctor::run(&context.output),
+        Command::Version => version::run(&context),
+    }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+pub(crate) mod samples {
+    use plimsoll_protocol::api::{HostStatus, VmStatus};
+
+    /// A VM of 256MiB that runs.
+    pub(crate) fn vm(name: &str) -> VmStatus {
+        let mib = |n: u64| n << 20;
+        serde_json::from_value(serde_json::json!({
+            "name": name, "power": "on", "pid": 4711, "model": false, "vcpus": 2,
+            "size": mib(256), "reservation": mib(64), "limit": mib(256), "shares": "normal", "share_count": 2560,
+            "grant": mib(200), "overhead": mib(8), "held": mib(180), "kernel": mib(181), "wanted": 0,
+            "active": mib(40), "entitlement": mib(160), "target": mib(160), "ballooned": mib(56),
+            "balloon_target": mib(96), "balloon": "following", "chunks": {"empty": 10, "large": 100, "small": 18},
+            "faults": 1234, "reboots": 1,
+            "guest": {"total": mib(240), "free": mib(20), "available": mib(90), "cache": mib(70),
+                      "major_faults": 3, "oom_kills": 0},
+            "missing_jail": [], "started": "2026-01-01T00:00:00Z", "console": "/run/plimsoll/web1.console"
+        }))
+        .unwrap()
+    }
+
+    /// A VM that has ended.
+    pub(crate) fn off(name: &str) -> VmStatus {
+        use plimsoll_protocol::api::{BalloonHealth, Exit, Power};
+        use plimsoll_protocol::control::ExitReason;
+        use plimsoll_units::Bytes;
+        VmStatus {
+            power: Power::Off,
+            exit: Some(Exit::Told(ExitReason::Shutdown)),
+            pid: None,
+            grant: Bytes::ZERO,
+            overhead: Bytes::ZERO,
+            held: Bytes::ZERO,
+            kernel: Bytes::ZERO,
+            active: Bytes::ZERO,
+            entitlement: Bytes::ZERO,
+            target: Bytes::ZERO,
+            ballooned: Bytes::ZERO,
+            balloon_target: Bytes::ZERO,
+            balloon: BalloonHealth::Absent,
+            guest: None,
+            started: None,
+            ..vm(name)
+        }
+    }
+
+    /// A host of 640MiB.
+    pub(crate) fn host() -> HostStatus {
+        let mib = |n: u64| n << 20;
+        serde_json::from_value(serde_json::json!({
+            "budget": mib(640), "granted": mib(600), "overhead": mib(16), "free": mib(24), "reserved": mib(144),
+            "held": mib(560), "ballooned": mib(300), "kernel": mib(561), "peak_ledger": mib(630),
+            "peak_kernel": mib(580), "state": "soft", "high_threshold": mib(38), "running": 2, "version": "0.1.0"
+        }))
+        .unwrap()
+    }
+}

@@ -1,0 +1,130 @@
+use anyhow::Result;
+use jiff::Timestamp;
+use plimsoll_protocol::api::{BalloonHealth, Power, VmStatus};
+
+use super::Context;
+use crate::interval::age;
+use crate::table::{Column, Table};
+
+pub(crate) const HELP: &str = "\
+Columns:
+  POWER   starting, on, stopping (asked to shut down, not yet off) or off
+  SIZE    memory that the guest sees
+  RESERV  machine memory that it always has
+  LIMIT   machine memory that it never exceeds
+  SHARES  its weight when memory is short
+  GRANT   machine memory that the host has promised it
+  HELD    machine memory that its guest holds
+  UP      time since it was started
+  NOTE    what is unusual, or why it is off
+
+Examples:
+  plimsoll ps
+  plimsoll ps --json | jq -r '.[] | select(.power == \"on\") | .name'";
+
+const COLUMNS: [Column; 11] = [
+    Column::left("NAME"),
+    Column::left("POWER"),
+    Column::right("VCPUS"),
+    Column::right("SIZE"),
+    Column::right("RESERV"),
+    Column::right("LIMIT"),
+    Column::right("SHARES"),
+    Column::right("GRANT"),
+    Column::right("HELD"),
+    Column::right("UP"),
+    Column::left("NOTE"),
+];
+
+pub(super) fn run(context: &Context) -> Result<()> {
+    let vms = context.client.vms()?;
+    let now = Timestamp::now();
+    context.output.facts(vms.as_slice(), |vms| table(vms, now))
+}
+
+fn table(vms: &[VmStatus], now: Timestamp) -> String {
+    if vms.is_empty() {
+        return "No VMs. Define and start one with: plimsoll run DEF.toml".to_owned();
+    }
+    let mut table = Table::new(&COLUMNS);
+    for vm in vms {
+        table.row([
+            vm.name.to_string(),
+            vm.power.to_string(),
+            vm.vcpus.to_string(),
+            vm.size.to_string(),
+            vm.reservation.to_string(),
+            vm.limit.to_string(),
+            vm.share_count.to_string(),
+            vm.grant.to_string(),
+            vm.held.to_string(),
+            up(vm, now),
+            note(vm),
+        ]);
+    }
+    table.text()
+}
+
+/// Time since a VM that is on was started.
+pub(super) fn up(vm: &VmStatus, now: Timestamp) -> String {
+    match vm.started {
+        Some(started) if vm.power != Power::Off => {
+            age(u64::try_from(now.duration_since(started).as_secs()).unwrap_or(0))
+        }
+        _ => "-".to_owned(),
+    }
+}
+
+/// What is unusual about a VM, or why it is off.
+pub(super) fn note(vm: &VmStatus) -> String {
+    if vm.power == Power::Off {
+        return vm.exit.as_ref().map_or_else(|| "not started yet".to_owned(), ToString::to_string);
+    }
+    let mut notes = Vec::new();
+    if vm.model {
+        notes.push("model".to_owned());
+    }
+    if vm.balloon == BalloonHealth::Stuck {
+        notes.push("balloon stuck".to_owned());
+    }
+    if vm.wanted.0 > 0 {
+        notes.push(format!("waits for {}", vm.wanted));
+    }
+    if !vm.missing_jail.is_empty() {
+        let parts: Vec<String> = vm.missing_jail.iter().map(ToString::to_string).collect();
+        notes.push(format!("jail lacks {}", parts.join(", ")));
+    }
+    notes.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_protocol::api::Exit;
+    use plimsoll_protocol::definition::JailPart;
+    use plimsoll_units::Bytes;
+
+    use super::*;
+    use crate::commands::samples;
+
+    #[test]
+    fn the_table_reads_at_a_glance() {
+        let mut odd = samples::vm("db");
+        odd.balloon = BalloonHealth::Stuck;
+        odd.wanted = Bytes::mib(2);
+        odd.missing_jail = vec![JailPart::Cgroup];
+        let mut killed = samples::off("old");
+        killed.exit = Some(Exit::KilledByOperator);
+        let now = "2026-01-01T01:02:03Z".parse().unwrap();
+        let expected = "\
+NAME  POWER  VCPUS    SIZE  RESERV   LIMIT  SHARES   GRANT    HELD     UP  NOTE
+web1  on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  1h 2m
+db    on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  1h 2m  balloon stuck; waits for 2MiB; jail lacks cgroup
+old   off        2  256MiB   64MiB  256MiB    2560      0B      0B      -  the operator killed it";
+        assert_eq!(table(&[samples::vm("web1"), odd, killed], now), expected);
+    }
+
+    #[test]
+    fn a_host_without_vms_says_how_to_get_one() {
+        assert!(table(&[], Timestamp::now()).contains("plimsoll run"));
+    }
+}

@@ -1,0 +1,17 @@
+use anyhow::Result;
+use plimsoll_protocol::VmName;
+use serde::Serialize;
+
+use super::Context;
+
+#[derive(Serialize)]
+struct Removed<'a> {
+    removed: &'a VmName,
+}
+
+pub(super) fn run(name: &VmName, context: &Context) -> Result<()> {
+    context.client.remove(name)?;
+    context
+        .output
+        .facts(&Removed { removed: name }, |r| format!("{} is forgotten; its disks stay", r.removed))
+}

@@ -1,0 +1,81 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::api::{Power, VmStatus};
+
+use super::{Context, start, wait};
+use crate::client::Act;
+use crate::definition_file;
+
+/// Longest wait for a VM to run: loading a kernel takes moments; a grant on a host short of memory takes as long as balloons do.
+const START_TIME: Duration = Duration::from_secs(60);
+
+const HELP: &str = "\
+A definition is TOML; paths in it are taken from its own directory:
+  name = \"web1\"
+  size = \"512MiB\"            # memory that the guest sees, a multiple of 2MiB
+  vcpus = 2                  # 1 to 8, default 1
+  reservation = \"128MiB\"     # machine memory that it always has, default none
+  limit = \"384MiB\"           # machine memory that it never exceeds, default its size
+  shares = \"normal\"          # low, normal, high (5, 10, 20 per MiB of size) or a number
+  [boot]
+  kernel = \"vmlinuz\"         # a bzImage
+  initrd = \"initrd.img\"      # optional
+  cmdline = \"console=ttyS0 root=/dev/vda\"
+  [[disk]]
+  path = \"web1.raw\"
+  [[net]]
+  tap = \"tap0\"
+
+Examples:
+  plimsoll run web1.toml
+  plimsoll run web1.toml --wait && plimsoll console web1";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Run {
+    /// The VM's definition
+    #[arg(value_name = "DEF.toml")]
+    definition: PathBuf,
+    /// Return when the guest runs, and fail where it does not
+    #[arg(long)]
+    wait: bool,
+}
+
+impl Run {
+    pub(super) fn run(&self, context: &Context) -> Result<()> {
+        let definition = definition_file::read(&self.definition)?;
+        let mut vm = context.client.define(&definition)?;
+        if vm.power == Power::Off && vm.exit.is_none() {
+            vm = self.start(&vm.name, context)?;
+        }
+        if self.wait && vm.power == Power::Starting {
+            let begun = |vm: &VmStatus| vm.power != Power::Starting;
+            vm = match wait::until(context, &vm.name, "starting", START_TIME, begun)? {
+                Some(vm) => vm,
+                None => bail!(
+                    "{name} still starts after {} s: see plimsoll show {name} and plimsoll logs {name}",
+                    START_TIME.as_secs(),
+                    name = vm.name
+                ),
+            };
+        }
+        if vm.power == Power::Off {
+            let why = vm.exit.map_or_else(|| "nobody knows why".to_owned(), |exit| exit.to_string());
+            bail!("{name} did not stay on: {why}; see plimsoll logs {name}", name = vm.name);
+        }
+        context.output.facts(&vm, start::started)
+    }
+
+    /// Starts a VM that was only just defined. Where that fails nothing stays half made: the definition goes again.
+    fn start(&self, name: &VmName, context: &Context) -> Result<VmStatus> {
+        context.client.act(name, Act::Start).or_else(|error| {
+            context.client.remove(name).with_context(|| {
+                format!("{error:#}; and {name} stays defined, because removing it failed too")
+            })?;
+            Err(error)
+        })
+    }
+}

@@ -1,0 +1,117 @@
+use anyhow::Result;
+use jiff::Timestamp;
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::api::VmStatus;
+
+use super::{Context, ps};
+use crate::table::list;
+
+pub(crate) const HELP: &str = "\
+Lines:
+  grant        machine memory that the host has promised the VM; it never holds more
+  held         machine memory that its guest holds, as its own process says
+  kernel       the same, as the host's kernel accounts it
+  wanted       memory that its guest waits for, beyond its grant
+  active       estimate of what it actively uses
+  entitlement  what policy gives it now, by shares, reservation, limit and activity
+  target       what its balloon is steered to
+  chunks       2MiB pieces of its memory: empty, large (a huge page where possible), small (by single pages)
+  guest        what its balloon driver says; it may lie
+
+Examples:
+  plimsoll show web1
+  plimsoll show web1 --json | jq .grant";
+
+pub(super) fn run(name: &VmName, context: &Context) -> Result<()> {
+    let vm = context.client.vm(name)?;
+    let now = Timestamp::now();
+    context.output.facts(&vm, |vm| text(vm, now))
+}
+
+fn text(vm: &VmStatus, now: Timestamp) -> String {
+    let mut facts = vec![("name", vm.name.to_string()), ("power", vm.power.to_string())];
+    let note = ps::note(vm);
+    if !note.is_empty() {
+        facts.push(("note", note));
+    }
+    if let Some(started) = vm.started {
+        facts.push(("started", format!("{started:.0} (up {})", ps::up(vm, now))));
+    }
+    if let Some(pid) = vm.pid {
+        facts.push(("pid", pid.to_string()));
+    }
+    facts.extend([
+        ("vcpus", vm.vcpus.to_string()),
+        ("size", vm.size.to_string()),
+        ("reservation", vm.reservation.to_string()),
+        ("limit", vm.limit.to_string()),
+        ("shares", format!("{} ({})", vm.shares, vm.share_count)),
+        ("grant", vm.grant.to_string()),
+        ("overhead", vm.overhead.to_string()),
+        ("held", vm.held.to_string()),
+        ("kernel", vm.kernel.to_string()),
+        ("wanted", vm.wanted.to_string()),
+        ("active", vm.active.to_string()),
+        ("entitlement", vm.entitlement.to_string()),
+        ("target", vm.target.to_string()),
+        ("balloon", format!("{} of {}, {}", vm.ballooned, vm.balloon_target, vm.balloon)),
+        (
+            "chunks",
+            format!("{} empty, {} large, {} small", vm.chunks.empty, vm.chunks.large, vm.chunks.small),
+        ),
+        ("faults", vm.faults.to_string()),
+        ("reboots", vm.reboots.to_string()),
+    ]);
+    if let Some(guest) = vm.guest {
+        let memory = format!(
+            "{} in all, {} free, {} available, {} cache",
+            guest.total, guest.free, guest.available, guest.cache
+        );
+        let pain = format!("{} major faults, {} OOM kills", guest.major_faults, guest.oom_kills);
+        facts.extend([("guest memory", memory), ("guest pain", pain)]);
+    }
+    facts.push(("console", vm.console.display().to_string()));
+    list(&facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::samples;
+
+    #[test]
+    fn all_facts_of_a_vm_are_shown() {
+        let now = "2026-01-01T00:00:30Z".parse().unwrap();
+        let expected = "\
+name          web1
+power         on
+started       2026-01-01T00:00:00Z (up 30s)
+pid           4711
+vcpus         2
+size          256MiB
+reservation   64MiB
+limit         256MiB
+shares        normal (2560)
+grant         200MiB
+overhead      8MiB
+held          180MiB
+kernel        181MiB
+wanted        0B
+active        40MiB
+entitlement   160MiB
+target        160MiB
+balloon       56MiB of 96MiB, following
+chunks        10 empty, 100 large, 18 small
+faults        1234
+reboots       1
+guest memory  240MiB in all, 20MiB free, 90MiB available, 70MiB cache
+guest pain    3 major faults, 0 OOM kills
+console       /run/plimsoll/web1.console";
+        assert_eq!(text(&samples::vm("web1"), now), expected);
+    }
+
+    #[test]
+    fn a_vm_that_is_off_says_why() {
+        assert!(text(&samples::off("a"), Timestamp::now()).contains("note         the guest shut down"));
+    }
+}

@@ -1,0 +1,250 @@
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
+use crossterm::{cursor, event, queue, style, terminal};
+use jiff::Timestamp;
+use plimsoll_protocol::api::{HostStatus, VmStatus};
+use serde::Serialize;
+
+use super::{Context, ps};
+use crate::interval::Interval;
+use crate::table::{Column, Table};
+
+/// Shortest interval: faster, the daemon would work for the table more than for the VMs, whose facts are a second old.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
+const HELP: &str = "\
+The host's lines:
+  budget    machine memory that Plimsoll may use: granted to VMs, overhead of their processes, free
+  held      what guests hold, as their processes say
+  kernel    the same, as the host's kernel accounts it
+  reserved  what the VMs that run always have, with their overhead
+  state     how short of free memory the host is: high (not at all), clear, soft (balloons work),
+            hard (balloons do not suffice), low (VMs above their targets wait)
+
+Columns:
+  SIZE      memory that the guest sees
+  GRANT     machine memory that the host has promised the VM; it never holds more
+  HELD      machine memory that its guest holds
+  BALLOON   memory in its balloon: the guest may not use it, the host may give it to others
+  TARGET    what its balloon is steered to leave it
+  ENTITLED  what policy gives it by shares, reservation, limit and activity
+  ACTIVE    estimate of what it actively uses
+
+Examples:
+  plimsoll top                        q leaves
+  plimsoll top --once
+  plimsoll top --interval 5s --json   one object {\"host\": ..., \"vms\": [...]} a line";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Top {
+    /// Print it once and return
+    #[arg(long)]
+    once: bool,
+    /// Time between two looks
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
+    interval: Interval,
+}
+
+fn interval(text: &str) -> Result<Interval, String> {
+    let interval: Interval = text.parse()?;
+    if interval.0 < MIN_INTERVAL {
+        return Err(format!("{interval} is too short: at least {} is possible", Interval(MIN_INTERVAL)));
+    }
+    Ok(interval)
+}
+
+/// The host and its VMs at one time.
+#[derive(Serialize)]
+struct Look {
+    at: Timestamp,
+    host: HostStatus,
+    vms: Vec<VmStatus>,
+}
+
+impl Top {
+    pub(super) fn run(&self, context: &Context) -> Result<()> {
+        if self.once {
+            return context.output.facts(&look(context)?, |l| lines(l).join("\n"));
+        }
+        if context.output.is_terminal() { self.live(context) } else { self.blocks(context) }
+    }
+
+    /// A block of text (or an object in one line) per interval, for pipes and files.
+    fn blocks(&self, context: &Context) -> Result<()> {
+        loop {
+            let next = Instant::now() + self.interval.0;
+            context.output.fact_line(&look(context)?, |l| format!("{}\n\n", lines(l).join("\n")))?;
+            std::thread::sleep(next.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    /// The same place of the screen over and over, until someone leaves.
+    fn live(&self, context: &Context) -> Result<()> {
+        // The first look may fail before the screen is taken: its error is better read without.
+        let mut shown = lines(&look(context)?);
+        let screen = Screen::new()?;
+        loop {
+            draw(&shown).context("drawing the table")?;
+            if left_within(self.interval.0).context("reading the keyboard")? {
+                drop(screen);
+                return Ok(());
+            }
+            match look(context) {
+                Ok(now) => shown = lines(&now),
+                // A daemon that is being restarted comes back: the last table stays, and says how old it is.
+                Err(error) => note_error(&mut shown, &format!("{error:#}")),
+            }
+        }
+    }
+}
+
+fn look(context: &Context) -> Result<Look> {
+    Ok(Look { at: Timestamp::now(), host: context.client.host()?, vms: context.client.vms()? })
+}
+
+const ERROR_MARK: &str = "! ";
+
+/// Puts an error below the table, in place of the one before.
+fn note_error(lines: &mut Vec<String>, error: &str) {
+    lines.retain(|line| !line.starts_with(ERROR_MARK));
+    lines.push(format!("{ERROR_MARK}{error}"));
+}
+
+const COLUMNS: [Column; 10] = [
+    Column::left("NAME"),
+    Column::left("POWER"),
+    Column::right("SIZE"),
+    Column::right("GRANT"),
+    Column::right("HELD"),
+    Column::right("BALLOON"),
+    Column::right("TARGET"),
+    Column::right("ENTITLED"),
+    Column::right("ACTIVE"),
+    Column::left("NOTE"),
+];
+
+fn lines(look: &Look) -> Vec<String> {
+    let HostStatus { budget, granted, overhead, free, held, kernel, ballooned, reserved, state, .. } =
+        &look.host;
+    let mut lines = vec![
+        format!(
+            "{:.0}  state {state} (high from {} free), {} of {} VMs on",
+            look.at,
+            look.host.high_threshold,
+            look.host.running,
+            look.vms.len()
+        ),
+        format!("budget {budget} = granted {granted} + overhead {overhead} + free {free}"),
+        format!("held {held}, kernel {kernel}, ballooned {ballooned}, reserved {reserved}"),
+        String::new(),
+    ];
+    let mut table = Table::new(&COLUMNS);
+    for vm in &look.vms {
+        table.row([
+            vm.name.to_string(),
+            vm.power.to_string(),
+            vm.size.to_string(),
+            vm.grant.to_string(),
+            vm.held.to_string(),
+            vm.ballooned.to_string(),
+            vm.target.to_string(),
+            vm.entitlement.to_string(),
+            vm.active.to_string(),
+            ps::note(vm),
+        ]);
+    }
+    lines.extend(table.lines());
+    lines
+}
+
+/// The terminal's other screen in raw mode, until dropped.
+struct Screen;
+
+impl Screen {
+    fn new() -> Result<Self> {
+        terminal::enable_raw_mode().context("setting the terminal to raw mode")?;
+        let screen = Self;
+        crossterm::execute!(io::stdout(), terminal::EnterAlternateScreen, cursor::Hide)
+            .context("taking the screen")?;
+        Ok(screen)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // A terminal that has gone needs no restoring.
+        crossterm::execute!(io::stdout(), cursor::Show, terminal::LeaveAlternateScreen).ok();
+        terminal::disable_raw_mode().ok();
+    }
+}
+
+fn draw(lines: &[String]) -> io::Result<()> {
+    let (width, height) = terminal::size()?;
+    // A serial line does not know its size and says zero.
+    let or = |size: u16, usual: u16| usize::from(if size == 0 { usual } else { size });
+    let (width, height) = (or(width, 80), or(height, 24));
+    let mut stdout = io::stdout().lock();
+    queue!(stdout, cursor::MoveTo(0, 0))?;
+    for line in lines.iter().take(height.saturating_sub(1)) {
+        let line: String = line.chars().filter(|c| !c.is_control()).take(width).collect();
+        queue!(stdout, style::Print(line), terminal::Clear(terminal::ClearType::UntilNewLine))?;
+        queue!(stdout, style::Print("\r\n"))?;
+    }
+    queue!(stdout, style::Print("q leaves"), terminal::Clear(terminal::ClearType::FromCursorDown))?;
+    stdout.flush()
+}
+
+/// Whether someone wants to leave before `interval` has passed. A change of the screen's size ends the wait early, for
+/// the table to be drawn anew.
+fn left_within(interval: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + interval;
+    while event::poll(deadline.saturating_duration_since(Instant::now()))? {
+        match event::read()? {
+            Event::Key(key) if leaves(key) => return Ok(true),
+            Event::Resize(..) => return Ok(false),
+            _ => {}
+        }
+    }
+    Ok(false)
+}
+
+fn leaves(key: KeyEvent) -> bool {
+    match key.code {
+        KeyCode::Char('q') | KeyCode::Esc => true,
+        KeyCode::Char('c' | 'd') => key.modifiers.contains(KeyModifiers::CONTROL),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::samples;
+
+    #[test]
+    fn the_table_adds_up_before_the_readers_eyes() {
+        let at = "2026-01-01T00:00:00.9Z".parse().unwrap();
+        let vms = vec![samples::vm("web1"), samples::off("db")];
+        let expected = "\
+2026-01-01T00:00:00Z  state soft (high from 38MiB free), 2 of 2 VMs on
+budget 640MiB = granted 600MiB + overhead 16MiB + free 24MiB
+held 560MiB, kernel 561MiB, ballooned 300MiB, reserved 144MiB
+
+NAME  POWER    SIZE   GRANT    HELD  BALLOON  TARGET  ENTITLED  ACTIVE  NOTE
+web1  on     256MiB  200MiB  180MiB    56MiB  160MiB    160MiB   40MiB
+db    off    256MiB      0B      0B       0B      0B        0B      0B  the guest shut down";
+        assert_eq!(lines(&Look { at, host: samples::host(), vms }).join("\n"), expected);
+    }
+
+    #[test]
+    fn an_error_replaces_the_one_before() {
+        let mut lines = vec!["table".to_owned()];
+        note_error(&mut lines, "one");
+        note_error(&mut lines, "two");
+        assert_eq!(lines, ["table", "! two"]);
+    }
+}

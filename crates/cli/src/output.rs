@@ -1,0 +1,148 @@
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde::Serialize;
+
+/// Exit status of a command line that makes no sense, as clap and most commands have it.
+const USAGE: u8 = 2;
+
+/// Where a command's facts go: the standard output, as text for people or as JSON for programs.
+pub(crate) struct Output {
+    json: bool,
+}
+
+/// The reader of our output has gone (`plimsoll ps | head -1`). Nobody is left to tell, and nothing failed.
+#[derive(Debug)]
+struct ReaderGone;
+
+impl Display for ReaderGone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the reader of the output has gone")
+    }
+}
+
+impl std::error::Error for ReaderGone {}
+
+impl Output {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether someone looks at it, so that it may be redrawn.
+    pub(crate) fn is_terminal(&self) -> bool {
+        !self.json && io::stdout().is_terminal()
+    }
+
+    /// Prints facts: pretty JSON where asked for, else the text that `text` makes of them.
+    pub(crate) fn facts<T: Serialize + ?Sized>(
+        &self,
+        facts: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<()> {
+        if self.json { self.text(&serde_json::to_string_pretty(facts)?) } else { self.text(&text(facts)) }
+    }
+
+    /// Prints one of a stream of facts: JSON in one line where asked for, else text.
+    pub(crate) fn fact_line<T: Serialize + ?Sized>(
+        &self,
+        fact: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<()> {
+        if self.json { self.text(&serde_json::to_string(fact)?) } else { self.text(&text(fact)) }
+    }
+
+    /// Prints `text`, ended by a newline unless it is empty.
+    fn text(&self, text: &str) -> Result<()> {
+        let text = harmless(text.strip_suffix('\n').unwrap_or(text));
+        if text.is_empty() { Ok(()) } else { self.bytes(format!("{text}\n").as_bytes()) }
+    }
+
+    /// Prints `bytes` as they are.
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<()> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|e| {
+            if e.kind() == io::ErrorKind::BrokenPipe {
+                anyhow::Error::new(ReaderGone)
+            } else {
+                anyhow::Error::new(e).context("writing to the standard output")
+            }
+        })
+    }
+
+    /// Shows how a wait goes on, on one line of the terminal that is overwritten; nothing where no one looks.
+    pub(crate) fn progress(&self, text: &str) {
+        let mut stderr = io::stderr().lock();
+        if !self.json && stderr.is_terminal() {
+            // A terminal that cannot be written to has no one to tell.
+            write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush()).ok();
+        }
+    }
+
+    /// Removes the line of [`Self::progress`].
+    pub(crate) fn end_progress(&self) {
+        self.progress("");
+    }
+
+    /// Tells a person at the terminal something that is no fact and no error.
+    pub(crate) fn remark(&self, text: &str) {
+        // As above: without a standard error there is no one to tell.
+        writeln!(io::stderr(), "{text}").ok();
+    }
+}
+
+/// Prints why a command failed, in one line on the standard error: what failed, on what, what to do.
+pub(crate) fn failure(error: &anyhow::Error, json: bool) -> ExitCode {
+    if error.is::<ReaderGone>() {
+        return ExitCode::SUCCESS;
+    }
+    complain(&harmless(&one_line(&format!("{error:#}"))), json);
+    ExitCode::FAILURE
+}
+
+/// Prints help where it was asked for, else what is wrong with the command line.
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    let json = std::env::args_os().any(|a| a == "--json");
+    if error.use_stderr() && json {
+        let text = error.to_string();
+        // What is wrong comes first; how it is written and where help is follow for people.
+        let wrong = text.split("\n\n").next().unwrap_or_default();
+        let words = wrong.split_whitespace().collect::<Vec<_>>().join(" ");
+        complain(words.strip_prefix("error: ").unwrap_or(&words), true);
+    } else {
+        // Nothing better can be done where the terminal has gone.
+        error.print().ok();
+    }
+    if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+}
+
+fn complain(text: &str, json: bool) {
+    let line =
+        if json { serde_json::json!({ "error": text }).to_string() } else { format!("plimsoll: {text}") };
+    // Without a standard error the exit status has to do.
+    writeln!(io::stderr(), "{line}").ok();
+}
+
+/// `text` without characters that would drive the operator's terminal: names of failures come from guests, too.
+fn harmless(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_many_lines_is_told_in_one() {
+        assert_eq!(one_line("a\n  b\n\nc\n"), "a, b, c");
+    }
+}

@@ -1,0 +1,277 @@
+//! The commands against a scripted daemon: what they ask, what they print, how they fail.
+
+#![expect(clippy::unwrap_used, reason = "a test states what must hold by unwrapping")]
+
+mod fake;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+
+use fake::{Done, Fake, error, plimsoll, vm};
+use serde_json::{Value, json};
+
+fn definition(fake: &Fake, text: &str) -> String {
+    let path = fake.path("a.toml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+const GOOD: &str = "name = 'a'\nsize = '256MiB'\n[boot]\nkernel = 'vmlinuz'\n";
+
+#[test]
+fn without_a_daemon_the_error_says_how_to_get_one() {
+    let done = Done::new(&plimsoll(&["ps", "--socket", "/nonexistent/s"]).output().unwrap());
+    done.fails_with(
+        "no daemon: the socket /nonexistent/s does not exist; start plimsolld, or name its socket with --socket",
+    );
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    drop(UnixListener::bind(&path).unwrap());
+    let done = Done::new(&plimsoll(&["ps"]).env("PLIMSOLL_SOCKET", &path).output().unwrap());
+    done.fails_with(&format!(
+        "no daemon: nobody listens at {}; start plimsolld again, or name its socket with --socket",
+        path.display()
+    ));
+}
+
+#[test]
+fn errors_are_json_where_facts_are() {
+    for (args, code) in
+        [(&["ps", "--json", "--socket", "/nonexistent/s"][..], 1), (&["set", "a", "--json"], 2)]
+    {
+        let done = Done::new(&plimsoll(args).output().unwrap());
+        let error: Value = serde_json::from_str(&done.err).unwrap();
+        assert!(error["error"].as_str().is_some_and(|text| !text.contains('\n')), "{done:?}");
+        assert_eq!((done.code, done.out.as_str()), (code, ""));
+    }
+}
+
+#[test]
+fn the_daemons_error_is_told_in_its_own_words() {
+    let fake = Fake::new();
+    fake.on("DELETE /v1/vms/a", 409, &error("a is on: stop it first (plimsoll stop a)"));
+    fake.run(&["rm", "a"]).fails_with("a is on: stop it first (plimsoll stop a)");
+    fake.on_text("GET /v1/vms", 502, "<html>");
+    fake.run(&["ps"]).fails_with(
+        "the daemon answered 502 Bad Gateway to GET /v1/vms: is it plimsolld, and of this version?",
+    );
+    fake.on_text("GET /v1/events", 200, "{}");
+    let done = fake.run(&["events"]);
+    assert!(done.err.contains("the answer to GET /v1/events makes no sense"), "{done:?}");
+}
+
+#[test]
+fn a_definition_is_checked_before_the_daemon_hears_of_it() {
+    let fake = Fake::new();
+    let path = definition(&fake, &GOOD.replace("256MiB", "33MiB"));
+    let done = fake.run(&["run", &path]);
+    assert!(done.err.starts_with(&format!("plimsoll: {path}: line 2: size 33MiB")), "{done:?}");
+    assert_eq!((done.code, fake.lines()), (1, vec![]));
+}
+
+#[test]
+fn run_sends_absolute_paths_and_says_what_it_started() {
+    let fake = Fake::new();
+    fake.on("POST /v1/vms", 201, &vm("a", "starting"));
+    fake.on("GET /v1/vms/a", 200, &vm("a", "starting")).on("GET /v1/vms/a", 200, &vm("a", "on"));
+    definition(&fake, GOOD);
+    let mut command = fake.command(&["run", "a.toml", "--wait"]);
+    let done = Done::new(&command.current_dir(fake.path("")).output().unwrap());
+    done.prints("a runs (256MiB, 1 vCPU); see it with: plimsoll console a\n");
+    let sent: Value = serde_json::from_str(&fake.requests()[0].1).unwrap();
+    assert_eq!(sent["boot"]["kernel"], json!(fake.path("vmlinuz")));
+}
+
+#[test]
+fn a_vm_that_was_only_defined_is_started_and_forgotten_where_that_fails() {
+    let fake = Fake::new();
+    let mut defined = vm("a", "off");
+    defined.as_object_mut().unwrap().remove("exit");
+    fake.on("POST /v1/vms", 201, &defined);
+    fake.on("POST /v1/vms/a/start", 409, &error("no memory for a: 3MiB short"));
+    fake.on_text("DELETE /v1/vms/a", 204, "");
+    let path = definition(&fake, GOOD);
+    fake.run(&["run", &path]).fails_with("no memory for a: 3MiB short");
+    assert_eq!(fake.lines(), ["POST /v1/vms", "POST /v1/vms/a/start", "DELETE /v1/vms/a"]);
+}
+
+#[test]
+fn a_vm_that_does_not_stay_on_fails_the_wait() {
+    let fake = Fake::new();
+    let mut failed = vm("a", "off");
+    failed["exit"] = json!({"told": {"failed": "the kernel is truncated"}});
+    fake.on("POST /v1/vms", 201, &vm("a", "starting")).on("GET /v1/vms/a", 200, &failed);
+    let path = definition(&fake, GOOD);
+    fake.run(&["run", &path, "--wait"])
+        .fails_with("a did not stay on: the VMM failed: the kernel is truncated; see plimsoll logs a");
+}
+
+#[test]
+fn stop_waits_until_the_vm_is_off() {
+    let fake = Fake::new();
+    fake.on("POST /v1/vms/a/stop", 200, &vm("a", "stopping"));
+    fake.on("GET /v1/vms/a", 200, &vm("a", "stopping")).on("GET /v1/vms/a", 200, &vm("a", "off"));
+    fake.run(&["stop", "a"]).prints("a is off: the guest shut down\n");
+}
+
+#[test]
+fn a_guest_that_ignores_the_button_is_told_of_or_killed() {
+    let fake = Fake::new();
+    fake.on("POST /v1/vms/a/stop", 200, &vm("a", "stopping")).on("GET /v1/vms/a", 200, &vm("a", "stopping"));
+    fake.run(&["stop", "a", "--timeout", "10ms"]).fails_with(
+        "a is not off after 10ms: its guest does not obey the power button; \
+         look at it with plimsoll console a, or end it with plimsoll kill a",
+    );
+    let mut killed = vm("a", "off");
+    killed["exit"] = json!("killed-by-operator");
+    fake.on("POST /v1/vms/a/kill", 200, &killed);
+    fake.run(&["stop", "a", "--timeout", "10ms", "--kill"]).prints("a is off: the operator killed it\n");
+}
+
+#[test]
+fn set_sends_only_what_changes_and_none_is_the_size() {
+    let fake = Fake::new();
+    fake.on("PATCH /v1/vms/a", 200, &vm("a", "on")).on("GET /v1/vms/a", 200, &vm("a", "on"));
+    assert_eq!(fake.run(&["set", "a", "--shares", "high"]).code, 0);
+    assert_eq!(fake.run(&["set", "a", "--limit", "none", "--reservation", "1MiB"]).code, 0);
+    let bodies: Vec<Value> = fake
+        .requests()
+        .iter()
+        .filter(|(line, _)| line.starts_with("PATCH"))
+        .map(|(_, body)| serde_json::from_str(body).unwrap())
+        .collect();
+    assert_eq!(bodies, [json!({"shares": "high"}), json!({"limit": 256 << 20, "reservation": 1 << 20})]);
+}
+
+#[test]
+fn json_is_what_the_daemon_said() {
+    let fake = Fake::new();
+    fake.on("GET /v1/vms", 200, &json!([vm("a", "on")])).on("GET /v1/vms/a", 200, &vm("a", "on"));
+    let list: Value = serde_json::from_str(&fake.run(&["ps", "--json"]).out).unwrap();
+    assert_eq!((&list[0]["name"], &list[0]["size"]), (&json!("a"), &json!(256 << 20)));
+    let one: Value = serde_json::from_str(&fake.run(&["--json", "show", "a"]).out).unwrap();
+    assert_eq!(one["power"], "on");
+}
+
+#[test]
+fn a_log_that_is_followed_is_printed_once() {
+    let fake = Fake::new();
+    let log = "GET /v1/vms/a/log?source=console";
+    fake.on_text(log, 200, "one\ntwo\n").on_text(log, 200, "two\nthree\n").on_text(log, 404, "gone");
+    let done = fake.run(&["logs", "a", "--console", "-f"]);
+    assert_eq!((done.code, done.out.as_str()), (1, "one\ntwo\nthree\n"));
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let fake = Fake::new();
+    fake.on_text("GET /v1/vms/a/log?source=vmm", 200, &"line\n".repeat(1 << 20));
+    let mut child =
+        fake.command(&["logs", "a"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    out.read_exact(&mut [0; 5]).unwrap();
+    drop(out);
+    let done = Done::new(&child.wait_with_output().unwrap());
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+}
+
+#[test]
+fn top_without_a_terminal_prints_blocks() {
+    let fake = Fake::new();
+    let host = json!({
+        "budget": 640 << 20, "granted": 0, "overhead": 0, "free": 640 << 20, "reserved": 0, "held": 0,
+        "ballooned": 0, "kernel": 0, "peak_ledger": 0, "peak_kernel": 0, "state": "high",
+        "high_threshold": 1 << 20, "running": 1, "version": "0.1.0"
+    });
+    fake.on("GET /v1/host", 200, &host).on("GET /v1/host", 200, &host).on(
+        "GET /v1/host",
+        404,
+        &error("enough"),
+    );
+    fake.on("GET /v1/vms", 200, &json!([vm("a", "on")]));
+    let done = fake.run(&["top", "--interval", "100ms"]);
+    assert_eq!(
+        done.out.matches("budget 640MiB = granted 0B + overhead 0B + free 640MiB\n").count(),
+        2,
+        "{done:?}"
+    );
+    assert_eq!(done.err, "plimsoll: enough\n");
+}
+
+/// A VM whose console is at `path`.
+fn with_console(fake: &Fake) -> UnixListener {
+    let path = fake.path("console");
+    let mut vm = vm("a", "on");
+    vm["console"] = json!(path);
+    fake.on("GET /v1/vms/a", 200, &vm);
+    UnixListener::bind(path).unwrap()
+}
+
+#[test]
+fn a_script_types_and_reads_the_answer() {
+    let fake = Fake::new();
+    let listener = with_console(&fake);
+    let guest = std::thread::spawn(move || {
+        let mut console = listener.accept().unwrap().0;
+        let mut typed = [0; 14];
+        console.read_exact(&mut typed).unwrap();
+        console.write_all(b"# touch 64MiB 1\r\ntoucher: ok 64MiB\r\n").unwrap();
+        console.read_to_end(&mut Vec::new()).unwrap();
+        typed
+    });
+    fake.run(&["console", "a", "--send", "touch 64MiB 1", "--expect", "toucher: ok"])
+        .prints("toucher: ok 64MiB\n");
+    assert_eq!(&guest.join().unwrap(), b"touch 64MiB 1\n");
+}
+
+#[test]
+fn an_answer_that_does_not_come_fails() {
+    let fake = Fake::new();
+    let _listener = with_console(&fake);
+    fake.run(&["console", "a", "--expect", "ok", "--timeout", "10ms"])
+        .fails_with("a: no line with \"ok\" within 10ms; nothing was printed");
+}
+
+#[test]
+fn a_line_printed_before_counts_where_it_is_asked_for() {
+    let fake = Fake::new();
+    let _listener = with_console(&fake);
+    fake.on_text("GET /v1/vms/a/log?source=console", 200, "boot\r\na login: root\r\n");
+    fake.run(&["console", "a", "--expect", "login:", "--seen"]).prints("a login: root\n");
+}
+
+#[test]
+fn a_pipe_is_sent_and_the_console_printed_until_it_ends() {
+    let fake = Fake::new();
+    let listener = with_console(&fake);
+    let mut child =
+        fake.command(&["console", "a"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"hello\n").unwrap();
+    let mut console = listener.accept().unwrap().0;
+    let mut typed = [0; 6];
+    console.read_exact(&mut typed).unwrap();
+    console.write_all(b"bye\r\n").unwrap();
+    drop(console);
+    let done = Done::new(&child.wait_with_output().unwrap());
+    assert_eq!((&typed, done.code, done.out.as_str()), (b"hello\n", 0, "bye\r\n"));
+}
+
+#[test]
+fn a_vm_without_a_console_says_what_to_do() {
+    let fake = Fake::new();
+    fake.on("GET /v1/vms/a", 200, &vm("a", "off")).on("GET /v1/vms/b", 200, &vm("b", "on"));
+    assert!(fake.run(&["console", "a"]).err.contains("plimsoll start a"));
+    fake.run(&["console", "b"])
+        .fails_with("nobody listens at the console of b (/nonexistent/console): see plimsoll show b");
+}
+
+#[test]
+fn doctor_and_version_need_no_daemon() {
+    let done = Done::new(&plimsoll(&["doctor", "--json", "--socket", "/nonexistent/s"]).output().unwrap());
+    let report: Value = serde_json::from_str(&done.out).unwrap();
+    assert_eq!(report["can_run"], json!(done.code == 0));
+    assert!(report["checks"].as_array().is_some_and(|checks| checks.len() > 10));
+    let done = Done::new(&plimsoll(&["version", "--socket", "/nonexistent/s"]).output().unwrap());
+    assert!(done.code == 0 && done.out.ends_with("plimsolld not reached\n"), "{done:?}");
+}
