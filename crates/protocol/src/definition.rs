@@ -322,7 +322,7 @@ impl VmDefinition {
     /// Text that is not TOML, an unknown key, a value out of its bounds: one line that names field and value.
     pub fn from_toml(text: &str, directory: &Path) -> Result<Self, DefinitionError> {
         let mut definition: Self = toml::from_str(text).map_err(|e| {
-            let line = e.span().map_or(0, |s| text[..s.start.min(text.len())].lines().count().max(1));
+            let line = e.span().map_or(0, |s| 1 + text.bytes().take(s.start).filter(|&b| b == b'\n').count());
             DefinitionError(format!("line {line}: {}", e.message().lines().collect::<Vec<_>>().join(", ")))
         })?;
         let boot = &mut definition.boot;
@@ -441,7 +441,8 @@ mod tests {
     #[test]
     fn every_error_names_the_field_and_fits_a_line() {
         let cases = [
-            (format!("colour = 1\n{GOOD}"), "colour"),
+            (format!("colour = 1\n{GOOD}"), "line 1: unknown field `colour`"),
+            (GOOD.replace("size", "sise"), "line 2: unknown field `sise`"),
             (GOOD.replace("256MiB", "255KiB"), "255KiB"),
             (GOOD.replace("256MiB", "257MiB1"), "257MiB1"),
             (GOOD.replace("256MiB", "33MiB"), "33MiB"),
