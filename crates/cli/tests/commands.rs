@@ -84,19 +84,6 @@ fn run_sends_absolute_paths_and_says_what_it_started() {
 }
 
 #[test]
-fn a_vm_that_was_only_defined_is_started_and_forgotten_where_that_fails() {
-    let fake = Fake::new();
-    let mut defined = vm("a", "off");
-    defined.as_object_mut().unwrap().remove("exit");
-    fake.on("POST /v1/vms", 201, &defined);
-    fake.on("POST /v1/vms/a/start", 409, &error("no memory for a: 3MiB short"));
-    fake.on_text("DELETE /v1/vms/a", 204, "");
-    let path = definition(&fake, GOOD);
-    fake.run(&["run", &path]).fails_with("no memory for a: 3MiB short");
-    assert_eq!(fake.lines(), ["POST /v1/vms", "POST /v1/vms/a/start", "DELETE /v1/vms/a"]);
-}
-
-#[test]
 fn a_vm_that_does_not_stay_on_fails_the_wait() {
     let fake = Fake::new();
     let mut failed = vm("a", "off");

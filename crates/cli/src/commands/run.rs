@@ -1,12 +1,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use plimsoll_protocol::VmName;
+use anyhow::{Result, bail};
 use plimsoll_protocol::api::{Power, VmStatus};
 
 use super::{Context, start, wait};
-use crate::client::Act;
 use crate::definition_file;
 
 /// Longest wait for a VM to run: loading a kernel takes moments; a grant on a host short of memory takes as long as balloons do.
@@ -48,9 +46,6 @@ impl Run {
     pub(super) fn run(&self, context: &Context) -> Result<()> {
         let definition = definition_file::read(&self.definition)?;
         let mut vm = context.client.define(&definition)?;
-        if vm.power == Power::Off && vm.exit.is_none() {
-            vm = self.start(&vm.name, context)?;
-        }
         if self.wait && vm.power == Power::Starting {
             let begun = |vm: &VmStatus| vm.power != Power::Starting;
             vm = match wait::until(context, &vm.name, "starting", START_TIME, begun)? {
@@ -67,15 +62,5 @@ impl Run {
             bail!("{name} did not stay on: {why}; see plimsoll logs {name}", name = vm.name);
         }
         context.output.facts(&vm, start::started)
-    }
-
-    /// Starts a VM that was only just defined. Where that fails nothing stays half made: the definition goes again.
-    fn start(&self, name: &VmName, context: &Context) -> Result<VmStatus> {
-        context.client.act(name, Act::Start).or_else(|error| {
-            context.client.remove(name).with_context(|| {
-                format!("{error:#}; and {name} stays defined, because removing it failed too")
-            })?;
-            Err(error)
-        })
     }
 }

@@ -63,6 +63,9 @@ fn judge(answer: io::Result<Answer>, cpu: Cpu) -> Check {
                 let todo = format!("load the module (modprobe {module}), or give {DEVICE} to this container");
                 missing(format!("no {DEVICE}, though the CPU could"), &todo)
             }
+            (io::ErrorKind::PermissionDenied, Cpu::Neither) => {
+                missing(format!("no right to open {DEVICE}, and the CPU shows neither vmx nor svm"), nested)
+            }
             (io::ErrorKind::PermissionDenied, _) => missing(
                 format!("no right to open {DEVICE}"),
                 "run as root, or as a member of its group (usually kvm), or give the device to this container",
@@ -120,6 +123,7 @@ mod tests {
             (error(io::ErrorKind::NotFound), Cpu::Neither, "neither vmx nor svm", "firmware"),
             (error(io::ErrorKind::NotFound), Cpu::Vmx, "though the CPU could", "modprobe kvm_intel"),
             (error(io::ErrorKind::NotFound), Cpu::Svm, "though the CPU could", "modprobe kvm_amd"),
+            (error(io::ErrorKind::PermissionDenied), Cpu::Neither, "neither vmx nor svm", "firmware"),
             (error(io::ErrorKind::PermissionDenied), Cpu::Vmx, "no right", "group"),
             (Err(io::Error::from_raw_os_error(libc::ENODEV)), Cpu::Vmx, "does not open", "modprobe"),
             (Ok(Answer::Version(11)), Cpu::Vmx, "version 11", "6.1"),

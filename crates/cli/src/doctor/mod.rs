@@ -1,6 +1,7 @@
 //! What this host can do. Each check gathers its facts first and judges them in a function without I/O, so that hosts
 //! other than the one at hand can be tested.
 
+mod cgroup;
 mod check;
 mod kernel;
 mod kvm;
@@ -24,7 +25,7 @@ pub(crate) fn checks() -> Vec<Check> {
         privilege::user(),
         privilege::seccomp(),
         privilege::landlock(),
-        privilege::cgroup(),
+        cgroup::check(),
         privilege::tun(),
     ]
 }

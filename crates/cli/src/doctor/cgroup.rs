@@ -1,0 +1,99 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use plimsoll_protocol::definition::JailPart;
+use rustix::fs::Access;
+
+use super::{Check, privilege, read};
+
+const NAME: &str = "cgroup";
+
+/// Whether a VM's process can get a control group of its own.
+pub(super) fn check() -> Check {
+    let mounts = read("/proc/self/mountinfo").unwrap_or_default();
+    let own = read("/proc/self/cgroup").unwrap_or_default();
+    let group = own_group(&mounts, &own).map(|path| Group {
+        controllers: std::fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default(),
+        writable: rustix::fs::access(&path, Access::WRITE_OK).map_err(io::Error::from),
+        path,
+    });
+    judge(group).jail(JailPart::Cgroup)
+}
+
+/// The control group (version 2) that this process is in; the daemon makes those of VMs below its own.
+struct Group {
+    path: PathBuf,
+    controllers: String,
+    writable: io::Result<()>,
+}
+
+/// Where it is: in the first mount of cgroup v2, which on some hosts stands beside version 1.
+fn own_group(mounts: &str, own: &str) -> Option<PathBuf> {
+    let mount = mounts.lines().find_map(|line| {
+        let (fields, kind) = line.split_once(" - ")?;
+        kind.starts_with("cgroup2 ").then(|| fields.split(' ').nth(4))?
+    })?;
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    // A group outside of what a container sees: nothing can be made there.
+    (!own.split('/').any(|part| part == "..")).then(|| match own {
+        "" => mount.into(),
+        own => Path::new(mount).join(own),
+    })
+}
+
+fn judge(group: Option<Group>) -> Check {
+    let missing = |found: String, todo: &str| {
+        let means = "VMs get no control groups of their own, to count and end their processes by";
+        Check::missing(NAME, found, means, &format!("{todo}, {}", privilege::allow(JailPart::Cgroup)))
+    };
+    let Some(Group { path, controllers, writable }) = group else {
+        return missing(
+            "no cgroup v2 is mounted".to_owned(),
+            "boot without cgroup v1, or mount -t cgroup2 none /sys/fs/cgroup",
+        );
+    };
+    let shown = path.display();
+    match writable {
+        Err(error) => missing(
+            format!("cgroup v2 at {shown} cannot be written: {error}"),
+            "run plimsolld as root, with cgroups writable where this is a container",
+        ),
+        Ok(()) if !controllers.split_ascii_whitespace().any(|c| c == "memory") => Check::limited(
+            NAME,
+            format!("cgroup v2 at {shown} is writable, without the memory controller"),
+            "the kernel cannot back up the memory limits of VMs' processes",
+            "boot without cgroup v1, or write +memory to cgroup.subtree_control of the groups above it",
+        ),
+        Ok(()) => Check::ok(NAME, format!("v2 at {shown} is writable, with the memory controller")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+
+    fn group(controllers: &str, writable: io::Result<()>) -> Check {
+        judge(Some(Group { path: "/g".into(), controllers: controllers.to_owned(), writable }))
+    }
+
+    #[test]
+    fn the_group_is_found_beside_version_1_too() {
+        let hybrid = "24 1 0:2 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+                      25 24 0:3 / /sys/fs/cgroup/unified rw shared:1 - cgroup2 cgroup2 rw\n";
+        assert_eq!(own_group(hybrid, "1:cpu:/\n0::/a/b\n"), Some("/sys/fs/cgroup/unified/a/b".into()));
+        assert_eq!(own_group(hybrid, "0::/"), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(own_group(hybrid, "0::/../outside"), None);
+        assert_eq!(own_group("24 1 0:2 / /sys/fs/cgroup rw - tmpfs tmpfs rw", "0::/"), None);
+    }
+
+    #[test]
+    fn what_is_missing_can_be_allowed_and_no_memory_is_a_limit() {
+        for check in [judge(None), group("memory", Err(io::Error::from_raw_os_error(libc::EROFS)))] {
+            assert_eq!(check.verdict, Verdict::Missing);
+            assert!(check.todo.contains("allow_missing = [\"cgroup\"]"), "{check:?}");
+        }
+        assert_eq!(group("cpu io", Ok(())).verdict, Verdict::Limited);
+        assert_eq!(group("cpu memory", Ok(())).verdict, Verdict::Ok);
+    }
+}
