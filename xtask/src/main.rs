@@ -4,6 +4,7 @@
 //! shows the whole, `bench` measures. It contains no part of Plimsoll itself and drives the programs as an operator
 //! would. Start reading at [`Task`].
 
+mod bench;
 mod cpio;
 mod disk;
 mod guest;

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plimsoll_units::Bytes;
 
+use crate::bench::Bench;
 use crate::kernel::{Kernel, Version};
 use crate::lab::{self, Lab, wire::Request};
 use crate::{disk, packages, workspace};
@@ -40,6 +41,9 @@ enum Verb {
         initrd = \"/srv/vm/debian.raw.initrd\"\n    cmdline = \"console=ttyS0 root=/dev/vda\"\n    \
         [[disk]]\n    path = \"/srv/vm/debian.raw\"")]
     Image(ImageArgs),
+    /// Measure, against a baseline in the same run.
+    #[command(subcommand)]
+    Bench(Bench),
     /// Install the Debian packages that the lab needs (as root), fetch its kernels and build everything.
     Setup(SetupArgs),
     /// What runs inside the lab.
@@ -132,6 +136,7 @@ impl Task {
                 let disk = disk::build(arguments.kernel, arguments.size)?;
                 disk.copy_to(&arguments.output).map(|()| ExitCode::SUCCESS)
             }
+            Verb::Bench(bench) => bench.run(),
             Verb::Setup(arguments) => setup(&arguments).map(|()| ExitCode::SUCCESS),
             Verb::Inside(Inside::Agent) => lab::agent::main().map(|()| ExitCode::SUCCESS),
         }
