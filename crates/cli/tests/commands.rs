@@ -5,6 +5,7 @@
 mod fake;
 
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
@@ -33,6 +34,29 @@ fn without_a_daemon_the_error_says_how_to_get_one() {
         "no daemon: nobody listens at {}; start plimsolld again, or name its socket with --socket",
         path.display()
     ));
+}
+
+#[test]
+fn the_token_is_shown_to_a_daemon_on_tcp() {
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&token, "secret\n").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let daemon = std::thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            request.push(byte[0]);
+        }
+        stream.write_all(b"HTTP/1.1 401 X\r\ncontent-length: 0\r\n\r\n").unwrap();
+        String::from_utf8(request).unwrap()
+    });
+    let command = plimsoll(&["ps", "--url", &url, "--token-file", token.path().to_str().unwrap()]).output();
+    Done::new(&command.unwrap())
+        .fails_with("the daemon refuses the token for GET /v1/vms: check --token-file");
+    assert!(daemon.join().unwrap().contains("authorization: Bearer secret\r\n"));
 }
 
 #[test]
@@ -114,6 +138,17 @@ fn a_guest_that_ignores_the_button_is_told_of_or_killed() {
     killed["exit"] = json!("killed-by-operator");
     fake.on("POST /v1/vms/a/kill", 200, &killed);
     fake.run(&["stop", "a", "--timeout", "10ms", "--kill"]).prints("a is off: the operator killed it\n");
+}
+
+#[test]
+fn stop_with_kill_ends_a_vm_that_has_no_button_yet() {
+    let fake = Fake::new();
+    fake.on("POST /v1/vms/a/stop", 409, &error("VM a is being started: try again, or kill it"));
+    fake.on("GET /v1/vms/a", 200, &vm("a", "starting")).on("POST /v1/vms/a/kill", 200, &vm("a", "off"));
+    fake.run(&["stop", "a"]).fails_with("VM a is being started: try again, or kill it");
+    assert_eq!(fake.run(&["stop", "a", "--kill"]).code, 0);
+    fake.on("POST /v1/vms/b/stop", 409, &error("VM b is off")).on("GET /v1/vms/b", 200, &vm("b", "off"));
+    fake.run(&["stop", "b", "--kill"]).fails_with("VM b is off");
 }
 
 #[test]

@@ -34,7 +34,12 @@ pub(crate) struct Stop {
 impl Stop {
     pub(super) fn run(&self, context: &Context) -> Result<()> {
         let name = &self.name;
-        context.client.act(name, Act::Stop)?;
+        let pressed = context.client.act(name, Act::Stop);
+        if self.kill && pressed.is_err() && context.client.vm(name)?.power != Power::Off {
+            // There is no button to press yet, or nobody to press it: what was asked for is that it ends.
+            return context.output.facts(&kill::kill(name, context)?, ended);
+        }
+        pressed?;
         let vm = match self.wait(context)? {
             Some(vm) => vm,
             None if self.kill => kill::kill(name, context)?,
