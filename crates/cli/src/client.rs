@@ -19,8 +19,8 @@ use tokio::time::timeout;
 
 /// How long a connection may take: a unix socket takes it at once or never, a TCP connection a few round trips.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
-/// How long an answer may take. Starting a VM opens disks and starts a process, which a host short of memory does slowly; a
-/// daemon that is silent for longer hangs, and the operator should know.
+/// How long an answer may take. Starting a VM opens disks and starts a process, which a host short of memory does
+/// slowly; a daemon that is silent for longer hangs, and the operator should know.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// Largest answer: logs are the largest ones. More would fill our memory at the word of whoever owns the socket.
 const MAX_ANSWER: usize = 256 << 20;

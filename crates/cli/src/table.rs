@@ -1,4 +1,5 @@
-/// A table of text: the first column and those made with [`Column::left`] are aligned to the left, numbers to the right.
+/// A table of text: the first column and those made with [`Column::left`] are aligned to the left, numbers to the
+/// right.
 pub(crate) struct Table {
     columns: Vec<Column>,
     rows: Vec<Vec<String>>,

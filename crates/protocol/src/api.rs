@@ -4,13 +4,13 @@
 //! |---|---|---|
 //! | `GET /v1/host` | | [`HostStatus`] |
 //! | `GET /v1/vms` | | `[`[`VmStatus`]`]` |
-//! | `POST /v1/vms` | [`crate::definition::VmDefinition`] | [`VmStatus`] |
+//! | `POST /v1/vms` | [`crate::definition::VmDefinition`] | the VM is defined and started: [`VmStatus`] |
 //! | `GET /v1/vms/NAME` | | [`VmStatus`] |
 //! | `PATCH /v1/vms/NAME` | [`VmChange`] | [`VmStatus`] |
 //! | `DELETE /v1/vms/NAME` | | the VM is forgotten; it must be off |
-//! | `POST /v1/vms/NAME/start` | | [`VmStatus`] |
+//! | `POST /v1/vms/NAME/start` | | it runs, or did already: [`VmStatus`] |
 //! | `POST /v1/vms/NAME/stop` | | the power button was pressed: [`VmStatus`] |
-//! | `POST /v1/vms/NAME/kill` | | [`VmStatus`] |
+//! | `POST /v1/vms/NAME/kill` | | its process is gone: [`VmStatus`] |
 //! | `GET /v1/vms/NAME/log?source=vmm\|console` | | text |
 //! | `GET /v1/events` | | `[`[`Event`]`]`, the latest, oldest first |
 //!
@@ -152,6 +152,9 @@ pub struct VmStatus {
     /// Parts of the jail that it runs without.
     #[serde(default)]
     pub missing_jail: Vec<JailPart>,
+    /// Something that the operator should know of it, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// When it was last started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started: Option<Timestamp>,

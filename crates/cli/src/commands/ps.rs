@@ -94,6 +94,7 @@ pub(super) fn note(vm: &VmStatus) -> String {
         let parts: Vec<String> = vm.missing_jail.iter().map(ToString::to_string).collect();
         notes.push(format!("jail lacks {}", parts.join(", ")));
     }
+    notes.extend(vm.note.clone());
     notes.join("; ")
 }
 
@@ -111,6 +112,7 @@ mod tests {
         let mut odd = samples::vm("db");
         odd.balloon = BalloonHealth::Stuck;
         odd.wanted = Bytes::mib(2);
+        odd.note = Some("cut off".to_owned());
         odd.missing_jail = vec![JailPart::Cgroup];
         let mut killed = samples::off("old");
         killed.exit = Some(Exit::KilledByOperator);
@@ -118,7 +120,7 @@ mod tests {
         let expected = "\
 NAME  POWER  VCPUS    SIZE  RESERV   LIMIT  SHARES   GRANT    HELD     UP  NOTE
 web1  on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  1h 2m
-db    on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  1h 2m  balloon stuck; waits for 2MiB; jail lacks cgroup
+db    on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  1h 2m  balloon stuck; waits for 2MiB; jail lacks cgroup; cut off
 old   off        2  256MiB   64MiB  256MiB    2560      0B      0B      -  the operator killed it";
         assert_eq!(table(&[samples::vm("web1"), odd, killed], now), expected);
     }

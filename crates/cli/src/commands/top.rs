@@ -12,7 +12,8 @@ use super::{Context, ps};
 use crate::interval::Interval;
 use crate::table::{Column, Table};
 
-/// Shortest interval: faster, the daemon would work for the table more than for the VMs, whose facts are a second old.
+/// Shortest interval: faster, the daemon would work for the table more than for the VMs, whose facts are a second
+/// old.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 const HELP: &str = "\
@@ -198,8 +199,8 @@ fn draw(lines: &[String]) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Whether someone wants to leave before `interval` has passed. A change of the screen's size ends the wait early, for
-/// the table to be drawn anew.
+/// Whether someone wants to leave before `interval` has passed. A change of the screen's size ends the wait early,
+/// for the table to be drawn anew.
 fn left_within(interval: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + interval;
     while event::poll(deadline.saturating_duration_since(Instant::now()))? {

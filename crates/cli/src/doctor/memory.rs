@@ -1,7 +1,8 @@
 use super::{Check, read};
 
-/// Mappings that do not limit a VM in practice: an isolated shared page costs two, so this many let 128 Ki pages (512 MiB) of a VM
-/// be shared one by one. Lower, sharing stops early; higher only costs kernel memory where it is used.
+/// Mappings that do not limit a VM in practice: an isolated shared page costs two, so this many let 128 Ki pages
+/// (512 MiB) of a VM be shared one by one. Lower, sharing stops early; higher only costs kernel memory where it is
+/// used.
 const ENOUGH_MAPPINGS: u64 = 262_144;
 
 /// Whether large chunks can be huge pages.
