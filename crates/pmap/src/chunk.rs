@@ -151,8 +151,8 @@ impl Chunk {
     }
 }
 
-/// Locks `mutex`. A thread that panicked with the lock held has left whole states behind: every change under these
-/// locks is made in one assignment after the kernel has done its part.
+/// Locks `mutex`, also after a thread has panicked with it held: a defect, but one that must not take down the fault
+/// thread, and with it the whole VM.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,8 +11,6 @@ pub(crate) enum Mutation {
     LateArming,
     /// A served page does not wake who waits for it.
     NoWake,
-    /// `held` is lowered while the pages are still there (invariant 1).
-    EarlyUncharge,
 }
 
 /// The defects switched on in one pmap.

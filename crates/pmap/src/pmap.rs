@@ -2,6 +2,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use plimsoll_units::{PAGE_SIZE, Pages};
 
+use vm_memory::GuestMemoryBackend;
+
 use crate::account::Account;
 use crate::chunk::{Chunk, Kind, lock};
 use crate::error::Error;
@@ -11,7 +13,7 @@ use crate::mmap::{CHUNK, Mapping};
 use crate::mutation::Mutations;
 use crate::page_set::Slot;
 use crate::pagemap::Pagemap;
-use crate::ram::GuestRam;
+use crate::ram::{GuestRam, RamRegion};
 use crate::uffd::{HostRange, Uffd};
 
 /// What guest memory is made of.
@@ -109,8 +111,12 @@ impl Pmap {
         }))
     }
 
-    /// Guest RAM for CPU access by devices, and its regions for KVM's memory slots: iterate over it for
-    /// [`RamRegion`](crate::RamRegion)s.
+    /// Guest RAM region by region, in order, for KVM's memory slots.
+    pub fn regions(&self) -> impl Iterator<Item = &RamRegion> {
+        self.ram.iter()
+    }
+
+    /// Guest RAM for CPU access by devices.
     pub fn ram(&self) -> &GuestRam {
         &self.ram
     }

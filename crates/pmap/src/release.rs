@@ -106,10 +106,6 @@ impl Pmap {
             return outcome;
         }
         let before = chunk.tally();
-        if self.mutations.has(Mutation::EarlyUncharge) {
-            self.account().uncharge(before.backed);
-            std::thread::yield_now();
-        }
         match self.give_back(no, &mut chunk, &set) {
             Ok(()) => mark(&mut chunk, &set, how),
             Err(error) => {
@@ -121,9 +117,10 @@ impl Pmap {
         outcome.freed = before.backed - after.backed;
         let mut account = self.account();
         account.changed(before, after);
-        if !self.mutations.has(Mutation::EarlyUncharge) {
-            account.uncharge(outcome.freed);
-        }
+        // With that defect switched on, less may be charged than is freed.
+        let charged =
+            if self.mutations.has(Mutation::UnchargedLarge) { account.held() } else { outcome.freed };
+        account.uncharge(outcome.freed.min(charged));
         outcome
     }
 

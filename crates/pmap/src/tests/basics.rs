@@ -1,5 +1,5 @@
 use plimsoll_units::{Bytes, Pages, Ppn};
-use vm_memory::{GuestAddress, GuestMemoryBackend};
+use vm_memory::GuestAddress;
 
 use super::harness::{HIGH, address, eventually, served};
 use crate::mutation::Mutation;
@@ -176,7 +176,7 @@ fn a_reset_leaves_zeros_and_nothing_held() {
 #[test]
 fn regions_are_contiguous_on_the_host() {
     let vm = served(4, 1024, true);
-    let hosts: Vec<_> = vm.pmap.ram().iter().map(|region| region.host() as usize).collect();
+    let hosts: Vec<_> = vm.pmap.regions().map(|region| region.host() as usize).collect();
     assert_eq!(hosts.len(), 2);
     assert!(hosts.iter().all(|host| host.is_multiple_of(2 << 20)));
     assert_eq!(hosts[1] - hosts[0], 3 << 21);

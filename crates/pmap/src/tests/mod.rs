@@ -1,4 +1,7 @@
 //! Tests that need the kernel's part: each runs a pmap with a thread that serves its faults.
 
 mod basics;
+mod direct_io;
 mod harness;
+mod model;
+mod stress;
