@@ -1,0 +1,2 @@
+//! What a kernel finds when it begins.
+pub(crate) mod layout;

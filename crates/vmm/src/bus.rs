@@ -1,0 +1,124 @@
+//! Where the guest's port and memory-mapped accesses find their device.
+
+use std::sync::Arc;
+
+/// A device behind a range of ports or addresses. It is called by every vCPU's thread; whatever the guest does with it, it
+/// neither panics nor blocks for long.
+pub(crate) trait BusDevice: Send + Sync {
+    /// Fills `data` (1 to 8 bytes) with what is at `offset` from the range's base.
+    fn read(&self, offset: u64, data: &mut [u8]);
+    /// Takes `data` (1 to 8 bytes) at `offset` from the range's base.
+    fn write(&self, offset: u64, data: &[u8]);
+}
+
+/// Devices by address. Nothing is changed once the guest runs, so no lock is taken.
+#[derive(Default)]
+pub(crate) struct Bus(Vec<Slot>);
+
+struct Slot {
+    base: u64,
+    len: u64,
+    device: Arc<dyn BusDevice>,
+}
+
+/// Two devices that would share an address: a mistake in the machine's layout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the range {base:#x}+{len:#x} is taken by another device")]
+pub(crate) struct Overlap {
+    base: u64,
+    len: u64,
+}
+
+impl Bus {
+    /// Puts a device at `base`.
+    ///
+    /// # Errors
+    /// The range overlaps another device's, is empty or wraps around.
+    pub(crate) fn insert(&mut self, base: u64, len: u64, device: Arc<dyn BusDevice>) -> Result<(), Overlap> {
+        let overlap = Overlap { base, len };
+        let end = base.checked_add(len).filter(|end| *end > base).ok_or(overlap)?;
+        if self.0.iter().any(|slot| base < slot.base + slot.len && slot.base < end) {
+            return Err(overlap);
+        }
+        let at = self.0.partition_point(|slot| slot.base < base);
+        self.0.insert(at, Slot { base, len, device });
+        Ok(())
+    }
+
+    /// The guest reads. Where no device is, it reads all ones, as on a bus that nobody drives.
+    pub(crate) fn read(&self, address: u64, data: &mut [u8]) {
+        match self.find(address, data.len()) {
+            Some((device, offset)) => device.read(offset, data),
+            None => data.fill(0xff),
+        }
+    }
+
+    /// The guest writes. Where no device is, nothing happens.
+    pub(crate) fn write(&self, address: u64, data: &[u8]) {
+        if let Some((device, offset)) = self.find(address, data.len()) {
+            device.write(offset, data);
+        }
+    }
+
+    /// The device that has the whole access within its range.
+    fn find(&self, address: u64, len: usize) -> Option<(&dyn BusDevice, u64)> {
+        let at = self.0.partition_point(|slot| slot.base <= address).checked_sub(1)?;
+        let slot = &self.0[at];
+        let offset = address - slot.base;
+        let end = offset.checked_add(len as u64)?;
+        (end <= slot.len).then_some((&*slot.device, offset))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sync::lock;
+
+    #[derive(Default)]
+    struct Echo(Mutex<Vec<(u64, usize)>>);
+
+    impl BusDevice for Echo {
+        fn read(&self, offset: u64, data: &mut [u8]) {
+            lock(&self.0).push((offset, data.len()));
+            data.fill(0);
+        }
+        fn write(&self, offset: u64, data: &[u8]) {
+            lock(&self.0).push((offset, data.len()));
+        }
+    }
+
+    #[test]
+    fn devices_do_not_overlap() {
+        let mut bus = Bus::default();
+        let device = || Arc::new(Echo::default());
+        bus.insert(0x100, 0x10, device()).unwrap();
+        bus.insert(0x110, 0x10, device()).unwrap();
+        for (base, len) in [(0x10f, 1), (0xff, 2), (0, 0x1000), (0x118, 1), (0x200, 0), (u64::MAX, 2)] {
+            assert_eq!(bus.insert(base, len, device()), Err(Overlap { base, len }));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_access_leaves_its_device(address in prop_oneof![0u64..0x300, any::<u64>()], len in 1usize..=8) {
+            let mut bus = Bus::default();
+            let device = Arc::new(Echo::default());
+            bus.insert(0x100, 0x20, Arc::clone(&device) as Arc<dyn BusDevice>).unwrap();
+            let mut data = vec![0x5a; len];
+            bus.read(address, &mut data);
+            bus.write(address, &data);
+            let calls = lock(&device.0);
+            if calls.is_empty() {
+                prop_assert!(data.iter().all(|b| *b == 0xff));
+            }
+            for (offset, len) in calls.iter() {
+                prop_assert!(offset + *len as u64 <= 0x20);
+            }
+        }
+    }
+}

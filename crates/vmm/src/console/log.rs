@@ -1,0 +1,93 @@
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+
+/// Most bytes that a console log takes on the host's disk. The log of a boot takes some 100 KB: less would lose the boot of
+/// a guest that has just failed, more is paid for every VM of the host.
+const MAX_LOG: u64 = 4 << 20;
+/// What stays when the log is full: half, so that each byte is copied once at most on average.
+const KEPT: u64 = MAX_LOG / 2;
+
+/// The console's log file. It never exceeds [`MAX_LOG`]; the newest output is what stays.
+#[derive(Debug)]
+pub(crate) struct ConsoleLog {
+    file: File,
+    len: u64,
+}
+
+impl ConsoleLog {
+    /// Goes on at the end of `file`, which is open for reading and writing.
+    ///
+    /// # Errors
+    /// The file's length cannot be had, or it cannot be set to positioned writing.
+    pub(crate) fn new(file: OwnedFd) -> io::Result<Self> {
+        // Positioned writes to a file in append mode go to its end all the same.
+        let flags = rustix::fs::fcntl_getfl(&file)?;
+        rustix::fs::fcntl_setfl(&file, flags - rustix::fs::OFlags::APPEND)?;
+        let file = File::from(file);
+        let len = file.metadata()?.len();
+        Ok(Self { file, len })
+    }
+
+    /// Appends `bytes`, of which the newest [`KEPT`] count.
+    ///
+    /// # Errors
+    /// The file's, such as a full disk.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let kept = usize::try_from(KEPT).unwrap_or(usize::MAX);
+        let bytes = &bytes[bytes.len().saturating_sub(kept)..];
+        if self.len + bytes.len() as u64 > MAX_LOG {
+            self.shrink()?;
+        }
+        self.file.write_all_at(bytes, self.len)?;
+        self.len += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Moves the newest [`KEPT`] bytes, from a line's beginning, to the front.
+    fn shrink(&mut self) -> io::Result<()> {
+        let from = self.len.saturating_sub(KEPT);
+        let mut kept = vec![0; usize::try_from(self.len - from).map_err(io::Error::other)?];
+        self.file.read_exact_at(&mut kept, from)?;
+        let line = kept.iter().position(|b| *b == b'\n').map_or(0, |at| at + 1);
+        self.file.write_all_at(&kept[line..], 0)?;
+        self.len = (kept.len() - line) as u64;
+        self.file.set_len(self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_is_bounded_and_keeps_the_newest() {
+        let file = tempfile::tempfile().unwrap();
+        let mut log = ConsoleLog::new(file.try_clone().unwrap().into()).unwrap();
+        for line in 0..100_000 {
+            log.append(format!("line {line:07} of a guest that talks without end .........\n").as_bytes())
+                .unwrap();
+            assert!(log.len <= MAX_LOG);
+        }
+        assert_eq!(file.metadata().unwrap().len(), log.len);
+        let mut text = vec![0; usize::try_from(log.len).unwrap()];
+        file.read_exact_at(&mut text, 0).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("line "));
+        let first: usize = lines[0][5..12].parse().unwrap();
+        assert_eq!(lines.len(), 100_000 - first, "no line between the first and the last is missing");
+    }
+
+    #[test]
+    fn an_earlier_run_is_continued_even_in_append_mode() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), "before\n").unwrap();
+        let file = File::options().read(true).append(true).open(path.path()).unwrap();
+        let mut log = ConsoleLog::new(file.into()).unwrap();
+        log.append(b"after\n").unwrap();
+        log.shrink().unwrap();
+        assert_eq!(std::fs::read(path.path()).unwrap(), b"after\n");
+    }
+}

@@ -1,0 +1,122 @@
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use vm_superio::serial::SerialEvents;
+use vm_superio::{Serial, Trigger};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::{Keyboard, Output};
+use crate::bus::BusDevice;
+use crate::event::Event;
+use crate::sync::lock;
+
+/// The guest's first serial port: a 16550A whose output never blocks the guest.
+#[derive(Debug)]
+pub(crate) struct SerialPort {
+    uart: Mutex<Serial<Interrupt, Room, Writer>>,
+    interrupt: Arc<EventFd>,
+    output: Arc<Output>,
+    room: Event,
+}
+
+/// Raises the port's interrupt line.
+#[derive(Debug)]
+struct Interrupt(Arc<EventFd>);
+
+impl Trigger for Interrupt {
+    type E = io::Error;
+
+    fn trigger(&self) -> io::Result<()> {
+        match self.0.write(1) {
+            // The counter is full: the interrupt is pending anyhow.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// Tells the console thread that the receive FIFO is empty again.
+#[derive(Debug)]
+struct Room(Event);
+
+impl SerialEvents for Room {
+    fn buffer_read(&self) {}
+    fn out_byte(&self) {}
+    fn tx_lost_byte(&self) {}
+    fn in_buffer_empty(&self) {
+        self.0.signal();
+    }
+}
+
+#[derive(Debug)]
+struct Writer(Arc<Output>);
+
+impl io::Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn uart(
+    interrupt: &Arc<EventFd>,
+    room: &Event,
+    output: &Arc<Output>,
+) -> Mutex<Serial<Interrupt, Room, Writer>> {
+    let (trigger, events) = (Interrupt(Arc::clone(interrupt)), Room(room.clone()));
+    Mutex::new(Serial::with_events(trigger, events, Writer(Arc::clone(output))))
+}
+
+impl SerialPort {
+    /// A port as after power-on. `room` is written whenever its receive FIFO becomes empty.
+    ///
+    /// # Errors
+    /// No event descriptor is to be had.
+    pub(crate) fn new(output: Arc<Output>, room: Event) -> io::Result<Self> {
+        let interrupt = Arc::new(EventFd::new(EFD_NONBLOCK)?);
+        Ok(Self { uart: uart(&interrupt, &room, &output), interrupt, output, room })
+    }
+
+    /// Written when the guest is to be interrupted; to be connected to the port's line.
+    pub(crate) fn interrupt(&self) -> &EventFd {
+        &self.interrupt
+    }
+
+    /// Back to the state after power-on; what was typed and not read is lost.
+    pub(crate) fn reset(&self) {
+        let fresh = uart(&self.interrupt, &self.room, &self.output);
+        *lock(&self.uart) = fresh.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.room.signal();
+    }
+}
+
+impl Keyboard for SerialPort {
+    fn offer(&self, bytes: &[u8]) -> usize {
+        // A port in loopback mode takes nothing: what is typed to it is lost, as on a real line.
+        match lock(&self.uart).enqueue_raw_bytes(bytes) {
+            Ok(0) => bytes.len(),
+            Ok(n) => n,
+            Err(_) => 0,
+        }
+    }
+}
+
+impl BusDevice for SerialPort {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        data.fill(0xff);
+        if let ([byte], Ok(register)) = (data, u8::try_from(offset)) {
+            *byte = lock(&self.uart).read(register);
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) {
+        if let ([byte], Ok(register)) = (data, u8::try_from(offset)) {
+            // Fails only where the interrupt does: an event descriptor that we hold.
+            lock(&self.uart).write(register, *byte).ok();
+        }
+    }
+}

@@ -1,0 +1,111 @@
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use plimsoll_protocol::control::{Facts, ToVmm};
+use plimsoll_protocol::definition::JailPart;
+use plimsoll_protocol::wire::{Wire, WireError};
+use rustix::event::PollFlags;
+use rustix::net::SocketFlags;
+
+use super::outbox::Outbox;
+
+/// The VMM's end of the control socket: one connection at a time, of whom we trust.
+///
+/// The next connection is accepted only after everything that the last one brought has been read and acted upon, so no
+/// grant is lost between two daemons; until then it waits in the socket's backlog.
+#[derive(Debug)]
+pub(crate) struct Link {
+    listener: OwnedFd,
+    /// Beside root, the user who started this process.
+    starter: u32,
+    connection: Option<Connection>,
+    pub(crate) outbox: Outbox,
+}
+
+#[derive(Debug)]
+struct Connection {
+    wire: Wire,
+    /// The other side no longer reads; what it has sent is still to be read.
+    deaf: bool,
+}
+
+impl Link {
+    /// Takes the listening socket.
+    ///
+    /// # Errors
+    /// It is no socket, or cannot be made non-blocking.
+    pub(crate) fn new(listener: OwnedFd) -> io::Result<Self> {
+        rustix::net::sockopt::socket_acceptconn(&listener)?;
+        rustix::io::ioctl_fionbio(&listener, true)?;
+        rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::CLOEXEC)?;
+        let starter = rustix::process::getuid().as_raw();
+        Ok(Self { listener, starter, connection: None, outbox: Outbox::default() })
+    }
+
+    /// What to wait for.
+    pub(crate) fn interest(&self) -> (BorrowedFd<'_>, PollFlags) {
+        match &self.connection {
+            None => (self.listener.as_fd(), PollFlags::IN),
+            Some(c) if c.deaf || self.outbox.next().is_none() => (c.wire.as_fd(), PollFlags::IN),
+            Some(c) => (c.wire.as_fd(), PollFlags::IN | PollFlags::OUT),
+        }
+    }
+
+    /// Whether a daemon is connected.
+    pub(crate) fn is_up(&self) -> bool {
+        self.connection.as_ref().is_some_and(|c| !c.deaf)
+    }
+
+    /// Accepts a waiting connection while there is none, and queues the `Hello`. Returns whether there is a new one.
+    pub(crate) fn accept(&mut self, facts: impl FnOnce() -> Facts, running: Option<&[JailPart]>) -> bool {
+        if self.connection.is_some() {
+            return false;
+        }
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let Ok(socket) = rustix::net::accept_with(&self.listener, flags) else {
+            return false; // Nobody there, or gone again.
+        };
+        match rustix::net::sockopt::socket_peercred(&socket) {
+            Ok(peer) if peer.uid.is_root() || peer.uid.as_raw() == self.starter => {
+                self.connection = Some(Connection { wire: Wire::new(socket), deaf: false });
+                self.outbox.hello(facts(), running.map(<[_]>::to_vec));
+                true
+            }
+            peer => {
+                tracing::warn!(?peer, "a stranger connected to the control socket and was sent away");
+                false
+            }
+        }
+    }
+
+    /// The next message. `None`: nothing more for now; the connection may have ended.
+    pub(crate) fn receive(&mut self) -> Option<(ToVmm, Vec<OwnedFd>)> {
+        match self.connection.as_ref()?.wire.receive() {
+            Ok(message) => Some(message),
+            Err(error) if error.would_block() => None,
+            Err(error) => {
+                tracing::warn!(%error, "the daemon is gone: the guest goes on");
+                self.connection = None;
+                None
+            }
+        }
+    }
+
+    /// Sends what the socket takes.
+    pub(crate) fn flush(&mut self) {
+        let Some(connection) = self.connection.as_mut().filter(|c| !c.deaf) else { return };
+        while let Some(message) = self.outbox.next() {
+            match connection.wire.send(&message, &[]) {
+                Err(error) if error.would_block() => return,
+                Err(WireError::TooLong(n)) => tracing::error!(n, "a message is too long and is not sent"),
+                Err(error) => {
+                    tracing::debug!(%error, "the daemon does not read any more");
+                    connection.deaf = true;
+                    return;
+                }
+                Ok(()) => {}
+            }
+            self.outbox.sent(&message);
+        }
+    }
+}

@@ -1,0 +1,150 @@
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Mutex;
+
+use plimsoll_pmap::GrantSource;
+use plimsoll_protocol::control::{ExitReason, MAX_NOTICE};
+use plimsoll_protocol::definition::JailPart;
+use plimsoll_units::Pages;
+
+use crate::event::Event;
+use crate::sync::lock;
+
+/// Notices that wait for the control thread at most. A guest can cause them (a device that it drives wrongly says so):
+/// what comes faster than they are fetched is counted and dropped.
+const MAX_NOTICES: usize = 32;
+
+/// What the VM's threads have to tell the daemon, until the control thread fetches it. Posting never blocks.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    mail: Mutex<Mail>,
+    arrived: Event,
+}
+
+/// The mail of one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Mail {
+    /// Pages that faults wait for, if that has changed.
+    pub(crate) want: Option<Pages>,
+    /// Guest memory was given back: there may be grant to return.
+    pub(crate) freed: bool,
+    /// The guest runs now; the parts of the jail that it runs without.
+    pub(crate) running: Option<Vec<JailPart>>,
+    /// How often the guest rebooted.
+    pub(crate) reboots: u32,
+    /// In order.
+    pub(crate) notices: Vec<String>,
+    /// Notices that were dropped.
+    pub(crate) dropped: usize,
+    /// The VM ends: the first reason counts.
+    pub(crate) exit: Option<ExitReason>,
+}
+
+impl AsFd for Mailbox {
+    /// Readable while there is mail.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.arrived.as_fd()
+    }
+}
+
+impl Mailbox {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// No event descriptor is to be had.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self { mail: Mutex::default(), arrived: Event::new()? })
+    }
+
+    fn post(&self, write: impl FnOnce(&mut Mail)) {
+        write(&mut lock(&self.mail));
+        self.arrived.signal();
+    }
+
+    /// Guest memory was given back.
+    pub(crate) fn freed(&self) {
+        self.post(|mail| mail.freed = true);
+    }
+
+    /// The guest begins to run.
+    pub(crate) fn running(&self, missing: Vec<JailPart>) {
+        self.post(|mail| mail.running = Some(missing));
+    }
+
+    /// The guest has rebooted.
+    pub(crate) fn rebooted(&self) {
+        self.post(|mail| mail.reboots = mail.reboots.saturating_add(1));
+    }
+
+    /// Something that the operator should know.
+    pub(crate) fn notice(&self, text: impl Into<String>) {
+        let text = one_line(text.into());
+        tracing::info!(text, "notice");
+        self.post(|mail| {
+            if mail.notices.len() < MAX_NOTICES {
+                mail.notices.push(text);
+            } else {
+                mail.dropped += 1;
+            }
+        });
+    }
+
+    /// The VM ends. Only the first reason is told.
+    pub(crate) fn exit(&self, reason: ExitReason) {
+        let reason = match reason {
+            ExitReason::Shutdown => ExitReason::Shutdown,
+            ExitReason::Crashed(how) => ExitReason::Crashed(one_line(how)),
+            ExitReason::Failed(what) => ExitReason::Failed(one_line(what)),
+        };
+        tracing::info!(%reason, "the VM ends");
+        self.post(|mail| {
+            mail.exit.get_or_insert(reason);
+        });
+    }
+
+    /// Fetches everything.
+    pub(crate) fn take(&self) -> Mail {
+        let mut mail = lock(&self.mail);
+        self.arrived.clear();
+        std::mem::take(&mut mail)
+    }
+}
+
+impl GrantSource for Mailbox {
+    fn want(&self, total: Pages) {
+        self.post(|mail| mail.want = Some(total));
+    }
+}
+
+/// Text fit for a notice: one line, not too long, whatever a guest put into it.
+fn one_line(text: String) -> String {
+    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let end = (0..=MAX_NOTICE.min(line.len())).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
+    line.truncate(end);
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_are_bounded_and_single_lines() {
+        let mailbox = Mailbox::new().unwrap();
+        for n in 0..100 {
+            mailbox.notice(format!("{n}\nö{}", "ö".repeat(MAX_NOTICE)));
+        }
+        let mail = mailbox.take();
+        assert_eq!((mail.notices.len(), mail.dropped), (MAX_NOTICES, 100 - MAX_NOTICES));
+        assert!(mail.notices.iter().all(|n| n.len() <= MAX_NOTICE && n.lines().count() == 1));
+    }
+
+    #[test]
+    fn the_first_reason_to_end_counts() {
+        let mailbox = Mailbox::new().unwrap();
+        mailbox.exit(ExitReason::Crashed("first".to_owned()));
+        mailbox.exit(ExitReason::Shutdown);
+        assert_eq!(mailbox.take().exit, Some(ExitReason::Crashed("first".to_owned())));
+        assert_eq!(mailbox.take().exit, None);
+    }
+}

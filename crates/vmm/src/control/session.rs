@@ -1,0 +1,197 @@
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use plimsoll_protocol::control::{BootConfig, ExitReason, Facts, REPORT_PERIOD, ToVmm};
+use plimsoll_protocol::definition::JailPart;
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use super::Mailbox;
+use super::grants::Grants;
+use super::link::Link;
+use super::mailbox::Mail;
+use crate::machine::Vm;
+
+/// How long the last words may take to get out. The daemon reads at once or is away; an end that waits for it longer would
+/// only keep memory that others need.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The VMM's life, as the control thread leads it.
+pub(crate) struct Session {
+    link: Link,
+    mailbox: Arc<Mailbox>,
+    vm: Option<Vm>,
+    running: Option<Vec<JailPart>>,
+    grants: Grants,
+    reboots: u32,
+    next_report: Instant,
+}
+
+impl Session {
+    /// Takes the listening control socket.
+    ///
+    /// # Errors
+    /// It is not one.
+    pub(crate) fn new(listener: OwnedFd, mailbox: Arc<Mailbox>) -> io::Result<Self> {
+        Ok(Self {
+            link: Link::new(listener)?,
+            mailbox,
+            vm: None,
+            running: None,
+            grants: Grants::default(),
+            reboots: 0,
+            next_report: Instant::now() + REPORT_PERIOD,
+        })
+    }
+
+    /// Runs until the VM ends.
+    ///
+    /// # Errors
+    /// It cannot wait for its descriptors any more.
+    pub(crate) fn run(mut self) -> io::Result<ExitCode> {
+        loop {
+            self.wait()?;
+            self.talk();
+            let mail = self.mailbox.take();
+            if let Some(reason) = self.deliver(mail) {
+                return Ok(self.end(reason));
+            }
+            self.report_in_time();
+            self.link.flush();
+        }
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let (link, flags) = self.link.interest();
+        let mut fds = [PollFd::from_borrowed_fd(link, flags), PollFd::new(&*self.mailbox, PollFlags::IN)];
+        // Without a daemon nobody hears a report.
+        let timeout = if self.link.is_up() { Some(timespec(self.next_report)) } else { None };
+        match rustix::event::poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Reads and obeys the daemon.
+    fn talk(&mut self) {
+        let facts = facts(self.vm.as_ref(), self.reboots);
+        if self.link.accept(|| facts, self.running.as_deref()) {
+            self.next_report = Instant::now() + REPORT_PERIOD;
+            if let Some(vm) = &self.vm {
+                self.grants.connected(&vm.pmap, &mut self.link.outbox);
+            }
+        }
+        let was_up = self.link.is_up();
+        while let Some((message, fds)) = self.link.receive() {
+            self.obey(message, fds);
+        }
+        if was_up
+            && !self.link.is_up()
+            && let Some(vm) = &self.vm
+        {
+            self.grants.disconnected(&vm.pmap);
+        }
+    }
+
+    fn obey(&mut self, message: ToVmm, fds: Vec<OwnedFd>) {
+        match (message, &self.vm) {
+            (ToVmm::Boot(config), None) => self.boot(*config, fds),
+            (ToVmm::Boot(_), Some(_)) => tracing::error!("the daemon sent a second Boot: ignored"),
+            (ToVmm::Query, _) => self.link.outbox.report(facts(self.vm.as_ref(), self.reboots)),
+            (message, None) => tracing::error!(?message, "the daemon sent a message before Boot: ignored"),
+            (ToVmm::Grant(pages), Some(vm)) => {
+                self.grants.granted(pages, &vm.pmap, &mut self.link.outbox);
+            }
+            (ToVmm::BalloonTarget(pages), Some(vm)) => vm.guest.set_balloon_target(pages),
+            (ToVmm::PowerButton, Some(vm)) => vm.guest.press_power_button(),
+        }
+    }
+
+    fn boot(&mut self, config: BootConfig, fds: Vec<OwnedFd>) {
+        match Vm::start(config, fds, &self.mailbox) {
+            Ok(vm) => self.vm = Some(vm),
+            Err(error) => self.mailbox.exit(ExitReason::Failed(format!("{error:#}"))),
+        }
+    }
+
+    /// Passes on what the VM's threads said. Returns why it ends, if it does.
+    fn deliver(&mut self, mail: Mail) -> Option<ExitReason> {
+        let outbox = &mut self.link.outbox;
+        if let Some(missing) = mail.running {
+            self.running = Some(missing.clone());
+            outbox.running(missing);
+        }
+        if mail.reboots > 0 {
+            self.reboots = self.reboots.saturating_add(mail.reboots);
+            outbox.rebooted(mail.reboots);
+        }
+        mail.notices.into_iter().for_each(|text| outbox.notice(text));
+        if mail.dropped > 0 {
+            outbox.notice(format!("{} more notices came too fast and were dropped", mail.dropped));
+        }
+        if let Some(vm) = &self.vm {
+            if mail.freed || mail.reboots > 0 {
+                self.grants.freed(&vm.pmap, &mut self.link.outbox);
+            }
+            if let Some(total) = mail.want {
+                let up = self.link.is_up();
+                self.grants.want(total, &vm.pmap, up, &mut self.link.outbox);
+            }
+        }
+        mail.exit
+    }
+
+    fn report_in_time(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_report {
+            self.next_report = now + REPORT_PERIOD;
+            if self.link.is_up() {
+                if let Some(vm) = &self.vm {
+                    self.grants.tick(&vm.pmap, &mut self.link.outbox);
+                }
+                self.link.outbox.report(facts(self.vm.as_ref(), self.reboots));
+            }
+        }
+    }
+
+    /// Says the last words and leaves the guest's last words in its log.
+    fn end(mut self, reason: ExitReason) -> ExitCode {
+        let code = match &reason {
+            ExitReason::Shutdown => ExitCode::SUCCESS,
+            ExitReason::Failed(_) => ExitCode::from(1),
+            ExitReason::Crashed(_) => ExitCode::from(2),
+        };
+        if let Some(vm) = self.vm.take() {
+            vm.finish_console();
+        }
+        self.link.outbox.exit(reason);
+        let deadline = Instant::now() + LAST_WORDS;
+        self.link.flush();
+        while self.link.is_up() && self.link.outbox.next().is_some() && Instant::now() < deadline {
+            let (link, _) = self.link.interest();
+            let mut fds = [PollFd::from_borrowed_fd(link, PollFlags::OUT)];
+            if rustix::event::poll(&mut fds, Some(&timespec(deadline))).is_err() {
+                break;
+            }
+            self.link.flush();
+        }
+        code
+    }
+}
+
+/// The time until `then`, as poll takes it.
+fn timespec(then: Instant) -> Timespec {
+    let left = then.saturating_duration_since(Instant::now());
+    // Rounded up to a millisecond: waking too early means waking twice.
+    let left = left + Duration::from_millis(1);
+    Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    }
+}
+
+fn facts(vm: Option<&Vm>, reboots: u32) -> Facts {
+    vm.map_or(Facts::default(), |vm| Facts { reboots, ..vm.facts() })
+}

@@ -1,0 +1,75 @@
+use std::os::fd::OwnedFd;
+
+use anyhow::{Result, bail, ensure};
+use plimsoll_protocol::control::FdRole;
+
+/// The descriptors that the daemon passed, by role.
+#[derive(Debug, Default)]
+pub(crate) struct PassedFds {
+    pub(crate) kvm: Option<OwnedFd>,
+    pub(crate) userfaultfd: Option<OwnedFd>,
+    pub(crate) kernel: Option<OwnedFd>,
+    pub(crate) initrd: Option<OwnedFd>,
+    pub(crate) console_log: Option<OwnedFd>,
+    pub(crate) console_listener: Option<OwnedFd>,
+    pub(crate) disks: Vec<OwnedFd>,
+    pub(crate) taps: Vec<OwnedFd>,
+}
+
+impl PassedFds {
+    /// Gives each descriptor its role.
+    ///
+    /// # Errors
+    /// More roles than descriptors or the reverse, a role twice, a disk or tap out of order.
+    pub(crate) fn sort(roles: &[FdRole], fds: Vec<OwnedFd>) -> Result<Self> {
+        ensure!(
+            roles.len() == fds.len(),
+            "the daemon named {} file descriptors and passed {}",
+            roles.len(),
+            fds.len()
+        );
+        let mut sorted = Self::default();
+        for (role, fd) in roles.iter().zip(fds) {
+            let slot = match role {
+                FdRole::Kvm => &mut sorted.kvm,
+                FdRole::Userfaultfd => &mut sorted.userfaultfd,
+                FdRole::Kernel => &mut sorted.kernel,
+                FdRole::Initrd => &mut sorted.initrd,
+                FdRole::ConsoleLog => &mut sorted.console_log,
+                FdRole::ConsoleListener => &mut sorted.console_listener,
+                FdRole::Disk(index) if usize::from(*index) == sorted.disks.len() => {
+                    sorted.disks.push(fd);
+                    continue;
+                }
+                FdRole::Tap(index) if usize::from(*index) == sorted.taps.len() => {
+                    sorted.taps.push(fd);
+                    continue;
+                }
+                FdRole::Disk(_) | FdRole::Tap(_) => bail!("the daemon passed {role:?} out of order"),
+            };
+            ensure!(slot.replace(fd).is_none(), "the daemon passed {role:?} twice");
+        }
+        Ok(sorted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fds(n: usize) -> Vec<OwnedFd> {
+        (0..n).map(|_| std::fs::File::open("/dev/null").unwrap().into()).collect()
+    }
+
+    #[test]
+    fn every_descriptor_has_one_role() {
+        let roles = [FdRole::Kvm, FdRole::Disk(0), FdRole::Disk(1), FdRole::Tap(0)];
+        let sorted = PassedFds::sort(&roles, fds(4)).unwrap();
+        assert!(sorted.kvm.is_some() && sorted.disks.len() == 2 && sorted.taps.len() == 1);
+        for (roles, n) in
+            [(&[FdRole::Kvm, FdRole::Kvm][..], 2), (&[FdRole::Disk(1)], 1), (&[FdRole::Kvm], 0), (&[], 1)]
+        {
+            assert!(PassedFds::sort(roles, fds(n)).is_err(), "{roles:?}");
+        }
+    }
+}

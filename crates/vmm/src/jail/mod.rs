@@ -1,0 +1,113 @@
+//! The jail: what the VMM takes away from itself before the guest's first instruction.
+//!
+//! A guest that breaks out of its virtual machine finds itself in this process. What it can do from here is what the jail
+//! leaves: its own memory, the descriptors that the daemon passed, and the system calls of [`seccomp`].
+//!
+//! | part | what | without it |
+//! |---|---|---|
+//! | uid | a user and group of the VM's own, no capabilities | it acts as root |
+//! | filesystem | nothing can be opened: an empty root directory, and Landlock without a rule where the kernel has it | it reads the host's files |
+//! | seccomp | a list of system calls and of ioctl numbers; any other kills the process | the kernel's whole surface |
+//! | cgroup | the daemon's part, see there | it uses more processor time and kernel memory than its share |
+//!
+//! A part that cannot be had keeps the VM from starting, unless its definition allows that ([`Rules::allow_missing`]). The
+//! order matters: the root directory changes while we still may, the user changes while the filter still lets us.
+//! Everything here is per thread in Linux, so the process has one thread until it is done.
+
+mod filesystem;
+mod libc_process;
+mod seccomp;
+
+use std::io;
+
+use plimsoll_protocol::definition::JailPart;
+
+/// Set to `log`, it makes the filter report forbidden system calls to the kernel's log instead of killing: for whoever
+/// extends the VMM. The daemon starts VMMs with an environment of its own, so no guest gets at it.
+const SECCOMP_MODE: &str = "PLIMSOLL_SECCOMP";
+
+/// What the jail is to be like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules<'a> {
+    /// User and group to become.
+    pub(crate) uid: Option<u32>,
+    /// Parts that may be missing.
+    pub(crate) allow_missing: &'a [JailPart],
+}
+
+/// A part of the jail is not to be had, and the definition does not allow that.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "jail: {part} is not available: {}; make it available, or allow it with jail.allow_missing = [\"{part}\"]",
+    chain(.source)
+)]
+pub(crate) struct JailError {
+    part: JailPart,
+    #[source]
+    source: Missing,
+}
+
+/// The error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Why a part of the jail is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Missing {
+    #[error("the daemon gave no user id")]
+    NoUid,
+    #[error("cannot become user and group {uid}")]
+    Uid { uid: u32, source: io::Error },
+    #[error("cannot give up privileges")]
+    Privileges(#[source] io::Error),
+    #[error("neither an empty root directory ({chroot}) nor Landlock ({landlock}) can be had")]
+    Filesystem { chroot: io::Error, landlock: String },
+    #[error("cannot install the filter of system calls")]
+    Seccomp(#[from] seccompiler::Error),
+    #[error("cannot build the filter of system calls")]
+    Filter(#[from] seccompiler::BackendError),
+}
+
+/// Closes the jail around this process, which has one thread. Returns the parts that are not in force.
+///
+/// # Errors
+/// The first part that cannot be had and is not allowed to be missing.
+pub(crate) fn enter(rules: Rules<'_>) -> Result<Vec<JailPart>, JailError> {
+    let mut missing = Vec::new();
+    let mut part = |part, result: Result<(), Missing>| match result {
+        Ok(()) => Ok(()),
+        Err(source) if rules.allow_missing.contains(&part) => {
+            tracing::warn!(%part, why = chain(&source), "the jail lacks a part");
+            missing.push(part);
+            Ok(())
+        }
+        Err(source) => Err(JailError { part, source }),
+    };
+    part(JailPart::Filesystem, filesystem::close())?;
+    part(JailPart::Uid, become_user(rules.uid))?;
+    part(JailPart::Seccomp, filter())?;
+    Ok(missing)
+}
+
+/// Gives up root and everything that could bring it back.
+fn become_user(uid: Option<u32>) -> Result<(), Missing> {
+    libc_process::forbid_core_dumps().map_err(Missing::Privileges)?;
+    libc_process::limit_descriptors().map_err(Missing::Privileges)?;
+    libc_process::forbid_new_privileges().map_err(Missing::Privileges)?;
+    let changed = match uid {
+        Some(uid) => libc_process::become_user(uid).map_err(|source| Missing::Uid { uid, source }),
+        None => Err(Missing::NoUid),
+    };
+    // Root without capabilities owns root's files still, but that is all.
+    libc_process::drop_capabilities().map_err(Missing::Privileges)?;
+    changed
+}
+
+fn filter() -> Result<(), Missing> {
+    let log = std::env::var_os(SECCOMP_MODE).is_some_and(|mode| mode == "log");
+    seccomp::apply(if log { seccomp::Mode::Log } else { seccomp::Mode::Kill })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! Each test runs itself again as a child, which enters the jail and tries something.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Output};
+
+use super::*;
+
+const INSIDE: &str = "PLIMSOLL_JAIL_TEST";
+/// A uid that owns nothing here.
+const STRANGER: u32 = 54_321;
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn rules() -> Rules<'static> {
+    // Without root only the seccomp part can be tried.
+    if is_root() {
+        Rules { uid: Some(STRANGER), allow_missing: &[] }
+    } else {
+        Rules { uid: None, allow_missing: &[JailPart::Uid, JailPart::Filesystem] }
+    }
+}
+
+/// Runs test `name` in a child where [`inside`] says yes.
+fn child(name: &str) -> Output {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("jail::tests::{name}"), "--nocapture"]).env(INSIDE, "1");
+    command.output().unwrap()
+}
+
+fn inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// What the child says of what it tried; written without allocation worries to a descriptor that stays open.
+fn tell(what: &str) {
+    rustix::io::write(std::io::stderr(), format!("told: {what}\n").as_bytes()).unwrap();
+}
+
+fn told(output: &Output, what: &str) -> bool {
+    String::from_utf8_lossy(&output.stderr).lines().any(|line| line == format!("told: {what}"))
+}
+
+#[test]
+fn a_forbidden_system_call_kills() {
+    if inside() {
+        enter(rules()).unwrap();
+        tell("closed");
+        let socket =
+            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None);
+        tell(&format!("lived with {socket:?}"));
+        return;
+    }
+    let output = child("a_forbidden_system_call_kills");
+    assert!(told(&output, "closed"), "{output:?}");
+    assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{output:?}");
+}
+
+#[test]
+fn threads_files_and_memory_still_work_inside() {
+    if inside() {
+        enter(rules()).unwrap();
+        let sum = std::thread::Builder::new()
+            .spawn(|| vec![1u8; 64 << 20].iter().map(|b| u64::from(*b)).sum::<u64>())
+            .unwrap();
+        assert_eq!(sum.join().unwrap(), 64 << 20);
+        tell(&std::thread::scope(|s| s.spawn(|| "fine").join().unwrap().to_owned()));
+        // The test harness would use more than a VMM does.
+        std::process::exit(0);
+    }
+    let output = child("threads_files_and_memory_still_work_inside");
+    assert!(told(&output, "fine") && output.status.success(), "{output:?}");
+}
+
+#[test]
+fn nothing_can_be_opened_inside() {
+    if !is_root() {
+        return;
+    }
+    if inside() {
+        // Without the filter, which would end the attempt before the file system is asked.
+        filesystem::close().unwrap();
+        become_user(Some(STRANGER)).unwrap();
+        for path in ["/etc/passwd", "/proc/self/mem", "/dev/kvm", "../etc/passwd", "/"] {
+            let error = std::fs::File::open(path).unwrap_err();
+            // Landlock says EACCES, an empty directory ENOENT, the directory of a process that is gone ESRCH.
+            let closed = [libc::EACCES, libc::ENOENT, libc::ESRCH].map(Some).contains(&error.raw_os_error());
+            tell(&format!("{path} {closed}"));
+        }
+        assert!(std::fs::write("/x", "x").is_err());
+        assert!(std::fs::create_dir("/x").is_err());
+        tell(&format!("uid {}", rustix::process::getuid().as_raw()));
+        assert!(
+            rustix::process::setrlimit(
+                rustix::process::Resource::Core,
+                rustix::process::Rlimit { current: None, maximum: None }
+            )
+            .is_err()
+        );
+        std::process::exit(0);
+    }
+    let output = child("nothing_can_be_opened_inside");
+    assert!(output.status.success(), "{output:?}");
+    assert!(told(&output, &format!("uid {STRANGER}")), "{output:?}");
+    assert!(told(&output, "/etc/passwd true") && told(&output, "/dev/kvm true"), "{output:?}");
+}
+
+#[test]
+fn the_empty_root_alone_suffices() {
+    if !is_root() {
+        return;
+    }
+    if inside() {
+        libc_process::enter_empty_root().unwrap();
+        let passwd = std::fs::File::open("/etc/passwd").unwrap_err();
+        tell(&format!(
+            "{:?}",
+            passwd.raw_os_error().is_some_and(|e| [libc::ENOENT, libc::ESRCH].contains(&e))
+        ));
+        tell(&format!("write {:?}", std::fs::write("/x", "x").is_err()));
+        std::process::exit(0);
+    }
+    let output = child("the_empty_root_alone_suffices");
+    assert!(told(&output, "true") && told(&output, "write true"), "{output:?}");
+}
+
+#[test]
+fn a_missing_part_is_refused_by_name_or_reported() {
+    if inside() {
+        let refused = enter(Rules { uid: Some(0), allow_missing: &[JailPart::Filesystem] }).unwrap_err();
+        tell(&refused.to_string());
+        let missing =
+            enter(Rules { uid: None, allow_missing: &[JailPart::Uid, JailPart::Filesystem] }).unwrap();
+        tell(&format!("{:?}", missing.contains(&JailPart::Uid)));
+        std::process::exit(0);
+    }
+    let output = child("a_missing_part_is_refused_by_name_or_reported");
+    let text = String::from_utf8_lossy(&output.stderr);
+    let line = text.lines().find(|line| line.starts_with("told: jail: uid is not available")).unwrap_or("");
+    assert!(line.contains("that is root") && line.contains("allow_missing"), "{text}");
+    assert!(told(&output, "true"), "{text}");
+}

@@ -1,0 +1,163 @@
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use plimsoll_pmap::uffd::Uffd;
+use plimsoll_pmap::{Config, Pmap};
+use plimsoll_protocol::control::{BootConfig, Chunks, ExitReason, Facts, GuestFacts, GuestKind};
+use plimsoll_protocol::definition::{MAX_SIZE, MAX_VCPUS, MIN_SIZE};
+use plimsoll_units::Pages;
+use vm_memory::GuestMemoryBackend;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::boot::layout;
+use crate::console::{Console, ConsoleLog, Ends, Keyboard, Output};
+use crate::control::Mailbox;
+use crate::event::Event;
+use crate::fds::PassedFds;
+use crate::jail;
+use crate::model::{Input, ModelGuest, Parts};
+
+/// What runs in a VM, as the control thread sees it. Nothing here waits for guest memory.
+pub(crate) trait Guest: Send {
+    /// Presses its power button.
+    fn press_power_button(&self);
+    /// Sets the size that its balloon is to have.
+    fn set_balloon_target(&self, pages: Pages);
+    /// How its balloon is.
+    fn balloon(&self) -> BalloonFacts;
+}
+
+/// What is known of a guest's balloon.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct BalloonFacts {
+    /// Its size, as its driver says.
+    pub(crate) actual: Pages,
+    /// The size that it is to have.
+    pub(crate) target: Pages,
+    /// Whether a driver has been seen.
+    pub(crate) driver: bool,
+    /// What the driver says of the guest.
+    pub(crate) guest: Option<GuestFacts>,
+}
+
+/// A VM that has been set up.
+pub(crate) struct Vm {
+    pub(crate) pmap: Arc<Pmap>,
+    pub(crate) guest: Box<dyn Guest>,
+    console: Console,
+}
+
+impl Vm {
+    /// Turns this process into the VM of `config`: makes its memory and devices, closes the jail, lets the guest run.
+    ///
+    /// Nothing of the guest runs, and no second thread exists, before the jail is closed.
+    ///
+    /// # Errors
+    /// What was refused, on one line. The process is then good for nothing else.
+    pub(crate) fn start(config: BootConfig, fds: Vec<OwnedFd>, mailbox: &Arc<Mailbox>) -> Result<Self> {
+        check(&config)?;
+        let mut fds = PassedFds::sort(&config.fds, fds)?;
+        let pmap = make_memory(&config, &mut fds, mailbox)?;
+        let log = fds.console_log.take().map(ConsoleLog::new).transpose().context("console log")?;
+        let listener = fds.console_listener.take();
+        let (output, room) = (Arc::new(Output::new()?), Event::new()?);
+
+        let rules = jail::Rules { uid: config.uid, allow_missing: &config.allow_missing };
+        let missing = jail::enter(rules)?;
+
+        serve_faults(&pmap, mailbox)?;
+        let console = |keyboard: Arc<dyn Keyboard>| {
+            let (output, room) = (Arc::clone(&output), room.clone());
+            Console::start(Ends { output, log, listener, keyboard, room }).context("console")
+        };
+        let (guest, console): (Box<dyn Guest>, _) = match config.guest {
+            GuestKind::Model => {
+                let input = Arc::new(Input::new(room.clone()));
+                let console = console(Arc::clone(&input) as Arc<dyn Keyboard>)?;
+                let parts = Parts {
+                    pmap: Arc::clone(&pmap),
+                    regions: layout::ram(config.size),
+                    balloon: config.balloon,
+                    mailbox: Arc::clone(mailbox),
+                    output: Arc::clone(&output),
+                    input,
+                };
+                mailbox.notice("this is a model of a guest: host threads use its memory, no kernel runs");
+                (Box::new(ModelGuest::start(parts).context("model guest")?), console)
+            }
+            GuestKind::Kernel => anyhow::bail!("this version runs model guests only"),
+        };
+        mailbox.running(missing);
+        Ok(Self { pmap, guest, console })
+    }
+
+    /// The facts for the daemon, without the number of reboots.
+    pub(crate) fn facts(&self) -> Facts {
+        let stats = self.pmap.stats();
+        let balloon = self.guest.balloon();
+        let host = self.pmap.ram().iter().next().map_or(0, |region| region.host() as u64);
+        Facts {
+            grant: stats.grant,
+            held: stats.held,
+            wanted: stats.wanted,
+            ballooned: stats.ballooned,
+            balloon_actual: balloon.actual,
+            balloon_target: balloon.target,
+            balloon_driver: balloon.driver,
+            chunks: Chunks {
+                empty: stats.chunks_empty,
+                large: stats.chunks_large,
+                small: stats.chunks_small,
+            },
+            faults: stats.faults,
+            reboots: 0,
+            guest: balloon.guest,
+            ram: (host, stats.size.bytes()),
+        }
+    }
+
+    /// Writes out what the guest said last. The guest may run on; the process is about to end.
+    pub(crate) fn finish_console(self) {
+        self.console.finish();
+    }
+}
+
+/// The bounds that the rest of the VMM relies on, whoever sent the configuration.
+fn check(config: &BootConfig) -> Result<()> {
+    let size = config.size.bytes();
+    ensure!(
+        (MIN_SIZE..=MAX_SIZE).contains(&size) && size.0.is_multiple_of(plimsoll_units::CHUNK_SIZE),
+        "size {size}: a multiple of 2MiB from {MIN_SIZE} to {MAX_SIZE} is possible"
+    );
+    ensure!((1..=MAX_VCPUS).contains(&config.vcpus), "vcpus {}: 1 to {MAX_VCPUS} are possible", config.vcpus);
+    Ok(())
+}
+
+fn make_memory(config: &BootConfig, fds: &mut PassedFds, mailbox: &Arc<Mailbox>) -> Result<Arc<Pmap>> {
+    let uffd = match fds.userfaultfd.take() {
+        Some(device) => Uffd::from_device(device.as_fd())?,
+        None => Uffd::from_syscall()?,
+    };
+    let (regions, huge_pages, grant) = (layout::ram(config.size), config.huge_pages, config.grant);
+    let mailbox = Arc::clone(mailbox);
+    Ok(Pmap::new(Config { regions, uffd, huge_pages, grant }, mailbox)?)
+}
+
+/// Starts the thread that answers page faults. It never ends while the process lives: were it to, whoever touches guest
+/// memory would hang.
+fn serve_faults(pmap: &Arc<Pmap>, mailbox: &Arc<Mailbox>) -> Result<()> {
+    let (pmap, mailbox) = (Arc::clone(pmap), Arc::clone(mailbox));
+    let never = EventFd::new(0).context("fault thread")?;
+    thread::Builder::new()
+        .name("faults".to_owned())
+        .spawn(move || {
+            if let Err(error) = pmap.serve_faults(&never) {
+                let error = anyhow::Error::from(error);
+                mailbox.exit(ExitReason::Failed(format!("guest memory: {error:#}")));
+            }
+        })
+        .context("fault thread")?;
+    Ok(())
+}

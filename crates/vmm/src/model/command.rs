@@ -1,0 +1,67 @@
+use std::str::FromStr;
+
+/// One line of the `toucher` language, see there. Numbers are decimal; sizes are bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    /// Fill new memory with the seed's pattern.
+    Touch(u64, u64),
+    /// Write the pattern again, over the same pages.
+    Rewrite(u64),
+    /// Read every page back.
+    Verify(Option<u64>),
+    /// Free the memory.
+    Free(Option<u64>),
+    /// Take memory until there is none.
+    AllocForever,
+    /// What the guest knows of its memory.
+    Meminfo,
+    /// Its virtio devices.
+    Devices,
+    /// End.
+    PowerOff,
+    /// Begin anew.
+    Reboot,
+    /// End badly.
+    Crash,
+}
+
+impl FromStr for Command {
+    type Err = String;
+
+    fn from_str(line: &str) -> Result<Self, String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let number = |what: &str, word: &str| {
+            word.parse::<u64>().map_err(|error| format!("{line}: {what} {word:?}: {error}"))
+        };
+        Ok(match words[..] {
+            ["touch", bytes, seed] => Self::Touch(number("bytes", bytes)?, number("seed", seed)?),
+            ["rewrite", seed] => Self::Rewrite(number("seed", seed)?),
+            ["verify"] => Self::Verify(None),
+            ["verify", seed] => Self::Verify(Some(number("seed", seed)?)),
+            ["free"] => Self::Free(None),
+            ["free", seed] => Self::Free(Some(number("seed", seed)?)),
+            ["alloc-forever"] => Self::AllocForever,
+            ["meminfo"] => Self::Meminfo,
+            ["devices"] => Self::Devices,
+            ["poweroff"] => Self::PowerOff,
+            ["reboot"] => Self::Reboot,
+            ["crash"] => Self::Crash,
+            _ => return Err(format!("{line}: no such command")),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_read_and_nonsense_is_refused() {
+        assert_eq!("touch 4096 7".parse(), Ok(Command::Touch(4096, 7)));
+        assert_eq!(" verify ".parse(), Ok(Command::Verify(None)));
+        assert_eq!("free 3".parse(), Ok(Command::Free(Some(3))));
+        for line in ["touch", "touch 1MiB 7", "touch -1 7", "verify x", "dance"] {
+            assert!(line.parse::<Command>().is_err(), "{line}");
+        }
+    }
+}
