@@ -6,13 +6,18 @@
 
 mod bench;
 mod cpio;
+mod demo;
 mod disk;
 mod guest;
 mod kernel;
+mod kvm;
 mod lab;
+mod operate;
 mod packages;
 mod prctl;
+mod system;
 mod task;
+mod test;
 mod workspace;
 
 use std::process::ExitCode;

@@ -9,9 +9,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use plimsoll_units::Bytes;
 
 use crate::bench::Bench;
+use crate::demo::{self, DemoArgs};
 use crate::kernel::{Kernel, Version};
 use crate::lab::{self, Lab, wire::Request};
-use crate::{disk, packages, workspace};
+use crate::test::{self, TestArgs};
+use crate::{disk, packages, system, workspace};
 
 /// Entry points for developers and newcomers.
 #[derive(Debug, Parser)]
@@ -44,6 +46,21 @@ enum Verb {
     /// Measure, against a baseline in the same run.
     #[command(subcommand)]
     Bench(Bench),
+    /// Show four guests sharing less memory than they were promised.
+    ///
+    /// Four guests of 256 MiB run on a budget of 640 MiB; each in turn writes nearly its whole memory and verifies it. The
+    /// guests run on this machine's KVM where it can run them, otherwise in the lab.
+    #[command(
+        after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --host-kernel 6.1 --npt off --json\n  \
+        cargo xtask demo --model         no KVM and no QEMU: guests are host threads\n  \
+        cargo xtask demo --keep          and then, from another terminal:\n  \
+        cargo xtask lab --attach -- plimsoll ps"
+    )]
+    Demo(DemoArgs),
+    /// Run every test: formatting, lints, docs, unit and property tests, and system tests in the lab.
+    #[command(after_help = "Examples:\n  cargo xtask test --list\n  cargo xtask test --only unit\n  \
+        cargo xtask test --only overcommit --matrix\n  cargo xtask test --no-lab")]
+    Test(TestArgs),
     /// Install the Debian packages that the lab needs (as root), fetch its kernels and build everything.
     Setup(SetupArgs),
     /// What runs inside the lab.
@@ -70,6 +87,9 @@ struct LabArgs {
     /// Afterwards, show what the lab's kernel wrote to its console.
     #[arg(long)]
     console: bool,
+    /// Run the command in the lab that `cargo xtask demo --keep` left running.
+    #[arg(long, conflicts_with_all = ["share", "artifacts", "forward", "console", "kernel", "npt", "memory", "cpus"])]
+    attach: bool,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -125,6 +145,13 @@ struct SetupArgs {
 enum Inside {
     /// Run the commands that come over the virtio-serial port.
     Agent,
+    /// Run the demo on this host.
+    Demo(DemoArgs),
+    /// Run one system test on this host.
+    System {
+        /// Its name.
+        name: String,
+    },
 }
 
 impl Task {
@@ -138,12 +165,20 @@ impl Task {
             }
             Verb::Bench(bench) => bench.run(),
             Verb::Setup(arguments) => setup(&arguments).map(|()| ExitCode::SUCCESS),
+            Verb::Demo(arguments) => demo::start(&arguments),
+            Verb::Test(arguments) => test::run(&arguments),
             Verb::Inside(Inside::Agent) => lab::agent::main().map(|()| ExitCode::SUCCESS),
+            Verb::Inside(Inside::Demo(arguments)) => demo::here(&arguments),
+            Verb::Inside(Inside::System { name }) => system::find(&name)?.run().map(|()| ExitCode::SUCCESS),
         }
     }
 }
 
 fn run_lab(arguments: &LabArgs) -> Result<ExitCode> {
+    let request = Request { argv: arguments.command.clone(), env: Vec::new() };
+    if arguments.attach {
+        return lab::attach::run(&request).map(exit_code);
+    }
     let config = lab::Config {
         kernel: arguments.host.kernel,
         npt: arguments.host.npt == Switch::On,
@@ -159,7 +194,6 @@ fn run_lab(arguments: &LabArgs) -> Result<ExitCode> {
     );
     let programs = workspace::build()?;
     let mut lab = Lab::boot(&config, &programs)?;
-    let request = Request { argv: arguments.command.clone(), env: Vec::new() };
     let result = lab.run_shown(&request, Duration::from_secs(arguments.timeout));
     if arguments.console {
         workspace::note(&format!("the lab's console:\n{}", lab.console()));
@@ -168,7 +202,12 @@ fn run_lab(arguments: &LabArgs) -> Result<ExitCode> {
     // Where both failed, the command's own error is the cause.
     let status = result?;
     fetched?;
-    Ok(u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(exit_code(status))
+}
+
+/// Our exit status for that of a command in the lab.
+fn exit_code(status: i32) -> ExitCode {
+    u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 fn setup(arguments: &SetupArgs) -> Result<()> {

@@ -1,15 +1,16 @@
 //! The command language of the console.
 
 use std::fs;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::libc_power::{self, End};
 use crate::pattern::PAGE;
 use crate::region::Regions;
-use crate::{hog, virtio};
+use crate::{disk, hog, virtio};
 
 /// One line from the driver outside. Numbers are decimal; sizes are bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     /// `touch BYTES SEED`: fill new memory with the seed's pattern.
     Touch(usize, u64),
@@ -19,6 +20,8 @@ pub(crate) enum Command {
     Verify(Option<u64>),
     /// `free [SEED]`: give the memory back to the guest's kernel.
     Free(Option<u64>),
+    /// `disk PATH BYTES SEED`: write the seed's pattern over the start of a disk, flush, and read it back.
+    Disk(PathBuf, usize, u64),
     /// `alloc-forever`: take memory in a child process until the guest's kernel kills it.
     AllocForever,
     /// `meminfo`: what the guest's kernel says of its memory.
@@ -45,6 +48,10 @@ impl FromStr for Command {
                 bytes.parse().map_err(|error| format!("{line}: bytes {bytes:?}: {error}"))?,
                 seed(s)?,
             ),
+            ["disk", path, bytes, s] => {
+                let bytes = bytes.parse().map_err(|error| format!("{line}: bytes {bytes:?}: {error}"))?;
+                Self::Disk(path.into(), bytes, seed(s)?)
+            }
             ["rewrite", s] => Self::Rewrite(seed(s)?),
             ["verify"] => Self::Verify(None),
             ["verify", s] => Self::Verify(Some(seed(s)?)),
@@ -82,6 +89,12 @@ impl Command {
                 ))
             }
             Self::Free(seed) => Ok(format!("free bytes={}", regions.free(seed))),
+            Self::Disk(path, bytes, seed) => {
+                let result = disk::write_and_read(&path, bytes, seed);
+                let (bytes, mismatched) =
+                    result.map_err(|error| format!("disk {}: {error}", path.display()))?;
+                Ok(format!("disk bytes={bytes} mismatched={mismatched}"))
+            }
             Self::AllocForever => {
                 say("note alloc-forever started");
                 let (end, bytes) = hog::run().map_err(|error| format!("alloc-forever {error}"))?;

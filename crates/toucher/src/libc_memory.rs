@@ -44,6 +44,18 @@ impl Mapping {
         unsafe { slice::from_raw_parts_mut(self.words.as_ptr(), self.len / 8) }
     }
 
+    /// The memory, as bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: as in `words`; any byte is valid.
+        unsafe { slice::from_raw_parts(self.words.as_ptr().cast(), self.len) }
+    }
+
+    /// The memory, as bytes to write.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `words_mut`; any byte is valid.
+        unsafe { slice::from_raw_parts_mut(self.words.as_ptr().cast(), self.len) }
+    }
+
     /// The first word as a counter that another process may change at the same time.
     pub(crate) fn counter(&self) -> &std::sync::atomic::AtomicU64 {
         // SAFETY: the mapping is aligned and at least a page long, and lives as long as `self`; atomics may alias.

@@ -5,6 +5,7 @@
 //! anything itself. Start reading at [`command::Command`] for the language, [`region::Region`] for the patterns.
 
 mod command;
+mod disk;
 mod hog;
 mod libc_memory;
 mod libc_power;

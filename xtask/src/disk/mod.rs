@@ -58,6 +58,11 @@ impl Disk {
         self.directory.join("disk")
     }
 
+    /// The directory that holds `disk`, `vmlinuz` and `initrd`.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Its kernel.
     pub(crate) fn kernel(&self) -> PathBuf {
         self.directory.join("vmlinuz")

@@ -12,9 +12,17 @@ use crate::lab::image::{add_busybox, stripped};
 use crate::packages;
 use crate::workspace::{self, Programs, step};
 
-/// The drivers of what the VMM shows its guests; `button` turns a request for shutdown into an event.
-const MODULES: &[&str] =
-    &["virtio_mmio", "virtio_blk", "virtio_net", "virtio_balloon", "virtio_rng", "virtio_console", "button"];
+/// The drivers of what the VMM shows its guests; `button` and `evdev` bring the power button to acpid.
+const MODULES: &[&str] = &[
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_balloon",
+    "virtio_rng",
+    "virtio_console",
+    "button",
+    "evdev",
+];
 
 /// What the guest's kernel starts. The last line keeps `toucher` the console's only user.
 const INIT: &str = r#"#!/bin/sh
@@ -29,7 +37,7 @@ ip link set lo up
 stty -F /dev/ttyS0 -echo
 echo "init: user space is up"
 # acpid stands in for systemd: it turns the power button into a clean end.
-acpid -l /dev/null -c /etc/acpi -M /etc/acpi.map -f >/dev/null 2>&1 &
+acpid -f -l /dev/null -c /etc/acpi </dev/null >/dev/null 2>&1 &
 exec toucher </dev/ttyS0 >/dev/ttyS0 2>&1
 "#;
 

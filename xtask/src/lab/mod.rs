@@ -5,6 +5,7 @@
 //! program. Inside, [`init`] is the first process and [`agent`] runs the commands.
 
 pub(crate) mod agent;
+pub(crate) mod attach;
 pub(crate) mod image;
 pub(crate) mod init;
 mod linux_boot;

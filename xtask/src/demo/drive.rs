@@ -1,0 +1,193 @@
+//! The demo itself, on a host that can run its guests: phases in which each guest in turn needs its whole memory.
+
+use std::fs;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_units::Bytes;
+
+use crate::kernel::Version;
+use crate::operate::Stage;
+use crate::operate::definition::{Definition, Runs};
+use crate::operate::toucher::Toucher;
+use crate::workspace::{note, step};
+
+use super::report::Report;
+use super::watch::{self, Peaks};
+
+/// How long a guest may take to write or verify its memory: it may have to wait for others to give theirs.
+const PHASE_LIMIT: Duration = Duration::from_secs(240);
+
+/// What the demo consists of.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Guests.
+    pub(crate) vms: usize,
+    /// Guest-physical memory of each.
+    pub(crate) size: Bytes,
+    /// Machine memory for all of them.
+    pub(crate) budget: Bytes,
+    /// What a guest writes in its turn. Of 256 MiB a Debian kernel leaves about 190 to programs.
+    pub(crate) touched: Bytes,
+    /// What it keeps afterwards, to be verified at the end.
+    pub(crate) kept: Bytes,
+    /// Times that every guest has its turn.
+    pub(crate) rounds: usize,
+    /// Guests are threads of the VMM, not kernels.
+    pub(crate) model: bool,
+    /// Show the live table.
+    pub(crate) table: bool,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        let mib = Bytes::mib;
+        let (vms, rounds) = (4, 2);
+        Self {
+            vms,
+            size: mib(256),
+            budget: mib(640),
+            touched: mib(160),
+            kept: mib(16),
+            rounds,
+            model: false,
+            table: true,
+        }
+    }
+}
+
+/// What the phases counted.
+#[derive(Debug, Default)]
+struct Counts {
+    verified: u64,
+    lost_pages: u64,
+    guest_oom_kills: u64,
+}
+
+/// Runs `plan` to its end. With `keep` the guests, their last patterns and the daemon go on, and the returned stage is
+/// still open.
+pub(crate) fn run(plan: &Plan, keep: bool) -> Result<(Report, Stage)> {
+    let kills_before = host_oom_kills()?;
+    let stage = Stage::open(plan.budget)?;
+    let begin = Instant::now();
+    let table = plan.table.then(|| show_table(&stage)).transpose()?;
+    let result = watch::while_watching(&stage, || phases(plan, keep, &stage));
+    if let Some(mut table) = table {
+        // It runs until it is ended.
+        table.kill().ok();
+        table.wait().ok();
+    }
+    let (counts, peaks) =
+        result.with_context(|| format!("the daemon said:\n{}", tail(&stage.daemon_log())))?;
+    let host_kills = host_oom_kills()?.saturating_sub(kills_before);
+    let report = report(plan, &counts, &peaks, host_kills, begin.elapsed());
+    peaks.errors.iter().for_each(|error| note(error));
+    Ok((report, stage))
+}
+
+fn phases(plan: &Plan, keep: bool, stage: &Stage) -> Result<Counts> {
+    let mut counts = Counts::default();
+    let names: Vec<String> = (1..=plan.vms).map(|n| format!("guest{n}")).collect();
+    step(&format!("starting {} guests of {} on a budget of {}", plan.vms, plan.size, plan.budget));
+    for (index, name) in names.iter().enumerate() {
+        // Debian's two kernels take turns.
+        let version = Version::ALL[index % Version::ALL.len()];
+        let runs = if plan.model { Runs::Model } else { Runs::Toucher(version) };
+        let definition = Definition::new(name, plan.size, runs);
+        // A mistake of ours is better found here than in the daemon's refusal.
+        VmDefinition::from_toml(&definition.text()?, stage.path())?;
+        stage.run(&definition)?;
+    }
+    let mut guests = names.iter().map(|name| stage.toucher(name)).collect::<Result<Vec<Toucher>>>()?;
+    for round in 0..plan.rounds {
+        for (name, guest) in names.iter().zip(&mut guests) {
+            step(&format!("{name} writes {} and verifies it", plan.touched));
+            turn(plan, round, guest, &mut counts).with_context(|| {
+                format!("round {}, {name}; its console said:\n{}", round + 1, stage.console_tail(name))
+            })?;
+        }
+    }
+    step("all guests verify what they kept");
+    for guest in &mut guests {
+        guest.send("verify")?;
+    }
+    for guest in &mut guests {
+        let answer = guest.receive("verify", PHASE_LIMIT)?;
+        counts.verified += answer.number("bytes")?;
+        counts.lost_pages += answer.number("mismatched")?;
+        counts.guest_oom_kills += guest.ask("meminfo", PHASE_LIMIT)?.number("oom_kills")?;
+    }
+    if !keep {
+        step("the guests shut down");
+        for (name, mut guest) in names.iter().zip(guests) {
+            guest.send("poweroff")?;
+            stage.wait_off(name, PHASE_LIMIT)?;
+        }
+    }
+    Ok(counts)
+}
+
+/// One guest's turn: it writes nearly its whole memory, verifies it, and keeps a little.
+fn turn(plan: &Plan, round: usize, guest: &mut Toucher, counts: &mut Counts) -> Result<()> {
+    // Seeds differ by round, so that a page of an earlier round never verifies.
+    let (all, kept) = (2 * round + 1, 2 * round + 2);
+    guest.ask(&format!("touch {} {all}", plan.touched.0), PHASE_LIMIT)?;
+    let (bytes, mismatched) = guest.verify(PHASE_LIMIT)?;
+    counts.verified += bytes;
+    counts.lost_pages += mismatched;
+    guest.ask("free", PHASE_LIMIT)?;
+    guest.ask(&format!("touch {} {kept}", plan.kept.0), PHASE_LIMIT)?;
+    Ok(())
+}
+
+fn report(plan: &Plan, counts: &Counts, peaks: &Peaks, host_kills: u64, took: Duration) -> Report {
+    let size_bytes: Bytes = std::iter::repeat_n(plan.size, plan.vms).sum();
+    let oom_kills = counts.guest_oom_kills + host_kills;
+    let all = (plan.touched.0 + plan.kept.0) * plan.vms as u64;
+    let ok = counts.lost_pages == 0
+        && oom_kills == 0
+        && counts.verified >= all
+        && peaks.ledger <= plan.budget
+        && peaks.kernel <= plan.budget
+        // A watcher that saw nothing has watched nothing.
+        && peaks.kernel > Bytes::ZERO
+        && peaks.errors.is_empty();
+    Report {
+        vms: plan.vms,
+        size_bytes,
+        budget_bytes: plan.budget,
+        peak_ledger_bytes: peaks.ledger,
+        peak_kernel_bytes: peaks.kernel,
+        ballooned_peak_bytes: peaks.ballooned,
+        verified_bytes: Bytes(counts.verified),
+        lost_writes: counts.lost_pages,
+        oom_kills,
+        seconds: (took.as_secs_f64() * 10.0).round() / 10.0,
+        ok,
+    }
+}
+
+/// The live table, on our standard output until it is killed.
+fn show_table(stage: &Stage) -> Result<Child> {
+    // Without a terminal it prints one block after the other; a terminal would be taken for itself alone.
+    let mut command = stage.command(&["top", "--interval", "3s"])?;
+    let mut child = command.stdout(Stdio::piped()).spawn().context("starting plimsoll top")?;
+    let mut lines = child.stdout.take().context("plimsoll top has no output")?;
+    std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::stdout()));
+    Ok(child)
+}
+
+/// How often the host's kernel has killed a process for memory since it booted.
+fn host_oom_kills() -> Result<u64> {
+    let text = fs::read_to_string("/proc/vmstat").context("reading /proc/vmstat")?;
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.context("/proc/vmstat counts no oom_kill")?.trim().parse().context("oom_kill in /proc/vmstat")
+}
+
+/// The last lines of `log`.
+pub(crate) fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}

@@ -1,0 +1,113 @@
+//! `cargo xtask demo`: four guests on a budget smaller than what they were promised.
+//!
+//! [`drive`] is the demo on a host that can run guests; [`start`] finds such a host: this machine, or the lab, or with
+//! `--model` this machine without guests' kernels.
+
+pub(crate) mod drive;
+pub(crate) mod report;
+pub(crate) mod watch;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+
+use crate::kernel::Version;
+use crate::kvm;
+use crate::lab::{self, Lab, attach, wire::Request};
+use crate::task::Switch;
+use crate::workspace::{self, note, step};
+
+use drive::Plan;
+
+/// How long the demo in the lab may take; two to four minutes are usual.
+const LIMIT: Duration = Duration::from_secs(1200);
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Print the summary as one JSON object in the last line.
+    #[arg(long)]
+    json: bool,
+    /// Leave the guests running at the end and say how to look at them.
+    #[arg(long)]
+    keep: bool,
+    /// Guests are host threads, not kernels: needs neither KVM nor QEMU. The same daemon, ledger and guest memory.
+    #[arg(long)]
+    model: bool,
+    /// The kernel of the lab's virtual host, where the lab is used.
+    #[arg(long, value_name = "6.1|6.12", default_value = "6.12")]
+    host_kernel: Version,
+    /// Nested paging of the lab's virtual host.
+    #[arg(long, value_enum, default_value = "on")]
+    npt: Switch,
+    /// Use the lab even where this machine's KVM could run the guests.
+    #[arg(long, conflicts_with = "model")]
+    lab: bool,
+}
+
+/// Runs the demo wherever it can run.
+pub(crate) fn start(arguments: &DemoArgs) -> Result<ExitCode> {
+    let programs = workspace::build()?;
+    if arguments.model {
+        step("guests are MODELS: host threads in plimsoll-vmm, no guest kernel and no KVM");
+        return here(arguments);
+    }
+    match kvm::usable() {
+        Ok(()) if !arguments.lab => {
+            step("this machine's KVM runs the guests");
+            return here(arguments);
+        }
+        Ok(()) => {}
+        Err(why) => step(&format!("this machine's KVM cannot run guests ({why}): using the lab")),
+    }
+    let config = lab::Config {
+        kernel: arguments.host_kernel,
+        npt: arguments.npt == Switch::On,
+        ..lab::Config::default()
+    };
+    let mut lab = Lab::boot(&config, &programs).context(
+        "the demo needs a KVM that runs guests, or QEMU and Debian's packages for the lab; \
+         `cargo xtask demo --model` needs neither",
+    )?;
+    let mut argv = ["/bin/xtask", "inside", "demo"].map(str::to_owned).to_vec();
+    argv.extend(
+        [("--json", arguments.json), ("--keep", arguments.keep)]
+            .iter()
+            .filter(|o| o.1)
+            .map(|o| o.0.to_owned()),
+    );
+    let status = lab.run_shown(&Request { argv, env: Vec::new() }, LIMIT)?;
+    if status == 0 && arguments.keep {
+        note("The lab goes on. From another terminal:");
+        note("    cargo xtask lab --attach -- plimsoll ps");
+        note("    cargo xtask lab --attach -- plimsoll top --once");
+        note("Ctrl-C here ends it.");
+        attach::serve(&mut lab)?;
+    }
+    Ok(if status == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the demo on the host that this runs on.
+#[expect(clippy::print_stdout, reason = "the summary is the result")]
+pub(crate) fn here(arguments: &DemoArgs) -> Result<ExitCode> {
+    let plan = Plan { model: arguments.model, ..Plan::default() };
+    let (report, stage) = drive::run(&plan, arguments.keep)?;
+    let label = if arguments.model { "Model guests (host threads, no kernels).\n" } else { "" };
+    println!("\n{label}{}", report.text());
+    if arguments.keep {
+        let socket = stage.socket();
+        let directory = stage.keep();
+        println!("\nIt goes on: plimsoll --socket {} ps", socket.display());
+        println!(
+            "Its files are in {}; `plimsoll kill` each VM and end plimsolld when done.",
+            directory.display()
+        );
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string(&report).context("writing the summary")?);
+    }
+    std::io::stdout().flush().context("writing the summary")?;
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

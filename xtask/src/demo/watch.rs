@@ -1,0 +1,87 @@
+//! Watches the host while a scenario runs: the ledger's word, and beside it the kernel's.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+use plimsoll_units::Bytes;
+
+use crate::operate::{Stage, smaps};
+
+/// Time between two looks. Each reads every VMM's smaps, which emulation makes slow; peaks last longer than this.
+const PERIOD: Duration = Duration::from_millis(300);
+
+/// The highest values seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Peaks {
+    /// Granted and charged, by the ledger.
+    pub(crate) ledger: Bytes,
+    /// Guest memory and pools of all VMMs, by the kernel.
+    pub(crate) kernel: Bytes,
+    /// In balloons.
+    pub(crate) ballooned: Bytes,
+    /// Accounts that did not add up, in words; at most a few.
+    pub(crate) errors: Vec<String>,
+}
+
+/// More would only repeat the first.
+const MAX_ERRORS: usize = 5;
+
+impl Peaks {
+    fn complain(&mut self, text: String) {
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(text);
+        }
+    }
+
+    /// One look.
+    fn look(&mut self, stage: &Stage) -> Result<()> {
+        let host = stage.host()?;
+        let used = host.granted + host.overhead;
+        if used + host.free != host.budget {
+            self.complain(format!(
+                "the ledger does not add up: granted {} + overhead {} + free {} is not the budget {}",
+                host.granted.0, host.overhead.0, host.free.0, host.budget.0
+            ));
+        }
+        self.ledger = self.ledger.max(used).max(host.peak_ledger);
+        let vms = stage.vms()?;
+        self.ballooned = self.ballooned.max(vms.iter().map(|vm| vm.ballooned).sum());
+        let mut kernel = Bytes::ZERO;
+        for vm in &vms {
+            if let Some(account) = vm.pid.map(|pid| smaps::account(pid, vm.size)).transpose()?.flatten() {
+                kernel = kernel + account.guest;
+            }
+        }
+        self.kernel = self.kernel.max(kernel);
+        if kernel > host.budget {
+            self.complain(format!(
+                "the kernel accounts {kernel} to guests, over the budget of {}",
+                host.budget
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Runs `work` while watching `stage`; returns what it returned and what was seen.
+pub(crate) fn while_watching<T>(stage: &Stage, work: impl FnOnce() -> Result<T>) -> Result<(T, Peaks)> {
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            let mut peaks = Peaks::default();
+            while !over.load(Ordering::Relaxed) {
+                if let Err(error) = peaks.look(stage) {
+                    peaks.complain(format!("{error:#}"));
+                }
+                thread::sleep(PERIOD);
+            }
+            peaks
+        });
+        let result = work();
+        over.store(true, Ordering::Relaxed);
+        let peaks = watching.join().map_err(|_| anyhow::anyhow!("the watcher panicked"))?;
+        Ok((result?, peaks))
+    })
+}

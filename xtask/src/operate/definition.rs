@@ -1,0 +1,120 @@
+//! Definitions of the VMs that demo and tests run.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use plimsoll_units::Bytes;
+
+use crate::guest;
+use crate::kernel::Version;
+use crate::operate::in_lab;
+use crate::workspace;
+
+/// What a guest runs.
+#[derive(Clone, Debug)]
+pub(crate) enum Runs {
+    /// A Debian kernel with the tiny image, `toucher` at its console.
+    Toucher(Version),
+    /// No kernel: a thread of the VMM that speaks `toucher`'s language.
+    Model,
+    /// This kernel, initrd and disk.
+    Debian {
+        /// The bzImage.
+        kernel: PathBuf,
+        /// The initial ram disk.
+        initrd: PathBuf,
+        /// The root file system.
+        disk: PathBuf,
+    },
+}
+
+/// One VM.
+#[derive(Clone, Debug)]
+pub(crate) struct Definition {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its guest-physical memory.
+    pub(crate) size: Bytes,
+    /// Its processors.
+    pub(crate) vcpus: u8,
+    /// Machine memory that it always has.
+    pub(crate) reservation: Bytes,
+    /// What it runs.
+    pub(crate) runs: Runs,
+    /// Tap devices, which exist.
+    pub(crate) taps: Vec<String>,
+    /// Read-write disks beside what it boots from.
+    pub(crate) disks: Vec<PathBuf>,
+}
+
+impl Definition {
+    /// A VM of `size` with one processor that runs `runs`.
+    pub(crate) fn new(name: &str, size: Bytes, runs: Runs) -> Self {
+        let (taps, disks) = (Vec::new(), Vec::new());
+        Self { name: name.to_owned(), size, vcpus: 1, reservation: Bytes::ZERO, runs, taps, disks }
+    }
+
+    /// As an operator would write it.
+    pub(crate) fn text(&self) -> Result<String> {
+        let mut text =
+            format!("name = {:?}\nsize = {:?}\nvcpus = {}\n", self.name, self.size.to_string(), self.vcpus);
+        if self.reservation > Bytes::ZERO {
+            text += &format!("reservation = {:?}\n", self.reservation.to_string());
+        }
+        text += "[boot]\n";
+        // The kernel's messages would only mingle with toucher's answers; its warnings are wanted.
+        let console = "console=ttyS0 reboot=acpi panic=-1";
+        match &self.runs {
+            Runs::Toucher(version) => {
+                let (kernel, initrd) = toucher_image(*version)?;
+                text += &format!("kernel = {kernel:?}\ninitrd = {initrd:?}\ncmdline = \"{console} quiet\"\n");
+            }
+            Runs::Model => {
+                // The model needs no privilege, and containers, where it serves best, lack parts of the jail.
+                text += "model = true\n[jail]\nallow_missing = [\"uid\", \"filesystem\", \"seccomp\", \"cgroup\"]\n";
+            }
+            Runs::Debian { kernel, initrd, disk } => {
+                text += &format!(
+                    "kernel = {kernel:?}\ninitrd = {initrd:?}\ncmdline = \"{console} root=/dev/vda\"\n"
+                );
+                text += &format!("[[disk]]\npath = {disk:?}\n");
+            }
+        }
+        for disk in &self.disks {
+            text += &format!("[[disk]]\npath = {disk:?}\n");
+        }
+        for tap in &self.taps {
+            text += &format!("[[net]]\ntap = {tap:?}\n");
+        }
+        Ok(text)
+    }
+}
+
+/// Kernel and initrd of guests with `toucher`: the lab carries them, elsewhere they are built.
+pub(crate) fn toucher_image(version: Version) -> Result<(PathBuf, PathBuf)> {
+    if in_lab() {
+        let directory = PathBuf::from(format!("/guests/{version}"));
+        return Ok((directory.join("vmlinuz"), directory.join("initrd")));
+    }
+    let image = guest::image::build(version, &workspace::build()?)?;
+    Ok((image.kernel(), image.initrd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_protocol::definition::VmDefinition;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_the_daemon_reads() {
+        let mut definition = Definition::new("a", Bytes::mib(256), Runs::Model);
+        definition.reservation = Bytes::mib(32);
+        definition.taps.push("tap0".into());
+        definition.disks.push("/d".into());
+        let read = VmDefinition::from_toml(&definition.text().unwrap(), "/".as_ref()).unwrap();
+        assert!(read.boot.model);
+        assert_eq!((read.size, read.reservation), (Bytes::mib(256), Bytes::mib(32)));
+        assert_eq!((read.nets.len(), read.disks.len()), (1, 1));
+    }
+}

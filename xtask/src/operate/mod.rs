@@ -1,0 +1,263 @@
+//! Plimsoll driven as an operator would: a daemon of our own, the `plimsoll` command, the API, and the guests' consoles.
+//!
+//! A [`Stage`] is one daemon with its VMs, in a directory of its own; it ends with everything that it started. What the
+//! kernel says of the VMMs is in [`smaps`], apart from anything that Plimsoll says of itself.
+
+pub(crate) mod api;
+pub(crate) mod definition;
+pub(crate) mod smaps;
+pub(crate) mod toucher;
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use plimsoll_protocol::api::{HostStatus, Power, VmStatus};
+use plimsoll_units::Bytes;
+use rustix::process::{Pid, Signal};
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+
+use api::Api;
+use definition::Definition;
+use toucher::Toucher;
+
+/// How long the daemon may take to answer, in emulation and on a loaded machine.
+const DAEMON_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long one `plimsoll` command may take.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(180);
+
+/// How often a condition is looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// A daemon and its VMs.
+pub(crate) struct Stage {
+    directory: TempDir,
+    daemon: Option<Child>,
+    api: Api,
+    // VMMs outlive the daemon by design, so their ends are ours to see to.
+    seen: Mutex<BTreeSet<u32>>,
+}
+
+impl Stage {
+    /// Starts a daemon with `budget` of machine memory, and waits until it answers.
+    pub(crate) fn open(budget: Bytes) -> Result<Self> {
+        let directory =
+            tempfile::Builder::new().prefix("plimsoll-").tempdir().context("making a directory")?;
+        let api = Api::at(directory.path().join("run/plimsoll.sock"));
+        let mut stage = Self { directory, daemon: None, api, seen: Mutex::default() };
+        let path = |name: &str| stage.path().join(name).display().to_string();
+        let text = format!(
+            "budget = {}\nstate_directory = {:?}\nrun_directory = {:?}\nsocket = {:?}\nvmm = {:?}\n",
+            budget.0,
+            path("state"),
+            path("run"),
+            path("run/plimsoll.sock"),
+            program("plimsoll-vmm")?.display().to_string(),
+        );
+        fs::create_dir_all(stage.path().join("run"))?;
+        fs::write(stage.path().join("plimsolld.toml"), text)?;
+        stage.start_daemon()?;
+        Ok(stage)
+    }
+
+    /// Starts the daemon, which must not run, and waits until it answers.
+    pub(crate) fn start_daemon(&mut self) -> Result<()> {
+        let log = File::options().create(true).append(true).open(self.path().join("plimsolld.log"))?;
+        let mut command = Command::new(program("plimsolld")?);
+        command.arg("--config").arg(self.path().join("plimsolld.toml"));
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.daemon = Some(command.spawn().context("starting plimsolld")?);
+        let deadline = Instant::now() + DAEMON_DEADLINE;
+        loop {
+            match self.host() {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() > deadline => {
+                    bail!("plimsolld does not answer: {error:#}\n{}", self.daemon_log())
+                }
+                Err(_) => std::thread::sleep(TICK),
+            }
+            if let Some(status) = self.daemon.as_mut().map(Child::try_wait).transpose()?.flatten() {
+                bail!("plimsolld ended with {status}:\n{}", self.daemon_log());
+            }
+        }
+    }
+
+    /// Kills the daemon as a crash would, and waits until it is gone.
+    pub(crate) fn kill_daemon(&mut self) -> Result<()> {
+        let mut daemon = self.daemon.take().context("the daemon does not run")?;
+        daemon.kill().context("killing plimsolld")?;
+        daemon.wait().context("waiting for plimsolld")?;
+        Ok(())
+    }
+
+    /// The daemon's messages.
+    pub(crate) fn daemon_log(&self) -> String {
+        fs::read_to_string(self.path().join("plimsolld.log")).unwrap_or_default()
+    }
+
+    /// Where this stage keeps its files.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The daemon's socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path().join("run/plimsoll.sock")
+    }
+
+    /// The API's account of the host.
+    pub(crate) fn host(&self) -> Result<HostStatus> {
+        self.api.get("/v1/host")
+    }
+
+    /// The API's account of all VMs.
+    pub(crate) fn vms(&self) -> Result<Vec<VmStatus>> {
+        let vms: Vec<VmStatus> = self.api.get("/v1/vms")?;
+        self.seen().extend(vms.iter().filter_map(|vm| vm.pid));
+        Ok(vms)
+    }
+
+    /// The API's account of one VM.
+    pub(crate) fn vm(&self, name: &str) -> Result<VmStatus> {
+        let found = self.vms()?.into_iter().find(|vm| vm.name.as_str() == name);
+        found.with_context(|| format!("the daemon does not list {name}"))
+    }
+
+    /// Runs `plimsoll` with `arguments`, to its end.
+    pub(crate) fn plimsoll(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.command(arguments)?;
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().context("starting plimsoll")?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("plimsoll's process id")?;
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(child.wait_with_output()));
+        match receiver.recv_timeout(COMMAND_DEADLINE) {
+            Ok(output) => output.context("waiting for plimsoll"),
+            Err(_) => {
+                rustix::process::kill_process(pid, Signal::KILL).ok(); // It may have ended this moment.
+                bail!("plimsoll {} did not end in {} s", arguments.join(" "), COMMAND_DEADLINE.as_secs())
+            }
+        }
+    }
+
+    /// A `plimsoll` command with `arguments`, for this stage's daemon, not yet started.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(program("plimsoll")?);
+        command.arg("--socket").arg(self.socket()).args(arguments).stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Runs `plimsoll --json` with `arguments` and reads the facts that it prints.
+    pub(crate) fn facts<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
+        let what = format!("plimsoll {}", arguments.join(" "));
+        let output = self.plimsoll(&[&["--json"], arguments].concat())?;
+        ensure!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        serde_json::from_slice(&output.stdout).with_context(|| format!("reading the answer of {what}"))
+    }
+
+    /// Writes a definition down and runs it. Returns when the VMM runs its guest.
+    pub(crate) fn run(&self, definition: &Definition) -> Result<()> {
+        let file = self.path().join(format!("{}.toml", definition.name));
+        fs::write(&file, definition.text()?)?;
+        let output = self.plimsoll(&["run", &file.display().to_string(), "--wait"])?;
+        // The process id is noted for the end.
+        self.vms()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+        Ok(())
+    }
+
+    /// Attaches to the console of a VM with `toucher` in it, and waits until that answers.
+    pub(crate) fn toucher(&self, name: &str) -> Result<Toucher> {
+        Toucher::attach(name, &self.vm(name)?.console)
+            .with_context(|| format!("the console of {name} said last:\n{}", self.console_tail(name)))
+    }
+
+    /// The end of what a guest wrote to its console.
+    pub(crate) fn console_tail(&self, name: &str) -> String {
+        let log = self
+            .api
+            .text(&format!("/v1/vms/{name}/log?source=console"))
+            .unwrap_or_else(|e| format!("({e:#})"));
+        let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+
+    /// Waits until `condition` gives something, at most `limit`. `what` completes "timed out waiting until".
+    pub(crate) fn wait<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut condition: impl FnMut(&Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(found) = condition(self)? {
+                return Ok(found);
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "timed out after {} s waiting until {what}",
+                limit.as_secs_f64()
+            );
+            std::thread::sleep(TICK);
+        }
+    }
+
+    /// Waits until the VM `name` is off and returns its last status.
+    pub(crate) fn wait_off(&self, name: &str, limit: Duration) -> Result<VmStatus> {
+        self.wait(&format!("{name} is off"), limit, |stage| {
+            let vm = stage.vm(name)?;
+            Ok((vm.power == Power::Off).then_some(vm))
+        })
+    }
+
+    fn seen(&self) -> MutexGuard<'_, BTreeSet<u32>> {
+        // A set of numbers is whole at every moment.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves everything running and its files in place; returns their directory.
+    pub(crate) fn keep(mut self) -> PathBuf {
+        self.daemon = None;
+        self.seen().clear();
+        self.directory.disable_cleanup(true);
+        self.path().to_owned()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // Whoever does not answer any more has been seen before.
+        self.vms().ok();
+        if self.daemon.is_some() {
+            self.kill_daemon().ok();
+        }
+        for pid in self.seen().iter() {
+            let is_ours = fs::read_to_string(format!("/proc/{pid}/comm"))
+                .is_ok_and(|name| name.starts_with("plimsoll-vmm"));
+            if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw).filter(|_| is_ours) {
+                rustix::process::kill_process(pid, Signal::KILL).ok();
+            }
+        }
+    }
+}
+
+/// Where the program `name` is: beside this one, in the lab as in cargo's target directory.
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
+    let own = env::current_exe().context("finding this program's own file")?;
+    let path = own.with_file_name(name);
+    ensure!(path.is_file(), "{} is not there: build it first", path.display());
+    Ok(path)
+}
+
+/// Whether this runs in the lab.
+pub(crate) fn in_lab() -> bool {
+    env::var_os("PLIMSOLL_LAB").is_some()
+}

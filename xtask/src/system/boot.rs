@@ -1,0 +1,93 @@
+//! Both kernels boot with every virtio device bound; shutdown, reboot and crash are told apart.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use plimsoll_protocol::api::{Exit, Power};
+use plimsoll_protocol::control::ExitReason;
+use plimsoll_units::Bytes;
+
+use crate::kernel::Version;
+use crate::operate::definition::{Definition, Runs};
+use crate::operate::toucher::Toucher;
+use crate::operate::{Stage, in_lab};
+use crate::workspace::step;
+
+const LIMIT: Duration = Duration::from_secs(240);
+const DISK: Bytes = Bytes::mib(32);
+/// The virtio device types that every guest here has: net, block, entropy, balloon.
+const TYPES: [(u32, &str); 4] =
+    [(1, "virtio_net"), (2, "virtio_blk"), (4, "virtio_rng"), (5, "virtio_balloon")];
+
+pub(super) fn run() -> Result<()> {
+    let stage = Stage::open(Bytes::mib(512))?;
+    for version in Version::ALL {
+        step(&format!("a guest with kernel {version}"));
+        one_guest(&stage, version).with_context(|| format!("guest kernel {version}"))?;
+    }
+    Ok(())
+}
+
+fn one_guest(stage: &Stage, version: Version) -> Result<()> {
+    let name = format!("guest-{}", version.to_string().replace('.', "-"));
+    let disk = stage.path().join(format!("{name}.raw"));
+    fs::File::create(&disk)?.set_len(DISK.0)?;
+    let mut definition = Definition::new(&name, Bytes::mib(256), Runs::Toucher(version));
+    definition.vcpus = 2;
+    definition.disks.push(disk);
+    if in_lab() {
+        definition.taps.push(super::tap::make("tap-boot")?);
+    }
+    stage.run(&definition)?;
+    let mut guest = stage.toucher(&name)?;
+    devices(&mut guest)?;
+    let bytes = Bytes::mib(8).0;
+    let answer = guest.ask(&format!("disk /dev/vda {bytes} 3"), LIMIT)?;
+    ensure!(answer.number("bytes")? == bytes && answer.number("mismatched")? == 0, "disk: {}", answer.text());
+
+    step("reboot");
+    guest.ask(&format!("touch {} 1", Bytes::mib(64).0), LIMIT)?;
+    guest.send("reboot")?;
+    let vm = stage.wait("the reboot is counted", LIMIT, |stage| {
+        let vm = stage.vm(&name)?;
+        ensure!(vm.power != Power::Off, "a reboot ended the VM: {:?}", vm.exit);
+        Ok((vm.reboots == 1).then_some(vm))
+    })?;
+    guest.greet(LIMIT).context("after the reboot")?;
+    ensure!(stage.vm(&name)?.pid == vm.pid, "the reboot changed the process");
+    devices(&mut guest)?;
+
+    step("shutdown by the power button");
+    let output = stage.plimsoll(&["stop", &name])?;
+    ensure!(output.status.success(), "plimsoll stop: {}", String::from_utf8_lossy(&output.stderr).trim());
+    let exit = stage.wait_off(&name, LIMIT)?.exit;
+    ensure!(exit == Some(Exit::Told(ExitReason::Shutdown)), "the shutdown was reported as {exit:?}");
+
+    step("crash");
+    let output = stage.plimsoll(&["start", &name])?;
+    ensure!(output.status.success(), "plimsoll start: {}", String::from_utf8_lossy(&output.stderr).trim());
+    let mut guest = stage.toucher(&name)?;
+    guest.send("crash")?;
+    let exit = stage.wait_off(&name, LIMIT)?.exit;
+    ensure!(matches!(exit, Some(Exit::Told(ExitReason::Crashed(_)))), "the crash was reported as {exit:?}");
+    Ok(())
+}
+
+/// Every device that was asked for is there and has its driver.
+fn devices(guest: &mut Toucher) -> Result<()> {
+    let answer = guest.ask("devices", LIMIT)?;
+    for (kind, driver) in TYPES {
+        if kind == 1 && !in_lab() {
+            continue; // Elsewhere there may be no right to make a tap device.
+        }
+        let wanted = format!(":{kind}={driver}");
+        ensure!(
+            answer.text().contains(&wanted),
+            "no device with its driver ends in {wanted}: {}",
+            answer.text()
+        );
+    }
+    ensure!(!answer.text().contains("=none"), "a device has no driver: {}", answer.text());
+    Ok(())
+}

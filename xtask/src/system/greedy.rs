@@ -1,0 +1,54 @@
+//! A guest that allocates without end: it waits, or its own kernel kills its process. The budget and the others hold.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use plimsoll_protocol::api::Power;
+use plimsoll_units::Bytes;
+
+use crate::demo::watch;
+use crate::kernel::Version;
+use crate::operate::Stage;
+use crate::operate::definition::{Definition, Runs};
+use crate::workspace::note;
+
+const SIZE: Bytes = Bytes::mib(256);
+const KEPT: Bytes = Bytes::mib(48);
+/// Too little for the greedy guest's whole size beside the two others.
+const BUDGET: Bytes = Bytes::mib(448);
+/// Long enough for a guest in emulation to touch all that it sees.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(240);
+
+pub(super) fn run() -> Result<()> {
+    let stage = Stage::open(BUDGET)?;
+    for (name, kernel) in [("good1", Version::V6_1), ("good2", Version::V6_12), ("greedy", Version::V6_12)] {
+        stage.run(&Definition::new(name, SIZE, Runs::Toucher(kernel)))?;
+    }
+    let mut good = [stage.toucher("good1")?, stage.toucher("good2")?];
+    let mut greedy = stage.toucher("greedy")?;
+    let ((), peaks) = watch::while_watching(&stage, || {
+        for guest in &mut good {
+            guest.ask(&format!("touch {} 1", KEPT.0), LIMIT)?;
+        }
+        greedy.send("alloc-forever")?;
+        match greedy.answer("alloc-forever", Instant::now() + PATIENCE)? {
+            Some(answer) => note(&format!("the greedy guest's own kernel ended it: {}", answer.text())),
+            None => note(&format!("the greedy guest waits: {} wanted", stage.vm("greedy")?.wanted)),
+        }
+        for guest in &mut good {
+            ensure!(guest.verify_all(LIMIT)? == KEPT.0, "a good guest did not verify all that it wrote");
+            // They can still get memory of their own.
+            guest.ask(&format!("touch {} 2", Bytes::mib(8).0), LIMIT)?;
+            guest.verify_all(LIMIT)?;
+        }
+        Ok(())
+    })?;
+    ensure!(peaks.errors.is_empty(), "{}", peaks.errors.join("\n"));
+    ensure!(peaks.ledger <= BUDGET, "the ledger went up to {}", peaks.ledger);
+    ensure!(peaks.kernel <= BUDGET, "the kernel accounted {}", peaks.kernel);
+    for name in ["good1", "good2", "greedy"] {
+        ensure!(stage.vm(name)?.power == Power::On, "{name} did not survive");
+    }
+    Ok(())
+}

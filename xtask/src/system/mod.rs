@@ -1,0 +1,126 @@
+//! System tests: scenarios that run on a host with its own daemon and guests, in the lab or on usable KVM.
+//!
+//! Each file is one scenario. A scenario opens a [`crate::operate::Stage`], does what an operator (or fate) would do, and
+//! fails with what was expected and what was found.
+
+mod bad_input;
+mod boot;
+mod disk;
+mod greedy;
+mod kill_daemon;
+mod kill_vmm;
+mod overcommit;
+mod tap;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::kernel::Version;
+
+/// A host that scenarios run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Host {
+    /// Its kernel.
+    pub(crate) kernel: Version,
+    /// Nested paging.
+    pub(crate) npt: bool,
+}
+
+const fn host(kernel: Version, npt: bool) -> Host {
+    Host { kernel, npt }
+}
+
+const NEW_NPT: Host = host(Version::V6_12, true);
+const NEW_SHADOW: Host = host(Version::V6_12, false);
+const OLD_NPT: Host = host(Version::V6_1, true);
+const OLD_SHADOW: Host = host(Version::V6_1, false);
+
+/// All hosts, in the order in which they are booted.
+pub(crate) const HOSTS: [Host; 4] = [NEW_NPT, OLD_SHADOW, NEW_SHADOW, OLD_NPT];
+
+/// A system test.
+pub(crate) struct Scenario {
+    /// Its name on the command line.
+    pub(crate) name: &'static str,
+    /// What must hold, in a line.
+    pub(crate) about: &'static str,
+    /// Hosts that it runs on unless all are asked for: enough that every host runs overcommitted guests, and that what
+    /// depends on the kernel or on the paging meets both.
+    pub(crate) hosts: &'static [Host],
+    /// Whether it wants the Debian disk in the shared directory.
+    pub(crate) disk: bool,
+    run: fn() -> Result<()>,
+}
+
+impl Scenario {
+    /// Runs it on the host that this runs on.
+    pub(crate) fn run(&self) -> Result<()> {
+        (self.run)()
+    }
+}
+
+/// All of them, in order of what they build on.
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "boot",
+        about: "both kernels boot with every device bound; shutdown, reboot and crash are told apart",
+        hosts: &[NEW_NPT, OLD_SHADOW],
+        disk: false,
+        run: boot::run,
+    },
+    Scenario {
+        name: "overcommit",
+        about: "four guests need their whole memory in turn on a budget that holds them only together",
+        hosts: &HOSTS,
+        disk: false,
+        run: overcommit::run,
+    },
+    Scenario {
+        name: "greedy",
+        about: "a guest that allocates without end stays within the budget and harms nobody else",
+        hosts: &[NEW_NPT, OLD_SHADOW],
+        disk: false,
+        run: greedy::run,
+    },
+    Scenario {
+        name: "kill-vmm",
+        about: "a killed VMM costs its own VM only, and its memory is back within a second",
+        hosts: &[NEW_NPT],
+        disk: false,
+        run: kill_vmm::run,
+    },
+    Scenario {
+        name: "kill-daemon",
+        about: "a killed daemon costs nobody anything, and its successor's ledger adds up",
+        hosts: &[NEW_NPT, OLD_SHADOW],
+        disk: false,
+        run: kill_daemon::run,
+    },
+    Scenario {
+        name: "bad-input",
+        about: "every wrong definition and command is refused in one line, and leaves nothing behind",
+        hosts: &[NEW_NPT],
+        disk: false,
+        run: bad_input::run,
+    },
+    Scenario {
+        name: "disk",
+        about: "a Debian disk reaches its login prompt, every device bound by its stock driver",
+        hosts: &[NEW_NPT],
+        disk: true,
+        run: disk::run,
+    },
+];
+
+/// The scenario called `name`.
+pub(crate) fn find(name: &str) -> Result<&'static Scenario> {
+    let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
+    let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+    found.with_context(|| format!("no scenario is called {name:?}: there are {}", names.join(", ")))
+}
+
+/// Where the scenario finds what was given to it from outside: the Debian disk.
+pub(crate) fn share() -> PathBuf {
+    std::env::var_os("PLIMSOLL_SHARE").map_or_else(|| PathBuf::from("/share"), PathBuf::from)
+}

@@ -1,0 +1,121 @@
+//! System tests: each host is booted once, and its scenarios run in it one after the other.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use plimsoll_units::Bytes;
+
+use crate::disk;
+use crate::kernel::Version;
+use crate::lab::wire::{Kind, Request};
+use crate::lab::{self, Lab};
+use crate::system::{self, HOSTS, Host, Scenario};
+use crate::workspace::{self, Programs};
+
+use super::{Tally, TestArgs};
+
+/// How long a scenario may take. Two minutes are usual; every wait inside has a shorter deadline of its own.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// The Debian disk that guests boot: big enough for the system and what it writes at its first boot.
+const DISK_SIZE: Bytes = Bytes::mib(1024);
+
+/// Runs the scenarios that `arguments` ask for.
+pub(super) fn run(arguments: &TestArgs, tally: &mut Tally) -> Result<()> {
+    let wanted: Vec<&Scenario> = system::SCENARIOS.iter().filter(|s| arguments.wants(s.name)).collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let mut programs = None;
+    tally.run("build", || {
+        programs = Some(workspace::build()?);
+        Ok(())
+    });
+    // Without programs there is nothing to run; the tally holds the failure.
+    let Some(programs) = programs else { return Ok(()) };
+    for host in HOSTS {
+        let here: Vec<&Scenario> =
+            wanted.iter().copied().filter(|s| arguments.matrix || s.hosts.contains(&host)).collect();
+        if !here.is_empty() {
+            on_host(host, &here, &programs, arguments.verbose, tally);
+        }
+    }
+    Ok(())
+}
+
+fn on_host(host: Host, scenarios: &[&Scenario], programs: &Programs, verbose: bool, tally: &mut Tally) {
+    let wants_disk = scenarios.iter().any(|scenario| scenario.disk);
+    let mut lab = None;
+    for scenario in scenarios {
+        let name = format!("{} on {}", scenario.name, describe(host));
+        tally.run(&name, || {
+            // A scenario that brought the lab down leaves none to the next.
+            let running = match lab.take() {
+                Some(running) => running,
+                None => boot(host, wants_disk, programs)?,
+            };
+            let (running, result) = one(running, scenario, verbose);
+            lab = running;
+            result
+        });
+    }
+}
+
+fn describe(host: Host) -> String {
+    format!("host {} npt={}", host.kernel, u8::from(host.npt))
+}
+
+fn boot(host: Host, wants_disk: bool, programs: &Programs) -> Result<Lab> {
+    let mut config = lab::Config { kernel: host.kernel, npt: host.npt, ..lab::Config::default() };
+    if wants_disk {
+        config.share = Some(disk::build(Version::V6_1, DISK_SIZE)?.directory().to_owned());
+    }
+    Lab::boot(&config, programs)
+}
+
+/// Runs one scenario. The lab comes back unless it is no longer fit for another.
+fn one(mut lab: Lab, scenario: &Scenario, verbose: bool) -> (Option<Lab>, Result<()>) {
+    let argv = ["/bin/xtask", "inside", "system", scenario.name].map(str::to_owned).to_vec();
+    let mut said = Vec::new();
+    let result = lab.run(&Request { argv, env: Vec::new() }, LIMIT, &mut |kind: Kind, bytes: &[u8]| {
+        said.extend(bytes);
+        if verbose { lab::show(kind, bytes) } else { Ok(()) }
+    });
+    let said = if verbose { String::new() } else { String::from_utf8_lossy(&said).into_owned() };
+    match result {
+        Ok(0) => {
+            let complaint = oops(&lab.console());
+            // The console keeps the complaint: the next scenario gets a fresh lab.
+            (complaint.is_ok().then_some(lab), complaint)
+        }
+        Ok(status) => {
+            let console = lab.console();
+            let tail: Vec<&str> = console.lines().rev().take(20).collect();
+            let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
+            let error =
+                anyhow::anyhow!("it ended with status {status}:\n{said}\nthe host's console:\n{tail}");
+            // Whatever it left behind would spoil the next.
+            (None, Err(error))
+        }
+        Err(error) => (None, Err(error).with_context(|| said)),
+    }
+}
+
+/// A host whose kernel complains has not passed, whatever the scenario says.
+fn oops(console: &str) -> Result<()> {
+    let signs = [
+        "Oops",
+        "BUG:",
+        "WARNING:",
+        "Out of memory",
+        "general protection",
+        "hung_task",
+        "blocked for more than",
+    ];
+    match console.lines().find(|line| signs.iter().any(|sign| line.contains(sign))) {
+        Some(line) => {
+            bail!("the host's kernel complained: {line}")
+        }
+        None => Ok(()),
+    }
+}

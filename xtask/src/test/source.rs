@@ -1,0 +1,67 @@
+//! The steps that cargo does: formatting, lints, documentation, unit and property tests.
+
+use std::env;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace;
+
+/// One step.
+pub(super) struct Step {
+    /// Its name on the command line.
+    pub(super) name: &'static str,
+    /// What it does.
+    pub(super) about: &'static str,
+    arguments: &'static [&'static str],
+    environment: &'static [(&'static str, &'static str)],
+}
+
+/// All of them, the quickest first.
+pub(super) const STEPS: &[Step] = &[
+    Step {
+        name: "format",
+        about: "rustfmt changes nothing",
+        arguments: &["fmt", "--all", "--check"],
+        environment: &[],
+    },
+    Step {
+        name: "lint",
+        about: "clippy has nothing to say",
+        arguments: &["clippy", "--locked", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"],
+        environment: &[],
+    },
+    Step {
+        name: "doc",
+        about: "the documentation builds without a warning",
+        arguments: &["doc", "--locked", "--workspace", "--no-deps", "--document-private-items", "--quiet"],
+        environment: &[("RUSTDOCFLAGS", "-D warnings")],
+    },
+    Step {
+        name: "unit",
+        about: "unit and property tests",
+        arguments: &["test", "--locked", "--workspace", "--quiet"],
+        environment: &[],
+    },
+];
+
+impl Step {
+    /// Runs it. What it prints is shown when it fails, or when `verbose`.
+    pub(super) fn run(&self, verbose: bool) -> Result<()> {
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(self.arguments).envs(self.environment.iter().copied());
+        cargo.current_dir(workspace::root()).stdin(Stdio::null());
+        let what = format!("cargo {}", self.arguments.join(" "));
+        if verbose {
+            let status =
+                cargo.stdout(std::io::stderr()).status().with_context(|| format!("starting {what}"))?;
+            return if status.success() { Ok(()) } else { bail!("{what} ended with {status}") };
+        }
+        let output = cargo.output().with_context(|| format!("starting {what}"))?;
+        if !output.status.success() {
+            let text = [output.stdout, output.stderr].concat();
+            bail!("{what} ended with {}:\n{}", output.status, String::from_utf8_lossy(&text).trim());
+        }
+        Ok(())
+    }
+}
