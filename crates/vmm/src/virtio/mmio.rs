@@ -94,6 +94,12 @@ impl MmioTransport {
         }
     }
 
+    /// Waits until what the guest asked for before has been taken up.
+    #[cfg(test)]
+    pub(super) fn barrier(&self) {
+        self.device.barrier();
+    }
+
     fn apply(&mut self, effect: Effect) {
         match effect {
             Effect::None => {}

@@ -1,7 +1,7 @@
 //! The VM's virtio devices (VIRTIO 1.2) and the transport that shows them to the guest.
 //!
 //! A device has two halves. The front, a [`VirtioDevice`], answers the transport on the vCPU's thread: identity, features,
-//! configuration space. The back owns the queues and runs on a thread of its own, the device's worker, because it
+//! configuration space. The back owns the queues and runs on a thread of its own, the device's `worker`, because it
 //! touches guest memory and every such touch may wait for a grant: the front never waits for it, except in
 //! [`VirtioDevice::reset`], and no device waits for another. The balloon in particular goes on giving memory back while
 //! the disk waits for some.
@@ -9,12 +9,36 @@
 //! The transport is [`mmio::MmioTransport`]; PCI can join beside it, as [`VirtioDevice`] knows nothing of registers.
 //!
 //! The guest is hostile. What it writes to registers is held against the state machine in `registers`, what it writes
-//! to queues against those of VIRTIO; a queue that breaks the rules stops its device with `DEVICE_NEEDS_RESET` and one
+//! to queues against the rules in `ring`; a queue that breaks the rules stops its device with `DEVICE_NEEDS_RESET` and one
 //! notice. The work for one notification is bounded.
+//!
+//! # System calls of the device threads
+//!
+//! For the seccomp filter; beside what the allocator and the unwinder of Rust need (`mmap`, `munmap`, `mremap`, `madvise`,
+//! `brk`, `futex`, `rt_sigprocmask`, `sigaltstack`, `exit`, `gettid`):
+//!
+//! | thread | calls |
+//! |---|---|
+//! | all | `poll` or `ppoll`, `read` and `write` (eventfd), `clock_gettime`, `prctl` (thread name, before the filter) |
+//! | block | `io_uring_enter`; without io_uring `preadv`, `pwritev`, `fdatasync`; either way `fallocate`, `pwrite64` |
+//! | net | `read` and `write` on the tap, `ioctl` with `TUNSETOFFLOAD` when the driver starts |
+//! | entropy | `getrandom` |
+//! | balloon | what the pmap does to release pages |
+//!
+//! `io_uring_setup` and `io_uring_register` are called only when the device is made, before the jail closes.
 
+pub mod balloon;
+pub mod block;
+pub mod entropy;
+mod eventfd;
 pub mod interrupt;
 pub mod mmio;
+pub mod net;
 mod registers;
+mod ring;
+#[cfg(test)]
+mod testing;
+mod worker;
 
 use std::sync::Arc;
 
@@ -110,7 +134,19 @@ pub trait VirtioDevice: Send {
     /// Back to the state after creation. When it returns, no I/O is in flight and the device touches guest memory no more;
     /// that may take as long as its I/O takes, or as a page that it waits for.
     fn reset(&mut self);
+
+    /// Waits until what the guest asked for before has been taken up.
+    #[cfg(test)]
+    fn barrier(&self);
 }
 
 /// Where devices report what the operator should know and what stops nothing. Called from device threads, seldom.
 pub type NoticeSink = Arc<dyn Fn(String) + Send + Sync>;
+
+/// Copies the part of `config` that begins at `offset` to the front of `data`: [`VirtioDevice::read_config`] for devices
+/// whose configuration space is an array of bytes.
+fn read_config_bytes(config: &[u8], offset: u64, data: &mut [u8]) {
+    let Some(tail) = usize::try_from(offset).ok().and_then(|offset| config.get(offset..)) else { return };
+    let count = tail.len().min(data.len());
+    data[..count].copy_from_slice(&tail[..count]);
+}

@@ -1,0 +1,170 @@
+//! The disk (VIRTIO 1.2, section 5.2): a raw file or a block device, one queue.
+//!
+//! Requests run side by side, as many as the queue holds, on an io_uring of the device's own; where that is forbidden they run
+//! one after the other. While the kernel reads or writes a request's memory, its pages are pinned in the pmap, which
+//! keeps them out of every transition; the ring itself has no guest memory registered. The cache is a write-back cache:
+//! the guest's flush is `fdatasync`.
+
+mod back;
+mod engine;
+mod preadv;
+mod request;
+#[cfg(test)]
+mod tests;
+mod uring;
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::sync::Arc;
+
+use plimsoll_pmap::Pmap;
+
+use super::worker::Worker;
+use super::{Activation, DeviceKind, NoticeSink, VirtioDevice, feature, read_config_bytes};
+use back::BlockBack;
+use engine::Engine;
+use request::Bounds;
+use uring::Uring;
+
+/// Bytes in a sector, the unit of virtio's disk addresses, whatever the disk's own.
+const SECTOR: u64 = 512;
+/// Requests that may be in flight. Fewer starve a fast disk; more cost memory for buffers' addresses.
+const QUEUE_SIZE: u16 = 256;
+/// Buffers in a request beside its header and its status byte: a chain may be as long as the queue.
+const MAX_SEGMENTS: u32 = QUEUE_SIZE as u32 - 2;
+/// Bytes in one of them. With it a request has an end (32 MiB), and so has what a reset waits for.
+const MAX_SEGMENT: u32 = 128 * 1024;
+/// Bytes in a request.
+const MAX_REQUEST: u32 = MAX_SEGMENTS * MAX_SEGMENT;
+/// Sectors in a discard request: 1 GiB. It frees blocks and costs little.
+const MAX_DISCARD_SECTORS: u32 = 1 << 21;
+/// Sectors in a write-zeroes request: 16 MiB. Where the file system cannot zero a range, the device's thread writes
+/// the zeros, and nothing else meanwhile.
+const MAX_ZERO_SECTORS: u32 = 1 << 15;
+/// Length of the disk's name that the guest can ask for.
+const ID_LENGTH: usize = 20;
+
+/// Feature bits (VIRTIO 1.2, section 5.2.3).
+mod bit {
+    pub(super) const SIZE_MAX: u64 = 1 << 1;
+    pub(super) const SEG_MAX: u64 = 1 << 2;
+    pub(super) const RO: u64 = 1 << 5;
+    pub(super) const BLK_SIZE: u64 = 1 << 6;
+    pub(super) const FLUSH: u64 = 1 << 9;
+    pub(super) const TOPOLOGY: u64 = 1 << 10;
+    pub(super) const DISCARD: u64 = 1 << 13;
+    pub(super) const WRITE_ZEROES: u64 = 1 << 14;
+}
+
+/// What a disk is made of.
+#[derive(Debug)]
+pub struct BlockConfig {
+    /// A raw file or a block device, open for reading, and for writing unless `read_only`.
+    pub file: File,
+    /// The guest may not write it.
+    pub read_only: bool,
+    /// What the guest sees as its serial number; cut after 20 bytes.
+    pub id: String,
+    /// Use an io_uring; without, or where the kernel refuses one, requests run one after the other.
+    pub io_uring: bool,
+}
+
+/// The front of a disk.
+pub struct Block {
+    features: u64,
+    config: [u8; 60],
+    worker: Worker,
+}
+
+impl Block {
+    /// A disk that reads and writes `memory`. `name` is for its thread and in notices. A refused io_uring is told to
+    /// `notices`. Make it before the jail closes: it sets the io_uring up.
+    ///
+    /// # Errors
+    /// The file's size cannot be found, or no file descriptor or thread is left.
+    pub fn new(
+        name: &str,
+        mut disk: BlockConfig,
+        memory: &Arc<Pmap>,
+        notices: NoticeSink,
+    ) -> io::Result<Self> {
+        // Also finds the size of a block device, whose metadata says zero.
+        let sectors = disk.file.seek(SeekFrom::End(0))? / SECTOR;
+        let features = features(disk.read_only);
+        let file = Arc::new(disk.file);
+        let engine = match disk.io_uring.then(|| Uring::new(&file)) {
+            None => Engine::blocking(Arc::clone(&file)),
+            Some(Ok(uring)) => Engine::Uring(Box::new(uring)),
+            Some(Err(error)) => {
+                notices(format!(
+                    "device {name}: the kernel refuses an io_uring ({error}); requests run one after the other, which is slower"
+                ));
+                Engine::blocking(Arc::clone(&file))
+            }
+        };
+        let bounds = Bounds { sectors, read_only: disk.read_only };
+        let back = BlockBack::new(file, bounds, &disk.id, Arc::clone(memory), engine);
+        Ok(Self {
+            features,
+            config: config_space(sectors),
+            worker: Worker::spawn(name.to_owned(), back, notices)?,
+        })
+    }
+}
+
+impl VirtioDevice for Block {
+    fn kind(&self) -> DeviceKind {
+        DeviceKind::Block
+    }
+
+    fn features(&self) -> u64 {
+        self.features
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE]
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        read_config_bytes(&self.config, offset, data);
+    }
+
+    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
+
+    fn activate(&mut self, activation: Activation) {
+        self.worker.start(activation);
+    }
+
+    fn reset(&mut self) {
+        self.worker.stop();
+    }
+
+    #[cfg(test)]
+    fn barrier(&self) {
+        self.worker.barrier();
+    }
+}
+
+fn features(read_only: bool) -> u64 {
+    let always = feature::COMMON | bit::SIZE_MAX | bit::SEG_MAX | bit::BLK_SIZE | bit::FLUSH | bit::TOPOLOGY;
+    always | if read_only { bit::RO } else { bit::DISCARD | bit::WRITE_ZEROES }
+}
+
+/// `struct virtio_blk_config` (VIRTIO 1.2, section 5.2.4) up to the last field that a feature here shows.
+fn config_space(sectors: u64) -> [u8; 60] {
+    let mut config = [0; 60];
+    let mut put = |at: usize, bytes: &[u8]| config[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, &sectors.to_le_bytes());
+    put(8, &MAX_SEGMENT.to_le_bytes());
+    put(12, &MAX_SEGMENTS.to_le_bytes());
+    put(20, &512_u32.to_le_bytes()); // blk_size
+    put(24, &[3]); // physical_block_exp: 2^3 sectors, the page of the host's cache
+    put(34, &1_u16.to_le_bytes()); // num_queues
+    put(36, &MAX_DISCARD_SECTORS.to_le_bytes());
+    put(40, &1_u32.to_le_bytes()); // max_discard_seg
+    put(44, &8_u32.to_le_bytes()); // discard_sector_alignment: less than a page frees nothing
+    put(48, &MAX_ZERO_SECTORS.to_le_bytes());
+    put(52, &1_u32.to_le_bytes()); // max_write_zeroes_seg
+    put(56, &[1]); // write_zeroes_may_unmap
+    config
+}

@@ -1,0 +1,228 @@
+//! The back half of the network interface: packets between the tap device and the queues.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use plimsoll_pmap::GuestRam;
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+
+use super::super::interrupt::Interrupt;
+use super::super::ring::{Broken, Chain, Ring};
+use super::super::worker::{Back, Event, Progress};
+use super::super::{Activation, NoticeSink};
+use super::{HEADER, Link, MAX_PACKET, RECEIVE, TRANSMIT, bit, tap};
+
+/// Packets received in one turn, before the other queue has its own. More would let one direction starve the other.
+const RECEIVE_BUDGET: usize = 64;
+/// Where in the header the number of merged buffers is.
+const NUM_BUFFERS: std::ops::Range<usize> = 10..12;
+
+pub(super) struct NetBack {
+    name: String,
+    link: Link,
+    memory: GuestRam,
+    notices: NoticeSink,
+    buffer: Box<[u8]>,
+    receive: Option<Receive>,
+    transmit: Option<Ring>,
+    interrupt: Option<Interrupt>,
+}
+
+/// The receiving side.
+struct Receive {
+    ring: Ring,
+    /// Buffers taken from the queue and not yet filled.
+    held: Vec<Chain>,
+    mergeable: bool,
+    /// A packet for which there was no room, as it was read.
+    pending: Option<Box<[u8]>>,
+    /// The link is gone: it would be ready for ever.
+    dead: bool,
+}
+
+/// What became of a packet.
+enum Delivery {
+    Done,
+    /// The driver has to provide buffers first.
+    NoRoom,
+}
+
+impl NetBack {
+    pub(super) fn new(name: &str, link: Link, memory: GuestRam, notices: NoticeSink) -> Self {
+        Self {
+            name: name.to_owned(),
+            link,
+            memory,
+            notices,
+            buffer: vec![0; MAX_PACKET].into_boxed_slice(),
+            receive: None,
+            transmit: None,
+            interrupt: None,
+        }
+    }
+
+    fn receive(&mut self) -> Result<Progress, Broken> {
+        let (Some(receive), Some(interrupt)) = (&mut self.receive, &self.interrupt) else {
+            return Ok(Progress::Done);
+        };
+        if let Some(mut packet) = receive.pending.take()
+            && let Delivery::NoRoom = receive.deliver(&self.memory, &mut packet)?
+        {
+            receive.pending = Some(packet);
+            return Ok(Progress::Done);
+        }
+        let mut progress = Progress::More;
+        for _ in 0..RECEIVE_BUDGET {
+            match rustix::io::read(&self.link.fd, &mut self.buffer[..]) {
+                Ok(length @ 1..HEADER) => {
+                    tracing::debug!(length, "a packet shorter than its header");
+                }
+                Ok(length @ HEADER..) => {
+                    let packet = &mut self.buffer[..length];
+                    if let Delivery::NoRoom = receive.deliver(&self.memory, packet)? {
+                        receive.pending = Some(packet.into());
+                        progress = Progress::Done;
+                        break;
+                    }
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    progress = Progress::Done;
+                    break;
+                }
+                gone @ (Ok(0) | Err(_)) => {
+                    let why = gone.map_or_else(|error| error.to_string(), |_| "closed".to_owned());
+                    (self.notices)(format!("device {}: nothing can be received any more ({why})", self.name));
+                    receive.dead = true;
+                    progress = Progress::Done;
+                    break;
+                }
+            }
+        }
+        receive.ring.notify(&*self.memory, interrupt)?;
+        Ok(progress)
+    }
+
+    fn transmit(&mut self) -> Result<Progress, Broken> {
+        let (Some(ring), Some(interrupt)) = (&mut self.transmit, &self.interrupt) else {
+            return Ok(Progress::Done);
+        };
+        let (memory, link, buffer) = (&self.memory, &self.link, &mut self.buffer);
+        ring.serve_each(&**memory, interrupt, |chain| {
+            let length = chain.readable.read(&**memory, buffer)?;
+            let whole = usize::try_from(chain.readable.len()).is_ok_and(|total| total == length);
+            if whole && length >= HEADER {
+                // What the link does not take (it is full, or down, or the packet makes no sense) is lost, as on a wire.
+                rustix::io::write(&link.fd, &buffer[..length]).ok();
+            }
+            Ok(0)
+        })
+    }
+
+    fn set_offloads(&self, features: u64) {
+        if self.link.is_tap
+            && let Err(error) = tap::set_offloads(&self.link.fd, features)
+        {
+            (self.notices)(format!(
+                "device {}: the tap device refuses offloads ({error}); packets go in small pieces",
+                self.name
+            ));
+        }
+    }
+}
+
+impl Receive {
+    /// Writes `packet` to the driver's buffers.
+    fn deliver(&mut self, memory: &GuestRam, packet: &mut [u8]) -> Result<Delivery, Broken> {
+        if !self.gather(memory, packet.len())? {
+            return Ok(Delivery::NoRoom);
+        }
+        let room = |chain: &Chain| usize::try_from(chain.writable.len()).unwrap_or(usize::MAX);
+        if !self.mergeable && self.held.first().is_none_or(|first| room(first) < packet.len()) {
+            // A driver whose single buffer is too short loses the packet.
+            return Ok(Delivery::Done);
+        }
+        let mut used = vec![];
+        let buffers = count_needed(self.held.iter().map(room), packet.len());
+        packet[NUM_BUFFERS]
+            .copy_from_slice(&u16::try_from(buffers).map_err(|_| Broken::Layout)?.to_le_bytes());
+        let mut rest = &*packet;
+        for chain in self.held.drain(..buffers) {
+            let written = chain.writable.write(&**memory, &rest[..rest.len().min(room(&chain))])?;
+            used.push((chain.head, u32::try_from(written).map_err(|_| Broken::Layout)?));
+            rest = &rest[written..];
+        }
+        self.ring.push(&**memory, &used)?;
+        Ok(Delivery::Done)
+    }
+
+    /// Takes buffers from the queue until they have room for `length` bytes; false where the driver has to provide more.
+    fn gather(&mut self, memory: &GuestRam, length: usize) -> Result<bool, Broken> {
+        loop {
+            let room: u64 = self.held.iter().map(|chain| u64::from(chain.writable.len())).sum();
+            if room >= length as u64 || (!self.mergeable && !self.held.is_empty()) {
+                return Ok(true);
+            }
+            match self.ring.pop(&**memory)? {
+                // Without room no buffer brings an end of this nearer.
+                Some(chain) if chain.writable.len() == 0 => return Err(Broken::Layout),
+                // More than the queue holds were given twice.
+                Some(_) if self.held.len() >= self.ring.size().into() => return Err(Broken::AvailableIndex),
+                Some(chain) => self.held.push(chain),
+                None if self.ring.rearm(&**memory)? => {}
+                None => return Ok(false),
+            }
+        }
+    }
+}
+
+/// How many of buffers with so much `room` each take `length` bytes.
+fn count_needed(room: impl Iterator<Item = usize>, length: usize) -> usize {
+    let mut left = length;
+    let mut count = 0;
+    for room in room {
+        if left == 0 {
+            break;
+        }
+        left = left.saturating_sub(room);
+        count += 1;
+    }
+    count
+}
+
+impl Back for NetBack {
+    fn start(&mut self, mut activation: Activation) -> Result<(), Broken> {
+        if let Some(queue) = activation.queues[RECEIVE].take() {
+            let ring = Ring::new(queue, &*self.memory)?;
+            let mergeable = activation.features & bit::MRG_RXBUF != 0;
+            self.receive = Some(Receive { ring, held: vec![], mergeable, pending: None, dead: false });
+        }
+        if let Some(queue) = activation.queues[TRANSMIT].take() {
+            self.transmit = Some(Ring::new(queue, &*self.memory)?);
+        }
+        self.interrupt = Some(activation.interrupt);
+        self.set_offloads(activation.features);
+        Ok(())
+    }
+
+    fn serve(&mut self, event: Event) -> Result<Progress, Broken> {
+        match event {
+            Event::Kick(TRANSMIT) => self.transmit(),
+            _ => self.receive(),
+        }
+    }
+
+    fn stop(&mut self) {
+        let was_active = self.interrupt.take().is_some();
+        self.receive = None;
+        self.transmit = None;
+        if was_active {
+            self.set_offloads(0);
+        }
+    }
+
+    fn source(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let wanted = self.receive.as_ref().is_some_and(|receive| receive.pending.is_none() && !receive.dead);
+        wanted.then_some((self.link.fd.as_fd(), PollFlags::IN))
+    }
+}

@@ -1,0 +1,319 @@
+//! The thread of one device: it waits for the driver's notifications, the backend's file descriptor and a deadline, and
+//! runs the device's back half.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use virtio_queue::Queue;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::eventfd::as_fd;
+use super::interrupt::Interrupt;
+use super::ring::Broken;
+use super::{Activation, NoticeSink};
+
+/// Between two notices about broken queues of one device. A guest can break its queue and reset the device in a loop:
+/// shorter and it floods the operator's log, longer and the operator misses that it goes on.
+const NOTICE_PERIOD: Duration = Duration::from_secs(60);
+/// The devices' stacks: they recurse nowhere and keep buffers on the heap. Only what is touched costs memory.
+const STACK_SIZE: usize = 256 * 1024;
+/// After a failed wait, which only a kernel short of memory gives: not at once again.
+const RETRY_DELAY: Duration = Duration::from_millis(10);
+
+/// The back half of a device. All calls come from its worker thread.
+pub(super) trait Back: Send + 'static {
+    /// The driver is ready.
+    ///
+    /// # Errors
+    /// A queue that cannot be used: the device stops until it is reset.
+    fn start(&mut self, activation: Activation) -> Result<(), Broken>;
+
+    /// Serves `event`, with a bounded amount of work.
+    ///
+    /// # Errors
+    /// The driver broke the rules of a queue: the device stops until it is reset.
+    fn serve(&mut self, event: Event) -> Result<Progress, Broken>;
+
+    /// Ends what [`start`](Self::start) began: waits for I/O in flight, then drops the queues. Also called when `start` or `serve`
+    /// failed, and when there was none.
+    fn stop(&mut self);
+
+    /// The file descriptor to wait for beside the queues, and for what. Asked before every wait, only while started.
+    fn source(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        None
+    }
+
+    /// When to be called with [`Event::Deadline`]. Asked before every wait, only while started.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// Why the back half is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// The driver notified this queue.
+    Kick(usize),
+    /// The [`Back::source`] is ready.
+    Source,
+    /// The [`Back::deadline`] has passed.
+    Deadline,
+}
+
+/// What serving an event left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nothing: wait for the next event.
+    Done,
+    /// More of the same than one call may do: call again, after other events had their turn.
+    More,
+}
+
+/// A handle of the thread; dropping it stops the device and waits for the thread's end.
+pub(super) struct Worker {
+    orders: Sender<Order>,
+    bell: EventFd,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Order {
+    Start(Box<Activation>),
+    Stop(SyncSender<()>),
+    /// Answered after all events that were there before it have been served once.
+    #[cfg(test)]
+    Barrier(SyncSender<()>),
+    Quit,
+}
+
+impl Worker {
+    /// Starts the thread of the device `name`, which reports to `notices`.
+    ///
+    /// # Errors
+    /// No file descriptor or no thread left.
+    pub(super) fn spawn(name: String, back: impl Back, notices: NoticeSink) -> io::Result<Self> {
+        let (orders, inbox) = mpsc::channel();
+        let bell = EventFd::new(EFD_NONBLOCK)?;
+        let notices = Notices { name: name.clone(), sink: notices, last: None, suppressed: 0 };
+        let thread_bell = bell.try_clone()?;
+        let thread = thread::Builder::new().name(name).stack_size(STACK_SIZE).spawn(move || {
+            Loop { back, inbox, bell: thread_bell, active: None, again: vec![], notices }.run()
+        })?;
+        Ok(Self { orders, bell, thread: Some(thread) })
+    }
+
+    /// The driver is ready. Does not wait.
+    pub(super) fn start(&self, activation: Activation) {
+        let interrupt = activation.interrupt.clone();
+        if !self.send(Order::Start(Box::new(activation))) {
+            interrupt.needs_reset();
+        }
+    }
+
+    /// Stops the device and waits until nothing of it is in flight.
+    pub(super) fn stop(&self) {
+        let (done, wait) = mpsc::sync_channel(1);
+        if self.send(Order::Stop(done)) {
+            // An error means that the thread is gone, and with it all that it did.
+            wait.recv().ok();
+        }
+    }
+
+    /// Waits until every event of before the call has been served.
+    #[cfg(test)]
+    pub(super) fn barrier(&self) {
+        let (done, wait) = mpsc::sync_channel(1);
+        assert!(self.send(Order::Barrier(done)), "the device's thread is gone");
+        wait.recv_timeout(Duration::from_secs(30)).expect("the device hangs");
+    }
+
+    fn send(&self, order: Order) -> bool {
+        let sent = self.orders.send(order).is_ok();
+        // Fails only when the counter is full, and then the thread is woken anyway.
+        self.bell.write(1).ok();
+        sent
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.send(Order::Quit);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been reported by the panic itself.
+            thread.join().ok();
+        }
+    }
+}
+
+struct Loop<B> {
+    back: B,
+    inbox: Receiver<Order>,
+    bell: EventFd,
+    /// Set between a start and the next stop or broken queue.
+    active: Option<Active>,
+    /// Events that were served in part.
+    again: Vec<Event>,
+    notices: Notices,
+}
+
+/// What the thread itself needs of an activation.
+struct Active {
+    kicks: Arc<[EventFd]>,
+    /// The numbers of the queues that are ready.
+    queues: Vec<usize>,
+    interrupt: Interrupt,
+}
+
+impl Active {
+    fn new(activation: &Activation) -> Self {
+        let ready = |(index, queue): (usize, &Option<Queue>)| queue.as_ref().map(|_| index);
+        Self {
+            kicks: Arc::clone(&activation.kicks),
+            queues: activation.queues.iter().enumerate().filter_map(ready).collect(),
+            interrupt: activation.interrupt.clone(),
+        }
+    }
+}
+
+impl<B: Back> Loop<B> {
+    fn run(mut self) {
+        loop {
+            // Events first: an order then finds them served.
+            for event in self.wait() {
+                self.serve(event);
+            }
+            // Drained before the orders are taken, so none is left behind without its bell.
+            self.bell.read().ok();
+            while let Ok(order) = self.inbox.try_recv() {
+                if !self.obey(order) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Waits for events of the device or for an order, and returns the former.
+    fn wait(&mut self) -> Vec<Event> {
+        let mut fds = vec![PollFd::from_borrowed_fd(as_fd(&self.bell), PollFlags::IN)];
+        let mut events = vec![];
+        let mut deadline = None;
+        if let Some(active) = &self.active {
+            for &index in &active.queues {
+                fds.push(PollFd::from_borrowed_fd(as_fd(&active.kicks[index]), PollFlags::IN));
+                events.push(Event::Kick(index));
+            }
+            if let Some((fd, flags)) = self.back.source() {
+                fds.push(PollFd::from_borrowed_fd(fd, flags));
+                events.push(Event::Source);
+            }
+            deadline = self.back.deadline();
+        }
+        let until = if self.again.is_empty() { deadline } else { Some(Instant::now()) };
+        match rustix::event::poll(&mut fds, timeout(until).as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return vec![],
+            Err(_) => {
+                thread::sleep(RETRY_DELAY);
+                return vec![];
+            }
+        }
+        let ready = fds[1..].iter().zip(events).filter(|(fd, _)| !fd.revents().is_empty());
+        let mut ready: Vec<_> = ready.map(|(_, event)| event).collect();
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            ready.push(Event::Deadline);
+        }
+        for event in self.again.drain(..) {
+            if !ready.contains(&event) {
+                ready.push(event);
+            }
+        }
+        ready
+    }
+
+    fn serve(&mut self, event: Event) {
+        // An event before this one may have stopped the device.
+        let Some(active) = &self.active else { return };
+        if let Event::Kick(index) = event {
+            // Empty where the event is served again.
+            active.kicks[index].read().ok();
+        }
+        match self.back.serve(event) {
+            Ok(Progress::Done) => {}
+            Ok(Progress::More) => self.again.push(event),
+            Err(broken) => self.fail(&broken),
+        }
+    }
+
+    /// Whether the thread goes on.
+    fn obey(&mut self, order: Order) -> bool {
+        match order {
+            Order::Start(activation) => {
+                self.active = Some(Active::new(&activation));
+                if let Err(broken) = self.back.start(*activation) {
+                    self.fail(&broken);
+                }
+            }
+            Order::Stop(done) => {
+                self.active = None;
+                self.again.clear();
+                self.back.stop();
+                // Nobody waiting any more is no reason not to have stopped.
+                done.send(()).ok();
+            }
+            #[cfg(test)]
+            Order::Barrier(done) => done.send(()).unwrap(),
+            Order::Quit => {
+                self.back.stop();
+                return false;
+            }
+        }
+        true
+    }
+
+    fn fail(&mut self, broken: &Broken) {
+        self.back.stop();
+        if let Some(active) = self.active.take() {
+            active.interrupt.needs_reset();
+        }
+        self.notices.broken(broken);
+    }
+}
+
+/// Time until `deadline`; `None` is forever.
+fn timeout(deadline: Option<Instant>) -> Option<Timespec> {
+    let left = deadline?.saturating_duration_since(Instant::now());
+    // A time beyond the clock's range is as good as forever.
+    Timespec::try_from(left).ok()
+}
+
+/// Reports broken queues, at most one in [`NOTICE_PERIOD`].
+struct Notices {
+    name: String,
+    sink: NoticeSink,
+    last: Option<Instant>,
+    suppressed: u64,
+}
+
+impl Notices {
+    fn broken(&mut self, broken: &Broken) {
+        if self.last.is_some_and(|last| last.elapsed() < NOTICE_PERIOD) {
+            self.suppressed += 1;
+            return;
+        }
+        let again = match self.suppressed {
+            0 => String::new(),
+            count => format!("; {count} more since the last notice"),
+        };
+        (self.sink)(format!(
+            "device {}: the guest broke a queue ({broken}); the device waits for the guest to reset it{again}",
+            self.name
+        ));
+        self.last = Some(Instant::now());
+        self.suppressed = 0;
+    }
+}
