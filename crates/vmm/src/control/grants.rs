@@ -37,6 +37,11 @@ impl Grants {
     pub(super) fn granted(&mut self, pages: Pages, pmap: &Pmap, outbox: &mut Outbox) {
         self.unanswered = false;
         pmap.add_grant(pages);
+        if pages > Pages::ZERO {
+            // What was wanted has been served. The next fault may want just as much: that is no change for the pmap, but a
+            // new want for the daemon. After a grant of nothing it would be the same want again, without end.
+            self.told = Pages::ZERO;
+        }
         self.refresh(pmap, outbox);
     }
 

@@ -1,6 +1,6 @@
 //! A daemon for one VMM: it passes descriptors, grants what a fixed budget allows, and listens.
 
-#![allow(dead_code, reason = "each test uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "only tests use it")]
 
 use std::collections::VecDeque;
