@@ -8,6 +8,8 @@
 
 use plimsoll_units::Pages;
 
+use crate::division::divide_flat;
+
 /// The tax on idle memory: the fraction of an idle page's worth that its holder forfeits, 0 to 0.99.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tax(f64);
@@ -24,7 +26,7 @@ impl Tax {
     }
 
     /// How many times the price of an active page an idle one costs: the paper's `k`.
-    fn idle_cost(self) -> f64 {
+    pub(crate) fn idle_cost(self) -> f64 {
         1.0 / (1.0 - self.0)
     }
 }
@@ -47,134 +49,10 @@ pub struct Client {
 /// Every entitlement lies between reservation and limit; they add up to `available` exactly where the limits allow it and
 /// the reservations leave it. Where even the reservations exceed `available`, each client gets its reservation scaled down
 /// in proportion, which tells the caller that memory was lost after admission.
+///
+/// [`divide`](crate::divide) does the same over a tree of resource pools.
 pub fn entitlements(available: Pages, tax: Tax, clients: &[Client]) -> Vec<Pages> {
-    let curves: Vec<Curve> = clients.iter().map(|c| Curve::new(c, tax)).collect();
-    let reserved: u128 = clients.iter().map(|c| u128::from(c.reservation.0)).sum();
-    if reserved > u128::from(available.0) {
-        return clients.iter().map(|c| scale(c.reservation, available, reserved)).collect();
-    }
-    let limits: u128 = clients.iter().map(|c| u128::from(c.limit.max(c.reservation).0)).sum();
-    if limits <= u128::from(available.0) {
-        return clients.iter().map(|c| c.limit.max(c.reservation)).collect();
-    }
-    let level = water_level(available, &curves);
-    round(available, level, &curves)
-}
-
-fn scale(part: Pages, available: Pages, whole: u128) -> Pages {
-    let scaled = u128::from(part.0) * u128::from(available.0) / whole;
-    Pages(u64::try_from(scaled).expect("a part of `available`, which is 64 bits"))
-}
-
-/// Pages of one client as a function of the water level.
-struct Curve {
-    min: u64,
-    max: u64,
-    active: f64,
-    shares: f64,
-    idle_cost: f64,
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "page counts stay far below 2^53; `round` settles the last page"
-)]
-impl Curve {
-    fn new(client: &Client, tax: Tax) -> Self {
-        Self {
-            min: client.reservation.0,
-            max: client.limit.max(client.reservation).0,
-            active: client.active.0 as f64,
-            shares: client.shares.max(1) as f64,
-            idle_cost: tax.idle_cost(),
-        }
-    }
-
-    /// The level at which the client, unbounded, holds `pages`.
-    fn level_of(&self, pages: f64) -> f64 {
-        (pages.min(self.active) + self.idle_cost * (pages - self.active).max(0.0)) / self.shares
-    }
-
-    /// What the client holds at `level`, within its bounds.
-    fn pages_at(&self, level: f64) -> f64 {
-        let paid = level * self.shares;
-        let pages =
-            if paid <= self.active { paid } else { self.active + (paid - self.active) / self.idle_cost };
-        pages.clamp(self.min as f64, self.max as f64)
-    }
-
-    /// The points at which the slope of `pages_at` changes, with the change.
-    fn bends(&self) -> impl Iterator<Item = (f64, f64)> {
-        let (min, max) = (self.min as f64, self.max as f64);
-        let slope_of =
-            |pages: f64| if pages < self.active { self.shares } else { self.shares / self.idle_cost };
-        let bend = (self.active > min && self.active < max)
-            .then(|| (self.level_of(self.active), self.shares / self.idle_cost - self.shares));
-        // Beyond its last bend before the maximum, the slope is that of a page just below it.
-        let last = if max <= self.active { self.shares } else { self.shares / self.idle_cost };
-        let moves = max > min;
-        [Some((self.level_of(min), slope_of(min))), bend, Some((self.level_of(max), -last))]
-            .into_iter()
-            .flatten()
-            .filter(move |_| moves)
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "as in `Curve`")]
-fn water_level(available: Pages, curves: &[Curve]) -> f64 {
-    let mut bends: Vec<(f64, f64)> = curves.iter().flat_map(Curve::bends).collect();
-    bends.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
-    let target = available.0 as f64;
-    let mut held: f64 = curves.iter().map(|c| c.min as f64).sum();
-    let (mut level, mut slope) = (0.0, 0.0);
-    for (at, change) in bends {
-        let reached = held + slope * (at - level);
-        if reached >= target && slope > 0.0 {
-            break;
-        }
-        (held, level, slope) = (reached, at, slope + change);
-    }
-    if slope > 0.0 { level + (target - held) / slope } else { level }
-}
-
-/// Whole pages near the water level that add up to `available`.
-fn round(available: Pages, level: f64, curves: &[Curve]) -> Vec<Pages> {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "between min and max, both u64"
-    )]
-    let mut pages: Vec<u64> = curves.iter().map(|c| c.pages_at(level).floor() as u64).collect();
-    let sum: u128 = pages.iter().map(|&p| u128::from(p)).sum();
-    let mut missing = i128::from(available.0) - i128::try_from(sum).expect("sums of page counts are small");
-    // The floors leave less than a page a client, and the level's own error is smaller still: one or two rounds.
-    while missing != 0 {
-        let mut order: Vec<usize> = (0..curves.len()).collect();
-        #[expect(clippy::cast_precision_loss, reason = "as in `Curve`")]
-        let next_price = |i: usize, p: u64| curves[i].level_of(p as f64);
-        let before = missing;
-        if missing > 0 {
-            order.sort_by(|&a, &b| next_price(a, pages[a] + 1).total_cmp(&next_price(b, pages[b] + 1)));
-            for i in order {
-                if missing > 0 && pages[i] < curves[i].max {
-                    pages[i] += 1;
-                    missing -= 1;
-                }
-            }
-        } else {
-            order.sort_by(|&a, &b| next_price(b, pages[b]).total_cmp(&next_price(a, pages[a])));
-            for i in order {
-                if missing < 0 && pages[i] > curves[i].min {
-                    pages[i] -= 1;
-                    missing += 1;
-                }
-            }
-        }
-        if missing == before {
-            break;
-        }
-    }
-    pages.into_iter().map(Pages).collect()
+    divide_flat(available, tax, clients)
 }
 
 #[cfg(test)]
@@ -199,13 +77,16 @@ mod tests {
 
     /// The paper's algorithm as printed: from everybody at the limit, a page at a time from the lowest price.
     fn revoke_page_by_page(available: u64, tax: Tax, clients: &[Client]) -> Vec<u64> {
-        let curves: Vec<Curve> = clients.iter().map(|c| Curve::new(c, tax)).collect();
+        let level = |i: usize, pages: u64| {
+            let active = clients[i].active.0;
+            let cost = pages.min(active) as f64 + pages.saturating_sub(active) as f64 / (1.0 - tax.0);
+            cost / clients[i].shares as f64
+        };
         let mut pages: Vec<u64> = clients.iter().map(|c| c.limit.0).collect();
         while pages.iter().sum::<u64>() > available {
-            let victim =
-                (0..clients.len()).filter(|&i| pages[i] > clients[i].reservation.0).max_by(|&a, &b| {
-                    curves[a].level_of(pages[a] as f64).total_cmp(&curves[b].level_of(pages[b] as f64))
-                });
+            let victim = (0..clients.len())
+                .filter(|&i| pages[i] > clients[i].reservation.0)
+                .max_by(|&a, &b| level(a, pages[a]).total_cmp(&level(b, pages[b])));
             match victim {
                 Some(i) => pages[i] -= 1,
                 None => break,

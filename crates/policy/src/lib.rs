@@ -4,19 +4,26 @@
 //! decisions go out as values: this crate never does I/O, reads no clock, starts no thread and keeps no state but what
 //! its caller holds ([`Activity`], [`States`]). It never learns what a system call is.
 //!
-//! Start with [`entitlements`], which divides memory among VMs; [`decide`] turns that into what each VM's balloon is to do,
-//! [`allowance`] into what a waiting fault may have at once, [`admit`] into who may power on.
+//! Start with [`entitlements`], which divides memory among VMs, and [`divide`], which does so over a tree of resource pools;
+//! [`decide`] turns that into what each VM's balloon is to do, [`allowance`]
+//! into what a waiting fault may have at once, [`admit`] into who may power on.
 
 mod activity;
 mod admission;
 mod allowance;
+mod curve;
+mod division;
 mod entitlement;
+mod pool;
+mod precise_sum;
 mod state;
 mod target;
 
 pub use activity::Activity;
 pub use admission::{Refusal, admit, overhead};
 pub use allowance::{Waiting, allowance};
+pub use division::{Division, EffectiveBounds, Member, Shortfall, divide, effective_bounds};
 pub use entitlement::{Client, Tax, entitlements};
+pub use pool::{MAX_POOL_DEPTH, MAX_POOL_SHARES, NamedPool, Pool, PoolError, PoolId, PoolTree};
 pub use state::{State, States, Thresholds};
 pub use target::{Decision, Host, Vm, decide};

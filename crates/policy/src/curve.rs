@@ -1,0 +1,170 @@
+//! What a VM or a pool holds at a given water level, as curves of straight pieces.
+//!
+//! Whoever holds pages pays for them: 1 for an active page, `k` for an idle one. At level `l` a VM or pool with `S` shares pays
+//! `l * S`, unless a bound holds it. A VM's pages are a curve over what it pays with one bend, at its active pages. A pool pays
+//! what its children pay: its curve comes from sweeping over the bends of its children's.
+
+use crate::precise_sum::PreciseSum;
+
+/// A change of slope at a level: pages per level that begin and that end there, and the change of cost per level. What begins
+/// and what ends are kept apart so that the sums lose nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bend {
+    level: f64,
+    begins: f64,
+    ends: f64,
+    cost: f64,
+}
+
+/// A point of a pool's curve: the level among its children, what they pay, and what they hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Point {
+    pub(crate) level: f64,
+    pub(crate) cost: f64,
+    pub(crate) pages: f64,
+}
+
+/// A curve of straight pieces that rises in level, cost and pages.
+#[derive(Clone, Debug)]
+pub(crate) struct Curve {
+    points: Vec<Point>,
+}
+
+impl Curve {
+    /// The curve of siblings: `start` is what they hold and pay at level 0, `bends` where each begins to hold more, changes
+    /// its slope and holds no more.
+    pub(crate) fn of_siblings(start: Point, mut bends: Vec<Bend>) -> Self {
+        // Stable sorting finds the runs that pools below have sorted before.
+        bends.sort_by(|a, b| a.level.total_cmp(&b.level));
+        let mut points = Vec::with_capacity(bends.len() + 1);
+        let (mut cost, mut pages) = (PreciseSum::default(), PreciseSum::default());
+        let (mut cost_slope, mut page_slope) = (PreciseSum::default(), PreciseSum::default());
+        cost.add(start.cost);
+        pages.add(start.pages);
+        let mut level = start.level;
+        points.push(start);
+        for bend in bends {
+            let step = bend.level - level;
+            // Alike VMs bend at the same level: one point stands for all of them.
+            if step > 0.0 {
+                cost.add(cost_slope.value() * step);
+                pages.add(page_slope.value() * step);
+                level = bend.level;
+                points.push(Point { level, cost: cost.value(), pages: pages.value() });
+            }
+            page_slope.add(bend.begins);
+            page_slope.add(-bend.ends);
+            cost_slope.add(bend.cost);
+        }
+        Self { points }
+    }
+
+    /// The part of the curve from `min` to `max` pages. Below the curve's first point pages are paid for at that point's average.
+    pub(crate) fn within(mut self, min: f64, max: f64) -> Self {
+        if self.points.first().is_some_and(|first| min < first.pages) {
+            self.points.insert(0, Point { level: 0.0, cost: 0.0, pages: 0.0 });
+        }
+        let first = Point { pages: min, ..self.at_pages(min) };
+        let last = Point { pages: max, ..self.at_pages(max) };
+        self.points.retain(|p| p.pages > min && p.pages < max);
+        self.points.insert(0, first);
+        if max > min {
+            self.points.push(last);
+        }
+        self
+    }
+
+    pub(crate) fn at_pages(&self, pages: f64) -> Point {
+        self.at(pages, |p| p.pages)
+    }
+
+    pub(crate) fn at_cost(&self, cost: f64) -> Point {
+        self.at(cost, |p| p.cost)
+    }
+
+    /// The first point where `axis` is `x`, or the nearer end.
+    fn at(&self, x: f64, axis: impl Fn(&Point) -> f64) -> Point {
+        let next = self.points.partition_point(|p| axis(p) < x);
+        let Some(after) = self.points.get(next).or(self.points.last()).copied() else {
+            return Point { level: 0.0, cost: 0.0, pages: 0.0 };
+        };
+        let Some(before) = next.checked_sub(1).and_then(|i| self.points.get(i)).copied() else {
+            return after;
+        };
+        let width = axis(&after) - axis(&before);
+        let part = if width > 0.0 { (x - axis(&before)) / width } else { 1.0 };
+        let between = |a: f64, b: f64| a + (b - a) * part;
+        Point {
+            level: between(before.level, after.level),
+            cost: between(before.cost, after.cost),
+            pages: between(before.pages, after.pages),
+        }
+    }
+
+    /// Where a holder of this curve with `shares` bends, seen from its parent.
+    pub(crate) fn bends(&self, shares: f64, bends: &mut Vec<Bend>) {
+        let mut slope = 0.0;
+        let mut end = None;
+        for pair in self.points.windows(2) {
+            let (width, rise) = (pair[1].cost - pair[0].cost, pair[1].pages - pair[0].pages);
+            // Two points closer than numbers can tell apart make no piece.
+            if width <= 0.0 || rise <= 0.0 {
+                continue;
+            }
+            let begins = shares * (rise / width);
+            let cost = if end.is_none() { shares } else { 0.0 };
+            bends.push(Bend { level: pair[0].cost / shares, begins, ends: slope, cost });
+            slope = begins;
+            end = Some(pair[1].cost / shares);
+        }
+        if let Some(level) = end {
+            bends.push(Bend { level, begins: 0.0, ends: slope, cost: -shares });
+        }
+    }
+}
+
+/// The curve of a VM, in closed form.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VmCurve {
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+    pub(crate) active: f64,
+    pub(crate) shares: f64,
+    /// The paper's `k`.
+    pub(crate) idle_cost: f64,
+}
+
+impl VmCurve {
+    /// What `pages` cost.
+    pub(crate) fn cost_of(&self, pages: f64) -> f64 {
+        pages.min(self.active) + self.idle_cost * (pages - self.active).max(0.0)
+    }
+
+    /// The level at which the VM, unbounded, holds `pages`: the inverse of the paper's price `rho`.
+    pub(crate) fn level_of(&self, pages: f64) -> f64 {
+        self.cost_of(pages) / self.shares
+    }
+
+    /// What the VM holds at `level`, within its bounds.
+    pub(crate) fn pages_at(&self, level: f64) -> f64 {
+        let paid = level * self.shares;
+        let pages =
+            if paid <= self.active { paid } else { self.active + (paid - self.active) / self.idle_cost };
+        pages.clamp(self.min, self.max)
+    }
+
+    /// Where it bends.
+    pub(crate) fn bends(&self, bends: &mut Vec<Bend>) {
+        if self.max <= self.min {
+            return;
+        }
+        let (fast, slow) = (self.shares, self.shares / self.idle_cost);
+        let first = if self.min < self.active { fast } else { slow };
+        bends.push(Bend { level: self.level_of(self.min), begins: first, ends: 0.0, cost: self.shares });
+        if self.active > self.min && self.active < self.max {
+            bends.push(Bend { level: self.level_of(self.active), begins: slow, ends: fast, cost: 0.0 });
+        }
+        let last = if self.max <= self.active { fast } else { slow };
+        bends.push(Bend { level: self.level_of(self.max), begins: 0.0, ends: last, cost: -self.shares });
+    }
+}
