@@ -1,7 +1,101 @@
-//! One VM's guest memory: chunks, pages, faults, grants.
+//! One VM's guest memory: which page is where, who provides it, and what it costs.
 //!
-//! Start with [`Pmap`]. It knows Linux's memory system calls; it knows no KVM and no virtio, and never decides how much
-//! memory a VM should have.
+//! [`Pmap`] maps guest RAM, serves its page faults within the grant, takes back what the guest gives up, and keeps
+//! devices and all of that out of each other's way. It knows Linux's memory system calls. It knows no KVM and no
+//! virtio: vCPUs and devices are to it whoever touches the mapping. It never decides how much memory a VM should
+//! have; that arrives as grants from a [`GrantSource`].
+//!
+//! Start reading at [`Pmap`], then the states below, then `fault.rs` and `release.rs`, where all transitions are.
+//!
+//! # Use
+//!
+//! The owner makes a [`uffd::Uffd`] and a [`Pmap`], gives [`Pmap::regions`] to KVM as memory slots, and runs
+//! [`Pmap::serve_faults`] on a thread of its own before anything touches guest memory. Devices use [`Pmap::ram`] for
+//! CPU access, [`Pmap::pin`] for asynchronous I/O, and [`Inflation`] or [`Pmap::release`] for what the guest gives
+//! back. The control link implements [`GrantSource`] and calls [`Pmap::add_grant`] and [`Pmap::return_grant`].
+//!
+//! Any thread that touches guest memory can wait for a grant. Two must therefore never do so with the VM depending on
+//! them: the thread that serves faults, and the one through which grants come. The balloon's device thread should do
+//! little else, because a grant may come from the memory that it frees.
+//!
+//! # States
+//!
+//! A chunk is 2 MiB of guest RAM, 512 pages. *Armed* means registered with userfaultfd: touching a missing page asks
+//! the pmap.
+//!
+//! | chunk | pages present | armed | costs the grant | per-page state |
+//! |---|---|---|---|---|
+//! | empty | none | yes | 0 | none; one bit for "all in the balloon" |
+//! | large | as the kernel likes | no | 512 | none |
+//! | small | the private ones | yes | its private pages | a byte: absent, ballooned, private |
+//!
+//! A chunk that has ballooned pages and others is small even if none is present, because which ones must be
+//! remembered. *Ballooned* is absent plus the guest's promise not to touch the page; if it does, it pops the page out
+//! (Waldspurger 2002, section 3.2) and finds zeros.
+//!
+//! # Transitions
+//!
+//! All run under the chunk's lock, from the first system call to the account's last update.
+//!
+//! | from | when | steps, in this order | to |
+//! |---|---|---|---|
+//! | empty | touched; the grant has 512 pages left | charge 512; disarm, which wakes | large |
+//! | empty | touched; the source has granted less, or the chunk is ballooned | charge 1; fill the page, which wakes | small |
+//! | small | absent or ballooned page touched | charge 1; fill the page, which wakes | small |
+//! | any | touched beyond the grant | queue the fault, tell the source | as it was |
+//! | large | all of it released | arm; discard; uncharge 512 | empty |
+//! | large | part of it released | arm; ask the kernel which pages are present; those are private; then as small | small |
+//! | small | pages released | discard in runs; mark; uncharge | small, or empty once all are absent or all ballooned |
+//! | any | reset | arm everything; discard everything; uncharge; forget and wake who waits | empty |
+//!
+//! Why this order:
+//! - *Charge before, uncharge after* the kernel has or has lost the page: what is held is never less than what is
+//!   resident, and a grant is a bound at every moment, not on average.
+//! - *Arm before discarding or asking*: a page that the guest touches in between would be present, uncounted, and
+//!   believed absent.
+//! - A released page may be touched at the same time by a guest that broke its promise. It then gets its old content
+//!   or zeros, which is its own affair; its fault waits for the chunk's lock and is answered from the new state.
+//! - A page under device I/O (a live [`IoGuard`]) is left out of every release. Otherwise the device would go on
+//!   writing to a page that is no longer the guest's, and its data be lost.
+//!
+//! # Invariants, and what would notice a breach
+//!
+//! | DESIGN's invariant | test |
+//! |---|---|
+//! | 1: held never exceeds the grant; only the fault that would waits | `tests::stress` with its auditor, `tests::basics::a_fault_beyond_the_grant_waits_and_others_do_not` |
+//! | 3: no write is lost | `tests::stress` (verified generations), `tests::model` |
+//! | 4: zeros or own content | the same: what comes back from the balloon must be zeros |
+//! | 5: no transition under device I/O | `tests::stress` (devices against a guest that reports their buffers as free), `tests::basics::pages_under_io_stay` |
+//! | 6: the kernel agrees ([`Pmap::audit`]) | the auditor in `tests::stress`, and after every step of `tests::model` |
+//!
+//! That the stress does notice is tested too: `mutation.rs` holds deliberate defects that test builds switch on, and
+//! `cargo test -p plimsoll-pmap the_stress_notices` shows each of them found.
+//!
+//! # Alternatives not taken
+//!
+//! - *A lock for each page*: transitions move runs of pages in one system call, and a chunk's worth is the unit in
+//!   which the kernel's own locks are contended anyway. One lock for each 2 MiB is never held by two vCPUs for long.
+//! - *Serving queued faults in the fault thread*: whoever makes room serves them. No second wake-up can then be lost
+//!   between the two, and a grant that arrives is in use when [`Pmap::add_grant`] returns.
+//! - *Populating a large chunk before it is disarmed*: the first touch does that on the vCPU that wants the page, so
+//!   several chunks are zeroed in parallel, and the fault thread stays free.
+//! - *Write protection* is registered with every chunk but not used yet. Sharing and swapping need it; a registration
+//!   that does not change is one thing less to get wrong.
+//! - *PAGEMAP_SCAN* (Linux 6.7) instead of `/proc/self/pagemap`: a chunk is one read of 4 KiB, and the floor is 6.1.
+//!
+//! # What the kernel does with it
+//!
+//! Part of a huge page that is discarded leaves the resident set at once, but the kernel keeps the memory until it
+//! splits the huge page, which it does when memory is short. This is why [`Inflation`] gathers whole chunks. A small
+//! chunk that became empty may keep its page table (before Linux 6.14); large again, it then has small pages until
+//! khugepaged collapses it. Each change between armed and unarmed neighbours is a mapping more for the kernel
+//! (`vm.max_map_count`); where those run out, chunks stay small and say so in the log.
+//!
+//! # In a jail
+//!
+//! Everything that is opened is opened by [`Pmap::new`] and [`uffd::Uffd`]. Afterwards this crate makes the system
+//! calls in [`SYSCALLS`], and on the userfaultfd the ioctls in [`uffd::IOCTLS`]; the only advice it gives to
+//! `madvise` is `MADV_DONTNEED`.
 
 mod account;
 mod audit;
@@ -35,3 +129,15 @@ pub use pin::IoGuard;
 pub use pmap::{Config, Pmap, Stats};
 pub use ram::{GuestRam, RamRegion};
 pub use release::{Release, ReleaseOutcome};
+
+/// System calls that this crate makes after [`Pmap::new`], for a seccomp filter. What Rust's threads, locks and
+/// allocator need comes on top.
+pub const SYSCALLS: [i64; 7] = [
+    libc::SYS_futex,
+    libc::SYS_ioctl,
+    libc::SYS_madvise,
+    libc::SYS_munmap,
+    libc::SYS_ppoll,
+    libc::SYS_pread64,
+    libc::SYS_read,
+];
