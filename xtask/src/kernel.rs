@@ -204,11 +204,15 @@ fn unpack(home: &Path, package: &str) -> Result<Kernel> {
     let depmod = packages::find("depmod").context("depmod not found: install kmod")?;
     run(Command::new(depmod).arg("-b").arg(&root).arg(entry.file_name()))?;
     let place = home.join(package);
-    if place.exists() {
+    if Kernel::unpacked(&place).is_err() && place.exists() {
         fs::remove_dir_all(&place).with_context(|| format!("removing {}", place.display()))?;
     }
-    fs::rename(&root, &place).with_context(|| format!("moving the kernel to {}", place.display()))?;
-    Kernel::unpacked(&place)
+    // Another xtask may have unpacked the same in the meantime: what is there then is as good.
+    let moved = fs::rename(&root, &place);
+    Kernel::unpacked(&place).or_else(|error| {
+        moved.with_context(|| format!("moving the kernel to {}", place.display()))?;
+        Err(error)
+    })
 }
 
 fn run(command: &mut Command) -> Result<()> {

@@ -104,11 +104,13 @@ pub(crate) fn build(version: Version, size: Bytes) -> Result<Disk> {
     let home = workspace::cache()?.join("disks");
     let directory = home.join(format!("{version}-{key}"));
     if directory.is_dir() {
+        workspace::used(&directory);
         return Ok(Disk { directory });
     }
     packages::ensure(packages::DISK)?;
     step(&format!("building a Debian disk of {size} with {package} (about a minute)"));
     fs::create_dir_all(&home)?;
+    workspace::evict(&home)?;
     let scratch = tempfile::tempdir_in(&home)?;
     debootstrap(&package, size, scratch.path())?;
     let made = scratch.keep();

@@ -35,7 +35,8 @@ pub(super) const STEPS: &[Step] = &[
         name: "doc",
         about: "the documentation builds without a warning",
         arguments: &["doc", "--locked", "--workspace", "--no-deps", "--document-private-items", "--quiet"],
-        environment: &[("RUSTDOCFLAGS", "-D warnings")],
+        // With private items documented, links to them lead somewhere.
+        environment: &[("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links")],
     },
     Step {
         name: "unit",
