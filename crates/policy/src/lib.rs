@@ -5,7 +5,7 @@
 //! its caller holds ([`Activity`], [`States`]). It never learns what a system call is.
 //!
 //! Start with [`entitlements`], which divides memory among VMs, and [`divide`], which does so over a tree of resource pools;
-//! [`decide`] turns that into what each VM's balloon is to do, [`allowance`]
+//! [`decide`] turns that into what each VM's balloon is to do, [`mod@allowance`]
 //! into what a waiting fault may have at once, [`admit`] into who may power on.
 
 mod activity;

@@ -2,7 +2,7 @@
 //!
 //! It is driven over the guest's serial console: it reads one command a line and answers each with one line that
 //! starts with `toucher:`, so that a driver outside can tell its answers from the kernel's messages. It never decides
-//! anything itself. Start reading at [`command::Command`] for the language, [`region::Region`] for the patterns.
+//! anything itself. Start reading at [`command::Command`] for the language, [`region::Regions`] for the patterns.
 
 mod command;
 mod disk;
