@@ -1,1 +1,71 @@
-//! To be written.
+//! `plimsolld`, the daemon: one per host.
+//!
+//! It knows the host's VMs ([`inventory`]), keeps the account of machine memory ([`ledger`]), decides who gets how much of it
+//! ([`core`], with the arithmetic of `plimsoll-policy`), starts VMMs ([`launch`]), speaks with them ([`link`]) and answers users
+//! ([`api`]). [`daemon`] carries messages between these parts; start reading there, or at [`core`] for what is decided.
+//!
+//! It never maps a guest's memory and never waits for a VMM: what a VMM says is a claim that is bounded by what the
+//! daemon itself knows. When the daemon dies its VMs run on; the next one finds them again ([`adopt`]).
+
+#![expect(rustdoc::private_intra_doc_links, reason = "a program: its parts are all private")]
+
+mod adopt;
+mod api;
+mod cgroup;
+mod config;
+mod core;
+mod daemon;
+mod epoll;
+mod events;
+mod inventory;
+mod kernel_account;
+mod launch;
+mod ledger;
+mod link;
+mod liveness;
+mod lock;
+mod memory;
+mod paths;
+mod process;
+mod saver;
+mod start;
+mod supervise;
+mod uids;
+mod vmm_log;
+
+use std::path::PathBuf;
+
+/// What the command line says.
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "plimsolld",
+    version,
+    about = "Runs virtual machines in less memory than they were promised"
+)]
+pub struct Arguments {
+    /// The configuration; default: /etc/plimsoll/plimsolld.toml where it exists, else built-in values.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Check the configuration and end.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Runs the daemon until it is told to end. VMs run on when it does.
+///
+/// # Errors
+/// What kept it from starting, in one line.
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let _control_fd = launch::reserve_control_fd()?;
+    let config = config::Config::read(arguments.config.as_deref())?;
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(&config.log))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    if arguments.check {
+        tracing::info!("the configuration is good");
+        return Ok(());
+    }
+    start::run(config)
+}

@@ -1,0 +1,80 @@
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use plimsoll_protocol::api::ErrorBody;
+use serde::de::DeserializeOwned;
+
+use crate::core::{Answer, Failure, FailureKind};
+
+/// What a handler returns.
+pub(super) type ApiResult = Result<Response, ApiError>;
+
+/// An answer that is an error: a status and one line.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    text: String,
+}
+
+impl ApiError {
+    pub(super) fn invalid(text: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, text }
+    }
+
+    pub(super) fn no_path() -> Self {
+        Self { status: StatusCode::NOT_FOUND, text: "there is no such path in this API".to_owned() }
+    }
+
+    pub(super) fn no_method() -> Self {
+        let text = "this path of the API does not know that method".to_owned();
+        Self { status: StatusCode::METHOD_NOT_ALLOWED, text }
+    }
+
+    pub(super) fn unauthorized() -> Self {
+        let text = "the bearer token is missing or wrong: it is in the daemon's token file".to_owned();
+        Self { status: StatusCode::UNAUTHORIZED, text }
+    }
+}
+
+impl From<Failure> for ApiError {
+    fn from(failure: Failure) -> Self {
+        let status = match failure.kind {
+            FailureKind::Unknown => StatusCode::NOT_FOUND,
+            FailureKind::Conflict => StatusCode::CONFLICT,
+            FailureKind::Invalid => StatusCode::BAD_REQUEST,
+            FailureKind::NoMemory => StatusCode::INSUFFICIENT_STORAGE,
+            FailureKind::Unfit => StatusCode::UNPROCESSABLE_ENTITY,
+            FailureKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self { status, text: failure.text }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.status, Json(ErrorBody { error: self.text })).into_response()
+    }
+}
+
+/// What was asked for, as JSON.
+pub(super) fn success(answer: Answer) -> Response {
+    match answer {
+        Answer::Host(host) => Json(host).into_response(),
+        Answer::Vms(vms) => Json(vms).into_response(),
+        Answer::Vm(vm) => Json(vm).into_response(),
+        Answer::Events(events) => Json(events).into_response(),
+        Answer::Done => StatusCode::NO_CONTENT.into_response(),
+    }
+}
+
+/// Reads a request's body, whatever content type it claims.
+pub(super) fn parse<T: DeserializeOwned>(
+    what: &str,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<T, ApiError> {
+    let body =
+        body.map_err(|e| ApiError { status: e.status(), text: format!("{what}: {}", e.body_text()) })?;
+    serde_json::from_slice(&body).map_err(|e| ApiError::invalid(format!("{what}: {e}")))
+}

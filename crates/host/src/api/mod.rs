@@ -1,0 +1,107 @@
+//! The HTTP/JSON API; its types and table of paths are those of [`plimsoll_protocol::api`].
+
+mod answer;
+mod log;
+mod token;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::routing::{get, post};
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::api::VmChange;
+use plimsoll_protocol::definition::VmDefinition;
+
+use self::answer::{ApiError, ApiResult, parse};
+pub(crate) use self::token::with_token;
+use crate::core::Request;
+use crate::daemon::Caller;
+use crate::paths::Paths;
+
+/// Largest body of a request: a definition with the longest command line and all its disks takes some 40 KB (a path is up
+/// to 4096 bytes).
+const MAX_BODY: usize = 64 << 10;
+
+/// What the handlers share.
+#[derive(Clone, Debug)]
+struct Api {
+    caller: Caller,
+    paths: Paths,
+}
+
+/// All paths of the API.
+pub(crate) fn router(caller: Caller, paths: Paths) -> Router {
+    Router::new()
+        .route("/v1/host", get(host))
+        .route("/v1/events", get(events))
+        .route("/v1/vms", get(list).post(create))
+        .route("/v1/vms/{name}", get(show).patch(change).delete(forget))
+        .route("/v1/vms/{name}/start", post(start))
+        .route("/v1/vms/{name}/stop", post(stop))
+        .route("/v1/vms/{name}/kill", post(kill))
+        .route("/v1/vms/{name}/log", get(log::log))
+        .fallback(async || ApiError::no_path())
+        .method_not_allowed_fallback(async || ApiError::no_method())
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(Api { caller, paths })
+}
+
+impl Api {
+    async fn call(&self, request: Request) -> ApiResult {
+        self.caller.call(request).await.map(answer::success).map_err(ApiError::from)
+    }
+}
+
+async fn host(State(api): State<Api>) -> ApiResult {
+    api.call(Request::Host).await
+}
+
+async fn events(State(api): State<Api>) -> ApiResult {
+    api.call(Request::Events).await
+}
+
+async fn list(State(api): State<Api>) -> ApiResult {
+    api.call(Request::List).await
+}
+
+async fn create(
+    State(api): State<Api>,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> ApiResult {
+    let definition: VmDefinition = parse("the definition", body)?;
+    definition.check().map_err(|e| ApiError::invalid(e.to_string()))?;
+    api.call(Request::Create(Box::new(definition))).await
+}
+
+async fn show(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
+    api.call(Request::Get(vm_name(name)?)).await
+}
+
+async fn change(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> ApiResult {
+    let change: VmChange = parse("the change", body)?;
+    api.call(Request::Change(vm_name(name)?, change)).await
+}
+
+async fn forget(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
+    api.call(Request::Forget(vm_name(name)?)).await
+}
+
+async fn start(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
+    api.call(Request::Start(vm_name(name)?)).await
+}
+
+async fn stop(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
+    api.call(Request::Stop(vm_name(name)?)).await
+}
+
+async fn kill(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
+    api.call(Request::Kill(vm_name(name)?)).await
+}
+
+fn vm_name(text: String) -> Result<VmName, ApiError> {
+    VmName::try_from(text).map_err(|e| ApiError::invalid(e.to_string()))
+}

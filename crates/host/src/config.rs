@@ -1,0 +1,295 @@
+//! The daemon's configuration.
+//!
+//! ```toml
+//! budget = "automatic"                 # machine memory for VMs: a size, or "automatic" (what is available less a margin)
+//! min_free = "64MiB"                   # memory to keep free; default: slides with the budget, 6 % of the first 4GiB
+//! idle_tax = 0.75                      # part of an idle page's worth that its VM forfeits, 0 to 0.99
+//! state_directory = "/var/lib/plimsoll"
+//! run_directory = "/run/plimsoll"      # sockets; at most 57 bytes
+//! socket = "/run/plimsoll/plimsoll.sock"
+//! swap_directory = "/var/lib/plimsoll/swap" # reserved: it must exist and is not used yet
+//! vmm = "/usr/libexec/plimsoll-vmm"    # default: beside plimsolld
+//! uid_base = 1900000000                # first of the 65536 users that VMs run as
+//! log = "info"                         # error, warn, info, debug, trace, or a filter such as plimsoll_host=debug
+//!
+//! [tcp]                                # only when asked for
+//! listen = "127.0.0.1:7467"
+//! token_file = "/etc/plimsoll/token"   # who shows this token may do everything
+//! ```
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use plimsoll_policy::{Tax, Thresholds};
+use plimsoll_units::Bytes;
+use serde::{Deserialize, Deserializer};
+
+use crate::paths::{MAX_RUN_DIRECTORY, Paths};
+
+/// Read when no other file is named, if it exists.
+pub(crate) const DEFAULT_FILE: &str = "/etc/plimsoll/plimsolld.toml";
+/// Smallest budget: the smallest VM with its overhead, and something to keep free.
+const MIN_BUDGET: Bytes = Bytes::mib(64);
+/// Users that VMs may run as, from `uid_base` on: more than VMs ever fit a host.
+pub(crate) const UIDS: u32 = 65_536;
+/// Above what systemd hands out to containers (up to 1879048191) and below 2^31, from where some programs take user
+/// numbers for negative.
+const UID_BASE: u32 = 1_900_000_000;
+
+/// The configuration as written; what is missing has its default.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) budget: Budget,
+    pub(crate) min_free: Option<Bytes>,
+    pub(crate) idle_tax: f64,
+    pub(crate) state_directory: PathBuf,
+    pub(crate) run_directory: PathBuf,
+    pub(crate) socket: Option<PathBuf>,
+    pub(crate) swap_directory: Option<PathBuf>,
+    pub(crate) vmm: Option<PathBuf>,
+    pub(crate) uid_base: u32,
+    pub(crate) log: String,
+    pub(crate) tcp: Option<Tcp>,
+}
+
+/// A listener beside the unix socket.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tcp {
+    pub(crate) listen: SocketAddr,
+    pub(crate) token_file: PathBuf,
+}
+
+/// How much machine memory VMs may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Budget {
+    /// What the machine has available when the daemon starts, less a margin.
+    Automatic,
+    /// This much.
+    Size(Bytes),
+}
+
+impl<'de> Deserialize<'de> for Budget {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Text {
+            Number(u64),
+            Word(String),
+        }
+        match Text::deserialize(deserializer)? {
+            Text::Number(bytes) => Ok(Self::Size(Bytes(bytes))),
+            Text::Word(word) if word == "automatic" => Ok(Self::Automatic),
+            Text::Word(word) => word
+                .parse()
+                .map(Self::Size)
+                .map_err(|e| serde::de::Error::custom(format!("budget: {e}, or \"automatic\""))),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            budget: Budget::Automatic,
+            min_free: None,
+            idle_tax: 0.75,
+            state_directory: "/var/lib/plimsoll".into(),
+            run_directory: "/run/plimsoll".into(),
+            socket: None,
+            swap_directory: None,
+            vmm: None,
+            uid_base: UID_BASE,
+            log: "info".to_owned(),
+            tcp: None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads `file`, or the default file where there is one, or takes the defaults. Everything is checked that can be
+    /// without changing anything.
+    ///
+    /// # Errors
+    /// Which file and key, which value, and what would do.
+    pub(crate) fn read(file: Option<&Path>) -> anyhow::Result<Self> {
+        let default = Path::new(DEFAULT_FILE);
+        let file = file.or_else(|| default.exists().then_some(default));
+        let Some(file) = file else {
+            let config = Self::default();
+            config.check()?;
+            return Ok(config);
+        };
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read the configuration {}", file.display()))?;
+        Self::parse(&text)
+            .and_then(|config| config.check().map(|()| config))
+            .with_context(|| format!("in {}", file.display()))
+    }
+
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        toml::from_str(text).map_err(|e| {
+            let line = e.span().map_or(0, |s| text[..s.start.min(text.len())].lines().count().max(1));
+            anyhow::anyhow!("line {line}: {}", e.message().lines().collect::<Vec<_>>().join(", "))
+        })
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if let Budget::Size(budget) = self.budget {
+            check_budget(budget, self.min_free)?;
+        }
+        ensure!(
+            Tax::new(self.idle_tax).is_some(),
+            "idle_tax {}: a number from 0 to 0.99 is possible",
+            self.idle_tax
+        );
+        for (key, path) in
+            [("state_directory", &self.state_directory), ("run_directory", &self.run_directory)]
+        {
+            ensure!(path.is_absolute(), "{key} {}: write an absolute path", path.display());
+        }
+        ensure!(
+            self.run_directory.as_os_str().len() <= MAX_RUN_DIRECTORY,
+            "run_directory {}: at most {MAX_RUN_DIRECTORY} bytes, so that the names of sockets in it fit",
+            self.run_directory.display()
+        );
+        if let Some(swap) = &self.swap_directory {
+            ensure!(swap.is_dir(), "swap_directory {}: there is no such directory", swap.display());
+        }
+        ensure!(
+            self.uid_base >= 1000 && self.uid_base <= u32::MAX - UIDS,
+            "uid_base {}: {UIDS} users from it on must fit above 999 and below 2^32",
+            self.uid_base
+        );
+        tracing_subscriber::EnvFilter::try_new(&self.log).with_context(|| format!("log {:?}", self.log))?;
+        let vmm = self.vmm()?;
+        ensure!(
+            vmm.is_file(),
+            "there is no VMM program {}: name it in the configuration (vmm = ...)",
+            vmm.display()
+        );
+        self.token().map(drop)
+    }
+
+    /// Where the API's unix socket is.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.run_directory.join("plimsoll.sock"))
+    }
+
+    pub(crate) fn paths(&self) -> Paths {
+        Paths { state: self.state_directory.clone(), run: self.run_directory.clone() }
+    }
+
+    /// The VMM's program.
+    pub(crate) fn vmm(&self) -> anyhow::Result<PathBuf> {
+        if let Some(vmm) = &self.vmm {
+            return Ok(vmm.clone());
+        }
+        let own = std::env::current_exe().context("cannot find the path of plimsolld itself")?;
+        Ok(own.with_file_name("plimsoll-vmm"))
+    }
+
+    pub(crate) fn tax(&self) -> Tax {
+        Tax::new(self.idle_tax).unwrap_or(Tax::DEFAULT)
+    }
+
+    pub(crate) fn thresholds(&self, budget: Bytes) -> Thresholds {
+        self.min_free.map_or_else(|| Thresholds::sliding(budget), Thresholds::of_min_free)
+    }
+
+    /// The token that clients over TCP have to show; `None`: there is no TCP listener.
+    pub(crate) fn token(&self) -> anyhow::Result<Option<String>> {
+        use std::os::unix::fs::PermissionsExt;
+        let Some(Tcp { token_file, .. }) = &self.tcp else { return Ok(None) };
+        let what = || format!("tcp.token_file {}", token_file.display());
+        let mode = std::fs::metadata(token_file).with_context(what)?.permissions().mode();
+        ensure!(mode & 0o077 == 0, "{}: others may read it: chmod 600 it", what());
+        let token = std::fs::read_to_string(token_file).with_context(what)?.trim().to_owned();
+        ensure!(
+            token.len() >= 16 && token.chars().all(|c| c.is_ascii_graphic()),
+            "{}: put a token of at least 16 printable characters there, such as from: openssl rand -hex 16",
+            what()
+        );
+        Ok(Some(token))
+    }
+}
+
+/// Checks a budget, however it was found.
+pub(crate) fn check_budget(budget: Bytes, min_free: Option<Bytes>) -> anyhow::Result<()> {
+    ensure!(budget >= MIN_BUDGET, "budget {budget}: at least {MIN_BUDGET} is needed for one small VM");
+    if let Some(min_free) = min_free.filter(|m| m.0 > budget.0 / 4) {
+        // Reclamation aims at four times minFree.
+        bail!("min_free {min_free}: at most a quarter of the budget {budget} is possible");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        let checked = Config::parse(text).and_then(|c| c.check());
+        format!("{:#}", checked.unwrap_err())
+    }
+
+    #[test]
+    fn every_error_names_key_and_value_in_one_line() {
+        let vmm = "vmm = '/bin/true'\n";
+        for (text, part) in [
+            ("colour = 1\n", "colour"),
+            ("budget = '1MB'\n", "1MB"),
+            ("budget = '1MiB'\n", "budget 1MiB"),
+            ("budget = '256MiB'\nmin_free = '128MiB'\n", "min_free 128MiB"),
+            ("idle_tax = 1.0\n", "idle_tax 1"),
+            ("state_directory = 'here'\n", "state_directory here"),
+            ("swap_directory = '/nowhere'\n", "swap_directory /nowhere"),
+            ("uid_base = 0\n", "uid_base 0"),
+            ("log = 'loud,=='\n", "log"),
+            ("[tcp]\nlisten = 'x'\ntoken_file = '/t'\n", "line"),
+            ("[tcp]\nlisten = '127.0.0.1:1'\ntoken_file = '/nowhere'\n", "token_file /nowhere"),
+        ] {
+            let error = error(&format!("{vmm}{text}"));
+            assert!(error.contains(part), "{part}: {error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+        assert!(error("vmm = '/nowhere/vmm'\n").contains("/nowhere/vmm"));
+        assert!(error(&format!("run_directory = '/{}'\n{vmm}", "r".repeat(60))).contains("run_directory"));
+    }
+
+    #[test]
+    fn the_manual_is_a_configuration() {
+        let manual: String = include_str!("config.rs")
+            .lines()
+            .take_while(|line| line.starts_with("//!"))
+            .filter_map(|line| line.strip_prefix("//! "))
+            .skip_while(|line| *line != "```toml")
+            .skip(1)
+            .take_while(|line| *line != "```")
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let config = Config::parse(&manual).unwrap();
+        assert_eq!(config.uid_base, Config::default().uid_base);
+        assert_eq!(config.socket(), Path::new(plimsoll_protocol::api::DEFAULT_SOCKET));
+        assert_eq!(Config::default().socket(), config.socket());
+    }
+
+    #[test]
+    fn a_token_that_others_can_read_or_guess_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let token_file = directory.path().join("token");
+        std::fs::write(&token_file, "0123456789abcdef\n").unwrap();
+        let tcp = Tcp { listen: "127.0.0.1:1".parse().unwrap(), token_file: token_file.clone() };
+        let config = Config { tcp: Some(tcp), ..Config::default() };
+        let mode = |m| std::fs::set_permissions(&token_file, PermissionsExt::from_mode(m)).unwrap();
+        mode(0o644);
+        assert!(config.token().unwrap_err().to_string().contains("chmod"));
+        mode(0o600);
+        assert_eq!(config.token().unwrap().as_deref(), Some("0123456789abcdef"));
+        std::fs::write(&token_file, "short").unwrap();
+        assert!(config.token().is_err());
+    }
+}

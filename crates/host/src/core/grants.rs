@@ -1,0 +1,112 @@
+use std::time::Instant;
+
+use plimsoll_policy::{Waiting, allowance};
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::api::BalloonHealth;
+use plimsoll_units::Pages;
+
+use super::control::PERIOD;
+use super::{Core, Effect, RunId, limit, reservation};
+
+/// Giving out memory. The ledger is charged first; the message follows.
+impl Core {
+    /// Gives a waiting VM what it may have now. With `answer` it hears of it even if that is nothing: its VMM then makes do
+    /// with single pages.
+    pub(super) fn give(&mut self, run: RunId, answer: bool) {
+        let pages = self.allowed(run);
+        if pages == Pages::ZERO {
+            if answer {
+                let total = self.ledger.account(run).grant;
+                self.effect(Effect::Grant { run, pages, total });
+            }
+            self.urgent = true;
+            return;
+        }
+        if let Err(e) = self.ledger.charge(run, pages) {
+            // Nothing above may allow more than is free; if it does, the ledger still holds.
+            tracing::error!(?run, "grant refused by the ledger: {e}");
+            return;
+        }
+        let total = self.ledger.account(run).grant;
+        self.effect(Effect::Grant { run, pages, total });
+        let free = self.ledger.free();
+        let now = self.clock.now;
+        if let Some(run) = self.run_mut(run) {
+            let left = run.wanted.saturating_sub(pages);
+            run.wants(left, now);
+            tracing::debug!(run = run.id.0, granted = %pages.bytes(), total = %total.bytes(), left = %left.bytes(), free = %free.bytes(), "grant");
+        }
+    }
+
+    /// Serves all who wait, the smallest need first, so that a large one cannot starve the others.
+    pub(super) fn give_all(&mut self) {
+        let mut waiting: Vec<(Pages, RunId)> = self
+            .running()
+            .filter(|(_, run)| run.takes_part() && run.wanted > Pages::ZERO)
+            .map(|(_, run)| (run.wanted, run.id))
+            .collect();
+        waiting.sort_unstable();
+        for (_, run) in waiting {
+            self.give(run, false);
+        }
+    }
+
+    /// Gives every VM that has waited for a whole period its share for patience, once a period.
+    pub(super) fn reward_patience(&mut self) {
+        let now = self.clock.now;
+        let patient = |since: Option<Instant>| since.is_some_and(|s| now.duration_since(s) >= PERIOD);
+        let runs: Vec<RunId> = self
+            .running()
+            .filter(|(_, run)| run.takes_part() && patient(run.waiting_since))
+            .map(|(_, run)| run.id)
+            .collect();
+        for id in runs {
+            self.give(id, false);
+            if let Some(run) = self.run_mut(id).filter(|run| run.wanted > Pages::ZERO) {
+                run.waiting_since = Some(now);
+            }
+        }
+    }
+
+    fn allowed(&self, run: RunId) -> Pages {
+        let Some((definition, run)) = self.running().find(|(_, r)| r.id == run) else {
+            return Pages::ZERO;
+        };
+        if !run.takes_part() {
+            return Pages::ZERO;
+        }
+        let grant = self.ledger.account(run.id).grant;
+        let (reservation, mut most) = (reservation(definition), limit(definition));
+        let stuck = run.liveness.health() == BalloonHealth::Stuck;
+        if stuck {
+            // A balloon that does not follow is never rewarded with more than the VM has a right to.
+            most = most.min(run.entitlement.max(reservation).max(grant));
+        }
+        let waited = run.waiting_since.map_or(PERIOD / 2, |s| self.clock.now.duration_since(s));
+        let waiting = Waiting {
+            wanted: run.wanted,
+            grant,
+            entitlement: run.entitlement,
+            limit: most,
+            reservation,
+            patient: waited >= PERIOD && !stuck,
+        };
+        allowance(&waiting, self.ledger.free(), self.withheld_from(Some(run.id)), &self.settings.thresholds)
+    }
+
+    /// Takes back what a VMM says it returned.
+    pub(super) fn take_back(&mut self, run: RunId, vm: &VmName, pages: Pages) {
+        match self.ledger.credit(run, pages) {
+            Ok(()) => {
+                let total = self.ledger.account(run).grant;
+                self.effect(Effect::Returned { run, total });
+                if let Some(run) = self.run_mut(run) {
+                    run.returned = run.returned.saturating_add(pages);
+                }
+                tracing::debug!(%vm, returned = %pages.bytes(), total = %total.bytes(), "return");
+                self.give_all();
+            }
+            Err(e) => self.breach(run, &format!("it broke the protocol: {e}")),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+use plimsoll_policy::admit;
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::api::Exit;
+use plimsoll_protocol::control::{ExitReason, ToVmm};
+use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_units::{Bytes, Pages};
+
+use super::run::{Ended, Mute, Phase, Run, Undo};
+use super::{
+    Adopted, Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, PATIENCE, RequestId, RunId, Started, Vm,
+    limit, overhead, reservation, size,
+};
+use crate::inventory::Record;
+use crate::ledger::Account;
+
+/// Grant to begin with: a Debian kernel and its initial ram disk take 40 to 60 MiB before the guest's first line. Less
+/// costs messages while they are loaded, more takes memory that a small guest may never touch.
+const INITIAL_GRANT: Pages = Pages((64 << 20) / plimsoll_units::PAGE_SIZE);
+
+/// A VM's process from its admission to its end.
+impl Core {
+    /// Admits a VM that is off, charges it and orders its launch. `starter` hears when its guest runs, or why not.
+    pub(super) fn start(&mut self, name: &VmName, starter: RequestId, undo: Undo) -> Result<(), Failure> {
+        let Some(vm) = self.vm(name) else {
+            return Err(Failure::new(FailureKind::Unknown, format!("there is no VM {name}")));
+        };
+        let definition = vm.record.definition.clone();
+        let account = self.admitted(&definition)?;
+        self.last_run += 1;
+        let id = RunId(self.last_run);
+        self.ledger.open(id, account).map_err(|e| Failure::new(FailureKind::Internal, e.to_string()))?;
+        let mut run = Run::new(id, self.clock.now, limit(&definition));
+        run.starter = Some((starter, self.clock.now + PATIENCE));
+        run.undo = undo;
+        let at = self.clock.at;
+        self.runs.insert(id, name.clone());
+        let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
+        vm.run = Some(Box::new(run));
+        (vm.record.started, vm.record.exit) = (Some(at), None);
+        let record = Box::new(vm.record.clone());
+        self.effect(Effect::Launch { run: id, record, grant: account.grant });
+        self.event(
+            Some(name),
+            format!("starts with {} and {} overhead", account.grant.bytes(), account.overhead.bytes()),
+        );
+        self.urgent = true;
+        Ok(())
+    }
+
+    /// Admission control, and what to charge at first.
+    fn admitted(&self, definition: &VmDefinition) -> Result<Account, Failure> {
+        let (reservation, overhead) = (reservation(definition), overhead(definition));
+        let unreserved = self.ledger.budget().saturating_sub(self.reserved_but(None));
+        let open = self.ledger.free().saturating_sub(self.withheld_from(None));
+        admit(reservation, overhead, unreserved, open).map_err(|refusal| {
+            Failure::new(
+                FailureKind::NoMemory,
+                format!("VM {} cannot be started: {refusal}", definition.name),
+            )
+        })?;
+        // Beyond the reservation it may begin with what leaves the host in state high.
+        let spare = open.saturating_sub(overhead).saturating_sub(self.settings.thresholds.clear);
+        let grant = INITIAL_GRANT.min(limit(definition)).min(spare.max(reservation));
+        Ok(Account { grant, overhead })
+    }
+
+    /// Whether a running VM's reservation may become `new`.
+    pub(super) fn admit_change(
+        &self,
+        definition: &VmDefinition,
+        run: RunId,
+        new: Bytes,
+    ) -> Result<(), Failure> {
+        let account = self.ledger.account(run);
+        let unreserved = self.ledger.budget().saturating_sub(self.reserved_but(Some(run)));
+        // What it holds already need not be free.
+        let open = self.ledger.free().saturating_sub(self.withheld_from(Some(run)));
+        let open = open + account.grant + account.overhead;
+        admit(Pages::ceil(new), account.overhead, unreserved, open).map_err(|refusal| {
+            let text = format!("the reservation of VM {} cannot be {new}: {refusal}", definition.name);
+            Failure::new(FailureKind::NoMemory, text)
+        })
+    }
+
+    /// A launch has ended.
+    pub(super) fn launched(&mut self, id: RunId, result: Result<Started, Failure>) {
+        let Some(run) = self.run_mut(id) else { return };
+        match result {
+            Ok(started) => {
+                run.pid = Some(started.pid);
+                run.missing_jail = started.missing_jail;
+                if run.ended.is_some() {
+                    self.effect(Effect::Kill(id));
+                } else {
+                    run.phase = Phase::Booting;
+                    let balloon = run.balloon;
+                    self.effect(Effect::Send(id, ToVmm::BalloonTarget(balloon)));
+                }
+            }
+            Err(failure) => self.over(id, failure.kind, &failure.text, None),
+        }
+    }
+
+    /// A VMM closed the connection, as one that ends does.
+    pub(super) fn closed(&mut self, id: RunId) {
+        let doom = self.clock.now + LAST_GRACE;
+        if let Some(run) = self.run_mut(id) {
+            run.ends_by(doom);
+        }
+    }
+
+    /// Ends those that should have ended by themselves.
+    pub(super) fn end_the_doomed(&mut self) {
+        let now = self.clock.now;
+        let late = |run: &Run| run.ended.is_none() && run.doom.is_some_and(|doom| doom <= now);
+        let doomed: Vec<RunId> = self.running().filter(|(_, run)| late(run)).map(|(_, run)| run.id).collect();
+        for id in doomed {
+            self.breach(id, "it closed its connection to the daemon and did not end");
+        }
+    }
+
+    /// Ends a VMM that cannot be trusted any more. Its charge stays until its process is gone.
+    pub(super) fn breach(&mut self, id: RunId, why: &str) {
+        if self.run(id).is_some_and(|run| run.ended.is_none()) {
+            let name = self.runs.get(&id).cloned();
+            self.event(name.as_ref(), format!("is ended by the daemon: {why}"));
+            self.end(id, Some(Ended::ForBreach(why.to_owned())));
+        }
+    }
+
+    /// Ends a run at once, for the reason given unless there was one before.
+    pub(super) fn end(&mut self, id: RunId, why: Option<Ended>) {
+        let Some(run) = self.run_mut(id) else { return };
+        run.ended = run.ended.take().or(why);
+        run.phase = Phase::Dying;
+        if run.pid.is_some() {
+            self.effect(Effect::Kill(id));
+        }
+    }
+
+    /// A process is gone.
+    pub(super) fn exited(&mut self, id: RunId, how: String) {
+        let Some(run) = self.run(id) else { return };
+        let exit = match (&run.told, &run.ended) {
+            (Some(reason), _) => Exit::Told(reason.clone()),
+            (None, Some(Ended::ByOperator)) => Exit::KilledByOperator,
+            (None, Some(Ended::ForBreach(why))) => Exit::Vanished(format!("the daemon ended it: {why}")),
+            (None, None) => Exit::Vanished(how),
+        };
+        let text = exit.to_string();
+        self.over(id, FailureKind::Unfit, &text, Some(exit));
+    }
+
+    /// Ends a run's account. A run that never came to be undoes what its start did to the inventory.
+    fn over(&mut self, id: RunId, kind: FailureKind, text: &str, exit: Option<Exit>) {
+        let Some(name) = self.runs.remove(&id) else { return };
+        let Some(run) = self.vms.get_mut(&name).and_then(|vm| vm.run.take()) else { return };
+        match self.ledger.close(id) {
+            Ok(account) => self.event(
+                Some(&name),
+                format!("is off: {text}; {} are free again", (account.grant + account.overhead).bytes()),
+            ),
+            Err(e) => tracing::error!(vm = %name, "closing its account: {e}"),
+        }
+        self.effect(Effect::Clear(id, name.clone()));
+        let operator = exit == Some(Exit::KilledByOperator);
+        let started = run.starter.is_none() && !matches!(run.phase, Phase::Launching | Phase::Booting);
+        match run.undo {
+            Undo::Forget if !started => {
+                self.vms.remove(&name);
+                self.effect(Effect::Forget(name.clone(), None));
+            }
+            Undo::Restore(record) if !started => self.record(&name, *record),
+            _ => {
+                if let Some(vm) = self.vms.get(&name) {
+                    let exit = exit.or_else(|| Some(Exit::Told(ExitReason::Failed(text.to_owned()))));
+                    let record = Record { exit, ..vm.record.clone() };
+                    self.record(&name, record);
+                }
+            }
+        }
+        if let Some((starter, _)) = run.starter {
+            let kind = if operator { FailureKind::Conflict } else { kind };
+            let failure = Failure::new(kind, format!("VM {name} did not start: {text}"));
+            self.effect(Effect::Answer(starter, Err(failure)));
+        }
+        for (killer, _) in run.killers {
+            let answer = self.status_answer(&name);
+            self.effect(Effect::Answer(killer, answer));
+        }
+        self.give_all();
+        self.urgent = true;
+    }
+
+    fn record(&mut self, name: &VmName, record: Record) {
+        if let Some(vm) = self.vms.get_mut(name) {
+            vm.record = record;
+            let record = Box::new(vm.record.clone());
+            self.effect(Effect::Save(record, None));
+        }
+    }
+
+    /// Answers whose patience is at its end.
+    pub(super) fn answer_the_late(&mut self) {
+        let now = self.clock.now;
+        let mut late: Vec<(RequestId, VmName)> = Vec::new();
+        for (name, vm) in &mut self.vms {
+            let Some(run) = vm.run.as_deref_mut() else { continue };
+            if let Some((starter, _)) = run.starter.take_if(|(_, until)| *until <= now) {
+                late.push((starter, name.clone()));
+            }
+            run.killers.retain(|(killer, until)| {
+                let over = *until <= now;
+                if over {
+                    late.push((*killer, name.clone()));
+                }
+                !over
+            });
+        }
+        for (request, name) in late {
+            let answer = self.status_answer(&name);
+            self.effect(Effect::Answer(request, answer));
+        }
+    }
+
+    /// Takes over a VM that an earlier daemon started; the id of its run, or `None` where it cannot be kept.
+    ///
+    /// It is charged what it claims, as far as the earlier daemon wrote down that it was granted (or, if that is not
+    /// known, its limit allows), but at least what the kernel says it has.
+    pub(crate) fn adopt(&mut self, adopted: Adopted) -> Option<RunId> {
+        let definition = adopted.definition;
+        let name = definition.name.clone();
+        let overhead = overhead(&definition);
+        let bound = adopted.recorded.unwrap_or(size(&definition)).min(size(&definition));
+        let claimed = adopted.facts.as_ref().map_or(bound, |facts| facts.grant.min(bound));
+        let process = Pages::ceil(adopted.kernel.process).saturating_sub(overhead);
+        let grant = claimed.max(Pages::ceil(adopted.kernel.ram)).max(process);
+        self.last_run += 1;
+        let id = RunId(self.last_run);
+        if let Err(e) = self.ledger.adopt(id, Account { grant, overhead }) {
+            tracing::error!(vm = %name, "not adopted: {e}");
+            return None;
+        }
+        let mut run = Run::new(id, self.clock.now, limit(&definition));
+        run.phase = Phase::Running;
+        run.pid = Some(adopted.pid);
+        run.missing_jail = adopted.missing_jail;
+        run.kernel = adopted.kernel;
+        let text = match adopted.facts {
+            Ok(facts) => {
+                run.facts = super::messages::possible(facts, &definition, grant);
+                run.balloon = run.facts.balloon_target;
+                run.held_before = run.facts.held;
+                run.wants(run.facts.wanted, self.clock.now);
+                format!("is found again, with {} granted", grant.bytes())
+            }
+            Err(why) => {
+                let text = format!("is found again, but cannot be spoken to: {why}");
+                run.mute = Some(Mute(why));
+                text
+            }
+        };
+        self.runs.insert(id, name.clone());
+        let record = Record { definition, started: Some(adopted.started), exit: None };
+        self.vms.insert(name.clone(), Vm { record, run: Some(Box::new(run)) });
+        self.event(Some(&name), text);
+        self.urgent = true;
+        Some(id)
+    }
+
+    /// Notes that a VM's process was gone when the daemon came back.
+    pub(crate) fn vanished(&mut self, name: &VmName, how: &str) -> Option<Record> {
+        let vm = self.vms.get_mut(name)?;
+        vm.record.exit = Some(Exit::Vanished(how.to_owned()));
+        let record = vm.record.clone();
+        self.event(Some(name), format!("is off: {how}"));
+        Some(record)
+    }
+
+    /// Presses a VM's power button.
+    pub(super) fn press(&mut self, id: RunId) {
+        if let Some(run) = self.run_mut(id) {
+            run.phase = Phase::Stopping;
+        }
+        self.effect(Effect::Send(id, ToVmm::PowerButton));
+    }
+
+    /// The answer that a request about a VM gets.
+    pub(super) fn status_answer(&self, name: &VmName) -> Result<Answer, Failure> {
+        self.status(name).map(|status| Answer::Vm(Box::new(status))).ok_or_else(|| {
+            Failure::new(FailureKind::Unknown, format!("there is no VM {name}: see plimsoll ps"))
+        })
+    }
+}

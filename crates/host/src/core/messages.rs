@@ -1,0 +1,168 @@
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::control::{Chunks, ExitReason, Facts, FromVmm, GuestFacts, MAX_NOTICE, VERSION};
+use plimsoll_protocol::definition::{JailPart, VmDefinition};
+use plimsoll_units::{Bytes, Pages};
+
+use super::run::{Phase, Undo};
+use super::{Core, Effect, LAST_GRACE, RunId, limit, size};
+
+/// What VMMs say. A VMM is taken to be hostile: its numbers are bounded by what is possible, and what is not possible
+/// at all ends it.
+impl Core {
+    pub(super) fn message(&mut self, id: RunId, message: FromVmm) {
+        let Some(name) = self.runs.get(&id).cloned() else { return };
+        if self.run(id).is_none_or(|run| run.told.is_some() || run.ended.is_some()) {
+            return;
+        }
+        match message {
+            // A connection begins with it, and whoever set the connection up has read it.
+            FromVmm::Hello { .. } => {
+                self.breach(id, "it broke the protocol: a second greeting on one connection");
+            }
+            FromVmm::Running { missing_jail } => self.guest_runs(id, &name, missing_jail),
+            FromVmm::Want(pages) => self.want(id, &name, pages),
+            FromVmm::Return(pages) => self.take_back(id, &name, pages),
+            FromVmm::Report(facts) => self.report(id, &name, facts),
+            FromVmm::Rebooted => {
+                let now = self.clock.now;
+                if let Some(run) = self.run_mut(id) {
+                    run.wants(Pages::ZERO, now);
+                    if run.phase == Phase::Stopping {
+                        run.phase = Phase::Running;
+                    }
+                }
+                self.event(Some(&name), "the guest rebooted");
+            }
+            FromVmm::Notice(text) => self.event(Some(&name), one_line(&text)),
+            FromVmm::Exit(reason) => {
+                let reason = match reason {
+                    ExitReason::Shutdown => ExitReason::Shutdown,
+                    ExitReason::Crashed(how) => ExitReason::Crashed(one_line(&how)),
+                    ExitReason::Failed(what) => ExitReason::Failed(one_line(&what)),
+                };
+                let doom = self.clock.now + LAST_GRACE;
+                if let Some(run) = self.run_mut(id) {
+                    run.told = Some(reason);
+                    run.ends_by(doom);
+                }
+            }
+        }
+    }
+
+    fn guest_runs(&mut self, id: RunId, name: &VmName, mut missing: Vec<JailPart>) {
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let allowed = &vm.record.definition.jail.allow_missing;
+        let Some(run) = vm.run.as_deref_mut() else { return };
+        if let Some(part) = missing.iter().find(|part| !allowed.contains(part)) {
+            let why = format!(
+                "it runs without the {part} part of its jail, which jail.allow_missing does not name"
+            );
+            self.breach(id, &why);
+            return;
+        }
+        missing.extend(&run.missing_jail);
+        missing.sort_unstable();
+        missing.dedup();
+        run.missing_jail.clone_from(&missing);
+        if run.phase != Phase::Booting {
+            // A VMM says it again to a daemon that has been restarted.
+            return;
+        }
+        run.phase = Phase::Running;
+        run.undo = Undo::Nothing;
+        let starter = run.starter.take();
+        self.event(Some(name), "runs");
+        self.effect(Effect::Settled(id, missing));
+        if let Some((starter, _)) = starter {
+            let answer = self.status_answer(name);
+            self.effect(Effect::Answer(starter, answer));
+        }
+    }
+
+    fn want(&mut self, id: RunId, name: &VmName, pages: Pages) {
+        let Some(most) = self.vm(name).map(|vm| limit(&vm.record.definition)) else { return };
+        let room = most.saturating_sub(self.ledger.account(id).grant);
+        let now = self.clock.now;
+        if let Some(run) = self.run_mut(id) {
+            run.wants(pages.min(room), now);
+        }
+        if pages > Pages::ZERO {
+            tracing::debug!(vm = %name, wanted = %pages.bytes(), "want");
+            self.give(id, true);
+        }
+    }
+
+    fn report(&mut self, id: RunId, name: &VmName, claim: Facts) {
+        let grant = self.ledger.account(id).grant;
+        let now = self.clock.now;
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let facts = possible(claim, &vm.record.definition, grant);
+        let Some(run) = vm.run.as_deref_mut() else { return };
+        run.facts = facts;
+        // A grant that the VMM has not read yet answers a part of what it said it waits for.
+        let under_way = grant.saturating_sub(facts.grant);
+        run.wants(facts.wanted.saturating_sub(under_way), now);
+    }
+}
+
+/// The part of a VMM's claims that can be true of a VM of this definition that was granted `grant`.
+pub(super) fn possible(claim: Facts, definition: &VmDefinition, grant: Pages) -> Facts {
+    let (size, limit) = (size(definition), limit(definition));
+    let chunks = size.0 / plimsoll_units::CHUNK_PAGES;
+    let memory = |bytes: Bytes| bytes.min(definition.size);
+    Facts {
+        grant: claim.grant.min(grant),
+        held: claim.held.min(grant),
+        wanted: claim.wanted.min(limit.saturating_sub(grant.min(claim.grant))),
+        ballooned: claim.ballooned.min(size),
+        balloon_actual: claim.balloon_actual.min(size),
+        balloon_target: claim.balloon_target.min(size),
+        chunks: Chunks {
+            empty: claim.chunks.empty.min(chunks),
+            large: claim.chunks.large.min(chunks),
+            small: claim.chunks.small.min(chunks),
+        },
+        guest: claim.guest.map(|guest| GuestFacts {
+            total: memory(guest.total),
+            free: memory(guest.free),
+            available: memory(guest.available),
+            cache: memory(guest.cache),
+            ..guest
+        }),
+        ram: (claim.ram.0, memory(claim.ram.1)),
+        ..claim
+    }
+}
+
+/// A text of a VMM as one line of bounded length without control characters: it goes to logs and terminals.
+fn one_line(text: &str) -> String {
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let mut line = String::new();
+    for c in text.chars().map(clean) {
+        if line.len() + c.len_utf8() > MAX_NOTICE {
+            break;
+        }
+        line.push(c);
+    }
+    line
+}
+
+/// Why nobody can talk to a VMM that greets with `version`; `None`: it speaks ours.
+pub(crate) fn foreign(version: u32) -> Option<String> {
+    (version != VERSION).then(|| {
+        format!(
+            "its VMM speaks version {version} of the protocol and this daemon {VERSION}: stop the VM from inside, or kill it"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_is_one_clean_line_of_bounded_length() {
+        assert_eq!(one_line("a\nb\x1b[31m"), "a b [31m");
+        assert_eq!(one_line(&"ä".repeat(MAX_NOTICE)).len(), MAX_NOTICE);
+    }
+}

@@ -1,0 +1,362 @@
+//! What the daemon decides, without doing any of it.
+//!
+//! [`Core`] is a state machine: [`Core::handle`] takes one [`Input`] (a request of a user, a message of a VMM, the end of a
+//! process, the clock) and returns the [`Effect`]s that the world around it is to carry out, in order. It does no I/O and
+//! reads no clock, so every course of events can be tested, and the ledger is whole between any two inputs.
+//!
+//! [`requests`] answers users, [`messages`] VMMs, [`control`] divides memory, [`grants`] gives it out, [`status`] tells of it.
+
+mod control;
+mod grants;
+mod lifecycle;
+mod messages;
+mod requests;
+mod run;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use plimsoll_policy::{States, Tax, Thresholds};
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::api::{Event, HostStatus, VmChange, VmStatus};
+use plimsoll_protocol::control::{Facts, FromVmm, ToVmm};
+use plimsoll_protocol::definition::{JailPart, VmDefinition};
+use plimsoll_units::{Bytes, Pages};
+
+use crate::events::Events;
+use crate::inventory::Record;
+use crate::ledger::Ledger;
+use crate::paths::Paths;
+
+pub(crate) use self::messages::foreign;
+pub(crate) use self::run::Run;
+
+/// One life of a VM's process. Never used twice by one daemon, so that late messages of an earlier life reach nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RunId(pub(crate) u64);
+
+/// A request that waits for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RequestId(pub(crate) u64);
+
+/// What a user asks for.
+#[derive(Clone, Debug)]
+pub(crate) enum Request {
+    Host,
+    List,
+    Get(VmName),
+    /// Define a VM and start it.
+    Create(Box<VmDefinition>),
+    Change(VmName, VmChange),
+    Forget(VmName),
+    Start(VmName),
+    Stop(VmName),
+    Kill(VmName),
+    Events,
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Answer {
+    Host(Box<HostStatus>),
+    Vms(Vec<VmStatus>),
+    Vm(Box<VmStatus>),
+    Events(Vec<Event>),
+    Done,
+}
+
+/// Why a request was not carried out: one line, and whose fault it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) kind: FailureKind,
+    pub(crate) text: String,
+}
+
+/// The kinds of [`Failure`] that a client may want to tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FailureKind {
+    /// There is no such VM.
+    Unknown,
+    /// The VM is in no state for it.
+    Conflict,
+    /// The request makes no sense.
+    Invalid,
+    /// It does not fit into machine memory.
+    NoMemory,
+    /// Something that the VM needs is missing, busy or broken.
+    Unfit,
+    /// The daemon could not do it.
+    Internal,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: FailureKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+}
+
+/// What the kernel says of one VM's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KernelAccount {
+    /// Resident in the range that its VMM calls guest memory.
+    pub(crate) ram: Bytes,
+    /// Anonymous and shared memory resident in the whole process.
+    pub(crate) process: Bytes,
+}
+
+/// A process that was launched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Started {
+    pub(crate) pid: u32,
+    /// Parts of the jail that the daemon could not give it.
+    pub(crate) missing_jail: Vec<JailPart>,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Request(RequestId, Request),
+    /// A launch that was ordered has ended.
+    Launched(RunId, Result<Started, Failure>),
+    Message(RunId, FromVmm),
+    /// The VMM closed the connection.
+    Closed(RunId),
+    /// The VMM broke the protocol: how.
+    Broken(RunId, String),
+    /// The process is gone, and how it ended as far as is known.
+    Exited(RunId, String),
+    /// The kernel's account of all VMs, taken at one time.
+    Kernel(Vec<(RunId, KernelAccount)>),
+    /// Time has passed.
+    Tick,
+}
+
+/// Something that is to be done.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Set up a VM's process; the answer is [`Input::Launched`].
+    Launch {
+        run: RunId,
+        /// To be on disk before anything else.
+        record: Box<Record>,
+        grant: Pages,
+    },
+    /// Raise the VMM's grant by `pages`, to `total`.
+    Grant {
+        run: RunId,
+        pages: Pages,
+        total: Pages,
+    },
+    /// Remember that the VMM's grant is `total` now.
+    Returned {
+        run: RunId,
+        total: Pages,
+    },
+    Send(RunId, ToVmm),
+    /// End the process at once.
+    Kill(RunId),
+    /// The run is over: close what belongs to it and remove what it left.
+    Clear(RunId, VmName),
+    /// Write a VM's record, and give the answer afterwards.
+    Save(Box<Record>, Option<(RequestId, Box<Answer>)>),
+    /// Remove a VM's record and logs.
+    Forget(VmName, Option<RequestId>),
+    /// Remember for a restarted daemon what the VMM said at its start.
+    Settled(RunId, Vec<JailPart>),
+    Answer(RequestId, Result<Answer, Failure>),
+}
+
+/// A moment: one clock for durations, one for people.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    pub(crate) now: Instant,
+    pub(crate) at: Timestamp,
+}
+
+/// What the daemon's configuration says to the core.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) budget: Pages,
+    pub(crate) thresholds: Thresholds,
+    pub(crate) tax: Tax,
+    pub(crate) paths: Paths,
+}
+
+/// A process that an earlier daemon started and that still runs.
+#[derive(Debug)]
+pub(crate) struct Adopted {
+    pub(crate) definition: VmDefinition,
+    pub(crate) started: Timestamp,
+    pub(crate) pid: u32,
+    pub(crate) missing_jail: Vec<JailPart>,
+    /// What the VMM says, or why nobody can talk to it.
+    pub(crate) facts: Result<Facts, String>,
+    /// The grant that the earlier daemon wrote down last, if it could be read.
+    pub(crate) recorded: Option<Pages>,
+    pub(crate) kernel: KernelAccount,
+}
+
+/// A VM that the host knows.
+#[derive(Debug)]
+struct Vm {
+    record: Record,
+    run: Option<Box<Run>>,
+}
+
+/// The daemon's mind.
+#[derive(Debug)]
+pub(crate) struct Core {
+    settings: Settings,
+    ledger: Ledger,
+    vms: BTreeMap<VmName, Vm>,
+    runs: BTreeMap<RunId, VmName>,
+    states: States,
+    events: Events,
+    last_run: u64,
+    clock: Clock,
+    last_control: Instant,
+    urgent: bool,
+    peak_kernel: Bytes,
+    effects: Vec<Effect>,
+}
+
+impl Core {
+    /// A core that knows the VMs of `records`, all of them off.
+    pub(crate) fn new(settings: Settings, records: Vec<Record>, clock: Clock) -> Self {
+        let vms = records
+            .into_iter()
+            .map(|record| (record.definition.name.clone(), Vm { record, run: None }))
+            .collect();
+        Self {
+            ledger: Ledger::new(settings.budget),
+            settings,
+            vms,
+            runs: BTreeMap::new(),
+            states: States::default(),
+            events: Events::default(),
+            last_run: 0,
+            clock,
+            last_control: clock.now,
+            urgent: false,
+            peak_kernel: Bytes::ZERO,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Takes one input; what is to be done about it, in this order.
+    pub(crate) fn handle(&mut self, clock: Clock, input: Input) -> Vec<Effect> {
+        self.clock = clock;
+        match input {
+            Input::Request(id, request) => self.request(id, request),
+            Input::Launched(run, result) => self.launched(run, result),
+            Input::Message(run, message) => self.message(run, message),
+            Input::Closed(run) => self.closed(run),
+            Input::Broken(run, how) => self.breach(run, &how),
+            Input::Exited(run, how) => self.exited(run, how),
+            Input::Kernel(accounts) => self.kernel(&accounts),
+            Input::Tick => {
+                if clock.now >= self.due() {
+                    self.control();
+                }
+            }
+        }
+        self.observe_state();
+        debug_assert!(self.ledger.adds_up(), "{:?}", self.ledger);
+        std::mem::take(&mut self.effects)
+    }
+
+    /// When the core wants to hear [`Input::Tick`] next.
+    pub(crate) fn due(&self) -> Instant {
+        self.last_control + if self.urgent { control::SHORTEST } else { control::PERIOD }
+    }
+
+    /// Where each VMM says that guest memory is, for the kernel to be asked about it.
+    pub(crate) fn ranges(&self) -> Vec<(RunId, (u64, Bytes))> {
+        self.running().map(|(_, run)| (run.id, run.facts.ram)).collect()
+    }
+
+    fn vm(&self, name: &VmName) -> Option<&Vm> {
+        self.vms.get(name)
+    }
+
+    fn run(&self, run: RunId) -> Option<&Run> {
+        self.vm(self.runs.get(&run)?)?.run.as_deref()
+    }
+
+    fn run_mut(&mut self, run: RunId) -> Option<&mut Run> {
+        self.vms.get_mut(self.runs.get(&run)?)?.run.as_deref_mut()
+    }
+
+    /// All VMs that have a process or are about to, with their definitions.
+    fn running(&self) -> impl Iterator<Item = (&VmDefinition, &Run)> {
+        self.vms.values().filter_map(|vm| Some((&vm.record.definition, vm.run.as_deref()?)))
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    fn event(&mut self, vm: Option<&VmName>, text: impl Into<String>) {
+        let text = text.into();
+        match vm {
+            Some(vm) => tracing::info!(%vm, "{text}"),
+            None => tracing::info!("{text}"),
+        }
+        self.events.push(Event { at: self.clock.at, vm: vm.cloned(), text });
+    }
+
+    /// The part of the ledger that `run` cannot have because other VMs have reserved it and not been granted it yet.
+    fn withheld_from(&self, run: Option<RunId>) -> Pages {
+        let unheld = |(definition, other): (&VmDefinition, &Run)| {
+            reservation(definition).saturating_sub(self.ledger.account(other.id).grant)
+        };
+        self.running().filter(|(_, other)| Some(other.id) != run).map(unheld).sum()
+    }
+
+    /// Reservations and overheads of all running VMs but `run`.
+    fn reserved_but(&self, run: Option<RunId>) -> Pages {
+        let part = |(definition, other): (&VmDefinition, &Run)| {
+            reservation(definition) + self.ledger.account(other.id).overhead
+        };
+        self.running().filter(|(_, other)| Some(other.id) != run).map(part).sum()
+    }
+
+    fn observe_state(&mut self) {
+        let before = self.states.current();
+        let state = self.states.observe(self.ledger.free(), &self.settings.thresholds);
+        if state != before {
+            tracing::info!(free = %self.ledger.free().bytes(), "host state {before:?} -> {state:?}");
+            self.urgent |= state > before;
+        }
+    }
+}
+
+/// A VM's reservation in pages.
+fn reservation(definition: &VmDefinition) -> Pages {
+    Pages::ceil(definition.reservation)
+}
+
+/// The smaller of a VM's limit and size, in pages.
+fn limit(definition: &VmDefinition) -> Pages {
+    Pages::floor(definition.limit())
+}
+
+/// A VM's size in pages.
+fn size(definition: &VmDefinition) -> Pages {
+    Pages::floor(definition.size)
+}
+
+/// What the ledger charges for a VM beside its guest's memory.
+fn overhead(definition: &VmDefinition) -> Pages {
+    plimsoll_policy::overhead(size(definition), definition.vcpus)
+}
+
+/// How long a request waits for a VM that is being started or killed before it is answered anyway: a VMM is set up in
+/// well under a second, and a process in an uninterruptible wait dies when that ends.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a VMM may take to end once it has said so or closed the connection: it closes its disks.
+const LAST_GRACE: Duration = Duration::from_secs(5);

@@ -1,0 +1,166 @@
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::api::VmChange;
+use plimsoll_protocol::definition::{VmDefinition, check_bounds};
+
+use super::run::{Ended, Phase, Undo};
+use super::{Answer, Core, Effect, Failure, FailureKind, PATIENCE, Request, RequestId, RunId, Vm};
+use crate::inventory::Record;
+
+/// Most requests that wait for the end of one VM; more would only be a client in a loop.
+const MOST_KILLERS: usize = 64;
+
+/// What users ask for. `Ok(None)`: the answer comes later.
+impl Core {
+    pub(super) fn request(&mut self, id: RequestId, request: Request) {
+        tracing::debug!(request = id.0, "{request:?}");
+        let answer = match request {
+            Request::Host => Ok(Some(Answer::Host(Box::new(self.host_status())))),
+            Request::List => Ok(Some(Answer::Vms(self.all_status()))),
+            Request::Events => Ok(Some(Answer::Events(self.events.all()))),
+            Request::Get(name) => self.status_answer(&name).map(Some),
+            Request::Create(definition) => self.create(id, *definition).map(|()| None),
+            Request::Change(name, change) => self.change(id, &name, &change).map(|()| None),
+            Request::Forget(name) => self.forget(id, &name).map(|()| None),
+            Request::Start(name) => self.start_known(id, &name),
+            Request::Stop(name) => self.stop(&name).map(Some),
+            Request::Kill(name) => self.kill(id, &name).map(|()| None),
+        };
+        match answer {
+            Ok(Some(answer)) => self.effect(Effect::Answer(id, Ok(answer))),
+            Ok(None) => {}
+            Err(failure) => {
+                tracing::info!("refused: {}", failure.text);
+                self.effect(Effect::Answer(id, Err(failure)));
+            }
+        }
+    }
+
+    /// Defines a VM, in place of one of the same name that is off, and starts it. If it does not start, nothing has
+    /// changed.
+    fn create(&mut self, id: RequestId, definition: VmDefinition) -> Result<(), Failure> {
+        definition.check().map_err(|e| Failure::new(FailureKind::Invalid, e.to_string()))?;
+        let name = definition.name.clone();
+        let undo = match self.vms.get(&name) {
+            Some(Vm { run: Some(_), .. }) => {
+                let text = format!("VM {name} is on: stop it first, or choose another name");
+                return Err(Failure::new(FailureKind::Conflict, text));
+            }
+            Some(vm) => Undo::Restore(Box::new(vm.record.clone())),
+            None => Undo::Forget,
+        };
+        let before = undo.clone();
+        let record = Record { definition, started: None, exit: None };
+        self.vms.insert(name.clone(), Vm { record, run: None });
+        self.start(&name, id, undo).inspect_err(|_| match before {
+            Undo::Restore(record) => {
+                self.vms.insert(name.clone(), Vm { record: *record, run: None });
+            }
+            _ => {
+                self.vms.remove(&name);
+            }
+        })
+    }
+
+    /// Starts a VM that is known. One that runs already is what the user wants.
+    fn start_known(&mut self, id: RequestId, name: &VmName) -> Result<Option<Answer>, Failure> {
+        match self.vm(name).and_then(|vm| vm.run.as_deref()) {
+            Some(run) if run.phase == Phase::Dying => {
+                let text = format!("VM {name} is just ending: try again");
+                Err(Failure::new(FailureKind::Conflict, text))
+            }
+            Some(_) => self.status_answer(name).map(Some),
+            None => self.start(name, id, Undo::Nothing).map(|()| None),
+        }
+    }
+
+    fn stop(&mut self, name: &VmName) -> Result<Answer, Failure> {
+        let run = self.must_run(name)?;
+        let conflict = |text: String| Err(Failure::new(FailureKind::Conflict, text));
+        match self.run(run).map(|run| (run.phase, run.mute.clone())) {
+            Some((_, Some(mute))) => return conflict(format!("VM {name} cannot be stopped: {}", mute.0)),
+            Some((Phase::Launching | Phase::Booting, _)) => {
+                return conflict(format!("VM {name} is being started: try again, or kill it"));
+            }
+            Some((Phase::Running | Phase::Stopping, _)) => {
+                self.press(run);
+                self.event(Some(name), "is asked to shut down");
+            }
+            _ => {}
+        }
+        self.status_answer(name)
+    }
+
+    fn kill(&mut self, id: RequestId, name: &VmName) -> Result<(), Failure> {
+        let run = self.must_run(name)?;
+        let until = self.clock.now + PATIENCE;
+        if let Some(run) = self.run_mut(run) {
+            if run.killers.len() >= MOST_KILLERS {
+                let text = format!("{MOST_KILLERS} others wait for the end of VM {name} already");
+                return Err(Failure::new(FailureKind::Conflict, text));
+            }
+            run.killers.push((id, until));
+        }
+        self.end(run, Some(Ended::ByOperator));
+        self.event(Some(name), "is killed by the operator");
+        Ok(())
+    }
+
+    fn change(&mut self, id: RequestId, name: &VmName, change: &VmChange) -> Result<(), Failure> {
+        let vm = self.must_know(name)?;
+        let mut definition = vm.record.definition.clone();
+        definition.shares = change.shares.unwrap_or(definition.shares);
+        definition.reservation = change.reservation.unwrap_or(definition.reservation);
+        definition.limit = change.limit.or(definition.limit);
+        check_bounds(definition.size, definition.reservation, definition.limit)
+            .map_err(|e| Failure::new(FailureKind::Invalid, format!("VM {name}: {e}")))?;
+        if let Some(run) = vm.run.as_deref() {
+            if run.phase == Phase::Launching || run.phase == Phase::Booting {
+                let text = format!("VM {name} is being started: try again");
+                return Err(Failure::new(FailureKind::Conflict, text));
+            }
+            if definition.reservation > vm.record.definition.reservation {
+                self.admit_change(&definition, run.id, definition.reservation)?;
+            }
+        }
+        let text = format!(
+            "has shares {}, reservation {} and limit {} now",
+            definition.shares,
+            definition.reservation,
+            definition.limit()
+        );
+        let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
+        vm.record.definition = definition;
+        let record = Box::new(vm.record.clone());
+        self.event(Some(name), text);
+        // The answer shows what follows from the change.
+        self.control();
+        let answer = self.status_answer(name)?;
+        self.effect(Effect::Save(record, Some((id, Box::new(answer)))));
+        Ok(())
+    }
+
+    fn forget(&mut self, id: RequestId, name: &VmName) -> Result<(), Failure> {
+        if self.must_know(name)?.run.is_some() {
+            let text = format!("VM {name} is on: stop or kill it first");
+            return Err(Failure::new(FailureKind::Conflict, text));
+        }
+        self.vms.remove(name);
+        self.event(Some(name), "is forgotten");
+        self.effect(Effect::Forget(name.clone(), Some(id)));
+        Ok(())
+    }
+
+    fn must_know(&self, name: &VmName) -> Result<&Vm, Failure> {
+        self.vm(name).ok_or_else(|| {
+            Failure::new(
+                FailureKind::Unknown,
+                format!("there is no VM {name}: plimsoll ps lists those there are"),
+            )
+        })
+    }
+
+    fn must_run(&self, name: &VmName) -> Result<RunId, Failure> {
+        let run = self.must_know(name)?.run.as_deref();
+        run.map(|run| run.id).ok_or_else(|| Failure::new(FailureKind::Conflict, format!("VM {name} is off")))
+    }
+}

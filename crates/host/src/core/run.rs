@@ -1,0 +1,137 @@
+use std::time::Instant;
+
+use plimsoll_policy::Activity;
+use plimsoll_protocol::control::{ExitReason, Facts};
+use plimsoll_protocol::definition::JailPart;
+use plimsoll_units::Pages;
+
+use super::{KernelAccount, RequestId, RunId};
+use crate::inventory::Record;
+use crate::liveness::Liveness;
+
+/// A VM that has a process, or is about to.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) id: RunId,
+    pub(crate) phase: Phase,
+    pub(crate) pid: Option<u32>,
+    /// What its VMM said last, within what is possible.
+    pub(crate) facts: Facts,
+    /// Pages that it waits for, as far as they have not been granted since.
+    pub(crate) wanted: Pages,
+    /// Since when it waits, or last had a chunk for its patience.
+    pub(crate) waiting_since: Option<Instant>,
+    /// Pages that it gave back since the last control period.
+    pub(crate) returned: Pages,
+    pub(crate) held_before: Pages,
+    pub(crate) activity: Activity,
+    pub(crate) entitlement: Pages,
+    pub(crate) target: Pages,
+    /// The balloon that it was last told to have.
+    pub(crate) balloon: Pages,
+    pub(crate) liveness: Liveness,
+    pub(crate) kernel: KernelAccount,
+    /// It was seen to hold more than it was granted.
+    pub(crate) excess: bool,
+    pub(crate) missing_jail: Vec<JailPart>,
+    /// The reason that its VMM gave for ending.
+    pub(crate) told: Option<ExitReason>,
+    /// Why the daemon ended it.
+    pub(crate) ended: Option<Ended>,
+    /// When its process is ended if it has not ended by itself.
+    pub(crate) doom: Option<Instant>,
+    /// Nobody can talk to its VMM.
+    pub(crate) mute: Option<Mute>,
+    /// Who waits for it to run, and until when.
+    pub(crate) starter: Option<(RequestId, Instant)>,
+    /// Who waits for it to be gone, and until when.
+    pub(crate) killers: Vec<(RequestId, Instant)>,
+    /// What to do to the inventory if it never comes to run.
+    pub(crate) undo: Undo,
+}
+
+/// How far a run has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Its process is being set up.
+    Launching,
+    /// It has its configuration and has not said that its guest runs.
+    Booting,
+    /// Its guest runs.
+    Running,
+    /// Its guest was asked to shut down.
+    Stopping,
+    /// It is about to be gone: nothing more is given to it.
+    Dying,
+}
+
+/// Who ended a run, if not the VMM itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    ByOperator,
+    /// The daemon, because of this.
+    ForBreach(String),
+}
+
+/// Why nobody can talk to a VMM, in one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Mute(pub(crate) String);
+
+/// How a failed start leaves the inventory.
+#[derive(Clone, Debug)]
+pub(crate) enum Undo {
+    /// As it is: the VM was known before.
+    Nothing,
+    /// The VM is forgotten: its creation has failed.
+    Forget,
+    /// The definition that was to be replaced is back.
+    Restore(Box<Record>),
+}
+
+impl Run {
+    pub(crate) fn new(id: RunId, now: Instant, limit: Pages) -> Self {
+        Self {
+            id,
+            phase: Phase::Launching,
+            pid: None,
+            facts: Facts::default(),
+            wanted: Pages::ZERO,
+            waiting_since: None,
+            returned: Pages::ZERO,
+            held_before: Pages::ZERO,
+            activity: Activity::default(),
+            entitlement: Pages::ZERO,
+            target: limit,
+            balloon: Pages::ZERO,
+            liveness: Liveness::new(now),
+            kernel: KernelAccount::default(),
+            excess: false,
+            missing_jail: Vec::new(),
+            told: None,
+            ended: None,
+            doom: None,
+            mute: None,
+            starter: None,
+            killers: Vec::new(),
+            undo: Undo::Nothing,
+        }
+    }
+
+    /// Whether memory is still to be divided and given to it.
+    pub(crate) fn takes_part(&self) -> bool {
+        self.phase != Phase::Dying && self.mute.is_none()
+    }
+
+    /// It is about to end by itself: from now on it gets nothing, and at `doom` it is ended.
+    pub(crate) fn ends_by(&mut self, doom: Instant) {
+        self.phase = Phase::Dying;
+        self.doom = Some(self.doom.unwrap_or(doom));
+    }
+
+    /// Sets what it waits for and since when.
+    pub(crate) fn wants(&mut self, pages: Pages, now: Instant) {
+        self.wanted = pages;
+        self.waiting_since =
+            if pages == Pages::ZERO { None } else { Some(self.waiting_since.unwrap_or(now)) };
+    }
+}

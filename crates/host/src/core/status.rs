@@ -1,0 +1,93 @@
+use plimsoll_policy::State;
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::api::{BalloonHealth, HostState, HostStatus, Power, VmStatus};
+use plimsoll_units::{Bytes, Pages};
+
+use super::run::{Phase, Run};
+use super::{Core, Vm};
+
+/// What the daemon tells of itself.
+impl Core {
+    pub(super) fn host_status(&self) -> HostStatus {
+        let sum = |part: fn(&Run) -> Pages| self.running().map(|(_, run)| part(run)).sum::<Pages>().bytes();
+        HostStatus {
+            budget: self.ledger.budget().bytes(),
+            granted: self.ledger.granted().bytes(),
+            overhead: self.ledger.overhead().bytes(),
+            free: self.ledger.free().bytes(),
+            reserved: self.reserved_but(None).bytes(),
+            held: sum(|run| run.facts.held),
+            ballooned: sum(|run| run.facts.ballooned),
+            kernel: self.running().map(|(_, run)| run.kernel.ram).sum(),
+            peak_ledger: self.ledger.peak().bytes(),
+            peak_kernel: self.peak_kernel,
+            state: match self.states.current() {
+                State::High => HostState::High,
+                State::Clear => HostState::Clear,
+                State::Soft => HostState::Soft,
+                State::Hard => HostState::Hard,
+                State::Low => HostState::Low,
+            },
+            high_threshold: self.settings.thresholds.clear.bytes(),
+            running: self.runs.len() as u64,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    pub(super) fn all_status(&self) -> Vec<VmStatus> {
+        self.vms.values().map(|vm| self.status_of(vm)).collect()
+    }
+
+    pub(super) fn status(&self, name: &VmName) -> Option<VmStatus> {
+        self.vm(name).map(|vm| self.status_of(vm))
+    }
+
+    fn status_of(&self, vm: &Vm) -> VmStatus {
+        let definition = &vm.record.definition;
+        let run = vm.run.as_deref();
+        let account = run.map(|run| self.ledger.account(run.id)).unwrap_or_default();
+        let facts = run.map(|run| run.facts).unwrap_or_default();
+        let pages = |part: fn(&Run) -> Pages| run.map_or(Bytes::ZERO, |run| part(run).bytes());
+        VmStatus {
+            name: definition.name.clone(),
+            power: power(run),
+            exit: vm.record.exit.clone(),
+            pid: run.and_then(|run| run.pid),
+            model: definition.boot.model,
+            vcpus: definition.vcpus,
+            size: definition.size,
+            reservation: definition.reservation,
+            limit: definition.limit(),
+            shares: definition.shares,
+            share_count: definition.shares.resolve(definition.size),
+            grant: account.grant.bytes(),
+            overhead: account.overhead.bytes(),
+            held: facts.held.bytes(),
+            kernel: run.map_or(Bytes::ZERO, |run| run.kernel.ram),
+            wanted: pages(|run| run.wanted),
+            active: pages(|run| run.activity.active()),
+            entitlement: pages(|run| run.entitlement),
+            target: pages(|run| run.target),
+            ballooned: facts.ballooned.bytes(),
+            balloon_target: pages(|run| run.balloon),
+            balloon: run.map_or(BalloonHealth::Absent, |run| run.liveness.health()),
+            chunks: facts.chunks,
+            faults: facts.faults,
+            reboots: facts.reboots,
+            guest: facts.guest,
+            missing_jail: run.map(|run| run.missing_jail.clone()).unwrap_or_default(),
+            note: run.and_then(|run| run.mute.as_ref()).map(|mute| mute.0.clone()),
+            started: vm.record.started,
+            console: self.settings.paths.console_socket(&definition.name),
+        }
+    }
+}
+
+fn power(run: Option<&Run>) -> Power {
+    match run.map(|run| run.phase) {
+        None => Power::Off,
+        Some(Phase::Launching | Phase::Booting) => Power::Starting,
+        Some(Phase::Running) => Power::On,
+        Some(Phase::Stopping | Phase::Dying) => Power::Stopping,
+    }
+}

@@ -1,0 +1,341 @@
+//! The loop that carries inputs to the [`Core`] and carries out what it decides.
+//!
+//! Everything runs on one thread but what may wait for a disk: launches, records and the kernel's account, which are
+//! done beside it and whose results come back as inputs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::control::ToVmm;
+use plimsoll_units::Pages;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::adopt::Survivor;
+use crate::core::{
+    Answer, Clock, Core, Effect, Failure, FailureKind, Input, KernelAccount, Request, RequestId, RunId,
+    Started,
+};
+use crate::inventory::Record;
+use crate::kernel_account::{self, Pace};
+use crate::launch::{Launched, Plan, RunDir, RunRecord, Site, launch};
+use crate::link::Link;
+use crate::process::Process;
+use crate::saver::Saver;
+use crate::supervise::{Watch, watch};
+use crate::uids::Uids;
+use crate::vmm_log;
+
+/// Messages that may wait for the daemon. A VMM or client that finds the inbox full waits in turn with the others.
+const INBOX: usize = 256;
+
+/// The answer to a call of the API.
+pub(crate) type CallResult = Result<Answer, Failure>;
+
+/// What reaches the daemon's loop.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    Input(Input),
+    Call(Box<Request>, oneshot::Sender<CallResult>),
+    Launched(RunId, anyhow::Result<Box<Launched>>),
+    Accounts { began: Instant, accounts: Vec<(RunId, KernelAccount)> },
+}
+
+/// A way to ask the daemon.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(mpsc::Sender<Incoming>);
+
+impl Caller {
+    /// Asks and waits for the answer.
+    pub(crate) async fn call(&self, request: Request) -> CallResult {
+        let (sender, answer) = oneshot::channel();
+        let ending = || Failure::new(FailureKind::Internal, "the daemon is about to end: try again");
+        self.0.send(Incoming::Call(Box::new(request), sender)).await.map_err(|_| ending())?;
+        answer.await.unwrap_or_else(|_| Err(ending()))
+    }
+}
+
+/// What belongs to one run.
+#[derive(Debug)]
+struct Live {
+    link: Option<Link>,
+    process: Arc<Process>,
+    directory: RunDir,
+    record: RunRecord,
+}
+
+/// The daemon.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    core: Core,
+    site: Arc<Site>,
+    saver: Saver,
+    uids: Uids,
+    live: HashMap<RunId, Live>,
+    launching: HashMap<RunId, Option<u32>>,
+    calls: HashMap<RequestId, oneshot::Sender<CallResult>>,
+    last_call: u64,
+    pace: Pace,
+    asking_kernel: bool,
+    sender: mpsc::Sender<Incoming>,
+    inbox: mpsc::Receiver<Incoming>,
+}
+
+impl Daemon {
+    /// A daemon that knows no running VM yet. Must be called within a runtime.
+    pub(crate) fn new(core: Core, site: Site, uids: Uids) -> Self {
+        let (sender, inbox) = mpsc::channel(INBOX);
+        Self {
+            core,
+            saver: Saver::start(site.paths.clone()),
+            site: Arc::new(site),
+            uids,
+            live: HashMap::new(),
+            launching: HashMap::new(),
+            calls: HashMap::new(),
+            last_call: 0,
+            pace: Pace::new(Instant::now()),
+            asking_kernel: false,
+            sender,
+            inbox,
+        }
+    }
+
+    /// A way to ask this daemon.
+    pub(crate) fn caller(&self) -> Caller {
+        Caller(self.sender.clone())
+    }
+
+    /// Takes over a VM that an earlier daemon started.
+    pub(crate) fn adopt(&mut self, survivor: Survivor) -> std::io::Result<()> {
+        let Survivor { adopted, process, wire, directory, record } = survivor;
+        let link = wire.map(Link::new).transpose()?;
+        let pidfd = process.watch()?;
+        let Some(run) = self.core.adopt(adopted) else { return Ok(()) };
+        if let Some(uid) = record.uid {
+            self.uids.adopt(uid);
+        }
+        let log = self.site.paths.vmm_log(&record.definition.name);
+        let live = Live { link: link.clone(), process: Arc::new(process), directory, record };
+        self.live.insert(run, live);
+        tokio::spawn(watch(Watch { run, pidfd, child: None, link, log }, self.sender.clone()));
+        Ok(())
+    }
+
+    /// Notes that a VM was gone when the daemon came back.
+    pub(crate) fn vanished(&mut self, vm: &VmName, how: &str) {
+        if let Some(record) = self.core.vanished(vm, how) {
+            drop(self.saver.save(Box::new(record)));
+        }
+    }
+
+    /// Runs until `end` is ready.
+    pub(crate) async fn run(mut self, end: impl Future<Output = ()>) {
+        tokio::pin!(end);
+        loop {
+            let tick = tokio::time::sleep_until(self.core.due().into());
+            let account = tokio::time::sleep_until(self.pace.next().into());
+            tokio::select! {
+                () = &mut end => return,
+                incoming = self.inbox.recv() => match incoming {
+                    Some(incoming) => self.take(incoming),
+                    None => return,
+                },
+                () = tick => self.handle(Input::Tick),
+                () = account, if !self.asking_kernel => self.ask_kernel(),
+            }
+        }
+    }
+
+    fn take(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Input(input) => self.handle(input),
+            Incoming::Call(request, answer) => {
+                self.last_call += 1;
+                let id = RequestId(self.last_call);
+                self.calls.insert(id, answer);
+                self.handle(Input::Request(id, *request));
+            }
+            Incoming::Launched(run, result) => self.launched(run, result),
+            Incoming::Accounts { began, accounts } => {
+                self.asking_kernel = false;
+                self.pace.took(began, Instant::now());
+                self.handle(Input::Kernel(accounts));
+            }
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let clock = Clock { now: Instant::now(), at: Timestamp::now() };
+        for effect in self.core.handle(clock, input) {
+            self.carry_out(effect);
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Launch { run, record, grant } => self.launch(run, *record, grant),
+            Effect::Grant { run, pages, total } => {
+                self.write_grant(run, total);
+                self.post(run, &ToVmm::Grant(pages));
+            }
+            Effect::Returned { run, total } => self.write_grant(run, total),
+            Effect::Send(run, message) => self.post(run, &message),
+            Effect::Kill(run) => {
+                if let Some(live) = self.live.get(&run) {
+                    live.process.kill();
+                }
+            }
+            Effect::Clear(run, name) => self.clear(run, &name),
+            Effect::Save(record, then) => {
+                let saved = self.saver.save(record);
+                if let Some((id, answer)) = then {
+                    self.answer_after(id, *answer, saved);
+                }
+            }
+            Effect::Forget(name, then) => {
+                let forgotten = self.saver.forget(name);
+                if let Some(id) = then {
+                    self.answer_after(id, Answer::Done, forgotten);
+                }
+            }
+            Effect::Settled(run, missing) => {
+                if let Some(live) = self.live.get_mut(&run) {
+                    live.record.missing_jail = missing;
+                    if let Err(e) = live.directory.write_record(&live.record) {
+                        tracing::error!("{e:#}");
+                    }
+                }
+            }
+            Effect::Answer(id, answer) => self.answer(id, answer),
+        }
+    }
+
+    fn answer(&mut self, id: RequestId, answer: CallResult) {
+        if let Some(call) = self.calls.remove(&id) {
+            // A client that has gone needs no answer.
+            call.send(answer).ok();
+        }
+    }
+
+    fn answer_after<F>(&mut self, id: RequestId, answer: Answer, written: F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let Some(call) = self.calls.remove(&id) else { return };
+        tokio::spawn(async move {
+            let failed = |e| {
+                let text = format!("it is done, but will be forgotten when the daemon ends: {e:#}");
+                Failure::new(FailureKind::Internal, text)
+            };
+            call.send(written.await.map(|()| answer).map_err(failed)).ok(); // As in `answer`.
+        });
+    }
+
+    fn post(&self, run: RunId, message: &ToVmm) {
+        if let Some(link) = self.live.get(&run).and_then(|live| live.link.as_ref()) {
+            link.post(message);
+        }
+    }
+
+    fn write_grant(&self, run: RunId, total: Pages) {
+        if let Some(Err(e)) = self.live.get(&run).map(|live| live.directory.write_grant(total)) {
+            tracing::error!(run = run.0, "cannot write down its grant: {e}");
+        }
+    }
+
+    fn launch(&mut self, run: RunId, record: Record, grant: Pages) {
+        let uid = self.uids.take();
+        self.launching.insert(run, uid);
+        let (site, sender) = (Arc::clone(&self.site), self.sender.clone());
+        let definition = record.definition.clone();
+        let started = record.started.unwrap_or_else(Timestamp::now);
+        let saved = self.saver.save(Box::new(record));
+        tokio::spawn(async move {
+            let launched = async {
+                saved.await?;
+                let plan = Plan { definition, grant, uid, started };
+                tokio::task::spawn_blocking(move || launch(&site, &plan)).await?
+            };
+            let result = launched.await.map(Box::new);
+            sender.send(Incoming::Launched(run, result)).await.ok(); // The daemon may be about to end.
+        });
+    }
+
+    fn launched(&mut self, run: RunId, result: anyhow::Result<Box<Launched>>) {
+        let uid = self.launching.remove(&run).flatten();
+        let result = result.and_then(|launched| self.install(run, *launched));
+        let input = match result {
+            Ok(started) => Ok(started),
+            Err(e) => {
+                if let Some(uid) = uid {
+                    self.uids.release(uid);
+                }
+                Err(Failure::new(FailureKind::Unfit, format!("{e:#}")))
+            }
+        };
+        self.handle(Input::Launched(run, input));
+    }
+
+    fn install(&mut self, run: RunId, launched: Launched) -> anyhow::Result<Started> {
+        let Launched { process, mut child, wire, mut directory, record } = launched;
+        let installed = Link::new(wire).and_then(|link| Ok((link, process.watch()?)));
+        let (link, pidfd) = match installed {
+            Ok(parts) => parts,
+            Err(e) => {
+                process.kill();
+                child.wait()?;
+                return Err(e.into());
+            }
+        };
+        directory.keep();
+        let started = Started { pid: process.pid(), missing_jail: record.missing_jail.clone() };
+        let log = self.site.paths.vmm_log(&record.definition.name);
+        let live = Live { link: Some(link.clone()), process: Arc::new(process), directory, record };
+        self.live.insert(run, live);
+        let what = Watch { run, pidfd, child: Some(child), link: Some(link), log };
+        tokio::spawn(watch(what, self.sender.clone()));
+        Ok(started)
+    }
+
+    fn clear(&mut self, run: RunId, name: &VmName) {
+        if let Some(live) = self.live.remove(&run) {
+            if let Some(uid) = live.record.uid {
+                self.uids.release(uid);
+            }
+            live.directory.remove();
+        }
+        if let Ok(cgroups) = &self.site.cgroups {
+            cgroups.remove(name);
+        }
+    }
+
+    /// Asks the kernel about all VMs in one go, so that what moves from one to another in between is not counted twice.
+    fn ask_kernel(&mut self) {
+        self.asking_kernel = true;
+        let ranges: HashMap<RunId, _> = self.core.ranges().into_iter().collect();
+        let asked: Vec<_> = self
+            .live
+            .iter()
+            .map(|(run, live)| {
+                let ram = ranges.get(run).copied().unwrap_or_default();
+                let log = self.site.paths.vmm_log(&live.record.definition.name);
+                (*run, Arc::clone(&live.process), ram, log)
+            })
+            .collect();
+        let sender = self.sender.clone();
+        tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            let account = |(run, process, ram, _): &(RunId, Arc<Process>, _, _)| {
+                (*run, kernel_account::read(process, *ram))
+            };
+            let accounts = asked.iter().map(account).collect();
+            for (.., log) in &asked {
+                vmm_log::cut(log);
+            }
+            sender.blocking_send(Incoming::Accounts { began, accounts }).ok(); // The daemon may be about to end.
+        });
+    }
+}

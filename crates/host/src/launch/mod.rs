@@ -1,0 +1,210 @@
+//! From a definition to a running VMM: everything is opened and checked before anything is started, and what was begun is
+//! undone where a later step fails.
+
+mod bzimage;
+mod disk;
+mod resources;
+mod rundir;
+mod spawn;
+mod tap;
+
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use jiff::Timestamp;
+use plimsoll_protocol::control::{BootConfig, DiskConfig, FromVmm, GuestKind, NetConfig, ToVmm, VERSION};
+use plimsoll_protocol::definition::{JailPart, MacAddress, VmDefinition};
+use plimsoll_protocol::wire::Wire;
+use plimsoll_units::Pages;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use self::resources::Resources;
+pub(crate) use self::rundir::{RunDir, RunRecord, remove};
+pub(crate) use self::spawn::reserve_control_fd;
+use crate::cgroup::Cgroups;
+use crate::paths::Paths;
+use crate::process::{Process, last_line, start_time};
+
+/// How long a VMM may take to say hello: it has nothing to do before but to start.
+const HELLO_TIME: Duration = Duration::from_secs(10);
+
+/// What a launch needs to know of the host.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    pub(crate) paths: Paths,
+    pub(crate) vmm: PathBuf,
+    pub(crate) log: String,
+    pub(crate) cgroups: Result<Cgroups, String>,
+}
+
+/// What is to be launched.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) definition: VmDefinition,
+    /// Already charged.
+    pub(crate) grant: Pages,
+    /// The user for it; `None` where the daemon cannot give one.
+    pub(crate) uid: Option<u32>,
+    pub(crate) started: Timestamp,
+}
+
+/// A VMM that has its configuration.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub(crate) process: Process,
+    pub(crate) child: Child,
+    pub(crate) wire: Wire,
+    pub(crate) directory: RunDir,
+    pub(crate) record: RunRecord,
+}
+
+/// Starts a VMM.
+///
+/// # Errors
+/// What failed, on what, and what to do, in one line; nothing is left of the attempt.
+pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
+    let definition = &plan.definition;
+    let name = &definition.name;
+    let missing = missing_parts(site, plan)?;
+    let resources = Resources::open(definition)?;
+    // From here on things are made; each of them goes with its owner when a later step fails.
+    let directory = RunDir::create(&site.paths, name)?;
+    let listener = directory.listen_for_daemon()?;
+    let console = directory.listen_for_console(plan.uid)?;
+    let console_log = rundir::console_log(&site.paths, name)?;
+    let vmm_log = rundir::vmm_log(&site.paths, name)?;
+    let mut child = Undo(Some(spawn::spawn(&site.vmm, &site.log, name, listener, vmm_log)?));
+    let pid = child.get()?.id();
+    let process = Process::of_child(child.get()?)?;
+    if !missing.contains(&JailPart::Cgroup)
+        && let Ok(cgroups) = &site.cgroups
+    {
+        cgroups.put(name, pid).context("cannot put the VM in a control group of its own")?;
+    }
+    let record = RunRecord {
+        pid,
+        start_time: start_time(pid)?,
+        boot_id: crate::process::boot_id(),
+        uid: plan.uid,
+        started: plan.started,
+        definition: definition.clone(),
+        missing_jail: missing,
+    };
+    directory.write_record(&record)?;
+    directory.write_grant(plan.grant)?;
+    let wire = directory.connect()?;
+    let failed = |e: anyhow::Error| match last_line(&site.paths.vmm_log(name)) {
+        line if line.is_empty() => e,
+        line => e.context(format!("its log ends with: {line}")),
+    };
+    greet(&wire, &process).map_err(failed)?;
+    let (config, fds) = boot_config(plan, resources, console_log, console)?;
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    wire.send(&ToVmm::Boot(Box::new(config)), &fds).context("cannot send the VMM its configuration")?;
+    let child = child.0.take().ok_or_else(|| anyhow!("the child is there until here"))?;
+    Ok(Launched { process, child, wire, directory, record })
+}
+
+/// A child that is killed and waited for unless it is taken out.
+struct Undo(Option<Child>);
+
+impl Undo {
+    fn get(&self) -> anyhow::Result<&Child> {
+        self.0.as_ref().ok_or_else(|| anyhow!("the child has been taken"))
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take()
+            && let Err(e) = child.kill().and_then(|()| child.wait().map(drop))
+        {
+            tracing::error!("cannot end a VMM that did not come up: {e}");
+        }
+    }
+}
+
+/// The parts of the jail that the daemon gives and cannot give here.
+fn missing_parts(site: &Site, plan: &Plan) -> anyhow::Result<Vec<JailPart>> {
+    let mut missing = Vec::new();
+    let uid = plan.uid.is_none().then(|| "plimsolld does not run as root".to_owned());
+    let cgroup = site.cgroups.as_ref().err().cloned();
+    for (part, why) in [(JailPart::Uid, uid), (JailPart::Cgroup, cgroup)] {
+        let Some(why) = why else { continue };
+        ensure!(
+            plan.definition.jail.allow_missing.contains(&part),
+            "the {part} part of the jail is not to be had: {why}; to run without it add \"{part}\" to jail.allow_missing"
+        );
+        missing.push(part);
+    }
+    Ok(missing)
+}
+
+/// Reads the VMM's hello.
+fn greet(wire: &Wire, process: &Process) -> anyhow::Result<()> {
+    let (message, _) = receive(wire, process, Instant::now() + HELLO_TIME)?;
+    match message {
+        FromVmm::Hello { version, .. } if version == VERSION => Ok(()),
+        FromVmm::Hello { version, .. } => {
+            bail!(
+                "the VMM program speaks version {version} of the protocol, not {VERSION}: install both of one release"
+            )
+        }
+        other => bail!("the VMM began with {other:?} instead of a hello"),
+    }
+}
+
+/// The next message, which must come before `deadline` and the process' end.
+pub(crate) fn receive(
+    wire: &Wire,
+    process: &Process,
+    deadline: Instant,
+) -> anyhow::Result<(FromVmm, Vec<std::os::fd::OwnedFd>)> {
+    let pidfd = process.watch()?;
+    loop {
+        match wire.receive() {
+            Err(e) if e.would_block() => {}
+            result => return result.context("the VMM did not say hello"),
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        ensure!(!left.is_zero(), "the VMM did not say hello within {} s", HELLO_TIME.as_secs());
+        ensure!(!process.is_gone(), "the VMM ended at once");
+        let mut fds = [PollFd::new(wire, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::try_from(left)?)).context("poll")?;
+    }
+}
+
+fn boot_config(
+    plan: &Plan,
+    resources: Resources,
+    console_log: std::os::fd::OwnedFd,
+    console: std::os::fd::OwnedFd,
+) -> anyhow::Result<(BootConfig, Vec<std::os::fd::OwnedFd>)> {
+    use plimsoll_protocol::control::FdRole;
+    let definition = &plan.definition;
+    let mac = |(index, net): (usize, &plimsoll_protocol::definition::Net)| NetConfig {
+        mac: net.mac.unwrap_or_else(|| MacAddress::derived(&definition.name, index)),
+    };
+    let (mut roles, mut fds) = resources.into_parts()?;
+    roles.extend([FdRole::ConsoleLog, FdRole::ConsoleListener]);
+    fds.extend([console_log, console]);
+    let config = BootConfig {
+        name: definition.name.clone(),
+        size: Pages::floor(definition.size),
+        vcpus: definition.vcpus,
+        cmdline: definition.boot.cmdline.clone(),
+        guest: if definition.boot.model { GuestKind::Model } else { GuestKind::Kernel },
+        disks: definition.disks.iter().map(|d| DiskConfig { read_only: d.read_only }).collect(),
+        nets: definition.nets.iter().enumerate().map(mac).collect(),
+        balloon: definition.balloon,
+        grant: plan.grant,
+        huge_pages: true,
+        uid: plan.uid,
+        allow_missing: definition.jail.allow_missing.clone(),
+        fds: roles,
+    };
+    Ok((config, fds))
+}

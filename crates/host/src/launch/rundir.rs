@@ -1,0 +1,184 @@
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use jiff::Timestamp;
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::definition::{JailPart, VmDefinition};
+use plimsoll_protocol::wire::Wire;
+use plimsoll_units::Pages;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use serde::{Deserialize, Serialize};
+
+use crate::paths::{CONSOLE_SOCKET, CONTROL_SOCKET, GRANT_RECORD, Paths, RUN_RECORD, write_atomically};
+
+/// The run directory of one VM: it is there while the VM runs, and for the daemon's user alone.
+#[derive(Debug)]
+pub(crate) struct RunDir {
+    path: PathBuf,
+    grant: File,
+    keep: bool,
+}
+
+/// What a restarted daemon has to know of a VM that runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RunRecord {
+    pub(crate) pid: u32,
+    /// See [`crate::process::start_time`].
+    pub(crate) start_time: u64,
+    /// See [`crate::process::boot_id`].
+    pub(crate) boot_id: String,
+    pub(crate) uid: Option<u32>,
+    pub(crate) started: Timestamp,
+    pub(crate) definition: VmDefinition,
+    pub(crate) missing_jail: Vec<JailPart>,
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        if !self.keep
+            && let Err(e) = std::fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!("cannot remove {}: {e}", self.path.display());
+        }
+    }
+}
+
+impl RunDir {
+    /// Makes the directory anew.
+    pub(super) fn create(paths: &Paths, vm: &VmName) -> anyhow::Result<Self> {
+        let path = paths.run_of(vm);
+        remove(&path)?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("cannot make {}", path.display()))?;
+        let grant = grant_file(&path, true).inspect_err(|_| drop(std::fs::remove_dir(&path)))?;
+        Ok(Self { path, grant, keep: false })
+    }
+
+    /// Takes over the directory of a VM that runs.
+    pub(crate) fn adopt(path: PathBuf) -> anyhow::Result<Self> {
+        let grant = grant_file(&path, false)?;
+        Ok(Self { path, grant, keep: true })
+    }
+
+    /// From now on the directory outlives the daemon; [`RunDir::remove`] ends it.
+    pub(crate) fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    /// The VM is off.
+    pub(crate) fn remove(mut self) {
+        self.keep = false;
+    }
+
+    pub(super) fn listen_for_daemon(&self) -> anyhow::Result<OwnedFd> {
+        // One daemon at a time, and one that comes while the last connection still ends.
+        listen(&self.path.join(CONTROL_SOCKET), SocketType::SEQPACKET, 2)
+    }
+
+    /// The console's socket. A VM's own user may not reach it by its path; the descriptor is all it gets.
+    pub(super) fn listen_for_console(&self, _uid: Option<u32>) -> anyhow::Result<OwnedFd> {
+        listen(&self.path.join(CONSOLE_SOCKET), SocketType::STREAM, 8)
+    }
+
+    pub(crate) fn write_record(&self, record: &RunRecord) -> anyhow::Result<()> {
+        let path = self.path.join(RUN_RECORD);
+        let text = serde_json::to_vec_pretty(record)?;
+        write_atomically(&path, &text).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    pub(crate) fn read_record(&self) -> anyhow::Result<RunRecord> {
+        let path = self.path.join(RUN_RECORD);
+        let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("cannot understand {}", path.display()))
+    }
+
+    /// Writes down what the VM was granted: before the VMM hears of it, so that a daemon that comes after a crash
+    /// knows how much it may claim. Eight bytes in one write on a memory file system: they are there whole, and cost
+    /// about a microsecond.
+    pub(crate) fn write_grant(&self, grant: Pages) -> io::Result<()> {
+        self.grant.write_all_at(&grant.0.to_le_bytes(), 0)
+    }
+
+    /// What the VM was granted, as written down last.
+    pub(crate) fn read_grant(&self) -> Option<Pages> {
+        let mut bytes = [0; 8];
+        self.grant.read_exact_at(&mut bytes, 0).ok()?;
+        Some(Pages(u64::from_le_bytes(bytes)))
+    }
+
+    /// Connects to the VMM; the socket is non-blocking from then on.
+    pub(crate) fn connect(&self) -> anyhow::Result<Wire> {
+        let path = self.path.join(CONTROL_SOCKET);
+        let connect = || -> io::Result<OwnedFd> {
+            let socket = socket(SocketType::SEQPACKET, SocketFlags::NONBLOCK)?;
+            rustix::net::connect(&socket, &SocketAddrUnix::new(&path)?)?;
+            Ok(socket)
+        };
+        connect().map(Wire::new).with_context(|| format!("cannot connect to the VMM at {}", path.display()))
+    }
+}
+
+/// Removes what an earlier life of a VM left.
+pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn grant_file(directory: &Path, create: bool) -> anyhow::Result<File> {
+    let path = directory.join(GRANT_RECORD);
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(create)
+        .truncate(create)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))
+}
+
+fn socket(kind: SocketType, flags: SocketFlags) -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC | flags, None)?)
+}
+
+fn listen(path: &Path, kind: SocketType, backlog: i32) -> anyhow::Result<OwnedFd> {
+    let make = || -> io::Result<OwnedFd> {
+        let socket = socket(kind, SocketFlags::empty())?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+        std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
+        rustix::net::listen(&socket, backlog)?;
+        Ok(socket)
+    };
+    make().with_context(|| format!("cannot listen at {}", path.display()))
+}
+
+/// The file that takes the console's output, of this run alone.
+pub(super) fn console_log(paths: &Paths, vm: &VmName) -> anyhow::Result<OwnedFd> {
+    log(&paths.console_log(vm), false).map(OwnedFd::from)
+}
+
+/// The file that takes the VMM's messages, of this run alone.
+pub(super) fn vmm_log(paths: &Paths, vm: &VmName) -> anyhow::Result<File> {
+    // Appending, so that the daemon can cut it while the VMM writes.
+    log(&paths.vmm_log(vm), true)
+}
+
+fn log(path: &Path, append: bool) -> anyhow::Result<File> {
+    let open = || -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).create(true).mode(0o600);
+        let file = if append { options.append(true) } else { options.write(true) }.open(path)?;
+        file.set_len(0)?;
+        Ok(file)
+    };
+    open().with_context(|| format!("cannot open the log {}", path.display()))
+}

@@ -1,0 +1,57 @@
+//! Starting the VMM's program, through fork and exec.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context;
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::control::CONTROL_FD;
+
+/// Occupies [`CONTROL_FD`] in this process for as long as it runs, before anything else opens a file: the duplicate that
+/// a child makes there must not land on a descriptor that the standard library uses between fork and exec.
+///
+/// # Errors
+/// `/dev/null` cannot be opened.
+pub(crate) fn reserve_control_fd() -> std::io::Result<Option<File>> {
+    // The lowest free number is given; if it is another, CONTROL_FD is taken already.
+    let null = File::open("/dev/null")?;
+    Ok((null.as_raw_fd() == CONTROL_FD).then_some(null))
+}
+
+/// Starts `program` in a session of its own, with `control` as its [`CONTROL_FD`] and `log` as its standard error. It
+/// outlives the daemon.
+///
+/// # Errors
+/// The program cannot be started.
+pub(super) fn spawn(
+    program: &Path,
+    log_filter: &str,
+    name: &VmName,
+    control: OwnedFd,
+    log: File,
+) -> anyhow::Result<Child> {
+    let raw = control.as_raw_fd();
+    let mut command = Command::new(program);
+    command
+        .arg0(format!("plimsoll-vmm {name}"))
+        .env_clear()
+        .env("RUST_LOG", log_filter)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log);
+    let in_child = move || {
+        rustix::process::setsid()?;
+        // SAFETY: duplicates an open descriptor onto a number that only `reserve_control_fd` uses.
+        let duplicate = unsafe { libc::dup2(raw, CONTROL_FD) };
+        if duplicate == CONTROL_FD { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: the closure makes two system calls and neither allocates nor takes locks; its errors carry only numbers.
+    let command = unsafe { command.pre_exec(in_child) };
+    let child = command.spawn().with_context(|| format!("cannot start {}", program.display()));
+    drop(control);
+    child
+}

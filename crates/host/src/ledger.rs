@@ -1,0 +1,222 @@
+//! The host's account of its machine memory (invariant 2 of the design).
+
+use std::collections::BTreeMap;
+
+use plimsoll_units::Pages;
+
+use crate::core::RunId;
+
+/// Who was promised how much of the budget.
+///
+/// At every message boundary `budget = granted + overhead + free`. Nothing changes an account but the methods below, and
+/// each of them either keeps the sum or refuses and changes nothing.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    configured: Pages,
+    budget: Pages,
+    granted: Pages,
+    overhead: Pages,
+    peak: Pages,
+    accounts: BTreeMap<RunId, Account>,
+}
+
+/// One running VM's part of the ledger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// Promised to its guest.
+    pub(crate) grant: Pages,
+    /// Charged for its VMM.
+    pub(crate) overhead: Pages,
+}
+
+/// A change that would break the account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LedgerError {
+    /// More was asked for than is free.
+    #[error("{} asked for, {} free", .asked.bytes(), .free.bytes())]
+    Short { asked: Pages, free: Pages },
+    /// More was given back than had been granted.
+    #[error("{} given back of a grant of {}", .returned.bytes(), .grant.bytes())]
+    Breach { returned: Pages, grant: Pages },
+    /// The run has no account, or has one already.
+    #[error("run {0:?} has no account, or has one already")]
+    Account(RunId),
+}
+
+impl Ledger {
+    pub(crate) fn new(budget: Pages) -> Self {
+        Self {
+            configured: budget,
+            budget,
+            granted: Pages::ZERO,
+            overhead: Pages::ZERO,
+            peak: Pages::ZERO,
+            accounts: BTreeMap::new(),
+        }
+    }
+
+    /// Machine memory that Plimsoll may use. Above what was configured only while adopted VMs hold more than that.
+    pub(crate) fn budget(&self) -> Pages {
+        self.budget
+    }
+
+    /// Promised to all guests.
+    pub(crate) fn granted(&self) -> Pages {
+        self.granted
+    }
+
+    /// Charged for all VMMs.
+    pub(crate) fn overhead(&self) -> Pages {
+        self.overhead
+    }
+
+    /// Promised to nobody.
+    pub(crate) fn free(&self) -> Pages {
+        self.budget.saturating_sub(self.spent())
+    }
+
+    /// Highest sum of grants and overheads so far.
+    pub(crate) fn peak(&self) -> Pages {
+        self.peak
+    }
+
+    /// A run's account; empty where it has none.
+    pub(crate) fn account(&self, run: RunId) -> Account {
+        self.accounts.get(&run).copied().unwrap_or_default()
+    }
+
+    /// Opens an account and charges it.
+    pub(crate) fn open(&mut self, run: RunId, account: Account) -> Result<(), LedgerError> {
+        if self.accounts.contains_key(&run) {
+            return Err(LedgerError::Account(run));
+        }
+        let asked = account.grant.saturating_add(account.overhead);
+        self.afford(asked)?;
+        self.enter(run, account);
+        Ok(())
+    }
+
+    /// Opens the account of a VM that already holds its memory, whatever the budget says: what is spent is spent. Where that
+    /// exceeds the configured budget, the budget rises to it and comes down as memory comes back.
+    pub(crate) fn adopt(&mut self, run: RunId, account: Account) -> Result<(), LedgerError> {
+        let spent = account.grant.checked_add(account.overhead).and_then(|a| a.checked_add(self.spent()));
+        match spent {
+            Some(spent) if !self.accounts.contains_key(&run) => {
+                self.budget = self.budget.max(spent);
+                self.enter(run, account);
+                Ok(())
+            }
+            _ => Err(LedgerError::Account(run)),
+        }
+    }
+
+    /// Raises a grant.
+    pub(crate) fn charge(&mut self, run: RunId, pages: Pages) -> Result<(), LedgerError> {
+        self.afford(pages)?;
+        let account = self.accounts.get_mut(&run).ok_or(LedgerError::Account(run))?;
+        account.grant += pages;
+        self.granted += pages;
+        self.peak = self.peak.max(self.spent());
+        Ok(())
+    }
+
+    /// Lowers a grant.
+    pub(crate) fn credit(&mut self, run: RunId, pages: Pages) -> Result<(), LedgerError> {
+        let account = self.accounts.get_mut(&run).ok_or(LedgerError::Account(run))?;
+        let breach = LedgerError::Breach { returned: pages, grant: account.grant };
+        account.grant = account.grant.checked_sub(pages).ok_or(breach)?;
+        self.granted -= pages;
+        self.settle();
+        Ok(())
+    }
+
+    /// Closes an account: its VM's process is gone and its memory with it.
+    pub(crate) fn close(&mut self, run: RunId) -> Result<Account, LedgerError> {
+        let account = self.accounts.remove(&run).ok_or(LedgerError::Account(run))?;
+        self.granted -= account.grant;
+        self.overhead -= account.overhead;
+        self.settle();
+        Ok(account)
+    }
+
+    fn spent(&self) -> Pages {
+        self.granted + self.overhead
+    }
+
+    fn afford(&self, asked: Pages) -> Result<(), LedgerError> {
+        let free = self.free();
+        if asked > free { Err(LedgerError::Short { asked, free }) } else { Ok(()) }
+    }
+
+    fn enter(&mut self, run: RunId, account: Account) {
+        self.granted += account.grant;
+        self.overhead += account.overhead;
+        self.accounts.insert(run, account);
+        self.peak = self.peak.max(self.spent());
+    }
+
+    fn settle(&mut self) {
+        self.budget = self.configured.max(self.spent());
+    }
+
+    /// Whether the totals are the sums of the accounts and fit the budget. Cheap enough to be asked at every message.
+    pub(crate) fn adds_up(&self) -> bool {
+        let sum = |part: fn(&Account) -> Pages| self.accounts.values().map(part).sum::<Pages>();
+        sum(|a| a.grant) == self.granted
+            && sum(|a| a.overhead) == self.overhead
+            && self.granted + self.overhead + self.free() == self.budget
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn account(grant: u64, overhead: u64) -> Account {
+        Account { grant: Pages(grant), overhead: Pages(overhead) }
+    }
+
+    #[test]
+    fn a_return_above_the_grant_changes_nothing() {
+        let mut ledger = Ledger::new(Pages(1000));
+        ledger.open(RunId(1), account(100, 10)).unwrap();
+        assert!(matches!(ledger.credit(RunId(1), Pages(101)), Err(LedgerError::Breach { .. })));
+        assert_eq!((ledger.account(RunId(1)), ledger.free()), (account(100, 10), Pages(890)));
+    }
+
+    #[test]
+    fn what_adopted_vms_hold_beyond_the_budget_raises_it_for_a_while() {
+        let mut ledger = Ledger::new(Pages(100));
+        ledger.adopt(RunId(1), account(150, 10)).unwrap();
+        assert_eq!((ledger.budget(), ledger.free()), (Pages(160), Pages(0)));
+        ledger.credit(RunId(1), Pages(90)).unwrap();
+        assert_eq!((ledger.budget(), ledger.free()), (Pages(100), Pages(30)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_sequence_of_changes_breaks_the_sum(
+            budget in 0..2000u64,
+            changes in prop::collection::vec((0..5u8, 0..4u64, prop_oneof![0..800u64, Just(u64::MAX)]), 0..80),
+        ) {
+            let mut ledger = Ledger::new(Pages(budget));
+            for (change, run, pages) in changes {
+                let (run, pages) = (RunId(run), Pages(pages));
+                let before = (ledger.free(), ledger.account(run));
+                let refused = match change {
+                    0 => ledger.open(run, Account { grant: pages, overhead: Pages(7) }).is_err(),
+                    1 => ledger.charge(run, pages).is_err(),
+                    2 => ledger.credit(run, pages).is_err(),
+                    3 => ledger.adopt(run, Account { grant: pages, overhead: Pages(7) }).is_err(),
+                    _ => ledger.close(run).is_err(),
+                };
+                prop_assert!(ledger.adds_up());
+                if refused {
+                    prop_assert_eq!(before, (ledger.free(), ledger.account(run)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The connection to one VMM.
+//!
+//! Nothing that a VMM does to its end can hold up the daemon: what it does not read is kept in an [`Outbox`] that cannot
+//! grow, and what it sends is taken no faster than [`RATE`].
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use plimsoll_protocol::control::{FromVmm, ToVmm};
+use plimsoll_protocol::wire::{Wire, WireError};
+use plimsoll_units::Pages;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::epoll::{Waited, register};
+
+/// Most messages of one VMM within [`WINDOW`]: a VM that touches new memory as fast as it can sends one for every 2 MiB
+/// chunk, some 5000 a second. Above it the VMM's socket fills and its sender waits.
+const RATE: u32 = 1000;
+/// See [`RATE`].
+const WINDOW: Duration = Duration::from_millis(100);
+
+/// The daemon's end of the connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Link(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    socket: AsyncFd<Waited<Wire>>,
+    outbox: Mutex<Outbox>,
+    posted: Notify,
+}
+
+/// What is yet to be sent. Messages of a kind merge, so there is never more than one of each.
+#[derive(Debug, Default, PartialEq)]
+struct Outbox {
+    grant: Option<Pages>,
+    balloon: Option<Pages>,
+    power_button: bool,
+    query: bool,
+}
+
+impl Outbox {
+    fn put(&mut self, message: &ToVmm) {
+        match message {
+            ToVmm::Grant(pages) => {
+                self.grant = Some(self.grant.unwrap_or_default().saturating_add(*pages));
+            }
+            ToVmm::BalloonTarget(pages) => self.balloon = Some(*pages),
+            ToVmm::PowerButton => self.power_button = true,
+            ToVmm::Query => self.query = true,
+            // Sent by the launch itself, with its descriptors.
+            ToVmm::Boot(_) => tracing::error!("a configuration is not sent twice"),
+        }
+    }
+
+    fn take(&mut self) -> Option<ToVmm> {
+        let grant = self.grant.take().map(ToVmm::Grant);
+        grant
+            .or_else(|| self.balloon.take().map(ToVmm::BalloonTarget))
+            .or_else(|| std::mem::take(&mut self.power_button).then_some(ToVmm::PowerButton))
+            .or_else(|| std::mem::take(&mut self.query).then_some(ToVmm::Query))
+    }
+}
+
+impl Link {
+    /// Takes a connected wire. Must be called within a runtime.
+    pub(crate) fn new(wire: Wire) -> std::io::Result<Self> {
+        let shared = Shared {
+            socket: register(wire, Interest::READABLE | Interest::WRITABLE)?,
+            outbox: Mutex::default(),
+            posted: Notify::new(),
+        };
+        Ok(Self(Arc::new(shared)))
+    }
+
+    /// Sends `message`, now if the VMM reads and else when it does.
+    pub(crate) fn post(&self, message: &ToVmm) {
+        self.outbox().put(message);
+        if !self.flush() {
+            self.0.posted.notify_one();
+        }
+    }
+
+    /// Sends what waits in the outbox as the VMM reads it. Ends with the connection.
+    pub(crate) async fn write(&self) {
+        loop {
+            if self.flush() {
+                self.0.posted.notified().await;
+                continue;
+            }
+            match self.0.socket.ready(Interest::WRITABLE).await {
+                Ok(mut ready) if !ready.ready().is_write_closed() => {
+                    if !self.flush() {
+                        ready.clear_ready_matching(Ready::WRITABLE);
+                    }
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// The next message of the VMM; `None` at the end of the connection.
+    ///
+    /// # Errors
+    /// What is no message of the protocol, or a broken socket.
+    pub(crate) async fn read(&self, pace: &mut Intake) -> Result<Option<FromVmm>, WireError> {
+        pace.wait().await;
+        loop {
+            let mut ready = self.0.socket.readable().await?;
+            match self.0.socket.get_ref().0.receive() {
+                // A VMM has no descriptors to give: they are closed here.
+                Ok((message, _fds)) => return Ok(Some(message)),
+                Err(e) if e.would_block() => ready.clear_ready(),
+                Err(WireError::Closed) => return Ok(None),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Sends what it can; whether nothing is left. A closed connection takes nothing: its reader notices.
+    fn flush(&self) -> bool {
+        let mut outbox = self.outbox();
+        while let Some(message) = outbox.take() {
+            match self.0.socket.get_ref().0.send(&message, &[]) {
+                Ok(()) => {}
+                Err(e) if e.would_block() => {
+                    outbox.put(&message);
+                    return false;
+                }
+                Err(e) => {
+                    tracing::debug!("{message:?} is lost with its connection: {e}");
+                    return true;
+                }
+            }
+        }
+        true
+    }
+
+    fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.0.outbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// How fast messages of one VMM are taken.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    window: Instant,
+    taken: u32,
+}
+
+impl Intake {
+    pub(crate) fn new() -> Self {
+        Self { window: Instant::now(), taken: 0 }
+    }
+
+    async fn wait(&mut self) {
+        let now = Instant::now();
+        if now.duration_since(self.window) >= WINDOW {
+            (self.window, self.taken) = (now, 0);
+        }
+        self.taken += 1;
+        if self.taken > RATE {
+            tokio::time::sleep_until(self.window + WINDOW).await;
+            (self.window, self.taken) = (Instant::now(), 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    fn pair() -> (Wire, Wire) {
+        let (a, b) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::NONBLOCK, None).unwrap();
+        (Wire::new(a), Wire::new(b))
+    }
+
+    #[tokio::test]
+    async fn a_vmm_that_does_not_read_costs_no_memory_and_loses_no_grant() {
+        let (ours, theirs) = pair();
+        let link = Link::new(ours).unwrap();
+        for i in 0..10_000 {
+            link.post(&ToVmm::Grant(Pages(1)));
+            link.post(&ToVmm::BalloonTarget(Pages(i)));
+        }
+        let writer = tokio::spawn({
+            let link = link.clone();
+            async move { link.write().await }
+        });
+        let (mut granted, mut balloon) = (0, Pages(0));
+        while granted < 10_000 || balloon != Pages(9_999) {
+            match theirs.receive::<ToVmm>() {
+                Ok((ToVmm::Grant(pages), _)) => granted += pages.0,
+                Ok((ToVmm::BalloonTarget(pages), _)) => balloon = pages,
+                Ok((other, _)) => panic!("{other:?}"),
+                Err(e) if e.would_block() => tokio::task::yield_now().await,
+                Err(e) => panic!("{e}"),
+            }
+        }
+        assert_eq!(granted, 10_000);
+        drop(theirs);
+        link.post(&ToVmm::Query);
+        writer.abort();
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_before_the_end_is_read_and_then_the_end() {
+        let (ours, theirs) = pair();
+        let link = Link::new(ours).unwrap();
+        theirs.send(&FromVmm::Want(Pages(3)), &[]).unwrap();
+        drop(theirs);
+        let mut intake = Intake::new();
+        assert_eq!(link.read(&mut intake).await.unwrap(), Some(FromVmm::Want(Pages(3))));
+        assert_eq!(link.read(&mut intake).await.unwrap(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_is_taken_at_a_bounded_rate() {
+        let mut intake = Intake::new();
+        let begin = Instant::now();
+        for _ in 0..10 * RATE {
+            intake.wait().await;
+        }
+        assert!(begin.elapsed() >= 9 * WINDOW);
+    }
+}

@@ -1,0 +1,115 @@
+//! Where things are in the state and the run directory.
+
+use std::path::{Path, PathBuf};
+
+use plimsoll_protocol::VmName;
+
+/// The daemon's two directories.
+///
+/// | path | holds |
+/// |---|---|
+/// | `STATE/lock` | locked by the daemon that uses the directory |
+/// | `STATE/vms/NAME.json` | the VM's definition and how its last run ended |
+/// | `STATE/logs/NAME.console`, `NAME.vmm` | its console's output and its VMM's messages |
+/// | `RUN/vms/NAME/control.sock` | where its VMM listens for the daemon |
+/// | `RUN/vms/NAME/console.sock` | where its VMM listens for whoever attaches to the console |
+/// | `RUN/vms/NAME/run.json` | its process, for a daemon that is restarted |
+/// | `RUN/vms/NAME/grant` | what the ledger promised it last |
+#[derive(Clone, Debug)]
+pub(crate) struct Paths {
+    pub(crate) state: PathBuf,
+    pub(crate) run: PathBuf,
+}
+
+/// Longest run directory: with `/vms/`, a name of 32 and `/console.sock` it fits the 107 bytes of a unix socket's address.
+pub(crate) const MAX_RUN_DIRECTORY: usize = 107 - "/vms/".len() - 32 - "/console.sock".len();
+
+impl Paths {
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.state.join("lock")
+    }
+
+    pub(crate) fn records(&self) -> PathBuf {
+        self.state.join("vms")
+    }
+
+    pub(crate) fn record(&self, vm: &VmName) -> PathBuf {
+        self.records().join(format!("{vm}.json"))
+    }
+
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.state.join("logs")
+    }
+
+    pub(crate) fn console_log(&self, vm: &VmName) -> PathBuf {
+        self.logs().join(format!("{vm}.console"))
+    }
+
+    pub(crate) fn vmm_log(&self, vm: &VmName) -> PathBuf {
+        self.logs().join(format!("{vm}.vmm"))
+    }
+
+    pub(crate) fn runs(&self) -> PathBuf {
+        self.run.join("vms")
+    }
+
+    pub(crate) fn run_of(&self, vm: &VmName) -> PathBuf {
+        self.runs().join(vm.as_str())
+    }
+
+    pub(crate) fn console_socket(&self, vm: &VmName) -> PathBuf {
+        self.run_of(vm).join(CONSOLE_SOCKET)
+    }
+}
+
+/// In a VM's run directory: its VMM listens here for the daemon.
+pub(crate) const CONTROL_SOCKET: &str = "control.sock";
+/// In a VM's run directory: its VMM listens here for who attaches to the console.
+pub(crate) const CONSOLE_SOCKET: &str = "console.sock";
+/// In a VM's run directory: its process.
+pub(crate) const RUN_RECORD: &str = "run.json";
+/// In a VM's run directory: its grant.
+pub(crate) const GRANT_RECORD: &str = "grant";
+
+/// Writes `bytes` to `path` so that a crash leaves the old or the new content, never a part.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(Path::new(&new))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    std::fs::File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_socket_path_fits_its_address() {
+        let paths =
+            Paths { state: "/s".into(), run: format!("/{}", "r".repeat(MAX_RUN_DIRECTORY - 1)).into() };
+        let name: VmName = "n".repeat(32).parse().unwrap();
+        assert_eq!(paths.console_socket(&name).as_os_str().len(), 107);
+        assert!(paths.run_of(&name).join(CONTROL_SOCKET).as_os_str().len() <= 107);
+    }
+
+    #[test]
+    fn an_atomic_write_replaces_and_leaves_nothing_beside() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.json");
+        write_atomically(&path, b"1").unwrap();
+        write_atomically(&path, b"2").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"2");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,131 @@
+//! From a configuration to a daemon that answers.
+
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use jiff::Timestamp;
+use plimsoll_units::{Bytes, Pages};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::adopt::{self, Found};
+use crate::cgroup::Cgroups;
+use crate::config::{Config, UIDS};
+use crate::core::{Clock, Core, Settings};
+use crate::daemon::Daemon;
+use crate::launch::Site;
+use crate::paths::Paths;
+use crate::uids::Uids;
+use crate::{api, inventory, lock, memory};
+
+/// Runs the daemon until a signal ends it.
+pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+    let paths = config.paths();
+    make_directories(&paths)?;
+    let _lock = lock::take(&paths.lock())?;
+    let records = inventory::load(&paths)?;
+    let found = adopt::find(&paths)?;
+    let running: Bytes = found.survivors.iter().map(|s| s.adopted.kernel.process).sum();
+    let budget = memory::budget(&config, running)?;
+    let settings = Settings {
+        budget: Pages::floor(budget),
+        thresholds: config.thresholds(budget),
+        tax: config.tax(),
+        paths: paths.clone(),
+    };
+    tracing::info!(
+        %budget, min_free = %settings.thresholds.clear.bytes(), vms = records.len(), running = found.survivors.len(),
+        "plimsolld {}", env!("CARGO_PKG_VERSION")
+    );
+    let core = Core::new(settings, records, Clock { now: Instant::now(), at: Timestamp::now() });
+    let cgroups = Cgroups::find().inspect_err(|why| tracing::warn!("VMs get no control groups: {why}"));
+    let site = Site { paths, vmm: config.vmm()?, log: config.log.clone(), cgroups };
+    let uids = if rustix::process::geteuid().is_root() { UIDS } else { 0 };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(&config, core, site, Uids::new(config.uid_base, uids), found));
+    // Launches and the like may be waiting for a disk; what they hold ends with the process.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(config: &Config, core: Core, site: Site, uids: Uids, found: Found) -> anyhow::Result<()> {
+    let mut daemon = Daemon::new(core, site.clone(), uids);
+    for (vm, how) in &found.gone {
+        daemon.vanished(vm, how);
+    }
+    for survivor in found.survivors {
+        daemon.adopt(survivor)?;
+    }
+    let api = api::router(daemon.caller(), site.paths);
+    let tcp = listen_tcp(config, api.clone()).await?;
+    let socket = config.socket();
+    let listener = bind(&socket)?;
+    let served = tokio::spawn(async move { axum::serve(listener, api).await });
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tracing::info!("plimsolld ready on {}", socket.display());
+    let end = async {
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    };
+    daemon.run(end).await;
+    tracing::info!("plimsolld ends; its VMs run on");
+    served.abort();
+    if let Some(tcp) = tcp {
+        tcp.abort();
+    }
+    std::fs::remove_file(&socket).with_context(|| format!("cannot remove {}", socket.display()))
+}
+
+async fn listen_tcp(
+    config: &Config,
+    api: axum::Router,
+) -> anyhow::Result<Option<tokio::task::JoinHandle<std::io::Result<()>>>> {
+    let (Some(tcp), Some(token)) = (&config.tcp, config.token()?) else { return Ok(None) };
+    let listener = TcpListener::bind(tcp.listen)
+        .await
+        .with_context(|| format!("cannot listen at tcp.listen {}", tcp.listen))?;
+    tracing::info!("also on tcp {}, for who has the token", listener.local_addr()?);
+    let api = api::with_token(api, token);
+    Ok(Some(tokio::spawn(async move { axum::serve(listener, api).await })))
+}
+
+/// Listens at `path`. The socket appears there under its name only when it takes connections, in place of one that a dead
+/// daemon left.
+fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+    ensure!(
+        std::os::unix::net::UnixStream::connect(path).is_err(),
+        "another daemon answers at {}: end it, or name another socket",
+        path.display()
+    );
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = Path::new(&new);
+    let listen = || -> std::io::Result<UnixListener> {
+        if let Err(e) = std::fs::remove_file(new)
+            && e.kind() != std::io::ErrorKind::NotFound
+        {
+            return Err(e);
+        }
+        let listener = UnixListener::bind(new)?;
+        // Who may write to it may do everything that the daemon can.
+        std::fs::set_permissions(new, Permissions::from_mode(0o660))?;
+        std::fs::rename(new, path)?;
+        Ok(listener)
+    };
+    listen().with_context(|| format!("cannot listen at {}", path.display()))
+}
+
+fn make_directories(paths: &Paths) -> anyhow::Result<()> {
+    let private = [paths.state.clone(), paths.records(), paths.logs(), paths.runs()];
+    for (mode, directory) in [(0o755, paths.run.clone())].into_iter().chain(private.map(|d| (0o700, d))) {
+        DirBuilder::new().recursive(true).mode(mode).create(&directory).with_context(|| {
+            format!(
+                "cannot make {}: run plimsolld as root, or name other directories in its configuration",
+                directory.display()
+            )
+        })?;
+    }
+    Ok(())
+}

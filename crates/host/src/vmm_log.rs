@@ -1,0 +1,71 @@
+//! Keeping the VMMs' logs small. A VMM writes to its log itself, so that it can after the daemon has died too.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// Longest log: a VMM that works writes some lines. The limit may be exceeded by what one can write in a second.
+const MOST: u64 = 1 << 20;
+/// What stays of a log that is too long: its end tells why the VMM is in trouble.
+const KEPT: u64 = 256 << 10;
+
+/// Cuts the log at `path` if it is too long. What the VMM writes at that very moment may be lost.
+pub(crate) fn cut(path: &Path) {
+    if let Err(e) = try_cut(path)
+        && e.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!("cannot cut the log {}: {e}", path.display());
+    }
+}
+
+fn try_cut(path: &Path) -> io::Result<()> {
+    if std::fs::metadata(path)?.len() <= MOST {
+        return Ok(());
+    }
+    let mut file = OpenOptions::new().read(true).append(true).open(path)?;
+    let kept = tail(&file, KEPT)?;
+    file.set_len(0)?;
+    file.write_all(&kept)
+}
+
+/// At most the last `most` bytes of a file, from a line's beginning where it is longer.
+pub(crate) fn tail(file: &File, most: u64) -> io::Result<Vec<u8>> {
+    let len = file.metadata()?.len();
+    let from = len.saturating_sub(most);
+    let mut bytes = vec![0; usize::try_from(len - from).map_err(io::Error::other)?];
+    let mut read = 0;
+    while read < bytes.len() {
+        match file.read_at(&mut bytes[read..], from + read as u64)? {
+            0 => break,
+            n => read += n,
+        }
+    }
+    bytes.truncate(read);
+    if from > 0 {
+        let line = bytes.iter().position(|b| *b == b'\n').map_or(0, |at| at + 1);
+        bytes.drain(..line);
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_log_keeps_its_end_and_its_writer_goes_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let mut writer = OpenOptions::new().append(true).create(true).open(&path).unwrap();
+        writer.write_all("first line\n".repeat(100_000).as_bytes()).unwrap();
+        cut(&path);
+        writer.write_all(b"last line\n").unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(
+            text.len() as u64 <= KEPT + 10 && text.starts_with("first") && text.ends_with("\nlast line\n")
+        );
+        cut(&path);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    }
+}
