@@ -25,16 +25,28 @@ const SOCKET_VARIABLE: &str = "PLIMSOLL_SOCKET";
 )]
 pub(crate) struct Args {
     /// The daemon's unix socket [default: $PLIMSOLL_SOCKET, else /run/plimsoll/plimsoll.sock]
-    #[arg(long, global = true, value_name = "PATH", help_heading = "Connection")]
+    #[arg(long, global = true, overrides_with = "socket", value_name = "PATH", help_heading = "Connection")]
     socket: Option<PathBuf>,
     /// The daemon's address, where it listens on TCP
-    #[arg(long, global = true, value_name = "http://HOST:PORT", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        overrides_with = "url",
+        value_name = "http://HOST:PORT",
+        help_heading = "Connection"
+    )]
     url: Option<String>,
     /// File with the token that the daemon asks for on TCP
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        overrides_with = "token_file",
+        value_name = "FILE",
+        help_heading = "Connection"
+    )]
     token_file: Option<PathBuf>,
     /// Print facts as JSON, and errors as {"error": TEXT}; sizes are whole bytes
-    #[arg(long, global = true)]
+    #[arg(long, global = true, overrides_with = "json")]
     pub(crate) json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -145,11 +157,14 @@ mod tests {
 
     #[test]
     fn options_of_all_commands_stand_before_or_after_them() {
-        for line in ["--json ps", "ps --json", "--socket /s ps", "ps --socket /s"] {
+        for line in ["--json ps", "ps --json", "--json ps --json", "--socket /s ps", "ps --socket /s"] {
             assert!(parse(line).is_ok(), "{line}");
         }
-        let address = parse("ps --socket /s").unwrap().address().unwrap();
-        assert_eq!(address, Address::Socket("/s".into()));
+        // The last one counts, so that a script's own can be overridden.
+        for line in ["ps --socket /s", "--socket /t --socket /s ps", "--socket /t ps --socket /s"] {
+            let address = parse(line).unwrap().address().unwrap();
+            assert_eq!(address, Address::Socket("/s".into()), "{line}");
+        }
     }
 
     #[test]

@@ -107,18 +107,31 @@ pub(crate) fn failure(error: &anyhow::Error, json: bool) -> ExitCode {
 
 /// Prints help where it was asked for, else what is wrong with the command line.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     let json = std::env::args_os().any(|a| a == "--json");
-    if error.use_stderr() && json {
-        let text = error.to_string();
-        // What is wrong comes first; how it is written and where help is follow for people.
-        let wrong = text.split("\n\n").next().unwrap_or_default();
-        let words = wrong.split_whitespace().collect::<Vec<_>>().join(" ");
-        complain(words.strip_prefix("error: ").unwrap_or(&words), true);
-    } else {
+    if !error.use_stderr() || (!json && error.kind() == DisplayHelpOnMissingArgumentOrSubcommand) {
         // Nothing better can be done where the terminal has gone.
         error.print().ok();
+    } else {
+        complain(&harmless(&what_is_wrong(&error.to_string())), json);
     }
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+}
+
+/// clap's text of several paragraphs in one line: what is wrong and its tips, and in place of the usage where help is.
+fn what_is_wrong(text: &str) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for paragraph in text.split("\n\n").map(str::trim) {
+        let words = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+        if words.starts_with("Usage:") {
+            // "Usage: plimsoll set <...> <VM>": the command ends where its arguments begin.
+            let command = words.split(' ').skip(1).take_while(|w| w.chars().all(char::is_alphanumeric));
+            parts.push(format!("try {} --help", command.collect::<Vec<_>>().join(" ")));
+        } else if !words.starts_with("For more information") && !words.is_empty() {
+            parts.push(words.strip_prefix("error: ").unwrap_or(&words).to_owned());
+        }
+    }
+    parts.join("; ")
 }
 
 fn complain(text: &str, json: bool) {
@@ -140,6 +153,16 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_command_line_fits_a_line() {
+        let text = "error: unrecognized subcommand 'pss'\n\n  tip: a similar one exists: 'ps'\n\n\
+                    Usage: plimsoll [OPTIONS] <COMMAND>\n\nFor more information, try '--help'.\n";
+        assert_eq!(
+            what_is_wrong(text),
+            "unrecognized subcommand 'pss'; tip: a similar one exists: 'ps'; try plimsoll --help"
+        );
+    }
 
     #[test]
     fn an_error_of_many_lines_is_told_in_one() {

@@ -72,6 +72,27 @@ fn errors_are_json_where_facts_are() {
 }
 
 #[test]
+fn a_command_line_that_makes_no_sense_is_told_in_a_line() {
+    for (args, text) in [
+        (
+            &["set", "a", "--reservation", "10MB"][..],
+            "invalid value '10MB' for '--reservation <SIZE>': \"10MB\" is not a size: write a number and a unit, \
+             such as 512MiB, 1.5GiB or 4096 (bytes)",
+        ),
+        (
+            &["set", "a"],
+            "the following required arguments were not provided: \
+             <--shares <SHARES>|--reservation <SIZE>|--limit <SIZE>>; try plimsoll set --help",
+        ),
+    ] {
+        let done = Done::new(&plimsoll(args).output().unwrap());
+        assert_eq!((done.code, done.err.as_str()), (2, format!("plimsoll: {text}\n").as_str()));
+    }
+    let done = Done::new(&plimsoll(&[]).output().unwrap());
+    assert!(done.code == 2 && done.err.contains("Commands:"), "{done:?}");
+}
+
+#[test]
 fn the_daemons_error_is_told_in_its_own_words() {
     let fake = Fake::new();
     fake.on("DELETE /v1/vms/a", 409, &error("a is on: stop it first (plimsoll stop a)"));
