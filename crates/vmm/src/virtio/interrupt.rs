@@ -13,8 +13,8 @@ pub const CONFIG_CHANGE: u32 = 2;
 
 /// The device's end of its interrupt. Clones share it. Callable from any thread, never waits.
 ///
-/// The cause is set first and the line pulsed after: a driver that acknowledges between the two finds the cause again or has
-/// seen the buffers already, so an edge-triggered line loses nothing.
+/// The cause is set first and the line pulsed after: a driver that acknowledges between the two finds the cause again
+/// or has seen the buffers already, so an edge-triggered line loses nothing.
 #[derive(Clone)]
 pub struct Interrupt {
     shared: Arc<Shared>,

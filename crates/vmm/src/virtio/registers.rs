@@ -4,10 +4,10 @@
 //! exist give zero. In particular
 //!
 //! - status bits are only ever added, in the order ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK; writing zero resets;
-//! - features are taken between DRIVER and FEATURES_OK, and FEATURES_OK stays clear unless they are a subset of what is offered
-//!   that has VERSION_1;
-//! - queues are set up between FEATURES_OK and DRIVER_OK; a queue becomes ready only with a size that is a power of two up to
-//!   the maximum and with aligned rings that end below 2^64.
+//! - features are taken between DRIVER and FEATURES_OK, and FEATURES_OK stays clear unless they are a subset of what is
+//!   offered that has VERSION_1;
+//! - queues are set up between FEATURES_OK and DRIVER_OK; a queue becomes ready only with a size that is a power of two
+//!   up to the maximum and with aligned rings that end below 2^64.
 
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;

@@ -1,9 +1,9 @@
 //! A device's end of a virtqueue: takes chains of buffers from the driver and gives them back used, holding all of it
 //! against the rules.
 //!
-//! What breaks a queue, each as VIRTIO 1.2, section 2.7 forbids it to drivers: an available index that runs ahead by more
-//! than the queue's size, a head or next index outside the table, a chain that loops or is longer than the queue, a table
-//! within a table, a readable buffer behind a writable one, and anything outside of guest memory.
+//! What breaks a queue, each as VIRTIO 1.2, section 2.7 forbids it to drivers: an available index that runs ahead by
+//! more than the queue's size, a head or next index outside the table, a chain that loops or is longer than the
+//! queue, a table within a table, a readable buffer behind a writable one, and anything outside of guest memory.
 
 use std::fmt;
 use std::num::Wrapping;
@@ -107,7 +107,8 @@ impl Ring {
             .map_err(|_| Broken::Memory)
     }
 
-    /// Interrupts the driver if something was pushed since the last call and it wants to know (VIRTIO 1.2, section 2.7.7).
+    /// Interrupts the driver if something was pushed since the last call and it wants to know (VIRTIO 1.2, section
+    /// 2.7.7).
     pub(super) fn notify(&mut self, memory: &impl GuestMemory, interrupt: &Interrupt) -> Result<(), Broken> {
         if self.used == self.announced {
             return Ok(());
@@ -136,8 +137,8 @@ impl Ring {
         self.queue.enable_notification(memory).map_err(|_| Broken::Memory)
     }
 
-    /// Gives every available chain to `serve`, which returns the bytes that it wrote to it, and back to the driver; at most
-    /// as many as the queue is long.
+    /// Gives every available chain to `serve`, which returns the bytes that it wrote to it, and back to the driver;
+    /// at most as many as the queue is long.
     pub(super) fn serve_each(
         &mut self,
         memory: &impl GuestMemory,

@@ -41,13 +41,13 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn new() -> Self {
+    /// Guest memory that may hold so many pages at once.
+    pub(super) fn new(grant: Pages) -> Self {
         let regions = vec![
             PpnRange::new(Ppn(0), Pages(2 * CHUNK_PAGES)),
             PpnRange::new(Ppn::of_address(HIGH), Pages(CHUNK_PAGES)),
         ];
-        let config =
-            Config { regions, uffd: Uffd::open().unwrap(), huge_pages: false, grant: Pages(3 * CHUNK_PAGES) };
+        let config = Config { regions, uffd: Uffd::open().unwrap(), huge_pages: false, grant };
         let pmap = Pmap::new(config, Arc::new(NoMore)).unwrap();
         let stop = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
         let (server, server_stop) = (Arc::clone(&pmap), Arc::clone(&stop));
@@ -69,7 +69,7 @@ impl Guest {
         bytes
     }
 
-    fn write_u16(&self, address: u64, value: u16) {
+    pub(super) fn write_u16(&self, address: u64, value: u16) {
         self.write(address, &value.to_le_bytes());
     }
 
@@ -90,16 +90,25 @@ pub(super) struct Rig {
     // Before the guest: the device's thread may need the fault thread to end.
     pub(super) transport: MmioTransport,
     pub(super) notices: Arc<Mutex<Vec<String>>>,
-    pub(super) guest: Guest,
+    pub(super) guest: Arc<Guest>,
+    /// Where its queues' rings begin.
+    pub(super) rings: u64,
 }
 
 impl Rig {
     pub(super) fn new<D: VirtioDevice + 'static>(device: impl FnOnce(&Arc<Pmap>, NoticeSink) -> D) -> Self {
-        let guest = Guest::new();
+        Self::on(Arc::new(Guest::new(Pages(3 * CHUNK_PAGES))), device)
+    }
+
+    /// A device of `guest`, which may have others.
+    pub(super) fn on<D: VirtioDevice + 'static>(
+        guest: Arc<Guest>,
+        device: impl FnOnce(&Arc<Pmap>, NoticeSink) -> D,
+    ) -> Self {
         let notices = Arc::new(Mutex::new(vec![]));
         let sink = Arc::clone(&notices);
         let device = device(&guest.pmap, Arc::new(move |notice| sink.lock().unwrap().push(notice)));
-        Self { transport: MmioTransport::new(Box::new(device)).unwrap(), notices, guest }
+        Self { transport: MmioTransport::new(Box::new(device)).unwrap(), notices, guest, rings: 0x1_0000 }
     }
 
     pub(super) fn get(&mut self, register: u64) -> u32 {
@@ -132,7 +141,8 @@ impl Rig {
         let agreed = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK;
         self.set(offset::STATUS, agreed);
         assert_eq!(self.get(offset::STATUS), agreed);
-        let queues: Vec<_> = sizes.iter().zip(0..).map(|(&size, index)| Queue::new(index, size)).collect();
+        let queues: Vec<_> =
+            sizes.iter().zip(0..).map(|(&size, index)| Queue::new(self.rings, index, size)).collect();
         for queue in &queues {
             // Fresh rings: what an earlier round left must not be taken for new.
             self.guest.write(queue.descriptors(), &[0; 0x10000]);
@@ -208,6 +218,7 @@ pub(super) type Buffer = (u64, u32, u16);
 /// A driver's queue.
 #[derive(Debug)]
 pub(super) struct Queue {
+    rings: u64,
     pub(super) index: u32,
     pub(super) size: u16,
     next_descriptor: u16,
@@ -216,12 +227,12 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    fn new(index: u32, size: u16) -> Self {
-        Self { index, size, next_descriptor: 0, available_index: 0, used_index: 0 }
+    fn new(rings: u64, index: u32, size: u16) -> Self {
+        Self { rings, index, size, next_descriptor: 0, available_index: 0, used_index: 0 }
     }
 
     pub(super) fn descriptors(&self) -> u64 {
-        0x1_0000 * u64::from(self.index + 1)
+        self.rings + 0x1_0000 * u64::from(self.index)
     }
 
     pub(super) fn available(&self) -> u64 {
@@ -258,6 +269,11 @@ impl Queue {
     pub(super) fn set_available(&mut self, guest: &Guest, index: u16) {
         self.available_index = index;
         guest.write_u16(self.available() + 2, index);
+    }
+
+    /// Moves the available index on, over whatever the ring holds there.
+    pub(super) fn advance(&mut self, guest: &Guest, by: u16) {
+        self.set_available(guest, self.available_index.wrapping_add(by));
     }
 
     /// The next chain that came back, if any.

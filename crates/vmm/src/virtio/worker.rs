@@ -40,8 +40,8 @@ pub(super) trait Back: Send + 'static {
     /// The driver broke the rules of a queue: the device stops until it is reset.
     fn serve(&mut self, event: Event) -> Result<Progress, Broken>;
 
-    /// Ends what [`start`](Self::start) began: waits for I/O in flight, then drops the queues. Also called when `start` or `serve`
-    /// failed, and when there was none.
+    /// Ends what [`start`](Self::start) began: waits for I/O in flight, then drops the queues. Also called when
+    /// `start` or `serve` failed, and when there was none.
     fn stop(&mut self);
 
     /// The file descriptor to wait for beside the queues, and for what. Asked before every wait, only while started.
@@ -184,7 +184,7 @@ impl<B: Back> Loop<B> {
     fn run(mut self) {
         loop {
             // Events first: an order then finds them served.
-            for event in self.wait() {
+            for event in self.wait(None) {
                 self.serve(event);
             }
             // Drained before the orders are taken, so none is left behind without its bell.
@@ -197,8 +197,8 @@ impl<B: Back> Loop<B> {
         }
     }
 
-    /// Waits for events of the device or for an order, and returns the former.
-    fn wait(&mut self) -> Vec<Event> {
+    /// Waits for events of the device or for an order, at most until `limit`, and returns the former.
+    fn wait(&mut self, limit: Option<Instant>) -> Vec<Event> {
         let mut fds = vec![PollFd::from_borrowed_fd(as_fd(&self.bell), PollFlags::IN)];
         let mut events = vec![];
         let mut deadline = None;
@@ -213,7 +213,8 @@ impl<B: Back> Loop<B> {
             }
             deadline = self.back.deadline();
         }
-        let until = if self.again.is_empty() { deadline } else { Some(Instant::now()) };
+        let again = (!self.again.is_empty()).then(Instant::now);
+        let until = [deadline, again, limit].into_iter().flatten().min();
         match rustix::event::poll(&mut fds, timeout(until).as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return vec![],
@@ -266,7 +267,12 @@ impl<B: Back> Loop<B> {
                 done.send(()).ok();
             }
             #[cfg(test)]
-            Order::Barrier(done) => done.send(()).unwrap(),
+            Order::Barrier(done) => {
+                for event in self.wait(Some(Instant::now())) {
+                    self.serve(event);
+                }
+                done.send(()).unwrap();
+            }
             Order::Quit => {
                 self.back.stop();
                 return false;

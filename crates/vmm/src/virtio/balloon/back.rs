@@ -17,8 +17,8 @@ use super::{Shared, bit, statistics};
 const STATISTICS_PERIOD: Duration = Duration::from_secs(1);
 /// Pages in one inflate or deflate request. Linux sends 256; many more would make one notification long.
 const MAX_PAGES: usize = 64 * 1024;
-/// The guest has stopped inflating for now when nothing came for so long. Shorter, and chunks that are about to be complete
-/// are broken up; longer, and the memory comes back later.
+/// The guest has stopped inflating for now when nothing came for so long. Shorter, and chunks that are about to be
+/// complete are broken up; longer, and the memory comes back later.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Nothing that was gathered waits longer, even if the guest never pauses.
 const MAX_GATHERING: Duration = Duration::from_millis(200);
@@ -61,8 +61,8 @@ enum Role {
     Reporting,
 }
 
-/// The roles of the queues, in order. The queues of features that were not agreed on are not there, and those behind them
-/// move up: so Linux numbers them, and so does every device that it drives.
+/// The roles of the queues, in order. The queues of features that were not agreed on are not there, and those behind
+/// them move up: so Linux numbers them, and so does every device that it drives.
 fn roles(features: u64) -> impl Iterator<Item = Role> {
     let statistics = (features & bit::STATS_VQ != 0).then_some(Role::Statistics);
     let reporting = (features & bit::PAGE_REPORTING != 0).then_some(Role::Reporting);

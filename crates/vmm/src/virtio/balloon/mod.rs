@@ -1,13 +1,14 @@
 //! The memory balloon (VIRTIO 1.2, section 5.5), with statistics, deflate-on-oom and free page reporting.
 //!
-//! What the guest puts into the balloon or reports as free goes to the pmap, which decides what becomes of it. The balloon has a
-//! thread of its own, which never pins memory and so gives memory back while other devices wait for some.
+//! What the guest puts into the balloon or reports as free goes to the pmap, which decides what becomes of it. The
+//! balloon has a thread of its own, which never pins memory and so gives memory back while other devices wait for
+//! some.
 //!
-//! Poisoned pages: a guest that fills free pages with a pattern and expects to find it again offers a `poison_val`.
-//! `PAGE_POISON` is offered, because a Linux guest that clears pages as it frees them (`init_on_free`) reports none without;
-//! its `poison_val` is zero, and zeros are what a page given back reads as. With any other value the pages that the guest reports stay
-//! as they are, since they would come back without the pattern. Pages in the balloon are not affected: the guest
-//! fills them itself as it frees them after deflating.
+//! Poisoned pages: a guest that fills free pages with a pattern and expects to find it again says so with a
+//! `poison_val`. The feature is offered, because a Linux guest that clears pages as it frees them (`init_on_free`)
+//! reports none without it; its `poison_val` is zero, and zeros are what a page given back reads as. With any other value
+//! the pages that the guest reports stay as they are, since they would come back without the pattern. Pages in the balloon
+//! are not affected: the guest fills them itself as it frees them after deflating.
 
 mod back;
 mod statistics;

@@ -5,11 +5,12 @@ use plimsoll_units::Bytes;
 
 /// `struct virtio_balloon_stat`: a tag of two bytes, a value of eight, nothing between.
 const PAIR: usize = 10;
-/// Bytes of a buffer that are looked at. There are 16 tags today; the rest would be tags that nobody knows, or repetitions.
+/// Bytes of a buffer that are looked at. There are 16 tags today; the rest would be tags that nobody knows, or
+/// repetitions.
 pub(super) const MAX_LENGTH: usize = 64 * PAIR;
 
-/// Reads what the driver sent. Unknown tags are skipped, the last of a repeated tag counts, an incomplete pair at the end
-/// does not.
+/// Reads what the driver sent. Unknown tags are skipped, the last of a repeated tag counts, an incomplete pair at the
+/// end does not.
 pub(super) fn parse(buffer: &[u8]) -> GuestFacts {
     let mut facts = GuestFacts::default();
     for pair in buffer.chunks_exact(PAIR) {

@@ -150,8 +150,8 @@ impl BlockBack {
     fn judge(&self, work: Work, result: io::Result<u32>) -> Status {
         let unsupported = |error: &io::Error| error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error());
         let ok = match (work, result) {
-            // The kernel ends a transfer early only where the file does or the space: see io_uring's and preadv's handling
-            // of regular files and block devices.
+            // The kernel ends a transfer early only where the file does or the space: see io_uring's and preadv's
+            // handling of regular files and block devices.
             (Work::Read(length) | Work::Write(length), Ok(done)) => done == length,
             (Work::Flush | Work::Discard | Work::Zero { .. }, Ok(_)) => true,
             // What a discarded sector holds is undefined, so what it held will do.

@@ -1,9 +1,9 @@
 //! The disk (VIRTIO 1.2, section 5.2): a raw file or a block device, one queue.
 //!
-//! Requests run side by side, as many as the queue holds, on an io_uring of the device's own; where that is forbidden they run
-//! one after the other. While the kernel reads or writes a request's memory, its pages are pinned in the pmap, which
-//! keeps them out of every transition; the ring itself has no guest memory registered. The cache is a write-back cache:
-//! the guest's flush is `fdatasync`.
+//! Requests run side by side, as many as the queue holds, on an io_uring of the device's own; where that is forbidden
+//! they run one after the other. While the kernel reads or writes a request's memory, its pages are pinned in the
+//! pmap, which keeps them out of every transition; the ring itself has no guest memory registered. The cache is a
+//! write-back cache: the guest's flush is `fdatasync`.
 
 mod back;
 mod engine;
@@ -97,7 +97,7 @@ impl Block {
             Some(Ok(uring)) => Engine::Uring(Box::new(uring)),
             Some(Err(error)) => {
                 notices(format!(
-                    "device {name}: the kernel refuses an io_uring ({error}); requests run one after the other, which is slower"
+                    "device {name}: the kernel refuses an io_uring ({error}); its requests run one after the other"
                 ));
                 Engine::blocking(Arc::clone(&file))
             }

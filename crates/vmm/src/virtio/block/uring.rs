@@ -51,8 +51,8 @@ impl Uring {
         let slot = &mut self.tasks[usize::from(tag)];
         assert!(slot.is_none(), "a tag names one task in flight");
         let entry = entry(slot.insert(task)).user_data(tag.into());
-        // SAFETY: the buffers that the entry names belong to the task's guard, and the task stays in its slot until the kernel
-        // says that it has ended; `Drop` waits for that.
+        // SAFETY: the buffers that the entry names belong to the task's guard, and the task stays in its slot until
+        // the kernel says that it has ended; `Drop` waits for that.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         pushed.expect("the ring has a place for every tag");
         self.in_flight += 1;
@@ -94,7 +94,8 @@ impl Drop for Uring {
         while self.in_flight > 0 {
             while self.ended().is_some() {}
             if self.in_flight > 0 && self.commit(1).is_err() {
-                // The kernel is short of memory, or interrupted: the tasks go on, and giving their memory up is not an option.
+                // The kernel is short of memory, or interrupted: the tasks go on, and giving their memory up is not
+                // an option.
                 std::thread::yield_now();
             }
         }

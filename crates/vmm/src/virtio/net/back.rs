@@ -112,7 +112,8 @@ impl NetBack {
             let length = chain.readable.read(&**memory, buffer)?;
             let whole = usize::try_from(chain.readable.len()).is_ok_and(|total| total == length);
             if whole && length >= HEADER {
-                // What the link does not take (it is full, or down, or the packet makes no sense) is lost, as on a wire.
+                // What the link does not take (it is full, or down, or the packet makes no sense) is lost, as on a
+                // wire.
                 rustix::io::write(&link.fd, &buffer[..length]).ok();
             }
             Ok(0)
@@ -156,7 +157,8 @@ impl Receive {
         Ok(Delivery::Done)
     }
 
-    /// Takes buffers from the queue until they have room for `length` bytes; false where the driver has to provide more.
+    /// Takes buffers from the queue until they have room for `length` bytes; false where the driver has to provide
+    /// more.
     fn gather(&mut self, memory: &GuestRam, length: usize) -> Result<bool, Broken> {
         loop {
             let room: u64 = self.held.iter().map(|chain| u64::from(chain.writable.len())).sum();

@@ -1,0 +1,225 @@
+//! Any sequence of deeds on any device.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use super::super::registers::offset;
+use super::super::testing::{Buffer, DATA, HIGH, HIGH_END, INDIRECT, LOW_END, Queue, descriptor};
+use super::{TABLE, Victim};
+
+/// The whole time of these tests goes with it; each case tries some tens of things.
+const CASES: u32 = 150;
+
+/// One thing that a guest does.
+#[derive(Clone, Debug)]
+enum Deed {
+    Register(u64, u32),
+    Access(u64, Vec<u8>),
+    Descriptor {
+        queue: usize,
+        index: u16,
+        buffer: Buffer,
+        next: u16,
+    },
+    /// A descriptor in the memory that indirect tables are taken from.
+    Indirect {
+        index: u16,
+        buffer: Buffer,
+        next: u16,
+    },
+    Available {
+        queue: usize,
+        slot: u16,
+        head: u16,
+    },
+    AvailableIndex {
+        queue: usize,
+        index: u16,
+    },
+    /// A few entries more, which is what a guest does that wants to be heard.
+    Advance {
+        queue: usize,
+        by: u16,
+    },
+    Kick(usize),
+    Packet(usize),
+    Settle,
+    Restart,
+}
+
+fn buffers() -> impl Strategy<Value = Buffer> {
+    let length = prop_oneof![
+        Just(0u32),
+        1u32..64,
+        Just(16),
+        Just(512),
+        Just(513),
+        Just(4096),
+        Just(0x1_0000),
+        Just(2 << 20),
+        any::<u32>()
+    ];
+    let straddling = (1u32..8192, 1u32..0x10_0000).prop_flat_map(|(before, after)| {
+        let back = u64::from(before);
+        let length = before + after;
+        prop_oneof![
+            Just((LOW_END - back, length)),
+            Just((HIGH - back, length)),
+            Just((HIGH_END - back, length))
+        ]
+    });
+    let placed = (
+        prop_oneof![
+            4 => (0u64..0x8000).prop_map(|at| DATA + at),
+            2 => 0x1_0000u64..0x5_0000,
+            1 => LOW_END..HIGH - 0x1_0000,
+            1 => HIGH_END..,
+            1 => Just(0),
+            1 => u64::MAX - 0x1_0000..,
+        ],
+        length,
+    );
+    // What is placed in RAM may not reach a canary: 2 MiB and more from there is straddling on purpose, and refused.
+    let placed =
+        placed.prop_map(|(at, length)| if at < LOW_END { (at, length.min(2 << 20)) } else { (at, length) });
+    (prop_oneof![5 => placed, 1 => straddling], prop_oneof![6 => 0u16..8, 1 => any::<u16>()])
+        .prop_map(|((address, length), flags)| (address, length, flags))
+}
+
+fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+    let queue = 0usize..4;
+    let index = prop_oneof![5 => 0u16..12, 1 => 0u16..256];
+    let next = prop_oneof![6 => 0u16..12, 1 => any::<u16>()];
+    let register = prop::sample::select(vec![
+        offset::STATUS,
+        offset::QUEUE_SEL,
+        offset::QUEUE_NUM,
+        offset::QUEUE_READY,
+        offset::QUEUE_NOTIFY,
+        offset::DRIVER_FEATURES,
+        offset::DRIVER_FEATURES_SEL,
+        offset::QUEUE_DESC_LOW,
+        offset::QUEUE_DRIVER_LOW,
+        offset::QUEUE_DEVICE_LOW,
+        offset::INTERRUPT_ACK,
+        offset::CONFIG + 4,
+        offset::CONFIG + 12,
+    ]);
+    let value = prop_oneof![4 => 0u32..16, 1 => any::<u32>(), 1 => Just(0x1_0000), 1 => Just(0x3f_ff00)];
+    let deed = prop_oneof![
+        10 => (queue.clone(), index.clone(), buffers(), next.clone())
+            .prop_map(|(queue, index, buffer, next)| Deed::Descriptor { queue, index, buffer, next }),
+        3 => (index, buffers(), next).prop_map(|(index, buffer, next)| Deed::Indirect { index, buffer, next }),
+        4 => (queue.clone(), 0u16..16, prop_oneof![8 => 0u16..12, 1 => any::<u16>()])
+            .prop_map(|(queue, slot, head)| Deed::Available { queue, slot, head }),
+        1 => (queue.clone(), any::<u16>()).prop_map(|(queue, index)| Deed::AvailableIndex { queue, index }),
+        8 => (queue.clone(), 1u16..4).prop_map(|(queue, by)| Deed::Advance { queue, by }),
+        6 => queue.prop_map(Deed::Kick),
+        3 => (register, value).prop_map(|(register, value)| Deed::Register(register, value)),
+        1 => (0u64..0x1000, prop::collection::vec(any::<u8>(), 1..9)).prop_map(|(at, data)| Deed::Access(at, data)),
+        2 => (1usize..2048).prop_map(Deed::Packet),
+        3 => Just(Deed::Settle),
+        2 => Just(Deed::Restart),
+    ];
+    prop::collection::vec(deed, 1..60)
+}
+
+fn commit(victim: &mut Victim, queues: &mut Vec<Queue>, deed: &Deed) {
+    let guest = Arc::clone(&victim.rig.guest);
+    let count = queues.len();
+    match *deed {
+        Deed::Register(register, value) => victim.rig.set(register, value),
+        Deed::Access(at, ref data) => {
+            victim.rig.transport.read(at, &mut data.clone());
+            victim.rig.transport.write(at, data);
+        }
+        Deed::Descriptor { queue, index, buffer: (address, length, flags), next } => {
+            let queue = &queues[queue % count];
+            let buffer = match flags & INDIRECT {
+                0 => (address, length, flags),
+                _ => (TABLE, length % 12 * 16, flags),
+            };
+            queue.write_descriptor(&guest, index % queue.size, buffer, next);
+        }
+        Deed::Indirect { index, buffer, next } => {
+            guest.write(TABLE + 16 * u64::from(index), &descriptor(buffer, next));
+        }
+        Deed::Available { queue, slot, head } => {
+            let queue = &queues[queue % count];
+            guest.write_u16(queue.available() + 4 + 2 * u64::from(slot % queue.size), head);
+        }
+        Deed::AvailableIndex { queue, index } => queues[queue % count].set_available(&guest, index),
+        Deed::Advance { queue, by } => queues[queue % count].advance(&guest, by),
+        Deed::Kick(queue) => {
+            let index = queues[queue % count].index;
+            victim.rig.set(offset::QUEUE_NOTIFY, index);
+        }
+        Deed::Packet(length) => {
+            if let Some(cable) = &victim.cable {
+                // A full cable loses it.
+                rustix::io::write(cable, &vec![7; length]).ok();
+            }
+        }
+        Deed::Settle => victim.rig.transport.barrier(),
+        Deed::Restart => *queues = victim.start(),
+    }
+}
+
+/// Runs the same attacks every time: a failure is one for everybody.
+fn runner() -> TestRunner {
+    let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+    TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
+}
+
+fn attack(victim: Victim, canaries: bool) {
+    let victim = std::cell::RefCell::new(victim);
+    runner()
+        .run(&deeds(), |deeds| {
+            let victim = &mut *victim.borrow_mut();
+            // Numbers that are pages, lengths and requests when a device takes them for such.
+            let words: Vec<u8> =
+                (0..0x4000u32).flat_map(|i| (i * 7 % 1100 % (i % 16 + 1)).to_le_bytes()).collect();
+            victim.rig.guest.write(DATA, &words);
+            victim.place_canaries();
+            let mut queues = victim.start();
+            for deed in &deeds {
+                commit(victim, &mut queues, deed);
+            }
+            victim.rig.transport.barrier();
+            victim.rig.set(offset::STATUS, 0);
+            if canaries {
+                victim.check_canaries();
+            }
+            victim.check();
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn entropy_withstands_any_guest() {
+    attack(Victim::entropy(), true);
+}
+
+#[test]
+fn block_withstands_any_guest() {
+    attack(Victim::block(true), true);
+}
+
+#[test]
+fn block_without_io_uring_withstands_any_guest() {
+    attack(Victim::block(false), true);
+}
+
+#[test]
+fn net_withstands_any_guest() {
+    attack(Victim::net(), true);
+}
+
+#[test]
+fn balloon_withstands_any_guest() {
+    // A guest may put any of its pages into its balloon, so nothing is said of what they hold.
+    attack(Victim::balloon(), false);
+}
