@@ -78,7 +78,7 @@ struct Sums {
 
 impl Pmap {
     /// Compares every page's state with the kernel's view of it, and the account with both, while nothing moves: all
-    /// transitions wait for as long as it takes, about a millisecond for each GiB.
+    /// transitions wait for as long as it takes, a few milliseconds for each GiB.
     ///
     /// # Errors
     /// Every mismatch found, at most two for each chunk and four for the whole. Each is a defect of this crate, or

@@ -1,3 +1,5 @@
+use std::sync::Once;
+
 use plimsoll_units::Pages;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -117,7 +119,9 @@ impl Pmap {
                 true
             }
             Err(error) => {
-                tracing::warn!(%error, "a chunk stays small: raise vm.max_map_count");
+                // Said once: a guest can bring this about as often as it likes.
+                static SAID: Once = Once::new();
+                SAID.call_once(|| tracing::warn!(%error, "chunks stay small: raise vm.max_map_count"));
                 false
             }
         }

@@ -179,6 +179,13 @@ impl Pmap {
         }
     }
 
+    /// Switches a deliberate defect on, or off again.
+    #[cfg(test)]
+    pub(crate) fn mutate(&self, mutation: Option<crate::mutation::Mutation>) {
+        self.account().forgiving |= mutation.is_some();
+        self.mutations.set(mutation);
+    }
+
     pub(crate) fn chunk_range(&self, no: ChunkNo) -> HostRange {
         self.mapping.range(no.0 * CHUNK, CHUNK)
     }

@@ -117,10 +117,7 @@ impl Pmap {
         outcome.freed = before.backed - after.backed;
         let mut account = self.account();
         account.changed(before, after);
-        // With that defect switched on, less may be charged than is freed.
-        let charged =
-            if self.mutations.has(Mutation::UnchargedLarge) { account.held() } else { outcome.freed };
-        account.uncharge(outcome.freed.min(charged));
+        account.uncharge(outcome.freed);
         outcome
     }
 

@@ -109,6 +109,8 @@ impl Waiting {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn place(chunk: usize, slot: u16) -> Place {
@@ -142,6 +144,32 @@ mod tests {
         assert_eq!(waiting.next(Pages(512)).unwrap().reserved, Pages(512), "a whole chunk after all");
         assert!(waiting.order.is_empty() && waiting.entries.is_empty());
         assert_eq!(waiting.need(), Pages::ZERO);
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_waits_who_could_be_served(
+            steps in prop::collection::vec((0usize..4, 0u16..6, any::<bool>(), 0u64..600, 0u8..8), 1..60)
+        ) {
+            let mut waiting = Waiting::default();
+            for (chunk, slot, whole, slack, step) in steps {
+                match step {
+                    0..4 => waiting.push(place(chunk, slot), if whole { Need::Chunk } else { Need::Page }),
+                    4 => waiting.make_do(),
+                    _ => {
+                        let turn = waiting.next(Pages(slack));
+                        let paid = |turn: &Turn| turn.reserved <= Pages(slack) && !turn.pages.is_empty();
+                        prop_assert!(turn.iter().all(paid));
+                        let served = |entry: &Entry| {
+                            slack >= 512 || slack > 0 && (entry.makes_do || entry.need == Need::Page)
+                        };
+                        prop_assert!(turn.is_some() || !waiting.entries.values().any(served));
+                    }
+                }
+                prop_assert_eq!(waiting.need(), waiting.entries.values().map(Entry::need).sum());
+                prop_assert_eq!(waiting.order.len(), waiting.entries.len());
+            }
+        }
     }
 
     #[test]

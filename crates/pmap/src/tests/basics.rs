@@ -185,7 +185,7 @@ fn regions_are_contiguous_on_the_host() {
 #[test]
 fn a_chunk_that_is_not_charged_is_noticed() {
     let vm = served(4, 2048, true);
-    vm.pmap.mutations.set(Some(Mutation::UnchargedLarge));
+    vm.pmap.mutate(Some(Mutation::UnchargedLarge));
     vm.write(0, 1);
     assert!(vm.pmap.audit().is_err());
 }

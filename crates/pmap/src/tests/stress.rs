@@ -187,7 +187,7 @@ fn balloon(world: &World, given: &Receiver<Given>, give_back: &[Sender<Vec<u64>>
 
 /// Writes pinned memory to a file, clears it and reads it back, while `rude` gives the same pages back.
 fn device(world: &World, id: u64, seed: u64) {
-    let (mut random, disk) = (Random(seed), Disk::new());
+    let (mut random, mut disk) = (Random(seed), Disk::new(id == 0));
     let first = (FIRST_DEVICE_CHUNK + id) * 512;
     for generation in 1.. {
         if world.over() {
@@ -201,9 +201,9 @@ fn device(world: &World, id: u64, seed: u64) {
         let guard = world.vm.pmap.pin(&ranges).unwrap();
         let ppns = || runs.iter().flat_map(|&(ppn, pages)| ppn..ppn + pages);
         ppns().for_each(|ppn| put(world, ppn, generation));
-        let written = disk.write(&guard, 0).unwrap();
+        let written = disk.write(&guard).unwrap();
         ppns().for_each(|ppn| put(world, ppn, 0));
-        let read = disk.read(&guard, 0).unwrap();
+        let read = disk.read(&guard).unwrap();
         let bytes = ppns().count() * PAGE;
         if (written, read) != (bytes, bytes) {
             return world.fail(format!("device {id}: {written} bytes written, {read} read of {bytes}"));
@@ -242,16 +242,22 @@ fn scribbler(world: &World, seed: u64) {
 fn granter(world: &World, running: &AtomicBool, seed: u64) {
     let mut random = Random(seed);
     let pmap = &world.vm.pmap;
+    let mut ledger = pmap.stats().grant;
     while running.load(Ordering::SeqCst) {
         let wanted = world.vm.source.wanted();
         if wanted > Pages::ZERO {
-            match random.below(4) {
-                0 => pmap.add_grant(Pages::ZERO),
-                1 => pmap.add_grant(Pages(1 + random.below(wanted.0))),
-                _ => pmap.add_grant(wanted),
-            }
+            let answer = match random.below(4) {
+                0 => Pages::ZERO,
+                1 => Pages(1 + random.below(wanted.0)),
+                _ => wanted,
+            };
+            pmap.add_grant(answer);
+            ledger += answer;
         } else if random.below(8) == 0 {
-            pmap.return_grant(Pages(random.below(600)));
+            ledger -= pmap.return_grant(Pages(random.below(600)));
+        }
+        if pmap.stats().grant != ledger {
+            return world.fail(format!("{ledger:?} were granted: {:?}", pmap.stats()));
         }
         std::thread::yield_now();
     }
@@ -311,7 +317,7 @@ fn watch(world: &World, finished: impl Fn() -> bool) {
         }
         if last.1.elapsed() > stuck {
             world.fail("somebody waits for a page that is there".to_owned());
-            world.vm.pmap.mutations.set(None);
+            world.vm.pmap.mutate(None);
             world.vm.pmap.uffd.wake(world.vm.pmap.mapping.range(0, world.vm.pmap.mapping.len())).unwrap();
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -320,7 +326,7 @@ fn watch(world: &World, finished: impl Fn() -> bool) {
 
 fn stress(huge_pages: bool, mutation: Option<Mutation>) -> Result<(), String> {
     let vm = served(CHUNKS, 100, huge_pages);
-    vm.pmap.mutations.set(mutation);
+    vm.pmap.mutate(mutation);
     let world = Arc::new(World {
         vm,
         progress: AtomicU64::new(0),
