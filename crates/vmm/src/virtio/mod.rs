@@ -14,19 +14,18 @@
 //!
 //! # System calls of the device threads
 //!
-//! For the seccomp filter; beside what the allocator and the unwinder of Rust need (`mmap`, `munmap`, `mremap`,
-//! `madvise`,
-//! `brk`, `futex`, `rt_sigprocmask`, `sigaltstack`, `exit`, `gettid`):
+//! For the seccomp filter, beside what the allocator, mutexes and the end of a thread need:
 //!
 //! | thread | calls |
 //! |---|---|
-//! | all | `poll` or `ppoll`, `read` and `write` (eventfd), `clock_gettime`, `prctl` (thread name, before the filter) |
-//! | block | `io_uring_enter`; without io_uring `preadv`, `pwritev`, `fdatasync`; either way `fallocate`, `pwrite64` |
-//! | net | `read` and `write` on the tap, `ioctl` with `TUNSETOFFLOAD` when the driver starts |
+//! | all | `ppoll`, `read` and `write` (eventfds), `clock_gettime`; short of memory `clock_nanosleep` and `sched_yield` |
+//! | block | `io_uring_enter`; without io_uring `preadv`, `pwritev`, `fdatasync`, `fallocate`; either way `pwrite64` |
+//! | net | `read` and `write` on the link, `ioctl` with `TUNSETOFFLOAD` when a driver starts and ends |
 //! | entropy | `getrandom` |
 //! | balloon | what the pmap does to release pages |
 //!
-//! `io_uring_setup` and `io_uring_register` are called only when the device is made, before the jail closes.
+//! `io_uring_setup`, `io_uring_register` and the other `ioctl`s of tap devices are called only when a device or its
+//! link is made, and the threads start then, too: make them before the jail closes.
 
 pub mod balloon;
 pub mod block;

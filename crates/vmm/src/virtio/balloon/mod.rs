@@ -6,9 +6,9 @@
 //!
 //! Poisoned pages: a guest that fills free pages with a pattern and expects to find it again says so with a
 //! `poison_val`. The feature is offered, because a Linux guest that clears pages as it frees them (`init_on_free`)
-//! reports none without it; its `poison_val` is zero, and zeros are what a page given back reads as. With any other value
-//! the pages that the guest reports stay as they are, since they would come back without the pattern. Pages in the balloon
-//! are not affected: the guest fills them itself as it frees them after deflating.
+//! reports none without it; its `poison_val` is zero, and zeros are what a page given back reads as. With any other
+//! value the pages that the guest reports stay as they are, since they would come back without the pattern. Pages in
+//! the balloon are not affected: the guest fills them itself as it frees them after deflating.
 
 mod back;
 mod statistics;

@@ -22,6 +22,8 @@ pub(super) struct NetBack {
     link: Link,
     memory: GuestRam,
     notices: NoticeSink,
+    /// A notice about the link was given: a guest that resets the device over and over brings no other.
+    told: bool,
     buffer: Box<[u8]>,
     receive: Option<Receive>,
     transmit: Option<Ring>,
@@ -54,6 +56,7 @@ impl NetBack {
             link,
             memory,
             notices,
+            told: false,
             buffer: vec![0; MAX_PACKET].into_boxed_slice(),
             receive: None,
             transmit: None,
@@ -72,6 +75,7 @@ impl NetBack {
             return Ok(Progress::Done);
         }
         let mut progress = Progress::More;
+        let mut gone_why = None;
         for _ in 0..RECEIVE_BUDGET {
             match rustix::io::read(&self.link.fd, &mut self.buffer[..]) {
                 Ok(length @ 1..HEADER) => {
@@ -92,7 +96,7 @@ impl NetBack {
                 }
                 gone @ (Ok(0) | Err(_)) => {
                     let why = gone.map_or_else(|error| error.to_string(), |_| "closed".to_owned());
-                    (self.notices)(format!("device {}: nothing can be received any more ({why})", self.name));
+                    gone_why = Some(why);
                     receive.dead = true;
                     progress = Progress::Done;
                     break;
@@ -100,6 +104,9 @@ impl NetBack {
             }
         }
         receive.ring.notify(&*self.memory, interrupt)?;
+        if let Some(why) = gone_why {
+            self.tell(&format!("nothing can be received any more ({why})"));
+        }
         Ok(progress)
     }
 
@@ -120,14 +127,17 @@ impl NetBack {
         })
     }
 
-    fn set_offloads(&self, features: u64) {
+    fn set_offloads(&mut self, features: u64) {
         if self.link.is_tap
             && let Err(error) = tap::set_offloads(&self.link.fd, features)
         {
-            (self.notices)(format!(
-                "device {}: the tap device refuses offloads ({error}); packets go in small pieces",
-                self.name
-            ));
+            self.tell(&format!("the tap device refuses offloads ({error}); packets come in small pieces"));
+        }
+    }
+
+    fn tell(&mut self, what: &str) {
+        if !std::mem::replace(&mut self.told, true) {
+            (self.notices)(format!("device {}: {what}", self.name));
         }
     }
 }

@@ -55,3 +55,32 @@ pub(super) fn set_offloads(fd: &OwnedFd, features: u64) -> io::Result<()> {
 fn result(returned: libc::c_int) -> io::Result<()> {
     if returned < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    /// A new tap device with these flags, which is gone when it is closed; `None` where this machine gives none.
+    pub(in super::super) fn create(flags: libc::c_int) -> Option<OwnedFd> {
+        let device = std::fs::File::options().read(true).write(true).open("/dev/net/tun").ok()?;
+        // SAFETY: an ifreq is plain data, for which zeros are a value.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).unwrap();
+        // SAFETY: TUNSETIFF reads and writes one ifreq.
+        result(unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw mut request) }).ok()?;
+        Some(device.into())
+    }
+
+    #[test]
+    fn a_tap_device_without_the_header_is_refused() {
+        let Some(tap) = create(libc::IFF_TAP | libc::IFF_NO_PI) else { return };
+        assert!(check(&tap).unwrap_err().to_string().contains("IFF_VNET_HDR"));
+        let tap = create(NEEDED_FLAGS).unwrap();
+        check(&tap).unwrap();
+        set_header_length(&tap, 12).unwrap();
+        set_offloads(&tap, bit::GUEST_CSUM | bit::GUEST_TSO4 | bit::GUEST_TSO6).unwrap();
+        set_offloads(&tap, bit::GUEST_TSO4).unwrap();
+    }
+}

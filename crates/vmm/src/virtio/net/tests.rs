@@ -139,6 +139,10 @@ fn a_broken_cable_is_told_once_and_the_other_direction_goes_on() {
         rig.run(&mut transmit, &[(DATA, 100, 0)]);
         rig.transport.barrier();
     }
+    for _ in 0..3 {
+        start(&mut rig, 0);
+        rig.transport.barrier();
+    }
     let notices = rig.notices.lock().unwrap();
     assert_eq!(notices.len(), 1, "{notices:?}");
 }
@@ -168,4 +172,18 @@ fn bursts_in_both_directions_arrive_whole_and_in_order() {
 fn what_is_no_tap_is_refused_as_one() {
     let file = tempfile::tempfile().unwrap();
     assert!(Link::tap(file.into()).is_err());
+}
+
+#[test]
+fn a_tap_device_takes_packets_and_offers_offloads() {
+    let Some(tap) = tap::tests::create(libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) else { return };
+    let mut rig = Rig::new(|memory, notices| {
+        Net::new("net0", Link::tap(tap).unwrap(), MacAddress([2; 6]), memory, notices).unwrap()
+    });
+    assert_eq!(rig.offered() & (bit::CSUM | bit::HOST_TSO4), bit::CSUM | bit::HOST_TSO4);
+    let [_, mut transmit] = start(&mut rig, u64::MAX);
+    // The interface is down, so the packet is lost; the buffer comes back all the same.
+    rig.run(&mut transmit, &[(DATA, 100, 0)]);
+    rig.transport.reset();
+    assert!(rig.notices.lock().unwrap().is_empty());
 }
