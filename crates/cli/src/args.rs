@@ -6,14 +6,14 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::DEFAULT_SOCKET;
 
 use crate::client::Address;
-use crate::commands::{console, events, logs, run, set, stop, top};
+use crate::commands::{console, events, logs, plan, run, set, stop, top};
 
 /// Names the daemon's socket where `--socket` does not.
 const SOCKET_VARIABLE: &str = "PLIMSOLL_SOCKET";
 
 /// Run virtual machines on less memory than they were promised
 ///
-/// plimsoll talks to plimsolld, the daemon of this host. "doctor" alone needs no daemon.
+/// plimsoll talks to plimsolld, the daemon of this host. Only "doctor" and "plan" need no daemon.
 #[derive(Debug, Parser)]
 #[command(
     name = "plimsoll",
@@ -95,6 +95,8 @@ pub(crate) enum Command {
     Events(events::Events),
     /// Show who holds the host's memory, live
     Top(top::Top),
+    /// Show on paper what memory VMs would get; needs no daemon
+    Plan(plan::Plan),
     /// Tell what this host can do, and what to do about the rest; needs no daemon
     #[command(after_help = crate::commands::doctor::HELP)]
     Doctor,

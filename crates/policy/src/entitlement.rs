@@ -25,6 +25,11 @@ impl Tax {
         (0.0..=0.99).contains(&rate).then_some(Self(rate))
     }
 
+    /// The rate.
+    pub fn rate(self) -> f64 {
+        self.0
+    }
+
     /// How many times the price of an active page an idle one costs: the paper's `k`.
     pub(crate) fn idle_cost(self) -> f64 {
         1.0 / (1.0 - self.0)

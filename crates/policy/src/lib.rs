@@ -16,6 +16,7 @@ mod division;
 mod entitlement;
 mod pool;
 mod precise_sum;
+mod problem;
 mod state;
 mod target;
 
@@ -25,5 +26,6 @@ pub use allowance::{Waiting, allowance};
 pub use division::{Division, EffectiveBounds, Member, Shortfall, divide, effective_bounds};
 pub use entitlement::{Client, Tax, entitlements};
 pub use pool::{MAX_POOL_DEPTH, MAX_POOL_SHARES, NamedPool, Pool, PoolError, PoolId, PoolTree};
+pub use problem::{PoolClaim, PoolShortfall, Problem, ProblemError, Solution, VmClaim};
 pub use state::{State, States, Thresholds};
 pub use target::{Decision, Host, Vm, decide};

@@ -5,6 +5,7 @@ pub(crate) mod doctor;
 pub(crate) mod events;
 mod kill;
 pub(crate) mod logs;
+pub(crate) mod plan;
 pub(crate) mod ps;
 mod rm;
 pub(crate) mod run;
@@ -51,6 +52,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Logs(args) => args.run(&context),
         Command::Events(args) => args.run(&context),
         Command::Top(args) => args.run(&context),
+        Command::Plan(args) => args.run(&context.output),
         Command::Doctor => return doctor::run(&context.output),
         Command::Version => version::run(&context),
     }

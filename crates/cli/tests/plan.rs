@@ -1,0 +1,78 @@
+//! `plimsoll plan`: what it prints for files and for the standard input, and how it fails.
+
+#![expect(clippy::unwrap_used, reason = "a test states what must hold by unwrapping")]
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+fn solve(input: &str) -> (i32, String, String) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_plimsoll"))
+        .args(["plan", "solve", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let done = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (done.status.code().unwrap(), text(done.stdout), text(done.stderr))
+}
+
+fn vm(name: &str, active: u64) -> Value {
+    json!({"name": name, "size": 256 << 20, "reservation": 0, "shares": 2560, "active": active << 20})
+}
+
+#[test]
+fn figure_7_is_solved_from_the_standard_input() {
+    for (tax, idle, busy) in [(0.0, 180, 180), (0.75, 104, 256)] {
+        let host = json!({"machine_bytes": 360 << 20, "tax": tax, "vms": [vm("idle", 10), vm("busy", 256)]});
+        let (code, out, err) = solve(&host.to_string());
+        assert_eq!((code, err.as_str()), (0, ""));
+        let answer: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(answer["entitlements"], json!({"idle": idle << 20, "busy": busy << 20}));
+        assert!(answer["water_level"].as_f64().is_some_and(|level| level > 0.0));
+        assert_eq!(answer.as_object().unwrap().len(), 2);
+    }
+}
+
+#[test]
+fn pools_and_shortfalls_are_told_where_there_are_any() {
+    let mut kept = vm("kept", 0);
+    kept["reservation"] = json!(256 << 20);
+    kept["pool"] = json!("p");
+    let pools = json!([{"name": "p", "parent": null, "shares": 1000, "reservation": 0, "limit": null, "expandable": true}]);
+    let host = json!({"machine_bytes": 64 << 20, "tax": 0.75, "vms": [kept, vm("other", 0)], "pools": pools});
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("host.json");
+    std::fs::write(&path, host.to_string()).unwrap();
+    let done =
+        Command::new(env!("CARGO_BIN_EXE_plimsoll")).args(["plan", "solve"]).arg(&path).output().unwrap();
+    let answer: Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(answer["pools"], json!({"p": 64 << 20}));
+    let reserved = 256 << 20;
+    let root = json!({"pool": null, "reserved": reserved, "has": 64 << 20});
+    assert_eq!(answer["shortfalls"][0], root);
+    assert_eq!(answer["entitlements"], json!({"kept": 64 << 20, "other": 0}));
+}
+
+#[test]
+fn bad_input_gets_one_line_that_names_field_and_value() {
+    let mut bad = vm("a", 0);
+    bad["reservation"] = json!(257 << 20);
+    let host = json!({"machine_bytes": 360 << 20, "tax": 0.75, "vms": [bad]});
+    let expected =
+        "plimsoll: standard input: vm \"a\": reservation 269484032: it is over the size 268435456\n";
+    assert_eq!(solve(&host.to_string()), (1, String::new(), expected.to_owned()));
+    let (code, _, err) = solve("{\"machine_bytes\": 1, \"tax\": NaN, \"vms\": []}");
+    assert_eq!((code, err.lines().count()), (1, 1));
+    assert!(err.starts_with("plimsoll: standard input: tax NaN: no JSON"), "{err}");
+    let done = Command::new(env!("CARGO_BIN_EXE_plimsoll"))
+        .args(["plan", "solve", "/nonexistent/a.json"])
+        .output()
+        .unwrap();
+    let err = String::from_utf8(done.stderr).unwrap();
+    assert!(err.starts_with("plimsoll: reading /nonexistent/a.json: "), "{err}");
+}
