@@ -1,7 +1,9 @@
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
+use proptest::prelude::*;
 use rustix::fs::SealFlags;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
 use super::super::feature;
 use super::super::registers::offset;
@@ -279,4 +281,76 @@ fn the_io_uring_reaches_nothing_but_its_file() {
     let file = tempfile::tempfile().unwrap();
     let uring = Uring::new(&file).unwrap();
     assert_eq!(uring.try_forbidden(), Some(libc::EACCES));
+}
+
+#[test]
+fn without_io_uring_the_disk_works_and_says_so() {
+    // In a thread of its own, which keeps the filter to itself and to the threads that it makes.
+    let refused = std::thread::spawn(|| {
+        let rules = [(libc::SYS_io_uring_setup, vec![])].into();
+        let (allow, refuse) = (SeccompAction::Allow, SeccompAction::Errno(libc::EPERM.cast_unsigned()));
+        let filter: BpfProgram =
+            SeccompFilter::new(rules, allow, refuse, TargetArch::x86_64).unwrap().try_into().unwrap();
+        seccompiler::apply_filter(&filter).unwrap();
+        let (mut rig, _) = rig(false, true);
+        let notices = rig.notices.lock().unwrap().clone();
+        assert!(matches!(&notices[..], [notice] if notice.contains("refuses an io_uring")), "{notices:?}");
+        let mut queue = start(&mut rig);
+        assert_eq!(request(&mut rig, &mut queue, 0, 0, &[(BUFFER, 512, WRITE)]), (OK, 513));
+    });
+    refused.join().unwrap();
+}
+
+/// What a driver asks of some sectors.
+#[derive(Clone, Copy, Debug)]
+enum Ask {
+    Read,
+    Write(u8),
+    Zero,
+    Flush,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_requests_leave_what_a_disk_would_hold(
+        asks in prop::collection::vec(
+            (0u64..120, 1u32..9, prop_oneof![
+                3 => Just(Ask::Read), 3 => any::<u8>().prop_map(Ask::Write), 1 => Just(Ask::Zero), 1 => Just(Ask::Flush)
+            ]),
+            1..40,
+        ),
+        io_uring: bool,
+    ) {
+        let (mut rig, file) = rig(false, io_uring);
+        let mut queue = start(&mut rig);
+        let mut model = vec![0; 128 * 512];
+        for (sector, sectors, ask) in asks {
+            let (from, bytes) = (usize::try_from(sector).unwrap() * 512, sectors * 512);
+            let held = &mut model[from..][..bytes as usize];
+            let status = match ask {
+                Ask::Read => {
+                    let status = request(&mut rig, &mut queue, 0, sector, &[(HIGH + 0x333, bytes, WRITE)]).0;
+                    prop_assert!(rig.guest.read(HIGH + 0x333, held.len()) == held);
+                    status
+                }
+                Ask::Write(seed) => {
+                    held.copy_from_slice(&pattern(held.len(), seed));
+                    rig.guest.write(BUFFER + 0x777, held);
+                    request(&mut rig, &mut queue, 1, sector, &[(BUFFER + 0x777, bytes, 0)]).0
+                }
+                Ask::Zero => {
+                    held.fill(0);
+                    rig.guest.write(BUFFER, &segment(sector, sectors, 1));
+                    request(&mut rig, &mut queue, 13, 0, &[(BUFFER, 16, 0)]).0
+                }
+                Ask::Flush => request(&mut rig, &mut queue, 4, 0, &[]).0,
+            };
+            prop_assert_eq!(status, OK);
+        }
+        let mut on_disk = vec![0; model.len()];
+        file.read_exact_at(&mut on_disk, 0).unwrap();
+        prop_assert!(on_disk == model);
+    }
 }

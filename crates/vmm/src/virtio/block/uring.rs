@@ -60,6 +60,9 @@ impl Uring {
 
     /// Submits, and waits for `ended` tasks to have ended.
     pub(super) fn commit(&mut self, ended: usize) -> io::Result<()> {
+        if ended == 0 && self.ring.submission().is_empty() {
+            return Ok(());
+        }
         self.ring.submit_and_wait(ended.min(self.in_flight)).map(|_| ())
     }
 
