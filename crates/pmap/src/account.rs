@@ -1,7 +1,8 @@
 use plimsoll_units::Pages;
 
 use crate::chunk::Kind;
-use crate::layout::Place;
+use crate::layout::{ChunkNo, Place};
+use crate::page_set::PageSet;
 use crate::waiting::{Need, Turn, Waiting};
 
 /// The VM's account of machine memory: what it was granted, what it holds, who waits.
@@ -116,6 +117,11 @@ impl Account {
         self.ballooned = self.ballooned + to.ballooned - from.ballooned;
     }
 
+    /// Pages of a chunk are there now: see [`Waiting::served`].
+    pub(crate) fn served(&mut self, chunk: ChunkNo, pages: &PageSet) {
+        self.waiting.served(chunk, pages);
+    }
+
     pub(crate) fn add_grant(&mut self, pages: Pages) {
         self.grant = self.grant.saturating_add(pages);
     }
@@ -159,7 +165,6 @@ impl Account {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::ChunkNo;
 
     fn place(chunk: usize) -> Place {
         Place { chunk: ChunkNo(chunk), slot: 0 }

@@ -99,6 +99,15 @@ impl Chunk {
         }
     }
 
+    /// The pages for which nobody waits: those that are there, or that the kernel serves.
+    pub(crate) fn present(&self) -> PageSet {
+        match &self.backing {
+            Backing::Empty { .. } => PageSet::EMPTY,
+            Backing::Large => PageSet::FULL,
+            Backing::Small(table) => table.pages(PageState::Private),
+        }
+    }
+
     /// What the chunk counts for in the account.
     pub(crate) fn tally(&self) -> Tally {
         let (backed, ballooned) = match &self.backing {

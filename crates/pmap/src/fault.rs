@@ -107,6 +107,8 @@ impl Pmap {
         let mut account = self.account();
         account.changed(before, chunk.tally());
         account.uncharge(left);
+        // A fault may have passed the queue, if it came just when there was room again.
+        account.served(no, &chunk.present());
         left
     }
 

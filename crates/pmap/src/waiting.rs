@@ -83,13 +83,27 @@ impl Waiting {
         let whole = entry.need == Need::Chunk && slack >= Pages::CHUNK;
         let pages = if whole { entry.pages } else { entry.pages.first(slack) };
         entry.pages = entry.pages.minus(&pages);
-        let after = if entry.pages.is_empty() { Pages::ZERO } else { entry.need() };
-        self.need = self.need + after - before;
+        self.settle(chunk, before);
+        Some(Turn { chunk, pages, reserved: if whole { Pages::CHUNK } else { pages.count() } })
+    }
+
+    /// Pages of a chunk are there now, whoever provided them: nobody waits for those any more.
+    pub(crate) fn served(&mut self, chunk: ChunkNo, pages: &PageSet) {
+        let Some(entry) = self.entries.get_mut(&chunk) else { return };
+        let before = entry.need();
+        entry.pages = entry.pages.minus(pages);
+        self.settle(chunk, before);
+    }
+
+    /// Brings the sum and the queue up to date with an entry that has fewer pages than when it needed `before`.
+    fn settle(&mut self, chunk: ChunkNo, before: Pages) {
+        let Some(entry) = self.entries.get(&chunk) else { return };
+        let left = if entry.pages.is_empty() { Pages::ZERO } else { entry.need() };
+        self.need = self.need + left - before;
         if entry.pages.is_empty() {
             self.entries.remove(&chunk);
-            self.order.remove(at);
+            self.order.retain(|&waiting| waiting != chunk);
         }
-        Some(Turn { chunk, pages, reserved: if whole { Pages::CHUNK } else { pages.count() } })
     }
 
     /// The source has answered: whoever still waits for a whole chunk makes do with single pages.
@@ -149,13 +163,14 @@ mod tests {
     proptest! {
         #[test]
         fn nobody_waits_who_could_be_served(
-            steps in prop::collection::vec((0usize..4, 0u16..6, any::<bool>(), 0u64..600, 0u8..8), 1..60)
+            steps in prop::collection::vec((0usize..4, 0u16..6, any::<bool>(), 0u64..600, 0u8..9), 1..60)
         ) {
             let mut waiting = Waiting::default();
             for (chunk, slot, whole, slack, step) in steps {
                 match step {
                     0..4 => waiting.push(place(chunk, slot), if whole { Need::Chunk } else { Need::Page }),
                     4 => waiting.make_do(),
+                    5 => waiting.served(ChunkNo(chunk), &PageSet::span(0, slot)),
                     _ => {
                         let turn = waiting.next(Pages(slack));
                         let paid = |turn: &Turn| turn.reserved <= Pages(slack) && !turn.pages.is_empty();
