@@ -90,6 +90,18 @@ impl Mapping {
         self.advise(offset, len, libc::MADV_DONTNEED)
     }
 
+    /// Splits the huge page around `offset`, if there is one, into small ones, so that those given back afterwards are
+    /// free at once. Best effort: one with a page under device I/O stays whole for now.
+    ///
+    /// MADV_COLD on part of a huge page does that since Linux 5.4, and nothing else to a page that is discarded next.
+    /// MADV_DONTNEED on part of one only takes the page out of the page table: the kernel would keep the memory until
+    /// it runs short.
+    pub(crate) fn split_huge_page(&self, offset: usize) {
+        if let Err(error) = self.advise(offset, PAGE, libc::MADV_COLD) {
+            tracing::debug!(%error, "a huge page may stay whole until memory is short");
+        }
+    }
+
     /// Makes the page at `offset` present and writable, as a guest's write would, without changing it. Waits where
     /// the page is armed until somebody serves it.
     pub(crate) fn touch(&self, offset: usize) {

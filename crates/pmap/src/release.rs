@@ -143,6 +143,9 @@ impl Pmap {
                 return Ok(());
             }
             chunk.backing = Backing::Small(self.break_up(no)?);
+            if let Some((first, _)) = set.runs().next() {
+                self.mapping.split_huge_page(no.0 * CHUNK + usize::from(first) * PAGE);
+            }
         }
         if let Backing::Small(table) = &mut chunk.backing {
             return self.discard_pages(no, table, set);
