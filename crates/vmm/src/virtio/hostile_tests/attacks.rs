@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::super::registers::offset;
-use super::super::testing::{Buffer, DATA, HIGH, HIGH_END, INDIRECT, LOW_END, Queue, descriptor};
+use super::super::testing::{Buffer, DATA, HIGH, HIGH_END, INDIRECT, LOW_END, Queue, WRITE, descriptor};
 use super::{TABLE, Victim};
 
 /// The whole time of these tests goes with it; each case tries some tens of things.
@@ -42,6 +42,13 @@ enum Deed {
     Advance {
         queue: usize,
         by: u16,
+    },
+    /// A chain of the form that devices want, about something or other.
+    Request {
+        queue: usize,
+        words: [u32; 4],
+        readable: u32,
+        writable: u32,
     },
     Kick(usize),
     Packet(usize),
@@ -116,6 +123,14 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
             .prop_map(|(queue, slot, head)| Deed::Available { queue, slot, head }),
         1 => (queue.clone(), any::<u16>()).prop_map(|(queue, index)| Deed::AvailableIndex { queue, index }),
         8 => (queue.clone(), 1u16..4).prop_map(|(queue, by)| Deed::Advance { queue, by }),
+        6 => (queue.clone(), word_of(), word_of(), 0u32..3000, 0u32..3000).prop_map(
+            |(queue, kind, sector, readable, writable)| Deed::Request {
+                queue,
+                words: [kind, 0, sector, 0],
+                readable: readable / 512 * 512,
+                writable: writable / 512 * 512,
+            }
+        ),
         6 => queue.prop_map(Deed::Kick),
         3 => (register, value).prop_map(|(register, value)| Deed::Register(register, value)),
         1 => (0u64..0x1000, prop::collection::vec(any::<u8>(), 1..9)).prop_map(|(at, data)| Deed::Access(at, data)),
@@ -152,6 +167,12 @@ fn commit(victim: &mut Victim, queues: &mut Vec<Queue>, deed: &Deed) {
         }
         Deed::AvailableIndex { queue, index } => queues[queue % count].set_available(&guest, index),
         Deed::Advance { queue, by } => queues[queue % count].advance(&guest, by),
+        Deed::Request { queue, words, readable, writable } => {
+            let header = DATA + 0xf000;
+            guest.write(header, &words.map(u32::to_le_bytes).concat());
+            let chain = [(header, 16, 0), (DATA, readable, 0), (DATA, writable, WRITE), (DATA, 1, WRITE)];
+            queues[queue % count].add(&guest, &chain);
+        }
         Deed::Kick(queue) => {
             let index = queues[queue % count].index;
             victim.rig.set(offset::QUEUE_NOTIFY, index);
@@ -165,6 +186,10 @@ fn commit(victim: &mut Victim, queues: &mut Vec<Queue>, deed: &Deed) {
         Deed::Settle => victim.rig.transport.barrier(),
         Deed::Restart => *queues = victim.start(),
     }
+}
+
+fn word_of() -> impl Strategy<Value = u32> {
+    prop_oneof![6 => 0u32..16, 1 => 8180u32..8200, 1 => any::<u32>()]
 }
 
 /// Runs the same attacks every time: a failure is one for everybody.

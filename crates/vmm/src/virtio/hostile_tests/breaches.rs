@@ -60,7 +60,9 @@ const ATTACKS: &[Attack] = &[
     (
         "indirect chain longer than the queue",
         |rig, queue| {
-            let table: Vec<u8> = (1..=600).flat_map(|next| descriptor((DATA, 16, NEXT), next)).collect();
+            // But for its length it would do.
+            let mut table: Vec<u8> = (1..600).flat_map(|next| descriptor((DATA, 16, NEXT), next)).collect();
+            table.extend(descriptor((DATA + 512, 1, WRITE), 0));
             rig.guest.write(TABLE, &table);
             queue.add(&rig.guest, &[(TABLE, 600 * 16, INDIRECT)]);
         },
