@@ -34,3 +34,13 @@ fn a_request_is_answered_up_to_its_bound() {
     assert_eq!(rig.run(&mut queue, &[(DATA, 1 << 20, WRITE)]), 4096);
     assert_eq!(rig.run(&mut queue, &[(DATA, 16, 0)]), 0, "a readable buffer is not written");
 }
+
+#[test]
+fn a_buffer_from_before_the_driver_was_ready_is_served() {
+    let mut rig = rig();
+    let mut queue = rig.set_up(0, QUEUE_SIZES).remove(0);
+    queue.add(&rig.guest, &[(DATA, 16, WRITE)]);
+    rig.kick(&queue);
+    rig.go();
+    assert_eq!(rig.wait_used(&mut queue).1, 16);
+}

@@ -254,7 +254,10 @@ impl<B: Back> Loop<B> {
     fn obey(&mut self, order: Order) -> bool {
         match order {
             Order::Start(activation) => {
-                self.active = Some(Active::new(&activation));
+                let active = Active::new(&activation);
+                // Linux fills queues (the balloon's statistics) before it is ready, and notifies of that once.
+                self.again.extend(active.queues.iter().copied().map(Event::Kick));
+                self.active = Some(active);
                 if let Err(broken) = self.back.start(*activation) {
                     self.fail(&broken);
                 }
@@ -283,6 +286,7 @@ impl<B: Back> Loop<B> {
 
     fn fail(&mut self, broken: &Broken) {
         self.back.stop();
+        self.again.clear();
         if let Some(active) = self.active.take() {
             active.interrupt.needs_reset();
         }
