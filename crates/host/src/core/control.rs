@@ -79,11 +79,14 @@ impl Core {
         let grant = self.ledger.account(run.id).grant;
         let limit = limit(definition);
         let asks = run.facts.guest.map_or(Pages::ZERO, |g| lacks(&g, definition.size));
+        // A guest that asks uses what it has: its balloon must give way before its own OOM killer runs. One that lies
+        // escapes the tax on idle memory, and gets no more than its shares are worth.
+        let using = if asks == Pages::ZERO { Pages::ZERO } else { grant.saturating_add(asks) };
         let client = Client {
             reservation: reservation(definition),
             limit,
             shares: definition.shares.resolve(definition.size),
-            active: run.activity.active(),
+            active: run.activity.active().max(using),
         };
         let wanted = run.wanted.max(asks).min(limit.saturating_sub(grant));
         PolicyVm { size: size(definition), client, held: grant, wanted, target: run.target }
