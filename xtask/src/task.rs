@@ -229,3 +229,41 @@ fn forward(text: &str) -> Result<(u16, u16)> {
     let port = |text: &str| text.parse().with_context(|| format!("{text:?} is no port"));
     Ok((port(here)?, port(lab)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_manual_is_consistent() {
+        Task::command().debug_assert();
+    }
+
+    #[test]
+    fn ports_are_read_and_nonsense_is_refused() {
+        assert_eq!(forward("8080:80").unwrap(), (8080, 80));
+        for text in ["80", "a:b", "1:70000", ":"] {
+            assert!(forward(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn command_lines_that_make_no_sense_are_refused() {
+        for line in [
+            "",
+            "lab",
+            "lab true",
+            "lab --attach --npt off -- true",
+            "demo --model --lab",
+            "image",
+            "lab --cpus 0 -- x",
+        ] {
+            assert!(
+                Task::try_parse_from(std::iter::once("xtask").chain(line.split_whitespace())).is_err(),
+                "{line}"
+            );
+        }
+    }
+}
