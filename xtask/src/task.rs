@@ -12,8 +12,9 @@ use crate::bench::Bench;
 use crate::demo::{self, DemoArgs};
 use crate::kernel::{Kernel, Version};
 use crate::lab::{self, Lab, wire::Request};
+use crate::system::{self, Guests};
 use crate::test::{self, TestArgs};
-use crate::{disk, packages, system, workspace};
+use crate::{disk, packages, workspace};
 
 /// Entry points for developers and newcomers.
 #[derive(Debug, Parser)]
@@ -151,6 +152,9 @@ enum Inside {
     System {
         /// Its name.
         name: String,
+        /// With model guests.
+        #[arg(long)]
+        model: bool,
     },
 }
 
@@ -169,7 +173,10 @@ impl Task {
             Verb::Test(arguments) => test::run(&arguments),
             Verb::Inside(Inside::Agent) => lab::agent::main().map(|()| ExitCode::SUCCESS),
             Verb::Inside(Inside::Demo(arguments)) => demo::here(&arguments),
-            Verb::Inside(Inside::System { name }) => system::find(&name)?.run().map(|()| ExitCode::SUCCESS),
+            Verb::Inside(Inside::System { name, model }) => {
+                let guests = if model { Guests::Models } else { Guests::Kernels };
+                system::find(&name)?.run(guests).map(|()| ExitCode::SUCCESS)
+            }
         }
     }
 }

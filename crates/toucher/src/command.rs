@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Free(Option<u64>),
     /// `disk PATH BYTES SEED`: write the seed's pattern over the start of a disk, flush, and read it back.
     Disk(PathBuf, usize, u64),
+    /// `cache PATH BYTES`: fill the guest's page cache with the start of a file or disk.
+    Cache(PathBuf, usize),
     /// `alloc-forever`: take memory in a child process until the guest's kernel kills it.
     AllocForever,
     /// `meminfo`: what the guest's kernel says of its memory.
@@ -43,15 +45,11 @@ impl FromStr for Command {
         let words: Vec<&str> = line.split_whitespace().collect();
         let seed =
             |word: &str| word.parse::<u64>().map_err(|error| format!("{line}: seed {word:?}: {error}"));
+        let bytes = |word: &str| word.parse().map_err(|error| format!("{line}: bytes {word:?}: {error}"));
         Ok(match words[..] {
-            ["touch", bytes, s] => Self::Touch(
-                bytes.parse().map_err(|error| format!("{line}: bytes {bytes:?}: {error}"))?,
-                seed(s)?,
-            ),
-            ["disk", path, bytes, s] => {
-                let bytes = bytes.parse().map_err(|error| format!("{line}: bytes {bytes:?}: {error}"))?;
-                Self::Disk(path.into(), bytes, seed(s)?)
-            }
+            ["touch", n, s] => Self::Touch(bytes(n)?, seed(s)?),
+            ["disk", path, n, s] => Self::Disk(path.into(), bytes(n)?, seed(s)?),
+            ["cache", path, n] => Self::Cache(path.into(), bytes(n)?),
             ["rewrite", s] => Self::Rewrite(seed(s)?),
             ["verify"] => Self::Verify(None),
             ["verify", s] => Self::Verify(Some(seed(s)?)),
@@ -94,6 +92,11 @@ impl Command {
                 let (bytes, mismatched) =
                     result.map_err(|error| format!("disk {}: {error}", path.display()))?;
                 Ok(format!("disk bytes={bytes} mismatched={mismatched}"))
+            }
+            Self::Cache(path, bytes) => {
+                let read = disk::cache(&path, bytes);
+                read.map(|bytes| format!("cache bytes={bytes}"))
+                    .map_err(|error| format!("cache {}: {error}", path.display()))
             }
             Self::AllocForever => {
                 say("note alloc-forever started");

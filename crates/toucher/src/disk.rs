@@ -36,6 +36,11 @@ pub(crate) fn write_and_read(path: &Path, bytes: usize, seed: u64) -> io::Result
     Ok((pieces * PIECE, mismatched))
 }
 
+/// Reads the first `bytes` of `path` through the page cache, which keeps them. Returns how many there were.
+pub(crate) fn cache(path: &Path, bytes: usize) -> io::Result<u64> {
+    io::copy(&mut File::open(path)?.take(bytes as u64), &mut io::sink())
+}
+
 /// The number on the disk of page `index` of `piece`.
 fn number(piece: usize, index: usize) -> u64 {
     (piece * (PIECE / PAGE) + index) as u64

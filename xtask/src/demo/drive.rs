@@ -1,6 +1,11 @@
 //! The demo itself, on a host that can run its guests: phases in which each guest in turn needs its whole memory.
+//!
+//! In its turn a guest fills most of its memory with patterns and verifies them. Then it frees them, which gives the memory
+//! back through free page reporting; keeps a few patterns, which nobody may take; and fills its page cache, which it does
+//! not need: the next guest's turn succeeds only if balloons get that memory back.
 
-use std::fs;
+use std::fs::{self, File};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -33,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) touched: Bytes,
     /// What it keeps afterwards, to be verified at the end.
     pub(crate) kept: Bytes,
+    /// What it then reads from its disk: page cache, which nobody needs and only the balloon can get back.
+    pub(crate) cached: Bytes,
     /// Times that every guest has its turn.
     pub(crate) rounds: usize,
     /// Guests are threads of the VMM, not kernels.
@@ -44,14 +51,14 @@ pub(crate) struct Plan {
 impl Default for Plan {
     fn default() -> Self {
         let mib = Bytes::mib;
-        let (vms, rounds) = (4, 2);
         Self {
-            vms,
+            vms: 4,
             size: mib(256),
             budget: mib(640),
             touched: mib(160),
             kept: mib(16),
-            rounds,
+            cached: mib(96),
+            rounds: 2,
             model: false,
             table: true,
         }
@@ -91,11 +98,13 @@ fn phases(plan: &Plan, keep: bool, stage: &Stage) -> Result<Counts> {
     let mut counts = Counts::default();
     let names: Vec<String> = (1..=plan.vms).map(|n| format!("guest{n}")).collect();
     step(&format!("starting {} guests of {} on a budget of {}", plan.vms, plan.size, plan.budget));
+    let disk = (!plan.model).then(|| blank_disk(plan, stage)).transpose()?;
     for (index, name) in names.iter().enumerate() {
         // Debian's two kernels take turns.
         let version = Version::ALL[index % Version::ALL.len()];
         let runs = if plan.model { Runs::Model } else { Runs::Toucher(version) };
-        let definition = Definition::new(name, plan.size, runs);
+        let mut definition = Definition::new(name, plan.size, runs);
+        definition.read_only_disks.extend(disk.clone());
         // A mistake of ours is better found here than in the daemon's refusal.
         VmDefinition::from_toml(&definition.text()?, stage.path())?;
         stage.run(&definition)?;
@@ -139,7 +148,17 @@ fn turn(plan: &Plan, round: usize, guest: &mut Toucher, counts: &mut Counts) -> 
     counts.lost_pages += mismatched;
     guest.ask("free", PHASE_LIMIT)?;
     guest.ask(&format!("touch {} {kept}", plan.kept.0), PHASE_LIMIT)?;
+    if !plan.model {
+        guest.ask(&format!("cache /dev/vda {}", plan.cached.0), PHASE_LIMIT)?;
+    }
     Ok(())
+}
+
+/// A disk of zeros for all guests to read. It takes no space.
+fn blank_disk(plan: &Plan, stage: &Stage) -> Result<PathBuf> {
+    let path = stage.path().join("blank.raw");
+    File::create(&path)?.set_len(plan.cached.0)?;
+    Ok(path)
 }
 
 fn report(plan: &Plan, counts: &Counts, peaks: &Peaks, host_kills: u64, took: Duration) -> Report {

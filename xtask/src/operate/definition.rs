@@ -45,13 +45,16 @@ pub(crate) struct Definition {
     pub(crate) taps: Vec<String>,
     /// Read-write disks beside what it boots from.
     pub(crate) disks: Vec<PathBuf>,
+    /// Read-only disks, after those.
+    pub(crate) read_only_disks: Vec<PathBuf>,
 }
 
 impl Definition {
     /// A VM of `size` with one processor that runs `runs`.
     pub(crate) fn new(name: &str, size: Bytes, runs: Runs) -> Self {
-        let (taps, disks) = (Vec::new(), Vec::new());
-        Self { name: name.to_owned(), size, vcpus: 1, reservation: Bytes::ZERO, runs, taps, disks }
+        let (taps, disks, read_only_disks) = (Vec::new(), Vec::new(), Vec::new());
+        let (name, reservation) = (name.to_owned(), Bytes::ZERO);
+        Self { name, size, vcpus: 1, reservation, runs, taps, disks, read_only_disks }
     }
 
     /// As an operator would write it.
@@ -83,6 +86,9 @@ impl Definition {
         for disk in &self.disks {
             text += &format!("[[disk]]\npath = {disk:?}\n");
         }
+        for disk in &self.read_only_disks {
+            text += &format!("[[disk]]\npath = {disk:?}\nread_only = true\n");
+        }
         for tap in &self.taps {
             text += &format!("[[net]]\ntap = {tap:?}\n");
         }
@@ -112,9 +118,10 @@ mod tests {
         definition.reservation = Bytes::mib(32);
         definition.taps.push("tap0".into());
         definition.disks.push("/d".into());
+        definition.read_only_disks.push("/r".into());
         let read = VmDefinition::from_toml(&definition.text().unwrap(), "/".as_ref()).unwrap();
         assert!(read.boot.model);
         assert_eq!((read.size, read.reservation), (Bytes::mib(256), Bytes::mib(32)));
-        assert_eq!((read.nets.len(), read.disks.len()), (1, 1));
+        assert_eq!((read.nets.len(), read.disks.len(), read.disks[1].read_only), (1, 2, true));
     }
 }

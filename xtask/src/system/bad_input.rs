@@ -14,12 +14,14 @@ use crate::operate::definition::{self, Definition, Runs};
 use crate::operate::{Stage, in_lab, program};
 use crate::workspace::note;
 
+use super::Guests;
+
 /// A user without rights, in the lab as everywhere.
 const NOBODY: u32 = 65534;
 
-pub(super) fn run() -> Result<()> {
+pub(super) fn run(guests: Guests) -> Result<()> {
     let stage = Stage::open(Bytes::mib(512))?;
-    stage.run(&Definition::new("taken", Bytes::mib(128), Runs::Toucher(Version::V6_12)))?;
+    stage.run(&Definition::new("taken", Bytes::mib(128), guests.run(Version::V6_12)))?;
     let mut failures = Vec::new();
     let mut check = |what: &str, result: Result<()>| match result {
         Ok(()) => note(&format!("refused: {what}")),

@@ -14,13 +14,15 @@ use crate::operate::toucher::Toucher;
 use crate::operate::{Stage, in_lab};
 use crate::workspace::step;
 
+use super::Guests;
+
 const LIMIT: Duration = Duration::from_secs(240);
 const DISK: Bytes = Bytes::mib(32);
 /// The virtio device types that every guest here has: net, block, entropy, balloon.
 const TYPES: [(u32, &str); 4] =
     [(1, "virtio_net"), (2, "virtio_blk"), (4, "virtio_rng"), (5, "virtio_balloon")];
 
-pub(super) fn run() -> Result<()> {
+pub(super) fn run(_: Guests) -> Result<()> {
     let stage = Stage::open(Bytes::mib(512))?;
     for version in Version::ALL {
         step(&format!("a guest with kernel {version}"));

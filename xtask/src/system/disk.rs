@@ -13,6 +13,8 @@ use crate::operate::Stage;
 use crate::operate::definition::{Definition, Runs};
 use crate::workspace::{note, step};
 
+use super::Guests;
+
 /// From start to login prompt. Half a minute to a minute are usual in the lab.
 const BOOT: Duration = Duration::from_secs(420);
 const LIMIT: Duration = Duration::from_secs(180);
@@ -22,7 +24,7 @@ const TICK: Duration = Duration::from_millis(100);
 const LOOK: &str = "for d in /sys/bus/virtio/devices/*; do \
     echo \"driver of $(cat $d/device): $(basename $(readlink $d/driver || echo none))\"; done; echo end-of\"-\"list";
 
-pub(super) fn run() -> Result<()> {
+pub(super) fn run(_: Guests) -> Result<()> {
     let stage = Stage::open(Bytes::mib(640))?;
     let share = super::share();
     let (kernel, initrd, disk) = (share.join("vmlinuz"), share.join("initrd"), share.join("disk"));

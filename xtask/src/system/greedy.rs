@@ -9,8 +9,10 @@ use plimsoll_units::Bytes;
 use crate::demo::watch;
 use crate::kernel::Version;
 use crate::operate::Stage;
-use crate::operate::definition::{Definition, Runs};
+use crate::operate::definition::Definition;
 use crate::workspace::note;
+
+use super::Guests;
 
 const SIZE: Bytes = Bytes::mib(256);
 const KEPT: Bytes = Bytes::mib(48);
@@ -20,10 +22,10 @@ const BUDGET: Bytes = Bytes::mib(448);
 const PATIENCE: Duration = Duration::from_secs(60);
 const LIMIT: Duration = Duration::from_secs(240);
 
-pub(super) fn run() -> Result<()> {
+pub(super) fn run(kinds: Guests) -> Result<()> {
     let stage = Stage::open(BUDGET)?;
     for (name, kernel) in [("good1", Version::V6_1), ("good2", Version::V6_12), ("greedy", Version::V6_12)] {
-        stage.run(&Definition::new(name, SIZE, Runs::Toucher(kernel)))?;
+        stage.run(&Definition::new(name, SIZE, kinds.run(kernel)))?;
     }
     let mut good = [stage.toucher("good1")?, stage.toucher("good2")?];
     let mut greedy = stage.toucher("greedy")?;

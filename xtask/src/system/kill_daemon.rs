@@ -8,9 +8,10 @@ use plimsoll_units::Bytes;
 
 use crate::kernel::Version;
 use crate::operate::Stage;
-use crate::operate::definition::{Definition, Runs};
+use crate::operate::definition::Definition;
 use crate::operate::smaps;
-use crate::workspace::note;
+
+use super::Guests;
 
 const LIMIT: Duration = Duration::from_secs(240);
 /// How long the successor may take until its facts are as fresh as the kernel's: its VMMs report every second.
@@ -18,11 +19,11 @@ const SETTLE: Duration = Duration::from_secs(30);
 /// Pages that a running guest touches between two looks at it.
 const SLACK: u64 = 4 << 20;
 
-pub(super) fn run() -> Result<()> {
+pub(super) fn run(kinds: Guests) -> Result<()> {
     let mut stage = Stage::open(Bytes::mib(640))?;
     let names = ["one", "two", "three"];
     for (name, kernel) in names.into_iter().zip([Version::V6_1, Version::V6_12, Version::V6_12]) {
-        stage.run(&Definition::new(name, Bytes::mib(256), Runs::Toucher(kernel)))?;
+        stage.run(&Definition::new(name, Bytes::mib(256), kinds.run(kernel)))?;
     }
     let mut guests = names.iter().map(|name| stage.toucher(name)).collect::<Result<Vec<_>>>()?;
     for guest in &mut guests {
@@ -41,11 +42,12 @@ pub(super) fn run() -> Result<()> {
         let again = again.with_context(|| format!("the new daemon does not list {}", vm.name))?;
         ensure!(again.pid == vm.pid, "{} had process {:?}, and now {:?}", vm.name, vm.pid, again.pid);
     }
-    stage.wait("the ledger is what the kernel reports", SETTLE, |stage| {
-        let difference = compare(stage)?;
-        difference.iter().for_each(|text| note(text));
+    let mut difference = None;
+    let settled = stage.wait("the ledger is what the kernel reports", SETTLE, |stage| {
+        difference = compare(stage)?;
         Ok(difference.is_none().then_some(()))
-    })?;
+    });
+    settled.with_context(|| difference.unwrap_or_default())?;
     for guest in &mut guests {
         // Grants flow again: this is more than a guest got before.
         guest.ask(&format!("touch {} 6", Bytes::mib(64).0), LIMIT)?;

@@ -9,19 +9,21 @@ use rustix::process::{Pid, Signal};
 
 use crate::kernel::Version;
 use crate::operate::Stage;
-use crate::operate::definition::{Definition, Runs};
+use crate::operate::definition::Definition;
 use crate::operate::smaps;
 use crate::workspace::note;
+
+use super::Guests;
 
 const LIMIT: Duration = Duration::from_secs(240);
 /// What the ledger promises its users.
 const BACK_WITHIN: Duration = Duration::from_secs(1);
 
-pub(super) fn run() -> Result<()> {
+pub(super) fn run(kinds: Guests) -> Result<()> {
     let stage = Stage::open(Bytes::mib(640))?;
     let names = ["one", "two", "three"];
     for name in names {
-        stage.run(&Definition::new(name, Bytes::mib(256), Runs::Toucher(Version::V6_12)))?;
+        stage.run(&Definition::new(name, Bytes::mib(256), kinds.run(Version::V6_12)))?;
     }
     let mut guests = names.iter().map(|name| stage.toucher(name)).collect::<Result<Vec<_>>>()?;
     for guest in &mut guests {

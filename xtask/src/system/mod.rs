@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::kernel::Version;
+use crate::operate::definition::Runs;
 
 /// A host that scenarios run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,25 @@ const OLD_SHADOW: Host = host(Version::V6_1, false);
 /// All hosts, in the order in which they are booted.
 pub(crate) const HOSTS: [Host; 4] = [NEW_NPT, OLD_SHADOW, NEW_SHADOW, OLD_NPT];
 
+/// What guests are, in scenarios that leave it open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guests {
+    /// Debian kernels with `toucher`.
+    Kernels,
+    /// Threads of the VMM.
+    Models,
+}
+
+impl Guests {
+    /// What a guest runs; `version` is the kernel where it is one.
+    fn run(self, version: Version) -> Runs {
+        match self {
+            Self::Kernels => Runs::Toucher(version),
+            Self::Models => Runs::Model,
+        }
+    }
+}
+
 /// A system test.
 pub(crate) struct Scenario {
     /// Its name on the command line.
@@ -50,13 +70,15 @@ pub(crate) struct Scenario {
     pub(crate) hosts: &'static [Host],
     /// Whether it wants the Debian disk in the shared directory.
     pub(crate) disk: bool,
-    run: fn() -> Result<()>,
+    /// Whether it makes sense with model guests, which need no KVM.
+    pub(crate) model: bool,
+    run: fn(Guests) -> Result<()>,
 }
 
 impl Scenario {
     /// Runs it on the host that this runs on.
-    pub(crate) fn run(&self) -> Result<()> {
-        (self.run)()
+    pub(crate) fn run(&self, guests: Guests) -> Result<()> {
+        (self.run)(guests)
     }
 }
 
@@ -67,6 +89,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "both kernels boot with every device bound; shutdown, reboot and crash are told apart",
         hosts: &[NEW_NPT, OLD_SHADOW],
         disk: false,
+        model: false,
         run: boot::run,
     },
     Scenario {
@@ -74,6 +97,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "four guests need their whole memory in turn on a budget that holds them only together",
         hosts: &HOSTS,
         disk: false,
+        model: true,
         run: overcommit::run,
     },
     Scenario {
@@ -81,6 +105,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "a guest that allocates without end stays within the budget and harms nobody else",
         hosts: &[NEW_NPT, OLD_SHADOW],
         disk: false,
+        model: true,
         run: greedy::run,
     },
     Scenario {
@@ -88,6 +113,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "a killed VMM costs its own VM only, and its memory is back within a second",
         hosts: &[NEW_NPT],
         disk: false,
+        model: true,
         run: kill_vmm::run,
     },
     Scenario {
@@ -95,6 +121,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "a killed daemon costs nobody anything, and its successor's ledger adds up",
         hosts: &[NEW_NPT, OLD_SHADOW],
         disk: false,
+        model: true,
         run: kill_daemon::run,
     },
     Scenario {
@@ -102,6 +129,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "every wrong definition and command is refused in one line, and leaves nothing behind",
         hosts: &[NEW_NPT],
         disk: false,
+        model: false,
         run: bad_input::run,
     },
     Scenario {
@@ -109,6 +137,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         about: "a Debian disk reaches its login prompt, every device bound by its stock driver",
         hosts: &[NEW_NPT],
         disk: true,
+        model: false,
         run: disk::run,
     },
 ];

@@ -1,5 +1,6 @@
 //! System tests: each host is booted once, and its scenarios run in it one after the other.
 
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -10,7 +11,7 @@ use crate::kernel::Version;
 use crate::lab::wire::{Kind, Request};
 use crate::lab::{self, Lab};
 use crate::system::{self, HOSTS, Host, Scenario};
-use crate::workspace::{self, Programs};
+use crate::workspace::{self, Programs, note};
 
 use super::{Tally, TestArgs};
 
@@ -20,11 +21,11 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// The Debian disk that guests boot: big enough for the system and what it writes at its first boot.
 const DISK_SIZE: Bytes = Bytes::mib(1024);
 
-/// Runs the scenarios that `arguments` ask for.
-pub(super) fn run(arguments: &TestArgs, tally: &mut Tally) -> Result<()> {
+/// Runs the scenarios that `arguments` ask for: those that can with model guests on this machine, then all in the lab.
+pub(super) fn run(arguments: &TestArgs, tally: &mut Tally) {
     let wanted: Vec<&Scenario> = system::SCENARIOS.iter().filter(|s| arguments.wants(s.name)).collect();
     if wanted.is_empty() {
-        return Ok(());
+        return;
     }
     let mut programs = None;
     tally.run("build", || {
@@ -32,7 +33,15 @@ pub(super) fn run(arguments: &TestArgs, tally: &mut Tally) -> Result<()> {
         Ok(())
     });
     // Without programs there is nothing to run; the tally holds the failure.
-    let Some(programs) = programs else { return Ok(()) };
+    let Some(programs) = programs else { return };
+    for scenario in wanted.iter().filter(|scenario| scenario.model) {
+        tally.run(&format!("{} with model guests", scenario.name), || {
+            modelled(scenario, &programs, arguments.verbose)
+        });
+    }
+    if arguments.no_lab {
+        return;
+    }
     for host in HOSTS {
         let here: Vec<&Scenario> =
             wanted.iter().copied().filter(|s| arguments.matrix || s.hosts.contains(&host)).collect();
@@ -40,7 +49,19 @@ pub(super) fn run(arguments: &TestArgs, tally: &mut Tally) -> Result<()> {
             on_host(host, &here, &programs, arguments.verbose, tally);
         }
     }
-    Ok(())
+}
+
+/// Runs one scenario with model guests on this machine, in a process of its own with a deadline.
+fn modelled(scenario: &Scenario, programs: &Programs, verbose: bool) -> Result<()> {
+    let xtask = programs.get("xtask").context("this program has no file")?;
+    let mut command = Command::new("timeout");
+    command.arg(LIMIT.as_secs().to_string()).arg(xtask).args(["inside", "system", scenario.name, "--model"]);
+    let output = command.stdin(Stdio::null()).output().context("starting timeout")?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if verbose {
+        note(&said);
+    }
+    if output.status.success() { Ok(()) } else { bail!("it ended with {}:\n{said}", output.status) }
 }
 
 fn on_host(host: Host, scenarios: &[&Scenario], programs: &Programs, verbose: bool, tally: &mut Tally) {
