@@ -176,6 +176,17 @@ impl Rig {
         self.set(offset::QUEUE_NOTIFY, queue.index);
     }
 
+    /// Notifies as a driver does that has agreed on `EVENT_IDX`: only when the device asked for what was made
+    /// available since the last call (VIRTIO 1.2, section 2.7.10).
+    pub(super) fn kick_when_asked(&mut self, queue: &mut Queue) {
+        let asked = self.guest.read_u16(queue.used() + 4 + 8 * u64::from(queue.size));
+        let (new, old) =
+            (queue.available_index, std::mem::replace(&mut queue.kicked_index, queue.available_index));
+        if new.wrapping_sub(asked).wrapping_sub(1) < new.wrapping_sub(old) {
+            self.kick(queue);
+        }
+    }
+
     pub(super) fn needs_reset(&mut self) -> bool {
         self.get(offset::STATUS) & status::NEEDS_RESET != 0
     }
@@ -223,12 +234,14 @@ pub(super) struct Queue {
     pub(super) size: u16,
     next_descriptor: u16,
     available_index: u16,
+    /// The available index when [`Rig::kick_when_asked`] was last called.
+    kicked_index: u16,
     used_index: u16,
 }
 
 impl Queue {
     fn new(rings: u64, index: u32, size: u16) -> Self {
-        Self { rings, index, size, next_descriptor: 0, available_index: 0, used_index: 0 }
+        Self { rings, index, size, next_descriptor: 0, available_index: 0, kicked_index: 0, used_index: 0 }
     }
 
     pub(super) fn descriptors(&self) -> u64 {

@@ -99,3 +99,24 @@ fn a_disk_that_waits_for_memory_does_not_keep_the_balloon_from_giving_it() {
     assert_eq!(disk.wait_used(&mut requests).1, 64 * 4096 + 1);
     assert_eq!(guest.pmap.stats().ballooned, Pages(100));
 }
+
+#[test]
+fn a_driver_that_notifies_only_when_asked_is_never_forgotten() {
+    for (mut victim, index) in
+        [(Victim::entropy(), 0), (Victim::block(true), 0), (Victim::block(false), 0), (Victim::net(), 1)]
+    {
+        let mut queue = victim.start().remove(index);
+        victim.rig.guest.write(DATA, &[0; 512]);
+        for round in 0..300u32 {
+            // One, two or three at a time, so that the device finds them in all sorts of moments.
+            let count = round % 3 + 1;
+            for _ in 0..count {
+                queue.add(&victim.rig.guest, &[(DATA, 16, 0), (DATA + 1024, 513, WRITE)]);
+                victim.rig.kick_when_asked(&mut queue);
+            }
+            for _ in 0..count {
+                victim.rig.wait_used(&mut queue);
+            }
+        }
+    }
+}
