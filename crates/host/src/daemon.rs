@@ -189,17 +189,13 @@ impl Daemon {
                 }
             }
             Effect::Clear(run, name) => self.clear(run, &name),
-            Effect::Save(record, then) => {
+            Effect::Save(record, answers) => {
                 let saved = self.saver.save(record);
-                if let Some((id, answer)) = then {
-                    self.answer_after(id, *answer, saved);
-                }
+                self.answer_after(answers, saved);
             }
             Effect::Forget(name, then) => {
                 let forgotten = self.saver.forget(name);
-                if let Some(id) = then {
-                    self.answer_after(id, Answer::Done, forgotten);
-                }
+                self.answer_after(then.map(|id| (id, Answer::Done)).into_iter().collect(), forgotten);
             }
             Effect::Settled(run, missing) => {
                 if let Some(live) = self.live.get_mut(&run) {
@@ -220,17 +216,23 @@ impl Daemon {
         }
     }
 
-    fn answer_after<F>(&mut self, id: RequestId, answer: Answer, written: F)
+    fn answer_after<F>(&mut self, answers: Vec<(RequestId, Answer)>, written: F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
-        let Some(call) = self.calls.remove(&id) else { return };
+        let calls: Vec<_> =
+            answers.into_iter().filter_map(|(id, answer)| Some((self.calls.remove(&id)?, answer))).collect();
+        if calls.is_empty() {
+            return;
+        }
         tokio::spawn(async move {
-            let failed = |e| {
+            let failed = written.await.err().map(|e| {
                 let text = format!("it is done, but will be forgotten when the daemon ends: {e:#}");
                 Failure::new(FailureKind::Internal, text)
-            };
-            call.send(written.await.map(|()| answer).map_err(failed)).ok(); // As in `answer`.
+            });
+            for (call, answer) in calls {
+                call.send(failed.clone().map_or(Ok(answer), Err)).ok(); // As in `answer`.
+            }
         });
     }
 

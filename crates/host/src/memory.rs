@@ -1,6 +1,6 @@
 //! How much memory the machine has for VMs.
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use plimsoll_units::Bytes;
 
 use crate::config::{Budget, Config, check_budget};
@@ -13,11 +13,11 @@ use crate::config::{Budget, Config, check_budget};
 pub(crate) fn budget(config: &Config, running: Bytes) -> anyhow::Result<Bytes> {
     let budget = match config.budget {
         Budget::Size(budget) => {
-            if let Ok((total, _)) = machine()
-                && budget > total
-            {
-                tracing::warn!(%budget, "the budget exceeds the machine's memory of {total}: VMs may be swapped or killed by the host");
-            }
+            let total = machine()?.0;
+            ensure!(
+                budget <= total,
+                "budget {budget}: the machine has {total}; less is possible, or \"automatic\""
+            );
             budget
         }
         Budget::Automatic => {

@@ -8,7 +8,7 @@
 //! | `GET /v1/vms/NAME` | | [`VmStatus`] |
 //! | `PATCH /v1/vms/NAME` | [`VmChange`] | [`VmStatus`] |
 //! | `DELETE /v1/vms/NAME` | | the VM is forgotten; it must be off |
-//! | `POST /v1/vms/NAME/start` | | it runs, or did already: [`VmStatus`] |
+//! | `POST /v1/vms/NAME/start` | | it was off and runs: [`VmStatus`] |
 //! | `POST /v1/vms/NAME/stop` | | the power button was pressed: [`VmStatus`] |
 //! | `POST /v1/vms/NAME/kill` | | its process is gone: [`VmStatus`] |
 //! | `GET /v1/vms/NAME/log?source=vmm\|console` | | text |

@@ -8,7 +8,7 @@ use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_units::{Bytes, Pages};
 
 use super::run::{Phase, Run};
-use super::{Core, Effect, KernelAccount, RunId, limit, reservation, size};
+use super::{Core, Effect, KernelAccount, RunId, limit, overhead, reservation, size};
 use crate::liveness::Sight;
 
 /// How often memory is divided anew when nothing happens: the pace at which balloons were told their targets
@@ -55,11 +55,14 @@ impl Core {
             .filter(|(_, run)| run.takes_part())
             .map(|(definition, run)| (definition.name.clone(), self.party(definition, run)))
             .collect();
-        // Who takes no part keeps what it has until its process is gone.
+        // Who takes no part keeps what it has until its process is gone; who is about to start will take its overhead.
         let lost: Pages = self
             .running()
-            .filter(|(_, run)| !run.takes_part())
-            .map(|(_, run)| self.ledger.account(run.id).grant)
+            .map(|(definition, run)| match run.phase {
+                Phase::Queued => overhead(definition),
+                _ if run.takes_part() => Pages::ZERO,
+                _ => self.ledger.account(run.id).grant,
+            })
             .sum();
         let host = Host {
             for_guests: self.ledger.budget().saturating_sub(self.ledger.overhead()).saturating_sub(lost),
@@ -88,7 +91,10 @@ impl Core {
             shares: definition.shares.resolve(definition.size),
             active: run.activity.active().max(using),
         };
-        let wanted = run.wanted.max(asks).min(limit.saturating_sub(grant));
+        let wanted = match run.phase {
+            Phase::Queued => reservation(definition) + overhead(definition),
+            _ => run.wanted.max(asks).min(limit.saturating_sub(grant)),
+        };
         PolicyVm { size: size(definition), client, held: grant, wanted, target: run.target }
     }
 
@@ -103,7 +109,7 @@ impl Core {
             return;
         }
         run.balloon = decision.balloon;
-        if run.phase == Phase::Launching {
+        if run.is_without_process() {
             // It is told when it is there.
             return;
         }

@@ -38,8 +38,10 @@ impl Core {
         }
     }
 
-    /// Serves all who wait, the smallest need first, so that a large one cannot starve the others.
+    /// Serves all who wait: first those who wait to start, then the others, the smallest need first, so that a large one
+    /// cannot starve them.
     pub(super) fn give_all(&mut self) {
+        self.launch_queued();
         let mut waiting: Vec<(Pages, RunId)> = self
             .running()
             .filter(|(_, run)| run.takes_part() && run.wanted > Pages::ZERO)
@@ -91,7 +93,7 @@ impl Core {
             reservation,
             patient: waited >= PERIOD && !stuck,
         };
-        allowance(&waiting, self.ledger.free(), self.withheld_from(Some(run.id)), &self.settings.thresholds)
+        allowance(&waiting, self.ledger.free(), self.withheld_from(run.id), &self.settings.thresholds)
     }
 
     /// Takes back what a VMM says it returned.

@@ -1,4 +1,4 @@
-use plimsoll_policy::admit;
+use plimsoll_policy::{Refusal, admit};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::Exit;
 use plimsoll_protocol::control::{ExitReason, ToVmm};
@@ -19,16 +19,18 @@ const INITIAL_GRANT: Pages = Pages((64 << 20) / plimsoll_units::PAGE_SIZE);
 
 /// A VM's process from its admission to its end.
 impl Core {
-    /// Admits a VM that is off, charges it and orders its launch. `starter` hears when its guest runs, or why not.
+    /// Admits a VM that is off, and launches it as soon as enough is free. `starter` hears when its guest runs, or why
+    /// not.
     pub(super) fn start(&mut self, name: &VmName, starter: RequestId, undo: Undo) -> Result<(), Failure> {
         let Some(vm) = self.vm(name) else {
             return Err(Failure::new(FailureKind::Unknown, format!("there is no VM {name}")));
         };
         let definition = vm.record.definition.clone();
-        let account = self.admitted(&definition)?;
+        let unreserved = self.unreserved_but(None);
+        admit(reservation(&definition), overhead(&definition), unreserved, unreserved)
+            .map_err(|refusal| no_memory(name, &refusal))?;
         self.last_run += 1;
         let id = RunId(self.last_run);
-        self.ledger.open(id, account).map_err(|e| Failure::new(FailureKind::Internal, e.to_string()))?;
         let mut run = Run::new(id, self.clock.now, limit(&definition));
         run.starter = Some((starter, self.clock.now + PATIENCE));
         run.undo = undo;
@@ -37,31 +39,56 @@ impl Core {
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
         vm.run = Some(Box::new(run));
         (vm.record.started, vm.record.exit) = (Some(at), None);
-        let record = Box::new(vm.record.clone());
-        self.effect(Effect::Launch { run: id, record, grant: account.grant });
-        self.event(
-            Some(name),
-            format!("starts with {} and {} overhead", account.grant.bytes(), account.overhead.bytes()),
-        );
+        self.launch_queued();
+        if self.run(id).is_some_and(|run| run.phase == Phase::Queued) {
+            self.event(Some(name), "waits until other VMs have given back the memory to start it");
+        }
         self.urgent = true;
         Ok(())
     }
 
-    /// Admission control, and what to charge at first.
-    fn admitted(&self, definition: &VmDefinition) -> Result<Account, Failure> {
+    /// Charges and launches those who wait to start, as far as what is free allows, the first first.
+    pub(super) fn launch_queued(&mut self) {
+        let queued: Vec<(RunId, VmDefinition)> = self
+            .running()
+            .filter(|(_, run)| run.phase == Phase::Queued)
+            .map(|(definition, run)| (run.id, definition.clone()))
+            .collect();
+        for (id, definition) in queued.into_iter().collect::<std::collections::BTreeMap<_, _>>() {
+            if let Ok(account) = self.affordable(id, &definition) {
+                self.launch(id, &definition.name, account);
+            }
+        }
+    }
+
+    /// What to charge a VM at first, if that much is free.
+    fn affordable(&self, id: RunId, definition: &VmDefinition) -> Result<Account, Refusal> {
         let (reservation, overhead) = (reservation(definition), overhead(definition));
-        let unreserved = self.ledger.budget().saturating_sub(self.reserved_but(None));
-        let open = self.ledger.free().saturating_sub(self.withheld_from(None));
-        admit(reservation, overhead, unreserved, open).map_err(|refusal| {
-            Failure::new(
-                FailureKind::NoMemory,
-                format!("VM {} cannot be started: {refusal}", definition.name),
-            )
-        })?;
+        let open = self.ledger.free().saturating_sub(self.withheld_from(id));
+        admit(reservation, overhead, self.unreserved_but(Some(id)), open)?;
         // Beyond the reservation it may begin with what leaves the host in state high.
         let spare = open.saturating_sub(overhead).saturating_sub(self.settings.thresholds.clear);
         let grant = INITIAL_GRANT.min(limit(definition)).min(spare.max(reservation));
         Ok(Account { grant, overhead })
+    }
+
+    fn unreserved_but(&self, run: Option<RunId>) -> Pages {
+        self.ledger.budget().saturating_sub(self.reserved_but(run))
+    }
+
+    fn launch(&mut self, id: RunId, name: &VmName, account: Account) {
+        if let Err(e) = self.ledger.open(id, account) {
+            tracing::error!(vm = %name, "its account cannot be opened: {e}");
+            return;
+        }
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let record = Box::new(vm.record.clone());
+        if let Some(run) = vm.run.as_deref_mut() {
+            run.phase = Phase::Launching;
+        }
+        self.effect(Effect::Launch { run: id, record, grant: account.grant });
+        let text = format!("starts with {} and {} overhead", account.grant.bytes(), account.overhead.bytes());
+        self.event(Some(name), text);
     }
 
     /// Whether a running VM's reservation may become `new`.
@@ -72,9 +99,9 @@ impl Core {
         new: Bytes,
     ) -> Result<(), Failure> {
         let account = self.ledger.account(run);
-        let unreserved = self.ledger.budget().saturating_sub(self.reserved_but(Some(run)));
+        let unreserved = self.unreserved_but(Some(run));
         // What it holds already need not be free.
-        let open = self.ledger.free().saturating_sub(self.withheld_from(Some(run)));
+        let open = self.ledger.free().saturating_sub(self.withheld_from(run));
         let open = open + account.grant + account.overhead;
         admit(Pages::ceil(new), account.overhead, unreserved, open).map_err(|refusal| {
             let text = format!("the reservation of VM {} cannot be {new}: {refusal}", definition.name);
@@ -132,9 +159,14 @@ impl Core {
     pub(super) fn end(&mut self, id: RunId, why: Option<Ended>) {
         let Some(run) = self.run_mut(id) else { return };
         run.ended = run.ended.take().or(why);
+        let queued = run.phase == Phase::Queued;
+        let ended = run.ended.clone();
         run.phase = Phase::Dying;
         if run.pid.is_some() {
             self.effect(Effect::Kill(id));
+        } else if queued && ended == Some(Ended::ByOperator) {
+            let exit = Exit::KilledByOperator;
+            self.over(id, FailureKind::Conflict, &exit.to_string(), Some(exit.clone()));
         }
     }
 
@@ -155,54 +187,55 @@ impl Core {
     fn over(&mut self, id: RunId, kind: FailureKind, text: &str, exit: Option<Exit>) {
         let Some(name) = self.runs.remove(&id) else { return };
         let Some(run) = self.vms.get_mut(&name).and_then(|vm| vm.run.take()) else { return };
-        match self.ledger.close(id) {
-            Ok(account) => self.event(
-                Some(&name),
-                format!("is off: {text}; {} are free again", (account.grant + account.overhead).bytes()),
-            ),
-            Err(e) => tracing::error!(vm = %name, "closing its account: {e}"),
-        }
+        // Who was still waiting to start has no account.
+        let freed = self.ledger.close(id).map_or(Pages::ZERO, |a| a.grant + a.overhead);
+        self.event(Some(&name), format!("is off: {text}; {} are free again", freed.bytes()));
         self.effect(Effect::Clear(id, name.clone()));
-        let operator = exit == Some(Exit::KilledByOperator);
-        let started = run.starter.is_none() && !matches!(run.phase, Phase::Launching | Phase::Booting);
-        match run.undo {
+        let operator = run.ended == Some(Ended::ByOperator);
+        let started =
+            operator || run.starter.is_none() && !(run.is_without_process() || run.phase == Phase::Booting);
+        let record = match run.undo {
             Undo::Forget if !started => {
                 self.vms.remove(&name);
                 self.effect(Effect::Forget(name.clone(), None));
+                None
             }
-            Undo::Restore(record) if !started => self.record(&name, *record),
-            _ => {
-                if let Some(vm) = self.vms.get(&name) {
-                    let exit = exit.or_else(|| Some(Exit::Told(ExitReason::Failed(text.to_owned()))));
-                    let record = Record { exit, ..vm.record.clone() };
-                    self.record(&name, record);
-                }
-            }
+            Undo::Restore(record) if !started => Some(*record),
+            _ => self.vm(&name).map(|vm| {
+                let failed = || match operator {
+                    true => Exit::KilledByOperator,
+                    false => Exit::Told(ExitReason::Failed(text.to_owned())),
+                };
+                let exit = Some(exit.unwrap_or_else(failed));
+                Record { exit, ..vm.record.clone() }
+            }),
+        };
+        if let (Some(record), Some(vm)) = (&record, self.vms.get_mut(&name)) {
+            vm.record = record.clone();
         }
         if let Some((starter, _)) = run.starter {
             let kind = if operator { FailureKind::Conflict } else { kind };
             let failure = Failure::new(kind, format!("VM {name} did not start: {text}"));
             self.effect(Effect::Answer(starter, Err(failure)));
         }
+        let mut done = Vec::new();
         for (killer, _) in run.killers {
-            let answer = self.status_answer(&name);
-            self.effect(Effect::Answer(killer, answer));
+            match self.status_answer(&name) {
+                Ok(answer) => done.push((killer, answer)),
+                Err(failure) => self.effect(Effect::Answer(killer, Err(failure))),
+            }
+        }
+        if let Some(record) = record {
+            self.effect(Effect::Save(Box::new(record), done));
         }
         self.give_all();
         self.urgent = true;
     }
 
-    fn record(&mut self, name: &VmName, record: Record) {
-        if let Some(vm) = self.vms.get_mut(name) {
-            vm.record = record;
-            let record = Box::new(vm.record.clone());
-            self.effect(Effect::Save(record, None));
-        }
-    }
-
     /// Answers whose patience is at its end.
     pub(super) fn answer_the_late(&mut self) {
         let now = self.clock.now;
+        self.refuse_the_queued();
         let mut late: Vec<(RequestId, VmName)> = Vec::new();
         for (name, vm) in &mut self.vms {
             let Some(run) = vm.run.as_deref_mut() else { continue };
@@ -220,6 +253,23 @@ impl Core {
         for (request, name) in late {
             let answer = self.status_answer(&name);
             self.effect(Effect::Answer(request, answer));
+        }
+    }
+
+    /// Refuses those who have waited to start for too long.
+    fn refuse_the_queued(&mut self) {
+        let now = self.clock.now;
+        let late =
+            |run: &Run| run.phase == Phase::Queued && run.starter.is_none_or(|(_, until)| until <= now);
+        let refused: Vec<(RunId, String)> = self
+            .running()
+            .filter(|(_, run)| late(run))
+            .filter_map(|(definition, run)| {
+                self.affordable(run.id, definition).err().map(|refusal| (run.id, refusal.to_string()))
+            })
+            .collect();
+        for (id, why) in refused {
+            self.over(id, FailureKind::NoMemory, &why, None);
         }
     }
 
@@ -291,4 +341,8 @@ impl Core {
             Failure::new(FailureKind::Unknown, format!("there is no VM {name}: see plimsoll ps"))
         })
     }
+}
+
+fn no_memory(name: &VmName, refusal: &Refusal) -> Failure {
+    Failure::new(FailureKind::NoMemory, format!("VM {name} cannot be started: {refusal}"))
 }

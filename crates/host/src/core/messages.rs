@@ -3,7 +3,7 @@ use plimsoll_protocol::control::{Chunks, ExitReason, Facts, FromVmm, GuestFacts,
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
 use plimsoll_units::{Bytes, Pages};
 
-use super::run::{Phase, Undo};
+use super::run::{Phase, Run, Undo};
 use super::{Core, Effect, LAST_GRACE, RunId, limit, size};
 
 /// What VMMs say. A VMM is taken to be hostile: its numbers are bounded by what is possible, and what is not possible
@@ -11,7 +11,8 @@ use super::{Core, Effect, LAST_GRACE, RunId, limit, size};
 impl Core {
     pub(super) fn message(&mut self, id: RunId, message: FromVmm) {
         let Some(name) = self.runs.get(&id).cloned() else { return };
-        if self.run(id).is_none_or(|run| run.told.is_some() || run.ended.is_some()) {
+        let deaf = |run: &Run| run.is_without_process() || run.told.is_some() || run.ended.is_some();
+        if self.run(id).is_none_or(deaf) {
             return;
         }
         match message {

@@ -33,7 +33,7 @@ use crate::ledger::Ledger;
 use crate::paths::Paths;
 
 pub(crate) use self::messages::foreign;
-pub(crate) use self::run::Run;
+pub(crate) use self::run::{Phase, Run};
 
 /// One life of a VM's process. Never used twice by one daemon, so that late messages of an earlier life reach nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -161,8 +161,8 @@ pub(crate) enum Effect {
     Kill(RunId),
     /// The run is over: close what belongs to it and remove what it left.
     Clear(RunId, VmName),
-    /// Write a VM's record, and give the answer afterwards.
-    Save(Box<Record>, Option<(RequestId, Box<Answer>)>),
+    /// Write a VM's record, and give the answers afterwards.
+    Save(Box<Record>, Vec<(RequestId, Answer)>),
     /// Remove a VM's record and logs.
     Forget(VmName, Option<RequestId>),
     /// Remember for a restarted daemon what the VMM said at its start.
@@ -309,19 +309,25 @@ impl Core {
         self.events.push(Event { at: self.clock.at, vm: vm.cloned(), text });
     }
 
-    /// The part of the ledger that `run` cannot have because other VMs have reserved it and not been granted it yet.
-    fn withheld_from(&self, run: Option<RunId>) -> Pages {
-        let unheld = |(definition, other): (&VmDefinition, &Run)| {
-            reservation(definition).saturating_sub(self.ledger.account(other.id).grant)
+    /// The part of the ledger that `run` cannot have because it is promised to other VMs, which have not been granted it
+    /// yet: what they have reserved, and all that those need which are about to start. Among the latter, first come,
+    /// first served.
+    fn withheld_from(&self, run: RunId) -> Pages {
+        let queued = |id| self.run(id).is_some_and(|run| run.phase == Phase::Queued);
+        let asks_to_start = queued(run);
+        let promised = |(definition, other): (&VmDefinition, &Run)| match other.phase {
+            Phase::Queued if asks_to_start && other.id > run => Pages::ZERO,
+            Phase::Queued => reservation(definition) + overhead(definition),
+            // It will never ask for it.
+            _ if !other.takes_part() => Pages::ZERO,
+            _ => reservation(definition).saturating_sub(self.ledger.account(other.id).grant),
         };
-        self.running().filter(|(_, other)| Some(other.id) != run).map(unheld).sum()
+        self.running().filter(|(_, other)| other.id != run).map(promised).sum()
     }
 
     /// Reservations and overheads of all running VMs but `run`.
     fn reserved_but(&self, run: Option<RunId>) -> Pages {
-        let part = |(definition, other): (&VmDefinition, &Run)| {
-            reservation(definition) + self.ledger.account(other.id).overhead
-        };
+        let part = |(definition, _): (&VmDefinition, &Run)| reservation(definition) + overhead(definition);
         self.running().filter(|(_, other)| Some(other.id) != run).map(part).sum()
     }
 

@@ -21,7 +21,7 @@ impl Core {
             Request::Create(definition) => self.create(id, *definition).map(|()| None),
             Request::Change(name, change) => self.change(id, &name, &change).map(|()| None),
             Request::Forget(name) => self.forget(id, &name).map(|()| None),
-            Request::Start(name) => self.start_known(id, &name),
+            Request::Start(name) => self.start_known(id, &name).map(|()| None),
             Request::Stop(name) => self.stop(&name).map(Some),
             Request::Kill(name) => self.kill(id, &name).map(|()| None),
         };
@@ -61,15 +61,12 @@ impl Core {
         })
     }
 
-    /// Starts a VM that is known. One that runs already is what the user wants.
-    fn start_known(&mut self, id: RequestId, name: &VmName) -> Result<Option<Answer>, Failure> {
-        match self.vm(name).and_then(|vm| vm.run.as_deref()) {
-            Some(run) if run.phase == Phase::Dying => {
-                let text = format!("VM {name} is just ending: try again");
-                Err(Failure::new(FailureKind::Conflict, text))
-            }
-            Some(_) => self.status_answer(name).map(Some),
-            None => self.start(name, id, Undo::Nothing).map(|()| None),
+    fn start_known(&mut self, id: RequestId, name: &VmName) -> Result<(), Failure> {
+        let conflict = |text: String| Err(Failure::new(FailureKind::Conflict, text));
+        match self.must_know(name)?.run.as_deref().map(|run| run.phase) {
+            Some(Phase::Dying) => conflict(format!("VM {name} is just ending: try again")),
+            Some(_) => conflict(format!("VM {name} is on already")),
+            None => self.start(name, id, Undo::Nothing),
         }
     }
 
@@ -78,7 +75,7 @@ impl Core {
         let conflict = |text: String| Err(Failure::new(FailureKind::Conflict, text));
         match self.run(run).map(|run| (run.phase, run.mute.clone())) {
             Some((_, Some(mute))) => return conflict(format!("VM {name} cannot be stopped: {}", mute.0)),
-            Some((Phase::Launching | Phase::Booting, _)) => {
+            Some((Phase::Queued | Phase::Launching | Phase::Booting, _)) => {
                 return conflict(format!("VM {name} is being started: try again, or kill it"));
             }
             Some((Phase::Running | Phase::Stopping, _)) => {
@@ -100,8 +97,8 @@ impl Core {
             }
             run.killers.push((id, until));
         }
-        self.end(run, Some(Ended::ByOperator));
         self.event(Some(name), "is killed by the operator");
+        self.end(run, Some(Ended::ByOperator));
         Ok(())
     }
 
@@ -114,7 +111,7 @@ impl Core {
         check_bounds(definition.size, definition.reservation, definition.limit)
             .map_err(|e| Failure::new(FailureKind::Invalid, format!("VM {name}: {e}")))?;
         if let Some(run) = vm.run.as_deref() {
-            if run.phase == Phase::Launching || run.phase == Phase::Booting {
+            if run.is_without_process() || run.phase == Phase::Booting {
                 let text = format!("VM {name} is being started: try again");
                 return Err(Failure::new(FailureKind::Conflict, text));
             }
@@ -135,7 +132,7 @@ impl Core {
         // The answer shows what follows from the change.
         self.control();
         let answer = self.status_answer(name)?;
-        self.effect(Effect::Save(record, Some((id, Box::new(answer)))));
+        self.effect(Effect::Save(record, vec![(id, answer)]));
         Ok(())
     }
 

@@ -53,6 +53,8 @@ pub(crate) struct Run {
 /// How far a run has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// It waits until enough is free to charge it; it has no account in the ledger yet.
+    Queued,
     /// Its process is being set up.
     Launching,
     /// It has its configuration and has not said that its guest runs.
@@ -92,7 +94,7 @@ impl Run {
     pub(crate) fn new(id: RunId, now: Instant, limit: Pages) -> Self {
         Self {
             id,
-            phase: Phase::Launching,
+            phase: Phase::Queued,
             pid: None,
             facts: Facts::default(),
             wanted: Pages::ZERO,
@@ -115,6 +117,11 @@ impl Run {
             killers: Vec::new(),
             undo: Undo::Nothing,
         }
+    }
+
+    /// Whether it has no process yet.
+    pub(crate) fn is_without_process(&self) -> bool {
+        matches!(self.phase, Phase::Queued | Phase::Launching)
     }
 
     /// Whether memory is still to be divided and given to it.

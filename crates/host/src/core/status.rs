@@ -86,7 +86,7 @@ impl Core {
 fn power(run: Option<&Run>) -> Power {
     match run.map(|run| run.phase) {
         None => Power::Off,
-        Some(Phase::Launching | Phase::Booting) => Power::Starting,
+        Some(Phase::Queued | Phase::Launching | Phase::Booting) => Power::Starting,
         Some(Phase::Running) => Power::On,
         Some(Phase::Stopping | Phase::Dying) => Power::Stopping,
     }

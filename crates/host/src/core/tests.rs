@@ -89,8 +89,8 @@ impl World {
                     self.forgotten.push(name);
                     self.answers.extend(answer.map(|id| (id.0, Ok(Answer::Done))));
                 }
-                Effect::Save(_, answer) => {
-                    self.answers.extend(answer.map(|(id, answer)| (id.0, Ok(*answer))));
+                Effect::Save(_, answers) => {
+                    self.answers.extend(answers.into_iter().map(|(id, answer)| (id.0, Ok(answer))));
                 }
                 Effect::Answer(id, answer) => {
                     assert!(self.answers.insert(id.0, answer).is_none(), "answered twice");
@@ -468,6 +468,39 @@ fn a_start_that_takes_long_is_answered_in_the_meantime() {
     assert!(matches!(&world.answers[&id], Ok(Answer::Vm(vm)) if vm.power == Power::Starting));
 }
 
+#[test]
+fn a_start_waits_for_balloons_and_is_refused_in_the_end() {
+    let mut world = World::new(256);
+    let holder = world.up(definition("holder", 256, ""));
+    world.say(holder, FromVmm::Want(mib(256)));
+    let first = world.ask(Request::Create(Box::new(definition("b", 128, "reservation = '32MiB'"))));
+    assert_eq!((world.vm("b").power, world.launches.len()), (Power::Starting, 1));
+    let granted = world.granted[&holder];
+    for _ in 0..5 {
+        world.pass(SECOND);
+        world.say(holder, FromVmm::Want(mib(8)));
+    }
+    assert_eq!(world.granted[&holder], granted, "what is to start it is not given away");
+    assert!(world.balloons[&holder] > Pages::ZERO);
+    follow(&mut world, holder);
+    assert_eq!(world.launches.len(), 2);
+    let kill = world.ask(Request::Kill(name("b")));
+    let run = world.launches[1].0;
+    world.input(Input::Launched(run, Err(Failure::new(FailureKind::Unfit, "no"))));
+    assert!(world.answers[&first].is_err() && world.answers[&kill].is_ok());
+    assert_eq!(world.vm("b").exit, Some(Exit::KilledByOperator));
+    // The next time the holder does not follow.
+    world.say(holder, FromVmm::Want(mib(256)));
+    let second = world.ask(Request::Create(Box::new(definition("c", 128, "reservation = '64MiB'"))));
+    world.pass(PATIENCE);
+    assert!(matches!(&world.answers[&second], Err(f) if f.text.contains("free now")), "{:?}", world.answers);
+    assert!(world.answer(Request::Get(name("c"))).is_err(), "nothing is half made");
+    let third = world.ask(Request::Create(Box::new(definition("c", 128, "reservation = '64MiB'"))));
+    let kill = world.ask(Request::Kill(name("c")));
+    assert!(world.answers[&third].is_err() && world.answers[&kill].is_ok());
+    assert_eq!(world.vm("c").power, Power::Off);
+}
+
 /// Anything that can happen to a core, with all numbers that a hostile VMM may send.
 #[derive(Clone, Debug)]
 enum Happening {
@@ -557,9 +590,13 @@ proptest! {
             for (definition, run) in world.core.running() {
                 let grant = world.core.ledger.account(run.id).grant;
                 prop_assert!(grant <= limit(definition).max(reservation(definition)));
-                prop_assert_eq!(grant, world.granted[&run.id]);
+                prop_assert_eq!(grant, world.granted.get(&run.id).copied().unwrap_or_default());
             }
-            prop_assert!(world.core.ledger.free() >= world.core.withheld_from(None));
+            let unheld = |(definition, run): (&VmDefinition, &Run)| {
+                let grant = world.core.ledger.account(run.id).grant;
+                if run.phase == Phase::Queued || !run.takes_part() { Pages::ZERO } else { reservation(definition).saturating_sub(grant) }
+            };
+            prop_assert!(world.core.ledger.free() >= world.core.running().map(unheld).sum());
             prop_assert_eq!(world.core.ledger.budget(), mib(640));
         }
     }

@@ -1,0 +1,185 @@
+//! A VMM for the daemon's tests: it speaks the protocol, holds real memory, and runs nothing.
+//!
+//! What it does beyond that follows from its VM's name, which it finds in its first argument:
+//!
+//! | name begins with | it |
+//! |---|---|
+//! | `greedy` | wants its whole size at once |
+//! | `lazy` | wants its whole size, and its balloon never inflates |
+//! | `mute` | ends without a hello |
+//! | `old` | says hello in another version |
+//! | `broken` | fails instead of running |
+//! | `garbage`, `flood`, `returner` | breaks the protocol once its VM is up, as it says |
+//! | anything else | holds what it was first granted |
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "only tests run it")]
+
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use plimsoll_protocol::control::{
+    BootConfig, CONTROL_FD, ExitReason, Facts, FromVmm, REPORT_PERIOD, ToVmm, VERSION,
+};
+use plimsoll_protocol::wire::{Wire, WireError};
+use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+use rustix::net::SocketFlags;
+
+fn main() {
+    let argument = std::env::args().next().unwrap();
+    let name = argument.rsplit(' ').next().unwrap().to_owned();
+    if name.starts_with("mute") {
+        return;
+    }
+    // SAFETY: the daemon passes the listening socket there, and nothing else in this process uses it.
+    let listener = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
+    let mut vm = Vm { name, ram: Ram::default(), facts: Facts::default(), running: false, fds: Vec::new() };
+    loop {
+        let socket = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
+        vm.serve(&Wire::new(socket.unwrap()));
+    }
+}
+
+struct Vm {
+    name: String,
+    ram: Ram,
+    facts: Facts,
+    running: bool,
+    fds: Vec<OwnedFd>,
+}
+
+impl Vm {
+    fn is(&self, kind: &str) -> bool {
+        self.name.starts_with(kind)
+    }
+
+    /// Speaks with one daemon until it is gone.
+    fn serve(&mut self, wire: &Wire) {
+        let version = if self.is("old") { VERSION + 1 } else { VERSION };
+        say(wire, &FromVmm::Hello { version, facts: self.facts });
+        loop {
+            let period = Timespec::try_from(REPORT_PERIOD / 10).unwrap();
+            poll(&mut [PollFd::new(wire, PollFlags::IN)], Some(&period)).unwrap();
+            match wire.receive::<ToVmm>() {
+                Ok((ToVmm::Boot(config), fds)) => {
+                    // Disks stay locked as long as they are open.
+                    self.fds = fds;
+                    self.boot(wire, &config);
+                }
+                Ok((ToVmm::Grant(pages), _)) => {
+                    self.facts.grant += pages;
+                    self.hold(self.facts.grant);
+                    self.facts.wanted = self.facts.wanted.saturating_sub(pages);
+                }
+                Ok((ToVmm::BalloonTarget(pages), _)) => self.balloon(wire, pages),
+                Ok((ToVmm::PowerButton, _)) => {
+                    say(wire, &FromVmm::Exit(ExitReason::Shutdown));
+                    std::process::exit(0);
+                }
+                Ok((ToVmm::Query, _)) => {}
+                Err(WireError::Closed) => return,
+                Err(e) if e.would_block() => {}
+                Err(e) => panic!("{e}"),
+            }
+            if self.running {
+                say(wire, &FromVmm::Report(self.facts));
+                self.misbehave(wire);
+            }
+        }
+    }
+
+    fn boot(&mut self, wire: &Wire, config: &BootConfig) {
+        if self.is("broken") {
+            say(wire, &FromVmm::Exit(ExitReason::Failed("it is broken".to_owned())));
+            std::process::exit(1);
+        }
+        self.ram = Ram::new(config.size);
+        self.facts.ram = (self.ram.address as u64, config.size.bytes());
+        self.facts.grant = config.grant;
+        self.facts.balloon_driver = true;
+        self.hold(config.grant);
+        self.running = true;
+        say(wire, &FromVmm::Running { missing_jail: config.allow_missing.clone() });
+        if self.is("greedy") || self.is("lazy") {
+            self.facts.wanted = config.size.saturating_sub(config.grant);
+            say(wire, &FromVmm::Want(self.facts.wanted));
+        }
+    }
+
+    fn misbehave(&self, wire: &Wire) {
+        if self.is("garbage") {
+            rustix::net::send(wire, &[0xff; 100], rustix::net::SendFlags::NOSIGNAL).ok();
+        } else if self.is("returner") {
+            say(wire, &FromVmm::Return(Pages(u64::MAX)));
+        } else if self.is("flood") {
+            while wire.send(&FromVmm::Want(Pages(1)), &[]).is_ok() {}
+        }
+    }
+
+    /// Touches memory until `pages` are resident.
+    fn hold(&mut self, pages: Pages) {
+        let pages = pages.min(self.ram.size.saturating_sub(self.facts.ballooned));
+        self.ram.touch(self.facts.held, pages);
+        self.facts.held = self.facts.held.max(pages);
+    }
+
+    fn balloon(&mut self, wire: &Wire, target: Pages) {
+        self.facts.balloon_target = target;
+        if self.is("lazy") {
+            return;
+        }
+        (self.facts.ballooned, self.facts.balloon_actual) = (target, target);
+        let most = self.ram.size.saturating_sub(target);
+        let over = self.facts.held.saturating_sub(most);
+        if over > Pages::ZERO {
+            self.ram.release(most, self.facts.held);
+            self.facts.held = most;
+            self.facts.grant = self.facts.grant.saturating_sub(over);
+            say(wire, &FromVmm::Return(over));
+        }
+    }
+}
+
+/// What the daemon does not read is of no matter here: it is sent again, or the daemon is gone.
+fn say(wire: &Wire, message: &FromVmm) {
+    wire.send(message, &[]).ok();
+}
+
+/// Memory that is resident up to a page, and not beyond.
+#[derive(Default)]
+struct Ram {
+    address: usize,
+    size: Pages,
+}
+
+impl Ram {
+    fn new(size: Pages) -> Self {
+        let len = usize::try_from(size.bytes().0).unwrap();
+        // SAFETY: a new mapping touches nothing that exists.
+        let address = unsafe {
+            mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
+        };
+        let address = address.unwrap();
+        for advice in [Advice::LinuxDontFork, Advice::LinuxNoHugepage] {
+            // SAFETY: the mapping is this long, and the advice changes no content.
+            unsafe { madvise(address, len, advice) }.unwrap();
+        }
+        Self { address: address as usize, size }
+    }
+
+    fn touch(&self, from: Pages, to: Pages) {
+        for page in from.0..to.0 {
+            let address = self.address + usize::try_from(Bytes(page * PAGE_SIZE).0).unwrap();
+            // SAFETY: `to` is at most the size of the mapping, which stays for the life of the process.
+            unsafe { std::ptr::with_exposed_provenance_mut::<u8>(address).write_volatile(1) };
+        }
+    }
+
+    fn release(&self, from: Pages, to: Pages) {
+        let address = self.address + usize::try_from(from.bytes().0).unwrap();
+        let len = usize::try_from((to - from).bytes().0).unwrap();
+        let address = std::ptr::with_exposed_provenance_mut(address);
+        // SAFETY: the range lies in the mapping, and nothing refers to its content.
+        unsafe { madvise(address, len, Advice::LinuxDontNeed) }.unwrap();
+    }
+}

@@ -1,0 +1,190 @@
+//! A daemon in a directory of its own, with a VMM that is no VMM (`examples/fake_vmm.rs`), driven over its API.
+
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "only tests use it")]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use plimsoll_protocol::api::{Event, HostStatus, VmStatus};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How long anything may take on a loaded machine. Nothing waits for it that goes right.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+pub struct Host {
+    pub directory: TempDir,
+    daemon: Option<Child>,
+}
+
+/// An answer: status and body.
+pub type Reply = (u16, String);
+
+impl Host {
+    /// Starts a daemon with `budget` MiB, and `more` in its configuration.
+    pub fn new(budget: u64, more: &str) -> Self {
+        let mut host = Self { directory: tempfile::tempdir().unwrap(), daemon: None };
+        let config = format!(
+            "budget = '{budget}MiB'\nstate_directory = {:?}\nrun_directory = {:?}\nvmm = {:?}\nlog = 'debug'\n{more}",
+            host.path("state"),
+            host.path("run"),
+            fake_vmm(),
+        );
+        std::fs::write(host.path("plimsolld.toml"), config).unwrap();
+        host.start();
+        host
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The command that runs the daemon, or a second one.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plimsolld"));
+        command.arg("--config").arg(self.path("plimsolld.toml")).stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub fn start(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
+        self.daemon = Some(self.command().stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        let socket = self.path("run/plimsoll.sock");
+        wait_until("the daemon answers", || {
+            if let Some(status) = self.daemon.as_mut().unwrap().try_wait().unwrap() {
+                panic!("plimsolld ended: {status}\n{}", self.log());
+            }
+            UnixStream::connect(&socket).ok().map(drop)
+        });
+    }
+
+    /// Kills the daemon as a crash would.
+    pub fn kill_daemon(&mut self) {
+        let mut daemon = self.daemon.take().unwrap();
+        daemon.kill().unwrap();
+        daemon.wait().unwrap();
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> Reply {
+        let stream = UnixStream::connect(self.path("run/plimsoll.sock")).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        exchange(stream, method, path, "", body)
+    }
+
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> T {
+        let (status, body) = self.ask("GET", path, "");
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// The host's status, in which the account must add up.
+    pub fn status(&self) -> HostStatus {
+        let host: HostStatus = self.get("/v1/host");
+        assert_eq!(host.budget, host.granted + host.overhead + host.free);
+        host
+    }
+
+    pub fn vm(&self, name: &str) -> VmStatus {
+        self.get(&format!("/v1/vms/{name}"))
+    }
+
+    pub fn events(&self) -> Vec<Event> {
+        self.get("/v1/events")
+    }
+
+    /// Creates a VM that must come to run.
+    pub fn run(&self, name: &str, size: &str) -> VmStatus {
+        let (status, body) = self.ask("POST", "/v1/vms", &definition(name, size).to_string());
+        assert_eq!(status, 200, "{body}\n{}", self.log());
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// An error's text, which must be one line.
+    pub fn refused(&self, status: u16, method: &str, path: &str, body: &str) -> String {
+        let (got, body) = self.ask(method, path, body);
+        assert_eq!(got, status, "{body}");
+        error_of(&body)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill().unwrap();
+            daemon.wait().unwrap();
+        }
+        // VMMs outlive their daemon; those of this test are named in its run directory.
+        for entry in std::fs::read_dir(self.path("run/vms")).into_iter().flatten().flatten() {
+            let Ok(text) = std::fs::read_to_string(entry.path().join("run.json")) else { continue };
+            let record: Value = serde_json::from_str(&text).unwrap();
+            signal(u32::try_from(record["pid"].as_u64().unwrap()).unwrap());
+        }
+    }
+}
+
+pub fn error_of(body: &str) -> String {
+    let error: Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("no error body: {body:?}"));
+    let text = error["error"].as_str().unwrap().to_owned();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text
+}
+
+/// A definition of a model guest that may run without the parts of the jail that a test host may lack.
+pub fn definition(name: &str, size: &str) -> Value {
+    json!({"name": name, "size": size, "boot": {"model": true}, "jail": {"allow_missing": ["uid", "cgroup"]}})
+}
+
+/// Speaks just enough HTTP.
+pub fn exchange<S: Read + Write>(mut stream: S, method: &str, path: &str, header: &str, body: &str) -> Reply {
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n{header}\r\n{body}",
+        body.len()
+    );
+    // A server that refuses a large body may answer before it has read all of it.
+    stream.write_all(request.as_bytes()).ok();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+pub fn exchange_tcp(address: &str, path: &str, header: &str) -> Reply {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    exchange(stream, "GET", path, header, "")
+}
+
+/// `kill -9`.
+pub fn signal(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+}
+
+/// Waits until `condition` gives something.
+pub fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Cargo builds examples for tests and puts them beside the programs.
+fn fake_vmm() -> PathBuf {
+    Path::new(env!("CARGO_BIN_EXE_plimsolld")).with_file_name("examples").join("fake_vmm")
+}

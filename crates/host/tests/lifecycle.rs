@@ -1,0 +1,128 @@
+//! VMs come and go, and so does the daemon: the account always adds up.
+
+mod host;
+
+use host::{Host, signal, wait_until};
+use plimsoll_protocol::api::{Exit, Power, VmStatus};
+use plimsoll_protocol::control::ExitReason;
+use plimsoll_units::Bytes;
+
+#[test]
+fn a_killed_vmm_gives_its_memory_back_and_hurts_nobody() {
+    let host = Host::new(512, "");
+    let (a, b) = (host.run("a", "64MiB"), host.run("b", "64MiB"));
+    assert_eq!((a.power, b.power), (Power::On, Power::On));
+    let before = host.status();
+    assert_eq!(before.granted, a.grant + b.grant);
+    signal(a.pid.unwrap());
+    let gone = wait_until("the VM is off", || Some(host.vm("a")).filter(|vm| vm.power == Power::Off));
+    assert!(matches!(&gone.exit, Some(Exit::Vanished(how)) if how.contains("SIGKILL")), "{gone:?}");
+    let after = host.status();
+    assert_eq!((after.granted, after.overhead), (b.grant, b.overhead));
+    assert_eq!(host.vm("b").pid, b.pid);
+    assert!(!host.path("run/vms/a").exists());
+    // Its name and definition are there, and it can run again.
+    let (status, body) = host.ask("POST", "/v1/vms/a/start", "");
+    assert_eq!(status, 200, "{body}");
+    assert!(host.refused(409, "POST", "/v1/vms/a/start", "").contains("is on"));
+}
+
+#[test]
+fn a_daemon_that_comes_back_finds_its_vms_and_the_same_account() {
+    let mut host = Host::new(512, "");
+    host.run("greedy", "128MiB");
+    host.run("b", "64MiB");
+    let full = |host: &Host| Some(host.vm("greedy")).filter(|vm| vm.held == Bytes::mib(128));
+    let greedy = wait_until("it holds all it wants", || full(&host));
+    let before = host.status();
+    host.kill_daemon();
+    let b = std::fs::read_to_string(host.path("run/vms/b/run.json")).unwrap();
+    host.start();
+    let vms: Vec<VmStatus> = host.get("/v1/vms");
+    assert_eq!(vms.iter().map(|vm| vm.name.to_string()).collect::<Vec<_>>(), ["b", "greedy"]);
+    assert!(vms.iter().all(|vm| vm.power == Power::On), "{vms:?}");
+    let after = host.status();
+    assert_eq!(
+        (after.granted, after.overhead, after.budget),
+        (before.granted, before.overhead, before.budget)
+    );
+    assert_eq!((host.vm("greedy").pid, host.vm("greedy").grant), (greedy.pid, greedy.grant));
+    let kernel = wait_until("the kernel was asked", || Some(host.vm("greedy").kernel).filter(|k| k.0 > 0));
+    assert_eq!(kernel, Bytes::mib(128));
+    // It still answers to its new daemon.
+    assert_eq!(host.ask("POST", "/v1/vms/b/stop", "").0, 200);
+    let off = wait_until("b is off", || Some(host.vm("b")).filter(|vm| vm.power == Power::Off));
+    assert_eq!(off.exit, Some(Exit::Told(ExitReason::Shutdown)));
+    assert!(b.contains("\"pid\""));
+}
+
+#[test]
+fn what_died_with_its_daemon_is_noticed_and_the_inventory_stays() {
+    let mut host = Host::new(512, "");
+    let a = host.run("a", "64MiB");
+    host.run("b", "64MiB");
+    assert_eq!(host.ask("POST", "/v1/vms/b/kill", "").0, 200);
+    host.kill_daemon();
+    signal(a.pid.unwrap());
+    let pid = a.pid.unwrap();
+    wait_until("the process is gone", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        (stat.is_empty() || stat.contains(") Z ")).then_some(())
+    });
+    host.start();
+    let (a, b) = (host.vm("a"), host.vm("b"));
+    assert!(matches!(&a.exit, Some(Exit::Vanished(how)) if how.contains("daemon came back")), "{a:?}");
+    assert_eq!((a.power, b.power, b.exit), (Power::Off, Power::Off, Some(Exit::KilledByOperator)));
+    assert_eq!(host.status().free, Bytes::mib(512));
+    assert!(!host.path("run/vms/a").exists());
+}
+
+#[test]
+fn greedy_vms_never_exceed_the_budget_and_balloons_move_memory() {
+    let host = Host::new(256, "");
+    for name in ["greedy1", "greedy2", "greedy3"] {
+        host.run(name, "128MiB");
+    }
+    let moved = |vm: &VmStatus| vm.ballooned > Bytes::ZERO;
+    wait_until("balloons work", || host.get::<Vec<VmStatus>>("/v1/vms").iter().any(moved).then_some(()));
+    // A fourth takes from the others.
+    wait_until("there is room for a fourth", || {
+        let definition = host::definition("greedy4", "64MiB").to_string();
+        (host.ask("POST", "/v1/vms", &definition).0 == 200).then_some(())
+    });
+    wait_until("it has its share", || Some(host.vm("greedy4")).filter(|vm| vm.grant >= Bytes::mib(24)));
+    let status = wait_until("the kernel was asked", || {
+        Some(host.status()).filter(|status| status.peak_kernel > Bytes::mib(100))
+    });
+    assert!(status.peak_ledger <= status.budget && status.peak_kernel <= status.budget, "{status:?}");
+}
+
+#[test]
+fn a_balloon_that_does_not_move_is_called_stuck() {
+    let host = Host::new(256, "");
+    host.run("lazy", "192MiB");
+    wait_until("it has grown", || Some(host.vm("lazy")).filter(|vm| vm.grant >= Bytes::mib(150)));
+    host.run("greedy", "192MiB");
+    wait_until("it is stuck", || host.events().iter().any(|e| e.text.contains("stuck")).then_some(()));
+}
+
+#[test]
+fn logs_and_changes_and_removal() {
+    let host = Host::new(512, "");
+    host.run("a", "128MiB");
+    let (status, body) = host.ask("PATCH", "/v1/vms/a", r#"{"shares": "high", "reservation": "96MiB"}"#);
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(host.vm("a").reservation, Bytes::mib(96));
+    std::fs::write(host.path("state/logs/a.console"), "login: ").unwrap();
+    assert_eq!(host.ask("GET", "/v1/vms/a/log?source=console", ""), (200, "login: ".to_owned()));
+    assert!(host.refused(400, "GET", "/v1/vms/a/log", "").contains("source="));
+    assert!(host.refused(404, "GET", "/v1/vms/b/log?source=vmm", "").contains("no VM b"));
+    assert!(host.refused(409, "DELETE", "/v1/vms/a", "").contains("is on"));
+    assert_eq!(host.ask("POST", "/v1/vms/a/kill", "").0, 200);
+    assert!(host.refused(409, "POST", "/v1/vms/a/kill", "").contains("is off"));
+    assert_eq!(host.vm("a").reservation, Bytes::mib(96), "a change is kept");
+    assert_eq!(host.ask("DELETE", "/v1/vms/a", "").0, 204);
+    assert_eq!(std::fs::read_dir(host.path("state/vms")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(host.path("state/logs")).unwrap().count(), 0);
+    assert!(host.events().iter().any(|e| e.text == "is forgotten"));
+}
