@@ -193,9 +193,9 @@ impl Daemon {
                 let saved = self.saver.save(record);
                 self.answer_after(answers, saved);
             }
-            Effect::Forget(name, then) => {
+            Effect::Forget(name, answers) => {
                 let forgotten = self.saver.forget(name);
-                self.answer_after(then.map(|id| (id, Answer::Done)).into_iter().collect(), forgotten);
+                self.answer_after(answers, forgotten);
             }
             Effect::Settled(run, missing) => {
                 if let Some(live) = self.live.get_mut(&run) {
@@ -216,7 +216,7 @@ impl Daemon {
         }
     }
 
-    fn answer_after<F>(&mut self, answers: Vec<(RequestId, Answer)>, written: F)
+    fn answer_after<F>(&mut self, answers: Vec<(RequestId, CallResult)>, written: F)
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
@@ -231,7 +231,7 @@ impl Daemon {
                 Failure::new(FailureKind::Internal, text)
             });
             for (call, answer) in calls {
-                call.send(failed.clone().map_or(Ok(answer), Err)).ok(); // As in `answer`.
+                call.send(answer.and_then(|answer| failed.clone().map_or(Ok(answer), Err))).ok(); // As in `answer`.
             }
         });
     }

@@ -1,5 +1,7 @@
 //! Bad input and bad VMMs: one line that says what and where, and nothing half made.
 
+#![allow(clippy::unwrap_used, reason = "only tests use it")]
+
 mod host;
 
 use std::process::Stdio;

@@ -195,39 +195,29 @@ impl Core {
         let started =
             operator || run.starter.is_none() && !(run.is_without_process() || run.phase == Phase::Booting);
         let record = match run.undo {
-            Undo::Forget if !started => {
-                self.vms.remove(&name);
-                self.effect(Effect::Forget(name.clone(), None));
-                None
-            }
+            Undo::Forget if !started => None,
             Undo::Restore(record) if !started => Some(*record),
             _ => self.vm(&name).map(|vm| {
                 let failed = || match operator {
                     true => Exit::KilledByOperator,
                     false => Exit::Told(ExitReason::Failed(text.to_owned())),
                 };
-                let exit = Some(exit.unwrap_or_else(failed));
-                Record { exit, ..vm.record.clone() }
+                Record { exit: Some(exit.unwrap_or_else(failed)), ..vm.record.clone() }
             }),
         };
-        if let (Some(record), Some(vm)) = (&record, self.vms.get_mut(&name)) {
-            vm.record = record.clone();
+        match (&record, self.vms.get_mut(&name)) {
+            (Some(record), Some(vm)) => vm.record = record.clone(),
+            _ => drop(self.vms.remove(&name)),
         }
-        if let Some((starter, _)) = run.starter {
-            let kind = if operator { FailureKind::Conflict } else { kind };
-            let failure = Failure::new(kind, format!("VM {name} did not start: {text}"));
-            self.effect(Effect::Answer(starter, Err(failure)));
-        }
-        let mut done = Vec::new();
-        for (killer, _) in run.killers {
-            match self.status_answer(&name) {
-                Ok(answer) => done.push((killer, answer)),
-                Err(failure) => self.effect(Effect::Answer(killer, Err(failure))),
-            }
-        }
-        if let Some(record) = record {
-            self.effect(Effect::Save(Box::new(record), done));
-        }
+        let kind = if operator { FailureKind::Conflict } else { kind };
+        let failed = Err(Failure::new(kind, format!("VM {name} did not start: {text}")));
+        let starter = run.starter.map(|(id, _)| (id, failed));
+        let killers = run.killers.into_iter().map(|(id, _)| (id, self.status_answer(&name)));
+        let answers = starter.into_iter().chain(killers).collect();
+        self.effect(match record {
+            Some(record) => Effect::Save(Box::new(record), answers),
+            None => Effect::Forget(name, answers),
+        });
         self.give_all();
         self.urgent = true;
     }

@@ -162,9 +162,9 @@ pub(crate) enum Effect {
     /// The run is over: close what belongs to it and remove what it left.
     Clear(RunId, VmName),
     /// Write a VM's record, and give the answers afterwards.
-    Save(Box<Record>, Vec<(RequestId, Answer)>),
-    /// Remove a VM's record and logs.
-    Forget(VmName, Option<RequestId>),
+    Save(Box<Record>, Vec<(RequestId, Result<Answer, Failure>)>),
+    /// Remove a VM's record and logs, and give the answers afterwards.
+    Forget(VmName, Vec<(RequestId, Result<Answer, Failure>)>),
     /// Remember for a restarted daemon what the VMM said at its start.
     Settled(RunId, Vec<JailPart>),
     Answer(RequestId, Result<Answer, Failure>),

@@ -132,7 +132,7 @@ impl Core {
         // The answer shows what follows from the change.
         self.control();
         let answer = self.status_answer(name)?;
-        self.effect(Effect::Save(record, vec![(id, answer)]));
+        self.effect(Effect::Save(record, vec![(id, Ok(answer))]));
         Ok(())
     }
 
@@ -143,7 +143,7 @@ impl Core {
         }
         self.vms.remove(name);
         self.event(Some(name), "is forgotten");
-        self.effect(Effect::Forget(name.clone(), Some(id)));
+        self.effect(Effect::Forget(name.clone(), vec![(id, Ok(Answer::Done))]));
         Ok(())
     }
 

@@ -85,12 +85,12 @@ impl World {
                 }
                 Effect::Kill(run) => self.killed.push(run),
                 Effect::Clear(run, _) => self.cleared.push(run),
-                Effect::Forget(name, answer) => {
+                Effect::Forget(name, answers) => {
                     self.forgotten.push(name);
-                    self.answers.extend(answer.map(|id| (id.0, Ok(Answer::Done))));
+                    self.answers.extend(answers.into_iter().map(|(id, answer)| (id.0, answer)));
                 }
                 Effect::Save(_, answers) => {
-                    self.answers.extend(answers.into_iter().map(|(id, answer)| (id.0, Ok(answer))));
+                    self.answers.extend(answers.into_iter().map(|(id, answer)| (id.0, answer)));
                 }
                 Effect::Answer(id, answer) => {
                     assert!(self.answers.insert(id.0, answer).is_none(), "answered twice");
