@@ -19,11 +19,8 @@
 //! | `vcpuN` | the guest | as the guest does |
 //! | one per device | the guest's driver, the backend | yes, and may wait for a grant |
 
-#[allow(dead_code, reason = "the KVM machine is next")]
 mod boot;
-#[allow(dead_code, reason = "the KVM machine is next")]
 mod bus;
-#[allow(dead_code, unused_imports, reason = "the KVM machine is next")]
 mod console;
 mod control;
 mod event;
@@ -33,6 +30,7 @@ mod jail;
 mod machine;
 mod model;
 mod sync;
+mod vcpu;
 pub mod virtio;
 
 use std::process::ExitCode;

@@ -22,10 +22,12 @@
 use plimsoll_pmap::PpnRange;
 use plimsoll_units::{CHUNK_SIZE, PAGE_SIZE, Pages, Ppn};
 
+/// A page's length, as an index into bytes.
+pub(crate) const PAGE: usize = 4096;
 /// The global descriptor table, and after it an interrupt descriptor table of no length.
 pub(crate) const GDT: u64 = 0x500;
 /// The empty interrupt descriptor table.
-pub(crate) const IDT: u64 = 0x520;
+pub(crate) const IDT: u64 = 0x540;
 /// The zero page.
 pub(crate) const ZERO_PAGE: u64 = 0x7000;
 /// Stack of the boot vCPU until the kernel makes its own: it grows down towards the GDT.
@@ -79,12 +81,19 @@ pub(crate) const SERIAL_PORT: u16 = 0x3f8;
 pub(crate) const KEYBOARD_PORT: u16 = 0x64;
 /// pvpanic, where QEMU has it.
 pub(crate) const PANIC_PORT: u16 = 0x505;
-/// ACPI sleep control, sleep status and reset registers, a byte each.
+/// The power registers, a byte each: sleep control, sleep status, reset.
 pub(crate) const POWER_PORT: u16 = 0x600;
+/// Where the kernel says that it sleeps (ACPI 6.4, section 4.8.3.7).
+pub(crate) const SLEEP_CONTROL_PORT: u16 = POWER_PORT;
+/// Where it would see that it has woken.
+pub(crate) const SLEEP_STATUS_PORT: u16 = POWER_PORT + 1;
+/// Where it resets the machine.
+pub(crate) const RESET_PORT: u16 = POWER_PORT + 2;
 /// The event device's register of pending events, a byte.
 pub(crate) const EVENT_PORT: u16 = 0x604;
 
 const _: () = {
+    assert!(PAGE as u64 == PAGE_SIZE);
     assert!(IDT + 8 <= BOOT_STACK - 0x1000);
     assert!(ZERO_PAGE + PAGE_SIZE <= PML4);
     assert!(PAGE_DIRECTORIES + 4 * PAGE_SIZE <= CMDLINE);
@@ -99,6 +108,16 @@ const _: () = {
             <= MAX_VIRTIO as usize
     );
 };
+
+/// The address of virtio device `index`, which is below [`MAX_VIRTIO`].
+pub(crate) fn virtio_window(index: u32) -> u64 {
+    VIRTIO + u64::from(index) * PAGE_SIZE
+}
+
+/// The interrupt line of virtio device `index`, which is below [`MAX_VIRTIO`].
+pub(crate) fn virtio_gsi(index: u32) -> u32 {
+    VIRTIO_GSI + index
+}
 
 /// The regions of a guest's RAM: below the hole, and the rest above 4 GiB.
 pub(crate) fn ram(size: Pages) -> Vec<PpnRange> {

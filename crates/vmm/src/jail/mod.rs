@@ -12,7 +12,10 @@
 //!
 //! A part that cannot be had keeps the VM from starting, unless its definition allows that ([`Rules::allow_missing`]). The
 //! order matters: the root directory changes while we still may, the user changes while the filter still lets us.
-//! Everything here is per thread in Linux, so the process has one thread until it is done.
+//!
+//! It closes in two steps. [`close`] comes first, while the process has one thread: users, capabilities and Landlock are
+//! per thread in Linux. Then the devices are made, whose threads inherit all that, and whose io_urings need system calls that
+//! a running VM does not. Then [`filter`] forbids those, for all threads at once.
 
 mod filesystem;
 mod libc_process;
@@ -69,25 +72,38 @@ pub(crate) enum Missing {
     Filter(#[from] seccompiler::BackendError),
 }
 
-/// Closes the jail around this process, which has one thread. Returns the parts that are not in force.
+/// The first step, for a process of one thread: file system and user. Returns the parts that are not in force.
 ///
 /// # Errors
 /// The first part that cannot be had and is not allowed to be missing.
-pub(crate) fn enter(rules: Rules<'_>) -> Result<Vec<JailPart>, JailError> {
-    let mut missing = Vec::new();
-    let mut part = |part, result: Result<(), Missing>| match result {
-        Ok(()) => Ok(()),
-        Err(source) if rules.allow_missing.contains(&part) => {
-            tracing::warn!(%part, why = chain(&source), "the jail lacks a part");
-            missing.push(part);
-            Ok(())
+pub(crate) fn close(rules: Rules<'_>) -> Result<Vec<JailPart>, JailError> {
+    let filesystem = rules.check(JailPart::Filesystem, filesystem::close())?;
+    let uid = rules.check(JailPart::Uid, become_user(rules.uid))?;
+    Ok(filesystem.into_iter().chain(uid).collect())
+}
+
+/// The second step, for all threads: the filter of system calls. Returns it where it is not in force.
+///
+/// # Errors
+/// It cannot be had and is not allowed to be missing.
+pub(crate) fn filter(rules: Rules<'_>) -> Result<Option<JailPart>, JailError> {
+    let log = std::env::var_os(SECCOMP_MODE).is_some_and(|mode| mode == "log");
+    let mode = if log { seccomp::Mode::Log } else { seccomp::Mode::Kill };
+    rules.check(JailPart::Seccomp, seccomp::apply(mode))
+}
+
+impl Rules<'_> {
+    /// A part that could not be had is an error, or is returned where that is allowed.
+    fn check(self, part: JailPart, result: Result<(), Missing>) -> Result<Option<JailPart>, JailError> {
+        match result {
+            Ok(()) => Ok(None),
+            Err(source) if self.allow_missing.contains(&part) => {
+                tracing::warn!(%part, why = chain(&source), "the jail lacks a part");
+                Ok(Some(part))
+            }
+            Err(source) => Err(JailError { part, source }),
         }
-        Err(source) => Err(JailError { part, source }),
-    };
-    part(JailPart::Filesystem, filesystem::close())?;
-    part(JailPart::Uid, become_user(rules.uid))?;
-    part(JailPart::Seccomp, filter())?;
-    Ok(missing)
+    }
 }
 
 /// Gives up root and everything that could bring it back.
@@ -102,11 +118,6 @@ fn become_user(uid: Option<u32>) -> Result<(), Missing> {
     // Root without capabilities owns root's files still, but that is all.
     libc_process::drop_capabilities().map_err(Missing::Privileges)?;
     changed
-}
-
-fn filter() -> Result<(), Missing> {
-    let log = std::env::var_os(SECCOMP_MODE).is_some_and(|mode| mode == "log");
-    seccomp::apply(if log { seccomp::Mode::Log } else { seccomp::Mode::Kill })
 }
 
 #[cfg(test)]

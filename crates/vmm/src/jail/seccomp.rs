@@ -138,11 +138,11 @@ const fn both(driver: u32, number: u32, size: u32) -> u32 {
     (3 << 30) | (size << 16) | none(driver, number)
 }
 
-/// Installs the filter for this thread and all that it starts.
+/// Installs the filter for all threads and all that they start.
 pub(super) fn apply(mode: Mode) -> Result<(), Missing> {
     // Of two filters that disagree the stricter answer counts: ENOSYS before a pass, death before ENOSYS.
-    seccompiler::apply_filter(&clone3_is_unknown()?)?;
-    seccompiler::apply_filter(&allowed_only(mode)?)?;
+    seccompiler::apply_filter_all_threads(&clone3_is_unknown()?)?;
+    seccompiler::apply_filter_all_threads(&allowed_only(mode)?)?;
     Ok(())
 }
 

@@ -33,6 +33,12 @@ fn inside() -> bool {
     std::env::var_os(INSIDE).is_some()
 }
 
+fn enter(rules: Rules<'_>) -> Result<Vec<JailPart>, JailError> {
+    let mut missing = close(rules)?;
+    missing.extend(filter(rules)?);
+    Ok(missing)
+}
+
 /// What the child says of what it tried; written without allocation worries to a descriptor that stays open.
 fn tell(what: &str) {
     rustix::io::write(std::io::stderr(), format!("told: {what}\n").as_bytes()).unwrap();

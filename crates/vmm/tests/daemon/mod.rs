@@ -41,6 +41,14 @@ pub struct Daemon {
     _dir: tempfile::TempDir,
 }
 
+/// The program under test: where cargo says, or beside the example that uses this file.
+fn program() -> PathBuf {
+    match option_env!("CARGO_BIN_EXE_plimsoll-vmm") {
+        Some(path) => path.into(),
+        None => std::env::current_exe().unwrap().with_file_name("plimsoll-vmm"),
+    }
+}
+
 /// A configuration that runs without a jail, for whoever runs the tests.
 pub fn model_config(size: Bytes) -> BootConfig {
     BootConfig {
@@ -71,7 +79,7 @@ impl Daemon {
                 .unwrap();
         rustix::net::bind(&listener, &SocketAddrUnix::new(&socket).unwrap()).unwrap();
         rustix::net::listen(&listener, 4).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll-vmm"));
+        let mut command = Command::new(program());
         command.stdin(Stdio::null()).stdout(Stdio::null());
         // Away from the number that it is to have in the child: the duplicate there loses the flag that closes it.
         let listener = rustix::io::fcntl_dupfd_cloexec(&listener, CONTROL_FD + 1).unwrap();

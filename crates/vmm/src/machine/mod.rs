@@ -1,3 +1,10 @@
+//! A VM put together: memory, jail, console, and a guest.
+
+mod devices;
+mod kernel_guest;
+mod kvm;
+mod power;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
@@ -18,6 +25,7 @@ use crate::event::Event;
 use crate::fds::PassedFds;
 use crate::jail;
 use crate::model::{Input, ModelGuest, Parts};
+use kernel_guest::Machine;
 
 /// What runs in a VM, as the control thread sees it. Nothing here waits for guest memory.
 pub(crate) trait Guest: Send {
@@ -52,7 +60,8 @@ pub(crate) struct Vm {
 impl Vm {
     /// Turns this process into the VM of `config`: makes its memory and devices, closes the jail, lets the guest run.
     ///
-    /// Nothing of the guest runs, and no second thread exists, before the jail is closed.
+    /// Nothing of the guest runs before the jail is closed. The devices' threads are started in between its two steps, as
+    /// they need system calls that the second forbids.
     ///
     /// # Errors
     /// What was refused, on one line. The process is then good for nothing else.
@@ -65,15 +74,24 @@ impl Vm {
         let (output, room) = (Arc::new(Output::new()?), Event::new()?);
 
         let rules = jail::Rules { uid: config.uid, allow_missing: &config.allow_missing };
-        let missing = jail::enter(rules)?;
+        let mut missing = jail::close(rules)?;
+        let machine = match config.guest {
+            GuestKind::Model => None,
+            GuestKind::Kernel => Some(Machine::new(&config, &mut fds, &pmap, mailbox, &output, &room)?),
+        };
+        missing.extend(jail::filter(rules)?);
 
         serve_faults(&pmap, mailbox)?;
         let console = |keyboard: Arc<dyn Keyboard>| {
             let (output, room) = (Arc::clone(&output), room.clone());
             Console::start(Ends { output, log, listener, keyboard, room }).context("console")
         };
-        let (guest, console): (Box<dyn Guest>, _) = match config.guest {
-            GuestKind::Model => {
+        let (guest, console): (Box<dyn Guest>, _) = match machine {
+            Some(machine) => {
+                let console = console(machine.serial())?;
+                (Box::new(machine.start(missing)?), console)
+            }
+            None => {
                 let input = Arc::new(Input::new(room.clone()));
                 let console = console(Arc::clone(&input) as Arc<dyn Keyboard>)?;
                 let parts = Parts {
@@ -85,11 +103,11 @@ impl Vm {
                     input,
                 };
                 mailbox.notice("this is a model of a guest: host threads use its memory, no kernel runs");
-                (Box::new(ModelGuest::start(parts).context("model guest")?), console)
+                let guest = ModelGuest::start(parts).context("model guest")?;
+                mailbox.running(missing);
+                (Box::new(guest), console)
             }
-            GuestKind::Kernel => anyhow::bail!("this version runs model guests only"),
         };
-        mailbox.running(missing);
         Ok(Self { pmap, guest, console })
     }
 

@@ -1,0 +1,203 @@
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use anyhow::{Context, Result};
+use plimsoll_pmap::Pmap;
+use plimsoll_protocol::control::{BootConfig, ExitReason};
+use plimsoll_protocol::definition::JailPart;
+use plimsoll_units::Pages;
+
+use super::devices::VirtioDevices;
+use super::kvm::Hypervisor;
+use super::power::{EventDevice, KeyboardController, PanicDevice, PowerRegisters};
+use super::{BalloonFacts, Guest};
+use crate::boot::acpi;
+use crate::boot::layout;
+use crate::boot::load::BootImage;
+use crate::bus::Bus;
+use crate::console::{Output, SerialPort};
+use crate::control::Mailbox;
+use crate::event::Event;
+use crate::fds::PassedFds;
+use crate::vcpu::{Buses, Crew, GuestEvent};
+use crate::virtio::balloon::BalloonHandle;
+
+/// A machine that runs a guest's kernel on KVM: everything that stays when the guest reboots.
+pub(crate) struct Machine {
+    pmap: Arc<Pmap>,
+    hypervisor: Hypervisor,
+    image: BootImage,
+    vcpus: u8,
+    devices: VirtioDevices,
+    serial: Arc<SerialPort>,
+    output: Arc<Output>,
+    events: EventDevice,
+    buses: Buses,
+    told: Receiver<GuestEvent>,
+    tell: Sender<GuestEvent>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Machine {
+    /// Makes the machine. Nothing of it runs.
+    ///
+    /// # Errors
+    /// KVM, kernel, initrd or a device is missing or cannot be used.
+    pub(crate) fn new(
+        config: &BootConfig,
+        fds: &mut PassedFds,
+        pmap: &Arc<Pmap>,
+        mailbox: &Arc<Mailbox>,
+        output: &Arc<Output>,
+        room: &Event,
+    ) -> Result<Self> {
+        let kvm = fds.kvm.take().context("the daemon passed no /dev/kvm")?;
+        let hypervisor = Hypervisor::new(kvm)?;
+        let kernel = fds.kernel.take().context("the daemon passed no kernel")?;
+        let devices = VirtioDevices::new(config, fds, pmap, mailbox)?;
+        let image = BootImage::new(
+            File::from(kernel),
+            fds.initrd.take().map(File::from),
+            &config.cmdline,
+            config.size,
+            acpi::tables(config.vcpus, devices.count()),
+        )?;
+        let serial = Arc::new(SerialPort::new(Arc::clone(output), room.clone()).context("serial port")?);
+        let events = EventDevice::new().context("event device")?;
+        let (tell, told) = channel();
+        let mut ports = Bus::default();
+        ports.insert(layout::SERIAL_PORT.into(), 8, Arc::clone(&serial) as _)?;
+        ports.insert(layout::KEYBOARD_PORT.into(), 1, Arc::new(KeyboardController(tell.clone())))?;
+        ports.insert(layout::PANIC_PORT.into(), 1, Arc::new(PanicDevice(tell.clone())))?;
+        ports.insert(layout::POWER_PORT.into(), 3, Arc::new(PowerRegisters(tell.clone())))?;
+        ports.insert(layout::EVENT_PORT.into(), 1, Arc::new(events.clone()))?;
+        let mut mmio = Bus::default();
+        devices.attach(&mut mmio)?;
+        Ok(Self {
+            pmap: Arc::clone(pmap),
+            hypervisor,
+            image,
+            vcpus: config.vcpus,
+            devices,
+            serial,
+            output: Arc::clone(output),
+            events,
+            buses: Buses { ports: Arc::new(ports), mmio: Arc::new(mmio) },
+            told,
+            tell,
+            mailbox: Arc::clone(mailbox),
+        })
+    }
+
+    /// Who is typed to.
+    pub(crate) fn serial(&self) -> Arc<SerialPort> {
+        Arc::clone(&self.serial)
+    }
+
+    /// Lets the guest run, on threads of the machine's. `missing` is what the jail lacks, to be told with the news.
+    ///
+    /// # Errors
+    /// No thread is to be had.
+    pub(crate) fn start(self, missing: Vec<JailPart>) -> Result<KernelGuest> {
+        let guest = KernelGuest { balloon: self.devices.balloon.clone(), events: self.events.clone() };
+        thread::Builder::new()
+            .name("machine".to_owned())
+            .spawn(move || {
+                let reason = match self.live(missing) {
+                    Ok(reason) => reason,
+                    Err(error) => ExitReason::Failed(format!("{error:#}")),
+                };
+                self.mailbox.exit(reason);
+            })
+            .context("machine thread")?;
+        Ok(guest)
+    }
+
+    /// Boots the guest as often as it asks for. Returns why it ended.
+    fn live(&self, missing: Vec<JailPart>) -> Result<ExitReason> {
+        let mut missing = Some(missing);
+        loop {
+            // Loading needs memory, and memory needs grants: this thread may wait for them.
+            self.image.load(self.pmap.ram())?;
+            let vm = self.hypervisor.create_vm(&self.pmap)?;
+            Hypervisor::connect(&vm, &self.devices)?;
+            let lines =
+                [(self.serial.interrupt(), layout::SERIAL_GSI), (self.events.interrupt(), layout::EVENT_GSI)];
+            for (interrupt, gsi) in lines {
+                vm.register_irqfd(interrupt, gsi).with_context(|| format!("KVM_IRQFD for line {gsi}"))?;
+            }
+            let vcpus = self.hypervisor.create_vcpus(&vm, self.vcpus, self.image.entry())?;
+            let crew = Crew::start(vcpus, &self.buses, &self.tell).context("vCPU threads")?;
+            match missing.take() {
+                Some(missing) => self.mailbox.running(missing),
+                None => self.mailbox.rebooted(),
+            }
+            let event = self.told.recv().context("nobody runs the guest")?;
+            let reason = self.judge(event);
+            if let Some(reason) = reason {
+                // The vCPUs end with the process.
+                return Ok(reason);
+            }
+            crew.stop();
+            drop(vm);
+            self.reset()?;
+        }
+    }
+
+    /// Whether the VM ends with this event, and why.
+    fn judge(&self, event: GuestEvent) -> Option<ExitReason> {
+        let panic = self.output.panic_line();
+        match (event, panic) {
+            (GuestEvent::Off, _) => Some(ExitReason::Shutdown),
+            (GuestEvent::Panicked, line) => {
+                Some(ExitReason::Crashed(line.unwrap_or_else(|| "its kernel panicked".to_owned())))
+            }
+            // A kernel without a driver for the panic device only resets the machine.
+            (GuestEvent::Reset, Some(line)) => Some(ExitReason::Crashed(line)),
+            (GuestEvent::Reset, None) => None,
+            (GuestEvent::Crashed(how), Some(line)) => Some(ExitReason::Crashed(format!("{line} ({how})"))),
+            (GuestEvent::Crashed(how), None) => Some(ExitReason::Crashed(how)),
+            (GuestEvent::Failed(what), _) => Some(ExitReason::Failed(what)),
+        }
+    }
+
+    /// Makes everything as it was before the guest ran: devices, memory, balloon.
+    fn reset(&self) -> Result<()> {
+        self.devices.reset();
+        self.serial.reset();
+        self.events.reset();
+        self.output.forget_tail();
+        // What vCPUs said before they were stopped is about the guest that was.
+        while self.told.try_recv().is_ok() {}
+        self.pmap.reset().context("reboot: guest memory cannot be given back")?;
+        self.mailbox.freed();
+        Ok(())
+    }
+}
+
+/// The running guest, for the control thread.
+pub(crate) struct KernelGuest {
+    balloon: BalloonHandle,
+    events: EventDevice,
+}
+
+impl Guest for KernelGuest {
+    fn press_power_button(&self) {
+        self.events.press_power_button();
+    }
+
+    fn set_balloon_target(&self, pages: Pages) {
+        self.balloon.set_target(pages);
+    }
+
+    fn balloon(&self) -> BalloonFacts {
+        BalloonFacts {
+            actual: self.balloon.actual(),
+            target: self.balloon.target(),
+            driver: self.balloon.has_driver(),
+            guest: self.balloon.guest(),
+        }
+    }
+}

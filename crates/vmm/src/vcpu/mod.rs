@@ -1,0 +1,182 @@
+//! vCPUs: a thread each, which enters the guest and serves what makes it leave.
+//!
+//! | exit | what happens |
+//! |---|---|
+//! | port or MMIO access | the bus finds the device; where there is none, reads give ones and writes are lost |
+//! | EINTR, EAGAIN | again, unless the vCPU is to stop |
+//! | EFAULT | again after a moment: guest memory is being moved; the VM fails when that lasts |
+//! | shutdown (triple fault) | the guest crashed |
+//! | failed entry, internal error | the guest crashed: it put the processor into a state that KVM cannot run |
+//!
+//! A vCPU that waits for memory waits inside KVM, and only a signal gets it out ([`Crew::stop`]).
+
+mod kvm_run;
+mod signal;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use kvm_ioctls::{VcpuExit, VcpuFd};
+
+use crate::bus::Bus;
+
+/// How long a vCPU tries to reach memory that is being moved. A move takes milliseconds; a VM that cannot run for this
+/// long will not go on. Shorter fails VMs of a host that is merely slow, longer hides that nothing happens.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two such attempts: about what a move takes.
+const PAUSE: Duration = Duration::from_millis(1);
+/// Between two signals to a vCPU that is to stop: one may arrive just before it enters the guest.
+const KICK_AGAIN: Duration = Duration::from_millis(5);
+
+/// Something that ends or restarts the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum GuestEvent {
+    /// It switched the machine off.
+    Off,
+    /// It reset the machine.
+    Reset,
+    /// It reported that its kernel panicked.
+    Panicked,
+    /// It cannot go on: how that showed.
+    Crashed(String),
+    /// We cannot go on.
+    Failed(String),
+}
+
+/// What vCPUs reach by ports and addresses.
+#[derive(Clone)]
+pub(crate) struct Buses {
+    pub(crate) ports: Arc<Bus>,
+    pub(crate) mmio: Arc<Bus>,
+}
+
+/// All vCPUs of a VM, running.
+pub(crate) struct Crew {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Crew {
+    /// Lets `vcpus` run. What happens to the guest is told to `events`, after which the vCPU concerned waits to be stopped.
+    ///
+    /// # Errors
+    /// No thread is to be had; those that were started are stopped again.
+    pub(crate) fn start(vcpus: Vec<VcpuFd>, buses: &Buses, events: &Sender<GuestEvent>) -> io::Result<Self> {
+        signal::prepare()?;
+        let mut crew = Self { stop: Arc::default(), threads: Vec::new() };
+        for (index, fd) in vcpus.into_iter().enumerate() {
+            let vcpu =
+                Vcpu { fd, buses: buses.clone(), events: events.clone(), stop: Arc::clone(&crew.stop) };
+            match thread::Builder::new().name(format!("vcpu{index}")).spawn(move || vcpu.run()) {
+                Ok(thread) => crew.threads.push(thread),
+                Err(error) => {
+                    crew.stop();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(crew)
+    }
+
+    /// Stops all vCPUs and closes them. Waits for those that are in a device, and on kernels that do not let a signal
+    /// interrupt it (before 6.2) for those that wait for a grant.
+    pub(crate) fn stop(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        for thread in self.threads {
+            while !thread.is_finished() {
+                signal::kick(&thread);
+                thread.thread().unpark();
+                thread::sleep(KICK_AGAIN);
+            }
+            if thread.join().is_err() {
+                tracing::error!("a vCPU's thread panicked");
+            }
+        }
+    }
+}
+
+struct Vcpu {
+    fd: VcpuFd,
+    buses: Buses,
+    events: Sender<GuestEvent>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Vcpu {
+    fn run(mut self) {
+        let mut stuck_since = None;
+        while !self.stop.load(Ordering::SeqCst) {
+            match self.enter() {
+                Ok(None) => stuck_since = None,
+                Ok(Some(event)) => return self.wait_for_stop(event),
+                Err(error) => match error.errno() {
+                    libc::EINTR | libc::EAGAIN => {}
+                    libc::EFAULT if stuck_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE => {
+                        thread::sleep(PAUSE);
+                    }
+                    libc::EFAULT => {
+                        let what = format!("a vCPU has not reached guest memory for {PATIENCE:?}: {error}");
+                        return self.wait_for_stop(GuestEvent::Failed(what));
+                    }
+                    _ => {
+                        return self.wait_for_stop(GuestEvent::Failed(format!("a vCPU cannot run: {error}")));
+                    }
+                },
+            }
+        }
+    }
+
+    /// Runs the guest until it leaves, and serves that.
+    fn enter(&mut self) -> Result<Option<GuestEvent>, kvm_ioctls::Error> {
+        match self.fd.run()? {
+            // String instructions bring many accesses at once. All our port registers are a byte wide, so each byte is an
+            // access to the same port.
+            VcpuExit::IoIn(port, data) => {
+                data.iter_mut()
+                    .for_each(|byte| self.buses.ports.read(port.into(), std::slice::from_mut(byte)));
+            }
+            VcpuExit::IoOut(port, data) => {
+                data.iter().for_each(|byte| self.buses.ports.write(port.into(), std::slice::from_ref(byte)));
+            }
+            VcpuExit::MmioRead(address, data) => self.buses.mmio.read(address, data),
+            VcpuExit::MmioWrite(address, data) => self.buses.mmio.write(address, data),
+            VcpuExit::Hlt | VcpuExit::Intr | VcpuExit::IrqWindowOpen | VcpuExit::IoapicEoi(_) => {}
+            VcpuExit::Shutdown => return Ok(Some(self.crashed("triple fault"))),
+            VcpuExit::FailEntry(reason, _) => {
+                let how = format!("the processor refused to enter the guest (reason {reason:#x})");
+                return Ok(Some(self.crashed(&how)));
+            }
+            VcpuExit::InternalError => {
+                let how = kvm_run::internal_error(self.fd.get_kvm_run());
+                return Ok(Some(self.crashed(&how)));
+            }
+            VcpuExit::SystemEvent(kind, _) => {
+                return Ok(Some(self.crashed(&format!("KVM system event {kind}"))));
+            }
+            other => {
+                let how = format!("unexpected exit from the guest: {other:?}");
+                return Ok(Some(GuestEvent::Failed(how)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The crash, with where the guest was.
+    fn crashed(&self, how: &str) -> GuestEvent {
+        let at = self.fd.get_regs().map_or(String::new(), |regs| format!(" at instruction {:#x}", regs.rip));
+        GuestEvent::Crashed(format!("{how}{at}"))
+    }
+
+    /// Reports and stays: a vCPU whose thread is gone while others run would look like a hang.
+    fn wait_for_stop(self, event: GuestEvent) {
+        // Nobody listens any more: the VM is about to end.
+        self.events.send(event).ok();
+        while !self.stop.load(Ordering::SeqCst) {
+            thread::park();
+        }
+    }
+}
