@@ -33,45 +33,29 @@ pub(crate) struct Curve {
 impl Curve {
     /// The curve of siblings: `start` is what they hold and pay at level 0, `bends` where each begins to hold more, changes
     /// its slope and holds no more.
-    pub(crate) fn of_siblings(start: Point, mut bends: Vec<Bend>) -> Self {
-        // Stable sorting finds the runs that pools below have sorted before.
-        bends.sort_by(|a, b| a.level.total_cmp(&b.level));
+    pub(crate) fn of_siblings(start: Point, bends: Vec<Bend>) -> Self {
         let mut points = Vec::with_capacity(bends.len() + 1);
-        let (mut cost, mut pages) = (PreciseSum::default(), PreciseSum::default());
-        let (mut cost_slope, mut page_slope) = (PreciseSum::default(), PreciseSum::default());
-        cost.add(start.cost);
-        pages.add(start.pages);
-        let mut level = start.level;
         points.push(start);
-        for bend in bends {
-            let step = bend.level - level;
-            // Alike VMs bend at the same level: one point stands for all of them.
-            if step > 0.0 {
-                cost.add(cost_slope.value() * step);
-                pages.add(page_slope.value() * step);
-                level = bend.level;
-                points.push(Point { level, cost: cost.value(), pages: pages.value() });
-            }
-            page_slope.add(bend.begins);
-            page_slope.add(-bend.ends);
-            cost_slope.add(bend.cost);
-        }
+        sweep(start, bends, |point| {
+            points.push(point);
+            true
+        });
         Self { points }
     }
 
     /// The part of the curve from `min` to `max` pages. Below the curve's first point pages are paid for at that point's average.
-    pub(crate) fn within(mut self, min: f64, max: f64) -> Self {
-        if self.points.first().is_some_and(|first| min < first.pages) {
-            self.points.insert(0, Point { level: 0.0, cost: 0.0, pages: 0.0 });
-        }
-        let first = Point { pages: min, ..self.at_pages(min) };
-        let last = Point { pages: max, ..self.at_pages(max) };
-        self.points.retain(|p| p.pages > min && p.pages < max);
-        self.points.insert(0, first);
-        if max > min {
-            self.points.push(last);
-        }
-        self
+    pub(crate) fn within(&self, min: f64, max: f64) -> Self {
+        let at = |pages: f64| Point { pages, ..self.at_pages(pages) };
+        let first = match self.points.first() {
+            Some(point) if min < point.pages => {
+                let part = min / point.pages;
+                Point { level: 0.0, cost: point.cost * part, pages: min }
+            }
+            _ => at(min),
+        };
+        let inner = self.points.iter().copied().filter(|p| p.pages > min && p.pages < max);
+        let last = (max > min).then(|| at(max));
+        Self { points: std::iter::once(first).chain(inner).chain(last).collect() }
     }
 
     pub(crate) fn at_pages(&self, pages: f64) -> Point {
@@ -120,6 +104,45 @@ impl Curve {
         if let Some(level) = end {
             bends.push(Bend { level, begins: 0.0, ends: slope, cost: -shares });
         }
+    }
+}
+
+/// The level at which siblings hold `pages`; see [`Curve::of_siblings`]. The highest bend where they cannot hold so many.
+pub(crate) fn level_at(start: Point, bends: Vec<Bend>, pages: f64) -> f64 {
+    let (mut before, mut after) = (start, start);
+    if pages > start.pages {
+        sweep(start, bends, |point| {
+            (before, after) = (after, point);
+            point.pages < pages
+        });
+    }
+    Curve { points: vec![before, after] }.at_pages(pages).level
+}
+
+/// Calls `reach` at every level where the siblings' curve bends, in rising order, until it says no.
+fn sweep(start: Point, mut bends: Vec<Bend>, mut reach: impl FnMut(Point) -> bool) {
+    // Stable sorting finds the runs that pools below have sorted before. Levels are never negative, and the bits of such
+    // numbers are in the numbers' order.
+    bends.sort_by_key(|bend| bend.level.to_bits());
+    let (mut cost, mut pages) = (PreciseSum::default(), PreciseSum::default());
+    let (mut cost_slope, mut page_slope) = (PreciseSum::default(), PreciseSum::default());
+    cost.add(start.cost);
+    pages.add(start.pages);
+    let mut level = start.level;
+    for bend in bends {
+        let step = bend.level - level;
+        // Alike VMs bend at the same level: one point stands for all of them.
+        if step > 0.0 {
+            cost.add(cost_slope.value() * step);
+            pages.add(page_slope.value() * step);
+            level = bend.level;
+            if !reach(Point { level, cost: cost.value(), pages: pages.value() }) {
+                return;
+            }
+        }
+        page_slope.add(bend.begins);
+        page_slope.add(-bend.ends);
+        cost_slope.add(bend.cost);
     }
 }
 

@@ -16,10 +16,16 @@
 //! its floor scaled down in the same proportion, nothing is divided by shares, and a [`Shortfall`] tells it. Other pools
 //! whose children's floors fit are not touched by it. A pool that is not expandable may still get enough by its shares, and then
 //! nothing is scaled: its children's reservations beyond its own are met while memory is plenty, and promised never.
+//!
+//! **Every change recomputes all.** A structure that takes one VM's change in less is deliberately absent. A change moves the
+//! water level and with it the entitlement of every VM that no bound holds: the answer itself is thousands of numbers, and
+//! writing and rounding them takes a good part of what all takes (`cargo xtask bench policy`: some 3 ms for 10,000 VMs).
+//! Estimates of activity change for all VMs in every period anyway, and commands come far apart: at one recomputation
+//! a second this is 0.3 % of one core. An incremental tree would have to agree with this one to the page for ever.
 
 use plimsoll_units::Pages;
 
-use crate::curve::{Bend, Curve, Point, VmCurve};
+use crate::curve::{Bend, Curve, Point, VmCurve, level_at};
 use crate::entitlement::{Client, Tax};
 use crate::pool::{Pool, PoolId, PoolTree};
 
@@ -77,15 +83,7 @@ pub struct EffectiveBounds {
 /// # Panics
 /// Where a member is in a pool that `pools` does not have.
 pub fn divide(available: Pages, tax: Tax, pools: &PoolTree, members: &[Member]) -> Division {
-    let root = Family::root(tax, pools, members);
-    let mut division = Division {
-        vms: vec![Pages::ZERO; members.len()],
-        pools: vec![Pages::ZERO; pools.count()],
-        level: root.level_at(available.0),
-        shortfalls: Vec::new(),
-    };
-    root.divide(PoolId::ROOT, available.0, &mut division);
-    division
+    Family::root(tax, pools, members).into_division(available, members.len(), pools.count())
 }
 
 /// What each VM is guaranteed and may have at most, in the order given.
@@ -99,13 +97,12 @@ pub fn effective_bounds(available: Pages, pools: &PoolTree, members: &[Member]) 
     bounds
 }
 
-/// The children of a pool and what they hold together, over the level among them.
+/// The children of a pool.
 struct Family {
     children: Vec<Child>,
     /// The sums of the children's floors and ceilings.
     floor: u64,
     ceiling: u64,
-    curve: Curve,
 }
 
 /// A VM or a pool among its siblings.
@@ -117,7 +114,25 @@ struct Child {
 
 enum Kind {
     Vm { index: usize, curve: VmCurve },
-    Pool { id: PoolId, shares: f64, curve: Curve, family: Family },
+    Pool(Box<PoolChild>),
+}
+
+/// A pool among its siblings.
+struct PoolChild {
+    id: PoolId,
+    shares: f64,
+    family: Family,
+    /// Of the family.
+    curve: Curve,
+    /// The part of it that the pool's own bounds allow; `None`: all of it.
+    bounded: Option<Curve>,
+}
+
+impl PoolChild {
+    /// What the pool holds and pays, seen from its parent.
+    fn bounded(&self) -> &Curve {
+        self.bounded.as_ref().unwrap_or(&self.curve)
+    }
 }
 
 #[expect(
@@ -142,21 +157,24 @@ impl Child {
         let ceiling = pool.limit.map_or(family.ceiling, |limit| limit.0.min(family.ceiling));
         let wish = if pool.expandable { pool.reservation.0.max(family.floor) } else { pool.reservation.0 };
         let floor = wish.min(ceiling);
-        let curve = family.curve.clone().within(floor as f64, ceiling as f64);
-        Self { floor, ceiling, kind: Kind::Pool { id, shares: pool.shares.max(1) as f64, curve, family } }
+        let curve = family.curve();
+        let bounded = ((floor, ceiling) != (family.floor, family.ceiling))
+            .then(|| curve.within(floor as f64, ceiling as f64));
+        let shares = pool.shares.max(1) as f64;
+        Self { floor, ceiling, kind: Kind::Pool(Box::new(PoolChild { id, shares, family, curve, bounded })) }
     }
 
     fn cost_of_floor(&self) -> f64 {
         match &self.kind {
             Kind::Vm { curve, .. } => curve.cost_of(curve.min),
-            Kind::Pool { curve, .. } => curve.at_pages(self.floor as f64).cost,
+            Kind::Pool(pool) => pool.bounded().at_pages(self.floor as f64).cost,
         }
     }
 
     fn bends(&self, bends: &mut Vec<Bend>) {
         match &self.kind {
             Kind::Vm { curve, .. } => curve.bends(bends),
-            Kind::Pool { shares, curve, .. } => curve.bends(*shares, bends),
+            Kind::Pool(pool) => pool.bounded().bends(pool.shares, bends),
         }
     }
 
@@ -164,7 +182,7 @@ impl Child {
     fn pages_at(&self, level: f64) -> u64 {
         let pages = match &self.kind {
             Kind::Vm { curve, .. } => curve.pages_at(level),
-            Kind::Pool { shares, curve, .. } => curve.at_cost(level * shares).pages,
+            Kind::Pool(pool) => pool.bounded().at_cost(level * pool.shares).pages,
         };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "never negative")]
         let pages = pages as u64;
@@ -175,14 +193,16 @@ impl Child {
     fn level_of(&self, pages: u64) -> f64 {
         match &self.kind {
             Kind::Vm { curve, .. } => curve.level_of(pages as f64),
-            Kind::Pool { shares, curve, .. } => curve.at_pages(pages as f64).cost / shares,
+            Kind::Pool(pool) => pool.bounded().at_pages(pages as f64).cost / pool.shares,
         }
     }
 }
 
 impl Family {
     fn root(tax: Tax, pools: &PoolTree, members: &[Member]) -> Self {
-        let mut children: Vec<Vec<Child>> = (0..pools.count()).map(|_| Vec::new()).collect();
+        let mut counts = vec![0; pools.count()];
+        members.iter().for_each(|m| counts[m.pool.index()] += 1);
+        let mut children: Vec<Vec<Child>> = counts.into_iter().map(Vec::with_capacity).collect();
         for (i, member) in members.iter().enumerate() {
             children[member.pool.index()].push(Child::vm(i, &member.client, member.tax.unwrap_or(tax)));
         }
@@ -196,35 +216,63 @@ impl Family {
     fn new(children: Vec<Child>) -> Self {
         let sum = |part: fn(&Child) -> u64| children.iter().fold(0u64, |sum, c| sum.saturating_add(part(c)));
         let (floor, ceiling) = (sum(|c| c.floor), sum(|c| c.ceiling));
-        let mut bends = Vec::with_capacity(children.len() * 3);
-        children.iter().for_each(|c| c.bends(&mut bends));
-        #[expect(clippy::cast_precision_loss, reason = "as in `Child`")]
-        let pages = floor as f64;
-        let cost = children.iter().map(Child::cost_of_floor).sum();
-        let curve = Curve::of_siblings(Point { level: 0.0, cost, pages }, bends);
-        Self { children, floor, ceiling, curve }
+        Self { children, floor, ceiling }
     }
 
-    /// The level at which the children hold `pages` together.
+    /// The division of `available` among the root's children, with so many VMs and pools below it.
+    fn into_division(self, available: Pages, vms: usize, pools: usize) -> Division {
+        let level = self.level_at(available.0);
+        let mut division = Division {
+            vms: vec![Pages::ZERO; vms],
+            pools: vec![Pages::ZERO; pools],
+            level,
+            shortfalls: Vec::new(),
+        };
+        self.divide(PoolId::ROOT, available.0, level, &mut division);
+        division
+    }
+
+    /// What the children hold together, and what they pay, over the level among them.
+    fn curve(&self) -> Curve {
+        Curve::of_siblings(self.start(), self.bends())
+    }
+
+    /// The level at which the children hold `pages` together: what the curve says, found without making all of it.
     fn level_at(&self, pages: u64) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "as in `Child`")]
-        self.curve.at_pages(pages.clamp(self.floor, self.ceiling) as f64).level
+        level_at(self.start(), self.bends(), pages.clamp(self.floor, self.ceiling) as f64)
     }
 
-    /// Divides `pages` among the children, and theirs among theirs.
-    fn divide(&self, id: PoolId, pages: u64, division: &mut Division) {
+    fn start(&self) -> Point {
+        #[expect(clippy::cast_precision_loss, reason = "as in `Child`")]
+        let pages = self.floor as f64;
+        Point { level: 0.0, cost: self.children.iter().map(Child::cost_of_floor).sum(), pages }
+    }
+
+    fn bends(&self) -> Vec<Bend> {
+        let mut bends = Vec::with_capacity(self.children.len() * 3);
+        self.children.iter().for_each(|c| c.bends(&mut bends));
+        bends
+    }
+
+    /// Divides `pages` among the children, whose level then is `level`, and theirs among theirs.
+    fn divide(&self, id: PoolId, pages: u64, level: f64, division: &mut Division) {
         let parts = if pages < self.floor {
             let (reserved, has) = (Pages(self.floor), Pages(pages));
             division.shortfalls.push(Shortfall { pool: id, reserved, has });
             self.scaled(pages)
         } else {
-            self.whole(pages.min(self.ceiling))
+            self.whole(pages.min(self.ceiling), level)
         };
         division.pools[id.index()] = Pages(parts.iter().sum());
         for (child, part) in self.children.iter().zip(parts) {
             match &child.kind {
                 Kind::Vm { index, .. } => division.vms[*index] = Pages(part),
-                Kind::Pool { id, family, .. } => family.divide(*id, part, division),
+                Kind::Pool(pool) => {
+                    #[expect(clippy::cast_precision_loss, reason = "as in `Child`")]
+                    let level = pool.curve.at_pages(part as f64).level;
+                    pool.family.divide(pool.id, part, level, division);
+                }
             }
         }
     }
@@ -247,8 +295,7 @@ impl Family {
     }
 
     /// Whole pages near the water level that add up to `pages`, which lies between floor and ceiling.
-    fn whole(&self, pages: u64) -> Vec<u64> {
-        let level = self.level_at(pages);
+    fn whole(&self, pages: u64, level: f64) -> Vec<u64> {
         let mut parts: Vec<u64> = self.children.iter().map(|c| c.pages_at(level)).collect();
         // Rounding down leaves less than a page a child, and the level's own error is smaller still: one or two rounds.
         loop {
@@ -295,7 +342,7 @@ impl Family {
                 Kind::Vm { index, .. } => {
                     bounds[*index] = EffectiveBounds { reservation: Pages(reservation), limit: Pages(limit) };
                 }
-                Kind::Pool { family, .. } => family.bound(reservation, limit, bounds),
+                Kind::Pool(pool) => pool.family.bound(reservation, limit, bounds),
             }
         }
     }
@@ -304,14 +351,7 @@ impl Family {
 /// A division without pools.
 pub(crate) fn divide_flat(available: Pages, tax: Tax, clients: &[Client]) -> Vec<Pages> {
     let children = clients.iter().enumerate().map(|(i, c)| Child::vm(i, c, tax)).collect();
-    let mut division = Division {
-        vms: vec![Pages::ZERO; clients.len()],
-        pools: vec![Pages::ZERO],
-        level: 0.0,
-        shortfalls: Vec::new(),
-    };
-    Family::new(children).divide(PoolId::ROOT, available.0, &mut division);
-    division.vms
+    Family::new(children).into_division(available, clients.len(), 1).vms
 }
 
 #[cfg(test)]

@@ -89,8 +89,8 @@ fn any_case(most: u64, only_expandable: bool) -> impl Strategy<Value = Case> {
 fn each_family(family: &Family, pages: u64, division: &Division, check: &mut dyn FnMut(&Family, u64)) {
     check(family, pages);
     for child in &family.children {
-        if let Kind::Pool { id, family, .. } = &child.kind {
-            each_family(family, division.pools[id.index()].0, division, check);
+        if let Kind::Pool(pool) = &child.kind {
+            each_family(&pool.family, division.pools[pool.id.index()].0, division, check);
         }
     }
 }
@@ -99,14 +99,14 @@ fn each_family(family: &Family, pages: u64, division: &Division, check: &mut dyn
 fn fits(family: &Family) -> bool {
     family.children.iter().all(|child| match &child.kind {
         Kind::Vm { .. } => true,
-        Kind::Pool { family, .. } => child.ceiling >= family.floor && fits(family),
+        Kind::Pool(pool) => child.ceiling >= pool.family.floor && fits(&pool.family),
     })
 }
 
 fn held(child: &Child, division: &Division) -> u64 {
     match &child.kind {
         Kind::Vm { index, .. } => division.vms[*index].0,
-        Kind::Pool { id, .. } => division.pools[id.index()].0,
+        Kind::Pool(pool) => division.pools[pool.id.index()].0,
     }
 }
 
@@ -350,9 +350,9 @@ impl Revocation<'_> {
                     self.pages[*index] = child.ceiling;
                     child.ceiling
                 }
-                Kind::Pool { family, .. } => {
-                    let mut sum = self.fill(family);
-                    while sum > child.ceiling && self.take(family) {
+                Kind::Pool(pool) => {
+                    let mut sum = self.fill(&pool.family);
+                    while sum > child.ceiling && self.take(&pool.family) {
                         sum -= 1;
                     }
                     sum
@@ -373,7 +373,7 @@ impl Revocation<'_> {
                 self.pages[*index] -= 1;
                 true
             }
-            Some(Kind::Pool { family, .. }) => self.take(family),
+            Some(Kind::Pool(pool)) => self.take(&pool.family),
             None => false,
         }
     }
@@ -381,21 +381,21 @@ impl Revocation<'_> {
     fn held(&self, child: &Child) -> u64 {
         match &child.kind {
             Kind::Vm { index, .. } => self.pages[*index],
-            Kind::Pool { family, .. } => family.children.iter().map(|c| self.held(c)).sum(),
+            Kind::Pool(pool) => pool.family.children.iter().map(|c| self.held(c)).sum(),
         }
     }
 
     fn cost(&self, child: &Child) -> f64 {
         match &child.kind {
             Kind::Vm { index, curve } => curve.cost_of(self.pages[*index] as f64),
-            Kind::Pool { family, .. } => family.children.iter().map(|c| self.cost(c)).sum(),
+            Kind::Pool(pool) => pool.family.children.iter().map(|c| self.cost(c)).sum(),
         }
     }
 
     fn level(&self, child: &Child) -> f64 {
         match &child.kind {
             Kind::Vm { curve, .. } => self.cost(child) / curve.shares,
-            Kind::Pool { shares, .. } => self.cost(child) / shares,
+            Kind::Pool(pool) => self.cost(child) / pool.shares,
         }
     }
 }

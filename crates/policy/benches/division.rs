@@ -1,0 +1,121 @@
+//! Measures a full recomputation of a host's division on one core: one JSON object a line, a line a number of VMs.
+//!
+//! `cargo bench -p plimsoll-policy`; `cargo xtask bench policy` runs it and judges the figures.
+
+#![expect(clippy::print_stdout, reason = "it is a program that prints")]
+#![expect(clippy::expect_used, reason = "a measurement that cannot be set up ends")]
+
+use std::hint::black_box;
+
+use plimsoll_policy::{Client, Member, NamedPool, Pool, PoolTree, Tax, divide, entitlements};
+use plimsoll_units::Pages;
+use rustix::time::{ClockId, clock_gettime};
+
+/// VMs in the innermost pools, which are a third level below the root; each holds this many.
+const VMS_PER_TEAM: usize = 25;
+/// Pools right below the root.
+const DIVISIONS: usize = 8;
+/// Pools between those and the innermost.
+const DEPARTMENTS: usize = 32;
+/// Enough for a steady median; a few seconds for the largest host.
+const RUNS: usize = 31;
+
+fn main() {
+    for count in [10, 100, 1_000, 10_000, 100_000] {
+        let (tree, members) = host(count);
+        // Two thirds of what all could hold: the level has to be found among bends of every kind.
+        let sizes: u64 = members.iter().map(|m| m.client.limit.0).sum();
+        let available = Pages(sizes * 2 / 3);
+        let clients: Vec<Client> = members.iter().map(|m| m.client).collect();
+        let whole = measure(|| drop(black_box(divide(available, Tax::DEFAULT, &tree, black_box(&members)))));
+        let flat = measure(|| drop(black_box(entitlements(available, Tax::DEFAULT, black_box(&clients)))));
+        let division = divide(available, Tax::DEFAULT, &tree, &members);
+        println!(
+            "{{\"vms\":{count},\"pools\":{},\"us\":{:.1},\"median_us\":{:.1},\"flat_us\":{:.1}}}",
+            division.pools.len() - 1,
+            whole.best,
+            whole.median,
+            flat.best
+        );
+    }
+}
+
+/// Microseconds of processor time that runs took.
+struct Times {
+    /// The fastest: whatever else the machine does only ever adds to it, through its caches.
+    best: f64,
+    median: f64,
+}
+
+fn measure(run: impl Fn()) -> Times {
+    let mut times: Vec<f64> = (0..RUNS)
+        .map(|_| {
+            let start = micros();
+            run();
+            micros() - start
+        })
+        .collect();
+    times.sort_unstable_by(f64::total_cmp);
+    Times { best: times[0], median: times[RUNS / 2] }
+}
+
+/// Processor time that this thread has used: unlike the time of day it stands still while others have the core.
+#[expect(clippy::cast_precision_loss, reason = "a measurement of seconds")]
+fn micros() -> f64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec as f64 * 1e6 + time.tv_nsec as f64 / 1e3
+}
+
+/// A host of `count` VMs of 1 to 16 GiB in three levels of pools, some with reservations and limits.
+fn host(count: usize) -> (PoolTree, Vec<Member>) {
+    let mut random = Random(count as u64);
+    let teams = count.div_ceil(VMS_PER_TEAM);
+    let departments = DEPARTMENTS.min(teams);
+    let divisions = DIVISIONS.min(departments);
+    let mut pools = Vec::new();
+    let mut level = |letter: char, count: usize, above: Option<(char, usize)>| {
+        for i in 0..count {
+            let limit = random.below(8) == 0;
+            let pool = Pool {
+                shares: 1000 * (1 + random.below(8)),
+                reservation: Pages(random.below(4) << 18),
+                limit: limit.then_some(Pages(1 << 28)),
+                expandable: true,
+            };
+            let parent = above.map(|(letter, count)| format!("{letter}{}", i % count));
+            pools.push(NamedPool { name: format!("{letter}{i}"), parent, pool });
+        }
+    };
+    level('a', divisions, None);
+    level('b', departments, Some(('a', divisions)));
+    level('c', teams, Some(('b', departments)));
+    let tree = PoolTree::new(&pools).expect("each pool's parent comes before it");
+    let members = (0..count)
+        .map(|i| {
+            let size = (1 + random.below(16)) << 18;
+            let client = Client {
+                reservation: Pages(if random.below(4) == 0 { size / 4 } else { 0 }),
+                limit: Pages(if random.below(8) == 0 { size / 2 } else { size }),
+                shares: (size >> 8) * 10 * (1 + random.below(4)),
+                active: Pages(random.below(size)),
+            };
+            let pool = tree.find(&format!("c{}", i % teams)).expect("all teams were made");
+            Member { client, tax: None, pool }
+        })
+        .collect();
+    (tree, members)
+}
+
+/// A generator of 64-bit numbers, the same in every run (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    /// A number below `bound`.
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+}
