@@ -8,7 +8,13 @@
 //! `plimsoll-vmm` is taken from the directory of this program, `/dev/kvm` from the host, the time limit in seconds from
 //! the environment (`BOOT_LIMIT`, 120).
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a tool for developers")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a tool for developers"
+)]
 
 #[path = "../tests/daemon/mod.rs"]
 mod daemon;
