@@ -80,6 +80,14 @@ impl Pmap {
         self.tell_source();
     }
 
+    /// Serves those who wait from what was `freed`, and tells the source that there may be more than they need.
+    pub(crate) fn serve_freed(&self, freed: Pages) {
+        self.serve_waiting();
+        if freed > Pages::ZERO {
+            self.tell_freed();
+        }
+    }
+
     /// Provides `pages` of a chunk with the `charged` pages, as far as they go, and wakes who waits for them. Queues
     /// the pages for which they do not suffice. Uncharges what is not used, and returns how much that was.
     fn populate(

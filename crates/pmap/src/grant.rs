@@ -12,4 +12,9 @@ pub trait GrantSource: Send + Sync {
     /// page, if the grant has one left. A source that will not answer (its daemon is gone) should say so in this
     /// way, so that what was granted can be used. The answer may be given from within this call.
     fn want(&self, total: Pages);
+
+    /// The VM gave pages back (ballooned, reported, reset) and those who waited have been served: it holds less, and there
+    /// may be grant to return with [`Pmap::return_grant`](crate::Pmap::return_grant). Called without any lock held. It must
+    /// not block.
+    fn freed(&self) {}
 }

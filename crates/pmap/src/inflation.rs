@@ -38,7 +38,7 @@ impl Inflation {
                 outcome += self.pmap.release_in_chunk(no, &PageSet::FULL, Release::Ballooned);
             }
         }
-        self.pmap.serve_waiting();
+        self.pmap.serve_freed(outcome.freed);
         outcome
     }
 
@@ -60,7 +60,7 @@ impl Inflation {
         for (no, set) in std::mem::take(&mut self.pending) {
             outcome += self.pmap.release_in_chunk(no, &set, Release::Ballooned);
         }
-        self.pmap.serve_waiting();
+        self.pmap.serve_freed(outcome.freed);
         outcome
     }
 

@@ -186,6 +186,11 @@ impl Pmap {
         self.mutations.set(mutation);
     }
 
+    /// Tells the source that the VM holds less. Call it without any lock.
+    pub(crate) fn tell_freed(&self) {
+        self.source.freed();
+    }
+
     pub(crate) fn chunk_range(&self, no: ChunkNo) -> HostRange {
         self.mapping.range(no.0 * CHUNK, CHUNK)
     }

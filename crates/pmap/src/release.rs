@@ -50,7 +50,7 @@ impl Pmap {
         let (sets, ignored) = self.layout.by_chunk(ranges);
         let mut outcome = ReleaseOutcome { ignored, ..ReleaseOutcome::default() };
         sets.for_each(|(no, set)| outcome += self.release_in_chunk(no, &set, how));
-        self.serve_waiting();
+        self.serve_freed(outcome.freed);
         outcome
     }
 
@@ -92,7 +92,7 @@ impl Pmap {
         drop(account);
         drop(chunks);
         self.uffd.wake(all).map_err(|source| Error::Uffd { action: "wake waiting faults", source })?;
-        self.serve_waiting();
+        self.serve_freed(freed);
         Ok(freed)
     }
 

@@ -61,11 +61,6 @@ impl Mailbox {
         self.arrived.signal();
     }
 
-    /// Guest memory was given back.
-    pub(crate) fn freed(&self) {
-        self.post(|mail| mail.freed = true);
-    }
-
     /// The guest begins to run.
     pub(crate) fn running(&self, missing: Vec<JailPart>) {
         self.post(|mail| mail.running = Some(missing));
@@ -113,6 +108,10 @@ impl Mailbox {
 impl GrantSource for Mailbox {
     fn want(&self, total: Pages) {
         self.post(|mail| mail.want = Some(total));
+    }
+
+    fn freed(&self) {
+        self.post(|mail| mail.freed = true);
     }
 }
 

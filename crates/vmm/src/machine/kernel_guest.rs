@@ -172,7 +172,6 @@ impl Machine {
         // What vCPUs said before they were stopped is about the guest that was.
         while self.told.try_recv().is_ok() {}
         self.pmap.reset().context("reboot: guest memory cannot be given back")?;
-        self.mailbox.freed();
         Ok(())
     }
 }

@@ -104,7 +104,6 @@ impl Shared {
         loop {
             if !self.step(&mut memory, &mut inflation) {
                 inflation.flush();
-                self.parts.mailbox.freed();
                 memory = self.changed.wait(memory).unwrap_or_else(PoisonError::into_inner);
             } else {
                 // Others have their turn between batches.
@@ -302,7 +301,6 @@ impl Shared {
         *memory = Memory::new(&self.parts.regions);
         *regions = Regions::default();
         drop(memory);
-        self.parts.mailbox.freed();
         self.parts.mailbox.rebooted();
         self.say("ready");
         Ok(String::new())
