@@ -2,7 +2,7 @@
 //!
 //! Pure arithmetic after Waldspurger 2002, sections 5 and 6, and ESXi's public documentation. Facts come in as arguments,
 //! decisions go out as values: this crate never does I/O, reads no clock, starts no thread and keeps no state but what
-//! its caller holds ([`Activity`], [`States`]). It never learns what a system call is.
+//! its caller holds ([`Activity`], [`Estimator`], [`States`]). It never learns what a system call is.
 //!
 //! Start with [`entitlements`], which divides memory among VMs, and [`divide`], which does so over a tree of resource pools;
 //! [`decide`] turns that into what each VM's balloon is to do, [`mod@allowance`]
@@ -14,6 +14,7 @@ mod allowance;
 mod curve;
 mod division;
 mod entitlement;
+mod estimator;
 mod pool;
 mod precise_sum;
 mod problem;
@@ -25,6 +26,7 @@ pub use admission::{Refusal, admit, overhead};
 pub use allowance::{Waiting, allowance};
 pub use division::{Division, EffectiveBounds, Member, Shortfall, divide, effective_bounds};
 pub use entitlement::{Client, Tax, entitlements};
+pub use estimator::{Estimate, Estimator, Sample, Stratum};
 pub use pool::{MAX_POOL_DEPTH, MAX_POOL_SHARES, NamedPool, Pool, PoolError, PoolId, PoolTree};
 pub use problem::{PoolClaim, PoolShortfall, Problem, ProblemError, Solution, VmClaim};
 pub use state::{State, States, Thresholds};
