@@ -47,6 +47,13 @@ impl Thresholds {
         Self::of_min_free(Bytes(min_free))
     }
 
+    /// The paper's fixed percentages: high at 6 % free, soft at 4, hard at 2, low at 1 (Waldspurger 2002, section 6.3). The paper
+    /// knows no state clear: here it is what lies between high and soft.
+    pub fn fixed(budget: Bytes) -> Self {
+        let percent = |p: u64| Pages::ceil(Bytes(budget.0 / 100 * p + budget.0 % 100 * p / 100));
+        Self { high: percent(6), clear: percent(6), soft: percent(4), hard: percent(2), low: percent(1) }
+    }
+
     /// The thresholds that follow from a minFree of the operator's choice.
     pub fn of_min_free(min_free: Bytes) -> Self {
         let percent = |p: u64| Pages::ceil(Bytes(min_free.0 / 100 * p + min_free.0 % 100 * p / 100));
@@ -112,6 +119,27 @@ mod tests {
         assert_eq!(clear(4).0 >> 20, 245);
         // ESXi's published example: a host of 100 GB keeps 6 % of 4, 4 % of 8, 2 % of 16 and 1 % of 72 GB: 1.6 GB.
         assert_eq!(clear(100).0 >> 20, 1638);
+    }
+
+    #[test]
+    fn the_papers_percentages_lead_to_the_papers_states() {
+        let thresholds = Thresholds::fixed(Bytes::mib(1000));
+        let mut states = States::default();
+        let course = [
+            (61, State::High),
+            (59, State::Clear),
+            (41, State::Clear),
+            (39, State::Soft),
+            (19, State::Hard),
+            (9, State::Low),
+            // Up again only after significantly exceeding the threshold.
+            (11, State::Low),
+            (12, State::Hard),
+            (68, State::High),
+        ];
+        for (mib, state) in course {
+            assert_eq!(states.observe(Pages::floor(Bytes::mib(mib)), &thresholds), state, "{mib} MiB");
+        }
     }
 
     #[test]
