@@ -106,8 +106,7 @@ pub enum ProblemError {
 }
 
 impl Problem {
-    /// Checks and solves it. Where all amounts but the active ones are whole pages, so are the answers; else it is solved
-    /// to the byte.
+    /// Checks and solves it. Where all amounts are whole pages, so are the answers; else it is solved to the byte.
     ///
     /// # Errors
     /// The first field that is out of its bounds.
@@ -137,10 +136,10 @@ impl Problem {
     /// Bytes that the solver counts as one page: those of a page where that loses nothing, else 1. Limits that
     /// limit nothing, which tools write as the largest number that they have, do not count.
     fn unit(&self) -> u64 {
-        let vms = self
-            .vms
-            .iter()
-            .flat_map(|vm| [Some(vm.size), Some(vm.reservation), vm.limit.filter(|limit| *limit < vm.size)]);
+        let vms = self.vms.iter().flat_map(|vm| {
+            let limit = vm.limit.filter(|limit| *limit < vm.size);
+            [Some(vm.size), Some(vm.reservation), Some(vm.active.min(vm.size)), limit]
+        });
         let pools = self
             .pools
             .iter()
@@ -285,6 +284,12 @@ mod tests {
         assert_eq!(whole.pools, [Bytes(4096)]);
         let odd = Problem { machine: Bytes(12289), tax: 0.0, ..problem() }.solve().unwrap();
         assert_eq!(odd.entitlements, [Bytes(6145), Bytes(6144)]);
+        // Equal prices: 2 + 4 x = 8190 - x with x idle bytes of the first, which makes 1639.6 and 6552.4.
+        let mut active = problem();
+        active.machine = Bytes(8192);
+        active.vms[0].active = Bytes(2);
+        active.vms[1].active = Bytes(8192);
+        assert_eq!(active.solve().unwrap().entitlements, [Bytes(1639), Bytes(6553)]);
     }
 
     #[test]

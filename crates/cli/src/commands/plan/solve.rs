@@ -14,7 +14,7 @@ use crate::output::Output;
 const MAX_LEN: u64 = 256 << 20;
 
 const HELP: &str = "\
-Input, all amounts in bytes; what has a remark may be left out:
+Input, all amounts in bytes; what has a remark may be left out, and so may \"pools\":
   {\"machine_bytes\": 1073741824,
    \"tax\": 0.75,                     tax on idle memory, 0 to 0.99; 0.75 if left out
    \"vms\": [{\"name\": \"a\", \"size\": 536870912, \"reservation\": 0, \"shares\": 1000, \"active\": 104857600,
@@ -29,13 +29,13 @@ Input, all amounts in bytes; what has a remark may be left out:
 
 Output:
   entitlements  what each VM gets
-  water_level   what one share pays among the root's children: its part of the active memory, and of the idle at
-                1 / (1 - tax) times the price
+  water_level   what one share pays among the root's children: 1 for a byte in use and
+                1 / (1 - tax) for an idle one
   pools         what each pool's VMs get together, where there are pools
-  shortfalls    pools that have less than is reserved in them; \"pool\": null is the host. What is reserved there is
-                scaled down in proportion.
-They add up to machine_bytes unless the VMs can use less. Where all amounts are whole pages of 4096 bytes, so is what
-each VM gets.
+  shortfalls    pools that have less than is reserved in them, where there are any: it is
+                scaled down in proportion; \"pool\": null is the host
+Entitlements add up to machine_bytes unless the VMs can use less. Where all amounts are
+whole pages of 4096 bytes, so are they.
 
 Examples:
   plimsoll plan solve host.json
