@@ -8,6 +8,7 @@ pub(crate) mod agent;
 pub(crate) mod attach;
 pub(crate) mod image;
 pub(crate) mod init;
+mod kvm_ioctl;
 mod linux_boot;
 mod qemu;
 mod share;
@@ -192,6 +193,11 @@ impl Lab {
         let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n  ");
         format!("{what} ({})\n  {}\nthe console's last lines:\n  {tail}", self.describe, messages.trim())
     }
+}
+
+/// Whether `text` of a kernel's console shows the one fault of the emulator that is known: see [`init`], on static keys.
+pub(crate) fn is_emulators_fault(text: &str) -> bool {
+    text.contains("int3: 0000 [#")
 }
 
 /// Passes a command's output on to ours.
