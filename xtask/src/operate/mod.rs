@@ -33,6 +33,9 @@ const DAEMON_DEADLINE: Duration = Duration::from_secs(60);
 /// How long one `plimsoll` command may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(180);
 
+/// Lines of a guest's console shown when something fails: enough for an oops of its kernel from the first line on.
+const CONSOLE_TAIL: usize = 80;
+
 /// How often a condition is looked at.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -186,7 +189,7 @@ impl Stage {
             .text(&format!("/v1/vms/{name}/log?source=console"))
             .unwrap_or_else(|e| format!("({e:#})"));
         let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines[lines.len().saturating_sub(15)..].join("\n")
+        lines[lines.len().saturating_sub(CONSOLE_TAIL)..].join("\n")
     }
 
     /// Waits until `condition` gives something, at most `limit`. `what` completes "timed out waiting until".
