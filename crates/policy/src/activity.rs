@@ -4,38 +4,41 @@ use plimsoll_units::Pages;
 
 /// An estimate of the memory that a VM actively uses, from what the host sees of it without asking the guest: the pages
 /// that its faults bring in. What was touched lately is active; without new touches the estimate halves every
-/// [`Activity::HALF_LIFE`].
+/// [`Activity::HALF_LIFE`] in which the VM runs. While it waits for memory it cannot touch any, so that time does not
+/// count (Waldspurger 2002, section 5.3, measures in VM execution time).
 ///
 /// A guest that uses the same pages over and over looks idle to this estimate, until its balloon makes it fault
-/// again. Sampling of resident pages (Waldspurger 2002, section 5.3) sees what this cannot.
+/// again. Sampling of resident pages sees what this cannot.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Activity {
-    pages: f64,
+    touched: f64,
+    wanted: Pages,
 }
 
 impl Activity {
     /// Longer, and a VM that has finished keeps others from memory; shorter, and one that pauses loses its own.
     pub const HALF_LIFE: Duration = Duration::from_secs(30);
 
-    /// The VM has run for `elapsed`, in which its faults brought in `touched` pages and `wanted` pages are waited for; it
-    /// holds `held`.
+    /// `elapsed` has passed, in which the VM's faults brought in `touched` pages; it holds `held`, and `wanted` pages
+    /// are waited for.
     pub fn observe(&mut self, elapsed: Duration, touched: Pages, wanted: Pages, held: Pages) {
-        let decay = 0.5f64.powf(elapsed.as_secs_f64() / Self::HALF_LIFE.as_secs_f64());
+        let ran = if wanted == Pages::ZERO { elapsed } else { Duration::ZERO };
+        let decay = 0.5f64.powf(ran.as_secs_f64() / Self::HALF_LIFE.as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let (touched, most) = (touched.0 as f64, held.saturating_add(wanted).0 as f64);
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let waiting = wanted.0 as f64;
-        self.pages = (self.pages * decay + touched + waiting).min(most);
+        let (touched, held) = (touched.0 as f64, held.0 as f64);
+        self.touched = (self.touched * decay + touched).min(held);
+        self.wanted = wanted;
     }
 
-    /// The estimate, at most what the VM held and wanted when it was last observed.
+    /// The estimate: what was touched lately and what is waited for.
     pub fn active(&self) -> Pages {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "never negative, bounded by a page count"
         )]
-        Pages(self.pages as u64)
+        let touched = Pages(self.touched as u64);
+        touched.saturating_add(self.wanted)
     }
 }
 
@@ -50,6 +53,16 @@ mod tests {
         assert_eq!(activity.active(), Pages(1000));
         activity.observe(Activity::HALF_LIFE, Pages(0), Pages(0), Pages(1500));
         assert_eq!(activity.active(), Pages(500));
+    }
+
+    #[test]
+    fn a_vm_that_waits_does_not_look_idle_for_it() {
+        let mut activity = Activity::default();
+        activity.observe(Duration::from_secs(1), Pages(1000), Pages(7), Pages(1500));
+        for _ in 0..100 {
+            activity.observe(Activity::HALF_LIFE, Pages(0), Pages(7), Pages(1500));
+        }
+        assert_eq!(activity.active(), Pages(1007));
     }
 
     #[test]

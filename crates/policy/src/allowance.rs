@@ -19,14 +19,15 @@ pub struct Waiting {
     pub patient: bool,
 }
 
-/// How much of what a VM waits for it may have at once.
+/// How much a VM that waits may have at once: what it waits for, or a whole chunk where it waits for less. One page at a
+/// time would cost a message a page; what it does not use comes back.
 ///
 /// `free` is what the ledger has promised to nobody, `withheld` the part of it that keeps the *other* VMs' promises: the
 /// sum of what each has reserved and not been granted. That part is never touched, since nothing but a balloon could
 /// bring it back.
 ///
 /// Up to its entitlement a VM may take everything else; beyond it only what leaves the host in state high. A VM that waits
-/// beyond its entitlement and has done so for a whole period gets a chunk at a time down to the low threshold: its guest
+/// beyond its entitlement and has done so for a whole period gets one chunk at a time down to the low threshold: its guest
 /// has to run for its balloon to inflate.
 pub fn allowance(vm: &Waiting, free: Pages, withheld: Pages, thresholds: &Thresholds) -> Pages {
     let open = free.saturating_sub(withheld);
@@ -35,7 +36,8 @@ pub fn allowance(vm: &Waiting, free: Pages, withheld: Pages, thresholds: &Thresh
     let spare = open.saturating_sub(thresholds.clear);
     let drip = if vm.patient { Pages::CHUNK.min(open.saturating_sub(thresholds.low)) } else { Pages::ZERO };
     let room = vm.limit.saturating_sub(vm.grant);
-    vm.wanted.min(entitled.max(spare).max(drip)).min(room)
+    let wish = if vm.wanted == Pages::ZERO { Pages::ZERO } else { vm.wanted.max(Pages::CHUNK) };
+    wish.min(entitled.max(spare).max(drip)).min(room)
 }
 
 #[cfg(test)]
@@ -79,6 +81,15 @@ mod tests {
         assert_eq!(allowance(&stuck, mib(16), Pages(0), &thresholds()), Pages(0));
     }
 
+    #[test]
+    fn a_single_page_comes_with_the_rest_of_a_chunk() {
+        let one = Waiting { wanted: Pages(1), ..waiting() };
+        assert_eq!(allowance(&one, mib(60), Pages(0), &thresholds()), Pages::CHUNK);
+        assert_eq!(allowance(&one, Pages(3), Pages(0), &thresholds()), Pages(3));
+        let none = Waiting { wanted: Pages(0), ..waiting() };
+        assert_eq!(allowance(&none, mib(600), Pages(0), &thresholds()), Pages(0));
+    }
+
     proptest! {
         #[test]
         fn nobody_eats_anothers_reservation_or_exceeds_a_limit(
@@ -90,7 +101,7 @@ mod tests {
                 reservation: Pages(reservation), patient,
             };
             let given = allowance(&vm, Pages(free), Pages(withheld), &Thresholds::of_min_free(Bytes(min_free * 4096)));
-            prop_assert!(given.0 <= wanted && given.0 <= free.saturating_sub(withheld));
+            prop_assert!(given.0 <= wanted.max(512) && given.0 <= free.saturating_sub(withheld));
             prop_assert!(given.0 == 0 || grant + given.0 <= limit);
         }
     }

@@ -38,7 +38,11 @@ pub(crate) fn write_and_read(path: &Path, bytes: usize, seed: u64) -> io::Result
 
 /// Reads the first `bytes` of `path` through the page cache, which keeps them. Returns how many there were.
 pub(crate) fn cache(path: &Path, bytes: usize) -> io::Result<u64> {
-    io::copy(&mut File::open(path)?.take(bytes as u64), &mut io::sink())
+    let file = File::open(path)?;
+    let read = io::copy(&mut (&file).take(bytes as u64), &mut io::sink());
+    // The cache of a block device goes when nobody has it open any more.
+    std::mem::forget(file);
+    read
 }
 
 /// The number on the disk of page `index` of `piece`.

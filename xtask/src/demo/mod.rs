@@ -92,8 +92,7 @@ pub(crate) fn start(arguments: &DemoArgs) -> Result<ExitCode> {
 /// Runs the demo on the host that this runs on.
 #[expect(clippy::print_stdout, reason = "the summary is the result")]
 pub(crate) fn here(arguments: &DemoArgs) -> Result<ExitCode> {
-    let plan = Plan { model: arguments.model, ..Plan::default() };
-    let (report, stage) = drive::run(&plan, arguments.keep)?;
+    let (report, stage) = drive::run(&Plan::new(arguments.model), arguments.keep)?;
     let label = if arguments.model { "Model guests (host threads, no kernels).\n" } else { "" };
     println!("\n{label}{}", report.text());
     if arguments.keep {

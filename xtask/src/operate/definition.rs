@@ -39,6 +39,8 @@ pub(crate) struct Definition {
     pub(crate) vcpus: u8,
     /// Machine memory that it always has.
     pub(crate) reservation: Bytes,
+    /// Its guest gives memory back as soon as it is free; without, only its balloon does.
+    pub(crate) reports_free_pages: bool,
     /// What it runs.
     pub(crate) runs: Runs,
     /// Tap devices, which exist.
@@ -54,7 +56,8 @@ impl Definition {
     pub(crate) fn new(name: &str, size: Bytes, runs: Runs) -> Self {
         let (taps, disks, read_only_disks) = (Vec::new(), Vec::new(), Vec::new());
         let (name, reservation) = (name.to_owned(), Bytes::ZERO);
-        Self { name, size, vcpus: 1, reservation, runs, taps, disks, read_only_disks }
+        let reports_free_pages = true;
+        Self { name, size, vcpus: 1, reservation, reports_free_pages, runs, taps, disks, read_only_disks }
     }
 
     /// As an operator would write it.
@@ -82,6 +85,9 @@ impl Definition {
                 );
                 text += &format!("[[disk]]\npath = {disk:?}\n");
             }
+        }
+        if !self.reports_free_pages {
+            text += "[balloon]\nfree_page_reporting = false\n";
         }
         for disk in &self.disks {
             text += &format!("[[disk]]\npath = {disk:?}\n");
@@ -116,11 +122,12 @@ mod tests {
     fn what_is_written_is_what_the_daemon_reads() {
         let mut definition = Definition::new("a", Bytes::mib(256), Runs::Model);
         definition.reservation = Bytes::mib(32);
+        definition.reports_free_pages = false;
         definition.taps.push("tap0".into());
         definition.disks.push("/d".into());
         definition.read_only_disks.push("/r".into());
         let read = VmDefinition::from_toml(&definition.text().unwrap(), "/".as_ref()).unwrap();
-        assert!(read.boot.model);
+        assert!(read.boot.model && !read.balloon.free_page_reporting);
         assert_eq!((read.size, read.reservation), (Bytes::mib(256), Bytes::mib(32)));
         assert_eq!((read.nets.len(), read.disks.len(), read.disks[1].read_only), (1, 2, true));
     }
