@@ -27,6 +27,8 @@ pub(crate) struct Sight {
     pub(crate) driver: bool,
     /// The VM holds more than its target.
     pub(crate) above_target: bool,
+    /// The VM waits for memory: its driver may be what cannot run.
+    pub(crate) waits: bool,
     /// Pages in the balloon.
     pub(crate) ballooned: Pages,
     /// Pages that should be in it.
@@ -44,7 +46,8 @@ impl Liveness {
 
     /// Takes a new sight and returns what it says of the balloon.
     pub(crate) fn observe(&mut self, now: Instant, sight: Sight) -> BalloonHealth {
-        let behind = sight.above_target && sight.ballooned.saturating_add(STEP) < sight.wanted;
+        let behind =
+            sight.above_target && !sight.waits && sight.ballooned.saturating_add(STEP) < sight.wanted;
         if !behind || sight.ballooned >= self.best.saturating_add(STEP) {
             (self.best, self.since) = (sight.ballooned, now);
         }
@@ -63,7 +66,13 @@ mod tests {
     use super::*;
 
     fn behind(ballooned: u64) -> Sight {
-        Sight { driver: true, above_target: true, ballooned: Pages(ballooned), wanted: Pages(10_000) }
+        Sight {
+            driver: true,
+            above_target: true,
+            waits: false,
+            ballooned: Pages(ballooned),
+            wanted: Pages(10_000),
+        }
     }
 
     #[test]
@@ -84,6 +93,8 @@ mod tests {
         let mut liveness = Liveness::new(start);
         let within = Sight { above_target: false, ..behind(0) };
         assert_eq!(liveness.observe(start + DEADLINE * 2, within), BalloonHealth::Following);
+        let waiting = Sight { waits: true, ..behind(0) };
+        assert_eq!(liveness.observe(start + DEADLINE * 4, waiting), BalloonHealth::Following);
         let absent = Sight { driver: false, ..behind(0) };
         assert_eq!(liveness.observe(start + DEADLINE * 9, absent), BalloonHealth::Absent);
     }

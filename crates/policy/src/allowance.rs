@@ -26,18 +26,18 @@ pub struct Waiting {
 /// sum of what each has reserved and not been granted. That part is never touched, since nothing but a balloon could
 /// bring it back.
 ///
-/// Up to its entitlement a VM may take everything else; beyond it only what leaves the host in state high. A VM that waits
-/// beyond its entitlement and has done so for a whole period gets one chunk at a time down to the low threshold: its guest
-/// has to run for its balloon to inflate.
+/// Up to its reservation a VM may take everything else; up to its entitlement what leaves the host above the low threshold;
+/// beyond it what leaves it in state high. A VM that has waited in vain for a whole period gets a chunk even of the rest:
+/// its guest has to run for its balloon to inflate, and others may wait for just that.
 pub fn allowance(vm: &Waiting, free: Pages, withheld: Pages, thresholds: &Thresholds) -> Pages {
     let open = free.saturating_sub(withheld);
-    // Its own reservation is kept for it whatever the state.
-    let entitled = vm.entitlement.max(vm.reservation).saturating_sub(vm.grant).min(open);
+    let reserved = vm.reservation.saturating_sub(vm.grant).min(open);
+    let entitled = vm.entitlement.saturating_sub(vm.grant).min(open.saturating_sub(thresholds.low));
     let spare = open.saturating_sub(thresholds.clear);
-    let drip = if vm.patient { Pages::CHUNK.min(open.saturating_sub(thresholds.low)) } else { Pages::ZERO };
+    let drip = if vm.patient { Pages::CHUNK.min(open) } else { Pages::ZERO };
     let room = vm.limit.saturating_sub(vm.grant);
     let wish = if vm.wanted == Pages::ZERO { Pages::ZERO } else { vm.wanted.max(Pages::CHUNK) };
-    wish.min(entitled.max(spare).max(drip)).min(room)
+    wish.min(reserved.max(entitled).max(spare).max(drip)).min(room)
 }
 
 #[cfg(test)]
@@ -78,14 +78,21 @@ mod tests {
     fn patience_is_rewarded_with_a_chunk_so_that_the_balloon_can_inflate() {
         let stuck = Waiting { entitlement: mib(90), patient: true, ..waiting() };
         assert_eq!(allowance(&stuck, mib(60), Pages(0), &thresholds()), Pages::CHUNK);
-        assert_eq!(allowance(&stuck, mib(16), Pages(0), &thresholds()), Pages(0));
+        assert_eq!(allowance(&stuck, mib(16), Pages(0), &thresholds()), Pages::CHUNK);
+        assert_eq!(allowance(&stuck, mib(16), mib(16), &thresholds()), Pages(0));
+    }
+
+    #[test]
+    fn a_reservation_is_served_whatever_the_state() {
+        let reserved = Waiting { grant: mib(60), entitlement: mib(60), ..waiting() };
+        assert_eq!(allowance(&reserved, mib(10), Pages(0), &thresholds()), mib(4));
     }
 
     #[test]
     fn a_single_page_comes_with_the_rest_of_a_chunk() {
         let one = Waiting { wanted: Pages(1), ..waiting() };
         assert_eq!(allowance(&one, mib(60), Pages(0), &thresholds()), Pages::CHUNK);
-        assert_eq!(allowance(&one, Pages(3), Pages(0), &thresholds()), Pages(3));
+        assert_eq!(allowance(&one, mib(16) + Pages(3), Pages(0), &thresholds()), Pages(3));
         let none = Waiting { wanted: Pages(0), ..waiting() };
         assert_eq!(allowance(&none, mib(600), Pages(0), &thresholds()), Pages(0));
     }

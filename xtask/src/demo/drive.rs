@@ -53,7 +53,7 @@ impl Plan {
     pub(crate) fn new(model: bool) -> Self {
         let mib = Bytes::mib;
         // Of 256 MiB a Debian kernel leaves about 190 to programs. A model has no kernel, and no page cache.
-        let (touched, cached) = if model { (mib(232), Bytes::ZERO) } else { (mib(176), mib(96)) };
+        let (touched, cached) = if model { (mib(232), Bytes::ZERO) } else { (mib(160), mib(48)) };
         let (size, budget, kept) = (mib(256), mib(640), mib(16));
         Self { vms: 4, size, budget, touched, kept, cached, rounds: 2, model, table: true }
     }

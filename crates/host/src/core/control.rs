@@ -131,6 +131,7 @@ impl Core {
             let sight = Sight {
                 driver: run.facts.balloon_driver,
                 above_target: self.ledger.account(run.id).grant > run.target,
+                waits: run.wanted > Pages::ZERO,
                 ballooned: run.facts.ballooned,
                 wanted: run.balloon,
             };
