@@ -77,6 +77,7 @@ pub(crate) enum Missing {
 /// # Errors
 /// The first part that cannot be had and is not allowed to be missing.
 pub(crate) fn close(rules: Rules<'_>) -> Result<Vec<JailPart>, JailError> {
+    libc_process::limit_arenas();
     let filesystem = rules.check(JailPart::Filesystem, filesystem::close())?;
     let uid = rules.check(JailPart::Uid, become_user(rules.uid))?;
     Ok(filesystem.into_iter().chain(uid).collect())

@@ -71,6 +71,17 @@ fn threads_files_and_memory_still_work_inside() {
             .spawn(|| vec![1u8; 64 << 20].iter().map(|b| u64::from(*b)).sum::<u64>())
             .unwrap();
         assert_eq!(sum.join().unwrap(), 64 << 20);
+        // More threads with memory of their own than any VMM has, all alive at once.
+        let barrier = std::sync::Barrier::new(64);
+        std::thread::scope(|scope| {
+            for _ in 0..64 {
+                scope.spawn(|| {
+                    let memory = vec![1u8; 4096];
+                    barrier.wait();
+                    drop(memory);
+                });
+            }
+        });
         tell(&std::thread::scope(|s| s.spawn(|| "fine").join().unwrap().to_owned()));
         // The test harness would use more than a VMM does.
         std::process::exit(0);
