@@ -20,7 +20,7 @@ pub struct Activity {
 
 impl Activity {
     /// Longer, and a VM that has finished keeps others from memory; shorter, and one that pauses loses its own.
-    pub const HALF_LIFE: Duration = Duration::from_secs(30);
+    pub const HALF_LIFE: Duration = Duration::from_secs(15);
 
     /// `elapsed` has passed, in which the VM's faults brought in `touched` pages; it holds `held`, and `wanted` pages
     /// are waited for.

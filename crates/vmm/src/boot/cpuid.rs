@@ -24,6 +24,9 @@ pub(crate) fn for_vcpu(
     CpuId::from_entries(&leaves)
 }
 
+/// KVM's paravirtual features.
+const KVM_FEATURES: u32 = 0x4000_0001;
+
 fn adapt(leaf: &mut kvm_cpuid_entry2, index: u32, count: u32, tsc_deadline: bool) {
     let many = count > 1;
     match leaf.function {
@@ -46,6 +49,9 @@ fn adapt(leaf: &mut kvm_cpuid_entry2, index: u32, count: u32, tsc_deadline: bool
         // The bit that says "more than one core", on processors that have it.
         0x8000_0001 if !many => leaf.ecx &= !(1 << 1),
         0x8000_0008 => leaf.ecx = (count - 1) | (id_bits(count) << 12),
+        // A page fault of ours lasts as long as a grant is waited for. A guest that is told of it (asynchronous page
+        // faults, bits 4, 10 and 14) puts the task to sleep in a state that no ordinary host makes last: it waits in place.
+        KVM_FEATURES => leaf.eax &= !(1 << 4 | 1 << 10 | 1 << 14),
         0x8000_001e => (leaf.eax, leaf.ebx, leaf.ecx) = (index, index, 0),
         _ => {}
     }
@@ -84,6 +90,7 @@ mod tests {
         CpuId::from_entries(&[
             leaf(0, 0xd, 0),
             leaf(1, 0, 0),
+            leaf(KVM_FEATURES, u32::MAX, 0),
             leaf(0xb, 99, 99),
             leaf(0x1f, 99, 99),
             leaf(0x8000_0008, 0x3028, 0),
@@ -93,6 +100,12 @@ mod tests {
 
     fn find(cpuid: &CpuId, function: u32, index: u32) -> kvm_cpuid_entry2 {
         *cpuid.as_slice().iter().find(|l| l.function == function && l.index == index).unwrap()
+    }
+
+    #[test]
+    fn guests_wait_for_pages_in_place() {
+        let cpuid = for_vcpu(&supported(), 0, 1, true).unwrap();
+        assert_eq!(find(&cpuid, KVM_FEATURES, 0).eax, !(1 << 4 | 1 << 10 | 1 << 14));
     }
 
     #[test]
