@@ -7,7 +7,7 @@
 //! steers the balloon where it is told. It opens no file, no socket and no device of its own. It trusts the daemon and
 //! nothing that the guest says.
 //!
-//! Start reading at [`control`], the thread that leads this life, then `machine`, which puts a VM together. [`virtio`] are
+//! Start reading at `control`, the thread that leads this life, then `machine`, which puts a VM together. [`virtio`] are
 //! its devices, `boot` is what the kernel finds, `vcpu` runs it, `jail` is what a broken-out guest would find. `model` is a
 //! guest for hosts that cannot run guest kernels.
 //!
@@ -25,6 +25,7 @@ mod console;
 mod control;
 mod event;
 mod fds;
+mod guest_event;
 mod inherited_fd;
 mod jail;
 mod machine;

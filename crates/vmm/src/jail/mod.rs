@@ -42,12 +42,12 @@ pub(crate) struct Rules<'a> {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "jail: {part} is not available: {}; make it available, or allow it with jail.allow_missing = [\"{part}\"]",
-    chain(.source)
+    chain(.why)
 )]
 pub(crate) struct JailError {
     part: JailPart,
-    #[source]
-    source: Missing,
+    /// Within the message, which goes on after it; so not told as the source again.
+    why: Missing,
 }
 
 /// The error and its causes on one line.
@@ -98,11 +98,11 @@ impl Rules<'_> {
     fn check(self, part: JailPart, result: Result<(), Missing>) -> Result<Option<JailPart>, JailError> {
         match result {
             Ok(()) => Ok(None),
-            Err(source) if self.allow_missing.contains(&part) => {
-                tracing::warn!(%part, why = chain(&source), "the jail lacks a part");
+            Err(why) if self.allow_missing.contains(&part) => {
+                tracing::warn!(%part, why = chain(&why), "the jail lacks a part");
                 Ok(Some(part))
             }
-            Err(source) => Err(JailError { part, source }),
+            Err(why) => Err(JailError { part, why }),
         }
     }
 }

@@ -1,6 +1,6 @@
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Receiver;
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -21,7 +21,8 @@ use crate::console::{Output, SerialPort};
 use crate::control::Mailbox;
 use crate::event::Event;
 use crate::fds::PassedFds;
-use crate::vcpu::{Buses, Crew, GuestEvent};
+use crate::guest_event::{GuestEvent, Teller, channel};
+use crate::vcpu::{Buses, Crew};
 use crate::virtio::balloon::BalloonHandle;
 
 /// A machine that runs a guest's kernel on KVM: everything that stays when the guest reboots.
@@ -36,7 +37,7 @@ pub(crate) struct Machine {
     events: EventDevice,
     buses: Buses,
     told: Receiver<GuestEvent>,
-    tell: Sender<GuestEvent>,
+    tell: Teller,
     mailbox: Arc<Mailbox>,
 }
 

@@ -1,16 +1,15 @@
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::mpsc::Sender;
 use std::{io, sync::Arc};
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::boot::acpi::{EVENT_POWER_BUTTON, RESET_VALUE, SLEEP_TYPE_OFF};
 use crate::bus::BusDevice;
-use crate::vcpu::GuestEvent;
+use crate::guest_event::{GuestEvent, Teller};
 
 /// Sleep control, sleep status and reset: the registers from [`crate::boot::layout::POWER_PORT`] on.
 #[derive(Debug)]
-pub(crate) struct PowerRegisters(pub(crate) Sender<GuestEvent>);
+pub(crate) struct PowerRegisters(pub(crate) Teller);
 
 /// The bit of the sleep control register that makes it so (ACPI 6.4, table 4.19), and where the sleep type begins.
 const SLEEP_ENABLE: u8 = 1 << 5;
@@ -29,13 +28,13 @@ impl BusDevice for PowerRegisters {
             (2, Some(value)) if *value == RESET_VALUE => GuestEvent::Reset,
             _ => return,
         };
-        self.0.send(event).ok(); // Nobody listens any more: the VM is about to end.
+        self.0.tell(event);
     }
 }
 
 /// A PC's keyboard controller, as far as operating systems use it to reset the machine.
 #[derive(Debug)]
-pub(crate) struct KeyboardController(pub(crate) Sender<GuestEvent>);
+pub(crate) struct KeyboardController(pub(crate) Teller);
 
 impl BusDevice for KeyboardController {
     fn read(&self, _: u64, data: &mut [u8]) {
@@ -46,14 +45,14 @@ impl BusDevice for KeyboardController {
     fn write(&self, _: u64, data: &[u8]) {
         const PULSE_RESET_LINE: u8 = 0xfe;
         if data == [PULSE_RESET_LINE] {
-            self.0.send(GuestEvent::Reset).ok(); // Nobody listens any more: the VM is about to end.
+            self.0.tell(GuestEvent::Reset);
         }
     }
 }
 
 /// pvpanic (QEMU's `docs/specs/pvpanic.rst`): the guest's kernel says that it panicked.
 #[derive(Debug)]
-pub(crate) struct PanicDevice(pub(crate) Sender<GuestEvent>);
+pub(crate) struct PanicDevice(pub(crate) Teller);
 
 impl BusDevice for PanicDevice {
     fn read(&self, _: u64, data: &mut [u8]) {
@@ -62,7 +61,7 @@ impl BusDevice for PanicDevice {
 
     fn write(&self, _: u64, data: &[u8]) {
         if data.first().is_some_and(|value| value & PANICKED != 0) {
-            self.0.send(GuestEvent::Panicked).ok(); // Nobody listens any more: the VM is about to end.
+            self.0.tell(GuestEvent::Panicked);
         }
     }
 }
@@ -117,9 +116,8 @@ impl BusDevice for EventDevice {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
-
     use super::*;
+    use crate::guest_event::channel;
 
     #[test]
     fn off_reset_and_panic_are_told_apart() {

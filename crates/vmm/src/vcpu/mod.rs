@@ -16,13 +16,13 @@ mod signal;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use crate::bus::Bus;
+use crate::guest_event::{GuestEvent, Teller};
 
 /// How long a vCPU tries to reach memory that is being moved. A move takes milliseconds; a VM that cannot run for this
 /// long will not go on. Shorter fails VMs of a host that is merely slow, longer hides that nothing happens.
@@ -31,21 +31,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(1);
 /// Between two signals to a vCPU that is to stop: one may arrive just before it enters the guest.
 const KICK_AGAIN: Duration = Duration::from_millis(5);
-
-/// Something that ends or restarts the guest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum GuestEvent {
-    /// It switched the machine off.
-    Off,
-    /// It reset the machine.
-    Reset,
-    /// It reported that its kernel panicked.
-    Panicked,
-    /// It cannot go on: how that showed.
-    Crashed(String),
-    /// We cannot go on.
-    Failed(String),
-}
 
 /// What vCPUs reach by ports and addresses.
 #[derive(Clone)]
@@ -65,7 +50,7 @@ impl Crew {
     ///
     /// # Errors
     /// No thread is to be had; those that were started are stopped again.
-    pub(crate) fn start(vcpus: Vec<VcpuFd>, buses: &Buses, events: &Sender<GuestEvent>) -> io::Result<Self> {
+    pub(crate) fn start(vcpus: Vec<VcpuFd>, buses: &Buses, events: &Teller) -> io::Result<Self> {
         signal::prepare()?;
         let mut crew = Self { stop: Arc::default(), threads: Vec::new() };
         for (index, fd) in vcpus.into_iter().enumerate() {
@@ -102,7 +87,7 @@ impl Crew {
 struct Vcpu {
     fd: VcpuFd,
     buses: Buses,
-    events: Sender<GuestEvent>,
+    events: Teller,
     stop: Arc<AtomicBool>,
 }
 
@@ -173,8 +158,7 @@ impl Vcpu {
 
     /// Reports and stays: a vCPU whose thread is gone while others run would look like a hang.
     fn wait_for_stop(self, event: GuestEvent) {
-        // Nobody listens any more: the VM is about to end.
-        self.events.send(event).ok();
+        self.events.tell(event);
         while !self.stop.load(Ordering::SeqCst) {
             thread::park();
         }
