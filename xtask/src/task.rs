@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plimsoll_units::Bytes;
 
-use crate::bench::Bench;
+use crate::bench::{self, Bench};
 use crate::demo::{self, DemoArgs};
 use crate::kernel::{Kernel, Version};
 use crate::lab::{self, Lab, wire::Request};
@@ -148,6 +148,9 @@ enum Inside {
     Agent,
     /// Run the demo on this host.
     Demo(DemoArgs),
+    /// Run one part of a benchmark on this host.
+    #[command(subcommand)]
+    Bench(bench::Inside),
     /// Run one system test on this host.
     System {
         /// Its name.
@@ -173,6 +176,7 @@ impl Task {
             Verb::Test(arguments) => test::run(&arguments),
             Verb::Inside(Inside::Agent) => lab::agent::main().map(|()| ExitCode::SUCCESS),
             Verb::Inside(Inside::Demo(arguments)) => demo::here(&arguments),
+            Verb::Inside(Inside::Bench(bench)) => bench.run().map(|()| ExitCode::SUCCESS),
             Verb::Inside(Inside::System { name, model }) => {
                 let guests = if model { Guests::Models } else { Guests::Kernels };
                 system::find(&name)?.run(guests).map(|()| ExitCode::SUCCESS)

@@ -1,7 +1,9 @@
-//! Benchmarks: each compares with a baseline in the same run and says what it does not show.
+//! Benchmarks. Each measures Plimsoll against a baseline in the same run, by turns and after a warm-up, prints medians
+//! and spread, and says what its figures do not show.
 
 mod boot;
 mod policy;
+mod stats;
 
 use std::process::ExitCode;
 
@@ -11,7 +13,7 @@ use clap::Subcommand;
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bench {
-    /// Start-up time and memory of our VMM, against QEMU's microvm machine.
+    /// Start-up time and memory of our VMM, in the lab, against QEMU's microvm machine.
     Boot(boot::BootArgs),
     /// How long policy takes to divide a host's memory among 10 to 100,000 VMs in pools.
     Policy(policy::PolicyArgs),
@@ -23,6 +25,22 @@ impl Bench {
         match self {
             Self::Boot(arguments) => boot::run(&arguments),
             Self::Policy(arguments) => policy::run(&arguments),
+        }
+    }
+}
+
+/// The part of a benchmark that runs in the lab.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Inside {
+    /// Start one VMM and measure it.
+    Boot(boot::StartArgs),
+}
+
+impl Inside {
+    /// Measures, and prints what came out as one line of JSON.
+    pub(crate) fn run(self) -> Result<()> {
+        match self {
+            Self::Boot(arguments) => boot::inside(&arguments),
         }
     }
 }
