@@ -97,8 +97,8 @@ fn phases(plan: &Plan, keep: bool, stage: &Stage) -> Result<Counts> {
         let runs = if plan.model { Runs::Model } else { Runs::Toucher(version) };
         let mut definition = Definition::new(name, plan.size, runs);
         definition.read_only_disks.extend(disk.clone());
-        // A model has no page cache to sit on: half of them keep what they have freed instead.
-        definition.reports_free_pages = !plan.model || index % 2 == 0;
+        // A model has no page cache to sit on: it keeps what it has freed instead.
+        definition.reports_free_pages = !plan.model;
         // A mistake of ours is better found here than in the daemon's refusal.
         VmDefinition::from_toml(&definition.text()?, stage.path())?;
         stage.run(&definition)?;
