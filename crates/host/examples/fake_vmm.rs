@@ -70,6 +70,7 @@ impl Vm {
                     self.facts.grant += pages;
                     self.hold(self.facts.grant);
                     self.facts.wanted = self.facts.wanted.saturating_sub(pages);
+                    self.give_back(wire);
                 }
                 Ok((ToVmm::BalloonTarget(pages), _)) => self.balloon(wire, pages),
                 Ok((ToVmm::PowerButton, _)) => {
@@ -134,7 +135,15 @@ impl Vm {
         if over > Pages::ZERO {
             self.ram.release(most, self.facts.held);
             self.facts.held = most;
-            self.facts.grant = self.facts.grant.saturating_sub(over);
+        }
+        self.give_back(wire);
+    }
+
+    /// Returns what it was granted and cannot hold.
+    fn give_back(&mut self, wire: &Wire) {
+        let over = self.facts.grant.saturating_sub(self.facts.held);
+        if over > Pages::ZERO {
+            self.facts.grant = self.facts.held;
             say(wire, &FromVmm::Return(over));
         }
     }

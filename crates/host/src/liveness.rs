@@ -12,7 +12,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 /// Progress of less than this is none: drivers move in units of 256 pages, and single pages trickle for other reasons.
 const STEP: Pages = Pages(64);
 
-/// The progress of one balloon. It counts what the pmap released, never what the guest's driver claims.
+/// The progress of one balloon. What counts is what came back, never what the guest's driver claims.
 #[derive(Debug)]
 pub(crate) struct Liveness {
     best: Pages,
@@ -29,7 +29,7 @@ pub(crate) struct Sight {
     pub(crate) above_target: bool,
     /// The VM waits for memory: its driver may be what cannot run.
     pub(crate) waits: bool,
-    /// Pages in the balloon.
+    /// Pages in the balloon that have come back to the host.
     pub(crate) ballooned: Pages,
     /// Pages that should be in it.
     pub(crate) wanted: Pages,

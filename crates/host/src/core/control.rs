@@ -114,7 +114,7 @@ impl Core {
             return;
         }
         let id = run.id;
-        tracing::info!(
+        tracing::debug!(
             vm = %name, grant = %before.held.bytes(), waits = %before.wanted.bytes(), active = %before.client.active.bytes(),
             entitlement = %decision.entitlement.bytes(), target = %decision.target.bytes(),
             "balloon target {}", decision.balloon.bytes(),
@@ -128,11 +128,14 @@ impl Core {
         for (name, vm) in &mut self.vms {
             let Some(run) = vm.run.as_deref_mut().filter(|run| run.takes_part()) else { continue };
             let before = run.liveness.health();
+            let grant = self.ledger.account(run.id).grant;
+            // A balloon counts as far as what it freed has come back. A VMM may keep a chunk for the next fault.
+            let came_back = size(&vm.record.definition).saturating_sub(grant) + Pages::CHUNK;
             let sight = Sight {
                 driver: run.facts.balloon_driver,
-                above_target: self.ledger.account(run.id).grant > run.target,
+                above_target: grant > run.target,
                 waits: run.wanted > Pages::ZERO,
-                ballooned: run.facts.ballooned,
+                ballooned: run.facts.ballooned.min(came_back),
                 wanted: run.balloon,
             };
             let health = run.liveness.observe(now, sight);
@@ -149,7 +152,7 @@ impl Core {
                     BalloonHealth::Following => "the balloon driver is there".to_owned(),
                     BalloonHealth::Stuck => format!(
                         "the balloon is stuck at {} of {}: the VM gets no more than it is entitled to",
-                        run.facts.ballooned.bytes(),
+                        sight.ballooned.bytes(),
                         run.balloon.bytes()
                     ),
                 },

@@ -104,6 +104,8 @@ impl Core {
                 self.effect(Effect::Returned { run, total });
                 if let Some(run) = self.run_mut(run) {
                     run.returned = run.returned.saturating_add(pages);
+                    // What it said it holds is older than what it gave back.
+                    run.facts.held = run.facts.held.min(total);
                 }
                 tracing::debug!(%vm, returned = %pages.bytes(), total = %total.bytes(), "return");
                 self.give_all();

@@ -314,6 +314,24 @@ fn a_balloon_that_does_not_follow_is_reported_and_not_rewarded() {
 }
 
 #[test]
+fn a_vmm_that_keeps_what_its_balloon_freed_is_called_stuck() {
+    let mut world = World::new(256);
+    let hoarder = world.up(definition("hoarder", 256, ""));
+    world.say(hoarder, FromVmm::Want(mib(150)));
+    world.say(hoarder, FromVmm::Want(Pages(0)));
+    let needy = world.up(definition("needy", 256, ""));
+    for _ in 0..30 {
+        world.say(needy, FromVmm::Want(mib(64)));
+        let claimed = world.balloons.get(&hoarder).copied().unwrap_or_default();
+        world.report(hoarder, claimed);
+        world.pass(SECOND);
+    }
+    let vm = world.vm("hoarder");
+    assert!(vm.balloon_target > Bytes::ZERO && vm.ballooned == vm.balloon_target);
+    assert_eq!(vm.balloon, BalloonHealth::Stuck, "{vm:?}");
+}
+
+#[test]
 fn returning_more_than_was_granted_ends_the_vmm_and_hurts_nobody_else() {
     let mut world = World::new(640);
     let good = world.up(definition("good", 256, ""));
