@@ -195,11 +195,6 @@ impl Lab {
     }
 }
 
-/// Whether `text` of a kernel's console shows the one fault of the emulator that is known: see [`init`], on static keys.
-pub(crate) fn is_emulators_fault(text: &str) -> bool {
-    text.contains("int3: 0000 [#")
-}
-
 /// Passes a command's output on to ours.
 pub(crate) fn show(kind: Kind, bytes: &[u8]) -> Result<()> {
     let shown = match kind {

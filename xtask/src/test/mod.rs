@@ -45,6 +45,7 @@ impl TestArgs {
 #[derive(Debug, Default)]
 struct Tally {
     results: Vec<(String, bool, Duration)>,
+    tried_again: Vec<String>,
 }
 
 impl Tally {
@@ -61,6 +62,11 @@ impl Tally {
         self.results.push((name.to_owned(), result.is_ok(), took));
     }
 
+    /// Remembers that `name` needed another try.
+    fn tried_again(&mut self, name: String) {
+        self.tried_again.push(name);
+    }
+
     #[expect(clippy::print_stdout, reason = "the summary is the result")]
     fn summary(&self) -> bool {
         println!();
@@ -70,6 +76,9 @@ impl Tally {
                 if *passed { "passed" } else { "FAILED" },
                 Seconds(*took).to_string()
             );
+        }
+        for name in &self.tried_again {
+            println!("second try: {name}");
         }
         let passed = self.results.iter().filter(|(_, passed, _)| *passed).count();
         let failed = self.results.len() - passed;
