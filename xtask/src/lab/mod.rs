@@ -11,6 +11,7 @@ pub(crate) mod init;
 mod kvm_ioctl;
 mod linux_boot;
 mod qemu;
+mod rdtsc;
 mod share;
 pub(crate) mod wire;
 

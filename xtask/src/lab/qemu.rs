@@ -95,7 +95,10 @@ fn arguments(config: &Config, boot: &Boot<'_>, port: i32) -> Vec<String> {
     // The console stays quiet (a serial line is slow in emulation) but for warnings; a panic ends QEMU at once.
     let kernel = "console=ttyS0 quiet loglevel=5 panic=-1 mitigations=off random.trust_cpu=on tsc=reliable \
         cryptomgr.notests";
-    add(&["-append", &format!("{kernel} plimsoll.npt={npt}")]);
+    // QEMU hands our own time-stamp counter through. A kernel that measures its speed while we are busy gets it wrong by
+    // factors, and its clock, and every deadline in the lab, runs that much too fast.
+    let tsc = super::rdtsc::khz();
+    add(&["-append", &format!("{kernel} tsc_early_khz={tsc} plimsoll.npt={npt}")]);
     add(&["-device", "virtio-serial-pci", "-chardev", &format!("socket,id=agent,fd={port}")]);
     add(&["-device", "virtserialport,chardev=agent,name=plimsoll.agent", "-device", "virtio-rng-pci"]);
     let mut network = "user,id=net".to_owned();
