@@ -1,7 +1,7 @@
 //! What a VM costs before its guest does anything: the time to the guest's first line, and the VMM's own memory.
 //!
 //! [`run`] boots the lab and starts ours and QEMU's microvm machine in it by turns, each start by a process of its own in
-//! the lab: [`inside`].
+//! the lab: [`mod@inside`].
 
 mod baseline;
 mod clock;
