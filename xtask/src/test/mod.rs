@@ -78,7 +78,7 @@ impl Tally {
             );
         }
         for name in &self.tried_again {
-            println!("second try: {name}");
+            println!("tried again: {name}");
         }
         let passed = self.results.iter().filter(|(_, passed, _)| *passed).count();
         let failed = self.results.len() - passed;
