@@ -4,6 +4,7 @@
 //! `l * S`, unless a bound holds it. A VM's pages are a curve over what it pays with one bend, at its active pages. A pool pays
 //! what its children pay: its curve comes from sweeping over the bends of its children's.
 
+use crate::entitlement::{Client, Tax};
 use crate::precise_sum::PreciseSum;
 
 /// A change of slope at a level: pages per level that begin and that end there, and the change of cost per level. What begins
@@ -158,6 +159,17 @@ pub(crate) struct VmCurve {
 }
 
 impl VmCurve {
+    #[expect(clippy::cast_precision_loss, reason = "page counts and shares stay below 2^53")]
+    pub(crate) fn new(client: &Client, tax: Tax) -> Self {
+        Self {
+            min: client.reservation.0 as f64,
+            max: client.limit.max(client.reservation).0 as f64,
+            active: client.active.0 as f64,
+            shares: client.shares.max(1) as f64,
+            idle_cost: tax.idle_cost(),
+        }
+    }
+
     /// What `pages` cost.
     pub(crate) fn cost_of(&self, pages: f64) -> f64 {
         pages.min(self.active) + self.idle_cost * (pages - self.active).max(0.0)

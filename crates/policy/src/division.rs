@@ -40,6 +40,15 @@ pub struct Member {
     pub pool: PoolId,
 }
 
+impl Member {
+    /// What it pays per share for `pages`, in active pages: the inverse of the paper's price `rho` (Waldspurger 2002, section 5.3).
+    /// At rest the same for all siblings that no bound holds: their pool's water level. `tax` is the host's.
+    #[expect(clippy::cast_precision_loss, reason = "as in `Child`")]
+    pub fn pays(&self, tax: Tax, pages: Pages) -> f64 {
+        VmCurve::new(&self.client, self.tax.unwrap_or(tax)).level_of(pages.0 as f64)
+    }
+}
+
 /// Who has what.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Division {
@@ -50,8 +59,31 @@ pub struct Division {
     /// The water level among the children of the root: what one share pays, in pages. It is 0 where nothing is left beyond
     /// the reservations, and the level at which the last one has all that it may hold where memory is plenty.
     pub level: f64,
+    /// The water level among the children of each pool, by [`PoolId::index`]. It is 0 in a pool with a [`Shortfall`].
+    pub levels: Vec<f64>,
+    /// What set each VM's entitlement, in the order given.
+    pub causes: Vec<Cause>,
+    /// What each VM is guaranteed and may have at most, in the order given.
+    pub bounds: Vec<EffectiveBounds>,
     /// Where reservations did not fit; empty in a host that admits only what fits.
     pub shortfalls: Vec<Shortfall>,
+}
+
+/// What set a VM's entitlement: the nearest thing that would have to change first for it to get more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Its reservation, above what its shares are worth.
+    Reservation,
+    /// The smaller of its limit and size: it has all that it may have.
+    Limit,
+    /// The reservation of a pool above it, which holds the level in that pool above what the pool's shares are worth.
+    PoolReservation(PoolId),
+    /// The limit of a pool above it, which holds the level in that pool down.
+    PoolLimit(PoolId),
+    /// The water level of the host: its shares, and those of the pools above it, against everybody's.
+    Level,
+    /// Reservations in this pool do not fit; what it has is scaled down. See [`Shortfall`].
+    Shortfall(PoolId),
 }
 
 /// A pool that has less than its children have reserved.
@@ -74,6 +106,8 @@ pub struct EffectiveBounds {
     pub limit: Pages,
 }
 
+const NOTHING: EffectiveBounds = EffectiveBounds { reservation: Pages::ZERO, limit: Pages::ZERO };
+
 /// Divides `available` among `members`.
 ///
 /// Every entitlement lies between reservation and limit, a pool's sum between its floor and ceiling, and all add up to
@@ -91,8 +125,7 @@ pub fn divide(available: Pages, tax: Tax, pools: &PoolTree, members: &[Member]) 
 /// # Panics
 /// As [`divide`].
 pub fn effective_bounds(available: Pages, pools: &PoolTree, members: &[Member]) -> Vec<EffectiveBounds> {
-    let nothing = EffectiveBounds { reservation: Pages::ZERO, limit: Pages::ZERO };
-    let mut bounds = vec![nothing; members.len()];
+    let mut bounds = vec![NOTHING; members.len()];
     Family::root(Tax::NONE, pools, members).bound(available.0, available.0, &mut bounds);
     bounds
 }
@@ -142,14 +175,7 @@ impl PoolChild {
 impl Child {
     fn vm(index: usize, client: &Client, tax: Tax) -> Self {
         let (floor, ceiling) = (client.reservation.0, client.limit.max(client.reservation).0);
-        let curve = VmCurve {
-            min: floor as f64,
-            max: ceiling as f64,
-            active: client.active.0 as f64,
-            shares: client.shares.max(1) as f64,
-            idle_cost: tax.idle_cost(),
-        };
-        Self { floor, ceiling, kind: Kind::Vm { index, curve } }
+        Self { floor, ceiling, kind: Kind::Vm { index, curve: VmCurve::new(client, tax) } }
     }
 
     fn pool(id: PoolId, pool: &Pool, children: Vec<Self>) -> Self {
@@ -189,6 +215,23 @@ impl Child {
         pages.clamp(self.floor, self.ceiling)
     }
 
+    /// What made it hold `pages`, if that is a bound of its own and not the water level.
+    fn cause(&self, pages: u64, level: f64) -> Option<Cause> {
+        let (at_ceiling, held_up) =
+            (pages >= self.ceiling, pages <= self.floor && self.level_of(pages) > level);
+        match &self.kind {
+            Kind::Vm { .. } if at_ceiling => Some(Cause::Limit),
+            Kind::Vm { .. } => held_up.then_some(Cause::Reservation),
+            // Where its children's bounds make a pool's, each child's own bound is the cause.
+            Kind::Pool(pool) if at_ceiling && self.ceiling < pool.family.ceiling => {
+                Some(Cause::PoolLimit(pool.id))
+            }
+            Kind::Pool(pool) => {
+                (held_up && self.floor > pool.family.floor).then_some(Cause::PoolReservation(pool.id))
+            }
+        }
+    }
+
     /// The level at which it holds `pages`.
     fn level_of(&self, pages: u64) -> f64 {
         match &self.kind {
@@ -226,9 +269,13 @@ impl Family {
             vms: vec![Pages::ZERO; vms],
             pools: vec![Pages::ZERO; pools],
             level,
+            levels: vec![0.0; pools],
+            causes: vec![Cause::Level; vms],
+            bounds: vec![NOTHING; vms],
             shortfalls: Vec::new(),
         };
-        self.divide(PoolId::ROOT, available.0, level, &mut division);
+        self.divide(PoolId::ROOT, available.0, level, Cause::Level, &mut division);
+        self.bound(available.0, available.0, &mut division.bounds);
         division
     }
 
@@ -255,23 +302,28 @@ impl Family {
         bends
     }
 
-    /// Divides `pages` among the children, whose level then is `level`, and theirs among theirs.
-    fn divide(&self, id: PoolId, pages: u64, level: f64, division: &mut Division) {
-        let parts = if pages < self.floor {
+    /// Divides `pages` among the children, whose level then is `level`, and theirs among theirs. `cause` is what set the level.
+    fn divide(&self, id: PoolId, pages: u64, level: f64, cause: Cause, division: &mut Division) {
+        let short = pages < self.floor;
+        let (parts, level) = if short {
             let (reserved, has) = (Pages(self.floor), Pages(pages));
             division.shortfalls.push(Shortfall { pool: id, reserved, has });
-            self.scaled(pages)
+            (self.scaled(pages), 0.0)
         } else {
-            self.whole(pages.min(self.ceiling), level)
+            (self.whole(pages.min(self.ceiling), level), level)
         };
         division.pools[id.index()] = Pages(parts.iter().sum());
+        division.levels[id.index()] = level;
         for (child, part) in self.children.iter().zip(parts) {
+            let cause = if short { Cause::Shortfall(id) } else { child.cause(part, level).unwrap_or(cause) };
             match &child.kind {
-                Kind::Vm { index, .. } => division.vms[*index] = Pages(part),
+                Kind::Vm { index, .. } => {
+                    (division.vms[*index], division.causes[*index]) = (Pages(part), cause);
+                }
                 Kind::Pool(pool) => {
                     #[expect(clippy::cast_precision_loss, reason = "as in `Child`")]
                     let level = pool.curve.at_pages(part as f64).level;
-                    pool.family.divide(pool.id, part, level, division);
+                    pool.family.divide(pool.id, part, level, cause, division);
                 }
             }
         }

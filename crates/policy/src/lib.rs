@@ -5,29 +5,40 @@
 //! its caller holds ([`Activity`], [`Estimator`], [`States`]). It never learns what a system call is.
 //!
 //! Start with [`entitlements`], which divides memory among VMs, and [`divide`], which does so over a tree of resource pools;
-//! [`decide`] turns that into what each VM's balloon is to do, [`mod@allowance`]
+//! [`decide`] turns that into what each VM's balloon is to do, [`fn@allowance`]
 //! into what a waiting fault may have at once, [`admit`] into who may power on.
 
 mod activity;
 mod admission;
 mod allowance;
+mod balloon;
 mod curve;
+mod decision;
 mod division;
 mod entitlement;
 mod estimator;
+mod mechanisms;
 mod pool;
+mod pool_limits;
 mod precise_sum;
 mod problem;
+mod rules;
 mod state;
 mod target;
+mod vm;
 
 pub use activity::Activity;
 pub use admission::{Refusal, admit, overhead};
 pub use allowance::{Waiting, allowance};
-pub use division::{Division, EffectiveBounds, Member, Shortfall, divide, effective_bounds};
+pub use balloon::Sizing;
+pub use decision::{Decision, Outcome, PoolOutcome, Reclaim};
+pub use division::{Cause, Division, EffectiveBounds, Member, Shortfall, divide, effective_bounds};
 pub use entitlement::{Client, Tax, entitlements};
 pub use estimator::{Estimate, Estimator, Sample, Stratum};
+pub use mechanisms::{Mechanisms, Paging};
 pub use pool::{MAX_POOL_DEPTH, MAX_POOL_SHARES, NamedPool, Pool, PoolError, PoolId, PoolTree};
 pub use problem::{PoolClaim, PoolShortfall, Problem, ProblemError, Solution, VmClaim};
+pub use rules::Rules;
 pub use state::{State, States, Thresholds};
-pub use target::{Decision, Host, Vm, decide};
+pub use target::{Host, decide};
+pub use vm::{Driver, Vm};

@@ -176,7 +176,7 @@ impl PoolTree {
     }
 
     /// The pool and those above it, without the root.
-    fn ancestors(&self, id: PoolId) -> impl Iterator<Item = PoolId> {
+    pub fn ancestors(&self, id: PoolId) -> impl Iterator<Item = PoolId> {
         std::iter::successors(Some(id), |id| id.0.checked_sub(1).map(|i| self.pools[i].1))
             .take_while(|id| *id != PoolId::ROOT)
     }
@@ -188,7 +188,22 @@ impl PoolTree {
 
     /// The name of a pool; `None` for the root, and for a pool of another tree.
     pub fn name(&self, id: PoolId) -> Option<&str> {
-        Some(self.pools.get(id.0.checked_sub(1)?)?.0.name.as_str())
+        Some(self.get(id)?.name.as_str())
+    }
+
+    /// A pool's parameters and place; `None` for the root, and for a pool of another tree.
+    pub fn get(&self, id: PoolId) -> Option<&NamedPool> {
+        Some(&self.pools.get(id.0.checked_sub(1)?)?.0)
+    }
+
+    /// The pool that it is part of; `None` for the root, and for a pool of another tree.
+    pub fn parent(&self, id: PoolId) -> Option<PoolId> {
+        Some(self.pools.get(id.0.checked_sub(1)?)?.1)
+    }
+
+    /// The root, and every pool after its parent.
+    pub fn ids(&self) -> impl Iterator<Item = PoolId> {
+        (0..self.count()).map(PoolId)
     }
 
     /// Number of pools with the root.

@@ -1,11 +1,40 @@
+//! What each VM's mechanisms are to do: from entitlements, the host's state and what VMs hold to targets, balloons and amounts.
+//!
+//! **Entitlements** divide what is left when minFree stays free.
+//!
+//! **Targets** never lie below entitlements. As long as the host has memory they only rise, by what is free beyond the high
+//! threshold. Once memory has to be reclaimed (state soft or worse, or a VM waits for what it is entitled to and not
+//! enough is free) those who hold more than they are entitled to give, until what is free reaches the high threshold
+//! (Waldspurger 2002, section 6.3: targets aim above high in every state).
+//!
+//! **Idle memory first.** What somebody holds beyond his entitlement *and* his working set is taken first, from all in
+//! proportion. Only where that does not suffice do VMs give below their working sets, again in proportion. Below its
+//! entitlement nobody gives, idle or not: how much idle memory counts against its holder the tax decides, and it has done so
+//! when it set the entitlement. Were idle memory within entitlements taken as well, a tax of 0 would not mean what it says.
+//!
+//! **Who does not follow** (no driver, or a stuck one) is steered to the same target by the next mechanism, and
+//! for that it is never rewarded: its target does not rise above its entitlement until it follows again.
+//!
+//! **A pool's limit** holds for its VMs' targets together, in every state: what they would have beyond their entitlements is
+//! scaled down to fit.
+
+use std::time::Duration;
+
 use plimsoll_units::Pages;
 
-use crate::entitlement::{Client, Tax, entitlements};
+use crate::balloon::Balloon;
+use crate::decision::{Decision, Outcome, PoolOutcome, Reclaim};
+use crate::division::{Division, Member, divide};
+use crate::mechanisms::{Mechanisms, Paging};
+use crate::pool::{PoolId, PoolTree};
+use crate::pool_limits::PoolLimits;
+use crate::rules::Rules;
 use crate::state::{State, Thresholds};
+use crate::vm::{Driver, Vm};
 
-/// Largest balloon, in percent of the VM's size: beyond it a guest that suddenly needs memory thrashes before
-/// the balloon can give way, much below it ballooning reclaims too little (ESXi, `Mem.CtlMaxPercent` 65).
-const MAX_BALLOON_PERCENT: u64 = 65;
+/// Largest part of a VM's size that its compressed pages may take (ESXi, `Mem.MemZipMaxPct` 10): beyond it, what is compressed
+/// to be out of the way is itself in the way.
+const COMPRESSED_DIVISOR: u64 = 10;
 
 /// The host, as far as targets depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,65 +47,197 @@ pub struct Host {
     pub thresholds: Thresholds,
     /// Its state.
     pub state: State,
+    /// Since the last decision: by how much balloons may have grown.
+    pub elapsed: Duration,
 }
 
-/// A VM, as far as its target depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vm {
-    /// Guest-physical memory.
-    pub size: Pages,
-    /// Its parameters and activity. Its `limit` is at most `size`.
-    pub client: Client,
-    /// What it holds.
-    pub held: Pages,
-    /// What its faults wait for beyond its grant.
-    pub wanted: Pages,
-    /// The target that it had so far; its limit when it is new.
-    pub target: Pages,
+impl Host {
+    /// What is divided into entitlements: what is left for guests when minFree stays free.
+    pub fn available(&self) -> Pages {
+        self.for_guests.saturating_sub(self.thresholds.clear)
+    }
 }
 
-/// What policy decided for a VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Decision {
-    /// What it is entitled to.
-    pub entitlement: Pages,
-    /// What it may use: its mechanisms steer to it. At least its entitlement.
-    pub target: Pages,
-    /// The balloon that goes with the target.
-    pub balloon: Pages,
-}
-
-/// Entitlements, targets and balloons of all VMs, in the order given.
+/// Entitlements, targets, balloons and what each mechanism is to do, for all VMs in the order given.
 ///
-/// Entitlements divide what is left when minFree stays free. A target never lies below the entitlement. As long as the host
-/// has memory, targets only rise, by what is free beyond the high threshold. Once balloons have to work (state soft or
-/// worse, or a VM waits for what it is entitled to) those who hold more than their entitlement give, in proportion
-/// to what they hold beyond it, until what is free reaches the high threshold (Waldspurger 2002, section 6.3: targets aim
-/// above high in every state).
-pub fn decide(host: &Host, tax: Tax, vms: &[Vm]) -> Vec<Decision> {
-    let clients: Vec<Client> = vms.iter().map(|vm| vm.client).collect();
-    let available = host.for_guests.saturating_sub(host.thresholds.clear);
-    let entitled = entitlements(available, tax, &clients);
-    let owed: Pages = vms.iter().zip(&entitled).map(|(vm, e)| vm.wanted.min(e.saturating_sub(vm.held))).sum();
-    let reclaiming = host.state >= State::Soft || owed > host.free.saturating_sub(host.thresholds.clear);
-    let excess: Vec<Pages> = vms.iter().zip(&entitled).map(|(vm, e)| vm.held.saturating_sub(*e)).collect();
-    let shortage =
-        if reclaiming { (host.thresholds.high + owed).saturating_sub(host.free) } else { Pages::ZERO };
-    let surplus = host.free.saturating_sub(host.thresholds.high + owed);
-    let lacking: Vec<Pages> = vms.iter().map(|vm| vm.client.limit.saturating_sub(vm.target)).collect();
-    let (all_excess, all_lacking) = (excess.iter().copied().sum(), lacking.iter().copied().sum());
+/// # Panics
+/// Where a VM is in a pool that `pools` does not have.
+pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outcome {
+    let members: Vec<Member> = vms.iter().map(|vm| vm.member).collect();
+    let division = divide(host.available(), rules.tax, pools, &members);
+    let balance = Balance::new(host, vms, &division.vms);
+    let wishes = balance.targets(vms, &division.vms);
+    let limits = PoolLimits::new(pools, vms, &division.vms, &wishes);
+    let mechanisms = balance.mechanisms(host.state);
     let decision = |i: usize| {
-        let (vm, entitlement) = (&vms[i], entitled[i]);
-        let wish = if reclaiming {
-            vm.target.min(vm.held.saturating_sub(part(shortage, excess[i], all_excess)))
-        } else {
-            vm.target.saturating_add(part(surplus, lacking[i], all_lacking))
-        };
-        let target = wish.max(entitlement).min(vm.client.limit);
-        let largest = Pages(vm.size.0 / 100 * MAX_BALLOON_PERCENT);
-        Decision { entitlement, target, balloon: vm.size.saturating_sub(target).min(largest) }
+        let (vm, entitlement) = (&vms[i], division.vms[i]);
+        let target = limits.within(vm.member.pool, entitlement, wishes[i]);
+        let most = if limits.bind(vm.member.pool) { target } else { vm.member.client.limit };
+        let spared = balance.reclaiming && balance.spares(vm, entitlement);
+        let balloon = Balloon::new(rules, host.elapsed, vm, target, spared);
+        // Who holds more than it ever may has to give, however much memory the host has.
+        let mechanisms =
+            if vm.held > most { balance.mechanisms(host.state.max(State::Soft)) } else { mechanisms };
+        Decision {
+            entitlement,
+            cause: division.causes[i],
+            pays: vm.member.pays(rules.tax, entitlement),
+            bounds: division.bounds[i],
+            working_set: vm.working_set(),
+            target,
+            most,
+            balloon: balloon.size,
+            sizing: balloon.why,
+            reclaim: Reclaim::new(mechanisms, vm, target, balloon.brings),
+        }
     };
-    (0..vms.len()).map(decision).collect()
+    let decisions: Vec<Decision> = (0..vms.len()).map(decision).collect();
+    Outcome {
+        pools: pool_outcomes(pools, &division, vms, &decisions),
+        vms: decisions,
+        available: host.available(),
+        owed: balance.owed,
+        shortage: balance.shortage,
+        reclaiming: balance.reclaiming,
+        mechanisms,
+        shortfalls: division.shortfalls,
+    }
+}
+
+/// What the host has and lacks.
+struct Balance {
+    reclaiming: bool,
+    owed: Pages,
+    shortage: Pages,
+    /// The part of the shortage that idle memory does not cover.
+    uncovered: Pages,
+    /// What is free beyond what is aimed for.
+    surplus: Pages,
+    /// The sums over all VMs of [`idle`], [`lean`] and [`lacking`].
+    idle: Pages,
+    lean: Pages,
+    lacking: Pages,
+}
+
+impl Balance {
+    fn new(host: &Host, vms: &[Vm], entitled: &[Pages]) -> Self {
+        let sum = |part: fn(&Vm, Pages) -> Pages| {
+            vms.iter().zip(entitled).fold(Pages::ZERO, |sum, (vm, e)| sum.saturating_add(part(vm, *e)))
+        };
+        let owed = sum(|vm, e| vm.wanted.min(e.saturating_sub(vm.held)));
+        let reclaiming = host.state >= State::Soft || owed > host.free.saturating_sub(host.thresholds.clear);
+        let needed = host.thresholds.high.saturating_add(owed);
+        let shortage = if reclaiming { needed.saturating_sub(host.free) } else { Pages::ZERO };
+        let idle = sum(idle);
+        Self {
+            reclaiming,
+            owed,
+            shortage,
+            uncovered: shortage.saturating_sub(idle),
+            surplus: host.free.saturating_sub(needed),
+            idle,
+            lean: sum(lean),
+            lacking: sum(|vm, _| lacking(vm)),
+        }
+    }
+
+    /// The mechanisms of a host in `state`, which reclaims.
+    fn mechanisms(&self, state: State) -> Mechanisms {
+        Mechanisms::of(if self.reclaiming { state.max(State::Soft) } else { state })
+    }
+
+    /// The VMs' targets, pools' limits not considered.
+    fn targets(&self, vms: &[Vm], entitled: &[Pages]) -> Vec<Pages> {
+        let target = |(vm, &entitlement): (&Vm, &Pages)| {
+            let wish = if self.reclaiming {
+                vm.target.min(vm.held.saturating_sub(self.gives(vm, entitlement)))
+            } else {
+                vm.target.saturating_add(part(self.surplus, lacking(vm), self.lacking))
+            };
+            wish.max(entitlement).min(vm.member.client.limit)
+        };
+        vms.iter().zip(entitled).map(target).collect()
+    }
+
+    fn gives(&self, vm: &Vm, entitlement: Pages) -> Pages {
+        part(self.shortage, idle(vm, entitlement), self.idle)
+            + part(self.uncovered, lean(vm, entitlement), self.lean)
+    }
+
+    /// Whether others give in its place because it uses what it has.
+    fn spares(&self, vm: &Vm, entitlement: Pages) -> bool {
+        let lean = lean(vm, entitlement);
+        self.shortage > Pages::ZERO && part(self.uncovered, lean, self.lean) < lean
+    }
+}
+
+/// What a VM holds beyond both its entitlement and its working set.
+fn idle(vm: &Vm, entitlement: Pages) -> Pages {
+    vm.held.saturating_sub(entitlement.max(vm.working_set()))
+}
+
+/// What a VM holds beyond its entitlement and within its working set.
+fn lean(vm: &Vm, entitlement: Pages) -> Pages {
+    vm.held.min(vm.working_set()).saturating_sub(entitlement)
+}
+
+/// By how much a VM's target may rise.
+fn lacking(vm: &Vm) -> Pages {
+    match vm.driver {
+        Driver::Follows => vm.member.client.limit.saturating_sub(vm.target),
+        Driver::Absent | Driver::Stuck => Pages::ZERO,
+    }
+}
+
+impl Reclaim {
+    /// What `mechanisms` take from a VM that is above `target`, and whose balloon brings `balloon` of that.
+    fn new(mechanisms: Mechanisms, vm: &Vm, target: Pages, balloon: Pages) -> Self {
+        let above = vm.held.saturating_sub(target);
+        let paged = match mechanisms.paging {
+            Paging::Off => Pages::ZERO,
+            Paging::WhereNoBalloonCan => above.saturating_sub(balloon),
+            Paging::Everybody => above,
+        };
+        // A page that shrinks to half gives back as much as it then takes of the store.
+        let store = Pages(vm.size.0 / COMPRESSED_DIVISOR).saturating_sub(vm.compressed);
+        let compression = paged.min(store);
+        Self {
+            balloon,
+            compression,
+            swap: paged - compression,
+            block: if mechanisms.block { above } else { Pages::ZERO },
+        }
+    }
+}
+
+fn pool_outcomes(
+    pools: &PoolTree,
+    division: &Division,
+    vms: &[Vm],
+    decisions: &[Decision],
+) -> Vec<PoolOutcome> {
+    let outcome = |id: PoolId| PoolOutcome {
+        entitlement: division.pools[id.index()],
+        target: Pages::ZERO,
+        held: Pages::ZERO,
+        level: division.levels[id.index()],
+    };
+    let mut outcomes: Vec<PoolOutcome> = pools.ids().map(outcome).collect();
+    for (vm, decision) in vms.iter().zip(decisions) {
+        outcomes[vm.member.pool.index()].add(decision.target, vm.held);
+    }
+    for (id, _, parent) in pools.leaves_first() {
+        let below = outcomes[id.index()];
+        outcomes[parent.index()].add(below.target, below.held);
+    }
+    outcomes
+}
+
+impl PoolOutcome {
+    fn add(&mut self, target: Pages, held: Pages) {
+        self.target = self.target.saturating_add(target);
+        self.held = self.held.saturating_add(held);
+    }
 }
 
 /// The share of `whole` that falls to a weight of `weight` out of `all`, at most `weight` itself; rounded up.
@@ -89,78 +250,5 @@ fn part(whole: Pages, weight: Pages, all: Pages) -> Pages {
 }
 
 #[cfg(test)]
-mod tests {
-    use plimsoll_units::Bytes;
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn mib(n: u64) -> Pages {
-        Pages::floor(Bytes::mib(n))
-    }
-
-    fn vm(held: u64, active: u64, wanted: u64) -> Vm {
-        let client = Client { reservation: mib(64), limit: mib(256), shares: 1, active: mib(active) };
-        Vm { size: mib(256), client, held: mib(held), wanted: mib(wanted), target: mib(256) }
-    }
-
-    /// The demo's host: four VMs of 256 MiB in 640 MiB.
-    fn host(free: u64, state: State) -> Host {
-        Host {
-            for_guests: mib(598),
-            free: mib(free),
-            thresholds: Thresholds::of_min_free(Bytes::mib(38)),
-            state,
-        }
-    }
-
-    #[test]
-    fn nothing_is_taken_while_the_host_has_memory() {
-        let vms = [vm(120, 10, 0), vm(200, 10, 0), vm(60, 10, 0)];
-        let decisions = decide(&host(218, State::High), Tax::DEFAULT, &vms);
-        assert!(decisions.iter().all(|d| d.balloon == Pages(0)), "{decisions:?}");
-    }
-
-    #[test]
-    fn memory_goes_from_the_idle_to_the_one_that_needs_it() {
-        let vms = [vm(180, 256, 4), vm(139, 5, 0), vm(139, 5, 0), vm(139, 5, 0)];
-        let decisions = decide(&host(1, State::Low), Tax::DEFAULT, &vms);
-        assert_eq!((decisions[0].entitlement, decisions[0].balloon), (mib(256), Pages(0)));
-        let freed: u64 = vms[1..].iter().zip(&decisions[1..]).map(|(v, d)| v.held.0 - d.target.0).sum();
-        assert!(Pages(freed) >= mib(75), "{decisions:?}");
-    }
-
-    #[test]
-    fn a_balloon_gives_way_when_its_vm_is_entitled_to_more() {
-        let squeezed = Vm { target: mib(100), ..vm(100, 250, 0) };
-        let decisions =
-            decide(&host(60, State::High), Tax::DEFAULT, &[squeezed, vm(100, 5, 0), vm(100, 5, 0)]);
-        assert_eq!(decisions[0].balloon, Pages(0), "{decisions:?}");
-    }
-
-    proptest! {
-        #[test]
-        fn targets_stay_between_entitlement_and_limit_and_balloons_within_their_bound(
-            facts in prop::collection::vec((0..300u64, 0..300u64, 0..50u64, 0..256u64), 1..6), free in 0..700u64, state in 0usize..5,
-        ) {
-            let states = [State::High, State::Clear, State::Soft, State::Hard, State::Low];
-            let vms: Vec<Vm> =
-                facts.into_iter().map(|(h, a, w, t)| Vm { target: mib(t), ..vm(h.min(256), a, w) }).collect();
-            for (d, v) in decide(&host(free, states[state]), Tax::DEFAULT, &vms).iter().zip(&vms) {
-                prop_assert!(d.entitlement <= d.target && d.target <= v.client.limit);
-                prop_assert!(d.balloon.0 * 100 <= v.size.0 * MAX_BALLOON_PERCENT);
-            }
-        }
-
-        #[test]
-        fn what_is_taken_brings_free_memory_to_high_where_entitlements_allow(held in prop::collection::vec(64..256u64, 4), free in 0..20u64) {
-            let vms: Vec<Vm> = held.iter().map(|&h| vm(h, 5, 0)).collect();
-            let host = host(free, State::Soft);
-            let decisions = decide(&host, Tax::DEFAULT, &vms);
-            let taken: u64 = vms.iter().zip(&decisions).map(|(v, d)| v.held.0.saturating_sub(d.target.0)).sum();
-            let excess: u64 = vms.iter().zip(&decisions).map(|(v, d)| v.held.0.saturating_sub(d.entitlement.0)).sum();
-            let needed = host.thresholds.high.0 - host.free.0;
-            prop_assert!(taken >= needed.min(excess) && taken <= needed + 4, "{} {} {}", taken, needed, excess);
-        }
-    }
-}
+#[path = "target_tests.rs"]
+mod tests;

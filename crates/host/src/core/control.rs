@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use plimsoll_policy::{Client, Decision, Host, Vm as PolicyVm, decide};
+use plimsoll_policy::{
+    Client, Decision, Driver, Host, Member, PoolId, PoolTree, Rules, Vm as PolicyVm, decide,
+};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::BalloonHealth;
 use plimsoll_protocol::control::{GuestFacts, ToVmm};
@@ -31,7 +33,7 @@ impl Core {
         self.last_control = self.clock.now;
         self.urgent = false;
         self.observe_activity(elapsed);
-        self.divide();
+        self.divide(elapsed);
         self.observe_balloons();
         self.give_all();
         self.reward_patience();
@@ -49,7 +51,7 @@ impl Core {
         }
     }
 
-    fn divide(&mut self) {
+    fn divide(&mut self, elapsed: Duration) {
         let parties: Vec<(VmName, PolicyVm)> = self
             .running()
             .filter(|(_, run)| run.takes_part())
@@ -69,9 +71,12 @@ impl Core {
             free: self.ledger.free(),
             thresholds: self.settings.thresholds,
             state: self.states.current(),
+            elapsed,
         };
+        let rules = Rules { tax: self.settings.tax, ..Rules::default() };
         let vms: Vec<PolicyVm> = parties.iter().map(|(_, vm)| *vm).collect();
-        for ((name, vm), decision) in parties.iter().zip(decide(&host, self.settings.tax, &vms)) {
+        let outcome = decide(&rules, &host, &PoolTree::default(), &vms);
+        for ((name, vm), decision) in parties.iter().zip(outcome.vms) {
             self.steer(name, vm, decision);
         }
     }
@@ -95,7 +100,20 @@ impl Core {
             Phase::Queued => reservation(definition) + overhead(definition),
             _ => run.wanted.max(asks).min(limit.saturating_sub(grant)),
         };
-        PolicyVm { size: size(definition), client, held: grant, wanted, target: run.target }
+        PolicyVm {
+            member: Member { client, tax: None, pool: PoolId::ROOT },
+            size: size(definition),
+            held: grant,
+            wanted,
+            target: run.target,
+            balloon: run.balloon,
+            driver: match run.liveness.health() {
+                BalloonHealth::Absent => Driver::Absent,
+                BalloonHealth::Following => Driver::Follows,
+                BalloonHealth::Stuck => Driver::Stuck,
+            },
+            compressed: Pages::ZERO,
+        }
     }
 
     fn steer(&mut self, name: &VmName, before: &PolicyVm, decision: Decision) {
@@ -115,7 +133,7 @@ impl Core {
         }
         let id = run.id;
         tracing::debug!(
-            vm = %name, grant = %before.held.bytes(), waits = %before.wanted.bytes(), active = %before.client.active.bytes(),
+            vm = %name, grant = %before.held.bytes(), waits = %before.wanted.bytes(), active = %before.member.client.active.bytes(),
             entitlement = %decision.entitlement.bytes(), target = %decision.target.bytes(),
             "balloon target {}", decision.balloon.bytes(),
         );

@@ -415,6 +415,9 @@ fn changes_are_checked_like_definitions_and_admitted_like_starts() {
     let limit = VmChange { limit: Some(Bytes::mib(128)), ..VmChange::default() };
     world.answer(Request::Change(name("b"), limit)).unwrap();
     let b = *world.core.runs.iter().find(|(_, n)| n.as_str() == "b").unwrap().0;
+    for _ in 0..4 {
+        world.pass(Duration::from_secs(1));
+    }
     assert!(world.balloons[&b] >= mib(300), "as large as balloons get");
     world.say(b, FromVmm::Want(mib(512)));
     assert!(world.granted[&b] <= mib(128));

@@ -1,0 +1,68 @@
+use std::time::Duration;
+
+use plimsoll_units::Pages;
+
+use crate::{Driver, Rules, Vm};
+
+/// Why a balloon has the size that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sizing {
+    /// The VM may use all its memory.
+    NotNeeded,
+    /// It holds what lies between target and size.
+    FollowsTarget,
+    /// As [`Self::FollowsTarget`], and the target stands at the VM's working set: what else has to be reclaimed comes from others, who
+    /// hold idle memory.
+    WorkingSet,
+    /// It would be larger, and is as large as any may be.
+    Largest,
+    /// It grows towards its size as fast as any may.
+    GrowsSlowly,
+    /// There is no driver: the size is what a driver will be told when it comes.
+    NoDriver,
+    /// The driver has not done what it was told for too long: the next mechanism reclaims in its place.
+    Stuck,
+}
+
+/// A balloon as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Balloon {
+    pub(crate) size: Pages,
+    pub(crate) why: Sizing,
+    /// What it will have brought back when it is as large as it may be.
+    pub(crate) brings: Pages,
+}
+
+impl Balloon {
+    /// The balloon that goes with `target`. `spared`: the target would be lower, were it not for the working set.
+    pub(crate) fn new(rules: &Rules, elapsed: Duration, vm: &Vm, target: Pages, spared: bool) -> Self {
+        let wish = vm.size.saturating_sub(target);
+        let largest = wish.min(part_of(vm.size, rules.largest_balloon));
+        let size = largest.min(vm.balloon.saturating_add(growth(rules, elapsed)));
+        let why = match vm.driver {
+            _ if wish == Pages::ZERO => Sizing::NotNeeded,
+            Driver::Absent => Sizing::NoDriver,
+            Driver::Stuck => Sizing::Stuck,
+            Driver::Follows if size < largest => Sizing::GrowsSlowly,
+            Driver::Follows if largest < wish => Sizing::Largest,
+            Driver::Follows if spared => Sizing::WorkingSet,
+            Driver::Follows => Sizing::FollowsTarget,
+        };
+        let brings = match vm.driver {
+            Driver::Follows => vm.held.saturating_sub(target.max(vm.size - largest)),
+            Driver::Absent | Driver::Stuck => Pages::ZERO,
+        };
+        Self { size, why, brings }
+    }
+}
+
+fn part_of(size: Pages, percent: u8) -> Pages {
+    let part = u128::from(size.0) * u128::from(percent.min(100)) / 100;
+    Pages(u64::try_from(part).expect("no more than `size`"))
+}
+
+/// How much a balloon may grow in `elapsed`.
+fn growth(rules: &Rules, elapsed: Duration) -> Pages {
+    let pages = u128::from(rules.inflation.0).saturating_mul(elapsed.as_nanos()) / 1_000_000_000;
+    Pages(u64::try_from(pages).unwrap_or(u64::MAX))
+}

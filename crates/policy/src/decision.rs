@@ -1,0 +1,77 @@
+use plimsoll_units::Pages;
+
+use crate::{Cause, EffectiveBounds, Mechanisms, Shortfall, Sizing};
+
+/// What policy decided for a host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// For each VM, in the order given.
+    pub vms: Vec<Decision>,
+    /// For each pool, by [`PoolId::index`](crate::PoolId::index); the first is the host itself.
+    pub pools: Vec<PoolOutcome>,
+    /// What there was to divide: what is left for guests when minFree stays free.
+    pub available: Pages,
+    /// What waiting VMs lack of their entitlements.
+    pub owed: Pages,
+    /// What has to be reclaimed; 0 as long as nothing has.
+    pub shortage: Pages,
+    /// Memory is reclaimed: the state is soft or worse, or VMs wait for what they are entitled to and not enough is free.
+    pub reclaiming: bool,
+    /// What reclaims it. Where [`Self::reclaiming`] in a state better than soft, what does so in soft.
+    pub mechanisms: Mechanisms,
+    /// Where reservations did not fit; empty in a host that admits only what fits.
+    pub shortfalls: Vec<Shortfall>,
+}
+
+/// What policy decided for a pool.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PoolOutcome {
+    /// What its VMs are entitled to together.
+    pub entitlement: Pages,
+    /// The sum of its VMs' targets. Never above its limit.
+    pub target: Pages,
+    /// What its VMs hold.
+    pub held: Pages,
+    /// The water level among its children: what one share pays, in active pages.
+    pub level: f64,
+}
+
+/// What policy decided for a VM.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decision {
+    /// What it is entitled to.
+    pub entitlement: Pages,
+    /// What set the entitlement.
+    pub cause: Cause,
+    /// What it pays per share for its entitlement, in active pages. Where [`Cause::Level`] set the entitlement, that is the level of
+    /// its pool within a page.
+    pub pays: f64,
+    /// What it is guaranteed and may have at most, the pools above it considered.
+    pub bounds: EffectiveBounds,
+    /// Its working set: see [`Vm::working_set`](crate::Vm::working_set).
+    pub working_set: Pages,
+    /// What it may use: its mechanisms steer to it. At least its entitlement.
+    pub target: Pages,
+    /// The most that it may be granted before the next decision: its limit or, where a pool above it has one too, its target.
+    pub most: Pages,
+    /// The balloon that goes with the target.
+    pub balloon: Pages,
+    /// Why the balloon has that size.
+    pub sizing: Sizing,
+    /// What each mechanism is to take back.
+    pub reclaim: Reclaim,
+}
+
+/// What each mechanism is to take back from a VM, in machine pages. All steer to the same target: what one takes
+/// the others need not, so the parts may add up to more than the VM is above it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reclaim {
+    /// By inflating its balloon.
+    pub balloon: Pages,
+    /// By compression, net of what the compressed pages take.
+    pub compression: Pages,
+    /// By swapping out.
+    pub swap: Pages,
+    /// Its faults wait until so much has come back.
+    pub block: Pages,
+}

@@ -1,0 +1,90 @@
+use plimsoll_units::Pages;
+
+use crate::pool::{PoolId, PoolTree};
+use crate::vm::Vm;
+
+/// What the limits of pools leave of VMs' targets. By [`PoolId::index`].
+#[derive(Debug)]
+pub(crate) struct PoolLimits {
+    /// The part of what VMs would have beyond their entitlements that fits into the pool and those above it.
+    parts: Vec<f64>,
+    /// The pool or one above it has a limit that its VMs could exceed.
+    bind: Vec<bool>,
+}
+
+/// Sums over a pool's VMs.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    entitled: Pages,
+    wished: Pages,
+    limits: Pages,
+}
+
+impl Sums {
+    fn add(&mut self, other: Self) {
+        self.entitled = self.entitled.saturating_add(other.entitled);
+        self.wished = self.wished.saturating_add(other.wished);
+        self.limits = self.limits.saturating_add(other.limits);
+    }
+}
+
+impl PoolLimits {
+    /// For VMs that are entitled to `entitled`, which fits into all limits, and would have targets of `wished`.
+    pub(crate) fn new(pools: &PoolTree, vms: &[Vm], entitled: &[Pages], wished: &[Pages]) -> Self {
+        let mut sums = vec![Sums::default(); pools.count()];
+        for ((vm, &entitled), &wished) in vms.iter().zip(entitled).zip(wished) {
+            sums[vm.member.pool.index()].add(Sums { entitled, wished, limits: vm.member.client.limit });
+        }
+        let (mut parts, mut bind) = (vec![1.0; pools.count()], vec![false; pools.count()]);
+        for (id, pool, parent) in pools.leaves_first() {
+            let i = id.index();
+            if let Some(limit) = pool.limit {
+                parts[i] = sums[i].part_within(limit);
+                bind[i] = sums[i].limits > limit;
+                sums[i].wished = sums[i].wished.min(limit);
+                sums[i].limits = sums[i].limits.min(limit);
+            }
+            let below = sums[i];
+            sums[parent.index()].add(below);
+        }
+        // Parents come before their children.
+        for id in pools.ids() {
+            if let Some(parent) = pools.parent(id) {
+                parts[id.index()] *= parts[parent.index()];
+                bind[id.index()] |= bind[parent.index()];
+            }
+        }
+        Self { parts, bind }
+    }
+
+    /// The target of a VM in `pool` that would be `wished`.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "page counts stay below 2^53 and are never negative"
+    )]
+    pub(crate) fn within(&self, pool: PoolId, entitled: Pages, wished: Pages) -> Pages {
+        let part = self.parts[pool.index()];
+        if part >= 1.0 {
+            return wished;
+        }
+        entitled.saturating_add(Pages((wished.saturating_sub(entitled).0 as f64 * part) as u64))
+    }
+
+    /// Whether the VMs of `pool` could exceed a limit of it or of one above it.
+    pub(crate) fn bind(&self, pool: PoolId) -> bool {
+        self.bind[pool.index()]
+    }
+}
+
+impl Sums {
+    #[expect(clippy::cast_precision_loss, reason = "page counts stay below 2^53")]
+    fn part_within(self, limit: Pages) -> f64 {
+        if self.wished <= limit {
+            return 1.0;
+        }
+        limit.saturating_sub(self.entitled).0 as f64
+            / self.wished.saturating_sub(self.entitled).0.max(1) as f64
+    }
+}

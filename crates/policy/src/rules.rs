@@ -1,0 +1,33 @@
+use plimsoll_units::Pages;
+
+use crate::Tax;
+
+/// The operator's settings, as far as targets depend on them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rules {
+    /// The tax on idle memory.
+    pub tax: Tax,
+    /// Largest balloon, in percent of the VM's size. More than 100 counts as 100.
+    pub largest_balloon: u8,
+    /// The most by which a balloon may grow in a second. It may shrink at once.
+    pub inflation: Pages,
+}
+
+impl Rules {
+    /// Beyond 65 % a guest that suddenly needs memory thrashes before its balloon can give way, much below it ballooning
+    /// reclaims too little (ESXi, `Mem.CtlMaxPercent` 65).
+    pub const LARGEST_BALLOON: u8 = 65;
+
+    /// 128 MiB a second. The paper limits the rate too and prints none (Waldspurger 2002, section 3.2). Faster, and a guest
+    /// loses its page cache and more before the estimate of what it uses has seen the first refault: at this rate a VM
+    /// of 4 GiB loses a tenth in three seconds and the most that it can lose in twenty, a fast half-life of the
+    /// estimator. Slower, and a host that a few large VMs fill falls from soft to hard, where pages are swapped that a
+    /// balloon would have found free.
+    pub const INFLATION: Pages = Pages((128 << 20) / plimsoll_units::PAGE_SIZE);
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { tax: Tax::DEFAULT, largest_balloon: Self::LARGEST_BALLOON, inflation: Self::INFLATION }
+    }
+}

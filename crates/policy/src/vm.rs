@@ -1,0 +1,49 @@
+use plimsoll_units::Pages;
+
+use crate::Member;
+
+/// A VM, as far as its target depends on it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Vm {
+    /// Its claim and its pool. The claim's `limit` is at most `size`.
+    pub member: Member,
+    /// Guest-physical memory.
+    pub size: Pages,
+    /// What it holds.
+    pub held: Pages,
+    /// What its faults wait for beyond what it holds.
+    pub wanted: Pages,
+    /// The target that it had so far; its limit when it is new.
+    pub target: Pages,
+    /// The balloon that it was told so far.
+    pub balloon: Pages,
+    /// Whether its balloon works.
+    pub driver: Driver,
+    /// Machine memory that its compressed pages take. It is part of what the VM holds.
+    pub compressed: Pages,
+}
+
+/// Whether a VM's balloon works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Driver {
+    /// There is no driver: it has not booted yet, or has none.
+    Absent,
+    /// There is one, and as far as is known it does what it is told.
+    Follows,
+    /// There is one that has not done what it was told for too long.
+    Stuck,
+}
+
+/// A quarter: what a VM may need beyond its estimate before the estimate has followed. Less, and a guest whose sample was
+/// unlucky (100 of 30 s are off by 5 % of memory at worst) is squeezed below what it uses; more, and little of an idle
+/// VM's memory counts as idle.
+const HEADROOM_DIVISOR: u64 = 4;
+
+impl Vm {
+    /// Its working set: what it actively uses and a quarter more, as far as its limit allows. Nothing is taken from it while
+    /// somebody holds idle memory that he is not entitled to.
+    pub fn working_set(&self) -> Pages {
+        let active = self.member.client.active;
+        active.saturating_add(Pages(active.0 / HEADROOM_DIVISOR)).min(self.member.client.limit)
+    }
+}
