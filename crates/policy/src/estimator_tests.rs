@@ -214,7 +214,10 @@ proptest! {
         let mut fresh = Estimator::default();
         fresh.end_period(PERIOD, &steady);
         let (old, new) = (estimator.estimate(PERIOD, &steady), fresh.estimate(PERIOD, &steady));
-        prop_assert_eq!((old.slow, old.fast, old.now), (new.slow, new.fast, new.now));
+        // Where the truth lies halfway between two pages, rounding may go either way.
+        for (old, new) in [(old.slow, new.slow), (old.fast, new.fast), (old.now, new.now)] {
+            prop_assert!(old.0.abs_diff(new.0) <= 1, "{:?} {:?}", old, new);
+        }
         prop_assert!(old.margin <= new.margin);
     }
 

@@ -4,14 +4,16 @@
 //! decisions go out as values: this crate never does I/O, reads no clock, starts no thread and keeps no state but what
 //! its caller holds ([`Activity`], [`Estimator`], [`States`]). It never learns what a system call is.
 //!
-//! Start with [`entitlements`], which divides memory among VMs, and [`divide`], which does so over a tree of resource pools;
-//! [`decide`] turns that into what each VM's balloon is to do, [`fn@allowance`]
-//! into what a waiting fault may have at once, [`admit`] into who may power on.
+//! Start with [`divide`], which divides memory among VMs in a tree of resource pools. [`decide`] turns that into what each VM's
+//! balloon and every other mechanism is to do, [`fn@allowance`] into what a waiting fault may have at once, [`remedies`] into what would
+//! have to change for a VM to get more. [`Reservations`] says who may power on and what may be reserved, [`charge`] what
+//! counts as held.
 
 mod activity;
 mod admission;
 mod allowance;
 mod balloon;
+mod charge;
 mod curve;
 mod decision;
 mod division;
@@ -22,6 +24,8 @@ mod pool;
 mod pool_limits;
 mod precise_sum;
 mod problem;
+mod remedy;
+mod reservations;
 mod rules;
 mod state;
 mod target;
@@ -31,6 +35,7 @@ pub use activity::Activity;
 pub use admission::{Refusal, admit, overhead};
 pub use allowance::{Waiting, allowance};
 pub use balloon::Sizing;
+pub use charge::{SharedFrames, charge};
 pub use decision::{Decision, Outcome, PoolOutcome, Reclaim};
 pub use division::{Cause, Division, EffectiveBounds, Member, Shortfall, divide, effective_bounds};
 pub use entitlement::{Client, Tax, entitlements};
@@ -38,6 +43,8 @@ pub use estimator::{Estimate, Estimator, Sample, Stratum};
 pub use mechanisms::{Mechanisms, Paging};
 pub use pool::{MAX_POOL_DEPTH, MAX_POOL_SHARES, NamedPool, Pool, PoolError, PoolId, PoolTree};
 pub use problem::{PoolClaim, PoolShortfall, Problem, ProblemError, Solution, VmClaim};
+pub use remedy::{Change, Remedy, remedies};
+pub use reservations::{Claim, Overcommitment, Reservations, Short};
 pub use rules::Rules;
 pub use state::{State, States, Thresholds};
 pub use target::{Host, decide};

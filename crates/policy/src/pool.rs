@@ -206,6 +206,15 @@ impl PoolTree {
         (0..self.count()).map(PoolId)
     }
 
+    /// The same tree with other parameters for a pool, unchecked.
+    pub(crate) fn with(&self, id: PoolId, pool: Pool) -> Self {
+        let mut tree = self.clone();
+        if let Some((named, _)) = id.0.checked_sub(1).and_then(|i| tree.pools.get_mut(i)) {
+            named.pool = pool;
+        }
+        tree
+    }
+
     /// Number of pools with the root.
     pub(crate) fn count(&self) -> usize {
         self.pools.len() + 1
