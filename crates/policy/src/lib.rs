@@ -6,7 +6,7 @@
 //!
 //! Start with [`divide`], which divides memory among VMs in a tree of resource pools. [`decide`] turns that into what each VM's
 //! balloon and every other mechanism is to do, [`fn@allowance`] into what a waiting fault may have at once, [`remedies`] into what would
-//! have to change for a VM to get more. [`Reservations`] says who may power on and what may be reserved, [`charge`] what
+//! have to change for a VM to get more. [`Reservations`] says who may power on and what may be reserved, [`fn@charge`] what
 //! counts as held.
 
 mod activity;

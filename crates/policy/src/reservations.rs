@@ -13,7 +13,7 @@ pub struct Claim {
     pub size: Pages,
     /// What it is guaranteed of it.
     pub reservation: Pages,
-    /// What it takes beside; see [`overhead`](crate::overhead).
+    /// What it takes beside; see [`overhead`](fn@crate::overhead).
     pub overhead: Pages,
 }
 

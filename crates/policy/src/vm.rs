@@ -9,7 +9,7 @@ pub struct Vm {
     pub member: Member,
     /// Guest-physical memory.
     pub size: Pages,
-    /// What it holds; see [`charge`](crate::charge) for what counts.
+    /// What it holds; see [`charge`](fn@crate::charge) for what counts.
     pub held: Pages,
     /// What its faults wait for beyond what it holds.
     pub wanted: Pages,
