@@ -6,7 +6,7 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::DEFAULT_SOCKET;
 
 use crate::client::Address;
-use crate::commands::{console, events, logs, plan, run, set, stop, top};
+use crate::commands::{console, events, logs, plan, pool, run, set, stop, top};
 
 /// Names the daemon's socket where `--socket` does not.
 const SOCKET_VARIABLE: &str = "PLIMSOLL_SOCKET";
@@ -63,6 +63,7 @@ Examples:
   plimsoll ps                              all VMs
   plimsoll top                             who holds the memory, live
   plimsoll set web1 --shares high          give it more weight than its siblings
+  plimsoll pool create prod --shares high  a pool of VMs that share what it has
   plimsoll console web1                    attach to its serial console
   plimsoll stop web1 --timeout 2m --kill   shut it down, and if it does not obey, end it";
 
@@ -85,8 +86,10 @@ pub(crate) enum Command {
     Kill(Vm),
     /// Forget a VM that is off; its disks stay
     Rm(Vm),
-    /// Change a VM's shares, reservation or limit, while it runs or not
+    /// Change a VM's shares, reservation, limit, pool or tax, while it runs or not
     Set(set::Set),
+    /// Make, change, list and remove resource pools
+    Pool(pool::PoolCommand),
     /// Attach to a VM's serial console, or talk to it from a script
     Console(console::Console),
     /// Print what a VM's process, or its console, wrote
@@ -186,6 +189,19 @@ mod tests {
             "stop a --timeout soon",
             "set a",
             "set a --shares 0",
+            "set a --reservation -1",
+            "set a --limit 1e9",
+            "set a --limit 99999999999999999999",
+            "set a --tax 1",
+            "set a --tax nan",
+            "set a --pool a/b",
+            "pool",
+            "pool create a/b",
+            "pool create /",
+            "pool create a --shares -1",
+            "pool create a --expandable maybe",
+            "pool set a",
+            "pool rm",
             "set a --reservation 512MB",
             "console a --expect",
             "console a --timeout 5s",

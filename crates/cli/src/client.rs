@@ -7,9 +7,10 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes as Body;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use plimsoll_protocol::VmName;
-use plimsoll_protocol::api::{ErrorBody, Event, HostStatus, VmChange, VmStatus};
+use plimsoll_protocol::api::{ErrorBody, Event, HostStatus, PoolStatus, VmChange, VmStatus};
 use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::pool::{PoolChange, PoolDefinition};
+use plimsoll_protocol::{PoolName, VmName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -110,6 +111,22 @@ impl Client {
 
     pub(crate) fn events(&self) -> Result<Vec<Event>> {
         self.json(Method::GET, "/v1/events", Vec::new())
+    }
+
+    pub(crate) fn pools(&self) -> Result<Vec<PoolStatus>> {
+        self.json(Method::GET, "/v1/pools", Vec::new())
+    }
+
+    pub(crate) fn define_pool(&self, definition: &PoolDefinition) -> Result<PoolStatus> {
+        self.json(Method::POST, "/v1/pools", serde_json::to_vec(definition)?)
+    }
+
+    pub(crate) fn change_pool(&self, name: &PoolName, change: &PoolChange) -> Result<PoolStatus> {
+        self.json(Method::PATCH, &format!("/v1/pools/{name}"), serde_json::to_vec(change)?)
+    }
+
+    pub(crate) fn remove_pool(&self, name: &PoolName) -> Result<()> {
+        self.answer(Method::DELETE, &format!("/v1/pools/{name}"), Vec::new()).map(drop)
     }
 
     fn json<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T> {

@@ -82,7 +82,7 @@ fn a_command_line_that_makes_no_sense_is_told_in_a_line() {
         (
             &["set", "a"],
             "the following required arguments were not provided: \
-             <--shares <SHARES>|--reservation <SIZE>|--limit <SIZE>>; try plimsoll set --help",
+             <--shares <SHARES>|--reservation <SIZE>|--limit <SIZE>|--pool <POOL>|--tax <TAX>>; try plimsoll set --help",
         ),
     ] {
         let done = Done::new(&plimsoll(args).output().unwrap());
@@ -173,18 +173,65 @@ fn stop_with_kill_ends_a_vm_that_has_no_button_yet() {
 }
 
 #[test]
-fn set_sends_only_what_changes_and_none_is_the_size() {
+fn set_sends_only_what_changes() {
     let fake = Fake::new();
-    fake.on("PATCH /v1/vms/a", 200, &vm("a", "on")).on("GET /v1/vms/a", 200, &vm("a", "on"));
+    fake.on("PATCH /v1/vms/a", 200, &vm("a", "on"));
     assert_eq!(fake.run(&["set", "a", "--shares", "high"]).code, 0);
     assert_eq!(fake.run(&["set", "a", "--limit", "none", "--reservation", "1MiB"]).code, 0);
-    let bodies: Vec<Value> = fake
+    assert_eq!(fake.run(&["set", "a", "--pool", "/", "--tax", "0.5"]).code, 0);
+    assert_eq!(fake.run(&["set", "a", "--pool", "prod", "--tax", "none"]).code, 0);
+    let bodies: Vec<Value> =
+        fake.requests().iter().map(|(_, body)| serde_json::from_str(body).unwrap()).collect();
+    assert_eq!(
+        bodies,
+        [
+            json!({"shares": "high"}),
+            json!({"limit": "none", "reservation": 1 << 20}),
+            json!({"pool": "/", "tax": 0.5}),
+            json!({"pool": "prod", "tax": "none"}),
+        ]
+    );
+}
+
+#[test]
+fn pools_are_made_changed_and_removed() {
+    let fake = Fake::new();
+    let pool = json!({
+        "name": "web", "parent": "prod", "shares": "high", "share_count": 327_680, "reservation": 1 << 30,
+        "limit": 2_u64 << 30, "expandable": false, "reserved": 0, "entitled": 0, "granted": 0, "pools": [], "vms": []
+    });
+    fake.on("POST /v1/pools", 200, &pool).on("PATCH /v1/pools/web", 200, &pool);
+    fake.on("GET /v1/pools", 200, &json!([pool]));
+    fake.on("DELETE /v1/pools/web", 409, &error("pool web still holds VM a: move or remove them first"));
+    let line = "pool web: in prod, shares high (327680), reservation 1GiB, limit 2GiB, not expandable\n";
+    let create = ["pool", "create", "web", "--parent", "prod", "--shares", "high", "--reservation", "1GiB"];
+    fake.run(&[&create[..], &["--limit", "2GiB", "--expandable", "false"]].concat()).prints(line);
+    fake.run(&["pool", "set", "web", "--limit", "none", "--parent", "/"]).prints(line);
+    fake.run(&["pool", "rm", "web"]).fails_with("pool web still holds VM a: move or remove them first");
+    let listed: Value = serde_json::from_str(&fake.run(&["pool", "ls", "--json"]).out).unwrap();
+    assert_eq!(listed[0]["limit"], json!(2_u64 << 30));
+    let bodies: Vec<Value> =
+        fake.requests().iter().filter_map(|(_, body)| serde_json::from_str(body).ok()).collect();
+    let made = json!({
+        "name": "web", "parent": "prod", "shares": "high", "reservation": 1 << 30, "limit": 2_u64 << 30,
+        "expandable": false
+    });
+    assert_eq!(bodies, [made, json!({"limit": "none", "parent": "/"})]);
+}
+
+#[test]
+fn run_places_a_vm_in_a_pool() {
+    let fake = Fake::new();
+    fake.on("POST /v1/vms", 201, &vm("a", "on"));
+    let path = definition(&fake, &format!("pool = 'x'\n{GOOD}"));
+    assert_eq!(fake.run(&["run", &path, "--pool", "prod"]).code, 0);
+    assert_eq!(fake.run(&["run", &path]).code, 0);
+    let pools: Vec<Value> = fake
         .requests()
         .iter()
-        .filter(|(line, _)| line.starts_with("PATCH"))
-        .map(|(_, body)| serde_json::from_str(body).unwrap())
+        .map(|(_, body)| serde_json::from_str::<Value>(body).unwrap()["pool"].clone())
         .collect();
-    assert_eq!(bodies, [json!({"shares": "high"}), json!({"limit": 256 << 20, "reservation": 1 << 20})]);
+    assert_eq!(pools, ["prod", "x"]);
 }
 
 #[test]

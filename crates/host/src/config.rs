@@ -2,12 +2,14 @@
 //!
 //! ```toml
 //! budget = "automatic"                 # machine memory for VMs: a size, or "automatic" (what is available less a margin)
-//! min_free = "64MiB"                   # memory to keep free; default: slides with the budget, 6 % of the first 4GiB
+//! thresholds = "sliding"               # of the host's states: "sliding" as in ESXi, or "fixed", the paper's 6, 4, 2 and 1 % of the budget
+//! min_free = "64MiB"                   # memory to keep free; default: slides with the budget, 6 % of the first 4GiB; not with "fixed"
 //! idle_tax = 0.75                      # part of an idle page's worth that its VM forfeits, 0 to 0.99
+//! largest_balloon = 65                 # percent of a VM's size, 1 to 95
 //! state_directory = "/var/lib/plimsoll"
 //! run_directory = "/run/plimsoll"      # sockets; at most 57 bytes
 //! socket = "/run/plimsoll/plimsoll.sock"
-//! swap_directory = "/var/lib/plimsoll/swap" # reserved: it must exist and is not used yet
+//! swap_directory = "/var/lib/plimsoll/swap" # must exist; nothing is swapped out yet
 //! vmm = "/usr/libexec/plimsoll-vmm"    # default: beside plimsolld
 //! uid_base = 1900000000                # first of the 65536 users that VMs run as
 //! log = "info"                         # error, warn, info, debug, trace, or a filter such as plimsoll_host=debug
@@ -21,7 +23,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use plimsoll_policy::{Tax, Thresholds};
+use plimsoll_policy::{Rules, Tax, Thresholds};
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Deserializer};
 
@@ -31,6 +33,9 @@ use crate::paths::{MAX_RUN_DIRECTORY, Paths};
 pub(crate) const DEFAULT_FILE: &str = "/etc/plimsoll/plimsolld.toml";
 /// Smallest budget: the smallest VM with its overhead, and something to keep free.
 const MIN_BUDGET: Bytes = Bytes::mib(64);
+/// Largest balloon that may be set, in percent: a guest needs the rest for its kernel, or it runs out of memory and
+/// takes back at once what its balloon gave.
+const MAX_LARGEST_BALLOON: u8 = 95;
 /// Users that VMs may run as, from `uid_base` on: more than VMs ever fit a host.
 pub(crate) const UIDS: u32 = 65_536;
 /// Above what systemd hands out to containers (up to 1879048191) and below 2^31, from where some programs take user
@@ -42,8 +47,10 @@ const UID_BASE: u32 = 1_900_000_000;
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     pub(crate) budget: Budget,
+    pub(crate) thresholds: ThresholdKind,
     pub(crate) min_free: Option<Bytes>,
     pub(crate) idle_tax: f64,
+    pub(crate) largest_balloon: u8,
     pub(crate) state_directory: PathBuf,
     pub(crate) run_directory: PathBuf,
     pub(crate) socket: Option<PathBuf>,
@@ -52,6 +59,16 @@ pub(crate) struct Config {
     pub(crate) uid_base: u32,
     pub(crate) log: String,
     pub(crate) tcp: Option<Tcp>,
+}
+
+/// Where the thresholds of the host's states come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ThresholdKind {
+    /// From minFree, as in ESXi.
+    Sliding,
+    /// From the budget: the paper's percentages.
+    Fixed,
 }
 
 /// A listener beside the unix socket.
@@ -94,8 +111,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             budget: Budget::Automatic,
+            thresholds: ThresholdKind::Sliding,
             min_free: None,
-            idle_tax: 0.75,
+            idle_tax: Tax::DEFAULT.rate(),
+            largest_balloon: Rules::LARGEST_BALLOON,
             state_directory: "/var/lib/plimsoll".into(),
             run_directory: "/run/plimsoll".into(),
             socket: None,
@@ -145,6 +164,16 @@ impl Config {
             "idle_tax {}: a number from 0 to 0.99 is possible",
             self.idle_tax
         );
+        if let (ThresholdKind::Fixed, Some(min_free)) = (self.thresholds, self.min_free) {
+            bail!(
+                "min_free {min_free}: the \"fixed\" thresholds are percentages of the budget: leave one of both out"
+            );
+        }
+        ensure!(
+            (1..=MAX_LARGEST_BALLOON).contains(&self.largest_balloon),
+            "largest_balloon {}: 1 to {MAX_LARGEST_BALLOON} percent are possible",
+            self.largest_balloon
+        );
         for (key, path) in
             [("state_directory", &self.state_directory), ("run_directory", &self.run_directory)]
         {
@@ -191,12 +220,17 @@ impl Config {
         Ok(own.with_file_name("plimsoll-vmm"))
     }
 
-    pub(crate) fn tax(&self) -> Tax {
-        Tax::new(self.idle_tax).unwrap_or(Tax::DEFAULT)
+    pub(crate) fn rules(&self) -> Rules {
+        let tax = Tax::new(self.idle_tax).unwrap_or(Tax::DEFAULT);
+        Rules { tax, largest_balloon: self.largest_balloon, ..Rules::default() }
     }
 
     pub(crate) fn thresholds(&self, budget: Bytes) -> Thresholds {
-        self.min_free.map_or_else(|| Thresholds::sliding(budget), Thresholds::of_min_free)
+        match (self.thresholds, self.min_free) {
+            (ThresholdKind::Fixed, _) => Thresholds::fixed(budget),
+            (ThresholdKind::Sliding, Some(min_free)) => Thresholds::of_min_free(min_free),
+            (ThresholdKind::Sliding, None) => Thresholds::sliding(budget),
+        }
     }
 
     /// The token that clients over TCP have to show; `None`: there is no TCP listener.
@@ -244,6 +278,15 @@ mod tests {
             ("budget = '1MiB'\n", "budget 1MiB"),
             ("budget = '256MiB'\nmin_free = '128MiB'\n", "min_free 128MiB"),
             ("idle_tax = 1.0\n", "idle_tax 1"),
+            ("idle_tax = nan\n", "idle_tax NaN"),
+            ("idle_tax = -0.1\n", "idle_tax -0.1"),
+            ("min_free = -1\n", "-1 is not a size"),
+            ("budget = '99999999999999TiB'\n", "99999999999999TiB"),
+            ("thresholds = 'loose'\n", "loose"),
+            ("thresholds = 'fixed'\nmin_free = '1MiB'\n", "min_free 1MiB"),
+            ("largest_balloon = 0\n", "largest_balloon 0"),
+            ("largest_balloon = 96\n", "largest_balloon 96"),
+            ("largest_balloon = -1\n", "-1"),
             ("state_directory = 'here'\n", "state_directory here"),
             ("swap_directory = '/nowhere'\n", "swap_directory /nowhere"),
             ("uid_base = 0\n", "uid_base 0"),
@@ -257,6 +300,17 @@ mod tests {
         }
         assert!(error("vmm = '/nowhere/vmm'\n").contains("/nowhere/vmm"));
         assert!(error(&format!("run_directory = '/{}'\n{vmm}", "r".repeat(60))).contains("run_directory"));
+    }
+
+    #[test]
+    fn thresholds_are_esxis_the_papers_or_the_operators() {
+        let clear =
+            |text: &str| Config::parse(text).unwrap().thresholds(Bytes::mib(1000)).clear.bytes().0 >> 20;
+        let settings = ["", "thresholds = 'fixed'\n", "min_free = '10MiB'\n"];
+        assert_eq!(settings.map(clear), [60, 60, 10]);
+        let soft =
+            |text: &str| Config::parse(text).unwrap().thresholds(Bytes::mib(1000)).soft.bytes().0 >> 20;
+        assert_eq!(settings.map(soft), [38, 40, 6]);
     }
 
     #[test]

@@ -193,6 +193,10 @@ impl Daemon {
                 let saved = self.saver.save(record);
                 self.answer_after(answers, saved);
             }
+            Effect::SavePools(pools, answers) => {
+                let saved = self.saver.save_pools(pools);
+                self.answer_after(answers, saved);
+            }
             Effect::Forget(name, answers) => {
                 let forgotten = self.saver.forget(name);
                 self.answer_after(answers, forgotten);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use plimsoll_units::Pages;
 
-use crate::core::RunId;
+use crate::run_id::RunId;
 
 /// Who was promised how much of the budget.
 ///

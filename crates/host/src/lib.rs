@@ -1,6 +1,6 @@
 //! `plimsolld`, the daemon: one per host.
 //!
-//! It knows the host's VMs ([`inventory`]), keeps the account of machine memory ([`ledger`]), decides who gets how much of it
+//! It knows the host's VMs ([`inventory`]) and resource pools ([`pools`]), keeps the account of machine memory ([`ledger`]), decides who gets how much of it
 //! ([`core`], with the arithmetic of `plimsoll-policy`), starts VMMs ([`launch`]), speaks with them ([`link`]) and answers users
 //! ([`api`]). [`daemon`] carries messages between these parts; start reading there, or at [`core`] for what is decided.
 //!
@@ -26,7 +26,9 @@ mod liveness;
 mod lock;
 mod memory;
 mod paths;
+mod pools;
 mod process;
+mod run_id;
 mod saver;
 mod start;
 mod supervise;

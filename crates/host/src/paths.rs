@@ -10,6 +10,7 @@ use plimsoll_protocol::VmName;
 /// |---|---|
 /// | `STATE/lock` | locked by the daemon that uses the directory |
 /// | `STATE/vms/NAME.json` | the VM's definition and how its last run ended |
+/// | `STATE/pools.json` | all resource pools |
 /// | `STATE/logs/NAME.console`, `NAME.vmm` | its console's output and its VMM's messages |
 /// | `RUN/vms/NAME/control.sock` | where its VMM listens for the daemon |
 /// | `RUN/vms/NAME/console.sock` | where its VMM listens for whoever attaches to the console |
@@ -35,6 +36,10 @@ impl Paths {
 
     pub(crate) fn record(&self, vm: &VmName) -> PathBuf {
         self.records().join(format!("{vm}.json"))
+    }
+
+    pub(crate) fn pools(&self) -> PathBuf {
+        self.state.join("pools.json")
     }
 
     pub(crate) fn logs(&self) -> PathBuf {

@@ -1,10 +1,12 @@
 //! Writing records to disk without holding up the daemon: one writer, in the order of what was asked for.
 
 use plimsoll_protocol::VmName;
+use plimsoll_protocol::pool::PoolDefinition;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::inventory::{self, Record};
 use crate::paths::Paths;
+use crate::pools;
 
 /// The way to the writer.
 #[derive(Clone, Debug)]
@@ -13,6 +15,7 @@ pub(crate) struct Saver(mpsc::UnboundedSender<(Job, oneshot::Sender<anyhow::Resu
 #[derive(Debug)]
 enum Job {
     Save(Box<Record>),
+    SavePools(Vec<PoolDefinition>),
     Forget(VmName),
 }
 
@@ -26,6 +29,7 @@ impl Saver {
                 let paths = paths.clone();
                 let written = tokio::task::spawn_blocking(move || match job {
                     Job::Save(record) => inventory::save(&paths, &record),
+                    Job::SavePools(all) => pools::save(&paths, &all),
                     Job::Forget(vm) => inventory::forget(&paths, &vm),
                 });
                 let result = written.await.unwrap_or_else(|e| Err(anyhow::Error::from(e)));
@@ -42,6 +46,14 @@ impl Saver {
     /// Writes a record, after all that was asked for before.
     pub(crate) fn save(&self, record: Box<Record>) -> impl Future<Output = anyhow::Result<()>> + use<> {
         self.ask(Job::Save(record))
+    }
+
+    /// Writes all pools, after all that was asked for before.
+    pub(crate) fn save_pools(
+        &self,
+        pools: Vec<PoolDefinition>,
+    ) -> impl Future<Output = anyhow::Result<()>> + use<> {
+        self.ask(Job::SavePools(pools))
     }
 
     /// Removes a VM's record and logs.

@@ -18,6 +18,7 @@ use crate::core::{Clock, Core, Settings};
 use crate::daemon::Daemon;
 use crate::launch::Site;
 use crate::paths::Paths;
+use crate::pools::Pools;
 use crate::uids::Uids;
 use crate::{api, inventory, lock, memory};
 
@@ -27,20 +28,21 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     make_directories(&paths)?;
     let _lock = lock::take(&paths.lock())?;
     let records = inventory::load(&paths)?;
+    let pools = Pools::load(&paths)?;
     let found = adopt::find(&paths)?;
     let running: Bytes = found.survivors.iter().map(|s| s.adopted.kernel.process).sum();
     let budget = memory::budget(&config, running)?;
     let settings = Settings {
         budget: Pages::floor(budget),
         thresholds: config.thresholds(budget),
-        tax: config.tax(),
+        rules: config.rules(),
         paths: paths.clone(),
     };
     tracing::info!(
         %budget, min_free = %settings.thresholds.clear.bytes(), vms = records.len(), running = found.survivors.len(),
         "plimsolld {}", env!("CARGO_PKG_VERSION")
     );
-    let core = Core::new(settings, records, Clock { now: Instant::now(), at: Timestamp::now() });
+    let core = Core::new(settings, records, pools, Clock { now: Instant::now(), at: Timestamp::now() });
     let cgroups = Cgroups::find().inspect_err(|why| tracing::warn!("VMs get no control groups: {why}"));
     let site = Site { paths, vmm: config.vmm()?, log: config.log.clone(), cgroups };
     let uids = if rustix::process::geteuid().is_root() { UIDS } else { 0 };

@@ -3,7 +3,7 @@
 mod host;
 
 use host::{Host, signal, wait_until};
-use plimsoll_protocol::api::{Exit, Power, VmStatus};
+use plimsoll_protocol::api::{Exit, PoolStatus, Power, VmStatus};
 use plimsoll_protocol::control::ExitReason;
 use plimsoll_units::Bytes;
 
@@ -54,6 +54,36 @@ fn a_daemon_that_comes_back_finds_its_vms_and_the_same_account() {
     let off = wait_until("b is off", || Some(host.vm("b")).filter(|vm| vm.power == Power::Off));
     assert_eq!(off.exit, Some(Exit::Told(ExitReason::Shutdown)));
     assert!(b.contains("\"pid\""));
+}
+
+#[test]
+fn pools_and_what_was_set_outlive_the_daemon() {
+    let mut host = Host::new(512, "");
+    host.run("a", "64MiB");
+    host.run("b", "64MiB");
+    assert_eq!(host.ask("POST", "/v1/pools", r#"{"name": "prod", "shares": "high"}"#).0, 200);
+    assert_eq!(host.ask("POST", "/v1/pools", r#"{"name": "web", "parent": "prod"}"#).0, 200);
+    assert_eq!(host.ask("POST", "/v1/pools", r#"{"name": "gone"}"#).0, 200);
+    assert_eq!(host.ask("DELETE", "/v1/pools/gone", "").0, 204);
+    let change = r#"{"pool": "web", "shares": 77, "reservation": "32MiB", "tax": 0.5}"#;
+    assert_eq!(host.ask("PATCH", "/v1/vms/a", change).0, 200);
+    let before: Vec<PoolStatus> = host.get("/v1/pools");
+    let reserved = host.status().reserved;
+    host.kill_daemon();
+    host.start();
+    let after: Vec<PoolStatus> = host.get("/v1/pools");
+    let shape = |pools: &[PoolStatus]| {
+        let of = |p: &PoolStatus| {
+            (p.name.clone(), p.parent.clone(), p.shares, p.reserved, p.granted, p.vms.clone())
+        };
+        pools.iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(shape(&after), shape(&before));
+    assert_eq!(after.len(), 2);
+    let a = host.vm("a");
+    assert_eq!((a.pool.to_string(), a.share_count, a.reservation), ("web".into(), 77, Bytes::mib(32)));
+    assert_eq!((a.tax.unwrap().rate(), a.power), (0.5, Power::On));
+    assert_eq!(host.status().reserved, reserved);
 }
 
 #[test]

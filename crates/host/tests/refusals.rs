@@ -172,3 +172,66 @@ fn tcp_is_there_when_asked_for_and_wants_the_token() {
     let (status, body) = exchange_tcp(&address, "/v1/host", "authorization: Bearer 0123456789abcdef\r\n");
     assert_eq!(status, 200, "{body}");
 }
+
+#[test]
+fn pools_that_cannot_be_are_refused_by_field_and_value() {
+    let host = Host::new(512, "");
+    host.run("a", "64MiB");
+    let made = r#"{"name": "prod", "reservation": "64MiB", "limit": "256MiB"}"#;
+    assert_eq!(host.ask("POST", "/v1/pools", made).0, 200);
+    assert_eq!(host.ask("POST", "/v1/pools", r#"{"name": "web", "parent": "prod"}"#).0, 200);
+    assert_eq!(host.ask("PATCH", "/v1/vms/a", r#"{"pool": "web"}"#).0, 200);
+    let before: Value = host.get("/v1/pools");
+    for (status, method, path, body, part) in [
+        (400, "POST", "/v1/pools", r#"{"name": "a/b"}"#, "name: \"a/b\" is not a pool name"),
+        (400, "POST", "/v1/pools", r#"{"name": "x", "parent": "nobody"}"#, "\"nobody\" is no pool"),
+        (409, "POST", "/v1/pools", r#"{"name": "prod"}"#, "name prod is taken"),
+        (400, "POST", "/v1/pools", r#"{"name": "x", "reservation": -1}"#, "reservation: -1 is not a size"),
+        (
+            400,
+            "POST",
+            "/v1/pools",
+            r#"{"name": "x", "reservation": 18446744073709551615}"#,
+            "reservation 16777216.0TiB",
+        ),
+        (
+            400,
+            "POST",
+            "/v1/pools",
+            r#"{"name": "x", "reservation": 18446744073709551616}"#,
+            "reservation: invalid type",
+        ),
+        (400, "POST", "/v1/pools", r#"{"name": "x", "shares": NaN}"#, "shares"),
+        (400, "POST", "/v1/pools", r#"{"name": "x", "colour": 1}"#, "colour"),
+        (400, "PATCH", "/v1/pools/prod", r#"{"parent": "web"}"#, "a cycle: prod < web < prod"),
+        (
+            400,
+            "PATCH",
+            "/v1/pools/prod",
+            r#"{"reservation": "257MiB"}"#,
+            "reservation 257MiB is over the limit 256MiB",
+        ),
+        (400, "PATCH", "/v1/pools/prod", r#"{"limit": "1MiB"}"#, "over the limit 1MiB"),
+        (400, "PATCH", "/v1/pools/prod", r#"{"limit": "few"}"#, "limit: \"few\" is not a size"),
+        (400, "PATCH", "/v1/pools/prod", r#"{"shares": 0}"#, "shares: shares \"0\""),
+        (404, "PATCH", "/v1/pools/nobody", r#"{"shares": 1}"#, "pool nobody"),
+        (404, "GET", "/v1/pools/nobody", "", "pool nobody"),
+        (409, "DELETE", "/v1/pools/prod", "", "still holds pool web"),
+        (409, "DELETE", "/v1/pools/web", "", "still holds VM a"),
+        (400, "PATCH", "/v1/vms/a", r#"{"pool": "nobody"}"#, "pool nobody"),
+        (400, "PATCH", "/v1/vms/a", r#"{"tax": 1}"#, "tax: tax 1: a number from 0 to 0.99"),
+        (400, "PATCH", "/v1/vms/a", r#"{"limit": -4096}"#, "limit: -4096 is not a size"),
+        (
+            400,
+            "POST",
+            "/v1/vms",
+            &with(|d| d["pool"] = json!("nobody")).replace("\"a\"", "\"b\""),
+            "pool nobody",
+        ),
+    ] {
+        let error = host.refused(status, method, path, body);
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert_eq!(host.get::<Value>("/v1/pools"), before);
+    assert_eq!(host.vm("a").pool.to_string(), "web");
+}

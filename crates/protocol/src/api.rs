@@ -12,6 +12,11 @@
 //! | `POST /v1/vms/NAME/stop` | | the power button was pressed: [`VmStatus`] |
 //! | `POST /v1/vms/NAME/kill` | | its process is gone: [`VmStatus`] |
 //! | `GET /v1/vms/NAME/log?source=vmm\|console` | | text |
+//! | `GET /v1/pools` | | `[`[`PoolStatus`]`]`, parents before their children |
+//! | `POST /v1/pools` | [`PoolDefinition`] | [`PoolStatus`] |
+//! | `GET /v1/pools/NAME` | | [`PoolStatus`] |
+//! | `PATCH /v1/pools/NAME` | [`PoolChange`] | [`PoolStatus`] |
+//! | `DELETE /v1/pools/NAME` | | the pool is gone; it must hold neither pools nor VMs |
 //! | `GET /v1/events` | | `[`[`Event`]`]`, the latest, oldest first |
 //!
 //! Sizes are whole bytes in answers, and bytes or text ("512MiB") in requests. An error answers with a status from 400 up
@@ -23,9 +28,12 @@ use jiff::Timestamp;
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::VmName;
 use crate::control::{Chunks, ExitReason, GuestFacts};
 use crate::definition::{JailPart, Shares};
+use crate::pool::Place;
+#[cfg(doc)]
+use crate::pool::{PoolChange, PoolDefinition};
+use crate::{OrNone, PoolName, TaxRate, VmName};
 
 /// Where the daemon listens unless its configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/plimsoll/plimsoll.sock";
@@ -118,6 +126,12 @@ pub struct VmStatus {
     pub shares: Shares,
     /// The number that `shares` stands for.
     pub share_count: u64,
+    /// The resource pool that it is in.
+    #[serde(default)]
+    pub pool: Place,
+    /// A tax on its idle memory of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax: Option<TaxRate>,
     /// Promised to it by the ledger.
     pub grant: Bytes,
     /// Charged for its VMM.
@@ -241,9 +255,45 @@ pub struct VmChange {
     /// New reservation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reservation: Option<Bytes>,
-    /// New limit.
+    /// New limit; none: its size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<OrNone<Bytes>>,
+    /// New resource pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Place>,
+    /// New tax of its own; none: the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax: Option<OrNone<TaxRate>>,
+}
+
+/// One resource pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolStatus {
+    /// Its name.
+    pub name: PoolName,
+    /// The pool that it is part of.
+    pub parent: Place,
+    /// As defined.
+    pub shares: Shares,
+    /// The number that `shares` stands for.
+    pub share_count: u64,
+    /// Machine memory that its VMs together always have, as far as they can use it.
+    pub reservation: Bytes,
+    /// Machine memory that its VMs together never exceed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Bytes>,
+    /// Whether reservations within it may expand into its parent's.
+    pub expandable: bool,
+    /// Reserved within it, by its VMs that run and its pools. Overheads are the host's.
+    pub reserved: Bytes,
+    /// What policy gives its VMs together now.
+    pub entitled: Bytes,
+    /// Promised to its VMs by the ledger, those in pools below included.
+    pub granted: Bytes,
+    /// The pools directly in it.
+    pub pools: Vec<PoolName>,
+    /// The VMs directly in it, whether they run or not.
+    pub vms: Vec<VmName>,
 }
 
 /// Something that happened.

@@ -7,6 +7,8 @@
 //! reservation = "128MiB"     # machine memory it always has, default none
 //! limit = "384MiB"           # machine memory it never exceeds, default its size
 //! shares = "normal"          # low, normal, high (5, 10, 20 per MiB of size) or a number
+//! pool = "prod"              # the resource pool that it is in, default none: the host itself, "/"
+//! tax = 0.5                  # tax on its idle memory, 0 to 0.99, default the host's
 //!
 //! [boot]
 //! kernel = "/srv/vm/vmlinuz" # a bzImage
@@ -29,7 +31,8 @@ use std::str::FromStr;
 use plimsoll_units::{Bytes, CHUNK_SIZE};
 use serde::{Deserialize, Serialize};
 
-use crate::VmName;
+use crate::pool::Place;
+use crate::{TaxRate, VmName};
 
 /// Most vCPUs of a VM: what the boot tables and the tests cover.
 pub const MAX_VCPUS: u8 = 8;
@@ -66,6 +69,12 @@ pub struct VmDefinition {
     /// Weight among its siblings.
     #[serde(default)]
     pub shares: Shares,
+    /// The resource pool that it is in. Whether there is one of that name, only the daemon knows.
+    #[serde(default, skip_serializing_if = "Place::is_root")]
+    pub pool: Place,
+    /// A tax on its idle memory of its own; `None`: the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax: Option<TaxRate>,
     /// What it runs.
     pub boot: Boot,
     /// Disks, the first is `/dev/vda`.
@@ -215,6 +224,16 @@ impl Shares {
         };
         (per_mib * (size.0 >> 20)).max(1)
     }
+
+    /// Checks a number of shares that was not read from a text.
+    pub(crate) fn check(self) -> Result<(), DefinitionError> {
+        match self {
+            Self::Custom(n) if !(1..=MAX_SHARES).contains(&n) => {
+                Err(DefinitionError(format!("shares {n}: 1 to {MAX_SHARES} are possible")))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl FromStr for Shares {
@@ -315,6 +334,12 @@ impl TryFrom<String> for MacAddress {
 #[error("{0}")]
 pub struct DefinitionError(String);
 
+impl DefinitionError {
+    pub(crate) fn new(text: String) -> Self {
+        Self(text)
+    }
+}
+
 impl VmDefinition {
     /// Reads and checks a definition. Relative paths are taken from `directory`, the definition's own.
     ///
@@ -355,11 +380,7 @@ impl VmDefinition {
             return fail(format!("vcpus {}: 1 to {MAX_VCPUS} are possible", self.vcpus));
         }
         check_bounds(size, self.reservation, self.limit)?;
-        if let Shares::Custom(n) = self.shares
-            && !(1..=MAX_SHARES).contains(&n)
-        {
-            return fail(format!("shares {n}: 1 to {MAX_SHARES} are possible"));
-        }
+        self.shares.check()?;
         match (&self.boot.kernel, self.boot.model) {
             (None, false) => return fail("boot.kernel is missing: name a bzImage".to_owned()),
             (Some(kernel), true) => {
@@ -430,8 +451,9 @@ mod tests {
 
     #[test]
     fn a_definition_survives_toml_and_json() {
-        let text =
-            format!("vcpus = 2\nshares = 'high'\n{GOOD}[[net]]\ntap = 't0'\nmac = '52:54:00:00:00:01'\n");
+        let text = format!(
+            "vcpus = 2\nshares = 'high'\npool = 'p'\ntax = 0.5\n{GOOD}[[net]]\ntap = 't0'\nmac = '52:54:00:00:00:01'\n"
+        );
         let vm = VmDefinition::from_toml(&text, Path::new("/d")).unwrap();
         let again = VmDefinition::from_toml(&toml::to_string(&vm).unwrap(), Path::new("/")).unwrap();
         assert_eq!(vm, again);
@@ -458,6 +480,10 @@ mod tests {
             (format!("{GOOD}[[net]]\ntap = ''\n"), "net.tap"),
             (format!("{GOOD}[[net]]\ntap = 't'\nmac = '01:00:00:00:00:00'\n"), "mac"),
             (GOOD.replace("'a'", "'../a'"), "../a"),
+            (format!("pool = 'a/b'\n{GOOD}"), "a/b"),
+            (format!("tax = 1.0\n{GOOD}"), "tax 1"),
+            (format!("tax = nan\n{GOOD}"), "tax NaN"),
+            (format!("tax = -0.5\n{GOOD}"), "tax -0.5"),
         ];
         for (text, part) in cases {
             let error = error(&text);

@@ -1,6 +1,7 @@
 //! What the parts of Plimsoll say to each other.
 //!
 //! - [`definition`]: a virtual machine as its operator writes it down (TOML).
+//! - [`pool`]: a resource pool likewise.
 //! - [`control`]: the messages between the daemon and one VMM, and [`wire`], the socket that carries them.
 //! - [`api`]: what the daemon tells its users over HTTP.
 //!
@@ -12,6 +13,11 @@ pub mod api;
 pub mod control;
 pub mod definition;
 mod name;
+mod or_none;
+pub mod pool;
+mod tax;
 pub mod wire;
 
-pub use name::{NameError, VmName};
+pub use name::{NameError, PoolName, VmName};
+pub use or_none::OrNone;
+pub use tax::{TaxError, TaxRate};

@@ -155,7 +155,9 @@ impl<'de> Deserialize<'de> for Bytes {
                 Ok(Bytes(bytes))
             }
             fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<Bytes, E> {
-                u64::try_from(bytes).map(Bytes).map_err(|_| E::custom("a size cannot be negative"))
+                u64::try_from(bytes)
+                    .map(Bytes)
+                    .map_err(|_| E::custom(format!("{bytes} is not a size: a size cannot be negative")))
             }
         }
         deserializer.deserialize_any(Text)

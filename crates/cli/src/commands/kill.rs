@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::{Power, VmStatus};
 
-use super::{Context, stop, wait};
+use super::{Context, wait};
 use crate::client::Act;
 
 /// Longest wait for a killed VM to be gone: the kernel gives its memory back within seconds, however large it was.
@@ -12,7 +12,7 @@ const KILL_TIME: Duration = Duration::from_secs(30);
 
 pub(super) fn run(name: &VmName, context: &Context) -> Result<()> {
     let vm = kill(name, context)?;
-    context.output.facts(&vm, stop::ended)
+    context.output.facts(&vm, ended)
 }
 
 /// Kills a VM and waits until it is off.
@@ -30,5 +30,13 @@ pub(super) fn kill(name: &VmName, context: &Context) -> Result<VmStatus> {
                 KILL_TIME.as_secs()
             )
         }
+    }
+}
+
+/// How a VM's last run ended.
+pub(super) fn ended(vm: &VmStatus) -> String {
+    match &vm.exit {
+        Some(exit) => format!("{} is off: {exit}", vm.name),
+        None => format!("{} is off", vm.name),
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod events;
 mod kill;
 pub(crate) mod logs;
 pub(crate) mod plan;
+pub(crate) mod pool;
 pub(crate) mod ps;
 mod rm;
 pub(crate) mod run;
@@ -48,6 +49,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Kill(vm) => kill::run(&vm.name, &context),
         Command::Rm(vm) => rm::run(&vm.name, &context),
         Command::Set(args) => args.run(&context),
+        Command::Pool(args) => args.run(&context),
         Command::Console(args) => args.run(&context),
         Command::Logs(args) => args.run(&context),
         Command::Events(args) => args.run(&context),

@@ -8,6 +8,7 @@ use crate::table::{Column, Table};
 
 pub(crate) const HELP: &str = "\
 Columns:
+  POOL    resource pool that it is in; /: the host itself
   POWER   starting, on, stopping (asked to shut down, not yet off) or off
   SIZE    memory that the guest sees
   RESERV  machine memory that it always has
@@ -22,8 +23,9 @@ Examples:
   plimsoll ps
   plimsoll ps --json | jq -r '.[] | select(.power == \"on\") | .name'";
 
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [Column; 12] = [
     Column::left("NAME"),
+    Column::left("POOL"),
     Column::left("POWER"),
     Column::right("VCPUS"),
     Column::right("SIZE"),
@@ -50,6 +52,7 @@ fn table(vms: &[VmStatus], now: Timestamp) -> String {
     for vm in vms {
         table.row([
             vm.name.to_string(),
+            vm.pool.to_string(),
             vm.power.to_string(),
             vm.vcpus.to_string(),
             vm.size.to_string(),
@@ -112,16 +115,17 @@ mod tests {
         let mut odd = samples::vm("db");
         odd.balloon = BalloonHealth::Stuck;
         odd.wanted = Bytes::mib(2);
+        odd.pool = "prod".parse().unwrap();
         odd.note = Some("cut off".to_owned());
         odd.missing_jail = vec![JailPart::Cgroup];
         let mut killed = samples::off("old");
         killed.exit = Some(Exit::KilledByOperator);
         let now = "2026-01-01T01:02:03Z".parse().unwrap();
         let expected = "\
-NAME  POWER  VCPUS    SIZE  RESERV   LIMIT  SHARES   GRANT    HELD     UP  NOTE
-web1  on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  1h 2m
-db    on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  1h 2m  balloon stuck; waits for 2MiB; jail lacks cgroup; cut off
-old   off        2  256MiB   64MiB  256MiB    2560      0B      0B      -  the operator killed it";
+NAME  POOL  POWER  VCPUS    SIZE  RESERV   LIMIT  SHARES   GRANT    HELD     UP  NOTE
+web1  /     on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  1h 2m
+db    prod  on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  1h 2m  balloon stuck; waits for 2MiB; jail lacks cgroup; cut off
+old   /     off        2  256MiB   64MiB  256MiB    2560      0B      0B      -  the operator killed it";
         assert_eq!(table(&[samples::vm("web1"), odd, killed], now), expected);
     }
 

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use plimsoll_protocol::api::{Power, VmStatus};
+use plimsoll_protocol::pool::Place;
 
 use super::{Context, start, wait};
 use crate::definition_file;
@@ -19,6 +20,8 @@ A definition is TOML; paths in it are taken from its own directory:
   reservation = \"128MiB\"     # machine memory that it always has, default none
   limit = \"384MiB\"           # machine memory that it never exceeds, default its size
   shares = \"normal\"          # low, normal, high (5, 10, 20 per MiB of size) or a number
+  pool = \"prod\"              # resource pool that it is in, default none (see plimsoll pool)
+  tax = 0.75                 # tax on its idle memory, 0 to 0.99, default the host's
   [boot]
   kernel = \"vmlinuz\"         # a bzImage
   initrd = \"initrd.img\"      # optional
@@ -30,6 +33,7 @@ A definition is TOML; paths in it are taken from its own directory:
 
 Examples:
   plimsoll run web1.toml
+  plimsoll run web1.toml --pool prod
   plimsoll run web1.toml --wait && plimsoll console web1";
 
 #[derive(Debug, clap::Args)]
@@ -38,6 +42,9 @@ pub(crate) struct Run {
     /// The VM's definition
     #[arg(value_name = "DEF.toml")]
     definition: PathBuf,
+    /// Resource pool to run it in, in place of the definition's; "/": none, the host itself
+    #[arg(long, value_name = "POOL")]
+    pool: Option<Place>,
     /// Return when the guest runs, and fail where it does not
     #[arg(long)]
     wait: bool,
@@ -45,7 +52,10 @@ pub(crate) struct Run {
 
 impl Run {
     pub(super) fn run(&self, context: &Context) -> Result<()> {
-        let definition = definition_file::read(&self.definition)?;
+        let mut definition = definition_file::read(&self.definition)?;
+        if let Some(pool) = &self.pool {
+            definition.pool = pool.clone();
+        }
         let mut vm = context.client.define(&definition)?;
         if self.wait && vm.power == Power::Starting {
             let begun = |vm: &VmStatus| vm.power != Power::Starting;

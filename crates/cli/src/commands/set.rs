@@ -1,21 +1,23 @@
-use std::str::FromStr;
-
 use anyhow::Result;
-use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::{VmChange, VmStatus};
 use plimsoll_protocol::definition::Shares;
+use plimsoll_protocol::pool::Place;
+use plimsoll_protocol::{OrNone, TaxRate, VmName};
 use plimsoll_units::Bytes;
 
 use super::Context;
 
 const HELP: &str = "\
-When memory is short, what is above all reservations is divided by shares, and idle memory counts for less. A
-raised reservation must fit what the host has not reserved for others; the answer says by how much it does not.
+When memory is short, what is above all reservations is divided by shares among the VMs and pools of one pool, and
+idle memory counts for less. A raised reservation must fit what its pool, or the host, has not reserved for others;
+the answer says by how much it does not. Everything takes effect at once, while the VM runs or not.
 
 Examples:
   plimsoll set web1 --shares high
   plimsoll set web1 --reservation 512MiB --limit 1GiB
-  plimsoll set web1 --limit none --shares 4000";
+  plimsoll set web1 --limit none --shares 4000
+  plimsoll set web1 --pool prod        move it into a pool; --pool / moves it back to the host itself
+  plimsoll set web1 --tax 0            never take memory from it only because it is idle";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
@@ -25,52 +27,37 @@ pub(crate) struct Set {
     #[arg(value_name = "VM")]
     name: VmName,
     /// Weight when memory is short: low, normal, high (5, 10, 20 per MiB of size), or a number
-    #[arg(long, value_name = "SHARES", group = "change")]
+    #[arg(long, value_name = "SHARES", group = "change", allow_hyphen_values = true)]
     shares: Option<Shares>,
     /// Machine memory that it always has
-    #[arg(long, value_name = "SIZE", group = "change")]
+    #[arg(long, value_name = "SIZE", group = "change", allow_hyphen_values = true)]
     reservation: Option<Bytes>,
     /// Machine memory that it never exceeds; "none": its size
-    #[arg(long, value_name = "SIZE", group = "change")]
-    limit: Option<Limit>,
-}
-
-/// A limit as typed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Limit {
-    None,
-    At(Bytes),
-}
-
-impl FromStr for Limit {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "none" => Ok(Self::None),
-            size => size.parse().map(Self::At).map_err(|e| format!("{e}, or none")),
-        }
-    }
+    #[arg(long, value_name = "SIZE", group = "change", allow_hyphen_values = true)]
+    limit: Option<OrNone<Bytes>>,
+    /// Resource pool that it is in; "/": none, the host itself
+    #[arg(long, value_name = "POOL", group = "change")]
+    pool: Option<Place>,
+    /// Tax on its idle memory, 0 to 0.99; "none": the host's
+    #[arg(long, value_name = "TAX", group = "change", allow_hyphen_values = true)]
+    tax: Option<OrNone<TaxRate>>,
 }
 
 impl Set {
     pub(super) fn run(&self, context: &Context) -> Result<()> {
-        let limit = match self.limit {
-            // A limit at the size is none: no VM holds more than its size.
-            Some(Limit::None) => Some(context.client.vm(&self.name)?.size),
-            Some(Limit::At(limit)) => Some(limit),
-            None => None,
-        };
-        let change = VmChange { shares: self.shares, reservation: self.reservation, limit };
+        let Self { name: _, shares, reservation, limit, pool, tax } = self;
+        let (shares, reservation, limit, tax) = (*shares, *reservation, *limit, *tax);
+        let change = VmChange { shares, reservation, limit, pool: pool.clone(), tax };
         let vm = context.client.change(&self.name, &change)?;
         context.output.facts(&vm, changed)
     }
 }
 
 fn changed(vm: &VmStatus) -> String {
-    let VmStatus { name, shares, share_count, reservation, limit, target, .. } = vm;
+    let VmStatus { name, shares, share_count, reservation, limit, pool, target, .. } = vm;
+    let tax = vm.tax.map_or_else(String::new, |tax| format!(", tax {tax}"));
     format!(
-        "{name}: shares {shares} ({share_count}), reservation {reservation}, limit {limit}, target {target}"
+        "{name}: pool {pool}, shares {shares} ({share_count}), reservation {reservation}, limit {limit}{tax}, target {target}"
     )
 }
 
@@ -80,17 +67,10 @@ mod tests {
     use crate::commands::samples;
 
     #[test]
-    fn a_limit_is_a_size_or_none() {
-        assert_eq!("none".parse(), Ok(Limit::None));
-        assert_eq!("1GiB".parse(), Ok(Limit::At(Bytes::mib(1024))));
-        assert!("nothing".parse::<Limit>().unwrap_err().ends_with("or none"));
-    }
-
-    #[test]
     fn the_answer_shows_what_holds_now() {
         assert_eq!(
             changed(&samples::vm("a")),
-            "a: shares normal (2560), reservation 64MiB, limit 256MiB, target 160MiB"
+            "a: pool /, shares normal (2560), reservation 64MiB, limit 256MiB, target 160MiB"
         );
     }
 }

@@ -12,6 +12,8 @@ Lines:
   held         machine memory that its guest holds, as its own process says
   kernel       the same, as the host's kernel accounts it
   wanted       memory that its guest waits for, beyond its grant
+  pool         resource pool that it is in; /: the host itself
+  tax          part of an idle page's worth that it forfeits when memory is short
   active       estimate of what it actively uses
   entitlement  what policy gives it now, by shares, reservation, limit and activity
   target       what its balloon is steered to
@@ -46,6 +48,8 @@ fn text(vm: &VmStatus, now: Timestamp) -> String {
         ("reservation", vm.reservation.to_string()),
         ("limit", vm.limit.to_string()),
         ("shares", format!("{} ({})", vm.shares, vm.share_count)),
+        ("pool", vm.pool.to_string()),
+        ("tax", vm.tax.map_or_else(|| "the host's".to_owned(), |tax| tax.to_string())),
         ("grant", vm.grant.to_string()),
         ("overhead", vm.overhead.to_string()),
         ("held", vm.held.to_string()),
@@ -92,6 +96,8 @@ size          256MiB
 reservation   64MiB
 limit         256MiB
 shares        normal (2560)
+pool          /
+tax           the host's
 grant         200MiB
 overhead      8MiB
 held          180MiB

@@ -37,7 +37,7 @@ impl Stop {
         let pressed = context.client.act(name, Act::Stop);
         if self.kill && pressed.is_err() && context.client.vm(name)?.power != Power::Off {
             // There is no button to press yet, or nobody to press it: what was asked for is that it ends.
-            return context.output.facts(&kill::kill(name, context)?, ended);
+            return context.output.facts(&kill::kill(name, context)?, kill::ended);
         }
         pressed?;
         let vm = match self.wait(context)? {
@@ -49,7 +49,7 @@ impl Stop {
                 self.timeout
             ),
         };
-        context.output.facts(&vm, ended)
+        context.output.facts(&vm, kill::ended)
     }
 
     fn wait(&self, context: &Context) -> Result<Option<VmStatus>> {
@@ -58,13 +58,5 @@ impl Stop {
             return Ok(None);
         }
         wait::until(context, &self.name, "stopping", self.timeout.0, |vm| vm.power == Power::Off)
-    }
-}
-
-/// How a VM's last run ended.
-pub(super) fn ended(vm: &VmStatus) -> String {
-    match &vm.exit {
-        Some(exit) => format!("{} is off: {exit}", vm.name),
-        None => format!("{} is off", vm.name),
     }
 }

@@ -26,6 +26,7 @@ The host's lines:
             hard (balloons do not suffice), low (VMs above their targets wait)
 
 Columns:
+  POOL      resource pool that it is in; /: the host itself
   SIZE      memory that the guest sees
   GRANT     machine memory that the host has promised the VM; it never holds more
   HELD      machine memory that its guest holds
@@ -115,8 +116,9 @@ fn note_error(lines: &mut Vec<String>, error: &str) {
     lines.push(format!("{ERROR_MARK}{error}"));
 }
 
-const COLUMNS: [Column; 10] = [
+const COLUMNS: [Column; 11] = [
     Column::left("NAME"),
+    Column::left("POOL"),
     Column::left("POWER"),
     Column::right("SIZE"),
     Column::right("GRANT"),
@@ -147,6 +149,7 @@ fn lines(look: &Look) -> Vec<String> {
     for vm in &look.vms {
         table.row([
             vm.name.to_string(),
+            vm.pool.to_string(),
             vm.power.to_string(),
             vm.size.to_string(),
             vm.grant.to_string(),
@@ -235,9 +238,9 @@ mod tests {
 budget 640MiB = granted 600MiB + overhead 16MiB + free 24MiB
 held 560MiB, kernel 561MiB, ballooned 300MiB, reserved 144MiB
 
-NAME  POWER    SIZE   GRANT    HELD  BALLOON  TARGET  ENTITLED  ACTIVE  NOTE
-web1  on     256MiB  200MiB  180MiB    56MiB  160MiB    160MiB   40MiB
-db    off    256MiB      0B      0B       0B      0B        0B      0B  the guest shut down";
+NAME  POOL  POWER    SIZE   GRANT    HELD  BALLOON  TARGET  ENTITLED  ACTIVE  NOTE
+web1  /     on     256MiB  200MiB  180MiB    56MiB  160MiB    160MiB   40MiB
+db    /     off    256MiB      0B      0B       0B      0B        0B      0B  the guest shut down";
         assert_eq!(lines(&Look { at, host: samples::host(), vms }).join("\n"), expected);
     }
 

@@ -64,6 +64,8 @@ pub(super) fn success(answer: Answer) -> Response {
         Answer::Host(host) => Json(host).into_response(),
         Answer::Vms(vms) => Json(vms).into_response(),
         Answer::Vm(vm) => Json(vm).into_response(),
+        Answer::Pools(pools) => Json(pools).into_response(),
+        Answer::Pool(pool) => Json(pool).into_response(),
         Answer::Events(events) => Json(events).into_response(),
         Answer::Done => StatusCode::NO_CONTENT.into_response(),
     }
@@ -76,5 +78,14 @@ pub(super) fn parse<T: DeserializeOwned>(
 ) -> Result<T, ApiError> {
     let body =
         body.map_err(|e| ApiError { status: e.status(), text: format!("{what}: {}", e.body_text()) })?;
-    serde_json::from_slice(&body).map_err(|e| ApiError::invalid(format!("{what}: {e}")))
+    let mut json = serde_json::Deserializer::from_slice(&body);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+        let field = match e.path().to_string() {
+            root if root == "." => String::new(),
+            field => format!("{field}: "),
+        };
+        ApiError::invalid(format!("{what}: {field}{}", e.into_inner()))
+    })?;
+    json.end().map_err(|e| ApiError::invalid(format!("{what}: {e}")))?;
+    Ok(value)
 }

@@ -2,6 +2,7 @@
 
 mod answer;
 mod log;
+mod pools;
 mod token;
 
 use axum::Router;
@@ -40,6 +41,8 @@ pub(crate) fn router(caller: Caller, paths: Paths) -> Router {
         .route("/v1/vms/{name}/stop", post(stop))
         .route("/v1/vms/{name}/kill", post(kill))
         .route("/v1/vms/{name}/log", get(log::log))
+        .route("/v1/pools", get(pools::list).post(pools::create))
+        .route("/v1/pools/{name}", get(pools::show).patch(pools::change).delete(pools::remove))
         .fallback(async || ApiError::no_path())
         .method_not_allowed_fallback(async || ApiError::no_method())
         .layer(DefaultBodyLimit::max(MAX_BODY))

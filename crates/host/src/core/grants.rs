@@ -78,20 +78,32 @@ impl Core {
             return Pages::ZERO;
         }
         let grant = self.ledger.account(run.id).grant;
-        let (reservation, mut most) = (reservation(definition), limit(definition));
-        let stuck = run.liveness.health() == BalloonHealth::Stuck;
+        let (reservation, most) = (reservation(definition), limit(definition));
+        let health = run.liveness.health();
+        let stuck = health == BalloonHealth::Stuck;
+        let waited = run.waiting_since.map_or(PERIOD / 2, |s| self.clock.now.duration_since(s));
+        let patient = waited >= PERIOD && !stuck;
+        // In a pool with a limit it may have what policy and the other VMs there leave it, and what it has reserved.
+        let room = self.room_in(&definition.pool);
+        let mut in_pool = run.most.min(grant.saturating_add(room)).max(reservation);
+        if patient && health == BalloonHealth::Following {
+            // Its guest has to run for its balloon to inflate; one that does not follow soon counts as stuck.
+            in_pool = in_pool.max(grant.saturating_add(Pages::CHUNK));
+        }
+        let mut most = most.min(in_pool);
         if stuck {
             // A balloon that does not follow is never rewarded with more than the VM has a right to.
             most = most.min(run.entitlement.max(reservation).max(grant));
         }
-        let waited = run.waiting_since.map_or(PERIOD / 2, |s| self.clock.now.duration_since(s));
+        // What a pool above it has reserved and not been granted is as good as its own.
+        let in_reserve = self.reserve_of(&definition.pool);
         let waiting = Waiting {
             wanted: run.wanted,
             grant,
             entitlement: run.entitlement,
             limit: most,
-            reservation,
-            patient: waited >= PERIOD && !stuck,
+            reservation: reservation.max(run.entitlement.min(grant.saturating_add(in_reserve))),
+            patient,
         };
         allowance(&waiting, self.ledger.free(), self.withheld_from(run.id), &self.settings.thresholds)
     }

@@ -8,7 +8,7 @@ use plimsoll_units::{Bytes, Pages};
 use super::run::{Ended, Mute, Phase, Run, Undo};
 use super::{
     Adopted, Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, PATIENCE, RequestId, RunId, Started, Vm,
-    limit, overhead, reservation, size,
+    limit, overhead, place, reservation, size,
 };
 use crate::inventory::Record;
 use crate::ledger::Account;
@@ -68,7 +68,8 @@ impl Core {
         admit(reservation, overhead, self.unreserved_but(Some(id)), open)?;
         // Beyond the reservation it may begin with what leaves the host in state high.
         let spare = open.saturating_sub(overhead).saturating_sub(self.settings.thresholds.clear);
-        let grant = INITIAL_GRANT.min(limit(definition)).min(spare.max(reservation));
+        let room = spare.min(self.room_in(&definition.pool));
+        let grant = INITIAL_GRANT.min(limit(definition)).min(room.max(reservation));
         Ok(Account { grant, overhead })
     }
 
@@ -268,8 +269,13 @@ impl Core {
     /// It is charged what it claims, as far as the earlier daemon wrote down that it was granted (or, if that is not
     /// known, its limit allows), but at least what the kernel says it has.
     pub(crate) fn adopt(&mut self, adopted: Adopted) -> Option<RunId> {
-        let definition = adopted.definition;
-        let name = definition.name.clone();
+        let name = adopted.definition.name.clone();
+        // The inventory knows what was changed since it was started.
+        let mut definition = match self.vm(&name) {
+            Some(vm) if vm.record.started == Some(adopted.started) => vm.record.definition.clone(),
+            _ => adopted.definition,
+        };
+        place(&mut definition, &self.pools);
         let overhead = overhead(&definition);
         let bound = adopted.recorded.unwrap_or(size(&definition)).min(size(&definition));
         let claimed = adopted.facts.as_ref().map_or(bound, |facts| facts.grant.min(bound));

@@ -4,12 +4,15 @@
 //! process, the clock) and returns the [`Effect`]s that the world around it is to carry out, in order. It does no I/O and
 //! reads no clock, so every course of events can be tested, and the ledger is whole between any two inputs.
 //!
-//! [`requests`] answers users, [`messages`] VMMs, [`control`] divides memory, [`grants`] gives it out, [`status`] tells of it.
+//! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs, [`control`] is the loop, [`divide`] divides memory, [`grants`] gives it out within what [`promises`] leave, [`status`] tells of it.
 
 mod control;
+mod divide;
 mod grants;
 mod lifecycle;
 mod messages;
+mod pools;
+mod promises;
 mod requests;
 mod run;
 mod status;
@@ -20,24 +23,23 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use plimsoll_policy::{States, Tax, Thresholds};
-use plimsoll_protocol::VmName;
-use plimsoll_protocol::api::{Event, HostStatus, VmChange, VmStatus};
+use plimsoll_policy::{Rules, States, Thresholds};
+use plimsoll_protocol::api::{Event, HostStatus, PoolStatus, VmChange, VmStatus};
 use plimsoll_protocol::control::{Facts, FromVmm, ToVmm};
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
+use plimsoll_protocol::pool::{Place, PoolChange, PoolDefinition};
+use plimsoll_protocol::{PoolName, VmName};
 use plimsoll_units::{Bytes, Pages};
 
 use crate::events::Events;
 use crate::inventory::Record;
 use crate::ledger::Ledger;
 use crate::paths::Paths;
+use crate::pools::Pools;
 
 pub(crate) use self::messages::foreign;
-pub(crate) use self::run::{Phase, Run};
-
-/// One life of a VM's process. Never used twice by one daemon, so that late messages of an earlier life reach nobody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct RunId(pub(crate) u64);
+pub(crate) use self::run::Run;
+pub(crate) use crate::run_id::RunId;
 
 /// A request that waits for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -56,6 +58,11 @@ pub(crate) enum Request {
     Start(VmName),
     Stop(VmName),
     Kill(VmName),
+    Pools,
+    Pool(PoolName),
+    CreatePool(PoolDefinition),
+    ChangePool(PoolName, PoolChange),
+    RemovePool(PoolName),
     Events,
 }
 
@@ -65,6 +72,8 @@ pub(crate) enum Answer {
     Host(Box<HostStatus>),
     Vms(Vec<VmStatus>),
     Vm(Box<VmStatus>),
+    Pools(Vec<PoolStatus>),
+    Pool(Box<PoolStatus>),
     Events(Vec<Event>),
     Done,
 }
@@ -79,9 +88,9 @@ pub(crate) struct Failure {
 /// The kinds of [`Failure`] that a client may want to tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FailureKind {
-    /// There is no such VM.
+    /// There is no such VM or pool.
     Unknown,
-    /// The VM is in no state for it.
+    /// The VM or pool is in no state for it.
     Conflict,
     /// The request makes no sense.
     Invalid,
@@ -163,6 +172,8 @@ pub(crate) enum Effect {
     Clear(RunId, VmName),
     /// Write a VM's record, and give the answers afterwards.
     Save(Box<Record>, Vec<(RequestId, Result<Answer, Failure>)>),
+    /// Write all pools down, and give the answers afterwards.
+    SavePools(Vec<PoolDefinition>, Vec<(RequestId, Result<Answer, Failure>)>),
     /// Remove a VM's record and logs, and give the answers afterwards.
     Forget(VmName, Vec<(RequestId, Result<Answer, Failure>)>),
     /// Remember for a restarted daemon what the VMM said at its start.
@@ -182,7 +193,7 @@ pub(crate) struct Clock {
 pub(crate) struct Settings {
     pub(crate) budget: Pages,
     pub(crate) thresholds: Thresholds,
-    pub(crate) tax: Tax,
+    pub(crate) rules: Rules,
     pub(crate) paths: Paths,
 }
 
@@ -213,6 +224,7 @@ pub(crate) struct Core {
     settings: Settings,
     ledger: Ledger,
     vms: BTreeMap<VmName, Vm>,
+    pools: Pools,
     runs: BTreeMap<RunId, VmName>,
     states: States,
     events: Events,
@@ -225,16 +237,20 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// A core that knows the VMs of `records`, all of them off.
-    pub(crate) fn new(settings: Settings, records: Vec<Record>, clock: Clock) -> Self {
+    /// A core that knows the VMs of `records`, all of them off, and their pools.
+    pub(crate) fn new(settings: Settings, records: Vec<Record>, pools: Pools, clock: Clock) -> Self {
         let vms = records
             .into_iter()
-            .map(|record| (record.definition.name.clone(), Vm { record, run: None }))
+            .map(|mut record| {
+                place(&mut record.definition, &pools);
+                (record.definition.name.clone(), Vm { record, run: None })
+            })
             .collect();
         Self {
             ledger: Ledger::new(settings.budget),
             settings,
             vms,
+            pools,
             runs: BTreeMap::new(),
             states: States::default(),
             events: Events::default(),
@@ -309,22 +325,6 @@ impl Core {
         self.events.push(Event { at: self.clock.at, vm: vm.cloned(), text });
     }
 
-    /// The part of the ledger that `run` cannot have because it is promised to other VMs, which have not been granted it
-    /// yet: what they have reserved, and all that those need which are about to start. Among the latter, first come,
-    /// first served.
-    fn withheld_from(&self, run: RunId) -> Pages {
-        let queued = |id| self.run(id).is_some_and(|run| run.phase == Phase::Queued);
-        let asks_to_start = queued(run);
-        let promised = |(definition, other): (&VmDefinition, &Run)| match other.phase {
-            Phase::Queued if asks_to_start && other.id > run => Pages::ZERO,
-            Phase::Queued => reservation(definition) + overhead(definition),
-            // It will never ask for it.
-            _ if !other.takes_part() => Pages::ZERO,
-            _ => reservation(definition).saturating_sub(self.ledger.account(other.id).grant),
-        };
-        self.running().filter(|(_, other)| other.id != run).map(promised).sum()
-    }
-
     /// Reservations and overheads of all running VMs but `run`.
     fn reserved_but(&self, run: Option<RunId>) -> Pages {
         let part = |(definition, _): (&VmDefinition, &Run)| reservation(definition) + overhead(definition);
@@ -338,6 +338,14 @@ impl Core {
             tracing::info!(free = %self.ledger.free().bytes(), "host state {before:?} -> {state:?}");
             self.urgent |= state > before;
         }
+    }
+}
+
+/// A VM whose pool is not there, because someone has changed the daemon's files, is taken to be in none.
+fn place(definition: &mut VmDefinition, pools: &Pools) {
+    if pools.id(&definition.pool).is_none() {
+        tracing::error!(vm = %definition.name, "there is no pool {}: it is on the host itself now", definition.pool);
+        definition.pool = Place::Root;
     }
 }
 

@@ -1,6 +1,6 @@
-use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::VmChange;
-use plimsoll_protocol::definition::{VmDefinition, check_bounds};
+use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::{OrNone, VmName};
 
 use super::run::{Ended, Phase, Undo};
 use super::{Answer, Core, Effect, Failure, FailureKind, PATIENCE, Request, RequestId, RunId, Vm};
@@ -24,6 +24,11 @@ impl Core {
             Request::Start(name) => self.start_known(id, &name).map(|()| None),
             Request::Stop(name) => self.stop(&name).map(Some),
             Request::Kill(name) => self.kill(id, &name).map(|()| None),
+            Request::Pools => Ok(Some(Answer::Pools(self.all_pools()))),
+            Request::Pool(name) => self.pool_answer(&name).map(Some),
+            Request::CreatePool(definition) => self.create_pool(id, definition).map(|()| None),
+            Request::ChangePool(name, change) => self.change_pool(id, &name, &change).map(|()| None),
+            Request::RemovePool(name) => self.remove_pool(id, &name).map(|()| None),
         };
         match answer {
             Ok(Some(answer)) => self.effect(Effect::Answer(id, Ok(answer))),
@@ -39,6 +44,7 @@ impl Core {
     /// changed.
     fn create(&mut self, id: RequestId, definition: VmDefinition) -> Result<(), Failure> {
         definition.check().map_err(|e| Failure::new(FailureKind::Invalid, e.to_string()))?;
+        self.must_be_place(&definition.pool)?;
         let name = definition.name.clone();
         let undo = match self.vms.get(&name) {
             Some(Vm { run: Some(_), .. }) => {
@@ -107,9 +113,13 @@ impl Core {
         let mut definition = vm.record.definition.clone();
         definition.shares = change.shares.unwrap_or(definition.shares);
         definition.reservation = change.reservation.unwrap_or(definition.reservation);
-        definition.limit = change.limit.or(definition.limit);
-        check_bounds(definition.size, definition.reservation, definition.limit)
-            .map_err(|e| Failure::new(FailureKind::Invalid, format!("VM {name}: {e}")))?;
+        definition.limit = change.limit.map_or(definition.limit, OrNone::option);
+        definition.tax = change.tax.map_or(definition.tax, OrNone::option);
+        if let Some(pool) = &change.pool {
+            self.must_be_place(pool)?;
+            definition.pool = pool.clone();
+        }
+        definition.check().map_err(|e| Failure::new(FailureKind::Invalid, format!("VM {name}: {e}")))?;
         if let Some(run) = vm.run.as_deref() {
             if run.is_without_process() || run.phase == Phase::Booting {
                 let text = format!("VM {name} is being started: try again");
@@ -120,10 +130,11 @@ impl Core {
             }
         }
         let text = format!(
-            "has shares {}, reservation {} and limit {} now",
+            "has shares {}, reservation {}, limit {} and pool {} now",
             definition.shares,
             definition.reservation,
-            definition.limit()
+            definition.limit(),
+            definition.pool
         );
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
         vm.record.definition = definition;

@@ -27,6 +27,8 @@ pub(crate) struct Run {
     pub(crate) activity: Activity,
     pub(crate) entitlement: Pages,
     pub(crate) target: Pages,
+    /// The most that it may be granted as policy has it: its limit, or less where its pool has one.
+    pub(crate) most: Pages,
     /// The balloon that it was last told to have.
     pub(crate) balloon: Pages,
     pub(crate) liveness: Liveness,
@@ -104,6 +106,7 @@ impl Run {
             activity: Activity::default(),
             entitlement: Pages::ZERO,
             target: limit,
+            most: limit,
             balloon: Pages::ZERO,
             liveness: Liveness::new(now),
             kernel: KernelAccount::default(),

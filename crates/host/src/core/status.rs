@@ -60,6 +60,8 @@ impl Core {
             limit: definition.limit(),
             shares: definition.shares,
             share_count: definition.shares.resolve(definition.size),
+            pool: definition.pool.clone(),
+            tax: definition.tax,
             grant: account.grant.bytes(),
             overhead: account.overhead.bytes(),
             held: facts.held.bytes(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use plimsoll_protocol::definition::{Balloon, Boot, Disk, Jail, Shares, VmDefinition};
+use plimsoll_protocol::pool::Place;
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -141,6 +142,8 @@ fn definition(guest: Guest) -> Result<VmDefinition> {
         reservation: size,
         limit: None,
         shares: Shares::default(),
+        pool: Place::default(),
+        tax: None,
         boot: Boot { kernel: Some(kernel), initrd: Some(initrd), cmdline, model: false },
         disks: vec![Disk { path: disk, read_only: true }],
         nets: Vec::new(),

@@ -1,0 +1,152 @@
+use std::time::Duration;
+
+use plimsoll_policy::{Client, Decision, Driver, Host, Member, PoolId, Tax, Vm as PolicyVm, decide};
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::api::BalloonHealth;
+use plimsoll_protocol::control::{GuestFacts, ToVmm};
+use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_units::{Bytes, Pages};
+
+use super::run::{Phase, Run};
+use super::{Core, Effect, limit, overhead, reservation, size};
+
+/// Balloon targets that differ by less are not worth waking a driver for.
+const BALLOON_STEP: Pages = Pages(256);
+/// Dividing memory: from what is known to entitlements, targets and balloons.
+impl Core {
+    /// Divides memory anew and tells the balloons. `elapsed`: since it was last done, by which balloons may have grown.
+    pub(super) fn divide(&mut self, elapsed: Duration) {
+        let (names, vms): (Vec<VmName>, Vec<PolicyVm>) = self
+            .running()
+            .filter(|(_, run)| run.takes_part())
+            .map(|(definition, run)| (definition.name.clone(), self.party(definition, run)))
+            .unzip();
+        let (rules, host) = (self.settings.rules, self.situation(elapsed));
+        let outcome = decide(&rules, &host, self.pools.tree(), &vms);
+        for ((name, vm), decision) in names.iter().zip(&vms).zip(&outcome.vms) {
+            self.steer(name, vm, decision);
+        }
+    }
+
+    fn situation(&self, elapsed: Duration) -> Host {
+        // Who takes no part keeps what it has until its process is gone; who is about to start will take its overhead.
+        let lost: Pages = self
+            .running()
+            .map(|(definition, run)| match run.phase {
+                Phase::Queued => overhead(definition),
+                _ if run.takes_part() => Pages::ZERO,
+                _ => self.ledger.account(run.id).grant,
+            })
+            .sum();
+        Host {
+            for_guests: self.ledger.budget().saturating_sub(self.ledger.overhead()).saturating_sub(lost),
+            free: self.ledger.free(),
+            thresholds: self.settings.thresholds,
+            state: self.states.current(),
+            elapsed,
+        }
+    }
+
+    /// A VM as policy sees it. Its grant stands for what it holds: a VMM that claims to hold less keeps the grant all the
+    /// same, and honest ones return what they do not use.
+    fn party(&self, definition: &VmDefinition, run: &Run) -> PolicyVm {
+        let grant = self.ledger.account(run.id).grant;
+        let limit = limit(definition);
+        let asks = run.asks(definition);
+        let client = Client {
+            reservation: reservation(definition),
+            limit,
+            shares: definition.shares.resolve(definition.size),
+            active: run.active(definition, grant),
+        };
+        let wanted = match run.phase {
+            Phase::Queued => reservation(definition) + overhead(definition),
+            _ => run.wanted.max(asks).min(limit.saturating_sub(grant)),
+        };
+        // Every VM is in a pool that there is, and every tax is one that policy knows.
+        let pool = self.pools.id(&definition.pool).unwrap_or(PoolId::ROOT);
+        let tax = definition.tax.and_then(|tax| Tax::new(tax.rate()));
+        PolicyVm {
+            member: Member { client, tax, pool },
+            size: size(definition),
+            held: grant,
+            wanted,
+            target: run.target,
+            balloon: run.balloon,
+            driver: match run.liveness.health() {
+                BalloonHealth::Absent => Driver::Absent,
+                BalloonHealth::Following => Driver::Follows,
+                BalloonHealth::Stuck => Driver::Stuck,
+            },
+            compressed: Pages::ZERO,
+        }
+    }
+
+    fn steer(&mut self, name: &VmName, before: &PolicyVm, decision: &Decision) {
+        let Some(run) = self.vms.get_mut(name).and_then(|vm| vm.run.as_deref_mut()) else {
+            return;
+        };
+        (run.entitlement, run.target, run.most) = (decision.entitlement, decision.target, decision.most);
+        let edge = decision.balloon == Pages::ZERO || run.balloon == Pages::ZERO;
+        let moved = decision.balloon.0.abs_diff(run.balloon.0) >= BALLOON_STEP.0;
+        if decision.balloon == run.balloon || !(moved || edge) {
+            return;
+        }
+        run.balloon = decision.balloon;
+        if run.is_without_process() {
+            // It is told when it is there.
+            return;
+        }
+        let id = run.id;
+        tracing::debug!(
+            vm = %name, grant = %before.held.bytes(), waits = %before.wanted.bytes(), active = %before.member.client.active.bytes(),
+            entitlement = %decision.entitlement.bytes(), target = %decision.target.bytes(),
+            "balloon target {}", decision.balloon.bytes(),
+        );
+        self.effect(Effect::Send(id, ToVmm::BalloonTarget(decision.balloon)));
+    }
+}
+
+impl Run {
+    /// What its guest asks for by its own account, beyond what it has.
+    pub(super) fn asks(&self, definition: &VmDefinition) -> Pages {
+        self.facts.guest.map_or(Pages::ZERO, |guest| lacks(&guest, definition.size))
+    }
+
+    /// What it is taken to use actively. A guest that asks uses what it has: its balloon must give way before its own OOM killer
+    /// runs. One that lies escapes the tax on idle memory, and gets no more than its shares are worth.
+    pub(super) fn active(&self, definition: &VmDefinition, grant: Pages) -> Pages {
+        let asks = self.asks(definition);
+        let using = if asks == Pages::ZERO { Pages::ZERO } else { grant.saturating_add(asks) };
+        self.activity.active().max(using)
+    }
+}
+
+/// What a guest lacks by its own account: memory is asked for where less than a sixteenth is available, up to an eighth.
+/// Guests that ask for nothing are not thereby idle.
+fn lacks(guest: &GuestFacts, size: Bytes) -> Pages {
+    let total = guest.total.min(size);
+    if guest.total == Bytes::ZERO || guest.available.0 >= total.0 / 16 {
+        return Pages::ZERO;
+    }
+    Pages::floor(Bytes(total.0 / 8).saturating_sub(guest.available))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_may_ask_for_memory_but_for_no_more_than_its_size_explains() {
+        let guest = |total, available| GuestFacts {
+            total: Bytes::mib(total),
+            available: Bytes::mib(available),
+            ..GuestFacts::default()
+        };
+        let size = Bytes::mib(256);
+        assert_eq!(lacks(&guest(256, 100), size), Pages::ZERO);
+        assert_eq!(lacks(&guest(256, 8), size), Pages::floor(Bytes::mib(24)));
+        assert_eq!(lacks(&guest(1 << 40, 0), size), Pages::floor(Bytes::mib(32)));
+        assert_eq!(lacks(&guest(0, 0), size), Pages::ZERO);
+    }
+}

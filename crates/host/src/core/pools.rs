@@ -1,0 +1,169 @@
+use plimsoll_protocol::PoolName;
+use plimsoll_protocol::api::PoolStatus;
+use plimsoll_protocol::pool::{Place, PoolChange, PoolDefinition};
+use plimsoll_units::{Bytes, Pages};
+
+use super::run::Run;
+use super::{Answer, Core, Effect, Failure, FailureKind, RequestId, reservation};
+
+/// What users ask of resource pools. A change is checked on a copy of all pools, which takes the place of the old ones
+/// only when nothing speaks against it.
+impl Core {
+    pub(super) fn create_pool(&mut self, id: RequestId, definition: PoolDefinition) -> Result<(), Failure> {
+        let name = definition.name.clone();
+        if self.pools.get(&name).is_some() {
+            let text = format!("pool {name}: name {name} is taken: choose another, or change that one");
+            return Err(Failure::new(FailureKind::Conflict, text));
+        }
+        self.change_pools(id, definition, "is made")
+    }
+
+    pub(super) fn change_pool(
+        &mut self,
+        id: RequestId,
+        name: &PoolName,
+        change: &PoolChange,
+    ) -> Result<(), Failure> {
+        let definition = self.must_know_pool(name)?.changed(change);
+        self.change_pools(id, definition, "is changed")
+    }
+
+    pub(super) fn remove_pool(&mut self, id: RequestId, name: &PoolName) -> Result<(), Failure> {
+        self.must_know_pool(name)?;
+        let status = self.pool_status(name);
+        let pools = status.pools.iter().map(|pool| format!("pool {pool}"));
+        let vms = status.vms.iter().map(|vm| format!("VM {vm}"));
+        let held: Vec<String> = pools.chain(vms).collect();
+        if !held.is_empty() {
+            let text =
+                format!("pool {name} still holds {}: move or remove them first", some_of(&held, MOST_NAMED));
+            return Err(Failure::new(FailureKind::Conflict, text));
+        }
+        self.pools = self.pools.without(name).map_err(|e| Failure::new(FailureKind::Conflict, e))?;
+        self.event(None, format!("pool {name} is removed"));
+        self.pools_changed(id, Answer::Done);
+        Ok(())
+    }
+
+    pub(super) fn all_pools(&self) -> Vec<PoolStatus> {
+        let mut order = Vec::new();
+        self.below(&Place::Root, &mut order);
+        order.iter().map(|name| self.pool_status(name)).collect()
+    }
+
+    pub(super) fn pool_answer(&self, name: &PoolName) -> Result<Answer, Failure> {
+        self.must_know_pool(name)?;
+        Ok(Answer::Pool(Box::new(self.pool_status(name))))
+    }
+
+    /// A VM or a pool is to be at `place`.
+    pub(super) fn must_be_place(&self, place: &Place) -> Result<(), Failure> {
+        match place.pool() {
+            Some(pool) if self.pools.get(pool).is_none() => {
+                Err(Failure::new(FailureKind::Invalid, format!("pool {pool}: {}", no_pool())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts `definition` in place of the pool of its name, or beside the others.
+    fn change_pools(&mut self, id: RequestId, definition: PoolDefinition, verb: &str) -> Result<(), Failure> {
+        let name = definition.name.clone();
+        let invalid = |text| Failure::new(FailureKind::Invalid, text);
+        let text = format!("pool {name} {verb}: {}", told(&definition));
+        self.pools = self.pools.with(definition).map_err(invalid)?;
+        self.event(None, text);
+        // The answer shows what follows from the change.
+        self.control();
+        let answer = Answer::Pool(Box::new(self.pool_status(&name)));
+        self.pools_changed(id, answer);
+        Ok(())
+    }
+
+    fn pools_changed(&mut self, id: RequestId, answer: Answer) {
+        let all = self.pools.all().cloned().collect();
+        self.effect(Effect::SavePools(all, vec![(id, Ok(answer))]));
+    }
+
+    fn must_know_pool(&self, name: &PoolName) -> Result<&PoolDefinition, Failure> {
+        let unknown = || Failure::new(FailureKind::Unknown, format!("pool {name}: {}", no_pool()));
+        self.pools.get(name).ok_or_else(unknown)
+    }
+
+    /// The pools below `place`, parents before their children.
+    fn below(&self, place: &Place, order: &mut Vec<PoolName>) {
+        for pool in self.pools.at(place) {
+            order.push(pool.name.clone());
+            self.below(&Place::In(pool.name.clone()), order);
+        }
+    }
+
+    fn pool_status(&self, name: &PoolName) -> PoolStatus {
+        let place = Place::In(name.clone());
+        let definition = self.pools.get(name);
+        PoolStatus {
+            name: name.clone(),
+            parent: definition.map(|d| d.parent.clone()).unwrap_or_default(),
+            shares: definition.map(|d| d.shares).unwrap_or_default(),
+            share_count: definition.map_or(0, PoolDefinition::share_count),
+            reservation: definition.map_or(Bytes::ZERO, |d| d.reservation),
+            limit: definition.and_then(|d| d.limit),
+            expandable: definition.is_some_and(|d| d.expandable),
+            reserved: self.reserved_at(&place).bytes(),
+            entitled: self.sum_within(name, |run| run.entitlement).bytes(),
+            granted: self.granted_within(name).bytes(),
+            pools: self.pools.at(&place).map(|pool| pool.name.clone()).collect(),
+            vms: self
+                .vms
+                .values()
+                .map(|vm| &vm.record.definition)
+                .filter(|d| d.pool == place)
+                .map(|d| d.name.clone())
+                .collect(),
+        }
+    }
+
+    /// Granted to the VMs of a pool and of those below it.
+    pub(super) fn granted_within(&self, pool: &PoolName) -> Pages {
+        self.sum_within(pool, |run| self.ledger.account(run.id).grant)
+    }
+
+    fn sum_within(&self, pool: &PoolName, part: impl Fn(&Run) -> Pages) -> Pages {
+        let within = |place: &Place| place.pool().is_some_and(|at| self.pools.is_within(at, pool));
+        self.running().filter(|(vm, _)| within(&vm.pool)).map(|(_, run)| part(run)).sum()
+    }
+
+    /// What the VMs that run and the pools directly at `place` have reserved.
+    fn reserved_at(&self, place: &Place) -> Pages {
+        let vms = self.running().filter(|(vm, _)| vm.pool == *place);
+        let vms: Pages = vms.map(|(vm, _)| reservation(vm)).sum();
+        let pools = self.pools.at(place).map(|pool| {
+            let own = Pages::ceil(pool.reservation);
+            if pool.expandable { own.max(self.reserved_at(&Place::In(pool.name.clone()))) } else { own }
+        });
+        vms + pools.sum()
+    }
+}
+
+/// Most names in one error: it is to stay a line.
+const MOST_NAMED: usize = 8;
+
+fn some_of(names: &[String], most: usize) -> String {
+    match names.len().checked_sub(most) {
+        None | Some(0) => names.join(", "),
+        Some(more) => format!("{} and {more} more", names[..most].join(", ")),
+    }
+}
+
+fn no_pool() -> &'static str {
+    "there is none of that name: plimsoll pool ls lists those there are, / is the host itself"
+}
+
+fn told(pool: &PoolDefinition) -> String {
+    let limit = pool.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
+    let expandable = if pool.expandable { "expandable" } else { "not expandable" };
+    format!(
+        "in {}, shares {}, reservation {}, limit {limit}, {expandable}",
+        pool.parent, pool.shares, pool.reservation
+    )
+}

@@ -1,0 +1,136 @@
+use serde_json::json;
+
+use super::*;
+
+#[test]
+fn returning_more_than_was_granted_ends_the_vmm_and_hurts_nobody_else() {
+    let mut world = World::new(640);
+    let good = world.up(definition("good", 256, ""));
+    let evil = world.up(definition("evil", 256, ""));
+    let granted = world.granted[&evil];
+    world.say(evil, FromVmm::Return(granted + Pages(1)));
+    assert_eq!(world.killed, [evil]);
+    assert_eq!(world.vm("evil").power, Power::Stopping);
+    assert_eq!(world.vm("evil").grant, granted.bytes(), "charged until the process is gone");
+    world.say(evil, FromVmm::Want(mib(100)));
+    assert_eq!(world.vm("evil").grant, granted.bytes(), "nothing more is given");
+    world.input(Input::Exited(evil, "signal 9".into()));
+    let exit = world.vm("evil").exit.unwrap().to_string();
+    assert!(exit.contains("broke the protocol"), "{exit}");
+    assert_eq!(world.vm("good").grant, world.granted[&good].bytes());
+}
+
+/// Anything that can happen to a core, with all numbers that a hostile VMM may send.
+#[derive(Clone, Debug)]
+enum Happening {
+    Create(u8, u8),
+    Launched(bool),
+    Message(u8, FromVmm),
+    Closed(u8),
+    Exited(u8),
+    Kill(u8),
+    Change(u8, u64),
+    Pool(u8, u8, u64),
+    Move(u8, u8),
+    Pass(u64),
+}
+
+fn any_pages() -> impl Strategy<Value = Pages> {
+    prop_oneof![0..70_000u64, Just(u64::MAX), Just(u64::MAX / 2)].prop_map(Pages)
+}
+
+prop_compose! {
+    fn any_facts()(p in prop::array::uniform6(any_pages()), n in any::<u64>(), driver: bool) -> Facts {
+        let bytes = Bytes(n);
+        let guest = plimsoll_protocol::control::GuestFacts { total: bytes, available: Bytes(n / 3), ..Default::default() };
+        Facts {
+            grant: p[0], held: p[1], wanted: p[2], ballooned: p[3], balloon_actual: p[4], balloon_target: p[5],
+            balloon_driver: driver, faults: n, guest: Some(guest), ram: (n, bytes), ..Facts::default()
+        }
+    }
+}
+
+fn any_message() -> impl Strategy<Value = FromVmm> {
+    prop_oneof![
+        4 => any_pages().prop_map(FromVmm::Want),
+        4 => any_pages().prop_map(FromVmm::Return),
+        3 => any_facts().prop_map(FromVmm::Report),
+        2 => Just(FromVmm::Running { missing_jail: vec![] }),
+        1 => Just(FromVmm::Rebooted),
+        1 => Just(FromVmm::Exit(ExitReason::Shutdown)),
+        1 => any::<String>().prop_map(FromVmm::Notice),
+        1 => any_facts().prop_map(|facts| FromVmm::Hello { version: 1, facts }),
+    ]
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        3 => (0..5u8, 0..4u8).prop_map(|(vm, kind)| Happening::Create(vm, kind)),
+        3 => prop::bool::weighted(0.8).prop_map(Happening::Launched),
+        12 => (0..8u8, any_message()).prop_map(|(run, message)| Happening::Message(run, message)),
+        1 => (0..8u8).prop_map(Happening::Closed),
+        1 => (0..8u8).prop_map(Happening::Exited),
+        1 => (0..5u8).prop_map(Happening::Kill),
+        1 => (0..5u8, 0..300u64).prop_map(|(vm, mib)| Happening::Change(vm, mib)),
+        1 => (0..4u8, 0..4u8, 0..300u64).prop_map(|(pool, parent, mib)| Happening::Pool(pool, parent, mib)),
+        1 => (0..5u8, 0..4u8).prop_map(|(vm, pool)| Happening::Move(vm, pool)),
+        3 => (0..3000u64).prop_map(Happening::Pass),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// `World::input` asserts after every input that the ledger adds up and that every grant told is a grant charged.
+    #[test]
+    fn no_course_of_events_breaks_the_ledger_or_a_limit(course in prop::collection::vec(happening(), 0..120)) {
+        let mut world = World::new(640);
+        for happening in course {
+            let run = |run: u8| RunId(u64::from(run));
+            let vm = |vm: u8| name(&format!("vm{vm}"));
+            match happening {
+                Happening::Create(vm, kind) => {
+                    let more = ["", "reservation = '64MiB'", "limit = '96MiB'", "shares = 'high'"][usize::from(kind)];
+                    world.ask(Request::Create(Box::new(definition(&format!("vm{vm}"), 256, more))));
+                }
+                Happening::Launched(good) => {
+                    if let Some((run, _)) = world.launches.pop() {
+                        let failure = Failure::new(FailureKind::Unfit, "no");
+                        let started = Started { pid: 7, missing_jail: vec![] };
+                        world.input(Input::Launched(run, if good { Ok(started) } else { Err(failure) }));
+                    }
+                }
+                Happening::Message(id, message) => world.say(run(id), message),
+                Happening::Closed(id) => world.input(Input::Closed(run(id))),
+                Happening::Exited(id) => world.input(Input::Exited(run(id), "gone".into())),
+                Happening::Kill(id) => { world.ask(Request::Kill(vm(id))); }
+                Happening::Change(id, n) => {
+                    let change = VmChange { reservation: Some(Bytes::mib(n)), ..VmChange::default() };
+                    world.ask(Request::Change(vm(id), change));
+                }
+                Happening::Pool(pool, parent, mib) => {
+                    let parent = if parent == pool { "/".to_owned() } else { format!("p{parent}") };
+                    let reservation = Bytes::mib(mib / 4);
+                    let pool = json!({"name": format!("p{pool}"), "reservation": reservation, "limit": Bytes::mib(mib)});
+                    let name = pool["name"].as_str().unwrap().to_owned();
+                    if world.pool(pool).is_err() {
+                        drop(world.set_pool(&name, json!({"parent": parent, "limit": Bytes::mib(mib)})));
+                    }
+                }
+                Happening::Move(id, pool) => drop(world.set(vm(id).as_str(), json!({"pool": format!("p{pool}")}))),
+                Happening::Pass(ms) => world.pass(Duration::from_millis(ms)),
+            }
+            for (definition, run) in world.core.running() {
+                let grant = world.core.ledger.account(run.id).grant;
+                prop_assert!(grant <= limit(definition).max(reservation(definition)));
+                prop_assert_eq!(grant, world.granted.get(&run.id).copied().unwrap_or_default());
+            }
+            let unheld = |(definition, run): (&VmDefinition, &Run)| {
+                let grant = world.core.ledger.account(run.id).grant;
+                if run.phase == Phase::Queued || !run.takes_part() { Pages::ZERO } else { reservation(definition).saturating_sub(grant) }
+            };
+            prop_assert!(world.core.ledger.free() >= world.core.running().map(unheld).sum());
+            prop_assert_eq!(world.core.ledger.budget(), mib(640));
+        }
+    }
+}

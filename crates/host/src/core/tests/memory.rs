@@ -1,0 +1,149 @@
+use super::*;
+
+#[test]
+fn another_vms_reservation_is_never_given_away() {
+    let mut world = World::new(640);
+    let reserved = world.up(definition("a", 256, "reservation = '256MiB'"));
+    let greedy = world.up(definition("b", 1024, "shares = 200000000"));
+    for _ in 0..200 {
+        world.say(greedy, FromVmm::Want(mib(1024)));
+        world.pass(SECOND);
+        world.report(greedy, Pages(0));
+    }
+    let lacks = mib(256) - world.granted[&reserved];
+    assert!(world.core.ledger.free() >= lacks);
+    world.say(reserved, FromVmm::Want(lacks));
+    assert_eq!(world.granted[&reserved], mib(256));
+}
+
+#[test]
+fn every_want_is_answered_so_that_a_vmm_can_make_do() {
+    let mut world = World::new(128);
+    let run = world.up(definition("a", 256, ""));
+    world.say(run, FromVmm::Want(mib(200)));
+    let clock = world.clock;
+    let effects = world.core.handle(clock, Input::Message(run, FromVmm::Want(mib(200))));
+    assert!(effects.iter().any(|e| matches!(e, Effect::Grant { .. })), "{effects:?}");
+}
+
+#[test]
+fn who_waits_is_served_when_memory_comes_back_the_smallest_need_first() {
+    let mut world = World::new(256);
+    let holder = world.up(definition("holder", 256, "shares = 1"));
+    let (small, large) = (world.up(definition("small", 64, "")), world.up(definition("large", 256, "")));
+    world.say(holder, FromVmm::Want(mib(256)));
+    world.say(large, FromVmm::Want(mib(200)));
+    world.say(small, FromVmm::Want(mib(2)));
+    assert!(world.vm("large").wanted > Bytes::ZERO);
+    world.pass(SECOND);
+    let before = (world.granted[&small], world.granted[&large]);
+    world.input(Input::Exited(holder, "signal 9".into()));
+    assert_eq!(world.vm("small").wanted, Bytes::ZERO);
+    assert!(world.granted[&large] > before.1 && world.granted[&small] >= before.0);
+}
+
+#[test]
+fn memory_moves_from_an_idle_vm_to_one_that_needs_it_and_balloons_deflate_afterwards() {
+    let mut world = World::new(640);
+    let runs: Vec<RunId> = ["a", "b", "c", "d"].iter().map(|vm| world.up(definition(vm, 256, ""))).collect();
+    // The first three take what they can get, then fall idle.
+    for &run in &runs[..3] {
+        world.say(run, FromVmm::Want(mib(200)));
+        world.report(run, Pages(0));
+    }
+    for _ in 0..120 {
+        world.pass(SECOND);
+        for &run in &runs[..3] {
+            world.say(run, FromVmm::Want(Pages(0)));
+            follow(&mut world, run);
+        }
+        world.report(runs[3], Pages(0));
+    }
+    // Then the fourth needs everything.
+    for _ in 0..60 {
+        let lacks = mib(256) - world.granted[&runs[3]];
+        world.say(runs[3], FromVmm::Want(lacks.min(mib(16))));
+        world.pass(SECOND);
+        for &run in &runs[..3] {
+            follow(&mut world, run);
+        }
+        world.report(runs[3], Pages(0));
+    }
+    assert!(world.granted[&runs[3]] >= mib(240), "{}", world.granted[&runs[3]].bytes());
+    assert!(world.vm("a").balloon_target > Bytes::ZERO);
+    assert_eq!(world.vm("a").balloon, BalloonHealth::Following);
+    world.input(Input::Exited(runs[3], "signal 9".into()));
+    for _ in 0..20 {
+        world.pass(SECOND);
+    }
+    assert_eq!(world.vm("a").balloon_target, Bytes::ZERO);
+}
+
+#[test]
+fn a_balloon_that_does_not_follow_is_reported_and_not_rewarded() {
+    let mut world = World::new(256);
+    let lazy = world.up(definition("lazy", 256, ""));
+    world.say(lazy, FromVmm::Want(mib(150)));
+    let needy = world.up(definition("needy", 256, ""));
+    for _ in 0..30 {
+        world.say(needy, FromVmm::Want(mib(64)));
+        world.report(lazy, Pages(0));
+        world.report(needy, Pages(0));
+        world.pass(SECOND);
+    }
+    let vm = world.vm("lazy");
+    assert_eq!(vm.balloon, BalloonHealth::Stuck, "{vm:?}");
+    let before = vm.grant;
+    world.say(lazy, FromVmm::Want(mib(64)));
+    for _ in 0..10 {
+        world.pass(SECOND);
+    }
+    assert_eq!(world.vm("lazy").grant, before);
+    let events = match world.answer(Request::Events) {
+        Ok(Answer::Events(events)) => events,
+        other => panic!("{other:?}"),
+    };
+    assert!(events.iter().any(|e| e.vm == Some(name("lazy")) && e.text.contains("stuck")));
+}
+
+#[test]
+fn a_vmm_that_keeps_what_its_balloon_freed_is_called_stuck() {
+    let mut world = World::new(256);
+    let hoarder = world.up(definition("hoarder", 256, ""));
+    world.say(hoarder, FromVmm::Want(mib(150)));
+    world.say(hoarder, FromVmm::Want(Pages(0)));
+    let needy = world.up(definition("needy", 256, ""));
+    for _ in 0..30 {
+        world.say(needy, FromVmm::Want(mib(64)));
+        let claimed = world.balloons.get(&hoarder).copied().unwrap_or_default();
+        world.report(hoarder, claimed);
+        world.pass(SECOND);
+    }
+    let vm = world.vm("hoarder");
+    assert!(vm.balloon_target > Bytes::ZERO && vm.ballooned == vm.balloon_target);
+    assert_eq!(vm.balloon, BalloonHealth::Stuck, "{vm:?}");
+}
+
+#[test]
+fn changes_are_checked_like_definitions_and_admitted_like_starts() {
+    let mut world = World::new(640);
+    world.up(definition("a", 256, ""));
+    world.up(definition("b", 512, ""));
+    let change =
+        |reservation: u64| VmChange { reservation: Some(Bytes::mib(reservation)), ..VmChange::default() };
+    assert!(world.answer(Request::Change(name("a"), change(120))).is_ok());
+    assert_eq!(world.vm("a").reservation, Bytes::mib(120));
+    let over = world.answer(Request::Change(name("a"), change(300))).unwrap_err();
+    assert_eq!(over.kind, FailureKind::Invalid);
+    let full = world.answer(Request::Change(name("b"), change(512))).unwrap_err();
+    assert_eq!(full.kind, FailureKind::NoMemory);
+    let limit = VmChange { limit: Some(OrNone::To(Bytes::mib(128))), ..VmChange::default() };
+    world.answer(Request::Change(name("b"), limit)).unwrap();
+    let b = *world.core.runs.iter().find(|(_, n)| n.as_str() == "b").unwrap().0;
+    for _ in 0..4 {
+        world.pass(Duration::from_secs(1));
+    }
+    assert!(world.balloons[&b] >= mib(300), "as large as balloons get");
+    world.say(b, FromVmm::Want(mib(512)));
+    assert!(world.granted[&b] <= mib(128));
+}

@@ -1,0 +1,190 @@
+//! The core, driven by inputs and judged by its effects and answers.
+
+mod adoption;
+mod hostile;
+mod memory;
+mod pools;
+mod power;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use plimsoll_policy::{Rules, Thresholds};
+use plimsoll_protocol::api::{BalloonHealth, Exit, HostStatus, Power, VmChange, VmStatus};
+use plimsoll_protocol::control::{ExitReason, Facts, FromVmm, ToVmm};
+use plimsoll_protocol::definition::{JailPart, Shares, VmDefinition};
+use plimsoll_protocol::{OrNone, VmName};
+use plimsoll_units::{Bytes, Pages};
+use proptest::prelude::*;
+
+use super::run::Phase;
+use super::*;
+
+fn mib(n: u64) -> Pages {
+    Pages::floor(Bytes::mib(n))
+}
+
+fn name(text: &str) -> VmName {
+    text.parse().unwrap()
+}
+
+fn definition(name: &str, size: u64, more: &str) -> VmDefinition {
+    let text = format!("name = '{name}'\nsize = '{size}MiB'\n{more}\n[boot]\nmodel = true\n");
+    VmDefinition::from_toml(&text, Path::new("/")).unwrap()
+}
+
+/// A core, and a world around it that remembers what it was told to do.
+struct World {
+    core: Core,
+    clock: Clock,
+    requests: u64,
+    answers: BTreeMap<u64, Result<Answer, Failure>>,
+    granted: BTreeMap<RunId, Pages>,
+    balloons: BTreeMap<RunId, Pages>,
+    killed: Vec<RunId>,
+    cleared: Vec<RunId>,
+    launches: Vec<(RunId, Pages)>,
+    forgotten: Vec<VmName>,
+    saved_pools: Option<Vec<PoolDefinition>>,
+}
+
+impl World {
+    fn new(budget: u64) -> Self {
+        let clock = Clock { now: Instant::now(), at: Timestamp::UNIX_EPOCH };
+        let settings = Settings {
+            budget: mib(budget),
+            thresholds: Thresholds::sliding(Bytes::mib(budget)),
+            rules: Rules::default(),
+            paths: Paths { state: "/s".into(), run: "/r".into() },
+        };
+        Self {
+            core: Core::new(settings, Vec::new(), Pools::default(), clock),
+            clock,
+            requests: 0,
+            answers: BTreeMap::new(),
+            granted: BTreeMap::new(),
+            balloons: BTreeMap::new(),
+            killed: Vec::new(),
+            cleared: Vec::new(),
+            launches: Vec::new(),
+            forgotten: Vec::new(),
+            saved_pools: None,
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        let effects = self.core.handle(self.clock, input);
+        assert!(self.core.ledger.adds_up());
+        for effect in effects {
+            match effect {
+                Effect::Launch { run, grant, .. } => {
+                    self.launches.push((run, grant));
+                    self.granted.insert(run, grant);
+                }
+                Effect::Grant { run, pages, total } => {
+                    let granted = self.granted.entry(run).or_default();
+                    *granted += pages;
+                    assert_eq!(*granted, total);
+                }
+                Effect::Returned { run, total } => {
+                    self.granted.insert(run, total);
+                }
+                Effect::Send(run, ToVmm::BalloonTarget(pages)) => {
+                    self.balloons.insert(run, pages);
+                }
+                Effect::Kill(run) => self.killed.push(run),
+                Effect::Clear(run, _) => self.cleared.push(run),
+                Effect::Forget(name, answers) => {
+                    self.forgotten.push(name);
+                    self.answers.extend(answers.into_iter().map(|(id, answer)| (id.0, answer)));
+                }
+                Effect::SavePools(pools, answers) => {
+                    self.saved_pools = Some(pools);
+                    self.answers.extend(answers.into_iter().map(|(id, answer)| (id.0, answer)));
+                }
+                Effect::Save(_, answers) => {
+                    self.answers.extend(answers.into_iter().map(|(id, answer)| (id.0, answer)));
+                }
+                Effect::Answer(id, answer) => {
+                    assert!(self.answers.insert(id.0, answer).is_none(), "answered twice");
+                }
+                Effect::Send(..) | Effect::Settled(..) => {}
+            }
+        }
+    }
+
+    fn ask(&mut self, request: Request) -> u64 {
+        self.requests += 1;
+        self.input(Input::Request(RequestId(self.requests), request));
+        self.requests
+    }
+
+    fn answer(&mut self, request: Request) -> Result<Answer, Failure> {
+        let id = self.ask(request);
+        self.answers.remove(&id).expect("it is answered at once")
+    }
+
+    fn vm(&mut self, vm: &str) -> VmStatus {
+        match self.answer(Request::Get(name(vm))) {
+            Ok(Answer::Vm(status)) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn host(&mut self) -> HostStatus {
+        match self.answer(Request::Host) {
+            Ok(Answer::Host(status)) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Creates a VM and brings it up.
+    fn up(&mut self, definition: VmDefinition) -> RunId {
+        let id = self.ask(Request::Create(Box::new(definition)));
+        let run = RunId(self.core.last_run);
+        self.input(Input::Launched(run, Ok(Started { pid: 7, missing_jail: vec![] })));
+        self.say(run, FromVmm::Running { missing_jail: vec![] });
+        assert!(matches!(self.answers.remove(&id), Some(Ok(Answer::Vm(vm))) if vm.power == Power::On));
+        run
+    }
+
+    fn say(&mut self, run: RunId, message: FromVmm) {
+        self.input(Input::Message(run, message));
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.clock.now += time;
+        self.input(Input::Tick);
+    }
+
+    /// An honest VM that holds all it was granted reports.
+    fn report(&mut self, run: RunId, ballooned: Pages) {
+        let grant = self.granted[&run];
+        let wanted = self.core.run(run).unwrap().wanted;
+        let facts = Facts {
+            grant,
+            held: grant,
+            wanted,
+            ballooned,
+            balloon_actual: ballooned,
+            balloon_driver: true,
+            ..Facts::default()
+        };
+        self.say(run, FromVmm::Report(facts));
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A guest whose balloon does as it is told, and whose VMM returns what that frees.
+fn follow(world: &mut World, run: RunId) {
+    let balloon = world.balloons.get(&run).copied().unwrap_or_default();
+    let most = mib(256) - balloon;
+    let over = world.granted[&run].saturating_sub(most);
+    if over > Pages(0) {
+        world.say(run, FromVmm::Return(over));
+    }
+    world.report(run, balloon);
+}

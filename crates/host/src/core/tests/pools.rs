@@ -1,0 +1,192 @@
+use plimsoll_protocol::pool::Place;
+use serde_json::{Value, json};
+
+use super::*;
+
+impl World {
+    /// Asks for a pool as the API would.
+    pub(super) fn pool(&mut self, definition: Value) -> Result<Answer, Failure> {
+        self.answer(Request::CreatePool(serde_json::from_value(definition).unwrap()))
+    }
+
+    pub(super) fn set_pool(&mut self, pool: &str, change: Value) -> Result<Answer, Failure> {
+        let change = serde_json::from_value(change).unwrap();
+        self.answer(Request::ChangePool(pool.parse().unwrap(), change))
+    }
+
+    pub(super) fn set(&mut self, vm: &str, change: Value) -> Result<Answer, Failure> {
+        self.answer(Request::Change(name(vm), serde_json::from_value(change).unwrap()))
+    }
+
+    fn pools(&mut self) -> Vec<PoolStatus> {
+        match self.answer(Request::Pools) {
+            Ok(Answer::Pools(pools)) => pools,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn entitled(&mut self, vm: &str) -> u64 {
+        self.vm(vm).entitlement.0 >> 20
+    }
+}
+
+/// Two VMs in a pool and one beside it, all of which would use more than there is.
+fn crowd() -> (World, [RunId; 3]) {
+    let mut world = World::new(640);
+    world.pool(json!({"name": "prod", "shares": 2560})).unwrap();
+    let runs = [("a", "pool = 'prod'"), ("b", "pool = 'prod'"), ("c", "")]
+        .map(|(vm, more)| world.up(definition(vm, 256, more)));
+    for _ in 0..60 {
+        for run in runs {
+            world.say(run, FromVmm::Want(mib(256) - world.granted[&run]));
+            follow(&mut world, run);
+        }
+        world.pass(SECOND);
+    }
+    (world, runs)
+}
+
+#[test]
+fn a_pool_is_one_among_its_siblings_whatever_it_holds() {
+    let (mut world, _) = crowd();
+    // Of what is there the pool may have half, and its VMs half of that; what the other cannot use is left to them.
+    let (a, b, c) = (world.entitled("a"), world.entitled("b"), world.entitled("c"));
+    assert!(a.abs_diff(b) <= 1 && c > 240, "{a} {b} {c}");
+    world.set_pool("prod", json!({"shares": 5120})).unwrap();
+    let (a, c) = (world.entitled("a"), world.entitled("c"));
+    assert!(a.abs_diff(c) <= 1, "{a} {c}");
+    let pools = world.pools();
+    assert_eq!(pools[0].entitled, world.vm("a").entitlement + world.vm("b").entitlement);
+    assert_eq!(pools[0].granted, world.vm("a").grant + world.vm("b").grant);
+}
+
+#[test]
+fn vms_and_pools_move_while_they_run() {
+    let (mut world, _) = crowd();
+    world.pool(json!({"name": "web", "parent": "prod"})).unwrap();
+    world.set("c", json!({"pool": "web"})).unwrap();
+    assert_eq!(world.vm("c").pool.to_string(), "web");
+    let order: Vec<(String, String)> =
+        world.pools().iter().map(|p| (p.name.to_string(), p.parent.to_string())).collect();
+    assert_eq!(order, [("prod".into(), "/".into()), ("web".into(), "prod".into())]);
+    let before = world.entitled("a");
+    world.set("c", json!({"pool": "/", "shares": 100})).unwrap();
+    assert!(world.entitled("a") > before);
+    world.set_pool("web", json!({"parent": "/"})).unwrap();
+    assert!(world.pools().iter().all(|p| p.parent == Place::Root));
+}
+
+#[test]
+fn a_pool_never_exceeds_its_limit() {
+    let mut world = World::new(1024);
+    world.pool(json!({"name": "small", "limit": "200MiB"})).unwrap();
+    world.pool(json!({"name": "below", "parent": "small"})).unwrap();
+    let runs = [("a", "small"), ("b", "below"), ("c", "below")]
+        .map(|(vm, pool)| world.up(definition(vm, 256, &format!("pool = '{pool}'"))));
+    for _ in 0..60 {
+        for run in runs {
+            world.say(run, FromVmm::Want(mib(256) - world.granted[&run]));
+            let granted: Pages = runs.iter().map(|run| world.granted[run]).sum();
+            assert!(granted <= mib(200), "{}", granted.bytes());
+        }
+        world.pass(SECOND);
+    }
+    assert!(world.host().free > Bytes::mib(600));
+    world.set_pool("small", json!({"limit": "none"})).unwrap();
+    for _ in 0..60 {
+        for run in runs {
+            world.say(run, FromVmm::Want(mib(256) - world.granted[&run]));
+        }
+        world.pass(SECOND);
+    }
+    assert_eq!(runs.map(|run| world.granted[&run]), [mib(256); 3]);
+}
+
+#[test]
+fn what_a_pool_has_reserved_is_not_given_to_others() {
+    let mut world = World::new(640);
+    world.pool(json!({"name": "prod", "reservation": "200MiB"})).unwrap();
+    let reserved = world.up(definition("a", 256, "pool = 'prod'"));
+    let greedy = world.up(definition("b", 1024, "shares = 200000000"));
+    for _ in 0..200 {
+        world.say(greedy, FromVmm::Want(mib(1024)));
+        world.pass(SECOND);
+        world.report(greedy, Pages(0));
+    }
+    let lacks = mib(200) - world.granted[&reserved];
+    assert!(world.core.ledger.free() >= lacks, "{}", world.core.ledger.free().bytes());
+    world.say(reserved, FromVmm::Want(lacks));
+    assert_eq!(world.granted[&reserved], mib(200));
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_changes_nothing() {
+    let (mut world, _) = crowd();
+    world.pool(json!({"name": "web", "parent": "prod", "reservation": "16MiB"})).unwrap();
+    world.pool(json!({"name": "lab", "limit": "64MiB"})).unwrap();
+    let (pools, host) = (world.pools(), world.host());
+    let cases: [(FailureKind, Result<Answer, Failure>, &str); 10] = [
+        (FailureKind::Conflict, world.pool(json!({"name": "web"})), "pool web: name web is taken"),
+        (
+            FailureKind::Invalid,
+            world.pool(json!({"name": "x", "parent": "y"})),
+            "pool \"x\": parent \"y\" is no pool",
+        ),
+        (
+            FailureKind::Invalid,
+            world.pool(json!({"name": "x", "reservation": u64::MAX})),
+            "pool x: reservation 16777216.0TiB: at most",
+        ),
+        (
+            FailureKind::Invalid,
+            world.set_pool("prod", json!({"parent": "web"})),
+            "pool \"prod\": parent \"web\" is below \"prod\" itself, a cycle: prod < web < prod",
+        ),
+        (
+            FailureKind::Invalid,
+            world.set_pool("lab", json!({"reservation": "65MiB"})),
+            "pool lab: reservation 65MiB is over the limit 64MiB",
+        ),
+        (FailureKind::Unknown, world.set_pool("x", json!({"shares": 1})), "pool x: there is none"),
+        (FailureKind::Invalid, world.set("a", json!({"pool": "x"})), "pool x: there is none"),
+        (FailureKind::Unknown, world.answer(Request::Pool("x".parse().unwrap())), "pool x: there is none"),
+        (
+            FailureKind::Conflict,
+            world.answer(Request::RemovePool("prod".parse().unwrap())),
+            "pool prod still holds pool web, VM a, VM b: move or remove them first",
+        ),
+        (
+            FailureKind::Invalid,
+            world.answer(Request::Create(Box::new(definition("d", 64, "pool = 'x'")))),
+            "pool x: there is none",
+        ),
+    ];
+    for (kind, answer, start) in cases {
+        let failure = answer.unwrap_err();
+        assert_eq!(failure.kind, kind, "{failure:?}");
+        assert!(failure.text.starts_with(start), "{start}: {}", failure.text);
+        assert_eq!(failure.text.lines().count(), 1, "{}", failure.text);
+    }
+    assert_eq!((world.pools(), world.host()), (pools, host));
+}
+
+#[test]
+fn an_empty_pool_is_removed() {
+    let mut world = World::new(640);
+    world.pool(json!({"name": "a"})).unwrap();
+    world.pool(json!({"name": "b", "parent": "a"})).unwrap();
+    for pool in ["b", "a"] {
+        world.answer(Request::RemovePool(pool.parse().unwrap())).unwrap();
+    }
+    assert_eq!(world.pools(), []);
+    assert_eq!(world.saved_pools, Some(vec![]));
+}
+
+#[test]
+fn a_vm_whose_pool_is_gone_from_disk_is_on_the_host_itself() {
+    let record = Record { definition: definition("a", 64, "pool = 'gone'"), started: None, exit: None };
+    let world = World::new(640);
+    let mut core = Core::new(world.core.settings, vec![record], Pools::default(), world.clock);
+    let effects = core.handle(world.clock, Input::Request(RequestId(1), Request::Get(name("a"))));
+    assert!(matches!(&effects[..], [Effect::Answer(_, Ok(Answer::Vm(vm)))] if vm.pool == Place::Root));
+}

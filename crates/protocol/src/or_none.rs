@@ -1,0 +1,104 @@
+use std::fmt;
+use std::marker::PhantomData;
+use std::str::FromStr;
+
+use serde::de::{self, IntoDeserializer, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A new value for something that may be absent: in text and JSON a value, or the word `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrNone<T> {
+    /// It is to be absent.
+    None,
+    /// It is to be this.
+    To(T),
+}
+
+impl<T> OrNone<T> {
+    /// The value that is to hold.
+    pub fn option(self) -> Option<T> {
+        match self {
+            Self::None => None,
+            Self::To(value) => Some(value),
+        }
+    }
+}
+
+impl<T: FromStr<Err: fmt::Display>> FromStr for OrNone<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            value => value.parse().map(Self::To).map_err(|e| format!("{e}, or none")),
+        }
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for OrNone<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.pad("none"),
+            Self::To(value) => value.fmt(f),
+        }
+    }
+}
+
+impl<T: Serialize> Serialize for OrNone<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::None => serializer.serialize_str("none"),
+            Self::To(value) => value.serialize(serializer),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OrNone<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Value<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Value<T> {
+            type Value = OrNone<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value or \"none\"")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<OrNone<T>, E> {
+                match text {
+                    "none" => Ok(OrNone::None),
+                    value => T::deserialize(value.into_deserializer()).map(OrNone::To),
+                }
+            }
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<OrNone<T>, E> {
+                T::deserialize(number.into_deserializer()).map(OrNone::To)
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<OrNone<T>, E> {
+                T::deserialize(number.into_deserializer()).map(OrNone::To)
+            }
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<OrNone<T>, E> {
+                T::deserialize(number.into_deserializer()).map(OrNone::To)
+            }
+        }
+        deserializer.deserialize_any(Value(PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_units::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn a_value_or_none_survives_text_and_json() {
+        for (text, json, value) in
+            [("none", "\"none\"", OrNone::None), ("1GiB", "1073741824", OrNone::To(Bytes::mib(1024)))]
+        {
+            assert_eq!(text.parse(), Ok(value));
+            assert_eq!(serde_json::to_string(&value).unwrap(), json);
+            assert_eq!(serde_json::from_str::<OrNone<Bytes>>(json).unwrap(), value);
+        }
+        assert!("nothing".parse::<OrNone<Bytes>>().unwrap_err().ends_with("or none"));
+        for bad in ["-1", "1.5", "true", "\"x\"", "null"] {
+            assert!(serde_json::from_str::<OrNone<Bytes>>(bad).is_err(), "{bad}");
+        }
+    }
+}
