@@ -14,6 +14,9 @@
 //! uid_base = 1900000000                # first of the 65536 users that VMs run as
 //! log = "info"                         # error, warn, info, debug, trace, or a filter such as plimsoll_host=debug
 //!
+//! [swap]                               # without it, admission does not look at swap space
+//! size = "8GiB"                        # swap space that size - reservation of all VMs must fit; nothing is swapped out yet
+//!
 //! [tcp]                                # only when asked for
 //! listen = "127.0.0.1:7467"
 //! token_file = "/etc/plimsoll/token"   # who shows this token may do everything
@@ -58,7 +61,15 @@ pub(crate) struct Config {
     pub(crate) vmm: Option<PathBuf>,
     pub(crate) uid_base: u32,
     pub(crate) log: String,
+    pub(crate) swap: Option<Swap>,
     pub(crate) tcp: Option<Tcp>,
+}
+
+/// Swap space, as far as admission counts on it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Swap {
+    pub(crate) size: Bytes,
 }
 
 /// Where the thresholds of the host's states come from.
@@ -122,6 +133,7 @@ impl Default for Config {
             vmm: None,
             uid_base: UID_BASE,
             log: "info".to_owned(),
+            swap: None,
             tcp: None,
         }
     }
@@ -284,6 +296,8 @@ mod tests {
             ("budget = '99999999999999TiB'\n", "99999999999999TiB"),
             ("thresholds = 'loose'\n", "loose"),
             ("thresholds = 'fixed'\nmin_free = '1MiB'\n", "min_free 1MiB"),
+            ("[swap]\nsize = '8GB'\n", "8GB"),
+            ("[swap]\ncolour = 1\n", "colour"),
             ("largest_balloon = 0\n", "largest_balloon 0"),
             ("largest_balloon = 96\n", "largest_balloon 96"),
             ("largest_balloon = -1\n", "-1"),

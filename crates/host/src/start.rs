@@ -36,6 +36,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         budget: Pages::floor(budget),
         thresholds: config.thresholds(budget),
         rules: config.rules(),
+        swap: config.swap.as_ref().map(|swap| Pages::floor(swap.size)),
         paths: paths.clone(),
     };
     tracing::info!(

@@ -49,8 +49,14 @@ pub struct HostStatus {
     pub overhead: Bytes,
     /// Promised to nobody.
     pub free: Bytes,
-    /// Reserved by VMs that run, with their overhead.
+    /// Reserved by VMs that run, with their overhead, and by pools.
     pub reserved: Bytes,
+    /// Swap space that admission counts on; `None`: it does not look at swap space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap: Option<Bytes>,
+    /// Size less reservation of all VMs that run.
+    #[serde(default)]
+    pub swap_reserved: Bytes,
     /// Held by guests, as their VMMs say.
     pub held: Bytes,
     /// In balloons.

@@ -3,7 +3,7 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::Exit;
 use plimsoll_protocol::control::{ExitReason, ToVmm};
 use plimsoll_protocol::definition::VmDefinition;
-use plimsoll_units::{Bytes, Pages};
+use plimsoll_units::Pages;
 
 use super::run::{Ended, Mute, Phase, Run, Undo};
 use super::{
@@ -26,9 +26,7 @@ impl Core {
             return Err(Failure::new(FailureKind::Unknown, format!("there is no VM {name}")));
         };
         let definition = vm.record.definition.clone();
-        let unreserved = self.unreserved_but(None);
-        admit(reservation(&definition), overhead(&definition), unreserved, unreserved)
-            .map_err(|refusal| no_memory(name, &refusal))?;
+        self.admit_start(&definition)?;
         self.last_run += 1;
         let id = RunId(self.last_run);
         let mut run = Run::new(id, self.clock.now, limit(&definition));
@@ -65,16 +63,12 @@ impl Core {
     fn affordable(&self, id: RunId, definition: &VmDefinition) -> Result<Account, Refusal> {
         let (reservation, overhead) = (reservation(definition), overhead(definition));
         let open = self.ledger.free().saturating_sub(self.withheld_from(id));
-        admit(reservation, overhead, self.unreserved_but(Some(id)), open)?;
+        admit(reservation, overhead, self.unreserved_but(id, definition), open)?;
         // Beyond the reservation it may begin with what leaves the host in state high.
         let spare = open.saturating_sub(overhead).saturating_sub(self.settings.thresholds.clear);
         let room = spare.min(self.room_in(&definition.pool));
         let grant = INITIAL_GRANT.min(limit(definition)).min(room.max(reservation));
         Ok(Account { grant, overhead })
-    }
-
-    fn unreserved_but(&self, run: Option<RunId>) -> Pages {
-        self.ledger.budget().saturating_sub(self.reserved_but(run))
     }
 
     fn launch(&mut self, id: RunId, name: &VmName, account: Account) {
@@ -90,24 +84,6 @@ impl Core {
         self.effect(Effect::Launch { run: id, record, grant: account.grant });
         let text = format!("starts with {} and {} overhead", account.grant.bytes(), account.overhead.bytes());
         self.event(Some(name), text);
-    }
-
-    /// Whether a running VM's reservation may become `new`.
-    pub(super) fn admit_change(
-        &self,
-        definition: &VmDefinition,
-        run: RunId,
-        new: Bytes,
-    ) -> Result<(), Failure> {
-        let account = self.ledger.account(run);
-        let unreserved = self.unreserved_but(Some(run));
-        // What it holds already need not be free.
-        let open = self.ledger.free().saturating_sub(self.withheld_from(run));
-        let open = open + account.grant + account.overhead;
-        admit(Pages::ceil(new), account.overhead, unreserved, open).map_err(|refusal| {
-            let text = format!("the reservation of VM {} cannot be {new}: {refusal}", definition.name);
-            Failure::new(FailureKind::NoMemory, text)
-        })
     }
 
     /// A launch has ended.
@@ -337,8 +313,4 @@ impl Core {
             Failure::new(FailureKind::Unknown, format!("there is no VM {name}: see plimsoll ps"))
         })
     }
-}
-
-fn no_memory(name: &VmName, refusal: &Refusal) -> Failure {
-    Failure::new(FailureKind::NoMemory, format!("VM {name} cannot be started: {refusal}"))
 }

@@ -6,6 +6,7 @@
 //!
 //! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs, [`control`] is the loop, [`divide`] divides memory, [`grants`] gives it out within what [`promises`] leave, [`status`] tells of it.
 
+mod admission;
 mod control;
 mod divide;
 mod grants;
@@ -194,6 +195,8 @@ pub(crate) struct Settings {
     pub(crate) budget: Pages,
     pub(crate) thresholds: Thresholds,
     pub(crate) rules: Rules,
+    /// Swap space; `None`: admission does not look at it.
+    pub(crate) swap: Option<Pages>,
     pub(crate) paths: Paths,
 }
 
@@ -323,12 +326,6 @@ impl Core {
             None => tracing::info!("{text}"),
         }
         self.events.push(Event { at: self.clock.at, vm: vm.cloned(), text });
-    }
-
-    /// Reservations and overheads of all running VMs but `run`.
-    fn reserved_but(&self, run: Option<RunId>) -> Pages {
-        let part = |(definition, _): (&VmDefinition, &Run)| reservation(definition) + overhead(definition);
-        self.running().filter(|(_, other)| Some(other.id) != run).map(part).sum()
     }
 
     fn observe_state(&mut self) {

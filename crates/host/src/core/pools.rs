@@ -71,7 +71,10 @@ impl Core {
         let name = definition.name.clone();
         let invalid = |text| Failure::new(FailureKind::Invalid, text);
         let text = format!("pool {name} {verb}: {}", told(&definition));
-        self.pools = self.pools.with(definition).map_err(invalid)?;
+        let pools = self.pools.with(definition).map_err(invalid)?;
+        self.admit_pools(&pools)
+            .map_err(|why| Failure::new(FailureKind::NoMemory, format!("pool {name}: {why}")))?;
+        self.pools = pools;
         self.event(None, text);
         // The answer shows what follows from the change.
         self.control();
@@ -134,7 +137,7 @@ impl Core {
     }
 
     /// What the VMs that run and the pools directly at `place` have reserved.
-    fn reserved_at(&self, place: &Place) -> Pages {
+    pub(super) fn reserved_at(&self, place: &Place) -> Pages {
         let vms = self.running().filter(|(vm, _)| vm.pool == *place);
         let vms: Pages = vms.map(|(vm, _)| reservation(vm)).sum();
         let pools = self.pools.at(place).map(|pool| {

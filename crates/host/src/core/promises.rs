@@ -5,6 +5,7 @@ use plimsoll_units::Pages;
 
 use super::run::{Phase, Run};
 use super::{Core, RunId, limit, overhead, reservation};
+use crate::pools::Pools;
 
 /// A pool's part in what is promised.
 #[derive(Clone, Copy, Default)]
@@ -34,11 +35,16 @@ impl Core {
     /// yet: what VMs and pools have reserved, and all that those VMs need which are about to start. Among the latter,
     /// first come, first served. What its own pools have reserved beyond their VMs' reservations is there for it, too.
     pub(super) fn withheld_from(&self, run: RunId) -> Pages {
-        let tree = self.pools.tree();
+        self.promised(&self.pools, Some(run))
+    }
+
+    /// What is promised to all but `run` and has not been granted yet, in a tree of `pools`.
+    pub(super) fn promised(&self, pools: &Pools, run: Option<RunId>) -> Pages {
+        let tree = pools.tree();
         let ids: Vec<PoolId> = tree.ids().collect();
         let mut promises = vec![Promise::default(); ids.len()];
         for (definition, other) in self.running() {
-            let pool = self.pools.id(&definition.pool).unwrap_or(PoolId::ROOT);
+            let pool = pools.id(&definition.pool).unwrap_or(PoolId::ROOT);
             promises[pool.index()].add(self.promise(run, definition, other));
         }
         // Parents come before their children.
@@ -54,18 +60,18 @@ impl Core {
         promises[PoolId::ROOT.index()].open
     }
 
-    fn promise(&self, asking: RunId, definition: &VmDefinition, run: &Run) -> Promise {
+    fn promise(&self, asking: Option<RunId>, definition: &VmDefinition, run: &Run) -> Promise {
         let granted = self.ledger.account(run.id).grant;
-        let queued = |run: &Run| run.phase == Phase::Queued;
+        let queued = |run: RunId| self.run(run).is_some_and(|run| run.phase == Phase::Queued);
         let open = match run.phase {
-            _ if run.id == asking => Pages::ZERO,
-            Phase::Queued if self.run(asking).is_some_and(queued) && run.id > asking => Pages::ZERO,
+            _ if Some(run.id) == asking => Pages::ZERO,
+            Phase::Queued if asking.is_some_and(|asking| queued(asking) && run.id > asking) => Pages::ZERO,
             Phase::Queued => reservation(definition) + overhead(definition),
             // It will never ask for it.
             _ if !run.takes_part() => Pages::ZERO,
             _ => reservation(definition).saturating_sub(granted),
         };
-        Promise { open, granted, limits: limit(definition), asks: run.id == asking }
+        Promise { open, granted, limits: limit(definition), asks: Some(run.id) == asking }
     }
 
     /// What the pools at and above `place` have reserved and their VMs not been granted.

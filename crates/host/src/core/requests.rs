@@ -125,9 +125,7 @@ impl Core {
                 let text = format!("VM {name} is being started: try again");
                 return Err(Failure::new(FailureKind::Conflict, text));
             }
-            if definition.reservation > vm.record.definition.reservation {
-                self.admit_change(&definition, run.id, definition.reservation)?;
-            }
+            self.admit_change(&vm.record.definition, &definition, run.id)?;
         }
         let text = format!(
             "has shares {}, reservation {}, limit {} and pool {} now",

@@ -1,21 +1,26 @@
 use plimsoll_policy::State;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::{BalloonHealth, HostState, HostStatus, Power, VmStatus};
+use plimsoll_protocol::pool::Place;
 use plimsoll_units::{Bytes, Pages};
 
 use super::run::{Phase, Run};
-use super::{Core, Vm};
+use super::{Core, Vm, overhead};
 
 /// What the daemon tells of itself.
 impl Core {
     pub(super) fn host_status(&self) -> HostStatus {
         let sum = |part: fn(&Run) -> Pages| self.running().map(|(_, run)| part(run)).sum::<Pages>().bytes();
+        let waits = |run: &Run| run.phase == Phase::Queued;
+        let queued: Pages = self.running().filter(|(_, run)| waits(run)).map(|(vm, _)| overhead(vm)).sum();
         HostStatus {
             budget: self.ledger.budget().bytes(),
             granted: self.ledger.granted().bytes(),
             overhead: self.ledger.overhead().bytes(),
             free: self.ledger.free().bytes(),
-            reserved: self.reserved_but(None).bytes(),
+            reserved: (self.reserved_at(&Place::Root) + self.ledger.overhead() + queued).bytes(),
+            swap: self.settings.swap.map(Pages::bytes),
+            swap_reserved: self.swap_reserved().bytes(),
             held: sum(|run| run.facts.held),
             ballooned: sum(|run| run.facts.ballooned),
             kernel: self.running().map(|(_, run)| run.kernel.ram).sum(),

@@ -57,6 +57,7 @@ impl World {
             budget: mib(budget),
             thresholds: Thresholds::sliding(Bytes::mib(budget)),
             rules: Rules::default(),
+            swap: None,
             paths: Paths { state: "/s".into(), run: "/r".into() },
         };
         Self {

@@ -190,3 +190,66 @@ fn a_vm_whose_pool_is_gone_from_disk_is_on_the_host_itself() {
     let effects = core.handle(world.clock, Input::Request(RequestId(1), Request::Get(name("a"))));
     assert!(matches!(&effects[..], [Effect::Answer(_, Ok(Answer::Vm(vm)))] if vm.pool == Place::Root));
 }
+
+#[test]
+fn what_is_reserved_within_a_pool_counts_against_it_and_no_other() {
+    let mut world = World::new(640);
+    world.pool(json!({"name": "fixed", "reservation": "100MiB", "expandable": false})).unwrap();
+    world.pool(json!({"name": "open", "reservation": "100MiB"})).unwrap();
+    let start = |world: &mut World, vm: &str, pool: &str, reserved: u64| {
+        let more = format!("pool = '{pool}'\nreservation = '{reserved}MiB'");
+        world.answer(Request::Create(Box::new(definition(vm, 256, &more)))).unwrap_err()
+    };
+    world.up(definition("a", 256, "pool = 'fixed'\nreservation = '60MiB'"));
+    let refused = start(&mut world, "b", "fixed", 50);
+    assert_eq!(refused.kind, FailureKind::NoMemory);
+    assert!(refused.text.contains("50MiB") && refused.text.contains("\"fixed\""), "{}", refused.text);
+    assert_eq!(world.host().reserved, Bytes::mib(200) + world.vm("a").overhead);
+    // An expandable pool takes the rest from the host, as far as that goes.
+    world.up(definition("c", 256, "pool = 'open'\nreservation = '180MiB'"));
+    assert_eq!(world.host().reserved.0 >> 20, 100 + 180 + 21);
+    let refused = world.set("a", json!({"reservation": "101MiB"})).unwrap_err();
+    assert!(
+        refused.text.starts_with("VM a cannot have reservation 101MiB in pool fixed: "),
+        "{}",
+        refused.text
+    );
+    world.set("a", json!({"pool": "/", "reservation": "101MiB"})).unwrap();
+    let refused = world.set_pool("fixed", json!({"reservation": "600MiB"})).unwrap_err();
+    assert!(refused.text.starts_with("pool fixed: it needs 500MiB more machine memory"), "{}", refused.text);
+    let refused = world.set_pool("open", json!({"expandable": false})).unwrap_err();
+    assert_eq!(refused.kind, FailureKind::NoMemory, "{}", refused.text);
+    assert!(world.pools().iter().all(|p| p.reservation == Bytes::mib(100)));
+    // What was lowered can be promised again.
+    world.set("c", json!({"reservation": "0"})).unwrap();
+    world.set_pool("open", json!({"expandable": false})).unwrap();
+}
+
+#[test]
+fn a_pools_reservation_must_be_there_now() {
+    let mut world = World::new(640);
+    world.pool(json!({"name": "prod"})).unwrap();
+    world.up(definition("a", 512, "pool = 'prod'"));
+    let holder = world.up(definition("b", 512, ""));
+    world.say(holder, FromVmm::Want(mib(512)));
+    let refused = world.set_pool("prod", json!({"reservation": "400MiB"})).unwrap_err();
+    assert!(refused.text.contains("is free now"), "{}", refused.text);
+    world.set_pool("prod", json!({"reservation": "64MiB"})).unwrap();
+}
+
+#[test]
+fn swap_space_is_promised_only_once_where_there_is_some() {
+    let mut world = World::new(1024);
+    world.core.settings.swap = Some(mib(300));
+    world.up(definition("a", 256, "reservation = '56MiB'"));
+    let refused = world.answer(Request::Create(Box::new(definition("b", 128, "")))).unwrap_err();
+    assert!(
+        refused.text.contains("128MiB more swap space") && refused.text.contains("100MiB of 300MiB"),
+        "{}",
+        refused.text
+    );
+    let refused = world.set("a", json!({"reservation": "0"}));
+    assert!(refused.is_ok(), "256MiB of 300MiB");
+    assert_eq!((world.host().swap, world.host().swap_reserved), (Some(Bytes::mib(300)), Bytes::mib(256)));
+    world.up(definition("b", 128, "reservation = '84MiB'"));
+}

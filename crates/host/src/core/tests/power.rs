@@ -25,7 +25,7 @@ fn admission_counts_reservations_and_the_refusal_gives_both_numbers() {
     let failure = refused.unwrap_err();
     assert_eq!(failure.kind, FailureKind::NoMemory);
     assert!(
-        failure.text.contains("138.5MiB") && failure.text.contains("107MiB is unreserved"),
+        failure.text.contains("138.5MiB") && failure.text.contains("107MiB of 640MiB"),
         "{}",
         failure.text
     );

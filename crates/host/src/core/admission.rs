@@ -1,0 +1,111 @@
+use plimsoll_policy::{Claim, PoolId, Reservations, admit};
+use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::pool::Place;
+use plimsoll_units::Pages;
+
+use super::{Core, Failure, FailureKind, RunId, overhead, reservation, size};
+use crate::pools::Pools;
+
+/// Whether what is to be promised can be kept.
+///
+/// Two questions are asked: whether it fits what pools, machine and swap space have not promised yet (Waldspurger 2002, section
+/// 6.1), and whether it is there now, because a promise that only another VM's goodwill can keep is none.
+impl Core {
+    /// Whether a VM that is off may be started.
+    pub(super) fn admit_start(&self, definition: &VmDefinition) -> Result<(), Failure> {
+        let mut after = self.claims(&self.pools, None);
+        after.push(claim(&self.pools, definition));
+        let refused = |why| format!("VM {} cannot be started: {why}", definition.name);
+        self.admit(&self.pools, &after).map_err(|why| no_memory(refused(why)))
+    }
+
+    /// Whether a VM that runs may become what `definition` says.
+    pub(super) fn admit_change(
+        &self,
+        before: &VmDefinition,
+        definition: &VmDefinition,
+        run: RunId,
+    ) -> Result<(), Failure> {
+        let mut after = self.claims(&self.pools, Some(run));
+        after.push(claim(&self.pools, definition));
+        let refused = |why: String| {
+            let VmDefinition { name, reservation, pool, .. } = definition;
+            no_memory(format!("VM {name} cannot have reservation {reservation} in pool {pool}: {why}"))
+        };
+        self.admit(&self.pools, &after).map_err(refused)?;
+        if definition.reservation <= before.reservation {
+            return Ok(());
+        }
+        let account = self.ledger.account(run);
+        let unreserved = self.unreserved_but(run, definition);
+        // What it holds already need not be free.
+        let open = self.ledger.free().saturating_sub(self.withheld_from(run));
+        let open = open + account.grant + account.overhead;
+        admit(reservation(definition), account.overhead, unreserved, open)
+            .map_err(|why| refused(why.to_string()))
+    }
+
+    /// Whether the host's pools may become `pools`.
+    pub(super) fn admit_pools(&self, pools: &Pools) -> Result<(), String> {
+        self.admit(pools, &self.claims(pools, None))?;
+        let (before, after) = (self.promised(&self.pools, None), self.promised(pools, None));
+        let free = self.ledger.free();
+        if after > before && after > free {
+            return Err(format!(
+                "its VMs and others could then claim {} that they have not been granted, and only {} is free now: other VMs use \
+                 it; try again when their balloons have given it back, or stop one",
+                after.bytes(),
+                free.bytes()
+            ));
+        }
+        Ok(())
+    }
+
+    fn admit(&self, pools: &Pools, after: &[Claim]) -> Result<(), String> {
+        let now = self.claims(&self.pools, None);
+        let before = self.reservations(&self.pools, &now);
+        before.admits(&self.reservations(pools, after)).map_err(|why| why.to_string())
+    }
+
+    /// What a VM with a run may still reserve in its pool; at least what it has reserved, which was admitted.
+    pub(super) fn unreserved_but(&self, run: RunId, definition: &VmDefinition) -> Pages {
+        let others = self.claims(&self.pools, Some(run));
+        let pool = place(&self.pools, &definition.pool);
+        let unreserved = self.reservations(&self.pools, &others).unreserved(pool);
+        unreserved.max(reservation(definition) + overhead(definition))
+    }
+
+    /// What the VMs that run have claimed, but `run`.
+    fn claims(&self, pools: &Pools, run: Option<RunId>) -> Vec<Claim> {
+        let others = self.running().filter(|(_, other)| Some(other.id) != run);
+        others.map(|(definition, _)| claim(pools, definition)).collect()
+    }
+
+    fn reservations<'a>(&self, pools: &'a Pools, vms: &'a [Claim]) -> Reservations<'a> {
+        let (machine, swap) = (self.ledger.budget(), self.settings.swap);
+        Reservations { machine, swap, pools: pools.tree(), vms }
+    }
+
+    /// Swap space that the VMs that run have reserved.
+    pub(super) fn swap_reserved(&self) -> Pages {
+        self.running().map(|(vm, _)| size(vm).saturating_sub(reservation(vm))).sum()
+    }
+}
+
+fn claim(pools: &Pools, definition: &VmDefinition) -> Claim {
+    Claim {
+        pool: place(pools, &definition.pool),
+        size: size(definition),
+        reservation: reservation(definition),
+        overhead: overhead(definition),
+    }
+}
+
+/// Every VM is in a pool that there is.
+fn place(pools: &Pools, place: &Place) -> PoolId {
+    pools.id(place).unwrap_or(PoolId::ROOT)
+}
+
+fn no_memory(text: String) -> Failure {
+    Failure::new(FailureKind::NoMemory, text)
+}
