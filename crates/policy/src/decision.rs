@@ -15,7 +15,8 @@ pub struct Outcome {
     pub owed: Pages,
     /// What has to be reclaimed; 0 as long as nothing has.
     pub shortage: Pages,
-    /// Memory is reclaimed: the state is soft or worse, or VMs wait for what they are entitled to and not enough is free.
+    /// Memory is reclaimed: the state is soft or worse; or not enough is free for VMs that wait for what they are entitled to; or not
+    /// for VMs below their working sets, while others hold idle memory.
     pub reclaiming: bool,
     /// What reclaims it. Where [`Self::reclaiming`] in a state better than soft, what does so in soft.
     pub mechanisms: Mechanisms,

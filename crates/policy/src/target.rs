@@ -3,14 +3,15 @@
 //! **Entitlements** divide what is left when minFree stays free.
 //!
 //! **Targets** never lie below entitlements. As long as the host has memory they only rise, by what is free beyond the high
-//! threshold. Once memory has to be reclaimed (state soft or worse, or a VM waits for what it is entitled to and not
-//! enough is free) those who hold more than they are entitled to give, until what is free reaches the high threshold
-//! (Waldspurger 2002, section 6.3: targets aim above high in every state).
+//! threshold. Once memory has to be reclaimed ([`Outcome::reclaiming`]) those who hold more than they are entitled to give,
+//! until what is free reaches the high threshold (Waldspurger 2002, section 6.3: targets aim above high in every state).
 //!
-//! **Idle memory first.** What somebody holds beyond his entitlement *and* his working set is taken first, from all in
-//! proportion. Only where that does not suffice do VMs give below their working sets, again in proportion. Below its
-//! entitlement nobody gives, idle or not: how much idle memory counts against its holder the tax decides, and it has done so
-//! when it set the entitlement. Were idle memory within entitlements taken as well, a tax of 0 would not mean what it says.
+//! **Working sets.** What somebody holds beyond his entitlement *and* his working set is idle, and taken first, from all in
+//! proportion. Only where that does not suffice do VMs give below their working sets, again in proportion. A VM whose target is
+//! below its working set already, because it was idle when the target was set, is lifted to it from what is free above minFree and
+//! otherwise from idle memory. So no balloon that works keeps a VM below its working set while somebody holds idle memory.
+//! Below its entitlement nobody gives, idle or not: how much idle memory counts against its holder the tax decides, and it has
+//! done so when it set the entitlement. Were idle memory within entitlements taken as well, a tax of 0 would not mean what it says.
 //!
 //! **Who does not follow** (no driver, or a stuck one) is steered to the same target by the next mechanism, and
 //! for that it is never rewarded: its target does not rise above its entitlement until it follows again.
@@ -73,7 +74,7 @@ pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outco
         let (vm, entitlement) = (&vms[i], division.vms[i]);
         let target = limits.within(vm.member.pool, entitlement, wishes[i]);
         let most = if limits.bind(vm.member.pool) { target } else { vm.member.client.limit };
-        let spared = balance.reclaiming && balance.spares(vm, entitlement);
+        let spared = target <= vm.working_set() && balance.spares(vm, entitlement);
         let balloon = Balloon::new(rules, host.elapsed, vm, target, spared);
         // Who holds more than it ever may has to give, however much memory the host has.
         let mechanisms =
@@ -98,7 +99,7 @@ pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outco
         available: host.available(),
         owed: balance.owed,
         shortage: balance.shortage,
-        reclaiming: balance.reclaiming,
+        reclaiming: balance.reclaiming(),
         mechanisms,
         shortfalls: division.shortfalls,
     }
@@ -106,62 +107,84 @@ pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outco
 
 /// What the host has and lacks.
 struct Balance {
-    reclaiming: bool,
+    /// Free memory has to reach the high threshold again.
+    pressed: bool,
     owed: Pages,
     shortage: Pages,
+    /// What idle memory gives: to the shortage, and to working sets for which not enough is free.
+    from_idle: Pages,
     /// The part of the shortage that idle memory does not cover.
     uncovered: Pages,
     /// What is free beyond what is aimed for.
     surplus: Pages,
-    /// The sums over all VMs of [`idle`], [`lean`] and [`lacking`].
+    /// By how much targets rise towards working sets.
+    lifted: Pages,
+    /// The sums over all VMs of [`idle`], [`lean`], [`lacking`] and [`below_working_set`].
     idle: Pages,
     lean: Pages,
     lacking: Pages,
+    below: Pages,
 }
 
 impl Balance {
     fn new(host: &Host, vms: &[Vm], entitled: &[Pages]) -> Self {
-        let sum = |part: fn(&Vm, Pages) -> Pages| {
+        let sum = |part: &dyn Fn(&Vm, Pages) -> Pages| {
             vms.iter().zip(entitled).fold(Pages::ZERO, |sum, (vm, e)| sum.saturating_add(part(vm, *e)))
         };
-        let owed = sum(|vm, e| vm.wanted.min(e.saturating_sub(vm.held)));
-        let reclaiming = host.state >= State::Soft || owed > host.free.saturating_sub(host.thresholds.clear);
+        let owed = sum(&|vm, e| vm.wanted.min(e.saturating_sub(vm.held)));
+        let open = host.free.saturating_sub(host.thresholds.clear);
+        let pressed = host.state >= State::Soft || owed > open;
+        let idle = sum(&idle);
+        let below = sum(&|vm, e| below_working_set(vm, keeps(vm, pressed).max(e)));
         let needed = host.thresholds.high.saturating_add(owed);
-        let shortage = if reclaiming { needed.saturating_sub(host.free) } else { Pages::ZERO };
-        let idle = sum(idle);
+        let shortage = if pressed { needed.saturating_sub(host.free) } else { Pages::ZERO };
+        // Who is below his working set may have what is free above minFree, unless that is what is short, and the idle memory
+        // that the shortage leaves.
+        let free = if pressed { Pages::ZERO } else { open.saturating_sub(owed) };
+        let lifted = below.min(free.saturating_add(idle.saturating_sub(shortage)));
         Self {
-            reclaiming,
+            pressed,
             owed,
             shortage,
+            from_idle: shortage.min(idle).saturating_add(lifted.saturating_sub(free)),
             uncovered: shortage.saturating_sub(idle),
             surplus: host.free.saturating_sub(needed),
+            lifted,
             idle,
-            lean: sum(lean),
-            lacking: sum(|vm, _| lacking(vm)),
+            lean: sum(&lean),
+            lacking: sum(&|vm, _| lacking(vm)),
+            below,
         }
+    }
+
+    fn reclaiming(&self) -> bool {
+        self.pressed || self.from_idle > Pages::ZERO
     }
 
     /// The mechanisms of a host in `state`, which reclaims.
     fn mechanisms(&self, state: State) -> Mechanisms {
-        Mechanisms::of(if self.reclaiming { state.max(State::Soft) } else { state })
+        Mechanisms::of(if self.reclaiming() { state.max(State::Soft) } else { state })
     }
 
     /// The VMs' targets, pools' limits not considered.
     fn targets(&self, vms: &[Vm], entitled: &[Pages]) -> Vec<Pages> {
         let target = |(vm, &entitlement): (&Vm, &Pages)| {
-            let wish = if self.reclaiming {
-                vm.target.min(vm.held.saturating_sub(self.gives(vm, entitlement)))
+            let gives = part(self.from_idle, idle(vm, entitlement), self.idle)
+                + part(self.uncovered, lean(vm, entitlement), self.lean);
+            let kept = keeps(vm, self.pressed);
+            let wish = if gives > Pages::ZERO {
+                kept.min(vm.held.saturating_sub(gives))
+            } else if self.reclaiming() {
+                kept
             } else {
-                vm.target.saturating_add(part(self.surplus, lacking(vm), self.lacking))
+                kept.saturating_add(part(self.surplus, lacking(vm), self.lacking))
             };
-            wish.max(entitlement).min(vm.member.client.limit)
+            let least = kept.max(entitlement);
+            let lift = part(self.lifted, below_working_set(vm, least), self.below);
+            let lifted = if lift > Pages::ZERO { least.saturating_add(lift) } else { entitlement };
+            wish.max(lifted).min(vm.member.client.limit)
         };
         vms.iter().zip(entitled).map(target).collect()
-    }
-
-    fn gives(&self, vm: &Vm, entitlement: Pages) -> Pages {
-        part(self.shortage, idle(vm, entitlement), self.idle)
-            + part(self.uncovered, lean(vm, entitlement), self.lean)
     }
 
     /// Whether others give in its place because it uses what it has.
@@ -179,6 +202,19 @@ fn idle(vm: &Vm, entitlement: Pages) -> Pages {
 /// What a VM holds beyond its entitlement and within its working set.
 fn lean(vm: &Vm, entitlement: Pages) -> Pages {
     vm.held.min(vm.working_set()).saturating_sub(entitlement)
+}
+
+/// The target that a VM keeps as far as nothing is taken from it: under pressure no more than it holds.
+fn keeps(vm: &Vm, pressed: bool) -> Pages {
+    if pressed { vm.target.min(vm.held) } else { vm.target }
+}
+
+/// What a VM whose balloon works lacks of its working set at `target`.
+fn below_working_set(vm: &Vm, target: Pages) -> Pages {
+    match vm.driver {
+        Driver::Follows => vm.working_set().saturating_sub(target),
+        Driver::Absent | Driver::Stuck => Pages::ZERO,
+    }
 }
 
 /// By how much a VM's target may rise.

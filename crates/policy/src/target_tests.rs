@@ -2,7 +2,10 @@ use plimsoll_units::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::balloon::Sizing;
+use crate::division::Cause;
 use crate::entitlement::Client;
+use crate::pool::{NamedPool, Pool};
 
 fn mib(n: u64) -> Pages {
     Pages::floor(Bytes::mib(n))
@@ -61,15 +64,184 @@ fn a_balloon_gives_way_when_its_vm_is_entitled_to_more() {
     assert_eq!(decisions[0].balloon, Pages(0), "{decisions:?}");
 }
 
+/// Decides by the default rules; the VMs' members name their pools.
+fn decide_in(pools: &PoolTree, host: &Host, vms: &[Vm]) -> Outcome {
+    super::decide(&Rules::default(), host, pools, vms)
+}
+
+fn weighing(shares: u64, mut vm: Vm) -> Vm {
+    vm.member.client.shares = shares;
+    vm
+}
+
+fn pool(name: &str, limit: Option<u64>) -> NamedPool {
+    let pool = Pool { shares: 1, reservation: Pages(0), limit: limit.map(mib), expandable: true };
+    NamedPool { name: name.to_owned(), parent: None, pool }
+}
+
+#[test]
+fn a_working_set_is_spared_while_others_hold_idle_memory() {
+    // The third is entitled to all of its memory by its shares, which leaves 118 MiB to the first and 65 to the second.
+    let vms = [weighing(1, vm(200, 160, 0)), weighing(2, vm(200, 8, 0)), weighing(20, vm(38, 256, 0))];
+    let host = Host { for_guests: mib(478), ..host(40, State::Soft) };
+    let outcome = decide_in(&PoolTree::default(), &host, &vms);
+    let [busy, idle, _] = &outcome.vms[..] else { panic!() };
+    assert!(busy.entitlement < mib(200) && busy.target == mib(200), "{busy:?}");
+    assert_eq!(busy.sizing, Sizing::WorkingSet);
+    assert!(idle.target < mib(110), "{idle:?}");
+}
+
+#[test]
+fn a_vm_that_wakes_up_below_its_working_set_is_lifted_to_it_from_what_is_free_or_idle() {
+    let awake = Vm { target: mib(100), ..vm(100, 144, 0) };
+    let quiet = decide(&host(218, State::High), &[awake, vm(140, 5, 0), vm(140, 5, 0)]);
+    assert!(quiet[0].target >= mib(180) && quiet[1].target == mib(256), "{quiet:?}");
+    // 96 MiB are entitled, 80 are missing, 7 are free above minFree, and two hold more than they are entitled to or use.
+    let vms = [awake, vm(170, 5, 0), vm(163, 5, 0), vm(16, 256, 0)];
+    let vms: Vec<Vm> = vms.into_iter().zip([1, 2, 2, 20]).map(|(vm, shares)| weighing(shares, vm)).collect();
+    let host = Host { for_guests: mib(494), ..host(45, State::High) };
+    let outcome = decide_in(&PoolTree::default(), &host, &vms);
+    let total = |part: fn(&Decision) -> Pages| outcome.vms.iter().map(part).sum::<Pages>();
+    assert!(outcome.vms[0].target >= mib(180) && outcome.reclaiming, "{outcome:?}");
+    assert_eq!(outcome.shortage, Pages(0));
+    assert!((mib(73).0..=mib(73).0 + 2).contains(&total(|d| d.reclaim.balloon).0), "{outcome:?}");
+}
+
+#[test]
+fn a_balloon_grows_no_faster_than_it_may_and_no_larger_than_any() {
+    let idle = vm(256, 0, 0);
+    let crowd = [idle, vm(256, 256, 0), vm(86, 256, 0)];
+    let slow = Host { elapsed: Duration::from_millis(500), ..host(0, State::Soft) };
+    let first = decide(&slow, &crowd)[0];
+    assert_eq!((first.balloon, first.sizing), (mib(64), Sizing::GrowsSlowly));
+    // All of it may come at once in an hour, but never more than 65 %.
+    let lowest = Vm {
+        member: Member {
+            client: Client { reservation: Pages(0), limit: mib(50), ..idle.member.client },
+            ..idle.member
+        },
+        ..idle
+    };
+    let late = decide(&host(0, State::Soft), &[lowest])[0];
+    assert_eq!((late.balloon, late.sizing), (Pages(mib(256).0 * 65 / 100), Sizing::Largest));
+    // What no balloon takes is swapped; a tenth of it is tried by compression.
+    let beyond = mib(256) - late.balloon - mib(50);
+    assert_eq!(
+        (late.reclaim.balloon, late.reclaim.compression),
+        (mib(256) - mib(50) - beyond, Pages(mib(256).0 / 10))
+    );
+    assert_eq!(late.reclaim.swap, beyond - late.reclaim.compression);
+    // It gives way at once.
+    let full = Vm { balloon: mib(160), held: mib(96), target: mib(96), ..vm(96, 256, 50) };
+    let deflated = decide(&Host { elapsed: Duration::ZERO, ..host(400, State::High) }, &[full])[0];
+    assert_eq!((deflated.balloon, deflated.sizing), (Pages(0), Sizing::NotNeeded));
+}
+
+#[test]
+fn who_does_not_follow_is_taken_by_the_next_mechanism_alone() {
+    let vms = [Driver::Follows, Driver::Absent, Driver::Stuck].map(|driver| Vm { driver, ..vm(200, 0, 0) });
+    let vms = [vms[0], vms[1], vms[2], vm(0, 256, 100)];
+    let sizings = [Sizing::FollowsTarget, Sizing::NoDriver, Sizing::Stuck];
+    let decisions = decide(&host(0, State::Soft), &vms);
+    for (decision, sizing) in decisions.iter().zip(sizings) {
+        let reclaim = decision.reclaim;
+        let above = mib(200) - decision.target;
+        assert_eq!(decision.sizing, sizing);
+        if sizing == Sizing::FollowsTarget {
+            assert_eq!(reclaim, Reclaim { balloon: above, ..Reclaim::default() });
+        } else {
+            assert_eq!((reclaim.balloon, reclaim.compression + reclaim.swap), (Pages(0), above));
+        }
+    }
+    // In state hard pages are swapped out from those with a balloon too, and in state low all above target wait.
+    let hard = decide(&host(0, State::Hard), &vms)[0].reclaim;
+    assert!(hard.balloon > Pages(0) && hard.swap > Pages(0) && hard.block == Pages(0), "{hard:?}");
+    let low = decide(&host(0, State::Low), &vms);
+    assert!(low[..3].iter().all(|d| d.reclaim.block == mib(200) - d.target && d.reclaim.block > Pages(0)));
+}
+
+#[test]
+fn a_pools_limit_holds_however_much_memory_the_host_has() {
+    let pools = PoolTree::new(&[pool("capped", Some(300)), pool("open", None)]).unwrap();
+    let inside = |name, vm: Vm| Vm { member: Member { pool: pools.find(name).unwrap(), ..vm.member }, ..vm };
+    let roomy = Host { for_guests: mib(4096), ..host(2000, State::High) };
+    let vms =
+        [inside("capped", vm(200, 200, 0)), inside("capped", vm(200, 5, 0)), inside("open", vm(100, 5, 0))];
+    let outcome = decide_in(&pools, &roomy, &vms);
+    let [busy, idle, open] = &outcome.vms[..] else { panic!() };
+    assert_eq!(busy.cause, Cause::PoolLimit(pools.find("capped").unwrap()));
+    assert!(busy.target + idle.target <= mib(300), "{outcome:?}");
+    assert_eq!((busy.most, idle.most, open.most), (busy.target, idle.target, mib(256)));
+    assert_eq!((open.target, open.cause), (mib(256), Cause::Limit));
+    // The idle one has to give although the host lacks nothing.
+    assert!(!outcome.reclaiming, "{outcome:?}");
+    let Reclaim { balloon, compression, swap, .. } = idle.reclaim;
+    assert_eq!(balloon + compression + swap, mib(200) - idle.target);
+    let driverless = vms.map(|vm| Vm { driver: Driver::Absent, ..vm });
+    let idle = decide_in(&pools, &roomy, &driverless).vms[1];
+    assert_eq!(idle.reclaim.swap + idle.reclaim.compression, mib(200) - idle.target);
+    let totals = outcome.pools[pools.find("capped").unwrap().index()];
+    assert_eq!((totals.held, totals.target), (mib(400), busy.target + outcome.vms[1].target));
+    assert_eq!(outcome.pools[0].held, mib(500));
+}
+
+const STATES: [State; 5] = [State::High, State::Clear, State::Soft, State::Hard, State::Low];
+
+/// VMs in whatever situation, in the root or in a pool with a limit.
+fn any_vms(pools: &PoolTree) -> impl Strategy<Value = Vec<Vm>> + use<> {
+    let capped = pools.find("capped").unwrap();
+    let driver = prop::sample::select(vec![Driver::Follows, Driver::Follows, Driver::Absent, Driver::Stuck]);
+    let one = (0..=256u64, 0..=256u64, 0..50u64, 0..=256u64, 1..8u64, driver, any::<bool>());
+    let one = one.prop_map(move |(held, active, wanted, target, shares, driver, inside)| {
+        let mut one = Vm { target: mib(target), driver, ..vm(held, active, wanted) };
+        one.member.client.shares = shares;
+        one.member.pool = if inside { capped } else { PoolId::ROOT };
+        one
+    });
+    prop::collection::vec(one, 1..6)
+}
+
 proptest! {
+    #[test]
+    fn no_balloon_holds_a_vm_below_its_working_set_while_somebody_holds_idle_memory(
+        facts in prop::collection::vec((0..=256u64, 0..=256u64, 0..50u64, 0..=256u64, 1..8u64), 1..6), free in 0..300u64, state in 0usize..5,
+    ) {
+        let vms: Vec<Vm> = facts.into_iter().map(|(held, active, wanted, target, shares)| {
+            let mut one = Vm { target: mib(target), ..vm(held, active, wanted) };
+            one.member.client.shares = shares;
+            one
+        }).collect();
+        let decisions = decide(&host(free, STATES[state]), &vms);
+        let below = vms.iter().zip(&decisions).any(|(v, d)| d.target < d.working_set.min(v.member.client.limit));
+        let idle = vms.iter().zip(&decisions).find(|(v, d)| v.held.min(d.target) > d.entitlement.max(d.working_set));
+        prop_assert!(!below || idle.is_none(), "{:?} {:?}", decisions, idle);
+    }
+
+    #[test]
+    fn whatever_the_situation_bounds_and_pools_limits_hold_and_nobody_is_rewarded_for_not_following(
+        vms in any_vms(&PoolTree::new(&[pool("capped", Some(200))]).unwrap()), free in 0..700u64, state in 0usize..5,
+    ) {
+        let pools = PoolTree::new(&[pool("capped", Some(200))]).unwrap();
+        let outcome = decide_in(&pools, &host(free, STATES[state]), &vms);
+        for (d, v) in outcome.vms.iter().zip(&vms) {
+            prop_assert!(d.entitlement <= d.target && d.target <= d.most && d.most <= v.member.client.limit, "{:?}", d);
+            prop_assert!(v.driver == Driver::Follows || d.target <= d.entitlement.max(v.target), "{:?}", d);
+            let above = v.held.saturating_sub(d.target);
+            let Reclaim { balloon, compression, swap, block } = d.reclaim;
+            prop_assert!(balloon <= above && compression + swap <= above && block <= above, "{:?}", d);
+        }
+        let capped = outcome.pools[1];
+        prop_assert!(capped.target <= mib(200) && capped.entitlement <= capped.target, "{:?}", capped);
+        prop_assert_eq!(outcome.pools[0].target, outcome.vms.iter().map(|d| d.target).sum::<Pages>());
+    }
+
     #[test]
     fn targets_stay_between_entitlement_and_limit_and_balloons_within_their_bound(
         facts in prop::collection::vec((0..300u64, 0..300u64, 0..50u64, 0..256u64), 1..6), free in 0..700u64, state in 0usize..5,
     ) {
-        let states = [State::High, State::Clear, State::Soft, State::Hard, State::Low];
         let vms: Vec<Vm> =
             facts.into_iter().map(|(h, a, w, t)| Vm { target: mib(t), ..vm(h.min(256), a, w) }).collect();
-        for (d, v) in decide(&host(free, states[state]), &vms).iter().zip(&vms) {
+        for (d, v) in decide(&host(free, STATES[state]), &vms).iter().zip(&vms) {
             prop_assert!(d.entitlement <= d.target && d.target <= v.member.client.limit);
             prop_assert!(d.balloon.0 * 100 <= v.size.0 * 65);
         }
