@@ -1,0 +1,30 @@
+//! A host on paper: VMs with memory demand over time, under the daemon's own policy.
+//!
+//! [`simulate`] takes a [`Scenario`] and returns its [`Course`]. The decisions are those of `plimsoll-policy`, called as the
+//! daemon calls them once a second; only what they act on is modelled: guests that touch, keep and free memory
+//! (`guest.rs`, `memory.rs`), balloons, sharing, swap, and the random samples that estimates come from. The same scenario with the
+//! same seed gives the same course on every machine.
+//!
+//! This crate never does I/O: scenarios and traces come in as text, courses go out as values. Start with [`Simulation::step`].
+//!
+//! What the models leave out: compression (what policy would compress is swapped), large pages and how pages lie in them,
+//! the time that reclaiming takes beyond the speeds given, and what a guest's slowness does to its own demand.
+
+mod course;
+mod demand;
+mod fields;
+mod guest;
+mod memory;
+mod random;
+mod sampler;
+mod scenario;
+mod sharing;
+mod simulation;
+mod trace;
+mod vm;
+
+pub use course::{Course, Event, Frame, Peaks, STATES, Spread, VmFrame, VmTotals};
+pub use demand::{Curve, Cycle, Demand, Point, Trace, Want};
+pub use scenario::{Change, Changed, GuestSpec, HostSpec, Scenario, ThresholdRule, VmSpec};
+pub use simulation::{Simulation, simulate};
+pub use trace::COLUMNS;

@@ -1,0 +1,138 @@
+use std::time::Duration;
+
+use plimsoll_policy::{Client, Driver, Member, PoolId, Reclaim, Waiting};
+use plimsoll_units::Pages;
+
+use crate::course::VmFrame;
+use crate::guest::Guest;
+use crate::random::Random;
+use crate::sampler::Sampler;
+use crate::scenario::{HostSpec, VmSpec};
+use crate::sharing::Scan;
+
+/// A VM that runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) guest: Guest,
+    pub(crate) sampler: Sampler,
+    pub(crate) scan: Scan,
+    /// Since the scenario began.
+    pub(crate) since: Duration,
+    /// What its faults wait for.
+    pub(crate) wanted: Pages,
+    /// How long it has stood still.
+    pub(crate) waiting: Duration,
+    /// Its part of the shared frames.
+    pub(crate) frames: Pages,
+    pub(crate) entitlement: Pages,
+    pub(crate) target: Pages,
+    pub(crate) most: Pages,
+    /// The balloon that it was told.
+    pub(crate) balloon: Pages,
+    pub(crate) reclaim: Reclaim,
+}
+
+impl Run {
+    /// It powers on at `since`. `stream` tells its random numbers from others'.
+    pub(crate) fn new(spec: &VmSpec, host: &HostSpec, seed: u64, stream: u64, since: Duration) -> Self {
+        let random =
+            |use_: u64| Random::new(seed, stream.wrapping_mul(4).wrapping_add(use_).wrapping_add(1 << 32));
+        Self {
+            guest: Guest::new(spec.size, &spec.guest, random(0)),
+            sampler: Sampler::new(random(1), host.sample_period, host.sample_pages),
+            scan: Scan::new(random(2)),
+            since,
+            wanted: Pages::ZERO,
+            waiting: Duration::ZERO,
+            frames: Pages::ZERO,
+            entitlement: spec.reservation,
+            target: spec.limit,
+            most: spec.limit,
+            balloon: Pages::ZERO,
+            reclaim: Reclaim::default(),
+        }
+    }
+
+    /// What the ledger charges it: its own pages and its part of the shared frames.
+    pub(crate) fn charged(&self) -> Pages {
+        self.guest.memory.held() + self.frames
+    }
+
+    /// Pages that its guest may use and that are not charged to it: shared ones beyond its part of the frames, and swapped ones.
+    fn free_of_charge(&self) -> Pages {
+        let memory = &self.guest.memory;
+        (memory.allocated() + memory.on_swap()).saturating_sub(self.charged())
+    }
+
+    pub(crate) fn driver(&self, spec: &VmSpec, now: Duration) -> Driver {
+        let up = now.saturating_sub(self.since);
+        match spec.guest.balloon_after {
+            Some(after) if up >= after => Driver::Follows,
+            _ => Driver::Absent,
+        }
+    }
+
+    /// What policy takes it to use: the estimate and what its faults wait for, or all that it holds and lacks where it says
+    /// that it lacks memory.
+    pub(crate) fn active(&self, spec: &VmSpec) -> Pages {
+        let estimate = self.sampler.estimate(&self.guest.memory).active() + self.wanted;
+        let asks = self.guest.asks(&spec.guest);
+        let using = if asks == Pages::ZERO { Pages::ZERO } else { self.charged() + asks };
+        estimate.max(using)
+    }
+
+    /// It as policy sees it.
+    pub(crate) fn party(&self, spec: &VmSpec, pool: PoolId, now: Duration) -> plimsoll_policy::Vm {
+        let client = Client {
+            reservation: spec.reservation,
+            limit: spec.limit,
+            shares: spec.shares,
+            active: self.active(spec),
+        };
+        let held = self.charged();
+        let asks = self.guest.asks(&spec.guest);
+        plimsoll_policy::Vm {
+            member: Member { client, tax: spec.tax, pool },
+            // What its guest has without machine memory of its own need not be in its balloon for it to come to its target.
+            size: spec.size.saturating_sub(self.free_of_charge()),
+            held,
+            wanted: self.wanted.max(asks).min(spec.limit.saturating_sub(held)),
+            target: self.target,
+            balloon: self.balloon,
+            driver: self.driver(spec, now),
+            // A store that is full: what is paged is swapped.
+            compressed: spec.size,
+        }
+    }
+
+    /// It as one who waits for `wanted`.
+    pub(crate) fn waits_for(&self, spec: &VmSpec, wanted: Pages, patient: bool) -> Waiting {
+        Waiting {
+            wanted,
+            grant: self.charged(),
+            entitlement: self.entitlement,
+            limit: self.most.min(spec.limit),
+            reservation: spec.reservation,
+            patient,
+        }
+    }
+
+    pub(crate) fn frame(&self, spec: &VmSpec) -> VmFrame {
+        let memory = &self.guest.memory;
+        VmFrame {
+            on: true,
+            waits: self.wanted > Pages::ZERO,
+            active: self.guest.want.active,
+            estimate: self.active(spec),
+            held: memory.held(),
+            allocated: memory.allocated(),
+            zero: memory.zero,
+            common: memory.common,
+            ballooned: memory.ballooned,
+            swapped: memory.on_swap(),
+            entitlement: self.entitlement,
+            target: self.target,
+            short: self.guest.short(),
+        }
+    }
+}
