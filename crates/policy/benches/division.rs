@@ -1,4 +1,4 @@
-//! Measures a full recomputation of a host's division on one core: one JSON object a line, a line a number of VMs.
+//! Measures a full recomputation of what all VMs of a host are to have on one core: one JSON object a line, a line a number of VMs.
 //!
 //! `cargo bench -p plimsoll-policy`; `cargo xtask bench policy` runs it and judges the figures.
 
@@ -6,9 +6,13 @@
 #![expect(clippy::expect_used, reason = "a measurement that cannot be set up ends")]
 
 use std::hint::black_box;
+use std::time::Duration;
 
-use plimsoll_policy::{Client, Member, NamedPool, Pool, PoolTree, Tax, divide, entitlements};
-use plimsoll_units::Pages;
+use plimsoll_policy::{
+    Client, Driver, Host, Member, NamedPool, Pool, PoolTree, Rules, State, Tax, Thresholds, Vm, decide,
+    divide, entitlements,
+};
+use plimsoll_units::{Bytes, Pages};
 use rustix::time::{ClockId, clock_gettime};
 
 /// VMs in the innermost pools, which are a third level below the root; each holds this many.
@@ -27,14 +31,17 @@ fn main() {
         let sizes: u64 = members.iter().map(|m| m.client.limit.0).sum();
         let available = Pages(sizes * 2 / 3);
         let clients: Vec<Client> = members.iter().map(|m| m.client).collect();
+        let (host, vms) = pressed(available, &members);
+        let all = measure(|| drop(black_box(decide(&Rules::default(), &host, &tree, black_box(&vms)))));
         let whole = measure(|| drop(black_box(divide(available, Tax::DEFAULT, &tree, black_box(&members)))));
         let flat = measure(|| drop(black_box(entitlements(available, Tax::DEFAULT, black_box(&clients)))));
         let division = divide(available, Tax::DEFAULT, &tree, &members);
         println!(
-            "{{\"vms\":{count},\"pools\":{},\"us\":{:.1},\"median_us\":{:.1},\"flat_us\":{:.1}}}",
+            "{{\"vms\":{count},\"pools\":{},\"us\":{:.1},\"median_us\":{:.1},\"divide_us\":{:.1},\"flat_us\":{:.1}}}",
             division.pools.len() - 1,
+            all.best,
+            all.median,
             whole.best,
-            whole.median,
             flat.best
         );
     }
@@ -104,6 +111,31 @@ fn host(count: usize) -> (PoolTree, Vec<Member>) {
         })
         .collect();
     (tree, members)
+}
+
+/// The host as one that is short of memory, whose VMs together hold all that is available: everything that can be decided
+/// about them has to be.
+fn pressed(available: Pages, members: &[Member]) -> (Host, Vec<Vm>) {
+    let thresholds = Thresholds::sliding(available.bytes());
+    let host = Host {
+        for_guests: available.saturating_add(thresholds.clear),
+        free: thresholds.hard,
+        thresholds,
+        state: State::Soft,
+        elapsed: Duration::from_secs(1),
+    };
+    let drivers = [Driver::Follows, Driver::Follows, Driver::Follows, Driver::Stuck, Driver::Absent];
+    let vm = |(member, driver): (&Member, Driver)| Vm {
+        member: *member,
+        size: member.client.limit,
+        held: Pages(member.client.limit.0 * 2 / 3),
+        wanted: Pages(member.client.active.0 % 64),
+        target: Pages(member.client.limit.0 * 3 / 4),
+        balloon: Pages::floor(Bytes::mib(64)),
+        driver,
+        compressed: Pages::ZERO,
+    };
+    (host, members.iter().zip(drivers.into_iter().cycle()).map(vm).collect())
 }
 
 /// A generator of 64-bit numbers, the same in every run (SplitMix64).

@@ -19,9 +19,9 @@
 //!
 //! **Every change recomputes all.** A structure that takes one VM's change in less is deliberately absent. A change moves the
 //! water level and with it the entitlement of every VM that no bound holds: the answer itself is thousands of numbers, and
-//! writing and rounding them takes a good part of what all takes (`cargo xtask bench policy`: some 3 ms for 10,000 VMs).
+//! writing and rounding them takes a good part of what all takes (`cargo xtask bench policy`: some 4 ms for 10,000 VMs).
 //! Estimates of activity change for all VMs in every period anyway, and commands come far apart: at one recomputation
-//! a second this is 0.3 % of one core. An incremental tree would have to agree with this one to the page for ever.
+//! a second this is 0.4 % of one core. An incremental tree would have to agree with this one to the page for ever.
 
 use plimsoll_units::Pages;
 
