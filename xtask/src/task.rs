@@ -108,9 +108,6 @@ pub(crate) struct HostArgs {
     /// The host's memory.
     #[arg(long, value_name = "SIZE", default_value = "3GiB")]
     memory: Bytes,
-    /// The host's processors.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
-    cpus: u32,
 }
 
 #[derive(Debug, Args)]
@@ -194,7 +191,6 @@ fn run_lab(arguments: &LabArgs) -> Result<ExitCode> {
         kernel: arguments.host.kernel,
         npt: arguments.host.npt == Switch::On,
         memory: arguments.host.memory,
-        cpus: arguments.host.cpus,
         share: arguments.share.clone(),
         forward: arguments.forward.clone(),
     };

@@ -1,7 +1,6 @@
 //! The lab's first process: it makes a host of the bare kernel, starts the agent and reaps orphans.
 
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -9,7 +8,6 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use rustix::process::Pid;
 
-use super::kvm_ioctl;
 use super::linux_boot::{load_module, mount_at, power_off, reap_until};
 
 const MODULES: &str = "/lib/lab-modules";
@@ -19,7 +17,6 @@ pub(crate) fn main() -> Result<()> {
     mounts()?;
     modules()?;
     settings()?;
-    let _keys = patch_now()?;
     network()?;
     share()?;
     let agent = Command::new("/bin/xtask")
@@ -61,17 +58,6 @@ fn modules() -> Result<()> {
     let found = if matches!(found.trim(), "1" | "Y") { "npt=1" } else { "npt=0" };
     ensure!(found == npt, "kvm_amd runs with {found}, not {npt}");
     Ok(())
-}
-
-/// Has the kernel patch its own code now that the other processors have nothing to do.
-///
-/// The kernel switches code paths on by patching instructions (static keys), here when the first VM is created and the first
-/// control group with the memory controller. QEMU before 8.1 may miss a patch that another emulated processor makes while
-/// it translates the same page; the kernel then dies of a breakpoint in the scheduler (`int3: 0000`). The VM that is
-/// returned keeps the keys switched on: otherwise every first VM would patch anew, and every last one back.
-fn patch_now() -> Result<OwnedFd> {
-    fs::create_dir_all("/sys/fs/cgroup/lab").context("making a control group")?;
-    kvm_ioctl::create_vm().context("making a VM at /dev/kvm")
 }
 
 fn settings() -> Result<()> {

@@ -8,7 +8,6 @@ pub(crate) mod agent;
 pub(crate) mod attach;
 pub(crate) mod image;
 pub(crate) mod init;
-mod kvm_ioctl;
 mod linux_boot;
 mod qemu;
 mod rdtsc;
@@ -53,8 +52,6 @@ pub(crate) struct Config {
     pub(crate) npt: bool,
     /// Its memory.
     pub(crate) memory: Bytes,
-    /// Its processors, each a thread of QEMU.
-    pub(crate) cpus: u32,
     /// A directory of the outside, of which the lab sees a copy at `/share`.
     pub(crate) share: Option<PathBuf>,
     /// TCP ports: of this machine's loopback, and the port in the lab that each leads to.
@@ -64,7 +61,7 @@ pub(crate) struct Config {
 impl Default for Config {
     fn default() -> Self {
         let (kernel, memory) = (Version::V6_12, Bytes::mib(3 << 10));
-        Self { kernel, npt: true, memory, cpus: 2, share: None, forward: Vec::new() }
+        Self { kernel, npt: true, memory, share: None, forward: Vec::new() }
     }
 }
 

@@ -8,6 +8,7 @@ mod source;
 
 use std::fmt;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -41,47 +42,39 @@ impl TestArgs {
     }
 }
 
-/// Results so far.
+/// Results so far. Steps may run side by side.
 #[derive(Debug, Default)]
-struct Tally {
-    results: Vec<(String, bool, Duration)>,
-    tried_again: Vec<String>,
-}
+struct Tally(Mutex<Vec<(String, bool, Duration)>>);
 
 impl Tally {
     /// Runs `work` as the step `name`, and says how it went.
-    fn run(&mut self, name: &str, work: impl FnOnce() -> Result<()>) {
+    fn run(&self, name: &str, work: impl FnOnce() -> Result<()>) {
         step(name);
         let begin = Instant::now();
         let result = work();
         let took = begin.elapsed();
         match &result {
-            Ok(()) => note(&format!("passed in {}", Seconds(took))),
-            Err(error) => note(&format!("FAILED in {}: {error:#}", Seconds(took))),
+            Ok(()) => note(&format!("{name}: passed in {}", Seconds(took))),
+            Err(error) => note(&format!("{name}: FAILED in {}: {error:#}", Seconds(took))),
         }
-        self.results.push((name.to_owned(), result.is_ok(), took));
-    }
-
-    /// Remembers that `name` needed another try.
-    fn tried_again(&mut self, name: String) {
-        self.tried_again.push(name);
+        // A list that only grows is whole whoever panicked meanwhile.
+        let mut results = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        results.push((name.to_owned(), result.is_ok(), took));
     }
 
     #[expect(clippy::print_stdout, reason = "the summary is the result")]
-    fn summary(&self) -> bool {
+    fn summary(self) -> bool {
+        let results = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         println!();
-        for (name, passed, took) in &self.results {
+        for (name, passed, took) in &results {
             println!(
                 "{}  {:>7}  {name}",
                 if *passed { "passed" } else { "FAILED" },
                 Seconds(*took).to_string()
             );
         }
-        for name in &self.tried_again {
-            println!("tried again: {name}");
-        }
-        let passed = self.results.iter().filter(|(_, passed, _)| *passed).count();
-        let failed = self.results.len() - passed;
+        let passed = results.iter().filter(|(_, passed, _)| *passed).count();
+        let failed = results.len() - passed;
         println!("\n{passed} passed, {failed} failed");
         failed == 0
     }
@@ -108,11 +101,11 @@ pub(crate) fn run(arguments: &TestArgs) -> Result<ExitCode> {
         ensure!(known, "no test is called {name:?}: see `cargo xtask test --list`");
     }
     let begin = Instant::now();
-    let mut tally = Tally::default();
+    let tally = Tally::default();
     for step in source::STEPS.iter().filter(|step| arguments.wants(step.name)) {
         tally.run(step.name, || step.run(arguments.verbose));
     }
-    scenarios::run(arguments, &mut tally);
+    scenarios::run(arguments, &tally);
     let all_passed = tally.summary();
     note(&format!("in {}", Seconds(begin.elapsed())));
     Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })

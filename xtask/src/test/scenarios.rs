@@ -1,6 +1,11 @@
-//! System tests: each host is booted once, and its scenarios run in it one after the other.
+//! System tests: each host is booted once, and its scenarios run in it one after the other; as many hosts run side by
+//! side as this machine has processors, since a lab has one.
 
+use std::collections::VecDeque;
+use std::num::NonZero;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -18,17 +23,11 @@ use super::{Tally, TestArgs};
 /// How long a scenario may take. Two minutes are usual; every wait inside has a shorter deadline of its own.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// How often a scenario is tried in the lab. QEMU before 8.1, which Debian 12 has, sometimes misses code that another
-/// emulated processor has just written: kernels in it die of breakpoints and triple faults that no real machine has. One
-/// failure in a hundred runs would fail a matrix of a dozen every tenth time; three in a row are ours. Every failure
-/// is printed in full, and the summary names it.
-const TRIES: u32 = 3;
-
 /// The Debian disk that guests boot: big enough for the system and what it writes at its first boot.
 const DISK_SIZE: Bytes = Bytes::mib(1024);
 
 /// Runs the scenarios that `arguments` ask for: those that can with model guests on this machine, then all in the lab.
-pub(super) fn run(arguments: &TestArgs, tally: &mut Tally) {
+pub(super) fn run(arguments: &TestArgs, tally: &Tally) {
     let wanted: Vec<&Scenario> = system::SCENARIOS.iter().filter(|s| arguments.wants(s.name)).collect();
     if wanted.is_empty() {
         return;
@@ -48,13 +47,22 @@ pub(super) fn run(arguments: &TestArgs, tally: &mut Tally) {
     if arguments.no_lab {
         return;
     }
-    for host in HOSTS {
-        let here: Vec<&Scenario> =
-            wanted.iter().copied().filter(|s| arguments.matrix || s.hosts.contains(&host)).collect();
-        if !here.is_empty() {
-            on_host(host, &here, &programs, arguments.verbose, tally);
+    let hosts = HOSTS.into_iter().map(|host| {
+        let here = |s: &&Scenario| arguments.matrix || s.hosts.contains(&host);
+        (host, wanted.iter().copied().filter(here).collect::<Vec<_>>())
+    });
+    let hosts: Mutex<VecDeque<_>> = Mutex::new(hosts.filter(|(_, here)| !here.is_empty()).collect());
+    let next = || hosts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let booting = Mutex::new(());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get).min(HOSTS.len()) {
+            scope.spawn(|| {
+                while let Some((host, here)) = next() {
+                    on_host(host, &here, &programs, &booting, arguments.verbose, tally);
+                }
+            });
         }
-    }
+    });
 }
 
 /// Runs one scenario with model guests on this machine, in a process of its own with a deadline.
@@ -70,33 +78,31 @@ fn modelled(scenario: &Scenario, programs: &Programs, verbose: bool) -> Result<(
     if output.status.success() { Ok(()) } else { bail!("it ended with {}:\n{said}", output.status) }
 }
 
-fn on_host(host: Host, scenarios: &[&Scenario], programs: &Programs, verbose: bool, tally: &mut Tally) {
+/// Runs `scenarios` on `host`. Labs boot one after the other, holding `booting`: they share a cache of kernels and images.
+fn on_host(
+    host: Host,
+    scenarios: &[&Scenario],
+    programs: &Programs,
+    booting: &Mutex<()>,
+    verbose: bool,
+    tally: &Tally,
+) {
     let wants_disk = scenarios.iter().any(|scenario| scenario.disk);
     let mut lab = None;
     for scenario in scenarios {
-        let name = format!("{} on {}", scenario.name, describe(host));
-        let mut tried = 0;
-        tally.run(&name, || {
-            loop {
-                tried += 1;
-                // A scenario that brought the lab down leaves none to the next.
-                let result = match lab.take().map_or_else(|| boot(host, wants_disk, programs), Ok) {
-                    Ok(running) => {
-                        let (running, result) = one(running, scenario, verbose);
-                        lab = running;
-                        result
-                    }
-                    Err(error) => Err(error),
-                };
-                match result {
-                    Err(error) if tried < TRIES => note(&format!("FAILED, and is tried again: {error:#}")),
-                    result => return result,
+        tally.run(&format!("{} on {}", scenario.name, describe(host)), || {
+            let running = match lab.take() {
+                Some(running) => running,
+                // None yet, or the scenario before brought it down.
+                None => {
+                    let _alone = booting.lock().unwrap_or_else(PoisonError::into_inner);
+                    boot(host, wants_disk, programs)?
                 }
-            }
+            };
+            let (running, result) = one(running, scenario, verbose);
+            lab = running;
+            result
         });
-        if tried > 1 {
-            tally.tried_again(name);
-        }
     }
 }
 
