@@ -37,6 +37,12 @@ const BOOT_DEADLINE: Duration = Duration::from_secs(120);
 /// How often a wait looks at its deadline.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How long the lab is left without an interrupt from outside. QEMU's VMRUN writes the processor's pending interrupts without
+/// the lock that its timers take ([`qemu`] says more), so that a timer's interrupt is lost now and then, and with it the
+/// clock of a kernel that programs its next timer in the handler of the last: the lab then stood still for minutes, until
+/// some device woke it. Each interrupt delivers those before it. More often would cost the lab time, seldomer is seen.
+const BEAT: Duration = Duration::from_millis(100);
+
 /// After a command was told to die, how long its end may take to be reported.
 const KILL_GRACE: Duration = Duration::from_secs(15);
 
@@ -115,7 +121,8 @@ impl Lab {
         let mut deadline = Instant::now() + limit;
         let mut late = false;
         loop {
-            match self.frames.next(Some(deadline)).with_context(|| self.failure("reading from the lab"))? {
+            let beat = deadline.min(Instant::now() + BEAT);
+            match self.frames.next(Some(beat)).with_context(|| self.failure("reading from the lab"))? {
                 Next::Frame(Frame { kind: kind @ (Kind::Out | Kind::Err), payload }) => {
                     output(kind, &payload)?
                 }
@@ -125,6 +132,10 @@ impl Lab {
                 }
                 Next::Frame(frame) => bail!("unexpected {:?} from the lab", frame.kind),
                 Next::End => bail!(self.failure(&format!("the lab went down while it ran {what}"))),
+                Next::Late if Instant::now() < deadline => {
+                    wire::send(self.frames.stream(), Kind::Beat, &[])
+                        .with_context(|| self.failure("waking the lab"))?;
+                }
                 Next::Late if late => bail!(self.failure(&format!("the lab hangs in {what}"))),
                 Next::Late => {
                     late = true;

@@ -1,4 +1,7 @@
 //! The QEMU process that is the lab's hardware. It never outlives this program.
+//!
+//! QEMU's emulation of SVM has races between its threads: those of several emulated processors ([`arguments`]), and those
+//! of its timers with one, since `helper_vmrun` sets `interrupt_request` without the global lock ([`super::BEAT`]).
 
 use std::fs::File;
 use std::io;

@@ -15,6 +15,8 @@ pub(crate) enum Kind {
     Run = 1,
     /// To the lab: kill the command that runs, and all of its process group. No payload.
     Kill = 2,
+    /// To the lab: nothing, but that it is interrupted. No payload.
+    Beat = 3,
     /// From the lab: it is up and takes commands. No payload.
     Ready = 16,
     /// From the lab: standard output of the command.
@@ -27,7 +29,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     fn from_byte(byte: u8) -> io::Result<Self> {
-        let all = [Self::Run, Self::Kill, Self::Ready, Self::Out, Self::Err, Self::Exit];
+        let all = [Self::Run, Self::Kill, Self::Beat, Self::Ready, Self::Out, Self::Err, Self::Exit];
         let found = all.into_iter().find(|kind| *kind as u8 == byte);
         found.ok_or_else(|| io::Error::other(format!("frame of unknown kind {byte} on the lab's port")))
     }
