@@ -1,7 +1,7 @@
 //! `cargo xtask`: the entry points of developers and newcomers.
 //!
 //! `lab` boots a virtual host and runs commands in it, `image` builds a Debian disk, `test` runs every test, `demo`
-//! shows the whole, `bench` measures. It contains no part of Plimsoll itself and drives the programs as an operator
+//! shows the whole, `bench` measures, `paper` shows our figures beside the paper's. It contains no part of Plimsoll itself and drives the programs as an operator
 //! would. Start reading at [`Task`].
 
 mod bench;
@@ -14,6 +14,7 @@ mod kvm;
 mod lab;
 mod operate;
 mod packages;
+mod paper;
 mod prctl;
 mod system;
 mod task;

@@ -12,6 +12,7 @@ use crate::bench::{self, Bench};
 use crate::demo::{self, DemoArgs};
 use crate::kernel::{Kernel, Version};
 use crate::lab::{self, Lab, wire::Request};
+use crate::paper::{self, PaperArgs};
 use crate::system::{self, Guests};
 use crate::test::{self, TestArgs};
 use crate::{disk, packages, workspace};
@@ -47,6 +48,8 @@ enum Verb {
     /// Measure, against a baseline in the same run.
     #[command(subcommand)]
     Bench(Bench),
+    /// Print a figure of the paper that Plimsoll is built after, and ours beside it.
+    Paper(PaperArgs),
     /// Show four guests sharing less memory than they were promised.
     ///
     /// Four guests of 256 MiB run on a budget of 640 MiB; each in turn writes nearly its whole memory and verifies it. The
@@ -168,6 +171,7 @@ impl Task {
                 disk.copy_to(&arguments.output).map(|()| ExitCode::SUCCESS)
             }
             Verb::Bench(bench) => bench.run(),
+            Verb::Paper(arguments) => paper::run(&arguments),
             Verb::Setup(arguments) => setup(&arguments).map(|()| ExitCode::SUCCESS),
             Verb::Demo(arguments) => demo::start(&arguments),
             Verb::Test(arguments) => test::run(&arguments),
