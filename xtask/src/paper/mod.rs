@@ -118,7 +118,7 @@ mod tests {
         let text = text(&report);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "figure 7   PAPER    OURS   EXACT");
-        assert_eq!(lines[1], "idle VM       101     107     109  MB  why");
-        assert_eq!(lines[2], "idle VM         -     107       -  MB  why");
+        assert_eq!(lines[1], "idle VM      101     107     109  MB  why");
+        assert_eq!(lines[2], "idle VM        -     107       -  MB  why");
     }
 }
