@@ -1,8 +1,8 @@
 use plimsoll_units::Pages;
 
-use crate::chunk::Kind;
 use crate::layout::{ChunkNo, Place};
 use crate::page_set::PageSet;
+use crate::tally::{Kind, Tally};
 use crate::waiting::{Need, Turn, Waiting};
 
 /// The VM's account of machine memory: what it was granted, what it holds, who waits.
@@ -25,16 +25,6 @@ pub(crate) struct Account {
     /// A test has made the account wrong on purpose, and wants to see that noticed by others.
     #[cfg(test)]
     pub(crate) forgiving: bool,
-}
-
-/// A change of one chunk's state, as the account sees it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    /// Pages that the chunk may have resident.
-    pub(crate) backed: Pages,
-    /// Pages that the guest has given to the balloon.
-    pub(crate) ballooned: Pages,
-    pub(crate) kind: Kind,
 }
 
 impl Account {

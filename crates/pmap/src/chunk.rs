@@ -2,8 +2,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use plimsoll_units::Pages;
 
-use crate::account::Tally;
 use crate::page_set::{PageSet, SLOTS, Slot};
+use crate::tally::{Kind, Tally};
 
 /// One chunk of guest memory: its state and the device I/O in flight on it. The states and the transitions between
 /// them are described in the crate's documentation.
@@ -33,15 +33,6 @@ impl Default for Backing {
     fn default() -> Self {
         Self::Empty { ballooned: false }
     }
-}
-
-/// [`Backing`] without what it carries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Kind {
-    #[default]
-    Empty = 0,
-    Large = 1,
-    Small = 2,
 }
 
 /// The state of one page of a small chunk.

@@ -5,8 +5,8 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::chunk::{Backing, Chunk, PageState, Table};
 use crate::error::Error;
+use crate::host_range::{HostRange, PAGE};
 use crate::layout::{ChunkNo, Place};
-use crate::mmap::PAGE;
 use crate::mutation::Mutation;
 use crate::page_set::{PageSet, Slot};
 use crate::pmap::Pmap;
@@ -169,7 +169,7 @@ impl Pmap {
 
     /// Lets whoever waits for a page try again.
     fn wake(&self, no: ChunkNo, slot: Slot) {
-        let range = crate::uffd::HostRange { start: self.page_address(no, slot), len: PAGE as u64 };
+        let range = HostRange { start: self.page_address(no, slot), len: PAGE as u64 };
         if let Err(error) = self.uffd.wake(range) {
             tracing::error!(%error, "cannot wake who waits for a page");
         }

@@ -107,6 +107,7 @@ mod chunk;
 mod error;
 mod fault;
 mod grant;
+mod host_range;
 mod inflation;
 mod iovec;
 mod layout;
@@ -118,6 +119,7 @@ mod pin;
 mod pmap;
 mod ram;
 mod release;
+mod tally;
 pub mod uffd;
 mod waiting;
 

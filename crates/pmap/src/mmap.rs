@@ -4,16 +4,9 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use plimsoll_units::{CHUNK_SIZE, PAGE_SIZE};
 use vm_memory::VolatileSlice;
 
-use crate::uffd::HostRange;
-
-/// Page and chunk sizes as the address space counts them.
-#[expect(clippy::cast_possible_truncation, reason = "4096")]
-pub(crate) const PAGE: usize = PAGE_SIZE as usize;
-#[expect(clippy::cast_possible_truncation, reason = "2 MiB")]
-pub(crate) const CHUNK: usize = CHUNK_SIZE as usize;
+use crate::host_range::{CHUNK, HostRange, PAGE};
 
 /// One private anonymous mapping for all of a VM's RAM, aligned to chunks so that the kernel can use huge pages.
 #[derive(Debug)]

@@ -4,9 +4,9 @@ use plimsoll_units::{Bytes, CHUNK_PAGES, PAGE_SIZE};
 use vm_memory::GuestAddress;
 
 use crate::error::Error;
+use crate::host_range::PAGE;
 use crate::iovec::IoVecs;
 use crate::layout::{ChunkNo, Place};
-use crate::mmap::PAGE;
 use crate::mutation::Mutation;
 use crate::page_set::Slot;
 use crate::pmap::Pmap;

@@ -5,16 +5,18 @@ use plimsoll_units::{PAGE_SIZE, Pages};
 use vm_memory::GuestMemoryBackend;
 
 use crate::account::Account;
-use crate::chunk::{Chunk, Kind, lock};
+use crate::chunk::{Chunk, lock};
 use crate::error::Error;
 use crate::grant::GrantSource;
+use crate::host_range::{CHUNK, HostRange};
 use crate::layout::{ChunkNo, Layout, PpnRange};
-use crate::mmap::{CHUNK, Mapping};
+use crate::mmap::Mapping;
 use crate::mutation::Mutations;
 use crate::page_set::Slot;
 use crate::pagemap::Pagemap;
 use crate::ram::{GuestRam, RamRegion};
-use crate::uffd::{HostRange, Uffd};
+use crate::tally::Kind;
+use crate::uffd::Uffd;
 
 /// What guest memory is made of.
 #[derive(Debug)]

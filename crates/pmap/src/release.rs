@@ -4,8 +4,8 @@ use plimsoll_units::Pages;
 
 use crate::chunk::{Backing, Chunk, PageState, Table};
 use crate::error::Error;
+use crate::host_range::{CHUNK, PAGE};
 use crate::layout::{ChunkNo, PpnRange};
-use crate::mmap::{CHUNK, PAGE};
 use crate::mutation::Mutation;
 use crate::page_set::PageSet;
 use crate::pmap::Pmap;

@@ -12,7 +12,7 @@ use rustix::mm::UserfaultfdFlags;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::error::Error;
-use crate::mmap::PAGE;
+use crate::host_range::{HostRange, PAGE};
 
 /// A userfaultfd of this process, with the features that guest memory needs agreed upon with the kernel.
 #[derive(Debug)]
@@ -33,14 +33,6 @@ pub(crate) struct Fault {
     pub(crate) address: u64,
     /// Whether the access was a write.
     pub(crate) write: bool,
-}
-
-/// A range of host addresses in whole pages, as the ioctls take it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub(crate) struct HostRange {
-    pub(crate) start: u64,
-    pub(crate) len: u64,
 }
 
 #[repr(C)]

@@ -16,8 +16,9 @@ use super::super::Activation;
 use super::super::interrupt::Interrupt;
 use super::super::ring::{Broken, Ring, Spans};
 use super::super::worker::{Back, Event, Progress};
-use super::engine::{Engine, Task};
+use super::engine::Engine;
 use super::request::{Action, Bounds, Request, Status};
+use super::task::Task;
 use super::{ID_LENGTH, QUEUE_SIZE};
 
 /// What the zeros are written from where the file system cannot zero a range.

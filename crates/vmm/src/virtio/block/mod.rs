@@ -9,6 +9,7 @@ mod back;
 mod engine;
 mod preadv;
 mod request;
+mod task;
 #[cfg(test)]
 mod tests;
 mod uring;

@@ -13,7 +13,7 @@ use io_uring::types::{Fixed, FsyncFlags};
 use io_uring::{IoUring, opcode};
 
 use super::QUEUE_SIZE;
-use super::engine::{Ended, Task};
+use super::task::{Ended, Task};
 
 /// The file's number in the ring.
 const FILE: Fixed = Fixed(0);

@@ -1,0 +1,20 @@
+use plimsoll_units::Pages;
+
+/// What one chunk counts for in the account.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Pages that the chunk may have resident.
+    pub(crate) backed: Pages,
+    /// Pages that the guest has given to the balloon.
+    pub(crate) ballooned: Pages,
+    pub(crate) kind: Kind,
+}
+
+/// The state of a chunk, without what it carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Kind {
+    #[default]
+    Empty = 0,
+    Large = 1,
+    Small = 2,
+}
