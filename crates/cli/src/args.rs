@@ -6,7 +6,7 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::DEFAULT_SOCKET;
 
 use crate::client::Address;
-use crate::commands::{console, events, logs, plan, pool, run, set, stop, top};
+use crate::commands::{console, events, explain, logs, plan, pool, run, set, stop, top};
 
 /// Names the daemon's socket where `--socket` does not.
 const SOCKET_VARIABLE: &str = "PLIMSOLL_SOCKET";
@@ -62,6 +62,7 @@ Examples:
   plimsoll run web1.toml --wait            define a VM and start it
   plimsoll ps                              all VMs
   plimsoll top                             who holds the memory, live
+  plimsoll explain web1                    why has it this much, and what would give it more?
   plimsoll set web1 --shares high          give it more weight than its siblings
   plimsoll pool create prod --shares high  a pool of VMs that share what it has
   plimsoll console web1                    attach to its serial console
@@ -88,6 +89,8 @@ pub(crate) enum Command {
     Rm(Vm),
     /// Change a VM's shares, reservation, limit, pool or tax, while it runs or not
     Set(set::Set),
+    /// Explain why a VM has the memory that it has, or who holds the host's
+    Explain(explain::Explain),
     /// Make, change, list and remove resource pools
     Pool(pool::PoolCommand),
     /// Attach to a VM's serial console, or talk to it from a script
@@ -195,6 +198,7 @@ mod tests {
             "set a --tax 1",
             "set a --tax nan",
             "set a --pool a/b",
+            "explain a/b",
             "pool",
             "pool create a/b",
             "pool create /",

@@ -9,6 +9,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use plimsoll_protocol::api::{ErrorBody, Event, HostStatus, PoolStatus, VmChange, VmStatus};
 use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::explain::{HostExplanation, VmExplanation};
 use plimsoll_protocol::pool::{PoolChange, PoolDefinition};
 use plimsoll_protocol::{PoolName, VmName};
 use serde::Serialize;
@@ -111,6 +112,14 @@ impl Client {
 
     pub(crate) fn events(&self) -> Result<Vec<Event>> {
         self.json(Method::GET, "/v1/events", Vec::new())
+    }
+
+    pub(crate) fn explain(&self) -> Result<HostExplanation> {
+        self.json(Method::GET, "/v1/explain", Vec::new())
+    }
+
+    pub(crate) fn explain_vm(&self, name: &VmName) -> Result<VmExplanation> {
+        self.json(Method::GET, &format!("/v1/vms/{name}/explain"), Vec::new())
     }
 
     pub(crate) fn pools(&self) -> Result<Vec<PoolStatus>> {

@@ -35,13 +35,17 @@ impl Activity {
 
     /// The estimate: what was touched lately and what is waited for.
     pub fn active(&self) -> Pages {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "never negative, bounded by a page count"
-        )]
-        let touched = Pages(self.touched as u64);
-        touched.saturating_add(self.wanted)
+        self.touched().saturating_add(self.wanted)
+    }
+
+    /// The part of it that was touched lately.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "never negative, bounded by a page count"
+    )]
+    pub fn touched(&self) -> Pages {
+        Pages(self.touched as u64)
     }
 }
 

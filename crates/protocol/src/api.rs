@@ -12,6 +12,8 @@
 //! | `POST /v1/vms/NAME/stop` | | the power button was pressed: [`VmStatus`] |
 //! | `POST /v1/vms/NAME/kill` | | its process is gone: [`VmStatus`] |
 //! | `GET /v1/vms/NAME/log?source=vmm\|console` | | text |
+//! | `GET /v1/explain` | | [`HostExplanation`] |
+//! | `GET /v1/vms/NAME/explain` | | [`VmExplanation`] |
 //! | `GET /v1/pools` | | `[`[`PoolStatus`]`]`, parents before their children |
 //! | `POST /v1/pools` | [`PoolDefinition`] | [`PoolStatus`] |
 //! | `GET /v1/pools/NAME` | | [`PoolStatus`] |
@@ -30,6 +32,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::{Chunks, ExitReason, GuestFacts};
 use crate::definition::{JailPart, Shares};
+#[cfg(doc)]
+use crate::explain::{HostExplanation, VmExplanation};
 use crate::pool::Place;
 #[cfg(doc)]
 use crate::pool::{PoolChange, PoolDefinition};

@@ -3,6 +3,7 @@
 pub(crate) mod console;
 pub(crate) mod doctor;
 pub(crate) mod events;
+pub(crate) mod explain;
 mod kill;
 pub(crate) mod logs;
 pub(crate) mod plan;
@@ -49,6 +50,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Kill(vm) => kill::run(&vm.name, &context),
         Command::Rm(vm) => rm::run(&vm.name, &context),
         Command::Set(args) => args.run(&context),
+        Command::Explain(args) => args.run(&context),
         Command::Pool(args) => args.run(&context),
         Command::Console(args) => args.run(&context),
         Command::Logs(args) => args.run(&context),

@@ -1,6 +1,7 @@
 //! The HTTP/JSON API; its types and table of paths are those of [`plimsoll_protocol::api`].
 
 mod answer;
+mod explain;
 mod log;
 mod pools;
 mod token;
@@ -41,6 +42,8 @@ pub(crate) fn router(caller: Caller, paths: Paths) -> Router {
         .route("/v1/vms/{name}/stop", post(stop))
         .route("/v1/vms/{name}/kill", post(kill))
         .route("/v1/vms/{name}/log", get(log::log))
+        .route("/v1/vms/{name}/explain", get(explain::vm))
+        .route("/v1/explain", get(explain::host))
         .route("/v1/pools", get(pools::list).post(pools::create))
         .route("/v1/pools/{name}", get(pools::show).patch(pools::change).delete(pools::remove))
         .fallback(async || ApiError::no_path())

@@ -75,6 +75,12 @@ impl Core {
         unreserved.max(reservation(definition) + overhead(definition))
     }
 
+    /// What may still be reserved at `place`.
+    pub(super) fn unreserved_at(&self, at: &Place) -> Pages {
+        let claims = self.claims(&self.pools, None);
+        self.reservations(&self.pools, &claims).unreserved(place(&self.pools, at))
+    }
+
     /// What the VMs that run have claimed, but `run`.
     fn claims(&self, pools: &Pools, run: Option<RunId>) -> Vec<Claim> {
         let others = self.running().filter(|(_, other)| Some(other.id) != run);

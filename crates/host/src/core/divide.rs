@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use plimsoll_policy::{Client, Decision, Driver, Host, Member, PoolId, Tax, Vm as PolicyVm, decide};
+use plimsoll_policy::{
+    Client, Decision, Driver, Host, Member, Outcome, PoolId, Rules, Tax, Vm as PolicyVm, decide,
+};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::BalloonHealth;
 use plimsoll_protocol::control::{GuestFacts, ToVmm};
@@ -12,10 +14,21 @@ use super::{Core, Effect, limit, overhead, reservation, size};
 
 /// Balloon targets that differ by less are not worth waking a driver for.
 const BALLOON_STEP: Pages = Pages(256);
+/// What policy was asked, and what it said.
+#[derive(Clone, Debug)]
+pub(super) struct Divided {
+    pub(super) rules: Rules,
+    pub(super) host: Host,
+    /// In the order of their names.
+    pub(super) names: Vec<VmName>,
+    pub(super) vms: Vec<PolicyVm>,
+    pub(super) outcome: Outcome,
+}
+
 /// Dividing memory: from what is known to entitlements, targets and balloons.
 impl Core {
     /// Divides memory anew and tells the balloons. `elapsed`: since it was last done, by which balloons may have grown.
-    pub(super) fn divide(&mut self, elapsed: Duration) {
+    pub(super) fn divide(&mut self, elapsed: Duration) -> Divided {
         let (names, vms): (Vec<VmName>, Vec<PolicyVm>) = self
             .running()
             .filter(|(_, run)| run.takes_part())
@@ -26,6 +39,7 @@ impl Core {
         for ((name, vm), decision) in names.iter().zip(&vms).zip(&outcome.vms) {
             self.steer(name, vm, decision);
         }
+        Divided { rules, host, names, vms, outcome }
     }
 
     fn situation(&self, elapsed: Duration) -> Host {

@@ -309,8 +309,6 @@ impl Core {
 
     /// The answer that a request about a VM gets.
     pub(super) fn status_answer(&self, name: &VmName) -> Result<Answer, Failure> {
-        self.status(name).map(|status| Answer::Vm(Box::new(status))).ok_or_else(|| {
-            Failure::new(FailureKind::Unknown, format!("there is no VM {name}: see plimsoll ps"))
-        })
+        self.must_status(name).map(|status| Answer::Vm(Box::new(status)))
     }
 }

@@ -4,11 +4,12 @@
 //! process, the clock) and returns the [`Effect`]s that the world around it is to carry out, in order. It does no I/O and
 //! reads no clock, so every course of events can be tested, and the ledger is whole between any two inputs.
 //!
-//! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs, [`control`] is the loop, [`divide`] divides memory, [`grants`] gives it out within what [`promises`] leave, [`status`] tells of it.
+//! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs, [`control`] is the loop, [`divide`] divides memory, [`grants`] gives it out within what [`promises`] leave, [`status`] tells of it, [`explain`] why.
 
 mod admission;
 mod control;
 mod divide;
+mod explain;
 mod grants;
 mod lifecycle;
 mod messages;
@@ -28,6 +29,7 @@ use plimsoll_policy::{Rules, States, Thresholds};
 use plimsoll_protocol::api::{Event, HostStatus, PoolStatus, VmChange, VmStatus};
 use plimsoll_protocol::control::{Facts, FromVmm, ToVmm};
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
+use plimsoll_protocol::explain::HostExplanation;
 use plimsoll_protocol::pool::{Place, PoolChange, PoolDefinition};
 use plimsoll_protocol::{PoolName, VmName};
 use plimsoll_units::{Bytes, Pages};
@@ -38,6 +40,7 @@ use crate::ledger::Ledger;
 use crate::paths::Paths;
 use crate::pools::Pools;
 
+pub(crate) use self::explain::Explained;
 pub(crate) use self::messages::foreign;
 pub(crate) use self::run::Run;
 pub(crate) use crate::run_id::RunId;
@@ -59,6 +62,9 @@ pub(crate) enum Request {
     Start(VmName),
     Stop(VmName),
     Kill(VmName),
+    /// Why the host gives what to whom.
+    Explain,
+    ExplainVm(VmName),
     Pools,
     Pool(PoolName),
     CreatePool(PoolDefinition),
@@ -73,6 +79,8 @@ pub(crate) enum Answer {
     Host(Box<HostStatus>),
     Vms(Vec<VmStatus>),
     Vm(Box<VmStatus>),
+    Explanation(Box<HostExplanation>),
+    Explained(Box<Explained>),
     Pools(Vec<PoolStatus>),
     Pool(Box<PoolStatus>),
     Events(Vec<Event>),

@@ -101,7 +101,7 @@ impl Core {
         }
     }
 
-    fn pool_status(&self, name: &PoolName) -> PoolStatus {
+    pub(super) fn pool_status(&self, name: &PoolName) -> PoolStatus {
         let place = Place::In(name.clone());
         let definition = self.pools.get(name);
         PoolStatus {

@@ -1,4 +1,4 @@
-use plimsoll_protocol::api::VmChange;
+use plimsoll_protocol::api::{VmChange, VmStatus};
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::{OrNone, VmName};
 
@@ -24,6 +24,8 @@ impl Core {
             Request::Start(name) => self.start_known(id, &name).map(|()| None),
             Request::Stop(name) => self.stop(&name).map(Some),
             Request::Kill(name) => self.kill(id, &name).map(|()| None),
+            Request::Explain => Ok(Some(Answer::Explanation(Box::new(self.explain_host())))),
+            Request::ExplainVm(name) => self.explain_vm(&name).map(Some),
             Request::Pools => Ok(Some(Answer::Pools(self.all_pools()))),
             Request::Pool(name) => self.pool_answer(&name).map(Some),
             Request::CreatePool(definition) => self.create_pool(id, definition).map(|()| None),
@@ -156,17 +158,21 @@ impl Core {
         Ok(())
     }
 
-    fn must_know(&self, name: &VmName) -> Result<&Vm, Failure> {
-        self.vm(name).ok_or_else(|| {
-            Failure::new(
-                FailureKind::Unknown,
-                format!("there is no VM {name}: plimsoll ps lists those there are"),
-            )
-        })
+    pub(super) fn must_status(&self, name: &VmName) -> Result<VmStatus, Failure> {
+        self.status(name).ok_or_else(|| unknown(name))
+    }
+
+    pub(super) fn must_know(&self, name: &VmName) -> Result<&Vm, Failure> {
+        self.vm(name).ok_or_else(|| unknown(name))
     }
 
     fn must_run(&self, name: &VmName) -> Result<RunId, Failure> {
         let run = self.must_know(name)?.run.as_deref();
         run.map(|run| run.id).ok_or_else(|| Failure::new(FailureKind::Conflict, format!("VM {name} is off")))
     }
+}
+
+fn unknown(name: &VmName) -> Failure {
+    let text = format!("there is no VM {name}: plimsoll ps lists those there are");
+    Failure::new(FailureKind::Unknown, text)
 }

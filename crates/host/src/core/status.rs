@@ -72,7 +72,7 @@ impl Core {
             held: facts.held.bytes(),
             kernel: run.map_or(Bytes::ZERO, |run| run.kernel.ram),
             wanted: pages(|run| run.wanted),
-            active: pages(|run| run.activity.active()),
+            active: run.map_or(Bytes::ZERO, |run| run.active(definition, account.grant).bytes()),
             entitlement: pages(|run| run.entitlement),
             target: pages(|run| run.target),
             ballooned: facts.ballooned.bytes(),

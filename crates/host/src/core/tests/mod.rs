@@ -1,6 +1,7 @@
 //! The core, driven by inputs and judged by its effects and answers.
 
 mod adoption;
+mod explain;
 mod hostile;
 mod memory;
 mod pools;

@@ -31,7 +31,7 @@ impl World {
 }
 
 /// Two VMs in a pool and one beside it, all of which would use more than there is.
-fn crowd() -> (World, [RunId; 3]) {
+pub(super) fn crowd() -> (World, [RunId; 3]) {
     let mut world = World::new(640);
     world.pool(json!({"name": "prod", "shares": 2560})).unwrap();
     let runs = [("a", "pool = 'prod'"), ("b", "pool = 'prod'"), ("c", "")]

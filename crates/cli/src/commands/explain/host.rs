@@ -1,0 +1,120 @@
+use plimsoll_protocol::api::HostStatus;
+use plimsoll_protocol::explain::{HostDecision, HostExplanation, PoolExplanation, VmShare};
+use plimsoll_protocol::pool::Place;
+
+use super::{cause, level, more_than_nothing};
+use crate::table::{Column, Table, list};
+
+pub(super) fn text(explanation: &HostExplanation) -> String {
+    let HostExplanation { host, decision, pools, vms, .. } = explanation;
+    let mut facts = account(host, decision);
+    facts.push(("division", division(decision)));
+    for shortfall in &decision.shortfalls {
+        let text = format!(
+            "{}: {} is reserved, and there is {}",
+            place(&shortfall.place),
+            shortfall.reserved,
+            shortfall.has
+        );
+        facts.push(("short", text));
+    }
+    let mut parts = vec![list(&facts)];
+    if !pools.is_empty() {
+        parts.push(pool_table(pools));
+    }
+    parts.push(if vms.is_empty() { "No VM runs.".to_owned() } else { vm_table(vms) });
+    parts.join("\n\n")
+}
+
+/// The host's lines in every explanation.
+pub(super) fn account(host: &HostStatus, decision: &HostDecision) -> Vec<(&'static str, String)> {
+    let HostStatus { budget, granted, overhead, free, reserved, state, .. } = host;
+    let t = &decision.thresholds;
+    let mut facts = vec![
+        (
+            "budget",
+            format!("{budget} = granted {granted} + overhead {overhead} + free {free}; reserved {reserved}"),
+        ),
+        (
+            "state",
+            format!(
+                "{state}: {free} is free; clear begins below {}, soft below {}, hard below {}, low below {}",
+                t.clear, t.soft, t.hard, t.low
+            ),
+        ),
+    ];
+    let owed =
+        more_than_nothing(decision.owed, |owed| format!(", {owed} of it owed to VMs that wait for it"));
+    facts.push((
+        "reclaim",
+        if decision.reclaiming {
+            format!("{} is to be taken back{owed}, until {} is free", decision.shortage, t.high)
+        } else {
+            "nothing has to be taken back".to_owned()
+        },
+    ));
+    if let Some(swap) = host.swap {
+        facts
+            .push(("swap", format!("{} of {swap} promised; nothing is swapped out yet", host.swap_reserved)));
+    }
+    facts
+}
+
+fn division(decision: &HostDecision) -> String {
+    format!(
+        "{} is divided (budget less overhead and {} that stays free), tax {}, level {}",
+        decision.available,
+        decision.thresholds.clear,
+        decision.tax,
+        level(decision.level)
+    )
+}
+
+fn place(place: &Place) -> String {
+    place.pool().map_or_else(|| "the host".to_owned(), |pool| format!("pool {pool}"))
+}
+
+fn pool_table(pools: &[PoolExplanation]) -> String {
+    let columns = ["ENTITLED", "GRANTED", "TARGET", "RESERV", "UNRESERV", "LIMIT", "SHARES", "LEVEL"]
+        .map(Column::right);
+    let mut table = Table::new(&[&[Column::left("POOL"), Column::left("IN")][..], &columns].concat());
+    for PoolExplanation { pool, unreserved, target, level: pays } in pools {
+        table.row([
+            pool.name.to_string(),
+            pool.parent.to_string(),
+            pool.entitled.to_string(),
+            pool.granted.to_string(),
+            target.to_string(),
+            pool.reservation.to_string(),
+            unreserved.to_string(),
+            pool.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string()),
+            pool.share_count.to_string(),
+            level(*pays),
+        ]);
+    }
+    table.text()
+}
+
+/// Who holds the memory, the one that holds most beyond its entitlement first.
+fn vm_table(vms: &[VmShare]) -> String {
+    let columns = ["GRANT", "ENTITLED", "BEYOND", "TARGET", "ACTIVE"].map(Column::right);
+    let first = [Column::left("VM"), Column::left("POOL")];
+    let mut table = Table::new(&[&first[..], &columns, &[Column::left("ENTITLED BY")]].concat());
+    let mut vms: Vec<&VmShare> = vms.iter().collect();
+    let beyond = |share: &VmShare| share.vm.grant.saturating_sub(share.vm.entitlement);
+    vms.sort_by_key(|share| std::cmp::Reverse(beyond(share)));
+    for share in vms {
+        let vm = &share.vm;
+        table.row([
+            vm.name.to_string(),
+            vm.pool.to_string(),
+            vm.grant.to_string(),
+            vm.entitlement.to_string(),
+            beyond(share).to_string(),
+            vm.target.to_string(),
+            vm.active.to_string(),
+            share.decision.as_ref().map_or_else(|| "it takes no part".to_owned(), |d| cause(&d.cause)),
+        ]);
+    }
+    table.text()
+}

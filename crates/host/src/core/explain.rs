@@ -1,0 +1,241 @@
+use plimsoll_policy as policy;
+use plimsoll_policy::PoolId;
+use plimsoll_protocol::api::PoolStatus;
+use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::explain::{
+    ActivityParts, Cause, Change, HostDecision, HostExplanation, Mechanism, MechanismKind, PoolExplanation,
+    Remedy, Shortfall, Sizing, StateThresholds, ToStart, VmDecision, VmExplanation, VmShare,
+};
+use plimsoll_protocol::pool::Place;
+use plimsoll_protocol::{PoolName, TaxRate, VmName};
+use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
+
+use super::divide::Divided;
+use super::run::Run;
+use super::{Answer, Core, Failure, limit, overhead, reservation, size};
+use crate::pools::Pools;
+
+/// An explanation of one VM that lacks only its remedies: to find them, memory is divided some hundred times over, and the
+/// daemon has other things to do.
+#[derive(Clone, Debug)]
+pub(crate) struct Explained {
+    explanation: VmExplanation,
+    divided: Divided,
+    pools: Pools,
+    index: Option<usize>,
+}
+
+impl PartialEq for Explained {
+    fn eq(&self, other: &Self) -> bool {
+        self.explanation == other.explanation
+    }
+}
+
+impl Explained {
+    /// The explanation with its remedies.
+    pub(crate) fn finish(self) -> VmExplanation {
+        let Self { mut explanation, divided, pools, index } = self;
+        if let Some(index) = index {
+            let more = Pages::ceil(explanation.more);
+            let Divided { rules, host, vms, .. } = &divided;
+            let remedies = policy::remedies(rules, host, pools.tree(), vms, index, more);
+            explanation.remedies = remedies.iter().filter_map(|r| remedy(&pools, r)).collect();
+        }
+        explanation
+    }
+}
+
+/// Why things are as they are. Memory is divided anew first, so that every number follows from the ledger as it is now.
+impl Core {
+    pub(super) fn explain_host(&mut self) -> HostExplanation {
+        let divided = self.divide(std::time::Duration::ZERO);
+        let share = |definition: &VmDefinition, _: &Run| {
+            let vm = self.status(&definition.name)?;
+            let index = divided.names.binary_search(&definition.name).ok();
+            let decision = index.map(|index| self.decision(&divided, index, vm.ballooned));
+            Some(VmShare { vm, decision })
+        };
+        HostExplanation {
+            at: self.clock.at,
+            host: self.host_status(),
+            decision: self.host_decision(&divided),
+            pools: self.all_pools().into_iter().map(|pool| self.pool_explanation(&divided, pool)).collect(),
+            vms: self.running().filter_map(|(definition, run)| share(definition, run)).collect(),
+        }
+    }
+
+    pub(super) fn explain_vm(&mut self, name: &VmName) -> Result<Answer, Failure> {
+        self.must_know(name)?;
+        let divided = self.divide(std::time::Duration::ZERO);
+        let (vm, definition) = (self.must_status(name)?, &self.must_know(name)?.record.definition);
+        let index = divided.names.binary_search(name).ok();
+        let decision = index.map(|index| self.decision(&divided, index, vm.ballooned));
+        let run = self.must_know(name)?.run.as_deref();
+        let up = self.pools.up_from(&definition.pool).map(|pool| self.pool_status(&pool.name));
+        let explanation = VmExplanation {
+            at: self.clock.at,
+            host: self.host_status(),
+            host_decision: self.host_decision(&divided),
+            activity: run.map_or(NO_ACTIVITY, |run| self.activity(definition, run)),
+            pools: up.map(|pool| self.pool_explanation(&divided, pool)).collect(),
+            start: run.is_none().then(|| ToStart {
+                reservation: reservation(definition).bytes(),
+                overhead: overhead(definition).bytes(),
+                unreserved: self.unreserved_at(&definition.pool).bytes(),
+            }),
+            more: decision.as_ref().map_or(Bytes::ZERO, |d| more(&vm.grant, &vm.wanted, d)),
+            decision,
+            remedies: Vec::new(),
+            vm,
+        };
+        let explained = Explained { explanation, divided, pools: self.pools.clone(), index };
+        Ok(Answer::Explained(Box::new(explained)))
+    }
+
+    fn host_decision(&self, divided: &Divided) -> HostDecision {
+        let Divided { rules, host, outcome, .. } = divided;
+        let policy::Thresholds { high, clear, soft, hard, low } = host.thresholds;
+        let shortfall = |s: &policy::Shortfall| Shortfall {
+            place: place(&self.pools, s.pool),
+            reserved: s.reserved.bytes(),
+            has: s.has.bytes(),
+        };
+        HostDecision {
+            thresholds: StateThresholds {
+                high: high.bytes(),
+                clear: clear.bytes(),
+                soft: soft.bytes(),
+                hard: hard.bytes(),
+                low: low.bytes(),
+            },
+            tax: rate(rules.tax),
+            largest_balloon: rules.largest_balloon,
+            available: outcome.available.bytes(),
+            owed: outcome.owed.bytes(),
+            reclaiming: outcome.reclaiming,
+            shortage: outcome.shortage.bytes(),
+            level: in_bytes(outcome.pools[PoolId::ROOT.index()].level),
+            shortfalls: outcome.shortfalls.iter().map(shortfall).collect(),
+        }
+    }
+
+    fn pool_explanation(&self, divided: &Divided, pool: PoolStatus) -> PoolExplanation {
+        let place = Place::In(pool.name.clone());
+        let outcome = self.pools.id(&place).map(|id| divided.outcome.pools[id.index()]);
+        PoolExplanation {
+            unreserved: self.unreserved_at(&place).bytes(),
+            target: outcome.map_or(Bytes::ZERO, |o| o.target.bytes()),
+            level: in_bytes(outcome.map_or(0.0, |o| o.level)),
+            pool,
+        }
+    }
+
+    /// What was decided for the VM of that index.
+    fn decision(&self, divided: &Divided, index: usize, ballooned: Bytes) -> VmDecision {
+        let (vm, decision) = (&divided.vms[index], &divided.outcome.vms[index]);
+        let client = &vm.member.client;
+        let balloon = decision.reclaim.balloon.bytes();
+        VmDecision {
+            entitlement: decision.entitlement.bytes(),
+            cause: cause(&self.pools, decision.cause, client.limit < vm.size),
+            tax: rate(vm.member.tax.unwrap_or(divided.rules.tax)),
+            active: client.active.bytes(),
+            pays: in_bytes(decision.pays),
+            level: in_bytes(divided.outcome.pools[vm.member.pool.index()].level),
+            guaranteed: decision.bounds.reservation.bytes(),
+            ceiling: decision.bounds.limit.bytes(),
+            working_set: decision.working_set.bytes(),
+            target: decision.target.bytes(),
+            most: decision.most.bytes(),
+            above_target: vm.held.saturating_sub(decision.target).bytes(),
+            reclaim: vec![Mechanism { kind: MechanismKind::Balloon, to_take: balloon, taken: ballooned }],
+            balloon: sizing(decision.sizing),
+        }
+    }
+
+    fn activity(&self, definition: &VmDefinition, run: &Run) -> ActivityParts {
+        let grant = self.ledger.account(run.id).grant;
+        ActivityParts {
+            active: run.active(definition, grant).bytes(),
+            touched: run.activity.touched().bytes(),
+            waits: run.wanted.min(limit(definition).saturating_sub(grant)).min(size(definition)).bytes(),
+            asks: run.asks(definition).bytes(),
+        }
+    }
+}
+
+const NO_ACTIVITY: ActivityParts =
+    ActivityParts { active: Bytes::ZERO, touched: Bytes::ZERO, waits: Bytes::ZERO, asks: Bytes::ZERO };
+
+/// How much more is asked for on a VM's behalf: what it waits for or, where it waits for nothing, a quarter of what it is
+/// entitled to, which is enough to be felt.
+fn more(grant: &Bytes, wanted: &Bytes, decision: &VmDecision) -> Bytes {
+    let needs = grant.saturating_add(*wanted).saturating_sub(decision.entitlement);
+    if *wanted > Bytes::ZERO && needs > Bytes::ZERO {
+        needs
+    } else {
+        Bytes(decision.entitlement.0 / 4).max(Bytes::mib(2))
+    }
+}
+
+/// Pages that a share pays, in bytes.
+fn in_bytes(pages: f64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "4096")]
+    let page = PAGE_SIZE as f64;
+    pages * page
+}
+
+fn rate(tax: policy::Tax) -> TaxRate {
+    TaxRate::try_from(tax.rate()).expect("policy and protocol allow the same taxes")
+}
+
+fn place(pools: &Pools, id: PoolId) -> Place {
+    named(pools, id).map_or(Place::Root, Place::In)
+}
+
+fn named(pools: &Pools, id: PoolId) -> Option<PoolName> {
+    pools.tree().name(id)?.parse().ok()
+}
+
+fn cause(pools: &Pools, cause: policy::Cause, limited: bool) -> Cause {
+    let pool = |id, cause: fn(PoolName) -> Cause| named(pools, id).map_or(Cause::Level, cause);
+    match cause {
+        policy::Cause::Reservation => Cause::Reservation,
+        policy::Cause::Limit if limited => Cause::Limit,
+        policy::Cause::Limit => Cause::Size,
+        policy::Cause::PoolReservation(id) => pool(id, Cause::PoolReservation),
+        policy::Cause::PoolLimit(id) => pool(id, Cause::PoolLimit),
+        policy::Cause::Level => Cause::Level,
+        policy::Cause::Shortfall(id) => Cause::Shortfall(place(pools, id)),
+    }
+}
+
+fn sizing(sizing: policy::Sizing) -> Sizing {
+    match sizing {
+        policy::Sizing::NotNeeded => Sizing::NotNeeded,
+        policy::Sizing::FollowsTarget => Sizing::FollowsTarget,
+        policy::Sizing::WorkingSet => Sizing::WorkingSet,
+        policy::Sizing::Largest => Sizing::Largest,
+        policy::Sizing::GrowsSlowly => Sizing::GrowsSlowly,
+        policy::Sizing::NoDriver => Sizing::NoDriver,
+        policy::Sizing::Stuck => Sizing::Stuck,
+    }
+}
+
+fn remedy(pools: &Pools, remedy: &policy::Remedy) -> Option<Remedy> {
+    let change = match remedy.change {
+        policy::Change::Active(pages) => Change::Active(pages.bytes()),
+        policy::Change::Untaxed => Change::Untaxed,
+        policy::Change::Limit(pages) => Change::Limit(pages.bytes()),
+        policy::Change::Size(pages) => Change::Size(pages.bytes()),
+        policy::Change::Shares(shares) => Change::Shares(shares),
+        policy::Change::Reservation(pages) => Change::Reservation(pages.bytes()),
+        policy::Change::PoolLimit(id, pages) => Change::PoolLimit(named(pools, id)?, pages.bytes()),
+        policy::Change::PoolShares(id, shares) => Change::PoolShares(named(pools, id)?, shares),
+        policy::Change::PoolReservation(id, pages) => {
+            Change::PoolReservation(named(pools, id)?, pages.bytes())
+        }
+        policy::Change::Memory(pages) => Change::Memory(pages.bytes()),
+    };
+    Some(Remedy { change, entitlement: remedy.entitlement.bytes() })
+}

@@ -1,0 +1,278 @@
+//! Why a VM has the memory that it has, and who holds the rest.
+//!
+//! Everything in one explanation was taken at one moment: the host's and the VMs' status in it are those of the ledger, and the
+//! decisions are those that follow from them, to the page.
+
+use jiff::Timestamp;
+use plimsoll_units::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::api::{HostStatus, PoolStatus, VmStatus};
+use crate::pool::Place;
+use crate::{PoolName, TaxRate};
+
+/// The host's account, its pools, and who holds how much and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostExplanation {
+    /// The moment.
+    pub at: Timestamp,
+    /// The host's account.
+    pub host: HostStatus,
+    /// What follows from it.
+    pub decision: HostDecision,
+    /// All pools, parents before their children.
+    pub pools: Vec<PoolExplanation>,
+    /// All VMs that run.
+    pub vms: Vec<VmShare>,
+}
+
+/// Why one VM has the memory that it has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VmExplanation {
+    /// The moment.
+    pub at: Timestamp,
+    /// The host's account.
+    pub host: HostStatus,
+    /// What follows from it.
+    pub host_decision: HostDecision,
+    /// The VM.
+    pub vm: VmStatus,
+    /// What it is taken to use.
+    pub activity: ActivityParts,
+    /// The pools that it is in, from the inside out.
+    pub pools: Vec<PoolExplanation>,
+    /// What follows for it; `None`: it is off, or nobody can talk to it, and memory is not divided for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<VmDecision>,
+    /// What starting it takes, if it is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<ToStart>,
+    /// What would have to change for it to be entitled to `more` than it is, or as much of that as the change can bring.
+    pub more: Bytes,
+    /// See `more`. Each is tried alone, everything else left as it is.
+    pub remedies: Vec<Remedy>,
+}
+
+/// What was decided for the host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostDecision {
+    /// Below so much free memory each state begins.
+    pub thresholds: StateThresholds,
+    /// The tax on idle memory.
+    pub tax: TaxRate,
+    /// Largest balloon, in percent of a VM's size.
+    pub largest_balloon: u8,
+    /// What is divided into entitlements: what is left for guests when minFree stays free.
+    pub available: Bytes,
+    /// What waiting VMs lack of their entitlements.
+    pub owed: Bytes,
+    /// Memory is being reclaimed.
+    pub reclaiming: bool,
+    /// What has to be reclaimed.
+    pub shortage: Bytes,
+    /// The water level among VMs and pools that are in no pool: what one share pays, in bytes of active memory.
+    pub level: f64,
+    /// Where reservations do not fit.
+    pub shortfalls: Vec<Shortfall>,
+}
+
+/// Amounts of free memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateThresholds {
+    /// What reclamation aims for.
+    pub high: Bytes,
+    /// Below, the state is clear.
+    pub clear: Bytes,
+    /// Below, the state is soft.
+    pub soft: Bytes,
+    /// Below, the state is hard.
+    pub hard: Bytes,
+    /// Below, the state is low.
+    pub low: Bytes,
+}
+
+/// A pool, or the host itself, that has less than its VMs and pools have reserved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shortfall {
+    /// Where.
+    pub place: Place,
+    /// What is reserved.
+    pub reserved: Bytes,
+    /// What there is.
+    pub has: Bytes,
+}
+
+/// A pool and what was decided for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolExplanation {
+    /// The pool.
+    pub pool: PoolStatus,
+    /// What may still be reserved in it.
+    pub unreserved: Bytes,
+    /// The sum of its VMs' targets.
+    pub target: Bytes,
+    /// The water level among what it holds: what one share pays, in bytes of active memory.
+    pub level: f64,
+}
+
+/// A VM that runs, and what was decided for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VmShare {
+    /// The VM.
+    pub vm: VmStatus,
+    /// What was decided; see [`VmExplanation::decision`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<VmDecision>,
+}
+
+/// What was decided for a VM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VmDecision {
+    /// What it is entitled to.
+    pub entitlement: Bytes,
+    /// What set the entitlement.
+    pub cause: Cause,
+    /// The tax on its idle memory that is in force.
+    pub tax: TaxRate,
+    /// What it is taken to use actively.
+    pub active: Bytes,
+    /// What each of its shares pays for its entitlement, in bytes of active memory: idle memory costs the tax on top.
+    pub pays: f64,
+    /// The water level of its pool, in the same unit. The same where it set the entitlement.
+    pub level: f64,
+    /// What the pools above it and the host stand for.
+    pub guaranteed: Bytes,
+    /// The least of its limit, its size and what the pools above it allow.
+    pub ceiling: Bytes,
+    /// What it uses and some headroom: not taken from while others hold idle memory.
+    pub working_set: Bytes,
+    /// What its mechanisms steer to.
+    pub target: Bytes,
+    /// The most that it may be granted now.
+    pub most: Bytes,
+    /// What it has been granted above its target.
+    pub above_target: Bytes,
+    /// What each mechanism of this host is to take of that.
+    pub reclaim: Vec<Mechanism>,
+    /// Why its balloon is to have the size that it is to have.
+    pub balloon: Sizing,
+}
+
+/// What one mechanism is to do and has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mechanism {
+    /// Which.
+    pub kind: MechanismKind,
+    /// What it is still to take back.
+    pub to_take: Bytes,
+    /// What it has taken so far.
+    pub taken: Bytes,
+}
+
+/// A mechanism that takes memory back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MechanismKind {
+    /// The guest's balloon driver gives pages up.
+    Balloon,
+}
+
+/// What set an entitlement: the nearest thing that would have to change first for it to be more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// Its reservation, above what its shares are worth.
+    Reservation,
+    /// Its limit.
+    Limit,
+    /// Its size.
+    Size,
+    /// The reservation of a pool that it is in.
+    PoolReservation(PoolName),
+    /// The limit of a pool that it is in.
+    PoolLimit(PoolName),
+    /// The water level of the host: its shares, and those of the pools above it, against everybody's.
+    Level,
+    /// Reservations there do not fit, and what there is is scaled down.
+    Shortfall(Place),
+}
+
+/// Why a balloon is to have the size that it is to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sizing {
+    /// The VM may use all its memory.
+    NotNeeded,
+    /// It takes what lies between target and size.
+    FollowsTarget,
+    /// The same, and the target would be lower if others held no idle memory.
+    WorkingSet,
+    /// It is as large as any may be.
+    Largest,
+    /// It grows as fast as any may.
+    GrowsSlowly,
+    /// No driver has been seen.
+    NoDriver,
+    /// The driver does not do what it is told.
+    Stuck,
+}
+
+/// What makes up the estimate of what a VM actively uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivityParts {
+    /// The estimate.
+    pub active: Bytes,
+    /// Brought in by its faults lately; what is not touched anew counts half after 15 s. A VM that waits counts as using
+    /// all that it holds.
+    pub touched: Bytes,
+    /// What its faults wait for.
+    pub waits: Bytes,
+    /// What its guest asks for by its own account: it then counts as using all that it has.
+    pub asks: Bytes,
+}
+
+/// What starting a VM takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToStart {
+    /// Its reservation.
+    pub reservation: Bytes,
+    /// What its process is charged.
+    pub overhead: Bytes,
+    /// What its pool, or the host, has not promised to anybody.
+    pub unreserved: Bytes,
+}
+
+/// A change that would give a VM more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remedy {
+    /// The change.
+    pub change: Change,
+    /// What the VM would then be entitled to.
+    pub entitlement: Bytes,
+}
+
+/// What changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// Its guest uses so much actively.
+    Active(Bytes),
+    /// It pays no tax on idle memory.
+    Untaxed,
+    /// Its limit.
+    Limit(Bytes),
+    /// Its size.
+    Size(Bytes),
+    /// Its shares.
+    Shares(u64),
+    /// Its reservation.
+    Reservation(Bytes),
+    /// The limit of a pool that it is in.
+    PoolLimit(PoolName, Bytes),
+    /// The shares of a pool that it is in.
+    PoolShares(PoolName, u64),
+    /// The reservation of a pool that it is in.
+    PoolReservation(PoolName, Bytes),
+    /// So much more machine memory for guests.
+    Memory(Bytes),
+}
