@@ -182,7 +182,59 @@ fn empty_pools_and_an_empty_host_hold_nothing() {
     assert!(division.shortfalls.is_empty());
 }
 
+#[test]
+fn the_nearest_cause_is_told() {
+    let pools = [
+        named("capped", None, pool(1000, 0, Some(300))),
+        named("kept", None, pool(1, 200, None)),
+        named("inner", Some("capped"), pool(1, 0, None)),
+    ];
+    let tree = PoolTree::new(&pools).unwrap();
+    let [capped, kept] = ["capped", "kept"].map(|name| tree.find(name).unwrap());
+    let busy = client(0, 1000, 10, 1000);
+    let vms = [
+        (Some("inner"), busy, Cause::PoolLimit(capped)),
+        (Some("capped"), client(290, 1000, 1, 1000), Cause::Reservation),
+        (Some("kept"), busy, Cause::PoolReservation(kept)),
+        (None, client(0, 40, 1000, 40), Cause::Limit),
+        (None, busy, Cause::Level),
+    ];
+    let members: Vec<Member> = vms.iter().map(|&(name, client, _)| member(&tree, name, client)).collect();
+    let division = divide(Pages(1000), Tax::NONE, &tree, &members);
+    assert_eq!(division.causes, vms.map(|(_, _, cause)| cause), "{division:?}");
+    assert_eq!(division.levels[0], 46.0);
+    let short = divide(Pages(400), Tax::NONE, &tree, &members);
+    let places = [capped, capped, PoolId::ROOT, PoolId::ROOT, PoolId::ROOT];
+    assert_eq!(short.causes, places.map(Cause::Shortfall), "{short:?}");
+}
+
 proptest! {
+    #[test]
+    fn a_cause_agrees_with_the_numbers(case in any_case(1000, false), available in 0..6000u64, tax in any_tax()) {
+        let (tree, division) = (case.tree(), case.divide(available, tax));
+        for (i, member) in case.members(&tree).iter().enumerate() {
+            let (got, level) = (division.vms[i], division.levels[member.pool.index()]);
+            let pays = |pages: Pages| member.pays(tax, pages);
+            let above = |id| tree.ancestors(member.pool).any(|pool| pool == id);
+            let pool = |id| tree.get(id).unwrap().pool;
+            let agrees = match division.causes[i] {
+                Cause::Limit => got == member.client.limit,
+                Cause::Reservation => got == member.client.reservation && pays(got) > level,
+                Cause::PoolLimit(id) => above(id) && Some(division.pools[id.index()]) == pool(id).limit,
+                Cause::PoolReservation(id) => above(id) && division.pools[id.index()] == pool(id).reservation,
+                Cause::Shortfall(id) => division.shortfalls.iter().any(|s| s.pool == id),
+                Cause::Level => true,
+            };
+            prop_assert!(agrees, "{:?} {:?}", division.causes[i], division);
+            // Whoever no bound of his own holds is at the level of his siblings, whatever set that.
+            let at_level = matches!(division.causes[i], Cause::Level | Cause::PoolLimit(_) | Cause::PoolReservation(_));
+            if at_level && got > member.client.reservation {
+                let (below, beyond) = (pays(Pages(got.0 - 1)), pays(got + Pages(1)));
+                prop_assert!(below <= level * (1.0 + 1e-9) && level <= beyond * (1.0 + 1e-9), "{} {:?}", i, division);
+            }
+        }
+    }
+
     #[test]
     fn memory_is_conserved_within_the_bounds_of_every_family(case in any_case(1000, false), available in 0..6000u64, tax in any_tax()) {
         let division = case.divide(available, tax);

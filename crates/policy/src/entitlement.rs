@@ -159,6 +159,18 @@ mod tests {
         }
 
         #[test]
+        fn without_tax_memory_goes_by_shares_within_bounds(available in 0..6000u64, vms in any_clients(1000)) {
+            let got = entitlements(Pages(available), Tax::NONE, &vms);
+            prop_assume!(vms.iter().map(|c| c.reservation.0).sum::<u64>() <= available);
+            // Pages per share of those who could take a page are no less than of those who could give one, within a page.
+            for (a, to) in vms.iter().zip(&got).filter(|(c, p)| **p < c.limit) {
+                for (b, from) in vms.iter().zip(&got).filter(|(c, p)| **p > c.reservation) {
+                    prop_assert!((to.0 + 1) * b.shares >= (from.0 - 1) * a.shares, "{:?}", got);
+                }
+            }
+        }
+
+        #[test]
         fn without_tax_activity_does_not_matter(available in 0..6000u64, vms in any_clients(1000)) {
             let with = entitlements(Pages(available), Tax::NONE, &vms);
             let idle: Vec<Client> = vms.iter().map(|c| Client { active: Pages(0), ..*c }).collect();

@@ -157,14 +157,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_wobble_within_the_hysteresis_never_flaps(edge in 0usize..4, wobble in prop::collection::vec(0u64..100, 2..50)) {
-            let thresholds = Thresholds::of_min_free(Bytes::mib(400));
+        fn a_wobble_within_the_hysteresis_never_flaps(
+            edge in 0usize..4, fixed: bool, start in 0u64..200_000, wobble in prop::collection::vec(0u64..100, 2..50),
+        ) {
+            let budget = Bytes::mib(6400);
+            let thresholds =
+                if fixed { Thresholds::fixed(budget) } else { Thresholds::of_min_free(Bytes::mib(400)) };
             let floor = [thresholds.clear, thresholds.soft, thresholds.hard, thresholds.low][edge];
             let mut states = States::default();
-            states.observe(floor.saturating_sub(Pages(1)), &thresholds);
-            let settled = states.current();
+            states.observe(Pages(start), &thresholds);
+            // From wherever it comes, the signal settles in one state with its first readings below and above the edge.
+            let (low, high) = (Pages(floor.0 - 1), Pages(floor.0 - 1 + floor.0 / 8));
+            states.observe(high, &thresholds);
+            let settled = states.observe(low, &thresholds);
             for w in wobble {
-                let free = Pages(floor.0 - 1 + w * (floor.0 / 8) / 100);
+                let free = Pages(low.0 + w * (high.0 - low.0) / 100);
                 prop_assert_eq!(states.observe(free, &thresholds), settled);
             }
         }
