@@ -222,10 +222,8 @@ impl Child {
         match &self.kind {
             Kind::Vm { .. } if at_ceiling => Some(Cause::Limit),
             Kind::Vm { .. } => held_up.then_some(Cause::Reservation),
-            // Where its children's bounds make a pool's, each child's own bound is the cause.
-            Kind::Pool(pool) if at_ceiling && self.ceiling < pool.family.ceiling => {
-                Some(Cause::PoolLimit(pool.id))
-            }
+            // Where its children's ceilings make its own, each of them is at its own, which is nearer.
+            Kind::Pool(pool) if at_ceiling => Some(Cause::PoolLimit(pool.id)),
             Kind::Pool(pool) => {
                 (held_up && self.floor > pool.family.floor).then_some(Cause::PoolReservation(pool.id))
             }

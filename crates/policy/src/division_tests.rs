@@ -54,8 +54,9 @@ impl Case {
 }
 
 fn any_client(most: u64) -> impl Strategy<Value = Client> {
-    (0..=most, 0..=most, 1..500u64, 0..=most)
-        .prop_map(|(a, b, shares, active)| client(a.min(b) / 4, a.max(b), shares, active))
+    (0..=most, 0..=most, 1..500u64, 0..=most, any::<bool>()).prop_map(|(a, b, shares, active, reserves)| {
+        client(if reserves { a.min(b) / 4 } else { 0 }, a.max(b), shares, active)
+    })
 }
 
 fn any_tax() -> impl Strategy<Value = Tax> {
