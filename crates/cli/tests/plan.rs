@@ -76,3 +76,54 @@ fn bad_input_gets_one_line_that_names_field_and_value() {
     let err = String::from_utf8(done.stderr).unwrap();
     assert!(err.starts_with("plimsoll: reading /nonexistent/a.json: "), "{err}");
 }
+
+fn plan(args: &[&str]) -> (i32, String, String) {
+    let done = Command::new(env!("CARGO_BIN_EXE_plimsoll")).arg("plan").args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (done.status.code().unwrap(), text(done.stdout), text(done.stderr))
+}
+
+#[test]
+fn a_scenario_runs_with_and_without_the_word_and_always_alike() {
+    let (code, first, err) = plan(&["figure7"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(plan(&["run", "figure7"]).1, first);
+    assert!(first.contains("states ") && first.contains("busy") && !first.contains('\x1b'), "{first}");
+    assert!(first.lines().all(|l| l.chars().count() <= 80), "{first}");
+    assert_ne!(plan(&["figure7", "--seed", "7"]).1, first);
+}
+
+#[test]
+fn a_course_is_written_and_its_csv_is_a_trace() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (code, out, _) = plan(&["figure7", "--csv", &path("a.csv"), "--svg", &path("a.svg"), "--json"]);
+    assert_eq!(code, 0);
+    let facts: Value = serde_json::from_str(&out).unwrap();
+    assert!(facts["course"].as_array().is_some_and(|c| c.len() >= 300));
+    assert!(facts["vms"][1]["backed"]["mean"].as_u64().is_some_and(|b| b > 200 << 20));
+    assert!(std::fs::read_to_string(path("a.svg")).unwrap().starts_with("<svg "));
+    let csv = std::fs::read_to_string(path("a.csv")).unwrap();
+    let columns = "seconds,vm,active_bytes,held_bytes,entitlement_bytes,ballooned_bytes,";
+    assert!(csv.starts_with(columns), "{csv:.200}");
+    let again = "duration = '10m'\n[host]\nmemory = '1GiB'\n[[vm]]\nname = 'again'\nsize = '256MiB'\n\
+        demand = { trace = { file = 'a.csv', vm = 'busy' } }\n";
+    std::fs::write(path("b.toml"), again).unwrap();
+    let (code, out, err) = plan(&[&path("b.toml"), "--json"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let facts: Value = serde_json::from_str(&out).unwrap();
+    assert!(facts["vms"][0]["active"]["most"].as_u64().is_some_and(|b| b > 180 << 20), "{}", facts["vms"]);
+}
+
+#[test]
+fn a_wrong_scenario_is_told_in_a_line_with_file_key_and_value() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "duration = '10m'\n[host]\nmemory = '1GB'\n").unwrap();
+    let path = file.path().to_str().unwrap();
+    let (code, out, err) = plan(&[path]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!(err, format!("plimsoll: {path}: host: memory \"1GB\": a size such as \"512MiB\" is needed\n"));
+    let (code, _, err) = plan(&["/none.toml"]);
+    assert!(code == 1 && err.contains("/none.toml") && err.lines().count() == 1, "{err}");
+    assert_eq!(plan(&[]).0, 2);
+}

@@ -1,29 +1,48 @@
-//! `plimsoll plan`: what policy would do, on paper. It asks no daemon.
+//! `plimsoll plan`: what policy would do, on paper. Only `fit` without `--host` asks a daemon, and changes nothing there.
 
+mod chart;
+mod csv;
+mod facts;
 mod json;
+mod report;
+mod run;
+mod scenario_file;
+mod series;
 mod solve;
+mod svg;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
-use crate::output::Output;
+use crate::commands::Context;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  plimsoll plan solve host.json\n  plimsoll plan solve --help")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  plimsoll plan figure7\n  plimsoll plan host.toml --csv host.csv --svg host.svg\n  \
+                  plimsoll plan solve host.json\n  plimsoll plan run --help"
+)]
 pub(crate) struct Plan {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    #[command(flatten)]
+    run: Option<run::Run>,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
+    /// Try a host and its VMs over time, as a scenario describes them
+    Run(run::Run),
     /// Divide a host's memory among VMs and resource pools
     Solve(solve::Solve),
 }
 
 impl Plan {
-    pub(super) fn run(&self, output: &Output) -> Result<()> {
-        match &self.what {
-            What::Solve(solve) => solve.run(output),
+    pub(super) fn run(&self, context: &Context) -> Result<()> {
+        match (&self.what, &self.run) {
+            (Some(What::Run(run)), _) | (None, Some(run)) => run.run(&context.output),
+            (Some(What::Solve(solve)), _) => solve.run(&context.output),
+            (None, None) => Err(anyhow!("name a scenario, or what to plan: try plimsoll plan --help")),
         }
     }
 }
