@@ -127,3 +127,14 @@ fn a_wrong_scenario_is_told_in_a_line_with_file_key_and_value() {
     assert!(code == 1 && err.contains("/none.toml") && err.lines().count() == 1, "{err}");
     assert_eq!(plan(&[]).0, 2);
 }
+
+#[test]
+fn a_database_lacks_nothing_beside_a_noisy_neighbour() {
+    let (code, out, _) = plan(&["database-neighbour", "--json"]);
+    assert_eq!(code, 0);
+    let facts: Value = serde_json::from_str(&out).unwrap();
+    let vm = |name: &str| facts["vms"].as_array().unwrap().iter().find(|vm| vm["name"] == name).unwrap();
+    assert_eq!(vm("database")["short_seconds"], 0.0);
+    assert!(vm("batch")["short_seconds"].as_f64().unwrap() > 3600.0);
+    assert_eq!(facts["events"], json!([]));
+}

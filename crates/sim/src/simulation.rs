@@ -258,6 +258,7 @@ impl Simulation {
             swap_in -= taken.swapped_in;
             self.recorder.swapped(Pages::ZERO, taken.swapped_in);
             let missing = need.saturating_sub(granted + replaced);
+            run.missing = missing;
             // A vCPU waits for one fault at a time, and a fault for a chunk.
             run.wanted = missing.min(Pages(u64::from(spec.vcpus) * Pages::CHUNK.0));
             run.waiting = if missing == Pages::ZERO { Duration::ZERO } else { run.waiting + step };

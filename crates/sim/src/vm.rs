@@ -20,6 +20,8 @@ pub(crate) struct Run {
     pub(crate) since: Duration,
     /// What its faults wait for.
     pub(crate) wanted: Pages,
+    /// What it would have touched in this step and did not get.
+    pub(crate) missing: Pages,
     /// How long it has stood still.
     pub(crate) waiting: Duration,
     /// Its part of the shared frames.
@@ -43,6 +45,7 @@ impl Run {
             scan: Scan::new(random(2)),
             since,
             wanted: Pages::ZERO,
+            missing: Pages::ZERO,
             waiting: Duration::ZERO,
             frames: Pages::ZERO,
             entitlement: spec.reservation,
@@ -117,6 +120,13 @@ impl Run {
         }
     }
 
+    /// What its guest wants to touch and cannot because the host lacks memory: it is in the balloon, on swap or waited for. What
+    /// a guest has merely not come to yet does not count.
+    fn short(&self) -> Pages {
+        let memory = &self.guest.memory;
+        self.guest.short().min(memory.ballooned + memory.on_swap() + self.missing)
+    }
+
     pub(crate) fn frame(&self, spec: &VmSpec) -> VmFrame {
         let memory = &self.guest.memory;
         VmFrame {
@@ -132,7 +142,7 @@ impl Run {
             swapped: memory.on_swap(),
             entitlement: self.entitlement,
             target: self.target,
-            short: self.guest.short(),
+            short: self.short(),
         }
     }
 }

@@ -60,7 +60,6 @@ fn vms(scenario: &Scenario, course: &Course) -> String {
         Column::right("N"),
         Column::right("SIZE"),
         Column::right("ACTIVE"),
-        Column::right("LEAST"),
         Column::right("MEAN"),
         Column::right("MOST"),
         Column::right("BALLOON"),
@@ -71,13 +70,13 @@ fn vms(scenario: &Scenario, course: &Course) -> String {
     for group in series::of_groups(scenario, course) {
         table.row(line(scenario, course, &group));
     }
-    let note = "ACTIVE: mean. LEAST, MEAN, MOST: what the guest finds backed.\n\
+    let note = "ACTIVE: mean. MEAN, MOST: what the guest finds backed.\n\
                 BALLOON, SWAP, LACKED: most. LACKED: what it wanted to touch and could not.\n\
                 SHORT: part of the time that a VM could not touch all that it wanted.";
     format!("{}\n{note}", table.text())
 }
 
-fn line(scenario: &Scenario, course: &Course, group: &Group) -> [String; 11] {
+fn line(scenario: &Scenario, course: &Course, group: &Group) -> [String; 10] {
     let ran: Vec<&VmTotals> =
         group.vms.iter().filter_map(|&i| course.vms.get(i)).filter(|vm| !vm.ran.is_zero()).collect();
     let mean = |of: fn(&VmTotals) -> Pages| {
@@ -85,7 +84,6 @@ fn line(scenario: &Scenario, course: &Course, group: &Group) -> [String; 11] {
         mib(Pages(sum / u64::try_from(ran.len()).unwrap_or(u64::MAX).max(1)))
     };
     let most = |of: fn(&VmTotals) -> Pages| mib(ran.iter().map(|vm| of(vm)).max().unwrap_or_default());
-    let least = ran.iter().map(|vm| vm.allocated.least).min().unwrap_or_default();
     let size = group.vms.first().and_then(|&i| scenario.vms.get(i)).map_or(Pages::ZERO, |vm| vm.size);
     let time = |of: fn(&VmTotals) -> Duration| ran.iter().map(|vm| of(vm)).sum::<Duration>();
     let name = group.name.chars().take(14).collect();
@@ -94,7 +92,6 @@ fn line(scenario: &Scenario, course: &Course, group: &Group) -> [String; 11] {
         group.vms.len().to_string(),
         mib(size),
         mean(|vm| vm.mean(&vm.active)),
-        mib(least),
         mean(|vm| vm.mean(&vm.allocated)),
         most(|vm| vm.allocated.most),
         most(|vm| vm.ballooned.most),

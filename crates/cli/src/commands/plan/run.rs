@@ -44,7 +44,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(super) struct Run {
-    /// The scenario's file, or the name of a shipped one: figure7, figure8
+    /// The scenario's file, or the name of a shipped one: figure7, figure8, sandbox-host, vdi-morning, database-neighbour
     #[arg(value_name = "SCENARIO.toml")]
     scenario: PathBuf,
     /// Write the course of every VM to this file

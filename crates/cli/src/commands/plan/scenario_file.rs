@@ -9,9 +9,12 @@ use plimsoll_units::Bytes;
 const MAX_LEN: u64 = 512 << 20;
 
 /// Scenarios that come with the command, by name.
-pub(super) const SHIPPED: [(&str, &str); 2] = [
+pub(super) const SHIPPED: [(&str, &str); 5] = [
     ("figure7", include_str!("../../../../../scenarios/figure7.toml")),
     ("figure8", include_str!("../../../../../scenarios/figure8.toml")),
+    ("sandbox-host", include_str!("../../../../../scenarios/sandbox-host.toml")),
+    ("vdi-morning", include_str!("../../../../../scenarios/vdi-morning.toml")),
+    ("database-neighbour", include_str!("../../../../../scenarios/database-neighbour.toml")),
 ];
 
 /// The scenario in the file `path`, or the shipped one of that name where there is no such file.
