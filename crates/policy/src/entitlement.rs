@@ -159,9 +159,9 @@ mod tests {
         }
 
         #[test]
-        fn without_tax_memory_goes_by_shares_within_bounds(available in 0..6000u64, vms in any_clients(1000)) {
+        fn without_tax_memory_goes_by_shares_within_bounds(spare in 0..6000u64, vms in any_clients(1000)) {
+            let available = vms.iter().map(|c| c.reservation.0).sum::<u64>() + spare;
             let got = entitlements(Pages(available), Tax::NONE, &vms);
-            prop_assume!(vms.iter().map(|c| c.reservation.0).sum::<u64>() <= available);
             // Pages per share of those who could take a page are no less than of those who could give one, within a page.
             for (a, to) in vms.iter().zip(&got).filter(|(c, p)| **p < c.limit) {
                 for (b, from) in vms.iter().zip(&got).filter(|(c, p)| **p > c.reservation) {

@@ -56,6 +56,8 @@ mod tests {
             assert!(pair[0].block <= pair[1].block);
         }
         assert_eq!(states[0], Mechanisms { balloon: false, paging: Paging::Off, block: false });
+        let soft = Mechanisms { balloon: true, paging: Paging::WhereNoBalloonCan, block: false };
+        assert_eq!((states[1], states[2]), (states[0], soft));
         assert_eq!(states[4], Mechanisms { balloon: true, paging: Paging::Everybody, block: true });
     }
 }

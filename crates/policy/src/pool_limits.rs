@@ -88,3 +88,47 @@ impl Sums {
             / self.wished.saturating_sub(self.entitled).0.max(1) as f64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::{NamedPool, Pool};
+    use crate::vm::Driver;
+    use crate::{Client, Member};
+
+    #[test]
+    fn an_inner_limit_leaves_the_outer_pools_other_vms_what_it_keeps_from_its_own() {
+        let named = |name: &str, parent: Option<&str>, limit| {
+            let pool = Pool { shares: 1, reservation: Pages(0), limit: Some(Pages(limit)), expandable: true };
+            NamedPool { name: name.to_owned(), parent: parent.map(str::to_owned), pool }
+        };
+        let tree = |outer| {
+            PoolTree::new(&[named("outer", None, outer), named("inner", Some("outer"), 100)]).unwrap()
+        };
+        let vm = |pool, limit| {
+            let client = Client { reservation: Pages(0), limit: Pages(limit), shares: 1, active: Pages(0) };
+            Vm {
+                member: Member { client, tax: None, pool },
+                size: Pages(limit),
+                held: Pages(0),
+                wanted: Pages(0),
+                target: Pages(0),
+                balloon: Pages(0),
+                driver: Driver::Follows,
+                compressed: Pages(0),
+            }
+        };
+        let roomy = tree(300);
+        let [outer, inner] = ["outer", "inner"].map(|name| roomy.find(name).unwrap());
+        let vms = [vm(outer, 200), vm(inner, 256)];
+        let within = |tree: &PoolTree| {
+            let limits = PoolLimits::new(tree, &vms, &[Pages(50), Pages(50)], &[Pages(200), Pages(256)]);
+            let [a, b] = [(outer, 200), (inner, 256)]
+                .map(|(pool, wished)| limits.within(pool, Pages(50), Pages(wished)).0);
+            (a, b, limits.bind(outer), limits.bind(inner), limits.bind(PoolId::ROOT))
+        };
+        assert_eq!(within(&roomy), (200, 100, false, true, false));
+        // 200 and 100 are wished beyond 50 each: half of both fits.
+        assert_eq!(within(&tree(200)), (125, 75, true, true, false));
+    }
+}

@@ -119,6 +119,24 @@ fn nobody_is_told_to_reserve_what_others_have_reserved() {
     assert!(reservation.is_some_and(|(r, e)| r == e && r.0 > 390 && r.0 <= 400), "{got:?}");
 }
 
+#[test]
+fn nobody_is_told_to_reserve_more_than_its_pool_stands_for() {
+    let mut rigid = named("a", None, 100, 250, None);
+    rigid.pool.expandable = false;
+    let pools = PoolTree::new(&[rigid]).unwrap();
+    let id = pools.find("a").unwrap();
+    let vms = [id, id, PoolId::ROOT].map(|pool| vm(1000, client(0, 1000, 100, 1000), pool));
+    let largest = |more| {
+        remedies_of(800, &pools, &vms, 0, more).iter().find_map(|r| match r.change {
+            Change::Reservation(reservation) => Some(reservation.0),
+            _ => None,
+        })
+    };
+    // Shares bring the pool 400, of which 150 are nobody's promise.
+    assert_eq!(largest(40), Some(240));
+    assert!(largest(100).is_some_and(|most| (247..=250).contains(&most)), "{:?}", largest(100));
+}
+
 /// Applies a change as an operator would.
 fn apply(change: Change, memory: &mut u64, pools: &mut PoolTree, vm: &mut Vm) {
     let edit = |pools: &mut PoolTree, id: PoolId, edit: &dyn Fn(&mut Pool)| {

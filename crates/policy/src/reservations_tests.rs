@@ -81,6 +81,8 @@ fn a_pools_limit_bounds_what_it_can_promise() {
         refusal(&host(&tree, &[]), &host(&tree, &over))
             .contains("200MiB of 200MiB, its limit, is unreserved")
     );
+    // What it has promised beyond, before it got the limit, nobody stands for.
+    assert_eq!(host(&tree, &over).unreserved(PoolId::ROOT), mib(1000 - 200 - 10));
 }
 
 #[test]
