@@ -3,13 +3,14 @@
 //! Every answer is tried, not derived: memory is divided again with the one change, and the remedy says what came out. Where a number
 //! has to be found (how many shares?), it is the least that reaches the goal, to within a hundredth. Where nothing
 //! reaches the goal, the remedy aims at nine tenths of what is within reach, since the last tenth of what shares can do costs
-//! more than all before. Some hundred divisions in all for a VM three pools deep.
+//! more than all before. One to two hundred divisions in all for a VM three pools deep.
 
 use plimsoll_units::Pages;
 
 use crate::division::{Cause, Division, divide};
 use crate::entitlement::Tax;
 use crate::pool::{MAX_POOL_SHARES, Pool, PoolId, PoolTree};
+use crate::reservations::{Claim, Reservations};
 use crate::rules::Rules;
 use crate::target::Host;
 use crate::vm::Vm;
@@ -63,8 +64,16 @@ pub fn remedies(
     more: Pages,
 ) -> Vec<Remedy> {
     let members: Vec<Member> = vms.iter().map(|vm| vm.member).collect();
-    let situation =
-        Situation { available: host.available(), tax: rules.tax, pools, members: &members, index };
+    let claim = |vm: &Vm| Claim {
+        pool: vm.member.pool,
+        size: vm.size,
+        reservation: vm.member.client.reservation,
+        overhead: Pages::ZERO,
+    };
+    let claims: Vec<Claim> = vms.iter().map(claim).collect();
+    let promises = Reservations { machine: host.for_guests, swap: None, pools, vms: &claims };
+    let (available, tax) = (host.available(), rules.tax);
+    let situation = Situation { available, tax, pools, members: &members, promises, index };
     let now = situation.divide(pools, &members);
     let case = Case {
         entitlement: now.vms[index],
@@ -83,6 +92,7 @@ struct Situation<'a> {
     tax: Tax,
     pools: &'a PoolTree,
     members: &'a [Member],
+    promises: Reservations<'a>,
     index: usize,
 }
 
@@ -101,8 +111,11 @@ impl Situation<'_> {
         self.with_vm(|member| change(&mut member.client))
     }
 
-    fn with_pool(&self, id: PoolId, pool: Pool) -> Division {
-        self.divide(&self.pools.with(id, pool), self.members)
+    fn with_pool(&self, id: PoolId, pool: Pool) -> Option<Division> {
+        let pools = self.pools.with(id, pool);
+        // A pool's reservation has to be admitted like any other.
+        self.promises.admits(&Reservations { pools: &pools, ..self.promises }).ok()?;
+        Some(self.divide(&pools, self.members))
     }
 
     fn with_memory(&self, more: u64) -> Division {
@@ -132,7 +145,7 @@ impl Case<'_> {
             taxed.then(|| self.tried(Change::Untaxed, &self.situation.with_vm(|m| m.tax = Some(Tax::NONE))));
         let bound = (self.cause == Cause::Limit).then(|| self.larger(client.limit));
         let shares = self.least(client.shares.max(1), MAX_POOL_SHARES, &|shares| {
-            (Change::Shares(shares), self.situation.with_client(|c| c.shares = shares))
+            Some((Change::Shares(shares), self.situation.with_client(|c| c.shares = shares)))
         });
         [active, untaxed, bound, Some(shares), Some(self.reserved(&client))]
             .into_iter()
@@ -183,13 +196,13 @@ impl Case<'_> {
         self.least(limit.0, self.situation.available.0, &|limit| {
             let limit = Pages(limit);
             let pool = Pool { limit: Some(limit), ..pool };
-            (Change::PoolLimit(id, limit), self.situation.with_pool(id, pool))
+            Some((Change::PoolLimit(id, limit), self.situation.with_pool(id, pool)?))
         })
     }
 
     fn pool_shares(&self, id: PoolId, pool: Pool) -> Option<Remedy> {
         self.least(pool.shares, MAX_POOL_SHARES, &|shares| {
-            (Change::PoolShares(id, shares), self.situation.with_pool(id, Pool { shares, ..pool }))
+            Some((Change::PoolShares(id, shares), self.situation.with_pool(id, Pool { shares, ..pool })?))
         })
     }
 
@@ -198,14 +211,14 @@ impl Case<'_> {
         self.least(pool.reservation.0, most.0, &|reservation| {
             let reservation = Pages(reservation);
             let pool = Pool { reservation, ..pool };
-            (Change::PoolReservation(id, reservation), self.situation.with_pool(id, pool))
+            Some((Change::PoolReservation(id, reservation), self.situation.with_pool(id, pool)?))
         })
     }
 
     fn of_the_host(&self) -> Option<Remedy> {
         let limits = self.situation.members.iter().map(|m| m.client.limit.max(m.client.reservation));
         let most = limits.fold(Pages::ZERO, Pages::saturating_add).saturating_sub(self.situation.available);
-        self.least(0, most.0, &|more| (Change::Memory(Pages(more)), self.situation.with_memory(more)))
+        self.least(0, most.0, &|more| Some((Change::Memory(Pages(more)), self.situation.with_memory(more))))
     }
 
     /// The remedy that a change is, if it is one.
@@ -216,21 +229,26 @@ impl Case<'_> {
     }
 
     /// The least of the values from `now` to `most` that reaches the goal, or nine tenths of what any of them reaches.
-    /// The more the value, the more it reaches, until it is too much for others and no remedy any more.
-    fn least(&self, now: u64, most: u64, change: &dyn Fn(u64) -> (Change, Division)) -> Option<Remedy> {
-        let attempt = |value: u64| {
-            let (change, division) = change(value);
-            self.tried(change, &division).map(|remedy| (value, remedy))
+    /// The more the value, the more it reaches, until it is too much for others and no remedy any more. `change` returns nothing
+    /// where a value is not admitted.
+    fn least(
+        &self,
+        now: u64,
+        most: u64,
+        change: &dyn Fn(u64) -> Option<(Change, Division)>,
+    ) -> Option<Remedy> {
+        let attempt = |value: u64| change(value).and_then(|(change, division)| self.tried(change, &division));
+        let fits = |value: u64| {
+            change(value).is_some_and(|(_, division)| division.shortfalls.len() <= self.shortfalls)
         };
-        let fits = |value: u64| change(value).1.shortfalls.len() <= self.shortfalls;
         if most <= now {
             return None;
         }
         let most = if fits(most) { most } else { bisect(now, most, |value| !fits(value))?.0 };
-        let reach = attempt(most)?.1.entitlement;
+        let reach = attempt(most)?.entitlement;
         let tenth = Pages(reach.saturating_sub(self.entitlement).0 / 10);
         let goal = if reach < self.goal { reach.saturating_sub(tenth) } else { self.goal };
-        let reaches = |value: u64| attempt(value).is_some_and(|(_, remedy)| remedy.entitlement >= goal);
+        let reaches = |value: u64| attempt(value).is_some_and(|remedy| remedy.entitlement >= goal);
         // Doubling first: what suffices is mostly near, and the largest value far.
         let mut low = now;
         let mut step = now.max(most / 1024).max(1);
@@ -242,7 +260,7 @@ impl Case<'_> {
             (low, step) = (next, step.saturating_mul(2));
         };
         let (_, least) = bisect(low, high, reaches)?;
-        Some(attempt(least)?.1)
+        attempt(least)
     }
 }
 

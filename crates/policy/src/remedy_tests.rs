@@ -137,6 +137,23 @@ fn nobody_is_told_to_reserve_more_than_its_pool_stands_for() {
     assert!(largest(100).is_some_and(|most| (247..=250).contains(&most)), "{:?}", largest(100));
 }
 
+#[test]
+fn a_pool_is_told_to_reserve_what_the_one_above_it_stands_for() {
+    let mut rigid = named("a", None, 100, 250, None);
+    rigid.pool.expandable = false;
+    let inside = |name| named(name, Some("a"), 100, 0, None);
+    let pools = PoolTree::new(&[rigid, inside("b"), inside("c")]).unwrap();
+    let ids = ["b", "c"].map(|name| pools.find(name).unwrap());
+    let vms = [ids[0], ids[1], PoolId::ROOT].map(|pool| vm(1000, client(0, 1000, 100, 1000), pool));
+    // Shares bring "a" 400 and "b" 200 of them; "a" stands for 250.
+    let got = remedies_of(800, &pools, &vms, 0, 100);
+    let reserved = got.iter().find_map(|r| match r.change {
+        Change::PoolReservation(pool, reservation) if pool == ids[0] => Some(reservation.0),
+        _ => None,
+    });
+    assert!(reserved.is_some_and(|r| (240..=250).contains(&r)), "{got:?}");
+}
+
 /// Applies a change as an operator would.
 fn apply(change: Change, memory: &mut u64, pools: &mut PoolTree, vm: &mut Vm) {
     let edit = |pools: &mut PoolTree, id: PoolId, edit: &dyn Fn(&mut Pool)| {
