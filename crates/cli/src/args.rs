@@ -13,7 +13,7 @@ const SOCKET_VARIABLE: &str = "PLIMSOLL_SOCKET";
 
 /// Run virtual machines on less memory than they were promised
 ///
-/// plimsoll talks to plimsolld, the daemon of this host. Only "doctor" and "plan" need no daemon.
+/// plimsoll talks to plimsolld, the daemon of this host. Only "doctor" and "plan" need no daemon; "plan fit" asks it for its host.
 #[derive(Debug, Parser)]
 #[command(
     name = "plimsoll",
@@ -101,7 +101,7 @@ pub(crate) enum Command {
     Events(events::Events),
     /// Show who holds the host's memory, live
     Top(top::Top),
-    /// Show on paper what memory VMs would get; needs no daemon
+    /// Try a host on paper: what memory VMs would get, over time, and how many fit
     Plan(plan::Plan),
     /// Tell what this host can do, and what to do about the rest; needs no daemon
     #[command(after_help = crate::commands::doctor::HELP)]

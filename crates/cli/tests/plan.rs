@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test states what must hold by unwrapping")]
 
+#[allow(dead_code, reason = "the tests of the other commands use the rest")]
+mod fake;
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -137,4 +140,79 @@ fn a_database_lacks_nothing_beside_a_noisy_neighbour() {
     assert_eq!(vm("database")["short_seconds"], 0.0);
     assert!(vm("batch")["short_seconds"].as_f64().unwrap() > 3600.0);
     assert_eq!(facts["events"], json!([]));
+}
+
+const WEB: &str = "name = 'web'\nsize = '256MiB'\nreservation = '64MiB'\n[boot]\nkernel = 'k'\n";
+
+fn host(budget: u64) -> Value {
+    json!({
+        "budget": budget << 20, "granted": 0, "overhead": 0, "free": budget << 20, "reserved": 0, "held": 0,
+        "ballooned": 0, "kernel": 0, "peak_ledger": 0, "peak_kernel": 0, "state": "high",
+        "high_threshold": 40 << 20, "running": 1, "version": "0.1.0"
+    })
+}
+
+fn running() -> Value {
+    let mut vm = fake::vm("a", "on");
+    vm["active"] = json!(64 << 20);
+    vm["overhead"] = json!(10 << 20);
+    vm
+}
+
+#[test]
+fn fit_asks_the_daemon_for_its_host_and_tells_what_it_assumes() {
+    let daemon = fake::Fake::new();
+    let decision = json!({
+        "thresholds": {"high": 160 << 20, "clear": 40 << 20, "soft": 26 << 20, "hard": 13 << 20, "low": 6 << 20},
+        "tax": 0.75, "largest_balloon": 65, "available": 900 << 20, "owed": 0, "reclaiming": false, "shortage": 0,
+        "level": 0.0, "shortfalls": []
+    });
+    let now = "2026-01-01T00:00:00Z";
+    let explained = json!({"at": now, "host": host(1024), "decision": decision, "pools": [], "vms": []});
+    daemon.on("GET /v1/explain", 200, &explained);
+    daemon.on("GET /v1/pools", 200, &json!([]));
+    daemon.on("GET /v1/vms", 200, &json!([running(), fake::vm("b", "off")]));
+    let definition = daemon.path("web.toml");
+    std::fs::write(&definition, WEB).unwrap();
+    let definition = definition.to_str().unwrap();
+    let done = daemon.run(&["plan", "fit", definition]);
+    assert_eq!((done.code, done.err.as_str()), (0, ""));
+    assert!(done.out.contains("the VMs that run (1) use what they do now"), "{}", done.out);
+    assert!(
+        done.out.contains("such a VM uses 64MiB (as much of its size as the VMs that run)"),
+        "{}",
+        done.out
+    );
+    let done = daemon.run(&["plan", "fit", definition, "--json"]);
+    let answer: Value = serde_json::from_str(&done.out).unwrap();
+    // Each takes 64 MiB and 10.5 MiB of overhead of what 1024 MiB less one VM's overhead leave.
+    assert_eq!(answer["admitted"], 13);
+    assert!(answer["refusal"].as_str().is_some_and(|r| r.contains("the budget")));
+    let fits = answer["fits"].as_array().unwrap();
+    assert_eq!((fits[0]["state"].as_str(), fits.len()), (Some("high"), 15));
+    for pair in fits.windows(2) {
+        assert!(pair[0]["risk"].as_f64() <= pair[1]["risk"].as_f64());
+    }
+    assert_eq!(daemon.run(&["plan", "fit", definition, "--peak", "1GiB"]).code, 1);
+}
+
+#[test]
+fn fit_needs_no_daemon_for_a_saved_host_or_a_scenario() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let definition = path("web.toml", WEB);
+    let saved = path("host.json", &json!({"at": "", "host": host(1024), "vms": [running()]}).to_string());
+    let (code, out, err) = plan(&["fit", &definition, "--host", &saved]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("admitted         13 more") && out.contains("there are no pools"), "{out}");
+    let (code, out, _) = plan(&["fit", &definition, "--host", "figure8", "--active", "50MiB", "--json"]);
+    assert_eq!(code, 0);
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert!(answer["assumptions"][0].as_str().is_some_and(|a| a.contains("(5)")));
+    let (code, _, err) = plan(&["fit", &definition, "--host", &path("bad.json", "{}")]);
+    assert!(code == 1 && err.contains("plimsoll top --once --json") && err.lines().count() == 1, "{err}");
 }

@@ -7,12 +7,15 @@
 //!
 //! This crate never does I/O: scenarios and traces come in as text, courses go out as values. Start with [`Simulation::step`].
 //!
+//! [`Occupied::fit`] answers another question, without time: how many more VMs of a kind a host can take.
+//!
 //! What the models leave out: compression (what policy would compress is swapped), large pages and how pages lie in them,
 //! the time that reclaiming takes beyond the speeds given, and what a guest's slowness does to its own demand.
 
 mod course;
 mod demand;
 mod fields;
+mod fit;
 mod guest;
 mod memory;
 mod random;
@@ -25,6 +28,7 @@ mod vm;
 
 pub use course::{Course, Event, Frame, Peaks, STATES, Spread, VmFrame, VmTotals};
 pub use demand::{Curve, Cycle, Demand, Point, Trace, Want};
+pub use fit::{Fit, Occupied, Tenant};
 pub use scenario::{Change, Changed, GuestSpec, HostSpec, Scenario, ThresholdRule, VmSpec};
 pub use simulation::{Simulation, simulate};
 pub use trace::COLUMNS;

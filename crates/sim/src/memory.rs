@@ -152,12 +152,12 @@ impl Memory {
         let wish = content.saturating_sub(self.content()).min(bounds.touch);
         let warm = wish.min(self.loose);
         self.loose -= warm;
-        let rest = wish - warm;
         let mut after = *self;
-        let mut taken = after.take_free(rest);
+        let mut taken = after.take_free(wish - warm);
         if !taken.fits(&bounds) {
             // Free pages come in random order: the guest stands still at the first that nothing may back.
-            let within = |of: Pages, max: Pages| if of > max { portion(rest, max, of) } else { rest };
+            let all = taken.touched;
+            let within = |of: Pages, max: Pages| if of > max { portion(all, max, of) } else { all };
             let mut n = within(taken.machine, bounds.machine).min(within(taken.swapped_in, bounds.swap_in));
             loop {
                 after = *self;

@@ -3,6 +3,7 @@
 mod chart;
 mod csv;
 mod facts;
+mod fit;
 mod json;
 mod report;
 mod run;
@@ -20,7 +21,7 @@ use crate::commands::Context;
     args_conflicts_with_subcommands = true,
     arg_required_else_help = true,
     after_help = "Examples:\n  plimsoll plan figure7\n  plimsoll plan host.toml --csv host.csv --svg host.svg\n  \
-                  plimsoll plan solve host.json\n  plimsoll plan run --help"
+                  plimsoll plan fit web.toml\n  plimsoll plan solve host.json\n  plimsoll plan run --help"
 )]
 pub(crate) struct Plan {
     #[command(subcommand)]
@@ -33,6 +34,8 @@ pub(crate) struct Plan {
 enum What {
     /// Try a host and its VMs over time, as a scenario describes them
     Run(run::Run),
+    /// Tell how many more VMs of a definition the host can take, and at which risk
+    Fit(fit::Fit),
     /// Divide a host's memory among VMs and resource pools
     Solve(solve::Solve),
 }
@@ -41,6 +44,7 @@ impl Plan {
     pub(super) fn run(&self, context: &Context) -> Result<()> {
         match (&self.what, &self.run) {
             (Some(What::Run(run)), _) | (None, Some(run)) => run.run(&context.output),
+            (Some(What::Fit(fit)), _) => fit.run(context),
             (Some(What::Solve(solve)), _) => solve.run(&context.output),
             (None, None) => Err(anyhow!("name a scenario, or what to plan: try plimsoll plan --help")),
         }
