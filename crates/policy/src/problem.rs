@@ -340,26 +340,32 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_that_passes_the_checks_panics_or_breaks_a_bound(
-            machine: u64, tax in -0.1..1.1f64,
+            machine: u64, tax in -0.1..1.0f64,
             vms in prop::collection::vec((any::<u64>(), any::<u64>(), prop::option::of(any::<u64>()), any::<u64>(), 0u32..64, prop::option::of(0..3usize)), 0..6),
             pools in prop::collection::vec((any::<u64>(), prop::option::of(any::<u64>()), any::<u64>(), prop::option::of(0..3usize), any::<bool>(), 0u32..64), 0..4),
         ) {
             let pool_name = |i: usize| i.to_string();
-            let vms = vms.into_iter().enumerate().map(|(i, (size, reservation, limit, shares, shift, pool))| VmClaim {
-                name: i.to_string(),
-                size: Bytes(size >> shift),
-                reservation: Bytes((reservation >> shift) / 4),
-                limit: limit.map(Bytes),
-                shares: shares >> shift,
-                active: Bytes(size >> (shift / 2)),
-                tax: None,
-                pool: pool.map(pool_name),
+            // Most problems drawn are possible ones, of every magnitude.
+            let shares = |shares: u64, shift: u32| 1 + (shares >> shift) % MAX_POOL_SHARES;
+            let vms = vms.into_iter().enumerate().map(|(i, (size, reservation, limit, weight, shift, pool))| {
+                let size = (size >> 13) >> (shift % 50);
+                let limit = limit.map(|limit| limit % (size + 1));
+                VmClaim {
+                    name: i.to_string(),
+                    size: Bytes(size),
+                    reservation: Bytes(reservation % (limit.unwrap_or(size) + 1) / 4),
+                    limit: limit.map(Bytes),
+                    shares: shares(weight, shift),
+                    active: Bytes(weight >> 13),
+                    tax: None,
+                    pool: pool.filter(|p| *p < pools.len()).map(pool_name),
+                }
             }).collect();
-            let pools = pools.into_iter().enumerate().map(|(i, (reservation, limit, shares, parent, expandable, shift))| PoolClaim {
+            let pools = pools.into_iter().enumerate().map(|(i, (reservation, limit, weight, parent, expandable, shift))| PoolClaim {
                 name: i.to_string(),
                 parent: parent.filter(|p| *p < i).map(pool_name),
-                shares: shares >> shift,
-                reservation: Bytes(reservation >> shift),
+                shares: shares(weight, shift),
+                reservation: Bytes((reservation % (limit.unwrap_or(u64::MAX) / 2 + 1)) >> 13),
                 limit: limit.map(Bytes),
                 expandable,
             }).collect();
