@@ -118,11 +118,15 @@ pub(crate) fn size(value: &Value) -> Result<Bytes, String> {
     }
 }
 
+/// The highest speed, 1 TiB a second: memory itself is slower, and sums of what it moves stay far from overflow.
+const MAX_SPEED: Bytes = Bytes::mib(1 << 20);
+
 /// An amount a second: a size, with or without "/s".
 pub(crate) fn speed(value: &Value) -> Result<Bytes, String> {
-    let needed = || "a size a second such as \"50MiB/s\" is needed".to_owned();
-    let text = value.as_str().ok_or_else(needed)?;
-    text.trim().trim_end_matches("/s").parse().map_err(|_| needed())
+    let needed = || "a size a second such as \"50MiB/s\", at most 1TiB/s, is needed".to_owned();
+    let text = value.as_str().ok_or_else(needed)?.trim();
+    let speed = text.strip_suffix("/s").unwrap_or(text).parse().ok();
+    speed.filter(|speed| *speed <= MAX_SPEED).ok_or_else(needed)
 }
 
 /// A time: a number and `ms`, `s`, `m`, `h` or `d`; a bare number is seconds.

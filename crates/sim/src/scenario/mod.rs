@@ -152,7 +152,7 @@ pub enum Changed {
     Tax(Tax),
     /// The host's memory.
     Memory(Bytes),
-    /// Parameters of a VM or of all VMs of a group.
+    /// Parameters of a VM or of all VMs of a group. Admission is not asked.
     Vm {
         /// Its name or its group's.
         name: String,

@@ -419,6 +419,7 @@ mod tests {
             ("'1GiB'\nswap", "-5\nswap", "host: memory -5: a size"),
             ("'1GiB'\nswap", "'1GB'\nswap", "host: memory \"1GB\": a size"),
             ("'1GiB'\nswap", "0\nswap", "host: memory 0B: 1MiB"),
+            ("swap = '1GiB'", "swap_speed = '2TiB/s'", "host: swap_speed \"2TiB/s\": a size a second"),
             ("swap = ", "swop = ", "host: swop \"1GiB\": there is no such key"),
             ("swap = '1GiB'", "tax = 1.0", "host: tax 1.0: a number from 0 to 0.99"),
             ("swap = '1GiB'", "tax = nan", "host: tax nan: a number"),
