@@ -8,7 +8,8 @@ use super::{chart, csv, facts, report, scenario_file, svg};
 use crate::output::Output;
 
 const HELP: &str = "\
-A scenario is a TOML file; what has a remark may be left out:
+A scenario is a TOML file. It needs duration, the memory of the host, and of each VM name, size and
+demand; all else may be left out:
   duration = \"4h\"                 how long it takes
   step = \"1s\"                     the daemon's control period if left out
   seed = 1                        of all random numbers; the same seed, the same course
