@@ -25,10 +25,11 @@ demand; all else may be left out:
   [[vm]]                          name, size; count, every: time between the starts of a count;
                                   start, life, reservation, limit, shares, tax, pool, vcpus, overhead
   zeroes_at_boot = \"all\"          writes zeros there while it boots, at zero_speed
+  touch_speed, fill_speed         what it brings into use, and into its page cache, in a second
   balloon_after = \"30s\"           when its balloon driver is there; or \"never\"
   reports_free, asks = true       free page reporting; says when it lacks memory
   common = 0.3, share_domain      the part of its content that VMs of the domain have in common
-  [vm.demand]                     one of points, cycle, trace; jitter; spread: random delay in a count
+  [vm.demand]                     one of points, cycle, trace; jitter; spread: a random delay
   points = [{ at, ramp, active, content }, ...]
   cycle = { low, high, period, peak, duty }            a sine wave, with duty a square one
   trace = { file = \"web1.csv\", vm = \"web1\", repeat }   columns seconds,vm,active_bytes,held_bytes
