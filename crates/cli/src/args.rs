@@ -6,7 +6,7 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::DEFAULT_SOCKET;
 
 use crate::client::Address;
-use crate::commands::{console, events, explain, logs, plan, pool, run, set, stop, top};
+use crate::commands::{console, events, explain, history, logs, plan, pool, run, set, stop, top};
 
 /// Names the daemon's socket where `--socket` does not.
 const SOCKET_VARIABLE: &str = "PLIMSOLL_SOCKET";
@@ -91,6 +91,8 @@ pub(crate) enum Command {
     Set(set::Set),
     /// Explain why a VM has the memory that it has, or who holds the host's
     Explain(explain::Explain),
+    /// Print what VMs used and had over time
+    History(history::History),
     /// Make, change, list and remove resource pools
     Pool(pool::PoolCommand),
     /// Attach to a VM's serial console, or talk to it from a script

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use plimsoll_protocol::api::{ErrorBody, Event, HostStatus, PoolStatus, VmChange, VmStatus};
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::explain::{HostExplanation, VmExplanation};
+use plimsoll_protocol::history::History;
 use plimsoll_protocol::pool::{PoolChange, PoolDefinition};
 use plimsoll_protocol::{PoolName, VmName};
 use serde::Serialize;
@@ -112,6 +113,17 @@ impl Client {
 
     pub(crate) fn events(&self) -> Result<Vec<Event>> {
         self.json(Method::GET, "/v1/events", Vec::new())
+    }
+
+    pub(crate) fn history(&self, vm: Option<&VmName>) -> Result<History> {
+        let vm = vm.map_or_else(String::new, |vm| format!("?vm={vm}"));
+        self.json(Method::GET, &format!("/v1/history{vm}"), Vec::new())
+    }
+
+    pub(crate) fn history_csv(&self, vm: Option<&VmName>) -> Result<Vec<u8>> {
+        let vm = vm.map_or_else(String::new, |vm| format!("&vm={vm}"));
+        let path = format!("/v1/history?format=csv{vm}");
+        self.answer(Method::GET, &path, Vec::new()).map(|body| body.to_vec())
     }
 
     pub(crate) fn explain(&self) -> Result<HostExplanation> {

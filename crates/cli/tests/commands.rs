@@ -220,6 +220,17 @@ fn pools_are_made_changed_and_removed() {
 }
 
 #[test]
+fn a_history_is_printed_as_the_daemon_writes_it() {
+    let fake = Fake::new();
+    let csv = "seconds,vm,active_bytes,held_bytes,entitlement_bytes,ballooned_bytes\n0,a,1,2,3,4\n";
+    fake.on_text("GET /v1/history?format=csv&vm=a", 200, csv).on_text("GET /v1/history?format=csv", 200, csv);
+    fake.run(&["history", "a", "--csv"]).prints(csv);
+    fake.run(&["history", "--csv"]).prints(csv);
+    fake.on("GET /v1/history?vm=b", 404, &error("there is no VM b"));
+    fake.run(&["history", "b"]).fails_with("there is no VM b");
+}
+
+#[test]
 fn run_places_a_vm_in_a_pool() {
     let fake = Fake::new();
     fake.on("POST /v1/vms", 201, &vm("a", "on"));

@@ -17,6 +17,7 @@ mod core;
 mod daemon;
 mod epoll;
 mod events;
+mod history;
 mod inventory;
 mod kernel_account;
 mod launch;

@@ -5,6 +5,8 @@ mod host;
 use host::{Host, signal, wait_until};
 use plimsoll_protocol::api::{Exit, PoolStatus, Power, VmStatus};
 use plimsoll_protocol::control::ExitReason;
+use plimsoll_protocol::explain::{HostExplanation, VmExplanation};
+use plimsoll_protocol::history::{CSV_HEADER, History};
 use plimsoll_units::Bytes;
 
 #[test]
@@ -54,6 +56,27 @@ fn a_daemon_that_comes_back_finds_its_vms_and_the_same_account() {
     let off = wait_until("b is off", || Some(host.vm("b")).filter(|vm| vm.power == Power::Off));
     assert_eq!(off.exit, Some(Exit::Told(ExitReason::Shutdown)));
     assert!(b.contains("\"pid\""));
+}
+
+#[test]
+fn explanations_and_history_are_there_for_all_and_for_one() {
+    let host = Host::new(512, "");
+    host.run("a", "64MiB");
+    let explained: HostExplanation = host.get("/v1/explain");
+    assert_eq!(explained.vms.iter().map(|share| share.vm.grant).sum::<Bytes>(), explained.host.granted);
+    let one: VmExplanation = host.get("/v1/vms/a/explain");
+    assert_eq!(one.decision.unwrap().entitlement, one.vm.entitlement);
+    wait_until("something is recorded", || {
+        let history: History = host.get("/v1/history?vm=a");
+        (!history.samples.is_empty()).then_some(())
+    });
+    let (status, csv) = host.ask("GET", "/v1/history?format=csv", "");
+    assert_eq!((status, csv.lines().next()), (200, Some(CSV_HEADER)));
+    assert!(csv.lines().nth(1).is_some_and(|line| line.starts_with("0,a,")), "{csv}");
+    assert!(host.refused(404, "GET", "/v1/history?vm=b", "").contains("no VM b"));
+    assert!(host.refused(404, "GET", "/v1/vms/b/explain", "").contains("no VM b"));
+    assert!(host.refused(400, "GET", "/v1/history?format=xml", "").contains("xml"));
+    assert!(host.refused(400, "GET", "/v1/history?vm=a/b", "").contains("a/b"));
 }
 
 #[test]

@@ -14,6 +14,7 @@
 //! | `GET /v1/vms/NAME/log?source=vmm\|console` | | text |
 //! | `GET /v1/explain` | | [`HostExplanation`] |
 //! | `GET /v1/vms/NAME/explain` | | [`VmExplanation`] |
+//! | `GET /v1/history?vm=NAME&format=json\|csv` | | [`History`], of one VM or all; as CSV its columns are [`CSV_HEADER`](crate::history::CSV_HEADER) |
 //! | `GET /v1/pools` | | `[`[`PoolStatus`]`]`, parents before their children |
 //! | `POST /v1/pools` | [`PoolDefinition`] | [`PoolStatus`] |
 //! | `GET /v1/pools/NAME` | | [`PoolStatus`] |
@@ -34,6 +35,8 @@ use crate::control::{Chunks, ExitReason, GuestFacts};
 use crate::definition::{JailPart, Shares};
 #[cfg(doc)]
 use crate::explain::{HostExplanation, VmExplanation};
+#[cfg(doc)]
+use crate::history::History;
 use crate::pool::Place;
 #[cfg(doc)]
 use crate::pool::{PoolChange, PoolDefinition};

@@ -3,7 +3,7 @@
 //! - [`definition`]: a virtual machine as its operator writes it down (TOML).
 //! - [`pool`]: a resource pool likewise.
 //! - [`control`]: the messages between the daemon and one VMM, and [`wire`], the socket that carries them.
-//! - [`api`]: what the daemon tells its users over HTTP; [`explain`]: and why.
+//! - [`api`]: what the daemon tells its users over HTTP; [`explain`]: and why; [`history`]: and what was.
 //!
 //! This crate never decides anything and keeps no state. Types here are plain facts; what they mean for memory is
 //! decided by the daemon (grants) and by the pmap (pages). Neither side of a [`wire`] trusts the other's numbers: each
@@ -13,6 +13,7 @@ pub mod api;
 pub mod control;
 pub mod definition;
 pub mod explain;
+pub mod history;
 mod name;
 mod or_none;
 pub mod pool;

@@ -6,6 +6,7 @@
 mod bad_input;
 mod boot;
 mod disk;
+mod explain;
 mod greedy;
 mod kill_daemon;
 mod kill_vmm;
@@ -107,6 +108,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         disk: false,
         model: true,
         run: greedy::run,
+    },
+    Scenario {
+        name: "explain",
+        about: "shares, reservations, limits and pools move memory at run time, and explain agrees with the ledger",
+        hosts: &[NEW_NPT, OLD_SHADOW],
+        disk: false,
+        model: true,
+        run: explain::run,
     },
     Scenario {
         name: "kill-vmm",

@@ -4,6 +4,7 @@ pub(crate) mod console;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod explain;
+pub(crate) mod history;
 mod kill;
 pub(crate) mod logs;
 pub(crate) mod plan;
@@ -51,6 +52,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Rm(vm) => rm::run(&vm.name, &context),
         Command::Set(args) => args.run(&context),
         Command::Explain(args) => args.run(&context),
+        Command::History(args) => args.run(&context),
         Command::Pool(args) => args.run(&context),
         Command::Console(args) => args.run(&context),
         Command::Logs(args) => args.run(&context),

@@ -2,6 +2,7 @@
 
 mod answer;
 mod explain;
+mod history;
 mod log;
 mod pools;
 mod token;
@@ -43,6 +44,7 @@ pub(crate) fn router(caller: Caller, paths: Paths) -> Router {
         .route("/v1/vms/{name}/kill", post(kill))
         .route("/v1/vms/{name}/log", get(log::log))
         .route("/v1/vms/{name}/explain", get(explain::vm))
+        .route("/v1/history", get(history::history))
         .route("/v1/explain", get(explain::host))
         .route("/v1/pools", get(pools::list).post(pools::create))
         .route("/v1/pools/{name}", get(pools::show).patch(pools::change).delete(pools::remove))

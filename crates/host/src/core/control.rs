@@ -1,9 +1,12 @@
 use std::time::Duration;
 
 use plimsoll_protocol::api::BalloonHealth;
+use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_units::{Bytes, Pages};
 
+use super::run::Run;
 use super::{Core, KernelAccount, RunId, size};
+use crate::history::Reading;
 use crate::liveness::Sight;
 
 /// How often memory is divided anew when nothing happens: the pace at which balloons were told their targets
@@ -28,8 +31,25 @@ impl Core {
         self.observe_balloons();
         self.give_all();
         self.reward_patience();
+        self.record();
         self.end_the_doomed();
         self.answer_the_late();
+    }
+
+    /// Keeps what VMs use and have for whoever wants to know later.
+    fn record(&mut self) {
+        if !self.recorder.is_due(self.clock.at) {
+            return;
+        }
+        let reading = |(definition, run): (&VmDefinition, &Run)| Reading {
+            vm: definition.name.clone(),
+            active: run.active(definition, self.ledger.account(run.id).grant),
+            held: run.facts.held,
+            entitlement: run.entitlement,
+            ballooned: run.facts.ballooned,
+        };
+        let readings = self.running().map(reading).collect();
+        self.recorder.push(self.clock.at, readings);
     }
 
     fn observe_activity(&mut self, elapsed: Duration) {

@@ -30,11 +30,13 @@ use plimsoll_protocol::api::{Event, HostStatus, PoolStatus, VmChange, VmStatus};
 use plimsoll_protocol::control::{Facts, FromVmm, ToVmm};
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
 use plimsoll_protocol::explain::HostExplanation;
+use plimsoll_protocol::history::History;
 use plimsoll_protocol::pool::{Place, PoolChange, PoolDefinition};
 use plimsoll_protocol::{PoolName, VmName};
 use plimsoll_units::{Bytes, Pages};
 
 use crate::events::Events;
+use crate::history::Recorder;
 use crate::inventory::Record;
 use crate::ledger::Ledger;
 use crate::paths::Paths;
@@ -62,6 +64,8 @@ pub(crate) enum Request {
     Start(VmName),
     Stop(VmName),
     Kill(VmName),
+    /// What was recorded of a VM, or of all.
+    History(Option<VmName>),
     /// Why the host gives what to whom.
     Explain,
     ExplainVm(VmName),
@@ -79,6 +83,7 @@ pub(crate) enum Answer {
     Host(Box<HostStatus>),
     Vms(Vec<VmStatus>),
     Vm(Box<VmStatus>),
+    History(Box<History>),
     Explanation(Box<HostExplanation>),
     Explained(Box<Explained>),
     Pools(Vec<PoolStatus>),
@@ -239,6 +244,7 @@ pub(crate) struct Core {
     runs: BTreeMap<RunId, VmName>,
     states: States,
     events: Events,
+    recorder: Recorder,
     last_run: u64,
     clock: Clock,
     last_control: Instant,
@@ -265,6 +271,7 @@ impl Core {
             runs: BTreeMap::new(),
             states: States::default(),
             events: Events::default(),
+            recorder: Recorder::default(),
             last_run: 0,
             clock,
             last_control: clock.now,

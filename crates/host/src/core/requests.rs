@@ -24,6 +24,7 @@ impl Core {
             Request::Start(name) => self.start_known(id, &name).map(|()| None),
             Request::Stop(name) => self.stop(&name).map(Some),
             Request::Kill(name) => self.kill(id, &name).map(|()| None),
+            Request::History(vm) => self.history(vm.as_ref()).map(Some),
             Request::Explain => Ok(Some(Answer::Explanation(Box::new(self.explain_host())))),
             Request::ExplainVm(name) => self.explain_vm(&name).map(Some),
             Request::Pools => Ok(Some(Answer::Pools(self.all_pools()))),
@@ -156,6 +157,13 @@ impl Core {
         self.event(Some(name), "is forgotten");
         self.effect(Effect::Forget(name.clone(), vec![(id, Ok(Answer::Done))]));
         Ok(())
+    }
+
+    fn history(&self, vm: Option<&VmName>) -> Result<Answer, Failure> {
+        if let Some(vm) = vm {
+            self.must_know(vm)?;
+        }
+        Ok(Answer::History(Box::new(self.recorder.history(vm, self.clock.at))))
     }
 
     pub(super) fn must_status(&self, name: &VmName) -> Result<VmStatus, Failure> {

@@ -1,0 +1,97 @@
+use anyhow::{Result, bail};
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::history::{History as Record, Sample};
+
+use super::Context;
+use crate::interval::age;
+use crate::table::{Column, Table};
+
+const HELP: &str = "\
+The daemon keeps a record of every VM that runs, every 5 s, for up to a day (less in a host of very many VMs), in its
+memory: a daemon that is restarted begins anew.
+
+Columns:
+  TIME      since the first line
+  ACTIVE    estimate of what the VM actively used
+  HELD      machine memory that its guest held
+  ENTITLED  what policy gave it
+  BALLOON   memory in its balloon
+
+With --csv: seconds,vm,active_bytes,held_bytes,entitlement_bytes,ballooned_bytes
+
+Examples:
+  plimsoll history web1
+  plimsoll history --csv > morning.csv    a trace for the simulator (plimsoll plan)";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct History {
+    /// Name of the VM; without, all
+    #[arg(value_name = "VM")]
+    name: Option<VmName>,
+    /// Print comma-separated values
+    #[arg(long)]
+    csv: bool,
+}
+
+impl History {
+    pub(super) fn run(&self, context: &Context) -> Result<()> {
+        if self.csv && context.output.is_json() {
+            bail!("--csv and --json name two formats: use one of them");
+        }
+        if self.csv {
+            return context.output.bytes(&context.client.history_csv(self.name.as_ref())?);
+        }
+        context.output.facts(&context.client.history(self.name.as_ref())?, table)
+    }
+}
+
+const COLUMNS: [Column; 6] = [
+    Column::left("TIME"),
+    Column::left("VM"),
+    Column::right("ACTIVE"),
+    Column::right("HELD"),
+    Column::right("ENTITLED"),
+    Column::right("BALLOON"),
+];
+
+fn table(record: &Record) -> String {
+    if record.samples.is_empty() {
+        return "Nothing is recorded yet: a VM that runs is, every 5 s.".to_owned();
+    }
+    let mut table = Table::new(&COLUMNS);
+    for Sample { seconds, vm, active, held, entitlement, ballooned } in &record.samples {
+        table.row([
+            age(*seconds),
+            vm.to_string(),
+            active.to_string(),
+            held.to_string(),
+            entitlement.to_string(),
+            ballooned.to_string(),
+        ]);
+    }
+    format!("since {:.0}\n{}", record.since, table.text())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_table_has_a_line_a_sample() {
+        let mut record: Record = serde_json::from_value(json!({
+            "since": "2026-01-01T00:00:00Z", "period": 5,
+            "samples": [{"seconds": 5, "vm": "a", "active": 1 << 20, "held": 2 << 20, "entitlement": 3 << 20, "ballooned": 0}]
+        }))
+        .unwrap();
+        let expected = "\
+since 2026-01-01T00:00:00Z
+TIME  VM  ACTIVE  HELD  ENTITLED  BALLOON
+5s    a     1MiB  2MiB      3MiB       0B";
+        assert_eq!(table(&record), expected);
+        record.samples.clear();
+        assert!(table(&record).starts_with("Nothing"));
+    }
+}

@@ -1,0 +1,119 @@
+//! What VMs used and had lately.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::history::{History, Sample};
+use plimsoll_units::Pages;
+
+/// Time between two records. What is active counts half after 15 s: at 5 s no step of it is lost; more often would only cost
+/// memory.
+pub(crate) const PERIOD: Duration = Duration::from_secs(5);
+/// Most records of all VMs together, some 20 MiB of memory: with 100 VMs they reach back for three hours and a half, with 1000 for
+/// twenty minutes. More would have to be paid by every host; for longer, ask again and keep the answers.
+const MOST: usize = 1 << 18;
+/// Longest that a record is kept, so that a host with one VM does not answer with weeks.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// One VM at one time, without the time.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    pub(crate) vm: VmName,
+    pub(crate) active: Pages,
+    pub(crate) held: Pages,
+    pub(crate) entitlement: Pages,
+    pub(crate) ballooned: Pages,
+}
+
+/// The latest readings of all VMs, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    moments: VecDeque<(Timestamp, Vec<Reading>)>,
+    readings: usize,
+}
+
+impl Recorder {
+    /// Whether it is time for the next readings.
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        // The clock for people may be set back: then a record is due, too.
+        self.moments.back().is_none_or(|(last, _)| now.duration_since(*last).unsigned_abs() >= PERIOD)
+    }
+
+    /// Keeps the readings of one moment, and forgets the oldest where there are too many.
+    pub(crate) fn push(&mut self, now: Timestamp, readings: Vec<Reading>) {
+        self.readings += readings.len();
+        self.moments.push_back((now, readings));
+        let old = |at: Timestamp| now.duration_since(at).unsigned_abs() > LONGEST;
+        while self.moments.len() > 1
+            && (self.readings > MOST || self.moments.front().is_some_and(|(at, _)| old(*at)))
+        {
+            self.readings -= self.moments.pop_front().map_or(0, |(_, readings)| readings.len());
+        }
+    }
+
+    /// What is kept of `vm`, or of all.
+    pub(crate) fn history(&self, vm: Option<&VmName>, now: Timestamp) -> History {
+        let wanted = |reading: &&Reading| vm.is_none_or(|vm| reading.vm == *vm);
+        let since = self.moments.iter().find(|(_, readings)| readings.iter().any(|r| wanted(&r)));
+        let since = since.map_or(now, |(at, _)| *at);
+        let seconds = |at: Timestamp| u64::try_from(at.duration_since(since).as_secs()).unwrap_or(0);
+        let sample = |at: Timestamp, reading: &Reading| Sample {
+            seconds: seconds(at),
+            vm: reading.vm.clone(),
+            active: reading.active.bytes(),
+            held: reading.held.bytes(),
+            entitlement: reading.entitlement.bytes(),
+            ballooned: reading.ballooned.bytes(),
+        };
+        let samples = self
+            .moments
+            .iter()
+            .flat_map(|(at, readings)| readings.iter().filter(wanted).map(|r| sample(*at, r)))
+            .collect();
+        History { since, period: PERIOD.as_secs(), samples }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + seconds).unwrap()
+    }
+
+    fn reading(vm: &str, active: u64) -> Reading {
+        let [held, entitlement, ballooned] = [Pages(2), Pages(3), Pages(4)];
+        Reading { vm: vm.parse().unwrap(), active: Pages(active), held, entitlement, ballooned }
+    }
+
+    #[test]
+    fn a_history_begins_with_its_first_sample() {
+        let mut recorder = Recorder::default();
+        assert!(recorder.is_due(at(0)));
+        recorder.push(at(0), vec![reading("a", 1)]);
+        assert!(!recorder.is_due(at(4)) && recorder.is_due(at(5)) && recorder.is_due(at(-5)));
+        recorder.push(at(5), vec![reading("a", 2), reading("b", 3)]);
+        recorder.push(at(10), vec![reading("b", 4)]);
+        let all = recorder.history(None, at(12));
+        let times = |h: &History| h.samples.iter().map(|s| (s.seconds, s.vm.to_string())).collect::<Vec<_>>();
+        assert_eq!(times(&all), [(0, "a".into()), (5, "a".into()), (5, "b".into()), (10, "b".into())]);
+        let b = recorder.history(Some(&"b".parse().unwrap()), at(12));
+        assert_eq!((b.since, times(&b)), (at(5), vec![(0, "b".into()), (5, "b".into())]));
+        assert_eq!(recorder.history(Some(&"c".parse().unwrap()), at(12)).samples, []);
+    }
+
+    #[test]
+    fn neither_time_nor_a_crowd_fills_memory() {
+        let mut recorder = Recorder::default();
+        let crowd: Vec<Reading> = (0..1000).map(|i| reading(&format!("vm{i}"), 1)).collect();
+        for i in 0..400 {
+            recorder.push(at(i * 5), crowd.clone());
+        }
+        assert_eq!(recorder.history(None, at(0)).samples.len(), MOST / 1000 * 1000);
+        recorder.push(at(100_000), vec![reading("a", 1)]);
+        assert_eq!(recorder.history(None, at(0)).samples.len(), 1);
+    }
+}
