@@ -9,7 +9,7 @@ pub struct Outcome {
     pub vms: Vec<Decision>,
     /// For each pool, by [`PoolId::index`](crate::PoolId::index); the first is the host itself.
     pub pools: Vec<PoolOutcome>,
-    /// What there was to divide: what is left for guests when minFree stays free.
+    /// What there was to divide: what is left for guests when minFree stays free or, where that is more, what is reserved.
     pub available: Pages,
     /// What waiting VMs lack of their entitlements.
     pub owed: Pages,

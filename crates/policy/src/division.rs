@@ -52,6 +52,8 @@ impl Member {
 /// Who has what.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Division {
+    /// What was divided.
+    pub available: Pages,
     /// What each VM is entitled to, in the order given.
     pub vms: Vec<Pages>,
     /// What the VMs of each pool are entitled to together, by [`PoolId::index`]; the first is the root.
@@ -117,7 +119,23 @@ const NOTHING: EffectiveBounds = EffectiveBounds { reservation: Pages::ZERO, lim
 /// # Panics
 /// Where a member is in a pool that `pools` does not have.
 pub fn divide(available: Pages, tax: Tax, pools: &PoolTree, members: &[Member]) -> Division {
-    Family::root(tax, pools, members).into_division(available, members.len(), pools.count())
+    divide_reserving(available, available, tax, pools, members)
+}
+
+/// [`divide`], where what is reserved comes first: if it exceeds `available`, it is divided instead, up to `most`.
+///
+/// # Panics
+/// As [`divide`].
+pub fn divide_reserving(
+    available: Pages,
+    most: Pages,
+    tax: Tax,
+    pools: &PoolTree,
+    members: &[Member],
+) -> Division {
+    let root = Family::root(tax, pools, members);
+    let available = available.max(Pages(root.floor).min(most));
+    root.into_division(available, members.len(), pools.count())
 }
 
 /// What each VM is guaranteed and may have at most, in the order given.
@@ -264,6 +282,7 @@ impl Family {
     fn into_division(self, available: Pages, vms: usize, pools: usize) -> Division {
         let level = self.level_at(available.0);
         let mut division = Division {
+            available,
             vms: vec![Pages::ZERO; vms],
             pools: vec![Pages::ZERO; pools],
             level,

@@ -37,7 +37,9 @@ pub use allowance::{Waiting, allowance};
 pub use balloon::Sizing;
 pub use charge::{SharedFrames, charge};
 pub use decision::{Decision, Outcome, PoolOutcome, Reclaim};
-pub use division::{Cause, Division, EffectiveBounds, Member, Shortfall, divide, effective_bounds};
+pub use division::{
+    Cause, Division, EffectiveBounds, Member, Shortfall, divide, divide_reserving, effective_bounds,
+};
 pub use entitlement::{Client, Tax, entitlements};
 pub use estimator::{Estimate, Estimator, Sample, Stratum};
 pub use mechanisms::{Mechanisms, Paging};

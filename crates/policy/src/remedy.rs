@@ -7,7 +7,7 @@
 
 use plimsoll_units::Pages;
 
-use crate::division::{Cause, Division, divide};
+use crate::division::{Cause, Division, divide_reserving};
 use crate::entitlement::Tax;
 use crate::pool::{MAX_POOL_SHARES, Pool, PoolId, PoolTree};
 use crate::reservations::{Claim, Reservations};
@@ -72,8 +72,8 @@ pub fn remedies(
     };
     let claims: Vec<Claim> = vms.iter().map(claim).collect();
     let promises = Reservations { machine: host.for_guests, swap: None, pools, vms: &claims };
-    let (available, tax) = (host.available(), rules.tax);
-    let situation = Situation { available, tax, pools, members: &members, promises, index };
+    let (available, most, tax) = (host.available(), host.for_guests, rules.tax);
+    let situation = Situation { available, most, tax, pools, members: &members, promises, index };
     let now = situation.divide(pools, &members);
     let case = Case {
         entitlement: now.vms[index],
@@ -89,6 +89,8 @@ pub fn remedies(
 /// A host and one of its VMs.
 struct Situation<'a> {
     available: Pages,
+    /// What is divided at most, where it is reserved.
+    most: Pages,
     tax: Tax,
     pools: &'a PoolTree,
     members: &'a [Member],
@@ -98,7 +100,7 @@ struct Situation<'a> {
 
 impl Situation<'_> {
     fn divide(&self, pools: &PoolTree, members: &[Member]) -> Division {
-        divide(self.available, self.tax, pools, members)
+        divide_reserving(self.available, self.most, self.tax, pools, members)
     }
 
     fn with_vm(&self, change: impl FnOnce(&mut Member)) -> Division {
@@ -119,7 +121,9 @@ impl Situation<'_> {
     }
 
     fn with_memory(&self, more: u64) -> Division {
-        divide(self.available.saturating_add(Pages(more)), self.tax, self.pools, self.members)
+        let (available, most) =
+            (self.available.saturating_add(Pages(more)), self.most.saturating_add(Pages(more)));
+        divide_reserving(available, most, self.tax, self.pools, self.members)
     }
 }
 

@@ -4,6 +4,7 @@ use plimsoll_units::Bytes;
 use proptest::prelude::*;
 
 use super::*;
+use crate::division::divide;
 use crate::pool::NamedPool;
 use crate::state::{State, Thresholds};
 use crate::vm::Driver;

@@ -1,6 +1,7 @@
 //! What each VM's mechanisms are to do: from entitlements, the host's state and what VMs hold to targets, balloons and amounts.
 //!
-//! **Entitlements** divide what is left when minFree stays free.
+//! **Entitlements** divide what is left when minFree stays free or, where more is reserved, as much as is reserved: admission
+//! promises all machine memory, and a promise comes before minFree.
 //!
 //! **Targets** never lie below entitlements. As long as the host has memory they only rise, by what is free beyond the high
 //! threshold. Once memory has to be reclaimed ([`Outcome::reclaiming`]) those who hold more than they are entitled to give,
@@ -25,7 +26,7 @@ use plimsoll_units::Pages;
 
 use crate::balloon::Balloon;
 use crate::decision::{Decision, Outcome, PoolOutcome, Reclaim};
-use crate::division::{Division, Member, divide};
+use crate::division::{Division, Member, divide_reserving};
 use crate::mechanisms::{Mechanisms, Paging};
 use crate::pool::{PoolId, PoolTree};
 use crate::pool_limits::PoolLimits;
@@ -53,7 +54,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// What is divided into entitlements: what is left for guests when minFree stays free.
+    /// What is divided into entitlements unless more is reserved: what is left for guests when minFree stays free.
     pub fn available(&self) -> Pages {
         self.for_guests.saturating_sub(self.thresholds.clear)
     }
@@ -65,7 +66,7 @@ impl Host {
 /// Where a VM is in a pool that `pools` does not have.
 pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outcome {
     let members: Vec<Member> = vms.iter().map(|vm| vm.member).collect();
-    let division = divide(host.available(), rules.tax, pools, &members);
+    let division = divide_reserving(host.available(), host.for_guests, rules.tax, pools, &members);
     let balance = Balance::new(host, vms, &division.vms);
     let wishes = balance.targets(vms, &division.vms);
     let limits = PoolLimits::new(pools, vms, &division.vms, &wishes);
@@ -96,7 +97,7 @@ pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outco
     Outcome {
         pools: pool_outcomes(pools, &division, vms, &decisions),
         vms: decisions,
-        available: host.available(),
+        available: division.available,
         owed: balance.owed,
         shortage: balance.shortage,
         reclaiming: balance.reclaiming(),

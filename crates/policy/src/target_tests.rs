@@ -49,6 +49,24 @@ fn nothing_is_taken_while_the_host_has_memory() {
 }
 
 #[test]
+fn a_reservation_comes_before_min_free() {
+    // 4 * 149 = 596 of 598 MiB are reserved, and minFree is 38.
+    let reserved = |active| {
+        let mut vm = vm(149, active, 0);
+        vm.member.client.reservation = mib(149);
+        vm
+    };
+    let vms = [reserved(149), reserved(5), reserved(5), reserved(5)];
+    let outcome = super::decide(&Rules::default(), &host(2, State::Low), &PoolTree::default(), &vms);
+    assert!(outcome.shortfalls.is_empty() && outcome.available == mib(596), "{outcome:?}");
+    assert!(outcome.vms.iter().all(|d| d.entitlement == mib(149) && d.target == mib(149)), "{outcome:?}");
+    // Memory that was lost after admission cannot be had, reserved or not.
+    let lost = Host { for_guests: mib(400), ..host(2, State::Low) };
+    let outcome = super::decide(&Rules::default(), &lost, &PoolTree::default(), &vms);
+    assert!(outcome.shortfalls.len() == 1 && outcome.available == mib(400), "{outcome:?}");
+}
+
+#[test]
 fn memory_goes_from_the_idle_to_the_one_that_needs_it() {
     let vms = [vm(180, 256, 4), vm(139, 5, 0), vm(139, 5, 0), vm(139, 5, 0)];
     let decisions = decide(&host(1, State::Low), &vms);
