@@ -12,7 +12,7 @@ use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 
 use super::divide::Divided;
 use super::run::Run;
-use super::{Answer, Core, Failure, limit, overhead, reservation, size};
+use super::{Answer, Core, Failure, overhead, reservation};
 use crate::pools::Pools;
 
 /// An explanation of one VM that lacks only its remedies: to find them, memory is divided some hundred times over, and the
@@ -158,7 +158,7 @@ impl Core {
         ActivityParts {
             active: run.active(definition, grant).bytes(),
             touched: run.activity.touched().bytes(),
-            waits: run.wanted.min(limit(definition).saturating_sub(grant)).min(size(definition)).bytes(),
+            waits: run.wanted.bytes(),
             asks: run.asks(definition).bytes(),
         }
     }

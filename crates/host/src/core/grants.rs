@@ -8,6 +8,11 @@ use plimsoll_units::Pages;
 use super::control::PERIOD;
 use super::{Core, Effect, RunId, limit, reservation};
 
+/// What a VM above the most that it may have is given nevertheless, a chunk for its patience at a time, while its balloon
+/// inflates. Less, and a guest's driver may stand still for want of a page; more, and a guest that only pretends
+/// would gain from it.
+const LEEWAY: Pages = Pages((16 << 20) / plimsoll_units::PAGE_SIZE);
+
 /// Giving out memory. The ledger is charged first; the message follows.
 impl Core {
     /// Gives a waiting VM what it may have now. With `answer` it hears of it even if that is nothing: its VMM then makes do
@@ -32,6 +37,9 @@ impl Core {
         let free = self.ledger.free();
         let now = self.clock.now;
         if let Some(run) = self.run_mut(run) {
+            if total > run.most {
+                run.leeway = run.leeway.saturating_add(pages);
+            }
             let left = run.wanted.saturating_sub(pages);
             run.wants(left, now);
             tracing::debug!(run = run.id.0, granted = %pages.bytes(), total = %total.bytes(), left = %left.bytes(), free = %free.bytes(), "grant");
@@ -85,12 +93,14 @@ impl Core {
         let patient = waited >= PERIOD && !stuck;
         // In a pool with a limit it may have what policy and the other VMs there leave it, and what it has reserved.
         let room = self.room_in(&definition.pool);
-        let mut in_pool = run.most.min(grant.saturating_add(room)).max(reservation);
-        if patient && health == BalloonHealth::Following {
-            // Its guest has to run for its balloon to inflate; one that does not follow soon counts as stuck.
-            in_pool = in_pool.max(grant.saturating_add(Pages::CHUNK));
-        }
+        let in_pool = run.most.min(grant.saturating_add(room)).max(reservation);
         let mut most = most.min(in_pool);
+        let inflates = health == BalloonHealth::Following && run.facts.ballooned < run.balloon;
+        if patient && inflates && run.leeway < LEEWAY {
+            // Its guest has to run for its balloon to inflate, even where its limit, or that of its pool, was lowered.
+            let chunk = grant.saturating_add(Pages::CHUNK);
+            most = most.max(if grant > limit(definition) { chunk } else { chunk.min(limit(definition)) });
+        }
         if stuck {
             // A balloon that does not follow is never rewarded with more than the VM has a right to.
             most = most.min(run.entitlement.max(reservation).max(grant));
@@ -115,6 +125,9 @@ impl Core {
                 let total = self.ledger.account(run).grant;
                 self.effect(Effect::Returned { run, total });
                 if let Some(run) = self.run_mut(run) {
+                    if total <= run.most {
+                        run.leeway = Pages::ZERO;
+                    }
                     run.returned = run.returned.saturating_add(pages);
                     // What it said it holds is older than what it gave back.
                     run.facts.held = run.facts.held.min(total);

@@ -82,7 +82,7 @@ impl Core {
 
     fn want(&mut self, id: RunId, name: &VmName, pages: Pages) {
         let Some(most) = self.vm(name).map(|vm| limit(&vm.record.definition)) else { return };
-        let room = most.saturating_sub(self.ledger.account(id).grant);
+        let room = room(most, self.ledger.account(id).grant);
         let now = self.clock.now;
         if let Some(run) = self.run_mut(id) {
             run.wants(pages.min(room), now);
@@ -114,7 +114,7 @@ pub(super) fn possible(claim: Facts, definition: &VmDefinition, grant: Pages) ->
     Facts {
         grant: claim.grant.min(grant),
         held: claim.held.min(grant),
-        wanted: claim.wanted.min(limit.saturating_sub(grant.min(claim.grant))),
+        wanted: claim.wanted.min(room(limit, grant.min(claim.grant))),
         ballooned: claim.ballooned.min(size),
         balloon_actual: claim.balloon_actual.min(size),
         balloon_target: claim.balloon_target.min(size),
@@ -133,6 +133,12 @@ pub(super) fn possible(claim: Facts, definition: &VmDefinition, grant: Pages) ->
         ram: (claim.ram.0, memory(claim.ram.1)),
         ..claim
     }
+}
+
+/// What a VM may wait for: what its limit leaves or, where that was lowered below its grant, the chunk that its driver
+/// may need to run.
+fn room(limit: Pages, grant: Pages) -> Pages {
+    if grant > limit { Pages::CHUNK } else { limit.saturating_sub(grant) }
 }
 
 /// A text of a VMM as one line of bounded length without control characters: it goes to logs and terminals.

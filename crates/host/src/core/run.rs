@@ -29,6 +29,8 @@ pub(crate) struct Run {
     pub(crate) target: Pages,
     /// The most that it may be granted as policy has it: its limit, or less where its pool has one.
     pub(crate) most: Pages,
+    /// What it was given beyond that, for its balloon to inflate, since it was last within it.
+    pub(crate) leeway: Pages,
     /// The balloon that it was last told to have.
     pub(crate) balloon: Pages,
     pub(crate) liveness: Liveness,
@@ -107,6 +109,7 @@ impl Run {
             entitlement: Pages::ZERO,
             target: limit,
             most: limit,
+            leeway: Pages::ZERO,
             balloon: Pages::ZERO,
             liveness: Liveness::new(now),
             kernel: KernelAccount::default(),

@@ -253,3 +253,31 @@ fn swap_space_is_promised_only_once_where_there_is_some() {
     assert_eq!((world.host().swap, world.host().swap_reserved), (Some(Bytes::mib(300)), Bytes::mib(256)));
     world.up(definition("b", 128, "reservation = '84MiB'"));
 }
+
+#[test]
+fn a_vm_above_a_lowered_limit_gets_what_its_driver_needs_to_run_and_no_more() {
+    for lowered in [json!({"limit": "64MiB"}), json!({"pool": "small"})] {
+        let mut world = World::new(640);
+        world.pool(json!({"name": "small", "limit": "64MiB"})).unwrap();
+        let run = world.up(definition("a", 256, ""));
+        world.say(run, FromVmm::Want(mib(136)));
+        world.report(run, Pages(0));
+        let before = world.granted[&run];
+        world.set("a", lowered).unwrap();
+        for _ in 0..60 {
+            world.say(run, FromVmm::Want(mib(32)));
+            world.report(run, Pages(0));
+            world.pass(SECOND);
+        }
+        let more = world.granted[&run] - before;
+        assert_eq!(more, mib(16), "{}", more.bytes());
+        // What it gives back counts: it may need as much another time.
+        let balloon = world.balloons[&run];
+        world.say(run, FromVmm::Want(Pages(0)));
+        world.say(run, FromVmm::Return(world.granted[&run] - mib(64)));
+        world.report(run, balloon);
+        world.say(run, FromVmm::Want(mib(32)));
+        world.pass(SECOND * 3);
+        assert_eq!(world.granted[&run], mib(64));
+    }
+}
