@@ -112,7 +112,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "explain",
         about: "shares, reservations, limits and pools move memory at run time, and explain agrees with the ledger",
-        hosts: &[NEW_NPT, OLD_SHADOW],
+        hosts: &[NEW_NPT],
         disk: false,
         model: true,
         run: explain::run,
