@@ -92,7 +92,7 @@ struct LabArgs {
     #[arg(long)]
     console: bool,
     /// Run the command in the lab that `cargo xtask demo --keep` left running.
-    #[arg(long, conflicts_with_all = ["share", "artifacts", "forward", "console", "kernel", "npt", "memory", "cpus"])]
+    #[arg(long, conflicts_with_all = ["share", "artifacts", "forward", "console", "kernel", "npt", "memory"])]
     attach: bool,
     /// The command and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -269,7 +269,7 @@ mod tests {
             "lab --attach --npt off -- true",
             "demo --model --lab",
             "image",
-            "lab --cpus 0 -- x",
+            "lab --memory little -- x",
         ] {
             assert!(
                 Task::try_parse_from(std::iter::once("xtask").chain(line.split_whitespace())).is_err(),

@@ -5,13 +5,16 @@ use std::fs;
 use anyhow::{Context, Result};
 use plimsoll_units::Bytes;
 
-/// Resident memory of a VMM.
+/// Resident memory of a VMM, of Plimsoll or another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Account {
-    /// Guest memory and pools: the run of private anonymous memory that is as large as the guest, and every memfd.
+    /// Guest memory and pools: the run of private anonymous memory that is as large as the guest, and every memfd. Zero
+    /// where there is no such run.
     pub(crate) guest: Bytes,
-    /// Everything else: code, heap, stacks, tables.
+    /// Everything else: code, heap, stacks, tables; what other processes share included.
     pub(crate) rest: Bytes,
+    /// The part of `rest` that no other process can ever share: written pages and anonymous memory.
+    pub(crate) private: Bytes,
 }
 
 /// The account of process `pid`, whose guest has `size` of memory; `None` when the process is gone.
@@ -31,62 +34,85 @@ pub(crate) fn account(pid: u32, size: Bytes) -> Result<Option<Account>> {
     }
 }
 
-/// One mapping.
+/// One mapping, sizes in bytes.
+#[derive(Debug, Default)]
 struct Mapping<'a> {
     start: u64,
     end: u64,
+    writable: bool,
     name: &'a str,
     resident: u64,
-    /// Not passed on by fork: guest memory is mapped so, and neither heaps nor stacks are, which may lie beside it.
-    private: bool,
+    anonymous: u64,
+    private_dirty: u64,
+    /// Not passed on by fork: KVM needs guest memory to be mapped so, and neither heaps nor stacks are, which may lie
+    /// beside it.
+    not_inherited: bool,
+}
+
+impl Mapping<'_> {
+    /// Anonymous memory that fork does not pass on. A name given with `PR_SET_VMA_ANON_NAME` does not matter.
+    fn may_be_guest(&self) -> bool {
+        self.not_inherited && (self.name.is_empty() || self.name.starts_with("[anon"))
+    }
+
+    fn private(&self) -> u64 {
+        // A file in a file system in memory is dirty for ever, even where it is code that every process shares.
+        if self.writable { self.anonymous.max(self.private_dirty) } else { self.anonymous }
+    }
 }
 
 fn parse(text: &str, size: Bytes) -> Result<Account> {
-    let mut mappings: Vec<Mapping<'_>> = Vec::new();
-    for line in text.lines() {
-        if let Some(kib) = line.strip_prefix("Rss:") {
-            let kib = kib.trim().trim_end_matches(" kB");
-            let mapping = mappings.last_mut().context("a size before its mapping")?;
-            mapping.resident = kib.parse::<u64>().with_context(|| format!("size {kib:?}"))? * 1024;
-        } else if let Some(flags) = line.strip_prefix("VmFlags:") {
-            let mapping = mappings.last_mut().context("flags before their mapping")?;
-            mapping.private = flags.split_whitespace().any(|flag| flag == "dc");
-        } else if let Some((range, rest)) = line.split_once(' ')
-            && let Some((start, end)) = range.split_once('-')
-        {
-            let address =
-                |text: &str| u64::from_str_radix(text, 16).with_context(|| format!("mapping {line:?}"));
-            let name = rest.splitn(5, ' ').nth(4).unwrap_or_default().trim();
-            mappings.push(Mapping {
-                start: address(start)?,
-                end: address(end)?,
-                name,
-                resident: 0,
-                private: false,
-            });
-        }
-    }
+    let mappings = mappings(text)?;
     let mut account = Account::default();
     let mut rest = mappings.as_slice();
     while let Some(first) = rest.first() {
         // Guest memory is one mapping to its VMM, but many to the kernel, as chunks differ in their flags.
-        let touching =
-            rest.windows(2).take_while(|pair| may_be_guest(&pair[1]) && pair[0].end == pair[1].start);
-        let count = if may_be_guest(first) { 1 + touching.count() } else { 1 };
+        let touching = rest.windows(2).take_while(|two| two[1].may_be_guest() && two[0].end == two[1].start);
+        let count = if first.may_be_guest() { 1 + touching.count() } else { 1 };
         let (run, after) = rest.split_at(count);
-        let length = run.last().map_or(0, |last| last.end - first.start);
-        let resident = Bytes(run.iter().map(|mapping| mapping.resident).sum());
-        let is_guest = (may_be_guest(first) && length >= size.0) || first.name.contains("memfd:");
-        let side = if is_guest { &mut account.guest } else { &mut account.rest };
-        *side = *side + resident;
         rest = after;
+        let length = run.last().map_or(0, |last| last.end - first.start);
+        let resident = run.iter().map(|mapping| mapping.resident).sum::<u64>();
+        if (first.may_be_guest() && length >= size.0) || first.name.contains("memfd:") {
+            account.guest.0 += resident;
+        } else {
+            account.rest.0 += resident;
+            account.private.0 += run.iter().map(Mapping::private).sum::<u64>();
+        }
     }
     Ok(account)
 }
 
-/// Anonymous memory that fork does not pass on. A name given with `PR_SET_VMA_ANON_NAME` does not matter.
-fn may_be_guest(mapping: &Mapping<'_>) -> bool {
-    mapping.private && (mapping.name.is_empty() || mapping.name.starts_with("[anon"))
+fn mappings(text: &str) -> Result<Vec<Mapping<'_>>> {
+    let mut mappings: Vec<Mapping<'_>> = Vec::new();
+    for line in text.lines() {
+        let Some((key, value)) = line.split_once(' ') else { continue };
+        if let Some((start, end)) = key.split_once('-') {
+            let address =
+                |text: &str| u64::from_str_radix(text, 16).with_context(|| format!("mapping {line:?}"));
+            mappings.push(Mapping {
+                start: address(start)?,
+                end: address(end)?,
+                writable: value.as_bytes().get(1) == Some(&b'w'),
+                name: value.splitn(5, ' ').nth(4).unwrap_or_default().trim(),
+                ..Mapping::default()
+            });
+            continue;
+        }
+        let mapping = mappings.last_mut().with_context(|| format!("{line:?} before any mapping"))?;
+        let bytes = || {
+            let kib = value.trim().trim_end_matches(" kB").parse::<u64>();
+            kib.map(|kib| kib << 10).with_context(|| format!("size {line:?}"))
+        };
+        match key {
+            "Rss:" => mapping.resident = bytes()?,
+            "Anonymous:" => mapping.anonymous = bytes()?,
+            "Private_Dirty:" => mapping.private_dirty = bytes()?,
+            "VmFlags:" => mapping.not_inherited = value.split_whitespace().any(|flag| flag == "dc"),
+            _ => {}
+        }
+    }
+    Ok(mappings)
 }
 
 #[cfg(test)]
@@ -95,34 +121,48 @@ mod tests {
 
     const TEXT: &str = "\
 00400000-00500000 r-xp 00000000 fd:00 1234                               /bin/plimsoll-vmm
-Size: 1024 kB
-Rss: 900 kB
+Rss:                 900 kB
+Private_Dirty:       900 kB
+Anonymous:             0 kB
+VmFlags: rd ex mr mw me
 01000000-01100000 rw-p 00000000 00:00 0                                  [heap]
-Rss: 100 kB
+Rss:                 100 kB
+Private_Dirty:       100 kB
+Anonymous:           100 kB
+VmFlags: rd wr mr mw me ac
 7f0000000000-7f0000200000 rw-p 00000000 00:00 0 \n\
-Rss: 2048 kB
+Rss:                2048 kB
+Private_Dirty:      2048 kB
+Anonymous:          2048 kB
 VmFlags: rd wr mr mw me dc hg um
 7f0000200000-7f0000400000 rw-p 00000000 00:00 0 \n\
-Rss: 8 kB
-VmFlags: rd wr mr mw me dc
-7f0000400000-7f0000401000 rw-p 00000000 00:00 0 \n\
-Rss: 4 kB
+Rss:                   8 kB
+Private_Dirty:         8 kB
+Anonymous:             8 kB
+VmFlags: rd wr mr mw me dc um uw
+7f0000400000-7f0000500000 rw-p 00000000 00:00 0 \n\
+Rss:                  16 kB
+Private_Dirty:        12 kB
+Anonymous:            16 kB
 VmFlags: rd wr mr mw me ac
-7f0000600000-7f0000700000 rw-p 00000000 00:00 0 \n\
-Rss: 16 kB
 7f0000800000-7f0000900000 rw-s 00000000 00:01 77                         /memfd:pool (deleted)
-Rss: 64 kB
+Rss:                  64 kB
+Private_Dirty:        64 kB
+Anonymous:             0 kB
+VmFlags: rd wr sh mr mw me ms
 ";
 
     #[test]
     fn guest_memory_is_the_run_as_large_as_the_guest() {
         let account = parse(TEXT, Bytes::mib(4)).unwrap();
         assert_eq!(account.guest, Bytes((2048 + 8 + 64) << 10));
-        assert_eq!(account.rest, Bytes((900 + 100 + 4 + 16) << 10));
+        assert_eq!(account.rest, Bytes((900 + 100 + 16) << 10));
+        assert_eq!(account.private, Bytes(116 << 10));
     }
 
     #[test]
     fn a_smaller_run_is_no_guest_memory() {
         assert_eq!(parse(TEXT, Bytes::mib(6)).unwrap().guest, Bytes(64 << 10));
+        assert!(parse("Rss: 1 kB\n", Bytes::mib(4)).is_err());
     }
 }

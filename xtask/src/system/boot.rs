@@ -4,15 +4,15 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use plimsoll_protocol::api::{Exit, Power};
+use plimsoll_protocol::api::{Exit, Power, VmStatus};
 use plimsoll_protocol::control::ExitReason;
 use plimsoll_units::Bytes;
 
 use crate::kernel::Version;
 use crate::operate::definition::{Definition, Runs};
 use crate::operate::toucher::Toucher;
-use crate::operate::{Stage, in_lab};
-use crate::workspace::step;
+use crate::operate::{Stage, in_lab, smaps};
+use crate::workspace::{note, step};
 
 use super::Guests;
 
@@ -48,6 +48,8 @@ fn one_guest(stage: &Stage, version: Version) -> Result<()> {
     let answer = guest.ask(&format!("disk /dev/vda {bytes} 3"), LIMIT)?;
     ensure!(answer.number("bytes")? == bytes && answer.number("mismatched")? == 0, "disk: {}", answer.text());
 
+    overhead(&stage.vm(&name)?)?;
+
     step("reboot");
     guest.ask(&format!("touch {} 1", Bytes::mib(64).0), LIMIT)?;
     guest.send("reboot")?;
@@ -74,6 +76,26 @@ fn one_guest(stage: &Stage, version: Version) -> Result<()> {
     let exit = stage.wait_off(&name, LIMIT)?.exit;
     ensure!(matches!(exit, Some(Exit::Told(ExitReason::Crashed(_)))), "the crash was reported as {exit:?}");
     Ok(())
+}
+
+/// What the VM costs beside its guest's memory is no more than what the ledger charges for it: its process, and the page
+/// tables of process and guest. No other VM runs.
+fn overhead(vm: &VmStatus) -> Result<()> {
+    let pid = vm.pid.context("the VM is off")?;
+    let account = smaps::account(pid, vm.size)?.with_context(|| format!("process {pid} is gone"))?;
+    let tables = kib(&format!("/proc/{pid}/status"), "VmPTE:")? + kib("/proc/meminfo", "SecPageTables:")?;
+    let measured = account.rest + tables;
+    note(&format!("costs {measured} beside guest memory, is charged {}", vm.overhead));
+    ensure!(measured <= vm.overhead, "{measured} beside guest memory, charged with {}", vm.overhead);
+    Ok(())
+}
+
+/// The number after `key` in a file of the kernel's that counts in KiB.
+fn kib(path: &str, key: &str) -> Result<Bytes> {
+    let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
+    let value = text.lines().find_map(|line| line.strip_prefix(key));
+    let value = value.and_then(|value| value.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    value.map(|kib| Bytes(kib << 10)).with_context(|| format!("{path} has no {key}"))
 }
 
 /// Every device that was asked for is there and has its driver.

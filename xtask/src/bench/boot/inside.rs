@@ -16,10 +16,10 @@ use tempfile::TempDir;
 use super::baseline;
 use super::clock::{process_start, since_boot};
 use super::console::Console;
-use super::smaps::{Footprint, footprint};
 use crate::kernel::Version;
 use crate::operate::Stage;
 use crate::operate::definition::toucher_image;
+use crate::operate::smaps::account;
 
 /// The guests' memory.
 pub(super) const SIZE: Bytes = Bytes::mib(256);
@@ -115,8 +115,7 @@ fn ours(guest: Guest) -> Result<Sample> {
     let first = console.wait(FIRST_LINE, LIMIT, &mut || succeeds(&mut run))?;
     console.wait(LAST_LINE, LIMIT, &mut || Ok(()))?;
     let pid = stage.vm(NAME)?.pid.context("the VM is off")?;
-    let footprint = footprint(pid, SIZE)?;
-    Ok(sample(first, begin, process_start(pid)?, footprint))
+    sample(pid, first, begin)
 }
 
 /// An error once `run` has failed.
@@ -180,15 +179,17 @@ fn qemu(guest: &Guest, directory: &Path) -> Result<Sample> {
     };
     let first = console.wait(FIRST_LINE, LIMIT, &mut lives)?;
     console.wait(LAST_LINE, LIMIT, &mut lives)?;
-    let footprint = footprint(pid, guest.size)?;
-    Ok(sample(first, begin, process_start(pid)?, footprint))
+    sample(pid, first, begin)
 }
 
-fn sample(first: Duration, begin: Duration, start: Duration, footprint: Footprint) -> Sample {
-    Sample {
-        process: first.saturating_sub(start),
+/// The sample of process `pid`, whose guest said its first line at `first` after the command at `begin`.
+fn sample(pid: u32, first: Duration, begin: Duration) -> Result<Sample> {
+    let account = account(pid, SIZE)?.with_context(|| format!("process {pid} is gone"))?;
+    ensure!(account.guest > Bytes::ZERO, "no mapping of process {pid} looks like guest memory of {SIZE}");
+    Ok(Sample {
+        process: first.saturating_sub(process_start(pid)?),
         command: first.saturating_sub(begin),
-        outside: footprint.outside,
-        private: footprint.private,
-    }
+        outside: account.rest,
+        private: account.private,
+    })
 }

@@ -8,7 +8,6 @@ mod clock;
 mod console;
 mod inside;
 mod report;
-mod smaps;
 
 use std::process::ExitCode;
 use std::time::Duration;
