@@ -215,10 +215,11 @@ impl Stage {
 
     /// Waits until the VM `name` is off and returns its last status.
     pub(crate) fn wait_off(&self, name: &str, limit: Duration) -> Result<VmStatus> {
-        self.wait(&format!("{name} is off"), limit, |stage| {
+        let off = self.wait(&format!("{name} is off"), limit, |stage| {
             let vm = stage.vm(name)?;
             Ok((vm.power == Power::Off).then_some(vm))
-        })
+        });
+        off.with_context(|| format!("the console of {name} said last:\n{}", self.console_tail(name)))
     }
 
     fn seen(&self) -> MutexGuard<'_, BTreeSet<u32>> {

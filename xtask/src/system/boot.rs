@@ -16,7 +16,7 @@ use crate::workspace::{note, step};
 
 use super::Guests;
 
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(120);
 const DISK: Bytes = Bytes::mib(32);
 /// The virtio device types that every guest here has: net, block, entropy, balloon.
 const TYPES: [(u32, &str); 4] =

@@ -44,7 +44,10 @@ impl TestArgs {
 
 /// Results so far. Steps may run side by side.
 #[derive(Debug, Default)]
-struct Tally(Mutex<Vec<(String, bool, Duration)>>);
+struct Tally {
+    results: Mutex<Vec<(String, bool, Duration)>>,
+    tried_again: Mutex<Vec<String>>,
+}
 
 impl Tally {
     /// Runs `work` as the step `name`, and says how it went.
@@ -57,14 +60,17 @@ impl Tally {
             Ok(()) => note(&format!("{name}: passed in {}", Seconds(took))),
             Err(error) => note(&format!("{name}: FAILED in {}: {error:#}", Seconds(took))),
         }
-        // A list that only grows is whole whoever panicked meanwhile.
-        let mut results = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        results.push((name.to_owned(), result.is_ok(), took));
+        push(&self.results, (name.to_owned(), result.is_ok(), took));
+    }
+
+    /// Remembers that `name` failed and was tried again.
+    fn tried_again(&self, name: &str) {
+        push(&self.tried_again, name.to_owned());
     }
 
     #[expect(clippy::print_stdout, reason = "the summary is the result")]
     fn summary(self) -> bool {
-        let results = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let results = self.results.into_inner().unwrap_or_else(PoisonError::into_inner);
         println!();
         for (name, passed, took) in &results {
             println!(
@@ -73,11 +79,19 @@ impl Tally {
                 Seconds(*took).to_string()
             );
         }
+        for name in self.tried_again.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            println!("failed and was tried again: {name}");
+        }
         let passed = results.iter().filter(|(_, passed, _)| *passed).count();
         let failed = results.len() - passed;
         println!("\n{passed} passed, {failed} failed");
         failed == 0
     }
+}
+
+fn push<T>(list: &Mutex<Vec<T>>, item: T) {
+    // A list that only grows is whole whoever panicked meanwhile.
+    list.lock().unwrap_or_else(PoisonError::into_inner).push(item);
 }
 
 /// A duration to a tenth of a second.
