@@ -81,7 +81,7 @@ pub(crate) fn run(arguments: &PolicyArgs) -> Result<ExitCode> {
     workspace::step("measuring policy's decisions");
     let report = report(measure()?)?;
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        println!("{}", serde_json::to_string(&report)?);
     } else {
         println!("{}", text(&report));
     }
