@@ -14,6 +14,7 @@ use super::{Core, Effect, limit, overhead, reservation, size};
 
 /// Balloon targets that differ by less are not worth waking a driver for.
 const BALLOON_STEP: Pages = Pages(256);
+
 /// What policy was asked, and what it said.
 #[derive(Clone, Debug)]
 pub(super) struct Divided {
