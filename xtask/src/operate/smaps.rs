@@ -100,10 +100,7 @@ fn mappings(text: &str) -> Result<Vec<Mapping<'_>>> {
             continue;
         }
         let mapping = mappings.last_mut().with_context(|| format!("{line:?} before any mapping"))?;
-        let bytes = || {
-            let kib = value.trim().trim_end_matches(" kB").parse::<u64>();
-            kib.map(|kib| kib << 10).with_context(|| format!("size {line:?}"))
-        };
+        let bytes = || kib(value).map(|size| size.0).with_context(|| format!("size {line:?}"));
         match key {
             "Rss:" => mapping.resident = bytes()?,
             "Anonymous:" => mapping.anonymous = bytes()?,
@@ -113,6 +110,12 @@ fn mappings(text: &str) -> Result<Vec<Mapping<'_>>> {
         }
     }
     Ok(mappings)
+}
+
+/// A size as the kernel writes it in `/proc`, such as `900 kB`.
+pub(crate) fn kib(text: &str) -> Option<Bytes> {
+    let kib: u64 = text.trim().strip_suffix(" kB")?.parse().ok()?;
+    kib.checked_mul(1024).map(Bytes)
 }
 
 #[cfg(test)]

@@ -83,19 +83,19 @@ fn one_guest(stage: &Stage, version: Version) -> Result<()> {
 fn overhead(vm: &VmStatus) -> Result<()> {
     let pid = vm.pid.context("the VM is off")?;
     let account = smaps::account(pid, vm.size)?.with_context(|| format!("process {pid} is gone"))?;
-    let tables = kib(&format!("/proc/{pid}/status"), "VmPTE:")? + kib("/proc/meminfo", "SecPageTables:")?;
+    let tables =
+        size_in(&format!("/proc/{pid}/status"), "VmPTE:")? + size_in("/proc/meminfo", "SecPageTables:")?;
     let measured = account.rest + tables;
     note(&format!("costs {measured} beside guest memory, is charged {}", vm.overhead));
     ensure!(measured <= vm.overhead, "{measured} beside guest memory, charged with {}", vm.overhead);
     Ok(())
 }
 
-/// The number after `key` in a file of the kernel's that counts in KiB.
-fn kib(path: &str, key: &str) -> Result<Bytes> {
+/// The size after `key` in a file of the kernel's.
+fn size_in(path: &str, key: &str) -> Result<Bytes> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
     let value = text.lines().find_map(|line| line.strip_prefix(key));
-    let value = value.and_then(|value| value.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-    value.map(|kib| Bytes(kib << 10)).with_context(|| format!("{path} has no {key}"))
+    value.and_then(smaps::kib).with_context(|| format!("{path} has no {key}"))
 }
 
 /// Every device that was asked for is there and has its driver.
