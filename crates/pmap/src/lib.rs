@@ -119,6 +119,8 @@ mod pin;
 mod pmap;
 mod ram;
 mod release;
+#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "paging out will be the first to use it"))]
+mod store;
 mod tally;
 pub mod uffd;
 mod waiting;
