@@ -19,6 +19,7 @@ pub(crate) struct Account {
     chunks: [u64; 3],
     faults: u64,
     waits: u64,
+    arrivals: u64,
     waiting: Waiting,
     told: Pages,
     telling: bool,
@@ -54,6 +55,11 @@ impl Account {
 
     pub(crate) fn waits(&self) -> u64 {
         self.waits
+    }
+
+    /// Pages that faults have brought in since the start.
+    pub(crate) fn arrivals(&self) -> u64 {
+        self.arrivals
     }
 
     /// Pages that the waiting faults need beyond the grant.
@@ -98,6 +104,11 @@ impl Account {
         #[cfg(test)]
         let pages = if self.forgiving { pages.min(self.held) } else { pages };
         self.held -= pages;
+    }
+
+    /// Records what of a charge was used.
+    pub(crate) fn arrived(&mut self, pages: Pages) {
+        self.arrivals += pages.0;
     }
 
     /// Records a chunk's change of state. `held` is the caller's to charge and uncharge.

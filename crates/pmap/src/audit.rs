@@ -1,6 +1,10 @@
+use std::sync::MutexGuard;
+
 use plimsoll_units::{Pages, Ppn};
 
+use crate::aside::Spare;
 use crate::chunk::{Backing, Chunk, PageState};
+use crate::host_range::CHUNK;
 use crate::layout::ChunkNo;
 use crate::page_set::PageSet;
 use crate::pmap::Pmap;
@@ -26,6 +30,12 @@ pub enum Mismatch {
         /// The first such page of the chunk.
         first: Ppn,
         /// How many there are in the chunk.
+        pages: Pages,
+    },
+    /// Pages are aside that no chunk has put there: they are held and nobody counts them.
+    #[error("{pages:?} are aside and no chunk's")]
+    Stray {
+        /// How many there are in one place for pages that are aside.
         pages: Pages,
     },
     /// More is resident than is counted.
@@ -81,7 +91,7 @@ impl Pmap {
     /// transitions wait for as long as it takes, a few milliseconds for each GiB.
     ///
     /// # Errors
-    /// Every mismatch found, at most two for each chunk and four for the whole. Each is a defect of this crate, or
+    /// Every mismatch found, at most two for each chunk, one for each that is aside, and four for the whole. Each is a defect of this crate, or
     /// of somebody who mapped over guest memory.
     pub fn audit(&self) -> Result<(), Vec<Mismatch>> {
         let chunks = self.all_chunks();
@@ -90,6 +100,7 @@ impl Pmap {
         for (no, chunk) in chunks.iter().enumerate() {
             self.audit_chunk(ChunkNo(no), chunk, &mut sums, &mut found);
         }
+        self.audit_aside(&chunks, &mut sums, &mut found);
         self.audit_account(&sums, &mut found);
         if found.is_empty() { Ok(()) } else { Err(found) }
     }
@@ -107,7 +118,7 @@ impl Pmap {
         };
         sums.resident += backed.count();
         let (may, must) = match &chunk.backing {
-            Backing::Empty { .. } => (PageSet::EMPTY, PageSet::EMPTY),
+            Backing::Empty { .. } | Backing::Aside(_) => (PageSet::EMPTY, PageSet::EMPTY),
             Backing::Large => (PageSet::FULL, PageSet::EMPTY),
             Backing::Small(table) => {
                 let private = table.pages(PageState::Private);
@@ -124,6 +135,28 @@ impl Pmap {
         if let Some(first) = lost.iter().next() {
             let first = self.layout.ppn(no, first);
             found.push(Mismatch::Lost { chunk, first, pages: lost.count() });
+        }
+    }
+
+    /// What is aside belongs to a chunk.
+    fn audit_aside(&self, chunks: &[MutexGuard<'_, Chunk>], sums: &mut Sums, found: &mut Vec<Mismatch>) {
+        let mut owned = vec![PageSet::EMPTY; self.touches.spares()];
+        for chunk in chunks {
+            chunk.aside(|spare, pages| owned[spare.0] = pages);
+        }
+        for (spare, owned) in owned.iter().enumerate() {
+            match self.pagemap.backed(self.mapping.range(self.spare_offset(Spare(spare)), CHUNK).start) {
+                Ok(backed) => {
+                    sums.resident += backed.count();
+                    let strays = backed.minus(owned).count();
+                    if strays > Pages::ZERO {
+                        found.push(Mismatch::Stray { pages: strays });
+                    }
+                }
+                Err(error) => {
+                    found.push(Mismatch::Unreadable { errno: error.raw_os_error().unwrap_or_default() });
+                }
+            }
         }
     }
 

@@ -2,6 +2,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use plimsoll_units::Pages;
 
+use crate::aside::{Evidence, Spare};
 use crate::page_set::{PageSet, SLOTS, Slot};
 use crate::tally::{Kind, Tally};
 
@@ -10,6 +11,8 @@ use crate::tally::{Kind, Tally};
 #[derive(Debug, Default)]
 pub(crate) struct Chunk {
     pub(crate) backing: Backing,
+    /// What its last sample has shown.
+    pub(crate) evidence: Evidence,
     /// Runs of pages with device I/O in flight, as (first, length), one for each pin. A list and not a count for each
     /// page: there are as many as requests in flight, mostly none.
     io: Vec<(Slot, Slot)>,
@@ -25,6 +28,8 @@ pub(crate) enum Backing {
     },
     /// The kernel, unasked. Costs 512 pages, whatever is resident.
     Large,
+    /// Nobody: it is large, but all of it has been put aside, to see whether it is touched. All are armed.
+    Aside(Spare),
     /// The pmap, page by page; all are armed.
     Small(Box<Table>),
 }
@@ -85,7 +90,7 @@ impl Chunk {
     pub(crate) fn kind(&self) -> Kind {
         match self.backing {
             Backing::Empty { .. } => Kind::Empty,
-            Backing::Large => Kind::Large,
+            Backing::Large | Backing::Aside(_) => Kind::Large,
             Backing::Small(_) => Kind::Small,
         }
     }
@@ -94,7 +99,8 @@ impl Chunk {
     pub(crate) fn present(&self) -> PageSet {
         match &self.backing {
             Backing::Empty { .. } => PageSet::EMPTY,
-            Backing::Large => PageSet::FULL,
+            // One touch brings all of what is aside back.
+            Backing::Large | Backing::Aside(_) => PageSet::FULL,
             Backing::Small(table) => table.pages(PageState::Private),
         }
     }
@@ -104,7 +110,7 @@ impl Chunk {
         let (backed, ballooned) = match &self.backing {
             Backing::Empty { ballooned: false } => (Pages::ZERO, Pages::ZERO),
             Backing::Empty { ballooned: true } => (Pages::ZERO, Pages::CHUNK),
-            Backing::Large => (Pages::CHUNK, Pages::ZERO),
+            Backing::Large | Backing::Aside(_) => (Pages::CHUNK, Pages::ZERO),
             Backing::Small(table) => {
                 (table.pages(PageState::Private).count(), table.pages(PageState::Ballooned).count())
             }
@@ -120,7 +126,7 @@ impl Chunk {
         }
         match &mut self.backing {
             Backing::Small(table) => Some(table),
-            Backing::Empty { .. } | Backing::Large => None,
+            Backing::Empty { .. } | Backing::Large | Backing::Aside(_) => None,
         }
     }
 

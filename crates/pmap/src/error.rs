@@ -42,6 +42,12 @@ pub enum Error {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// Guest memory that was put aside could not be brought back.
+    #[error("cannot bring back guest memory that was put aside for sampling: raise vm.max_map_count")]
+    Aside {
+        /// The kernel's reason.
+        source: io::Error,
+    },
     /// Guest memory could not be given back.
     #[error("cannot discard guest memory")]
     Discard {

@@ -39,6 +39,7 @@ impl Pmap {
         };
         let Place { chunk: no, slot } = Place::of((offset / PAGE) as u64);
         let mut chunk = self.chunk(no);
+        self.note_touch(no, &mut chunk, slot);
         let mut left = Pages::ZERO;
         match self.need(&chunk, slot) {
             Some(need) => {
@@ -58,7 +59,8 @@ impl Pmap {
     /// What a fault on page `slot` needs, or `None` where the page is there.
     fn need(&self, chunk: &Chunk, slot: Slot) -> Option<Need> {
         match &chunk.backing {
-            Backing::Large => None,
+            // What is still aside could not be brought back: the touch tries again.
+            Backing::Large | Backing::Aside(_) => None,
             Backing::Empty { ballooned: false } if self.huge_pages => Some(Need::Chunk),
             // One page of a ballooned chunk was touched: the others stay in the balloon.
             Backing::Empty { .. } => Some(Need::Page),
@@ -115,6 +117,7 @@ impl Pmap {
         let mut account = self.account();
         account.changed(before, chunk.tally());
         account.uncharge(left);
+        account.arrived(charged - left);
         // A fault may have passed the queue, if it came just when there was room again.
         account.served(no, &chunk.present());
         left

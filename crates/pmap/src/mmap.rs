@@ -1,4 +1,4 @@
-//! The mapping behind guest RAM: mmap, madvise, and access to bytes that a guest may change at any time.
+//! The mapping behind guest RAM: mmap, mremap, madvise, and access to bytes that a guest may change at any time.
 
 use std::io;
 use std::ptr::NonNull;
@@ -8,11 +8,13 @@ use vm_memory::VolatileSlice;
 
 use crate::host_range::{CHUNK, HostRange, PAGE};
 
-/// One private anonymous mapping for all of a VM's RAM, aligned to chunks so that the kernel can use huge pages.
+/// One private anonymous mapping for all of a VM's RAM, aligned to chunks so that the kernel can use huge pages, and
+/// behind it *spare* address space, where pages can be put aside. What is there is still the VM's, but nobody touches it.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
+    spare: usize,
 }
 
 // SAFETY: the mapping belongs to no thread. Its bytes are reached only through volatile slices and atomics, because
@@ -22,18 +24,20 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps `len` bytes, which must be whole chunks and not zero. No memory is used until it is touched.
+    /// Maps `len` bytes, which must be whole chunks and not zero, and reserves `spare` bytes, also whole chunks. No
+    /// memory is used until it is touched.
     ///
     /// The mapping stays out of children (a forked page cannot be moved or write-protected safely) and out of core
     /// dumps (guest memory is the guest's secret). With `huge_pages` false the kernel is told to use none.
-    pub(crate) fn new(len: usize, huge_pages: bool) -> io::Result<Self> {
-        let padded = len.checked_add(CHUNK).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    pub(crate) fn new(len: usize, spare: usize, huge_pages: bool) -> io::Result<Self> {
+        let total = len.checked_add(spare).and_then(|total| total.checked_add(CHUNK));
+        let padded = total.ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
         // SAFETY: a new anonymous mapping wherever the kernel likes replaces nothing.
         let raw = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 padded,
-                libc::PROT_READ | libc::PROT_WRITE,
+                libc::PROT_NONE,
                 libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
                 -1,
                 0,
@@ -45,9 +49,10 @@ impl Mapping {
         let head = (raw as usize).next_multiple_of(CHUNK) - raw as usize;
         let base = raw.wrapping_byte_add(head);
         trim(raw, head)?;
-        trim(base.wrapping_byte_add(len), CHUNK - head)?;
+        trim(base.wrapping_byte_add(len + spare), CHUNK - head)?;
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        let mapping = Self { base, len };
+        let mapping = Self { base, len, spare };
+        mapping.open()?;
         mapping.advise(0, len, libc::MADV_DONTFORK)?;
         mapping.advise(0, len, libc::MADV_DONTDUMP)?;
         let advice = if huge_pages { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
@@ -57,13 +62,19 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// Guest RAM, without the spare address space.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// The host address of byte `offset`, which must lie in the mapping.
+    /// The address space behind guest RAM.
+    pub(crate) fn spare(&self) -> usize {
+        self.spare
+    }
+
+    /// The host address of byte `offset`, which must lie in the mapping or in the spare address space behind it.
     pub(crate) fn host(&self, offset: usize) -> *mut u8 {
-        debug_assert!(offset <= self.len);
+        debug_assert!(offset <= self.len + self.spare);
         self.base.as_ptr().wrapping_add(offset)
     }
 
@@ -81,6 +92,25 @@ impl Mapping {
     /// Gives whole pages back to the kernel. They read as zeros afterwards, and fault where they are armed.
     pub(crate) fn discard(&self, offset: usize, len: usize) -> io::Result<()> {
         self.advise(offset, len, libc::MADV_DONTNEED)
+    }
+
+    /// Moves whole pages, contents and all, from `from` to `to`; one of the two is spare, and nothing may be present at
+    /// `to`. Nothing is present at `from` afterwards. A huge page stays one, and pages that are pinned stay so.
+    ///
+    /// For everybody else this is one step: whoever touches either place meanwhile waits for its end. What is at `to`
+    /// afterwards is not armed, and `from` is as it was. The kernel refuses where `from` is more than one mapping for it,
+    /// or there are too many; then nothing has changed.
+    ///
+    /// UFFDIO_MOVE (Linux 6.8) would be a little faster for a huge page, ten times slower for 512 small ones, and
+    /// breaks the huge page where a fault has left a page table at `to`. This one replaces the page table.
+    pub(crate) fn relocate(&self, from: usize, to: usize, len: usize) -> io::Result<()> {
+        let inside = |offset: usize| offset.checked_add(len).is_some_and(|end| end <= self.len + self.spare);
+        assert!(inside(from) && inside(to) && from.abs_diff(to) >= len, "two ranges of the mapping");
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+        // SAFETY: both ranges are ours and stay mapped: this flag keeps the old one, and the new one is replaced in one
+        // step. Nothing but volatile slices and atomics, to which any content is valid, points into either.
+        let moved = unsafe { libc::mremap(self.host(from).cast(), len, len, flags, self.host(to)) };
+        if moved == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// Splits the huge page around `offset`, if there is one, into small ones, so that those given back afterwards are
@@ -125,6 +155,14 @@ impl Mapping {
         if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// Lets guest RAM be used. The rest stays inaccessible, so that it counts against no limit.
+    fn open(&self) -> io::Result<()> {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: the range is ours and new.
+        let result = unsafe { libc::mprotect(self.base.as_ptr().cast(), self.len, access) };
+        if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     /// Names the mapping in /proc/self/smaps, so that people and tools can tell guest RAM from the rest.
     fn name(&self) {
         let name = c"plimsoll-ram";
@@ -148,7 +186,7 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and every borrow of it has ended.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len + self.spare) };
     }
 }
 

@@ -11,6 +11,10 @@ pub(crate) enum Mutation {
     LateArming,
     /// A served page does not wake who waits for it.
     NoWake,
+    /// The touch of a chunk that is aside is not counted.
+    UncountedTouch,
+    /// A chunk that is aside is given back as if it were in its place (invariant 6).
+    StrandedAside,
 }
 
 /// The defects switched on in one pmap.

@@ -5,6 +5,7 @@ use plimsoll_units::{PAGE_SIZE, Pages};
 use vm_memory::GuestMemoryBackend;
 
 use crate::account::Account;
+use crate::aside::{MAX_SAMPLES, Touches};
 use crate::chunk::{Chunk, lock};
 use crate::error::Error;
 use crate::grant::GrantSource;
@@ -49,6 +50,7 @@ pub struct Pmap {
     account: Mutex<Account>,
     source: Arc<dyn GrantSource>,
     ram: GuestRam,
+    pub(crate) touches: Touches,
     pub(crate) mutations: Mutations,
 }
 
@@ -92,7 +94,7 @@ impl Pmap {
         let size = layout.pages().bytes();
         let mapped = usize::try_from(size.0)
             .map_err(std::io::Error::other)
-            .and_then(|len| Mapping::new(len, config.huge_pages));
+            .and_then(|len| Mapping::new(len, MAX_SAMPLES * CHUNK, config.huge_pages));
         let mapping = Arc::new(mapped.map_err(|source| Error::Map { size, source })?);
         let pagemap = Pagemap::open().map_err(|source| Error::Pagemap { source })?;
         let action = "register guest RAM";
@@ -109,6 +111,7 @@ impl Pmap {
             pagemap,
             huge_pages: config.huge_pages,
             source,
+            touches: Touches::default(),
             mutations: Mutations::default(),
         }))
     }

@@ -75,6 +75,9 @@ impl Pmap {
         if busy > 0 {
             return Err(Error::IoInFlight { chunks: busy });
         }
+        for (no, chunk) in chunks.iter_mut().enumerate() {
+            self.bring_back(ChunkNo(no), chunk).map_err(|source| Error::Aside { source })?;
+        }
         let len = self.mapping.len();
         let all = self.mapping.range(0, len);
         self.uffd.arm(all).map_err(|source| Error::Uffd { action: "register guest RAM anew", source })?;
@@ -138,6 +141,10 @@ impl Pmap {
     /// Makes `set` absent for the kernel. Afterwards the chunk is empty or small; on error it is as it was, or
     /// small.
     fn give_back(&self, no: ChunkNo, chunk: &mut Chunk, set: &PageSet) -> io::Result<()> {
+        if matches!(chunk.backing, Backing::Aside(_)) && self.mutations.has(Mutation::StrandedAside) {
+            chunk.backing = Backing::Large;
+        }
+        self.bring_back(no, chunk)?;
         if let Backing::Large = chunk.backing {
             if set.is_full() && self.empty_large(no, chunk)? {
                 return Ok(());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use kvm_bindings::{kvm_regs, kvm_segment, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
-use plimsoll_pmap::{Config, GrantSource, Pmap, PpnRange, Release, uffd};
+use plimsoll_pmap::{Config, GrantSource, Pmap, PpnRange, Release, Sampler, uffd};
 use plimsoll_units::{PAGE_SIZE, Pages, Ppn};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -265,5 +265,32 @@ fn a_running_guest_loses_nothing_to_releases_beside_its_pages() {
             }
             done.store(true, Ordering::SeqCst);
         });
+    });
+}
+
+#[test]
+fn a_running_guest_loses_nothing_to_sampling_and_is_seen_to_run() {
+    with_guest(CHUNKS * 512, true, |pmap, _, mut guest| {
+        guest.write(0, CHUNKS * 512, 0);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let sampling = scope.spawn(|| {
+                let mut sampler = Sampler::new(Arc::clone(pmap), 16);
+                let mut touched = 0;
+                while !done.load(Ordering::SeqCst) {
+                    sampler.begin();
+                    std::thread::yield_now();
+                    touched += sampler.seen().chunks.touched;
+                }
+                touched
+            });
+            for round in 1..=40 {
+                guest.write(0, CHUNKS * 512, round);
+                assert_eq!(guest.differing(0, CHUNKS * 512, round), 0, "round {round}");
+            }
+            done.store(true, Ordering::SeqCst);
+            assert!(sampling.join().unwrap() > 0);
+        });
+        assert_eq!(pmap.stats().chunks_large, CHUNKS);
     });
 }

@@ -4,4 +4,5 @@ mod basics;
 mod direct_io;
 mod harness;
 mod model;
+mod sampling;
 mod stress;

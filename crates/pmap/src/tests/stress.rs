@@ -1,5 +1,5 @@
 //! Everything at once: writers that verify what they wrote, a balloon, devices, a guest that misbehaves, grants that
-//! come and go, and an auditor; then a reset, and again.
+//! come and go, a sampler and an auditor; then a reset, and again.
 //!
 //! `PLIMSOLL_STRESS_OPS` sets how many operations each writer does (default 6000, seconds); a soak takes millions:
 //! `PLIMSOLL_STRESS_OPS=20000000 cargo test -p plimsoll-pmap --release stress -- --test-threads 1`.
@@ -16,7 +16,7 @@ use super::direct_io::Disk;
 use super::harness::{Served, address, served};
 use crate::chunk::lock;
 use crate::mutation::Mutation;
-use crate::{Inflation, PpnRange, Release};
+use crate::{Inflation, PpnRange, Release, Sampler};
 
 /// Longest time without any progress. A queued fault is served within milliseconds; a lost wake-up waits for ever.
 const STUCK: Duration = Duration::from_secs(20);
@@ -29,6 +29,8 @@ const OWN_CHUNKS: u64 = 4;
 /// A chunk for each device.
 const DEVICES: u64 = 2;
 const FIRST_DEVICE_CHUNK: u64 = SHARED_CHUNKS + OWN_CHUNKS;
+/// Samples of a period: about half of the chunks that there are.
+const SAMPLES: u32 = 8;
 /// Chunks that are written and given back at the same time.
 const SCRATCH_CHUNKS: u64 = 2;
 const FIRST_SCRATCH_CHUNK: u64 = FIRST_DEVICE_CHUNK + DEVICES;
@@ -263,6 +265,21 @@ fn granter(world: &World, running: &AtomicBool, seed: u64) {
     }
 }
 
+/// Puts chunks aside all the time.
+fn sampler(world: &World, seed: u64) {
+    let mut random = Random(seed);
+    let mut sampler = Sampler::new(world.vm.pmap.clone(), SAMPLES);
+    while !world.over() {
+        sampler.begin();
+        (0..random.below(4)).for_each(|_| std::thread::yield_now());
+        sampler.end();
+        let seen = sampler.seen();
+        if seen.chunks.touched > seen.chunks.sampled || seen.chunks.sampled > seen.chunks.population {
+            return world.fail(format!("{seen:?}"));
+        }
+    }
+}
+
 fn auditor(world: &World) {
     while !world.over() {
         if let Err(found) = world.vm.pmap.audit() {
@@ -293,6 +310,7 @@ fn round(world: &World, ops: u64, seed: u64) -> Result<(), String> {
         (0..DEVICES).for_each(|id| threads.push(scope.spawn(move || device(world, id, seed + 20 + id))));
         threads.push(scope.spawn(move || rude(world, seed + 30)));
         threads.push(scope.spawn(move || scribbler(world, seed + 40)));
+        threads.push(scope.spawn(move || sampler(world, seed + 60)));
         threads.push(scope.spawn(move || auditor(world)));
         let granter = scope.spawn(|| granter(world, &granting, seed + 50));
         watch(world, || writers.iter().all(|writer| writer.is_finished()));
@@ -385,4 +403,10 @@ fn the_stress_notices_a_chunk_given_back_before_it_is_armed() {
 fn the_stress_notices_a_missing_wake() {
     let failure = noticed(Mutation::NoWake);
     assert!(failure.contains("waits for a page"), "{failure}");
+}
+
+#[test]
+fn the_stress_notices_a_chunk_given_back_while_it_is_aside() {
+    let failure = noticed(Mutation::StrandedAside);
+    assert!(failure.contains("no chunk's") || failure.contains("generation"), "{failure}");
 }

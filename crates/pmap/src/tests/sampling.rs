@@ -1,0 +1,142 @@
+use plimsoll_units::{Bytes as Size, Pages, Ppn};
+use vm_memory::Bytes;
+
+use super::harness::{Served, address, eventually, served};
+use crate::mutation::Mutation;
+use crate::{PpnRange, Release, Sampler};
+
+const CHUNKS: u64 = 4;
+
+/// A VM whose chunks are all large, with their first pages written.
+fn large() -> Served {
+    let vm = served(CHUNKS + 1, CHUNKS * 512, true);
+    (0..CHUNKS).for_each(|chunk| vm.write(chunk * 512, chunk + 1));
+    vm
+}
+
+/// Enough draws to choose all of a few chunks but for one chance in 10^120.
+const ALL: u32 = 1000;
+
+#[test]
+fn touched_chunks_are_counted_once_and_keep_their_content() {
+    let vm = large();
+    let mut sampler = Sampler::new(vm.pmap.clone(), ALL);
+    sampler.begin();
+    assert_eq!((sampler.seen().chunks.population, sampler.seen().chunks.sampled), (CHUNKS, CHUNKS));
+    assert_eq!((sampler.seen().chunks.touched, vm.stats().held), (0, Pages(CHUNKS * 512)));
+    vm.audit();
+    assert_eq!(vm.read(0), 1);
+    vm.write(512 + 7, 9);
+    assert_eq!((vm.read(512), vm.read(512 + 7)), (2, 9));
+    vm.audit();
+    assert_eq!(sampler.seen().chunks.touched, 2);
+    sampler.end();
+    assert_eq!((sampler.seen().chunks.touched, vm.stats().chunks_large), (2, CHUNKS));
+    (0..CHUNKS).for_each(|chunk| assert_eq!(vm.read(chunk * 512), chunk + 1));
+    assert_eq!(sampler.seen().chunks.touched, 2, "what is touched between periods does not count");
+    vm.audit();
+}
+
+#[test]
+fn a_touch_that_is_not_counted_is_noticed() {
+    let vm = large();
+    let mut sampler = Sampler::new(vm.pmap.clone(), ALL);
+    vm.pmap.mutate(Some(Mutation::UncountedTouch));
+    sampler.begin();
+    vm.write(0, 1);
+    assert_eq!(sampler.seen().chunks.touched, 0);
+}
+
+#[test]
+fn faults_count_as_arrivals_until_the_next_period() {
+    let vm = served(CHUNKS, 2048, true);
+    let mut sampler = Sampler::new(vm.pmap.clone(), ALL);
+    sampler.begin();
+    vm.write(0, 1);
+    eventually("the fault is recorded", || sampler.seen().arrived == Pages(512));
+    sampler.begin();
+    assert_eq!((sampler.seen().arrived, sampler.seen().chunks.population), (Pages::ZERO, 1));
+}
+
+#[test]
+fn what_is_aside_can_be_given_back() {
+    let vm = large();
+    let mut sampler = Sampler::new(vm.pmap.clone(), ALL);
+    sampler.begin();
+    vm.pmap.release(
+        &[PpnRange::new(Ppn(0), Pages(512)), PpnRange::new(Ppn(600), Pages(100))],
+        Release::Reported,
+    );
+    vm.audit();
+    assert_eq!((vm.stats().chunks_large, vm.stats().chunks_small), (CHUNKS - 2, 1));
+    assert_eq!((vm.read(0), vm.read(512), vm.read(600)), (0, 2, 0));
+    sampler.end();
+    vm.audit();
+    assert_eq!(sampler.seen().chunks.touched, 0, "a guest that gives memory back does not use it");
+    sampler.begin();
+    assert!(vm.pmap.reset().is_ok());
+    assert_eq!(vm.stats().held, Pages::ZERO);
+    vm.audit();
+    assert_eq!((vm.read(512), vm.read(1024)), (0, 0));
+}
+
+#[test]
+fn a_chunk_with_device_io_is_in_use_and_stays_in_its_place() {
+    let vm = large();
+    let guard = vm.pmap.pin(&[(address(3), Size(4096))]).unwrap();
+    let mut sampler = Sampler::new(vm.pmap.clone(), ALL);
+    sampler.begin();
+    assert_eq!((sampler.seen().chunks.sampled, sampler.seen().chunks.touched), (CHUNKS, 1));
+    drop(guard);
+    let guard = vm.pmap.pin(&[(address(512), Size(8192))]).unwrap();
+    assert_eq!(sampler.seen().chunks.touched, 2, "a pin touches its pages");
+    drop(guard);
+    drop(sampler);
+    assert_eq!(vm.read(512), 2);
+    vm.audit();
+}
+
+#[test]
+fn no_huge_page_is_lost_to_sampling() {
+    let vm = large();
+    let before = huge_pages(&vm);
+    let writers: Vec<_> = (0..2u64)
+        .map(|id| {
+            let ram = vm.pmap.ram().clone();
+            std::thread::spawn(move || {
+                for i in 0..4000u64 {
+                    let ppn = (i * 7919 % (CHUNKS * 512)) & !1 | id;
+                    ram.write_obj(i, address(ppn)).unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut sampler = Sampler::new(vm.pmap.clone(), ALL);
+    let mut touched = 0;
+    while !writers.iter().all(std::thread::JoinHandle::is_finished) {
+        sampler.begin();
+        std::thread::yield_now();
+        sampler.end();
+        touched += sampler.seen().chunks.touched;
+    }
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    assert_eq!(huge_pages(&vm), before, "KiB of huge pages after {touched} touches of what was aside");
+    vm.audit();
+}
+
+/// What the kernel says of guest RAM's huge pages, in KiB. 0 where there are none to be had.
+fn huge_pages(vm: &Served) -> u64 {
+    let start = vm.pmap.mapping.host(0) as u64;
+    let end = start + vm.pmap.mapping.len() as u64;
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let (mut inside, mut sum) = (false, 0);
+    for line in smaps.lines() {
+        let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
+        if let Some(first) = range.and_then(|(first, _)| u64::from_str_radix(first, 16).ok()) {
+            inside = (start..end).contains(&first);
+        } else if let Some(huge) = line.strip_prefix("AnonHugePages:").filter(|_| inside) {
+            sum += huge.trim().trim_end_matches(" kB").parse::<u64>().unwrap();
+        }
+    }
+    sum
+}
