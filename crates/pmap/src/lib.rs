@@ -134,6 +134,8 @@ mod release;
 mod sample;
 #[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "paging out will be the first to use it"))]
 mod store;
+#[cfg_attr(not(test), expect(dead_code, reason = "the page states that use it come next"))]
+mod swap;
 mod tally;
 pub mod uffd;
 mod waiting;
@@ -151,16 +153,21 @@ pub use pmap::{Config, Pmap, Stats};
 pub use ram::{GuestRam, RamRegion};
 pub use release::{Release, ReleaseOutcome};
 pub use sample::{Sampled, Sampler, Seen};
+pub use swap::SwapSpace;
 
 /// System calls that this crate makes after [`Pmap::new`], for a seccomp filter. What Rust's threads, locks and
 /// allocator need comes on top.
-pub const SYSCALLS: [i64; 8] = [
+pub const SYSCALLS: [i64; 12] = [
     libc::SYS_futex,
+    libc::SYS_io_uring_enter,
     libc::SYS_ioctl,
     libc::SYS_madvise,
     libc::SYS_mremap,
     libc::SYS_munmap,
     libc::SYS_ppoll,
     libc::SYS_pread64,
+    libc::SYS_preadv,
+    libc::SYS_pwritev,
     libc::SYS_read,
+    libc::SYS_write,
 ];

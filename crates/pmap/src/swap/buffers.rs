@@ -1,0 +1,137 @@
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::event::Event;
+use super::mmap::{MappedPage, map_pages};
+use crate::chunk::lock;
+use crate::host_range::PAGE;
+
+/// A bounded number of page-aligned buffers, which direct I/O needs.
+#[derive(Debug)]
+pub(super) struct Pool {
+    state: Mutex<State>,
+    /// A buffer has come back.
+    came_back: Condvar,
+    /// Signalled when a buffer comes back that [`Pool::take_or_call`] did not get.
+    call: Arc<Event>,
+}
+
+#[derive(Debug)]
+struct State {
+    free: Vec<MappedPage>,
+    called: bool,
+}
+
+impl Pool {
+    /// A pool of `count` buffers, which must not be none.
+    pub(super) fn new(count: usize, call: &Arc<Event>) -> io::Result<Arc<Self>> {
+        // The lowest addresses first, so that a VM that seldom swaps touches few.
+        let free = map_pages(count)?.into_iter().rev().collect();
+        Ok(Arc::new(Self {
+            state: Mutex::new(State { free, called: false }),
+            came_back: Condvar::new(),
+            call: Arc::clone(call),
+        }))
+    }
+
+    /// Takes a buffer, if there is one.
+    pub(super) fn take(self: &Arc<Self>) -> Option<Buffer> {
+        let page = lock(&self.state).free.pop();
+        page.map(|page| self.buffer(page))
+    }
+
+    /// Takes a buffer; if there is none, the event is signalled when one has come back.
+    pub(super) fn take_or_call(self: &Arc<Self>) -> Option<Buffer> {
+        let mut state = lock(&self.state);
+        let page = state.free.pop();
+        state.called |= page.is_none();
+        page.map(|page| self.buffer(page))
+    }
+
+    /// Waits until there is a buffer, but no longer than `timeout`; whether there is one.
+    pub(super) fn wait(&self, timeout: Duration) -> bool {
+        let state = lock(&self.state);
+        let waited = self.came_back.wait_timeout_while(state, timeout, |state| state.free.is_empty());
+        !waited.unwrap_or_else(PoisonError::into_inner).0.free.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn free_buffers(&self) -> usize {
+        lock(&self.state).free.len()
+    }
+
+    fn buffer(self: &Arc<Self>, page: MappedPage) -> Buffer {
+        Buffer { page: Some(page), pool: Arc::clone(self) }
+    }
+}
+
+/// A page-aligned page. Dropped, it goes back to its pool, with its content.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    /// Always there but in `drop`.
+    page: Option<MappedPage>,
+    pool: Arc<Pool>,
+}
+
+impl Deref for Buffer {
+    type Target = [u8; PAGE];
+
+    fn deref(&self) -> &Self::Target {
+        self.page.as_ref().expect("a buffer has its page until it is dropped")
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.page.as_mut().expect("a buffer has its page until it is dropped")
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mut state = lock(&self.pool.state);
+        state.free.extend(self.page.take());
+        let called = std::mem::take(&mut state.called);
+        drop(state);
+        self.pool.came_back.notify_one();
+        if called {
+            self.pool.call.signal();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    use super::*;
+
+    fn is_signalled(event: &Event) -> bool {
+        poll(&mut [PollFd::new(event, PollFlags::IN)], Some(&rustix::time::Timespec::default())).unwrap() == 1
+    }
+
+    #[test]
+    fn buffers_are_aligned_distinct_and_come_back() {
+        let call = Arc::new(Event::new().unwrap());
+        let pool = Pool::new(3, &call).unwrap();
+        let mut taken: Vec<Buffer> = std::iter::from_fn(|| pool.take()).collect();
+        assert_eq!(taken.len(), 3);
+        for (value, buffer) in (1..).zip(&mut taken) {
+            assert!(buffer.as_ptr().addr().is_multiple_of(PAGE));
+            buffer.fill(value);
+        }
+        assert!((1..).zip(&taken).all(|(value, buffer)| buffer.iter().all(|&byte| byte == value)));
+        assert!(!pool.wait(Duration::ZERO));
+        taken.pop();
+        assert!(pool.wait(Duration::ZERO));
+        assert!(!is_signalled(&call), "nobody called");
+        drop((pool.take_or_call(), pool.take_or_call()));
+        assert_eq!(pool.free_buffers(), 1);
+        let last = pool.take_or_call().unwrap();
+        assert!(pool.take_or_call().is_none());
+        drop(last);
+        assert!(is_signalled(&call));
+    }
+}
