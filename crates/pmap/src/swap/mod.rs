@@ -82,7 +82,6 @@ use cipher::Cipher;
 use engine::Engine;
 use event::Event;
 use slots::Slots;
-use task::{Memory, Task};
 use traffic::{Outcome, Queue, Traffic};
 
 /// Pages that may be on their way to the file: 1 MiB. Fewer than a disk writes in the time of a wake-up leave it
@@ -91,9 +90,6 @@ const WRITE_BUFFERS: usize = 256;
 /// Pages that may be on their way back, those read ahead included. They are apart from those for writes, so that a
 /// fault never waits for a write.
 const READ_BUFFERS: usize = 128;
-/// Pages in one write: 256 KiB. With shorter ones a disk spends its time between them; a longer one keeps a read
-/// waiting.
-const LONGEST_WRITE: usize = 64;
 
 /// Where a VM's pages may be swapped to.
 #[derive(Debug)]
@@ -221,31 +217,24 @@ impl Swap {
         self.shared.write_buffers.wait(timeout)
     }
 
-    /// Writes pages to reserved slots, each with the number of its owner. Neighbours in the list that have adjacent
-    /// slots are written together.
+    /// Writes pages to reserved slots, each with the number of its owner. Pages that come one after the other, in one
+    /// call or several, and have adjacent slots are written together.
     pub(crate) fn write(&self, pages: Vec<(SwapSlot, u64, Buffer)>) {
-        let mut tasks: Vec<Task> = Vec::new();
+        let mut leaving = Vec::with_capacity(pages.len());
         for (slot, owner, mut buffer) in pages {
             if let Some(cipher) = &self.shared.cipher {
                 cipher.encrypt(slot, &mut buffer);
             }
-            let buffer = Arc::new(buffer);
-            let mut book = lock(&self.shared.book);
-            book.slots.begin(slot);
-            book.leaving.insert(slot, Arc::clone(&buffer));
-            drop(book);
-            match tasks.last_mut() {
-                Some(Task { first, owners, memory: Memory::Write(buffers), .. })
-                    if first.plus(owners.len()) == slot && owners.len() < LONGEST_WRITE =>
-                {
-                    owners.push(owner);
-                    buffers.push(buffer);
-                }
-                _ => tasks.push(Task::new(slot, vec![owner], Memory::Write(vec![buffer]))),
-            }
+            leaving.push((slot, owner, Arc::new(buffer)));
         }
+        let mut book = lock(&self.shared.book);
+        for (slot, _, buffer) in &leaving {
+            book.slots.begin(*slot);
+            book.leaving.insert(*slot, Arc::clone(buffer));
+        }
+        drop(book);
         let mut queue = lock(&self.shared.queue);
-        tasks.into_iter().for_each(|task| queue.write(task));
+        leaving.into_iter().for_each(|(slot, owner, buffer)| queue.write(slot, owner, buffer));
         drop(queue);
         self.shared.event.signal();
     }

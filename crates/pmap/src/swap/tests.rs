@@ -339,6 +339,17 @@ fn a_write_error_gives_the_content_back() {
 }
 
 #[test]
+fn pages_that_leave_one_by_one_are_written_together() {
+    let swap = Swap::new(space(8, false)).unwrap();
+    swap.faults().fail_writes(0, 1);
+    for (owner, slot) in (0..).zip(swap.reserve(8)) {
+        swap.write(vec![(slot, owner, buffer(&swap, owner))]);
+    }
+    let ended = collect_all(&swap);
+    assert!(ended.iter().all(|completion| write_error(completion) == Some(libc::EIO)), "one write for all");
+}
+
+#[test]
 fn a_bad_sector_does_no_harm_to_its_neighbours() {
     let swap = Swap::new(space(8, false)).unwrap();
     let slots = write(&swap, 8);

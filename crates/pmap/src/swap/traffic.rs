@@ -11,6 +11,9 @@ use crate::host_range::PAGE;
 
 /// Writes that may be in flight: half of all, so that a read, which somebody waits for, always finds a place.
 const MOST_WRITES: usize = DEPTH / 2;
+/// Pages in one write: 256 KiB. With shorter ones a disk spends its time between them; a longer one keeps a read
+/// waiting.
+const LONGEST_WRITE: usize = 64;
 /// How often in a row a task may end without a page moved and without an error of the device, before that is one. Such
 /// ends are rare (a signal, memory short); fewer would make an error of bad luck, and without a bound a broken file
 /// system could keep a task going round for ever.
@@ -54,8 +57,17 @@ impl Queue {
         self.reads.push_back(Run { first, owners: owners.to_vec() });
     }
 
-    pub(super) fn write(&mut self, task: Task) {
-        self.writes.push_back(task);
+    /// Adds a page to the last write that waits, if it lies behind it, or else begins another.
+    pub(super) fn write(&mut self, slot: SwapSlot, owner: u64, buffer: Arc<Buffer>) {
+        if let Some(Task { first, owners, memory: Memory::Write(buffers), .. }) = self.writes.back_mut()
+            && first.plus(owners.len()) == slot
+            && owners.len() < LONGEST_WRITE
+        {
+            owners.push(owner);
+            buffers.push(buffer);
+        } else {
+            self.writes.push_back(Task::new(slot, vec![owner], Memory::Write(vec![buffer])));
+        }
     }
 
     /// Takes a read off the queue, as far as there are buffers for it.
