@@ -1,0 +1,122 @@
+//! dbench in a guest, as a person would run it there.
+
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use plimsoll_units::Bytes;
+use rustix::fs::{SeekFrom, seek};
+
+use super::Stage;
+use super::definition::{Definition, Runs};
+use super::toucher::{Answer, Toucher};
+use crate::guest::dbench::{LOAD, files};
+
+/// How long a small thing in the guest may take.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// A guest with dbench on a disk of its own.
+pub(crate) struct Dbench {
+    name: String,
+    guest: Toucher,
+}
+
+impl Dbench {
+    /// Starts a VM with what [`crate::guest::dbench::build`] left in `share`, and waits until dbench can run.
+    pub(crate) fn start(stage: &Stage, share: &Path, name: &str, size: Bytes) -> Result<Self> {
+        let [kernel, initrd, original] = files(share);
+        let disk: PathBuf = stage.path().join(format!("{name}.disk"));
+        copy_sparse(&original, &disk).with_context(|| format!("copying {}", original.display()))?;
+        let mut definition = Definition::new(name, size, Runs::Debian { kernel, initrd, disk });
+        // As in the paper's time, only a balloon takes memory from the guest: what it frees it keeps.
+        definition.reports_free_pages = false;
+        stage.run(&definition)?;
+        let mut dbench = Self { name: name.to_owned(), guest: stage.toucher(name)? };
+        dbench.shell("mkdir /work && mount -t ext4 -o noatime /dev/vda /work && mkdir /work/files", LIMIT)?;
+        Ok(dbench)
+    }
+
+    /// The guest's console.
+    pub(crate) fn guest(&mut self) -> &mut Toucher {
+        &mut self.guest
+    }
+
+    /// Makes the guest touch its free memory, with its page cache, and lets go of the cache: what the guest has not been given
+    /// yet it would otherwise be given while it is measured.
+    pub(crate) fn fill(&mut self, bytes: Bytes) -> Result<()> {
+        let mib = bytes.0 >> 20;
+        let fill = format!("dd if=/dev/vda of=/dev/null bs=1M count={mib} 2>/dev/null");
+        self.shell(&format!("{fill}; sync; echo 3 >/proc/sys/vm/drop_caches"), LIMIT).map(drop)
+    }
+
+    /// What `clients` clients read and write together in `seconds`, in MB/s.
+    pub(crate) fn run(&mut self, clients: u32, seconds: u32) -> Result<f64> {
+        let line = Self::command(clients, seconds);
+        let limit = Duration::from_secs(u64::from(seconds)) * 4 + LIMIT;
+        let answer = self.shell(&format!("{line} | grep Throughput"), limit)?;
+        throughput(answer.text()).with_context(|| format!("dbench in {} said {:?}", self.name, answer.text()))
+    }
+
+    /// The command line of such a run.
+    fn command(clients: u32, seconds: u32) -> String {
+        format!("chroot /work /usr/bin/dbench -c {LOAD} -D /files -t {seconds} {clients}")
+    }
+
+    fn shell(&mut self, line: &str, limit: Duration) -> Result<Answer> {
+        let answer = self.guest.ask(&format!("run {line}"), limit)?;
+        ensure!(answer.number("status")? == 0, "{}: {line}: {}", self.name, answer.text());
+        Ok(answer)
+    }
+}
+
+/// Copies a file that is mostly holes, and leaves them holes.
+fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
+    let (mut source, mut copy) = (File::open(from)?, File::create(to)?);
+    let length = source.metadata()?.len();
+    copy.set_len(length)?;
+    let mut at = 0;
+    while at < length {
+        // Beyond the last data there is none.
+        let Ok(begin) = seek(&source, SeekFrom::Data(at)) else { break };
+        at = seek(&source, SeekFrom::Hole(begin))?;
+        source.seek(io::SeekFrom::Start(begin))?;
+        copy.seek(io::SeekFrom::Start(begin))?;
+        io::copy(&mut (&source).take(at - begin), &mut copy)?;
+    }
+    Ok(())
+}
+
+/// The number in `Throughput 12.3 MB/sec  40 clients  40 procs  max_latency=1 ms`.
+fn throughput(text: &str) -> Result<f64> {
+    let (_, rest) = text.split_once("Throughput ").context("no throughput")?;
+    let number = rest.split_whitespace().next().unwrap_or_default();
+    number.parse().with_context(|| format!("{number:?} is no number"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_has_the_data_and_the_length() {
+        let directory = tempfile::tempdir().unwrap();
+        let (from, to) = (directory.path().join("a"), directory.path().join("b"));
+        let mut file = File::create(&from).unwrap();
+        io::Write::write_all(&mut file, &[7; 5000]).unwrap();
+        file.seek(io::SeekFrom::Start(1 << 20)).unwrap();
+        io::Write::write_all(&mut file, &[8; 3]).unwrap();
+        file.set_len(3 << 20).unwrap();
+        copy_sparse(&from, &to).unwrap();
+        assert!(std::fs::read(&from).unwrap() == std::fs::read(&to).unwrap());
+    }
+
+    #[test]
+    fn dbenchs_last_words_are_read() {
+        let text =
+            "run status=0 said: Throughput 3.25 MB/sec  40 clients  40 procs  max_latency=12162.066 ms";
+        assert_eq!(throughput(text).unwrap(), 3.25);
+        assert!(throughput("run status=0 said: x").is_err());
+    }
+}

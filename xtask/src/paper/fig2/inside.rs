@@ -1,0 +1,136 @@
+//! The experiment itself, in the lab.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use plimsoll_units::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{FULL, SIZES};
+use crate::operate::Stage;
+use crate::operate::dbench::Dbench;
+use crate::system::share;
+use crate::workspace::{note, step};
+
+/// Machine memory for all VMs: enough for all of them at once, so that only a limit makes a balloon grow.
+const BUDGET: Bytes = Bytes::mib(2048);
+
+/// How long a balloon may take to its size.
+const BALLOON: Duration = Duration::from_secs(240);
+
+/// The VM whose balloon is moved.
+const BALLOONED: &str = "ballooned";
+
+/// How to measure.
+#[derive(Clone, Copy, Debug, Args, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// How often each size is measured.
+    #[arg(long)]
+    pub(super) rounds: u32,
+    /// Clients of a run.
+    #[arg(long)]
+    pub(super) clients: u32,
+    /// Seconds of a run.
+    #[arg(long)]
+    pub(super) seconds: u32,
+}
+
+/// One run of dbench.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    /// From one on.
+    pub(super) round: u32,
+    /// Memory that the guest had, in MB.
+    pub(super) mb: u64,
+    /// Its balloon had the rest.
+    pub(super) ballooned: bool,
+    /// In MB/s.
+    pub(super) throughput: f64,
+}
+
+/// Starts all VMs and measures them by turns.
+pub(crate) fn measure(plan: &Plan) -> Result<Vec<Sample>> {
+    let stage = Stage::open(BUDGET)?;
+    let result = rounds(plan, &stage);
+    result.with_context(|| {
+        let consoles = stage.vms().unwrap_or_default().into_iter().map(|vm| {
+            let name = vm.name.to_string();
+            format!("the console of {name} said last:\n{}\n", stage.console_tail(&name))
+        });
+        format!(
+            "{}the daemon said:\n{}",
+            consoles.collect::<String>(),
+            crate::demo::drive::tail(&stage.daemon_log())
+        )
+    })
+}
+
+fn rounds(plan: &Plan, stage: &Stage) -> Result<Vec<Sample>> {
+    step(&format!("starting a guest of each size, and one of {FULL} MB to be ballooned"));
+    let mut configured = Vec::new();
+    let begin = Instant::now();
+    for mb in SIZES.into_iter().chain([FULL]) {
+        note(&format!("{mb} {:.1}", begin.elapsed().as_secs_f64()));
+        configured.push((mb, Dbench::start(stage, &share(), &format!("configured-{mb}"), Bytes::mib(mb))?));
+    }
+    let mut ballooned = Dbench::start(stage, &share(), BALLOONED, Bytes::mib(FULL))?;
+    let mut samples = Vec::new();
+    // The first round is not counted: file systems and balloons are new in it.
+    for round in 0..=plan.rounds {
+        step(&if round == 0 { "warming up".to_owned() } else { format!("round {round} of {}", plan.rounds) });
+        for (mb, guest) in &mut configured {
+            let mut run = |ballooned: bool, guest: &mut Dbench| -> Result<()> {
+                let begin = Instant::now();
+                guest.fill(Bytes::mib(*mb))?;
+                let filled = begin.elapsed();
+                let seconds = if round == 0 { plan.seconds.div_ceil(4) } else { plan.seconds };
+                let throughput = guest.run(plan.clients, seconds)?;
+                let how = if ballooned { "ballooned to" } else { "configured with" };
+                note(&format!(
+                    "{how} {mb} MB: {throughput:.2} MB/s, {:.0} s of which {:.0} s fill",
+                    begin.elapsed().as_secs_f64(),
+                    filled.as_secs_f64()
+                ));
+                if round > 0 {
+                    samples.push(Sample { round, mb: *mb, ballooned, throughput });
+                }
+                Ok(())
+            };
+            // By turns also within a size: what grows tired or warm in a round favours neither.
+            if round % 2 == 1 {
+                run(false, guest)?;
+            }
+            if *mb < FULL {
+                steer(stage, Bytes::mib(*mb))?;
+                run(true, &mut ballooned)?;
+            }
+            if round % 2 == 0 {
+                run(false, guest)?;
+            }
+        }
+    }
+    Ok(samples)
+}
+
+/// Gives the VM a limit, as an operator would, and waits until its balloon has the rest.
+fn steer(stage: &Stage, limit: Bytes) -> Result<()> {
+    let output = stage.plimsoll(&["set", BALLOONED, "--limit", &limit.to_string()])?;
+    ensure!(output.status.success(), "plimsoll set: {}", String::from_utf8_lossy(&output.stderr).trim());
+    let begin = Instant::now();
+    let rest = Bytes::mib(FULL) - limit;
+    let mut last = None;
+    let reached = stage.wait(&format!("the balloon has {rest}"), BALLOON, |stage| {
+        let vm = stage.vm(BALLOONED)?;
+        last = Some((vm.ballooned, vm.held));
+        Ok((vm.ballooned == rest && vm.held <= limit).then_some(vm))
+    });
+    let vm = reached.with_context(|| format!("ballooned and held: {last:?}"))?;
+    note(&format!(
+        "balloon of {} after {:.0} s, held {}",
+        vm.ballooned,
+        begin.elapsed().as_secs_f64(),
+        vm.held
+    ));
+    Ok(())
+}
