@@ -2,7 +2,11 @@
 //! and spread, and says what its figures do not show.
 
 mod boot;
+mod goal;
+mod memory;
 mod policy;
+mod reclaim;
+mod report;
 mod stats;
 
 use std::process::ExitCode;
@@ -17,6 +21,8 @@ pub(crate) enum Bench {
     Boot(boot::BootArgs),
     /// How long policy takes to divide a host's memory among 10 to 100,000 VMs in pools.
     Policy(policy::PolicyArgs),
+    /// How fast touched free memory goes back to the host, in 2 MiB and 4 KiB units, against a balloon without coalescing.
+    Reclaim(reclaim::ReclaimArgs),
 }
 
 impl Bench {
@@ -25,6 +31,7 @@ impl Bench {
         match self {
             Self::Boot(arguments) => boot::run(&arguments),
             Self::Policy(arguments) => policy::run(&arguments),
+            Self::Reclaim(arguments) => reclaim::run(&arguments),
         }
     }
 }

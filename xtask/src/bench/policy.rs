@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
+use super::goal::Goal;
 use crate::workspace;
 
 /// 10,000 VMs in at most this many microseconds: a recomputation a second then takes half a percent of a core.
@@ -54,20 +55,6 @@ impl Run {
 }
 
 #[derive(Debug, Serialize)]
-struct Goal {
-    goal: String,
-    measured: f64,
-    most: f64,
-    met: bool,
-}
-
-impl Goal {
-    fn new(goal: &str, measured: f64, most: f64) -> Self {
-        Self { goal: goal.to_owned(), measured, most, met: measured <= most }
-    }
-}
-
-#[derive(Debug, Serialize)]
 struct Report {
     runs: Vec<Run>,
     goals: Vec<Goal>,
@@ -105,8 +92,8 @@ fn report(runs: Vec<Run>) -> Result<Report> {
     let of = |vms| runs.iter().find(|r| r.vms == vms).with_context(|| format!("{vms} VMs were not measured"));
     let growth = of(100_000)?.per_n_log_n() / of(1_000)?.per_n_log_n();
     let goals = vec![
-        Goal::new("microseconds for 10000 VMs", of(10_000)?.us, MOST_US),
-        Goal::new("time per n log n for 100000 VMs, against 1000", growth, MOST_GROWTH),
+        Goal::at_most("microseconds for 10000 VMs", of(10_000)?.us, MOST_US),
+        Goal::at_most("time per n log n for 100000 VMs, against 1000", growth, MOST_GROWTH),
     ];
     ensure!(growth.is_finite(), "1000 VMs took no time at all: the clock does not work");
     Ok(Report { runs, goals, one_change: ONE_CHANGE, not_shown: NOT_SHOWN })
@@ -129,10 +116,7 @@ fn text(report: &Report) -> String {
             r.per_n_log_n()
         )
     }));
-    lines.extend(report.goals.iter().map(|g| {
-        let verdict = if g.met { "met" } else { "MISSED" };
-        format!("{verdict}: {}: {:.2}, at most {}", g.goal, g.measured, g.most)
-    }));
+    lines.extend(report.goals.iter().map(Goal::to_string));
     lines.extend([report.one_change.to_owned(), report.not_shown.to_owned()]);
     lines.join("\n")
 }

@@ -175,6 +175,7 @@ impl Log {
     /// takes more memory than it gives back.
     pub(super) fn clean(&mut self, index: &mut Index) {
         let Some(&(_, victim)) = self.worth_cleaning.last() else { return };
+        let before = self.pages;
         self.collect(victim, index);
         let live = self.survivors.len();
         self.live -= live;
@@ -195,6 +196,7 @@ impl Log {
             let at = self.take(record.len());
             self.memory.bytes_mut()[at..at + record.len()].copy_from_slice(record);
             index.set(header.handle, place_of(at));
+            debug_assert!(self.pages <= before, "cleaning took more memory than it gave back");
             rest = others;
         }
         self.survivors = survivors;

@@ -1,0 +1,5 @@
+//! What the benchmarks of guest memory have in common: a pmap whose faults are served, and plain memory to compare with.
+
+pub(crate) mod guest;
+mod madvise;
+pub(crate) mod plain;
