@@ -1,5 +1,5 @@
+use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use crate::chunk::{Backing, Chunk};
 use crate::host_range::CHUNK;

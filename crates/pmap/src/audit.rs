@@ -1,4 +1,4 @@
-use std::sync::MutexGuard;
+use crate::sync::MutexGuard;
 
 use plimsoll_units::{Pages, Ppn};
 

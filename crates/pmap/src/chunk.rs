@@ -1,9 +1,8 @@
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use plimsoll_units::Pages;
 
 use crate::aside::{Evidence, Spare};
 use crate::page_set::{PageSet, SLOTS, Slot};
+use crate::sync::{Mutex, MutexGuard, PoisonError};
 use crate::tally::{Kind, Tally};
 
 /// One chunk of guest memory: its state and the device I/O in flight on it. The states and the transitions between

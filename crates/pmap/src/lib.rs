@@ -77,8 +77,11 @@
 //! | 5: no transition under device I/O | `tests::stress` (devices against a guest that reports their buffers as free), `tests::basics::pages_under_io_stay` |
 //! | 6: the kernel agrees ([`Pmap::audit`]) | the auditor in `tests::stress`, and after every step of `tests::model` |
 //!
-//! That the stress does notice is tested too: `mutation.rs` holds deliberate defects that test builds switch on, and
-//! `cargo test -p plimsoll-pmap the_stress_notices` shows each of them found.
+//! All of them are checked by `model_check` as well, which runs these transitions on a kernel of its own under thousands
+//! of schedules (`cargo test -p plimsoll-pmap --lib --features model-check model_check`).
+//!
+//! That both do notice is tested too: `mutation.rs` holds deliberate defects that test builds switch on, and
+//! `cargo test -p plimsoll-pmap the_stress_notices` shows each of them found, as does the model check.
 //!
 //! # Alternatives not taken
 //!
@@ -123,9 +126,14 @@ mod host_range;
 mod inflation;
 mod iovec;
 mod layout;
+#[cfg_attr(all(test, feature = "model-check"), path = "model_check/mmap.rs")]
 mod mmap;
+#[cfg(test)]
+#[cfg(feature = "model-check")]
+mod model_check;
 mod mutation;
 mod page_set;
+#[cfg_attr(all(test, feature = "model-check"), path = "model_check/pagemap.rs")]
 mod pagemap;
 mod pin;
 mod pmap;
@@ -136,11 +144,14 @@ mod sample;
 mod store;
 #[cfg_attr(not(test), expect(dead_code, reason = "the page states that use it come next"))]
 mod swap;
+mod sync;
 mod tally;
+#[cfg_attr(all(test, feature = "model-check"), path = "model_check/uffd.rs")]
 pub mod uffd;
 mod waiting;
 
 #[cfg(test)]
+#[cfg(not(feature = "model-check"))]
 mod tests;
 
 pub use audit::Mismatch;

@@ -21,7 +21,7 @@ pub(crate) enum Mutation {
 #[derive(Debug, Default)]
 pub(crate) struct Mutations {
     #[cfg(test)]
-    active: std::sync::Mutex<Option<Mutation>>,
+    active: crate::sync::Mutex<Option<Mutation>>,
 }
 
 impl Mutations {

@@ -1,5 +1,3 @@
-use std::sync::{Arc, Mutex, MutexGuard};
-
 use plimsoll_units::{PAGE_SIZE, Pages};
 
 use vm_memory::GuestMemoryBackend;
@@ -16,6 +14,7 @@ use crate::mutation::Mutations;
 use crate::page_set::Slot;
 use crate::pagemap::Pagemap;
 use crate::ram::{GuestRam, RamRegion};
+use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::tally::Kind;
 use crate::uffd::Uffd;
 

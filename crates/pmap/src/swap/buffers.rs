@@ -1,6 +1,6 @@
+use crate::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::event::Event;

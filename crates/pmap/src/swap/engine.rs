@@ -1,8 +1,8 @@
 //! Who carries reads and writes of the swap file out: an io_uring, or a thread.
 
+use crate::sync::Arc;
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
 use super::event::Event;
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What a swap device may do to us, for tests to order. Every swap of a test build has it.
 
+use crate::sync::{Arc, Mutex};
 use std::collections::{HashSet, VecDeque};
 use std::io;
-use std::sync::{Arc, Mutex};
 
 use super::engine::Ended;
 use super::event::Event;

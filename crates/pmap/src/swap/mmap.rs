@@ -1,9 +1,9 @@
 //! Page-aligned memory from mmap, divided into pages that have an owner each.
 
+use crate::sync::Arc;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::Arc;
 
 use crate::host_range::PAGE;
 

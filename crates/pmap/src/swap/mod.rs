@@ -63,11 +63,11 @@ mod traffic;
 mod uring;
 mod worker;
 
+use crate::sync::{Arc, Mutex};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use plimsoll_units::{PAGE_SIZE, Pages};

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use crate::sync::Arc;
 
 use plimsoll_units::PAGE_SIZE;
 

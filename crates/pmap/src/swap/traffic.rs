@@ -1,6 +1,6 @@
+use crate::sync::{Arc, Mutex};
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex};
 
 use super::buffers::{Buffer, Pool};
 use super::engine::{DEPTH, Engine};

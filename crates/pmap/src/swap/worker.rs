@@ -1,7 +1,7 @@
+use crate::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::engine::Ended;

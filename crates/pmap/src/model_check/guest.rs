@@ -1,0 +1,128 @@
+//! What uses the model's guest memory: vCPUs, and a device.
+//!
+//! A page is divided into lanes. Each belongs to one user, who writes generations to it and knows what it must hold, so that
+//! all may use the same page at the same time and nobody's loss is hidden by another's write.
+
+use std::sync::Arc;
+
+use plimsoll_units::{Bytes, PAGE_SIZE, Pages, Ppn};
+use shuttle::rand::{Rng, thread_rng};
+use vm_memory::GuestAddress;
+
+use super::kernel::{Frame, kernel};
+use crate::host_range::PAGE;
+use crate::pmap::Pmap;
+use crate::{PpnRange, Release};
+
+/// One that is used page by page, and one that is written and given back as a whole.
+pub(super) const CHUNKS: u64 = 2;
+/// Pages that all users use: those before.
+const SHARED: usize = 2;
+/// The page of the first vCPU alone, followed by that of the second. They give them up and get them back empty.
+const VCPUS_OWN: usize = SHARED;
+/// The device's own page, which is reported as free while the device uses it.
+pub(super) const DEVICES_OWN: Ppn = Ppn(4);
+const PAGES: usize = 5;
+const SCRATCH: usize = 512;
+/// Bytes of a page for each user.
+const LANE: usize = PAGE / 4;
+/// What a vCPU does before it ends. More makes for longer executions, in which delays hit the same place less often.
+const STEPS: usize = 5;
+/// I/O requests.
+const REQUESTS: usize = 2;
+
+/// A user of guest memory.
+pub(super) struct Guest<'a> {
+    pmap: &'a Arc<Pmap>,
+    id: usize,
+    generation: u8,
+    /// What its lanes hold.
+    holds: [u8; PAGES],
+}
+
+/// A chunk that nobody expects to keep anything.
+pub(super) fn scratch_chunk() -> PpnRange {
+    PpnRange::new(Ppn(SCRATCH as u64), Pages::CHUNK)
+}
+
+impl<'a> Guest<'a> {
+    pub(super) fn new(pmap: &'a Arc<Pmap>, id: usize) -> Self {
+        Self { pmap, id, generation: 0, holds: [0; PAGES] }
+    }
+
+    /// Writes, reads, gives up its page, and scribbles where nobody reads.
+    pub(super) fn run_vcpu(mut self) {
+        let own = VCPUS_OWN + self.id;
+        for _ in 0..STEPS {
+            let page = if thread_rng().gen_bool(0.5) { own } else { thread_rng().gen_range(0..SHARED) };
+            match thread_rng().gen_range(0..8) {
+                0..4 => self.write(page),
+                4 => self.verify(page),
+                5 => self.give_up(own),
+                _ => kernel().store(SCRATCH * PAGE, &[1]),
+            }
+        }
+        (0..SHARED).chain([own]).for_each(|page| self.verify(page));
+    }
+
+    /// Has a device write to some of its lanes, each time.
+    pub(super) fn run_device(mut self) {
+        for _ in 0..REQUESTS {
+            let shared = thread_rng().gen_range(0..SHARED) as u64;
+            let range = |page: u64| (GuestAddress(page * PAGE_SIZE), Bytes(PAGE_SIZE));
+            let guard = self.pmap.pin(&[range(shared), range(DEVICES_OWN.0)]).unwrap();
+            let offsets =
+                guard.iovecs().iter().map(|piece| self.pmap.mapping.offset_of(piece.iov_base as u64));
+            let pages: Vec<usize> = offsets.map(|offset| offset.unwrap() / PAGE).collect();
+            // A device looks up where the pages are once, and writes there.
+            let frames: Vec<(usize, Frame)> =
+                pages.iter().map(|&page| (page, kernel().frame(page))).collect();
+            for (page, frame) in frames {
+                self.generation += 1;
+                self.holds[page] = self.generation;
+                kernel().dma(frame, self.lane(0), &self.content(page));
+            }
+            pages.iter().for_each(|&page| self.verify(page));
+            drop(guard);
+        }
+        (0..SHARED).for_each(|page| self.verify(page));
+    }
+
+    fn write(&mut self, page: usize) {
+        self.generation += 1;
+        self.holds[page] = self.generation;
+        kernel().store(self.lane(page), &self.content(page));
+    }
+
+    fn verify(&self, page: usize) {
+        let mut content = [0; LANE];
+        kernel().load(self.lane(page), &mut content);
+        let who = if self.id == 2 { "the device".to_owned() } else { format!("vCPU {}", self.id) };
+        assert!(
+            content == self.content(page),
+            "page {page}: what {who} wrote there is lost: {:?}",
+            &content[..8]
+        );
+    }
+
+    fn give_up(&mut self, page: usize) {
+        let how = if thread_rng().gen_bool(0.5) { Release::Ballooned } else { Release::Reported };
+        let range = PpnRange::page(Ppn(page as u64));
+        // Until it is written again it holds zeros.
+        self.holds[page] = 0;
+        self.pmap.release(&[range], how);
+        if how == Release::Ballooned && thread_rng().gen_bool(0.5) {
+            self.pmap.deflate(&[range]);
+        }
+    }
+
+    /// Where its lane of a page is.
+    fn lane(&self, page: usize) -> usize {
+        page * PAGE + self.id * LANE
+    }
+
+    /// What its lane of a page must hold.
+    fn content(&self, page: usize) -> [u8; LANE] {
+        [self.holds[page]; LANE]
+    }
+}

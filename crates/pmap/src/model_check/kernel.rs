@@ -1,0 +1,339 @@
+//! The kernel of the model: page tables, frames, and who waits for a page fault to be answered.
+//!
+//! It does what Linux does as far as guest memory can tell (mm/userfaultfd.c, fs/userfaultfd.c), each system call and each
+//! access of a processor in one indivisible step, and anything may happen between two steps. What it knows of a page:
+//!
+//! | page | touched for reading | touched for writing |
+//! |---|---|---|
+//! | missing, not armed | the page of zeros appears | a frame of zeros appears |
+//! | missing, armed | a fault is sent; the thread sleeps until woken, and tries again | the same |
+//! | the page of zeros | reads zeros | a frame of zeros appears |
+//! | a frame | reads it | writes it |
+//! | either, write-protected | as before | a fault is sent, as for an armed page that is missing |
+//!
+//! Left out: what the processors' address caches remember (every change of a mapping flushes them before the system call
+//! returns), huge pages except that the kernel may bring in more than was touched, and running out of memory.
+
+use std::io;
+use std::ops::Range;
+
+use shuttle::rand::{Rng, thread_rng};
+use shuttle::sync::{Condvar, Mutex, MutexGuard};
+
+use crate::chunk::lock;
+use crate::host_range::{CHUNK, HostRange, PAGE};
+use crate::page_set::PageSet;
+use crate::uffd::Fault;
+
+/// Where the kernel puts the mapping. Nothing is there: an access that does not go through [`Kernel`] ends the test.
+pub(crate) const BASE: usize = 1 << 40;
+
+shuttle::lazy_static! {
+    static ref KERNEL: Kernel = Kernel::default();
+}
+
+/// The kernel under which this execution of the model runs.
+pub(crate) fn kernel() -> &'static Kernel {
+    &KERNEL
+}
+
+/// The kernel, with one address space.
+#[derive(Default)]
+pub(crate) struct Kernel {
+    state: Mutex<State>,
+    /// Somebody who sleeps in a page fault was woken.
+    woken: Condvar,
+    /// Who serves faults has something to do.
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    pages: Vec<Page>,
+    frames: Vec<Box<[u8; PAGE]>>,
+    sleepers: Vec<Sleeper>,
+    tickets: u64,
+    stopped: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Page {
+    armed: bool,
+    protected: bool,
+    backing: Backing,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Backing {
+    #[default]
+    Missing,
+    Zeros,
+    Frame(Frame),
+}
+
+/// A page of machine memory. It stays where it is when it is unmapped, so that whoever still writes to it writes in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frame(usize);
+
+/// A thread that has sent a fault.
+struct Sleeper {
+    ticket: u64,
+    page: usize,
+    fault: Fault,
+    /// The fault was read by who serves it.
+    read: bool,
+    woken: bool,
+}
+
+/// What a fault message finds when it looks for the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Touch {
+    Read,
+    Write,
+}
+
+/// Guest memory as processors and devices see it.
+impl Kernel {
+    /// One indivisible load by a processor of `into.len()` bytes within a page.
+    pub(crate) fn load(&self, offset: usize, into: &mut [u8]) {
+        let state = self.touch(offset / PAGE, Touch::Read);
+        match state.pages[offset / PAGE].backing {
+            Backing::Frame(frame) => into.copy_from_slice(&state.frames[frame.0][within(offset, into.len())]),
+            Backing::Zeros | Backing::Missing => into.fill(0),
+        }
+    }
+
+    /// One indivisible store by a processor within a page.
+    pub(crate) fn store(&self, offset: usize, content: &[u8]) {
+        self.grab(offset / PAGE, |frame| frame[within(offset, content.len())].copy_from_slice(content));
+    }
+
+    /// Makes a page present and writable, as a device's I/O does at its start, and returns the frame behind it.
+    pub(crate) fn frame(&self, page: usize) -> Frame {
+        self.grab(page, |_| {})
+    }
+
+    fn grab(&self, page: usize, work: impl FnOnce(&mut [u8; PAGE])) -> Frame {
+        let mut state = self.touch(page, Touch::Write);
+        let Backing::Frame(frame) = state.pages[page].backing else {
+            unreachable!("it was touched for writing")
+        };
+        work(&mut state.frames[frame.0]);
+        frame
+    }
+
+    /// A device writes to a frame, whatever has become of the page that was there.
+    pub(crate) fn dma(&self, frame: Frame, at: usize, content: &[u8]) {
+        self.state().frames[frame.0][within(at, content.len())].copy_from_slice(content);
+    }
+
+    /// Touches a page until that is no fault, and returns with nothing having happened since.
+    fn touch(&self, page: usize, touch: Touch) -> MutexGuard<'_, State> {
+        loop {
+            let mut state = self.state();
+            if state.passes(page, touch) {
+                return state;
+            }
+            let ticket = state.send(page, touch);
+            drop(state);
+            self.news.notify_all();
+            // The kernel sends first and looks again afterwards: the answer may have come by then.
+            let mut state = self.state();
+            if !state.would_pass(page, touch) {
+                while !state.is_woken(ticket) {
+                    state = self.woken.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+                }
+            }
+            state.sleepers.retain(|sleeper| sleeper.ticket != ticket);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+/// System calls.
+impl Kernel {
+    pub(crate) fn map(&self, len: usize) {
+        let mut state = self.state();
+        assert!(state.pages.is_empty(), "the model has one mapping");
+        state.pages = vec![Page::default(); len / PAGE];
+    }
+
+    /// MADV_DONTNEED.
+    pub(crate) fn discard(&self, pages: Range<usize>) {
+        for page in &mut self.state().pages[pages] {
+            // Anonymous memory keeps no trace of a protection.
+            (page.backing, page.protected) = (Backing::Missing, false);
+        }
+    }
+
+    /// mremap(2) with MREMAP_DONTUNMAP: pages go from one place to another, which is not armed then.
+    pub(crate) fn relocate(&self, from: Range<usize>, to: usize) {
+        let mut state = self.state();
+        for (from, to) in from.zip(to..) {
+            let backing = std::mem::take(&mut state.pages[from].backing);
+            state.pages[from].protected = false;
+            state.pages[to] = Page { armed: false, protected: false, backing };
+        }
+    }
+
+    /// UFFDIO_REGISTER, for missing pages and for write protection.
+    pub(crate) fn register(&self, range: HostRange) {
+        self.state().pages[pages(range)].iter_mut().for_each(|page| page.armed = true);
+    }
+
+    /// UFFDIO_UNREGISTER.
+    pub(crate) fn unregister(&self, range: HostRange) {
+        let mut state = self.state();
+        for page in &mut state.pages[pages(range)] {
+            (page.armed, page.protected) = (false, false);
+        }
+        self.wake_in(&mut state, range);
+    }
+
+    /// UFFDIO_WAKE.
+    pub(crate) fn wake(&self, range: HostRange) {
+        self.wake_in(&mut self.state(), range);
+    }
+
+    /// UFFDIO_COPY of one page, or UFFDIO_ZEROPAGE where there is no content.
+    pub(crate) fn provide(
+        &self,
+        address: u64,
+        content: Option<&[u8; PAGE]>,
+        protected: bool,
+        wake: bool,
+    ) -> io::Result<()> {
+        let range = HostRange { start: address, len: PAGE as u64 };
+        let page = pages(range).start;
+        let mut state = self.state();
+        if !state.pages[page].armed {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        }
+        if state.pages[page].backing != Backing::Missing {
+            return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        }
+        let backing = content.map_or(Backing::Zeros, |content| Backing::Frame(state.new_frame(content)));
+        state.pages[page] = Page { armed: true, protected, backing };
+        if wake {
+            self.wake_in(&mut state, range);
+        }
+        Ok(())
+    }
+
+    /// poll(2) on the userfaultfd and what goes with it: returns when there is something, and whether it is the end.
+    pub(crate) fn wait(&self) -> bool {
+        let mut state = self.state();
+        while !state.stopped && state.sleepers.iter().all(|sleeper| sleeper.read || sleeper.woken) {
+            state = self.news.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        state.stopped
+    }
+
+    /// read(2) on the userfaultfd.
+    pub(crate) fn read(&self) -> Vec<Fault> {
+        let mut state = self.state();
+        let unread = state.sleepers.iter_mut().filter(|sleeper| !sleeper.read && !sleeper.woken);
+        unread
+            .map(|sleeper| {
+                sleeper.read = true;
+                sleeper.fault
+            })
+            .collect()
+    }
+
+    /// From now on [`Kernel::wait`] tells that it is the end.
+    pub(crate) fn stop(&self) {
+        self.state().stopped = true;
+        self.news.notify_all();
+    }
+
+    /// /proc/self/pagemap: the pages of the chunk at `start` that have a backing.
+    pub(crate) fn backed(&self, start: u64) -> PageSet {
+        self.pages_of_chunk(start, |page| page.backing != Backing::Missing)
+    }
+
+    fn pages_of_chunk(&self, start: u64, like: impl Fn(&Page) -> bool) -> PageSet {
+        let state = self.state();
+        let chunk = &state.pages[pages(HostRange { start, len: CHUNK as u64 })];
+        (0..).zip(chunk).filter(|(_, page)| like(page)).map(|(slot, _)| slot).collect()
+    }
+
+    fn wake_in(&self, state: &mut State, range: HostRange) {
+        let range = pages(range);
+        state
+            .sleepers
+            .iter_mut()
+            .filter(|sleeper| range.contains(&sleeper.page))
+            .for_each(|s| s.woken = true);
+        self.woken.notify_all();
+    }
+}
+
+impl State {
+    fn would_pass(&self, page: usize, touch: Touch) -> bool {
+        let Page { armed, protected, backing } = self.pages[page];
+        match backing {
+            Backing::Missing => !armed,
+            Backing::Zeros | Backing::Frame(_) => !protected || touch == Touch::Read,
+        }
+    }
+
+    /// Whether a touch is no fault that is sent. What the kernel serves by itself is there then.
+    fn passes(&mut self, page: usize, touch: Touch) -> bool {
+        let passes = self.would_pass(page, touch);
+        if passes {
+            match (self.pages[page].backing, touch) {
+                (Backing::Missing, Touch::Read) => self.pages[page].backing = Backing::Zeros,
+                (Backing::Missing, Touch::Write) => {
+                    self.new_zeros(page);
+                    self.fault_around(page);
+                }
+                (Backing::Zeros, Touch::Write) => self.new_zeros(page),
+                (Backing::Zeros | Backing::Frame(_), _) => {}
+            }
+        }
+        passes
+    }
+
+    /// The kernel may bring in more than was touched, as it does with a huge page.
+    fn fault_around(&mut self, page: usize) {
+        let Some(next) = self.pages.get(page + 1) else { return };
+        if !next.armed && next.backing == Backing::Missing && thread_rng().gen_bool(0.5) {
+            self.new_zeros(page + 1);
+        }
+    }
+
+    fn new_zeros(&mut self, page: usize) {
+        self.pages[page].backing = Backing::Frame(self.new_frame(&[0; PAGE]));
+    }
+
+    fn new_frame(&mut self, content: &[u8; PAGE]) -> Frame {
+        self.frames.push(Box::new(*content));
+        Frame(self.frames.len() - 1)
+    }
+
+    fn send(&mut self, page: usize, touch: Touch) -> u64 {
+        self.tickets += 1;
+        let fault = Fault { address: (BASE + page * PAGE) as u64, write: touch == Touch::Write };
+        self.sleepers.push(Sleeper { ticket: self.tickets, page, fault, read: false, woken: false });
+        self.tickets
+    }
+
+    fn is_woken(&self, ticket: u64) -> bool {
+        self.sleepers.iter().any(|sleeper| sleeper.ticket == ticket && sleeper.woken)
+    }
+}
+
+/// The bytes of a page at `offset`, which may count from anywhere.
+fn within(offset: usize, len: usize) -> Range<usize> {
+    offset % PAGE..offset % PAGE + len
+}
+
+fn pages(range: HostRange) -> Range<usize> {
+    let address = |address: u64| usize::try_from(address).expect("an address of this machine");
+    let first = (address(range.start) - BASE) / PAGE;
+    first..first + address(range.len) / PAGE
+}
