@@ -12,8 +12,8 @@ pub(super) const SEGMENT: usize = 16 * PAGE;
 /// Segments with less dead memory than this are not worth cleaning. At least twice a record: half of what is freed may go at the
 /// end of the segment that survivors fill up, and the other half makes up for the record whose removal led to cleaning.
 const WORTH_CLEANING: usize = SEGMENT / 16;
-/// From this many pages on, the open segment is accounted for as a whole from the start, and is not given back in part: system
-/// calls and page faults saved for at most 1.6 % of the memory.
+/// With this many pages or more, the open segment keeps the memory that it does not use yet: system calls and page faults saved
+/// for at most 1.6 % of the memory.
 const LARGE: usize = 1024;
 
 /// Records one after the other, in segments. New ones go to the end of the open segment.
@@ -111,7 +111,7 @@ impl Log {
             return Some((open.used + size).div_ceil(PAGE).saturating_sub(open.pages));
         }
         let there_is = self.segments.len() - self.unused.len() < self.most;
-        there_is.then(|| self.opening(size))
+        there_is.then(|| size.div_ceil(PAGE))
     }
 
     /// Pages that `count` records of any size need at most, or `None` where there are no segments for them.
@@ -130,10 +130,10 @@ impl Log {
         if self.segments.len() - self.unused.len() + segments > self.most {
             return None;
         }
-        // In a small log the last segment takes only the pages that it needs.
+        // The last segment takes only the pages that it needs.
         let last = rest - (segments - 1) * (SEGMENT / LARGEST);
         let spared = SEGMENT / PAGE - (last * LARGEST).div_ceil(PAGE);
-        Some(if self.pages + whole < LARGE { whole - spared } else { whole })
+        Some(whole - spared)
     }
 
     /// Adds a record for `header` and `packed`, for which there must be a segment, and returns its place.
@@ -184,10 +184,9 @@ impl Log {
             self.open = None;
         }
         self.cleaned = Some(victim);
-        if self.open().is_some_and(|open| open.pages < SEGMENT / PAGE) {
-            // The open segment will grow: first make room for that.
-            self.shrink(victim, 0);
-        }
+        // The open segment will grow by what it lacks: the other first gives up as much.
+        let lacks = self.open().map_or(0, |open| SEGMENT / PAGE - open.pages);
+        self.shrink(victim, (SEGMENT / PAGE - lacks).min(self.segments[victim as usize].pages));
         let survivors = std::mem::take(&mut self.survivors);
         let mut rest = &survivors[..];
         while !rest.is_empty() {
@@ -244,7 +243,7 @@ impl Log {
     fn take(&mut self, size: usize) -> usize {
         let no = match self.open {
             Some(no) if self.segments[no as usize].fits(size) => no,
-            _ => self.open_next(size),
+            _ => self.open_next(),
         };
         let at = no as usize * SEGMENT + self.segments[no as usize].used;
         self.live += size;
@@ -259,30 +258,17 @@ impl Log {
         at
     }
 
-    /// Closes the open segment and opens one for a record of `size` bytes.
-    fn open_next(&mut self, size: usize) -> u32 {
+    /// Closes the open segment and opens another.
+    fn open_next(&mut self) -> u32 {
         if let Some(full) = self.open {
             self.change(full, |segment| segment.closed = true);
         }
-        let no = self.cleaned.take().unwrap_or_else(|| self.unused_with(self.opening(size)));
-        self.open = Some(no);
-        no
-    }
-
-    /// A segment without content, with `pages` pages of memory.
-    fn unused_with(&mut self, pages: usize) -> u32 {
-        let no = self.unused.pop().unwrap_or_else(|| {
+        let no = self.cleaned.take().or_else(|| self.unused.pop()).unwrap_or_else(|| {
             self.segments.push(Segment::default());
             u32::try_from(self.segments.len() - 1).expect("places, which are larger, have 31 bits")
         });
-        self.change(no, |segment| segment.pages = pages);
-        self.pages += pages;
+        self.open = Some(no);
         no
-    }
-
-    /// Pages of a segment that is opened for a record of `size` bytes.
-    fn opening(&self, size: usize) -> usize {
-        if self.pages < LARGE { size.div_ceil(PAGE) } else { SEGMENT / PAGE }
     }
 
     /// Gives back what memory segment `no`, in which no record is left, has.
