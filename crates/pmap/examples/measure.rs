@@ -28,7 +28,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (huge_pages, shown) in [(true, false), (true, true), (false, true)] {
         let regions = vec![PpnRange::new(Ppn(0), Pages(CHUNKS * CHUNK_PAGES))];
         let grant = Pages(CHUNKS * CHUNK_PAGES);
-        let pmap = Pmap::new(Config { regions, uffd: Uffd::open()?, huge_pages, grant }, Arc::new(Generous))?;
+        let pmap = Pmap::new(
+            Config { regions, uffd: Uffd::open()?, huge_pages, grant, store: Pages::ZERO, swap: None },
+            Arc::new(Generous),
+        )?;
         let stop = EventFd::new(EFD_NONBLOCK)?;
         std::thread::scope(|scope| -> Result<(), Box<dyn Error>> {
             let server = scope.spawn(|| pmap.serve_faults(&stop));

@@ -15,17 +15,37 @@ use crate::waiting::{Need, Turn, Waiting};
 pub(crate) struct Account {
     grant: Pages,
     held: Pages,
+    /// The part of `held` that the store of compressed pages occupies.
+    store: Pages,
     ballooned: Pages,
+    compressed: Pages,
+    swapped: Pages,
     chunks: [u64; 3],
     faults: u64,
     waits: u64,
     arrivals: u64,
+    pub(crate) traffic: Traffic,
     waiting: Waiting,
     told: Pages,
     telling: bool,
     /// A test has made the account wrong on purpose, and wants to see that noticed by others.
     #[cfg(test)]
     pub(crate) forgiving: bool,
+}
+
+/// Pages that went to and fro, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Put into the store of compressed pages.
+    pub zipped: u64,
+    /// Brought back from it, because they were touched.
+    pub unzipped: u64,
+    /// Taken from the guest or the store for the swap, those that were in it already included.
+    pub swapped_out: u64,
+    /// Read from the swap, because they or their neighbours were touched.
+    pub swapped_in: u64,
+    /// Found to hold nothing but zeros, and dropped.
+    pub zeros: u64,
 }
 
 impl Account {
@@ -43,6 +63,18 @@ impl Account {
 
     pub(crate) fn ballooned(&self) -> Pages {
         self.ballooned
+    }
+
+    pub(crate) fn store(&self) -> Pages {
+        self.store
+    }
+
+    pub(crate) fn compressed(&self) -> Pages {
+        self.compressed
+    }
+
+    pub(crate) fn swapped(&self) -> Pages {
+        self.swapped
     }
 
     pub(crate) fn chunks(&self, kind: Kind) -> u64 {
@@ -86,6 +118,13 @@ impl Account {
         None
     }
 
+    /// Charges up to `most` pages that nobody waits for, as far as there is slack, and returns how many.
+    pub(crate) fn charge_spare(&mut self, most: Pages) -> Pages {
+        let spare = if self.waiting.need() == Pages::ZERO { most.min(self.slack()) } else { Pages::ZERO };
+        self.held += spare;
+        spare
+    }
+
     /// Queues a fault.
     pub(crate) fn wait(&mut self, place: Place, need: Need) {
         self.waits += 1;
@@ -111,11 +150,20 @@ impl Account {
         self.arrivals += pages.0;
     }
 
+    /// The store has come to occupy `after` pages and not `before`; `freed` pages were given back to that end.
+    pub(crate) fn store_changed(&mut self, before: Pages, after: Pages, freed: Pages) {
+        self.store = self.store + after - before;
+        self.held += after;
+        self.uncharge(before + freed);
+    }
+
     /// Records a chunk's change of state. `held` is the caller's to charge and uncharge.
     pub(crate) fn changed(&mut self, from: Tally, to: Tally) {
         self.chunks[from.kind as usize] -= 1;
         self.chunks[to.kind as usize] += 1;
         self.ballooned = self.ballooned + to.ballooned - from.ballooned;
+        self.compressed = self.compressed + to.compressed - from.compressed;
+        self.swapped = self.swapped + to.swapped - from.swapped;
     }
 
     /// Pages of a chunk are there now: see [`Waiting::served`].

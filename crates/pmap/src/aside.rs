@@ -16,15 +16,15 @@ pub(crate) const MAX_SAMPLES: usize = 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spare(pub(crate) usize);
 
-/// What sampling has shown of a chunk, for whoever looks for idle memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What is known of the use of a chunk, for whoever looks for idle memory; the idlest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Evidence {
+    /// It, or a page of it, was not touched for a whole period.
+    Idle,
     /// Nothing: it, or its pages, were not sampled since a fault.
     #[default]
     None,
-    /// It, or a page of it, was not touched for a whole period.
-    Idle,
-    /// It, or a page of it, was touched when that was watched.
+    /// It, or a page of it, was touched when that was watched; or a fault has just made it large.
     Used,
 }
 

@@ -3,11 +3,12 @@ use crate::sync::MutexGuard;
 use plimsoll_units::{Pages, Ppn};
 
 use crate::aside::Spare;
-use crate::chunk::{Backing, Chunk, PageState};
+use crate::chunk::{Backing, Chunk};
 use crate::host_range::CHUNK;
 use crate::layout::ChunkNo;
 use crate::page_set::PageSet;
 use crate::pmap::Pmap;
+use crate::table::PageState;
 
 /// A difference between what the pmap believes and what the kernel shows, or between two of its own figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +39,18 @@ pub enum Mismatch {
         /// How many there are in one place for pages that are aside.
         pages: Pages,
     },
+    /// A page can be written without asking although the swap's copy of it counts as good; or it asks although there is none.
+    #[error(
+        "{pages:?} in the chunk at {chunk:?}, from {first:?} on, are write-protected and should not be, or should and are not"
+    )]
+    Protection {
+        /// The chunk's first page.
+        chunk: Ppn,
+        /// The first such page of the chunk.
+        first: Ppn,
+        /// How many there are in the chunk.
+        pages: Pages,
+    },
     /// More is resident than is counted.
     #[error("{resident:?} are resident and only {held:?} counted as held")]
     Uncounted {
@@ -62,6 +75,16 @@ pub enum Mismatch {
         /// What was granted.
         grant: Pages,
     },
+    /// What is compressed or swapped is not what is counted.
+    #[error("{marked:?} are marked as {what} and {counted:?} counted")]
+    Elsewhere {
+        /// Compressed or swapped.
+        what: &'static str,
+        /// Pages in that state.
+        marked: Pages,
+        /// What the account says.
+        counted: Pages,
+    },
     /// The balloon's size is not the number of pages in it.
     #[error("{marked:?} are marked as ballooned and {counted:?} counted")]
     Balloon {
@@ -84,6 +107,8 @@ struct Sums {
     resident: Pages,
     states: Pages,
     ballooned: Pages,
+    compressed: Pages,
+    swapped: Pages,
 }
 
 impl Pmap {
@@ -91,7 +116,7 @@ impl Pmap {
     /// transitions wait for as long as it takes, a few milliseconds for each GiB.
     ///
     /// # Errors
-    /// Every mismatch found, at most two for each chunk, one for each that is aside, and four for the whole. Each is a defect of this crate, or
+    /// Every mismatch found, at most three for each chunk, one for each that is aside, and six for the whole. Each is a defect of this crate, or
     /// of somebody who mapped over guest memory.
     pub fn audit(&self) -> Result<(), Vec<Mismatch>> {
         let chunks = self.all_chunks();
@@ -109,33 +134,36 @@ impl Pmap {
         let tally = chunk.tally();
         sums.states += tally.backed;
         sums.ballooned += tally.ballooned;
-        let backed = match self.pagemap.backed(self.chunk_range(no).start) {
-            Ok(backed) => backed,
+        sums.compressed += tally.compressed;
+        sums.swapped += tally.swapped;
+        let start = self.chunk_range(no).start;
+        let seen = self.pagemap.backed(start).and_then(|backed| Ok((backed, self.pagemap.protected(start)?)));
+        let (backed, protected) = match seen {
+            Ok(seen) => seen,
             Err(error) => {
                 found.push(Mismatch::Unreadable { errno: error.raw_os_error().unwrap_or_default() });
                 return;
             }
         };
         sums.resident += backed.count();
-        let (may, must) = match &chunk.backing {
-            Backing::Empty { .. } | Backing::Aside(_) => (PageSet::EMPTY, PageSet::EMPTY),
-            Backing::Large => (PageSet::FULL, PageSet::EMPTY),
+        let (may, must, clean) = match &chunk.backing {
+            Backing::Empty { .. } | Backing::Aside(_) => (PageSet::EMPTY, PageSet::EMPTY, PageSet::EMPTY),
+            Backing::Large => (PageSet::FULL, PageSet::EMPTY, PageSet::EMPTY),
             Backing::Small(table) => {
-                let private = table.pages(PageState::Private);
-                (private, private)
+                let resident = table.pages(PageState::is_resident);
+                (resident, resident, table.pages(|state| matches!(state, PageState::Clean(_))))
             }
         };
         let chunk = self.layout.ppn(no, 0);
-        let extra = backed.minus(&may);
-        if let Some(first) = extra.iter().next() {
-            let first = self.layout.ppn(no, first);
-            found.push(Mismatch::Present { chunk, first, pages: extra.count() });
-        }
-        let lost = must.minus(&backed);
-        if let Some(first) = lost.iter().next() {
-            let first = self.layout.ppn(no, first);
-            found.push(Mismatch::Lost { chunk, first, pages: lost.count() });
-        }
+        let mut differ = |pages: PageSet, mismatch: fn(Ppn, Ppn, Pages) -> Mismatch| {
+            if let Some(first) = pages.iter().next() {
+                found.push(mismatch(chunk, self.layout.ppn(no, first), pages.count()));
+            }
+        };
+        differ(backed.minus(&may), |chunk, first, pages| Mismatch::Present { chunk, first, pages });
+        differ(must.minus(&backed), |chunk, first, pages| Mismatch::Lost { chunk, first, pages });
+        let unlike = clean.minus(&protected).union(&protected.intersection(&backed).minus(&clean));
+        differ(unlike, |chunk, first, pages| Mismatch::Protection { chunk, first, pages });
     }
 
     /// What is aside belongs to a chunk.
@@ -161,15 +189,23 @@ impl Pmap {
     }
 
     fn audit_account(&self, sums: &Sums, found: &mut Vec<Mismatch>) {
-        let (held, grant, counted) = {
-            let account = self.account();
-            (account.held(), account.grant(), account.ballooned())
-        };
-        if sums.resident > held {
-            found.push(Mismatch::Uncounted { resident: sums.resident, held });
+        let account = self.account();
+        let (held, grant, counted) = (account.held(), account.grant(), account.ballooned());
+        let resident = sums.resident + account.store();
+        if resident > held {
+            found.push(Mismatch::Uncounted { resident, held });
         }
-        if sums.states > held {
-            found.push(Mismatch::Undercharged { states: sums.states, held });
+        let states = sums.states + account.store();
+        if states > held {
+            found.push(Mismatch::Undercharged { states, held });
+        }
+        for (what, marked, counted) in [
+            ("compressed", sums.compressed, account.compressed()),
+            ("swapped", sums.swapped, account.swapped()),
+        ] {
+            if marked != counted {
+                found.push(Mismatch::Elsewhere { what, marked, counted });
+            }
         }
         if held > grant {
             found.push(Mismatch::AboveGrant { held, grant });

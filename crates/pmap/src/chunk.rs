@@ -1,8 +1,9 @@
 use plimsoll_units::Pages;
 
 use crate::aside::{Evidence, Spare};
-use crate::page_set::{PageSet, SLOTS, Slot};
+use crate::page_set::{PageSet, Slot};
 use crate::sync::{Mutex, MutexGuard, PoisonError};
+use crate::table::{PageState, Table};
 use crate::tally::{Kind, Tally};
 
 /// One chunk of guest memory: its state and the device I/O in flight on it. The states and the transitions between
@@ -39,52 +40,6 @@ impl Default for Backing {
     }
 }
 
-/// The state of one page of a small chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum PageState {
-    /// Never touched or given back: zeros, nothing resident.
-    Absent,
-    /// As absent, and in the guest's balloon.
-    Ballooned,
-    /// Resident, and only this VM's.
-    Private,
-}
-
-/// The states of a small chunk's pages: a byte each. Exists only while the chunk is small.
-#[derive(Debug)]
-pub(crate) struct Table([PageState; SLOTS as usize]);
-
-impl Table {
-    pub(crate) fn all(state: PageState) -> Box<Self> {
-        Box::new(Self([state; SLOTS as usize]))
-    }
-
-    /// A table in which the pages of `private` are private and all others absent.
-    pub(crate) fn of_private(private: &PageSet) -> Box<Self> {
-        let mut table = Self::all(PageState::Absent);
-        private.iter().for_each(|slot| table.set(slot, PageState::Private));
-        table
-    }
-
-    pub(crate) fn get(&self, slot: Slot) -> PageState {
-        self.0[usize::from(slot)]
-    }
-
-    pub(crate) fn set(&mut self, slot: Slot, state: PageState) {
-        self.0[usize::from(slot)] = state;
-    }
-
-    pub(crate) fn set_all(&mut self, slots: &PageSet, state: PageState) {
-        slots.iter().for_each(|slot| self.set(slot, state));
-    }
-
-    /// The pages in `state`.
-    pub(crate) fn pages(&self, state: PageState) -> PageSet {
-        (0..SLOTS).filter(|&slot| self.get(slot) == state).collect()
-    }
-}
-
 impl Chunk {
     pub(crate) fn kind(&self) -> Kind {
         match self.backing {
@@ -94,27 +49,25 @@ impl Chunk {
         }
     }
 
-    /// The pages for which nobody waits: those that are there, or that the kernel serves.
-    pub(crate) fn present(&self) -> PageSet {
+    /// The pages for which nobody waits: those that are there or on their way, or that the kernel serves.
+    pub(crate) fn served(&self) -> PageSet {
         match &self.backing {
             Backing::Empty { .. } => PageSet::EMPTY,
             // One touch brings all of what is aside back.
             Backing::Large | Backing::Aside(_) => PageSet::FULL,
-            Backing::Small(table) => table.pages(PageState::Private),
+            Backing::Small(table) => table.pages(PageState::is_charged),
         }
     }
 
     /// What the chunk counts for in the account.
     pub(crate) fn tally(&self) -> Tally {
-        let (backed, ballooned) = match &self.backing {
-            Backing::Empty { ballooned: false } => (Pages::ZERO, Pages::ZERO),
-            Backing::Empty { ballooned: true } => (Pages::ZERO, Pages::CHUNK),
-            Backing::Large | Backing::Aside(_) => (Pages::CHUNK, Pages::ZERO),
-            Backing::Small(table) => {
-                (table.pages(PageState::Private).count(), table.pages(PageState::Ballooned).count())
-            }
-        };
-        Tally { backed, ballooned, kind: self.kind() }
+        let empty = Tally { kind: self.kind(), ..Tally::default() };
+        match &self.backing {
+            Backing::Empty { ballooned: false } => empty,
+            Backing::Empty { ballooned: true } => Tally { ballooned: Pages::CHUNK, ..empty },
+            Backing::Large | Backing::Aside(_) => Tally { backed: Pages::CHUNK, ..empty },
+            Backing::Small(table) => table.tally(),
+        }
     }
 
     /// The table of a chunk that is small or, being empty, becomes small; `None` where it is large.
@@ -132,10 +85,8 @@ impl Chunk {
     /// A small chunk whose pages are all absent, or all ballooned, becomes empty, and its table is freed.
     pub(crate) fn empty_if_uniform(&mut self) {
         let Backing::Small(table) = &self.backing else { return };
-        if table.pages(PageState::Absent).is_full() {
-            self.backing = Backing::Empty { ballooned: false };
-        } else if table.pages(PageState::Ballooned).is_full() {
-            self.backing = Backing::Empty { ballooned: true };
+        if let Some(ballooned) = table.is_empty() {
+            self.backing = Backing::Empty { ballooned };
         }
     }
 
@@ -175,7 +126,7 @@ mod tests {
         assert_eq!(chunk.tally().ballooned, Pages(1));
         chunk.small_table().unwrap().set_all(&PageSet::FULL, PageState::Ballooned);
         chunk.empty_if_uniform();
-        assert_eq!(chunk.tally(), Tally { backed: Pages::ZERO, ballooned: Pages::CHUNK, kind: Kind::Empty });
+        assert_eq!(chunk.tally(), Tally { ballooned: Pages::CHUNK, ..Tally::default() });
         chunk.small_table().unwrap().set_all(&PageSet::FULL, PageState::Absent);
         chunk.empty_if_uniform();
         assert_eq!(chunk.tally(), Tally::default());

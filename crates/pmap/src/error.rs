@@ -54,6 +54,26 @@ pub enum Error {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// The swap space cannot be used.
+    #[error("cannot set up swapping to the file that was given for it")]
+    Swap {
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// A page could not be read from the swap: its content is lost, and the VM must not go on.
+    #[error("guest page {ppn:?} cannot be read from the swap")]
+    SwapRead {
+        /// The page.
+        ppn: Ppn,
+        /// The device's reason.
+        source: io::Error,
+    },
+    /// Pages could not be written to the swap. They are kept in memory; nothing is lost, and nothing more is swapped out.
+    #[error("cannot write to the swap: no more pages are swapped out")]
+    SwapWrite {
+        /// The device's reason.
+        source: io::Error,
+    },
     /// A range of guest-physical addresses is not, or not wholly, RAM.
     #[error("guest address {address:#x}, {length} bytes, is not wholly in guest RAM")]
     OutsideRam {

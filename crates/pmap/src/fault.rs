@@ -1,34 +1,68 @@
+use std::os::fd::AsFd;
 use std::sync::Once;
 
 use plimsoll_units::Pages;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::chunk::{Backing, Chunk, PageState, Table};
+use crate::aside::Evidence;
+use crate::chunk::{Backing, Chunk};
 use crate::error::Error;
-use crate::host_range::{HostRange, PAGE};
+use crate::host_range::PAGE;
 use crate::layout::{ChunkNo, Place};
 use crate::mutation::Mutation;
 use crate::page_set::{PageSet, Slot};
 use crate::pmap::Pmap;
-use crate::uffd::Fault;
+use crate::swap::SwapSlot;
+use crate::table::{PageState, Table};
+use crate::uffd::{Access, Fault};
 use crate::waiting::Need;
+
+/// What a fault finds where it struck.
+enum Found {
+    /// The page, for somebody has provided it since the fault was sent.
+    There,
+    /// The page, write-protected because the swap holds the same; and it is to be written.
+    Protected(SwapSlot),
+    /// A page that is being read from the swap: its arrival wakes who waits.
+    Coming,
+    /// Nothing, until this much is charged.
+    Missing(Need),
+}
+
+/// How a page is touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Touch {
+    Read,
+    Write,
+    /// It has waited for a grant, and nobody remembers.
+    Unknown,
+}
 
 impl Pmap {
     /// Serves page faults until `stop` is readable. Run it on a thread of its own; two may run side by side.
     ///
-    /// This thread waits for nothing but faults: one that the grant does not cover is queued, and whoever makes room
-    /// serves it. It never touches guest memory, where it would wait for itself.
+    /// This thread waits for nothing but faults and the swap's answers: a fault that the grant does not cover is
+    /// queued, and whoever makes room serves it; a page in the swap is asked for, and put in place when it comes. It
+    /// never touches guest memory, where it would wait for itself.
     ///
     /// # Errors
     /// [`Error::Uffd`] where faults can no longer be read. Whatever touches absent memory then hangs, so the VM must
     /// be stopped.
     pub fn serve_faults(&self, stop: &EventFd) -> Result<(), Error> {
         let failed = |source| Error::Uffd { action: "read page faults", source };
-        while !self.uffd.wait(stop).map_err(failed)? {
+        let swap = self.swap.as_ref().map(AsFd::as_fd);
+        loop {
+            let ready = self.uffd.wait(stop, swap).map_err(failed)?;
+            if ready.stop {
+                return Ok(());
+            }
             let faults = self.uffd.read().map_err(failed)?;
+            let begun = !faults.is_empty();
             faults.into_iter().for_each(|fault| self.fault(fault));
+            if ready.other || begun {
+                self.settle_swap();
+            }
         }
-        Ok(())
     }
 
     /// Answers one fault, or queues it.
@@ -37,35 +71,50 @@ impl Pmap {
             tracing::error!(address = fault.address, "a page fault outside guest RAM");
             return;
         };
-        let Place { chunk: no, slot } = Place::of((offset / PAGE) as u64);
-        let mut chunk = self.chunk(no);
-        self.note_touch(no, &mut chunk, slot);
+        let place = Place::of((offset / PAGE) as u64);
+        let touch = if fault.write { Touch::Write } else { Touch::Read };
+        let mut chunk = self.chunk(place.chunk);
+        self.note_touch(place.chunk, &mut chunk, place.slot);
         let mut left = Pages::ZERO;
-        match self.need(&chunk, slot) {
-            Some(need) => {
+        match self.find(&mut chunk, place.slot, touch) {
+            Found::There => self.wake(place),
+            Found::Coming => {}
+            Found::Protected(copy) => self.make_dirty(place, &mut chunk, copy),
+            Found::Missing(need) => {
                 // A statement of its own: the account must be unlocked again before the page is provided.
-                let charged = self.account().charge_or_wait(Place { chunk: no, slot }, need);
+                let charged = self.account().charge_or_wait(place, need);
                 if let Some(charged) = charged {
-                    left = self.populate(no, &mut chunk, &PageSet::one(slot), charged, fault.write);
+                    let page = PageSet::one(place.slot);
+                    left = self.populate(place.chunk, &mut chunk, &page, charged, touch);
                 }
             }
-            // Somebody has served the page, or the chunk, since the fault was sent.
-            None => self.wake(no, slot),
         }
         drop(chunk);
         if left == Pages::ZERO { self.tell_source() } else { self.serve_waiting() }
     }
 
-    /// What a fault on page `slot` needs, or `None` where the page is there.
-    fn need(&self, chunk: &Chunk, slot: Slot) -> Option<Need> {
-        match &chunk.backing {
+    fn find(&self, chunk: &mut Chunk, slot: Slot, touch: Touch) -> Found {
+        match &mut chunk.backing {
             // What is still aside could not be brought back: the touch tries again.
-            Backing::Large | Backing::Aside(_) => None,
-            Backing::Empty { ballooned: false } if self.huge_pages => Some(Need::Chunk),
+            Backing::Large | Backing::Aside(_) => Found::There,
+            Backing::Empty { ballooned: false } if self.huge_pages => Found::Missing(Need::Chunk),
             // One page of a ballooned chunk was touched: the others stay in the balloon.
-            Backing::Empty { .. } => Some(Need::Page),
-            Backing::Small(table) if table.get(slot) == PageState::Private => None,
-            Backing::Small(_) => Some(Need::Page),
+            Backing::Empty { .. } => Found::Missing(Need::Page),
+            Backing::Small(table) => match table.get(slot) {
+                PageState::Private => Found::There,
+                PageState::Clean(copy) if touch == Touch::Write => Found::Protected(copy),
+                PageState::Clean(_) => Found::There,
+                PageState::Arriving { from, write } => {
+                    let write = write || touch == Touch::Write;
+                    table.set(slot, PageState::Arriving { from, write });
+                    Found::Coming
+                }
+                PageState::Absent
+                | PageState::Ballooned
+                | PageState::Compressed(_)
+                | PageState::Leaving(_)
+                | PageState::Swapped(_) => Found::Missing(Need::Page),
+            },
         }
     }
 
@@ -77,7 +126,7 @@ impl Pmap {
             let turn = self.account().next_turn();
             let Some(turn) = turn else { break };
             let mut chunk = self.chunk(turn.chunk);
-            self.populate(turn.chunk, &mut chunk, &turn.pages, turn.reserved, true);
+            self.populate(turn.chunk, &mut chunk, &turn.pages, turn.reserved, Touch::Unknown);
         }
         self.tell_source();
     }
@@ -98,7 +147,7 @@ impl Pmap {
         chunk: &mut Chunk,
         pages: &PageSet,
         charged: Pages,
-        write: bool,
+        touch: Touch,
     ) -> Pages {
         let before = chunk.tally();
         let mut left = charged;
@@ -109,17 +158,17 @@ impl Pmap {
                 self.account().uncharge(Pages::CHUNK);
             }
         } else if let Some(table) = chunk.small_table() {
-            pages.iter().for_each(|slot| self.provide(Place { chunk: no, slot }, table, &mut left, write));
+            pages.iter().for_each(|slot| self.provide(Place { chunk: no, slot }, table, &mut left, touch));
             chunk.empty_if_uniform();
         } else {
-            pages.iter().for_each(|slot| self.wake(no, slot));
+            pages.iter().for_each(|slot| self.wake(Place { chunk: no, slot }));
         }
         let mut account = self.account();
         account.changed(before, chunk.tally());
         account.uncharge(left);
         account.arrived(charged - left);
         // A fault may have passed the queue, if it came just when there was room again.
-        account.served(no, &chunk.present());
+        account.served(no, &chunk.served());
         left
     }
 
@@ -129,52 +178,86 @@ impl Pmap {
         match self.uffd.disarm(self.chunk_range(no)) {
             Ok(()) => {
                 chunk.backing = Backing::Large;
+                chunk.evidence = Evidence::Used;
                 true
             }
             Err(error) => {
-                // Said once: a guest can bring this about as often as it likes.
-                static SAID: Once = Once::new();
-                SAID.call_once(|| tracing::warn!(%error, "chunks stay small: raise vm.max_map_count"));
+                warn_of_mappings(&error);
                 false
             }
         }
     }
 
     /// Provides one page of a small chunk, for one page of `left`.
-    fn provide(&self, place: Place, table: &mut Table, left: &mut Pages, write: bool) {
-        let Place { chunk: no, slot } = place;
-        if table.get(slot) == PageState::Private {
-            return self.wake(no, slot);
+    pub(crate) fn provide(&self, place: Place, table: &mut Table, left: &mut Pages, touch: Touch) {
+        let slot = place.slot;
+        let state = table.get(slot);
+        match state {
+            PageState::Private | PageState::Clean(_) => return self.wake(place),
+            PageState::Arriving { .. } => return,
+            _ if *left == Pages::ZERO => return self.account().wait(place, Need::Page),
+            PageState::Swapped(from) => {
+                *left -= Pages(1);
+                return self.fetch(place, table, from, touch);
+            }
+            PageState::Absent | PageState::Ballooned | PageState::Compressed(_) | PageState::Leaving(_) => {}
         }
-        if *left == Pages::ZERO {
-            return self.account().wait(place, Need::Page);
-        }
-        let address = self.page_address(no, slot);
+        let address = self.page_address(place);
         let wake = !self.mutations.has(Mutation::NoWake);
-        // A page that is only read costs no memory until it is written; it is charged all the same, because the
-        // kernel does not ask when it is.
-        let filled = if write { self.uffd.fill(address, wake) } else { self.uffd.map_zero(address, wake) };
-        match filled {
+        let provided = match self.content(state) {
+            Some(content) => self.uffd.put(address, &content, Access::Full, wake),
+            // A page that is only read costs no memory until it is written; it is charged all the same, because the
+            // kernel does not ask when it is.
+            None if touch == Touch::Read => self.uffd.map_zero(address, wake),
+            None => self.uffd.fill(address, wake),
+        };
+        match provided {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
-                tracing::error!(ppn = self.layout.ppn(no, slot).0, "a page thought absent was there");
-                self.wake(no, slot);
+                tracing::error!(ppn = self.ppn(place).0, "a page thought absent was there");
+                self.unprotect(place.chunk, &PageSet::one(slot)).ok();
             }
             // The host has no memory although it granted some, or the process is ending. The thread tries again.
             Err(error) => {
-                tracing::error!(%error, ppn = self.layout.ppn(no, slot).0, "cannot provide a page");
-                return self.wake(no, slot);
+                tracing::error!(%error, ppn = self.ppn(place).0, "cannot provide a page");
+                return self.wake(place);
             }
         }
         table.set(slot, PageState::Private);
+        table.recent.insert(slot);
         *left -= Pages(1);
+        if let PageState::Compressed(_) = state {
+            self.account().traffic.unzipped += 1;
+        }
+        self.forget([state]);
+    }
+
+    /// A page whose copy in the swap is as good as it is about to be written: from now on it is not.
+    fn make_dirty(&self, place: Place, chunk: &mut Chunk, copy: SwapSlot) {
+        let Backing::Small(table) = &mut chunk.backing else { return };
+        if let Err(error) = self.unprotect(place.chunk, &PageSet::one(place.slot)) {
+            tracing::error!(%error, ppn = self.ppn(place).0, "cannot let a page be written");
+            return self.wake(place);
+        }
+        table.set(place.slot, PageState::Private);
+        self.forget([PageState::Clean(copy)]);
     }
 
     /// Lets whoever waits for a page try again.
-    fn wake(&self, no: ChunkNo, slot: Slot) {
-        let range = HostRange { start: self.page_address(no, slot), len: PAGE as u64 };
-        if let Err(error) = self.uffd.wake(range) {
+    pub(crate) fn wake(&self, place: Place) {
+        self.wake_run(place.chunk, (place.slot, 1));
+    }
+
+    /// Lets whoever waits for a page of a run try again.
+    pub(crate) fn wake_run(&self, no: ChunkNo, run: (Slot, Slot)) {
+        if let Err(error) = self.uffd.wake(self.run_range(no, run)) {
             tracing::error!(%error, "cannot wake who waits for a page");
         }
     }
+}
+
+/// The kernel will not give a chunk a mapping of its own. Said once: a guest can bring this about as often as it likes.
+pub(crate) fn warn_of_mappings(error: &std::io::Error) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| tracing::warn!(%error, "chunks stay small: raise vm.max_map_count"));
 }

@@ -1,5 +1,7 @@
 use plimsoll_units::Pages;
 
+use crate::error::Error;
+
 /// Whoever decides how much machine memory this VM may hold. In Plimsoll that is the daemon, at the other end of the
 /// VMM's control link.
 pub trait GrantSource: Send + Sync {
@@ -17,4 +19,11 @@ pub trait GrantSource: Send + Sync {
     /// may be grant to return with [`Pmap::return_grant`](crate::Pmap::return_grant). Called without any lock held. It must
     /// not block.
     fn freed(&self) {}
+
+    /// Something is wrong with the swap. [`Error::SwapWrite`] comes at most once, and the VM may go on without swapping.
+    /// After [`Error::SwapRead`] whoever touches the page waits for ever: the VM must be stopped. Called without any
+    /// lock held. It must not block.
+    fn trouble(&self, what: Error) {
+        tracing::error!("{what}");
+    }
 }

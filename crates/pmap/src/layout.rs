@@ -48,6 +48,11 @@ impl Place {
         let slot = (index % CHUNK_PAGES) as Slot;
         Self { chunk: ChunkNo(chunk), slot }
     }
+
+    /// How many pages into the mapping it is.
+    pub(crate) fn index(self) -> u64 {
+        self.chunk.0 as u64 * CHUNK_PAGES + u64::from(self.slot)
+    }
 }
 
 /// Where the guest sees which part of the mapping.
@@ -114,7 +119,7 @@ impl Layout {
 
     /// The guest page that page `slot` of `chunk` is.
     pub(crate) fn ppn(&self, chunk: ChunkNo, slot: Slot) -> Ppn {
-        let index = chunk.0 as u64 * CHUNK_PAGES + u64::from(slot);
+        let index = Place { chunk, slot }.index();
         let placed = self.regions.iter().rev().find(|placed| placed.first <= index);
         let placed = placed.expect("the first region starts at the first page");
         Ppn(placed.range.start.0 + index - placed.first)

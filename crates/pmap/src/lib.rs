@@ -5,14 +5,16 @@
 //! virtio: vCPUs and devices are to it whoever touches the mapping. It never decides how much memory a VM should
 //! have; that arrives as grants from a [`GrantSource`].
 //!
-//! Start reading at [`Pmap`], then the states below, then `fault.rs` and `release.rs`, where all transitions are.
+//! Start reading at [`Pmap`], then the states below, then `fault.rs`, `release.rs`, `evict.rs` and `swap_in.rs`, where the
+//! transitions are.
 //!
 //! # Use
 //!
 //! The owner makes a [`uffd::Uffd`] and a [`Pmap`], gives [`Pmap::regions`] to KVM as memory slots, and runs
 //! [`Pmap::serve_faults`] on a thread of its own before anything touches guest memory. Devices use [`Pmap::ram`] for
 //! CPU access, [`Pmap::pin`] for asynchronous I/O, and [`Inflation`] or [`Pmap::release`] for what the guest gives
-//! back. A [`Sampler`] finds out how much of the memory is in use. The control link implements [`GrantSource`] and
+//! back. A thread that has nothing else to do calls [`Pmap::page_out`] where the guest does not give enough, and
+//! [`Pmap::promote`] when that has passed. A [`Sampler`] finds out how much of the memory is in use. The control link implements [`GrantSource`] and
 //! calls [`Pmap::add_grant`] and [`Pmap::return_grant`].
 //!
 //! Any thread that touches guest memory can wait for a grant. Two must therefore never do so with the VM depending on
@@ -29,11 +31,24 @@
 //! | empty | none | yes | 0 | none; one bit for "all in the balloon" |
 //! | large | as the kernel likes | no | 512 | none |
 //! | aside | none; all are in a place of their own behind guest RAM | yes | 512 | none |
-//! | small | the private ones | yes | its private pages | a byte: absent, ballooned, private |
+//! | small | the resident ones | yes | its charged pages | 8 bytes, see below |
 //!
 //! A chunk that has ballooned pages and others is small even if none is present, because which ones must be
 //! remembered. *Ballooned* is absent plus the guest's promise not to touch the page; if it does, it pops the page out
 //! (Waldspurger 2002, section 3.2) and finds zeros.
+//!
+//! A page of a small chunk:
+//!
+//! | page | its content is | resident | write-protected | costs the grant |
+//! |---|---|---|---|---|
+//! | absent | zeros | no | | 0 |
+//! | ballooned | zeros, and the guest has promised not to touch it | no | | 0 |
+//! | private | in guest memory | yes | no | 1 |
+//! | clean | in guest memory, and the same in the swap | yes | yes | 1 |
+//! | compressed | in the store (`store/`) | no | | its part of the store |
+//! | leaving | in a write buffer of the swap (`swap/`) | no | | 0: the buffers are the VMM's overhead |
+//! | swapped | in the swap | no | | 0 |
+//! | arriving | in the swap, being read | no | | 1 |
 //!
 //! # Transitions
 //!
@@ -44,10 +59,23 @@
 //! | empty | touched; the grant has 512 pages left | charge 512; disarm, which wakes | large |
 //! | empty | touched; the source has granted less, or the chunk is ballooned | charge 1; fill the page, which wakes | small |
 //! | small | absent or ballooned page touched | charge 1; fill the page, which wakes | small |
+//! | compressed, leaving | touched | charge 1; fill the page with the content, which wakes; forget it where it was | private |
+//! | swapped | touched, or next to one that is | charge 1; ask for it; the answer comes to the fault thread | arriving |
+//! | arriving | it has come | fill the page write-protected, which wakes; without protection where a write waits, and the slot is free | clean or private |
+//! | arriving | it cannot be read | uncharge; tell the source | swapped |
+//! | clean | written to | unprotect, which wakes; the slot is free | private |
+//! | private | eviction has chosen it | protect; look at it; copy it into the store or a write buffer; discard; uncharge | compressed, leaving, or absent if zero |
+//! | clean | eviction has chosen it, or slots are short | discard; uncharge | swapped (or unprotect, and private) |
+//! | compressed | it is the oldest, and the store is full | copy it into a write buffer; uncharge what the store gives back | leaving |
+//! | leaving | it has been written | | swapped |
+//! | leaving | it could not be written | keep the buffer; swap out no more; tell the source | leaving |
+//! | small | promoted: at least half is charged, nothing ballooned | charge the rest; bring everything back; unprotect; disarm; collapse | large |
+//! | large | eviction has chosen it | arm; ask the kernel which pages are present; then as small | small |
+//! | any | a device will overwrite the page, which is compressed or swapped | forget where it was | absent |
 //! | any | touched beyond the grant | queue the fault, tell the source | as it was |
 //! | large | all of it released | arm; discard; uncharge 512 | empty |
 //! | large | part of it released | arm; ask the kernel which pages are present; those are private; split the huge page; then as small | small |
-//! | small | pages released | discard in runs; mark; uncharge | small, or empty once all are absent or all ballooned |
+//! | small | pages released | discard in runs; forget what is elsewhere; wake who waits for what was arriving; mark; uncharge | small, or empty once all are absent or all ballooned |
 //! | large | [`Sampler::begin`] has drawn it | arm; move its pages aside, contents and all | aside |
 //! | aside | any page touched | move the pages back, which disarms; wake; count a touch | large |
 //! | aside | not touched until [`Sampler::end`], or released or reset before | move the pages back, which disarms; wake; then as large | large |
@@ -63,7 +91,14 @@
 //! - What is *aside* moves there and back in one step each (mremap), with its contents, huge page and all. Nobody can see
 //!   half of it, and whoever touches it in between waits for a fault's answer. A chunk with device I/O in flight is not
 //!   put aside: it is in use for certain, and no fault would show that.
-//! - A page under device I/O (a live [`IoGuard`]) is left out of every release. Otherwise the device would go on
+//! - *Protect before looking* at a page that is to leave: what is written after it was copied would be lost. A write that
+//!   comes meanwhile waits, finds the lock taken, and is answered from the page's new state.
+//! - *The copy in the swap is good only while the page is protected.* Whoever lets it be written frees the slot first.
+//! - *A completion holds its slot* (`swap/`): whoever finds a page in the state that was left for a slot, with its completion
+//!   in hand, knows that it is about this content and no earlier one. What is given back while it is on its way is
+//!   therefore ignored when it comes.
+//! - *Nothing waits for a disk under a lock.* The thread that serves faults begins reads, and puts in place what has come.
+//! - A page under device I/O (a live [`IoGuard`]) is left out of every release and eviction. Otherwise the device would go on
 //!   writing to a page that is no longer the guest's, and its data be lost.
 //!
 //! # Invariants, and what would notice a breach
@@ -71,7 +106,7 @@
 //! | DESIGN's invariant | test |
 //! |---|---|
 //! | 1: held never exceeds the grant; only the fault that would waits | `tests::stress` with its auditor, `tests::basics::a_fault_beyond_the_grant_waits_and_others_do_not` |
-//! | 3: no write is lost | `tests::stress` (verified generations), `tests::model` |
+//! | 3: no write is lost | `tests::stress` (verified generations), `tests::model`, `tests::paging` |
 //! | 3: nor by sampling, which leaves huge pages whole | the same, and `tests::sampling` |
 //! | 4: zeros or own content | the same: what comes back from the balloon must be zeros |
 //! | 5: no transition under device I/O | `tests::stress` (devices against a guest that reports their buffers as free), `tests::basics::pages_under_io_stay` |
@@ -91,8 +126,10 @@
 //!   between the two, and a grant that arrives is in use when [`Pmap::add_grant`] returns.
 //! - *Populating a large chunk before it is disarmed*: the first touch does that on the vCPU that wants the page, so
 //!   several chunks are zeroed in parallel, and the fault thread stays free.
-//! - *Write protection* is registered with every chunk but not used yet. Sharing and swapping need it; a registration
-//!   that does not change is one thing less to get wrong.
+//! - *UFFDIO_MOVE* (Linux 6.8) to take pages out: saves the copy and the protection, but the floor is 6.1, a page that shrinks
+//!   has to be looked at anyway, and one flush for 64 pages is cheap.
+//! - *Compressed pages in the swap*: half the I/O, but slots of many sizes, and a page must be unpacked in any case. A disk
+//!   that is slower than its use would want it.
 //! - *Leaving the splitting of huge pages to the kernel*: breaking a chunk up would take 20 us and not 370, and memory
 //!   would fragment less. But pages counted as given back, and granted to another VM, would still be occupied until
 //!   the host is short of memory, which is when it is needed most.
@@ -113,13 +150,15 @@
 //!
 //! Everything that is opened is opened by [`Pmap::new`] and [`uffd::Uffd`]. Afterwards this crate makes the system
 //! calls in [`SYSCALLS`], and on the userfaultfd the ioctls in [`uffd::IOCTLS`]; the only advice it gives to
-//! `madvise` is `MADV_DONTNEED` and `MADV_COLD`.
+//! `madvise` is `MADV_DONTNEED`, `MADV_COLD` and `MADV_COLLAPSE`.
 
 mod account;
 mod aside;
 mod audit;
 mod chunk;
+mod elsewhere;
 mod error;
+mod evict;
 mod fault;
 mod grant;
 mod host_range;
@@ -132,19 +171,21 @@ mod mmap;
 #[cfg(feature = "model-check")]
 mod model_check;
 mod mutation;
+mod page_out;
 mod page_set;
 #[cfg_attr(all(test, feature = "model-check"), path = "model_check/pagemap.rs")]
 mod pagemap;
 mod pin;
 mod pmap;
+mod promote;
 mod ram;
 mod release;
 mod sample;
-#[cfg_attr(not(test), expect(dead_code, unused_imports, reason = "paging out will be the first to use it"))]
 mod store;
-#[cfg_attr(not(test), expect(dead_code, reason = "the page states that use it come next"))]
 mod swap;
+mod swap_in;
 mod sync;
+mod table;
 mod tally;
 #[cfg_attr(all(test, feature = "model-check"), path = "model_check/uffd.rs")]
 pub mod uffd;
@@ -154,12 +195,14 @@ mod waiting;
 #[cfg(not(feature = "model-check"))]
 mod tests;
 
+pub use account::Traffic;
 pub use audit::Mismatch;
 pub use error::Error;
 pub use grant::GrantSource;
 pub use inflation::Inflation;
 pub use layout::PpnRange;
-pub use pin::IoGuard;
+pub use page_out::PagedOut;
+pub use pin::{Intent, IoGuard};
 pub use pmap::{Config, Pmap, Stats};
 pub use ram::{GuestRam, RamRegion};
 pub use release::{Release, ReleaseOutcome};

@@ -125,6 +125,20 @@ impl Mapping {
         }
     }
 
+    /// Asks for a huge page in place of the chunk at `offset`, whose pages must not be armed. Best effort: where the kernel
+    /// has none at hand, or the guest writes meanwhile, it makes one later by itself.
+    pub(crate) fn collapse(&self, offset: usize) {
+        if let Err(error) = self.advise(offset, CHUNK, libc::MADV_COLLAPSE) {
+            tracing::debug!(%error, "a chunk has small pages for now");
+        }
+    }
+
+    /// Copies a page out of guest memory. It must be present, or whoever calls waits for it.
+    pub(crate) fn read_page(&self, offset: usize, page: &mut [u8; PAGE]) {
+        let slice = self.slice(offset, PAGE).expect("a page of the mapping");
+        slice.copy_to(&mut page[..]);
+    }
+
     /// Makes the page at `offset` present and writable, as a guest's write would, without changing it. Waits where
     /// the page is armed until somebody serves it.
     pub(crate) fn touch(&self, offset: usize) {

@@ -15,6 +15,10 @@ pub(crate) enum Mutation {
     UncountedTouch,
     /// A chunk that is aside is given back as if it were in its place (invariant 6).
     StrandedAside,
+    /// A page is copied and dropped without having been write-protected (invariant 3).
+    NoProtection,
+    /// A page that has a copy in the swap is not write-protected, so that the copy goes stale (invariant 3).
+    StaleCopy,
 }
 
 /// The defects switched on in one pmap.

@@ -9,6 +9,7 @@ use crate::page_set::{PageSet, SLOTS};
 const ENTRY: usize = 8;
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
+const PROTECTED: u64 = 1 << 57;
 
 /// The kernel's own view of which pages have a backing: `/proc/self/pagemap`.
 ///
@@ -25,19 +26,23 @@ impl Pagemap {
     /// The pages of the chunk at host address `start` that the kernel backs with something: memory, the shared zero
     /// page, the host's swap, or a page on its way between two places.
     pub(crate) fn backed(&self, start: u64) -> io::Result<PageSet> {
+        self.pages(start, PRESENT | SWAPPED)
+    }
+
+    /// The pages of the chunk at host address `start` that are write-protected through userfaultfd.
+    pub(crate) fn protected(&self, start: u64) -> io::Result<PageSet> {
+        self.pages(start, PROTECTED)
+    }
+
+    /// The pages whose entries have any of `bits`.
+    fn pages(&self, start: u64, bits: u64) -> io::Result<PageSet> {
         let mut entries = [0; ENTRY * SLOTS as usize];
         self.0.read_exact_at(&mut entries, start / PAGE_SIZE * ENTRY as u64)?;
-        let mut set = PageSet::EMPTY;
-        for (slot, entry) in (0..SLOTS).zip(entries.chunks_exact(ENTRY)) {
-            if is_backed(entry) {
-                set.insert(slot);
-            }
-        }
-        Ok(set)
+        let has = |entry: &[u8]| entry.try_into().map_or(0, u64::from_ne_bytes) & bits != 0;
+        Ok((0..SLOTS)
+            .zip(entries.chunks_exact(ENTRY))
+            .filter(|(_, entry)| has(entry))
+            .map(|(slot, _)| slot)
+            .collect())
     }
-}
-
-fn is_backed(entry: &[u8]) -> bool {
-    let entry = entry.try_into().map_or(0, u64::from_ne_bytes);
-    entry & (PRESENT | SWAPPED) != 0
 }

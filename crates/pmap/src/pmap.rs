@@ -1,21 +1,25 @@
-use plimsoll_units::{PAGE_SIZE, Pages};
+use plimsoll_units::{Pages, Ppn};
 
 use vm_memory::GuestMemoryBackend;
 
-use crate::account::Account;
+use crate::account::{Account, Traffic};
 use crate::aside::{MAX_SAMPLES, Touches};
 use crate::chunk::{Chunk, lock};
 use crate::error::Error;
 use crate::grant::GrantSource;
-use crate::host_range::{CHUNK, HostRange};
-use crate::layout::{ChunkNo, Layout, PpnRange};
+use crate::host_range::{CHUNK, HostRange, PAGE};
+use crate::layout::{ChunkNo, Layout, Place, PpnRange};
 use crate::mmap::Mapping;
 use crate::mutation::Mutations;
+use crate::page_out::Eviction;
 use crate::page_set::Slot;
 use crate::pagemap::Pagemap;
 use crate::ram::{GuestRam, RamRegion};
+use crate::store::Store;
+use crate::swap::{Swap, SwapSpace, Written};
+use crate::sync::atomic::AtomicBool;
 use crate::sync::{Arc, Mutex, MutexGuard};
-use crate::tally::Kind;
+use crate::tally::{Kind, Tally};
 use crate::uffd::Uffd;
 
 /// What guest memory is made of.
@@ -30,6 +34,10 @@ pub struct Config {
     pub huge_pages: bool,
     /// Pages that this VM may hold from the start.
     pub grant: Pages,
+    /// Pages of machine memory that compressed pages may occupy at most; none are compressed where it is zero.
+    pub store: Pages,
+    /// Where pages are swapped to; none are where there is nothing.
+    pub swap: Option<SwapSpace>,
 }
 
 /// One VM's guest memory.
@@ -46,8 +54,17 @@ pub struct Pmap {
     /// Each chunk's lock is held for the whole of a transition, system calls included. A thread holds one at a time,
     /// or takes all in order. The account's lock is innermost and held for arithmetic only.
     chunks: Box<[Mutex<Chunk>]>,
+    /// Taken after a chunk's lock and before the account's.
+    pub(crate) store: Mutex<Store>,
+    /// Locks inside, and calls nobody.
+    pub(crate) swap: Option<Swap>,
+    /// Writes to the swap that failed: they hold the content of their pages.
+    pub(crate) stranded: Mutex<Vec<Written>>,
+    pub(crate) swap_failed: AtomicBool,
+    /// Outermost.
+    pub(crate) eviction: Mutex<Eviction>,
     account: Mutex<Account>,
-    source: Arc<dyn GrantSource>,
+    pub(crate) source: Arc<dyn GrantSource>,
     ram: GuestRam,
     pub(crate) touches: Touches,
     pub(crate) mutations: Mutations,
@@ -64,8 +81,16 @@ pub struct Stats {
     pub held: Pages,
     /// Pages in the guest's balloon.
     pub ballooned: Pages,
-    /// Pages with nothing behind them, the ballooned ones included: `size` less `held`.
+    /// Pages with nothing behind them, the ballooned ones included.
     pub absent: Pages,
+    /// Pages that are compressed.
+    pub compressed: Pages,
+    /// The part of `held` that they occupy.
+    pub store: Pages,
+    /// Pages that are in the swap only.
+    pub swapped: Pages,
+    /// What was compressed and swapped, and back.
+    pub traffic: Traffic,
     /// Chunks with no page behind them.
     pub chunks_empty: u64,
     /// Chunks that the kernel serves unasked.
@@ -100,8 +125,16 @@ impl Pmap {
         let armed = config.uffd.arm(mapping.range(0, mapping.len()));
         armed.map_err(|source| Error::Uffd { action, source })?;
         let chunks = layout.chunks();
+        let store =
+            Store::new(config.store).map_err(|source| Error::Map { size: config.store.bytes(), source })?;
+        let swap = config.swap.map(Swap::new).transpose().map_err(|source| Error::Swap { source })?;
         Ok(Arc::new(Self {
             ram: GuestRam::new(&layout, &mapping),
+            store: Mutex::new(store),
+            swap,
+            stranded: Mutex::default(),
+            swap_failed: AtomicBool::new(false),
+            eviction: Mutex::default(),
             account: Mutex::new(Account::new(config.grant, chunks)),
             chunks: (0..chunks).map(|_| Mutex::default()).collect(),
             layout,
@@ -134,7 +167,11 @@ impl Pmap {
             grant: account.grant(),
             held: account.held(),
             ballooned: account.ballooned(),
-            absent: size.saturating_sub(account.held()),
+            absent: size - (account.held() - account.store()) - account.compressed() - account.swapped(),
+            compressed: account.compressed(),
+            store: account.store(),
+            swapped: account.swapped(),
+            traffic: account.traffic,
             chunks_empty: account.chunks(Kind::Empty),
             chunks_large: account.chunks(Kind::Large),
             chunks_small: account.chunks(Kind::Small),
@@ -199,8 +236,33 @@ impl Pmap {
         self.mapping.range(no.0 * CHUNK, CHUNK)
     }
 
-    pub(crate) fn page_address(&self, no: ChunkNo, slot: Slot) -> u64 {
-        self.chunk_range(no).start + u64::from(slot) * PAGE_SIZE
+    /// The host addresses of `len` pages of a chunk from `first` on.
+    pub(crate) fn run_range(&self, no: ChunkNo, (first, len): (Slot, Slot)) -> HostRange {
+        self.mapping.range(self.offset(Place { chunk: no, slot: first }), usize::from(len) * PAGE)
+    }
+
+    pub(crate) fn page_address(&self, place: Place) -> u64 {
+        self.run_range(place.chunk, (place.slot, 1)).start
+    }
+
+    /// The bytes of the mapping before a page.
+    pub(crate) fn offset(&self, place: Place) -> usize {
+        place.chunk.0 * CHUNK + usize::from(place.slot) * PAGE
+    }
+
+    pub(crate) fn ppn(&self, place: Place) -> Ppn {
+        self.layout.ppn(place.chunk, place.slot)
+    }
+
+    /// Records what became of a chunk that counted for `before`: what it does not have any more is uncharged, and
+    /// returned. More than before it must not have, unless that is charged already.
+    pub(crate) fn record(&self, before: Tally, chunk: &Chunk) -> Pages {
+        let after = chunk.tally();
+        let freed = before.backed.saturating_sub(after.backed);
+        let mut account = self.account();
+        account.changed(before, after);
+        account.uncharge(freed);
+        freed
     }
 }
 

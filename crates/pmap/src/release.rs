@@ -2,13 +2,15 @@ use std::io;
 
 use plimsoll_units::Pages;
 
-use crate::chunk::{Backing, Chunk, PageState, Table};
+use crate::chunk::{Backing, Chunk};
 use crate::error::Error;
 use crate::host_range::{CHUNK, PAGE};
-use crate::layout::{ChunkNo, PpnRange};
+use crate::layout::{ChunkNo, Place, PpnRange};
 use crate::mutation::Mutation;
 use crate::page_set::PageSet;
 use crate::pmap::Pmap;
+use crate::store::Store;
+use crate::table::{PageState, Table};
 
 /// Why the guest gives pages back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,17 +84,17 @@ impl Pmap {
         let all = self.mapping.range(0, len);
         self.uffd.arm(all).map_err(|source| Error::Uffd { action: "register guest RAM anew", source })?;
         self.mapping.discard(0, len).map_err(|source| Error::Discard { source })?;
-        let mut account = self.account();
         let mut freed = Pages::ZERO;
         for chunk in &mut chunks {
             let before = chunk.tally();
-            chunk.backing = Backing::default();
-            account.changed(before, chunk.tally());
-            freed += before.backed;
+            let backing = std::mem::take(&mut chunk.backing);
+            freed += self.record(before, chunk);
+            if let Backing::Small(table) = backing {
+                self.forget(table.states().filter(|state| !matches!(state, PageState::Compressed(_))));
+            }
         }
-        account.uncharge(freed);
-        account.forget_waiting();
-        drop(account);
+        self.in_store(Pages::ZERO, Store::clear);
+        self.account().forget_waiting();
         drop(chunks);
         self.uffd.wake(all).map_err(|source| Error::Uffd { action: "wake waiting faults", source })?;
         self.serve_freed(freed);
@@ -116,11 +118,7 @@ impl Pmap {
                 outcome.busy += set.count();
             }
         }
-        let after = chunk.tally();
-        outcome.freed = before.backed - after.backed;
-        let mut account = self.account();
-        account.changed(before, after);
-        account.uncharge(outcome.freed);
+        outcome.freed = self.record(before, &chunk);
         outcome
     }
 
@@ -131,11 +129,11 @@ impl Pmap {
             return;
         }
         if let Some(table) = chunk.small_table() {
-            let popped = table.pages(PageState::Ballooned).intersection(set);
+            let popped = table.pages(|state| state == PageState::Ballooned).intersection(set);
             table.set_all(&popped, PageState::Absent);
             chunk.empty_if_uniform();
         }
-        self.account().changed(before, chunk.tally());
+        self.record(before, &chunk);
     }
 
     /// Makes `set` absent for the kernel. Afterwards the chunk is empty or small; on error it is as it was, or
@@ -180,7 +178,7 @@ impl Pmap {
 
     /// Breaks a large chunk up. Armed first, so that no page appears any more; then the kernel knows which pages
     /// are there.
-    fn break_up(&self, no: ChunkNo) -> io::Result<Box<Table>> {
+    pub(crate) fn break_up(&self, no: ChunkNo) -> io::Result<Box<Table>> {
         let range = self.chunk_range(no);
         self.uffd.arm(range)?;
         match self.pagemap.backed(range.start) {
@@ -192,16 +190,24 @@ impl Pmap {
         }
     }
 
-    /// Gives back those pages of `set` that are private, in runs as long as the set's, and marks them absent.
+    /// Gives back what the pages of `set` have: memory in runs as long as the set's, and what they have elsewhere. They are
+    /// absent then.
     fn discard_pages(&self, no: ChunkNo, table: &mut Table, set: &PageSet) -> io::Result<()> {
-        let private = table.pages(PageState::Private).intersection(set);
+        let resident = table.pages(PageState::is_resident);
         for (first, len) in set.runs() {
-            let gone = PageSet::span(first, len).intersection(&private);
-            if !gone.is_empty() {
-                let offset = no.0 * CHUNK + usize::from(first) * PAGE;
+            let run = PageSet::span(first, len);
+            if !run.intersection(&resident).is_empty() {
+                let offset = self.offset(Place { chunk: no, slot: first });
                 self.mapping.discard(offset, usize::from(len) * PAGE)?;
-                table.set_all(&gone, PageState::Absent);
             }
+            let had: Vec<_> = run.iter().map(|slot| table.get(slot)).collect();
+            let ballooned = table.pages(|state| state == PageState::Ballooned);
+            table.set_all(&run.minus(&ballooned), PageState::Absent);
+            if had.iter().any(|state| matches!(state, PageState::Arriving { .. })) {
+                // What is read for them will find that they do not need it any more: whoever waits for it must ask anew.
+                self.wake_run(no, (first, len));
+            }
+            self.forget(had);
         }
         Ok(())
     }

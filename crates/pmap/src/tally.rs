@@ -7,6 +7,10 @@ pub(crate) struct Tally {
     pub(crate) backed: Pages,
     /// Pages that the guest has given to the balloon.
     pub(crate) ballooned: Pages,
+    /// Pages in the store.
+    pub(crate) compressed: Pages,
+    /// Pages in the swap, or on their way there.
+    pub(crate) swapped: Pages,
     pub(crate) kind: Kind,
 }
 

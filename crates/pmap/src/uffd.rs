@@ -31,8 +31,24 @@ pub struct Features {
 pub(crate) struct Fault {
     /// The host address of the page.
     pub(crate) address: u64,
-    /// Whether the access was a write.
+    /// Whether the access was a write; that to a page that is there and write-protected included.
     pub(crate) write: bool,
+}
+
+/// What else is to be done than to read faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) stop: bool,
+    pub(crate) other: bool,
+}
+
+/// What a page that is put in place lets the guest do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Read and write.
+    Full,
+    /// Read. A write asks first.
+    ReadOnly,
 }
 
 #[repr(C)]
@@ -59,6 +75,12 @@ struct Copy {
 }
 
 #[repr(C)]
+struct WriteProtect {
+    range: HostRange,
+    mode: u64,
+}
+
+#[repr(C)]
 struct Zeropage {
     range: HostRange,
     mode: u64,
@@ -81,6 +103,7 @@ const IOC_UNREGISTER: u32 = ioctl_number(READ, 0x01, size_of::<HostRange>());
 const IOC_WAKE: u32 = ioctl_number(READ, 0x02, size_of::<HostRange>());
 const IOC_COPY: u32 = ioctl_number(READ_WRITE, 0x03, size_of::<Copy>());
 const IOC_ZEROPAGE: u32 = ioctl_number(READ_WRITE, 0x04, size_of::<Zeropage>());
+const IOC_WRITEPROTECT: u32 = ioctl_number(READ_WRITE, 0x06, size_of::<WriteProtect>());
 
 // The kernel's ABI, include/uapi/linux/userfaultfd.h.
 const _: () = assert!(IOC_NEW == 0xAA00);
@@ -90,14 +113,18 @@ const _: () = assert!(IOC_UNREGISTER == 0x8010_AA01);
 const _: () = assert!(IOC_WAKE == 0x8010_AA02);
 const _: () = assert!(IOC_COPY == 0xC028_AA03);
 const _: () = assert!(IOC_ZEROPAGE == 0xC020_AA04);
+const _: () = assert!(IOC_WRITEPROTECT == 0xC018_AA06);
 
 /// The ioctls used once guest memory is made: what a seccomp filter must let through on the userfaultfd.
-pub const IOCTLS: [u32; 5] = [IOC_REGISTER, IOC_UNREGISTER, IOC_WAKE, IOC_COPY, IOC_ZEROPAGE];
+pub const IOCTLS: [u32; 6] =
+    [IOC_REGISTER, IOC_UNREGISTER, IOC_WAKE, IOC_COPY, IOC_ZEROPAGE, IOC_WRITEPROTECT];
 
 const API_VERSION: u64 = 0xAA;
 const REGISTER_MISSING: u64 = 1 << 0;
 const REGISTER_WP: u64 = 1 << 1;
 const COPY_DONTWAKE: u64 = 1 << 0;
+const COPY_WP: u64 = 1 << 1;
+const WRITEPROTECT_WP: u64 = 1 << 0;
 const FEATURE_WP: u64 = 1 << 0;
 const EVENT_PAGEFAULT: u8 = 0x12;
 const PAGEFAULT_WRITE: u64 = 1 << 0;
@@ -163,10 +190,34 @@ impl Uffd {
     /// Puts a page of zeros, private and writable, at the missing page `address`, and wakes whoever waits for it
     /// unless `wake` is false.
     pub(crate) fn fill(&self, address: u64, wake: bool) -> io::Result<()> {
-        let src = std::ptr::from_ref(&ZERO_PAGE.0) as u64;
-        let mode = if wake { 0 } else { COPY_DONTWAKE };
+        self.put(address, &ZERO_PAGE.0, Access::Full, wake)
+    }
+
+    /// Puts a private copy of `content` at the missing page `address`, and wakes whoever waits for it unless `wake`
+    /// is false.
+    pub(crate) fn put(
+        &self,
+        address: u64,
+        content: &[u8; PAGE],
+        access: Access,
+        wake: bool,
+    ) -> io::Result<()> {
+        let protect = if access == Access::ReadOnly { COPY_WP } else { 0 };
+        let mode = protect | if wake { 0 } else { COPY_DONTWAKE };
+        let src = std::ptr::from_ref(content) as u64;
         let mut arg = Copy { dst: address, src, len: PAGE_SIZE, mode, copied: 0 };
         self.ioctl(IOC_COPY, &mut arg)
+    }
+
+    /// From now on a write to a page of `range` that is there asks. When this returns no processor can write there any
+    /// more without having asked.
+    pub(crate) fn protect(&self, range: HostRange) -> io::Result<()> {
+        self.ioctl(IOC_WRITEPROTECT, &mut WriteProtect { range, mode: WRITEPROTECT_WP })
+    }
+
+    /// Lets writes to `range` pass again, and wakes who waits to write there.
+    pub(crate) fn unprotect(&self, range: HostRange) -> io::Result<()> {
+        self.ioctl(IOC_WRITEPROTECT, &mut WriteProtect { range, mode: 0 })
     }
 
     /// Maps the kernel's page of zeros at the missing page `address`, and wakes whoever waits for it unless `wake`
@@ -177,11 +228,12 @@ impl Uffd {
         self.ioctl(IOC_ZEROPAGE, &mut arg)
     }
 
-    /// Waits until there are faults to read, or `stop` is readable, and tells whether it is `stop`.
-    pub(crate) fn wait(&self, stop: &EventFd) -> io::Result<bool> {
+    /// Waits until there are faults to read, `stop` is readable, or `other` is.
+    pub(crate) fn wait(&self, stop: &EventFd, other: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
         // SAFETY: the descriptor stays open for as long as `stop` is borrowed.
         let stop = unsafe { BorrowedFd::borrow_raw(stop.as_raw_fd()) };
-        let mut fds = [PollFd::new(&self.0, PollFlags::IN), PollFd::from_borrowed_fd(stop, PollFlags::IN)];
+        let other = other.unwrap_or(stop);
+        let mut fds = [self.0.as_fd(), stop, other].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         match poll(&mut fds, None) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -189,7 +241,7 @@ impl Uffd {
         if fds[0].revents().contains(PollFlags::ERR) {
             return Err(io::Error::other("the userfaultfd is in an error condition"));
         }
-        Ok(!fds[1].revents().is_empty())
+        Ok(Ready { stop: !fds[1].revents().is_empty(), other: !fds[2].revents().is_empty() })
     }
 
     /// Takes the faults that wait to be read, without blocking; none is no error.

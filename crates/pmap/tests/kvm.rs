@@ -192,7 +192,11 @@ fn with_guest(grant: u64, huge_pages: bool, test: impl FnOnce(&Arc<Pmap>, &Sourc
     let source = Arc::new(Source::default());
     let regions = vec![PpnRange::new(Ppn(0), Pages(CHUNKS * 512))];
     let uffd = uffd::Uffd::open().expect("this test needs /dev/userfaultfd or the right to call userfaultfd");
-    let pmap = Pmap::new(Config { regions, uffd, huge_pages, grant: Pages(grant) }, source.clone()).unwrap();
+    let pmap = Pmap::new(
+        Config { regions, uffd, huge_pages, grant: Pages(grant), store: Pages::ZERO, swap: None },
+        source.clone(),
+    )
+    .unwrap();
     let stop = EventFd::new(EFD_NONBLOCK).unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| pmap.serve_faults(&stop).unwrap());

@@ -203,6 +203,7 @@ impl Swap {
     }
 
     /// Nothing is queued or in flight, and every completion was dropped.
+    #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         lock(&self.shared.book).slots.is_idle()
     }

@@ -58,6 +58,7 @@ impl Slots {
     }
 
     /// No I/O is in flight on any slot.
+    #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
         self.flights.is_empty()
     }

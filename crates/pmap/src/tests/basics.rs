@@ -3,7 +3,7 @@ use vm_memory::GuestAddress;
 
 use super::harness::{HIGH, address, eventually, served};
 use crate::mutation::Mutation;
-use crate::{Error, Inflation, PpnRange, Release, ReleaseOutcome};
+use crate::{Error, Inflation, Intent, PpnRange, Release, ReleaseOutcome};
 
 fn range(start: u64, pages: u64) -> PpnRange {
     PpnRange::new(Ppn(start), Pages(pages))
@@ -134,7 +134,7 @@ fn single_pages_of_one_chunk_gather_into_an_empty_chunk() {
 #[test]
 fn pages_under_io_stay() {
     let vm = served(4, 2048, true);
-    let pin = |ppn: u64, len| vm.pmap.pin(&[(address(ppn), Bytes(len))]).unwrap();
+    let pin = |ppn: u64, len| vm.pmap.pin(&[(address(ppn), Bytes(len))], Intent::Use).unwrap();
     let guard = pin(511, 8192);
     let again = pin(511, 1);
     vm.write(511, 9);
@@ -154,7 +154,8 @@ fn pages_under_io_stay() {
 fn only_ram_can_be_pinned() {
     let vm = served(4, 2048, true);
     for (address, length) in [(3 * 512 * 4096 - 1, 2), (3 * 512 * 4096, 1), (u64::MAX, 1), (0, u64::MAX)] {
-        let pinned = vm.pmap.pin(&[(GuestAddress(0), Bytes(1)), (GuestAddress(address), Bytes(length))]);
+        let pinned =
+            vm.pmap.pin(&[(GuestAddress(0), Bytes(1)), (GuestAddress(address), Bytes(length))], Intent::Use);
         assert!(matches!(pinned, Err(Error::OutsideRam { .. })), "{address:#x} {length}");
     }
     assert_eq!(vm.stats().held, Pages::ZERO);

@@ -1,5 +1,5 @@
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,10 @@ use plimsoll_units::{PAGE_SIZE, Pages, Ppn};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::chunk::lock;
+use crate::swap::tests::space;
 use crate::uffd::Uffd;
-use crate::{Config, GrantSource, Pmap, PpnRange, Stats};
+use crate::{Config, Error, GrantSource, Pmap, PpnRange, Stats};
 
 /// Longest wait for anything that should happen at once. Generous: the machine may be busy with other tests.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
@@ -19,11 +21,17 @@ pub(crate) struct Source {
     wanted: AtomicU64,
     calls: AtomicU64,
     pub(crate) answer: OnceLock<Box<dyn Fn(Pages) + Send + Sync>>,
+    troubles: Mutex<Vec<Error>>,
 }
 
 impl Source {
     pub(crate) fn wanted(&self) -> Pages {
         Pages(self.wanted.load(Ordering::SeqCst))
+    }
+
+    /// What the swap was in trouble with so far.
+    pub(crate) fn troubles(&self) -> Vec<String> {
+        lock(&self.troubles).iter().map(ToString::to_string).collect()
     }
 }
 
@@ -35,6 +43,10 @@ impl GrantSource for Source {
             answer(total);
         }
     }
+
+    fn trouble(&self, what: Error) {
+        lock(&self.troubles).push(what);
+    }
 }
 
 /// A pmap whose faults are served until this is dropped.
@@ -45,13 +57,19 @@ pub(crate) struct Served {
     servers: Vec<JoinHandle<()>>,
 }
 
-/// RAM of `chunks` chunks below a hole and one above it, with a grant of `grant` pages.
+/// RAM of `chunks` chunks below a hole and one above it, with a grant of `grant` pages, and nowhere to put pages.
 pub(crate) fn served(chunks: u64, grant: u64, huge_pages: bool) -> Served {
+    paged(chunks, grant, huge_pages, 0, 0)
+}
+
+/// The same with a store of at most `store` pages and a swap of `slots` pages.
+pub(crate) fn paged(chunks: u64, grant: u64, huge_pages: bool, store: u64, slots: u64) -> Served {
     let low = PpnRange::new(Ppn(0), Pages(512 * (chunks - 1)));
     let regions = vec![low, PpnRange::new(HIGH, Pages::CHUNK)];
     let uffd = Uffd::open().expect("these tests need /dev/userfaultfd or the right to call userfaultfd");
     let source = Arc::new(Source::default());
-    let config = Config { regions, uffd, huge_pages, grant: Pages(grant) };
+    let swap = (slots > 0).then(|| space(slots, true));
+    let config = Config { regions, uffd, huge_pages, grant: Pages(grant), store: Pages(store), swap };
     let pmap = Pmap::new(config, source.clone()).unwrap();
     let stop = EventFd::new(EFD_NONBLOCK).unwrap();
     let serve = || {
@@ -84,6 +102,15 @@ impl Served {
     pub(crate) fn stats(&self) -> Stats {
         drop(self.pmap.all_chunks());
         self.pmap.stats()
+    }
+
+    /// Waits until the swap has taken all that it was given.
+    pub(crate) fn settle(&self) {
+        eventually("the swap is idle", || self.pmap.swap.as_ref().is_none_or(crate::swap::Swap::is_idle));
+    }
+
+    pub(crate) fn free_slots(&self) -> Pages {
+        self.pmap.swap.as_ref().map_or(Pages::ZERO, crate::swap::Swap::free_slots)
     }
 
     pub(crate) fn audit(&self) {

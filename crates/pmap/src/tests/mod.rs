@@ -4,5 +4,6 @@ mod basics;
 mod direct_io;
 mod harness;
 mod model;
+mod paging;
 mod sampling;
 mod stress;

@@ -4,7 +4,7 @@ use plimsoll_units::{Bytes, Pages, Ppn};
 use proptest::prelude::*;
 
 use super::harness::{HIGH, address, served};
-use crate::{Inflation, IoGuard, PpnRange, Release};
+use crate::{Inflation, Intent, IoGuard, PpnRange, Release};
 
 /// RAM of the model: two chunks below the hole, one above.
 const CHUNKS: u64 = 3;
@@ -144,7 +144,7 @@ fn run(actions: Vec<Action>, huge_pages: bool) -> Result<(), TestCaseError> {
             Action::Pin(ppn, pages) => {
                 let length = Bytes(pages * 4096 - 1);
                 let inside = in_ram(ppn + pages - 1) && (ppn < 1024) == (ppn + pages <= 1024);
-                let pinned = vm.pmap.pin(&[(address(ppn), length)]);
+                let pinned = vm.pmap.pin(&[(address(ppn), length)], Intent::Use);
                 prop_assert_eq!(pinned.is_ok(), inside);
                 if let Ok(guard) = pinned {
                     guards.push(guard);

@@ -3,7 +3,7 @@ use vm_memory::Bytes;
 
 use super::harness::{Served, address, eventually, served};
 use crate::mutation::Mutation;
-use crate::{PpnRange, Release, Sampler};
+use crate::{Intent, PpnRange, Release, Sampler};
 
 const CHUNKS: u64 = 4;
 
@@ -83,12 +83,12 @@ fn what_is_aside_can_be_given_back() {
 #[test]
 fn a_chunk_with_device_io_is_in_use_and_stays_in_its_place() {
     let vm = large();
-    let guard = vm.pmap.pin(&[(address(3), Size(4096))]).unwrap();
+    let guard = vm.pmap.pin(&[(address(3), Size(4096))], Intent::Use).unwrap();
     let mut sampler = Sampler::new(vm.pmap.clone(), ALL);
     sampler.begin();
     assert_eq!((sampler.seen().chunks.sampled, sampler.seen().chunks.touched), (CHUNKS, 1));
     drop(guard);
-    let guard = vm.pmap.pin(&[(address(512), Size(8192))]).unwrap();
+    let guard = vm.pmap.pin(&[(address(512), Size(8192))], Intent::Use).unwrap();
     assert_eq!(sampler.seen().chunks.touched, 2, "a pin touches its pages");
     drop(guard);
     drop(sampler);

@@ -13,10 +13,10 @@ use plimsoll_units::{Bytes as Size, PAGE_SIZE, Pages, Ppn};
 use vm_memory::Bytes;
 
 use super::direct_io::Disk;
-use super::harness::{Served, address, served};
+use super::harness::{Served, address, paged};
 use crate::chunk::lock;
 use crate::mutation::Mutation;
-use crate::{Inflation, PpnRange, Release, Sampler};
+use crate::{Inflation, Intent, PpnRange, Release, Sampler};
 
 /// Longest time without any progress. A queued fault is served within milliseconds; a lost wake-up waits for ever.
 const STUCK: Duration = Duration::from_secs(20);
@@ -36,6 +36,11 @@ const SCRATCH_CHUNKS: u64 = 2;
 const FIRST_SCRATCH_CHUNK: u64 = FIRST_DEVICE_CHUNK + DEVICES;
 /// The last one is above the hole, and stays untouched.
 const CHUNKS: u64 = FIRST_SCRATCH_CHUNK + SCRATCH_CHUNKS + 1;
+
+/// Machine pages for compressed pages, so few that the oldest have to leave for the swap.
+const STORE: u64 = 150;
+/// Slots of the swap, fewer than there are pages, so that copies of resident pages have to be given up.
+const SLOTS: u64 = 3500;
 
 const PAGE: usize = 4096;
 type Page = [u8; PAGE];
@@ -80,12 +85,14 @@ impl Random {
     }
 }
 
-/// The content of a page in a generation. Generation 0 is zeros: never written, or given back.
+/// The content of a page in a generation. Generation 0 is zeros: never written, or given back. Of the others every second
+/// shrinks well, and the rest does not.
 fn content(ppn: u64, generation: u64) -> Page {
     let mut page = [0; PAGE];
     if generation > 0 {
+        let stir = if generation.is_multiple_of(2) { 0 } else { 0x9E37_79B9_7F4A_7C15 };
         for (i, word) in page.chunks_exact_mut(8).enumerate() {
-            let value = (generation << 32 | ppn) ^ (i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let value = (generation << 32 | ppn) ^ (i as u64).wrapping_mul(stir);
             word.copy_from_slice(&value.to_ne_bytes());
         }
     }
@@ -200,7 +207,7 @@ fn device(world: &World, id: u64, seed: u64) {
             .collect();
         let ranges: Vec<_> =
             runs.iter().map(|&(ppn, pages)| (address(ppn), Size(pages * PAGE_SIZE))).collect();
-        let guard = world.vm.pmap.pin(&ranges).unwrap();
+        let guard = world.vm.pmap.pin(&ranges, Intent::Use).unwrap();
         let ppns = || runs.iter().flat_map(|&(ppn, pages)| ppn..ppn + pages);
         ppns().for_each(|ppn| put(world, ppn, generation));
         let written = disk.write(&guard).unwrap();
@@ -280,6 +287,18 @@ fn sampler(world: &World, seed: u64) {
     }
 }
 
+/// Takes pages away, and makes chunks large again, as fast as it can.
+fn pager(world: &World, seed: u64) {
+    let mut random = Random(seed);
+    while !world.over() {
+        match random.below(8) {
+            0 => drop(world.vm.pmap.promote(2)),
+            _ => drop(world.vm.pmap.page_out(Pages(1 + random.below(600)))),
+        }
+        std::thread::yield_now();
+    }
+}
+
 fn auditor(world: &World) {
     while !world.over() {
         if let Err(found) = world.vm.pmap.audit() {
@@ -311,6 +330,7 @@ fn round(world: &World, ops: u64, seed: u64) -> Result<(), String> {
         threads.push(scope.spawn(move || rude(world, seed + 30)));
         threads.push(scope.spawn(move || scribbler(world, seed + 40)));
         threads.push(scope.spawn(move || sampler(world, seed + 60)));
+        threads.push(scope.spawn(move || pager(world, seed + 70)));
         threads.push(scope.spawn(move || auditor(world)));
         let granter = scope.spawn(|| granter(world, &granting, seed + 50));
         watch(world, || writers.iter().all(|writer| writer.is_finished()));
@@ -343,7 +363,7 @@ fn watch(world: &World, finished: impl Fn() -> bool) {
 }
 
 fn stress(huge_pages: bool, mutation: Option<Mutation>) -> Result<(), String> {
-    let vm = served(CHUNKS, 100, huge_pages);
+    let vm = paged(CHUNKS, 100, huge_pages, STORE, SLOTS);
     vm.pmap.mutate(mutation);
     let world = Arc::new(World {
         vm,
@@ -356,8 +376,17 @@ fn stress(huge_pages: bool, mutation: Option<Mutation>) -> Result<(), String> {
         round(&world, ops, seed * 0x1234_5678_9ABC_DEF1)?;
         world.vm.pmap.reset().map_err(|error| format!("reset: {error}"))?;
         let stats = world.vm.stats();
-        if (stats.held, stats.ballooned) != (Pages::ZERO, Pages::ZERO) {
-            return Err(format!("after a reset: {stats:?}"));
+        world.vm.settle();
+        let left = [stats.held, stats.ballooned, stats.compressed, stats.swapped, stats.store];
+        if left != [Pages::ZERO; 5] || world.vm.free_slots() != Pages(SLOTS) {
+            return Err(format!(
+                "after a reset: {stats:?}, {:?} of {SLOTS} slots free",
+                world.vm.free_slots()
+            ));
+        }
+        let troubles = world.vm.source.troubles();
+        if !troubles.is_empty() {
+            return Err(format!("the swap: {troubles:?}"));
         }
         world.vm.pmap.audit().map_err(|found| format!("after a reset: {}", found[0]))?;
     }

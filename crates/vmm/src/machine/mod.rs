@@ -160,7 +160,7 @@ fn make_memory(config: &BootConfig, fds: &mut PassedFds, mailbox: &Arc<Mailbox>)
     };
     let (regions, huge_pages, grant) = (layout::ram(config.size), config.huge_pages, config.grant);
     let mailbox = Arc::clone(mailbox);
-    Ok(Pmap::new(Config { regions, uffd, huge_pages, grant }, mailbox)?)
+    Ok(Pmap::new(Config { regions, uffd, huge_pages, grant, store: Pages::ZERO, swap: None }, mailbox)?)
 }
 
 /// Starts the thread that answers page faults. It never ends while the process lives: were it to, whoever touches guest

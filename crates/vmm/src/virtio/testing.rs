@@ -47,7 +47,14 @@ impl Guest {
             PpnRange::new(Ppn(0), Pages(2 * CHUNK_PAGES)),
             PpnRange::new(Ppn::of_address(HIGH), Pages(CHUNK_PAGES)),
         ];
-        let config = Config { regions, uffd: Uffd::open().unwrap(), huge_pages: false, grant };
+        let config = Config {
+            regions,
+            uffd: Uffd::open().unwrap(),
+            huge_pages: false,
+            grant,
+            store: Pages::ZERO,
+            swap: None,
+        };
         let pmap = Pmap::new(config, Arc::new(NoMore)).unwrap();
         let stop = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
         let (server, server_stop) = (Arc::clone(&pmap), Arc::clone(&stop));

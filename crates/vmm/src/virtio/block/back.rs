@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use plimsoll_pmap::{GuestRam, IoGuard, Pmap};
+use plimsoll_pmap::{GuestRam, Intent, IoGuard, Pmap};
 use plimsoll_units::Bytes;
 use rustix::event::PollFlags;
 use rustix::fs::FallocateFlags;
@@ -101,12 +101,12 @@ impl BlockBack {
         Ok(match action {
             Action::Answer(status) => Planned::Answer(status, 0),
             Action::Read { to, .. } if to.len() == 0 => Planned::Answer(Status::Ok, 0),
-            Action::Read { offset, to } => match self.pin(&to) {
+            Action::Read { offset, to } => match self.pin(&to, Intent::Overwrite) {
                 Some(memory) => Planned::Task(Task::Read { offset, memory }, Work::Read(to.len())),
                 None => io_error,
             },
             Action::Write { from, .. } if from.len() == 0 => Planned::Answer(Status::Ok, 0),
-            Action::Write { offset, from } => match self.pin(&from) {
+            Action::Write { offset, from } => match self.pin(&from, Intent::Use) {
                 Some(memory) => Planned::Task(Task::Write { offset, memory }, Work::Write(from.len())),
                 None => io_error,
             },
@@ -128,9 +128,9 @@ impl BlockBack {
     }
 
     /// `None` where a buffer spans two regions of guest memory, which no driver asks for.
-    fn pin(&self, buffers: &Spans) -> Option<IoGuard> {
+    fn pin(&self, buffers: &Spans, intent: Intent) -> Option<IoGuard> {
         let ranges: Vec<_> = buffers.iter().map(|span| (span.address, Bytes(span.len.into()))).collect();
-        self.memory.pin(&ranges).ok()
+        self.memory.pin(&ranges, intent).ok()
     }
 
     /// Answers the requests that have ended.

@@ -1,0 +1,58 @@
+//! What pages have outside of guest memory: a place in the store, a slot of the swap.
+
+use plimsoll_units::Pages;
+
+use crate::chunk::lock;
+use crate::host_range::PAGE;
+use crate::pmap::Pmap;
+use crate::store::Store;
+use crate::table::PageState;
+
+impl Pmap {
+    /// The content of a page that is elsewhere and can be had without waiting; `None` where there is none, so that the
+    /// page reads as zeros.
+    pub(crate) fn content(&self, state: PageState) -> Option<Box<[u8; PAGE]>> {
+        let mut page = Box::new([0; PAGE]);
+        match state {
+            PageState::Compressed(handle) => lock(&self.store).read(handle, &mut page),
+            PageState::Leaving(slot) => {
+                let pending = self.swap.as_ref().is_some_and(|swap| swap.pending(slot, &mut page));
+                assert!(pending, "what is written is kept until the page's state says that it is written");
+            }
+            _ => return None,
+        }
+        Some(page)
+    }
+
+    /// Gives up what pages that were in `states` have outside of guest memory. The pages' states must be others by now.
+    pub(crate) fn forget(&self, states: impl IntoIterator<Item = PageState>) {
+        let mut handles = Vec::new();
+        for state in states {
+            match state {
+                PageState::Compressed(handle) => handles.push(handle),
+                PageState::Clean(slot)
+                | PageState::Leaving(slot)
+                | PageState::Swapped(slot)
+                | PageState::Arriving { from: slot, .. } => {
+                    lock(&self.stranded).retain(|written| written.slot != slot);
+                    if let Some(swap) = &self.swap {
+                        swap.free(slot);
+                    }
+                }
+                PageState::Absent | PageState::Ballooned | PageState::Private => {}
+            }
+        }
+        if !handles.is_empty() {
+            self.in_store(Pages::ZERO, |store| handles.into_iter().for_each(|handle| store.remove(handle)));
+        }
+    }
+
+    /// Works on the store, and charges what it then occupies; `freed` pages were given back for it.
+    pub(crate) fn in_store<T>(&self, freed: Pages, work: impl FnOnce(&mut Store) -> T) -> T {
+        let mut store = lock(&self.store);
+        let before = store.pages();
+        let result = work(&mut store);
+        self.account().store_changed(before, store.pages(), freed);
+        result
+    }
+}

@@ -1,0 +1,158 @@
+use std::io;
+use std::ops::Range;
+
+use plimsoll_units::Pages;
+
+use crate::chunk::{Backing, lock};
+use crate::error::Error;
+use crate::fault::Touch;
+use crate::layout::Place;
+use crate::mutation::Mutation;
+use crate::page_set::{SLOTS, Slot};
+use crate::pmap::Pmap;
+use crate::swap::{Completion, Read, SwapSlot, Written};
+use crate::sync::atomic::Ordering;
+use crate::table::{PageState, Table};
+use crate::uffd::Access;
+
+/// Pages that are read at once at most, where neighbours in guest memory are neighbours in the swap. A disk takes about as
+/// long for 32 KiB as for 4 KiB; more would push out what the guest uses for what it may never touch.
+const READ_AHEAD: Slot = 8;
+
+impl Pmap {
+    /// Starts to read a page, charged already, from the swap; and its neighbours, as far as the grant has pages for which
+    /// nobody waits.
+    pub(crate) fn fetch(&self, place: Place, table: &mut Table, from: SwapSlot, touch: Touch) {
+        let Some(swap) = &self.swap else { return };
+        let ahead = Ahead::of(table, place.slot);
+        let spare = self.account().charge_spare(ahead.pages());
+        let run = ahead.first(spare).around(place.slot);
+        let owners: Vec<u64> = run.clone().map(|slot| Place { slot, ..place }.index()).collect();
+        let mut first = from;
+        for slot in run.rev() {
+            let PageState::Swapped(from) = table.get(slot) else { continue };
+            let write = slot == place.slot && touch == Touch::Write;
+            table.set(slot, PageState::Arriving { from, write });
+            first = from;
+        }
+        swap.read(first, &owners);
+    }
+
+    /// Brings page states up to date with what the swap has read and written.
+    pub(crate) fn settle_swap(&self) {
+        let Some(swap) = &self.swap else { return };
+        for completion in swap.completions() {
+            match completion {
+                Completion::Read(read) => self.arrive(read),
+                Completion::Written(written) => self.leave(written),
+            }
+        }
+    }
+
+    /// A page has been read. Puts it in place, unless it was given back meanwhile.
+    fn arrive(&self, read: Read) {
+        let (place, from) = (Place::of(read.owner), read.slot);
+        let mut chunk = self.chunk(place.chunk);
+        let before = chunk.tally();
+        let Backing::Small(table) = &mut chunk.backing else { return };
+        let write = match table.get(place.slot) {
+            PageState::Arriving { from: awaited, write } if awaited == from => write,
+            _ => return,
+        };
+        let access =
+            if write || self.mutations.has(Mutation::StaleCopy) { Access::Full } else { Access::ReadOnly };
+        let address = self.page_address(place);
+        match read.result.map(|content| self.uffd.put(address, &content, access, true)) {
+            Ok(Ok(())) => {
+                let state = if write { PageState::Private } else { PageState::Clean(from) };
+                table.set(place.slot, state);
+                table.recent.insert(place.slot);
+                self.account().traffic.swapped_in += 1;
+                if write {
+                    self.forget([PageState::Swapped(from)]);
+                }
+                return;
+            }
+            // The host has no memory although it granted some, or the process is ending. The thread tries again.
+            Ok(Err(error)) => {
+                tracing::error!(%error, ppn = self.ppn(place).0, "cannot put a page in place that was read");
+                table.set(place.slot, PageState::Swapped(from));
+                self.record(before, &chunk);
+                self.wake(place);
+            }
+            Err(source) => {
+                table.set(place.slot, PageState::Swapped(from));
+                self.record(before, &chunk);
+                drop(chunk);
+                self.source.trouble(Error::SwapRead { ppn: self.ppn(place), source });
+            }
+        }
+        self.serve_waiting();
+    }
+
+    /// A page has been written, or could not be. What could not stays in the swap's write buffer until it is touched, and
+    /// nothing more is swapped out.
+    fn leave(&self, written: Written) {
+        let place = Place::of(written.owner);
+        let mut chunk = self.chunk(place.chunk);
+        let Backing::Small(table) = &mut chunk.backing else { return };
+        if table.get(place.slot) != PageState::Leaving(written.slot) {
+            // It was touched or given back meanwhile.
+            return;
+        }
+        let source = match &written.result {
+            Ok(()) => return table.set(place.slot, PageState::Swapped(written.slot)),
+            Err(source) => copy_of(source),
+        };
+        lock(&self.stranded).push(written);
+        drop(chunk);
+        if !self.swap_failed.swap(true, Ordering::Relaxed) {
+            self.source.trouble(Error::SwapWrite { source });
+        }
+    }
+}
+
+fn copy_of(error: &io::Error) -> io::Error {
+    error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
+}
+
+/// How many pages before and after one lie next to it in guest memory and in the swap alike.
+#[derive(Clone, Copy, Debug)]
+struct Ahead {
+    before: Slot,
+    after: Slot,
+}
+
+impl Ahead {
+    /// All that is worth reading with page `slot`, which is in the swap.
+    fn of(table: &Table, slot: Slot) -> Self {
+        let adjacent = |first: Slot| match (table.get(first), table.get(first + 1)) {
+            (PageState::Swapped(a), PageState::Swapped(b)) => a.plus(1) == b,
+            _ => false,
+        };
+        let most = READ_AHEAD - 1;
+        let mut ahead = Self { before: 0, after: 0 };
+        while ahead.after < most && slot + ahead.after + 1 < SLOTS && adjacent(slot + ahead.after) {
+            ahead.after += 1;
+        }
+        while ahead.before + ahead.after < most && slot > ahead.before && adjacent(slot - ahead.before - 1) {
+            ahead.before += 1;
+        }
+        ahead
+    }
+
+    fn pages(self) -> Pages {
+        Pages((self.before + self.after).into())
+    }
+
+    /// As much of it as `most` pages suffice for: those that follow first.
+    fn first(self, most: Pages) -> Self {
+        let most = Slot::try_from(most.0).unwrap_or(Slot::MAX);
+        let after = self.after.min(most);
+        Self { before: self.before.min(most - after), after }
+    }
+
+    fn around(self, slot: Slot) -> Range<Slot> {
+        slot - self.before..slot + self.after + 1
+    }
+}

@@ -1,0 +1,283 @@
+use plimsoll_units::{Bytes, PAGE_SIZE, Pages, Ppn};
+use vm_memory::Bytes as _;
+
+use super::harness::{HIGH, Served, address, eventually, paged};
+use crate::{Intent, PpnRange, Release};
+
+/// A page that does not shrink, different for every `seed`.
+fn noise(seed: u64) -> Vec<u8> {
+    let mut word = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        word ^= word << 13;
+        word ^= word >> 7;
+        word ^= word << 17;
+        word.to_ne_bytes()
+    };
+    (0..PAGE_SIZE / 8).flat_map(|_| next()).collect()
+}
+
+/// A page that shrinks to next to nothing.
+fn text(seed: u64) -> Vec<u8> {
+    seed.to_ne_bytes().repeat(512)
+}
+
+fn put(vm: &Served, ppn: u64, page: &[u8]) {
+    vm.pmap.ram().write_slice(page, address(ppn)).unwrap();
+}
+
+fn get(vm: &Served, ppn: u64) -> Vec<u8> {
+    let mut page = vec![0; 4096];
+    vm.pmap.ram().read_slice(&mut page, address(ppn)).unwrap();
+    page
+}
+
+/// Takes all that the VM holds; what faults brought in lately needs a second look.
+fn take_all(vm: &Served) {
+    for _ in 0..3 {
+        vm.pmap.page_out(Pages(1 << 20));
+    }
+    vm.settle();
+}
+
+#[test]
+fn compressible_pages_are_compressed_and_come_back() {
+    for huge_pages in [true, false] {
+        let vm = paged(3, 2048, huge_pages, 200, 0);
+        (0..512).for_each(|ppn| put(&vm, ppn, &text(ppn + 1)));
+        take_all(&vm);
+        let stats = vm.stats();
+        assert_eq!((stats.compressed, stats.held), (Pages(512), stats.store));
+        assert!(stats.store > Pages::ZERO && stats.store < Pages(100), "{stats:?}");
+        vm.audit();
+        (0..512).for_each(|ppn| assert_eq!(get(&vm, ppn), text(ppn + 1), "page {ppn}"));
+        let stats = vm.stats();
+        assert_eq!((stats.compressed, stats.store, stats.held), (Pages::ZERO, Pages::ZERO, Pages(512)));
+        assert_eq!((stats.traffic.zipped, stats.traffic.unzipped), (512, 512));
+        vm.audit();
+    }
+}
+
+#[test]
+fn other_pages_are_swapped_and_come_back() {
+    let vm = paged(3, 2048, true, 200, 2048);
+    (0..512).for_each(|ppn| put(&vm, ppn, &noise(ppn)));
+    take_all(&vm);
+    assert_eq!((vm.stats().swapped, vm.stats().held), (Pages(512), Pages::ZERO));
+    assert_eq!(vm.free_slots(), Pages(2048 - 512));
+    vm.audit();
+    (0..512).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn), "page {ppn}"));
+    vm.settle();
+    let stats = vm.stats();
+    assert_eq!((stats.swapped, stats.held, stats.traffic.swapped_in), (Pages::ZERO, Pages(512), 512));
+    vm.audit();
+}
+
+#[test]
+fn zeros_are_dropped() {
+    let vm = paged(3, 2048, true, 0, 2048);
+    vm.write(0, 0);
+    take_all(&vm);
+    assert_eq!((vm.stats().held, vm.stats().swapped, vm.stats().chunks_empty), (Pages::ZERO, Pages::ZERO, 3));
+    assert_eq!(vm.read(0), 0);
+}
+
+#[test]
+fn a_page_that_was_only_read_is_dropped_and_not_written_again() {
+    let vm = paged(3, 2048, false, 0, 2048);
+    (0..16).for_each(|ppn| put(&vm, ppn, &noise(ppn)));
+    take_all(&vm);
+    (0..16).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn)));
+    vm.settle();
+    vm.audit();
+    assert_eq!(vm.free_slots(), Pages(2048 - 16), "the copies are kept");
+    vm.pmap.swap.as_ref().unwrap().faults().fail_writes(0, usize::MAX);
+    take_all(&vm);
+    assert_eq!((vm.stats().swapped, vm.source.troubles()), (Pages(16), vec![]), "nothing was written");
+    vm.pmap.swap.as_ref().unwrap().faults().heal();
+    (0..16).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn)));
+}
+
+#[test]
+fn a_copy_that_has_become_wrong_is_not_used() {
+    let vm = paged(3, 2048, false, 0, 2048);
+    put(&vm, 3, &noise(1));
+    take_all(&vm);
+    assert_eq!(get(&vm, 3), noise(1));
+    vm.write(3, 77);
+    vm.audit();
+    assert_eq!(vm.free_slots(), Pages(2048));
+    take_all(&vm);
+    assert_eq!(vm.read(3), 77);
+    assert_eq!(get(&vm, 3)[8..], noise(1)[8..]);
+}
+
+#[test]
+fn neighbours_come_along_as_far_as_the_grant_goes() {
+    let vm = paged(3, 16, false, 0, 2048);
+    (0..16).for_each(|ppn| put(&vm, ppn, &noise(ppn)));
+    take_all(&vm);
+    assert_eq!(get(&vm, 5), noise(5));
+    vm.settle();
+    assert_eq!((vm.stats().held, vm.stats().swapped), (Pages(8), Pages(8)));
+    vm.pmap.return_grant(Pages(1));
+    let far = (0..16)
+        .find(|&ppn| vm.pmap.chunk(crate::layout::ChunkNo(0)).served().contains(ppn))
+        .map(|p| (p + 12) % 16);
+    assert_eq!(get(&vm, far.unwrap().into()), noise(far.unwrap().into()));
+    vm.settle();
+    assert_eq!((vm.stats().held, vm.stats().grant), (Pages(9), Pages(9)));
+    vm.audit();
+}
+
+#[test]
+fn a_full_store_gives_its_oldest_pages_to_the_swap() {
+    let vm = paged(3, 2048, true, 100, 2048);
+    (0..1024).for_each(|ppn| put(&vm, ppn, &[&noise(ppn)[..1400], &[0; 2696]].concat()));
+    take_all(&vm);
+    let stats = vm.stats();
+    assert!(stats.store <= Pages(100) && stats.compressed > Pages(60), "{stats:?}");
+    assert_eq!(stats.compressed + stats.swapped, Pages(1024));
+    vm.audit();
+    (0..1024).for_each(|ppn| assert_eq!(get(&vm, ppn)[..1400], noise(ppn)[..1400]));
+    vm.audit();
+}
+
+#[test]
+fn with_nowhere_to_go_pages_stay() {
+    let vm = paged(3, 2048, true, 0, 100);
+    (0..512).for_each(|ppn| put(&vm, ppn, &noise(ppn)));
+    take_all(&vm);
+    assert!(vm.pmap.page_out(Pages(1)).stuck);
+    assert_eq!((vm.stats().swapped, vm.stats().held), (Pages(100), Pages(412)));
+    vm.audit();
+    (0..512).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn)));
+    // All slots hold copies of resident pages now: they are given up for pages that have none.
+    vm.settle();
+    take_all(&vm);
+    assert_eq!(vm.stats().swapped, Pages(100));
+    vm.audit();
+}
+
+#[test]
+fn pages_under_io_are_not_taken() {
+    let vm = paged(3, 2048, true, 100, 2048);
+    (0..512).for_each(|ppn| put(&vm, ppn, &noise(ppn)));
+    let guard = vm.pmap.pin(&[(address(7), Bytes(2 * PAGE_SIZE))], Intent::Use).unwrap();
+    take_all(&vm);
+    assert_eq!((vm.stats().held, vm.stats().swapped), (Pages(2), Pages(510)));
+    drop(guard);
+    take_all(&vm);
+    assert_eq!(vm.stats().held, Pages::ZERO);
+}
+
+#[test]
+fn what_a_device_overwrites_is_not_read_first() {
+    let vm = paged(3, 2048, false, 100, 2048);
+    (0..4).for_each(|ppn| put(&vm, ppn, &if ppn == 2 { text(9) } else { noise(ppn) }));
+    take_all(&vm);
+    vm.pmap.swap.as_ref().unwrap().faults().fail_reads(0, usize::MAX);
+    let whole = (address(1), Bytes(2 * PAGE_SIZE));
+    let guard = vm.pmap.pin(&[whole], Intent::Overwrite).unwrap();
+    assert_eq!((vm.read(1), vm.read(2), vm.stats().held), (0, 0, Pages(2)));
+    drop(guard);
+    assert!(vm.source.troubles().is_empty());
+    vm.pmap.swap.as_ref().unwrap().faults().heal();
+    // The first page is only covered in part.
+    let part = (vm_memory::GuestAddress(1), Bytes(4095));
+    drop(vm.pmap.pin(&[part], Intent::Overwrite).unwrap());
+    assert_eq!((get(&vm, 0), get(&vm, 3)), (noise(0), noise(3)));
+    vm.audit();
+}
+
+#[test]
+fn what_is_given_back_or_reset_leaves_nothing_behind() {
+    let vm = paged(3, 2048, true, 100, 2048);
+    let fill = || (0..512).for_each(|ppn| put(&vm, ppn, &if ppn % 2 == 0 { text(9) } else { noise(ppn) }));
+    fill();
+    take_all(&vm);
+    let half = PpnRange::new(Ppn(0), Pages(256));
+    vm.pmap.release(&[half], Release::Reported);
+    assert_eq!((vm.stats().compressed, vm.stats().swapped), (Pages(128), Pages(128)));
+    assert_eq!(vm.free_slots(), Pages(2048 - 128));
+    vm.pmap.release(&[half], Release::Ballooned);
+    assert_eq!(vm.stats().ballooned, Pages(256));
+    vm.audit();
+    vm.pmap.reset().unwrap();
+    let stats = vm.stats();
+    assert_eq!((stats.held, stats.compressed, stats.swapped, stats.store), Default::default());
+    assert_eq!((stats.chunks_empty, vm.free_slots(), vm.read(100)), (3, Pages(2048), 0));
+    fill();
+    assert_eq!((get(&vm, 5), vm.read(HIGH.0)), (noise(5), 0));
+    vm.audit();
+}
+
+#[test]
+fn a_fault_on_a_swapped_page_waits_for_a_grant_like_any_other() {
+    let vm = paged(3, 64, false, 0, 2048);
+    (0..64).for_each(|ppn| put(&vm, ppn, &noise(ppn)));
+    take_all(&vm);
+    vm.pmap.return_grant(Pages::ZERO);
+    let ram = vm.pmap.ram().clone();
+    let reader = std::thread::spawn(move || ram.read_obj::<u64>(address(9)).unwrap());
+    eventually("the source hears of it", || vm.source.wanted() == Pages(1));
+    assert!(!reader.is_finished());
+    vm.pmap.add_grant(Pages(1));
+    assert_eq!(reader.join().unwrap().to_ne_bytes(), noise(9)[..8]);
+    assert_eq!(vm.stats().held, Pages(1));
+    vm.audit();
+}
+
+#[test]
+fn when_pressure_has_passed_chunks_are_large_again() {
+    let vm = paged(3, 2048, true, 100, 2048);
+    (0..1024).for_each(|ppn| put(&vm, ppn, &if ppn % 2 == 0 { text(9) } else { noise(ppn) }));
+    take_all(&vm);
+    assert_eq!(vm.pmap.promote(9), 0, "nobody uses it");
+    (0..300).for_each(|ppn| drop(get(&vm, ppn)));
+    eventually("what is in the swap has come back", || vm.pmap.promote(9) == 1);
+    assert_eq!(
+        (vm.stats().chunks_large, vm.stats().chunks_small, vm.stats().held),
+        (1, 1, Pages(512) + vm.stats().store)
+    );
+    vm.audit();
+    for ppn in 0..1024 {
+        assert_eq!(get(&vm, ppn), if ppn % 2 == 0 { text(9) } else { noise(ppn) });
+    }
+}
+
+#[test]
+fn after_a_write_error_nothing_is_lost_and_nothing_more_is_swapped() {
+    let vm = paged(3, 2048, true, 0, 2048);
+    (0..512).for_each(|ppn| put(&vm, ppn, &noise(ppn)));
+    vm.pmap.swap.as_ref().unwrap().faults().fail_writes(0, 1);
+    vm.pmap.page_out(Pages(64));
+    eventually("the error is told", || !vm.source.troubles().is_empty());
+    vm.pmap.page_out(Pages(100));
+    let stuck = vm.pmap.page_out(Pages(100));
+    assert!(stuck.stuck && vm.source.troubles().len() == 1, "{stuck:?}");
+    assert!(vm.source.troubles()[0].contains("cannot write"));
+    vm.audit();
+    (0..512).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn), "page {ppn}"));
+    vm.audit();
+    vm.pmap.reset().unwrap();
+    vm.settle();
+    assert_eq!(vm.free_slots(), Pages(2048));
+}
+
+#[test]
+fn a_page_that_cannot_be_read_is_told_and_others_can() {
+    let vm = paged(3, 2048, false, 0, 2048);
+    (0..64).for_each(|ppn| put(&vm, ppn, &noise(ppn)));
+    take_all(&vm);
+    vm.pmap.swap.as_ref().unwrap().faults().fail_reads(0, usize::MAX);
+    let lost = vm.spawn_write(0, 1);
+    eventually("the error is told", || !vm.source.troubles().is_empty());
+    assert!(vm.source.troubles()[0].contains("page Ppn(0)"), "{:?}", vm.source.troubles());
+    vm.settle();
+    vm.pmap.swap.as_ref().unwrap().faults().heal();
+    (8..64).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn)));
+    vm.audit();
+    // The VM would be stopped now; here whoever waits is let go.
+    vm.pmap.reset().unwrap();
+    lost.join().unwrap();
+}
