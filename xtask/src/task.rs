@@ -49,6 +49,9 @@ enum Verb {
     #[command(subcommand)]
     Bench(Bench),
     /// Print a figure of the paper that Plimsoll is built after, and ours beside it.
+    ///
+    /// Figures 2, 6 and 7 run guests in the lab, some ten minutes each on a machine that does nothing else; figure 8, and figure 7 on
+    /// request, are simulated in an instant.
     Paper(PaperArgs),
     /// Show four guests sharing less memory than they were promised.
     ///
@@ -151,6 +154,9 @@ enum Inside {
     /// Run one part of a benchmark on this host.
     #[command(subcommand)]
     Bench(bench::Inside),
+    /// Run the inner part of one of the paper's experiments.
+    #[command(subcommand)]
+    Paper(paper::Inside),
     /// Run one system test on this host.
     System {
         /// Its name.
@@ -178,6 +184,7 @@ impl Task {
             Verb::Inside(Inside::Agent) => lab::agent::main().map(|()| ExitCode::SUCCESS),
             Verb::Inside(Inside::Demo(arguments)) => demo::here(&arguments),
             Verb::Inside(Inside::Bench(bench)) => bench.run().map(|()| ExitCode::SUCCESS),
+            Verb::Inside(Inside::Paper(paper)) => paper.run().map(|()| ExitCode::SUCCESS),
             Verb::Inside(Inside::System { name, model }) => {
                 let guests = if model { Guests::Models } else { Guests::Kernels };
                 system::find(&name)?.run(guests).map(|()| ExitCode::SUCCESS)

@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use crate::libc_power::{self, End};
 use crate::pattern::PAGE;
-use crate::region::Regions;
-use crate::{disk, hog, virtio};
+use crate::state::State;
+use crate::{disk, hog, shell, virtio};
 
 /// One line from the driver outside. Numbers are decimal; sizes are bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,12 @@ pub(crate) enum Command {
     Cache(PathBuf, usize),
     /// `alloc-forever`: take memory in a child process until the guest's kernel kills it.
     AllocForever,
+    /// `work BYTES`: keep touching so much memory from now on, again and again; the answer comes at once.
+    Work(usize),
+    /// `worked`: how much that has touched.
+    Worked,
+    /// `run COMMAND`: what a shell makes of the rest of the line; answers when it has ended.
+    Run(String),
     /// `meminfo`: what the guest's kernel says of its memory.
     Meminfo,
     /// `devices`: the virtio devices and their drivers.
@@ -42,6 +48,9 @@ impl FromStr for Command {
     type Err = String;
 
     fn from_str(line: &str) -> Result<Self, String> {
+        if let Some(command) = line.strip_prefix("run ") {
+            return Ok(Self::Run(command.to_owned()));
+        }
         let words: Vec<&str> = line.split_whitespace().collect();
         let seed =
             |word: &str| word.parse::<u64>().map_err(|error| format!("{line}: seed {word:?}: {error}"));
@@ -55,6 +64,8 @@ impl FromStr for Command {
             ["verify", s] => Self::Verify(Some(seed(s)?)),
             ["free"] => Self::Free(None),
             ["free", s] => Self::Free(Some(seed(s)?)),
+            ["work", n] => Self::Work(bytes(n)?),
+            ["worked"] => Self::Worked,
             ["alloc-forever"] => Self::AllocForever,
             ["meminfo"] => Self::Meminfo,
             ["devices"] => Self::Devices,
@@ -68,16 +79,16 @@ impl FromStr for Command {
 
 impl Command {
     /// Does it. Returns the answer: the command's name, then `key=value` facts.
-    pub(crate) fn run(self, regions: &mut Regions, say: &dyn Fn(&str)) -> Result<String, String> {
+    pub(crate) fn run(self, state: &mut State, say: &dyn Fn(&str)) -> Result<String, String> {
         match self {
             Self::Touch(bytes, seed) => {
-                regions.touch(bytes, seed).map(|bytes| format!("touch bytes={bytes} seed={seed}"))
+                state.regions.touch(bytes, seed).map(|bytes| format!("touch bytes={bytes} seed={seed}"))
             }
             Self::Rewrite(seed) => {
-                regions.rewrite(seed).map(|bytes| format!("rewrite bytes={bytes} seed={seed}"))
+                state.regions.rewrite(seed).map(|bytes| format!("rewrite bytes={bytes} seed={seed}"))
             }
             Self::Verify(seed) => {
-                let verdict = regions.verify(seed);
+                let verdict = state.regions.verify(seed);
                 let first = verdict.first.map(|(seed, page)| format!(" first_seed={seed} first_page={page}"));
                 let (pages, mismatched) = (verdict.pages, verdict.mismatched);
                 let bytes = pages * PAGE;
@@ -86,7 +97,7 @@ impl Command {
                     first.unwrap_or_default()
                 ))
             }
-            Self::Free(seed) => Ok(format!("free bytes={}", regions.free(seed))),
+            Self::Free(seed) => Ok(format!("free bytes={}", state.regions.free(seed))),
             Self::Disk(path, bytes, seed) => {
                 let result = disk::write_and_read(&path, bytes, seed);
                 let (bytes, mismatched) =
@@ -106,6 +117,18 @@ impl Command {
                     End::Status(status) => (0, status),
                 };
                 Ok(format!("alloc-forever bytes={bytes} signal={signal} status={status}"))
+            }
+            Self::Work(bytes) => {
+                let worker = state.worker().map_err(|error| format!("work {error}"))?;
+                Ok(format!("work bytes={}", worker.set(bytes)))
+            }
+            Self::Worked => {
+                let worker = state.worker().map_err(|error| format!("worked {error}"))?;
+                Ok(format!("worked pages={}", worker.touched()))
+            }
+            Self::Run(line) => {
+                let (status, said) = shell::run(&line).map_err(|error| format!("run sh: {error}"))?;
+                Ok(format!("run status={status} said: {said}"))
             }
             Self::Meminfo => meminfo(),
             Self::Devices => {
@@ -155,6 +178,7 @@ mod tests {
         assert_eq!("touch 4096 7".parse(), Ok(Command::Touch(4096, 7)));
         assert_eq!("verify".parse(), Ok(Command::Verify(None)));
         assert_eq!("free 3".parse(), Ok(Command::Free(Some(3))));
+        assert_eq!("run echo  a | cat".parse(), Ok(Command::Run("echo  a | cat".to_owned())));
         for line in ["touch", "touch 1MiB 7", "touch -1 7", "verify x", "dance"] {
             assert!(line.parse::<Command>().is_err(), "{line}");
         }
@@ -170,12 +194,13 @@ mod tests {
 
     #[test]
     fn answers_carry_their_facts() {
-        let mut regions = Regions::default();
+        let mut state = State::default();
         let mut run =
-            |line: &str| line.parse::<Command>().and_then(|command| command.run(&mut regions, &|_| ()));
+            |line: &str| line.parse::<Command>().and_then(|command| command.run(&mut state, &|_| ()));
         assert_eq!(run("touch 8192 1").unwrap(), "touch bytes=8192 seed=1");
         assert_eq!(run("verify").unwrap(), "verify bytes=8192 pages=2 mismatched=0");
         assert_eq!(run("free").unwrap(), "free bytes=8192");
+        assert_eq!(run("run echo touched").unwrap(), "run status=0 said: touched");
         assert!(run("meminfo").unwrap().starts_with("meminfo total="));
     }
 }

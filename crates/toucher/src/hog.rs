@@ -14,7 +14,7 @@ const STEP: usize = 1 << 20;
 pub(crate) fn run() -> io::Result<(End, u64)> {
     let touched = Mapping::shared(PAGE)?;
     let end = libc_power::in_child(|| take_all(&touched))?;
-    Ok((end, touched.counter().load(Ordering::Relaxed)))
+    Ok((end, touched.counters()[0].load(Ordering::Relaxed)))
 }
 
 /// Takes memory until there is no more, and keeps it.
@@ -26,6 +26,6 @@ fn take_all(touched: &Mapping) {
             pattern::fill(page, held.len() as u64, index as u64);
         }
         held.push(memory);
-        touched.counter().fetch_add(STEP as u64, Ordering::Relaxed);
+        touched.counters()[0].fetch_add(STEP as u64, Ordering::Relaxed);
     }
 }

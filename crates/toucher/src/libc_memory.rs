@@ -3,6 +3,7 @@
 use std::io;
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::sync::atomic::AtomicU64;
 
 /// Private anonymous memory of this process, zeroed and unpopulated at first, unmapped on drop.
 pub(crate) struct Mapping {
@@ -56,10 +57,10 @@ impl Mapping {
         unsafe { slice::from_raw_parts_mut(self.words.as_ptr().cast(), self.len) }
     }
 
-    /// The first word as a counter that another process may change at the same time.
-    pub(crate) fn counter(&self) -> &std::sync::atomic::AtomicU64 {
+    /// The first words as counters that another process may change at the same time.
+    pub(crate) fn counters(&self) -> &[AtomicU64; 2] {
         // SAFETY: the mapping is aligned and at least a page long, and lives as long as `self`; atomics may alias.
-        unsafe { std::sync::atomic::AtomicU64::from_ptr(self.words.as_ptr()) }
+        unsafe { &*self.words.as_ptr().cast() }
     }
 }
 

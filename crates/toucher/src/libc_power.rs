@@ -1,4 +1,4 @@
-//! Processes and power: `fork` and `waitpid` for the hog, `reboot` for the end of the guest.
+//! Processes and power: `fork` and `waitpid` for hog and worker, `reboot` for the end of the guest.
 
 use std::io;
 
@@ -22,6 +22,25 @@ pub(crate) fn in_child(child: impl FnOnce()) -> io::Result<End> {
             unsafe { libc::_exit(0) }
         }
         pid => wait(pid),
+    }
+}
+
+/// Runs `child` in a forked process that ends after it, and returns that process's id. It dies with the thread that started
+/// it.
+///
+/// `child` must neither allocate nor take a lock where this process has several threads.
+pub(crate) fn child(child: impl FnOnce()) -> io::Result<i32> {
+    // SAFETY: the child only runs `child`, which keeps to the rule above.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            // SAFETY: takes no pointers.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            child();
+            // SAFETY: ends the child without running the parent's exit handlers.
+            unsafe { libc::_exit(0) }
+        }
+        pid => Ok(pid),
     }
 }
 

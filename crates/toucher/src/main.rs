@@ -11,22 +11,25 @@ mod libc_memory;
 mod libc_power;
 mod pattern;
 mod region;
+mod shell;
+mod state;
 mod virtio;
+mod worker;
 
 use std::io::{self, BufRead, Write};
 
 use command::Command;
-use region::Regions;
+use state::State;
 
 fn main() {
     // The hog must die before the program that reports on it.
     std::fs::write("/proc/self/oom_score_adj", "-1000").ok(); // Outside a guest this may be refused; nothing depends on it.
     say("ready");
-    let mut regions = Regions::default();
+    let mut state = State::default();
     for line in io::stdin().lock().lines() {
         match line {
             Ok(line) if line.trim().is_empty() => {}
-            Ok(line) => answer(&mut regions, line.trim()),
+            Ok(line) => answer(&mut state, line.trim()),
             Err(error) => {
                 say(&format!("error console {error}"));
                 return;
@@ -36,8 +39,8 @@ fn main() {
 }
 
 /// Runs one command line and prints its answer.
-fn answer(regions: &mut Regions, line: &str) {
-    let result = line.parse::<Command>().and_then(|command| command.run(regions, &say));
+fn answer(state: &mut State, line: &str) {
+    let result = line.parse::<Command>().and_then(|command| command.run(state, &say));
     match result {
         Ok(facts) => say(&format!("ok {facts}")),
         Err(error) => say(&format!("error {error}")),

@@ -7,7 +7,7 @@ mod memory;
 mod policy;
 mod reclaim;
 mod report;
-mod stats;
+pub(crate) mod stats;
 
 use std::process::ExitCode;
 

@@ -24,6 +24,9 @@ const MODULES: &[&str] = &[
     "evdev",
 ];
 
+/// Where the drivers are, which are loaded in the order of their names.
+pub(crate) const MODULES_DIRECTORY: &str = "lib/guest-modules";
+
 /// What the guest's kernel starts. The last line keeps `toucher` the console's only user.
 const INIT: &str = r#"#!/bin/sh
 export PATH=/bin
@@ -90,7 +93,7 @@ pub(crate) fn build(version: Version, programs: &Programs) -> Result<Image> {
     archive.file("init", 0o755, INIT.as_bytes())?;
     archive.file("etc/acpi/PWRF/00000080", 0o755, b"#!/bin/sh\necho 'init: power button'\npoweroff -f\n")?;
     for (index, (name, content)) in kernel.modules(MODULES)?.iter().enumerate() {
-        archive.file(&format!("lib/guest-modules/{index:02}-{name}"), 0o644, content)?;
+        archive.file(&format!("{MODULES_DIRECTORY}/{index:02}-{name}"), 0o644, content)?;
     }
     let mut initrd = fs::File::create(scratch.path().join("initrd"))?;
     initrd.write_all(&archive.finish()?)?;

@@ -1,3 +1,4 @@
 //! Guests of demo and tests: their tiny image, and the conversation with `toucher` in them.
 
+pub(crate) mod dbench;
 pub(crate) mod image;

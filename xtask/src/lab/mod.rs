@@ -9,6 +9,7 @@ pub(crate) mod attach;
 pub(crate) mod image;
 pub(crate) mod init;
 mod linux_boot;
+mod processor_time;
 mod qemu;
 mod rdtsc;
 mod share;
@@ -28,6 +29,7 @@ use crate::kernel::{Kernel, Version};
 use crate::packages;
 use crate::workspace::{self, Programs, note, step};
 
+pub(crate) use processor_time::ProcessorTime;
 use qemu::{Boot, Qemu};
 use wire::{Frame, Frames, Kind, Next, Request};
 
@@ -179,6 +181,11 @@ impl Lab {
             complaints.trim()
         );
         Ok(())
+    }
+
+    /// How much it has run.
+    pub(crate) fn processor_time(&self) -> ProcessorTime {
+        ProcessorTime::of(self.qemu.pid())
     }
 
     /// Everything that the lab's kernel wrote to its console.

@@ -53,6 +53,11 @@ impl Qemu {
         Ok((Self { child, console, messages }, ours))
     }
 
+    /// Its process.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Everything that the lab's kernel has written to its console.
     pub(super) fn console(&self) -> io::Result<String> {
         contents(&self.console)

@@ -38,11 +38,6 @@ impl Dbench {
         Ok(dbench)
     }
 
-    /// The guest's console.
-    pub(crate) fn guest(&mut self) -> &mut Toucher {
-        &mut self.guest
-    }
-
     /// Makes the guest touch its free memory, with its page cache, and lets go of the cache: what the guest has not been given
     /// yet it would otherwise be given while it is measured.
     pub(crate) fn fill(&mut self, bytes: Bytes) -> Result<()> {

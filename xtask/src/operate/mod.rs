@@ -4,6 +4,7 @@
 //! kernel says of the VMMs is in [`smaps`], apart from anything that Plimsoll says of itself.
 
 pub(crate) mod api;
+pub(crate) mod dbench;
 pub(crate) mod definition;
 pub(crate) mod smaps;
 pub(crate) mod toucher;
@@ -36,6 +37,9 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(180);
 /// Lines of a guest's console shown when something fails: enough for an oops of its kernel from the first line on.
 const CONSOLE_TAIL: usize = 80;
 
+/// Lines of the daemon's log shown when something fails.
+const DAEMON_TAIL: usize = 20;
+
 /// How often a condition is looked at.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -51,13 +55,18 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts a daemon with `budget` of machine memory, and waits until it answers.
     pub(crate) fn open(budget: Bytes) -> Result<Self> {
+        Self::open_with(budget, "")
+    }
+
+    /// The same with further lines of configuration.
+    pub(crate) fn open_with(budget: Bytes, settings: &str) -> Result<Self> {
         let directory =
             tempfile::Builder::new().prefix("plimsoll-").tempdir().context("making a directory")?;
         let api = Api::at(directory.path().join("run/plimsoll.sock"));
         let mut stage = Self { directory, daemon: None, api, seen: Mutex::default() };
         let path = |name: &str| stage.path().join(name).display().to_string();
         let text = format!(
-            "budget = {}\nstate_directory = {:?}\nrun_directory = {:?}\nsocket = {:?}\nvmm = {:?}\n",
+            "budget = {}\nstate_directory = {:?}\nrun_directory = {:?}\nsocket = {:?}\nvmm = {:?}\n{settings}",
             budget.0,
             path("state"),
             path("run"),
@@ -188,8 +197,7 @@ impl Stage {
             .api
             .text(&format!("/v1/vms/{name}/log?source=console"))
             .unwrap_or_else(|e| format!("({e:#})"));
-        let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines[lines.len().saturating_sub(CONSOLE_TAIL)..].join("\n")
+        tail(&log, CONSOLE_TAIL)
     }
 
     /// Waits until `condition` gives something, at most `limit`. `what` completes "timed out waiting until".
@@ -211,6 +219,18 @@ impl Stage {
             );
             std::thread::sleep(TICK);
         }
+    }
+
+    /// `result`; where it is an error, with what daemon and guests said last.
+    pub(crate) fn explained<T>(&self, result: Result<T>) -> Result<T> {
+        result.with_context(|| {
+            let consoles = self.vms().unwrap_or_default().into_iter().map(|vm| {
+                let tail = self.console_tail(vm.name.as_str());
+                format!("the console of {} said last:\n{tail}\n", vm.name)
+            });
+            let consoles: String = consoles.collect();
+            format!("{consoles}the daemon said last:\n{}", tail(&self.daemon_log(), DAEMON_TAIL))
+        })
     }
 
     /// Waits until the VM `name` is off and returns its last status.
@@ -251,6 +271,12 @@ impl Drop for Stage {
             }
         }
     }
+}
+
+/// The last `count` lines of `log` that are not empty.
+fn tail(log: &str, count: usize) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// Where the program `name` is: beside this one, in the lab as in cargo's target directory.

@@ -1,13 +1,22 @@
-//! The paper's figures and ours, side by side. `plimsoll plan` runs the same scenarios in the same simulator.
+//! The paper's figures and ours, side by side.
+//!
+//! Figures 2, 6 and 7 are the paper's experiments with real guests in the [`lab`]; figures 7 and 8 also run in the
+//! simulator of `plimsoll plan`, in [`simulated`].
 
+mod fig2;
+mod fig6;
 mod fig7;
-mod fig8;
+mod files;
+mod lab;
+mod simulated;
+mod table;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow};
-use clap::{Args, ValueEnum};
-use plimsoll_sim::{Course, Scenario, simulate};
+use anyhow::{Result, ensure};
+use clap::{Args, Subcommand, ValueEnum};
+use plimsoll_policy::{Client, Tax, entitlements};
 use plimsoll_units::{Bytes, Pages};
 use serde::Serialize;
 
@@ -15,12 +24,24 @@ use crate::workspace;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  cargo xtask paper fig7\n  cargo xtask paper fig8 --json | tail -1 | jq .rows"
+    after_help = "Examples:\n  cargo xtask paper fig2\n  cargo xtask paper fig2 --rounds 10 --output ./figures\n  cargo xtask paper fig7 --simulated\n  cargo xtask paper fig8 --json | tail -1 | jq .rows"
 )]
 pub(crate) struct PaperArgs {
     /// Which figure of Waldspurger 2002.
     #[arg(value_enum)]
     figure: Figure,
+    /// Show what the simulator makes of it, in an instant, instead of running guests. Figure 8 is always simulated.
+    #[arg(long)]
+    simulated: bool,
+    /// Figure 2: measure every size so many times.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=50))]
+    rounds: u32,
+    /// Figures 6 and 7: take N times as long, for less haste in sampling.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
+    stretch: u32,
+    /// Where to write what was measured, as CSV and as a drawing. Default: target/paper.
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
     /// End with one JSON object in a line.
     #[arg(long)]
     json: bool,
@@ -28,97 +49,90 @@ pub(crate) struct PaperArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Figure {
+    /// dbench in a VM ballooned to a size, and configured with it.
+    Fig2,
+    /// What a VM is taken to use, against what it uses.
+    Fig6,
     /// The tax on idle memory.
     Fig7,
     /// Five VMs on a host of 1 GB.
     Fig8,
 }
 
-/// A figure of the paper and ours. MB stands for MiB, as in the paper.
-#[derive(Debug, Serialize)]
-struct Row {
-    /// What is compared.
-    what: &'static str,
-    unit: &'static str,
-    /// `None`: the paper gives no number.
-    paper: Option<f64>,
-    /// By the simulator.
-    ours: f64,
-    /// By policy alone, where that is an answer: for the demand as it is, not as it is estimated.
-    exact: Option<f64>,
-    /// Why they differ, where they do.
-    remark: &'static str,
+/// The part of a figure that runs in the lab.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Inside {
+    /// Measure ballooned and configured VMs.
+    Fig2(fig2::Plan),
+    /// Measure what a VM is taken to use.
+    Fig6(fig6::Plan),
+    /// Measure what the tax on idle memory does.
+    Fig7(fig7::Plan),
 }
 
-#[derive(Debug, Serialize)]
-struct Report {
-    figure: &'static str,
-    rows: Vec<Row>,
+impl Inside {
+    /// Measures, and prints what came out as one line of JSON.
+    pub(crate) fn run(&self) -> Result<()> {
+        match self {
+            Self::Fig2(plan) => fig2::measure(plan),
+            Self::Fig6(plan) => fig6::measure(plan),
+            Self::Fig7(plan) => fig7::measure(plan),
+        }
+    }
 }
 
-/// Runs a figure's scenario and prints both sides.
-#[expect(clippy::print_stdout, reason = "the report is the result")]
+/// Runs a figure's experiment and prints both sides.
 pub(crate) fn run(arguments: &PaperArgs) -> Result<ExitCode> {
-    let report = match arguments.figure {
-        Figure::Fig7 => fig7::report()?,
-        Figure::Fig8 => fig8::report()?,
+    let simulated = match arguments.figure {
+        Figure::Fig7 if arguments.simulated => Some(simulated::Figure::Fig7),
+        Figure::Fig8 => Some(simulated::Figure::Fig8),
+        _ => None,
     };
-    println!("{}", text(&report));
+    if let Some(figure) = simulated {
+        let report = simulated::Report::of(figure)?;
+        return show(arguments, &report.text(), &report);
+    }
+    ensure!(!arguments.simulated, "only figures 7 and 8 can be simulated: leave --simulated out");
+    match arguments.figure {
+        Figure::Fig2 => {
+            let report = fig2::run(arguments)?;
+            show(arguments, &report.text(), &report)
+        }
+        Figure::Fig6 => {
+            let report = fig6::run(arguments)?;
+            show(arguments, &report.text(), &report)
+        }
+        Figure::Fig7 | Figure::Fig8 => {
+            let report = fig7::run(arguments)?;
+            show(arguments, &report.text(), &report)
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the report is the result")]
+fn show(arguments: &PaperArgs, text: &str, report: &impl Serialize) -> Result<ExitCode> {
+    println!("{text}");
     if arguments.json {
-        println!("{}", serde_json::to_string(&report)?);
+        println!("{}", serde_json::to_string(report)?);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn text(report: &Report) -> String {
-    let number = |n: Option<f64>| n.map_or_else(|| "-".to_owned(), |n| format!("{n:.0}"));
-    let width = report.rows.iter().map(|r| r.what.chars().count()).max().unwrap_or(0);
-    let width = width.max(report.figure.chars().count());
-    let mut lines = vec![format!("{:width$}  {:>6}  {:>6}  {:>6}", report.figure, "PAPER", "OURS", "EXACT")];
-    for row in &report.rows {
-        let (paper, ours, exact) = (number(row.paper), number(Some(row.ours)), number(row.exact));
-        let line =
-            format!("{:width$}  {paper:>6}  {ours:>6}  {exact:>6}  {:3} {}", row.what, row.unit, row.remark);
-        lines.push(line.trim_end().to_owned());
-    }
-    lines.push("OURS is what the simulator shows, EXACT what policy gives for the true demand; scenarios/README.md says more.".to_owned());
-    lines.join("\n")
+/// What policy gives the two VMs of figure 7, an idle and a busy one of 256 MB with 360 MB for both, that use `active`.
+fn exact_fig7(tax: Tax, active: [Bytes; 2]) -> Vec<Pages> {
+    let mib = |n| Pages::floor(Bytes::mib(n));
+    let client = |active| Client {
+        reservation: Pages::ZERO,
+        limit: mib(256),
+        shares: 1,
+        active: Pages::floor(active),
+    };
+    entitlements(mib(360), tax, &active.map(client))
 }
 
-/// The shipped scenario `name` and its course.
-fn shipped(name: &str) -> Result<(Scenario, Course)> {
-    let path = workspace::root().join("scenarios").join(name);
-    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let none = |_: &str| Err("a shipped scenario names no files".to_owned());
-    let scenario = Scenario::from_toml(&text, &none).map_err(|e| anyhow!("{}: {e}", path.display()))?;
-    let course = simulate(&scenario);
-    Ok((scenario, course))
-}
-
-fn mb(bytes: Bytes) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "shown in MB")]
-    let bytes = bytes.0 as f64;
-    bytes / f64::from(1 << 20)
-}
-
-fn pages_mb(pages: Pages) -> f64 {
-    mb(pages.bytes())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_report_shows_both_sides_and_what_the_paper_leaves_out() {
-        let row =
-            |paper, exact| Row { what: "idle VM", unit: "MB", paper, ours: 107.4, exact, remark: "why" };
-        let report =
-            Report { figure: "figure 7", rows: vec![row(Some(101.0), Some(108.6)), row(None, None)] };
-        let text = text(&report);
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "figure 7   PAPER    OURS   EXACT");
-        assert_eq!(lines[1], "idle VM      101     107     109  MB  why");
-        assert_eq!(lines[2], "idle VM        -     107       -  MB  why");
+impl PaperArgs {
+    /// The directory for a figure's files.
+    fn directory(&self) -> PathBuf {
+        self.output.clone().unwrap_or_else(|| workspace::root().join("target/paper"))
     }
 }

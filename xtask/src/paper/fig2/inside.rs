@@ -7,6 +7,7 @@ use clap::Args;
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::super::lab;
 use super::{FULL, SIZES};
 use crate::operate::Stage;
 use crate::operate::dbench::Dbench;
@@ -36,55 +37,51 @@ pub(crate) struct Plan {
     pub(super) seconds: u32,
 }
 
+impl Plan {
+    /// As the inner part's command line has it.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let Self { rounds, clients, seconds } = self;
+        let line = format!("fig2 --rounds {rounds} --clients {clients} --seconds {seconds}");
+        line.split(' ').map(str::to_owned).collect()
+    }
+}
+
 /// One run of dbench.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Sample {
+pub(in crate::paper) struct Sample {
     /// From one on.
     pub(super) round: u32,
     /// Memory that the guest had, in MB.
     pub(super) mb: u64,
     /// Its balloon had the rest.
     pub(super) ballooned: bool,
-    /// In MB/s.
+    /// In MB/s, as dbench says.
     pub(super) throughput: f64,
 }
 
 /// Starts all VMs and measures them by turns.
-pub(crate) fn measure(plan: &Plan) -> Result<Vec<Sample>> {
+pub(in crate::paper) fn measure(plan: &Plan) -> Result<()> {
     let stage = Stage::open(BUDGET)?;
-    let result = rounds(plan, &stage);
-    result.with_context(|| {
-        let consoles = stage.vms().unwrap_or_default().into_iter().map(|vm| {
-            let name = vm.name.to_string();
-            format!("the console of {name} said last:\n{}\n", stage.console_tail(&name))
-        });
-        format!(
-            "{}the daemon said:\n{}",
-            consoles.collect::<String>(),
-            crate::demo::drive::tail(&stage.daemon_log())
-        )
-    })
+    stage.explained(rounds(plan, &stage))
 }
 
-fn rounds(plan: &Plan, stage: &Stage) -> Result<Vec<Sample>> {
+fn rounds(plan: &Plan, stage: &Stage) -> Result<()> {
     step(&format!("starting a guest of each size, and one of {FULL} MB to be ballooned"));
     let mut configured = Vec::new();
-    let begin = Instant::now();
     for mb in SIZES.into_iter().chain([FULL]) {
-        note(&format!("{mb} {:.1}", begin.elapsed().as_secs_f64()));
         configured.push((mb, Dbench::start(stage, &share(), &format!("configured-{mb}"), Bytes::mib(mb))?));
     }
     let mut ballooned = Dbench::start(stage, &share(), BALLOONED, Bytes::mib(FULL))?;
-    let mut samples = Vec::new();
     // The first round is not counted: file systems and balloons are new in it.
     for round in 0..=plan.rounds {
         step(&if round == 0 { "warming up".to_owned() } else { format!("round {round} of {}", plan.rounds) });
         for (mb, guest) in &mut configured {
-            let mut run = |ballooned: bool, guest: &mut Dbench| -> Result<()> {
+            let run = |ballooned: bool, guest: &mut Dbench| -> Result<()> {
                 let begin = Instant::now();
                 guest.fill(Bytes::mib(*mb))?;
                 let filled = begin.elapsed();
                 let seconds = if round == 0 { plan.seconds.div_ceil(4) } else { plan.seconds };
+                lab::begin()?;
                 let throughput = guest.run(plan.clients, seconds)?;
                 let how = if ballooned { "ballooned to" } else { "configured with" };
                 note(&format!(
@@ -93,7 +90,7 @@ fn rounds(plan: &Plan, stage: &Stage) -> Result<Vec<Sample>> {
                     filled.as_secs_f64()
                 ));
                 if round > 0 {
-                    samples.push(Sample { round, mb: *mb, ballooned, throughput });
+                    lab::sample(&Sample { round, mb: *mb, ballooned, throughput })?;
                 }
                 Ok(())
             };
@@ -110,7 +107,7 @@ fn rounds(plan: &Plan, stage: &Stage) -> Result<Vec<Sample>> {
             }
         }
     }
-    Ok(samples)
+    Ok(())
 }
 
 /// Gives the VM a limit, as an operator would, and waits until its balloon has the rest.

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use plimsoll_policy::{Client, Tax, entitlements};
+use plimsoll_policy::Tax;
 use plimsoll_sim::Course;
-use plimsoll_units::{Bytes, Pages};
+use plimsoll_units::Bytes;
 
-use super::{Report, Row, mb, pages_mb, shipped};
+use super::super::exact_fig7;
+use super::super::table::{Row, mb, pages_mb};
+use super::{Report, shipped};
 
 const ESTIMATED: &str =
     "the exact answer for a busy VM that uses 200 MB; estimates lie a little above the truth";
@@ -28,6 +30,8 @@ fn rows(course: &Course) -> Vec<Row> {
             mb(mean.unwrap_or_default())
         }
     });
+    // What policy gives two VMs of which one uses 10 MB and the other `busy`.
+    let exact = |tax, busy| exact_fig7(tax, [Bytes::mib(10), Bytes::mib(busy)]);
     let (plain, taxed, full) = (exact(Tax::NONE, 200), exact(Tax::DEFAULT, 200), exact(Tax::DEFAULT, 256));
     let row = |what, paper, ours, exact, remark| Row {
         what,
@@ -44,14 +48,6 @@ fn rows(course: &Course) -> Vec<Row> {
         row("busy VM, tax 0.75", Some(243.0), busy(40, 60), taxed[1], SUM),
         row("idle VM beside one that uses 256 MB", None, idle(40, 60), full[0], SIZE),
     ]
-}
-
-/// What policy gives two VMs of which one uses 10 MB and the other `busy`.
-fn exact(tax: Tax, busy: u64) -> Vec<Pages> {
-    let mib = |n| Pages::floor(Bytes::mib(n));
-    let client =
-        |active| Client { reservation: Pages::ZERO, limit: mib(256), shares: 1, active: mib(active) };
-    entitlements(mib(360), tax, &[client(10), client(busy)])
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use plimsoll_policy::State;
 use plimsoll_sim::{Course, Scenario};
 use plimsoll_units::Pages;
 
-use super::{Report, Row, mb, pages_mb, shipped};
+use super::super::table::{Row, mb, pages_mb};
+use super::{Report, shipped};
 
 const CLEAR: &str = "4 to 6 % free; the paper counts it as high or soft";
 const OWN: &str = "its own pages and its part of shared ones; the paper counts shared ones in full";
