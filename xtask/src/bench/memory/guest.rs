@@ -31,6 +31,8 @@ impl Guest {
             uffd: Uffd::open()?,
             huge_pages,
             grant: size,
+            store: Pages::ZERO,
+            swap: None,
         };
         let pmap = Pmap::new(config, Arc::new(NoMore))?;
         let stop = EventFd::new(EFD_NONBLOCK).context("making an event")?;
