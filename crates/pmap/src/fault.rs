@@ -14,6 +14,7 @@ use crate::page_set::{PageSet, Slot};
 use crate::pmap::Pmap;
 use crate::swap::SwapSlot;
 use crate::table::{PageState, Table};
+use crate::touch::Touch;
 use crate::uffd::{Access, Fault};
 use crate::waiting::Need;
 
@@ -27,15 +28,6 @@ enum Found {
     Coming,
     /// Nothing, until this much is charged.
     Missing(Need),
-}
-
-/// How a page is touched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Touch {
-    Read,
-    Write,
-    /// It has waited for a grant, and nobody remembers.
-    Unknown,
 }
 
 impl Pmap {
@@ -104,9 +96,8 @@ impl Pmap {
                 PageState::Private => Found::There,
                 PageState::Clean(copy) if touch == Touch::Write => Found::Protected(copy),
                 PageState::Clean(_) => Found::There,
-                PageState::Arriving { from, write } => {
-                    let write = write || touch == Touch::Write;
-                    table.set(slot, PageState::Arriving { from, write });
+                PageState::Arriving { from, touch: before } => {
+                    table.set(slot, PageState::Arriving { from, touch: touch.max(before) });
                     Found::Coming
                 }
                 PageState::Absent

@@ -62,7 +62,7 @@
 //! | compressed, leaving | touched | charge 1; fill the page with the content, which wakes; forget it where it was | private |
 //! | swapped | touched, or next to one that is | charge 1; ask for it; the answer comes to the fault thread | arriving |
 //! | arriving | it has come | fill the page write-protected, which wakes; without protection where a write waits, and the slot is free | clean or private |
-//! | arriving | it cannot be read | uncharge; tell the source | swapped |
+//! | arriving | it cannot be read | uncharge; tell the source if somebody waits for it | swapped |
 //! | clean | written to | unprotect, which wakes; the slot is free | private |
 //! | private | eviction has chosen it | protect; look at it; copy it into the store or a write buffer; discard; uncharge | compressed, leaving, or absent if zero |
 //! | clean | eviction has chosen it, or slots are short | discard; uncharge | swapped (or unprotect, and private) |
@@ -106,7 +106,7 @@
 //! | DESIGN's invariant | test |
 //! |---|---|
 //! | 1: held never exceeds the grant; only the fault that would waits | `tests::stress` with its auditor, `tests::basics::a_fault_beyond_the_grant_waits_and_others_do_not` |
-//! | 3: no write is lost | `tests::stress` (verified generations), `tests::model`, `tests::paging` |
+//! | 3: no write is lost | `tests::stress` (verified generations), `tests::model`, `tests::paging`; on a device that fails `tests::failing_swap` |
 //! | 3: nor by sampling, which leaves huge pages whole | the same, and `tests::sampling` |
 //! | 4: zeros or own content | the same: what comes back from the balloon must be zeros |
 //! | 5: no transition under device I/O | `tests::stress` (devices against a guest that reports their buffers as free), `tests::basics::pages_under_io_stay` |
@@ -187,6 +187,7 @@ mod swap_in;
 mod sync;
 mod table;
 mod tally;
+mod touch;
 #[cfg_attr(all(test, feature = "model-check"), path = "model_check/uffd.rs")]
 pub mod uffd;
 mod waiting;

@@ -19,6 +19,10 @@ pub(crate) enum Mutation {
     NoProtection,
     /// A page that has a copy in the swap is not write-protected, so that the copy goes stale (invariant 3).
     StaleCopy,
+    /// A page that was read or written is taken to be what it was when that began (invariants 3 and 4).
+    BlindCompletion,
+    /// A slot of the swap is reused while I/O on it is in flight (invariants 3 and 4).
+    EarlyReuse,
 }
 
 /// The defects switched on in one pmap.

@@ -1,11 +1,12 @@
 use plimsoll_units::Pages;
 
 use crate::chunk::Backing;
-use crate::fault::{Touch, warn_of_mappings};
+use crate::fault::warn_of_mappings;
 use crate::host_range::CHUNK;
 use crate::layout::{ChunkNo, Place};
 use crate::pmap::Pmap;
 use crate::table::{PageState, Table};
+use crate::touch::Touch;
 
 /// Pages that a small chunk must have to be worth making large: half. With fewer, most of what that costs would be for
 /// pages that nobody uses, and whose content may have to be fetched first.
@@ -48,7 +49,7 @@ impl Pmap {
     /// Brings back what pages have elsewhere; false while some of it is on its way.
     fn complete(&self, no: ChunkNo, table: &mut Table, left: &mut Pages) -> bool {
         for slot in table.pages(PageState::is_elsewhere).iter() {
-            self.provide(Place { chunk: no, slot }, table, left, Touch::Read);
+            self.provide(Place { chunk: no, slot }, table, left, Touch::Not);
         }
         table.pages(|state| !state.is_resident() && state != PageState::Absent).is_empty()
     }

@@ -5,7 +5,6 @@ use plimsoll_units::Pages;
 
 use crate::chunk::{Backing, lock};
 use crate::error::Error;
-use crate::fault::Touch;
 use crate::layout::Place;
 use crate::mutation::Mutation;
 use crate::page_set::{SLOTS, Slot};
@@ -13,6 +12,7 @@ use crate::pmap::Pmap;
 use crate::swap::{Completion, Read, SwapSlot, Written};
 use crate::sync::atomic::Ordering;
 use crate::table::{PageState, Table};
+use crate::touch::Touch;
 use crate::uffd::Access;
 
 /// Pages that are read at once at most, where neighbours in guest memory are neighbours in the swap. A disk takes about as
@@ -31,8 +31,8 @@ impl Pmap {
         let mut first = from;
         for slot in run.rev() {
             let PageState::Swapped(from) = table.get(slot) else { continue };
-            let write = slot == place.slot && touch == Touch::Write;
-            table.set(slot, PageState::Arriving { from, write });
+            let touch = if slot == place.slot { touch } else { Touch::Not };
+            table.set(slot, PageState::Arriving { from, touch });
             first = from;
         }
         swap.read(first, &owners);
@@ -55,10 +55,12 @@ impl Pmap {
         let mut chunk = self.chunk(place.chunk);
         let before = chunk.tally();
         let Backing::Small(table) = &mut chunk.backing else { return };
-        let write = match table.get(place.slot) {
-            PageState::Arriving { from: awaited, write } if awaited == from => write,
+        let touch = match table.get(place.slot) {
+            PageState::Arriving { from: awaited, touch } if awaited == from => touch,
+            _ if self.mutations.has(Mutation::BlindCompletion) => Touch::Not,
             _ => return,
         };
+        let write = touch == Touch::Write;
         let access =
             if write || self.mutations.has(Mutation::StaleCopy) { Access::Full } else { Access::ReadOnly };
         let address = self.page_address(place);
@@ -80,6 +82,13 @@ impl Pmap {
                 self.record(before, &chunk);
                 self.wake(place);
             }
+            // It was only read along with another one. If it is needed it is read again, and if not nothing is lost.
+            Err(error) if touch == Touch::Not => {
+                tracing::warn!(%error, ppn = self.ppn(place).0, "a page that nobody needs cannot be read from the swap");
+                table.set(place.slot, PageState::Swapped(from));
+                self.record(before, &chunk);
+                self.wake(place);
+            }
             Err(source) => {
                 table.set(place.slot, PageState::Swapped(from));
                 self.record(before, &chunk);
@@ -96,7 +105,8 @@ impl Pmap {
         let place = Place::of(written.owner);
         let mut chunk = self.chunk(place.chunk);
         let Backing::Small(table) = &mut chunk.backing else { return };
-        if table.get(place.slot) != PageState::Leaving(written.slot) {
+        let awaited = table.get(place.slot) == PageState::Leaving(written.slot);
+        if !awaited && !self.mutations.has(Mutation::BlindCompletion) {
             // It was touched or given back meanwhile.
             return;
         }

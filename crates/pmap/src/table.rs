@@ -4,6 +4,7 @@ use crate::page_set::{PageSet, SLOTS, Slot};
 use crate::store::Handle;
 use crate::swap::SwapSlot;
 use crate::tally::{Kind, Tally};
+use crate::touch::Touch;
 
 /// The state of one page of a small chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +27,8 @@ pub(crate) enum PageState {
     Arriving {
         /// Where it is read from.
         from: SwapSlot,
-        /// A write waits for it, so that its copy in the swap will not be kept.
-        write: bool,
+        /// By whom it is waited for: where that is a write, its copy in the swap will not be kept.
+        touch: Touch,
     },
 }
 

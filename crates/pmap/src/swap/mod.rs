@@ -52,7 +52,7 @@ mod cipher;
 mod engine;
 mod event;
 #[cfg(test)]
-mod faults;
+pub(crate) mod faults;
 mod mmap;
 mod preadv;
 mod slots;

@@ -1,5 +1,7 @@
 use std::collections::HashMap;
 
+use crate::mutation::{Mutation, Mutations};
+
 /// A page's place in the swap file: bytes `number * 4096` to `number * 4096 + 4095`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SwapSlot(pub(super) u32);
@@ -26,6 +28,7 @@ pub(super) struct Slots {
     cursor: u32,
     /// Slots that I/O is in flight on.
     flights: HashMap<SwapSlot, Flights>,
+    pub(super) mutations: Mutations,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +52,7 @@ impl Slots {
         {
             *last = !0 << (len % WORD);
         }
-        Self { words, len, free: len, cursor: 0, flights: HashMap::new() }
+        Self { words, len, free: len, cursor: 0, flights: HashMap::new(), mutations: Mutations::default() }
     }
 
     /// Slots that can be reserved.
@@ -130,11 +133,11 @@ impl Slots {
     /// Gives a slot back: at once, or when the I/O that is in flight on it has ended.
     pub(super) fn free(&mut self, slot: SwapSlot) {
         match self.flights.get_mut(&slot) {
-            Some(flights) => {
+            Some(flights) if !self.mutations.has(Mutation::EarlyReuse) => {
                 assert!(!flights.freed, "a slot is freed once");
                 flights.freed = true;
             }
-            None => self.put_back(slot),
+            _ => self.put_back(slot),
         }
     }
 

@@ -1,11 +1,13 @@
 use std::collections::HashMap;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
 use proptest::prelude::*;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::*;
+use crate::mutation::Mutation;
 
 /// Longest wait for anything that should happen at once. Generous: the machine may be busy with other tests.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -243,6 +245,18 @@ proptest! {
         }
         course(&swap, 300, &steps);
     }
+}
+
+#[test]
+fn the_course_notices_a_slot_that_is_reused_in_flight() {
+    let noticed = |_| {
+        let swap = Swap::new(space(300, false)).unwrap();
+        lock(&swap.shared.book).slots.mutations.set(Some(Mutation::EarlyReuse));
+        let step = || (fastrand::u8(..10), fastrand::u16(1..100), fastrand::u64(..));
+        let steps: Vec<_> = std::iter::repeat_with(step).take(60).collect();
+        std::panic::catch_unwind(AssertUnwindSafe(|| course(&swap, 300, &steps))).is_err()
+    };
+    assert!((0..50).any(noticed));
 }
 
 #[test]

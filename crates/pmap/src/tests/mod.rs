@@ -2,6 +2,7 @@
 
 mod basics;
 mod direct_io;
+mod failing_swap;
 mod harness;
 mod model;
 mod paging;

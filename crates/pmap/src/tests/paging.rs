@@ -2,10 +2,10 @@ use plimsoll_units::{Bytes, PAGE_SIZE, Pages, Ppn};
 use vm_memory::Bytes as _;
 
 use super::harness::{HIGH, Served, address, eventually, paged};
-use crate::{Intent, PpnRange, Release};
+use crate::{GuestRam, Intent, PpnRange, Release};
 
 /// A page that does not shrink, different for every `seed`.
-fn noise(seed: u64) -> Vec<u8> {
+pub(super) fn noise(seed: u64) -> Vec<u8> {
     let mut word = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
         word ^= word << 13;
@@ -17,22 +17,26 @@ fn noise(seed: u64) -> Vec<u8> {
 }
 
 /// A page that shrinks to next to nothing.
-fn text(seed: u64) -> Vec<u8> {
+pub(super) fn text(seed: u64) -> Vec<u8> {
     seed.to_ne_bytes().repeat(512)
 }
 
-fn put(vm: &Served, ppn: u64, page: &[u8]) {
+pub(super) fn put(vm: &Served, ppn: u64, page: &[u8]) {
     vm.pmap.ram().write_slice(page, address(ppn)).unwrap();
 }
 
-fn get(vm: &Served, ppn: u64) -> Vec<u8> {
+pub(super) fn get(vm: &Served, ppn: u64) -> Vec<u8> {
+    read(vm.pmap.ram(), ppn)
+}
+
+pub(super) fn read(ram: &GuestRam, ppn: u64) -> Vec<u8> {
     let mut page = vec![0; 4096];
-    vm.pmap.ram().read_slice(&mut page, address(ppn)).unwrap();
+    ram.read_slice(&mut page, address(ppn)).unwrap();
     page
 }
 
 /// Takes all that the VM holds; what faults brought in lately needs a second look.
-fn take_all(vm: &Served) {
+pub(super) fn take_all(vm: &Served) {
     for _ in 0..3 {
         vm.pmap.page_out(Pages(1 << 20));
     }
