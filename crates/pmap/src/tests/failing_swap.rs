@@ -255,7 +255,7 @@ struct Writer<'a> {
 /// Pages of a writer.
 const PAGES: usize = 512;
 /// What a writer does before the device breaks, and again afterwards.
-const STEPS: u64 = 3000;
+const STEPS: u64 = 1000;
 
 impl Writer<'_> {
     fn ppn(&self, page: usize) -> u64 {
