@@ -6,6 +6,8 @@
 //! min_free = "64MiB"                   # memory to keep free; default: slides with the budget, 6 % of the first 4GiB; not with "fixed"
 //! idle_tax = 0.75                      # part of an idle page's worth that its VM forfeits, 0 to 0.99
 //! largest_balloon = 65                 # percent of a VM's size, 1 to 95
+//! sample_pages = 100                   # of each VM's memory watched in a period, 1 to 1000: a large chunk counts as one
+//! sample_period = 30                   # seconds that a VM runs in a period, 1 to 3600; what it uses shows within a few
 //! state_directory = "/var/lib/plimsoll"
 //! run_directory = "/run/plimsoll"      # sockets; at most 57 bytes
 //! socket = "/run/plimsoll/plimsoll.sock"
@@ -24,9 +26,13 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use plimsoll_policy::{Rules, Tax, Thresholds};
+use plimsoll_policy::{Estimator, Rules, Tax, Thresholds};
+use plimsoll_protocol::control::{
+    LONGEST_SAMPLE_PERIOD, MAX_SAMPLES, SHORTEST_SAMPLE_PERIOD, SamplingConfig,
+};
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Deserializer};
 
@@ -54,6 +60,8 @@ pub(crate) struct Config {
     pub(crate) min_free: Option<Bytes>,
     pub(crate) idle_tax: f64,
     pub(crate) largest_balloon: u8,
+    pub(crate) sample_pages: u32,
+    pub(crate) sample_period: u64,
     pub(crate) state_directory: PathBuf,
     pub(crate) run_directory: PathBuf,
     pub(crate) socket: Option<PathBuf>,
@@ -126,6 +134,8 @@ impl Default for Config {
             min_free: None,
             idle_tax: Tax::DEFAULT.rate(),
             largest_balloon: Rules::LARGEST_BALLOON,
+            sample_pages: Estimator::SAMPLES,
+            sample_period: Estimator::PERIOD.as_secs(),
             state_directory: "/var/lib/plimsoll".into(),
             run_directory: "/run/plimsoll".into(),
             socket: None,
@@ -186,6 +196,17 @@ impl Config {
             "largest_balloon {}: 1 to {MAX_LARGEST_BALLOON} percent are possible",
             self.largest_balloon
         );
+        ensure!(
+            (1..=MAX_SAMPLES).contains(&self.sample_pages),
+            "sample_pages {}: 1 to {MAX_SAMPLES} are possible",
+            self.sample_pages
+        );
+        let (shortest, longest) = (SHORTEST_SAMPLE_PERIOD.as_secs(), LONGEST_SAMPLE_PERIOD.as_secs());
+        ensure!(
+            (shortest..=longest).contains(&self.sample_period),
+            "sample_period {}: {shortest} to {longest} seconds are possible",
+            self.sample_period
+        );
         for (key, path) in
             [("state_directory", &self.state_directory), ("run_directory", &self.run_directory)]
         {
@@ -235,6 +256,10 @@ impl Config {
     pub(crate) fn rules(&self) -> Rules {
         let tax = Tax::new(self.idle_tax).unwrap_or(Tax::DEFAULT);
         Rules { tax, largest_balloon: self.largest_balloon, ..Rules::default() }
+    }
+
+    pub(crate) fn sampling(&self) -> SamplingConfig {
+        SamplingConfig { samples: self.sample_pages, period: Duration::from_secs(self.sample_period) }
     }
 
     pub(crate) fn thresholds(&self, budget: Bytes) -> Thresholds {
@@ -299,6 +324,10 @@ mod tests {
             ("[swap]\nsize = '8GB'\n", "8GB"),
             ("[swap]\ncolour = 1\n", "colour"),
             ("largest_balloon = 0\n", "largest_balloon 0"),
+            ("sample_pages = 0\n", "sample_pages 0"),
+            ("sample_pages = 1001\n", "sample_pages 1001"),
+            ("sample_period = 0\n", "sample_period 0"),
+            ("sample_period = 3601\n", "sample_period 3601"),
             ("largest_balloon = 96\n", "largest_balloon 96"),
             ("largest_balloon = -1\n", "-1"),
             ("state_directory = 'here'\n", "state_directory here"),

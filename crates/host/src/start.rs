@@ -36,6 +36,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         budget: Pages::floor(budget),
         thresholds: config.thresholds(budget),
         rules: config.rules(),
+        sampling: config.sampling(),
         swap: config.swap.as_ref().map(|swap| Pages::floor(swap.size)),
         paths: paths.clone(),
     };
@@ -45,7 +46,8 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     );
     let core = Core::new(settings, records, pools, Clock { now: Instant::now(), at: Timestamp::now() });
     let cgroups = Cgroups::find().inspect_err(|why| tracing::warn!("VMs get no control groups: {why}"));
-    let site = Site { paths, vmm: config.vmm()?, log: config.log.clone(), cgroups };
+    let site =
+        Site { paths, vmm: config.vmm()?, log: config.log.clone(), sampling: config.sampling(), cgroups };
     let uids = if rustix::process::geteuid().is_root() { UIDS } else { 0 };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(serve(&config, core, site, Uids::new(config.uid_base, uids), found));

@@ -65,7 +65,7 @@ async fn talk(run: RunId, link: &Link, inbox: &Sender<Incoming>) {
     let read = async {
         loop {
             match link.read(&mut intake).await {
-                Ok(Some(message)) => send(inbox, Input::Message(run, message)).await,
+                Ok(Some(message)) => send(inbox, Input::Message(run, Box::new(message))).await,
                 Ok(None) => return Input::Closed(run),
                 Err(e) => return Input::Broken(run, format!("it broke the protocol: {e}")),
             }

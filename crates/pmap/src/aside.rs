@@ -10,7 +10,7 @@ use crate::pmap::Pmap;
 
 /// Most samples at a time. Each needs a place of 2 MiB of address space, 2 GiB in all, and up to three mappings of the
 /// 65 530 that a process may have by default. More would gain little: 1000 samples are off by 1.6 % of memory at worst.
-pub(crate) const MAX_SAMPLES: usize = 1024;
+pub const MAX_SAMPLES: usize = 1000;
 
 /// A place for what is put aside: one of [`MAX_SAMPLES`], behind guest RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -197,6 +197,7 @@ mod waiting;
 mod tests;
 
 pub use account::Traffic;
+pub use aside::MAX_SAMPLES;
 pub use audit::Mismatch;
 pub use error::Error;
 pub use grant::GrantSource;

@@ -53,8 +53,8 @@ impl Mapping {
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
         let mapping = Self { base, len, spare };
         mapping.open()?;
-        mapping.advise(0, len, libc::MADV_DONTFORK)?;
-        mapping.advise(0, len, libc::MADV_DONTDUMP)?;
+        mapping.advise(0, len + spare, libc::MADV_DONTFORK)?;
+        mapping.advise(0, len + spare, libc::MADV_DONTDUMP)?;
         let advice = if huge_pages { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
         // A kernel without transparent huge pages refuses both, and then serves small pages, which is correct too.
         mapping.advise(0, len, advice).ok();
@@ -162,7 +162,8 @@ impl Mapping {
     }
 
     fn advise(&self, offset: usize, len: usize, advice: i32) -> io::Result<()> {
-        assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "a range of the mapping");
+        let end = offset.checked_add(len);
+        assert!(end.is_some_and(|end| end <= self.len + self.spare), "a range of the mapping");
         // SAFETY: the range is ours. The only advice used that changes content is MADV_DONTNEED, and nothing but
         // volatile slices and atomics, to which any content is valid, points into the mapping.
         let result = unsafe { libc::madvise(self.host(offset).cast(), len, advice) };

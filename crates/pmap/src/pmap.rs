@@ -153,6 +153,13 @@ impl Pmap {
         self.ram.iter()
     }
 
+    /// Where guest RAM is, all of it: the host address, and how long, with the address space behind it where a
+    /// [`Sampler`](crate::Sampler) keeps pages. Nothing else is there.
+    pub fn place(&self) -> (u64, plimsoll_units::Bytes) {
+        let HostRange { start, len } = self.mapping.range(0, self.mapping.len() + self.mapping.spare());
+        (start, plimsoll_units::Bytes(len))
+    }
+
     /// Guest RAM for CPU access by devices.
     pub fn ram(&self) -> &GuestRam {
         &self.ram

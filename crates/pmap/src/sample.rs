@@ -51,7 +51,7 @@ pub struct Sampled {
 }
 
 impl Sampler {
-    /// A sampler that takes `samples` samples a period, at least 1 and at most 1000.
+    /// A sampler that takes `samples` samples a period, at least 1 and at most [`MAX_SAMPLES`].
     pub fn new(pmap: Arc<Pmap>, samples: u32) -> Self {
         let samples = usize::try_from(samples).unwrap_or(MAX_SAMPLES).clamp(1, MAX_SAMPLES);
         let arrivals = pmap.account().arrivals();

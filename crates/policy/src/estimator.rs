@@ -3,16 +3,17 @@
 //! In each period some of the VM's memory, chosen at random, is made unmapped, and the touches are counted. Three averages
 //! follow from it, and the greatest of them counts: memory is given fast and taken slowly.
 //!
-//! | average | half-life | gain at 30 s | after a step up | noise of 100 samples |
+//! | average | half-life | gain | after a step up | noise of 100 samples |
 //! |---|---|---|---|---|
-//! | slow | 120 s | 0.16 | 16 % in one period, 91 % in 14 | 1.5 % |
-//! | fast | 30 s | 0.5 | 50 % in one period, 94 % in 4 | 2.9 % |
+//! | slow | 4 periods: 120 s | 0.16 | 16 % in one period, 91 % in 14 | 1.5 % |
+//! | fast | 1 period: 30 s | 0.5 | 50 % in one period, 94 % in 4 | 2.9 % |
 //! | fast, with the period under way | | 0.5 | 50 % as soon as the pages are touched | 2.9 % |
 //!
-//! The paper prints no gains. Ours come from half-lives, `gain = 1 - 2^(-period / half-life)`, so that periods of any
-//! length mean the same. A sample of `n` from a VM of which the fraction `f` is active has the standard deviation
+//! The paper prints no gains. Ours come from half-lives, `gain = 1 - 2^(-elapsed / half-life)`, and those from the period:
+//! whoever wants the estimate to follow faster makes periods shorter, and its noise stays what the number of samples makes
+//! it. A sample of `n` from a VM of which the fraction `f` is active has the standard deviation
 //! `sqrt(f (1 - f) / n)`: 5 % of memory at worst with the paper's 100. An average with gain `g` keeps `sqrt(g / (2 - g))`
-//! of it, which is the noise in the table; [`Estimator::SLOW_HALF_LIFE`] and [`Estimator::FAST_HALF_LIFE`] say what
+//! of it, which is the noise in the table; [`Estimator::SLOW_PERIODS`] and [`Estimator::FAST_PERIODS`] say what
 //! breaks on either side. The greatest of several noisy numbers lies above their mean, here by less than 2 % of memory:
 //! an error towards leaving memory where it is.
 //!
@@ -53,8 +54,9 @@ pub struct Sample {
 }
 
 /// A VM's averages over time.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimator {
+    period: Duration,
     /// Slow and fast; `None` until a period has ended.
     averages: Option<(Average, Average)>,
 }
@@ -80,13 +82,37 @@ impl Estimate {
     }
 }
 
+impl Default for Estimator {
+    /// One for periods of [`Estimator::PERIOD`].
+    fn default() -> Self {
+        Self::new(Self::PERIOD)
+    }
+}
+
 impl Estimator {
-    /// Longer, and an idle VM keeps others from memory: at four periods half of it is free after two minutes. Shorter, and a VM
-    /// that pauses for a minute loses its working set, and noise decides who pays the tax.
-    pub const SLOW_HALF_LIFE: Duration = Duration::from_secs(120);
-    /// Longer, and a VM that wakes up waits for what it is entitled to: at one period 94 % is seen after four. Shorter, and
-    /// the greatest of three averages is a single sample's noise.
-    pub const FAST_HALF_LIFE: Duration = Duration::from_secs(30);
+    /// How long a period is if nobody says otherwise (Waldspurger 2002, section 5.3).
+    pub const PERIOD: Duration = Duration::from_secs(30);
+    /// How many samples a period has if nobody says otherwise (the same).
+    pub const SAMPLES: u32 = 100;
+    /// The slow average's half-life. Longer, and an idle VM keeps others from memory: at four periods half of it is free after
+    /// two minutes. Shorter, and a VM that pauses for a minute loses its working set, and noise decides who pays the tax.
+    pub const SLOW_PERIODS: u32 = 4;
+    /// The fast average's half-life. Longer, and a VM that wakes up waits for what it is entitled to: at one period 94 % is
+    /// seen after four. Shorter, and the greatest of three averages is a single sample's noise.
+    pub const FAST_PERIODS: u32 = 1;
+
+    /// One that knows nothing yet, for periods of this length, which is not zero.
+    pub fn new(period: Duration) -> Self {
+        Self { period, averages: None }
+    }
+
+    fn slow(&self) -> Duration {
+        self.period.saturating_mul(Self::SLOW_PERIODS)
+    }
+
+    fn fast(&self) -> Duration {
+        self.period.saturating_mul(Self::FAST_PERIODS)
+    }
 
     /// A period of `elapsed` has ended, in which the VM ran and `sample` was seen. One without samples teaches nothing but
     /// what arrived.
@@ -96,10 +122,9 @@ impl Estimator {
         };
         self.averages = Some(match self.averages {
             None => (seen, seen),
-            Some((slow, fast)) => (
-                slow.with(seen, gain(elapsed, Self::SLOW_HALF_LIFE)),
-                fast.with(seen, gain(elapsed, Self::FAST_HALF_LIFE)),
-            ),
+            Some((slow, fast)) => {
+                (slow.with(seen, gain(elapsed, self.slow())), fast.with(seen, gain(elapsed, self.fast())))
+            }
         });
     }
 
@@ -114,9 +139,8 @@ impl Estimator {
         };
         // Pages not touched yet may still be: what is seen so far is too low rather than too high, and can only raise the
         // greatest average. How much of the period is over decides nothing but how much the next one will count.
-        let period = elapsed.max(Self::FAST_HALF_LIFE);
-        let blended =
-            so_far.active().map_or(fast, |seen| fast.with(seen, gain(period, Self::FAST_HALF_LIFE)));
+        let weight = gain(elapsed.max(self.period), self.fast());
+        let blended = so_far.active().map_or(fast, |seen| fast.with(seen, weight));
         let arrived = Average { pages: count(so_far.arrived.0), variance: 0.0 };
         let now = if arrived.pages > blended.pages { arrived } else { blended };
         let greatest = [slow, fast, now].into_iter().fold(now, |a, b| if b.pages > a.pages { b } else { a });

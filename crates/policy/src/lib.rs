@@ -2,14 +2,13 @@
 //!
 //! Pure arithmetic after Waldspurger 2002, sections 5 and 6, and ESXi's public documentation. Facts come in as arguments,
 //! decisions go out as values: this crate never does I/O, reads no clock, starts no thread and keeps no state but what
-//! its caller holds ([`Activity`], [`Estimator`], [`States`]). It never learns what a system call is.
+//! its caller holds ([`Estimator`], [`States`]). It never learns what a system call is.
 //!
 //! Start with [`divide`], which divides memory among VMs in a tree of resource pools. [`decide`] turns that into what each VM's
 //! balloon and every other mechanism is to do, [`fn@allowance`] into what a waiting fault may have at once, [`remedies`] into what would
 //! have to change for a VM to get more. [`Reservations`] says who may power on and what may be reserved, [`fn@charge`] what
 //! counts as held.
 
-mod activity;
 mod admission;
 mod allowance;
 mod balloon;
@@ -31,7 +30,6 @@ mod state;
 mod target;
 mod vm;
 
-pub use activity::Activity;
 pub use admission::{Refusal, admit, overhead};
 pub use allowance::{Waiting, allowance};
 pub use balloon::Sizing;

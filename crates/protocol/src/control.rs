@@ -11,6 +11,7 @@
 //! totals in `Hello` make up for returns that nobody read.
 
 use std::fmt;
+use std::time::Duration;
 
 use plimsoll_units::{Bytes, Pages};
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,7 @@ pub const VERSION: u32 = 1;
 /// The file descriptor at which a VMM finds its listening control socket.
 pub const CONTROL_FD: i32 = 3;
 /// How often a VMM reports its [`Facts`] unasked.
-pub const REPORT_PERIOD: std::time::Duration = std::time::Duration::from_secs(1);
+pub const REPORT_PERIOD: Duration = Duration::from_secs(1);
 
 /// From the daemon to a VMM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -100,9 +101,62 @@ pub struct Facts {
     /// What the guest's balloon driver says of the guest; `None` where it said nothing yet.
     pub guest: Option<GuestFacts>,
     /// Where guest memory is mapped in the VMM: host address and length, for the daemon to look it up in the kernel's own
-    /// account of the process.
+    /// account of the process. Longer than guest memory: what is sampled is behind it.
     pub ram: (u64, Bytes),
+    /// What sampling shows.
+    pub sampling: SamplingFacts,
 }
+
+/// What sampling shows (Waldspurger 2002, section 5.3). Periods are counted in time that the VM runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SamplingFacts {
+    /// The number of the period under way; the first is 1, and 0 is none.
+    pub period: u64,
+    /// What it has shown so far.
+    pub now: SampleFacts,
+    /// What the one before has shown.
+    pub last: SampleFacts,
+}
+
+/// What one period's samples show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SampleFacts {
+    /// How long the VM has run in it.
+    pub elapsed: Duration,
+    /// Samples of large chunks.
+    pub chunks: Sampled,
+    /// Samples of pages of small chunks.
+    pub pages: Sampled,
+    /// Pages that faults brought in.
+    pub arrived: Pages,
+}
+
+/// Samples of one size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sampled {
+    /// How many there were to choose from when the period began.
+    pub population: u64,
+    /// How many are watched.
+    pub sampled: u64,
+    /// How many of those were touched since.
+    pub touched: u64,
+}
+
+/// How a VM's memory is sampled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SamplingConfig {
+    /// Samples a period: 1 to [`MAX_SAMPLES`].
+    pub samples: u32,
+    /// How long the VM runs in a period: [`SHORTEST_SAMPLE_PERIOD`] to [`LONGEST_SAMPLE_PERIOD`].
+    pub period: Duration,
+}
+
+/// Most samples a period.
+pub const MAX_SAMPLES: u32 = 1000;
+/// Shortest period of sampling. Shorter, and reports would miss periods.
+pub const SHORTEST_SAMPLE_PERIOD: Duration = REPORT_PERIOD;
+/// Longest period of sampling. Longer, and an idle VM would seem busy for half a day.
+pub const LONGEST_SAMPLE_PERIOD: Duration = Duration::from_secs(3600);
 
 /// Number of chunks in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,6 +210,8 @@ pub struct BootConfig {
     pub grant: Pages,
     /// Huge pages are used where chunks are large.
     pub huge_pages: bool,
+    /// How its memory is sampled.
+    pub sampling: SamplingConfig,
     /// User and group to run as; `None` where the daemon cannot give one.
     pub uid: Option<u32>,
     /// Parts of the jail that may be missing.

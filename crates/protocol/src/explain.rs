@@ -8,6 +8,7 @@ use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{HostStatus, PoolStatus, VmStatus};
+use crate::control::Sampled;
 use crate::pool::Place;
 use crate::{PoolName, TaxRate};
 
@@ -222,13 +223,33 @@ pub enum Sizing {
 pub struct ActivityParts {
     /// The estimate.
     pub active: Bytes,
-    /// Brought in by its faults lately; what is not touched anew counts half after 15 s. A VM that waits counts as using
-    /// all that it holds.
-    pub touched: Bytes,
+    /// What sampling shows. Without, as long as a VM has not been sampled for a whole period, it counts as using all that
+    /// it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<ActivityEstimate>,
     /// What its faults wait for.
     pub waits: Bytes,
     /// What its guest asks for by its own account: it then counts as using all that it has.
     pub asks: Bytes,
+}
+
+/// What sampling shows of a VM's memory (Waldspurger 2002, section 5.3). The greatest of the three averages counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivityEstimate {
+    /// The slow average: half of it is the last four periods'.
+    pub slow: Bytes,
+    /// The fast average: half of it is the last period's.
+    pub fast: Bytes,
+    /// The fast average with what the period under way has shown so far.
+    pub now: Bytes,
+    /// The truth lies within this of the greatest with 90 % probability.
+    pub margin: Bytes,
+    /// Large chunks watched in this period.
+    pub chunks: Sampled,
+    /// Pages of small chunks watched in this period.
+    pub pages: Sampled,
+    /// What faults brought in during this period.
+    pub arrived: Bytes,
 }
 
 /// What starting a VM takes.

@@ -26,7 +26,7 @@ pub(crate) struct Sampler {
 impl Sampler {
     pub(crate) fn new(random: Random, period: Duration, sampled: u32) -> Self {
         let mut sampler = Self {
-            estimator: Estimator::default(),
+            estimator: Estimator::new(period),
             random,
             period,
             sampled,

@@ -15,6 +15,7 @@
 //! |---|---|---|
 //! | main (control) | daemon, other threads, the clock | never |
 //! | `faults` | page faults | never: it would wait for itself |
+//! | `sampler` | the clock | never: it moves it |
 //! | `console` | guest output, clients | never |
 //! | `vcpuN` | the guest | as the guest does |
 //! | one per device | the guest's driver, the backend | yes, and may wait for a grant |

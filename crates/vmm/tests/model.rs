@@ -24,7 +24,7 @@ fn a_model_writes_verifies_and_shuts_down() {
     assert_eq!(daemon.command("meminfo").split(' ').nth(1), Some("meminfo"));
     let facts = daemon.facts();
     assert!(facts.held >= Pages(2048) && facts.held <= facts.grant, "{facts:?}");
-    assert_eq!(facts.ram.1, SIZE);
+    assert!(facts.ram.1 >= SIZE, "{facts:?}");
     daemon.type_line("poweroff");
     let (reason, status) = daemon.end();
     assert_eq!(reason, ExitReason::Shutdown);

@@ -21,12 +21,11 @@ const EXCESS: Bytes = Bytes::mib(4);
 
 /// The control loop.
 impl Core {
-    /// Divides memory anew: activity, entitlements, targets, balloons; then gives to who waits.
+    /// Divides memory anew: entitlements, targets, balloons; then gives to who waits.
     pub(super) fn control(&mut self) {
         let elapsed = self.clock.now.saturating_duration_since(self.last_control);
         self.last_control = self.clock.now;
         self.urgent = false;
-        self.observe_activity(elapsed);
         self.divide(elapsed);
         self.observe_balloons();
         self.give_all();
@@ -50,16 +49,6 @@ impl Core {
         };
         let readings = self.running().map(reading).collect();
         self.recorder.push(self.clock.at, readings);
-    }
-
-    fn observe_activity(&mut self, elapsed: Duration) {
-        for run in self.vms.values_mut().filter_map(|vm| vm.run.as_deref_mut()) {
-            // What it holds more than before, and what it gave back meanwhile, was touched.
-            let held = run.facts.held;
-            let touched = held.saturating_add(run.returned).saturating_sub(run.held_before);
-            run.activity.observe(elapsed, touched, run.wanted, held);
-            (run.held_before, run.returned) = (held, Pages::ZERO);
-        }
     }
 
     fn observe_balloons(&mut self) {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use plimsoll_policy::{
-    Client, Decision, Driver, Host, Member, Outcome, PoolId, Rules, Tax, Vm as PolicyVm, decide,
+    Client, Decision, Driver, Estimate, Host, Member, Outcome, PoolId, Rules, Tax, Vm as PolicyVm, decide,
 };
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::BalloonHealth;
@@ -123,17 +123,23 @@ impl Core {
 }
 
 impl Run {
+    /// What sampling shows.
+    pub(super) fn estimate(&self) -> Estimate {
+        self.usage.estimate(&self.facts.sampling.now, self.facts.held)
+    }
+
     /// What its guest asks for by its own account, beyond what it has.
     pub(super) fn asks(&self, definition: &VmDefinition) -> Pages {
         self.facts.guest.map_or(Pages::ZERO, |guest| lacks(&guest, definition.size))
     }
 
-    /// What it is taken to use actively. A guest that asks uses what it has: its balloon must give way before its own OOM killer
-    /// runs. One that lies escapes the tax on idle memory, and gets no more than its shares are worth.
+    /// What it is taken to use actively: what sampling shows of what it holds, and what its faults wait for. A guest that asks
+    /// uses what it has: its balloon must give way before its own OOM killer runs. One that lies escapes the tax on idle
+    /// memory, and gets no more than its shares are worth.
     pub(super) fn active(&self, definition: &VmDefinition, grant: Pages) -> Pages {
         let asks = self.asks(definition);
         let using = if asks == Pages::ZERO { Pages::ZERO } else { grant.saturating_add(asks) };
-        self.activity.active().max(using)
+        self.estimate().active().saturating_add(self.wanted).max(using)
     }
 }
 

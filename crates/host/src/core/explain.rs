@@ -1,10 +1,11 @@
 use plimsoll_policy as policy;
 use plimsoll_policy::PoolId;
 use plimsoll_protocol::api::PoolStatus;
+use plimsoll_protocol::control::SamplingFacts;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::explain::{
-    ActivityParts, Cause, Change, HostDecision, HostExplanation, Mechanism, MechanismKind, PoolExplanation,
-    Remedy, Shortfall, Sizing, StateThresholds, ToStart, VmDecision, VmExplanation, VmShare,
+    ActivityEstimate, ActivityParts, Cause, Change, HostDecision, HostExplanation, Mechanism, MechanismKind,
+    PoolExplanation, Remedy, Shortfall, Sizing, StateThresholds, ToStart, VmDecision, VmExplanation, VmShare,
 };
 use plimsoll_protocol::pool::Place;
 use plimsoll_protocol::{PoolName, TaxRate, VmName};
@@ -153,11 +154,25 @@ impl Core {
         }
     }
 
+    fn estimate(run: &Run) -> Option<ActivityEstimate> {
+        let SamplingFacts { now, .. } = run.facts.sampling;
+        let estimate = run.estimate();
+        run.usage.has_samples().then(|| ActivityEstimate {
+            slow: estimate.slow.bytes(),
+            fast: estimate.fast.bytes(),
+            now: estimate.now.bytes(),
+            margin: estimate.margin.bytes(),
+            chunks: now.chunks,
+            pages: now.pages,
+            arrived: now.arrived.bytes(),
+        })
+    }
+
     fn activity(&self, definition: &VmDefinition, run: &Run) -> ActivityParts {
         let grant = self.ledger.account(run.id).grant;
         ActivityParts {
             active: run.active(definition, grant).bytes(),
-            touched: run.activity.touched().bytes(),
+            estimate: Self::estimate(run),
             waits: run.wanted.bytes(),
             asks: run.asks(definition).bytes(),
         }
@@ -165,7 +180,7 @@ impl Core {
 }
 
 const NO_ACTIVITY: ActivityParts =
-    ActivityParts { active: Bytes::ZERO, touched: Bytes::ZERO, waits: Bytes::ZERO, asks: Bytes::ZERO };
+    ActivityParts { active: Bytes::ZERO, estimate: None, waits: Bytes::ZERO, asks: Bytes::ZERO };
 
 /// How much more is asked for on a VM's behalf: what it waits for or, where it waits for nothing, a quarter of what it is
 /// entitled to, which is enough to be felt.

@@ -128,7 +128,6 @@ impl Core {
                     if total <= run.most {
                         run.leeway = Pages::ZERO;
                     }
-                    run.returned = run.returned.saturating_add(pages);
                     // What it said it holds is older than what it gave back.
                     run.facts.held = run.facts.held.min(total);
                 }

@@ -29,7 +29,7 @@ impl Core {
         self.admit_start(&definition)?;
         self.last_run += 1;
         let id = RunId(self.last_run);
-        let mut run = Run::new(id, self.clock.now, limit(&definition));
+        let mut run = Run::new(id, self.clock.now, limit(&definition), self.settings.sampling);
         run.starter = Some((starter, self.clock.now + PATIENCE));
         run.undo = undo;
         let at = self.clock.at;
@@ -263,7 +263,7 @@ impl Core {
             tracing::error!(vm = %name, "not adopted: {e}");
             return None;
         }
-        let mut run = Run::new(id, self.clock.now, limit(&definition));
+        let mut run = Run::new(id, self.clock.now, limit(&definition), self.settings.sampling);
         run.phase = Phase::Running;
         run.pid = Some(adopted.pid);
         run.missing_jail = adopted.missing_jail;
@@ -272,7 +272,7 @@ impl Core {
             Ok(facts) => {
                 run.facts = super::messages::possible(facts, &definition, grant);
                 run.balloon = run.facts.balloon_target;
-                run.held_before = run.facts.held;
+                run.usage.observe(&run.facts.sampling);
                 run.wants(run.facts.wanted, self.clock.now);
                 format!("is found again, with {} granted", grant.bytes())
             }

@@ -1,10 +1,16 @@
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::control::{Chunks, ExitReason, Facts, FromVmm, GuestFacts, MAX_NOTICE, VERSION};
+use plimsoll_protocol::control::{
+    Chunks, ExitReason, Facts, FromVmm, GuestFacts, LONGEST_SAMPLE_PERIOD, MAX_NOTICE, MAX_SAMPLES,
+    SampleFacts, Sampled, SamplingFacts, VERSION,
+};
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
 use plimsoll_units::{Bytes, Pages};
 
 use super::run::{Phase, Run, Undo};
 use super::{Core, Effect, LAST_GRACE, RunId, limit, size};
+
+/// Address space behind guest memory where samples are.
+const ASIDE: Bytes = Bytes(MAX_SAMPLES as u64 * plimsoll_units::CHUNK_SIZE);
 
 /// What VMMs say. A VMM is taken to be hostile: its numbers are bounded by what is possible, and what is not possible
 /// at all ends it.
@@ -100,6 +106,7 @@ impl Core {
         let facts = possible(claim, &vm.record.definition, grant);
         let Some(run) = vm.run.as_deref_mut() else { return };
         run.facts = facts;
+        run.usage.observe(&facts.sampling);
         // A grant that the VMM has not read yet answers a part of what it said it waits for.
         let under_way = grant.saturating_sub(facts.grant);
         run.wants(facts.wanted.saturating_sub(under_way), now);
@@ -130,8 +137,29 @@ pub(super) fn possible(claim: Facts, definition: &VmDefinition, grant: Pages) ->
             cache: memory(guest.cache),
             ..guest
         }),
-        ram: (claim.ram.0, memory(claim.ram.1)),
+        ram: (claim.ram.0, claim.ram.1.min(definition.size.saturating_add(ASIDE))),
+        sampling: SamplingFacts {
+            period: claim.sampling.period,
+            now: possible_sample(claim.sampling.now, size),
+            last: possible_sample(claim.sampling.last, size),
+        },
         ..claim
+    }
+}
+
+/// The part of a sample's claims that can be true of a VM of `size`. A VMM that makes its VM seem idle gets less for it,
+/// and one that makes it seem busy no more than its shares are worth.
+fn possible_sample(claim: SampleFacts, size: Pages) -> SampleFacts {
+    let sampled = |claim: Sampled, most: u64| {
+        let population = claim.population.min(most);
+        let sampled = claim.sampled.min(population).min(MAX_SAMPLES.into());
+        Sampled { population, sampled, touched: claim.touched.min(sampled) }
+    };
+    SampleFacts {
+        elapsed: claim.elapsed.min(LONGEST_SAMPLE_PERIOD),
+        chunks: sampled(claim.chunks, size.0 / plimsoll_units::CHUNK_PAGES),
+        pages: sampled(claim.pages, size.0),
+        arrived: claim.arrived.min(size),
     }
 }
 

@@ -20,6 +20,7 @@ mod run;
 mod status;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use plimsoll_policy::{Rules, States, Thresholds};
 use plimsoll_protocol::api::{Event, HostStatus, PoolStatus, VmChange, VmStatus};
-use plimsoll_protocol::control::{Facts, FromVmm, ToVmm};
+use plimsoll_protocol::control::{Facts, FromVmm, SamplingConfig, ToVmm};
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
 use plimsoll_protocol::explain::HostExplanation;
 use plimsoll_protocol::history::History;
@@ -145,7 +146,7 @@ pub(crate) enum Input {
     Request(RequestId, Request),
     /// A launch that was ordered has ended.
     Launched(RunId, Result<Started, Failure>),
-    Message(RunId, FromVmm),
+    Message(RunId, Box<FromVmm>),
     /// The VMM closed the connection.
     Closed(RunId),
     /// The VMM broke the protocol: how.
@@ -208,6 +209,7 @@ pub(crate) struct Settings {
     pub(crate) budget: Pages,
     pub(crate) thresholds: Thresholds,
     pub(crate) rules: Rules,
+    pub(crate) sampling: SamplingConfig,
     /// Swap space; `None`: admission does not look at it.
     pub(crate) swap: Option<Pages>,
     pub(crate) paths: Paths,
@@ -287,7 +289,7 @@ impl Core {
         match input {
             Input::Request(id, request) => self.request(id, request),
             Input::Launched(run, result) => self.launched(run, result),
-            Input::Message(run, message) => self.message(run, message),
+            Input::Message(run, message) => self.message(run, *message),
             Input::Closed(run) => self.closed(run),
             Input::Broken(run, how) => self.breach(run, &how),
             Input::Exited(run, how) => self.exited(run, how),

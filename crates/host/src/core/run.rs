@@ -1,10 +1,10 @@
 use std::time::Instant;
 
-use plimsoll_policy::Activity;
-use plimsoll_protocol::control::{ExitReason, Facts};
+use plimsoll_protocol::control::{ExitReason, Facts, SamplingConfig};
 use plimsoll_protocol::definition::JailPart;
 use plimsoll_units::Pages;
 
+use super::usage::Usage;
 use super::{KernelAccount, RequestId, RunId};
 use crate::inventory::Record;
 use crate::liveness::Liveness;
@@ -21,10 +21,7 @@ pub(crate) struct Run {
     pub(crate) wanted: Pages,
     /// Since when it waits, or last had a chunk for its patience.
     pub(crate) waiting_since: Option<Instant>,
-    /// Pages that it gave back since the last control period.
-    pub(crate) returned: Pages,
-    pub(crate) held_before: Pages,
-    pub(crate) activity: Activity,
+    pub(crate) usage: Usage,
     pub(crate) entitlement: Pages,
     pub(crate) target: Pages,
     /// The most that it may be granted as policy has it: its limit, or less where its pool has one.
@@ -95,7 +92,7 @@ pub(crate) enum Undo {
 }
 
 impl Run {
-    pub(crate) fn new(id: RunId, now: Instant, limit: Pages) -> Self {
+    pub(crate) fn new(id: RunId, now: Instant, limit: Pages, sampling: SamplingConfig) -> Self {
         Self {
             id,
             phase: Phase::Queued,
@@ -103,9 +100,7 @@ impl Run {
             facts: Facts::default(),
             wanted: Pages::ZERO,
             waiting_since: None,
-            returned: Pages::ZERO,
-            held_before: Pages::ZERO,
-            activity: Activity::default(),
+            usage: Usage::new(sampling.period),
             entitlement: Pages::ZERO,
             target: limit,
             most: limit,

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use jiff::Timestamp;
-use plimsoll_protocol::control::{BootConfig, DiskConfig, FromVmm, GuestKind, NetConfig, ToVmm, VERSION};
+use plimsoll_protocol::control::{
+    BootConfig, DiskConfig, FromVmm, GuestKind, NetConfig, SamplingConfig, ToVmm, VERSION,
+};
 use plimsoll_protocol::definition::{JailPart, MacAddress, VmDefinition};
 use plimsoll_protocol::wire::Wire;
 use plimsoll_units::Pages;
@@ -37,6 +39,7 @@ pub(crate) struct Site {
     pub(crate) paths: Paths,
     pub(crate) vmm: PathBuf,
     pub(crate) log: String,
+    pub(crate) sampling: SamplingConfig,
     pub(crate) cgroups: Result<Cgroups, String>,
 }
 
@@ -101,7 +104,7 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
         line => e.context(format!("its log ends with: {line}")),
     };
     greet(&wire, &process).map_err(failed)?;
-    let (config, fds) = boot_config(plan, resources, console_log, console)?;
+    let (config, fds) = boot_config(site, plan, resources, console_log, console)?;
     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     wire.send(&ToVmm::Boot(Box::new(config)), &fds).context("cannot send the VMM its configuration")?;
     let child = child.0.take().ok_or_else(|| anyhow!("the child is there until here"))?;
@@ -178,6 +181,7 @@ pub(crate) fn receive(
 }
 
 fn boot_config(
+    site: &Site,
     plan: &Plan,
     resources: Resources,
     console_log: std::os::fd::OwnedFd,
@@ -202,6 +206,7 @@ fn boot_config(
         balloon: definition.balloon,
         grant: plan.grant,
         huge_pages: true,
+        sampling: site.sampling,
         uid: plan.uid,
         allow_missing: definition.jail.allow_missing.clone(),
         fds: roles,

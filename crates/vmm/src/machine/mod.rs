@@ -4,6 +4,7 @@ mod devices;
 mod kernel_guest;
 mod kvm;
 mod power;
+mod sampling;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -12,10 +13,12 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use plimsoll_pmap::uffd::Uffd;
 use plimsoll_pmap::{Config, Pmap};
-use plimsoll_protocol::control::{BootConfig, Chunks, ExitReason, Facts, GuestFacts, GuestKind};
+use plimsoll_protocol::control::{
+    BootConfig, Chunks, ExitReason, Facts, GuestFacts, GuestKind, LONGEST_SAMPLE_PERIOD, MAX_SAMPLES,
+    SHORTEST_SAMPLE_PERIOD, SamplingConfig,
+};
 use plimsoll_protocol::definition::{MAX_SIZE, MAX_VCPUS, MIN_SIZE};
 use plimsoll_units::Pages;
-use vm_memory::GuestMemoryBackend;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::boot::layout;
@@ -26,6 +29,7 @@ use crate::fds::PassedFds;
 use crate::jail;
 use crate::model::{Input, ModelGuest, Parts};
 use kernel_guest::Machine;
+use sampling::Sampling;
 
 /// What runs in a VM, as the control thread sees it. Nothing here waits for guest memory.
 pub(crate) trait Guest: Send {
@@ -55,6 +59,7 @@ pub(crate) struct Vm {
     pub(crate) pmap: Arc<Pmap>,
     pub(crate) guest: Box<dyn Guest>,
     console: Console,
+    sampling: Arc<Sampling>,
 }
 
 impl Vm {
@@ -82,6 +87,7 @@ impl Vm {
         missing.extend(jail::filter(rules)?);
 
         serve_faults(&pmap, mailbox)?;
+        let sampling = Sampling::start(&pmap, config.sampling).context("sampling thread")?;
         let console = |keyboard: Arc<dyn Keyboard>| {
             let (output, room) = (Arc::clone(&output), room.clone());
             Console::start(Ends { output, log, listener, keyboard, room }).context("console")
@@ -108,14 +114,13 @@ impl Vm {
                 (Box::new(guest), console)
             }
         };
-        Ok(Self { pmap, guest, console })
+        Ok(Self { pmap, guest, console, sampling })
     }
 
     /// The facts for the daemon, without the number of reboots.
     pub(crate) fn facts(&self) -> Facts {
         let stats = self.pmap.stats();
         let balloon = self.guest.balloon();
-        let host = self.pmap.ram().iter().next().map_or(0, |region| region.host() as u64);
         Facts {
             grant: stats.grant,
             held: stats.held,
@@ -132,7 +137,8 @@ impl Vm {
             faults: stats.faults,
             reboots: 0,
             guest: balloon.guest,
-            ram: (host, stats.size.bytes()),
+            ram: self.pmap.place(),
+            sampling: self.sampling.facts(),
         }
     }
 
@@ -148,6 +154,12 @@ fn check(config: &BootConfig) -> Result<()> {
     ensure!(
         (MIN_SIZE..=MAX_SIZE).contains(&size) && size.0.is_multiple_of(plimsoll_units::CHUNK_SIZE),
         "size {size}: a multiple of 2MiB from {MIN_SIZE} to {MAX_SIZE} is possible"
+    );
+    let SamplingConfig { samples, period } = config.sampling;
+    ensure!((1..=MAX_SAMPLES).contains(&samples), "{samples} samples: 1 to {MAX_SAMPLES} are possible");
+    ensure!(
+        (SHORTEST_SAMPLE_PERIOD..=LONGEST_SAMPLE_PERIOD).contains(&period),
+        "a sample period of {period:?}: {SHORTEST_SAMPLE_PERIOD:?} to {LONGEST_SAMPLE_PERIOD:?} are possible"
     );
     ensure!((1..=MAX_VCPUS).contains(&config.vcpus), "vcpus {}: 1 to {MAX_VCPUS} are possible", config.vcpus);
     Ok(())

@@ -14,7 +14,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use plimsoll_protocol::control::{
-    BootConfig, CONTROL_FD, ExitReason, Facts, FdRole, FromVmm, GuestKind, ToVmm,
+    BootConfig, CONTROL_FD, ExitReason, Facts, FdRole, FromVmm, GuestKind, SamplingConfig, ToVmm,
 };
 use plimsoll_protocol::definition::{Balloon, JailPart};
 use plimsoll_protocol::wire::{Wire, WireError};
@@ -62,6 +62,7 @@ pub fn model_config(size: Bytes) -> BootConfig {
         balloon: Balloon::default(),
         grant: Pages::ZERO,
         huge_pages: true,
+        sampling: SamplingConfig { samples: 100, period: Duration::from_secs(30) },
         uid: rustix::process::geteuid().is_root().then_some(54_321),
         allow_missing: vec![JailPart::Uid, JailPart::Filesystem],
         fds: Vec::new(),

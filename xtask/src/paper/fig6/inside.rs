@@ -59,7 +59,7 @@ pub(in crate::paper) struct Sample {
 
 /// Takes the guest through all steps.
 pub(in crate::paper) fn measure(plan: &Plan) -> Result<()> {
-    let stage = Stage::open(BUDGET)?;
+    let stage = Stage::open_with(BUDGET, &format!("sample_period = {}\n", plan.period))?;
     stage.explained(steps(plan, &stage))
 }
 

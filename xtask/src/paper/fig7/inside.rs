@@ -63,7 +63,7 @@ pub(in crate::paper) enum Sample {
 
 /// Starts both VMs and takes them through both phases.
 pub(in crate::paper) fn measure(plan: &Plan) -> Result<()> {
-    let stage = Stage::open(BUDGET)?;
+    let stage = Stage::open_with(BUDGET, &format!("sample_period = {}\n", plan.period))?;
     stage.explained(phases(plan, &stage))
 }
 

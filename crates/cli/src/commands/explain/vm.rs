@@ -1,6 +1,7 @@
 use plimsoll_protocol::api::{Power, VmStatus};
 use plimsoll_protocol::explain::{
-    ActivityParts, Cause, Change, Mechanism, PoolExplanation, Remedy, Sizing, VmDecision, VmExplanation,
+    ActivityEstimate, ActivityParts, Cause, Change, Mechanism, PoolExplanation, Remedy, Sizing, VmDecision,
+    VmExplanation,
 };
 use plimsoll_units::Bytes;
 
@@ -84,7 +85,27 @@ fn active(activity: &ActivityParts) -> String {
     let asks = more_than_nothing(activity.asks, |asks| {
         format!("; its guest asks for {asks} more, and so counts as using all that it has")
     });
-    format!("{}: faults brought in {} lately{waits}{asks}", activity.active, activity.touched)
+    let seen = activity
+        .estimate
+        .as_ref()
+        .map_or_else(|| "not sampled yet, so all that it holds".to_owned(), samples);
+    format!("{}: {seen}{waits}{asks}", activity.active)
+}
+
+fn samples(estimate: &ActivityEstimate) -> String {
+    let ActivityEstimate { slow, fast, now, margin, chunks, pages, arrived } = estimate;
+    let touched = [(chunks, "chunks of 2MiB"), (pages, "pages")]
+        .into_iter()
+        .filter(|(sampled, _)| sampled.sampled > 0)
+        .map(|(sampled, what)| format!("{} of {} {what}", sampled.touched, sampled.sampled))
+        .collect::<Vec<_>>()
+        .join(" and ");
+    let touched =
+        if touched.is_empty() { "nothing is watched".to_owned() } else { format!("{touched} touched") };
+    let arrived = more_than_nothing(*arrived, |arrived| format!(", {arrived} brought in"));
+    format!(
+        "most of {slow} (slow average), {fast} (fast), {now} (with this period: {touched}{arrived}), give or take {margin}"
+    )
 }
 
 fn balloon(vm: &VmStatus, decision: &VmDecision) -> String {
@@ -190,7 +211,14 @@ mod tests {
                 "tax": 0.75, "largest_balloon": 65, "available": mib(586), "owed": mib(4), "reclaiming": true,
                 "shortage": mib(134), "level": 41_234.5, "shortfalls": []
             },
-            "activity": {"active": mib(40), "touched": mib(36), "waits": mib(4), "asks": 0},
+            "activity": {
+                "active": mib(40), "waits": mib(4), "asks": 0,
+                "estimate": {
+                    "slow": mib(36), "fast": mib(30), "now": mib(32), "margin": mib(8), "arrived": mib(2),
+                    "chunks": {"population": 60, "sampled": 40, "touched": 5},
+                    "pages": {"population": 5120, "sampled": 17, "touched": 1},
+                },
+            },
             "pools": [{
                 "pool": {
                     "name": "prod", "parent": "/", "shares": "high", "share_count": 327_680, "reservation": mib(64),
@@ -227,7 +255,7 @@ state        soft: 24MiB is free; clear begins below 38MiB, soft below 25MiB, ha
 reclaim      134MiB is to be taken back, 4MiB of it owed to VMs that wait for it, until 154MiB is free
 bounds       at least 64MiB (reservation 64MiB), at most 256MiB (limit 256MiB, size 256MiB)
 price        its 2560 shares pay 128.0KiB a share, as all do that no bound holds (level of its pool: 128.0KiB a share); idle memory is taxed at 0.75
-active       40MiB: faults brought in 36MiB lately, 4MiB is waited for
+active       40MiB: most of 36MiB (slow average), 30MiB (fast), 32MiB (with this period: 5 of 40 chunks of 2MiB and 1 of 17 pages touched, 2MiB brought in), give or take 8MiB, 4MiB is waited for
 working set  50MiB, taken from only when no one holds idle memory to give
 target       160MiB, of which it is 40MiB above
 balloon      56MiB of 96MiB: what lies between target and size; 40MiB is still to come

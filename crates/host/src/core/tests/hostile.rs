@@ -25,7 +25,7 @@ fn returning_more_than_was_granted_ends_the_vmm_and_hurts_nobody_else() {
 enum Happening {
     Create(u8, u8),
     Launched(bool),
-    Message(u8, FromVmm),
+    Message(u8, Box<FromVmm>),
     Closed(u8),
     Exited(u8),
     Kill(u8),
@@ -45,9 +45,16 @@ prop_compose! {
         let guest = plimsoll_protocol::control::GuestFacts { total: bytes, available: Bytes(n / 3), ..Default::default() };
         Facts {
             grant: p[0], held: p[1], wanted: p[2], ballooned: p[3], balloon_actual: p[4], balloon_target: p[5],
-            balloon_driver: driver, faults: n, guest: Some(guest), ram: (n, bytes), ..Facts::default()
+            balloon_driver: driver, faults: n, guest: Some(guest), ram: (n, bytes),
+            sampling: SamplingFacts { period: n % 5, now: sample(p[0].0, n, p[1]), last: sample(n, p[2].0, p[3]) },
+            ..Facts::default()
         }
     }
+}
+
+fn sample(a: u64, b: u64, arrived: Pages) -> SampleFacts {
+    let sampled = Sampled { population: a, sampled: b, touched: a };
+    SampleFacts { elapsed: Duration::from_millis(b), chunks: sampled, pages: sampled, arrived }
 }
 
 fn any_message() -> impl Strategy<Value = FromVmm> {
@@ -67,7 +74,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         3 => (0..5u8, 0..4u8).prop_map(|(vm, kind)| Happening::Create(vm, kind)),
         3 => prop::bool::weighted(0.8).prop_map(Happening::Launched),
-        12 => (0..8u8, any_message()).prop_map(|(run, message)| Happening::Message(run, message)),
+        12 => (0..8u8, any_message()).prop_map(|(run, message)| Happening::Message(run, Box::new(message))),
         1 => (0..8u8).prop_map(Happening::Closed),
         1 => (0..8u8).prop_map(Happening::Exited),
         1 => (0..5u8).prop_map(Happening::Kill),
@@ -100,7 +107,7 @@ proptest! {
                         world.input(Input::Launched(run, if good { Ok(started) } else { Err(failure) }));
                     }
                 }
-                Happening::Message(id, message) => world.say(run(id), message),
+                Happening::Message(id, message) => world.say(run(id), *message),
                 Happening::Closed(id) => world.input(Input::Closed(run(id))),
                 Happening::Exited(id) => world.input(Input::Exited(run(id), "gone".into())),
                 Happening::Kill(id) => { world.ask(Request::Kill(vm(id))); }

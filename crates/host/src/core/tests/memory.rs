@@ -22,7 +22,7 @@ fn every_want_is_answered_so_that_a_vmm_can_make_do() {
     let run = world.up(definition("a", 256, ""));
     world.say(run, FromVmm::Want(mib(200)));
     let clock = world.clock;
-    let effects = world.core.handle(clock, Input::Message(run, FromVmm::Want(mib(200))));
+    let effects = world.core.handle(clock, Input::Message(run, Box::new(FromVmm::Want(mib(200)))));
     assert!(effects.iter().any(|e| matches!(e, Effect::Grant { .. })), "{effects:?}");
 }
 
@@ -51,6 +51,7 @@ fn memory_moves_from_an_idle_vm_to_one_that_needs_it_and_balloons_deflate_afterw
         world.say(run, FromVmm::Want(mib(200)));
         world.report(run, Pages(0));
     }
+    world.idle = runs[..3].to_vec();
     for _ in 0..120 {
         world.pass(SECOND);
         for &run in &runs[..3] {

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use plimsoll_policy::{Rules, Thresholds};
 use plimsoll_protocol::api::{BalloonHealth, Exit, HostStatus, Power, VmChange, VmStatus};
-use plimsoll_protocol::control::{ExitReason, Facts, FromVmm, ToVmm};
+use plimsoll_protocol::control::{
+    ExitReason, Facts, FromVmm, SampleFacts, Sampled, SamplingConfig, SamplingFacts, ToVmm,
+};
 use plimsoll_protocol::definition::{JailPart, Shares, VmDefinition};
 use plimsoll_protocol::{OrNone, VmName};
 use plimsoll_units::{Bytes, Pages};
@@ -40,6 +42,7 @@ fn definition(name: &str, size: u64, more: &str) -> VmDefinition {
 struct World {
     core: Core,
     clock: Clock,
+    begun: Instant,
     requests: u64,
     answers: BTreeMap<u64, Result<Answer, Failure>>,
     granted: BTreeMap<RunId, Pages>,
@@ -49,6 +52,8 @@ struct World {
     launches: Vec<(RunId, Pages)>,
     forgotten: Vec<VmName>,
     saved_pools: Option<Vec<PoolDefinition>>,
+    /// VMs whose samples are never touched.
+    idle: Vec<RunId>,
 }
 
 impl World {
@@ -58,12 +63,14 @@ impl World {
             budget: mib(budget),
             thresholds: Thresholds::sliding(Bytes::mib(budget)),
             rules: Rules::default(),
+            sampling: SamplingConfig { samples: 100, period: SECOND * 30 },
             swap: None,
             paths: Paths { state: "/s".into(), run: "/r".into() },
         };
         Self {
             core: Core::new(settings, Vec::new(), Pools::default(), clock),
             clock,
+            begun: clock.now,
             requests: 0,
             answers: BTreeMap::new(),
             granted: BTreeMap::new(),
@@ -73,6 +80,7 @@ impl World {
             launches: Vec::new(),
             forgotten: Vec::new(),
             saved_pools: None,
+            idle: Vec::new(),
         }
     }
 
@@ -153,7 +161,15 @@ impl World {
     }
 
     fn say(&mut self, run: RunId, message: FromVmm) {
-        self.input(Input::Message(run, message));
+        self.input(Input::Message(run, Box::new(message)));
+    }
+
+    /// Samples of pages of `held`, none of them touched.
+    fn untouched(&self, held: Pages) -> SamplingFacts {
+        let pages = Sampled { population: held.0, sampled: 100.min(held.0), touched: 0 };
+        let sample = SampleFacts { elapsed: SECOND * 30, pages, ..SampleFacts::default() };
+        let ran = self.clock.now.saturating_duration_since(self.begun).as_secs();
+        SamplingFacts { period: 2 + ran / 30, now: sample, last: sample }
     }
 
     fn pass(&mut self, time: Duration) {
@@ -172,6 +188,7 @@ impl World {
             ballooned,
             balloon_actual: ballooned,
             balloon_driver: true,
+            sampling: if self.idle.contains(&run) { self.untouched(grant) } else { SamplingFacts::default() },
             ..Facts::default()
         };
         self.say(run, FromVmm::Report(facts));

@@ -1,0 +1,88 @@
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use plimsoll_pmap::{Pmap, Sampler, Seen};
+use plimsoll_protocol::control::{self, SampleFacts, Sampled, SamplingConfig, SamplingFacts};
+use plimsoll_units::Pages;
+
+use crate::sync::lock;
+
+const _: () = assert!(control::MAX_SAMPLES as usize <= plimsoll_pmap::MAX_SAMPLES);
+
+/// How often time is counted: often enough that a wait of a second stands out in the shortest period.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The periods of sampling. They are counted in time that the VM runs (Waldspurger 2002, section 5.3): while its faults
+/// wait for memory it touches nothing, and would seem idle for it.
+pub(super) struct Sampling(Mutex<Periods>);
+
+struct Periods {
+    sampler: Sampler,
+    length: Duration,
+    number: u64,
+    ran: Duration,
+    last: SampleFacts,
+}
+
+impl Sampling {
+    /// Samples the VM's memory for as long as the process lives, on a thread of its own.
+    pub(super) fn start(pmap: &Arc<Pmap>, config: SamplingConfig) -> io::Result<Arc<Self>> {
+        let sampler = Sampler::new(Arc::clone(pmap), config.samples);
+        let sampling = Arc::new(Self(Mutex::new(Periods::new(sampler, config.period))));
+        let (pmap, periods) = (Arc::clone(pmap), Arc::clone(&sampling));
+        thread::Builder::new().name("sampler".to_owned()).spawn(move || {
+            let mut before = Instant::now();
+            loop {
+                thread::sleep(TICK);
+                let now = Instant::now();
+                // A process that was stopped has not run for all that time.
+                let elapsed = now.saturating_duration_since(before).min(4 * TICK);
+                before = now;
+                if pmap.stats().wanted == Pages::ZERO {
+                    lock(&periods.0).advance(elapsed);
+                }
+            }
+        })?;
+        Ok(sampling)
+    }
+
+    pub(super) fn facts(&self) -> SamplingFacts {
+        lock(&self.0).facts()
+    }
+}
+
+impl Periods {
+    fn new(sampler: Sampler, length: Duration) -> Self {
+        Self { sampler, length, number: 0, ran: Duration::ZERO, last: SampleFacts::default() }
+    }
+
+    /// The VM has run for so long.
+    fn advance(&mut self, elapsed: Duration) {
+        self.ran += elapsed;
+        if self.number > 0 && self.ran < self.length {
+            return;
+        }
+        if self.number > 0 {
+            self.sampler.end();
+            self.last = self.now();
+        }
+        self.sampler.begin();
+        self.number += 1;
+        self.ran = Duration::ZERO;
+    }
+
+    fn now(&self) -> SampleFacts {
+        let Seen { chunks, pages, arrived } = self.sampler.seen();
+        let sampled = |seen: plimsoll_pmap::Sampled| Sampled {
+            population: seen.population,
+            sampled: seen.sampled,
+            touched: seen.touched,
+        };
+        SampleFacts { elapsed: self.ran, chunks: sampled(chunks), pages: sampled(pages), arrived }
+    }
+
+    fn facts(&self) -> SamplingFacts {
+        SamplingFacts { period: self.number, now: self.now(), last: self.last }
+    }
+}
