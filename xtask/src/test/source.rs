@@ -63,6 +63,22 @@ pub(super) const STEPS: &[Step] = &[
         environment: &[],
     },
     Step {
+        name: "counters",
+        about: "10^9 verified writes of CPUs, a vCPU and a disk to memory that comes and goes",
+        arguments: &[
+            "test",
+            "--locked",
+            "--package",
+            "plimsoll-pmap",
+            "--lib",
+            "--quiet",
+            "counters::no_write_is_lost",
+            "--",
+            "--nocapture",
+        ],
+        environment: &[("PLIMSOLL_STRESS_WRITES", "1000000000")],
+    },
+    Step {
         name: "model",
         about: "the pmap's state machine under every kind of schedule",
         arguments: &[

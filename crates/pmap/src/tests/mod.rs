@@ -1,10 +1,13 @@
 //! Tests that need the kernel's part: each runs a pmap with a thread that serves its faults.
 
 mod basics;
+mod counters;
 mod direct_io;
 mod failing_swap;
 mod harness;
+mod kvm;
 mod model;
 mod paging;
 mod sampling;
 mod stress;
+mod vcpu;
