@@ -167,7 +167,7 @@ impl Account {
     }
 
     /// Pages of a chunk are there now: see [`Waiting::served`].
-    pub(crate) fn served(&mut self, chunk: ChunkNo, pages: &PageSet) {
+    pub(crate) fn served(&mut self, chunk: ChunkNo, pages: impl FnOnce() -> PageSet) {
         self.waiting.served(chunk, pages);
     }
 

@@ -159,7 +159,7 @@ impl Pmap {
         account.uncharge(left);
         account.arrived(charged - left);
         // A fault may have passed the queue, if it came just when there was room again.
-        account.served(no, &chunk.served());
+        account.served(no, || chunk.served());
         left
     }
 

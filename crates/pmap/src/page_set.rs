@@ -69,7 +69,14 @@ impl PageSet {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
-        (0..SLOTS).filter(|&slot| self.contains(slot))
+        (0..).step_by(64).zip(self.0).flat_map(|(first, mut word)| {
+            std::iter::from_fn(move || {
+                #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
+                let bit = (word != 0).then(|| word.trailing_zeros() as Slot)?;
+                word &= word - 1;
+                Some(first + bit)
+            })
+        })
     }
 
     /// The longest runs of consecutive pages, as (first, length), in order.

@@ -88,10 +88,10 @@ impl Waiting {
     }
 
     /// Pages of a chunk are there now, whoever provided them: nobody waits for those any more.
-    pub(crate) fn served(&mut self, chunk: ChunkNo, pages: &PageSet) {
+    pub(crate) fn served(&mut self, chunk: ChunkNo, pages: impl FnOnce() -> PageSet) {
         let Some(entry) = self.entries.get_mut(&chunk) else { return };
         let before = entry.need();
-        entry.pages = entry.pages.minus(pages);
+        entry.pages = entry.pages.minus(&pages());
         self.settle(chunk, before);
     }
 
@@ -170,7 +170,7 @@ mod tests {
                 match step {
                     0..4 => waiting.push(place(chunk, slot), if whole { Need::Chunk } else { Need::Page }),
                     4 => waiting.make_do(),
-                    5 => waiting.served(ChunkNo(chunk), &PageSet::span(0, slot)),
+                    5 => waiting.served(ChunkNo(chunk), || PageSet::span(0, slot)),
                     _ => {
                         let turn = waiting.next(Pages(slack));
                         let paid = |turn: &Turn| turn.reserved <= Pages(slack) && !turn.pages.is_empty();
