@@ -146,6 +146,12 @@
 //! khugepaged collapses it. Each change between armed and unarmed neighbours is a mapping more for the kernel
 //! (`vm.max_map_count`); where those run out, chunks stay small and say so in the log.
 //!
+//! # What bookkeeping costs
+//!
+//! Without pressure less than 0.01 % of guest memory: some 60 bytes a chunk, and a bit for each slot of the swap. With every
+//! chunk small 0.21 %, for a table of 8 bytes a page. The swap's buffers and rings add at most 2 MiB a VM, what the store needs for itself is charged with
+//! it, and the kernel's page tables are 0.2 % of what is resident. `tests/bookkeeping` measures it.
+//!
 //! # In a jail
 //!
 //! Everything that is opened is opened by [`Pmap::new`] and [`uffd::Uffd`]. Afterwards this crate makes the system
