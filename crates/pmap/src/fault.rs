@@ -67,7 +67,6 @@ impl Pmap {
         let touch = if fault.write { Touch::Write } else { Touch::Read };
         let mut chunk = self.chunk(place.chunk);
         self.note_touch(place.chunk, &mut chunk, place.slot);
-        let mut left = Pages::ZERO;
         match self.find(&mut chunk, place.slot, touch) {
             Found::There => self.wake(place),
             Found::Coming => {}
@@ -77,12 +76,13 @@ impl Pmap {
                 let charged = self.account().charge_or_wait(place, need);
                 if let Some(charged) = charged {
                     let page = PageSet::one(place.slot);
-                    left = self.populate(place.chunk, &mut chunk, &page, charged, touch);
+                    self.populate(place.chunk, &mut chunk, &page, charged, touch);
                 }
             }
         }
         drop(chunk);
-        if left == Pages::ZERO { self.tell_source() } else { self.serve_waiting() }
+        // Not all of the charge may have been used; and the store is smaller now if the page was in it.
+        self.serve_waiting();
     }
 
     fn find(&self, chunk: &mut Chunk, slot: Slot, touch: Touch) -> Found {
@@ -131,15 +131,8 @@ impl Pmap {
     }
 
     /// Provides `pages` of a chunk with the `charged` pages, as far as they go, and wakes who waits for them. Queues
-    /// the pages for which they do not suffice. Uncharges what is not used, and returns how much that was.
-    fn populate(
-        &self,
-        no: ChunkNo,
-        chunk: &mut Chunk,
-        pages: &PageSet,
-        charged: Pages,
-        touch: Touch,
-    ) -> Pages {
+    /// the pages for which they do not suffice, and uncharges what is not used.
+    fn populate(&self, no: ChunkNo, chunk: &mut Chunk, pages: &PageSet, charged: Pages, touch: Touch) {
         let before = chunk.tally();
         let mut left = charged;
         let may_grow = matches!(chunk.backing, Backing::Empty { ballooned: false });
@@ -160,7 +153,6 @@ impl Pmap {
         account.arrived(charged - left);
         // A fault may have passed the queue, if it came just when there was room again.
         account.served(no, || chunk.served());
-        left
     }
 
     /// Lets the kernel serve an empty chunk from now on; false where it will not, because the VM has too many

@@ -59,6 +59,8 @@ impl Pmap {
             out.stuck = fruitless == FRUITLESS;
             self.serve_freed(freed);
         }
+        // What went from the store into the swap has made room, too.
+        self.serve_waiting();
         out
     }
 

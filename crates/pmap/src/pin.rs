@@ -79,6 +79,7 @@ impl Pmap {
             self.record(before, &chunk);
             self.forget(states);
         }
+        self.serve_waiting();
     }
 
     fn piece(&self, address: u64, length: u64) -> Result<(usize, usize), Error> {

@@ -174,7 +174,11 @@ impl Pmap {
             grant: account.grant(),
             held: account.held(),
             ballooned: account.ballooned(),
-            absent: size - (account.held() - account.store()) - account.compressed() - account.swapped(),
+            // A page that is being brought back is charged before it leaves where it was, and counts twice meanwhile.
+            absent: size
+                .saturating_sub(account.held() - account.store())
+                .saturating_sub(account.compressed())
+                .saturating_sub(account.swapped()),
             compressed: account.compressed(),
             store: account.store(),
             swapped: account.swapped(),

@@ -81,6 +81,7 @@ impl Pmap {
                 table.set(place.slot, PageState::Swapped(from));
                 self.record(before, &chunk);
                 self.wake(place);
+                drop(chunk);
             }
             // It was only read along with another one. If it is needed it is read again, and if not nothing is lost.
             Err(error) if touch == Touch::Not => {
@@ -88,6 +89,7 @@ impl Pmap {
                 table.set(place.slot, PageState::Swapped(from));
                 self.record(before, &chunk);
                 self.wake(place);
+                drop(chunk);
             }
             Err(source) => {
                 table.set(place.slot, PageState::Swapped(from));
