@@ -3,37 +3,42 @@
 //! A page is divided into lanes. Each belongs to one user, who writes generations to it and knows what it must hold, so that
 //! all may use the same page at the same time and nobody's loss is hidden by another's write.
 
-use std::sync::Arc;
+use std::ops::Range;
 
 use plimsoll_units::{Bytes, PAGE_SIZE, Pages, Ppn};
 use shuttle::rand::{Rng, thread_rng};
+use shuttle::sync::Arc;
 use vm_memory::GuestAddress;
 
 use super::kernel::{Frame, kernel};
 use crate::host_range::PAGE;
 use crate::pmap::Pmap;
-use crate::{PpnRange, Release};
+use crate::{Intent, PpnRange, Release};
 
 /// One that is used page by page, and one that is written and given back as a whole.
 pub(super) const CHUNKS: u64 = 2;
-/// Pages that all users use: those before.
-const SHARED: usize = 2;
+/// Pages that all users use. Those from [`NOISY`] on do not shrink to half; of the others there are as many as it takes for
+/// compression to begin.
+const SHARED: Range<usize> = 0..6;
+const NOISY: usize = 4;
 /// The page of the first vCPU alone, followed by that of the second. They give them up and get them back empty.
-const VCPUS_OWN: usize = SHARED;
+const VCPUS_OWN: usize = 6;
 /// The device's own page, which is reported as free while the device uses it.
-pub(super) const DEVICES_OWN: Ppn = Ppn(4);
-const PAGES: usize = 5;
+pub(super) const DEVICES_OWN: Ppn = Ppn(8);
+const PAGES: usize = 9;
 const SCRATCH: usize = 512;
 /// Bytes of a page for each user.
-const LANE: usize = PAGE / 4;
+const LANE: usize = PAGE / 3;
+/// The device's number among the users.
+const DEVICE: usize = 2;
 /// What a vCPU does before it ends. More makes for longer executions, in which delays hit the same place less often.
 const STEPS: usize = 5;
 /// I/O requests.
 const REQUESTS: usize = 2;
 
 /// A user of guest memory.
-pub(super) struct Guest<'a> {
-    pmap: &'a Arc<Pmap>,
+pub(super) struct Guest {
+    pmap: Arc<Pmap>,
     id: usize,
     generation: u8,
     /// What its lanes hold.
@@ -45,47 +50,58 @@ pub(super) fn scratch_chunk() -> PpnRange {
     PpnRange::new(Ppn(SCRATCH as u64), Pages::CHUNK)
 }
 
-impl<'a> Guest<'a> {
-    pub(super) fn new(pmap: &'a Arc<Pmap>, id: usize) -> Self {
-        Self { pmap, id, generation: 0, holds: [0; PAGES] }
+impl Guest {
+    /// The vCPU `id`, 0 or 1.
+    pub(super) fn vcpu(pmap: &Arc<Pmap>, id: usize) -> Self {
+        Self { pmap: pmap.clone(), id, generation: 0, holds: [0; PAGES] }
+    }
+
+    pub(super) fn device(pmap: &Arc<Pmap>) -> Self {
+        Self { pmap: pmap.clone(), id: DEVICE, generation: 0, holds: [0; PAGES] }
+    }
+
+    /// Writes all shared pages.
+    pub(super) fn fill(mut self) -> Self {
+        SHARED.for_each(|page| self.write(page));
+        self
     }
 
     /// Writes, reads, gives up its page, and scribbles where nobody reads.
     pub(super) fn run_vcpu(mut self) {
         let own = VCPUS_OWN + self.id;
         for _ in 0..STEPS {
-            let page = if thread_rng().gen_bool(0.5) { own } else { thread_rng().gen_range(0..SHARED) };
+            let page = if thread_rng().gen_bool(0.25) { own } else { thread_rng().gen_range(SHARED) };
             match thread_rng().gen_range(0..8) {
                 0..4 => self.write(page),
-                4 => self.verify(page),
-                5 => self.give_up(own),
+                4..6 => self.verify(page),
+                6 => self.give_up(own),
                 _ => kernel().store(SCRATCH * PAGE, &[1]),
             }
         }
-        (0..SHARED).chain([own]).for_each(|page| self.verify(page));
+        SHARED.chain([own]).for_each(|page| self.verify(page));
     }
 
     /// Has a device write to some of its lanes, each time.
     pub(super) fn run_device(mut self) {
         for _ in 0..REQUESTS {
-            let shared = thread_rng().gen_range(0..SHARED) as u64;
             let range = |page: u64| (GuestAddress(page * PAGE_SIZE), Bytes(PAGE_SIZE));
-            let guard = self.pmap.pin(&[range(shared), range(DEVICES_OWN.0)]).unwrap();
-            let offsets =
-                guard.iovecs().iter().map(|piece| self.pmap.mapping.offset_of(piece.iov_base as u64));
-            let pages: Vec<usize> = offsets.map(|offset| offset.unwrap() / PAGE).collect();
+            let shared = range(thread_rng().gen_range(SHARED) as u64);
+            let first = self.pmap.pin(&[shared], Intent::Use).unwrap();
+            let second = self.pmap.pin(&[range(DEVICES_OWN.0)], Intent::Overwrite).unwrap();
+            let pieces = first.iovecs().iter().chain(second.iovecs());
+            let offset = |piece: &libc::iovec| self.pmap.mapping.offset_of(piece.iov_base as u64);
+            let pages: Vec<usize> = pieces.map(|piece| offset(piece).unwrap() / PAGE).collect();
             // A device looks up where the pages are once, and writes there.
             let frames: Vec<(usize, Frame)> =
                 pages.iter().map(|&page| (page, kernel().frame(page))).collect();
             for (page, frame) in frames {
                 self.generation += 1;
                 self.holds[page] = self.generation;
-                kernel().dma(frame, self.lane(0), &self.content(page));
+                kernel().dma(frame, self.lane(page), &self.content(page));
             }
             pages.iter().for_each(|&page| self.verify(page));
-            drop(guard);
         }
-        (0..SHARED).for_each(|page| self.verify(page));
+        SHARED.for_each(|page| self.verify(page));
     }
 
     fn write(&mut self, page: usize) {
@@ -97,7 +113,7 @@ impl<'a> Guest<'a> {
     fn verify(&self, page: usize) {
         let mut content = [0; LANE];
         kernel().load(self.lane(page), &mut content);
-        let who = if self.id == 2 { "the device".to_owned() } else { format!("vCPU {}", self.id) };
+        let who = if self.id == DEVICE { "the device".to_owned() } else { format!("vCPU {}", self.id) };
         assert!(
             content == self.content(page),
             "page {page}: what {who} wrote there is lost: {:?}",
@@ -123,6 +139,18 @@ impl<'a> Guest<'a> {
 
     /// What its lane of a page must hold.
     fn content(&self, page: usize) -> [u8; LANE] {
-        [self.holds[page]; LANE]
+        let generation = self.holds[page];
+        let mut content = [generation; LANE];
+        if page >= NOISY && generation > 0 {
+            // xorshift: nothing that LZ4 could shorten.
+            let mut random = u64::from(generation) << 8 | (self.id as u64 + 1);
+            for byte in &mut content {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                *byte = random.to_le_bytes()[3];
+            }
+        }
+        content
     }
 }

@@ -1,24 +1,32 @@
-//! The model's host: asked for grants, it gives what it likes, and takes back what it can.
+//! The model's host: asked for grants, it gives what it likes, takes back what it can, and has the VM's pages taken when it
+//! has nothing left to give.
+
+use std::sync::PoisonError;
 
 use plimsoll_units::Pages;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::{Condvar, Mutex};
 use shuttle::thread;
 
+use crate::Error;
 use crate::chunk::lock;
 use crate::grant::GrantSource;
 use crate::pmap::Pmap;
 
 /// See the module's documentation.
-#[derive(Default)]
 pub(super) struct Host {
     desk: Mutex<Desk>,
     news: Condvar,
 }
 
-#[derive(Default)]
 struct Desk {
+    /// What the VM was granted.
+    ledger: Pages,
+    /// What it may be granted.
+    budget: Pages,
     wanted: Pages,
+    /// The pager is asked for what is wanted.
+    short: bool,
     closed: bool,
 }
 
@@ -27,39 +35,77 @@ impl GrantSource for Host {
         lock(&self.desk).wanted = total;
         self.news.notify_all();
     }
+
+    fn trouble(&self, what: Error) {
+        assert!(
+            matches!(what, Error::SwapWrite { .. }),
+            "the model's disk fails at nothing but writes: {what}"
+        );
+    }
 }
 
 impl Host {
+    /// Of `budget` pages, `granted` are the VM's from the start.
+    pub(super) fn new(budget: Pages, granted: Pages) -> Self {
+        let desk = Desk { ledger: granted, budget, wanted: Pages::ZERO, short: false, closed: false };
+        Self { desk: Mutex::new(desk), news: Condvar::new() }
+    }
+
     /// Grants until the host is closed.
     pub(super) fn grant(&self, pmap: &Pmap) {
-        let mut ledger = pmap.stats().grant;
-        while let Some(wanted) = self.next_wish() {
+        while let Some((wanted, left)) = self.next_wish() {
             let answer = match thread_rng().gen_range(0..4) {
                 0 => Pages::ZERO,
                 1 => Pages(thread_rng().gen_range(1..=wanted.0)),
                 _ => wanted,
             };
+            let answer = answer.min(left);
             pmap.add_grant(answer);
-            ledger += answer;
-            if thread_rng().gen_bool(0.25) {
-                ledger -= pmap.return_grant(Pages(thread_rng().gen_range(0..2)));
-            }
+            let back =
+                thread_rng().gen_bool(0.25).then(|| pmap.return_grant(Pages(thread_rng().gen_range(0..2))));
+            let mut desk = lock(&self.desk);
+            desk.ledger = desk.ledger + answer - back.unwrap_or_default();
+            desk.short |= desk.ledger == desk.budget;
+            let ledger = desk.ledger;
+            drop(desk);
+            self.news.notify_all();
             assert_eq!(pmap.stats().grant, ledger, "what was granted, and what the VM takes for granted");
             // Who wants more and is not told of anything new would else keep everybody from running.
             thread::yield_now();
         }
     }
 
-    /// Ends [`Host::grant`].
+    /// Takes pages from the VM whenever there is nothing left to grant, until the host is closed. What cannot be had that
+    /// way comes from elsewhere.
+    pub(super) fn page_out(&self, pmap: &Pmap) {
+        while let Some(wanted) = self.next_shortage() {
+            let out = pmap.page_out(wanted);
+            let mut desk = lock(&self.desk);
+            desk.short = false;
+            if out.stuck {
+                desk.budget += wanted;
+            }
+            drop(desk);
+            self.news.notify_all();
+        }
+    }
+
+    /// Ends [`Host::grant`] and [`Host::page_out`].
     pub(super) fn close(&self) {
         lock(&self.desk).closed = true;
         self.news.notify_all();
     }
 
-    /// Waits until something is wanted; `None` at the end.
-    fn next_wish(&self) -> Option<Pages> {
-        let idle = |desk: &mut Desk| desk.wanted == Pages::ZERO && !desk.closed;
-        let desk = self.news.wait_while(lock(&self.desk), idle).expect("nobody panics at the desk");
+    /// Waits until something is wanted, and says how much, and how much there is; `None` at the end.
+    fn next_wish(&self) -> Option<(Pages, Pages)> {
+        let idle = |desk: &mut Desk| (desk.wanted == Pages::ZERO || desk.short) && !desk.closed;
+        let desk = self.news.wait_while(lock(&self.desk), idle).unwrap_or_else(PoisonError::into_inner);
+        (!desk.closed).then(|| (desk.wanted, desk.budget - desk.ledger))
+    }
+
+    fn next_shortage(&self) -> Option<Pages> {
+        let idle = |desk: &mut Desk| !desk.short && !desk.closed;
+        let desk = self.news.wait_while(lock(&self.desk), idle).unwrap_or_else(PoisonError::into_inner);
         (!desk.closed).then_some(desk.wanted)
     }
 }

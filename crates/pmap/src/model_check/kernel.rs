@@ -16,6 +16,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::PoisonError;
 
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::{Condvar, Mutex, MutexGuard};
@@ -23,7 +24,7 @@ use shuttle::sync::{Condvar, Mutex, MutexGuard};
 use crate::chunk::lock;
 use crate::host_range::{CHUNK, HostRange, PAGE};
 use crate::page_set::PageSet;
-use crate::uffd::Fault;
+use crate::uffd::{Fault, Ready};
 
 /// Where the kernel puts the mapping. Nothing is there: an access that does not go through [`Kernel`] ends the test.
 pub(crate) const BASE: usize = 1 << 40;
@@ -54,6 +55,7 @@ struct State {
     sleepers: Vec<Sleeper>,
     tickets: u64,
     stopped: bool,
+    signalled: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -141,7 +143,7 @@ impl Kernel {
             let mut state = self.state();
             if !state.would_pass(page, touch) {
                 while !state.is_woken(ticket) {
-                    state = self.woken.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+                    state = self.woken.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
             }
             state.sleepers.retain(|sleeper| sleeper.ticket != ticket);
@@ -223,13 +225,40 @@ impl Kernel {
         Ok(())
     }
 
-    /// poll(2) on the userfaultfd and what goes with it: returns when there is something, and whether it is the end.
-    pub(crate) fn wait(&self) -> bool {
+    /// UFFDIO_WRITEPROTECT. Taking the protection away wakes.
+    pub(crate) fn write_protect(&self, range: HostRange, protect: bool) -> io::Result<()> {
         let mut state = self.state();
-        while !state.stopped && state.sleepers.iter().all(|sleeper| sleeper.read || sleeper.woken) {
-            state = self.news.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+        let touched = &mut state.pages[pages(range)];
+        if touched.iter().any(|page| !page.armed) {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
         }
-        state.stopped
+        for page in touched {
+            page.protected = protect && page.backing != Backing::Missing;
+        }
+        if !protect {
+            self.wake_in(&mut state, range);
+        }
+        Ok(())
+    }
+
+    /// poll(2) on the userfaultfd, on the descriptor that says that it is the end, and on that of the swap.
+    pub(crate) fn wait(&self) -> Ready {
+        let mut state = self.state();
+        while !state.stopped
+            && !state.signalled
+            && state.sleepers.iter().all(|sleeper| sleeper.read || sleeper.woken)
+        {
+            state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Ready { stop: state.stopped, other: state.signalled }
+    }
+
+    /// Makes the swap's descriptor readable, or not.
+    pub(crate) fn signal(&self, readable: bool) {
+        self.state().signalled = readable;
+        if readable {
+            self.news.notify_all();
+        }
     }
 
     /// read(2) on the userfaultfd.
@@ -253,6 +282,11 @@ impl Kernel {
     /// /proc/self/pagemap: the pages of the chunk at `start` that have a backing.
     pub(crate) fn backed(&self, start: u64) -> PageSet {
         self.pages_of_chunk(start, |page| page.backing != Backing::Missing)
+    }
+
+    /// The same: those that are write-protected.
+    pub(crate) fn protected(&self, start: u64) -> PageSet {
+        self.pages_of_chunk(start, |page| page.protected)
     }
 
     fn pages_of_chunk(&self, start: u64, like: impl Fn(&Page) -> bool) -> PageSet {

@@ -58,6 +58,12 @@ impl Mapping {
 
     pub(crate) fn split_huge_page(&self, _offset: usize) {}
 
+    pub(crate) fn collapse(&self, _offset: usize) {}
+
+    pub(crate) fn read_page(&self, offset: usize, page: &mut [u8; PAGE]) {
+        kernel().load(offset, page);
+    }
+
     pub(crate) fn touch(&self, offset: usize) {
         kernel().frame(offset / PAGE);
     }

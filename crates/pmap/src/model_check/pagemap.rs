@@ -17,4 +17,8 @@ impl Pagemap {
     pub(crate) fn backed(&self, start: u64) -> io::Result<PageSet> {
         Ok(kernel().backed(start))
     }
+
+    pub(crate) fn protected(&self, start: u64) -> io::Result<PageSet> {
+        Ok(kernel().protected(start))
+    }
 }

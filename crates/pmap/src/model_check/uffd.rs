@@ -1,10 +1,11 @@
 //! What `uffd.rs` is in production, on the model's kernel.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::host_range::HostRange;
+use crate::host_range::{HostRange, PAGE};
 use crate::model_check::kernel::kernel;
 
 /// The model's userfaultfd.
@@ -16,6 +17,20 @@ pub struct Uffd;
 pub(crate) struct Fault {
     pub(crate) address: u64,
     pub(crate) write: bool,
+}
+
+/// What else is to be done than to read faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) stop: bool,
+    pub(crate) other: bool,
+}
+
+/// What a page that is put in place lets the guest do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Full,
+    ReadOnly,
 }
 
 impl Uffd {
@@ -35,14 +50,32 @@ impl Uffd {
     }
 
     pub(crate) fn fill(&self, address: u64, wake: bool) -> io::Result<()> {
-        kernel().provide(address, Some(&[0; 4096]), false, wake)
+        self.put(address, &[0; PAGE], Access::Full, wake)
+    }
+
+    pub(crate) fn put(
+        &self,
+        address: u64,
+        content: &[u8; PAGE],
+        access: Access,
+        wake: bool,
+    ) -> io::Result<()> {
+        kernel().provide(address, Some(content), access == Access::ReadOnly, wake)
+    }
+
+    pub(crate) fn protect(&self, range: HostRange) -> io::Result<()> {
+        kernel().write_protect(range, true)
+    }
+
+    pub(crate) fn unprotect(&self, range: HostRange) -> io::Result<()> {
+        kernel().write_protect(range, false)
     }
 
     pub(crate) fn map_zero(&self, address: u64, wake: bool) -> io::Result<()> {
         kernel().provide(address, None, false, wake)
     }
 
-    pub(crate) fn wait(&self, _stop: &EventFd) -> io::Result<bool> {
+    pub(crate) fn wait(&self, _stop: &EventFd, _other: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
         Ok(kernel().wait())
     }
 

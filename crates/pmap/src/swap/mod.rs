@@ -49,21 +49,18 @@
 
 mod buffers;
 mod cipher;
-mod engine;
+#[cfg_attr(all(test, feature = "model-check"), path = "../model_check/engine.rs")]
+pub(crate) mod engine;
+#[cfg_attr(all(test, feature = "model-check"), path = "../model_check/event.rs")]
 mod event;
-#[cfg(test)]
-pub(crate) mod faults;
 mod mmap;
-mod preadv;
 mod slots;
 mod task;
 #[cfg(test)]
+#[cfg(not(feature = "model-check"))]
 pub(crate) mod tests;
 mod traffic;
-mod uring;
-mod worker;
 
-use crate::sync::{Arc, Mutex};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -77,6 +74,7 @@ pub(crate) use slots::SwapSlot;
 
 use crate::chunk::lock;
 use crate::host_range::PAGE;
+use crate::sync::{Arc, Mutex};
 use buffers::Pool;
 use cipher::Cipher;
 use engine::Engine;
@@ -277,9 +275,15 @@ impl Swap {
         outcomes.into_iter().map(|outcome| shared.completion(outcome)).collect()
     }
 
+    /// Switches a deliberate defect on, or off again.
+    #[cfg(test)]
+    pub(crate) fn mutate(&self, mutation: Option<crate::mutation::Mutation>) {
+        lock(&self.shared.book).slots.mutations.set(mutation);
+    }
+
     /// What the device may be told to do wrong.
     #[cfg(test)]
-    pub(crate) fn faults(&self) -> Arc<faults::Faults> {
+    pub(crate) fn faults(&self) -> Arc<engine::Faults> {
         Arc::clone(&lock(&self.shared.traffic).engine.faults)
     }
 }

@@ -251,7 +251,7 @@ proptest! {
 fn the_course_notices_a_slot_that_is_reused_in_flight() {
     let noticed = |_| {
         let swap = Swap::new(space(300, false)).unwrap();
-        lock(&swap.shared.book).slots.mutations.set(Some(Mutation::EarlyReuse));
+        swap.mutate(Some(Mutation::EarlyReuse));
         let step = || (fastrand::u8(..10), fastrand::u16(1..100), fastrand::u64(..));
         let steps: Vec<_> = std::iter::repeat_with(step).take(60).collect();
         std::panic::catch_unwind(AssertUnwindSafe(|| course(&swap, 300, &steps))).is_err()
@@ -457,7 +457,7 @@ fn a_file_that_is_too_short_is_refused() {
 fn the_ring_does_nothing_but_read_and_write() {
     let event = Event::new().unwrap();
     let file = File::from(space(1, false).file);
-    let Ok(uring) = uring::Uring::new(&file, &event) else { return };
+    let Ok(uring) = engine::uring::Uring::new(&file, &event) else { return };
     assert_eq!(uring.try_forbidden(), Some(libc::EACCES));
 }
 

@@ -13,7 +13,7 @@ use crate::chunk::Backing;
 use crate::layout::ChunkNo;
 use crate::mutation::Mutation;
 use crate::swap::SwapSlot;
-use crate::swap::faults::Faults;
+use crate::swap::engine::Faults;
 use crate::table::PageState;
 use crate::{PpnRange, Release};
 

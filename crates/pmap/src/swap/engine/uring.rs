@@ -13,15 +13,15 @@ use io_uring::squeue::Flags;
 use io_uring::types::Fixed;
 use io_uring::{IoUring, opcode};
 
-use super::engine::{DEPTH, Ended};
-use super::event::Event;
-use super::task::Task;
+use super::{DEPTH, Ended};
+use crate::swap::event::Event;
+use crate::swap::task::Task;
 
 /// The file's number in the ring.
 const FILE: Fixed = Fixed(0);
 
 /// The ring, and the tasks that the kernel works on: their buffers stay theirs until they end.
-pub(super) struct Uring {
+pub(in crate::swap) struct Uring {
     ring: IoUring,
     tasks: Vec<Option<Flight>>,
     /// Places of `tasks` that are empty.
@@ -42,7 +42,7 @@ impl Uring {
     ///
     /// # Errors
     /// The kernel has no io_uring, forbids it, or is older than restrictions (5.10).
-    pub(super) fn new(file: &File, event: &Event) -> io::Result<Self> {
+    pub(in crate::swap) fn new(file: &File, event: &Event) -> io::Result<Self> {
         let entries = u32::try_from(DEPTH).map_err(io::Error::other)?;
         let ring = IoUring::builder().setup_r_disabled().dontfork().build(entries)?;
         let submitter = ring.submitter();
@@ -95,7 +95,7 @@ impl Uring {
 
     /// Asks the ring for something else than it is for, and returns the error that it answers.
     #[cfg(test)]
-    pub(super) fn try_forbidden(mut self) -> Option<i32> {
+    pub(in crate::swap) fn try_forbidden(mut self) -> Option<i32> {
         let entry = opcode::Nop::new().build();
         // SAFETY: the entry names no memory.
         unsafe { self.ring.submission().push(&entry) }.unwrap();

@@ -1,15 +1,15 @@
 //! What a swap device may do to us, for tests to order. Every swap of a test build has it.
 
-use crate::sync::{Arc, Mutex};
 use std::collections::{HashSet, VecDeque};
 use std::io;
 
-use super::engine::Ended;
-use super::event::Event;
-use super::slots::SwapSlot;
-use super::task::Task;
+use super::Ended;
 use crate::chunk::lock;
 use crate::host_range::PAGE;
+use crate::swap::event::Event;
+use crate::swap::slots::SwapSlot;
+use crate::swap::task::Task;
+use crate::sync::{Arc, Mutex};
 
 /// Orders for one swap device. They hold for I/O that begins after them.
 #[derive(Debug)]

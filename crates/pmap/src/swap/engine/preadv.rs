@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-use super::task::Task;
+use crate::swap::task::Task;
 
 /// Reads or writes what is not done yet of `task`, and returns how many bytes were.
 pub(super) fn carry_out(file: &File, task: &mut Task) -> io::Result<usize> {

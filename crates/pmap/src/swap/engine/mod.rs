@@ -1,15 +1,21 @@
 //! Who carries reads and writes of the swap file out: an io_uring, or a thread.
 
-use crate::sync::Arc;
+#[cfg(test)]
+mod faults;
+mod preadv;
+pub(super) mod uring;
+mod worker;
+
 use std::fs::File;
 use std::io;
 
-use super::event::Event;
 #[cfg(test)]
-use super::faults::Faults;
+pub(crate) use self::faults::Faults;
+use self::uring::Uring;
+use self::worker::Worker;
+use super::event::Event;
 use super::task::Task;
-use super::uring::Uring;
-use super::worker::Worker;
+use crate::sync::Arc;
 
 /// Tasks that may be in flight. A device that does much at a time wants many; each costs a place in the ring, and what
 /// is in flight is what a page that is needed at once waits behind.

@@ -1,14 +1,13 @@
-use crate::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::thread::JoinHandle;
 
-use super::engine::Ended;
-use super::event::Event;
-use super::preadv;
-use super::task::Task;
+use super::{Ended, preadv};
 use crate::chunk::lock;
+use crate::swap::event::Event;
+use crate::swap::task::Task;
+use crate::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// A thread that carries tasks out one after the other, reads first: somebody waits for those.
 ///
