@@ -10,7 +10,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::ToVmm;
-use plimsoll_units::Pages;
+use plimsoll_units::{Bytes, Pages};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::adopt::Survivor;
@@ -22,6 +22,7 @@ use crate::inventory::Record;
 use crate::kernel_account::{self, Pace};
 use crate::launch::{Launched, Plan, RunDir, RunRecord, Site, launch};
 use crate::link::Link;
+use crate::memory;
 use crate::process::Process;
 use crate::saver::Saver;
 use crate::supervise::{Watch, watch};
@@ -40,7 +41,7 @@ pub(crate) enum Incoming {
     Input(Input),
     Call(Box<Request>, oneshot::Sender<CallResult>),
     Launched(RunId, anyhow::Result<Box<Launched>>),
-    Accounts { began: Instant, accounts: Vec<(RunId, KernelAccount)> },
+    Accounts { began: Instant, accounts: Vec<(RunId, KernelAccount)>, usable: Option<Bytes> },
 }
 
 /// A way to ask the daemon.
@@ -159,10 +160,10 @@ impl Daemon {
                 self.handle(Input::Request(id, *request));
             }
             Incoming::Launched(run, result) => self.launched(run, result),
-            Incoming::Accounts { began, accounts } => {
+            Incoming::Accounts { began, accounts, usable } => {
                 self.asking_kernel = false;
                 self.pace.took(began, Instant::now());
-                self.handle(Input::Kernel(accounts));
+                self.handle(Input::Kernel(accounts, usable));
             }
         }
     }
@@ -337,11 +338,12 @@ impl Daemon {
             let account = |(run, process, ram, _): &(RunId, Arc<Process>, _, _)| {
                 (*run, kernel_account::read(process, *ram))
             };
-            let accounts = asked.iter().map(account).collect();
+            let accounts: Vec<_> = asked.iter().map(account).collect();
+            let usable = memory::usable(accounts.iter().map(|(_, account)| account.process).sum());
             for (.., log) in &asked {
                 vmm_log::cut(log);
             }
-            sender.blocking_send(Incoming::Accounts { began, accounts }).ok(); // The daemon may be about to end.
+            sender.blocking_send(Incoming::Accounts { began, accounts, usable }).ok(); // The daemon may be about to end.
         });
     }
 }

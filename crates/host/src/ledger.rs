@@ -13,6 +13,8 @@ use crate::run_id::RunId;
 #[derive(Debug)]
 pub(crate) struct Ledger {
     configured: Pages,
+    /// What the machine's memory still sustains of that.
+    sustained: Pages,
     budget: Pages,
     granted: Pages,
     overhead: Pages,
@@ -47,6 +49,7 @@ impl Ledger {
     pub(crate) fn new(budget: Pages) -> Self {
         Self {
             configured: budget,
+            sustained: budget,
             budget,
             granted: Pages::ZERO,
             overhead: Pages::ZERO,
@@ -55,9 +58,26 @@ impl Ledger {
         }
     }
 
-    /// Machine memory that Plimsoll may use. Above what was configured only while adopted VMs hold more than that.
+    /// Machine memory that Plimsoll may use: [`Ledger::sustained`], and more only while VMs still hold more than that.
     pub(crate) fn budget(&self) -> Pages {
         self.budget
+    }
+
+    /// What is to be divided: the configured budget or, where others have taken a part of it, the rest.
+    pub(crate) fn sustained(&self) -> Pages {
+        self.sustained
+    }
+
+    /// The part of the configured budget that others have taken.
+    pub(crate) fn taken(&self) -> Pages {
+        self.configured - self.sustained
+    }
+
+    /// The machine has `usable` memory for VMs now, what they have included. Promises are kept: where they come to more, the
+    /// budget comes down to it as memory comes back.
+    pub(crate) fn sustain(&mut self, usable: Pages) {
+        self.sustained = self.configured.min(usable);
+        self.settle();
     }
 
     /// Promised to all guests.
@@ -156,7 +176,7 @@ impl Ledger {
     }
 
     fn settle(&mut self) {
-        self.budget = self.configured.max(self.spent());
+        self.budget = self.sustained.max(self.spent());
     }
 
     /// Whether the totals are the sums of the accounts and fit the budget. Cheap enough to be asked at every message.
@@ -195,11 +215,23 @@ mod tests {
         assert_eq!((ledger.budget(), ledger.free()), (Pages(100), Pages(30)));
     }
 
+    #[test]
+    fn what_others_have_taken_is_not_promised_again() {
+        let mut ledger = Ledger::new(Pages(1000));
+        ledger.open(RunId(1), account(500, 10)).unwrap();
+        ledger.sustain(Pages(400));
+        assert_eq!((ledger.free(), ledger.taken(), ledger.budget()), (Pages(0), Pages(600), Pages(510)));
+        ledger.credit(RunId(1), Pages(200)).unwrap();
+        assert_eq!((ledger.free(), ledger.budget()), (Pages(90), Pages(400)));
+        ledger.sustain(Pages(5000));
+        assert_eq!((ledger.free(), ledger.taken()), (Pages(690), Pages(0)));
+    }
+
     proptest! {
         #[test]
         fn no_sequence_of_changes_breaks_the_sum(
             budget in 0..2000u64,
-            changes in prop::collection::vec((0..5u8, 0..4u64, prop_oneof![0..800u64, Just(u64::MAX)]), 0..80),
+            changes in prop::collection::vec((0..6u8, 0..4u64, prop_oneof![0..800u64, Just(u64::MAX)]), 0..80),
         ) {
             let mut ledger = Ledger::new(Pages(budget));
             for (change, run, pages) in changes {
@@ -210,6 +242,10 @@ mod tests {
                     1 => ledger.charge(run, pages).is_err(),
                     2 => ledger.credit(run, pages).is_err(),
                     3 => ledger.adopt(run, Account { grant: pages, overhead: Pages(7) }).is_err(),
+                    4 => {
+                        ledger.sustain(pages);
+                        false
+                    }
                     _ => ledger.close(run).is_err(),
                 };
                 prop_assert!(ledger.adds_up());

@@ -30,6 +30,15 @@ pub(crate) fn budget(config: &Config, running: Bytes) -> anyhow::Result<Bytes> {
     check_budget(budget, config.min_free).map(|()| budget)
 }
 
+/// What the machine has for VMs now, of which they have `running` already. `None` where the machine does not tell.
+///
+/// Half of the margin may be used up by others before the VMs have to give: were it none, every program that starts would
+/// cost guests memory; were it all, the kernel would look for somebody to kill before they had given.
+pub(crate) fn usable(running: Bytes) -> Option<Bytes> {
+    let (total, available) = machine().inspect_err(|e| tracing::warn!("{e:#}")).ok()?;
+    Some(available.saturating_add(running).min(total).saturating_sub(Bytes(margin(total).0 / 2)))
+}
+
 /// What the host keeps for itself of memory that it calls available: 256 MiB and 1/32 of all.
 ///
 /// What is available counts page cache that the host's own programs live on, and they grow. Without the constant part
@@ -66,6 +75,14 @@ mod tests {
     fn the_machine_tells_its_memory() {
         let (total, available) = machine().unwrap();
         assert!(available <= total && available > Bytes::ZERO);
+    }
+
+    #[test]
+    fn more_is_usable_than_an_automatic_budget_takes() {
+        let budget = budget(&Config::default(), Bytes::ZERO).unwrap();
+        // Other tests use memory at the same time: half of the margin is far more than that.
+        assert!(usable(Bytes::ZERO).unwrap() > budget);
+        assert!(usable(Bytes::mib(1 << 30)).unwrap() > usable(Bytes::ZERO).unwrap());
     }
 
     #[test]

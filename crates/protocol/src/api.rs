@@ -50,6 +50,10 @@ pub const DEFAULT_SOCKET: &str = "/run/plimsoll/plimsoll.sock";
 pub struct HostStatus {
     /// Machine memory that Plimsoll may use.
     pub budget: Bytes,
+    /// The part of the configured budget that other programs of the host have taken: not in `budget`, unless VMs still have
+    /// it.
+    #[serde(default)]
+    pub taken: Bytes,
     /// Promised to guests.
     pub granted: Bytes,
     /// Charged for the VMMs' own memory.

@@ -92,8 +92,8 @@ impl Core {
         }
     }
 
-    /// Takes the kernel's account of all VMs.
-    pub(super) fn kernel(&mut self, accounts: &[(RunId, KernelAccount)]) {
+    /// Takes the kernel's account of all VMs, and what the machine has for them.
+    pub(super) fn kernel(&mut self, accounts: &[(RunId, KernelAccount)], usable: Option<Bytes>) {
         for &(id, account) in accounts {
             let ledger = self.ledger.account(id);
             let most = (ledger.grant + ledger.overhead).bytes() + EXCESS;
@@ -111,5 +111,26 @@ impl Core {
             }
         }
         self.peak_kernel = self.peak_kernel.max(self.running().map(|(_, run)| run.kernel.ram).sum());
+        if let Some(usable) = usable {
+            self.sustain(Pages::floor(usable));
+        }
+    }
+
+    /// Other programs of the host may have taken memory that VMs could be promised: it is promised no more, and what was is
+    /// called back.
+    fn sustain(&mut self, usable: Pages) {
+        let before = self.ledger.taken();
+        self.ledger.sustain(usable);
+        let taken = self.ledger.taken();
+        if before == Pages::ZERO && taken > Pages::ZERO {
+            self.urgent = true;
+            let text = format!(
+                "other programs of the host have taken {} of the budget: VMs have to give",
+                taken.bytes()
+            );
+            self.event(None, text);
+        } else if before > Pages::ZERO && taken == Pages::ZERO {
+            self.event(None, "the whole budget can be used again");
+        }
     }
 }

@@ -54,7 +54,7 @@ impl Core {
             })
             .sum();
         Host {
-            for_guests: self.ledger.budget().saturating_sub(self.ledger.overhead()).saturating_sub(lost),
+            for_guests: self.ledger.sustained().saturating_sub(self.ledger.overhead()).saturating_sub(lost),
             free: self.ledger.free(),
             thresholds: self.settings.thresholds,
             state: self.states.current(),

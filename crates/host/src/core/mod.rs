@@ -153,8 +153,8 @@ pub(crate) enum Input {
     Broken(RunId, String),
     /// The process is gone, and how it ended as far as is known.
     Exited(RunId, String),
-    /// The kernel's account of all VMs, taken at one time.
-    Kernel(Vec<(RunId, KernelAccount)>),
+    /// The kernel's account of all VMs, taken at one time, and what the machine has for VMs, theirs included, if it tells.
+    Kernel(Vec<(RunId, KernelAccount)>, Option<Bytes>),
     /// Time has passed.
     Tick,
 }
@@ -293,7 +293,7 @@ impl Core {
             Input::Closed(run) => self.closed(run),
             Input::Broken(run, how) => self.breach(run, &how),
             Input::Exited(run, how) => self.exited(run, how),
-            Input::Kernel(accounts) => self.kernel(&accounts),
+            Input::Kernel(accounts, usable) => self.kernel(&accounts, usable),
             Input::Tick => {
                 if clock.now >= self.due() {
                     self.control();

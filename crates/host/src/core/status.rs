@@ -15,6 +15,7 @@ impl Core {
         let queued: Pages = self.running().filter(|(_, run)| waits(run)).map(|(vm, _)| overhead(vm)).sum();
         HostStatus {
             budget: self.ledger.budget().bytes(),
+            taken: self.ledger.taken().bytes(),
             granted: self.ledger.granted().bytes(),
             overhead: self.ledger.overhead().bytes(),
             free: self.ledger.free().bytes(),

@@ -1,6 +1,7 @@
 use plimsoll_protocol::api::HostStatus;
 use plimsoll_protocol::explain::{HostDecision, HostExplanation, PoolExplanation, VmShare};
 use plimsoll_protocol::pool::Place;
+use plimsoll_units::Bytes;
 
 use super::{cause, level, more_than_nothing};
 use crate::table::{Column, Table, list};
@@ -43,6 +44,12 @@ pub(super) fn account(host: &HostStatus, decision: &HostDecision) -> Vec<(&'stat
             ),
         ),
     ];
+    if host.taken > Bytes::ZERO {
+        facts.insert(
+            1,
+            ("taken", format!("{} of the configured budget by other programs of the host", host.taken)),
+        );
+    }
     let owed =
         more_than_nothing(decision.owed, |owed| format!(", {owed} of it owed to VMs that wait for it"));
     facts.push((

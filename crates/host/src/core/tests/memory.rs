@@ -17,6 +17,33 @@ fn another_vms_reservation_is_never_given_away() {
 }
 
 #[test]
+fn what_other_programs_take_is_called_back_from_vms_and_given_again_when_it_returns() {
+    let mut world = World::new(640);
+    let run = world.up(definition("a", 512, ""));
+    world.say(run, FromVmm::Want(mib(450)));
+    world.report(run, Pages(0));
+    let usable = |world: &mut World, usable| world.input(Input::Kernel(Vec::new(), Some(Bytes::mib(usable))));
+    usable(&mut world, 300);
+    assert_eq!((world.host().taken, world.host().free), (Bytes::mib(340), Bytes::ZERO));
+    for _ in 0..60 {
+        world.pass(SECOND);
+        follow(&mut world, run);
+    }
+    let host = world.host();
+    assert!(
+        host.granted + host.overhead + host.free == host.budget && host.budget == Bytes::mib(300),
+        "{host:?}"
+    );
+    assert!(host.free > Bytes::ZERO, "{host:?}");
+    usable(&mut world, 700);
+    for _ in 0..60 {
+        world.pass(SECOND);
+        follow(&mut world, run);
+    }
+    assert_eq!((world.host().taken, world.vm("a").balloon_target), (Bytes::ZERO, Bytes::ZERO));
+}
+
+#[test]
 fn every_want_is_answered_so_that_a_vmm_can_make_do() {
     let mut world = World::new(128);
     let run = world.up(definition("a", 256, ""));
