@@ -35,31 +35,41 @@ struct Sorted {
     copied: Vec<(Slot, SwapSlot, Buffer)>,
 }
 
+/// Which of a chunk's pages may be taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Choice<'a> {
+    /// All but those that faults have brought in since this was last tried; and none where the last sample saw the chunk in use.
+    Idle,
+    /// These, in use or not.
+    These(&'a PageSet),
+}
+
 impl Pmap {
-    /// Takes about `wish` pages of one chunk, except those that faults have brought in since this was last tried; returns
-    /// by how much the VM holds less. A large chunk is broken up, which alone frees the pages of it that were never touched.
-    pub(crate) fn evict(&self, no: ChunkNo, wish: Pages) -> Pages {
-        let (mut freed, mut victims) = self.victims_in(no);
-        let all = victims;
+    /// Takes about `wish` pages of one chunk; returns by how much the VM holds less. A large chunk is broken up, which alone
+    /// frees the pages of it that were never touched.
+    pub(crate) fn evict(&self, no: ChunkNo, choice: Choice<'_>, wish: Pages) -> Pages {
+        let (mut freed, all, mut victims) = self.victims_in(no, choice);
+        let mut left = all;
         while !victims.is_empty() && freed < wish {
             let batch = victims.first(Pages(BATCH.into()));
-            victims = victims.minus(&batch);
+            (victims, left) = (victims.minus(&batch), left.minus(&batch));
             // The lock is taken for each batch anew: who waits for it comes in between.
             freed += self.evict_batch(no, &batch);
         }
-        if let (Some(slot), true) = (victims.iter().next(), all.is_full()) {
+        if let (Some(slot), true) = (left.iter().next(), all.is_full()) {
             self.mapping.split_huge_page(self.offset(Place { chunk: no, slot }));
         }
         freed
     }
 
-    /// The pages that may be taken from a chunk, which is small afterwards, and what making it so has freed.
-    fn victims_in(&self, no: ChunkNo) -> (Pages, PageSet) {
+    /// The pages that a chunk has, and those of them that may be taken. It is small afterwards; and what making it so has freed.
+    fn victims_in(&self, no: ChunkNo, choice: Choice<'_>) -> (Pages, PageSet, PageSet) {
         let mut chunk = self.chunk(no);
         let before = chunk.tally();
         if let Backing::Large = chunk.backing {
-            if std::mem::take(&mut chunk.evidence) == Evidence::Used {
-                return (Pages::ZERO, PageSet::EMPTY);
+            let used = std::mem::take(&mut chunk.evidence) == Evidence::Used;
+            if used && matches!(choice, Choice::Idle) {
+                return (Pages::ZERO, PageSet::EMPTY, PageSet::EMPTY);
             }
             match self.break_up(no) {
                 Ok(table) => chunk.backing = Backing::Small(table),
@@ -68,15 +78,19 @@ impl Pmap {
                 }
             }
         }
-        let victims = match &mut chunk.backing {
+        let (all, victims) = match &mut chunk.backing {
             Backing::Small(table) => {
-                let recent = std::mem::take(&mut table.recent);
-                table.pages(PageState::is_resident).minus(&recent)
+                let all = table.pages(PageState::is_resident);
+                let victims = match choice {
+                    Choice::Idle => all.minus(&std::mem::take(&mut table.recent)),
+                    Choice::These(pages) => all.intersection(pages),
+                };
+                (all, victims)
             }
-            Backing::Empty { .. } | Backing::Large | Backing::Aside(_) => PageSet::EMPTY,
+            Backing::Empty { .. } | Backing::Large | Backing::Aside(_) => (PageSet::EMPTY, PageSet::EMPTY),
         };
         chunk.empty_if_uniform();
-        (self.record(before, &chunk), victims)
+        (self.record(before, &chunk), all, victims)
     }
 
     fn evict_batch(&self, no: ChunkNo, batch: &PageSet) -> Pages {

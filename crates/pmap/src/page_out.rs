@@ -4,8 +4,8 @@ use plimsoll_units::Pages;
 
 use crate::aside::Evidence;
 use crate::chunk::{Backing, Chunk, lock};
-use crate::evict::BATCH;
-use crate::layout::{ChunkNo, Place};
+use crate::evict::{BATCH, Choice};
+use crate::layout::{ChunkNo, Place, PpnRange};
 use crate::pmap::Pmap;
 use crate::swap::Swap;
 use crate::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ const FRUITLESS: usize = 64;
 /// nobody wait longer.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// What became of [`Pmap::page_out`].
+/// What became of [`Pmap::page_out`] or [`Pmap::page_out_of`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PagedOut {
     /// By how much the VM holds less.
@@ -53,7 +53,7 @@ impl Pmap {
                 out.stuck = true;
                 break;
             };
-            let freed = self.evict(no, wish - out.freed);
+            let freed = self.evict(no, Choice::Idle, wish - out.freed);
             fruitless = if freed == Pages::ZERO { fruitless + 1 } else { 0 };
             out.freed += freed;
             out.stuck = fruitless == FRUITLESS;
@@ -61,6 +61,32 @@ impl Pmap {
         }
         // What went from the store into the swap has made room, too.
         self.serve_waiting();
+        out
+    }
+
+    /// Takes the pages of `ranges` from the guest, in use or not, like `madvise(MADV_PAGEOUT)`: for a caller that knows better than
+    /// [`Pmap::page_out`] what will not be needed. They go the same ways.
+    ///
+    /// Pages that are not there are passed over, and so are those that are not RAM. Those that find no room in the store or the
+    /// swap stay, and so do those under device I/O or being sampled; what came of it is
+    /// [`stuck`](PagedOut::stuck) where there was no room for a batch.
+    ///
+    /// May wait as `page_out` does.
+    pub fn page_out_of(&self, ranges: &[PpnRange]) -> PagedOut {
+        let mut eviction = lock(&self.eviction);
+        let mut out = PagedOut::default();
+        for (no, mut pages) in self.layout.by_chunk(ranges).0 {
+            while !pages.is_empty() {
+                if !self.make_room(&mut eviction) {
+                    return PagedOut { stuck: true, ..out };
+                }
+                let batch = pages.first(Pages(BATCH.into()));
+                pages = pages.minus(&batch);
+                let freed = self.evict(no, Choice::These(&batch), Pages::CHUNK);
+                out.freed += freed;
+                self.serve_freed(freed);
+            }
+        }
         out
     }
 

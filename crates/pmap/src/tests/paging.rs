@@ -2,7 +2,7 @@ use plimsoll_units::{Bytes, PAGE_SIZE, Pages, Ppn};
 use vm_memory::Bytes as _;
 
 use super::harness::{HIGH, Served, address, eventually, paged};
-use crate::{GuestRam, Intent, PpnRange, Release};
+use crate::{GuestRam, Intent, PagedOut, PpnRange, Release};
 
 /// A page that does not shrink, different for every `seed`.
 pub(super) fn noise(seed: u64) -> Vec<u8> {
@@ -284,4 +284,37 @@ fn a_page_that_cannot_be_read_is_told_and_others_can() {
     // The VM would be stopped now; here whoever waits is let go.
     vm.pmap.reset().unwrap();
     lost.join().unwrap();
+}
+
+#[test]
+fn pages_that_are_named_are_taken_and_no_others() {
+    let vm = paged(3, 2048, true, 0, 2048);
+    (0..512).for_each(|ppn| put(&vm, ppn, &noise(ppn)));
+    let run = |start, pages| PpnRange::new(Ppn(start), Pages(pages));
+    let out = vm.pmap.page_out_of(&[run(100, 50), run(300, 1), run(120, 10), run(u64::MAX - 1, 9)]);
+    assert_eq!(out, PagedOut { freed: Pages(51), stuck: false });
+    vm.settle();
+    vm.audit();
+    let swapped = |ppn| {
+        let chunk = vm.pmap.chunk(crate::layout::ChunkNo(0));
+        !chunk.served().contains(ppn)
+    };
+    assert!((0..512).all(|ppn| swapped(ppn) == (ppn == 300 || (100..150).contains(&ppn))));
+    (0..512).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn), "page {ppn}"));
+    // Faults have just brought them in, which saves them from eviction, not from who names them.
+    vm.settle();
+    assert_eq!(vm.pmap.page_out_of(&[run(100, 50)]).freed, Pages(50));
+    assert_eq!(vm.pmap.page_out_of(&[run(100, 50), run(512, 512)]), PagedOut::default(), "they are gone");
+}
+
+#[test]
+fn pages_that_are_named_stay_where_there_is_no_room_or_a_device_uses_them() {
+    let vm = paged(3, 2048, false, 0, 10);
+    (0..200).for_each(|ppn| put(&vm, ppn, &noise(ppn)));
+    let guard = vm.pmap.pin(&[(address(0), Bytes(3 * PAGE_SIZE))], Intent::Use).unwrap();
+    let all = PpnRange::new(Ppn(0), Pages(200));
+    assert_eq!(vm.pmap.page_out_of(&[all]), PagedOut { freed: Pages(10), stuck: true });
+    vm.audit();
+    drop(guard);
+    (0..200).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn), "page {ppn}"));
 }
