@@ -1,5 +1,5 @@
 //! What `swap/engine/` is in production: a disk that does what it was told in any order, at any later time, in one go or in
-//! parts, until it breaks.
+//! parts, and fails now and then.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -39,6 +39,8 @@ struct Disk {
     ended: Vec<Ended>,
     /// Writes that still succeed; `None`: all of them.
     good: Option<usize>,
+    /// Reads that still fail.
+    bad: usize,
     closed: bool,
 }
 
@@ -78,6 +80,11 @@ impl Faults {
         lock(&self.disk).good = Some(good);
     }
 
+    /// The next `bad` reads fail.
+    pub(crate) fn fail_reads(&self, bad: usize) {
+        lock(&self.disk).bad = bad;
+    }
+
     pub(crate) fn close(&self) {
         lock(&self.disk).closed = true;
         self.begun.notify_all();
@@ -110,6 +117,10 @@ impl Disk {
                 for (slot, buffer) in (first..).zip(&buffers[done..done + pages]) {
                     self.slots.insert(slot, Box::new(***buffer));
                 }
+            }
+            Memory::Read(_) if self.bad > 0 => {
+                self.bad -= 1;
+                return Err(io::Error::from_raw_os_error(libc::EIO));
             }
             Memory::Read(buffers) => {
                 for (slot, buffer) in (first..).zip(&mut buffers[done..done + pages]) {

@@ -3,7 +3,7 @@
 
 use std::sync::PoisonError;
 
-use plimsoll_units::Pages;
+use plimsoll_units::{PAGE_SIZE, Pages, Ppn};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::{Condvar, Mutex};
 use shuttle::thread;
@@ -11,6 +11,8 @@ use shuttle::thread;
 use crate::Error;
 use crate::chunk::lock;
 use crate::grant::GrantSource;
+use crate::host_range::HostRange;
+use crate::model_check::kernel::{BASE, kernel};
 use crate::pmap::Pmap;
 
 /// See the module's documentation.
@@ -37,11 +39,17 @@ impl GrantSource for Host {
     }
 
     fn trouble(&self, what: Error) {
-        assert!(
-            matches!(what, Error::SwapWrite { .. }),
-            "the model's disk fails at nothing but writes: {what}"
-        );
+        match what {
+            Error::SwapWrite { .. } => {}
+            // In production the VM must be stopped, for the device has said that it cannot. Here it can the next time.
+            Error::SwapRead { ppn, .. } => kernel().wake(page_of(ppn)),
+            other => panic!("{other}"),
+        }
     }
+}
+
+fn page_of(ppn: Ppn) -> HostRange {
+    HostRange { start: BASE as u64 + ppn.0 * PAGE_SIZE, len: PAGE_SIZE }
 }
 
 impl Host {

@@ -29,6 +29,8 @@ use crate::uffd::{Fault, Ready};
 /// Where the kernel puts the mapping. Nothing is there: an access that does not go through [`Kernel`] ends the test.
 pub(crate) const BASE: usize = 1 << 40;
 
+const CHUNK_PAGES: usize = CHUNK / PAGE;
+
 shuttle::lazy_static! {
     static ref KERNEL: Kernel = Kernel::default();
 }
@@ -51,7 +53,8 @@ pub(crate) struct Kernel {
 #[derive(Default)]
 struct State {
     pages: Vec<Page>,
-    frames: Vec<Box<[u8; PAGE]>>,
+    /// Their content; `None`: zeros.
+    frames: Vec<Option<Box<[u8; PAGE]>>>,
     sleepers: Vec<Sleeper>,
     tickets: u64,
     stopped: bool,
@@ -100,7 +103,10 @@ impl Kernel {
     pub(crate) fn load(&self, offset: usize, into: &mut [u8]) {
         let state = self.touch(offset / PAGE, Touch::Read);
         match state.pages[offset / PAGE].backing {
-            Backing::Frame(frame) => into.copy_from_slice(&state.frames[frame.0][within(offset, into.len())]),
+            Backing::Frame(frame) => match &state.frames[frame.0] {
+                Some(content) => into.copy_from_slice(&content[within(offset, into.len())]),
+                None => into.fill(0),
+            },
             Backing::Zeros | Backing::Missing => into.fill(0),
         }
     }
@@ -120,13 +126,13 @@ impl Kernel {
         let Backing::Frame(frame) = state.pages[page].backing else {
             unreachable!("it was touched for writing")
         };
-        work(&mut state.frames[frame.0]);
+        work(state.content(frame));
         frame
     }
 
     /// A device writes to a frame, whatever has become of the page that was there.
     pub(crate) fn dma(&self, frame: Frame, at: usize, content: &[u8]) {
-        self.state().frames[frame.0][within(at, content.len())].copy_from_slice(content);
+        self.state().content(frame)[within(at, content.len())].copy_from_slice(content);
     }
 
     /// Touches a page until that is no fault, and returns with nothing having happened since.
@@ -217,7 +223,8 @@ impl Kernel {
         if state.pages[page].backing != Backing::Missing {
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
         }
-        let backing = content.map_or(Backing::Zeros, |content| Backing::Frame(state.new_frame(content)));
+        let backing =
+            content.map_or(Backing::Zeros, |content| Backing::Frame(state.new_frame(Some(content))));
         state.pages[page] = Page { armed: true, protected, backing };
         if wake {
             self.wake_in(&mut state, range);
@@ -332,21 +339,27 @@ impl State {
         passes
     }
 
-    /// The kernel may bring in more than was touched, as it does with a huge page.
+    /// The kernel may bring in more than was touched: a huge page, if the rest of the chunk is missing as well.
     fn fault_around(&mut self, page: usize) {
-        let Some(next) = self.pages.get(page + 1) else { return };
-        if !next.armed && next.backing == Backing::Missing && thread_rng().gen_bool(0.5) {
-            self.new_zeros(page + 1);
+        let first = page / CHUNK_PAGES * CHUNK_PAGES;
+        let others = (first..first + CHUNK_PAGES).filter(|&other| other != page);
+        let missing = |page: &Page| !page.armed && page.backing == Backing::Missing;
+        if others.clone().all(|other| missing(&self.pages[other])) && thread_rng().gen_bool(0.5) {
+            others.for_each(|other| self.new_zeros(other));
         }
     }
 
     fn new_zeros(&mut self, page: usize) {
-        self.pages[page].backing = Backing::Frame(self.new_frame(&[0; PAGE]));
+        self.pages[page].backing = Backing::Frame(self.new_frame(None));
     }
 
-    fn new_frame(&mut self, content: &[u8; PAGE]) -> Frame {
-        self.frames.push(Box::new(*content));
+    fn new_frame(&mut self, content: Option<&[u8; PAGE]>) -> Frame {
+        self.frames.push(content.map(|content| Box::new(*content)));
         Frame(self.frames.len() - 1)
+    }
+
+    fn content(&mut self, frame: Frame) -> &mut [u8; PAGE] {
+        self.frames[frame.0].get_or_insert_with(|| Box::new([0; PAGE]))
     }
 
     fn send(&mut self, page: usize, touch: Touch) -> u64 {

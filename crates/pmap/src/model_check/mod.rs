@@ -2,10 +2,10 @@
 //! every lock and every system call which thread goes on.
 //!
 //! Two vCPUs write, verify and give up pages; a device writes to pinned memory behind the page tables' back; an operator
-//! takes pages, which are compressed and swapped to a disk that does things late, in any order and in parts, and may break; a
-//! guest without manners reports pages as free that are in use; a sampler puts chunks aside; everybody compares
+//! takes pages, which are compressed and swapped to a disk that does things late, in any order and in parts, and fails, and
+//! makes chunks large again; a guest without manners reports pages as free that are in use; a sampler puts chunks aside; everybody compares
 //! ([`Pmap::audit`](crate::Pmap::audit)); a host grants and takes back, and has pages taken when it has none left; and one
-//! thread serves the faults.
+//! thread or two serve the faults.
 //!
 //! All transitions, the account, the store and the swap's slots, buffers and queues are what runs in production. Replaced by
 //! what is beside this file, over [`kernel`], are `uffd.rs`, `mmap.rs`, `pagemap.rs`, and of the swap `engine/` and `event.rs`.
@@ -13,9 +13,6 @@
 //! Found are: content that is lost or not the page's own, a VM above its grant, a state with which the kernel disagrees,
 //! locks in the wrong order, slots that leak, and anybody who waits for ever. Every defect of `mutation.rs` must be found, except
 //! `UncountedTouch`, which loses a figure and no page.
-//!
-//! Not in the model: promotion, which needs more pages than it has; pages that cannot be read from the disk, after which
-//! a VM must not go on; and two who serve faults.
 //!
 //! # Running it
 //!
@@ -35,6 +32,7 @@ mod host;
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use plimsoll_units::{Pages, Ppn};
 use shuttle::rand::{Rng, RngCore, thread_rng};
@@ -96,7 +94,8 @@ fn execute(case: Case) {
     if let Some(swap) = &pmap.swap {
         swap.mutate(case.mutation);
     }
-    let server = spawn(&pmap, |pmap| pmap.serve_faults(&EventFd::new(0).unwrap()).unwrap());
+    let serve = |pmap: &Arc<Pmap>| pmap.serve_faults(&EventFd::new(0).unwrap()).unwrap();
+    let servers: Vec<_> = (0..thread_rng().gen_range(1..=2)).map(|_| spawn(&pmap, serve)).collect();
     let granter = with_host(&pmap, &host, Host::grant);
     let pager = with_host(&pmap, &host, Host::page_out);
     let disk = pmap.swap.as_ref().map(|swap| swap.faults());
@@ -105,10 +104,12 @@ fn execute(case: Case) {
     let vcpus =
         [0, 1].map(|id| Guest::vcpu(&pmap, id)).map(|vcpu| if case.paging { vcpu.fill() } else { vcpu });
     let device = Guest::device(&pmap);
-    if let Some(disk) = &disk
-        && thread_rng().gen_bool(0.25)
-    {
-        disk.break_after(thread_rng().gen_range(0..6));
+    if let Some(disk) = &disk {
+        match thread_rng().gen_range(0..4) {
+            0 => disk.break_after(thread_rng().gen_range(0..6)),
+            1 => disk.fail_reads(thread_rng().gen_range(1..4)),
+            _ => {}
+        }
     }
     let mut threads: Vec<_> = vcpus.map(|vcpu| thread::spawn(move || vcpu.run_vcpu())).into();
     threads.push(thread::spawn(move || device.run_device()));
@@ -123,7 +124,7 @@ fn execute(case: Case) {
     [granter, pager].into_iter().for_each(|thread| thread.join().unwrap());
     // It may yet answer a fault whose sender had what it wanted from somebody else: with a page that nobody needs.
     kernel().stop();
-    server.join().unwrap();
+    servers.into_iter().for_each(|server| server.join().unwrap());
     audit(&pmap);
     pmap.reset().unwrap();
     let stats = pmap.stats();
@@ -169,13 +170,20 @@ fn no_file(slots: Pages) -> SwapSpace {
     SwapSpace { file: File::open("/dev/null").unwrap().into(), slots, encrypt: false }
 }
 
-/// Takes pages without need.
+/// Takes pages without need, and makes chunks large again.
 fn press(pmap: &Arc<Pmap>) {
     for _ in 0..3 {
         pmap.page_out(Pages(thread_rng().gen_range(1..8)));
         audit(pmap);
+        if pmap.promote(1) > 0 {
+            PROMOTED.store(true, Ordering::Relaxed);
+            audit(pmap);
+        }
     }
 }
+
+/// Some execution has made a chunk large again.
+static PROMOTED: AtomicBool = AtomicBool::new(false);
 
 /// Reports pages as free that a device or a vCPU uses.
 fn be_rude(pmap: &Arc<Pmap>) {
@@ -287,6 +295,7 @@ fn everything_at_once_keeps_content_and_account() {
         "everything_at_once_keeps_content_and_account",
         Case { huge_pages: true, paging: true, release: true, mutation: None },
     );
+    assert!(PROMOTED.load(Ordering::Relaxed), "no chunk was made large again");
 }
 
 #[test]
