@@ -50,6 +50,12 @@ pub(super) fn scratch_chunk() -> PpnRange {
     PpnRange::new(Ppn(SCRATCH as u64), Pages::CHUNK)
 }
 
+/// Some of the pages that are used page by page, or all of them.
+pub(super) fn any_pages() -> PpnRange {
+    let first = thread_rng().gen_range(0..PAGES) as u64;
+    PpnRange::new(Ppn(first), Pages(thread_rng().gen_range(1..=PAGES as u64 - first)))
+}
+
 impl Guest {
     /// The vCPU `id`, 0 or 1.
     pub(super) fn vcpu(pmap: &Arc<Pmap>, id: usize) -> Self {

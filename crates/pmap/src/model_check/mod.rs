@@ -173,7 +173,11 @@ fn no_file(slots: Pages) -> SwapSpace {
 /// Takes pages without need, and makes chunks large again.
 fn press(pmap: &Arc<Pmap>) {
     for _ in 0..3 {
-        pmap.page_out(Pages(thread_rng().gen_range(1..8)));
+        if thread_rng().gen_bool(0.5) {
+            pmap.page_out(Pages(thread_rng().gen_range(1..8)));
+        } else {
+            pmap.page_out_of(&[guest::any_pages()]);
+        }
         audit(pmap);
         if pmap.promote(1) > 0 {
             PROMOTED.store(true, Ordering::Relaxed);
