@@ -15,13 +15,14 @@ use crate::table::{PageState, Table};
 use crate::touch::Touch;
 use crate::uffd::Access;
 
-/// Pages that are read at once at most, where neighbours in guest memory are neighbours in the swap. A disk takes about as
-/// long for 32 KiB as for 4 KiB; more would push out what the guest uses for what it may never touch.
+/// Pages that are read at once at most, where neighbours in guest memory are neighbours in the swap. A guest that goes on from
+/// page to page waits once instead of eight times, for some half longer; more would push out what it uses for what it may never
+/// touch.
 const READ_AHEAD: Slot = 8;
 
 impl Pmap {
-    /// Starts to read a page, charged already, from the swap; and its neighbours, as far as the grant has pages for which
-    /// nobody waits.
+    /// Starts to read a page, charged already, from the swap; and its neighbours, if the guest has come from one of them, as
+    /// far as the grant has pages for which nobody waits.
     pub(crate) fn fetch(&self, place: Place, table: &mut Table, from: SwapSlot, touch: Touch) {
         let Some(swap) = &self.swap else { return };
         let ahead = Ahead::of(table, place.slot);
@@ -41,7 +42,9 @@ impl Pmap {
     /// Brings page states up to date with what the swap has read and written.
     pub(crate) fn settle_swap(&self) {
         let Some(swap) = &self.swap else { return };
-        for completion in swap.completions() {
+        // The last first: of pages that were read together the first is the one that somebody waits for. Once it runs it goes on
+        // to the others, and would meet each of them on its way, for the price of a fault.
+        for completion in swap.completions().into_iter().rev() {
             match completion {
                 Completion::Read(read) => self.arrive(read),
                 Completion::Written(written) => self.leave(written),
@@ -136,8 +139,13 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// All that is worth reading with page `slot`, which is in the swap.
+    /// All that is worth reading with page `slot`, which is in the swap. Nothing where no fault has lately brought in the page
+    /// before or after it: whoever jumps about would wait longer, for pages that it does not want.
     fn of(table: &Table, slot: Slot) -> Self {
+        let came_from = |neighbour: Option<Slot>| neighbour.is_some_and(|slot| table.recent.contains(slot));
+        if !came_from(slot.checked_sub(1)) && !came_from(Some(slot + 1).filter(|&next| next < SLOTS)) {
+            return Self { before: 0, after: 0 };
+        }
         let adjacent = |first: Slot| match (table.get(first), table.get(first + 1)) {
             (PageState::Swapped(a), PageState::Swapped(b)) => a.plus(1) == b,
             _ => false,

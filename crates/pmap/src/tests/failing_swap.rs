@@ -170,6 +170,9 @@ fn while_reads_hang_others_go_on() {
 fn given_back_while_read(mutation: Option<Mutation>) -> Result<(), String> {
     let vm = noisy(64, 0);
     take_all(&vm);
+    // Who comes from 4 to 5 gets those that follow too.
+    assert_eq!(get(&vm, 4), noise(4));
+    vm.settle();
     faults(&vm).hold();
     let reader = spawn_get(&vm, 5);
     eventually("the read is with the device", || faults(&vm).held() > 0);
@@ -201,8 +204,8 @@ fn a_bad_sector_is_told_when_its_page_is_needed() {
     };
     let PageState::Swapped(slot) = bad else { panic!("{bad:?}") };
     faults(&vm).fail_read_at(slot);
-    // Its neighbours are read with it, and do not suffer.
-    (0..64).filter(|&ppn| ppn != 9).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn), "page {ppn}"));
+    // It is read with 2, because that is touched after 1. Its neighbours do not suffer.
+    (1..64).filter(|&ppn| ppn != 9).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn), "page {ppn}"));
     vm.settle();
     assert!(vm.source.troubles().is_empty(), "nobody needed it: {:?}", vm.source.troubles());
     adds_up(&vm).unwrap();
