@@ -2,12 +2,14 @@
 //! and spread, and says what its figures do not show.
 
 mod boot;
+mod fault;
 mod goal;
 mod memory;
 mod policy;
 mod reclaim;
 mod report;
 pub(crate) mod stats;
+mod swap;
 
 use std::process::ExitCode;
 
@@ -19,10 +21,14 @@ use clap::Subcommand;
 pub(crate) enum Bench {
     /// Start-up time and memory of our VMM, in the lab, against QEMU's microvm machine.
     Boot(boot::BootArgs),
+    /// How long a touch of a compressed page takes, against the shortest round trip of a page fault.
+    Fault(fault::FaultArgs),
     /// How long policy takes to divide a host's memory among 10 to 100,000 VMs in pools.
     Policy(policy::PolicyArgs),
     /// How fast touched free memory goes back to the host, in 2 MiB and 4 KiB units, against a balloon without coalescing.
     Reclaim(reclaim::ReclaimArgs),
+    /// How long a touch of a swapped page takes, against a bare read of the disk and against the kernel's own swapping.
+    Swap(swap::SwapArgs),
 }
 
 impl Bench {
@@ -30,8 +36,10 @@ impl Bench {
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self {
             Self::Boot(arguments) => boot::run(&arguments),
+            Self::Fault(arguments) => fault::run(&arguments),
             Self::Policy(arguments) => policy::run(&arguments),
             Self::Reclaim(arguments) => reclaim::run(&arguments),
+            Self::Swap(arguments) => swap::run(&arguments),
         }
     }
 }

@@ -131,7 +131,7 @@ impl Rates {
 /// The rate at which `give_back` works on a guest's memory, whose part in huge pages goes to `huge`.
 fn of_guest(huge: &mut Vec<f64>, give_back: impl FnOnce(&Guest) -> Result<()>) -> Result<f64> {
     let before = anonymous_huge()?;
-    let guest = Guest::new(CHUNKS, true)?;
+    let guest = Guest::new(CHUNKS, Pages::ZERO, None)?;
     (0..CHUNKS * CHUNK_PAGES).try_for_each(|ppn| guest.write(ppn, ppn))?;
     huge.push(anonymous_huge()? - before);
     rate(|| give_back(&guest))

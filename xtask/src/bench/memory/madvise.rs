@@ -11,6 +11,10 @@ pub(crate) enum Advice {
     DontNeed,
     /// Back it with huge pages.
     HugePage,
+    /// Do not.
+    NoHugePage,
+    /// Take it out of memory, to where it can be brought back from.
+    PageOut,
 }
 
 /// Gives `advice` for `len` bytes from `offset`, which must lie in `region`.
@@ -19,6 +23,8 @@ pub(crate) fn advise(region: &MmapRegion, offset: usize, len: usize, advice: Adv
     let advice = match advice {
         Advice::DontNeed => libc::MADV_DONTNEED,
         Advice::HugePage => libc::MADV_HUGEPAGE,
+        Advice::NoHugePage => libc::MADV_NOHUGEPAGE,
+        Advice::PageOut => libc::MADV_PAGEOUT,
     };
     // SAFETY: the range lies in the region, which is private and anonymous; no reference points into it, because it
     // gives out volatile slices only, to which any content is valid.
