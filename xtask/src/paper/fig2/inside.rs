@@ -61,7 +61,7 @@ pub(in crate::paper) struct Sample {
 
 /// Starts all VMs and measures them by turns.
 pub(in crate::paper) fn measure(plan: &Plan) -> Result<()> {
-    let stage = Stage::open(BUDGET)?;
+    let stage = Stage::open_with(BUDGET, "")?;
     stage.explained(rounds(plan, &stage))
 }
 
