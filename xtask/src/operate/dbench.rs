@@ -17,6 +17,9 @@ use crate::guest::dbench::{LOAD, files};
 /// How long a small thing in the guest may take.
 const LIMIT: Duration = Duration::from_secs(180);
 
+/// How long a run may take. Half a minute is usual on a machine that does nothing else.
+const RUN: Duration = Duration::from_secs(900);
+
 /// A guest with dbench on a disk of its own.
 pub(crate) struct Dbench {
     name: String,
@@ -39,24 +42,31 @@ impl Dbench {
     }
 
     /// Makes the guest touch its free memory, with its page cache, and lets go of the cache: what the guest has not been given
-    /// yet it would otherwise be given while it is measured.
+    /// yet it would otherwise be given while it is measured. Files of an earlier run are gone afterwards.
     pub(crate) fn fill(&mut self, bytes: Bytes) -> Result<()> {
         let mib = bytes.0 >> 20;
+        let fresh = "rm -rf /work/files && mkdir /work/files";
         let fill = format!("dd if=/dev/vda of=/dev/null bs=1M count={mib} 2>/dev/null");
-        self.shell(&format!("{fill}; sync; echo 3 >/proc/sys/vm/drop_caches"), LIMIT).map(drop)
+        self.shell(&format!("{fresh} && {fill} && sync && echo 3 >/proc/sys/vm/drop_caches"), RUN).map(drop)
     }
 
-    /// What `clients` clients read and write together in `seconds`, in MB/s.
-    pub(crate) fn run(&mut self, clients: u32, seconds: u32) -> Result<f64> {
-        let line = Self::command(clients, seconds);
-        let limit = Duration::from_secs(u64::from(seconds)) * 4 + LIMIT;
-        let answer = self.shell(&format!("{line} | grep Throughput"), limit)?;
-        throughput(answer.text()).with_context(|| format!("dbench in {} said {:?}", self.name, answer.text()))
-    }
-
-    /// The command line of such a run.
-    fn command(clients: u32, seconds: u32) -> String {
-        format!("chroot /work /usr/bin/dbench -c {LOAD} -D /files -t {seconds} {clients}")
+    /// Lets `clients` clients read and write until they have moved so many MB together. Returns how many it was in the end:
+    /// dbench tells once a second.
+    ///
+    /// It is as much work whatever time it takes. dbench itself works for a time, in which an emulated guest gets no further than
+    /// the machine allows.
+    pub(crate) fn run(&mut self, clients: u32, megabytes: u32) -> Result<f64> {
+        // With its longest time dbench counts from the beginning. It goes with the first thing that it says to nobody.
+        let dbench = format!("chroot /work /usr/bin/dbench -c {LOAD} -D /files -t 36000 {clients}");
+        let watch = format!(
+            "awk '$4 == \"MB/sec\" {{ moved = $3 * $6 }} moved >= {megabytes} {{ exit }} END {{ print \"moved\", moved }}'"
+        );
+        let end = "while killall -9 dbench 2>/dev/null; do sleep 0.1; done";
+        let answer = self.shell(&format!("{dbench} | {watch}; {end}; true"), RUN)?;
+        let moved = moved(answer.text());
+        let moved = moved.with_context(|| format!("dbench in {} said {:?}", self.name, answer.text()))?;
+        ensure!(moved >= f64::from(megabytes), "dbench in {} ended after {moved} MB", self.name);
+        Ok(moved)
     }
 
     fn shell(&mut self, line: &str, limit: Duration) -> Result<Answer> {
@@ -83,11 +93,10 @@ fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The number in `Throughput 12.3 MB/sec  40 clients  40 procs  max_latency=1 ms`.
-fn throughput(text: &str) -> Result<f64> {
-    let (_, rest) = text.split_once("Throughput ").context("no throughput")?;
-    let number = rest.split_whitespace().next().unwrap_or_default();
-    number.parse().with_context(|| format!("{number:?} is no number"))
+/// The number in `moved 251.3`.
+fn moved(text: &str) -> Result<f64> {
+    let (_, number) = text.split_once("moved ").context("nothing of what was moved")?;
+    number.trim().parse().with_context(|| format!("{number:?} is no number"))
 }
 
 #[cfg(test)]
@@ -108,10 +117,8 @@ mod tests {
     }
 
     #[test]
-    fn dbenchs_last_words_are_read() {
-        let text =
-            "run status=0 said: Throughput 3.25 MB/sec  40 clients  40 procs  max_latency=12162.066 ms";
-        assert_eq!(throughput(text).unwrap(), 3.25);
-        assert!(throughput("run status=0 said: x").is_err());
+    fn what_was_moved_is_read() {
+        assert_eq!(moved("run status=0 said: moved 251.3").unwrap(), 251.3);
+        assert!(moved("run status=0 said: moved").is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! An experiment in the lab: boots it with what the guests need, runs the experiment's inner part and collects what it measures.
 //!
 //! Guests are emulated, and the machine may do other things meanwhile: an hour of a guest is whatever the machine had time
-//! for. So the part that the lab ran of each measurement's time is measured with it, from outside.
+//! for. So what counts as a measurement's time is for how long the lab ran, which is measured from outside.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -29,15 +29,16 @@ enum Said<T> {
 pub(super) struct Timed<T> {
     /// What the inner part measured.
     pub(super) sample: T,
-    /// The part of its time in which the lab ran, from 0 to 1 or, as QEMU has several threads, a little more.
+    /// Seconds of processor time that the lab had for it.
     pub(super) ran: f64,
+    /// Seconds that it took.
+    pub(super) took: f64,
 }
 
 impl<T> Timed<T> {
-    /// A rate over the time in which the lab ran, of one over the time that passed: what it were on a machine that does nothing
-    /// else.
-    pub(super) fn of_own_time(&self, rate: f64) -> f64 {
-        rate / self.ran.clamp(0.01, 1.0)
+    /// `amount` per second for which the lab ran: what it were on a machine that does nothing else.
+    pub(super) fn rate(&self, amount: f64) -> f64 {
+        amount / self.ran.max(0.001)
     }
 }
 
@@ -85,10 +86,10 @@ impl<T: DeserializeOwned> Listener<T> {
             match said.with_context(text)? {
                 Said::Begin => self.began = (Instant::now(), self.clock.now()?),
                 Said::Sample(sample) => {
-                    let (passed, ran) =
+                    let (took, ran) =
                         (self.began.0.elapsed(), self.clock.now()?.saturating_sub(self.began.1));
-                    let ran = ran.as_secs_f64() / passed.as_secs_f64().max(f64::EPSILON);
-                    self.samples.push(Timed { sample, ran });
+                    let (took, ran) = (took.as_secs_f64(), ran.as_secs_f64());
+                    self.samples.push(Timed { sample, ran, took });
                 }
             }
         }

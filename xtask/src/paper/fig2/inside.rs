@@ -32,16 +32,16 @@ pub(crate) struct Plan {
     /// Clients of a run.
     #[arg(long)]
     pub(super) clients: u32,
-    /// Seconds of a run.
+    /// What the clients of a run move together, in MB.
     #[arg(long)]
-    pub(super) seconds: u32,
+    pub(super) megabytes: u32,
 }
 
 impl Plan {
     /// As the inner part's command line has it.
     pub(super) fn arguments(&self) -> Vec<String> {
-        let Self { rounds, clients, seconds } = self;
-        let line = format!("fig2 --rounds {rounds} --clients {clients} --seconds {seconds}");
+        let Self { rounds, clients, megabytes } = self;
+        let line = format!("fig2 --rounds {rounds} --clients {clients} --megabytes {megabytes}");
         line.split(' ').map(str::to_owned).collect()
     }
 }
@@ -55,8 +55,8 @@ pub(in crate::paper) struct Sample {
     pub(super) mb: u64,
     /// Its balloon had the rest.
     pub(super) ballooned: bool,
-    /// In MB/s, as dbench says.
-    pub(super) throughput: f64,
+    /// What dbench moved, in MB.
+    pub(super) moved: f64,
 }
 
 /// Starts all VMs and measures them by turns.
@@ -72,7 +72,6 @@ fn rounds(plan: &Plan, stage: &Stage) -> Result<()> {
         configured.push((mb, Dbench::start(stage, &share(), &format!("configured-{mb}"), Bytes::mib(mb))?));
     }
     let mut ballooned = Dbench::start(stage, &share(), BALLOONED, Bytes::mib(FULL))?;
-    // The first round is not counted: file systems and balloons are new in it.
     for round in 0..=plan.rounds {
         step(&if round == 0 { "warming up".to_owned() } else { format!("round {round} of {}", plan.rounds) });
         for (mb, guest) in &mut configured {
@@ -80,17 +79,18 @@ fn rounds(plan: &Plan, stage: &Stage) -> Result<()> {
                 let begin = Instant::now();
                 guest.fill(Bytes::mib(*mb))?;
                 let filled = begin.elapsed();
-                let seconds = if round == 0 { plan.seconds.div_ceil(4) } else { plan.seconds };
+                // The first runs are not counted: file systems are new in them.
+                let megabytes = if round == 0 { plan.megabytes.div_ceil(5) } else { plan.megabytes };
                 lab::begin()?;
-                let throughput = guest.run(plan.clients, seconds)?;
+                let moved = guest.run(plan.clients, megabytes)?;
                 let how = if ballooned { "ballooned to" } else { "configured with" };
                 note(&format!(
-                    "{how} {mb} MB: {throughput:.2} MB/s, {:.0} s of which {:.0} s fill",
-                    begin.elapsed().as_secs_f64(),
+                    "{how} {mb} MB: {moved:.0} MB in {:.0} s, filled in {:.0} s",
+                    (begin.elapsed() - filled).as_secs_f64(),
                     filled.as_secs_f64()
                 ));
                 if round > 0 {
-                    lab::sample(&Sample { round, mb: *mb, ballooned, throughput })?;
+                    lab::sample(&Sample { round, mb: *mb, ballooned, moved })?;
                 }
                 Ok(())
             };

@@ -25,21 +25,22 @@ const SIZES: [u64; 4] = [128, 160, 192, 224];
 const FULL: u64 = 256;
 /// The paper's.
 const CLIENTS: u32 = 40;
-/// Seconds of a run. In emulation most of a shorter one would be its beginning; nine longer ones a round take too long.
-const SECONDS: u32 = 12;
+/// What the clients of a run move together, in MB: they write all their files, and work with them for a while. Half a minute in
+/// emulation; nine longer runs a round would take too long.
+const MEGABYTES: u32 = 250;
 /// The clients' files are a fifth of their recorded size: 170 MB together, so that what a guest has decides how much of them it
 /// caches. At full size no guest here could write them all in the time of a run.
 const DIVISOR: u64 = 5;
 /// The lab's memory: seven guests, and their disks.
 const MEMORY: Bytes = Bytes::mib(5 << 10);
-/// How long a round may take. Three minutes are usual on a machine that does nothing else.
+/// How long a round may take. Five minutes are usual on a machine that does nothing else.
 const ROUND: Duration = Duration::from_secs(1800);
 
 /// Measures in the lab, and writes the files.
 pub(super) fn run(arguments: &PaperArgs) -> Result<Report> {
     let programs = workspace::build()?;
     let share = guest::dbench::build(Version::V6_12, &programs, DIVISOR)?;
-    let plan = Plan { rounds: arguments.rounds, clients: CLIENTS, seconds: SECONDS };
+    let plan = Plan { rounds: arguments.rounds, clients: CLIENTS, megabytes: MEGABYTES };
     let limit = ROUND * (arguments.rounds + 1);
     let report = Report::new(plan, lab::measured(&programs, MEMORY, Some(&share), &plan.arguments(), limit)?);
     files::write(arguments, "fig2", &report.csv(), &report.svg())?;

@@ -90,11 +90,11 @@ impl Report {
                 spread(row.loss, 1)
             ));
         }
-        let Plan { rounds, clients, seconds } = self.plan;
+        let Plan { rounds, clients, megabytes } = self.plan;
         lines.push(format!(
-            "MB/s of dbench {clients}, in {rounds} rounds. Ours is scaled down for emulation: runs of {seconds} s, and the clients' files have a\n\
-             {DIVISOR}th of their recorded size. Only the losses and the course compare with the paper's machine; throughput is\n\
-             taken over the time that the lab had this machine's processors, and files lie in the lab's memory."
+            "MB/s of dbench {clients}, in {rounds} rounds. Ours is scaled down for emulation: runs of {megabytes} MB, and the clients' files have a\n\
+             {DIVISOR}th of their recorded size. Only the losses and the course compare with the paper's machine: a second is one for\n\
+             which the lab had a processor of this machine, and the guests' disks lie in the lab's memory."
         ));
         lines.join("\n")
     }
@@ -102,11 +102,11 @@ impl Report {
     /// Every run.
     pub(super) fn csv(&self) -> String {
         let line = |t: &Timed<Sample>| {
-            let Sample { round, mb, ballooned, throughput: raw } = t.sample;
+            let Sample { round, mb, ballooned, moved } = t.sample;
             let how = if ballooned { "ballooned" } else { "configured" };
-            format!("{round},{mb},{how},{:.3},{raw:.3},{:.3}\n", throughput(t), t.ran)
+            format!("{round},{mb},{how},{:.3},{moved:.1},{:.2},{:.2}\n", throughput(t), t.ran, t.took)
         };
-        let head = "round,mb,how,mb_per_second,mb_per_second_uncorrected,lab_ran\n".to_owned();
+        let head = "round,mb,how,mb_per_second,mb_moved,lab_seconds,seconds\n".to_owned();
         std::iter::once(head).chain(self.samples.iter().map(line)).collect()
     }
 
@@ -141,9 +141,9 @@ impl Report {
     }
 }
 
-/// In MB/s of the lab's own time: on a machine that does nothing else it is what dbench says.
+/// In MB/s.
 fn throughput(timed: &Timed<Sample>) -> f64 {
-    timed.of_own_time(timed.sample.throughput)
+    timed.rate(timed.sample.moved)
 }
 
 /// In percent.
@@ -155,27 +155,27 @@ fn loss(ballooned: f64, configured: f64) -> f64 {
 mod tests {
     use super::*;
 
-    fn sample(round: u32, mb: u64, ballooned: bool, throughput: f64, ran: f64) -> Timed<Sample> {
-        Timed { sample: Sample { round, mb, ballooned, throughput }, ran }
+    fn sample(round: u32, mb: u64, ballooned: bool, moved: f64, ran: f64) -> Timed<Sample> {
+        Timed { sample: Sample { round, mb, ballooned, moved }, ran, took: 2.0 * ran }
     }
 
     #[test]
     fn losses_are_of_pairs_and_time_that_others_took_does_not_count() {
         let samples = vec![
-            sample(1, 128, false, 10.0, 1.0),
-            sample(1, 128, true, 9.0, 1.0),
-            sample(2, 128, false, 6.0, 0.5),
-            sample(2, 128, true, 12.0, 1.1),
-            sample(1, 256, false, 20.0, 1.0),
+            sample(1, 128, false, 100.0, 10.0),
+            sample(1, 128, true, 90.0, 10.0),
+            sample(2, 128, false, 120.0, 10.0),
+            sample(2, 128, true, 240.0, 20.0),
+            sample(1, 256, false, 200.0, 10.0),
         ];
-        let report = Report::new(Plan { rounds: 2, clients: 40, seconds: 12 }, samples);
+        let report = Report::new(Plan { rounds: 2, clients: 40, megabytes: 100 }, samples);
         let row = report.rows[0];
         assert_eq!(row.configured, Some(Spread { median: 11.0, min: 10.0, max: 12.0 }));
         assert_eq!(row.loss, Some(Spread { median: 5.0, min: 0.0, max: 10.0 }));
         assert_eq!((row.paper_loss.map(f64::round), report.rows[4].paper_loss), (Some(4.0), None));
         let text = report.text();
         assert!(text.contains("11.00 (10.00 to 12.00)") && text.contains("5.0 (0.0 to 10.0)"), "{text}");
-        assert!(report.csv().contains("2,128,configured,12.000,6.000,0.500\n"), "{}", report.csv());
+        assert!(report.csv().contains("2,128,configured,12.000,120.0,10.00,20.00\n"), "{}", report.csv());
         assert_eq!(report.svg().matches("<polyline").count(), 4);
     }
 }

@@ -139,7 +139,7 @@ mod tests {
                 let shown = if second < 10 { step.saturating_sub(1) } else { step };
                 let seconds = begin(&plan, step) + f64::from(second);
                 let active = Bytes::mib(STEPS[shown]);
-                Timed { sample: Sample { seconds, step, active, held: Bytes::mib(300) }, ran: 1.0 }
+                Timed { sample: Sample { seconds, step, active, held: Bytes::mib(300) }, ran: 1.0, took: 1.0 }
             })
         });
         let report = Report::new(plan, looks.collect());

@@ -38,16 +38,17 @@ pub(crate) struct Plan {
     /// Clients of dbench.
     #[arg(long)]
     pub(super) clients: u32,
-    /// Seconds of a run of dbench.
+    /// What the clients of a run move together, in MB.
     #[arg(long)]
-    pub(super) seconds: u32,
+    pub(super) megabytes: u32,
 }
 
 impl Plan {
     /// As the inner part's command line has it.
     pub(super) fn arguments(&self) -> Vec<String> {
-        let Self { phase, period, clients, seconds } = self;
-        let line = format!("fig7 --phase {phase} --period {period} --clients {clients} --seconds {seconds}");
+        let Self { phase, period, clients, megabytes } = self;
+        let line =
+            format!("fig7 --phase {phase} --period {period} --clients {clients} --megabytes {megabytes}");
         line.split(' ').map(str::to_owned).collect()
     }
 }
@@ -57,8 +58,8 @@ impl Plan {
 pub(in crate::paper) enum Sample {
     /// What the VMs have: the idle one and the busy one.
     Memory { seconds: f64, phase: usize, held: [Bytes; 2], entitled: [Bytes; 2], active: [Bytes; 2] },
-    /// A run of dbench in the busy one, in MB/s as dbench says.
-    Run { from: f64, to: f64, phase: usize, throughput: f64 },
+    /// A run of dbench in the busy one, and what it moved, in MB.
+    Run { from: f64, to: f64, phase: usize, moved: f64 },
 }
 
 /// Starts both VMs and takes them through both phases.
@@ -76,7 +77,7 @@ fn phases(plan: &Plan, stage: &Stage) -> Result<()> {
     }
     // One has used all its memory once and will not again; the other works from here on.
     idle.fill(SIZE)?;
-    busy.run(plan.clients, plan.seconds)?;
+    busy.run(plan.clients, plan.megabytes)?;
     let begin = Instant::now();
     for (phase, tax) in TAXES.into_iter().enumerate() {
         step(&format!("idle memory is taxed with {tax}"));
@@ -88,11 +89,16 @@ fn phases(plan: &Plan, stage: &Stage) -> Result<()> {
             while Instant::now() < end {
                 let from = begin.elapsed().as_secs_f64();
                 lab::begin()?;
-                let throughput = busy.run(plan.clients, plan.seconds)?;
+                let moved = busy.run(plan.clients, plan.megabytes)?;
                 let to = begin.elapsed().as_secs_f64();
-                lab::sample(&Sample::Run { from, to, phase, throughput })?;
+                lab::sample(&Sample::Run { from, to, phase, moved })?;
                 let held = held(stage)?.map(|bytes| bytes.to_string());
-                note(&format!("dbench {throughput:.2} MB/s; idle has {}, busy has {}", held[0], held[1]));
+                note(&format!(
+                    "dbench moved {moved:.0} MB in {:.0} s; idle has {}, busy has {}",
+                    to - from,
+                    held[0],
+                    held[1]
+                ));
             }
             Ok(())
         })?;

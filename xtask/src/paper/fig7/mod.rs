@@ -28,7 +28,7 @@ const PHASE: u32 = 180;
 const PERIOD: u32 = 3;
 /// The load of figure 2, of which 256 MB cache more than 179.
 const CLIENTS: u32 = 40;
-const SECONDS: u32 = 15;
+const MEGABYTES: u32 = 100;
 const DIVISOR: u64 = 5;
 /// The lab's memory: both guests and their disks.
 const MEMORY: Bytes = Bytes::mib(3 << 10);
@@ -43,7 +43,7 @@ pub(super) fn run(arguments: &PaperArgs) -> Result<Report> {
         phase: PHASE * arguments.stretch,
         period: PERIOD * arguments.stretch,
         clients: CLIENTS,
-        seconds: SECONDS,
+        megabytes: MEGABYTES,
     };
     let limit = AROUND + Duration::from_secs(u64::from(plan.phase)) * 6;
     let report = Report::new(plan, lab::measured(&programs, MEMORY, Some(&share), &plan.arguments(), limit)?);

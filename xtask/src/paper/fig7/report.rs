@@ -68,11 +68,11 @@ impl Report {
         let mbs = |s: Option<Spread>| {
             s.map_or_else(|| "-".to_owned(), |s| format!("{} ({} to {})", s.median, s.min, s.max))
         };
-        let Plan { phase, period, clients, seconds } = self.plan;
+        let Plan { phase, period, clients, megabytes } = self.plan;
         format!(
             "{}\nOURS is what guests in the lab held in the second half of a phase of {phase} s, in a pool with a limit of {FOR_VMS}. The busy VM\n\
-             runs dbench {clients} with files a {DIVISOR}th of their size: {} MB/s untaxed, {} taxed, in runs of {seconds} s, taken over the\n\
-             time that the lab had this machine's processors. Scaled down: the paper's phases have half an hour, sampling periods\n\
+             runs dbench {clients} with files a {DIVISOR}th of their size: {} MB/s untaxed, {} taxed, in runs of {megabytes} MB; a second is one\n\
+             for which the lab had a processor of this machine. Scaled down: the paper's phases have half an hour, sampling periods\n\
              of {period} s of the VM's running time stand for its 30.",
             table::text(self.figure, &self.rows),
             mbs(self.throughput[0]),
@@ -164,10 +164,10 @@ fn runs(plan: &Plan, samples: &[Timed<Sample>], wanted: usize) -> impl Iterator<
     })
 }
 
-/// In MB/s of the lab's own time: on a machine that does nothing else it is what dbench says.
+/// In MB/s.
 fn throughput(timed: &Timed<Sample>) -> f64 {
     match timed.sample {
-        Sample::Run { throughput, .. } => timed.of_own_time(throughput),
+        Sample::Run { moved, .. } => timed.rate(moved),
         Sample::Memory { .. } => 0.0,
     }
 }
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn the_second_half_of_each_phase_counts() {
-        let plan = Plan { phase: 100, period: 3, clients: 40, seconds: 10 };
+        let plan = Plan { phase: 100, period: 3, clients: 40, megabytes: 10 };
         let memory = |seconds: f64, phase, idle, busy| Timed {
             sample: Sample::Memory {
                 seconds,
@@ -193,10 +193,12 @@ mod tests {
                 active: [Bytes::mib(10), Bytes::mib(200)],
             },
             ran: 1.0,
+            took: 1.0,
         };
-        let run = |from: f64, phase, throughput| Timed {
-            sample: Sample::Run { from, to: from + 10.0, phase, throughput },
+        let run = |from: f64, phase, moved| Timed {
+            sample: Sample::Run { from, to: from + 10.0, phase, moved },
             ran: 0.5,
+            took: 10.0,
         };
         let samples = vec![
             memory(10.0, 0, 256, 90),
