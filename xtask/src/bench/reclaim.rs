@@ -12,6 +12,7 @@ use plimsoll_units::{CHUNK_PAGES, CHUNK_SIZE, PAGE_SIZE, Pages, Ppn};
 use super::goal::Goal;
 use super::memory::guest::Guest;
 use super::memory::plain::Plain;
+use super::memory::processor::{self, Place};
 use super::report::{Figure, Report, ratios};
 use crate::workspace::step;
 
@@ -58,6 +59,7 @@ struct Rates {
 
 /// Measures and reports; fails where the goal is missed.
 pub(crate) fn run(arguments: &ReclaimArgs) -> Result<ExitCode> {
+    processor::stay(Place::Here);
     step(&format!("giving {} MiB back, in six ways by turns", (CHUNKS * CHUNK_SIZE) >> 20));
     let mut rates = Rates::default();
     rates.measure()?;
@@ -131,7 +133,7 @@ impl Rates {
 /// The rate at which `give_back` works on a guest's memory, whose part in huge pages goes to `huge`.
 fn of_guest(huge: &mut Vec<f64>, give_back: impl FnOnce(&Guest) -> Result<()>) -> Result<f64> {
     let before = anonymous_huge()?;
-    let guest = Guest::new(CHUNKS, Pages::ZERO, None)?;
+    let guest = Guest::new(CHUNKS, Pages::ZERO, None, Place::Elsewhere)?;
     (0..CHUNKS * CHUNK_PAGES).try_for_each(|ppn| guest.write(ppn, ppn))?;
     huge.push(anonymous_huge()? - before);
     rate(|| give_back(&guest))

@@ -17,6 +17,7 @@ use super::memory::bare::Bare;
 use super::memory::buffer::{PageBuffer, Random};
 use super::memory::guest::Guest;
 use super::memory::plain::Plain;
+use super::memory::processor::{self, Place};
 use super::memory::swapon::KernelSwap;
 use super::report::{Figure, Report, ratios};
 use super::stats::Spread;
@@ -63,6 +64,7 @@ pub(crate) struct SwapArgs {
 
 /// Measures and reports; fails where the goal is missed.
 pub(crate) fn run(arguments: &SwapArgs) -> Result<ExitCode> {
+    processor::stay(Place::Here);
     let directory = arguments.directory.clone().map_or_else(workspace::cache, Ok)?;
     step(&format!("touching swapped pages, on the disk of {}", directory.display()));
     let mut bench = Bench::new(&directory, arguments.encrypt)?;
@@ -104,11 +106,12 @@ struct Kernel {
 impl Bench {
     fn new(directory: &Path, encrypt: bool) -> Result<Self> {
         let file = scratch(directory)?.into();
-        let guest = Guest::new(CHUNKS, Pages::ZERO, Some(SwapSpace { file, slots: Pages(PAGES), encrypt }))?;
+        let swap = SwapSpace { file, slots: Pages(PAGES), encrypt };
+        let guest = Guest::new(CHUNKS, Pages::ZERO, Some(swap), Place::Elsewhere)?;
         (0..PAGES).try_for_each(|ppn| guest.fill(ppn, &PageBuffer::noise(ppn)))?;
         let file = scratch(directory)?;
         let source = file.try_clone().context("copying a descriptor")?;
-        let bare = Bare::new(CHUNKS, move |offset, page| {
+        let bare = Bare::new(CHUNKS, Place::Elsewhere, move |offset, page| {
             source.read_exact_at(&mut page.0, offset as u64).context("reading the baseline's file")
         })?;
         let kernel = Kernel::new(directory);

@@ -9,6 +9,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 
 use super::buffer::PageBuffer;
 use super::plain::Plain;
+use super::processor::{self, Place};
 use super::userfaultfd;
 
 /// Memory with the simplest server of its page faults that there can be: it waits for a fault, takes it, gets the page and
@@ -20,9 +21,11 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    /// Memory of `chunks` chunks. For each fault, `get` puts the content of the page at that offset into the buffer.
+    /// Memory of `chunks` chunks. For each fault, `get` puts the content of the page at that offset into the buffer,
+    /// at `place`.
     pub(crate) fn new(
         chunks: u64,
+        place: Place,
         mut get: impl FnMut(usize, &mut PageBuffer) -> Result<()> + Send + 'static,
     ) -> Result<Self> {
         let memory = Arc::new(Plain::new(chunks, false)?);
@@ -31,6 +34,7 @@ impl Bare {
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).context("making an event")?);
         let (served, stopped) = (Arc::clone(&memory), Arc::clone(&stop));
         let server = std::thread::spawn(move || {
+            processor::stay(place);
             // Without it whoever touches the memory hangs: better to end with a message.
             serve(&uffd, &served, &stopped, &mut get).expect("a userfaultfd serves its faults");
         });

@@ -12,6 +12,7 @@ use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::buffer::PageBuffer;
+use super::processor::{self, Place};
 
 /// Longest wait for pages to be taken. Only a disk that does not answer reaches it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,8 +38,8 @@ impl GrantSource for NoMore {
 impl Guest {
     /// Guest memory of `chunks` chunks, with huge pages and as much grant as it may ever need.
     ///
-    /// With `store`, pages that are taken from it are compressed where they shrink, and with `swap` swapped out.
-    pub(crate) fn new(chunks: u64, store: Pages, swap: Option<SwapSpace>) -> Result<Self> {
+    /// With `store`, pages that are taken from it are compressed where they shrink, and with `swap` swapped out. Its faults are served at `place`.
+    pub(crate) fn new(chunks: u64, store: Pages, swap: Option<SwapSpace>, place: Place) -> Result<Self> {
         let size = Pages(chunks * Pages::CHUNK.0);
         let config = Config {
             regions: vec![PpnRange::new(Ppn(0), size)],
@@ -54,6 +55,7 @@ impl Guest {
         let served = Arc::clone(&pmap);
         let stopped = stop.try_clone().context("copying an event")?;
         let server = std::thread::spawn(move || {
+            processor::stay(place);
             served.serve_faults(&stopped).expect("a userfaultfd that works can be read until it is closed");
         });
         let pagemap = File::open("/proc/self/pagemap").context("opening /proc/self/pagemap")?;

@@ -5,5 +5,6 @@ pub(crate) mod buffer;
 pub(crate) mod guest;
 mod madvise;
 pub(crate) mod plain;
+pub(crate) mod processor;
 pub(crate) mod swapon;
 mod userfaultfd;
