@@ -2,6 +2,7 @@
 //! and spread, and says what its figures do not show.
 
 mod boot;
+mod double_paging;
 mod fault;
 mod goal;
 mod memory;
@@ -21,6 +22,8 @@ use clap::Subcommand;
 pub(crate) enum Bench {
     /// Start-up time and memory of our VMM, in the lab, against QEMU's microvm machine.
     Boot(boot::BootArgs),
+    /// A guest that swaps by itself under a host that swaps: random victims against the least recently used ones.
+    DoublePaging(double_paging::DoublePagingArgs),
     /// How long a touch of a compressed page takes, against the shortest round trip of a page fault.
     Fault(fault::FaultArgs),
     /// How long policy takes to divide a host's memory among 10 to 100,000 VMs in pools.
@@ -36,6 +39,7 @@ impl Bench {
     pub(crate) fn run(self) -> Result<ExitCode> {
         match self {
             Self::Boot(arguments) => boot::run(&arguments),
+            Self::DoublePaging(arguments) => double_paging::run(&arguments),
             Self::Fault(arguments) => fault::run(&arguments),
             Self::Policy(arguments) => policy::run(&arguments),
             Self::Reclaim(arguments) => reclaim::run(&arguments),

@@ -21,7 +21,7 @@ pub(crate) struct Report {
 /// One figure, of all runs.
 #[derive(Debug, Serialize)]
 pub(crate) struct Figure {
-    name: &'static str,
+    name: String,
     unit: &'static str,
     #[serde(flatten)]
     pub(crate) spread: Spread,
@@ -29,7 +29,8 @@ pub(crate) struct Figure {
 
 impl Figure {
     /// The spread of what `runs` measured.
-    pub(crate) fn new(name: &'static str, unit: &'static str, runs: &[f64]) -> Result<Self> {
+    pub(crate) fn new(name: impl Into<String>, unit: &'static str, runs: &[f64]) -> Result<Self> {
+        let name = name.into();
         let spread =
             Spread::of(runs.iter().copied(), 3).with_context(|| format!("{name} was not measured"))?;
         Ok(Self { name, unit, spread })
