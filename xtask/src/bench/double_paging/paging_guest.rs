@@ -9,6 +9,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::host::{Host, Victims};
 use super::recency::Recency;
 use crate::bench::memory::guest::Guest;
+use crate::bench::memory::processor::Place;
 use crate::workspace;
 
 #[expect(clippy::cast_possible_truncation, reason = "4096")]
@@ -65,11 +66,12 @@ impl PagingGuest {
     /// them begin on its disk, and hold what no host can compress.
     pub(super) fn new(chunks: u64, most: Pages, pages: usize, victims: Victims, seed: u64) -> Result<Self> {
         let size = usize::try_from(chunks * CHUNK_PAGES)?;
+        let swap = swap_space(Pages(chunks * CHUNK_PAGES))?;
         let mut disk = vec![0; pages * PAGE];
         fastrand::Rng::with_seed(seed).fill(&mut disk);
         disk.chunks_exact_mut(PAGE).for_each(|page| page[..8].fill(0));
         Ok(Self {
-            memory: Guest::new(chunks, Pages::ZERO, Some(swap_space(Pages(chunks * CHUNK_PAGES))?))?,
+            memory: Guest::new(chunks, Pages::ZERO, Some(swap), Place::Elsewhere)?,
             host: Host::new(victims, size, most),
             frames: vec![None; pages],
             held: Vec::with_capacity(size),
