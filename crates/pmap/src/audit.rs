@@ -2,7 +2,6 @@ use crate::sync::MutexGuard;
 
 use plimsoll_units::{Pages, Ppn};
 
-use crate::aside::Spare;
 use crate::chunk::{Backing, Chunk};
 use crate::host_range::CHUNK;
 use crate::layout::ChunkNo;
@@ -116,8 +115,8 @@ impl Pmap {
     /// transitions wait for as long as it takes, a few milliseconds for each GiB.
     ///
     /// # Errors
-    /// Every mismatch found, at most three for each chunk, one for each that is aside, and six for the whole. Each is a defect of this crate, or
-    /// of somebody who mapped over guest memory.
+    /// Every mismatch found, at most three for each chunk, one for each that is aside, and six for the whole. Each is a
+    /// defect of this crate, or of somebody who mapped over guest memory.
     pub fn audit(&self) -> Result<(), Vec<Mismatch>> {
         let chunks = self.all_chunks();
         let mut found = Vec::new();
@@ -168,12 +167,15 @@ impl Pmap {
 
     /// What is aside belongs to a chunk.
     fn audit_aside(&self, chunks: &[MutexGuard<'_, Chunk>], sums: &mut Sums, found: &mut Vec<Mismatch>) {
-        let mut owned = vec![PageSet::EMPTY; self.touches.spares()];
+        let mut owned = vec![PageSet::EMPTY; self.touches.spare_chunks()];
         for chunk in chunks {
-            chunk.aside(|spare, pages| owned[spare.0] = pages);
+            chunk.aside(|spare, pages| {
+                let (chunk, slot) = spare.place();
+                owned[chunk] = owned[chunk].union(&PageSet::span(slot, pages));
+            });
         }
-        for (spare, owned) in owned.iter().enumerate() {
-            match self.pagemap.backed(self.mapping.range(self.spare_offset(Spare(spare)), CHUNK).start) {
+        for (chunk, owned) in owned.iter().enumerate() {
+            match self.pagemap.backed(self.mapping.range(self.mapping.len() + chunk * CHUNK, CHUNK).start) {
                 Ok(backed) => {
                     sums.resident += backed.count();
                     let strays = backed.minus(owned).count();

@@ -39,7 +39,7 @@ impl Pmap {
                         swap.free(slot);
                     }
                 }
-                PageState::Absent | PageState::Ballooned | PageState::Private => {}
+                PageState::Absent | PageState::Ballooned | PageState::Private | PageState::Aside(_) => {}
             }
         }
         if !handles.is_empty() {

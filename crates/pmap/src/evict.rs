@@ -66,6 +66,11 @@ impl Pmap {
     fn victims_in(&self, no: ChunkNo, choice: Choice<'_>) -> (Pages, PageSet, PageSet) {
         let mut chunk = self.chunk(no);
         let before = chunk.tally();
+        if let Backing::Aside(_) = chunk.backing
+            && let Err(error) = self.bring_back(no, &mut chunk)
+        {
+            tracing::warn!(%error, "a chunk that is aside cannot be brought back to take pages from it");
+        }
         if let Backing::Large = chunk.backing {
             let used = std::mem::take(&mut chunk.evidence) == Evidence::Used;
             if used && matches!(choice, Choice::Idle) {

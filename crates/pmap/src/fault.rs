@@ -66,7 +66,7 @@ impl Pmap {
         let place = Place::of((offset / PAGE) as u64);
         let touch = if fault.write { Touch::Write } else { Touch::Read };
         let mut chunk = self.chunk(place.chunk);
-        self.note_touch(place.chunk, &mut chunk, place.slot);
+        self.note_touch(place, &mut chunk);
         match self.find(&mut chunk, place.slot, touch) {
             Found::There => self.wake(place),
             Found::Coming => {}
@@ -93,7 +93,7 @@ impl Pmap {
             // One page of a ballooned chunk was touched: the others stay in the balloon.
             Backing::Empty { .. } => Found::Missing(Need::Page),
             Backing::Small(table) => match table.get(slot) {
-                PageState::Private => Found::There,
+                PageState::Private | PageState::Aside(_) => Found::There,
                 PageState::Clean(copy) if touch == Touch::Write => Found::Protected(copy),
                 PageState::Clean(_) => Found::There,
                 PageState::Arriving { from, touch: before } => {
@@ -176,7 +176,7 @@ impl Pmap {
         let slot = place.slot;
         let state = table.get(slot);
         match state {
-            PageState::Private | PageState::Clean(_) => return self.wake(place),
+            PageState::Private | PageState::Clean(_) | PageState::Aside(_) => return self.wake(place),
             PageState::Arriving { .. } => return,
             _ if *left == Pages::ZERO => return self.account().wait(place, Need::Page),
             PageState::Swapped(from) => {

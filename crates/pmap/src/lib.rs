@@ -49,6 +49,7 @@
 //! | leaving | in a write buffer of the swap (`swap/`) | no | | 0: the buffers are the VMM's overhead |
 //! | swapped | in the swap | no | | 0 |
 //! | arriving | in the swap, being read | no | | 1 |
+//! | aside | in a place of its own behind guest RAM | no | no | 1 |
 //!
 //! # Transitions
 //!
@@ -79,6 +80,10 @@
 //! | large | [`Sampler::begin`] has drawn it | arm; move its pages aside, contents and all | aside |
 //! | aside | any page touched | move the pages back, which disarms; wake; count a touch | large |
 //! | aside | not touched until [`Sampler::end`], or released or reset before | move the pages back, which disarms; wake; then as large | large |
+//! | private, clean | [`Sampler::begin`] has drawn it | give up the copy in the swap; move the page aside | aside |
+//! | aside (page) | touched | move the page back; arm it; wake; count a touch | private |
+//! | aside (page) | not touched until [`Sampler::end`], or released or reset before | move the page back; arm it; wake; then as private | private |
+//! | aside | eviction has chosen it | move the pages back; then as large | small |
 //! | any | reset | arm everything; discard everything; uncharge; forget and wake who waits | empty |
 //!
 //! Why this order:

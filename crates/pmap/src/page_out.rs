@@ -172,11 +172,12 @@ pub(crate) struct Eviction {
 }
 
 /// How much a chunk seems to be used: what was seen of it, and how many of its pages faults have brought in since eviction last
-/// came by. `None` where it has no pages to give; one that is being watched gives none either.
+/// came by. `None` where it has no pages to give.
 fn usage(chunk: &Chunk) -> Option<(Evidence, Pages)> {
     match &chunk.backing {
-        Backing::Empty { .. } | Backing::Aside(_) => None,
-        Backing::Large => Some((chunk.evidence, Pages::ZERO)),
+        Backing::Empty { .. } => None,
+        // What is being watched and was not touched yet counts like what nobody has looked at.
+        Backing::Large | Backing::Aside(_) => Some((chunk.evidence, Pages::ZERO)),
         Backing::Small(table) => {
             let resident = table.pages(PageState::is_resident);
             (!resident.is_empty()).then(|| (chunk.evidence, table.recent.count()))

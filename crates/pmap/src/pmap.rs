@@ -3,7 +3,7 @@ use plimsoll_units::{Pages, Ppn};
 use vm_memory::GuestMemoryBackend;
 
 use crate::account::{Account, Traffic};
-use crate::aside::{MAX_SAMPLES, Touches};
+use crate::aside::{SPARE_CHUNKS, Touches};
 use crate::chunk::{Chunk, lock};
 use crate::error::Error;
 use crate::grant::GrantSource;
@@ -118,7 +118,7 @@ impl Pmap {
         let size = layout.pages().bytes();
         let mapped = usize::try_from(size.0)
             .map_err(std::io::Error::other)
-            .and_then(|len| Mapping::new(len, MAX_SAMPLES * CHUNK, config.huge_pages));
+            .and_then(|len| Mapping::new(len, SPARE_CHUNKS * CHUNK, config.huge_pages));
         let mapping = Arc::new(mapped.map_err(|source| Error::Map { size, source })?);
         let pagemap = Pagemap::open().map_err(|source| Error::Pagemap { source })?;
         let action = "register guest RAM";
@@ -176,7 +176,7 @@ impl Pmap {
             ballooned: account.ballooned(),
             // A page that is being brought back is charged before it leaves where it was, and counts twice meanwhile.
             absent: size
-                .saturating_sub(account.held() - account.store())
+                .saturating_sub(account.held().saturating_sub(account.store()))
                 .saturating_sub(account.compressed())
                 .saturating_sub(account.swapped()),
             compressed: account.compressed(),

@@ -1,32 +1,42 @@
 use std::collections::BTreeSet;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use plimsoll_units::Pages;
 
 use crate::aside::{Evidence, MAX_SAMPLES, Spare};
 use crate::chunk::Backing;
-use crate::layout::ChunkNo;
-use crate::page_set::SLOTS;
+use crate::layout::{ChunkNo, Place};
+use crate::page_set::{SLOTS, Slot};
 use crate::pmap::Pmap;
+use crate::sync::atomic::Ordering;
+use crate::table::PageState;
 
 /// Estimates how much of its memory a VM uses, without asking the guest: puts randomly chosen parts of it aside for a
 /// period, and counts how many are touched (Waldspurger 2002, section 5.3).
 ///
-/// A large chunk is put aside as a whole, so that no huge page is broken for it. It costs whoever touches it a fault, once
-/// a period; nothing is copied, and what is aside stays charged. It has no thread: whoever owns it says when periods
+/// A large chunk is put aside as a whole, so that no huge page is broken for it; of small chunks single pages. It costs
+/// whoever touches it a fault, once a period; nothing is copied, and what is aside stays charged. It has no thread: whoever owns it says when periods
 /// begin and end. There is one for a [`Pmap`] at a time.
 #[derive(Debug)]
 pub struct Sampler {
     pmap: Arc<Pmap>,
     samples: usize,
-    random: Random,
-    aside: Vec<(ChunkNo, Spare)>,
+    watched: Vec<Watched>,
     seen: Seen,
-    /// Samples that were seen in use without being put aside.
-    in_use: u64,
     arrivals: u64,
 }
+
+/// What was put aside, and where it is.
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    chunk: ChunkNo,
+    /// `None`: all of the chunk.
+    slot: Option<Slot>,
+    spare: Spare,
+}
+
+/// What was drawn: a chunk, or the n-th resident page of one.
+type Drawn = (ChunkNo, Option<usize>);
 
 /// What the samples of a period have shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,115 +65,142 @@ impl Sampler {
     pub fn new(pmap: Arc<Pmap>, samples: u32) -> Self {
         let samples = usize::try_from(samples).unwrap_or(MAX_SAMPLES).clamp(1, MAX_SAMPLES);
         let arrivals = pmap.account().arrivals();
-        Self {
-            pmap,
-            samples,
-            random: Random::new(),
-            aside: Vec::new(),
-            seen: Seen::default(),
-            in_use: 0,
-            arrivals,
-        }
+        Self { pmap, samples, watched: Vec::new(), seen: Seen::default(), arrivals }
     }
 
     /// Begins a period: chooses what to watch, each page that the VM has with the same chance, so that a large chunk weighs
     /// 512. One that cannot be put aside now is not watched.
     pub fn begin(&mut self) {
         self.end();
-        let (chosen, seen) = self.choose();
-        (self.seen, self.in_use) = (seen, 0);
+        let drawn = self.draw();
         self.arrivals = self.pmap.account().arrivals();
         self.pmap.touches.clear();
-        for (spare, no) in chosen.into_iter().enumerate() {
-            self.watch(no, Spare(spare));
+        let (mut chunks, mut pages) = ((0..).map(Spare::of_chunk), (0..).map(Spare::of_page));
+        for (no, nth) in drawn {
+            match nth {
+                None => chunks.next().into_iter().for_each(|spare| self.watch_chunk(no, spare)),
+                Some(nth) => pages.next().into_iter().for_each(|spare| self.watch_page(no, nth, spare)),
+            }
         }
     }
 
     /// Ends the period: brings back what was not touched.
     pub fn end(&mut self) {
-        let pmap = &self.pmap;
-        for (no, spare) in self.aside.drain(..) {
-            let mut chunk = pmap.chunk(no);
-            if !matches!(chunk.backing, Backing::Aside(place) if place == spare) {
-                // It was touched, or given back.
-                continue;
-            }
-            match pmap.bring_back(no, &mut chunk) {
-                Ok(()) => chunk.evidence = Evidence::Idle,
-                // Its next touch tries again.
-                Err(error) => tracing::error!(%error, ppn = pmap.layout.ppn(no, 0).0, "a chunk stays aside"),
-            }
+        for watched in std::mem::take(&mut self.watched) {
+            self.end_one(watched);
+        }
+    }
+
+    fn end_one(&self, watched: Watched) {
+        let Watched { chunk: no, slot, spare } = watched;
+        let mut chunk = self.pmap.chunk(no);
+        let untouched = match (&chunk.backing, slot) {
+            (Backing::Aside(place), None) => *place == spare,
+            (Backing::Small(table), Some(slot)) => table.get(slot) == PageState::Aside(spare),
+            _ => false,
+        };
+        if !untouched {
+            // It was touched, or given back.
+            return;
+        }
+        let brought = match slot {
+            None => self.pmap.bring_back(no, &mut chunk),
+            Some(slot) => self.pmap.bring_page_back(Place { chunk: no, slot }, &mut chunk).map(drop),
+        };
+        match brought {
+            Ok(()) if chunk.evidence == Evidence::None => chunk.evidence = Evidence::Idle,
+            Ok(()) => {}
+            // Its next touch tries again.
+            Err(error) => tracing::error!(%error, ppn = self.pmap.layout.ppn(no, 0).0, "memory stays aside"),
         }
     }
 
     /// What was seen of the period so far, or of the last one until the next begins.
     pub fn seen(&self) -> Seen {
         let mut seen = self.seen;
-        let touched = self.pmap.touches.chunks() + self.in_use;
-        seen.chunks.touched = touched.min(seen.chunks.sampled);
+        let touches = &self.pmap.touches;
+        for (sampled, touched) in [(&mut seen.chunks, &touches.chunks), (&mut seen.pages, &touches.pages)] {
+            sampled.touched = u64::from(touched.load(Ordering::Relaxed)).min(sampled.sampled);
+        }
         seen.arrived = Pages(self.pmap.account().arrivals().saturating_sub(self.arrivals));
         seen
     }
 
-    /// Draws as many pages as there are to be samples from all that the VM has. Two of the same chunk are one sample.
-    fn choose(&mut self) -> (BTreeSet<ChunkNo>, Seen) {
-        let mut seen = Seen::default();
-        let mut ends = Vec::with_capacity(self.pmap.layout.chunks());
+    /// Draws as many pages as there are to be samples from all that the VM has resident. Two of the same large chunk are one
+    /// sample.
+    fn draw(&mut self) -> BTreeSet<Drawn> {
+        self.seen = Seen::default();
+        let chunks = self.pmap.layout.chunks();
+        // Where the pages of each chunk end, if all are counted through, and whether it is large.
+        let mut ends: Vec<(u64, bool)> = Vec::with_capacity(chunks);
         let mut end = 0;
-        for no in 0..self.pmap.layout.chunks() {
-            if let Backing::Large = self.pmap.chunk(ChunkNo(no)).backing {
-                seen.chunks.population += 1;
-                end += u64::from(SLOTS);
-            }
-            ends.push(end);
+        for no in 0..chunks {
+            let large = match &self.pmap.chunk(ChunkNo(no)).backing {
+                Backing::Large => {
+                    self.seen.chunks.population += 1;
+                    end += u64::from(SLOTS);
+                    true
+                }
+                Backing::Small(table) => {
+                    let pages = table.pages(PageState::is_resident).count().0;
+                    self.seen.pages.population += pages;
+                    end += pages;
+                    false
+                }
+                Backing::Empty { .. } | Backing::Aside(_) => false,
+            };
+            ends.push((end, large));
         }
-        let mut chosen = BTreeSet::new();
+        let mut drawn = BTreeSet::new();
         for _ in 0..if end > 0 { self.samples } else { 0 } {
-            let page = self.random.below(end);
-            chosen.insert(ChunkNo(ends.partition_point(|&end| end <= page)));
+            let page = fastrand::u64(..end);
+            let no = ends.partition_point(|&(end, _)| end <= page);
+            let first = no.checked_sub(1).map_or(0, |before| ends[before].0);
+            #[expect(clippy::cast_possible_truncation, reason = "less than a chunk")]
+            let nth = (!ends[no].1).then_some((page - first) as usize);
+            drawn.insert((ChunkNo(no), nth));
         }
-        (chosen, seen)
+        drawn
     }
 
-    fn watch(&mut self, no: ChunkNo, spare: Spare) {
+    fn watch_chunk(&mut self, no: ChunkNo, spare: Spare) {
         let mut chunk = self.pmap.chunk(no);
         let Backing::Large = chunk.backing else { return };
         if !chunk.busy().is_empty() {
             // A device is at it, which no fault would show.
             chunk.evidence = Evidence::Used;
-            (self.seen.chunks.sampled, self.in_use) = (self.seen.chunks.sampled + 1, self.in_use + 1);
-            return;
+            self.pmap.touches.chunks.fetch_add(1, Ordering::Relaxed);
+        } else if let Err(error) = self.pmap.put_chunk_aside(no, &mut chunk, spare) {
+            return tracing::debug!(%error, "a chunk cannot be put aside");
+        } else {
+            chunk.evidence = Evidence::None;
+            self.watched.push(Watched { chunk: no, slot: None, spare });
         }
-        match self.pmap.put_chunk_aside(no, &mut chunk, spare) {
-            Ok(()) => {
-                self.seen.chunks.sampled += 1;
-                self.aside.push((no, spare));
-            }
-            Err(error) => tracing::debug!(%error, "a chunk cannot be put aside"),
+        self.seen.chunks.sampled += 1;
+    }
+
+    fn watch_page(&mut self, no: ChunkNo, nth: usize, spare: Spare) {
+        let mut chunk = self.pmap.chunk(no);
+        let Backing::Small(table) = &chunk.backing else { return };
+        // Counted as when they were drawn, with those that are aside since. It may have lost some.
+        let drawn_from = table.pages(|state| state.is_resident() || matches!(state, PageState::Aside(_)));
+        let slot = drawn_from.iter().nth(nth).filter(|&slot| table.get(slot).is_resident());
+        let Some(slot) = slot else { return };
+        if chunk.busy().contains(slot) {
+            chunk.evidence = Evidence::Used;
+            self.pmap.touches.pages.fetch_add(1, Ordering::Relaxed);
+        } else if let Err(error) = self.pmap.put_page_aside(Place { chunk: no, slot }, &mut chunk, spare) {
+            return tracing::debug!(%error, "a page cannot be put aside");
+        } else {
+            chunk.evidence = Evidence::None;
+            self.watched.push(Watched { chunk: no, slot: Some(slot), spare });
         }
+        self.seen.pages.sampled += 1;
     }
 }
 
 impl Drop for Sampler {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-/// xorshift64*, from a seed that no guest knows: one that knew which pages are watched could seem idle.
-#[derive(Debug)]
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        Self(RandomState::new().build_hasher().finish() | 1)
-    }
-
-    /// A number below `n`, which is not 0. For any memory that there is, all are as likely but for one part in 2^20.
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % n
     }
 }

@@ -1,5 +1,6 @@
 use plimsoll_units::Pages;
 
+use crate::aside::Spare;
 use crate::page_set::{PageSet, SLOTS, Slot};
 use crate::store::Handle;
 use crate::swap::SwapSlot;
@@ -30,6 +31,8 @@ pub(crate) enum PageState {
         /// By whom it is waited for: where that is a write, its copy in the swap will not be kept.
         touch: Touch,
     },
+    /// Put aside, to see whether it is touched.
+    Aside(Spare),
 }
 
 const _: () = assert!(size_of::<PageState>() == 8, "half of what a page's bookkeeping may cost");
@@ -49,7 +52,7 @@ impl PageState {
         match self {
             Self::Absent => Class::Absent,
             Self::Ballooned => Class::Ballooned,
-            Self::Private | Self::Clean(_) | Self::Arriving { .. } => Class::Charged,
+            Self::Private | Self::Clean(_) | Self::Arriving { .. } | Self::Aside(_) => Class::Charged,
             Self::Compressed(_) => Class::Compressed,
             Self::Leaving(_) | Self::Swapped(_) => Class::Swapped,
         }

@@ -15,7 +15,7 @@ pub(crate) struct Mapping {
 }
 
 /// Most places for what is put aside. Sampling reserves a thousand, of which the model can use but a few.
-const MOST_SPARE: usize = 2 * CHUNK;
+const MOST_SPARE: usize = 4 * CHUNK;
 
 impl Mapping {
     pub(crate) fn new(len: usize, spare: usize, _huge_pages: bool) -> io::Result<Self> {

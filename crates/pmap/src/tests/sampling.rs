@@ -1,7 +1,7 @@
 use plimsoll_units::{Bytes as Size, Pages, Ppn};
 use vm_memory::Bytes;
 
-use super::harness::{Served, address, eventually, served};
+use super::harness::{Served, address, eventually, paged, served};
 use crate::mutation::Mutation;
 use crate::{Intent, PpnRange, Release, Sampler};
 
@@ -93,6 +93,48 @@ fn a_chunk_with_device_io_is_in_use_and_stays_in_its_place() {
     drop(guard);
     drop(sampler);
     assert_eq!(vm.read(512), 2);
+    vm.audit();
+}
+
+#[test]
+fn touched_pages_of_small_chunks_are_counted_once_and_keep_their_content() {
+    let vm = served(CHUNKS, 2048, false);
+    (0..100).for_each(|i| vm.write(i * 10, i + 1));
+    let mut sampler = Sampler::new(vm.pmap.clone(), ALL);
+    sampler.begin();
+    let sampled = sampler.seen().pages;
+    assert_eq!((sampled.population, sampled.touched, vm.stats().held), (100, 0, Pages(100)));
+    assert!(sampled.sampled > 98, "{sampled:?}");
+    vm.audit();
+    (0..50).for_each(|i| assert_eq!(vm.read(i * 10), i + 1));
+    (50..60).for_each(|i| vm.write(i * 10, 7));
+    vm.pmap.release(&[PpnRange::new(Ppn(600), Pages(100))], Release::Ballooned);
+    vm.audit();
+    assert!((58..=60).contains(&sampler.seen().pages.touched), "{:?}", sampler.seen());
+    sampler.end();
+    assert_eq!(vm.stats().held, Pages(90));
+    (0..50).chain(70..100).for_each(|i| assert_eq!(vm.read(i * 10), i + 1));
+    vm.audit();
+    assert_eq!(sampler.seen().arrived, Pages::ZERO, "what comes back from aside does not arrive");
+    // All of it can go while it is aside.
+    sampler.begin();
+    assert!(vm.pmap.reset().is_ok());
+    vm.audit();
+    assert_eq!(vm.read(0), 0);
+}
+
+#[test]
+fn what_is_watched_can_be_paged_out() {
+    let vm = paged(CHUNKS + 1, CHUNKS * 512, true, 100, 2048);
+    (0..CHUNKS).for_each(|chunk| vm.write(chunk * 512, chunk + 1));
+    let mut sampler = Sampler::new(vm.pmap.clone(), ALL);
+    sampler.begin();
+    // All that was never written holds zeros, which need neither store nor swap.
+    let out = vm.pmap.page_out(Pages(CHUNKS * 512 - 2 * CHUNKS));
+    assert!(out.freed >= Pages(CHUNKS * 500), "{out:?}");
+    vm.audit();
+    (0..CHUNKS).for_each(|chunk| assert_eq!(vm.read(chunk * 512), chunk + 1));
+    sampler.end();
     vm.audit();
 }
 
