@@ -43,6 +43,7 @@ use self::host::Victims;
 use self::paging_guest::{Counts, PagingGuest};
 use self::pattern::Pattern;
 use super::goal::Goal;
+use super::memory::processor::{self, Place};
 use super::report::{Figure, Report, ratios};
 use super::stats::Spread;
 use crate::workspace::step;
@@ -145,6 +146,7 @@ struct Outcome {
 
 /// Measures and reports; fails where a goal is missed.
 pub(crate) fn run(arguments: &DoublePagingArgs) -> Result<ExitCode> {
+    processor::stay(Place::Here);
     let mut outcomes =
         SCENARIOS.map(|scenario| Outcome { scenario, random: Vec::new(), least_recent: Vec::new() });
     for seed in 0..u64::from(arguments.runs) {
