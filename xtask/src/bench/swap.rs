@@ -29,10 +29,15 @@ const MOST_RATIO: f64 = 1.2;
 /// Memory of the guest: 64 MiB.
 const CHUNKS: u64 = 32;
 const PAGES: u64 = CHUNKS * Pages::CHUNK.0;
+/// Slots of our swap. Where they were no more than the pages, resident pages would have to give up their copies, be written to
+/// other slots, and in time have no neighbours there.
+const SLOTS: u64 = PAGES + 1024;
 /// One page in so many is touched, so that none was read ahead with another.
 const STRIDE: u64 = 32;
 /// Pages that are touched in a row: 8 MiB.
 const ROW: u64 = 2048;
+/// Pages of it that are timed together: eight of our reads.
+const BLOCK: u64 = 64;
 
 /// Rounds of taking that leave next to none of the kernel's pages in its swap cache: one to write, one or two to drop.
 const WRITTEN_AND_DROPPED: u32 = 3;
@@ -78,7 +83,7 @@ pub(crate) fn run(arguments: &SwapArgs) -> Result<ExitCode> {
 #[derive(Debug, Default)]
 struct Times {
     ours: Vec<f64>,
-    /// The mean of pages touched one after the other.
+    /// A page of those touched one after the other.
     ours_in_a_row: Vec<f64>,
     bare: Vec<f64>,
     read: Vec<f64>,
@@ -106,7 +111,7 @@ struct Kernel {
 impl Bench {
     fn new(directory: &Path, encrypt: bool) -> Result<Self> {
         let file = scratch(directory)?.into();
-        let swap = SwapSpace { file, slots: Pages(PAGES), encrypt };
+        let swap = SwapSpace { file, slots: Pages(SLOTS), encrypt };
         let guest = Guest::new(CHUNKS, Pages::ZERO, Some(swap), Place::Elsewhere)?;
         (0..PAGES).try_for_each(|ppn| guest.fill(ppn, &PageBuffer::noise(ppn)))?;
         let file = scratch(directory)?;
@@ -167,17 +172,11 @@ impl Bench {
     /// Touches the pages of some chunks from the first to the last.
     fn touch_in_a_row(&mut self) -> Result<()> {
         let first = self.random.next() % (PAGES - ROW);
-        let start = Instant::now();
-        for ppn in first..first + ROW {
-            self.guest.touch(ppn)?;
-        }
-        self.times.ours_in_a_row.push(mean(start.elapsed()));
+        let ours = in_a_row(first, |ppn| self.guest.touch(ppn).map(drop))?;
+        self.times.ours_in_a_row.extend(ours);
         if let Ok(kernel) = &self.kernel {
-            let start = Instant::now();
-            for ppn in first..first + ROW {
-                kernel.memory.read(usize::try_from(ppn * PAGE_SIZE)?)?;
-            }
-            self.times.kernel_in_a_row.push(mean(start.elapsed()));
+            let touch = |ppn| kernel.memory.read(usize::try_from(ppn * PAGE_SIZE)?).map(drop);
+            self.times.kernel_in_a_row.extend(in_a_row(first, touch)?);
         }
         Ok(())
     }
@@ -262,7 +261,7 @@ fn major_faults() -> Result<u64> {
     count.with_context(|| format!("no count of major faults in {path}"))
 }
 
-/// A file without a name for all pages, written from end to end, that goes past the page cache. Page `n` is the guest's page `n`.
+/// A file without a name for all slots, written from end to end, that goes past the page cache. Page `n` is the guest's page `n`.
 fn scratch(directory: &Path) -> Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
     let opened = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR);
@@ -274,7 +273,7 @@ fn scratch(directory: &Path) -> Result<File> {
             )
         })?
         .into();
-    for ppn in 0..PAGES {
+    for ppn in 0..SLOTS {
         let page = Box::new(PageBuffer::noise(ppn));
         file.write_all_at(&page.0, ppn * PAGE_SIZE).context("writing a file to swap to")?;
     }
@@ -282,10 +281,16 @@ fn scratch(directory: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// What each page of a row took, in microseconds.
-#[expect(clippy::cast_precision_loss, reason = "some thousand pages")]
-fn mean(all: Duration) -> f64 {
-    all.as_secs_f64() * 1e6 / ROW as f64
+/// What a page of a row took, in microseconds: the mean of a block, and of those the median, because one fault that waits for
+/// its turn on a busy processor takes as long as many that do not.
+fn in_a_row(first: u64, touch: impl Fn(u64) -> Result<()>) -> Result<Option<f64>> {
+    let mut blocks = Vec::new();
+    for block in (first..first + ROW).step_by(usize::try_from(BLOCK)?) {
+        let start = Instant::now();
+        (block..block + BLOCK).try_for_each(&touch)?;
+        blocks.push(start.elapsed() / u32::try_from(BLOCK)?);
+    }
+    Ok(median(&blocks))
 }
 
 /// The median in microseconds.
