@@ -9,6 +9,7 @@ mod memory;
 mod policy;
 mod reclaim;
 mod report;
+mod sampling;
 pub(crate) mod stats;
 mod swap;
 
@@ -30,6 +31,8 @@ pub(crate) enum Bench {
     Policy(policy::PolicyArgs),
     /// How fast touched free memory goes back to the host, in 2 MiB and 4 KiB units, against a balloon without coalescing.
     Reclaim(reclaim::ReclaimArgs),
+    /// What sampling costs a guest that touches all its memory, and how far what it shows is from the truth.
+    Sampling(sampling::SamplingArgs),
     /// How long a touch of a swapped page takes, against a bare read of the disk and against the kernel's own swapping.
     Swap(swap::SwapArgs),
 }
@@ -43,6 +46,7 @@ impl Bench {
             Self::Fault(arguments) => fault::run(&arguments),
             Self::Policy(arguments) => policy::run(&arguments),
             Self::Reclaim(arguments) => reclaim::run(&arguments),
+            Self::Sampling(arguments) => sampling::run(&arguments),
             Self::Swap(arguments) => swap::run(&arguments),
         }
     }
