@@ -47,7 +47,7 @@ impl Dbench {
         let mib = bytes.0 >> 20;
         let fresh = "rm -rf /work/files && mkdir /work/files";
         let fill = format!("dd if=/dev/vda of=/dev/null bs=1M count={mib} 2>/dev/null");
-        self.shell(&format!("{fresh} && {fill} && sync && echo 3 >/proc/sys/vm/drop_caches"), RUN).map(drop)
+        self.shell(&format!("{fresh} && {fill} && sync && echo 3 >/proc/sys/vm/drop_caches"), LIMIT).map(drop)
     }
 
     /// Lets `clients` clients read and write until they have moved so many MB together. Returns how many it was in the end:
@@ -61,7 +61,9 @@ impl Dbench {
         let watch = format!(
             "awk '$4 == \"MB/sec\" {{ moved = $3 * $6 }} moved >= {megabytes} {{ exit }} END {{ print \"moved\", moved }}'"
         );
-        let end = "while killall -9 dbench 2>/dev/null; do sleep 0.1; done";
+        // The guest's first process reaps orphans after this only: until then they are listed as zombies.
+        let alive = "cat /proc/[0-9]*/stat 2>/dev/null | grep -q '(dbench) [^ZX]'";
+        let end = format!("while {alive}; do killall -9 dbench 2>/dev/null; sleep 0.1; done");
         let answer = self.shell(&format!("{dbench} | {watch}; {end}; true"), RUN)?;
         let moved = moved(answer.text());
         let moved = moved.with_context(|| format!("dbench in {} said {:?}", self.name, answer.text()))?;

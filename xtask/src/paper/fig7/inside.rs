@@ -18,6 +18,8 @@ use crate::workspace::{note, step};
 
 /// More than the pool of both VMs may have: what they get the pool's limit decides.
 const BUDGET: Bytes = Bytes::mib(640);
+/// How long balloons may take to bring the VMs below the pool's limit.
+const SETTLED: Duration = Duration::from_secs(240);
 /// How often allocations are looked at.
 const LOOK: Duration = Duration::from_secs(2);
 /// The pool, and the VMs in it.
@@ -71,12 +73,17 @@ pub(in crate::paper) fn measure(plan: &Plan) -> Result<()> {
 fn phases(plan: &Plan, stage: &Stage) -> Result<()> {
     step(&format!("two VMs of {SIZE} in a pool with a limit of {FOR_VMS}"));
     let [mut idle, mut busy] = start(stage)?;
+    // One has used all its memory once and will not again; the other works from here on. The pool comes afterwards: who fills its memory
+    // against a limit waits for its own balloon.
+    idle.fill(SIZE)?;
+    busy.fill(SIZE)?;
     operate(stage, &["pool", "create", POOL, "--limit", &FOR_VMS.to_string()])?;
     for name in VMS {
         operate(stage, &["set", name, "--pool", POOL])?;
     }
-    // One has used all its memory once and will not again; the other works from here on.
-    idle.fill(SIZE)?;
+    stage.wait("the pool keeps its limit", SETTLED, |stage| {
+        Ok((sum(held(stage)?) <= FOR_VMS).then_some(()))
+    })?;
     busy.run(plan.clients, plan.megabytes)?;
     let begin = Instant::now();
     for (phase, tax) in TAXES.into_iter().enumerate() {
@@ -122,6 +129,10 @@ fn operate(stage: &Stage, arguments: &[&str]) -> Result<()> {
 fn held(stage: &Stage) -> Result<[Bytes; 2]> {
     let [idle, busy] = VMS.map(|name| stage.vm(name).map(|vm| vm.held));
     Ok([idle?, busy?])
+}
+
+fn sum([idle, busy]: [Bytes; 2]) -> Bytes {
+    idle + busy
 }
 
 /// Runs `work` while looking at what the VMs have.
