@@ -77,7 +77,7 @@ impl Vm {
                     say(wire, &FromVmm::Exit(ExitReason::Shutdown));
                     std::process::exit(0);
                 }
-                Ok((ToVmm::Query, _)) => {}
+                Ok((ToVmm::Query | ToVmm::Paging { .. }, _)) => {}
                 Err(WireError::Closed) => return,
                 Err(e) if e.would_block() => {}
                 Err(e) => panic!("{e}"),

@@ -103,6 +103,7 @@ fn survivor(name: &VmName, path: PathBuf) -> anyhow::Result<Survivor> {
         missing_jail: record.missing_jail.clone(),
         facts,
         recorded: directory.read_grant(),
+        swap: record.swap,
         kernel,
     };
     Ok(Survivor { adopted, process, wire, directory, record })

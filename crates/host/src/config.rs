@@ -8,16 +8,21 @@
 //! largest_balloon = 65                 # percent of a VM's size, 1 to 95
 //! sample_pages = 100                   # of each VM's memory watched in a period, 1 to 1000: a large chunk counts as one
 //! sample_period = 30                   # seconds that a VM runs in a period, 1 to 3600; what it uses shows within a few
+//! largest_store = 10                   # most that compressed pages may take, percent of a VM's size, 0 (none are compressed) to 50
 //! state_directory = "/var/lib/plimsoll"
 //! run_directory = "/run/plimsoll"      # sockets; at most 57 bytes
 //! socket = "/run/plimsoll/plimsoll.sock"
-//! swap_directory = "/var/lib/plimsoll/swap" # must exist; nothing is swapped out yet
+//! swap_directory = "/srv/swap"         # where VMs' swap space is; must exist; default: swap in the state directory, which is made
 //! vmm = "/usr/libexec/plimsoll-vmm"    # default: beside plimsolld
 //! uid_base = 1900000000                # first of the 65536 users that VMs run as
 //! log = "info"                         # error, warn, info, debug, trace, or a filter such as plimsoll_host=debug
 //!
-//! [swap]                               # without it, admission does not look at swap space
-//! size = "8GiB"                        # swap space that size - reservation of all VMs must fit; nothing is swapped out yet
+//! # Swapping is on where there is a swap_directory or a [swap] section. A VM that is started then has swap space of its size less
+//! # its reservation set aside; it does not start without. Settings hold for VMs that are started after.
+//! [swap]
+//! enabled = true                       # false: no swap space for VMs, and admission does not look at it
+//! size = "8GiB"                        # most swap space of all VMs together; default: what the file system has
+//! encrypt = false                      # true: what is written is encrypted, with keys that are nowhere else than in VMs' processes
 //!
 //! [tcp]                                # only when asked for
 //! listen = "127.0.0.1:7467"
@@ -37,6 +42,7 @@ use plimsoll_units::Bytes;
 use serde::{Deserialize, Deserializer};
 
 use crate::paths::{MAX_RUN_DIRECTORY, Paths};
+use crate::swap::SwapSite;
 
 /// Read when no other file is named, if it exists.
 pub(crate) const DEFAULT_FILE: &str = "/etc/plimsoll/plimsolld.toml";
@@ -45,6 +51,9 @@ const MIN_BUDGET: Bytes = Bytes::mib(64);
 /// Largest balloon that may be set, in percent: a guest needs the rest for its kernel, or it runs out of memory and
 /// takes back at once what its balloon gave.
 const MAX_LARGEST_BALLOON: u8 = 95;
+/// Largest store that may be set, in percent: each page in it takes half a page or less, so at half a VM's size all of it could be
+/// compressed, and more would serve nothing.
+const MAX_LARGEST_STORE: u8 = 50;
 /// Users that VMs may run as, from `uid_base` on: more than VMs ever fit a host.
 pub(crate) const UIDS: u32 = 65_536;
 /// Above what systemd hands out to containers (up to 1879048191) and below 2^31, from where some programs take user
@@ -62,6 +71,7 @@ pub(crate) struct Config {
     pub(crate) largest_balloon: u8,
     pub(crate) sample_pages: u32,
     pub(crate) sample_period: u64,
+    pub(crate) largest_store: u8,
     pub(crate) state_directory: PathBuf,
     pub(crate) run_directory: PathBuf,
     pub(crate) socket: Option<PathBuf>,
@@ -73,11 +83,19 @@ pub(crate) struct Config {
     pub(crate) tcp: Option<Tcp>,
 }
 
-/// Swap space, as far as admission counts on it.
+/// Swap space.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub(crate) struct Swap {
-    pub(crate) size: Bytes,
+    pub(crate) enabled: bool,
+    pub(crate) size: Option<Bytes>,
+    pub(crate) encrypt: bool,
+}
+
+impl Default for Swap {
+    fn default() -> Self {
+        Self { enabled: true, size: None, encrypt: false }
+    }
 }
 
 /// Where the thresholds of the host's states come from.
@@ -136,6 +154,7 @@ impl Default for Config {
             largest_balloon: Rules::LARGEST_BALLOON,
             sample_pages: Estimator::SAMPLES,
             sample_period: Estimator::PERIOD.as_secs(),
+            largest_store: Rules::LARGEST_STORE,
             state_directory: "/var/lib/plimsoll".into(),
             run_directory: "/run/plimsoll".into(),
             socket: None,
@@ -207,6 +226,16 @@ impl Config {
             "sample_period {}: {shortest} to {longest} seconds are possible",
             self.sample_period
         );
+        ensure!(
+            self.largest_store <= MAX_LARGEST_STORE,
+            "largest_store {}: 0 to {MAX_LARGEST_STORE} percent are possible",
+            self.largest_store
+        );
+        if let Some(Swap { size: Some(Bytes::ZERO), enabled: true, .. }) = self.swap {
+            bail!(
+                "swap.size 0: to run VMs without swap space write enabled = false; otherwise leave the size out or name one"
+            );
+        }
         for (key, path) in
             [("state_directory", &self.state_directory), ("run_directory", &self.run_directory)]
         {
@@ -255,7 +284,21 @@ impl Config {
 
     pub(crate) fn rules(&self) -> Rules {
         let tax = Tax::new(self.idle_tax).unwrap_or(Tax::DEFAULT);
-        Rules { tax, largest_balloon: self.largest_balloon, ..Rules::default() }
+        let (largest_balloon, largest_store) = (self.largest_balloon, self.largest_store);
+        Rules { tax, largest_balloon, largest_store, ..Rules::default() }
+    }
+
+    /// Where VMs get swap space from; `None`: they get none.
+    pub(crate) fn swap_site(&self) -> Option<SwapSite> {
+        let (asked, swap) = (self.swap.is_some(), self.swap.clone().unwrap_or_default());
+        let wanted = swap.enabled && (asked || self.swap_directory.is_some());
+        let directory = || self.swap_directory.clone().unwrap_or_else(|| self.state_directory.join("swap"));
+        wanted.then(|| SwapSite { directory: directory(), encrypt: swap.encrypt })
+    }
+
+    /// The most swap space that all VMs may have; `None`: as much as there is.
+    pub(crate) fn most_swap(&self) -> Option<Bytes> {
+        self.swap.as_ref().filter(|swap| swap.enabled).and_then(|swap| swap.size)
     }
 
     pub(crate) fn sampling(&self) -> SamplingConfig {
@@ -323,6 +366,8 @@ mod tests {
             ("thresholds = 'fixed'\nmin_free = '1MiB'\n", "min_free 1MiB"),
             ("[swap]\nsize = '8GB'\n", "8GB"),
             ("[swap]\ncolour = 1\n", "colour"),
+            ("[swap]\nsize = 0\n", "enabled = false"),
+            ("largest_store = 51\n", "largest_store 51"),
             ("largest_balloon = 0\n", "largest_balloon 0"),
             ("sample_pages = 0\n", "sample_pages 0"),
             ("sample_pages = 1001\n", "sample_pages 1001"),
@@ -354,6 +399,21 @@ mod tests {
         let soft =
             |text: &str| Config::parse(text).unwrap().thresholds(Bytes::mib(1000)).soft.bytes().0 >> 20;
         assert_eq!(settings.map(soft), [38, 40, 6]);
+    }
+
+    #[test]
+    fn swapping_is_on_where_it_is_asked_for_and_not_switched_off() {
+        let site = |text: &str| Config::parse(text).unwrap().swap_site();
+        assert_eq!(site(""), None);
+        assert_eq!(site("swap_directory = '/d'\n[swap]\nenabled = false\n"), None);
+        let at = |directory: &str, encrypt| Some(SwapSite { directory: directory.into(), encrypt });
+        assert_eq!(site("swap_directory = '/d'\n"), at("/d", false));
+        assert_eq!(site("[swap]\nencrypt = true\n"), at("/var/lib/plimsoll/swap", true));
+        assert_eq!(site("state_directory = '/s'\n[swap]\n"), at("/s/swap", false));
+        let most = |text: &str| Config::parse(text).unwrap().most_swap();
+        assert_eq!(most("[swap]\nsize = '1GiB'\n"), Some(Bytes::mib(1024)));
+        assert_eq!(most("[swap]\nsize = '1GiB'\nenabled = false\n"), None);
+        assert_eq!(most("swap_directory = '/d'\n"), None);
     }
 
     #[test]

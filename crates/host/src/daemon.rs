@@ -298,7 +298,8 @@ impl Daemon {
             }
         };
         directory.keep();
-        let started = Started { pid: process.pid(), missing_jail: record.missing_jail.clone() };
+        let started =
+            Started { pid: process.pid(), missing_jail: record.missing_jail.clone(), swap: record.swap };
         let log = self.site.paths.vmm_log(&record.definition.name);
         let live = Live { link: Some(link.clone()), process: Arc::new(process), directory, record };
         self.live.insert(run, live);

@@ -33,6 +33,7 @@ mod run_id;
 mod saver;
 mod start;
 mod supervise;
+mod swap;
 mod uids;
 mod vmm_log;
 

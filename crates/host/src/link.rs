@@ -38,6 +38,7 @@ struct Shared {
 struct Outbox {
     grant: Option<Pages>,
     balloon: Option<Pages>,
+    paging: Option<(Option<Pages>, bool)>,
     power_button: bool,
     query: bool,
 }
@@ -47,8 +48,13 @@ impl Outbox {
         match message {
             ToVmm::Grant(pages) => {
                 self.grant = Some(self.grant.unwrap_or_default().saturating_add(*pages));
+                // It is sent before the level that it comes after, and would not raise that.
+                if let Some((Some(level), _)) = &mut self.paging {
+                    *level = level.saturating_add(*pages);
+                }
             }
             ToVmm::BalloonTarget(pages) => self.balloon = Some(*pages),
+            ToVmm::Paging { level, block } => self.paging = Some((*level, *block)),
             ToVmm::PowerButton => self.power_button = true,
             ToVmm::Query => self.query = true,
             // Sent by the launch itself, with its descriptors.
@@ -60,6 +66,7 @@ impl Outbox {
         let grant = self.grant.take().map(ToVmm::Grant);
         grant
             .or_else(|| self.balloon.take().map(ToVmm::BalloonTarget))
+            .or_else(|| self.paging.take().map(|(level, block)| ToVmm::Paging { level, block }))
             .or_else(|| std::mem::take(&mut self.power_button).then_some(ToVmm::PowerButton))
             .or_else(|| std::mem::take(&mut self.query).then_some(ToVmm::Query))
     }
@@ -207,6 +214,16 @@ mod tests {
         drop(theirs);
         link.post(&ToVmm::Query);
         writer.abort();
+    }
+
+    #[test]
+    fn a_grant_raises_the_level_that_it_overtakes() {
+        let mut outbox = Outbox::default();
+        outbox.put(&ToVmm::Paging { level: Some(Pages(100)), block: true });
+        outbox.put(&ToVmm::Grant(Pages(10)));
+        assert_eq!(outbox.take(), Some(ToVmm::Grant(Pages(10))));
+        assert_eq!(outbox.take(), Some(ToVmm::Paging { level: Some(Pages(110)), block: true }));
+        assert_eq!(outbox.take(), None);
     }
 
     #[tokio::test]

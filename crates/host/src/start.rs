@@ -26,6 +26,10 @@ use crate::{api, inventory, lock, memory};
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let paths = config.paths();
     make_directories(&paths)?;
+    let swap = config.swap_site();
+    if let Some(site) = &swap {
+        make_private(&site.directory)?;
+    }
     let _lock = lock::take(&paths.lock())?;
     let records = inventory::load(&paths)?;
     let pools = Pools::load(&paths)?;
@@ -37,7 +41,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         thresholds: config.thresholds(budget),
         rules: config.rules(),
         sampling: config.sampling(),
-        swap: config.swap.as_ref().map(|swap| Pages::floor(swap.size)),
+        swap: config.most_swap().map(Pages::floor),
         paths: paths.clone(),
     };
     tracing::info!(
@@ -46,8 +50,16 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     );
     let core = Core::new(settings, records, pools, Clock { now: Instant::now(), at: Timestamp::now() });
     let cgroups = Cgroups::find().inspect_err(|why| tracing::warn!("VMs get no control groups: {why}"));
-    let site =
-        Site { paths, vmm: config.vmm()?, log: config.log.clone(), sampling: config.sampling(), cgroups };
+    let rules = config.rules();
+    let site = Site {
+        paths,
+        vmm: config.vmm()?,
+        log: config.log.clone(),
+        sampling: config.sampling(),
+        cgroups,
+        swap,
+        rules,
+    };
     let uids = if rustix::process::geteuid().is_root() { UIDS } else { 0 };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(serve(&config, core, site, Uids::new(config.uid_base, uids), found));
@@ -123,14 +135,21 @@ fn bind(path: &Path) -> anyhow::Result<UnixListener> {
 }
 
 fn make_directories(paths: &Paths) -> anyhow::Result<()> {
-    let private = [paths.state.clone(), paths.records(), paths.logs(), paths.runs()];
-    for (mode, directory) in [(0o755, paths.run.clone())].into_iter().chain(private.map(|d| (0o700, d))) {
-        DirBuilder::new().recursive(true).mode(mode).create(&directory).with_context(|| {
-            format!(
-                "cannot make {}: run plimsolld as root, or name other directories in its configuration",
-                directory.display()
-            )
-        })?;
-    }
-    Ok(())
+    make(&paths.run, 0o755)?;
+    [paths.state.clone(), paths.records(), paths.logs(), paths.runs()]
+        .iter()
+        .try_for_each(|d| make_private(d))
+}
+
+fn make_private(directory: &Path) -> anyhow::Result<()> {
+    make(directory, 0o700)
+}
+
+fn make(directory: &Path, mode: u32) -> anyhow::Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(directory).with_context(|| {
+        format!(
+            "cannot make {}: run plimsolld as root, or name other directories in its configuration",
+            directory.display()
+        )
+    })
 }

@@ -120,6 +120,7 @@ fn pressed(available: Pages, members: &[Member]) -> (Host, Vec<Vm>) {
     let host = Host {
         for_guests: available.saturating_add(thresholds.clear),
         free: thresholds.hard,
+        withheld: Pages::ZERO,
         thresholds,
         state: State::Soft,
         elapsed: Duration::from_secs(1),
@@ -133,7 +134,8 @@ fn pressed(available: Pages, members: &[Member]) -> (Host, Vec<Vm>) {
         target: Pages(member.client.limit.0 * 3 / 4),
         balloon: Pages::floor(Bytes::mib(64)),
         driver,
-        compressed: Pages::ZERO,
+        pageable: plimsoll_policy::Pageable::default(),
+        waited: false,
     };
     (host, members.iter().zip(drivers.into_iter().cycle()).map(vm).collect())
 }

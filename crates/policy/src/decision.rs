@@ -61,6 +61,24 @@ pub struct Decision {
     pub sizing: Sizing,
     /// What each mechanism is to take back.
     pub reclaim: Reclaim,
+    /// What it may hold, what its faults wait for included, before its own pages are compressed and swapped out.
+    pub level: Pages,
+    /// Why `level` makes it page; `None`: it does not, as things are.
+    pub pages: Option<PagingCause>,
+}
+
+/// Why pages of a VM are compressed and swapped out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PagingCause {
+    /// It is above its target, and the state asks for more than its balloon brings.
+    AboveTarget,
+    /// It is above its target, and others wait for what they are entitled to: see [`decide`](fn@crate::decide).
+    Owed,
+    /// It holds the most that it may: what it needs beyond that comes from its own pages, at once.
+    AtLimit,
+    /// It has waited in vain: what it needs comes from its own pages. A guest that runs slowly is better than one that stands still
+    /// until somebody else gives.
+    Waited,
 }
 
 /// What each mechanism is to take back from a VM, in machine pages. All steer to the same target: what one takes

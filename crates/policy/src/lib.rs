@@ -34,7 +34,7 @@ pub use admission::{Refusal, admit, overhead};
 pub use allowance::{Waiting, allowance};
 pub use balloon::Sizing;
 pub use charge::{SharedFrames, charge};
-pub use decision::{Decision, Outcome, PoolOutcome, Reclaim};
+pub use decision::{Decision, Outcome, PagingCause, PoolOutcome, Reclaim};
 pub use division::{
     Cause, Division, EffectiveBounds, Member, Shortfall, divide, divide_reserving, effective_bounds,
 };
@@ -48,4 +48,4 @@ pub use reservations::{Claim, Overcommitment, Reservations, Short};
 pub use rules::Rules;
 pub use state::{State, States, Thresholds};
 pub use target::{Host, decide};
-pub use vm::{Driver, Vm};
+pub use vm::{Driver, Pageable, Vm};

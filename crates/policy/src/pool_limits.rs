@@ -115,7 +115,8 @@ mod tests {
                 target: Pages(0),
                 balloon: Pages(0),
                 driver: Driver::Follows,
-                compressed: Pages(0),
+                pageable: crate::Pageable::default(),
+                waited: false,
             }
         };
         let roomy = tree(300);

@@ -18,7 +18,8 @@ fn vm(size: u64, client: Client, pool: PoolId) -> Vm {
         target: client.limit,
         balloon: Pages(0),
         driver: Driver::Follows,
-        compressed: Pages(0),
+        pageable: crate::Pageable::default(),
+        waited: false,
     }
 }
 
@@ -36,6 +37,7 @@ fn host(for_guests: u64) -> Host {
     Host {
         for_guests: Pages(for_guests),
         free: Pages(0),
+        withheld: Pages::ZERO,
         thresholds,
         state: State::High,
         elapsed: Duration::ZERO,

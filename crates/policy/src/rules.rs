@@ -11,12 +11,24 @@ pub struct Rules {
     pub largest_balloon: u8,
     /// The most by which a balloon may grow in a second. It may shrink at once.
     pub inflation: Pages,
+    /// Largest part of a VM's size that its compressed pages may take, in percent.
+    pub largest_store: u8,
 }
 
 impl Rules {
     /// Beyond 65 % a guest that suddenly needs memory thrashes before its balloon can give way, much below it ballooning
     /// reclaims too little (ESXi, `Mem.CtlMaxPercent` 65).
     pub const LARGEST_BALLOON: u8 = 65;
+
+    /// Beyond a tenth of a VM's size, what is compressed to be out of the way is itself in the way (ESXi, `Mem.MemZipMaxPct` 10).
+    pub const LARGEST_STORE: u8 = 10;
+
+    /// Most machine memory that the compressed pages of a VM of `size` may take.
+    pub fn store(&self, size: Pages) -> Pages {
+        Pages(
+            size.0 / 100 * u64::from(self.largest_store) + size.0 % 100 * u64::from(self.largest_store) / 100,
+        )
+    }
 
     /// 128 MiB a second. The paper limits the rate too and prints none (Waldspurger 2002, section 3.2). Faster, and a guest
     /// loses its page cache and more before the estimate of what it uses has seen the first refault: at this rate a VM
@@ -28,6 +40,11 @@ impl Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { tax: Tax::DEFAULT, largest_balloon: Self::LARGEST_BALLOON, inflation: Self::INFLATION }
+        Self {
+            tax: Tax::DEFAULT,
+            largest_balloon: Self::LARGEST_BALLOON,
+            inflation: Self::INFLATION,
+            largest_store: Self::LARGEST_STORE,
+        }
     }
 }

@@ -17,6 +17,12 @@
 //! **Who does not follow** (no driver, or a stuck one) is steered to the same target by the next mechanism, and
 //! for that it is never rewarded: its target does not rise above its entitlement until it follows again.
 //!
+//! **Who is owed memory** does not wait for balloons. What VMs wait for that they are entitled to, and that is not free, is
+//! compressed and swapped out at once of those who hold more than their targets, in proportion, in every state.
+//!
+//! **Who is owed nothing** and needs more helps himself: a VM at the most that it may have, and one that has waited in vain for a
+//! control period, page out pages of their own ([`Decision::level`]).
+//!
 //! **A pool's limit** holds for its VMs' targets together, in every state: what they would have beyond their entitlements is
 //! scaled down to fit.
 
@@ -25,7 +31,7 @@ use std::time::Duration;
 use plimsoll_units::Pages;
 
 use crate::balloon::Balloon;
-use crate::decision::{Decision, Outcome, PoolOutcome, Reclaim};
+use crate::decision::{Decision, Outcome, PagingCause, PoolOutcome, Reclaim};
 use crate::division::{Division, Member, divide_reserving};
 use crate::mechanisms::{Mechanisms, Paging};
 use crate::pool::{PoolId, PoolTree};
@@ -34,10 +40,6 @@ use crate::rules::Rules;
 use crate::state::{State, Thresholds};
 use crate::vm::{Driver, Vm};
 
-/// Largest part of a VM's size that its compressed pages may take (ESXi, `Mem.MemZipMaxPct` 10): beyond it, what is compressed
-/// to be out of the way is itself in the way.
-const COMPRESSED_DIVISOR: u64 = 10;
-
 /// The host, as far as targets depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host {
@@ -45,6 +47,8 @@ pub struct Host {
     pub for_guests: Pages,
     /// Machine memory promised to nobody.
     pub free: Pages,
+    /// The part of it that is reserved by VMs and pools that have not been granted it: it cannot be given to others.
+    pub withheld: Pages,
     /// Its thresholds.
     pub thresholds: Thresholds,
     /// Its state.
@@ -71,15 +75,21 @@ pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outco
     let wishes = balance.targets(vms, &division.vms);
     let limits = PoolLimits::new(pools, vms, &division.vms, &wishes);
     let mechanisms = balance.mechanisms(host.state);
+    let target = |i: usize| limits.within(vms[i].member.pool, division.vms[i], wishes[i]);
+    let targets: Vec<Pages> = (0..vms.len()).map(target).collect();
+    let due = Due::new(host, balance.owed, vms, &targets);
     let decision = |i: usize| {
-        let (vm, entitlement) = (&vms[i], division.vms[i]);
-        let target = limits.within(vm.member.pool, entitlement, wishes[i]);
+        let (vm, entitlement, target) = (&vms[i], division.vms[i], targets[i]);
         let most = if limits.bind(vm.member.pool) { target } else { vm.member.client.limit };
         let spared = target <= vm.working_set() && balance.spares(vm, entitlement);
         let balloon = Balloon::new(rules, host.elapsed, vm, target, spared);
         // Who holds more than it ever may has to give, however much memory the host has.
         let mechanisms =
             if vm.held > most { balance.mechanisms(host.state.max(State::Soft)) } else { mechanisms };
+        let paged = paged(mechanisms, vm, target, balloon.brings);
+        let (paged, for_others) = (paged.max(due.of(vm, target)), due.of(vm, target) > paged);
+        let reclaim = Reclaim::new(mechanisms, vm, target, balloon.brings, paged);
+        let (level, pages) = level(vm, most, &reclaim, for_others);
         Decision {
             entitlement,
             cause: division.causes[i],
@@ -90,7 +100,9 @@ pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outco
             most,
             balloon: balloon.size,
             sizing: balloon.why,
-            reclaim: Reclaim::new(mechanisms, vm, target, balloon.brings),
+            reclaim,
+            level,
+            pages,
         }
     };
     let decisions: Vec<Decision> = (0..vms.len()).map(decision).collect();
@@ -133,11 +145,12 @@ impl Balance {
             vms.iter().zip(entitled).fold(Pages::ZERO, |sum, (vm, e)| sum.saturating_add(part(vm, *e)))
         };
         let owed = sum(&|vm, e| vm.wanted.min(e.saturating_sub(vm.held)));
-        let open = host.free.saturating_sub(host.thresholds.clear);
+        let open = host.free.saturating_sub(host.withheld).saturating_sub(host.thresholds.clear);
         let pressed = host.state >= State::Soft || owed > open;
         let idle = sum(&idle);
         let below = sum(&|vm, e| below_working_set(vm, keeps(vm, pressed).max(e)));
-        let needed = host.thresholds.high.saturating_add(owed);
+        let kept = host.thresholds.high.max(host.withheld.saturating_add(host.thresholds.clear));
+        let needed = kept.saturating_add(owed);
         let shortage = if pressed { needed.saturating_sub(host.free) } else { Pages::ZERO };
         // Who is below his working set may have what is free above minFree, unless that is what is short, and the idle memory
         // that the shortage leaves.
@@ -226,24 +239,68 @@ fn lacking(vm: &Vm) -> Pages {
     }
 }
 
+/// What VMs wait for, are entitled to, and cannot be given of what is free: it is paged out of others at once.
+struct Due {
+    /// Free memory down to the low threshold is theirs: see [`allowance`](fn@crate::allowance).
+    due: Pages,
+    /// What all can give of what they have above their targets.
+    all: Pages,
+}
+
+impl Due {
+    fn new(host: &Host, owed: Pages, vms: &[Vm], targets: &[Pages]) -> Self {
+        let there = host.free.saturating_sub(host.withheld).saturating_sub(host.thresholds.low);
+        let all = vms.iter().zip(targets).map(|(vm, target)| can_give(vm, *target));
+        Self { due: owed.saturating_sub(there), all: all.fold(Pages::ZERO, Pages::saturating_add) }
+    }
+
+    /// The part of `vm`.
+    fn of(&self, vm: &Vm, target: Pages) -> Pages {
+        part(self.due, can_give(vm, target), self.all)
+    }
+}
+
+/// What paging can take from a VM that is above `target`.
+fn can_give(vm: &Vm, target: Pages) -> Pages {
+    vm.held.saturating_sub(target).min(vm.pageable.total())
+}
+
+/// What is to be paged out of a VM that is above `target` and whose balloon brings `balloon` of that.
+fn paged(mechanisms: Mechanisms, vm: &Vm, target: Pages, balloon: Pages) -> Pages {
+    let above = vm.held.saturating_sub(target);
+    match mechanisms.paging {
+        Paging::Off => Pages::ZERO,
+        Paging::WhereNoBalloonCan => above.saturating_sub(balloon),
+        Paging::Everybody => above,
+    }
+}
+
 impl Reclaim {
-    /// What `mechanisms` take from a VM that is above `target`, and whose balloon brings `balloon` of that.
-    fn new(mechanisms: Mechanisms, vm: &Vm, target: Pages, balloon: Pages) -> Self {
-        let above = vm.held.saturating_sub(target);
-        let paged = match mechanisms.paging {
-            Paging::Off => Pages::ZERO,
-            Paging::WhereNoBalloonCan => above.saturating_sub(balloon),
-            Paging::Everybody => above,
-        };
+    /// What `mechanisms` take from a VM that is above `target`, whose balloon brings `balloon` of that, and of which `paged` is to
+    /// be paged out, as far as that is possible.
+    fn new(mechanisms: Mechanisms, vm: &Vm, target: Pages, balloon: Pages, paged: Pages) -> Self {
         // A page that shrinks to half gives back as much as it then takes of the store.
-        let store = Pages(vm.size.0 / COMPRESSED_DIVISOR).saturating_sub(vm.compressed);
-        let compression = paged.min(store);
-        Self {
-            balloon,
-            compression,
-            swap: paged - compression,
-            block: if mechanisms.block { above } else { Pages::ZERO },
-        }
+        let compression = paged.min(vm.pageable.store);
+        let swap = (paged - compression).min(vm.pageable.swap);
+        // A VM of which nothing can be paged would stand still for ever: its balloon cannot run either.
+        let blocks = mechanisms.block && compression.saturating_add(swap) > Pages::ZERO;
+        let block = if blocks { vm.held.saturating_sub(target) } else { Pages::ZERO };
+        Self { balloon, compression, swap, block }
+    }
+}
+
+/// What a VM that may have `most` can hold before it pages, and why it does.
+fn level(vm: &Vm, most: Pages, reclaim: &Reclaim, for_others: bool) -> (Pages, Option<PagingCause>) {
+    let paged = reclaim.compression.saturating_add(reclaim.swap);
+    if paged > Pages::ZERO {
+        let why = if for_others { PagingCause::Owed } else { PagingCause::AboveTarget };
+        (vm.held.saturating_sub(paged), Some(why))
+    } else if vm.held >= most {
+        (vm.held, Some(PagingCause::AtLimit))
+    } else if vm.waited {
+        (vm.held, Some(PagingCause::Waited))
+    } else {
+        (most, None)
     }
 }
 

@@ -19,8 +19,26 @@ pub struct Vm {
     pub balloon: Pages,
     /// Whether its balloon works.
     pub driver: Driver,
-    /// Machine memory that its compressed pages take. It is part of what the VM holds.
-    pub compressed: Pages,
+    /// What can be compressed and swapped out of it.
+    pub pageable: Pageable,
+    /// It has waited for memory in vain for a whole control period, and there is still none for it.
+    pub waited: bool,
+}
+
+/// What can still be compressed and swapped out of a VM. Nothing of what it cannot give is counted on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pageable {
+    /// Machine memory by which its store of compressed pages may grow.
+    pub store: Pages,
+    /// Pages for which it has swap space.
+    pub swap: Pages,
+}
+
+impl Pageable {
+    /// Both together.
+    pub fn total(&self) -> Pages {
+        self.store.saturating_add(self.swap)
+    }
 }
 
 /// Whether a VM's balloon works.

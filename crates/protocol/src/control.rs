@@ -20,7 +20,7 @@ use crate::VmName;
 use crate::definition::{Balloon, JailPart, MacAddress};
 
 /// Version of these messages. Daemon and VMM of different versions do not talk: the daemon says so in the VM's status.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The file descriptor at which a VMM finds its listening control socket.
 pub const CONTROL_FD: i32 = 3;
 /// How often a VMM reports its [`Facts`] unasked.
@@ -35,6 +35,15 @@ pub enum ToVmm {
     Grant(Pages),
     /// The balloon's size to steer to.
     BalloonTarget(Pages),
+    /// Compress and swap out until what the VM holds, and what its faults wait for beyond its grant, come to at most `level`. So a
+    /// level below the grant takes memory back, and a level at the grant has the VM serve its own faults from its own memory.
+    /// Replaces what was said before, and stays in force; each later [`ToVmm::Grant`] raises it by as much.
+    Paging {
+        /// The level; `None`: nothing is paged out.
+        level: Option<Pages>,
+        /// The VM's processors stand still while more than that is held, unless nothing more can be paged out.
+        block: bool,
+    },
     /// Press the guest's power button.
     PowerButton,
     /// Answer with [`FromVmm::Report`] at once.
@@ -92,6 +101,26 @@ pub struct Facts {
     pub balloon_target: Pages,
     /// Whether the guest's balloon driver has been seen.
     pub balloon_driver: bool,
+    /// Pages of the guest whose content is in the compressed store.
+    pub compressed: Pages,
+    /// Machine pages that the store takes: part of `held`.
+    pub store: Pages,
+    /// Pages of the guest whose content is in swap space only.
+    pub swapped: Pages,
+    /// Pages compressed since the VMM started.
+    pub zipped: u64,
+    /// Pages decompressed again because they were touched.
+    pub unzipped: u64,
+    /// Pages written to swap space.
+    pub swapped_out: u64,
+    /// Pages read from there.
+    pub swapped_in: u64,
+    /// The VM's processors stand still: see [`ToVmm::Paging`].
+    pub blocked: bool,
+    /// What was last asked of paging could not be taken.
+    pub paging_stuck: bool,
+    /// Swap space could not be written: nothing more is swapped out.
+    pub swap_failed: bool,
     /// Chunks by state.
     pub chunks: Chunks,
     /// Faults served since the VMM started.
@@ -212,6 +241,10 @@ pub struct BootConfig {
     pub huge_pages: bool,
     /// How its memory is sampled.
     pub sampling: SamplingConfig,
+    /// Most machine memory that compressed pages may take; zero: nothing is compressed.
+    pub store: Pages,
+    /// Swap space, behind the descriptor of [`FdRole::Swap`]; `None`: nothing is swapped out.
+    pub swap: Option<SwapConfig>,
     /// User and group to run as; `None` where the daemon cannot give one.
     pub uid: Option<u32>,
     /// Parts of the jail that may be missing.
@@ -227,6 +260,15 @@ pub enum GuestKind {
     Kernel,
     /// A host thread: see [`crate::definition::Boot::model`].
     Model,
+}
+
+/// The VM's swap space: a file without a name, whose space is allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwapConfig {
+    /// Pages that it takes: the VM's size less its reservation.
+    pub slots: Pages,
+    /// What is written is encrypted, with a key that only the VMM has.
+    pub encrypt: bool,
 }
 
 /// A disk.
@@ -258,6 +300,8 @@ pub enum FdRole {
     Disk(u8),
     /// A tap device, by index of its interface.
     Tap(u8),
+    /// The file that is the VM's swap space, open for reading and writing, past the page cache where the file system can.
+    Swap,
     /// The file that takes the console's output, open for reading and writing.
     ConsoleLog,
     /// A listening stream socket: who connects is attached to the console.

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 
 /// Largest encoded message: a boot configuration with the longest command line takes under 4 KiB.
 pub const MAX_MESSAGE: usize = 16 * 1024;
-/// Most descriptors with one message: the fixed roles, eight disks and four taps take 18.
+/// Most descriptors with one message: the fixed roles, eight disks and four taps take 19.
 pub const MAX_FDS: usize = 32;
 
 /// What can go wrong on a wire.

@@ -409,6 +409,7 @@ impl Simulation {
         let host = Host {
             for_guests: self.memory.saturating_sub(self.overhead()),
             free,
+            withheld: Pages::ZERO,
             thresholds,
             state,
             elapsed: self.scenario.step,

@@ -103,8 +103,9 @@ impl Run {
             target: self.target,
             balloon: self.balloon,
             driver: self.driver(spec, now),
-            // A store that is full: what is paged is swapped.
-            compressed: spec.size,
+            // No store: what is paged is swapped.
+            pageable: plimsoll_policy::Pageable { store: Pages::ZERO, swap: spec.size },
+            waited: false,
         }
     }
 

@@ -10,6 +10,7 @@ pub(crate) struct PassedFds {
     pub(crate) userfaultfd: Option<OwnedFd>,
     pub(crate) kernel: Option<OwnedFd>,
     pub(crate) initrd: Option<OwnedFd>,
+    pub(crate) swap: Option<OwnedFd>,
     pub(crate) console_log: Option<OwnedFd>,
     pub(crate) console_listener: Option<OwnedFd>,
     pub(crate) disks: Vec<OwnedFd>,
@@ -35,6 +36,7 @@ impl PassedFds {
                 FdRole::Userfaultfd => &mut sorted.userfaultfd,
                 FdRole::Kernel => &mut sorted.kernel,
                 FdRole::Initrd => &mut sorted.initrd,
+                FdRole::Swap => &mut sorted.swap,
                 FdRole::ConsoleLog => &mut sorted.console_log,
                 FdRole::ConsoleListener => &mut sorted.console_listener,
                 FdRole::Disk(index) if usize::from(*index) == sorted.disks.len() => {

@@ -17,10 +17,12 @@
 //! | `faults` | page faults | never: it would wait for itself |
 //! | `sampler` | the clock | never: it moves it |
 //! | `console` | guest output, clients | never |
+//! | `pager` | orders to page out, the swap's disk | never |
 //! | `vcpuN` | the guest | as the guest does |
 //! | one per device | the guest's driver, the backend | yes, and may wait for a grant |
 
 mod boot;
+mod brake;
 mod bus;
 mod console;
 mod control;
@@ -31,6 +33,7 @@ mod inherited_fd;
 mod jail;
 mod machine;
 mod model;
+mod pager;
 mod sync;
 mod vcpu;
 pub mod virtio;

@@ -15,6 +15,10 @@ pub(crate) const PERIOD: Duration = Duration::from_secs(1);
 /// How soon it is divided anew when a VM waits. Sooner, and a crowd of waiting VMs would keep the daemon busy with
 /// arithmetic; later, and a guest stands still for longer than a balloon needs to begin.
 pub(crate) const SHORTEST: Duration = Duration::from_millis(100);
+/// How soon, when a VM begins to wait for what is not free: others that have more than they are entitled to are told at once to
+/// page it out. Sooner, and a guest that touches new memory page by page would keep the daemon busy; later, and a burst of such
+/// faults adds up to a pause that its users notice.
+pub(crate) const AT_ONCE: Duration = Duration::from_millis(10);
 /// A VM whose process holds this much more than it was granted is reported. The kernel counts resident pages with an
 /// error of up to 64 pages a thread, and the VMM's own memory is not all used at once.
 const EXCESS: Bytes = Bytes::mib(4);
@@ -25,7 +29,8 @@ impl Core {
     pub(super) fn control(&mut self) {
         let elapsed = self.clock.now.saturating_duration_since(self.last_control);
         self.last_control = self.clock.now;
-        self.urgent = false;
+        (self.urgent, self.pressing) = (false, false);
+        self.forget_patience();
         self.divide(elapsed);
         self.observe_balloons();
         self.give_all();
@@ -33,6 +38,17 @@ impl Core {
         self.record();
         self.end_the_doomed();
         self.answer_the_late();
+    }
+
+    /// A VM that has waited in vain pages for itself until there is memory for it again.
+    fn forget_patience(&mut self) {
+        let waited = self.running().filter(|(_, run)| run.waited).map(|(_, run)| run.id).collect::<Vec<_>>();
+        for id in waited {
+            let served = self.could_have(id) > Pages::ZERO;
+            if let Some(run) = self.run_mut(id).filter(|_| served) {
+                run.waited = false;
+            }
+        }
     }
 
     /// Keeps what VMs use and have for whoever wants to know later.

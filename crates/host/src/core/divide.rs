@@ -1,7 +1,8 @@
 use std::time::Duration;
 
 use plimsoll_policy::{
-    Client, Decision, Driver, Estimate, Host, Member, Outcome, PoolId, Rules, Tax, Vm as PolicyVm, decide,
+    Client, Decision, Driver, Estimate, Host, Member, Outcome, Pageable, PoolId, Rules, Tax, Vm as PolicyVm,
+    decide,
 };
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::BalloonHealth;
@@ -9,7 +10,7 @@ use plimsoll_protocol::control::{GuestFacts, ToVmm};
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_units::{Bytes, Pages};
 
-use super::run::{Phase, Run};
+use super::run::{Paging, Phase, Run};
 use super::{Core, Effect, limit, overhead, reservation, size};
 
 /// Balloon targets that differ by less are not worth waking a driver for.
@@ -56,6 +57,7 @@ impl Core {
         Host {
             for_guests: self.ledger.sustained().saturating_sub(self.ledger.overhead()).saturating_sub(lost),
             free: self.ledger.free(),
+            withheld: self.promised(&self.pools, None),
             thresholds: self.settings.thresholds,
             state: self.states.current(),
             elapsed,
@@ -93,11 +95,48 @@ impl Core {
                 BalloonHealth::Following => Driver::Follows,
                 BalloonHealth::Stuck => Driver::Stuck,
             },
-            compressed: Pages::ZERO,
+            pageable: self.pageable(definition, run),
+            waited: run.waited,
         }
     }
 
+    /// What can be paged out of a VM, as far as it is known.
+    fn pageable(&self, definition: &VmDefinition, run: &Run) -> Pageable {
+        if run.facts.paging_stuck {
+            // It tries again of itself, and says so.
+            return Pageable::default();
+        }
+        let swap = if run.facts.swap_failed { Pages::ZERO } else { run.swap };
+        Pageable {
+            store: self.settings.rules.store(size(definition)).saturating_sub(run.facts.store),
+            swap: swap.saturating_sub(run.facts.swapped),
+        }
+    }
+
+    /// Tells a VMM from where on it pages, if that has changed by more than a little.
+    fn steer_paging(&mut self, name: &VmName, decision: &Decision) {
+        let step = BALLOON_STEP.0;
+        let Some(run) = self.vms.get_mut(name).and_then(|vm| vm.run.as_deref_mut()) else { return };
+        let began = decision.pages.is_some() != run.pages.is_some();
+        run.pages = decision.pages;
+        let next = Paging { level: Some(decision.level), block: decision.reclaim.block > Pages::ZERO };
+        let moved = run.paging.level.is_none_or(|level| level.0.abs_diff(decision.level.0) >= step);
+        let at_rest = decision.pages.is_none() && run.paging.level != next.level;
+        if run.is_without_process()
+            || !(moved || at_rest || began || next.block != run.paging.block)
+            || next == run.paging
+        {
+            return;
+        }
+        run.paging = next;
+        let id = run.id;
+        let (level, why) = (decision.level.bytes(), decision.pages);
+        tracing::debug!(vm = %name, %level, ?why, block = next.block, "paging level");
+        self.effect(Effect::Send(id, ToVmm::Paging { level: next.level, block: next.block }));
+    }
+
     fn steer(&mut self, name: &VmName, before: &PolicyVm, decision: &Decision) {
+        self.steer_paging(name, decision);
         let Some(run) = self.vms.get_mut(name).and_then(|vm| vm.run.as_deref_mut()) else {
             return;
         };

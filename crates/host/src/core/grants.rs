@@ -25,6 +25,8 @@ impl Core {
                 self.effect(Effect::Grant { run, pages, total });
             }
             self.urgent = true;
+            // Others may have to give first: that is decided at once.
+            self.pressing |= answer;
             return;
         }
         if let Err(e) = self.ledger.charge(run, pages) {
@@ -36,14 +38,21 @@ impl Core {
         self.effect(Effect::Grant { run, pages, total });
         let free = self.ledger.free();
         let now = self.clock.now;
+        let mut short = false;
         if let Some(run) = self.run_mut(run) {
             if total > run.most {
                 run.leeway = run.leeway.saturating_add(pages);
             }
+            if let Some(level) = &mut run.paging.level {
+                *level = level.saturating_add(pages);
+            }
             let left = run.wanted.saturating_sub(pages);
             run.wants(left, now);
+            short = left > Pages::ZERO;
             tracing::debug!(run = run.id.0, granted = %pages.bytes(), total = %total.bytes(), left = %left.bytes(), free = %free.bytes(), "grant");
         }
+        self.urgent |= short;
+        self.pressing |= short && answer;
     }
 
     /// Serves all who wait: first those who wait to start, then the others, the smallest need first, so that a large one
@@ -74,11 +83,22 @@ impl Core {
             self.give(id, false);
             if let Some(run) = self.run_mut(id).filter(|run| run.wanted > Pages::ZERO) {
                 run.waiting_since = Some(now);
+                run.waited = true;
             }
         }
     }
 
+    /// What a VM that helps itself could have if it asked: not what its patience earns it, but what is free for it.
+    pub(super) fn could_have(&self, run: RunId) -> Pages {
+        self.allowance_of(run, Some(Pages::CHUNK), false)
+    }
+
     fn allowed(&self, run: RunId) -> Pages {
+        self.allowance_of(run, None, true)
+    }
+
+    /// What a VM may have now that wants `wanted`, or what it has said that it wants.
+    fn allowance_of(&self, run: RunId, wanted: Option<Pages>, may_drip: bool) -> Pages {
         let Some((definition, run)) = self.running().find(|(_, r)| r.id == run) else {
             return Pages::ZERO;
         };
@@ -90,7 +110,9 @@ impl Core {
         let health = run.liveness.health();
         let stuck = health == BalloonHealth::Stuck;
         let waited = run.waiting_since.map_or(PERIOD / 2, |s| self.clock.now.duration_since(s));
-        let patient = waited >= PERIOD && !stuck;
+        // Who can page helps himself.
+        let patient =
+            may_drip && waited >= PERIOD && !stuck && !run.can_page(self.settings.rules.largest_store);
         // In a pool with a limit it may have what policy and the other VMs there leave it, and what it has reserved.
         let room = self.room_in(&definition.pool);
         let in_pool = run.most.min(grant.saturating_add(room)).max(reservation);
@@ -108,7 +130,7 @@ impl Core {
         // What a pool above it has reserved and not been granted is as good as its own.
         let in_reserve = self.reserve_of(&definition.pool);
         let waiting = Waiting {
-            wanted: run.wanted,
+            wanted: wanted.unwrap_or(run.wanted),
             grant,
             entitlement: run.entitlement,
             limit: most,

@@ -93,6 +93,7 @@ impl Core {
             Ok(started) => {
                 run.pid = Some(started.pid);
                 run.missing_jail = started.missing_jail;
+                run.swap = started.swap;
                 if run.ended.is_some() {
                     self.effect(Effect::Kill(id));
                 } else {
@@ -267,6 +268,7 @@ impl Core {
         run.phase = Phase::Running;
         run.pid = Some(adopted.pid);
         run.missing_jail = adopted.missing_jail;
+        run.swap = adopted.swap;
         run.kernel = adopted.kernel;
         let text = match adopted.facts {
             Ok(facts) => {

@@ -105,6 +105,9 @@ impl Core {
         let Some(vm) = self.vms.get_mut(name) else { return };
         let facts = possible(claim, &vm.record.definition, grant);
         let Some(run) = vm.run.as_deref_mut() else { return };
+        let moved = |now: u64, before: u64| now.saturating_sub(before);
+        run.swap_rates =
+            (moved(facts.swapped_out, run.facts.swapped_out), moved(facts.swapped_in, run.facts.swapped_in));
         run.facts = facts;
         run.usage.observe(&facts.sampling);
         // A grant that the VMM has not read yet answers a part of what it said it waits for.
@@ -138,6 +141,9 @@ pub(super) fn possible(claim: Facts, definition: &VmDefinition, grant: Pages) ->
             ..guest
         }),
         ram: (claim.ram.0, claim.ram.1.min(definition.size.saturating_add(ASIDE))),
+        compressed: claim.compressed.min(size),
+        store: claim.store.min(grant),
+        swapped: claim.swapped.min(size),
         sampling: SamplingFacts {
             period: claim.sampling.period,
             now: possible_sample(claim.sampling.now, size),

@@ -138,6 +138,8 @@ pub(crate) struct Started {
     pub(crate) pid: u32,
     /// Parts of the jail that the daemon could not give it.
     pub(crate) missing_jail: Vec<JailPart>,
+    /// Its swap space.
+    pub(crate) swap: Pages,
 }
 
 /// Something that happened.
@@ -210,7 +212,7 @@ pub(crate) struct Settings {
     pub(crate) thresholds: Thresholds,
     pub(crate) rules: Rules,
     pub(crate) sampling: SamplingConfig,
-    /// Swap space; `None`: admission does not look at it.
+    /// Most swap space of all VMs; `None`: admission does not look at it.
     pub(crate) swap: Option<Pages>,
     pub(crate) paths: Paths,
 }
@@ -226,6 +228,8 @@ pub(crate) struct Adopted {
     pub(crate) facts: Result<Facts, String>,
     /// The grant that the earlier daemon wrote down last, if it could be read.
     pub(crate) recorded: Option<Pages>,
+    /// Its swap space.
+    pub(crate) swap: Pages,
     pub(crate) kernel: KernelAccount,
 }
 
@@ -251,6 +255,8 @@ pub(crate) struct Core {
     clock: Clock,
     last_control: Instant,
     urgent: bool,
+    /// Somebody waits and was given nothing: memory is divided anew as soon as may be.
+    pressing: bool,
     peak_kernel: Bytes,
     effects: Vec<Effect>,
 }
@@ -278,6 +284,7 @@ impl Core {
             clock,
             last_control: clock.now,
             urgent: false,
+            pressing: false,
             peak_kernel: Bytes::ZERO,
             effects: Vec::new(),
         }
@@ -307,7 +314,12 @@ impl Core {
 
     /// When the core wants to hear [`Input::Tick`] next.
     pub(crate) fn due(&self) -> Instant {
-        self.last_control + if self.urgent { control::SHORTEST } else { control::PERIOD }
+        self.last_control
+            + match (self.pressing, self.urgent) {
+                (true, _) => control::AT_ONCE,
+                (false, true) => control::SHORTEST,
+                (false, false) => control::PERIOD,
+            }
     }
 
     /// Where each VMM says that guest memory is, for the kernel to be asked about it.

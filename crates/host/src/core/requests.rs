@@ -1,6 +1,7 @@
 use plimsoll_protocol::api::{VmChange, VmStatus};
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::{OrNone, VmName};
+use plimsoll_units::Pages;
 
 use super::run::{Ended, Phase, Undo};
 use super::{Answer, Core, Effect, Failure, FailureKind, PATIENCE, Request, RequestId, RunId, Vm};
@@ -128,6 +129,7 @@ impl Core {
                 let text = format!("VM {name} is being started: try again");
                 return Err(Failure::new(FailureKind::Conflict, text));
             }
+            self.must_cover(&definition, run.swap)?;
             self.admit_change(&vm.record.definition, &definition, run.id)?;
         }
         let text = format!(
@@ -146,6 +148,21 @@ impl Core {
         let answer = self.status_answer(name)?;
         self.effect(Effect::Save(record, vec![(id, Ok(answer))]));
         Ok(())
+    }
+
+    /// Swap space is set aside when a VM starts, and does not grow.
+    fn must_cover(&self, definition: &VmDefinition, space: Pages) -> Result<(), Failure> {
+        let least = definition.size.saturating_sub(space.bytes());
+        if space == Pages::ZERO || definition.reservation >= least {
+            return Ok(());
+        }
+        let text = format!(
+            "VM {} cannot have reservation {} while it runs: its swap space of {} was set aside for reservation {least}: stop it first",
+            definition.name,
+            definition.reservation,
+            space.bytes()
+        );
+        Err(Failure::new(FailureKind::Conflict, text))
     }
 
     fn forget(&mut self, id: RequestId, name: &VmName) -> Result<(), Failure> {

@@ -1,5 +1,6 @@
 use std::time::Instant;
 
+use plimsoll_policy::PagingCause;
 use plimsoll_protocol::control::{ExitReason, Facts, SamplingConfig};
 use plimsoll_protocol::definition::JailPart;
 use plimsoll_units::Pages;
@@ -28,6 +29,16 @@ pub(crate) struct Run {
     pub(crate) most: Pages,
     /// What it was given beyond that, for its balloon to inflate, since it was last within it.
     pub(crate) leeway: Pages,
+    /// Its swap space; zero: it has none.
+    pub(crate) swap: Pages,
+    /// What it was last told of paging.
+    pub(crate) paging: Paging,
+    /// Pages written to and read from swap space between its last two reports.
+    pub(crate) swap_rates: (u64, u64),
+    /// Why policy has it page, if it does.
+    pub(crate) pages: Option<PagingCause>,
+    /// It has waited in vain for a whole control period, and there is still nothing for it.
+    pub(crate) waited: bool,
     /// The balloon that it was last told to have.
     pub(crate) balloon: Pages,
     pub(crate) liveness: Liveness,
@@ -49,6 +60,13 @@ pub(crate) struct Run {
     pub(crate) killers: Vec<(RequestId, Instant)>,
     /// What to do to the inventory if it never comes to run.
     pub(crate) undo: Undo,
+}
+
+/// What a VMM is told of paging: see [`ToVmm::Paging`](plimsoll_protocol::control::ToVmm::Paging).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Paging {
+    pub(crate) level: Option<Pages>,
+    pub(crate) block: bool,
 }
 
 /// How far a run has come.
@@ -105,6 +123,11 @@ impl Run {
             target: limit,
             most: limit,
             leeway: Pages::ZERO,
+            swap: Pages::ZERO,
+            paging: Paging::default(),
+            swap_rates: (0, 0),
+            pages: None,
+            waited: false,
             balloon: Pages::ZERO,
             liveness: Liveness::new(now),
             kernel: KernelAccount::default(),
@@ -128,6 +151,12 @@ impl Run {
     /// Whether memory is still to be divided and given to it.
     pub(crate) fn takes_part(&self) -> bool {
         self.phase != Phase::Dying && self.mute.is_none()
+    }
+
+    /// Whether its own pages can serve its faults.
+    pub(crate) fn can_page(&self, largest_store: u8) -> bool {
+        let somewhere = largest_store > 0 || self.swap > Pages::ZERO && !self.facts.swap_failed;
+        somewhere && !self.facts.paging_stuck && !self.is_without_process()
     }
 
     /// It is about to end by itself: from now on it gets nothing, and at `doom` it is ended.

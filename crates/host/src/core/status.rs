@@ -1,8 +1,10 @@
-use plimsoll_policy::State;
+use plimsoll_policy::{PagingCause, State};
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::api::{BalloonHealth, HostState, HostStatus, Power, VmStatus};
+use plimsoll_protocol::api::{
+    BalloonHealth, HostState, HostStatus, PagingReason, PagingStatus, Power, VmStatus,
+};
 use plimsoll_protocol::pool::Place;
-use plimsoll_units::{Bytes, Pages};
+use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 
 use super::run::{Phase, Run};
 use super::{Core, Vm, overhead};
@@ -22,6 +24,10 @@ impl Core {
             reserved: (self.reserved_at(&Place::Root) + self.ledger.overhead() + queued).bytes(),
             swap: self.settings.swap.map(Pages::bytes),
             swap_reserved: self.swap_reserved().bytes(),
+            swapped: sum(|run| run.facts.swapped),
+            compressed: sum(|run| run.facts.compressed),
+            store: sum(|run| run.facts.store),
+            blocked: self.running().filter(|(_, run)| run.facts.blocked).count() as u64,
             held: sum(|run| run.facts.held),
             ballooned: sum(|run| run.facts.ballooned),
             kernel: self.running().map(|(_, run)| run.kernel.ram).sum(),
@@ -79,6 +85,7 @@ impl Core {
             ballooned: facts.ballooned.bytes(),
             balloon_target: pages(|run| run.balloon),
             balloon: run.map_or(BalloonHealth::Absent, |run| run.liveness.health()),
+            paging: run.map(paging).unwrap_or_default(),
             chunks: facts.chunks,
             faults: facts.faults,
             reboots: facts.reboots,
@@ -88,6 +95,33 @@ impl Core {
             started: vm.record.started,
             console: self.settings.paths.console_socket(&definition.name),
         }
+    }
+}
+
+fn paging(run: &Run) -> PagingStatus {
+    let facts = &run.facts;
+    let bytes = |pages: u64| Bytes(pages.saturating_mul(PAGE_SIZE));
+    PagingStatus {
+        compressed: facts.compressed.bytes(),
+        store: facts.store.bytes(),
+        swapped: facts.swapped.bytes(),
+        space: run.swap.bytes(),
+        zipped: bytes(facts.zipped),
+        unzipped: bytes(facts.unzipped),
+        swapped_out: bytes(facts.swapped_out),
+        swapped_in: bytes(facts.swapped_in),
+        out_rate: bytes(run.swap_rates.0),
+        in_rate: bytes(run.swap_rates.1),
+        level: run.paging.level.map(Pages::bytes),
+        why: run.pages.map(|why| match why {
+            PagingCause::AboveTarget => PagingReason::AboveTarget,
+            PagingCause::Owed => PagingReason::Owed,
+            PagingCause::AtLimit => PagingReason::AtLimit,
+            PagingCause::Waited => PagingReason::Waited,
+        }),
+        blocked: facts.blocked,
+        stuck: facts.paging_stuck,
+        failed: facts.swap_failed,
     }
 }
 

@@ -8,6 +8,7 @@ mod rundir;
 mod spawn;
 mod tap;
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::Child;
@@ -15,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use jiff::Timestamp;
+use plimsoll_policy::Rules;
 use plimsoll_protocol::control::{
-    BootConfig, DiskConfig, FromVmm, GuestKind, NetConfig, SamplingConfig, ToVmm, VERSION,
+    BootConfig, DiskConfig, FdRole, FromVmm, GuestKind, NetConfig, SamplingConfig, SwapConfig, ToVmm, VERSION,
 };
 use plimsoll_protocol::definition::{JailPart, MacAddress, VmDefinition};
 use plimsoll_protocol::wire::Wire;
@@ -29,6 +31,7 @@ pub(crate) use self::spawn::reserve_control_fd;
 use crate::cgroup::Cgroups;
 use crate::paths::Paths;
 use crate::process::{Process, last_line, start_time};
+use crate::swap::SwapSite;
 
 /// How long a VMM may take to say hello: it has nothing to do before but to start.
 const HELLO_TIME: Duration = Duration::from_secs(10);
@@ -41,6 +44,9 @@ pub(crate) struct Site {
     pub(crate) log: String,
     pub(crate) sampling: SamplingConfig,
     pub(crate) cgroups: Result<Cgroups, String>,
+    /// Where VMs get swap space; `None`: they get none.
+    pub(crate) swap: Option<SwapSite>,
+    pub(crate) rules: Rules,
 }
 
 /// What is to be launched.
@@ -73,6 +79,7 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     let name = &definition.name;
     let missing = missing_parts(site, plan)?;
     let resources = Resources::open(definition)?;
+    let swap = swap_space(site, definition)?;
     // From here on things are made; each of them goes with its owner when a later step fails.
     let directory = RunDir::create(&site.paths, name)?;
     let listener = directory.listen_for_daemon()?;
@@ -95,6 +102,7 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
         started: plan.started,
         definition: definition.clone(),
         missing_jail: missing,
+        swap: swap.as_ref().map_or(Pages::ZERO, |swap| swap.config.slots),
     };
     directory.write_record(&record)?;
     directory.write_grant(plan.grant)?;
@@ -104,11 +112,31 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
         line => e.context(format!("its log ends with: {line}")),
     };
     greet(&wire, &process).map_err(failed)?;
-    let (config, fds) = boot_config(site, plan, resources, console_log, console)?;
+    let (mut config, mut fds) = boot_config(site, plan, resources, console_log, console)?;
+    config.store = site.rules.store(config.size);
+    if let Some(SwapSpace { file, config: swap }) = swap {
+        config.swap = Some(swap);
+        config.fds.push(FdRole::Swap);
+        fds.push(file.into());
+    }
     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     wire.send(&ToVmm::Boot(Box::new(config)), &fds).context("cannot send the VMM its configuration")?;
     let child = child.0.take().ok_or_else(|| anyhow!("the child is there until here"))?;
     Ok(Launched { process, child, wire, directory, record })
+}
+
+/// A VM's swap space, allocated.
+struct SwapSpace {
+    file: File,
+    config: SwapConfig,
+}
+
+/// Swap space for a VM of `definition`; `None`: it has none, or needs none.
+fn swap_space(site: &Site, definition: &VmDefinition) -> anyhow::Result<Option<SwapSpace>> {
+    let slots = Pages::floor(definition.size).saturating_sub(Pages::ceil(definition.reservation));
+    let Some(swap) = site.swap.as_ref().filter(|_| slots > Pages::ZERO) else { return Ok(None) };
+    let file = swap.allocate(slots)?;
+    Ok(Some(SwapSpace { file, config: SwapConfig { slots, encrypt: swap.encrypt } }))
 }
 
 /// A child that is killed and waited for unless it is taken out.
@@ -187,7 +215,6 @@ fn boot_config(
     console_log: std::os::fd::OwnedFd,
     console: std::os::fd::OwnedFd,
 ) -> anyhow::Result<(BootConfig, Vec<std::os::fd::OwnedFd>)> {
-    use plimsoll_protocol::control::FdRole;
     let definition = &plan.definition;
     let mac = |(index, net): (usize, &plimsoll_protocol::definition::Net)| NetConfig {
         mac: net.mac.unwrap_or_else(|| MacAddress::derived(&definition.name, index)),
@@ -207,6 +234,8 @@ fn boot_config(
         grant: plan.grant,
         huge_pages: true,
         sampling: site.sampling,
+        store: Pages::ZERO,
+        swap: None,
         uid: plan.uid,
         allow_missing: definition.jail.allow_missing.clone(),
         fds: roles,

@@ -35,6 +35,9 @@ pub(crate) struct RunRecord {
     pub(crate) started: Timestamp,
     pub(crate) definition: VmDefinition,
     pub(crate) missing_jail: Vec<JailPart>,
+    /// Its swap space.
+    #[serde(default)]
+    pub(crate) swap: Pages,
 }
 
 impl Drop for RunDir {

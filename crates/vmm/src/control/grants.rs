@@ -2,6 +2,7 @@ use plimsoll_pmap::Pmap;
 use plimsoll_units::Pages;
 
 use super::outbox::Outbox;
+use crate::machine::Vm;
 
 /// Grant that the VM keeps beyond what it holds: one chunk. It is what the next fault needs at most, so a guest that frees
 /// and takes a chunk in turn does not cross the wire each time, twice with less. More would be memory that nobody can use,
@@ -58,8 +59,9 @@ impl Grants {
     }
 
     /// Guest memory was given back: what it makes idle goes to those who need it.
-    pub(super) fn freed(&mut self, pmap: &Pmap, outbox: &mut Outbox) {
-        let returned = pmap.return_grant(SLACK);
+    pub(super) fn freed(&mut self, vm: &Vm, outbox: &mut Outbox) {
+        // Where the daemon wants memory back, nothing is kept.
+        let returned = vm.pmap.return_grant(vm.pager.keeps(SLACK, vm.pmap.stats().held));
         if returned > Pages::ZERO {
             outbox.returned(returned);
         }
@@ -67,12 +69,12 @@ impl Grants {
 
     /// Once a period: repeats a want that has changed while it was unanswered, and returns grant that the guest did not need
     /// for a whole period.
-    pub(super) fn tick(&mut self, pmap: &Pmap, outbox: &mut Outbox) {
-        self.refresh(pmap, outbox);
-        let stats = pmap.stats();
+    pub(super) fn tick(&mut self, vm: &Vm, outbox: &mut Outbox) {
+        self.refresh(&vm.pmap, outbox);
+        let stats = vm.pmap.stats();
         let idle = stats.grant.saturating_sub(stats.held) > SLACK && stats.wanted == Pages::ZERO;
         if idle && self.idle && stats.held <= self.held {
-            self.freed(pmap, outbox);
+            self.freed(vm, outbox);
         }
         (self.idle, self.held) = (idle, stats.held);
     }

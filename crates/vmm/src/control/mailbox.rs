@@ -1,8 +1,9 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use plimsoll_pmap::GrantSource;
+use plimsoll_pmap::{Error, GrantSource};
 use plimsoll_protocol::control::{ExitReason, MAX_NOTICE};
 use plimsoll_protocol::definition::JailPart;
 use plimsoll_units::Pages;
@@ -19,6 +20,7 @@ const MAX_NOTICES: usize = 32;
 pub(crate) struct Mailbox {
     mail: Mutex<Mail>,
     arrived: Event,
+    swap_failed: AtomicBool,
 }
 
 /// The mail of one moment.
@@ -53,7 +55,7 @@ impl Mailbox {
     /// # Errors
     /// No event descriptor is to be had.
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { mail: Mutex::default(), arrived: Event::new()? })
+        Ok(Self { mail: Mutex::default(), arrived: Event::new()?, swap_failed: AtomicBool::new(false) })
     }
 
     fn post(&self, write: impl FnOnce(&mut Mail)) {
@@ -97,6 +99,11 @@ impl Mailbox {
         });
     }
 
+    /// Whether swap space could not be written.
+    pub(crate) fn swap_failed(&self) -> bool {
+        self.swap_failed.load(Ordering::Relaxed)
+    }
+
     /// Fetches everything.
     pub(crate) fn take(&self) -> Mail {
         let mut mail = lock(&self.mail);
@@ -112,6 +119,17 @@ impl GrantSource for Mailbox {
 
     fn freed(&self) {
         self.post(|mail| mail.freed = true);
+    }
+
+    fn trouble(&self, what: Error) {
+        let read = matches!(what, Error::SwapRead { .. });
+        let text = format!("{:#}", anyhow::Error::from(what));
+        if read {
+            self.exit(ExitReason::Failed(format!("guest memory could not be read back: {text}")));
+        } else {
+            self.swap_failed.store(true, Ordering::Relaxed);
+            self.notice(format!("swap space has failed: {text}; the VM goes on without"));
+        }
     }
 }
 

@@ -91,6 +91,7 @@ impl Session {
             && !self.link.is_up()
             && let Some(vm) = &self.vm
         {
+            vm.pager.alone(vm.pmap.stats().grant);
             self.grants.disconnected(&vm.pmap);
         }
     }
@@ -102,8 +103,10 @@ impl Session {
             (ToVmm::Query, _) => self.link.outbox.report(facts(self.vm.as_ref(), self.reboots)),
             (message, None) => tracing::error!(?message, "the daemon sent a message before Boot: ignored"),
             (ToVmm::Grant(pages), Some(vm)) => {
+                vm.pager.granted(pages);
                 self.grants.granted(pages, &vm.pmap, &mut self.link.outbox);
             }
+            (ToVmm::Paging { level, block }, Some(vm)) => vm.pager.order(level, block),
             (ToVmm::BalloonTarget(pages), Some(vm)) => vm.guest.set_balloon_target(pages),
             (ToVmm::PowerButton, Some(vm)) => vm.guest.press_power_button(),
         }
@@ -133,10 +136,11 @@ impl Session {
         }
         if let Some(vm) = &self.vm {
             if mail.freed || mail.reboots > 0 {
-                self.grants.freed(&vm.pmap, &mut self.link.outbox);
+                self.grants.freed(vm, &mut self.link.outbox);
             }
             if let Some(total) = mail.want {
                 let up = self.link.is_up();
+                vm.pager.waits();
                 self.grants.want(total, &vm.pmap, up, &mut self.link.outbox);
             }
         }
@@ -149,7 +153,7 @@ impl Session {
             self.next_report = now + REPORT_PERIOD;
             if self.link.is_up() {
                 if let Some(vm) = &self.vm {
-                    self.grants.tick(&vm.pmap, &mut self.link.outbox);
+                    self.grants.tick(vm, &mut self.link.outbox);
                 }
                 self.link.outbox.report(facts(self.vm.as_ref(), self.reboots));
             }

@@ -16,6 +16,7 @@ use super::{BalloonFacts, Guest};
 use crate::boot::acpi;
 use crate::boot::layout;
 use crate::boot::load::BootImage;
+use crate::brake::Brake;
 use crate::bus::Bus;
 use crate::console::{Output, SerialPort};
 use crate::control::Mailbox;
@@ -101,12 +102,12 @@ impl Machine {
     ///
     /// # Errors
     /// No thread is to be had.
-    pub(crate) fn start(self, missing: Vec<JailPart>) -> Result<KernelGuest> {
+    pub(crate) fn start(self, missing: Vec<JailPart>, brake: Arc<Brake>) -> Result<KernelGuest> {
         let guest = KernelGuest { balloon: self.devices.balloon.clone(), events: self.events.clone() };
         thread::Builder::new()
             .name("machine".to_owned())
             .spawn(move || {
-                let reason = match self.live(missing) {
+                let reason = match self.live(missing, &brake) {
                     Ok(reason) => reason,
                     Err(error) => ExitReason::Failed(format!("{error:#}")),
                 };
@@ -117,7 +118,7 @@ impl Machine {
     }
 
     /// Boots the guest as often as it asks for. Returns why it ended.
-    fn live(&self, missing: Vec<JailPart>) -> Result<ExitReason> {
+    fn live(&self, missing: Vec<JailPart>, brake: &Arc<Brake>) -> Result<ExitReason> {
         let mut missing = Some(missing);
         loop {
             // Loading needs memory, and memory needs grants: this thread may wait for them.
@@ -130,7 +131,7 @@ impl Machine {
                 vm.register_irqfd(interrupt, gsi).with_context(|| format!("KVM_IRQFD for line {gsi}"))?;
             }
             let vcpus = self.hypervisor.create_vcpus(&vm, self.vcpus, self.image.entry())?;
-            let crew = Crew::start(vcpus, &self.buses, &self.tell).context("vCPU threads")?;
+            let crew = Crew::start(vcpus, &self.buses, &self.tell, brake).context("vCPU threads")?;
             match missing.take() {
                 Some(missing) => self.mailbox.running(missing),
                 None => self.mailbox.rebooted(),

@@ -10,24 +10,26 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use plimsoll_pmap::uffd::Uffd;
-use plimsoll_pmap::{Config, Pmap};
+use plimsoll_pmap::{Config, Pmap, SwapSpace};
 use plimsoll_protocol::control::{
     BootConfig, Chunks, ExitReason, Facts, GuestFacts, GuestKind, LONGEST_SAMPLE_PERIOD, MAX_SAMPLES,
-    SHORTEST_SAMPLE_PERIOD, SamplingConfig,
+    SHORTEST_SAMPLE_PERIOD, SamplingConfig, SwapConfig,
 };
 use plimsoll_protocol::definition::{MAX_SIZE, MAX_VCPUS, MIN_SIZE};
 use plimsoll_units::Pages;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::boot::layout;
+use crate::brake::Brake;
 use crate::console::{Console, ConsoleLog, Ends, Keyboard, Output};
 use crate::control::Mailbox;
 use crate::event::Event;
 use crate::fds::PassedFds;
 use crate::jail;
 use crate::model::{Input, ModelGuest, Parts};
+use crate::pager::Pager;
 use kernel_guest::Machine;
 use sampling::Sampling;
 
@@ -60,6 +62,9 @@ pub(crate) struct Vm {
     pub(crate) guest: Box<dyn Guest>,
     console: Console,
     sampling: Arc<Sampling>,
+    pub(crate) pager: Pager,
+    brake: Arc<Brake>,
+    mailbox: Arc<Mailbox>,
 }
 
 impl Vm {
@@ -87,7 +92,9 @@ impl Vm {
         missing.extend(jail::filter(rules)?);
 
         serve_faults(&pmap, mailbox)?;
-        let sampling = Sampling::start(&pmap, config.sampling).context("sampling thread")?;
+        let brake = Arc::new(Brake::default());
+        let pager = Pager::start(&pmap, &brake).context("pager thread")?;
+        let sampling = Sampling::start(&pmap, &brake, config.sampling).context("sampling thread")?;
         let console = |keyboard: Arc<dyn Keyboard>| {
             let (output, room) = (Arc::clone(&output), room.clone());
             Console::start(Ends { output, log, listener, keyboard, room }).context("console")
@@ -95,7 +102,7 @@ impl Vm {
         let (guest, console): (Box<dyn Guest>, _) = match machine {
             Some(machine) => {
                 let console = console(machine.serial())?;
-                (Box::new(machine.start(missing)?), console)
+                (Box::new(machine.start(missing, Arc::clone(&brake))?), console)
             }
             None => {
                 let input = Arc::new(Input::new(room.clone()));
@@ -107,6 +114,7 @@ impl Vm {
                     mailbox: Arc::clone(mailbox),
                     output: Arc::clone(&output),
                     input,
+                    brake: Arc::clone(&brake),
                 };
                 mailbox.notice("this is a model of a guest: host threads use its memory, no kernel runs");
                 let guest = ModelGuest::start(parts).context("model guest")?;
@@ -114,7 +122,7 @@ impl Vm {
                 (Box::new(guest), console)
             }
         };
-        Ok(Self { pmap, guest, console, sampling })
+        Ok(Self { pmap, guest, console, sampling, pager, brake, mailbox: Arc::clone(mailbox) })
     }
 
     /// The facts for the daemon, without the number of reboots.
@@ -129,6 +137,16 @@ impl Vm {
             balloon_actual: balloon.actual,
             balloon_target: balloon.target,
             balloon_driver: balloon.driver,
+            compressed: stats.compressed,
+            store: stats.store,
+            swapped: stats.swapped,
+            zipped: stats.traffic.zipped,
+            unzipped: stats.traffic.unzipped,
+            swapped_out: stats.traffic.swapped_out,
+            swapped_in: stats.traffic.swapped_in,
+            blocked: self.brake.is_on(),
+            paging_stuck: self.pager.is_stuck(),
+            swap_failed: self.mailbox.swap_failed(),
             chunks: Chunks {
                 empty: stats.chunks_empty,
                 large: stats.chunks_large,
@@ -171,8 +189,14 @@ fn make_memory(config: &BootConfig, fds: &mut PassedFds, mailbox: &Arc<Mailbox>)
         None => Uffd::from_syscall()?,
     };
     let (regions, huge_pages, grant) = (layout::ram(config.size), config.huge_pages, config.grant);
+    let swap = match (config.swap, fds.swap.take()) {
+        (Some(SwapConfig { slots, encrypt }), Some(file)) => Some(SwapSpace { file, slots, encrypt }),
+        (None, None) => None,
+        _ => bail!("the daemon passed swap space without saying how large it is, or the reverse"),
+    };
+    ensure!(config.store <= config.size, "a store of {} exceeds the VM's size", config.store.bytes());
     let mailbox = Arc::clone(mailbox);
-    Ok(Pmap::new(Config { regions, uffd, huge_pages, grant, store: Pages::ZERO, swap: None }, mailbox)?)
+    Ok(Pmap::new(Config { regions, uffd, huge_pages, grant, store: config.store, swap }, mailbox)?)
 }
 
 /// Starts the thread that answers page faults. It never ends while the process lives: were it to, whoever touches guest

@@ -6,6 +6,7 @@ use plimsoll_pmap::{Pmap, Sampler, Seen};
 use plimsoll_protocol::control::{self, SampleFacts, Sampled, SamplingConfig, SamplingFacts};
 use plimsoll_units::Pages;
 
+use crate::brake::Brake;
 use crate::sync::lock;
 
 const _: () = assert!(control::MAX_SAMPLES as usize <= plimsoll_pmap::MAX_SAMPLES);
@@ -27,10 +28,14 @@ struct Periods {
 
 impl Sampling {
     /// Samples the VM's memory for as long as the process lives, on a thread of its own.
-    pub(super) fn start(pmap: &Arc<Pmap>, config: SamplingConfig) -> io::Result<Arc<Self>> {
+    pub(super) fn start(
+        pmap: &Arc<Pmap>,
+        brake: &Arc<Brake>,
+        config: SamplingConfig,
+    ) -> io::Result<Arc<Self>> {
         let sampler = Sampler::new(Arc::clone(pmap), config.samples);
         let sampling = Arc::new(Self(Mutex::new(Periods::new(sampler, config.period))));
-        let (pmap, periods) = (Arc::clone(pmap), Arc::clone(&sampling));
+        let (pmap, brake, periods) = (Arc::clone(pmap), Arc::clone(brake), Arc::clone(&sampling));
         thread::Builder::new().name("sampler".to_owned()).spawn(move || {
             let mut before = Instant::now();
             loop {
@@ -39,7 +44,7 @@ impl Sampling {
                 // A process that was stopped has not run for all that time.
                 let elapsed = now.saturating_duration_since(before).min(4 * TICK);
                 before = now;
-                if pmap.stats().wanted == Pages::ZERO {
+                if pmap.stats().wanted == Pages::ZERO && !brake.is_on() {
                     lock(&periods.0).advance(elapsed);
                 }
             }

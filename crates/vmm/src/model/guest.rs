@@ -12,6 +12,7 @@ use vm_memory::{Bytes as _, GuestAddress};
 use super::command::Command;
 use super::memory::Memory;
 use super::pattern::{self, PAGE};
+use crate::brake::Brake;
 use crate::console::{Keyboard, Output};
 use crate::control::Mailbox;
 use crate::event::Event;
@@ -35,6 +36,7 @@ pub(crate) struct Parts {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) output: Arc<Output>,
     pub(crate) input: Arc<Input>,
+    pub(crate) brake: Arc<Brake>,
 }
 
 /// The running model.
@@ -245,6 +247,7 @@ impl Shared {
     }
 
     fn address(&self, at: usize) -> Result<GuestAddress, String> {
+        self.parts.brake.pass(|| false);
         let ppn = lock(&self.memory).ppn(at);
         ppn.address().map(GuestAddress).ok_or_else(|| format!("{ppn:?} has no address"))
     }

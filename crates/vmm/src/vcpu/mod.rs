@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
+use crate::brake::Brake;
 use crate::bus::Bus;
 use crate::guest_event::{GuestEvent, Teller};
 
@@ -43,6 +44,7 @@ pub(crate) struct Buses {
 pub(crate) struct Crew {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    brake: Arc<Brake>,
 }
 
 impl Crew {
@@ -50,12 +52,22 @@ impl Crew {
     ///
     /// # Errors
     /// No thread is to be had; those that were started are stopped again.
-    pub(crate) fn start(vcpus: Vec<VcpuFd>, buses: &Buses, events: &Teller) -> io::Result<Self> {
+    pub(crate) fn start(
+        vcpus: Vec<VcpuFd>,
+        buses: &Buses,
+        events: &Teller,
+        brake: &Arc<Brake>,
+    ) -> io::Result<Self> {
         signal::prepare()?;
-        let mut crew = Self { stop: Arc::default(), threads: Vec::new() };
+        let mut crew = Self { stop: Arc::default(), threads: Vec::new(), brake: Arc::clone(brake) };
         for (index, fd) in vcpus.into_iter().enumerate() {
-            let vcpu =
-                Vcpu { fd, buses: buses.clone(), events: events.clone(), stop: Arc::clone(&crew.stop) };
+            let vcpu = Vcpu {
+                fd,
+                buses: buses.clone(),
+                events: events.clone(),
+                stop: Arc::clone(&crew.stop),
+                brake: Arc::clone(brake),
+            };
             match thread::Builder::new().name(format!("vcpu{index}")).spawn(move || vcpu.run()) {
                 Ok(thread) => crew.threads.push(thread),
                 Err(error) => {
@@ -64,6 +76,7 @@ impl Crew {
                 }
             }
         }
+        brake.take_kicks(crew.threads.iter().map(signal::kicker).collect());
         Ok(crew)
     }
 
@@ -71,6 +84,8 @@ impl Crew {
     /// interrupt it (before 6.2) for those that wait for a grant.
     pub(crate) fn stop(self) {
         self.stop.store(true, Ordering::SeqCst);
+        // Nobody may be kicked who has ended.
+        self.brake.take_kicks(Vec::new());
         for thread in self.threads {
             while !thread.is_finished() {
                 signal::kick(&thread);
@@ -89,12 +104,14 @@ struct Vcpu {
     buses: Buses,
     events: Teller,
     stop: Arc<AtomicBool>,
+    brake: Arc<Brake>,
 }
 
 impl Vcpu {
     fn run(mut self) {
         let mut stuck_since = None;
         while !self.stop.load(Ordering::SeqCst) {
+            self.brake.pass(|| self.stop.load(Ordering::SeqCst));
             match self.enter() {
                 Ok(None) => stuck_since = None,
                 Ok(Some(event)) => return self.wait_for_stop(event),

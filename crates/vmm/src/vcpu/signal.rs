@@ -19,3 +19,12 @@ pub(super) fn kick<T>(thread: &JoinHandle<T>) {
     // SAFETY: the handle keeps the thread's identity valid, whether it has ended or not.
     unsafe { libc::pthread_kill(thread.as_pthread_t(), SIGRTMIN()) };
 }
+
+/// What sends it. Not to be called any more when the thread is joined.
+pub(super) fn kicker<T>(thread: &JoinHandle<T>) -> Box<dyn Fn() + Send> {
+    let thread = thread.as_pthread_t();
+    // SAFETY: a thread that has not been joined has a valid identity, whether it has ended or not.
+    Box::new(move || unsafe {
+        libc::pthread_kill(thread, SIGRTMIN());
+    })
+}

@@ -62,6 +62,8 @@ pub fn model_config(size: Bytes) -> BootConfig {
         balloon: Balloon::default(),
         grant: Pages::ZERO,
         huge_pages: true,
+        store: Pages::ZERO,
+        swap: None,
         sampling: SamplingConfig { samples: 100, period: Duration::from_secs(30) },
         uid: rustix::process::geteuid().is_root().then_some(54_321),
         allow_missing: vec![JailPart::Uid, JailPart::Filesystem],

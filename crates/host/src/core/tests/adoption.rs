@@ -10,6 +10,7 @@ fn survivor(vm: &str, claim: u64, recorded: Option<u64>, kernel: u64) -> Adopted
         missing_jail: vec![],
         facts: Ok(facts),
         recorded: recorded.map(mib),
+        swap: Pages(0),
         kernel: KernelAccount { ram: Bytes::mib(kernel), process: Bytes::mib(kernel) },
     }
 }

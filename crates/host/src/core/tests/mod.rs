@@ -4,6 +4,7 @@ mod adoption;
 mod explain;
 mod hostile;
 mod memory;
+mod paging;
 mod pools;
 mod power;
 
@@ -47,6 +48,7 @@ struct World {
     answers: BTreeMap<u64, Result<Answer, Failure>>,
     granted: BTreeMap<RunId, Pages>,
     balloons: BTreeMap<RunId, Pages>,
+    levels: BTreeMap<RunId, (Pages, bool)>,
     killed: Vec<RunId>,
     cleared: Vec<RunId>,
     launches: Vec<(RunId, Pages)>,
@@ -75,6 +77,7 @@ impl World {
             answers: BTreeMap::new(),
             granted: BTreeMap::new(),
             balloons: BTreeMap::new(),
+            levels: BTreeMap::new(),
             killed: Vec::new(),
             cleared: Vec::new(),
             launches: Vec::new(),
@@ -97,12 +100,20 @@ impl World {
                     let granted = self.granted.entry(run).or_default();
                     *granted += pages;
                     assert_eq!(*granted, total);
+                    if let Some((level, _)) = self.levels.get_mut(&run) {
+                        *level = level.saturating_add(pages);
+                    }
                 }
                 Effect::Returned { run, total } => {
                     self.granted.insert(run, total);
                 }
                 Effect::Send(run, ToVmm::BalloonTarget(pages)) => {
                     self.balloons.insert(run, pages);
+                }
+                Effect::Send(run, ToVmm::Paging { level, block }) => {
+                    let told = level.map(|level| (level, block));
+                    assert_ne!(self.levels.get(&run).copied(), told, "told twice");
+                    told.and_then(|told| self.levels.insert(run, told));
                 }
                 Effect::Kill(run) => self.killed.push(run),
                 Effect::Clear(run, _) => self.cleared.push(run),
@@ -154,7 +165,7 @@ impl World {
     fn up(&mut self, definition: VmDefinition) -> RunId {
         let id = self.ask(Request::Create(Box::new(definition)));
         let run = RunId(self.core.last_run);
-        self.input(Input::Launched(run, Ok(Started { pid: 7, missing_jail: vec![] })));
+        self.input(Input::Launched(run, Ok(Started { pid: 7, missing_jail: vec![], swap: Pages(0) })));
         self.say(run, FromVmm::Running { missing_jail: vec![] });
         assert!(matches!(self.answers.remove(&id), Some(Ok(Answer::Vm(vm))) if vm.power == Power::On));
         run
@@ -170,6 +181,15 @@ impl World {
         let sample = SampleFacts { elapsed: SECOND * 30, pages, ..SampleFacts::default() };
         let ran = self.clock.now.saturating_duration_since(self.begun).as_secs();
         SamplingFacts { period: 2 + ran / 30, now: sample, last: sample }
+    }
+
+    /// A VMM that pages out at once what it holds beyond its level.
+    fn obey_level(&mut self, run: RunId) {
+        let level = self.levels.get(&run).map_or(Pages(u64::MAX), |(level, _)| *level);
+        let over = self.granted[&run].saturating_sub(level);
+        if over > Pages(0) {
+            self.say(run, FromVmm::Return(over));
+        }
     }
 
     fn pass(&mut self, time: Duration) {

@@ -1,0 +1,71 @@
+use super::*;
+
+/// A VM of 512 MiB with swap space that holds most of a host of 640 MiB, and another that is about to need some.
+fn crowded() -> (World, RunId, RunId) {
+    let mut world = World::new(640);
+    let rich = world.up(definition("rich", 512, ""));
+    let needy = world.up(definition("needy", 512, ""));
+    world.core.run_mut(rich).unwrap().swap = mib(512);
+    world.core.run_mut(needy).unwrap().swap = mib(512);
+    for _ in 0..400 {
+        let lacks = mib(512) - world.granted[&rich];
+        world.say(rich, FromVmm::Want(lacks.min(mib(4))));
+    }
+    world.say(rich, FromVmm::Want(Pages(0)));
+    (world, rich, needy)
+}
+
+/// Neither has a balloon driver. What is taken from the one is there for the other before a tenth of a second has passed.
+#[test]
+fn who_is_entitled_to_memory_has_it_within_100_ms_although_another_must_give_it_first() {
+    let (mut world, rich, needy) = crowded();
+    let before = world.granted[&needy];
+    assert!(world.granted[&rich] >= mib(400), "{}", world.granted[&rich].bytes());
+    world.pass(SECOND);
+    let begin = world.clock.now;
+    // Sixteen times 8 MiB, as fast as it is served.
+    let mut left = 16;
+    world.say(needy, FromVmm::Want(mib(8)));
+    while world.clock.now < begin + Duration::from_millis(100) {
+        world.obey_level(rich);
+        if world.core.run(needy).unwrap().wanted == Pages(0) && left > 1 {
+            left -= 1;
+            world.say(needy, FromVmm::Want(mib(8)));
+        }
+        world.pass(Duration::from_millis(1));
+    }
+    let got = world.granted[&needy] - before;
+    assert!(got >= mib(64), "{}", got.bytes());
+    assert!(world.granted[&rich] < mib(500));
+}
+
+#[test]
+fn a_vm_at_its_limit_serves_itself_from_the_start_and_one_that_waits_in_vain_after_a_period() {
+    let mut world = World::new(640);
+    let limited = world.up(definition("limited", 512, "limit = '64MiB'"));
+    world.pass(SECOND);
+    assert_eq!(world.levels[&limited], (mib(64), false));
+    let (mut world, rich, needy) = crowded();
+    world.core.run_mut(rich).unwrap().facts.paging_stuck = true;
+    for _ in 0..30 {
+        world.say(needy, FromVmm::Want(mib(64)));
+        world.pass(Duration::from_millis(100));
+    }
+    let needy = world.core.run(needy).unwrap();
+    assert!(needy.waited && needy.pages == Some(plimsoll_policy::PagingCause::Waited), "{needy:?}");
+}
+
+#[test]
+fn a_reservation_is_not_lowered_below_what_the_swap_space_was_set_aside_for() {
+    let mut world = World::new(640);
+    let run = world.up(definition("a", 256, "reservation = '128MiB'"));
+    world.core.run_mut(run).unwrap().swap = mib(128);
+    let change = |n| VmChange { reservation: Some(Bytes::mib(n)), ..VmChange::default() };
+    let refused = world.answer(Request::Change(name("a"), change(64))).unwrap_err();
+    assert!(
+        refused.text.contains("reservation 128MiB") && refused.kind == FailureKind::Conflict,
+        "{refused:?}"
+    );
+    assert!(world.answer(Request::Change(name("a"), change(160))).is_ok());
+    assert!(world.answer(Request::Change(name("a"), change(128))).is_ok());
+}

@@ -1,0 +1,83 @@
+//! Has the VM's processors stand still while the host needs them to.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::sync::lock;
+
+/// How long a processor that stands still looks away before it looks again whether it is to end.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Processors pass it before they run the guest, and stand still there while it is on.
+#[derive(Default)]
+pub(crate) struct Brake {
+    on: AtomicBool,
+    /// How to get each processor out of the guest.
+    kicks: Mutex<Vec<Box<dyn Fn() + Send>>>,
+    gate: Mutex<()>,
+    released: Condvar,
+}
+
+impl Brake {
+    /// Whether processors stand still, or are about to.
+    pub(crate) fn is_on(&self) -> bool {
+        self.on.load(Ordering::SeqCst)
+    }
+
+    /// Puts it on or takes it off. One that is in the guest is kicked out of it; as the kick may come just before it enters, a
+    /// brake that is to stay on is put on again from time to time.
+    pub(crate) fn set(&self, on: bool) {
+        let was = self.on.swap(on, Ordering::SeqCst);
+        if on {
+            lock(&self.kicks).iter().for_each(|kick| kick());
+        } else if was {
+            drop(lock(&self.gate));
+            self.released.notify_all();
+        }
+    }
+
+    /// Those that `kick` their processors when the brake is put on, in place of those before.
+    pub(crate) fn take_kicks(&self, kicks: Vec<Box<dyn Fn() + Send>>) {
+        *lock(&self.kicks) = kicks;
+    }
+
+    /// Returns when it is off, or `ends` says that the processor is to end.
+    pub(crate) fn pass(&self, ends: impl Fn() -> bool) {
+        if !self.is_on() {
+            return;
+        }
+        let mut gate = lock(&self.gate);
+        while self.is_on() && !ends() {
+            gate = self.released.wait_timeout(gate, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn who_comes_to_it_stands_until_it_is_off_or_is_to_end() {
+        let brake = Arc::new(Brake::default());
+        brake.pass(|| false);
+        brake.set(true);
+        brake.pass(|| true);
+        let (sender, passed) = channel();
+        let thread = std::thread::spawn({
+            let brake = Arc::clone(&brake);
+            move || {
+                brake.pass(|| false);
+                sender.send(brake.is_on()).unwrap();
+            }
+        });
+        assert!(passed.try_recv().is_err());
+        brake.set(false);
+        assert!(!passed.recv_timeout(Duration::from_secs(60)).unwrap());
+        thread.join().unwrap();
+    }
+}

@@ -1,0 +1,171 @@
+//! Compresses and swaps out pages of the VM when the daemon says so, and makes chunks large again when it does not.
+//!
+//! One thread does it, which may wait for the disk. The daemon names a level ([`ToVmm::Paging`]); what is held beyond it, or waited
+//! for, is paged out, a little at a time. What that frees serves the VM's own faults first, and the rest of the grant goes back
+//! by the way that it always takes. Without a daemon the VM keeps what it has and serves its faults from that.
+//!
+//! [`ToVmm::Paging`]: plimsoll_protocol::control::ToVmm::Paging
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use plimsoll_pmap::{Pmap, Stats};
+use plimsoll_units::Pages;
+
+use crate::brake::Brake;
+use crate::sync::lock;
+
+/// Taken before orders are looked at again. Less, and each page costs a look; more, and an order that has changed is obeyed late.
+const STEP: Pages = Pages::CHUNK;
+/// How often it is looked whether more is held than the level allows: a guest comes to that by itself only within its grant.
+const TICK: Duration = Duration::from_secs(1);
+/// How long paging rests when nothing could be taken. Device I/O ends meanwhile, and pages that were in use may be so no more.
+const REST: Duration = Duration::from_secs(1);
+/// Quiet for so long, pressure has passed. Less, and chunks are made large to be broken up again.
+const QUIET: Duration = Duration::from_secs(10);
+/// Chunks made large in a tick: each is a copy of up to 2 MiB.
+const PROMOTED: usize = 8;
+
+/// The pager, as other threads see it.
+#[derive(Clone)]
+pub(crate) struct Pager(Arc<Shared>);
+
+struct Shared {
+    pmap: Arc<Pmap>,
+    brake: Arc<Brake>,
+    orders: Mutex<Orders>,
+    news: Condvar,
+    stuck: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Orders {
+    level: Option<Pages>,
+    block: bool,
+    /// Something has changed since they were looked at.
+    fresh: bool,
+}
+
+impl Orders {
+    /// What is to be paged out of a VM with these figures.
+    fn excess(&self, stats: &Stats) -> Pages {
+        let Some(level) = self.level else { return Pages::ZERO };
+        let needed = if stats.wanted > Pages::ZERO { stats.grant + stats.wanted } else { stats.held };
+        needed.saturating_sub(level)
+    }
+}
+
+impl Pager {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// There is none to be had.
+    pub(crate) fn start(pmap: &Arc<Pmap>, brake: &Arc<Brake>) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            pmap: Arc::clone(pmap),
+            brake: Arc::clone(brake),
+            orders: Mutex::default(),
+            news: Condvar::new(),
+            stuck: AtomicBool::new(false),
+        });
+        let own = Arc::clone(&shared);
+        thread::Builder::new().name("pager".to_owned()).spawn(move || own.run())?;
+        Ok(Self(shared))
+    }
+
+    /// The daemon's orders.
+    pub(crate) fn order(&self, level: Option<Pages>, block: bool) {
+        self.change(|orders| (orders.level, orders.block) = (level, block));
+    }
+
+    /// The grant has grown, and the level with it.
+    pub(crate) fn granted(&self, pages: Pages) {
+        self.change(|orders| orders.level = orders.level.map(|level| level.saturating_add(pages)));
+    }
+
+    /// There is no daemon: the VM makes do with its `grant`.
+    pub(crate) fn alone(&self, grant: Pages) {
+        self.order(Some(grant), false);
+    }
+
+    /// Faults wait for more, or less, than before.
+    pub(crate) fn waits(&self) {
+        self.change(|_| {});
+    }
+
+    /// How much of what is not used the VM may keep for its next faults, at most `most`.
+    pub(crate) fn keeps(&self, most: Pages, held: Pages) -> Pages {
+        lock(&self.0.orders).level.map_or(most, |level| most.min(level.saturating_sub(held)))
+    }
+
+    /// What was last asked for could not be taken.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.0.stuck.load(Ordering::Relaxed)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Orders)) {
+        let mut orders = lock(&self.0.orders);
+        change(&mut orders);
+        orders.fresh = true;
+        self.0.news.notify_all();
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        let mut busy = Instant::now();
+        loop {
+            let orders = *lock(&self.orders);
+            let excess = orders.excess(&self.pmap.stats());
+            self.brake.set(orders.block && excess > Pages::ZERO);
+            if excess == Pages::ZERO {
+                self.stuck.store(false, Ordering::Relaxed);
+                if busy.elapsed() >= QUIET {
+                    self.pmap.promote(PROMOTED);
+                }
+                self.rest(TICK);
+                continue;
+            }
+            busy = Instant::now();
+            lock(&self.orders).fresh = false;
+            let out = self.pmap.page_out(excess.min(STEP));
+            let stuck = out.freed == Pages::ZERO;
+            self.stuck.store(stuck, Ordering::Relaxed);
+            if stuck {
+                // It would stand still for nothing.
+                self.brake.set(false);
+                self.rest(REST);
+            }
+        }
+    }
+
+    /// Waits for news, or that long.
+    fn rest(&self, time: Duration) {
+        let orders = lock(&self.orders);
+        let waited = self.news.wait_timeout_while(orders, time, |orders| !orders.fresh);
+        waited.unwrap_or_else(PoisonError::into_inner).0.fresh = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_counts_what_is_waited_for() {
+        let stats = |held, grant, wanted| Stats {
+            held: Pages(held),
+            grant: Pages(grant),
+            wanted: Pages(wanted),
+            ..Stats::default()
+        };
+        let orders = |level| Orders { level: Some(Pages(level)), ..Orders::default() };
+        assert_eq!(orders(100).excess(&stats(100, 200, 0)), Pages(0));
+        assert_eq!(orders(100).excess(&stats(150, 200, 0)), Pages(50));
+        assert_eq!(orders(200).excess(&stats(190, 200, 7)), Pages(7), "it serves its own faults");
+        assert_eq!(orders(100).excess(&stats(190, 200, 7)), Pages(107));
+        assert_eq!(Orders::default().excess(&stats(190, 200, 7)), Pages(0));
+    }
+}
