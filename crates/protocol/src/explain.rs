@@ -176,6 +176,12 @@ pub struct Mechanism {
 pub enum MechanismKind {
     /// The guest's balloon driver gives pages up.
     Balloon,
+    /// Pages that shrink to half are compressed.
+    Compression,
+    /// Pages are written to swap space.
+    Swap,
+    /// Its processors stand still until it is at its target.
+    Block,
 }
 
 /// What set an entitlement: the nearest thing that would have to change first for it to be more.

@@ -7,6 +7,7 @@ pub(crate) mod explain;
 pub(crate) mod history;
 mod kill;
 pub(crate) mod logs;
+mod paging;
 pub(crate) mod plan;
 pub(crate) mod pool;
 pub(crate) mod ps;
@@ -77,7 +78,14 @@ pub(crate) mod samples {
             "size": mib(256), "reservation": mib(64), "limit": mib(256), "shares": "normal", "share_count": 2560,
             "grant": mib(200), "overhead": mib(8), "held": mib(180), "kernel": mib(181), "wanted": 0,
             "active": mib(40), "entitlement": mib(160), "target": mib(160), "ballooned": mib(56),
-            "balloon_target": mib(96), "balloon": "following", "chunks": {"empty": 10, "large": 100, "small": 18},
+            "balloon_target": mib(96), "balloon": "following",
+            "paging": {
+                "compressed": mib(8), "store": mib(3), "swapped": mib(16), "space": mib(192), "zipped": mib(20),
+                "unzipped": mib(12), "swapped_out": mib(30), "swapped_in": mib(10), "out_rate": mib(1),
+                "in_rate": 512 << 10, "level": mib(170), "why": "above-target", "blocked": false, "stuck": false,
+                "failed": false
+            },
+            "chunks": {"empty": 10, "large": 100, "small": 18},
             "faults": 1234, "reboots": 1,
             "guest": {"total": mib(240), "free": mib(20), "available": mib(90), "cache": mib(70),
                       "major_faults": 3, "oom_kills": 0},
@@ -88,7 +96,7 @@ pub(crate) mod samples {
 
     /// A VM that has ended.
     pub(crate) fn off(name: &str) -> VmStatus {
-        use plimsoll_protocol::api::{BalloonHealth, Exit, Power};
+        use plimsoll_protocol::api::{BalloonHealth, Exit, PagingStatus, Power};
         use plimsoll_protocol::control::ExitReason;
         use plimsoll_units::Bytes;
         VmStatus {
@@ -105,6 +113,7 @@ pub(crate) mod samples {
             ballooned: Bytes::ZERO,
             balloon_target: Bytes::ZERO,
             balloon: BalloonHealth::Absent,
+            paging: PagingStatus::default(),
             guest: None,
             started: None,
             ..vm(name)

@@ -90,6 +90,12 @@ pub(super) fn note(vm: &VmStatus) -> String {
     if vm.balloon == BalloonHealth::Stuck {
         notes.push("balloon stuck".to_owned());
     }
+    if vm.paging.blocked {
+        notes.push("stands still".to_owned());
+    }
+    if vm.paging.failed {
+        notes.push("swap failed".to_owned());
+    }
     if vm.wanted.0 > 0 {
         notes.push(format!("waits for {}", vm.wanted));
     }

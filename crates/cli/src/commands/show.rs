@@ -3,7 +3,7 @@ use jiff::Timestamp;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::VmStatus;
 
-use super::{Context, ps};
+use super::{Context, paging, ps};
 use crate::table::list;
 
 pub(crate) const HELP: &str = "\
@@ -59,6 +59,7 @@ fn text(vm: &VmStatus, now: Timestamp) -> String {
         ("entitlement", vm.entitlement.to_string()),
         ("target", vm.target.to_string()),
         ("balloon", format!("{} of {}, {}", vm.ballooned, vm.balloon_target, vm.balloon)),
+        ("paging", paging::text(&vm.paging)),
         (
             "chunks",
             format!("{} empty, {} large, {} small", vm.chunks.empty, vm.chunks.large, vm.chunks.small),
@@ -107,6 +108,7 @@ active        40MiB
 entitlement   160MiB
 target        160MiB
 balloon       56MiB of 96MiB, following
+paging        8MiB compressed into 3MiB, 16MiB swapped out, of 192MiB of swap space; 1MiB a second out, 512KiB in; taken down to 170MiB: it is above its target, and its balloon does not bring that, or not soon enough
 chunks        10 empty, 100 large, 18 small
 faults        1234
 reboots       1

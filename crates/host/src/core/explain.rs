@@ -1,6 +1,6 @@
 use plimsoll_policy as policy;
-use plimsoll_policy::PoolId;
-use plimsoll_protocol::api::PoolStatus;
+use plimsoll_policy::{PoolId, Reclaim};
+use plimsoll_protocol::api::{PoolStatus, VmStatus};
 use plimsoll_protocol::control::SamplingFacts;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::explain::{
@@ -53,7 +53,7 @@ impl Core {
         let share = |definition: &VmDefinition, _: &Run| {
             let vm = self.status(&definition.name)?;
             let index = divided.names.binary_search(&definition.name).ok();
-            let decision = index.map(|index| self.decision(&divided, index, vm.ballooned));
+            let decision = index.map(|index| self.decision(&divided, index, &vm));
             Some(VmShare { vm, decision })
         };
         HostExplanation {
@@ -70,7 +70,7 @@ impl Core {
         let divided = self.divide(std::time::Duration::ZERO);
         let (vm, definition) = (self.must_status(name)?, &self.must_know(name)?.record.definition);
         let index = divided.names.binary_search(name).ok();
-        let decision = index.map(|index| self.decision(&divided, index, vm.ballooned));
+        let decision = index.map(|index| self.decision(&divided, index, &vm));
         let run = self.must_know(name)?.run.as_deref();
         let up = self.pools.up_from(&definition.pool).map(|pool| self.pool_status(&pool.name));
         let explanation = VmExplanation {
@@ -132,10 +132,12 @@ impl Core {
     }
 
     /// What was decided for the VM of that index.
-    fn decision(&self, divided: &Divided, index: usize, ballooned: Bytes) -> VmDecision {
+    fn decision(&self, divided: &Divided, index: usize, status: &VmStatus) -> VmDecision {
+        let paging = &status.paging;
         let (vm, decision) = (&divided.vms[index], &divided.outcome.vms[index]);
         let client = &vm.member.client;
-        let balloon = decision.reclaim.balloon.bytes();
+        let Reclaim { balloon, compression, swap, block } = decision.reclaim;
+        let mechanism = |kind, to_take: Pages, taken| Mechanism { kind, to_take: to_take.bytes(), taken };
         VmDecision {
             entitlement: decision.entitlement.bytes(),
             cause: cause(&self.pools, decision.cause, client.limit < vm.size),
@@ -149,7 +151,16 @@ impl Core {
             target: decision.target.bytes(),
             most: decision.most.bytes(),
             above_target: vm.held.saturating_sub(decision.target).bytes(),
-            reclaim: vec![Mechanism { kind: MechanismKind::Balloon, to_take: balloon, taken: ballooned }],
+            reclaim: vec![
+                mechanism(MechanismKind::Balloon, balloon, status.ballooned),
+                mechanism(
+                    MechanismKind::Compression,
+                    compression,
+                    paging.compressed.saturating_sub(paging.store),
+                ),
+                mechanism(MechanismKind::Swap, swap, paging.swapped),
+                mechanism(MechanismKind::Block, block, Bytes::ZERO),
+            ],
             balloon: sizing(decision.sizing),
         }
     }

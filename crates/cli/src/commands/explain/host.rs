@@ -60,10 +60,14 @@ pub(super) fn account(host: &HostStatus, decision: &HostDecision) -> Vec<(&'stat
             "nothing has to be taken back".to_owned()
         },
     ));
-    if let Some(swap) = host.swap {
-        facts
-            .push(("swap", format!("{} of {swap} promised; nothing is swapped out yet", host.swap_reserved)));
-    }
+    let of = host.swap.map_or_else(String::new, |swap| format!(" of {swap}"));
+    facts.push((
+        "swapping",
+        format!(
+            "all VMs have {} compressed into {} and {} swapped out; {}{of} of swap space promised",
+            host.compressed, host.store, host.swapped, host.swap_reserved
+        ),
+    ));
     facts
 }
 

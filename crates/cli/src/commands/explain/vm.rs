@@ -1,11 +1,12 @@
 use plimsoll_protocol::api::{Power, VmStatus};
 use plimsoll_protocol::explain::{
-    ActivityEstimate, ActivityParts, Cause, Change, Mechanism, PoolExplanation, Remedy, Sizing, VmDecision,
-    VmExplanation,
+    ActivityEstimate, ActivityParts, Cause, Change, Mechanism, MechanismKind, PoolExplanation, Remedy,
+    Sizing, VmDecision, VmExplanation,
 };
 use plimsoll_units::Bytes;
 
 use super::{cause, host, level, more_than_nothing};
+use crate::commands::paging;
 use crate::table::{Column, Table, list};
 
 pub(super) fn text(explanation: &VmExplanation) -> String {
@@ -76,6 +77,7 @@ fn decided(explanation: &VmExplanation, decision: &VmDecision) -> Vec<(&'static 
             ),
         ),
         ("balloon", balloon(vm, decision)),
+        ("paging", paging::text(&vm.paging)),
         ("grant", grant(vm, decision)),
     ]
 }
@@ -113,12 +115,14 @@ fn balloon(vm: &VmStatus, decision: &VmDecision) -> String {
         Sizing::NotNeeded => "it may use all its memory",
         Sizing::FollowsTarget => "what lies between target and size",
         Sizing::WorkingSet => "no more, since it uses the rest while others hold idle memory",
-        Sizing::Largest => "as large as any may be: more can be taken by no mechanism of this host",
+        Sizing::Largest => "as large as any may be",
         Sizing::GrowsSlowly => "it grows as fast as any may",
-        Sizing::NoDriver => "no driver has been seen: nothing can be taken before there is one",
+        Sizing::NoDriver => "no driver has been seen",
         Sizing::Stuck => "its driver does not do what it is told: it gets no more than it is entitled to",
     };
-    let to_take: Bytes = decision.reclaim.iter().map(|Mechanism { to_take, .. }| *to_take).sum();
+    let balloon = |mechanism: &&Mechanism| mechanism.kind == MechanismKind::Balloon;
+    let to_take: Bytes =
+        decision.reclaim.iter().filter(balloon).map(|Mechanism { to_take, .. }| *to_take).sum();
     let rest = more_than_nothing(to_take, |rest| format!("; {rest} is still to come"));
     format!("{} of {}: {why}{rest}", vm.ballooned, vm.balloon_target)
 }
@@ -253,12 +257,14 @@ web1 has 200MiB of its 256MiB, 40MiB more than it is entitled to. It is entitled
 budget       640MiB = granted 600MiB + overhead 16MiB + free 24MiB; reserved 144MiB
 state        soft: 24MiB is free; clear begins below 38MiB, soft below 25MiB, hard below 12MiB, low below 6MiB
 reclaim      134MiB is to be taken back, 4MiB of it owed to VMs that wait for it, until 154MiB is free
+swapping     all VMs have 0B compressed into 0B and 0B swapped out; 0B of swap space promised
 bounds       at least 64MiB (reservation 64MiB), at most 256MiB (limit 256MiB, size 256MiB)
 price        its 2560 shares pay 128.0KiB a share, as all do that no bound holds (level of its pool: 128.0KiB a share); idle memory is taxed at 0.75
 active       40MiB: most of 36MiB (slow average), 30MiB (fast), 32MiB (with this period: 5 of 40 chunks of 2MiB and 1 of 17 pages touched, 2MiB brought in), give or take 8MiB, 4MiB is waited for
 working set  50MiB, taken from only when no one holds idle memory to give
 target       160MiB, of which it is 40MiB above
 balloon      56MiB of 96MiB: what lies between target and size; 40MiB is still to come
+paging       8MiB compressed into 3MiB, 16MiB swapped out, of 192MiB of swap space; 1MiB a second out, 512KiB in; taken down to 170MiB: it is above its target, and its balloon does not bring that, or not soon enough
 grant        200MiB granted, 180MiB held; at most 256MiB now
 pool         prod in /: entitled to 320MiB together, 390MiB granted, target 330MiB; 327680 shares, reservation 64MiB, no limit; level 128.0KiB a share
 
