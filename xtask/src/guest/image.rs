@@ -33,7 +33,14 @@ export PATH=/bin
 mount -t devtmpfs devtmpfs /dev
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
+# As modprobe does, init leaves drivers out that the kernel's command line names.
+excluded=
+for word in $(cat /proc/cmdline); do
+    case $word in modprobe.blacklist=*) excluded=,${word#*=}, ;; esac
+done
 for module in /lib/guest-modules/*.ko; do
+    name=${module##*-}
+    case $excluded in *,"${name%.ko}",*) continue ;; esac
     insmod "$module" || echo "init: $module did not load"
 done
 ip link set lo up

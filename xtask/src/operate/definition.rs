@@ -41,6 +41,8 @@ pub(crate) struct Definition {
     pub(crate) reservation: Bytes,
     /// Its guest gives memory back as soon as it is free; without, only its balloon does.
     pub(crate) reports_free_pages: bool,
+    /// Its guest loads its balloon driver.
+    pub(crate) balloon_driver: bool,
     /// What it runs.
     pub(crate) runs: Runs,
     /// Tap devices, which exist.
@@ -56,8 +58,19 @@ impl Definition {
     pub(crate) fn new(name: &str, size: Bytes, runs: Runs) -> Self {
         let (taps, disks, read_only_disks) = (Vec::new(), Vec::new(), Vec::new());
         let (name, reservation) = (name.to_owned(), Bytes::ZERO);
-        let reports_free_pages = true;
-        Self { name, size, vcpus: 1, reservation, reports_free_pages, runs, taps, disks, read_only_disks }
+        let (vcpus, reports_free_pages, balloon_driver) = (1, true, true);
+        Self {
+            name,
+            size,
+            vcpus,
+            reservation,
+            reports_free_pages,
+            balloon_driver,
+            runs,
+            taps,
+            disks,
+            read_only_disks,
+        }
     }
 
     /// As an operator would write it.
@@ -69,7 +82,10 @@ impl Definition {
         }
         text += "[boot]\n";
         // The kernel's messages would only mingle with toucher's answers; its warnings are wanted.
-        let console = "console=ttyS0 reboot=acpi panic=-1";
+        let mut console = "console=ttyS0 reboot=acpi panic=-1".to_owned();
+        if !self.balloon_driver {
+            console += " modprobe.blacklist=virtio_balloon";
+        }
         match &self.runs {
             Runs::Toucher(version) => {
                 let (kernel, initrd) = toucher_image(*version)?;

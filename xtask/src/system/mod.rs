@@ -3,6 +3,7 @@
 //! Each file is one scenario. A scenario opens a [`crate::operate::Stage`], does what an operator (or fate) would do, and
 //! fails with what was expected and what was found.
 
+mod absent_driver;
 mod bad_input;
 mod boot;
 mod disk;
@@ -108,6 +109,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         disk: false,
         model: true,
         run: greedy::run,
+    },
+    Scenario {
+        name: "absent-driver",
+        about: "two guests without balloon drivers on half their memory: the busy one gets what it uses, and no page is lost",
+        hosts: &[NEW_NPT, OLD_SHADOW],
+        disk: false,
+        model: false,
+        run: absent_driver::run,
     },
     Scenario {
         name: "explain",
