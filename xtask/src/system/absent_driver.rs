@@ -27,7 +27,7 @@ const PASSES: usize = 4;
 const LIMIT: Duration = Duration::from_secs(300);
 const NAMES: [&str; 2] = ["idle", "busy"];
 /// Swap space, and short sampling periods: the idle guest shows as idle within a minute.
-const SETTINGS: &str = "sample_period = 3\n[swap]\nsize = \"1GiB\"\n";
+const SETTINGS: &str = "sample_period = 10\n[swap]\nsize = \"1GiB\"\n";
 
 pub(super) fn run(kinds: Guests) -> Result<()> {
     let stage = Stage::open_with(BUDGET, SETTINGS)?;

@@ -120,7 +120,11 @@ impl Core {
         let began = decision.pages.is_some() != run.pages.is_some();
         run.pages = decision.pages;
         let next = Paging { level: Some(decision.level), block: decision.reclaim.block > Pages::ZERO };
-        let moved = run.paging.level.is_none_or(|level| level.0.abs_diff(decision.level.0) >= step);
+        // Above its grant, were it by a page, a level would have a VM that waits wait on.
+        let moved = run.paging.level.is_none_or(|level| {
+            let too_high = run.wanted > Pages::ZERO && level > decision.level;
+            too_high || level.0.abs_diff(decision.level.0) >= step
+        });
         let at_rest = decision.pages.is_none() && run.paging.level != next.level;
         if run.is_without_process()
             || !(moved || at_rest || began || next.block != run.paging.block)
