@@ -31,6 +31,7 @@ impl Core {
         self.last_control = self.clock.now;
         (self.urgent, self.pressing) = (false, false);
         self.forget_patience();
+        self.observe_pressure(elapsed);
         self.divide(elapsed);
         self.observe_balloons();
         self.give_all();
@@ -38,6 +39,13 @@ impl Core {
         self.record();
         self.end_the_doomed();
         self.answer_the_late();
+    }
+
+    fn observe_pressure(&mut self, elapsed: Duration) {
+        for run in self.vms.values_mut().filter_map(|vm| vm.run.as_deref_mut()) {
+            let waits = run.wanted > Pages::ZERO || run.waited;
+            run.usage.press(elapsed, waits, self.ledger.account(run.id).grant);
+        }
     }
 
     /// A VM that has waited in vain pages for itself until there is memory for it again.

@@ -176,13 +176,15 @@ impl Run {
         self.facts.guest.map_or(Pages::ZERO, |guest| lacks(&guest, definition.size))
     }
 
-    /// What it is taken to use actively: what sampling shows of what it holds, and what its faults wait for. A guest that asks
+    /// What it is taken to use actively: what sampling shows of what it holds, or that it has lately waited, and
+    /// what its faults wait for. A guest that asks
     /// uses what it has: its balloon must give way before its own OOM killer runs. One that lies escapes the tax on idle
     /// memory, and gets no more than its shares are worth.
     pub(super) fn active(&self, definition: &VmDefinition, grant: Pages) -> Pages {
         let asks = self.asks(definition);
         let using = if asks == Pages::ZERO { Pages::ZERO } else { grant.saturating_add(asks) };
-        self.estimate().active().saturating_add(self.wanted).max(using)
+        let seen = self.estimate().active().max(self.usage.pressed());
+        seen.saturating_add(self.wanted).max(using)
     }
 }
 
