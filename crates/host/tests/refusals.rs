@@ -92,8 +92,9 @@ fn paths_and_methods_that_are_not_there_answer_as_errors() {
 #[test]
 fn a_vmm_that_does_not_come_up_leaves_nothing() {
     let host = Host::new(512, "");
+    let foreign = format!("speaks version {}", plimsoll_protocol::control::VERSION + 1);
     for (name, part) in
-        [("mute", "the VMM"), ("old", "speaks version 2"), ("broken", "the VMM failed: it is broken")]
+        [("mute", "the VMM"), ("old", foreign.as_str()), ("broken", "the VMM failed: it is broken")]
     {
         let error = host.refused(422, "POST", "/v1/vms", &definition(name, "64MiB").to_string());
         assert!(error.contains(name) && error.contains(part), "{error}");
