@@ -15,8 +15,8 @@ fn start() -> Daemon {
     let mut config = model_config(SIZE);
     config.store = Pages::floor(Bytes::mib(6));
     config.swap = Some(SwapConfig { slots: config.size, encrypt: true });
-    let file = tempfile::tempfile().unwrap();
-    file.set_len(SIZE.0).unwrap();
+    let file = tempfile::tempfile().expect("a temporary file");
+    file.set_len(SIZE.0).expect("room for swap space");
     let mut daemon = Daemon::start(config, vec![(FdRole::Swap, file.into())], SIZE);
     daemon.until_said(0, "toucher: ready");
     assert_eq!(daemon.command("touch 41943040 1"), "ok touch bytes=41943040 seed=1");
