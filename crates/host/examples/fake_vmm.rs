@@ -77,7 +77,16 @@ impl Vm {
                     say(wire, &FromVmm::Exit(ExitReason::Shutdown));
                     std::process::exit(0);
                 }
-                Ok((ToVmm::Query | ToVmm::Paging { .. }, _)) => {}
+                Ok((
+                    ToVmm::Query
+                    | ToVmm::Paging { .. }
+                    | ToVmm::Sharing { .. }
+                    | ToVmm::Budget(_)
+                    | ToVmm::Found { .. }
+                    | ToVmm::Offered { .. }
+                    | ToVmm::Share { .. },
+                    _,
+                )) => {}
                 Err(WireError::Closed) => return,
                 Err(e) if e.would_block() => {}
                 Err(e) => panic!("{e}"),

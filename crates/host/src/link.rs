@@ -59,6 +59,11 @@ impl Outbox {
             ToVmm::Query => self.query = true,
             // Sent by the launch itself, with its descriptors.
             ToVmm::Boot(_) => tracing::error!("a configuration is not sent twice"),
+            ToVmm::Sharing { .. }
+            | ToVmm::Budget(_)
+            | ToVmm::Found { .. }
+            | ToVmm::Offered { .. }
+            | ToVmm::Share { .. } => tracing::error!("nobody shares pages yet"),
         }
     }
 

@@ -13,14 +13,15 @@
 use std::fmt;
 use std::time::Duration;
 
-use plimsoll_units::{Bytes, Pages};
+use plimsoll_units::{Bytes, FrameNo, PageNo, Pages};
 use serde::{Deserialize, Serialize};
 
 use crate::VmName;
 use crate::definition::{Balloon, JailPart, MacAddress};
+use crate::sharing::{DomainId, Found, ScanBudget, SharingKind};
 
 /// Version of these messages. Daemon and VMM of different versions do not talk: the daemon says so in the VM's status.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The file descriptor at which a VMM finds its listening control socket.
 pub const CONTROL_FD: i32 = 3;
 /// How often a VMM reports its [`Facts`] unasked.
@@ -43,6 +44,43 @@ pub enum ToVmm {
         level: Option<Pages>,
         /// The VM's processors stand still while more than that is held, unless nothing more can be paged out.
         block: bool,
+    },
+    /// With whom the VM shares pages, and how much it looks for them. Comes after `Boot` and whenever the domain changes; without,
+    /// nothing is shared. With [`SharingKind::Frames`] come two descriptors: the domain's frames, for reading, and the VM's window of
+    /// [`WINDOW`] pages, for writing.
+    ///
+    /// [`WINDOW`]: crate::sharing::WINDOW
+    Sharing {
+        /// With whom.
+        domain: SharingKind,
+        /// How much.
+        scan: ScanBudget,
+    },
+    /// How much the VM looks for pages that can be shared, from now on.
+    Budget(ScanBudget),
+    /// The answer to [`FromVmm::LookUp`]: one entry for each of its pages, in their order.
+    Found {
+        /// That of the question.
+        id: u32,
+        /// What is known of each page.
+        found: Vec<Found>,
+    },
+    /// The answer to [`FromVmm::Offer`]. What was not taken comes back by a [`ToVmm::Grant`].
+    Offered {
+        /// That of the offer.
+        id: u32,
+        /// The frame that now has each page's content; a reference to it is held for that page. `None`: it was not taken.
+        frames: Vec<Option<FrameNo>>,
+    },
+    /// Other VMs have offered what these pages are said to hold: each has a reference to that frame from now on, and is to be compared
+    /// with it. At most [`MAX_BATCH`] pages.
+    ///
+    /// [`MAX_BATCH`]: crate::sharing::MAX_BATCH
+    Share {
+        /// Whose frames they are.
+        domain: DomainId,
+        /// The pages and their frames.
+        pages: Vec<(PageNo, FrameNo)>,
     },
     /// Press the guest's power button.
     PowerButton,
@@ -75,6 +113,53 @@ pub enum FromVmm {
     Report(Facts),
     /// The guest rebooted: all its memory is given back and it starts anew.
     Rebooted,
+    /// What is known of pages with these hashes (64 bits of xxh3)? At most [`MAX_BATCH`] pages, at most one question or
+    /// offer at a time; the answer is [`ToVmm::Found`].
+    ///
+    /// [`MAX_BATCH`]: crate::sharing::MAX_BATCH
+    LookUp {
+        /// The domain whose frames are meant.
+        domain: DomainId,
+        /// Comes back with the answer.
+        id: u32,
+        /// The pages and their hashes.
+        pages: Vec<(PageNo, u64)>,
+    },
+    /// The window begins with the content of these pages, in their order: to be made frames. At most [`WINDOW`] pages. The VMM has
+    /// lowered its own grant by as many; the answer is [`ToVmm::Offered`].
+    ///
+    /// [`WINDOW`]: crate::sharing::WINDOW
+    Offer {
+        /// The domain that they are for.
+        domain: DomainId,
+        /// Comes back with the answer.
+        id: u32,
+        /// The pages and their hashes.
+        pages: Vec<(PageNo, u64)>,
+    },
+    /// These pages need their frames no more. At most [`MAX_BATCH`] pages.
+    ///
+    /// [`MAX_BATCH`]: crate::sharing::MAX_BATCH
+    GiveBack {
+        /// Whose frames they are.
+        domain: DomainId,
+        /// The pages and their frames.
+        pages: Vec<(PageNo, FrameNo)>,
+        /// They never were shared: what the frames hold is something else.
+        mismatched: bool,
+    },
+    /// To a daemon that has been restarted, right after `Hello`, from a VMM that holds frames: here is the descriptor by which it reads
+    /// them. What it holds follows in [`FromVmm::Holds`].
+    Pool(DomainId),
+    /// The pages that hold frames. At most [`MAX_BATCH`] at a time.
+    ///
+    /// [`MAX_BATCH`]: crate::sharing::MAX_BATCH
+    Holds {
+        /// The pages and their frames.
+        pages: Vec<(PageNo, FrameNo)>,
+        /// These were the last.
+        last: bool,
+    },
     /// Something that the operator should know and that stops nothing. At most [`MAX_NOTICE`] bytes.
     Notice(String),
     /// The VMM ends now, and why.
@@ -121,6 +206,24 @@ pub struct Facts {
     pub paging_stuck: bool,
     /// Swap space could not be written: nothing more is swapped out.
     pub swap_failed: bool,
+    /// Pages of the guest that read a frame of its domain: no part of `held`.
+    pub shared: Pages,
+    /// Pages of the guest that were found to hold zeros, and cost nothing.
+    pub zero: Pages,
+    /// Pages looked at for sharing since the VMM started.
+    pub scanned: u64,
+    /// Pages that came to read a frame.
+    pub merged: u64,
+    /// Pages that were found to hold zeros.
+    pub zeroed: u64,
+    /// Pages that were shared, zero pages included, until the guest wrote to them.
+    pub broken: u64,
+    /// Pages that were not what their frame holds.
+    pub mismatched: u64,
+    /// Processor time that looking for pages has taken.
+    pub scan_cpu: Duration,
+    /// The VMM is near the most mappings that its process may have: only runs of pages and zero pages are shared.
+    pub mappings_full: bool,
     /// Chunks by state.
     pub chunks: Chunks,
     /// Faults served since the VMM started.

@@ -10,6 +10,9 @@
 //! pool = "prod"              # the resource pool that it is in, default none: the host itself, "/"
 //! tax = 0.5                  # tax on its idle memory, 0 to 0.99, default the host's
 //!
+//! [memory]
+//! sharing = "prod"           # with whom it shares pages: own (itself, the default), zero, off, or a domain's name
+//!
 //! [boot]
 //! kernel = "/srv/vm/vmlinuz" # a bzImage
 //! initrd = "/srv/vm/initrd"  # optional
@@ -32,6 +35,7 @@ use plimsoll_units::{Bytes, CHUNK_SIZE};
 use serde::{Deserialize, Serialize};
 
 use crate::pool::Place;
+use crate::sharing::Sharing;
 use crate::{TaxRate, VmName};
 
 /// Most vCPUs of a VM: what the boot tables and the tests cover.
@@ -75,6 +79,9 @@ pub struct VmDefinition {
     /// A tax on its idle memory of its own; `None`: the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tax: Option<TaxRate>,
+    /// How its memory is dealt with.
+    #[serde(default, skip_serializing_if = "Memory::is_default")]
+    pub memory: Memory,
     /// What it runs.
     pub boot: Boot,
     /// Disks, the first is `/dev/vda`.
@@ -93,6 +100,20 @@ pub struct VmDefinition {
 
 fn one_vcpu() -> u8 {
     1
+}
+
+/// How a VM's memory is dealt with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Memory {
+    /// With whom it shares pages.
+    pub sharing: Sharing,
+}
+
+impl Memory {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What a VM runs: a kernel, or a model of a guest.
@@ -452,7 +473,7 @@ mod tests {
     #[test]
     fn a_definition_survives_toml_and_json() {
         let text = format!(
-            "vcpus = 2\nshares = 'high'\npool = 'p'\ntax = 0.5\n{GOOD}[[net]]\ntap = 't0'\nmac = '52:54:00:00:00:01'\n"
+            "vcpus = 2\nshares = 'high'\npool = 'p'\ntax = 0.5\n{GOOD}[memory]\nsharing = 'prod'\n[[net]]\ntap = 't0'\nmac = '52:54:00:00:00:01'\n"
         );
         let vm = VmDefinition::from_toml(&text, Path::new("/d")).unwrap();
         let again = VmDefinition::from_toml(&toml::to_string(&vm).unwrap(), Path::new("/")).unwrap();
@@ -481,6 +502,7 @@ mod tests {
             (format!("{GOOD}[[net]]\ntap = 't'\nmac = '01:00:00:00:00:00'\n"), "mac"),
             (GOOD.replace("'a'", "'../a'"), "../a"),
             (format!("pool = 'a/b'\n{GOOD}"), "a/b"),
+            (format!("{GOOD}[memory]\nsharing = 'a/b'\n"), "a/b"),
             (format!("tax = 1.0\n{GOOD}"), "tax 1"),
             (format!("tax = nan\n{GOOD}"), "tax NaN"),
             (format!("tax = -0.5\n{GOOD}"), "tax -0.5"),

@@ -2,7 +2,8 @@
 //!
 //! - [`definition`]: a virtual machine as its operator writes it down (TOML).
 //! - [`pool`]: a resource pool likewise.
-//! - [`control`]: the messages between the daemon and one VMM, and [`wire`], the socket that carries them.
+//! - [`control`]: the messages between the daemon and one VMM, and [`wire`], the socket that carries them;
+//!   [`sharing`]: the words of page sharing.
 //! - [`api`]: what the daemon tells its users over HTTP; [`explain`]: and why; [`history`]: and what was.
 //!
 //! This crate never decides anything and keeps no state. Types here are plain facts; what they mean for memory is
@@ -17,9 +18,10 @@ pub mod history;
 mod name;
 mod or_none;
 pub mod pool;
+pub mod sharing;
 mod tax;
 pub mod wire;
 
-pub use name::{NameError, PoolName, VmName};
+pub use name::{DomainName, NameError, PoolName, VmName};
 pub use or_none::OrNone;
 pub use tax::{TaxError, TaxRate};

@@ -71,6 +71,7 @@ name!(
      file name and in a URL."
 );
 name!(PoolName, "pool", "The name of a resource pool, of the same form as a [`VmName`].");
+name!(DomainName, "sharing domain", "The name of a sharing domain, of the same form as a [`VmName`].");
 
 #[cfg(test)]
 mod tests {

@@ -141,12 +141,13 @@ impl Wire {
 
 #[cfg(test)]
 mod tests {
-    use plimsoll_units::Pages;
+    use plimsoll_units::{FrameNo, PageNo, Pages};
     use proptest::prelude::*;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     use super::*;
     use crate::control::{Facts, FromVmm, ToVmm};
+    use crate::sharing::{DomainId, Found, MAX_BATCH};
 
     fn pair() -> (Wire, Wire) {
         let (a, b) =
@@ -195,6 +196,20 @@ mod tests {
         let facts = Facts { grant: Pages(u64::MAX), guest: Some(Default::default()), ..Facts::default() };
         a.send(&FromVmm::Report(facts), &[]).unwrap();
         assert_eq!(b.receive::<FromVmm>().unwrap().0, FromVmm::Report(facts));
+    }
+
+    #[test]
+    fn the_largest_batches_of_pages_fit_a_packet() {
+        let page = |n: u32| (PageNo(u32::MAX - n), FrameNo(u32::MAX));
+        let (domain, id) = (DomainId(u64::MAX), u32::MAX);
+        let pages: Vec<_> = (0..512).map(page).collect();
+        let hashes: Vec<_> = pages.iter().map(|(page, _)| (*page, u64::MAX)).collect();
+        assert_eq!(pages.len(), MAX_BATCH);
+        let (a, b) = pair();
+        a.send(&FromVmm::LookUp { domain, id, pages: hashes }, &[]).unwrap();
+        a.send(&FromVmm::GiveBack { domain, pages: pages.clone(), mismatched: true }, &[]).unwrap();
+        b.send(&ToVmm::Found { id, found: vec![Found::Frame(FrameNo(u32::MAX)); MAX_BATCH] }, &[]).unwrap();
+        b.send(&ToVmm::Share { domain, pages }, &[]).unwrap();
     }
 
     proptest! {

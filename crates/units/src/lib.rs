@@ -1,4 +1,4 @@
-//! The words every other crate counts in: [`Bytes`], [`Pages`] and [`Ppn`].
+//! The words every other crate counts in: [`Bytes`], [`Pages`] and [`Ppn`]; [`FrameNo`] and [`PageNo`] where pages are shared.
 //!
 //! This crate never allocates, never does I/O and knows no other crate of the project. A quantity of memory crosses
 //! a crate boundary as one of these types, never as a bare integer. Start with [`Bytes`], which also reads and
@@ -6,6 +6,8 @@
 
 mod bytes;
 mod pages;
+mod sharing;
 
 pub use bytes::{Bytes, ParseBytesError};
 pub use pages::{CHUNK_PAGES, CHUNK_SIZE, PAGE_SIZE, Pages, Ppn};
+pub use sharing::{FrameNo, PageNo};

@@ -40,6 +40,13 @@ impl Core {
                 }
                 self.event(Some(&name), "the guest rebooted");
             }
+            FromVmm::LookUp { .. }
+            | FromVmm::Offer { .. }
+            | FromVmm::GiveBack { .. }
+            | FromVmm::Pool(_)
+            | FromVmm::Holds { .. } => {
+                self.breach(id, "it broke the protocol: it speaks of frames and was given none");
+            }
             FromVmm::Notice(text) => self.event(Some(&name), one_line(&text)),
             FromVmm::Exit(reason) => {
                 let reason = match reason {

@@ -93,6 +93,11 @@ impl Outbox {
             FromVmm::Notice(_) => drop(self.notices.pop_front()),
             FromVmm::Report(_) => self.report = None,
             FromVmm::Exit(_) => self.exit = None,
+            FromVmm::LookUp { .. }
+            | FromVmm::Offer { .. }
+            | FromVmm::GiveBack { .. }
+            | FromVmm::Pool(_)
+            | FromVmm::Holds { .. } => {}
         }
     }
 }

@@ -108,6 +108,14 @@ impl Session {
             }
             (ToVmm::Paging { level, block }, Some(vm)) => vm.pager.order(level, block),
             (ToVmm::BalloonTarget(pages), Some(vm)) => vm.guest.set_balloon_target(pages),
+            (
+                ToVmm::Sharing { .. }
+                | ToVmm::Budget(_)
+                | ToVmm::Found { .. }
+                | ToVmm::Offered { .. }
+                | ToVmm::Share { .. },
+                Some(_),
+            ) => tracing::debug!("pages are not shared"),
             (ToVmm::PowerButton, Some(vm)) => vm.guest.press_power_button(),
         }
     }

@@ -157,6 +157,7 @@ impl Vm {
             guest: balloon.guest,
             ram: self.pmap.place(),
             sampling: self.sampling.facts(),
+            ..Facts::default()
         }
     }
 

@@ -1,0 +1,12 @@
+use serde::{Deserialize, Serialize};
+
+/// A frame of a sharing domain: its place in the domain's pool, in pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FrameNo(pub u32);
+
+/// A page of a VM's memory by its place among all of them, holes in the guest-physical address space left out: less than the VM's size
+/// in pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PageNo(pub u32);
