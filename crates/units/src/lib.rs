@@ -1,13 +1,16 @@
-//! The words every other crate counts in: [`Bytes`], [`Pages`] and [`Ppn`]; [`FrameNo`] and [`PageNo`] where pages are shared.
+//! The words every other crate counts in: [`Bytes`], [`Pages`] and [`Ppn`]; [`PageNo`] and [`FrameNo`] for pages that are
+//! shared, and [`fn@page_hash`], by which all of Plimsoll recognises content.
 //!
 //! This crate never allocates, never does I/O and knows no other crate of the project. A quantity of memory crosses
 //! a crate boundary as one of these types, never as a bare integer. Start with [`Bytes`], which also reads and
 //! writes sizes as people do ("512MiB").
 
 mod bytes;
+mod page_hash;
 mod pages;
 mod sharing;
 
 pub use bytes::{Bytes, ParseBytesError};
+pub use page_hash::page_hash;
 pub use pages::{CHUNK_PAGES, CHUNK_SIZE, PAGE_SIZE, Pages, Ppn};
 pub use sharing::{FrameNo, PageNo};

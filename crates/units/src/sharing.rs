@@ -1,9 +1,18 @@
 use serde::{Deserialize, Serialize};
 
+use crate::PAGE_SIZE;
+
 /// A frame of a sharing domain: its place in the domain's pool, in pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FrameNo(pub u32);
+
+impl FrameNo {
+    /// Where it begins in the pool's file, in bytes.
+    pub fn offset(self) -> u64 {
+        u64::from(self.0) * PAGE_SIZE
+    }
+}
 
 /// A page of a VM's memory by its place among all of them, holes in the guest-physical address space left out: less than the VM's size
 /// in pages.

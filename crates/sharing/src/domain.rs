@@ -1,0 +1,224 @@
+use std::io;
+use std::os::fd::OwnedFd;
+
+use plimsoll_units::{Bytes, FrameNo, PageNo, Pages, page_hash};
+
+use crate::bookkeeping::release;
+use crate::error::Error;
+use crate::frames::Frames;
+use crate::holding::{Held, Holding};
+use crate::index::Index;
+use crate::key::{Key, Secret};
+use crate::member::Members;
+use crate::pool::{Page, Pool};
+use crate::target::{Kind, Target};
+use crate::{Found, Freed, GivenBack, MAX_PAGES, MemberId, MemberStats, Stats};
+
+/// VMs that may share pages with each other, what is known of their pages, and the frames that they share.
+///
+/// A page of a member holds nothing, or is a *hint* (its hash is known, others can find it), or holds a *reference* to one frame.
+/// Members report what they did in order; what contradicts what is known is ignored and counted.
+#[derive(Debug)]
+pub struct Domain {
+    pub(crate) pool: Pool,
+    pub(crate) frames: Frames,
+    pub(crate) index: Index,
+    pub(crate) members: Members,
+    pub(crate) secret: Secret,
+    pub(crate) hash: fn(&Page) -> u64,
+    /// Members of a daemon's earlier life are still to be heard: no frame is made or punched.
+    pub(crate) recovering: bool,
+    /// Where the search for memory of the pool that belongs to no frame goes on; `None` where there is none.
+    pub(crate) scrubbed: Option<FrameNo>,
+}
+
+/// Pages of members that left whose hints are dropped at each call, besides its own work: so that they go although nobody calls
+/// [`Domain::tidy`], and no call takes long.
+const SWEEP: usize = 1024;
+/// The same for a call that is there for it: about 100 us.
+const TIDY_PAGES: usize = 16 * 1024;
+/// Runs of frames given back to the host in one call: some 1 to 2 us each.
+const TIDY_RUNS: usize = 512;
+
+impl Domain {
+    /// A domain without members, with room for `limit` frames, or [`MAX_PAGES`] if that is less. Their memory is taken as they
+    /// are made, and goes back as they are freed.
+    pub fn new(limit: Pages) -> Result<Self, Error> {
+        let limit = limit.min(MAX_PAGES);
+        Ok(Self::with_pool(Pool::new(limit)?, limit, page_hash))
+    }
+
+    pub(crate) fn with_pool(pool: Pool, limit: Pages, hash: fn(&Page) -> u64) -> Self {
+        Self {
+            pool,
+            frames: Frames::new(u32::try_from(limit.0.min(MAX_PAGES.0)).expect("2^31 at most")),
+            index: Index::default(),
+            members: Members::default(),
+            secret: Secret::new(),
+            hash,
+            recovering: false,
+            scrubbed: None,
+        }
+    }
+
+    /// A descriptor of the pool for a member: it can read and map frames, and no more, even if it opens the descriptor anew, provided that
+    /// it runs as another user than this process and without its rights. Frame `n` is at [`FrameNo::offset`].
+    pub fn pool(&self) -> io::Result<OwnedFd> {
+        self.pool.reader()
+    }
+
+    /// `member`, a VM of `size` pages, takes part from now on. All that it names must be pages below `size`.
+    pub fn join(&mut self, member: MemberId, size: Pages) -> Result<(), Error> {
+        self.members.join(member, size)
+    }
+
+    /// `member` is gone: its references end now, its hints bit by bit. Nothing happens if it was none.
+    pub fn leave(&mut self, member: MemberId) -> Freed {
+        let Some(room) = self.members.leave(member) else { return Freed::default() };
+        for holding in room.holdings() {
+            if let Held::Reference(frame) = holding.held() {
+                *holding = Holding::NOTHING;
+                release(&mut self.frames, &mut self.index, frame);
+            }
+        }
+        room.account.references = 0;
+        self.tidy()
+    }
+
+    /// Looks up pages of `member` by their hashes; see [`Found`] for what comes of it. Answers in order.
+    ///
+    /// A hint for an earlier content of a page is forgotten.
+    pub fn look_up(&mut self, member: MemberId, pages: &[(PageNo, u64)]) -> Vec<Found> {
+        self.sweep(SWEEP);
+        let believed =
+            self.members.get_mut(member).is_some_and(|room| room.account.trust.looks_up(pages.len()));
+        if !believed {
+            return vec![Found::Busy; pages.len()];
+        }
+        pages.iter().map(|(page, hash)| self.look_up_one(member, *page, self.secret.key(*hash))).collect()
+    }
+
+    fn look_up_one(&mut self, member: MemberId, page: PageNo, key: Key) -> Found {
+        let Some((held, place)) = self.held(member, page) else { return Found::Busy };
+        if matches!(held, Held::Reference(_)) {
+            return Found::Busy;
+        }
+        let own = Target::hint(place);
+        match self.index.find(key) {
+            Some(found) if found == own => return Found::New,
+            Some(found) => match found.kind() {
+                Kind::Frame(frame) => {
+                    self.refer(member, page, frame);
+                    self.frames.acquire(frame);
+                    return Found::Frame(frame);
+                }
+                Kind::Hint(_) if self.hint_owner(found).is_some() => {
+                    self.forget_hint(member, page);
+                    return Found::Wanted;
+                }
+                // Nobody's any more, or of somebody whose hashes are worth nothing: this page is a better hint.
+                Kind::Hint(_) => self.drop_hint(found),
+            },
+            None => {}
+        }
+        self.make_hint(member, page, key);
+        Found::New
+    }
+
+    /// Takes back references that `member` names by page and frame. `mismatched`: it never mapped them, because the
+    /// pages differ from the frames.
+    ///
+    /// A frame that nobody refers to any more is free, and its memory goes back to the host at once.
+    pub fn give_back(
+        &mut self,
+        member: MemberId,
+        pages: &[(PageNo, FrameNo)],
+        mismatched: bool,
+    ) -> GivenBack {
+        self.sweep(SWEEP);
+        let mut result = GivenBack::default();
+        let Some(room) = self.members.get_mut(member) else {
+            return GivenBack { ignored: pages.len() as u64, ..result };
+        };
+        for (page, frame) in pages {
+            match room.holding(*page) {
+                Some(holding) if holding.held() == Held::Reference(*frame) => {
+                    *holding = Holding::NOTHING;
+                    room.account.references -= 1;
+                    result.accepted += 1;
+                    if mismatched {
+                        room.account.false_matches += 1;
+                        room.account.trust.proved_false();
+                    }
+                    release(&mut self.frames, &mut self.index, *frame);
+                }
+                _ => {
+                    room.account.false_returns += 1;
+                    result.ignored += 1;
+                }
+            }
+        }
+        result.freed = self.punch(pages.len());
+        result
+    }
+
+    /// Does a bounded part of what was put off: memory of freed frames goes back to the host, hints of members that left
+    /// are dropped. Call it at times, and again soon while there is more.
+    pub fn tidy(&mut self) -> Freed {
+        self.sweep(TIDY_PAGES);
+        self.scrub_on(TIDY_RUNS);
+        let frames = self.punch(TIDY_RUNS);
+        let postponed = self.frames.lingering() > 0 || self.scrubbed.is_some();
+        let more = (postponed && !self.recovering) || self.members.vacant().is_some();
+        Freed { frames, more }
+    }
+
+    /// What the domain has.
+    pub fn stats(&self) -> Stats {
+        let frames = self.frames.in_use() + self.frames.lingering();
+        let references = self.frames.references();
+        let rooms = self.members.rooms();
+        let bytes =
+            self.index.bytes() + self.frames.bytes() + rooms.iter().map(|room| room.bytes()).sum::<usize>();
+        Stats {
+            frames: Pages(frames),
+            lingering: Pages(self.frames.lingering()),
+            references: Pages(references),
+            saved: Pages(references.saturating_sub(frames)),
+            hints: Pages(self.members.rooms().iter().map(|room| room.account.hints).sum()),
+            index: Bytes(bytes as u64),
+            limit: Pages(self.frames.limit().into()),
+        }
+    }
+
+    /// What `member` has; `None` where it takes no part.
+    pub fn member(&self, member: MemberId) -> Option<MemberStats> {
+        let account = &self.members.get(member)?.account;
+        let all = u128::from(self.frames.references());
+        let charge = (u128::from(self.frames.in_use()) * u128::from(account.references)).div_ceil(all.max(1));
+        Some(MemberStats {
+            references: Pages(account.references),
+            hints: Pages(account.hints),
+            charge: Pages(u64::try_from(charge).unwrap_or(u64::MAX)),
+            false_matches: account.false_matches,
+            false_offers: account.false_offers,
+            false_returns: account.false_returns,
+            doubted: account.trust.doubted(),
+        })
+    }
+
+    /// Who takes part.
+    pub fn members(&self) -> impl Iterator<Item = MemberId> + '_ {
+        self.members.ids()
+    }
+
+    /// Machine memory that the pool takes beyond its frames. More than none means that somebody has touched holes in a mapping
+    /// of it, which fills them with zeros; [`Domain::scrub`] takes that back.
+    pub fn excess(&self) -> io::Result<Pages> {
+        let counted = Pages(self.frames.in_use() + self.frames.lingering());
+        Ok(self.pool.resident()?.saturating_sub(counted))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+use std::collections::HashMap;
+
+use plimsoll_units::{PageNo, Pages};
+
+use crate::error::Error;
+use crate::holding::Holding;
+use crate::trust::Trust;
+use crate::{MAX_PAGES, MemberId};
+
+/// A page of any member, as a number: its member's base plus its own number. Below [`MAX_PAGES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place(pub(crate) u32);
+
+/// What is known of each member, and whose page is where.
+///
+/// Each member has a room: a range of places as long as the VM has pages. A member that leaves keeps its room until its hints are out of
+/// the index; nobody is its tenant then.
+#[derive(Debug, Default)]
+pub(crate) struct Members {
+    /// In order of their places.
+    rooms: Vec<Room>,
+    bases: HashMap<MemberId, u32>,
+}
+
+/// A range of places.
+#[derive(Debug)]
+pub(crate) struct Room {
+    base: u32,
+    tenant: Option<MemberId>,
+    holdings: Vec<Holding>,
+    pub(crate) account: Account,
+    /// Of a room without a tenant: the pages below are out of the index.
+    cleared: usize,
+}
+
+/// What a member has and has done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Account {
+    pub(crate) references: u64,
+    pub(crate) hints: u64,
+    pub(crate) false_matches: u64,
+    pub(crate) false_offers: u64,
+    pub(crate) false_returns: u64,
+    pub(crate) trust: Trust,
+}
+
+impl Members {
+    /// Gives `member` a room of `size` pages.
+    pub(crate) fn join(&mut self, member: MemberId, size: Pages) -> Result<(), Error> {
+        if self.bases.contains_key(&member) {
+            return Err(Error::AlreadyMember(member));
+        }
+        let too_large = || Error::TooLarge { size };
+        let length = u32::try_from(size.0).map_err(|_| too_large())?;
+        let (index, base) = self.gap(length).ok_or_else(too_large)?;
+        let holdings = vec![Holding::NOTHING; usize::try_from(length).expect("32 bits")];
+        let room = Room { base, tenant: Some(member), holdings, account: Account::default(), cleared: 0 };
+        self.rooms.insert(index, room);
+        self.bases.insert(member, base);
+        Ok(())
+    }
+
+    /// The first gap of `length` places, and where its room would stand in order.
+    fn gap(&self, length: u32) -> Option<(usize, u32)> {
+        let mut from = 0;
+        for (index, room) in self.rooms.iter().enumerate() {
+            if room.base - from >= length {
+                return Some((index, from));
+            }
+            from = room.end();
+        }
+        (u64::from(from) + u64::from(length) <= MAX_PAGES.0).then_some((self.rooms.len(), from))
+    }
+
+    /// `member` is no tenant any more. Its room, which stays for its hints.
+    pub(crate) fn leave(&mut self, member: MemberId) -> Option<&mut Room> {
+        let base = self.bases.remove(&member)?;
+        let room = self.room_of(Place(base))?;
+        room.tenant = None;
+        Some(room)
+    }
+
+    /// The room of `member`.
+    pub(crate) fn get(&self, member: MemberId) -> Option<&Room> {
+        let base = *self.bases.get(&member)?;
+        self.rooms.get(self.index_of(Place(base))?)
+    }
+
+    /// The same, to change it.
+    pub(crate) fn get_mut(&mut self, member: MemberId) -> Option<&mut Room> {
+        let base = *self.bases.get(&member)?;
+        self.room_of(Place(base))
+    }
+
+    /// The room with this place.
+    pub(crate) fn room_of(&mut self, place: Place) -> Option<&mut Room> {
+        let index = self.index_of(place)?;
+        self.rooms.get_mut(index)
+    }
+
+    /// A room that nobody lives in.
+    pub(crate) fn vacant(&mut self) -> Option<&mut Room> {
+        self.rooms.iter_mut().find(|room| room.tenant.is_none())
+    }
+
+    /// Forgets the rooms that nobody lives in and that are clear.
+    pub(crate) fn demolish(&mut self) {
+        self.rooms.retain(|room| room.tenant.is_some() || room.cleared < room.holdings.len());
+    }
+
+    /// Who takes part.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = MemberId> + '_ {
+        self.rooms.iter().filter_map(|room| room.tenant)
+    }
+
+    /// Sums over all rooms, with or without a tenant.
+    pub(crate) fn rooms(&self) -> &[Room] {
+        &self.rooms
+    }
+
+    fn index_of(&self, place: Place) -> Option<usize> {
+        let index = self.rooms.partition_point(|room| room.base <= place.0).checked_sub(1)?;
+        (place.0 < self.rooms[index].end()).then_some(index)
+    }
+}
+
+impl Room {
+    fn end(&self) -> u32 {
+        // Not more than MAX_PAGES: `gap` sees to it.
+        self.base + u32::try_from(self.holdings.len()).expect("made of 32 bits")
+    }
+
+    pub(crate) fn tenant(&self) -> Option<MemberId> {
+        self.tenant
+    }
+
+    /// The place of one of its pages.
+    pub(crate) fn place(&self, page: PageNo) -> Place {
+        Place(self.base + page.0)
+    }
+
+    /// The page at a place of it.
+    pub(crate) fn page(&self, place: Place) -> PageNo {
+        PageNo(place.0 - self.base)
+    }
+
+    /// What `page` holds; `None` where the VM has no such page.
+    pub(crate) fn holding(&mut self, page: PageNo) -> Option<&mut Holding> {
+        self.holdings.get_mut(usize::try_from(page.0).ok()?)
+    }
+
+    /// All that is held.
+    pub(crate) fn holdings(&mut self) -> &mut [Holding] {
+        &mut self.holdings
+    }
+
+    /// The next `most` pages whose hints may still be in the index, the first of them by its place; none where all is cleared.
+    /// They count as cleared from now on.
+    pub(crate) fn clear(&mut self, most: usize) -> (Place, &mut [Holding]) {
+        let from = self.cleared;
+        self.cleared = self.holdings.len().min(from.saturating_add(most));
+        let place = Place(self.base + u32::try_from(from).expect("made of 32 bits"));
+        (place, &mut self.holdings[from..self.cleared])
+    }
+
+    /// Memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        std::mem::size_of::<Self>() + std::mem::size_of_val(&self.holdings[..])
+    }
+}

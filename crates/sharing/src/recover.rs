@@ -1,0 +1,106 @@
+use std::os::fd::OwnedFd;
+
+use plimsoll_units::{FrameNo, PageNo, Pages, page_hash};
+
+use crate::error::Error;
+use crate::holding::Held;
+use crate::pool::Pool;
+use crate::target::{Kind, Target};
+use crate::{Domain, Freed, MemberId};
+
+impl Domain {
+    /// The domain of an earlier life of this daemon, from a descriptor of its pool as members hold it. The caller has made sure that
+    /// it is the file that the earlier daemon made, by its inode.
+    ///
+    /// It has no members and no frames at first. Members [join](Domain::join) and report with [`Domain::hold`] what they refer to;
+    /// when all have, or are known to be gone, [`Domain::recovered`] ends this. Until then look-ups find what was
+    /// reported, but no frame is made and none is freed: somebody else may still report it.
+    pub fn recover(pool: &OwnedFd) -> Result<Self, Error> {
+        let pool = Pool::reopen(pool)?;
+        let limit = pool.limit()?;
+        let mut domain = Self::with_pool(pool, limit, page_hash);
+        domain.recovering = true;
+        Ok(domain)
+    }
+
+    /// `member` refers to these frames, from the time before. How many of them were taken: a frame without content is not, nor
+    /// a second one for the same page, nor anything once recovery has ended.
+    ///
+    /// The content of each frame is hashed when it is first reported, which takes about a microsecond.
+    pub fn hold(&mut self, member: MemberId, pages: &[(PageNo, FrameNo)]) -> Pages {
+        let held =
+            pages.iter().filter(|(page, frame)| self.hold_one(member, *page, *frame).is_some()).count();
+        Pages(held as u64)
+    }
+
+    fn hold_one(&mut self, member: MemberId, page: PageNo, frame: FrameNo) -> Option<()> {
+        let (held, _) = self.held(member, page)?;
+        if !self.recovering || matches!(held, Held::Reference(_)) || frame.0 >= self.frames.limit() {
+            return None;
+        }
+        if self.frames.is_used(frame) {
+            self.frames.acquire(frame);
+        } else {
+            self.adopt(frame)?;
+        }
+        self.refer(member, page, frame);
+        Some(())
+    }
+
+    /// Takes a frame that exists into the account again, unless it has no content.
+    fn adopt(&mut self, frame: FrameNo) -> Option<()> {
+        let data = self.pool.data(frame);
+        // An error says nothing about the frame: better to keep one too many than to punch one that is mapped.
+        if data.is_ok_and(|found| found.is_none_or(|(first, _)| first != frame)) {
+            return None;
+        }
+        let mut content = [0; 4096];
+        let read = self.pool.read(frame, &mut content);
+        let key = self.secret.key((self.hash)(&content));
+        self.frames.adopt(frame, key.prefix());
+        match (read, self.index.find(key).map(Target::kind)) {
+            (Err(error), _) => {
+                tracing::warn!(%error, ?frame, "a shared frame cannot be read and will not be found by others");
+            }
+            // Its content has a frame already. Members may map either, so both stay; one of them is found.
+            (Ok(()), Some(Kind::Frame(_))) => {}
+            (Ok(()), found) => {
+                if let Some(Kind::Hint(place)) = found {
+                    self.drop_hint(Target::hint(place));
+                }
+                self.index.set(key, Target::frame(frame));
+            }
+        }
+        Some(())
+    }
+
+    /// Everybody has reported. All other memory of the pool goes back to the host, bit by bit: see [`Domain::tidy`].
+    pub fn recovered(&mut self) -> Freed {
+        self.recovering = false;
+        self.scrub();
+        self.tidy()
+    }
+
+    /// Has the following calls of [`Domain::tidy`] find memory of the pool that belongs to no frame, and give it back to the host.
+    pub fn scrub(&mut self) {
+        self.scrubbed = Some(FrameNo(0));
+    }
+
+    /// Goes on with that for so many runs of memory. What belongs to no frame lingers.
+    pub(crate) fn scrub_on(&mut self, most_runs: usize) {
+        for _ in 0..most_runs {
+            let Some(from) = self.scrubbed.filter(|_| !self.recovering) else { return };
+            let run = self.pool.data(from).unwrap_or_else(|error| {
+                tracing::warn!(%error, "memory of the pool that belongs to no frame cannot be looked for");
+                None
+            });
+            self.scrubbed = None;
+            if let Some((first, frames)) = run {
+                let end = (u64::from(first.0) + frames.0).min(self.frames.limit().into());
+                let end = u32::try_from(end).unwrap_or(u32::MAX);
+                (first.0..end).for_each(|frame| self.frames.linger(FrameNo(frame)));
+                self.scrubbed = (end < self.frames.limit()).then_some(FrameNo(end));
+            }
+        }
+    }
+}
