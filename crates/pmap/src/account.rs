@@ -20,11 +20,15 @@ pub(crate) struct Account {
     ballooned: Pages,
     compressed: Pages,
     swapped: Pages,
+    shared: Pages,
+    zero: Pages,
+    mappings: u64,
     chunks: [u64; 3],
     faults: u64,
     waits: u64,
     arrivals: u64,
     pub(crate) traffic: Traffic,
+    pub(crate) sharing: SharingTraffic,
     waiting: Waiting,
     told: Pages,
     telling: bool,
@@ -46,6 +50,23 @@ pub struct Traffic {
     pub swapped_in: u64,
     /// Found to hold nothing but zeros, and dropped.
     pub zeros: u64,
+}
+
+/// What became of pages that were to be shared, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SharingTraffic {
+    /// Looked at.
+    pub scanned: u64,
+    /// How many of them were read and hashed: the others had not changed.
+    pub hashed: u64,
+    /// Shared.
+    pub merged: u64,
+    /// Found to hold nothing but zeros, and dropped.
+    pub zeroed: u64,
+    /// Shared ones, and dropped ones, that became private again.
+    pub broken: u64,
+    /// Whose content was not that of the frame that was named for them.
+    pub mismatched: u64,
 }
 
 impl Account {
@@ -75,6 +96,19 @@ impl Account {
 
     pub(crate) fn swapped(&self) -> Pages {
         self.swapped
+    }
+
+    pub(crate) fn shared(&self) -> Pages {
+        self.shared
+    }
+
+    pub(crate) fn zero(&self) -> Pages {
+        self.zero
+    }
+
+    /// Mappings of frames.
+    pub(crate) fn mappings(&self) -> u64 {
+        self.mappings
     }
 
     pub(crate) fn chunks(&self, kind: Kind) -> u64 {
@@ -164,6 +198,9 @@ impl Account {
         self.ballooned = self.ballooned + to.ballooned - from.ballooned;
         self.compressed = self.compressed + to.compressed - from.compressed;
         self.swapped = self.swapped + to.swapped - from.swapped;
+        self.shared = self.shared + to.shared - from.shared;
+        self.zero = self.zero + to.zero - from.zero;
+        self.mappings = self.mappings + to.mappings - from.mappings;
     }
 
     /// Pages of a chunk are there now: see [`Waiting::served`].
@@ -186,6 +223,13 @@ impl Account {
         let given = self.grant.saturating_sub(floor);
         self.grant -= given;
         given
+    }
+
+    /// Gives up to `most` pages of the grant away for good, as far as they are not used and nobody waits; returns how many.
+    pub(crate) fn give_away(&mut self, most: Pages) -> Pages {
+        let spare = if self.waiting.need() == Pages::ZERO { most.min(self.slack()) } else { Pages::ZERO };
+        self.grant -= spare;
+        spare
     }
 
     pub(crate) fn forget_waiting(&mut self) {

@@ -130,6 +130,7 @@ impl Pmap {
             table.set(place.slot, PageState::Private);
             self.forget([state]);
         }
+        self.rehome(place.chunk, table, &PageSet::one(place.slot))?;
         self.mapping.relocate(self.offset(place), self.spare_offset(spare), PAGE)?;
         table.set(place.slot, PageState::Aside(spare));
         Ok(())

@@ -108,6 +108,7 @@ struct Sums {
     ballooned: Pages,
     compressed: Pages,
     swapped: Pages,
+    shared: Pages,
 }
 
 impl Pmap {
@@ -144,7 +145,6 @@ impl Pmap {
                 return;
             }
         };
-        sums.resident += backed.count();
         let (may, must, clean) = match &chunk.backing {
             Backing::Empty { .. } | Backing::Aside(_) => (PageSet::EMPTY, PageSet::EMPTY, PageSet::EMPTY),
             Backing::Large => (PageSet::FULL, PageSet::EMPTY, PageSet::EMPTY),
@@ -153,6 +153,16 @@ impl Pmap {
                 (resident, resident, table.pages(|state| matches!(state, PageState::Clean(_))))
             }
         };
+        // What the kernel shows of a frame's mapping says nothing: it comes and goes, and is a copy already where somebody waits to
+        // write.
+        let frames = match &chunk.backing {
+            Backing::Small(table) => table.pages(|state| state.frame().is_some()),
+            _ => PageSet::EMPTY,
+        };
+        let unguarded = frames.minus(&protected);
+        let (backed, protected) = (backed.minus(&frames), protected.minus(&frames));
+        sums.resident += backed.count();
+        sums.shared += tally.shared;
         let chunk = self.layout.ppn(no, 0);
         let mut differ = |pages: PageSet, mismatch: fn(Ppn, Ppn, Pages) -> Mismatch| {
             if let Some(first) = pages.iter().next() {
@@ -161,7 +171,8 @@ impl Pmap {
         };
         differ(backed.minus(&may), |chunk, first, pages| Mismatch::Present { chunk, first, pages });
         differ(must.minus(&backed), |chunk, first, pages| Mismatch::Lost { chunk, first, pages });
-        let unlike = clean.minus(&protected).union(&protected.intersection(&backed).minus(&clean));
+        let unlike =
+            clean.minus(&protected).union(&protected.intersection(&backed).minus(&clean)).union(&unguarded);
         differ(unlike, |chunk, first, pages| Mismatch::Protection { chunk, first, pages });
     }
 
@@ -204,6 +215,7 @@ impl Pmap {
         for (what, marked, counted) in [
             ("compressed", sums.compressed, account.compressed()),
             ("swapped", sums.swapped, account.swapped()),
+            ("shared", sums.shared, account.shared()),
         ] {
             if marked != counted {
                 found.push(Mismatch::Elsewhere { what, marked, counted });

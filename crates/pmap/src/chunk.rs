@@ -25,6 +25,8 @@ pub(crate) enum Backing {
     Empty {
         /// All 512 pages are in the guest's balloon. A chunk of which only some are is small.
         ballooned: bool,
+        /// How many pages were dropped because they held zeros. Which they were is forgotten.
+        zero: Slot,
     },
     /// The kernel, unasked. Costs 512 pages, whatever is resident.
     Large,
@@ -36,7 +38,7 @@ pub(crate) enum Backing {
 
 impl Default for Backing {
     fn default() -> Self {
-        Self::Empty { ballooned: false }
+        Self::Empty { ballooned: false, zero: 0 }
     }
 }
 
@@ -63,8 +65,8 @@ impl Chunk {
     pub(crate) fn tally(&self) -> Tally {
         let empty = Tally { kind: self.kind(), ..Tally::default() };
         match &self.backing {
-            Backing::Empty { ballooned: false } => empty,
-            Backing::Empty { ballooned: true } => Tally { ballooned: Pages::CHUNK, ..empty },
+            Backing::Empty { ballooned: false, zero } => Tally { zero: Pages((*zero).into()), ..empty },
+            Backing::Empty { ballooned: true, .. } => Tally { ballooned: Pages::CHUNK, ..empty },
             Backing::Large | Backing::Aside(_) => Tally { backed: Pages::CHUNK, ..empty },
             Backing::Small(table) => table.tally(),
         }
@@ -72,7 +74,7 @@ impl Chunk {
 
     /// The table of a chunk that is small or, being empty, becomes small; `None` where it is large.
     pub(crate) fn small_table(&mut self) -> Option<&mut Table> {
-        if let Backing::Empty { ballooned } = self.backing {
+        if let Backing::Empty { ballooned, .. } = self.backing {
             let state = if ballooned { PageState::Ballooned } else { PageState::Absent };
             self.backing = Backing::Small(Table::all(state));
         }
@@ -82,11 +84,11 @@ impl Chunk {
         }
     }
 
-    /// A small chunk whose pages are all absent, or all ballooned, becomes empty, and its table is freed.
+    /// A small chunk whose pages are all absent or zero, or all ballooned, becomes empty, and its table is freed.
     pub(crate) fn empty_if_uniform(&mut self) {
         let Backing::Small(table) = &self.backing else { return };
         if let Some(ballooned) = table.is_empty() {
-            self.backing = Backing::Empty { ballooned };
+            self.backing = Backing::Empty { ballooned, zero: table.zeros() };
         }
     }
 

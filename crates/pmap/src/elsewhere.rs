@@ -39,7 +39,13 @@ impl Pmap {
                         swap.free(slot);
                     }
                 }
-                PageState::Absent | PageState::Ballooned | PageState::Private | PageState::Aside(_) => {}
+                // A frame is let go by its page's number, and when no device reads it.
+                PageState::Absent
+                | PageState::Zero
+                | PageState::Ballooned
+                | PageState::Private
+                | PageState::Aside(_)
+                | PageState::Shared(_) => {}
             }
         }
         if !handles.is_empty() {

@@ -114,6 +114,10 @@ impl Pmap {
 
     /// Takes pages and settles what they cost; returns by how much the VM holds less.
     fn take(&self, no: ChunkNo, table: &mut Table, dirty: &PageSet, clean: &PageSet) -> Pages {
+        if let Err(error) = self.rehome(no, table, dirty) {
+            tracing::warn!(%error, "pages cannot be taken out of the mapping of a frame, and stay");
+            return Pages::ZERO;
+        }
         let sorted = match self.protect(no, dirty) {
             Ok(()) => self.sort(no, dirty),
             Err(error) => {
@@ -149,7 +153,7 @@ impl Pmap {
                 table.set(slot, PageState::Swapped(copy));
             }
         }
-        table.set_all(&sorted.zeros, PageState::Absent);
+        table.set_all(&sorted.zeros, PageState::Zero);
         let owner = |slot| Place { chunk: no, slot }.index();
         let leave = |(slot, to, buffer)| {
             table.set(slot, PageState::Leaving(to));
@@ -215,7 +219,7 @@ impl Pmap {
         copied
     }
 
-    fn protect(&self, no: ChunkNo, pages: &PageSet) -> io::Result<()> {
+    pub(crate) fn protect(&self, no: ChunkNo, pages: &PageSet) -> io::Result<()> {
         if self.mutations.has(Mutation::NoProtection) {
             return Ok(());
         }
@@ -236,6 +240,6 @@ impl Sorted {
     }
 }
 
-fn is_zero(page: &[u8; PAGE]) -> bool {
+pub(crate) fn is_zero(page: &[u8; PAGE]) -> bool {
     page.chunks_exact(256).all(|part| part.iter().fold(0, |any, byte| any | byte) == 0)
 }

@@ -89,7 +89,7 @@ impl Pmap {
         match &mut chunk.backing {
             // What is still aside could not be brought back: the touch tries again.
             Backing::Large | Backing::Aside(_) => Found::There,
-            Backing::Empty { ballooned: false } if self.huge_pages => Found::Missing(Need::Chunk),
+            Backing::Empty { ballooned: false, .. } if self.huge_pages => Found::Missing(Need::Chunk),
             // One page of a ballooned chunk was touched: the others stay in the balloon.
             Backing::Empty { .. } => Found::Missing(Need::Page),
             Backing::Small(table) => match table.get(slot) {
@@ -100,7 +100,10 @@ impl Pmap {
                     table.set(slot, PageState::Arriving { from, touch: touch.max(before) });
                     Found::Coming
                 }
+                PageState::Shared(_) if touch == Touch::Read => Found::There,
                 PageState::Absent
+                | PageState::Zero
+                | PageState::Shared(_)
                 | PageState::Ballooned
                 | PageState::Compressed(_)
                 | PageState::Leaving(_)
@@ -135,7 +138,7 @@ impl Pmap {
     fn populate(&self, no: ChunkNo, chunk: &mut Chunk, pages: &PageSet, charged: Pages, touch: Touch) {
         let before = chunk.tally();
         let mut left = charged;
-        let may_grow = matches!(chunk.backing, Backing::Empty { ballooned: false });
+        let may_grow = matches!(chunk.backing, Backing::Empty { ballooned: false, .. });
         if may_grow && charged >= Pages::CHUNK && self.enlarge(no, chunk) {
             left -= Pages::CHUNK;
             if self.mutations.has(Mutation::UnchargedLarge) {
@@ -143,6 +146,7 @@ impl Pmap {
             }
         } else if let Some(table) = chunk.small_table() {
             pages.iter().for_each(|slot| self.provide(Place { chunk: no, slot }, table, &mut left, touch));
+            self.let_frames_go(no, chunk);
             chunk.empty_if_uniform();
         } else {
             pages.iter().for_each(|slot| self.wake(Place { chunk: no, slot }));
@@ -183,7 +187,17 @@ impl Pmap {
                 *left -= Pages(1);
                 return self.fetch(place, table, from, touch);
             }
-            PageState::Absent | PageState::Ballooned | PageState::Compressed(_) | PageState::Leaving(_) => {}
+            PageState::Shared(frame) => {
+                if self.break_page(place, table, frame) {
+                    *left -= Pages(1);
+                }
+                return;
+            }
+            PageState::Absent
+            | PageState::Zero
+            | PageState::Ballooned
+            | PageState::Compressed(_)
+            | PageState::Leaving(_) => {}
         }
         let address = self.page_address(place);
         let wake = !self.mutations.has(Mutation::NoWake);
@@ -209,8 +223,13 @@ impl Pmap {
         table.set(slot, PageState::Private);
         table.recent.insert(slot);
         *left -= Pages(1);
-        if let PageState::Compressed(_) = state {
-            self.account().traffic.unzipped += 1;
+        match state {
+            PageState::Compressed(_) => self.account().traffic.unzipped += 1,
+            PageState::Zero => {
+                table.broken.insert(slot);
+                self.account().sharing.broken += 1;
+            }
+            _ => {}
         }
         self.forget([state]);
     }

@@ -5,8 +5,8 @@
 //! virtio: vCPUs and devices are to it whoever touches the mapping. It never decides how much memory a VM should
 //! have; that arrives as grants from a [`GrantSource`].
 //!
-//! Start reading at [`Pmap`], then the states below, then `fault.rs`, `release.rs`, `evict.rs` and `swap_in.rs`, where the
-//! transitions are.
+//! Start reading at [`Pmap`], then the states below, then `fault.rs`, `release.rs`, `evict.rs`, `swap_in.rs` and `share.rs`, where
+//! the transitions are.
 //!
 //! # Use
 //!
@@ -14,7 +14,8 @@
 //! [`Pmap::serve_faults`] on a thread of its own before anything touches guest memory. Devices use [`Pmap::ram`] for
 //! CPU access, [`Pmap::pin`] for asynchronous I/O, and [`Inflation`] or [`Pmap::release`] for what the guest gives
 //! back. A thread that has nothing else to do calls [`Pmap::page_out`] where the guest does not give enough, and
-//! [`Pmap::promote`] when that has passed. A [`Sampler`] finds out how much of the memory is in use. The control link implements [`GrantSource`] and
+//! [`Pmap::promote`] when that has passed. Another one calls [`Pmap::scan`], which finds pages that others have, too: a
+//! [`FrameSource`] knows. A [`Sampler`] finds out how much of the memory is in use. The control link implements [`GrantSource`] and
 //! calls [`Pmap::add_grant`] and [`Pmap::return_grant`].
 //!
 //! Any thread that touches guest memory can wait for a grant. Two must therefore never do so with the VM depending on
@@ -42,6 +43,7 @@
 //! | page | its content is | resident | write-protected | costs the grant |
 //! |---|---|---|---|---|
 //! | absent | zeros | no | | 0 |
+//! | zero | zeros, which were seen when it was dropped | no | | 0 |
 //! | ballooned | zeros, and the guest has promised not to touch it | no | | 0 |
 //! | private | in guest memory | yes | no | 1 |
 //! | clean | in guest memory, and the same in the swap | yes | yes | 1 |
@@ -50,6 +52,10 @@
 //! | swapped | in the swap | no | | 0 |
 //! | arriving | in the swap, being read | no | | 1 |
 //! | aside | in a place of its own behind guest RAM | no | no | 1 |
+//! | shared | in a frame of the pool, of which it is a mapping | as the kernel likes | yes | 0: the host's ledger counts frames |
+//!
+//! A private page may be *overlaid*: it lies in the mapping of a frame that it was shared with, where the kernel has copied it.
+//! Before anything else than being shared again can become of it, it moves to anonymous memory (`rehome.rs`).
 //!
 //! # Transitions
 //!
@@ -59,7 +65,7 @@
 //! |---|---|---|---|
 //! | empty | touched; the grant has 512 pages left | charge 512; disarm, which wakes | large |
 //! | empty | touched; the source has granted less, or the chunk is ballooned | charge 1; fill the page, which wakes | small |
-//! | small | absent or ballooned page touched | charge 1; fill the page, which wakes | small |
+//! | small | absent, zero or ballooned page touched | charge 1; fill the page, which wakes | small |
 //! | compressed, leaving | touched | charge 1; fill the page with the content, which wakes; forget it where it was | private |
 //! | swapped | touched, or next to one that is | charge 1; ask for it; the answer comes to the fault thread | arriving |
 //! | arriving | it has come | fill the page write-protected, which wakes; without protection where a write waits, and the slot is free | clean or private |
@@ -70,6 +76,11 @@
 //! | compressed | it is the oldest, and the store is full | copy it into a write buffer; uncharge what the store gives back | leaving |
 //! | leaving | it has been written | | swapped |
 //! | leaving | it could not be written | keep the buffer; swap out no more; tell the source | leaving |
+//! | private, clean | the scanner saw zeros | protect; look again; discard; uncharge | zero |
+//! | private, clean | the source named a frame for it | protect; compare with the frame in full; map the frame; arm and protect it; ask the kernel whether it was written to in between; uncharge; wake | shared, or private and overlaid |
+//! | shared | written to | charge 1; unprotect, which wakes; have the kernel copy it; give the frame back | private, overlaid |
+//! | shared | the guest gives it back | move fresh memory into its place; arm; discard; give the frame back | absent |
+//! | private, overlaid | about to be taken, dropped or put aside | protect; move a copy into its place; arm; unprotect | private |
 //! | small | promoted: at least half is charged, nothing ballooned | charge the rest; bring everything back; unprotect; disarm; collapse | large |
 //! | large | eviction has chosen it | arm; ask the kernel which pages are present; then as small | small |
 //! | any | a device will overwrite the page, which is compressed or swapped | forget where it was | absent |
@@ -103,6 +114,12 @@
 //!   in hand, knows that it is about this content and no earlier one. What is given back while it is on its way is
 //!   therefore ignored when it comes.
 //! - *Nothing waits for a disk under a lock.* The thread that serves faults begins reads, and puts in place what has come.
+//! - *Compare under protection*: a page that is compared and then written would lose what was written. What is written between
+//!   the mapping of a frame and its protection is a copy of the guest's own, which the kernel shows.
+//! - *A frame is given back when nothing shows it any more*: its place in the pool is another page's content soon after. So a
+//!   page that is written is copied at once, and the frame under a device that may read it stays.
+//! - *Fresh memory is armed late*, for a mapping cannot be made armed. Where the content matters a copy of it moves in, in one
+//!   step; where it does not, what the guest touched meanwhile is discarded.
 //! - A page under device I/O (a live [`IoGuard`]) is left out of every release and eviction. Otherwise the device would go on
 //!   writing to a page that is no longer the guest's, and its data be lost.
 //!
@@ -112,6 +129,7 @@
 //! |---|---|
 //! | 1: held never exceeds the grant; only the fault that would waits | `tests::stress` with its auditor, `tests::basics::a_fault_beyond_the_grant_waits_and_others_do_not` |
 //! | 3: no write is lost | `tests::stress` (verified generations), `tests::model`, `tests::paging`; on a device that fails `tests::failing_swap` |
+//! | 3, 4: nor by sharing | `tests::counters` (frames are overwritten and reused as soon as they are given back), `tests::sharing` |
 //! | 3: nor by sampling, which leaves huge pages whole | the same, and `tests::sampling` |
 //! | 4: zeros or own content | the same: what comes back from the balloon must be zeros |
 //! | 5: no transition under device I/O | `tests::stress` (devices against a guest that reports their buffers as free), `tests::basics::pages_under_io_stay` |
@@ -140,6 +158,11 @@
 //!   the host is short of memory, which is when it is needed most.
 //! - *UFFDIO_MOVE* (Linux 6.8) for sampling: 7 us for a huge page out and back, against 9 with mremap, but 120 against 15
 //!   for one of small pages. It splits the huge page where a fault has left a page table behind, and the floor is 6.1.
+//! - *Copy-on-write breaks without asking*: the kernel copies a page in 10 us and not in 40, but a VM would hold pages that
+//!   nobody counts until they are found, for which the host has to keep a reserve. A page that is written often is not shared for long.
+//! - *Write-protection that tells what has changed* (`UFFDIO_WRITEPROTECT_ASYNC`, Linux 6.7) for the scanner: a userfaultfd has
+//!   it for all pages or for none, large ones would be split by their first write, and the floor is 6.1. A line of every fourth page shows
+//!   whether a chunk has changed for 1/100 of what hashing it costs. What that misses is found a few passes later.
 //! - *PAGEMAP_SCAN* (Linux 6.7) instead of `/proc/self/pagemap`: a chunk is one read of 4 KiB, and the floor is 6.1.
 //!
 //! # What the kernel does with it
@@ -171,6 +194,7 @@ mod elsewhere;
 mod error;
 mod evict;
 mod fault;
+mod frames;
 mod grant;
 mod host_range;
 mod inflation;
@@ -190,8 +214,11 @@ mod pin;
 mod pmap;
 mod promote;
 mod ram;
+mod rehome;
 mod release;
 mod sample;
+mod scan;
+mod share;
 mod store;
 #[cfg_attr(
     all(test, feature = "model-check"),
@@ -211,10 +238,11 @@ mod waiting;
 #[cfg(not(feature = "model-check"))]
 mod tests;
 
-pub use account::Traffic;
+pub use account::{SharingTraffic, Traffic};
 pub use aside::MAX_SAMPLES;
 pub use audit::Mismatch;
 pub use error::Error;
+pub use frames::{Found, FramePool, FrameSource, MOST_OFFERED};
 pub use grant::GrantSource;
 pub use inflation::Inflation;
 pub use layout::PpnRange;
@@ -224,15 +252,18 @@ pub use pmap::{Config, Pmap, Stats};
 pub use ram::{GuestRam, RamRegion};
 pub use release::{Release, ReleaseOutcome};
 pub use sample::{Sampled, Sampler, Seen};
+pub use scan::{ScanOrder, Scanned};
 pub use swap::SwapSpace;
 
 /// System calls that this crate makes after [`Pmap::new`], for a seccomp filter. What Rust's threads, locks and
 /// allocator need comes on top.
-pub const SYSCALLS: [i64; 12] = [
+pub const SYSCALLS: [i64; 14] = [
     libc::SYS_futex,
     libc::SYS_io_uring_enter,
     libc::SYS_ioctl,
+    libc::SYS_clock_gettime,
     libc::SYS_madvise,
+    libc::SYS_mmap,
     libc::SYS_mremap,
     libc::SYS_munmap,
     libc::SYS_ppoll,

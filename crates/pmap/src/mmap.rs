@@ -1,9 +1,11 @@
 //! The mapping behind guest RAM: mmap, mremap, madvise, and access to bytes that a guest may change at any time.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use plimsoll_units::FrameNo;
 use vm_memory::VolatileSlice;
 
 use crate::host_range::{CHUNK, HostRange, PAGE};
@@ -24,8 +26,8 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps `len` bytes, which must be whole chunks and not zero, and reserves `spare` bytes, also whole chunks. No
-    /// memory is used until it is touched.
+    /// Maps `len` bytes, which must be whole chunks and not zero, and reserves `spare` bytes, also whole chunks and at least two:
+    /// the last two are [`Mapping::blank`] and [`Mapping::staging`]. No memory is used until it is touched.
     ///
     /// The mapping stays out of children (a forked page cannot be moved or write-protected safely) and out of core
     /// dumps (guest memory is the guest's secret). With `huge_pages` false the kernel is told to use none.
@@ -52,13 +54,17 @@ impl Mapping {
         trim(base.wrapping_byte_add(len + spare), CHUNK - head)?;
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
         let mapping = Self { base, len, spare };
-        mapping.open()?;
+        mapping.open(0, len)?;
+        mapping.open(mapping.blank(), 2 * CHUNK)?;
         mapping.advise(0, len + spare, libc::MADV_DONTFORK)?;
         mapping.advise(0, len + spare, libc::MADV_DONTDUMP)?;
         let advice = if huge_pages { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
         // A kernel without transparent huge pages refuses both, and then serves small pages, which is correct too.
         mapping.advise(0, len, advice).ok();
-        mapping.name();
+        mapping.advise(mapping.blank(), CHUNK, advice).ok();
+        mapping.advise(mapping.staging(), CHUNK, libc::MADV_NOHUGEPAGE).ok();
+        mapping.name(0, len);
+        mapping.name(mapping.blank(), CHUNK);
         Ok(mapping)
     }
 
@@ -70,6 +76,17 @@ impl Mapping {
     /// The address space behind guest RAM.
     pub(crate) fn spare(&self) -> usize {
         self.spare
+    }
+
+    /// A chunk of guest RAM behind guest RAM that nobody ever touches: moved anywhere it is fresh memory, and the kernel joins it with
+    /// its neighbours.
+    pub(crate) fn blank(&self) -> usize {
+        self.len + self.spare - 2 * CHUNK
+    }
+
+    /// A chunk of small pages where content is put together that is then moved to its place.
+    pub(crate) fn staging(&self) -> usize {
+        self.len + self.spare - CHUNK
     }
 
     /// The host address of byte `offset`, which must lie in the mapping or in the spare address space behind it.
@@ -133,10 +150,61 @@ impl Mapping {
         }
     }
 
+    /// Copies bytes within the mapping, or to the spare space behind it. They must be present, and nobody may write them.
+    pub(crate) fn copy(&self, from: usize, to: usize, len: usize) {
+        let inside = |offset: usize| offset.checked_add(len).is_some_and(|end| end <= self.len + self.spare);
+        assert!(inside(from) && inside(to) && from.abs_diff(to) >= len, "two ranges of the mapping");
+        // SAFETY: both ranges are ours, mapped readable and writable where this is used, and apart. No reference points into
+        // either: everybody uses volatile slices and atomics.
+        unsafe { std::ptr::copy_nonoverlapping(self.host(from), self.host(to), len) };
+    }
+
+    /// Lets the kernel use huge pages again where it was told not to.
+    pub(crate) fn allow_huge(&self, offset: usize, len: usize) {
+        // A kernel without transparent huge pages refuses, and then serves small pages.
+        self.advise(offset, len, libc::MADV_HUGEPAGE).ok();
+    }
+
+    /// Puts a private mapping of `len` bytes of `file` from `at` on in place of what is at `offset`: what is read there is the
+    /// file's, and what is written the writer's own. It is not armed.
+    ///
+    /// One step for everybody else. On error (the process has too many mappings) what was there still is.
+    pub(crate) fn overlay(&self, offset: usize, len: usize, file: BorrowedFd<'_>, at: u64) -> io::Result<()> {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "a range of guest RAM");
+        let at = libc::off_t::try_from(at).map_err(io::Error::other)?;
+        // SAFETY: the range is guest RAM, which stays mapped readable and writable. Nothing but volatile slices and atomics, to
+        // which any content is valid, points into it; that the content is the same is the caller's to see to.
+        let mapped = unsafe {
+            libc::mmap(
+                self.host(offset).cast(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE,
+                file.as_raw_fd(),
+                at,
+            )
+        };
+        if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Whether the page at `offset` holds what `other`, a page of another mapping of this process, holds.
+    pub(crate) fn equals(&self, offset: usize, other: &FrameView, frame: FrameNo) -> bool {
+        let (own, other) = (self.host(offset), other.page(frame));
+        // SAFETY: both are whole pages that are mapped for as long as the borrows live. What somebody writes meanwhile makes the
+        // result useless and nothing else; no reference is made to either.
+        unsafe { libc::memcmp(own.cast(), other.cast(), PAGE) == 0 }
+    }
+
     /// Copies a page out of guest memory. It must be present, or whoever calls waits for it.
     pub(crate) fn read_page(&self, offset: usize, page: &mut [u8; PAGE]) {
         let slice = self.slice(offset, PAGE).expect("a page of the mapping");
         slice.copy_to(&mut page[..]);
+    }
+
+    /// Copies a part of a page out of guest memory. The page must be present, or whoever calls waits for it.
+    pub(crate) fn read(&self, offset: usize, bytes: &mut [u8]) {
+        let slice = self.slice(offset, bytes.len()).expect("a part of a page of the mapping");
+        slice.copy_to(bytes);
     }
 
     /// Makes the page at `offset` present and writable, as a guest's write would, without changing it. Waits where
@@ -170,26 +238,20 @@ impl Mapping {
         if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Lets guest RAM be used. The rest stays inaccessible, so that it counts against no limit.
-    fn open(&self) -> io::Result<()> {
+    /// Lets a range be used. The rest stays inaccessible, so that it counts against no limit.
+    fn open(&self, offset: usize, len: usize) -> io::Result<()> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: the range is ours and new.
-        let result = unsafe { libc::mprotect(self.base.as_ptr().cast(), self.len, access) };
+        let result = unsafe { libc::mprotect(self.host(offset).cast(), len, access) };
         if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     /// Names the mapping in /proc/self/smaps, so that people and tools can tell guest RAM from the rest.
-    fn name(&self) {
+    fn name(&self, offset: usize, len: usize) {
         let name = c"plimsoll-ram";
         // SAFETY: the kernel copies the name, which is a NUL-terminated string, and only labels our own range.
         let result = unsafe {
-            libc::prctl(
-                libc::PR_SET_VMA,
-                libc::PR_SET_VMA_ANON_NAME,
-                self.base.as_ptr(),
-                self.len,
-                name.as_ptr(),
-            )
+            libc::prctl(libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME, self.host(offset), len, name.as_ptr())
         };
         if result == -1 {
             // A kernel built without names for anonymous memory: only the label is missing.
@@ -202,6 +264,52 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and every borrow of it has ended.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len + self.spare) };
+    }
+}
+
+/// All of a frame pool, to be read: a mapping of its own, apart from guest RAM.
+#[derive(Debug)]
+pub(crate) struct FrameView {
+    base: NonNull<u8>,
+    frames: usize,
+}
+
+// SAFETY: the mapping belongs to no thread, and is only ever read.
+unsafe impl Send for FrameView {}
+// SAFETY: as above.
+unsafe impl Sync for FrameView {}
+
+impl FrameView {
+    /// Maps the first `frames` pages of `pool`, as far as it is or will be long.
+    pub(crate) fn new(pool: BorrowedFd<'_>, frames: usize) -> io::Result<Self> {
+        let len = frames.checked_mul(PAGE).filter(|len| *len > 0).ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: a new mapping wherever the kernel likes replaces nothing.
+        let raw = unsafe {
+            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, pool.as_raw_fd(), 0)
+        };
+        if raw == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(raw.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        Ok(Self { base, frames })
+    }
+
+    /// Whether a frame can be in the pool.
+    pub(crate) fn has(&self, frame: FrameNo) -> bool {
+        (frame.0 as usize) < self.frames
+    }
+
+    /// Where a frame is.
+    fn page(&self, frame: FrameNo) -> *const u8 {
+        assert!(self.has(frame), "a frame of the pool");
+        self.base.as_ptr().wrapping_add(frame.0 as usize * PAGE)
+    }
+}
+
+impl Drop for FrameView {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and every borrow of it has ended.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.frames * PAGE) };
     }
 }
 

@@ -21,6 +21,10 @@ pub(crate) enum Mutation {
     StaleCopy,
     /// A page that was read or written is taken to be what it was when that began (invariants 3 and 4).
     BlindCompletion,
+    /// A page is shared with a frame without having been compared with it (invariants 3 and 4).
+    BlindSharing,
+    /// The frame of a shared page is given back before the page has a copy of its own (invariant 4).
+    EarlyDeparture,
     /// A slot of the swap is reused while I/O on it is in flight (invariants 3 and 4).
     EarlyReuse,
 }

@@ -53,7 +53,8 @@ impl Pmap {
                 out.stuck = true;
                 break;
             };
-            let freed = self.evict(no, Choice::Idle, wish - out.freed);
+            let shared = self.share_before(no);
+            let freed = shared + self.evict(no, Choice::Idle, wish.saturating_sub(out.freed + shared));
             fruitless = if freed == Pages::ZERO { fruitless + 1 } else { 0 };
             out.freed += freed;
             out.stuck = fruitless == FRUITLESS;

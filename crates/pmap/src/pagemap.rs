@@ -10,6 +10,7 @@ const ENTRY: usize = 8;
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const PROTECTED: u64 = 1 << 57;
+const FILE: u64 = 1 << 61;
 
 /// The kernel's own view of which pages have a backing: `/proc/self/pagemap`.
 ///
@@ -32,6 +33,12 @@ impl Pagemap {
     /// The pages of the chunk at host address `start` that are write-protected through userfaultfd.
     pub(crate) fn protected(&self, start: u64) -> io::Result<PageSet> {
         self.pages(start, PROTECTED)
+    }
+
+    /// The pages of the chunk at host address `start` that are there and no file's: in the mapping of a file they are copies of
+    /// this process.
+    pub(crate) fn own(&self, start: u64) -> io::Result<PageSet> {
+        Ok(self.pages(start, PRESENT)?.minus(&self.pages(start, FILE)?))
     }
 
     /// The pages whose entries have any of `bits`.

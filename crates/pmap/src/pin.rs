@@ -122,7 +122,9 @@ fn by_chunk(pages: Range<usize>) -> impl Iterator<Item = (ChunkNo, Slot, Slot)> 
 impl Drop for IoGuard {
     fn drop(&mut self) {
         for &(no, first, len) in &self.pinned {
-            self.pmap.chunk(no).end_io(first, len);
+            let mut chunk = self.pmap.chunk(no);
+            chunk.end_io(first, len);
+            self.pmap.let_frames_go(no, &mut chunk);
         }
     }
 }

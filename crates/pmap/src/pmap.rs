@@ -2,10 +2,11 @@ use plimsoll_units::{Pages, Ppn};
 
 use vm_memory::GuestMemoryBackend;
 
-use crate::account::{Account, Traffic};
+use crate::account::{Account, SharingTraffic, Traffic};
 use crate::aside::{SPARE_CHUNKS, Touches};
 use crate::chunk::{Chunk, lock};
 use crate::error::Error;
+use crate::frames::Pool;
 use crate::grant::GrantSource;
 use crate::host_range::{CHUNK, HostRange, PAGE};
 use crate::layout::{ChunkNo, Layout, Place, PpnRange};
@@ -15,6 +16,8 @@ use crate::page_out::Eviction;
 use crate::page_set::Slot;
 use crate::pagemap::Pagemap;
 use crate::ram::{GuestRam, RamRegion};
+use crate::scan::Scan;
+use crate::share::most_mappings;
 use crate::store::Store;
 use crate::swap::{Swap, SwapSpace, Written};
 use crate::sync::atomic::AtomicBool;
@@ -61,6 +64,14 @@ pub struct Pmap {
     /// Writes to the swap that failed: they hold the content of their pages.
     pub(crate) stranded: Mutex<Vec<Written>>,
     pub(crate) swap_failed: AtomicBool,
+    /// Outermost, but for `eviction`.
+    pub(crate) scan: Mutex<Scan>,
+    /// Where shared pages come from; none are shared where there is nothing. Its lock is held for a look only.
+    pub(crate) pool: Mutex<Option<Arc<Pool>>>,
+    /// The chunk behind guest RAM where copies are put together. Taken after a chunk's lock.
+    pub(crate) staging: Mutex<()>,
+    /// Mappings that shared pages may take.
+    pub(crate) most_mappings: u64,
     /// Outermost.
     pub(crate) eviction: Mutex<Eviction>,
     account: Mutex<Account>,
@@ -89,8 +100,16 @@ pub struct Stats {
     pub store: Pages,
     /// Pages that are in the swap only.
     pub swapped: Pages,
+    /// Pages that are frames.
+    pub shared: Pages,
+    /// Pages that were dropped because they held zeros, and were not touched since: part of `absent`.
+    pub zero: Pages,
+    /// There are almost as many mappings as a process may have: only runs of pages are shared for now.
+    pub mappings_full: bool,
     /// What was compressed and swapped, and back.
     pub traffic: Traffic,
+    /// What was shared, and broken again.
+    pub sharing: SharingTraffic,
     /// Chunks with no page behind them.
     pub chunks_empty: u64,
     /// Chunks that the kernel serves unasked.
@@ -118,7 +137,7 @@ impl Pmap {
         let size = layout.pages().bytes();
         let mapped = usize::try_from(size.0)
             .map_err(std::io::Error::other)
-            .and_then(|len| Mapping::new(len, SPARE_CHUNKS * CHUNK, config.huge_pages));
+            .and_then(|len| Mapping::new(len, (SPARE_CHUNKS + 2) * CHUNK, config.huge_pages));
         let mapping = Arc::new(mapped.map_err(|source| Error::Map { size, source })?);
         let pagemap = Pagemap::open().map_err(|source| Error::Pagemap { source })?;
         let action = "register guest RAM";
@@ -134,6 +153,10 @@ impl Pmap {
             swap,
             stranded: Mutex::default(),
             swap_failed: AtomicBool::new(false),
+            scan: Mutex::default(),
+            pool: Mutex::default(),
+            staging: Mutex::default(),
+            most_mappings: most_mappings(),
             eviction: Mutex::default(),
             account: Mutex::new(Account::new(config.grant, chunks)),
             chunks: (0..chunks).map(|_| Mutex::default()).collect(),
@@ -178,11 +201,16 @@ impl Pmap {
             absent: size
                 .saturating_sub(account.held().saturating_sub(account.store()))
                 .saturating_sub(account.compressed())
-                .saturating_sub(account.swapped()),
+                .saturating_sub(account.swapped())
+                .saturating_sub(account.shared()),
+            shared: account.shared(),
+            zero: account.zero(),
+            mappings_full: account.mappings() >= self.most_mappings,
             compressed: account.compressed(),
             store: account.store(),
             swapped: account.swapped(),
             traffic: account.traffic,
+            sharing: account.sharing,
             chunks_empty: account.chunks(Kind::Empty),
             chunks_large: account.chunks(Kind::Large),
             chunks_small: account.chunks(Kind::Small),

@@ -4,6 +4,7 @@ use crate::chunk::Backing;
 use crate::fault::warn_of_mappings;
 use crate::host_range::CHUNK;
 use crate::layout::{ChunkNo, Place};
+use crate::page_set::PageSet;
 use crate::pmap::Pmap;
 use crate::table::{PageState, Table};
 use crate::touch::Touch;
@@ -36,6 +37,7 @@ impl Pmap {
         let rest = Pages::CHUNK - before.backed;
         let mut left = self.account().charge_spare(rest);
         let promoted = left == rest && self.complete(no, table, &mut left) && self.hand_over(no, table);
+        self.give_back_departed(no, table, &PageSet::EMPTY);
         if promoted {
             left = Pages::ZERO;
             chunk.backing = Backing::Large;
@@ -46,17 +48,22 @@ impl Pmap {
         promoted
     }
 
-    /// Brings back what pages have elsewhere; false while some of it is on its way.
+    /// Brings back what pages have elsewhere, and shares nothing any more; false while some of it is on its way.
     fn complete(&self, no: ChunkNo, table: &mut Table, left: &mut Pages) -> bool {
-        for slot in table.pages(PageState::is_elsewhere).iter() {
+        let apart = |state: PageState| state.is_elsewhere() || state.frame().is_some();
+        for slot in table.pages(apart).iter() {
             self.provide(Place { chunk: no, slot }, table, left, Touch::Not);
         }
-        table.pages(|state| !state.is_resident() && state != PageState::Absent).is_empty()
+        table.pages(|state| !state.is_resident() && !state.is_blank()).is_empty()
     }
 
     /// Lets the kernel serve a chunk from now on whose content is all there.
     fn hand_over(&self, no: ChunkNo, table: &mut Table) -> bool {
         self.make_all_dirty(no, table);
+        if let Err(error) = self.heal(no, table) {
+            tracing::warn!(%error, "a chunk that had shared pages stays small");
+            return false;
+        }
         if let Err(error) = self.uffd.disarm(self.chunk_range(no)) {
             warn_of_mappings(&error);
             return false;

@@ -77,16 +77,21 @@ impl Pmap {
         if busy > 0 {
             return Err(Error::IoInFlight { chunks: busy });
         }
+        let before: Vec<_> = chunks.iter().map(|chunk| chunk.tally()).collect();
         for (no, chunk) in chunks.iter_mut().enumerate() {
             self.bring_back(ChunkNo(no), chunk).map_err(|source| Error::Aside { source })?;
+            if let Backing::Small(table) = &mut chunk.backing {
+                let renewed = self.renew(ChunkNo(no), table, &PageSet::FULL);
+                renewed.map_err(|source| Error::Discard { source })?;
+            }
+            self.let_frames_go(ChunkNo(no), chunk);
         }
         let len = self.mapping.len();
         let all = self.mapping.range(0, len);
         self.uffd.arm(all).map_err(|source| Error::Uffd { action: "register guest RAM anew", source })?;
         self.mapping.discard(0, len).map_err(|source| Error::Discard { source })?;
         let mut freed = Pages::ZERO;
-        for chunk in &mut chunks {
-            let before = chunk.tally();
+        for (chunk, before) in chunks.iter_mut().zip(before) {
             let backing = std::mem::take(&mut chunk.backing);
             freed += self.record(before, chunk);
             if let Backing::Small(table) = backing {
@@ -111,7 +116,9 @@ impl Pmap {
             return outcome;
         }
         let before = chunk.tally();
-        match self.give_back(no, &mut chunk, &set) {
+        let given = self.give_back(no, &mut chunk, &set);
+        self.let_frames_go(no, &mut chunk);
+        match given {
             Ok(()) => mark(&mut chunk, &set, how),
             Err(error) => {
                 tracing::warn!(%error, "pages that the guest gave back stay held");
@@ -171,7 +178,7 @@ impl Pmap {
             self.uffd.arm(self.chunk_range(no))?;
         }
         if discarded {
-            chunk.backing = Backing::Empty { ballooned: false };
+            chunk.backing = Backing::default();
         }
         Ok(discarded)
     }
@@ -193,6 +200,7 @@ impl Pmap {
     /// Gives back what the pages of `set` have: memory in runs as long as the set's, and what they have elsewhere. They are
     /// absent then.
     fn discard_pages(&self, no: ChunkNo, table: &mut Table, set: &PageSet) -> io::Result<()> {
+        self.renew(no, table, set)?;
         let resident = table.pages(PageState::is_resident);
         for (first, len) in set.runs() {
             let run = PageSet::span(first, len);

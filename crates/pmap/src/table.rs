@@ -1,4 +1,4 @@
-use plimsoll_units::Pages;
+use plimsoll_units::{FrameNo, Pages};
 
 use crate::aside::Spare;
 use crate::page_set::{PageSet, SLOTS, Slot};
@@ -10,8 +10,10 @@ use crate::touch::Touch;
 /// The state of one page of a small chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PageState {
-    /// Never touched, given back, or seen to hold zeros: zeros, nothing resident.
+    /// Never touched, or given back: zeros, nothing resident.
     Absent,
+    /// As absent: it was there, and seen to hold zeros.
+    Zero,
     /// As absent, and in the guest's balloon.
     Ballooned,
     /// Resident, and only this VM's.
@@ -33,6 +35,8 @@ pub(crate) enum PageState {
     },
     /// Put aside, to see whether it is touched.
     Aside(Spare),
+    /// The mapping of a frame that others may have, too. Write-protected.
+    Shared(FrameNo),
 }
 
 const _: () = assert!(size_of::<PageState>() == 8, "half of what a page's bookkeeping may cost");
@@ -41,20 +45,26 @@ const _: () = assert!(size_of::<PageState>() == 8, "half of what a page's bookke
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
     Absent,
+    Zero,
     Ballooned,
     Charged,
     Compressed,
     Swapped,
+    Shared,
 }
+
+const CLASSES: usize = 7;
 
 impl PageState {
     fn class(self) -> Class {
         match self {
             Self::Absent => Class::Absent,
+            Self::Zero => Class::Zero,
             Self::Ballooned => Class::Ballooned,
             Self::Private | Self::Clean(_) | Self::Arriving { .. } | Self::Aside(_) => Class::Charged,
             Self::Compressed(_) => Class::Compressed,
             Self::Leaving(_) | Self::Swapped(_) => Class::Swapped,
+            Self::Shared(_) => Class::Shared,
         }
     }
 
@@ -68,6 +78,16 @@ impl PageState {
         matches!(self, Self::Private | Self::Clean(_))
     }
 
+    /// The frame that it is.
+    pub(crate) fn frame(self) -> Option<FrameNo> {
+        if let Self::Shared(frame) = self { Some(frame) } else { None }
+    }
+
+    /// Whether it reads as zeros, and is not in the balloon.
+    pub(crate) fn is_blank(self) -> bool {
+        matches!(self, Self::Absent | Self::Zero)
+    }
+
     /// Whether its content is elsewhere and would be brought back by a touch.
     pub(crate) fn is_elsewhere(self) -> bool {
         matches!(self.class(), Class::Compressed | Class::Swapped)
@@ -78,16 +98,37 @@ impl PageState {
 #[derive(Debug)]
 pub(crate) struct Table {
     states: [PageState; SLOTS as usize],
-    counts: [u16; 5],
+    counts: [u16; CLASSES],
+    /// Shared pages that are one mapping with the page before them.
+    joined: u16,
     /// Pages that faults have brought in since eviction last looked at the chunk: they get a second chance.
     pub(crate) recent: PageSet,
+    /// Pages that were written to, or touched, although they had been shared, since the scanner last looked at the chunk.
+    pub(crate) broken: PageSet,
+    /// Private pages that still lie in the mapping of a frame: the kernel has copied them when they were written. Discarded, they
+    /// would be the frame again.
+    pub(crate) overlaid: PageSet,
+    /// Pages of the chunk are mappings of their own, which the kernel will not join into a huge page.
+    pub(crate) scarred: bool,
+    /// Frames that pages had and that are to be given back, once no device may be reading them.
+    pub(crate) departed: Vec<(Slot, FrameNo)>,
 }
 
 impl Table {
     pub(crate) fn all(state: PageState) -> Box<Self> {
-        let mut counts = [0; 5];
+        debug_assert!(state.frame().is_none(), "no two pages are shared in one step");
+        let mut counts = [0; CLASSES];
         counts[state.class() as usize] = SLOTS;
-        Box::new(Self { states: [state; SLOTS as usize], counts, recent: PageSet::EMPTY })
+        Box::new(Self {
+            states: [state; SLOTS as usize],
+            counts,
+            joined: 0,
+            recent: PageSet::EMPTY,
+            broken: PageSet::EMPTY,
+            overlaid: PageSet::EMPTY,
+            scarred: false,
+            departed: Vec::new(),
+        })
     }
 
     /// A table in which the pages of `private` are private and all others absent.
@@ -106,9 +147,32 @@ impl Table {
     }
 
     pub(crate) fn set(&mut self, slot: Slot, state: PageState) {
+        let moves = self.get(slot).frame().is_some() || state.frame().is_some();
         self.counts[self.get(slot).class() as usize] -= 1;
         self.counts[state.class() as usize] += 1;
+        if moves {
+            self.joined -= self.joins(slot);
+        }
         self.states[usize::from(slot)] = state;
+        if moves {
+            self.joined += self.joins(slot);
+        }
+    }
+
+    /// With how many of its neighbours a page is one mapping.
+    fn joins(&self, slot: Slot) -> u16 {
+        let frame = |slot: Slot| self.states.get(usize::from(slot)).and_then(|state| state.frame());
+        let follows = |a: Option<FrameNo>, b: Option<FrameNo>| match (a, b) {
+            (Some(a), Some(b)) => u16::from(a.0.checked_add(1) == Some(b.0)),
+            _ => 0,
+        };
+        let own = frame(slot);
+        slot.checked_sub(1).map_or(0, |before| follows(frame(before), own)) + follows(own, frame(slot + 1))
+    }
+
+    /// Mappings of frames that the chunk has.
+    pub(crate) fn mappings(&self) -> u64 {
+        (self.counts[Class::Shared as usize] - self.joined).into()
     }
 
     pub(crate) fn set_all(&mut self, slots: &PageSet, state: PageState) {
@@ -120,9 +184,14 @@ impl Table {
         (0..SLOTS).filter(|&slot| like(self.get(slot))).collect()
     }
 
-    /// Whether all pages are absent (false) or all ballooned (true); `None` where neither is so.
+    /// How many pages were dropped because they held zeros.
+    pub(crate) fn zeros(&self) -> Slot {
+        self.counts[Class::Zero as usize]
+    }
+
+    /// Whether all pages are absent or zero (false) or all ballooned (true); `None` where neither is so.
     pub(crate) fn is_empty(&self) -> Option<bool> {
-        match (self.count(Class::Absent), self.count(Class::Ballooned)) {
+        match (self.count(Class::Absent) + self.count(Class::Zero), self.count(Class::Ballooned)) {
             (Pages::CHUNK, _) => Some(false),
             (_, Pages::CHUNK) => Some(true),
             _ => None,
@@ -135,6 +204,9 @@ impl Table {
             ballooned: self.count(Class::Ballooned),
             compressed: self.count(Class::Compressed),
             swapped: self.count(Class::Swapped),
+            shared: self.count(Class::Shared),
+            zero: self.count(Class::Zero),
+            mappings: self.mappings(),
             kind: Kind::Small,
         }
     }

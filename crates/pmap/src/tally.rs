@@ -11,6 +11,12 @@ pub(crate) struct Tally {
     pub(crate) compressed: Pages,
     /// Pages in the swap, or on their way there.
     pub(crate) swapped: Pages,
+    /// Pages that are frames.
+    pub(crate) shared: Pages,
+    /// Pages that were dropped because they held zeros.
+    pub(crate) zero: Pages,
+    /// Mappings of frames.
+    pub(crate) mappings: u64,
     pub(crate) kind: Kind,
 }
 

@@ -2,6 +2,9 @@
 
 use std::io;
 
+use std::os::fd::BorrowedFd;
+
+use plimsoll_units::FrameNo;
 use vm_memory::VolatileSlice;
 
 use crate::host_range::{CHUNK, HostRange, PAGE};
@@ -56,6 +59,34 @@ impl Mapping {
         Ok(())
     }
 
+    pub(crate) fn blank(&self) -> usize {
+        unreachable!("nothing is shared in the model")
+    }
+
+    pub(crate) fn staging(&self) -> usize {
+        unreachable!("nothing is shared in the model")
+    }
+
+    pub(crate) fn copy(&self, _from: usize, _to: usize, _len: usize) {}
+
+    pub(crate) fn allow_huge(&self, _offset: usize, _len: usize) {}
+
+    pub(crate) fn overlay(
+        &self,
+        _offset: usize,
+        _len: usize,
+        _file: BorrowedFd<'_>,
+        _at: u64,
+    ) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn equals(&self, _offset: usize, _other: &FrameView, _frame: FrameNo) -> bool {
+        false
+    }
+
+    pub(crate) fn read(&self, _offset: usize, _bytes: &mut [u8]) {}
+
     pub(crate) fn split_huge_page(&self, _offset: usize) {}
 
     pub(crate) fn collapse(&self, _offset: usize) {}
@@ -71,5 +102,19 @@ impl Mapping {
     /// Nothing: the model's processors and devices go to the kernel.
     pub(crate) fn slice(&self, _offset: usize, _len: usize) -> Option<VolatileSlice<'_>> {
         None
+    }
+}
+
+/// The model's frame pool: there is none.
+#[derive(Debug)]
+pub(crate) struct FrameView;
+
+impl FrameView {
+    pub(crate) fn new(_pool: BorrowedFd<'_>, _frames: usize) -> io::Result<Self> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn has(&self, _frame: FrameNo) -> bool {
+        false
     }
 }

@@ -18,6 +18,10 @@ impl Pagemap {
         Ok(kernel().backed(start))
     }
 
+    pub(crate) fn own(&self, _start: u64) -> io::Result<PageSet> {
+        Ok(PageSet::EMPTY)
+    }
+
     pub(crate) fn protected(&self, start: u64) -> io::Result<PageSet> {
         Ok(kernel().protected(start))
     }

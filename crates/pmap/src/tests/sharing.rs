@@ -1,0 +1,204 @@
+use std::time::Duration;
+
+use plimsoll_units::{Bytes, PAGE_SIZE, Pages, Ppn};
+
+use super::frames::Frames;
+use super::harness::{Served, address, paged, served};
+use super::paging::{get, noise, put, take_all};
+use crate::{Intent, PpnRange, Release, ScanOrder};
+
+const EAGER: ScanOrder = ScanOrder { break_large: true };
+
+/// Looks at all of a VM once.
+fn scan(vm: &Served) {
+    while !vm.pmap.scan(EAGER, Duration::from_secs(60)).pass_ended {}
+}
+
+/// Has VMs find each other's pages.
+fn settle(host: &Frames, vms: &[&Served]) {
+    for _ in 0..2 {
+        for (id, vm) in vms.iter().enumerate() {
+            scan(vm);
+            vms.iter().enumerate().for_each(|(id, vm)| host.deliver(id, vm));
+            host.deliver(id, vm);
+        }
+    }
+}
+
+/// Two VMs, whose first `pages` pages are the same.
+fn twins(pages: u64, huge_pages: bool) -> (std::sync::Arc<Frames>, Served, Served) {
+    let host = Frames::new();
+    let [a, b] = [0, 1].map(|id| {
+        let vm = paged(3, 4096, huge_pages, 200, 3000);
+        host.join(id, &vm);
+        vm
+    });
+    for vm in [&a, &b] {
+        (0..pages).for_each(|ppn| put(vm, ppn, &noise(ppn + 1)));
+    }
+    settle(&host, &[&a, &b]);
+    (host, a, b)
+}
+
+#[test]
+fn equal_pages_are_shared_and_break_when_written() {
+    for huge_pages in [true, false] {
+        let (host, a, b) = twins(200, huge_pages);
+        for vm in [&a, &b] {
+            assert_eq!((vm.stats().shared, vm.stats().held), (Pages(200), Pages::ZERO), "{huge_pages}");
+            vm.audit();
+        }
+        host.check(&[&a, &b]);
+        assert_eq!((host.frames(), host.references()), (200, 400));
+        (0..200).for_each(|ppn| assert_eq!(get(&a, ppn), noise(ppn + 1)));
+        assert_eq!(a.stats().held, Pages::ZERO, "reading costs nothing");
+        (50..60).for_each(|ppn| put(&a, ppn, &noise(1000 + ppn)));
+        assert_eq!((a.stats().shared, a.stats().held), (Pages(190), Pages(10)));
+        (50..60)
+            .for_each(|ppn| assert_eq!((get(&a, ppn), get(&b, ppn)), (noise(1000 + ppn), noise(ppn + 1))));
+        assert_eq!((a.stats().sharing.broken, b.stats().shared), (10, Pages(200)));
+        [&a, &b].iter().for_each(|vm| vm.audit());
+        host.check(&[&a, &b]);
+    }
+}
+
+#[test]
+fn pages_of_one_vm_are_shared_with_each_other() {
+    let host = Frames::new();
+    let vm = served(3, 4096, false);
+    host.join(0, &vm);
+    (0..300).for_each(|ppn| put(&vm, ppn, &noise(ppn % 3 + 1)));
+    for _ in 0..3 {
+        scan(&vm);
+        host.deliver(0, &vm);
+    }
+    assert_eq!((vm.stats().shared, vm.stats().held, host.frames()), (Pages(300), Pages::ZERO, 3));
+    vm.audit();
+    host.check(&[&vm]);
+    (0..300).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn % 3 + 1)));
+}
+
+#[test]
+fn zeros_are_dropped_without_a_frame() {
+    let vm = served(3, 4096, false);
+    (0..100).for_each(|ppn| put(&vm, ppn, &noise(1)));
+    (0..100).for_each(|ppn| put(&vm, ppn, &[0; 4096]));
+    put(&vm, 7, &noise(7));
+    scan(&vm);
+    assert_eq!((vm.stats().zero, vm.stats().held), (Pages(99), Pages(1)));
+    vm.audit();
+    (0..100).filter(|&ppn| ppn != 7).for_each(|ppn| assert_eq!(get(&vm, ppn), [0; 4096]));
+    assert_eq!((vm.stats().zero, get(&vm, 7)), (Pages::ZERO, noise(7)));
+    vm.audit();
+}
+
+#[test]
+fn a_break_beyond_the_grant_waits() {
+    let (host, a, b) = twins(100, false);
+    a.pmap.return_grant(Pages::ZERO);
+    let write = a.spawn_write(5, 77);
+    super::harness::eventually("the write asks", || a.source.wanted() == Pages(1));
+    assert_eq!(a.stats().held, Pages::ZERO);
+    a.pmap.add_grant(Pages(1));
+    write.join().unwrap();
+    assert_eq!((a.stats().held, a.read(5)), (Pages(1), 77));
+    host.check(&[&a, &b]);
+}
+
+#[test]
+fn what_was_shared_can_be_released_ballooned_paged_out_promoted_sampled_and_reset() {
+    let (host, a, b) = twins(400, false);
+    // Some pages of each kind: shared ones, and broken ones, which lie in the mapping of a frame.
+    (0..400).step_by(3).for_each(|ppn| put(&a, ppn, &noise(2000 + ppn)));
+    let content = |ppn| if ppn % 3 == 0 { noise(2000 + ppn) } else { noise(ppn + 1) };
+    a.pmap.release(&[PpnRange::new(Ppn(0), Pages(50))], Release::Reported);
+    a.pmap.release(&[PpnRange::new(Ppn(50), Pages(50))], Release::Ballooned);
+    a.audit();
+    host.check(&[&a, &b]);
+    (0..50).for_each(|ppn| assert_eq!(get(&a, ppn), [0; 4096], "page {ppn}"));
+    take_all(&a);
+    a.audit();
+    (100..400).for_each(|ppn| assert_eq!(get(&a, ppn), content(ppn), "page {ppn}"));
+    let mut sampler = crate::Sampler::new(a.pmap.clone(), 500);
+    (100..200).step_by(2).for_each(|ppn| put(&a, ppn, &content(ppn)));
+    sampler.begin();
+    a.audit();
+    drop(sampler);
+    (100..400).for_each(|ppn| assert_eq!(get(&a, ppn), content(ppn), "page {ppn}"));
+    a.audit();
+    a.pmap.reset().unwrap();
+    a.audit();
+    assert_eq!((a.stats().held, a.stats().shared, a.pmap.references().len()), (Pages::ZERO, Pages::ZERO, 0));
+    host.check(&[&a, &b]);
+    (0..400).for_each(|ppn| assert_eq!((get(&a, ppn), get(&b, ppn)), (vec![0; 4096], noise(ppn + 1))));
+}
+
+#[test]
+fn a_chunk_with_shared_pages_becomes_large_again() {
+    let (host, a, b) = twins(512, true);
+    (0..512).step_by(2).for_each(|ppn| put(&a, ppn, &noise(2000 + ppn)));
+    assert_eq!(a.stats().chunks_small, 1);
+    assert_eq!(a.pmap.promote(8), 1);
+    assert_eq!((a.stats().shared, a.stats().chunks_large), (Pages::ZERO, 1));
+    let content = |ppn| if ppn % 2 == 0 { noise(2000 + ppn) } else { noise(ppn + 1) };
+    (0..512).for_each(|ppn| assert_eq!(get(&a, ppn), content(ppn)));
+    a.audit();
+    host.check(&[&a, &b]);
+    assert_eq!(b.stats().shared, Pages(512));
+}
+
+#[test]
+fn a_domain_can_be_left() {
+    let (host, a, b) = twins(300, false);
+    a.pmap.return_grant(Pages(100));
+    assert_eq!(a.pmap.leave_frames(), Pages(200));
+    a.audit();
+    host.check(&[&a, &b]);
+    a.pmap.add_grant(Pages(300));
+    assert_eq!(a.pmap.leave_frames(), Pages::ZERO);
+    assert_eq!((a.stats().held, a.stats().shared), (Pages(300), Pages::ZERO));
+    host.check(&[&a, &b]);
+    (0..300).for_each(|ppn| assert_eq!(get(&a, ppn), noise(ppn + 1)));
+    scan(&a);
+    assert_eq!(a.stats().shared, Pages::ZERO, "there is no pool to share with");
+}
+
+#[test]
+fn a_source_that_lies_harms_nobody() {
+    let (host, a, b) = twins(10, false);
+    host.lie();
+    (100..200).for_each(|ppn| put(&a, ppn, &noise(5000 + ppn)));
+    scan(&a);
+    assert_eq!((a.stats().shared, host.mismatched()), (Pages(10), 100));
+    (100..200).for_each(|ppn| assert_eq!(get(&a, ppn), noise(5000 + ppn)));
+    a.audit();
+    host.check(&[&a, &b]);
+}
+
+#[test]
+fn a_frame_that_a_device_reads_is_kept() {
+    let (host, a, b) = twins(10, false);
+    let range = (address(3), Bytes(PAGE_SIZE));
+    let guard = a.pmap.pin(&[range], Intent::Use).unwrap();
+    // Pinning makes pages writable. One that is shared while it is pinned is a device's that only reads.
+    assert_eq!(a.stats().shared, Pages(9));
+    drop(guard);
+    host.check(&[&a, &b]);
+}
+
+#[test]
+fn unchanged_pages_are_not_read_again() {
+    let (_host, a, _b) = twins(100, false);
+    (200..500).for_each(|ppn| put(&a, ppn, &noise(9000 + ppn)));
+    scan(&a);
+    let hashed = a.stats().sharing.hashed;
+    for _ in 0..4 {
+        scan(&a);
+    }
+    assert_eq!(a.stats().sharing.hashed, hashed);
+    put(&a, 333, &noise(1));
+    for _ in 0..4 {
+        scan(&a);
+    }
+    assert_eq!(a.stats().sharing.hashed, hashed + 1, "the page that was changed");
+}
