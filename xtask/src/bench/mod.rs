@@ -10,6 +10,7 @@ mod policy;
 mod reclaim;
 mod report;
 mod sampling;
+mod sharing;
 pub(crate) mod stats;
 mod swap;
 
@@ -33,6 +34,8 @@ pub(crate) enum Bench {
     Reclaim(reclaim::ReclaimArgs),
     /// What sampling costs a guest that touches all its memory, and how far what it shows is from the truth.
     Sampling(sampling::SamplingArgs),
+    /// How much equal memory the kernel's own merging finds for how much CPU time.
+    Sharing(sharing::SharingArgs),
     /// How long a touch of a swapped page takes, against a bare read of the disk and against the kernel's own swapping.
     Swap(swap::SwapArgs),
 }
@@ -47,6 +50,7 @@ impl Bench {
             Self::Policy(arguments) => policy::run(&arguments),
             Self::Reclaim(arguments) => reclaim::run(&arguments),
             Self::Sampling(arguments) => sampling::run(&arguments),
+            Self::Sharing(arguments) => sharing::run(&arguments),
             Self::Swap(arguments) => swap::run(&arguments),
         }
     }

@@ -92,7 +92,9 @@ fn arguments(config: &Config, boot: &Boot<'_>, port: i32) -> Vec<String> {
     // guest's state and leaving it: it then runs with the guest's GS base, faults in its fault handler until the stack of
     // the vCPU's thread is used up, and the double fault counts as the guest's own ("the guest triple-faulted"), or
     // as a reset of the whole lab. QEMU before 8.1 may also run code that another processor has just replaced.
-    add(&["-accel", "tcg,tb-size=1024", "-machine", "q35,usb=off,smm=off,hpet=off", "-cpu", "max"]);
+    // The machine's own merging of equal pages, where it is on, is kept out of what is measured inside.
+    let machine = "q35,usb=off,smm=off,hpet=off,mem-merge=off";
+    add(&["-accel", "tcg,tb-size=1024", "-machine", machine, "-cpu", "max"]);
     add(&["-smp", "1", "-m", &format!("{}K", config.memory.0 >> 10)]);
     add(&["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
     add(&["-serial", "file:/dev/stdout"]);

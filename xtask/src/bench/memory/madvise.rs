@@ -11,7 +11,9 @@ pub(crate) enum Advice {
     DontNeed,
     /// Back it with huge pages.
     HugePage,
-    /// Do not.
+    /// Let the kernel merge equal pages.
+    Mergeable,
+    /// Back it with small pages only.
     NoHugePage,
     /// Take it out of memory, to where it can be brought back from.
     PageOut,
@@ -23,6 +25,7 @@ pub(crate) fn advise(region: &MmapRegion, offset: usize, len: usize, advice: Adv
     let advice = match advice {
         Advice::DontNeed => libc::MADV_DONTNEED,
         Advice::HugePage => libc::MADV_HUGEPAGE,
+        Advice::Mergeable => libc::MADV_MERGEABLE,
         Advice::NoHugePage => libc::MADV_NOHUGEPAGE,
         Advice::PageOut => libc::MADV_PAGEOUT,
     };

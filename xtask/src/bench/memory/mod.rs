@@ -3,8 +3,10 @@
 pub(crate) mod bare;
 pub(crate) mod buffer;
 pub(crate) mod guest;
+pub(crate) mod ksm;
 mod madvise;
 pub(crate) mod plain;
 pub(crate) mod processor;
+pub(crate) mod put_back;
 pub(crate) mod swapon;
 mod userfaultfd;

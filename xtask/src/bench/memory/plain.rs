@@ -55,6 +55,12 @@ impl Plain {
         advise(&self.region, self.start, self.len, Advice::PageOut).context("asking the kernel to swap out")
     }
 
+    /// Lets the kernel merge equal pages of it.
+    pub(crate) fn mergeable(&self) -> Result<()> {
+        advise(&self.region, self.start, self.len, Advice::Mergeable)
+            .context("asking for equal pages to be merged")
+    }
+
     /// Gives back `len` bytes from `offset`, whole pages.
     pub(crate) fn discard(&self, offset: usize, len: usize) -> Result<()> {
         advise(&self.region, self.start + offset, len, Advice::DontNeed)

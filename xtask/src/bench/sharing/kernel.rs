@@ -1,0 +1,78 @@
+//! What the kernel makes of it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use plimsoll_units::{CHUNK_PAGES, PAGE_SIZE};
+
+use super::data::{self, Contents, Data};
+use super::outcome::{Convergence, Meter, Outcome, Spent, process_cpu};
+use super::{Memory, median};
+use crate::bench::memory::ksm::Ksm;
+use crate::bench::memory::plain::Plain;
+
+/// How often we look at what it has done. Our looking counts.
+const POLL: Duration = Duration::from_millis(2);
+
+/// Measures KSM on memory of this process.
+pub(crate) fn measure(ksm: &Ksm, data: Data, memory: Memory) -> Result<Outcome> {
+    let contents = data.contents(memory.chunks * CHUNK_PAGES);
+    let vms = contents.iter().map(|contents| fill(contents, memory)).collect::<Result<Vec<_>>>()?;
+    let result = merge(ksm, &vms, &contents, data.mergeable(memory.chunks * CHUNK_PAGES));
+    drop(vms);
+    ksm.unmerge()?;
+    result
+}
+
+fn merge(ksm: &Ksm, vms: &[Plain], contents: &[Contents], mergeable: u64) -> Result<Outcome> {
+    let meter = Meter::start(|| Ok(ksm.cpu()? + process_cpu()))?;
+    let mut convergence = Convergence::new(mergeable, ksm.counts()?.full_scans);
+    vms.iter().try_for_each(Plain::mergeable)?;
+    ksm.start()?;
+    let merged = loop {
+        std::thread::sleep(POLL);
+        let counts = ksm.counts()?;
+        if convergence.is_reached(counts.merged, counts.full_scans)? {
+            break counts.merged;
+        }
+    };
+    let converged = meter.spent()?;
+    wait_for_scan(ksm)?;
+    let second_pass = second_pass(ksm)?;
+    ksm.stop()?;
+    let saved = ksm.counts()?.profit;
+    let broken = broken(&vms[0], &contents[0])?;
+    Ok(Outcome { converged, merged, second_pass, saved, broken })
+}
+
+fn fill(contents: &Contents, memory: Memory) -> Result<Plain> {
+    let plain = Plain::new(memory.chunks, memory.huge_pages)?;
+    let offsets = (0..plain.len()).step_by(usize::try_from(PAGE_SIZE)?);
+    offsets.zip(contents).try_for_each(|(offset, &content)| plain.fill(offset, &data::page(content)))?;
+    Ok(plain)
+}
+
+/// Waits until a scan is complete.
+fn wait_for_scan(ksm: &Ksm) -> Result<()> {
+    let before = ksm.counts()?.full_scans;
+    while ksm.counts()?.full_scans == before {
+        std::thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+fn second_pass(ksm: &Ksm) -> Result<Spent> {
+    let meter = Meter::start(|| Ok(ksm.cpu()? + process_cpu()))?;
+    wait_for_scan(ksm)?;
+    meter.spent()
+}
+
+/// The time that a write to a merged page takes.
+fn broken(vm: &Plain, contents: &Contents) -> Result<Duration> {
+    median(contents, |ppn| {
+        let offset = usize::try_from(ppn * PAGE_SIZE)?;
+        let start = Instant::now();
+        vm.write(offset, ppn)?;
+        Ok(start.elapsed())
+    })
+}
