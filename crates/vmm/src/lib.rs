@@ -18,6 +18,7 @@
 //! | `sampler` | the clock | never: it moves it |
 //! | `console` | guest output, clients | never |
 //! | `pager` | orders to page out, the swap's disk | never |
+//! | `scanner` | orders to share pages, its turn | reads it, and only what is there |
 //! | `vcpuN` | the guest | as the guest does |
 //! | one per device | the guest's driver, the backend | yes, and may wait for a grant |
 
@@ -34,9 +35,11 @@ mod jail;
 mod machine;
 mod model;
 mod pager;
+mod sharing;
 mod sync;
 mod vcpu;
 pub mod virtio;
+mod whole_pages;
 
 use std::process::ExitCode;
 use std::sync::Arc;

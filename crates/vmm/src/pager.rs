@@ -15,6 +15,7 @@ use plimsoll_pmap::{Pmap, Stats};
 use plimsoll_units::Pages;
 
 use crate::brake::Brake;
+use crate::sharing::Exchange;
 use crate::sync::lock;
 
 /// Taken before orders are looked at again. Less, and each page costs a look; more, and an order that has changed is obeyed late.
@@ -35,6 +36,7 @@ pub(crate) struct Pager(Arc<Shared>);
 struct Shared {
     pmap: Arc<Pmap>,
     brake: Arc<Brake>,
+    exchange: Arc<Exchange>,
     orders: Mutex<Orders>,
     news: Condvar,
     stuck: AtomicBool,
@@ -62,10 +64,11 @@ impl Pager {
     ///
     /// # Errors
     /// There is none to be had.
-    pub(crate) fn start(pmap: &Arc<Pmap>, brake: &Arc<Brake>) -> io::Result<Self> {
+    pub(crate) fn start(pmap: &Arc<Pmap>, brake: &Arc<Brake>, exchange: &Arc<Exchange>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             pmap: Arc::clone(pmap),
             brake: Arc::clone(brake),
+            exchange: Arc::clone(exchange),
             orders: Mutex::default(),
             news: Condvar::new(),
             stuck: AtomicBool::new(false),
@@ -130,7 +133,11 @@ impl Shared {
             }
             busy = Instant::now();
             lock(&self.orders).fresh = false;
-            let out = self.pmap.page_out(excess.min(STEP));
+            let out = {
+                // Pages are shared rather than paged out where they can be.
+                let _shift = self.exchange.shift();
+                self.pmap.page_out(excess.min(STEP))
+            };
             let stuck = out.freed == Pages::ZERO;
             self.stuck.store(stuck, Ordering::Relaxed);
             if stuck {

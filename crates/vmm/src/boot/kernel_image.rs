@@ -1,8 +1,10 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use plimsoll_pmap::GuestRam;
+use plimsoll_pmap::{GuestRam, PpnRange};
 use vm_memory::{Bytes, GuestAddress};
+
+use crate::whole_pages::whole_pages;
 
 /// Bytes that are read and written at once: a compromise of copies in the cache and calls.
 const COPY: usize = 256 * 1024;
@@ -126,6 +128,11 @@ impl KernelImage {
     /// The longest command line, without its terminating zero.
     pub(crate) fn cmdline_max(&self) -> usize {
         usize::try_from(self.u32(CMDLINE_SIZE)).unwrap_or(usize::MAX)
+    }
+
+    /// The pages that it is loaded to as a whole, if there are any.
+    pub(crate) fn pages(&self) -> Option<PpnRange> {
+        whole_pages(self.load_address(), self.len - self.payload)
     }
 
     /// Writes the kernel to its load address. May wait for a grant.

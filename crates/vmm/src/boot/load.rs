@@ -9,6 +9,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::kernel_image::{Initrd, KernelImage};
 use super::zero_page::zero_page;
 use super::{layout, registers};
+use crate::whole_pages::whole_pages;
 
 /// Everything that is written to a guest's memory before it begins: checked once, written at every boot.
 #[derive(Debug)]
@@ -77,6 +78,12 @@ impl BootImage {
         Ok(())
     }
 
+    /// The pages that hold nothing but what was loaded from kernel and initrd: other VMs may have them, too.
+    pub(crate) fn loaded_pages(&self) -> Vec<PpnRange> {
+        let initrd = self.initrd.as_ref().and_then(|(_, at, len)| whole_pages((*at).into(), (*len).into()));
+        self.kernel.pages().into_iter().chain(initrd).collect()
+    }
+
     /// Where the first vCPU begins: the kernel's 64-bit entry point.
     pub(crate) fn entry(&self) -> u64 {
         self.kernel.load_address() + 0x200
@@ -103,6 +110,8 @@ fn place_initrd(file: File, kernel: &KernelImage, low: u64) -> Result<(Initrd, u
 mod tests {
     use std::io::Write;
 
+    use plimsoll_units::Ppn;
+
     use super::*;
     use crate::boot::acpi;
     use crate::boot::kernel_image::tests::minimal;
@@ -121,8 +130,10 @@ mod tests {
     #[test]
     fn the_initrd_is_high_aligned_and_beside_the_kernel() {
         let image = image(64, 5000).unwrap();
-        let (_, address, len) = image.initrd.unwrap();
-        assert_eq!((address, len), ((64 << 20) - 8192, 5000));
+        let (_, address, len) = image.initrd.as_ref().unwrap();
+        assert_eq!((*address, *len), ((64 << 20) - 8192, 5000));
+        let initrd = PpnRange::new(Ppn((16 << 10) - 2), Pages(1));
+        assert_eq!(image.loaded_pages().last(), Some(&initrd), "its second page is zeros in part");
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub(super) struct Grants {
     told: Pages,
     /// It has not answered yet.
     unanswered: bool,
+    /// What pages that are to be shared no more need to come back, beyond what faults wait for.
+    leaving: Pages,
     /// Beyond the slack, and unused, at the last tick.
     idle: bool,
     held: Pages,
@@ -27,10 +29,18 @@ pub(super) struct Grants {
 impl Grants {
     /// What faults wait for has changed. `up`: there is a daemon to ask.
     pub(super) fn want(&mut self, total: Pages, pmap: &Pmap, up: bool, outbox: &mut Outbox) {
+        let total = total + self.leaving;
         if !up {
             self.make_do(total, pmap);
         } else if total == Pages::ZERO || !self.unanswered {
             self.tell(total, outbox);
+        }
+    }
+
+    /// Shared pages that are to come back need so much.
+    pub(super) fn leaving(&mut self, pages: Pages, pmap: &Pmap, up: bool, outbox: &mut Outbox) {
+        if std::mem::replace(&mut self.leaving, pages) != pages {
+            self.want(pmap.stats().wanted, pmap, up, outbox);
         }
     }
 
@@ -39,6 +49,7 @@ impl Grants {
         self.unanswered = false;
         pmap.add_grant(pages);
         if pages > Pages::ZERO {
+            self.leaving = Pages::ZERO;
             // What was wanted has been served. The next fault may want just as much: that is no change for the pmap, but a
             // new want for the daemon. After a grant of nothing it would be the same want again, without end.
             self.told = Pages::ZERO;
@@ -48,20 +59,21 @@ impl Grants {
 
     /// A daemon has connected; its `Hello` said what is wanted.
     pub(super) fn connected(&mut self, pmap: &Pmap, outbox: &mut Outbox) {
-        *self = Self::default();
+        *self = Self { leaving: self.leaving, ..Self::default() };
         self.refresh(pmap, outbox);
     }
 
     /// The daemon is gone: whoever waits makes do with what is there.
     pub(super) fn disconnected(&mut self, pmap: &Pmap) {
-        *self = Self::default();
+        *self = Self { leaving: self.leaving, ..Self::default() };
         self.make_do(pmap.stats().wanted, pmap);
     }
 
     /// Guest memory was given back: what it makes idle goes to those who need it.
     pub(super) fn freed(&mut self, vm: &Vm, outbox: &mut Outbox) {
         // Where the daemon wants memory back, nothing is kept.
-        let returned = vm.pmap.return_grant(vm.pager.keeps(SLACK, vm.pmap.stats().held));
+        let keep = vm.pager.keeps(SLACK, vm.pmap.stats().held) + self.leaving;
+        let returned = vm.pmap.return_grant(keep);
         if returned > Pages::ZERO {
             outbox.returned(returned);
         }
@@ -72,7 +84,8 @@ impl Grants {
     pub(super) fn tick(&mut self, vm: &Vm, outbox: &mut Outbox) {
         self.refresh(&vm.pmap, outbox);
         let stats = vm.pmap.stats();
-        let idle = stats.grant.saturating_sub(stats.held) > SLACK && stats.wanted == Pages::ZERO;
+        let idle =
+            stats.grant.saturating_sub(stats.held) > SLACK + self.leaving && stats.wanted == Pages::ZERO;
         if idle && self.idle && stats.held <= self.held {
             self.freed(vm, outbox);
         }
@@ -80,7 +93,7 @@ impl Grants {
     }
 
     fn refresh(&mut self, pmap: &Pmap, outbox: &mut Outbox) {
-        let wanted = pmap.stats().wanted;
+        let wanted = pmap.stats().wanted + self.leaving;
         if wanted != self.told {
             self.tell(wanted, outbox);
         }

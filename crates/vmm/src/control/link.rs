@@ -13,7 +13,6 @@ use super::outbox::Outbox;
 ///
 /// The next connection is accepted only after everything that the last one brought has been read and acted upon, so no
 /// grant is lost between two daemons; until then it waits in the socket's backlog.
-#[derive(Debug)]
 pub(crate) struct Link {
     listener: OwnedFd,
     /// Beside root, the user who started this process.
@@ -34,12 +33,12 @@ impl Link {
     ///
     /// # Errors
     /// It is no socket, or cannot be made non-blocking.
-    pub(crate) fn new(listener: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(listener: OwnedFd, outbox: Outbox) -> io::Result<Self> {
         rustix::net::sockopt::socket_acceptconn(&listener)?;
         rustix::io::ioctl_fionbio(&listener, true)?;
         rustix::io::fcntl_setfd(&listener, rustix::io::FdFlags::CLOEXEC)?;
         let starter = rustix::process::getuid().as_raw();
-        Ok(Self { listener, starter, connection: None, outbox: Outbox::default() })
+        Ok(Self { listener, starter, connection: None, outbox })
     }
 
     /// What to wait for.
@@ -51,13 +50,18 @@ impl Link {
         }
     }
 
+    /// Whether there is no connection: then its descriptor is readable when somebody calls.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.connection.is_none()
+    }
+
     /// Whether a daemon is connected.
     pub(crate) fn is_up(&self) -> bool {
         self.connection.as_ref().is_some_and(|c| !c.deaf)
     }
 
     /// Accepts a waiting connection while there is none, and queues the `Hello`. Returns whether there is a new one.
-    pub(crate) fn accept(&mut self, facts: impl FnOnce() -> Facts, running: Option<&[JailPart]>) -> bool {
+    pub(crate) fn accept(&mut self, facts: Facts, running: Option<&[JailPart]>) -> bool {
         if self.connection.is_some() {
             return false;
         }
@@ -68,7 +72,7 @@ impl Link {
         match rustix::net::sockopt::socket_peercred(&socket) {
             Ok(peer) if peer.uid.is_root() || peer.uid.as_raw() == self.starter => {
                 self.connection = Some(Connection { wire: Wire::new(socket), deaf: false });
-                self.outbox.hello(facts(), running.map(<[_]>::to_vec));
+                self.outbox.hello(facts, running.map(<[_]>::to_vec));
                 true
             }
             peer => {
@@ -95,7 +99,9 @@ impl Link {
     pub(crate) fn flush(&mut self) {
         let Some(connection) = self.connection.as_mut().filter(|c| !c.deaf) else { return };
         while let Some(message) = self.outbox.next() {
-            match connection.wire.send(&message, &[]) {
+            let descriptor = self.outbox.descriptor(&message);
+            let descriptors: Vec<_> = descriptor.iter().map(|fd| fd.as_fd()).collect();
+            match connection.wire.send(&message, &descriptors) {
                 Err(error) if error.would_block() => return,
                 Err(WireError::TooLong(n)) => tracing::error!(n, "a message is too long and is not sent"),
                 Err(error) => {

@@ -63,6 +63,11 @@ impl Mailbox {
         self.arrived.signal();
     }
 
+    /// Wakes whoever fetches the mail: there is something elsewhere that it has to do with.
+    pub(crate) fn nudge(&self) {
+        self.arrived.signal();
+    }
+
     /// The guest begins to run.
     pub(crate) fn running(&self, missing: Vec<JailPart>) {
         self.post(|mail| mail.running = Some(missing));

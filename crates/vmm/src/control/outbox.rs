@@ -1,16 +1,20 @@
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use plimsoll_protocol::control::{ExitReason, Facts, FromVmm, VERSION};
 use plimsoll_protocol::definition::JailPart;
 use plimsoll_units::Pages;
 
+use crate::sharing::Exchange;
+
 /// Notices kept for a daemon that does not read or is away; the oldest go first.
 const MAX_NOTICES: usize = 64;
 
 /// What is to be sent, until the socket takes it. It is a state and not a queue, so it does not grow while the daemon is
-/// away: totals replace each other, differences add up.
-#[derive(Debug, Default)]
+/// away: totals replace each other, differences add up. What is to be said of frames is in the [`Exchange`].
 pub(crate) struct Outbox {
+    exchange: Arc<Exchange>,
     hello: Option<Facts>,
     running: Option<Vec<JailPart>>,
     returned: Pages,
@@ -22,11 +26,25 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
+    pub(crate) fn new(exchange: Arc<Exchange>) -> Self {
+        Self {
+            exchange,
+            hello: None,
+            running: None,
+            returned: Pages::ZERO,
+            want: None,
+            rebooted: 0,
+            notices: VecDeque::new(),
+            report: None,
+            exit: None,
+        }
+    }
+
     /// A connection begins with these facts. What earlier connections left unsaid is in them, except notices.
     pub(crate) fn hello(&mut self, facts: Facts, running: Option<Vec<JailPart>>) {
         let notices = std::mem::take(&mut self.notices);
         let exit = self.exit.take();
-        *self = Self { hello: Some(facts), running, notices, exit, ..Self::default() };
+        *self = Self { hello: Some(facts), running, notices, exit, ..Self::new(Arc::clone(&self.exchange)) };
     }
 
     pub(crate) fn running(&mut self, missing: Vec<JailPart>) {
@@ -60,11 +78,14 @@ impl Outbox {
         self.exit = Some(reason);
     }
 
-    /// The message that is to be sent next. What says that memory is free comes before what asks for some, and the end
-    /// comes last.
+    /// The message that is to be sent next. What a new daemon must know comes first, what says that memory is free before what
+    /// asks for some, and the end last; of frames nothing is said any more then.
     pub(crate) fn next(&self) -> Option<FromVmm> {
         if let Some(facts) = self.hello {
             return Some(FromVmm::Hello { version: VERSION, facts });
+        }
+        if self.exchange.has_stock() {
+            return self.exchange.next();
         }
         if let Some(missing_jail) = self.running.clone() {
             return Some(FromVmm::Running { missing_jail });
@@ -79,7 +100,13 @@ impl Outbox {
         let notice = || self.notices.front().cloned().map(FromVmm::Notice);
         let report = || self.report.map(FromVmm::Report);
         let exit = || self.exit.clone().map(FromVmm::Exit);
-        want.or_else(notice).or_else(report).or_else(exit)
+        let frames = || self.exchange.next().filter(|_| self.exit.is_none());
+        want.or_else(frames).or_else(notice).or_else(report).or_else(exit)
+    }
+
+    /// The descriptor that goes with a message, if one does.
+    pub(crate) fn descriptor(&self, message: &FromVmm) -> Option<Arc<OwnedFd>> {
+        if let FromVmm::Pool(_) = message { self.exchange.pool() } else { None }
     }
 
     /// [`Outbox::next`]'s message has been sent.
@@ -93,11 +120,11 @@ impl Outbox {
             FromVmm::Notice(_) => drop(self.notices.pop_front()),
             FromVmm::Report(_) => self.report = None,
             FromVmm::Exit(_) => self.exit = None,
-            FromVmm::LookUp { .. }
-            | FromVmm::Offer { .. }
+            FromVmm::Pool(_)
+            | FromVmm::Holds { .. }
             | FromVmm::GiveBack { .. }
-            | FromVmm::Pool(_)
-            | FromVmm::Holds { .. } => {}
+            | FromVmm::LookUp { .. }
+            | FromVmm::Offer { .. } => self.exchange.sent(message),
         }
     }
 }
@@ -105,6 +132,11 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::Mailbox;
+
+    fn outbox() -> Outbox {
+        Outbox::new(Arc::new(Exchange::new(Arc::new(Mailbox::new().unwrap()))))
+    }
 
     fn drain(outbox: &mut Outbox) -> Vec<FromVmm> {
         std::iter::from_fn(|| {
@@ -117,7 +149,7 @@ mod tests {
 
     #[test]
     fn returns_add_up_and_wants_replace_each_other() {
-        let mut outbox = Outbox::default();
+        let mut outbox = outbox();
         outbox.want(Pages(5));
         outbox.returned(Pages(3));
         outbox.returned(Pages(4));
@@ -127,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_new_connection_begins_with_hello_and_repeats_no_difference() {
-        let mut outbox = Outbox::default();
+        let mut outbox = outbox();
         outbox.returned(Pages(3));
         outbox.rebooted(1);
         outbox.notice("kept".to_owned());
@@ -147,7 +179,7 @@ mod tests {
 
     #[test]
     fn an_absent_daemon_costs_no_memory() {
-        let mut outbox = Outbox::default();
+        let mut outbox = outbox();
         for n in 0..100_000 {
             outbox.notice(n.to_string());
             outbox.report(Facts::default());

@@ -12,7 +12,9 @@ use super::Mailbox;
 use super::grants::Grants;
 use super::link::Link;
 use super::mailbox::Mail;
+use super::outbox::Outbox;
 use crate::machine::Vm;
+use crate::sharing::{Answer, Exchange};
 
 /// How long the last words may take to get out. The daemon reads at once or is away; an end that waits for it longer would
 /// only keep memory that others need.
@@ -22,6 +24,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(crate) struct Session {
     link: Link,
     mailbox: Arc<Mailbox>,
+    exchange: Arc<Exchange>,
+    /// Somebody has called and was not answered yet.
+    called: bool,
     vm: Option<Vm>,
     running: Option<Vec<JailPart>>,
     grants: Grants,
@@ -35,9 +40,12 @@ impl Session {
     /// # Errors
     /// It is not one.
     pub(crate) fn new(listener: OwnedFd, mailbox: Arc<Mailbox>) -> io::Result<Self> {
+        let exchange = Arc::new(Exchange::new(Arc::clone(&mailbox)));
         Ok(Self {
-            link: Link::new(listener)?,
+            link: Link::new(listener, Outbox::new(Arc::clone(&exchange)))?,
             mailbox,
+            exchange,
+            called: false,
             vm: None,
             running: None,
             grants: Grants::default(),
@@ -63,36 +71,56 @@ impl Session {
         }
     }
 
-    fn wait(&self) -> io::Result<()> {
+    fn wait(&mut self) -> io::Result<()> {
         let (link, flags) = self.link.interest();
-        let mut fds = [PollFd::from_borrowed_fd(link, flags), PollFd::new(&*self.mailbox, PollFlags::IN)];
+        let mut fds = [PollFd::new(&*self.mailbox, PollFlags::IN), PollFd::from_borrowed_fd(link, flags)];
+        // Who has called is known; there is mail when it can be answered.
+        let fds = if self.called { &mut fds[..1] } else { &mut fds[..] };
         // Without a daemon nobody hears a report.
         let timeout = if self.link.is_up() { Some(timespec(self.next_report)) } else { None };
-        match rustix::event::poll(&mut fds, timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Err(errno) => Err(errno.into()),
+        match rustix::event::poll(fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
+        let ready = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        self.called |= ready && self.link.is_idle();
+        Ok(())
+    }
+
+    /// Answers who has called, once nobody is about to change what the first words say.
+    fn answer_call(&mut self) {
+        if !self.called || !self.exchange.halt() {
+            return;
+        }
+        self.called = false;
+        let facts = facts(self.vm.as_ref(), self.reboots);
+        if self.link.accept(facts, self.running.as_deref()) {
+            self.next_report = Instant::now() + REPORT_PERIOD;
+            self.exchange.connected();
+            if let Some(vm) = &self.vm {
+                if let Some(stock) = vm.scanner.stock() {
+                    self.exchange.take_stock(stock);
+                }
+                self.grants.connected(&vm.pmap, &mut self.link.outbox);
+            }
+        }
+        self.exchange.go_on();
     }
 
     /// Reads and obeys the daemon.
     fn talk(&mut self) {
-        let facts = facts(self.vm.as_ref(), self.reboots);
-        if self.link.accept(|| facts, self.running.as_deref()) {
-            self.next_report = Instant::now() + REPORT_PERIOD;
-            if let Some(vm) = &self.vm {
-                self.grants.connected(&vm.pmap, &mut self.link.outbox);
-            }
-        }
+        self.answer_call();
         let was_up = self.link.is_up();
         while let Some((message, fds)) = self.link.receive() {
             self.obey(message, fds);
         }
-        if was_up
-            && !self.link.is_up()
-            && let Some(vm) = &self.vm
-        {
-            vm.pager.alone(vm.pmap.stats().grant);
-            self.grants.disconnected(&vm.pmap);
+        if was_up && !self.link.is_up() {
+            self.exchange.disconnected();
+            if let Some(vm) = &self.vm {
+                vm.scanner.alone();
+                vm.pager.alone(vm.pmap.stats().grant);
+                self.grants.disconnected(&vm.pmap);
+            }
         }
     }
 
@@ -104,24 +132,22 @@ impl Session {
             (message, None) => tracing::error!(?message, "the daemon sent a message before Boot: ignored"),
             (ToVmm::Grant(pages), Some(vm)) => {
                 vm.pager.granted(pages);
+                vm.scanner.granted(pages);
                 self.grants.granted(pages, &vm.pmap, &mut self.link.outbox);
             }
             (ToVmm::Paging { level, block }, Some(vm)) => vm.pager.order(level, block),
             (ToVmm::BalloonTarget(pages), Some(vm)) => vm.guest.set_balloon_target(pages),
-            (
-                ToVmm::Sharing { .. }
-                | ToVmm::Budget(_)
-                | ToVmm::Found { .. }
-                | ToVmm::Offered { .. }
-                | ToVmm::Share { .. },
-                Some(_),
-            ) => tracing::debug!("pages are not shared"),
+            (ToVmm::Sharing { domain, scan }, Some(vm)) => vm.scanner.order(domain, scan, fds),
+            (ToVmm::Budget(scan), Some(vm)) => vm.scanner.budget(scan),
+            (ToVmm::Found { id, found }, Some(_)) => self.exchange.answer(id, Answer::Found(found)),
+            (ToVmm::Offered { id, frames }, Some(_)) => self.exchange.answer(id, Answer::Offered(frames)),
+            (ToVmm::Share { domain, pages }, Some(vm)) => vm.scanner.named(domain, pages),
             (ToVmm::PowerButton, Some(vm)) => vm.guest.press_power_button(),
         }
     }
 
     fn boot(&mut self, config: BootConfig, fds: Vec<OwnedFd>) {
-        match Vm::start(config, fds, &self.mailbox) {
+        match Vm::start(config, fds, &self.mailbox, &self.exchange) {
             Ok(vm) => self.vm = Some(vm),
             Err(error) => self.mailbox.exit(ExitReason::Failed(format!("{error:#}"))),
         }
@@ -151,6 +177,8 @@ impl Session {
                 vm.pager.waits();
                 self.grants.want(total, &vm.pmap, up, &mut self.link.outbox);
             }
+            let up = self.link.is_up();
+            self.grants.leaving(vm.scanner.leaving(), &vm.pmap, up, &mut self.link.outbox);
         }
         mail.exit
     }

@@ -231,6 +231,17 @@ mod tests {
     }
 
     #[test]
+    fn what_guest_memory_needs_is_allowed() {
+        for call in plimsoll_pmap::SYSCALLS {
+            let with_a_rule = [libc::SYS_ioctl, libc::SYS_mmap].contains(&call);
+            assert!(with_a_rule || ALLOWED.contains(&call), "{call}");
+        }
+        for request in plimsoll_pmap::uffd::IOCTLS {
+            assert!(IOCTL.contains(&request), "{request:#x}");
+        }
+    }
+
+    #[test]
     fn the_filter_fits_what_the_kernel_takes() {
         let length = allowed_only(Mode::Kill).unwrap().len() + clone3_is_unknown().unwrap().len();
         assert!(length < 1000, "{length} instructions run before every system call; the kernel takes 4096");

@@ -123,6 +123,7 @@ impl Machine {
         loop {
             // Loading needs memory, and memory needs grants: this thread may wait for them.
             self.image.load(self.pmap.ram())?;
+            self.pmap.hurry(&self.image.loaded_pages());
             let vm = self.hypervisor.create_vm(&self.pmap)?;
             Hypervisor::connect(&vm, &self.devices)?;
             let lines =

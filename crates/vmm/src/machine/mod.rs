@@ -30,6 +30,7 @@ use crate::fds::PassedFds;
 use crate::jail;
 use crate::model::{Input, ModelGuest, Parts};
 use crate::pager::Pager;
+use crate::sharing::{Exchange, Scanner};
 use kernel_guest::Machine;
 use sampling::Sampling;
 
@@ -63,6 +64,7 @@ pub(crate) struct Vm {
     console: Console,
     sampling: Arc<Sampling>,
     pub(crate) pager: Pager,
+    pub(crate) scanner: Scanner,
     brake: Arc<Brake>,
     mailbox: Arc<Mailbox>,
 }
@@ -75,7 +77,12 @@ impl Vm {
     ///
     /// # Errors
     /// What was refused, on one line. The process is then good for nothing else.
-    pub(crate) fn start(config: BootConfig, fds: Vec<OwnedFd>, mailbox: &Arc<Mailbox>) -> Result<Self> {
+    pub(crate) fn start(
+        config: BootConfig,
+        fds: Vec<OwnedFd>,
+        mailbox: &Arc<Mailbox>,
+        exchange: &Arc<Exchange>,
+    ) -> Result<Self> {
         check(&config)?;
         let mut fds = PassedFds::sort(&config.fds, fds)?;
         let pmap = make_memory(&config, &mut fds, mailbox)?;
@@ -93,7 +100,8 @@ impl Vm {
 
         serve_faults(&pmap, mailbox)?;
         let brake = Arc::new(Brake::default());
-        let pager = Pager::start(&pmap, &brake).context("pager thread")?;
+        let pager = Pager::start(&pmap, &brake, exchange).context("pager thread")?;
+        let scanner = Scanner::start(&pmap, exchange, mailbox).context("scanner thread")?;
         let sampling = Sampling::start(&pmap, &brake, config.sampling).context("sampling thread")?;
         let console = |keyboard: Arc<dyn Keyboard>| {
             let (output, room) = (Arc::clone(&output), room.clone());
@@ -122,7 +130,7 @@ impl Vm {
                 (Box::new(guest), console)
             }
         };
-        Ok(Self { pmap, guest, console, sampling, pager, brake, mailbox: Arc::clone(mailbox) })
+        Ok(Self { pmap, guest, console, sampling, pager, scanner, brake, mailbox: Arc::clone(mailbox) })
     }
 
     /// The facts for the daemon, without the number of reboots.
@@ -132,7 +140,7 @@ impl Vm {
         Facts {
             grant: stats.grant,
             held: stats.held,
-            wanted: stats.wanted,
+            wanted: stats.wanted + self.scanner.leaving(),
             ballooned: stats.ballooned,
             balloon_actual: balloon.actual,
             balloon_target: balloon.target,
@@ -147,6 +155,15 @@ impl Vm {
             blocked: self.brake.is_on(),
             paging_stuck: self.pager.is_stuck(),
             swap_failed: self.mailbox.swap_failed(),
+            shared: stats.shared,
+            zero: stats.zero,
+            scanned: stats.sharing.scanned,
+            merged: stats.sharing.merged,
+            zeroed: stats.sharing.zeroed,
+            broken: stats.sharing.broken,
+            mismatched: stats.sharing.mismatched,
+            scan_cpu: self.scanner.used(),
+            mappings_full: stats.mappings_full,
             chunks: Chunks {
                 empty: stats.chunks_empty,
                 large: stats.chunks_large,
@@ -157,7 +174,6 @@ impl Vm {
             guest: balloon.guest,
             ram: self.pmap.place(),
             sampling: self.sampling.facts(),
-            ..Facts::default()
         }
     }
 

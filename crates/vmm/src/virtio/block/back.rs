@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use plimsoll_pmap::{GuestRam, Intent, IoGuard, Pmap};
+use plimsoll_pmap::{GuestRam, Intent, IoGuard, Pmap, PpnRange};
 use plimsoll_units::Bytes;
 use rustix::event::PollFlags;
 use rustix::fs::FallocateFlags;
@@ -20,6 +20,7 @@ use super::engine::Engine;
 use super::request::{Action, Bounds, Request, Status};
 use super::task::Task;
 use super::{ID_LENGTH, QUEUE_SIZE};
+use crate::whole_pages::whole_pages;
 
 /// What the zeros are written from where the file system cannot zero a range.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
@@ -41,6 +42,8 @@ struct InFlight {
     head: u16,
     status: Spans,
     work: Work,
+    /// Pages that it fills with what other VMs may have read, too.
+    common: Vec<PpnRange>,
 }
 
 /// What the answer depends on.
@@ -81,11 +84,12 @@ impl BlockBack {
             let Some(&tag) = self.free_tags.last() else { break };
             let Some(chain) = ring.pop(&*self.ram)? else { break };
             let request = Request::read(&self.ram, &chain, self.bounds)?;
+            let common = self.common_pages(&request.action);
             match self.plan(request.action)? {
                 Planned::Task(task, work) => {
                     self.free_tags.pop();
                     self.in_flight[usize::from(tag)] =
-                        Some(InFlight { head: chain.head, status: request.status, work });
+                        Some(InFlight { head: chain.head, status: request.status, work, common });
                     self.engine.submit(tag, task);
                 }
                 Planned::Answer(status, written) => {
@@ -127,6 +131,16 @@ impl BlockBack {
         })
     }
 
+    /// The pages that are about to be filled as a whole from a disk that nobody may write.
+    fn common_pages(&self, action: &Action) -> Vec<PpnRange> {
+        match action {
+            Action::Read { to, .. } if self.bounds.read_only => {
+                to.iter().filter_map(|span| whole_pages(span.address.0, span.len.into())).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// `None` where a buffer spans two regions of guest memory, which no driver asks for.
     fn pin(&self, buffers: &Spans, intent: Intent) -> Option<IoGuard> {
         let ranges: Vec<_> = buffers.iter().map(|span| (span.address, Bytes(span.len.into()))).collect();
@@ -135,6 +149,7 @@ impl BlockBack {
 
     /// Answers the requests that have ended.
     fn finish(&mut self, ring: &mut Ring) -> Result<(), Broken> {
+        let mut common = Vec::new();
         while let Some((tag, result)) = self.engine.ended() {
             self.free_tags.push(tag);
             let request = self.in_flight[usize::from(tag)].take().expect("what ended was in flight");
@@ -144,6 +159,12 @@ impl BlockBack {
                 _ => 0,
             };
             self.answer(ring, request.head, &request.status, status, written)?;
+            if status == Status::Ok {
+                common.extend(request.common);
+            }
+        }
+        if !common.is_empty() {
+            self.memory.hurry(&common);
         }
         Ok(())
     }

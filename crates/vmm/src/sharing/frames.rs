@@ -1,0 +1,112 @@
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, Weak};
+
+use anyhow::Result;
+use plimsoll_pmap::{Found, FrameSource, MOST_OFFERED, Pmap};
+use plimsoll_protocol::control::FromVmm;
+use plimsoll_protocol::sharing::{self, DomainId, MAX_BATCH, WINDOW};
+use plimsoll_units::{FrameNo, PageNo, Pages};
+
+use super::exchange::{Answer, Exchange, NoAnswer};
+use super::window::Window;
+use crate::sync::lock;
+
+const _: () = assert!(MOST_OFFERED <= WINDOW, "what is offered at once fits the window");
+
+/// A sharing domain, as the pmap knows it.
+pub(super) struct DomainFrames {
+    domain: DomainId,
+    exchange: Arc<Exchange>,
+    window: Mutex<Window>,
+    /// Which has this as its source of frames.
+    pmap: Weak<Pmap>,
+}
+
+impl DomainFrames {
+    /// Content is offered in `window`.
+    ///
+    /// # Errors
+    /// It cannot be mapped.
+    pub(super) fn new(
+        domain: DomainId,
+        window: OwnedFd,
+        exchange: &Arc<Exchange>,
+        pmap: &Arc<Pmap>,
+    ) -> Result<Self> {
+        let window = Mutex::new(Window::new(window)?);
+        Ok(Self { domain, exchange: Arc::clone(exchange), window, pmap: Arc::downgrade(pmap) })
+    }
+
+    /// Another daemon has another window.
+    ///
+    /// # Errors
+    /// It cannot be mapped.
+    pub(super) fn set_window(&self, window: OwnedFd) -> Result<()> {
+        *lock(&self.window) = Window::new(window)?;
+        Ok(())
+    }
+
+    fn ask_for(&self, pages: &[(PageNo, u64)]) -> Option<Vec<Found>> {
+        let turn = self.exchange.turn(self.domain)?;
+        let message = FromVmm::LookUp { domain: self.domain, id: turn.id, pages: pages.to_vec() };
+        let Ok(Answer::Found(found)) = turn.ask(message, numbers(pages)) else { return None };
+        let found = found.into_iter().map(|found| match found {
+            sharing::Found::New | sharing::Found::Busy => Found::Nothing,
+            sharing::Found::Frame(frame) => Found::Frame(frame),
+            sharing::Found::Wanted => Found::Wanted,
+        });
+        Some(found.collect())
+    }
+
+    fn try_offer(
+        &self,
+        pages: &[(PageNo, u64)],
+        content: &[[u8; 4096]],
+    ) -> Result<Vec<Option<FrameNo>>, NoAnswer> {
+        let turn = self.exchange.turn(self.domain).ok_or(NoAnswer::Unasked)?;
+        // Nobody else writes to the window while it is our turn.
+        lock(&self.window).write(content);
+        let message = FromVmm::Offer { domain: self.domain, id: turn.id, pages: pages.to_vec() };
+        match turn.ask(message, numbers(pages))? {
+            Answer::Offered(frames) => Ok(frames),
+            Answer::Found(_) => Err(NoAnswer::Lost),
+        }
+    }
+}
+
+fn numbers(pages: &[(PageNo, u64)]) -> Vec<PageNo> {
+    pages.iter().map(|(page, _)| *page).collect()
+}
+
+impl FrameSource for DomainFrames {
+    fn look_up(&self, pages: &[(PageNo, u64)]) -> Option<Vec<Found>> {
+        let mut found = Vec::with_capacity(pages.len());
+        for batch in pages.chunks(MAX_BATCH) {
+            match self.ask_for(batch) {
+                Some(more) => found.extend(more),
+                None if found.is_empty() => return None,
+                // What has been named is held, and must not be forgotten.
+                None => found.extend(batch.iter().map(|_| Found::Nothing)),
+            }
+        }
+        Some(found)
+    }
+
+    fn offer(&self, pages: &[(PageNo, u64)], content: &[[u8; 4096]]) -> Option<Vec<Option<FrameNo>>> {
+        match self.try_offer(pages, content) {
+            Ok(frames) => Some(frames),
+            // The daemon that hears it, or its successor, has the grant as it was lowered.
+            Err(NoAnswer::Lost) => None,
+            Err(NoAnswer::Unasked) => {
+                if let Some(pmap) = self.pmap.upgrade() {
+                    pmap.add_grant(Pages(pages.len() as u64));
+                }
+                None
+            }
+        }
+    }
+
+    fn give_back(&self, pages: &[(PageNo, FrameNo)], mismatched: bool) {
+        self.exchange.give_back(self.domain, pages, mismatched);
+    }
+}

@@ -1,0 +1,327 @@
+//! Looks for pages that can be shared, as much as the daemon lets it.
+//!
+//! One thread does that, and whatever else may take long: joining a domain, leaving one (which waits for a grant: the pages come back),
+//! sharing what other VMs' offers have made frames of. The control thread only leaves its orders here.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use anyhow::{Context, Result};
+use plimsoll_pmap::{FramePool, Pmap, ScanOrder};
+use plimsoll_protocol::sharing::{DomainId, ScanBudget, SharingKind};
+use plimsoll_units::{FrameNo, PageNo, Pages};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::exchange::{Exchange, Stock};
+use super::frames::DomainFrames;
+use super::pace::Pace;
+use crate::control::Mailbox;
+use crate::sync::lock;
+
+/// Processor time after which orders are looked at again: that of some chunks whose pages are shared. With the smallest budget it comes
+/// every five seconds.
+const SLICE: Duration = Duration::from_millis(5);
+/// Shortest time from the end of a pass over all of memory to the next. What has just been looked at has hardly changed, and a page
+/// that is written again and again is left alone for a number of passes.
+const BETWEEN_PASSES: Duration = Duration::from_secs(1);
+/// What is asked for at a time to bring shared pages back. Less, and leaving a domain takes many rounds; more, and the grant for it lies
+/// idle for a while.
+const LEAVING_STEP: Pages = Pages(4096);
+/// How often it is tried whether shared pages can be brought back with what the grant has to spare by itself.
+const LEAVING_TICK: Duration = Duration::from_millis(250);
+
+/// The scanner, as other threads see it.
+#[derive(Clone)]
+pub(crate) struct Scanner(Arc<Shared>);
+
+struct Shared {
+    pmap: Arc<Pmap>,
+    exchange: Arc<Exchange>,
+    mailbox: Arc<Mailbox>,
+    orders: Mutex<Orders>,
+    news: Condvar,
+    /// The domain whose frames the pmap may have.
+    active: Mutex<Option<Active>>,
+    /// Pages for which a grant is needed before a domain can be left.
+    leaving: AtomicU64,
+    /// Processor time used so far, in nanoseconds.
+    used: AtomicU64,
+}
+
+struct Active {
+    domain: DomainId,
+    pool: Arc<OwnedFd>,
+    frames: Arc<DomainFrames>,
+}
+
+struct Orders {
+    change: Option<Change>,
+    budget: ScanBudget,
+    /// Whether pages are looked for. Not from when a change is ordered to when it is made, and not while there is no daemon: what was found
+    /// could not be told, and would be looked for again.
+    looks: bool,
+    /// Frames that are held for pages of ours.
+    named: VecDeque<(DomainId, Vec<(PageNo, FrameNo)>)>,
+    /// Something has changed since they were looked at.
+    fresh: bool,
+}
+
+/// What is to be shared with whom, said by the daemon of connection number `connection`.
+struct Change {
+    domain: SharingKind,
+    fds: Vec<OwnedFd>,
+    connection: u64,
+}
+
+/// What is to be done next.
+enum Work {
+    Change(Change),
+    Share,
+    Scan(ScanOrder),
+}
+
+impl Scanner {
+    /// Starts the thread. It does nothing until it is told to.
+    ///
+    /// # Errors
+    /// There is none to be had.
+    pub(crate) fn start(
+        pmap: &Arc<Pmap>,
+        exchange: &Arc<Exchange>,
+        mailbox: &Arc<Mailbox>,
+    ) -> io::Result<Self> {
+        let orders = Orders {
+            change: None,
+            budget: ScanBudget::default(),
+            looks: false,
+            named: VecDeque::new(),
+            fresh: false,
+        };
+        let shared = Arc::new(Shared {
+            pmap: Arc::clone(pmap),
+            exchange: Arc::clone(exchange),
+            mailbox: Arc::clone(mailbox),
+            orders: Mutex::new(orders),
+            news: Condvar::new(),
+            active: Mutex::default(),
+            leaving: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+        });
+        let own = Arc::clone(&shared);
+        thread::Builder::new().name("scanner".to_owned()).spawn(move || own.run())?;
+        Ok(Self(shared))
+    }
+
+    /// The daemon's word on sharing, with the descriptors that came with it.
+    pub(crate) fn order(&self, domain: SharingKind, budget: ScanBudget, fds: Vec<OwnedFd>) {
+        let connection = self.0.exchange.connection();
+        self.change(|orders| {
+            orders.change = Some(Change { domain, fds, connection });
+            orders.budget = budget;
+            orders.looks = false;
+        });
+    }
+
+    /// How much is looked for.
+    pub(crate) fn budget(&self, budget: ScanBudget) {
+        self.change(|orders| orders.budget = budget);
+    }
+
+    /// Frames are held for these pages.
+    pub(crate) fn named(&self, domain: DomainId, pages: Vec<(PageNo, FrameNo)>) {
+        self.change(|orders| orders.named.push_back((domain, pages)));
+    }
+
+    /// The grant has grown. What is still missing for leaving a domain is asked for anew.
+    pub(crate) fn granted(&self, pages: Pages) {
+        if pages > Pages::ZERO && self.0.leaving.swap(0, Ordering::Relaxed) > 0 {
+            self.change(|_| {});
+        }
+    }
+
+    /// There is no daemon.
+    pub(crate) fn alone(&self) {
+        self.change(|orders| orders.looks = false);
+    }
+
+    /// What another daemon must know of the frames that this VM has. Nobody may be taking references.
+    pub(crate) fn stock(&self) -> Option<Stock> {
+        let active = lock(&self.0.active);
+        let Active { domain, pool, .. } = active.as_ref()?;
+        let mut holds = self.0.pmap.references();
+        // They were named by the daemon that has gone, and may be in use soon.
+        for (_, pages) in lock(&self.0.orders).named.iter().filter(|(of, _)| of == domain) {
+            holds.extend(pages);
+        }
+        Some(Stock { domain: *domain, pool: Arc::clone(pool), holds })
+    }
+
+    /// Pages that a grant is needed for before a domain can be left.
+    pub(crate) fn leaving(&self) -> Pages {
+        Pages(self.0.leaving.load(Ordering::Relaxed))
+    }
+
+    /// Processor time used so far.
+    pub(crate) fn used(&self) -> Duration {
+        Duration::from_nanos(self.0.used.load(Ordering::Relaxed))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Orders)) {
+        let mut orders = lock(&self.0.orders);
+        change(&mut orders);
+        orders.fresh = true;
+        self.0.news.notify_all();
+    }
+}
+
+impl Shared {
+    fn run(&self) {
+        let mut pace = Pace::new(Instant::now());
+        loop {
+            let work = self.next(&mut pace);
+            let (start, before) = (Instant::now(), processor_time());
+            match work {
+                Work::Change(change) => self.obey(change),
+                Work::Share => self.share(),
+                Work::Scan(order) => {
+                    let _shift = self.exchange.shift();
+                    if self.pmap.scan(order, SLICE).pass_ended {
+                        pace.rest(BETWEEN_PASSES, Instant::now());
+                    }
+                }
+            }
+            let used = processor_time().saturating_sub(before);
+            pace.used(used, start);
+            let nanos = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
+            self.used.fetch_add(nanos, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until there is something to do.
+    fn next(&self, pace: &mut Pace) -> Work {
+        let mut orders = lock(&self.orders);
+        loop {
+            orders.fresh = false;
+            if let Some(change) = orders.change.take() {
+                return Work::Change(change);
+            }
+            if !orders.named.is_empty() {
+                return Work::Share;
+            }
+            let now = Instant::now();
+            pace.set(orders.budget.share, now);
+            let wait = pace.wait(now).filter(|_| orders.looks);
+            if wait == Some(Duration::ZERO) {
+                return Work::Scan(ScanOrder { break_large: orders.budget.break_large });
+            }
+            orders = self.rest(orders, wait);
+        }
+    }
+
+    /// Waits for news, or that long.
+    fn rest<'a>(&self, orders: MutexGuard<'a, Orders>, time: Option<Duration>) -> MutexGuard<'a, Orders> {
+        let stale = |orders: &mut Orders| !orders.fresh;
+        match time {
+            Some(time) => {
+                self.news.wait_timeout_while(orders, time, stale).unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.news.wait_while(orders, stale).unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    fn obey(&self, Change { domain: kind, fds, connection }: Change) {
+        let looks = match kind {
+            SharingKind::Off => {
+                self.leave();
+                false
+            }
+            SharingKind::Zero => {
+                self.leave();
+                true
+            }
+            SharingKind::Frames { domain, limit } => {
+                let joined = self.join(domain, limit, fds);
+                match &joined {
+                    Ok(()) => self.exchange.open(domain, connection),
+                    Err(error) => self.mailbox.notice(format!("pages are not shared: {error:#}")),
+                }
+                joined.is_ok()
+            }
+        };
+        let mut orders = lock(&self.orders);
+        // Unless another change has been ordered, or the daemon has gone.
+        if orders.change.is_none() && self.exchange.is_with(connection) {
+            orders.looks = looks;
+        }
+    }
+
+    fn join(&self, domain: DomainId, limit: Pages, fds: Vec<OwnedFd>) -> Result<()> {
+        let fds: Result<[OwnedFd; 2], _> = fds.try_into();
+        let [pool, window] = fds.ok().context("the daemon passed no descriptors of frames and window")?;
+        if let Some(active) = &*lock(&self.active)
+            && active.domain == domain
+        {
+            return active.frames.set_window(window);
+        }
+        self.leave();
+        let frames = Arc::new(DomainFrames::new(domain, window, &self.exchange, &self.pmap)?);
+        let pool = Arc::new(pool);
+        let fd = pool.try_clone().context("frames")?;
+        // Whoever takes stock finds both or neither.
+        let _shift = self.exchange.shift();
+        let source = Arc::clone(&frames);
+        self.pmap.join_frames(FramePool { fd, frames: limit }, source).context("frames cannot be mapped")?;
+        *lock(&self.active) = Some(Active { domain, pool, frames });
+        Ok(())
+    }
+
+    /// Brings every page back from the frames, however long the grant for that takes.
+    fn leave(&self) {
+        if lock(&self.active).is_none() {
+            return;
+        }
+        self.exchange.shut();
+        loop {
+            let left = self.pmap.leave_frames();
+            self.need(left.min(LEAVING_STEP));
+            if left == Pages::ZERO {
+                break;
+            }
+            let mut orders = lock(&self.orders);
+            orders = self.rest(orders, Some(LEAVING_TICK));
+            orders.fresh = false;
+        }
+        *lock(&self.active) = None;
+    }
+
+    /// So many pages are missing for leaving.
+    fn need(&self, pages: Pages) {
+        if self.leaving.swap(pages.0, Ordering::Relaxed) != pages.0 {
+            self.mailbox.nudge();
+        }
+    }
+
+    /// Uses frames that were named, or gives them back.
+    fn share(&self) {
+        // Whoever takes stock finds them in the queue or in use.
+        let _shift = self.exchange.shift();
+        let Some((domain, pages)) = lock(&self.orders).named.pop_front() else { return };
+        let ours = lock(&self.active).as_ref().is_some_and(|active| active.domain == domain);
+        if ours {
+            self.pmap.share(&pages);
+        } else {
+            self.exchange.give_back(domain, &pages, false);
+        }
+    }
+}
+
+/// What this thread has used.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
+}

@@ -1,0 +1,198 @@
+//! The exchange with a daemon played by the test.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use plimsoll_protocol::control::FromVmm;
+use plimsoll_protocol::sharing::{DomainId, Found, MAX_BATCH};
+use plimsoll_units::{FrameNo, PageNo};
+
+use super::exchange::{Answer, Exchange, NoAnswer, Stock};
+use crate::control::Mailbox;
+
+const DOMAIN: DomainId = DomainId(7);
+const PAGE: (PageNo, FrameNo) = (PageNo(3), FrameNo(9));
+
+fn exchange() -> Arc<Exchange> {
+    Arc::new(Exchange::new(Arc::new(Mailbox::new().unwrap())))
+}
+
+fn connect(exchange: &Exchange) {
+    assert!(exchange.halt());
+    exchange.connected();
+    exchange.go_on();
+}
+
+fn connected() -> Arc<Exchange> {
+    let exchange = exchange();
+    connect(&exchange);
+    exchange.open(DOMAIN, exchange.connection());
+    exchange
+}
+
+/// Asks about [`PAGE`] on a thread of its own.
+fn ask(exchange: &Arc<Exchange>) -> thread::JoinHandle<Result<Answer, NoAnswer>> {
+    let exchange = Arc::clone(exchange);
+    thread::spawn(move || {
+        let turn = exchange.turn(DOMAIN).ok_or(NoAnswer::Unasked)?;
+        let message = FromVmm::LookUp { domain: DOMAIN, id: turn.id, pages: vec![(PAGE.0, 1)] };
+        turn.ask(message, vec![PAGE.0])
+    })
+}
+
+/// The next message, sent.
+fn next(exchange: &Exchange) -> FromVmm {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(message) = exchange.next() {
+            exchange.sent(&message);
+            return message;
+        }
+        assert!(Instant::now() < deadline, "nothing is said");
+        thread::yield_now();
+    }
+}
+
+fn next_question(exchange: &Exchange) -> u32 {
+    match next(exchange) {
+        FromVmm::LookUp { id, .. } => id,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn given_back(pages: Vec<(PageNo, FrameNo)>) -> FromVmm {
+    FromVmm::GiveBack { domain: DOMAIN, pages, mismatched: false }
+}
+
+fn named() -> Answer {
+    Answer::Found(vec![Found::Frame(PAGE.1)])
+}
+
+#[test]
+fn a_question_is_answered_and_the_next_one_asked() {
+    let exchange = connected();
+    for _ in 0..3 {
+        let asking = ask(&exchange);
+        let id = next_question(&exchange);
+        exchange.answer(id.wrapping_add(1), named());
+        exchange.answer(id, Answer::Found(vec![Found::New, Found::New]));
+        exchange.answer(id, named());
+        assert_eq!(asking.join().unwrap(), Ok(named()));
+    }
+    assert_eq!(exchange.next(), None);
+}
+
+#[test]
+fn two_who_ask_take_turns() {
+    let exchange = connected();
+    let asking = [ask(&exchange), ask(&exchange)];
+    for _ in 0..2 {
+        let id = next_question(&exchange);
+        assert_eq!(exchange.next(), None, "one question at a time");
+        exchange.answer(id, named());
+    }
+    assert!(asking.into_iter().all(|asking| asking.join().unwrap() == Ok(named())));
+}
+
+#[test]
+fn an_answer_that_comes_too_late_is_given_back() {
+    let exchange = connected();
+    let asking = ask(&exchange);
+    let id = next_question(&exchange);
+    assert_eq!(asking.join().unwrap(), Err(NoAnswer::Lost));
+    assert_eq!(ask(&exchange).join().unwrap(), Err(NoAnswer::Unasked), "nobody waits a second time");
+    exchange.answer(id, named());
+    assert_eq!(next(&exchange), given_back(vec![PAGE]));
+    let asking = ask(&exchange);
+    let id = next_question(&exchange);
+    exchange.answer(id, named());
+    assert_eq!(asking.join().unwrap(), Ok(named()));
+}
+
+#[test]
+fn a_daemon_that_goes_leaves_nobody_waiting_and_nothing_to_say() {
+    let exchange = connected();
+    let asking = ask(&exchange);
+    let id = next_question(&exchange);
+    exchange.give_back(DOMAIN, &[PAGE], false);
+    exchange.disconnected();
+    assert_eq!(asking.join().unwrap(), Err(NoAnswer::Lost));
+    exchange.answer(id, named());
+    exchange.give_back(DOMAIN, &[PAGE], false);
+    assert_eq!(exchange.next(), None, "the next daemon hears what is held");
+    assert_eq!(ask(&exchange).join().unwrap(), Err(NoAnswer::Unasked));
+    // And the next one is not asked before it has spoken of the domain.
+    let before = exchange.connection();
+    connect(&exchange);
+    exchange.open(DOMAIN, before);
+    assert!(exchange.turn(DOMAIN).is_none());
+    exchange.open(DOMAIN, exchange.connection());
+    assert!(exchange.turn(DOMAIN).is_some() && exchange.turn(DomainId(8)).is_none());
+}
+
+#[test]
+fn a_new_daemon_hears_what_is_held_before_all_else() {
+    let exchange = exchange();
+    assert!(exchange.halt());
+    exchange.connected();
+    exchange.give_back(DOMAIN, &[PAGE], false);
+    let holds: Vec<_> = (0..1025).map(|n| (PageNo(n), FrameNo(n))).collect();
+    let pool: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
+    exchange.take_stock(Stock { domain: DOMAIN, pool: Arc::new(pool), holds: holds.clone() });
+    exchange.go_on();
+    assert!(exchange.has_stock() && exchange.pool().is_some());
+    assert_eq!(next(&exchange), FromVmm::Pool(DOMAIN));
+    for (batch, last) in [(&holds[..512], false), (&holds[512..1024], false), (&holds[1024..], true)] {
+        assert!(exchange.has_stock());
+        assert_eq!(next(&exchange), FromVmm::Holds { pages: batch.to_vec(), last });
+    }
+    assert!(!exchange.has_stock());
+    assert_eq!(next(&exchange), given_back(vec![PAGE]));
+    assert_eq!(exchange.next(), None);
+}
+
+#[test]
+fn what_is_given_back_goes_in_batches_and_before_questions() {
+    let exchange = connected();
+    let asking = ask(&exchange);
+    let page = |n| (PageNo(n), FrameNo(n));
+    for n in 0..600 {
+        exchange.give_back(DOMAIN, &[page(n)], false);
+    }
+    exchange.give_back(DOMAIN, &[page(600)], true);
+    // What comes while a message is on its way is not taken for sent.
+    let first = exchange.next().unwrap();
+    assert_eq!(first, given_back((0..512).map(page).collect()));
+    exchange.sent(&first);
+    let second = exchange.next().unwrap();
+    exchange.give_back(DOMAIN, &[page(601)], true);
+    exchange.sent(&second);
+    assert_eq!(second, given_back((512..600).map(page).collect()));
+    let pages = vec![page(600), page(601)];
+    assert_eq!(next(&exchange), FromVmm::GiveBack { domain: DOMAIN, pages, mismatched: true });
+    let id = next_question(&exchange);
+    exchange.answer(id, named());
+    assert_eq!(asking.join().unwrap(), Ok(named()));
+    const { assert!(MAX_BATCH == 512) };
+}
+
+#[test]
+fn nobody_takes_references_while_stock_is_taken() {
+    let exchange = exchange();
+    let shift = exchange.shift();
+    assert!(!exchange.halt(), "somebody may be about to use some");
+    let late = thread::spawn({
+        let exchange = Arc::clone(&exchange);
+        move || {
+            drop(exchange.shift());
+            exchange.connection()
+        }
+    });
+    drop(shift);
+    assert!(exchange.halt());
+    exchange.connected();
+    exchange.go_on();
+    assert_eq!(late.join().unwrap(), 1, "it began when stock had been taken");
+}
