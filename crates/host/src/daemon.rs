@@ -4,6 +4,7 @@
 //! done beside it and whose results come back as inputs.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,6 +25,7 @@ use crate::launch::{Launched, Plan, RunDir, RunRecord, Site, launch};
 use crate::link::Link;
 use crate::memory;
 use crate::process::Process;
+use crate::processors::{Busy, Times};
 use crate::saver::Saver;
 use crate::supervise::{Watch, watch};
 use crate::uids::Uids;
@@ -41,7 +43,12 @@ pub(crate) enum Incoming {
     Input(Input),
     Call(Box<Request>, oneshot::Sender<CallResult>),
     Launched(RunId, anyhow::Result<Box<Launched>>),
-    Accounts { began: Instant, accounts: Vec<(RunId, KernelAccount)>, usable: Option<Bytes> },
+    Accounts {
+        began: Instant,
+        accounts: Vec<(RunId, KernelAccount)>,
+        usable: Option<Bytes>,
+        times: Option<Times>,
+    },
 }
 
 /// A way to ask the daemon.
@@ -79,6 +86,7 @@ pub(crate) struct Daemon {
     calls: HashMap<RequestId, oneshot::Sender<CallResult>>,
     last_call: u64,
     pace: Pace,
+    busy: Busy,
     asking_kernel: bool,
     sender: mpsc::Sender<Incoming>,
     inbox: mpsc::Receiver<Incoming>,
@@ -98,6 +106,7 @@ impl Daemon {
             calls: HashMap::new(),
             last_call: 0,
             pace: Pace::new(Instant::now()),
+            busy: Busy::default(),
             asking_kernel: false,
             sender,
             inbox,
@@ -160,9 +169,12 @@ impl Daemon {
                 self.handle(Input::Request(id, *request));
             }
             Incoming::Launched(run, result) => self.launched(run, result),
-            Incoming::Accounts { began, accounts, usable } => {
+            Incoming::Accounts { began, accounts, usable, times } => {
                 self.asking_kernel = false;
                 self.pace.took(began, Instant::now());
+                if let Some(processors) = times.and_then(|times| self.busy.observe(times)) {
+                    self.handle(Input::Processors(processors));
+                }
                 self.handle(Input::Kernel(accounts, usable));
             }
         }
@@ -180,10 +192,11 @@ impl Daemon {
             Effect::Launch { run, record, grant } => self.launch(run, *record, grant),
             Effect::Grant { run, pages, total } => {
                 self.write_grant(run, total);
-                self.post(run, &ToVmm::Grant(pages));
+                self.post(run, ToVmm::Grant(pages), Vec::new());
             }
             Effect::Returned { run, total } => self.write_grant(run, total),
-            Effect::Send(run, message) => self.post(run, &message),
+            Effect::Send(run, message) => self.post(run, message, Vec::new()),
+            Effect::SendWith(run, message, fds) => self.post(run, message, fds),
             Effect::Kill(run) => {
                 if let Some(live) = self.live.get(&run) {
                     live.process.kill();
@@ -241,9 +254,10 @@ impl Daemon {
         });
     }
 
-    fn post(&self, run: RunId, message: &ToVmm) {
-        if let Some(link) = self.live.get(&run).and_then(|live| live.link.as_ref()) {
-            link.post(message);
+    fn post(&mut self, run: RunId, message: ToVmm, fds: Vec<OwnedFd>) {
+        let Some(link) = self.live.get(&run).and_then(|live| live.link.as_ref()) else { return };
+        if let Some(ToVmm::Share { domain, pages }) = link.post(message, fds) {
+            self.handle(Input::Unsent(run, domain, pages));
         }
     }
 
@@ -333,18 +347,20 @@ impl Daemon {
                 (*run, Arc::clone(&live.process), ram, log)
             })
             .collect();
-        let sender = self.sender.clone();
+        let (sender, frames) = (self.sender.clone(), self.core.frames().bytes());
         tokio::task::spawn_blocking(move || {
             let began = Instant::now();
             let account = |(run, process, ram, _): &(RunId, Arc<Process>, _, _)| {
                 (*run, kernel_account::read(process, *ram))
             };
             let accounts: Vec<_> = asked.iter().map(account).collect();
-            let usable = memory::usable(accounts.iter().map(|(_, account)| account.process).sum());
+            let usable = memory::usable(
+                accounts.iter().map(|(_, account)| account.process).sum::<Bytes>().saturating_add(frames),
+            );
             for (.., log) in &asked {
                 vmm_log::cut(log);
             }
-            sender.blocking_send(Incoming::Accounts { began, accounts, usable }).ok(); // The daemon may be about to end.
+            sender.blocking_send(Incoming::Accounts { began, accounts, usable, times: Times::read() }).ok(); // The daemon may be about to end.
         });
     }
 }

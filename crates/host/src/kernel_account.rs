@@ -1,10 +1,12 @@
 //! What the kernel says of a VMM's memory: the account that no VMM can talk its way around.
 //!
 //! Two readings, both from `/proc/PID`:
-//! - `smaps`, over the range that the VMM calls guest memory: exact, but the kernel walks the page tables of the whole
+//! - `smaps`, over the range that the VMM calls guest memory: exact, frames of a sharing domain left out, which are no memory of the
+//!   VM's own; but the kernel walks the page tables of the whole
 //!   process for it. A VM of small pages costs some 10 ms a GiB, one of huge pages next to nothing; the mappings before
 //!   the range are walked too. [`Pace`] bounds what that may take of a core.
-//! - `status`: anonymous and shared memory of the whole process, off by up to 64 pages a thread, for free.
+//! - `status`: anonymous and shared memory of the whole process, off by up to 64 pages a thread, for free. Shared memory is
+//!   told apart: frames that the VM maps are part of it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -32,15 +34,14 @@ pub(crate) fn read(process: &Process, ram: (u64, Bytes)) -> KernelAccount {
     };
     let status = std::fs::read_to_string(format!("{directory}/status")).unwrap_or_default();
     let part = |key| field(&status, key).unwrap_or(Bytes::ZERO);
-    let whole = part("RssAnon:").saturating_add(part("RssShmem:"));
     if process.is_gone() {
         // The number may be another process' by now.
         return KernelAccount::default();
     }
-    KernelAccount { ram, process: whole }
+    KernelAccount { ram, process: part("RssAnon:"), shared: part("RssShmem:") }
 }
 
-/// Resident memory of the mappings that begin within a range. Guest memory is set apart from its neighbours by its flags
+/// Anonymous memory of the mappings that begin within a range. Guest memory is set apart from its neighbours by its flags
 /// (MADV_DONTFORK), so no mapping reaches across its edges.
 fn resident(smaps: impl Read, (start, len): (u64, Bytes)) -> Bytes {
     let end = start.saturating_add(len.0);
@@ -53,9 +54,9 @@ fn resident(smaps: impl Read, (start, len): (u64, Bytes)) -> Bytes {
             Ok(_) => {}
         }
         let line = String::from_utf8_lossy(&line);
-        if let Some(rss) = line.strip_prefix("Rss:") {
+        if let Some(own) = line.strip_prefix("Anonymous:") {
             if within {
-                sum = sum.saturating_add(kib(rss).unwrap_or(Bytes::ZERO));
+                sum = sum.saturating_add(kib(own).unwrap_or(Bytes::ZERO));
             }
         } else if let Some(first) = mapping_start(&line) {
             if first >= end {
@@ -108,14 +109,21 @@ mod tests {
     const SMAPS: &str = "\
 1000-3000 rw-p 00000000 00:00 0 [heap]
 Rss:                   8 kB
+Anonymous:             8 kB
 3000-5000 rw-p 00000000 00:00 0
 Size:                  8 kB
 Rss:                   4 kB
+Anonymous:             4 kB
+4000-5000 r--p 00000000 00:01 7 /memfd:frames (deleted)
+Rss:                   4 kB
+Anonymous:             0 kB
 5000-9000 rw-p 00000000 00:00 0
 Rss:                  16 kB
+Anonymous:            16 kB
 VmFlags: rd wr
 9000-a000 rw-p 00000000 00:00 0
 Rss:                   4 kB
+Anonymous:             4 kB
 ";
 
     #[test]
@@ -129,7 +137,7 @@ Rss:                   4 kB
     fn garbage_and_endless_lines_end() {
         let endless = std::io::repeat(b'x');
         assert_eq!(resident(endless, (0, Bytes(u64::MAX))), Bytes::ZERO);
-        assert_eq!(resident(&b"-\n- \nRss: kB\nzz-zz r\n"[..], (0, Bytes(1))), Bytes::ZERO);
+        assert_eq!(resident(&b"-\n- \nAnonymous: kB\nzz-zz r\n"[..], (0, Bytes(1))), Bytes::ZERO);
     }
 
     #[test]
@@ -144,7 +152,7 @@ Rss:                   4 kB
 
     proptest::proptest! {
         #[test]
-        fn no_text_makes_the_parser_panic(text in "([0-9a-f-]{0,9} |Rss: |[0-9]{0,21} kB|\n){0,40}", start: u64, len: u64) {
+        fn no_text_makes_the_parser_panic(text in "([0-9a-f-]{0,9} |Anonymous: |[0-9]{0,21} kB|\n){0,40}", start: u64, len: u64) {
             resident(text.as_bytes(), (start, Bytes(len)));
         }
     }

@@ -8,7 +8,7 @@ use crate::run_id::RunId;
 
 /// Who was promised how much of the budget.
 ///
-/// At every message boundary `budget = granted + overhead + free`. Nothing changes an account but the methods below, and
+/// At every message boundary `budget = granted + overhead + frames + free`. Nothing changes an account but the methods below, and
 /// each of them either keeps the sum or refuses and changes nothing.
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -18,6 +18,8 @@ pub(crate) struct Ledger {
     budget: Pages,
     granted: Pages,
     overhead: Pages,
+    /// Frames that pages of VMs share.
+    frames: Pages,
     peak: Pages,
     accounts: BTreeMap<RunId, Account>,
 }
@@ -40,6 +42,9 @@ pub(crate) enum LedgerError {
     /// More was given back than had been granted.
     #[error("{} given back of a grant of {}", .returned.bytes(), .grant.bytes())]
     Breach { returned: Pages, grant: Pages },
+    /// More frames were freed than there are.
+    #[error("{} frames freed of {}", .freed.0, .frames.0)]
+    Frames { freed: Pages, frames: Pages },
     /// The run has no account, or has one already.
     #[error("run {0:?} has no account, or has one already")]
     Account(RunId),
@@ -53,6 +58,7 @@ impl Ledger {
             budget,
             granted: Pages::ZERO,
             overhead: Pages::ZERO,
+            frames: Pages::ZERO,
             peak: Pages::ZERO,
             accounts: BTreeMap::new(),
         }
@@ -90,12 +96,17 @@ impl Ledger {
         self.overhead
     }
 
+    /// Frames that pages of VMs share.
+    pub(crate) fn frames(&self) -> Pages {
+        self.frames
+    }
+
     /// Promised to nobody.
     pub(crate) fn free(&self) -> Pages {
         self.budget.saturating_sub(self.spent())
     }
 
-    /// Highest sum of grants and overheads so far.
+    /// Highest sum of grants, overheads and frames so far.
     pub(crate) fn peak(&self) -> Pages {
         self.peak
     }
@@ -150,6 +161,22 @@ impl Ledger {
         Ok(())
     }
 
+    /// Pages of a grant become frames.
+    pub(crate) fn frame(&mut self, run: RunId, pages: Pages) -> Result<(), LedgerError> {
+        self.credit(run, pages)?;
+        self.frames += pages;
+        self.settle();
+        Ok(())
+    }
+
+    /// Frames that nobody refers to any more are free.
+    pub(crate) fn unframe(&mut self, pages: Pages) -> Result<(), LedgerError> {
+        let breach = LedgerError::Frames { freed: pages, frames: self.frames };
+        self.frames = self.frames.checked_sub(pages).ok_or(breach)?;
+        self.settle();
+        Ok(())
+    }
+
     /// Closes an account: its VM's process is gone and its memory with it.
     pub(crate) fn close(&mut self, run: RunId) -> Result<Account, LedgerError> {
         let account = self.accounts.remove(&run).ok_or(LedgerError::Account(run))?;
@@ -160,7 +187,7 @@ impl Ledger {
     }
 
     fn spent(&self) -> Pages {
-        self.granted + self.overhead
+        self.granted + self.overhead + self.frames
     }
 
     fn afford(&self, asked: Pages) -> Result<(), LedgerError> {
@@ -184,7 +211,7 @@ impl Ledger {
         let sum = |part: fn(&Account) -> Pages| self.accounts.values().map(part).sum::<Pages>();
         sum(|a| a.grant) == self.granted
             && sum(|a| a.overhead) == self.overhead
-            && self.granted + self.overhead + self.free() == self.budget
+            && self.granted + self.overhead + self.frames + self.free() == self.budget
     }
 }
 
@@ -227,16 +254,31 @@ mod tests {
         assert_eq!((ledger.free(), ledger.taken()), (Pages(690), Pages(0)));
     }
 
+    #[test]
+    fn frames_are_paid_by_who_offers_them_and_free_when_they_are_gone() {
+        let mut ledger = Ledger::new(Pages(1000));
+        ledger.open(RunId(1), account(100, 10)).unwrap();
+        ledger.frame(RunId(1), Pages(30)).unwrap();
+        assert_eq!(
+            (ledger.account(RunId(1)).grant, ledger.frames(), ledger.free()),
+            (Pages(70), Pages(30), Pages(890))
+        );
+        assert!(ledger.frame(RunId(1), Pages(71)).is_err() && ledger.frame(RunId(2), Pages(1)).is_err());
+        assert!(ledger.unframe(Pages(31)).is_err());
+        ledger.unframe(Pages(30)).unwrap();
+        assert_eq!((ledger.frames(), ledger.free()), (Pages(0), Pages(920)));
+    }
+
     proptest! {
         #[test]
         fn no_sequence_of_changes_breaks_the_sum(
             budget in 0..2000u64,
-            changes in prop::collection::vec((0..6u8, 0..4u64, prop_oneof![0..800u64, Just(u64::MAX)]), 0..80),
+            changes in prop::collection::vec((0..8u8, 0..4u64, prop_oneof![0..800u64, Just(u64::MAX)]), 0..80),
         ) {
             let mut ledger = Ledger::new(Pages(budget));
             for (change, run, pages) in changes {
                 let (run, pages) = (RunId(run), Pages(pages));
-                let before = (ledger.free(), ledger.account(run));
+                let before = (ledger.free(), ledger.frames(), ledger.account(run));
                 let refused = match change {
                     0 => ledger.open(run, Account { grant: pages, overhead: Pages(7) }).is_err(),
                     1 => ledger.charge(run, pages).is_err(),
@@ -246,11 +288,13 @@ mod tests {
                         ledger.sustain(pages);
                         false
                     }
+                    5 => ledger.frame(run, pages).is_err(),
+                    6 => ledger.unframe(pages).is_err(),
                     _ => ledger.close(run).is_err(),
                 };
                 prop_assert!(ledger.adds_up());
                 if refused {
-                    prop_assert_eq!(before, (ledger.free(), ledger.account(run)));
+                    prop_assert_eq!(before, (ledger.free(), ledger.frames(), ledger.account(run)));
                 }
             }
         }

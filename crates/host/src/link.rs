@@ -3,18 +3,19 @@
 //! Nothing that a VMM does to its end can hold up the daemon: what it does not read is kept in an [`Outbox`] that cannot
 //! grow, and what it sends is taken no faster than [`RATE`].
 
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use plimsoll_protocol::control::{FromVmm, ToVmm};
 use plimsoll_protocol::wire::{Wire, WireError};
-use plimsoll_units::Pages;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::epoll::{Waited, register};
+use crate::outbox::{Letter, Outbox};
 
 /// Most messages of one VMM within [`WINDOW`]: a VM that touches new memory as fast as it can sends one for every 2 MiB
 /// chunk, some 5000 a second. Above it the VMM's socket fills and its sender waits.
@@ -33,50 +34,6 @@ struct Shared {
     posted: Notify,
 }
 
-/// What is yet to be sent. Messages of a kind merge, so there is never more than one of each.
-#[derive(Debug, Default, PartialEq)]
-struct Outbox {
-    grant: Option<Pages>,
-    balloon: Option<Pages>,
-    paging: Option<(Option<Pages>, bool)>,
-    power_button: bool,
-    query: bool,
-}
-
-impl Outbox {
-    fn put(&mut self, message: &ToVmm) {
-        match message {
-            ToVmm::Grant(pages) => {
-                self.grant = Some(self.grant.unwrap_or_default().saturating_add(*pages));
-                // It is sent before the level that it comes after, and would not raise that.
-                if let Some((Some(level), _)) = &mut self.paging {
-                    *level = level.saturating_add(*pages);
-                }
-            }
-            ToVmm::BalloonTarget(pages) => self.balloon = Some(*pages),
-            ToVmm::Paging { level, block } => self.paging = Some((*level, *block)),
-            ToVmm::PowerButton => self.power_button = true,
-            ToVmm::Query => self.query = true,
-            // Sent by the launch itself, with its descriptors.
-            ToVmm::Boot(_) => tracing::error!("a configuration is not sent twice"),
-            ToVmm::Sharing { .. }
-            | ToVmm::Budget(_)
-            | ToVmm::Found { .. }
-            | ToVmm::Offered { .. }
-            | ToVmm::Share { .. } => tracing::error!("nobody shares pages yet"),
-        }
-    }
-
-    fn take(&mut self) -> Option<ToVmm> {
-        let grant = self.grant.take().map(ToVmm::Grant);
-        grant
-            .or_else(|| self.balloon.take().map(ToVmm::BalloonTarget))
-            .or_else(|| self.paging.take().map(|(level, block)| ToVmm::Paging { level, block }))
-            .or_else(|| std::mem::take(&mut self.power_button).then_some(ToVmm::PowerButton))
-            .or_else(|| std::mem::take(&mut self.query).then_some(ToVmm::Query))
-    }
-}
-
 impl Link {
     /// Takes a connected wire. Must be called within a runtime.
     pub(crate) fn new(wire: Wire) -> std::io::Result<Self> {
@@ -88,12 +45,13 @@ impl Link {
         Ok(Self(Arc::new(shared)))
     }
 
-    /// Sends `message`, now if the VMM reads and else when it does.
-    pub(crate) fn post(&self, message: &ToVmm) {
-        self.outbox().put(message);
+    /// Sends `message` with its descriptors, now if the VMM reads and else when it does. What comes back is not sent: see [`Outbox::put`].
+    pub(crate) fn post(&self, message: ToVmm, fds: Vec<OwnedFd>) -> Option<ToVmm> {
+        let unsent = self.outbox().put(Letter { message, fds });
         if !self.flush() {
             self.0.posted.notify_one();
         }
+        unsent
     }
 
     /// Sends what waits in the outbox as the VMM reads it. Ends with the connection.
@@ -123,7 +81,7 @@ impl Link {
         loop {
             let mut ready = self.0.socket.readable().await?;
             match self.0.socket.get_ref().0.receive() {
-                // A VMM has no descriptors to give: they are closed here.
+                // A VMM that is known has no descriptors to give: they are closed here.
                 Ok((message, _fds)) => return Ok(Some(message)),
                 Err(e) if e.would_block() => ready.clear_ready(),
                 Err(WireError::Closed) => return Ok(None),
@@ -135,15 +93,15 @@ impl Link {
     /// Sends what it can; whether nothing is left. A closed connection takes nothing: its reader notices.
     fn flush(&self) -> bool {
         let mut outbox = self.outbox();
-        while let Some(message) = outbox.take() {
-            match self.0.socket.get_ref().0.send(&message, &[]) {
+        while let Some(letter) = outbox.take() {
+            match letter.send(&self.0.socket.get_ref().0) {
                 Ok(()) => {}
                 Err(e) if e.would_block() => {
-                    outbox.put(&message);
+                    outbox.put_back(letter);
                     return false;
                 }
                 Err(e) => {
-                    tracing::debug!("{message:?} is lost with its connection: {e}");
+                    tracing::debug!("{:?} is lost with its connection: {e}", letter.message);
                     return true;
                 }
             }
@@ -183,6 +141,7 @@ impl Intake {
 
 #[cfg(test)]
 mod tests {
+    use plimsoll_units::Pages;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     use super::*;
@@ -198,8 +157,8 @@ mod tests {
         let (ours, theirs) = pair();
         let link = Link::new(ours).unwrap();
         for i in 0..10_000 {
-            link.post(&ToVmm::Grant(Pages(1)));
-            link.post(&ToVmm::BalloonTarget(Pages(i)));
+            link.post(ToVmm::Grant(Pages(1)), Vec::new());
+            link.post(ToVmm::BalloonTarget(Pages(i)), Vec::new());
         }
         let writer = tokio::spawn({
             let link = link.clone();
@@ -217,18 +176,8 @@ mod tests {
         }
         assert_eq!(granted, 10_000);
         drop(theirs);
-        link.post(&ToVmm::Query);
+        link.post(ToVmm::Query, Vec::new());
         writer.abort();
-    }
-
-    #[test]
-    fn a_grant_raises_the_level_that_it_overtakes() {
-        let mut outbox = Outbox::default();
-        outbox.put(&ToVmm::Paging { level: Some(Pages(100)), block: true });
-        outbox.put(&ToVmm::Grant(Pages(10)));
-        assert_eq!(outbox.take(), Some(ToVmm::Grant(Pages(10))));
-        assert_eq!(outbox.take(), Some(ToVmm::Paging { level: Some(Pages(110)), block: true }));
-        assert_eq!(outbox.take(), None);
     }
 
     #[tokio::test]

@@ -2,12 +2,12 @@
 //!
 //! Pure arithmetic after Waldspurger 2002, sections 5 and 6, and ESXi's public documentation. Facts come in as arguments,
 //! decisions go out as values: this crate never does I/O, reads no clock, starts no thread and keeps no state but what
-//! its caller holds ([`Estimator`], [`States`]). It never learns what a system call is.
+//! its caller holds ([`Estimator`], [`States`], [`Gain`]). It never learns what a system call is.
 //!
 //! Start with [`divide`], which divides memory among VMs in a tree of resource pools. [`decide`] turns that into what each VM's
 //! balloon and every other mechanism is to do, [`fn@allowance`] into what a waiting fault may have at once, [`remedies`] into what would
 //! have to change for a VM to get more. [`Reservations`] says who may power on and what may be reserved, [`fn@charge`] what
-//! counts as held.
+//! counts as held, [`fn@scan`] how much VMs look for pages that can be shared.
 
 mod admission;
 mod allowance;
@@ -26,6 +26,7 @@ mod problem;
 mod remedy;
 mod reservations;
 mod rules;
+mod scan;
 mod state;
 mod target;
 mod vm;
@@ -46,6 +47,7 @@ pub use problem::{PoolClaim, PoolShortfall, Problem, ProblemError, Solution, VmC
 pub use remedy::{Change, Remedy, remedies};
 pub use reservations::{Claim, Overcommitment, Reservations, Short};
 pub use rules::Rules;
+pub use scan::{Gain, Scan, ScanHost, ScanVm, scan};
 pub use state::{State, States, Thresholds};
 pub use target::{Host, decide};
 pub use vm::{Driver, Pageable, Vm};

@@ -20,6 +20,7 @@
 //! | `GET /v1/pools/NAME` | | [`PoolStatus`] |
 //! | `PATCH /v1/pools/NAME` | [`PoolChange`] | [`PoolStatus`] |
 //! | `DELETE /v1/pools/NAME` | | the pool is gone; it must hold neither pools nor VMs |
+//! | `GET /v1/sharing` | | `[`[`DomainStatus`]`]` |
 //! | `GET /v1/events` | | `[`[`Event`]`]`, the latest, oldest first |
 //!
 //! Sizes are whole bytes in answers, and bytes or text ("512MiB") in requests. An error answers with a status from 400 up
@@ -40,12 +41,15 @@ use crate::history::History;
 use crate::pool::Place;
 #[cfg(doc)]
 use crate::pool::{PoolChange, PoolDefinition};
+#[cfg(doc)]
+use crate::sharing::DomainStatus;
+use crate::sharing::{Sharing, SharingStatus};
 use crate::{OrNone, PoolName, TaxRate, VmName};
 
 /// Where the daemon listens unless its configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/plimsoll/plimsoll.sock";
 
-/// The host's account of its memory. At every moment `budget = granted + overhead + free`.
+/// The host's account of its memory. At every moment `budget = granted + overhead + frames + free`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HostStatus {
     /// Machine memory that Plimsoll may use.
@@ -58,6 +62,15 @@ pub struct HostStatus {
     pub granted: Bytes,
     /// Charged for the VMMs' own memory.
     pub overhead: Bytes,
+    /// Frames that pages of VMs share.
+    #[serde(default)]
+    pub frames: Bytes,
+    /// Guest memory that reads them.
+    #[serde(default)]
+    pub shared: Bytes,
+    /// Guest memory that was found to hold zeros, and costs nothing.
+    #[serde(default)]
+    pub zero: Bytes,
     /// Promised to nobody.
     pub free: Bytes,
     /// Reserved by VMs that run, with their overhead, and by pools.
@@ -86,7 +99,7 @@ pub struct HostStatus {
     pub ballooned: Bytes,
     /// Resident guest memory, as the kernel accounts it.
     pub kernel: Bytes,
-    /// Highest `granted + overhead` since the daemon started.
+    /// Highest `granted + overhead + frames` since the daemon started.
     pub peak_ledger: Bytes,
     /// Highest `kernel` that was seen since the daemon started.
     pub peak_kernel: Bytes,
@@ -186,6 +199,9 @@ pub struct VmStatus {
     /// What is compressed and swapped out of it.
     #[serde(default)]
     pub paging: PagingStatus,
+    /// What it shares.
+    #[serde(default)]
+    pub sharing: SharingStatus,
     /// Its chunks by state.
     pub chunks: Chunks,
     /// Faults served.
@@ -345,6 +361,9 @@ pub struct VmChange {
     /// New resource pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<Place>,
+    /// With whom it shares pages from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<Sharing>,
     /// New tax of its own; none: the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tax: Option<OrNone<TaxRate>>,

@@ -47,7 +47,7 @@ impl Set {
     pub(super) fn run(&self, context: &Context) -> Result<()> {
         let Self { name: _, shares, reservation, limit, pool, tax } = self;
         let (shares, reservation, limit, tax) = (*shares, *reservation, *limit, *tax);
-        let change = VmChange { shares, reservation, limit, pool: pool.clone(), tax };
+        let change = VmChange { shares, reservation, limit, pool: pool.clone(), tax, sharing: None };
         let vm = context.client.change(&self.name, &change)?;
         context.output.facts(&vm, changed)
     }

@@ -69,6 +69,7 @@ pub(super) fn success(answer: Answer) -> Response {
         Answer::Explained(explained) => Json(explained.finish()).into_response(),
         Answer::Pools(pools) => Json(pools).into_response(),
         Answer::Pool(pool) => Json(pool).into_response(),
+        Answer::Sharing(domains) => Json(domains).into_response(),
         Answer::Events(events) => Json(events).into_response(),
         Answer::Done => StatusCode::NO_CONTENT.into_response(),
     }

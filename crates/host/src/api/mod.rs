@@ -37,6 +37,7 @@ pub(crate) fn router(caller: Caller, paths: Paths) -> Router {
     Router::new()
         .route("/v1/host", get(host))
         .route("/v1/events", get(events))
+        .route("/v1/sharing", get(sharing))
         .route("/v1/vms", get(list).post(create))
         .route("/v1/vms/{name}", get(show).patch(change).delete(forget))
         .route("/v1/vms/{name}/start", post(start))
@@ -66,6 +67,10 @@ async fn host(State(api): State<Api>) -> ApiResult {
 
 async fn events(State(api): State<Api>) -> ApiResult {
     api.call(Request::Events).await
+}
+
+async fn sharing(State(api): State<Api>) -> ApiResult {
+    api.call(Request::Sharing).await
 }
 
 async fn list(State(api): State<Api>) -> ApiResult {

@@ -40,7 +40,7 @@ impl Core {
         let unreserved = self.unreserved_but(run, definition);
         // What it holds already need not be free.
         let open = self.ledger.free().saturating_sub(self.withheld_from(run));
-        let open = open + account.grant + account.overhead;
+        let open = open + self.charged(run) + account.overhead;
         admit(reservation(definition), account.overhead, unreserved, open)
             .map_err(|why| refused(why.to_string()))
     }

@@ -1,7 +1,9 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plimsoll_protocol::api::BalloonHealth;
 use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::sharing::WINDOW;
 use plimsoll_units::{Bytes, Pages};
 
 use super::run::Run;
@@ -30,10 +32,12 @@ impl Core {
         let elapsed = self.clock.now.saturating_duration_since(self.last_control);
         self.last_control = self.clock.now;
         (self.urgent, self.pressing) = (false, false);
+        self.tidy_domains();
         self.forget_patience();
         self.observe_pressure(elapsed);
         self.divide(elapsed);
         self.observe_balloons();
+        self.set_scan_budgets();
         self.give_all();
         self.reward_patience();
         self.record();
@@ -42,9 +46,13 @@ impl Core {
     }
 
     fn observe_pressure(&mut self, elapsed: Duration) {
-        for run in self.vms.values_mut().filter_map(|vm| vm.run.as_deref_mut()) {
-            let waits = run.wanted > Pages::ZERO || run.waited;
-            run.usage.press(elapsed, waits, self.ledger.account(run.id).grant);
+        let charged: Vec<(RunId, Pages)> =
+            self.running().map(|(_, run)| (run.id, self.charged(run.id))).collect();
+        for (id, charged) in charged {
+            if let Some(run) = self.run_mut(id) {
+                let waits = run.wanted > Pages::ZERO || run.waited;
+                run.usage.press(elapsed, waits, charged);
+            }
         }
     }
 
@@ -66,7 +74,7 @@ impl Core {
         }
         let reading = |(definition, run): (&VmDefinition, &Run)| Reading {
             vm: definition.name.clone(),
-            active: run.active(definition, self.ledger.account(run.id).grant),
+            active: self.active(definition, run),
             held: run.facts.held,
             entitlement: run.entitlement,
             ballooned: run.facts.ballooned,
@@ -78,6 +86,8 @@ impl Core {
     fn observe_balloons(&mut self) {
         let now = self.clock.now;
         let mut changes = Vec::new();
+        let parts: BTreeMap<RunId, Pages> =
+            self.running().map(|(_, run)| (run.id, self.part(run.id))).collect();
         for (name, vm) in &mut self.vms {
             let Some(run) = vm.run.as_deref_mut().filter(|run| run.takes_part()) else { continue };
             let before = run.liveness.health();
@@ -86,7 +96,7 @@ impl Core {
             let came_back = size(&vm.record.definition).saturating_sub(grant) + Pages::CHUNK;
             let sight = Sight {
                 driver: run.facts.balloon_driver,
-                above_target: grant > run.target,
+                above_target: grant + parts.get(&run.id).copied().unwrap_or_default() > run.target,
                 waits: run.wanted > Pages::ZERO,
                 ballooned: run.facts.ballooned.min(came_back),
                 wanted: run.balloon,
@@ -121,13 +131,15 @@ impl Core {
         for &(id, account) in accounts {
             let ledger = self.ledger.account(id);
             let most = (ledger.grant + ledger.overhead).bytes() + EXCESS;
+            let shared = (self.references(id) + Pages(WINDOW as u64)).bytes();
             let Some(name) = self.runs.get(&id).cloned() else { continue };
             let Some(run) = self.run_mut(id) else { continue };
             run.kernel = account;
-            let excess = account.process > most;
+            // Frames that it maps are no memory of its own.
+            let holds = account.process.saturating_add(account.shared.saturating_sub(shared));
+            let excess = holds > most;
             if excess && !run.excess {
-                let text =
-                    format!("its process holds {}, which is more than the {most} it may", account.process);
+                let text = format!("its process holds {holds}, which is more than the {most} it may");
                 run.excess = true;
                 self.event(Some(&name), text);
             } else if !excess {

@@ -51,7 +51,7 @@ impl Core {
             .map(|(definition, run)| match run.phase {
                 Phase::Queued => overhead(definition),
                 _ if run.takes_part() => Pages::ZERO,
-                _ => self.ledger.account(run.id).grant,
+                _ => self.charged(run.id),
             })
             .sum();
         Host {
@@ -64,29 +64,31 @@ impl Core {
         }
     }
 
-    /// A VM as policy sees it. Its grant stands for what it holds: a VMM that claims to hold less keeps the grant all the
-    /// same, and honest ones return what they do not use.
+    /// A VM as policy sees it. Its grant and its part of the frames of its sharing domain stand for what it holds: a VMM that claims to
+    /// hold less keeps the grant all the same, and honest ones return what they do not use. So what a frame costs is paid by
+    /// those who share it, in equal parts (see [`charge`](fn@plimsoll_policy::charge)), and what sharing saves makes room within an
+    /// entitlement, which it does not change.
     fn party(&self, definition: &VmDefinition, run: &Run) -> PolicyVm {
-        let grant = self.ledger.account(run.id).grant;
+        let held = self.charged(run.id);
         let limit = limit(definition);
         let asks = run.asks(definition);
         let client = Client {
             reservation: reservation(definition),
             limit,
             shares: definition.shares.resolve(definition.size),
-            active: run.active(definition, grant),
+            active: self.active(definition, run),
         };
         let wanted = match run.phase {
             Phase::Queued => reservation(definition) + overhead(definition),
-            _ => run.wanted.max(asks).min(limit.saturating_sub(grant)),
+            _ => run.wanted.max(asks).min(limit.saturating_sub(held)),
         };
         // Every VM is in a pool that there is, and every tax is one that policy knows.
         let pool = self.pools.id(&definition.pool).unwrap_or(PoolId::ROOT);
         let tax = definition.tax.and_then(|tax| Tax::new(tax.rate()));
         PolicyVm {
             member: Member { client, tax, pool },
-            size: size(definition),
-            held: grant,
+            size: size(definition).saturating_sub(self.free_of_charge(definition, run)),
+            held,
             wanted,
             target: run.target,
             balloon: run.balloon,
@@ -98,6 +100,25 @@ impl Core {
             pageable: self.pageable(definition, run),
             waited: run.waited,
         }
+    }
+
+    /// What a VM's guest has in memory without being charged for it: shared pages beyond its part of the frames, and zero pages. That
+    /// much need not be in its balloon for the VM to come to its target. What its VMM says of zero pages is believed as far as
+    /// grant, references and balloon leave room for them, so that a lie cannot make the balloon smaller than what is to come back.
+    fn free_of_charge(&self, definition: &VmDefinition, run: &Run) -> Pages {
+        let (grant, references) = (self.ledger.account(run.id).grant, self.references(run.id));
+        let others = size(definition).saturating_sub(grant).saturating_sub(run.facts.ballooned);
+        let unpaid = references.saturating_sub(self.part(run.id)).saturating_add(run.facts.zero);
+        unpaid.min(others)
+    }
+
+    /// What a VM is taken to use actively. Samples are of pages of its own; the shared ones are used like those.
+    pub(super) fn active(&self, definition: &VmDefinition, run: &Run) -> Pages {
+        let charged = self.charged(run.id);
+        let active = run.active(definition, charged);
+        let (own, part) = (u128::from(run.facts.held.0), u128::from(self.part(run.id).0));
+        let shared = u128::from(active.0).min(own) * part / own.max(1);
+        active.saturating_add(Pages(u64::try_from(shared).unwrap_or(u64::MAX)))
     }
 
     /// What can be paged out of a VM, as far as it is known.
@@ -116,14 +137,18 @@ impl Core {
     /// Tells a VMM from where on it pages, if that has changed by more than a little.
     fn steer_paging(&mut self, name: &VmName, decision: &Decision) {
         let step = BALLOON_STEP.0;
+        // A VMM counts its own pages only.
+        let part =
+            self.vm(name).and_then(|vm| vm.run.as_deref()).map_or(Pages::ZERO, |run| self.part(run.id));
+        let own = decision.level.saturating_sub(part);
         let Some(run) = self.vms.get_mut(name).and_then(|vm| vm.run.as_deref_mut()) else { return };
         let began = decision.pages.is_some() != run.pages.is_some();
         run.pages = decision.pages;
-        let next = Paging { level: Some(decision.level), block: decision.reclaim.block > Pages::ZERO };
+        let next = Paging { level: Some(own), block: decision.reclaim.block > Pages::ZERO };
         // Above its grant, were it by a page, a level would have a VM that waits wait on.
         let moved = run.paging.level.is_none_or(|level| {
-            let too_high = run.wanted > Pages::ZERO && level > decision.level;
-            too_high || level.0.abs_diff(decision.level.0) >= step
+            let too_high = run.wanted > Pages::ZERO && level > own;
+            too_high || level.0.abs_diff(own.0) >= step
         });
         let at_rest = decision.pages.is_none() && run.paging.level != next.level;
         if run.is_without_process()
@@ -134,7 +159,7 @@ impl Core {
         }
         run.paging = next;
         let id = run.id;
-        let (level, why) = (decision.level.bytes(), decision.pages);
+        let (level, why) = (own.bytes(), decision.pages);
         tracing::debug!(vm = %name, %level, ?why, block = next.block, "paging level");
         self.effect(Effect::Send(id, ToVmm::Paging { level: next.level, block: next.block }));
     }

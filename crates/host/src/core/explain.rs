@@ -180,9 +180,8 @@ impl Core {
     }
 
     fn activity(&self, definition: &VmDefinition, run: &Run) -> ActivityParts {
-        let grant = self.ledger.account(run.id).grant;
         ActivityParts {
-            active: run.active(definition, grant).bytes(),
+            active: self.active(definition, run).bytes(),
             estimate: Self::estimate(run),
             waits: run.wanted.bytes(),
             asks: run.asks(definition).bytes(),

@@ -3,10 +3,11 @@ use std::time::Instant;
 use plimsoll_policy::{Waiting, allowance};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::BalloonHealth;
+use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_units::Pages;
 
 use super::control::PERIOD;
-use super::{Core, Effect, RunId, limit, reservation};
+use super::{Core, Effect, RunId, limit, reservation, size};
 
 /// What a VM above the most that it may have is given nevertheless, a chunk for its patience at a time, while its balloon
 /// inflates. Less, and a guest's driver may stand still for want of a page; more, and a guest that only pretends
@@ -34,13 +35,13 @@ impl Core {
             tracing::error!(?run, "grant refused by the ledger: {e}");
             return;
         }
-        let total = self.ledger.account(run).grant;
+        let (total, charged) = (self.ledger.account(run).grant, self.charged(run));
         self.effect(Effect::Grant { run, pages, total });
         let free = self.ledger.free();
         let now = self.clock.now;
         let mut short = false;
         if let Some(run) = self.run_mut(run) {
-            if total > run.most {
+            if charged > run.most {
                 run.leeway = run.leeway.saturating_add(pages);
             }
             if let Some(level) = &mut run.paging.level {
@@ -105,7 +106,8 @@ impl Core {
         if !run.takes_part() {
             return Pages::ZERO;
         }
-        let grant = self.ledger.account(run.id).grant;
+        // Its part of shared frames counts as granted.
+        let grant = self.charged(run.id);
         let (reservation, most) = (reservation(definition), limit(definition));
         let health = run.liveness.health();
         let stuck = health == BalloonHealth::Stuck;
@@ -138,16 +140,24 @@ impl Core {
             patient,
         };
         allowance(&waiting, self.ledger.free(), self.withheld_from(run.id), &self.settings.thresholds)
+            .min(self.unshared(definition, run.id))
+    }
+
+    /// What a VM can use beyond its grant, pages that it shares left out. A page that it writes to needs memory of its own before it gives its
+    /// reference back: hence the chunk.
+    fn unshared(&self, definition: &VmDefinition, run: RunId) -> Pages {
+        let has = self.ledger.account(run).grant.saturating_add(self.references(run));
+        size(definition).saturating_add(Pages::CHUNK).saturating_sub(has)
     }
 
     /// Takes back what a VMM says it returned.
     pub(super) fn take_back(&mut self, run: RunId, vm: &VmName, pages: Pages) {
         match self.ledger.credit(run, pages) {
             Ok(()) => {
-                let total = self.ledger.account(run).grant;
+                let (total, charged) = (self.ledger.account(run).grant, self.charged(run));
                 self.effect(Effect::Returned { run, total });
                 if let Some(run) = self.run_mut(run) {
-                    if total <= run.most {
+                    if charged <= run.most {
                         run.leeway = Pages::ZERO;
                     }
                     // What it said it holds is older than what it gave back.

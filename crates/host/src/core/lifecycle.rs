@@ -100,6 +100,7 @@ impl Core {
                     run.phase = Phase::Booting;
                     let balloon = run.balloon;
                     self.effect(Effect::Send(id, ToVmm::BalloonTarget(balloon)));
+                    self.share(id);
                 }
             }
             Err(failure) => self.over(id, failure.kind, &failure.text, None),
@@ -163,6 +164,7 @@ impl Core {
 
     /// Ends a run's account. A run that never came to be undoes what its start did to the inventory.
     fn over(&mut self, id: RunId, kind: FailureKind, text: &str, exit: Option<Exit>) {
+        self.leave(id);
         let Some(name) = self.runs.remove(&id) else { return };
         let Some(run) = self.vms.get_mut(&name).and_then(|vm| vm.run.take()) else { return };
         // Who was still waiting to start has no account.
@@ -273,6 +275,7 @@ impl Core {
         let text = match adopted.facts {
             Ok(facts) => {
                 run.facts = super::messages::possible(facts, &definition, grant);
+                run.counted.0 = run.facts;
                 run.balloon = run.facts.balloon_target;
                 run.usage.observe(&run.facts.sampling);
                 run.wants(run.facts.wanted, self.clock.now);

@@ -6,6 +6,7 @@ use plimsoll_protocol::control::{
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
 use plimsoll_units::{Bytes, Pages};
 
+use super::rates::Rates;
 use super::run::{Phase, Run, Undo};
 use super::{Core, Effect, LAST_GRACE, RunId, limit, size};
 
@@ -40,13 +41,15 @@ impl Core {
                 }
                 self.event(Some(&name), "the guest rebooted");
             }
-            FromVmm::LookUp { .. }
-            | FromVmm::Offer { .. }
-            | FromVmm::GiveBack { .. }
-            | FromVmm::Pool(_)
-            | FromVmm::Holds { .. } => {
-                self.breach(id, "it broke the protocol: it speaks of frames and was given none");
+            FromVmm::LookUp { domain, id: question, pages } => self.look_up(id, domain, question, &pages),
+            FromVmm::Offer { domain, id: question, pages } => {
+                self.offer(id, &name, domain, question, &pages);
             }
+            FromVmm::GiveBack { domain, pages, mismatched } => {
+                self.give_frames_back(id, domain, &pages, mismatched);
+            }
+            // Frames of an earlier daemon are not taken over yet.
+            FromVmm::Pool(_) | FromVmm::Holds { .. } => {}
             FromVmm::Notice(text) => self.event(Some(&name), one_line(&text)),
             FromVmm::Exit(reason) => {
                 let reason = match reason {
@@ -112,10 +115,12 @@ impl Core {
         let Some(vm) = self.vms.get_mut(name) else { return };
         let facts = possible(claim, &vm.record.definition, grant);
         let Some(run) = vm.run.as_deref_mut() else { return };
-        let moved = |now: u64, before: u64| now.saturating_sub(before);
-        run.swap_rates =
-            (moved(facts.swapped_out, run.facts.swapped_out), moved(facts.swapped_in, run.facts.swapped_in));
-        run.facts = facts;
+        let (before, elapsed) = run.counted;
+        if let Some(rates) = Rates::between(&before, &facts, now.saturating_duration_since(elapsed)) {
+            (run.rates, run.counted) = (rates, (facts, now));
+        }
+        let before = std::mem::replace(&mut run.facts, facts);
+        run.observe_scan(&before);
         run.usage.observe(&facts.sampling);
         // A grant that the VMM has not read yet answers a part of what it said it waits for.
         let under_way = grant.saturating_sub(facts.grant);
@@ -151,6 +156,8 @@ pub(super) fn possible(claim: Facts, definition: &VmDefinition, grant: Pages) ->
         compressed: claim.compressed.min(size),
         store: claim.store.min(grant),
         swapped: claim.swapped.min(size),
+        shared: claim.shared.min(size),
+        zero: claim.zero.min(size),
         sampling: SamplingFacts {
             period: claim.sampling.period,
             now: possible_sample(claim.sampling.now, size),

@@ -1,10 +1,10 @@
 //! What the daemon decides, without doing any of it.
 //!
 //! [`Core`] is a state machine: [`Core::handle`] takes one [`Input`] (a request of a user, a message of a VMM, the end of a
-//! process, the clock) and returns the [`Effect`]s that the world around it is to carry out, in order. It does no I/O and
-//! reads no clock, so every course of events can be tested, and the ledger is whole between any two inputs.
+//! process, the clock) and returns the [`Effect`]s that the world around it is to carry out, in order. It reads no clock and
+//! does no I/O but on the memory that VMs share, which is the daemon's own, so every course of events can be tested, and the ledger is whole between any two inputs.
 //!
-//! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs, [`control`] is the loop, [`divide`] divides memory, [`grants`] gives it out within what [`promises`] leave, [`status`] tells of it, [`explain`] why.
+//! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs, [`control`] is the loop, [`divide`] divides memory, [`grants`] gives it out within what [`promises`] leave, [`sharing`] has VMs share pages, [`status`] tells of it, [`explain`] why.
 
 mod admission;
 mod control;
@@ -15,14 +15,18 @@ mod lifecycle;
 mod messages;
 mod pools;
 mod promises;
+mod rates;
 mod requests;
 mod run;
+mod scan;
+mod sharing;
 mod status;
 #[cfg(test)]
 mod tests;
 mod usage;
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -33,15 +37,18 @@ use plimsoll_protocol::definition::{JailPart, VmDefinition};
 use plimsoll_protocol::explain::HostExplanation;
 use plimsoll_protocol::history::History;
 use plimsoll_protocol::pool::{Place, PoolChange, PoolDefinition};
+use plimsoll_protocol::sharing::{DomainId, DomainStatus};
 use plimsoll_protocol::{PoolName, VmName};
-use plimsoll_units::{Bytes, Pages};
+use plimsoll_units::{Bytes, FrameNo, PageNo, Pages};
 
+use crate::domains::Domains;
 use crate::events::Events;
 use crate::history::Recorder;
 use crate::inventory::Record;
 use crate::ledger::Ledger;
 use crate::paths::Paths;
 use crate::pools::Pools;
+use crate::processors::Processors;
 
 pub(crate) use self::explain::Explained;
 pub(crate) use self::messages::foreign;
@@ -75,6 +82,7 @@ pub(crate) enum Request {
     CreatePool(PoolDefinition),
     ChangePool(PoolName, PoolChange),
     RemovePool(PoolName),
+    Sharing,
     Events,
 }
 
@@ -89,6 +97,7 @@ pub(crate) enum Answer {
     Explained(Box<Explained>),
     Pools(Vec<PoolStatus>),
     Pool(Box<PoolStatus>),
+    Sharing(Vec<DomainStatus>),
     Events(Vec<Event>),
     Done,
 }
@@ -126,10 +135,12 @@ impl Failure {
 /// What the kernel says of one VM's memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KernelAccount {
-    /// Resident in the range that its VMM calls guest memory.
+    /// Anonymous memory in the range that its VMM calls guest memory.
     pub(crate) ram: Bytes,
-    /// Anonymous and shared memory resident in the whole process.
+    /// Anonymous memory of the whole process.
     pub(crate) process: Bytes,
+    /// Shared memory that it maps: frames among it.
+    pub(crate) shared: Bytes,
 }
 
 /// A process that was launched.
@@ -157,6 +168,10 @@ pub(crate) enum Input {
     Exited(RunId, String),
     /// The kernel's account of all VMs, taken at one time, and what the machine has for VMs, theirs included, if it tells.
     Kernel(Vec<(RunId, KernelAccount)>, Option<Bytes>),
+    /// How busy the host's processors are.
+    Processors(Processors),
+    /// The VMM does not read, and will not hear of these pages.
+    Unsent(RunId, DomainId, Vec<(PageNo, FrameNo)>),
     /// Time has passed.
     Tick,
 }
@@ -183,6 +198,8 @@ pub(crate) enum Effect {
         total: Pages,
     },
     Send(RunId, ToVmm),
+    /// The same, with descriptors.
+    SendWith(RunId, ToVmm, Vec<OwnedFd>),
     /// End the process at once.
     Kill(RunId),
     /// The run is over: close what belongs to it and remove what it left.
@@ -245,6 +262,8 @@ struct Vm {
 pub(crate) struct Core {
     settings: Settings,
     ledger: Ledger,
+    domains: Domains,
+    processors: Processors,
     vms: BTreeMap<VmName, Vm>,
     pools: Pools,
     runs: BTreeMap<RunId, VmName>,
@@ -274,6 +293,8 @@ impl Core {
         Self {
             ledger: Ledger::new(settings.budget),
             settings,
+            domains: Domains::default(),
+            processors: Processors::default(),
             vms,
             pools,
             runs: BTreeMap::new(),
@@ -301,6 +322,8 @@ impl Core {
             Input::Broken(run, how) => self.breach(run, &how),
             Input::Exited(run, how) => self.exited(run, how),
             Input::Kernel(accounts, usable) => self.kernel(&accounts, usable),
+            Input::Processors(processors) => self.processors = processors,
+            Input::Unsent(run, domain, pages) => self.unsent(run, domain, &pages),
             Input::Tick => {
                 if clock.now >= self.due() {
                     self.control();
@@ -309,6 +332,7 @@ impl Core {
         }
         self.observe_state();
         debug_assert!(self.ledger.adds_up(), "{:?}", self.ledger);
+        debug_assert_eq!(self.ledger.frames(), self.domains.frames());
         std::mem::take(&mut self.effects)
     }
 

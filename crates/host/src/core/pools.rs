@@ -128,7 +128,7 @@ impl Core {
 
     /// Granted to the VMs of a pool and of those below it.
     pub(super) fn granted_within(&self, pool: &PoolName) -> Pages {
-        self.sum_within(pool, |run| self.ledger.account(run.id).grant)
+        self.sum_within(pool, |run| self.charged(run.id))
     }
 
     fn sum_within(&self, pool: &PoolName, part: impl Fn(&Run) -> Pages) -> Pages {

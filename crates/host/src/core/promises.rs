@@ -12,7 +12,7 @@ use crate::pools::Pools;
 struct Promise {
     /// Promised to its VMs and not granted yet.
     open: Pages,
-    /// Granted to its VMs.
+    /// Granted to its VMs, their parts of shared frames included.
     granted: Pages,
     /// The most that its VMs may have.
     limits: Pages,
@@ -61,7 +61,9 @@ impl Core {
     }
 
     fn promise(&self, asking: Option<RunId>, definition: &VmDefinition, run: &Run) -> Promise {
-        let granted = self.ledger.account(run.id).grant;
+        // A part of frames is rounded up: a page less is certainly its own.
+        let part = self.part(run.id).saturating_sub(Pages(1));
+        let granted = self.ledger.account(run.id).grant.saturating_add(part);
         let queued = |run: RunId| self.run(run).is_some_and(|run| run.phase == Phase::Queued);
         let open = match run.phase {
             _ if Some(run.id) == asking => Pages::ZERO,

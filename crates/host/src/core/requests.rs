@@ -17,6 +17,7 @@ impl Core {
         let answer = match request {
             Request::Host => Ok(Some(Answer::Host(Box::new(self.host_status())))),
             Request::List => Ok(Some(Answer::Vms(self.all_status()))),
+            Request::Sharing => Ok(Some(Answer::Sharing(self.all_domains()))),
             Request::Events => Ok(Some(Answer::Events(self.events.all()))),
             Request::Get(name) => self.status_answer(&name).map(Some),
             Request::Create(definition) => self.create(id, *definition).map(|()| None),
@@ -119,6 +120,8 @@ impl Core {
         definition.reservation = change.reservation.unwrap_or(definition.reservation);
         definition.limit = change.limit.map_or(definition.limit, OrNone::option);
         definition.tax = change.tax.map_or(definition.tax, OrNone::option);
+        let moves = change.sharing.as_ref().is_some_and(|sharing| *sharing != definition.memory.sharing);
+        definition.memory.sharing = change.sharing.clone().unwrap_or(definition.memory.sharing);
         if let Some(pool) = &change.pool {
             self.must_be_place(pool)?;
             definition.pool = pool.clone();
@@ -129,19 +132,29 @@ impl Core {
                 let text = format!("VM {name} is being started: try again");
                 return Err(Failure::new(FailureKind::Conflict, text));
             }
+            if moves && run.is_leaving() {
+                let text =
+                    format!("VM {name} still gives back pages that it shared before: try again in a while");
+                return Err(Failure::new(FailureKind::Conflict, text));
+            }
             self.must_cover(&definition, run.swap)?;
             self.admit_change(&vm.record.definition, &definition, run.id)?;
         }
         let text = format!(
-            "has shares {}, reservation {}, limit {} and pool {} now",
+            "has shares {}, reservation {}, limit {}, pool {} and sharing {} now",
             definition.shares,
             definition.reservation,
             definition.limit(),
-            definition.pool
+            definition.pool,
+            definition.memory.sharing
         );
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
         vm.record.definition = definition;
         let record = Box::new(vm.record.clone());
+        let run = vm.run.as_deref().map(|run| run.id);
+        if let Some(run) = run.filter(|_| moves) {
+            self.share_anew(run);
+        }
         self.event(Some(name), text);
         // The answer shows what follows from the change.
         self.control();

@@ -5,6 +5,8 @@ use plimsoll_protocol::control::{ExitReason, Facts, SamplingConfig};
 use plimsoll_protocol::definition::JailPart;
 use plimsoll_units::Pages;
 
+use super::rates::Rates;
+use super::sharing::Membership;
 use super::usage::Usage;
 use super::{KernelAccount, RequestId, RunId};
 use crate::inventory::Record;
@@ -33,12 +35,16 @@ pub(crate) struct Run {
     pub(crate) swap: Pages,
     /// What it was last told of paging.
     pub(crate) paging: Paging,
-    /// Pages written to and read from swap space between its last two reports.
-    pub(crate) swap_rates: (u64, u64),
+    /// What it lately did in a second.
+    pub(crate) rates: Rates,
+    /// The report from which the next rates are reckoned, and when it came.
+    pub(crate) counted: (Facts, Instant),
     /// Why policy has it page, if it does.
     pub(crate) pages: Option<PagingCause>,
     /// It has waited in vain for a whole control period, and there is still nothing for it.
     pub(crate) waited: bool,
+    /// With whom it shares pages.
+    pub(crate) sharing: Membership,
     /// The balloon that it was last told to have.
     pub(crate) balloon: Pages,
     pub(crate) liveness: Liveness,
@@ -125,9 +131,11 @@ impl Run {
             leeway: Pages::ZERO,
             swap: Pages::ZERO,
             paging: Paging::default(),
-            swap_rates: (0, 0),
+            rates: Rates::default(),
+            counted: (Facts::default(), now),
             pages: None,
             waited: false,
+            sharing: Membership::default(),
             balloon: Pages::ZERO,
             liveness: Liveness::new(now),
             kernel: KernelAccount::default(),

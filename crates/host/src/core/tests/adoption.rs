@@ -11,7 +11,7 @@ fn survivor(vm: &str, claim: u64, recorded: Option<u64>, kernel: u64) -> Adopted
         facts: Ok(facts),
         recorded: recorded.map(mib),
         swap: Pages(0),
-        kernel: KernelAccount { ram: Bytes::mib(kernel), process: Bytes::mib(kernel) },
+        kernel: KernelAccount { ram: Bytes::mib(kernel), process: Bytes::mib(kernel), shared: Bytes::ZERO },
     }
 }
 

@@ -9,6 +9,7 @@ mod pools;
 mod power;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use plimsoll_protocol::control::{
     ExitReason, Facts, FromVmm, SampleFacts, Sampled, SamplingConfig, SamplingFacts, ToVmm,
 };
 use plimsoll_protocol::definition::{JailPart, Shares, VmDefinition};
+use plimsoll_protocol::sharing::{ScanBudget, SharingKind};
 use plimsoll_protocol::{OrNone, VmName};
 use plimsoll_units::{Bytes, Pages};
 use proptest::prelude::*;
@@ -49,6 +51,11 @@ struct World {
     granted: BTreeMap<RunId, Pages>,
     balloons: BTreeMap<RunId, Pages>,
     levels: BTreeMap<RunId, (Pages, bool)>,
+    /// With whom VMs share, and their descriptors for that: frames and window.
+    sharing: BTreeMap<RunId, (SharingKind, Vec<File>)>,
+    /// What they were told of pages.
+    said: Vec<(RunId, ToVmm)>,
+    scans: BTreeMap<RunId, ScanBudget>,
     killed: Vec<RunId>,
     cleared: Vec<RunId>,
     launches: Vec<(RunId, Pages)>,
@@ -78,6 +85,9 @@ impl World {
             granted: BTreeMap::new(),
             balloons: BTreeMap::new(),
             levels: BTreeMap::new(),
+            sharing: BTreeMap::new(),
+            said: Vec::new(),
+            scans: BTreeMap::new(),
             killed: Vec::new(),
             cleared: Vec::new(),
             launches: Vec::new(),
@@ -115,6 +125,18 @@ impl World {
                     assert_ne!(self.levels.get(&run).copied(), told, "told twice");
                     told.and_then(|told| self.levels.insert(run, told));
                 }
+                Effect::SendWith(run, ToVmm::Sharing { domain, .. }, fds) => {
+                    self.sharing.insert(run, (domain, fds.into_iter().map(File::from).collect()));
+                }
+                Effect::Send(
+                    run,
+                    message @ (ToVmm::Found { .. } | ToVmm::Offered { .. } | ToVmm::Share { .. }),
+                ) => {
+                    self.said.push((run, message));
+                }
+                Effect::Send(run, ToVmm::Budget(scan)) => {
+                    self.scans.insert(run, scan);
+                }
                 Effect::Kill(run) => self.killed.push(run),
                 Effect::Clear(run, _) => self.cleared.push(run),
                 Effect::Forget(name, answers) => {
@@ -131,7 +153,7 @@ impl World {
                 Effect::Answer(id, answer) => {
                     assert!(self.answers.insert(id.0, answer).is_none(), "answered twice");
                 }
-                Effect::Send(..) | Effect::Settled(..) => {}
+                Effect::Send(..) | Effect::SendWith(..) | Effect::Settled(..) => {}
             }
         }
     }

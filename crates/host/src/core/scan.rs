@@ -1,0 +1,108 @@
+use plimsoll_policy::{ScanHost, ScanVm, scan};
+use plimsoll_protocol::control::{Facts, ToVmm};
+use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::sharing::{DomainStatus, ScanBudget, SharingStatus};
+use plimsoll_units::{Bytes, PAGE_SIZE};
+
+use super::run::Run;
+use super::{Core, Effect, RunId};
+use crate::domains::{self, Owner};
+
+/// How much VMs look for pages to share, and what is told of it.
+impl Core {
+    /// Tells VMs how much to look, if that has changed by more than a little.
+    pub(super) fn set_scan_budgets(&mut self) {
+        let host = ScanHost {
+            state: self.states.current(),
+            idle: self.processors.idle,
+            processors: self.processors.number,
+        };
+        let takes_part = |run: &Run| run.takes_part() && !run.is_without_process();
+        let (ids, vms): (Vec<RunId>, Vec<ScanVm>) = self
+            .running()
+            .filter(|(_, run)| takes_part(run))
+            .map(|(_, run)| {
+                let above_entitlement = self.charged(run.id) > run.entitlement;
+                (run.id, ScanVm { held: run.facts.held, gain: run.sharing.gain.rate(), above_entitlement })
+            })
+            .unzip();
+        for (id, scan) in ids.into_iter().zip(scan(&host, &vms)) {
+            let next = ScanBudget { share: scan.share, break_large: scan.break_large };
+            let Some(run) = self.run_mut(id) else { continue };
+            let before = run.sharing.scan;
+            if next.break_large && !before.break_large {
+                // There is more to find.
+                run.sharing.gain.forget();
+            }
+            // A tenth more or less is not worth a message.
+            let moved = next.share.abs_diff(before.share) > before.share / 10;
+            if moved || next.break_large != before.break_large {
+                run.sharing.scan = next;
+                self.effect(Effect::Send(id, ToVmm::Budget(next)));
+            }
+        }
+    }
+
+    pub(super) fn sharing_of(&self, definition: &VmDefinition, run: Option<&Run>) -> SharingStatus {
+        let with = definition.memory.sharing.clone();
+        let Some(run) = run else { return SharingStatus { with, ..SharingStatus::default() } };
+        let (facts, rates) = (&run.facts, &run.rates);
+        let (shared, charged) = (self.references(run.id), self.part(run.id));
+        let bytes = |pages: u64| Bytes(pages.saturating_mul(PAGE_SIZE));
+        SharingStatus {
+            with,
+            leaving: run.is_leaving(),
+            shared: shared.bytes(),
+            charged: charged.bytes(),
+            zero: facts.zero.bytes(),
+            saved: shared.saturating_sub(charged).saturating_add(facts.zero).bytes(),
+            scanned: bytes(facts.scanned),
+            merged: bytes(facts.merged),
+            broken: bytes(facts.broken),
+            mismatched: facts.mismatched,
+            scan_rate: bytes(rates.scanned),
+            merge_rate: bytes(rates.merged),
+            break_rate: bytes(rates.broken),
+            cpu: rates.cpu,
+            budget: run.sharing.scan.share,
+            break_large: run.sharing.scan.break_large,
+            mappings_full: facts.mappings_full,
+            doubted: run.sharing.domain.is_some_and(|domain| self.domains.of(domain, run.id).doubted),
+        }
+    }
+
+    pub(super) fn all_domains(&self) -> Vec<DomainStatus> {
+        let status = |owned: &domains::Owned| {
+            let stats = owned.domain.stats();
+            let name = |member| self.runs.get(&domains::run(member)).cloned();
+            let mut vms: Vec<_> = owned.domain.members().filter_map(name).collect();
+            vms.sort_unstable();
+            DomainStatus {
+                name: match &owned.owner {
+                    Owner::Named(name) => Some(name.clone()),
+                    Owner::Run(_) => None,
+                },
+                vms,
+                frames: stats.frames.bytes(),
+                shared: stats.references.bytes(),
+                saved: stats.saved.bytes(),
+                hints: stats.hints.bytes(),
+                index: stats.index,
+            }
+        };
+        let mut all: Vec<_> = self.domains.all().map(|(_, owned)| status(owned)).collect();
+        // Those with a name first.
+        all.sort_by(|a, b| (a.name.is_none(), &a.name, &a.vms).cmp(&(b.name.is_none(), &b.name, &b.vms)));
+        all
+    }
+}
+
+impl Run {
+    /// Its VMM has said what looking for pages has brought since the last time.
+    pub(super) fn observe_scan(&mut self, before: &Facts) {
+        let moved = |counter: fn(&Facts) -> u64| counter(&self.facts).saturating_sub(counter(before));
+        let merged = moved(|f| f.merged).saturating_add(moved(|f| f.zeroed));
+        let (scanned, broken) = (moved(|f| f.scanned), moved(|f| f.broken));
+        self.sharing.gain.observe(scanned, merged, broken);
+    }
+}

@@ -1,0 +1,372 @@
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use plimsoll_policy::Gain;
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::control::ToVmm;
+use plimsoll_protocol::sharing::{DomainId, Found, MAX_BATCH, ScanBudget, Sharing, SharingKind, WINDOW};
+use plimsoll_sharing::{Domain, MemberStats, Offered};
+use plimsoll_units::{FrameNo, PageNo, Pages};
+
+use super::run::Run;
+use super::{Core, Effect, RunId, size};
+use crate::domains::{self, Owner, member};
+use crate::window::Window;
+
+/// References that a VM may have beyond what its size and its grant explain: those of pages that it has merged and not returned yet. Less,
+/// and an honest VM that merges fast would be refused; more, and a hostile one could hold as many frames that it has no page for.
+const IN_TRANSIT: Pages = Pages((32 << 20) / plimsoll_units::PAGE_SIZE);
+
+/// Page sharing: the daemon's side. What VMMs say of pages is checked against what the daemon has named to them, and memory moves
+/// between grants and frames in the ledger as frames come and go.
+impl Core {
+    /// Tells a VM with whom it shares, and has it take part there.
+    pub(super) fn share(&mut self, id: RunId) {
+        let Some(name) = self.runs.get(&id).cloned() else { return };
+        let Some(definition) = self.vm(&name).map(|vm| &vm.record.definition) else { return };
+        let (sharing, size) = (definition.memory.sharing.clone(), size(definition));
+        let told = match sharing {
+            Sharing::Off => Ok((SharingKind::Off, Vec::new())),
+            Sharing::Zero => Ok((SharingKind::Zero, Vec::new())),
+            Sharing::Own => self.join(id, Owner::Run(id), size, size),
+            Sharing::With(domain) => self.join(id, Owner::Named(domain), size, self.ledger.budget()),
+        };
+        let (domain, fds) = told.unwrap_or_else(|e| {
+            self.event(Some(&name), format!("shares zero pages only: {e:#}"));
+            (SharingKind::Zero, Vec::new())
+        });
+        let Some(run) = self.run_mut(id) else { return };
+        let scan = run.sharing.scan;
+        self.effect(Effect::SendWith(id, ToVmm::Sharing { domain, scan }, fds));
+    }
+
+    fn join(
+        &mut self,
+        id: RunId,
+        owner: Owner,
+        size: Pages,
+        limit: Pages,
+    ) -> anyhow::Result<(SharingKind, Vec<OwnedFd>)> {
+        let window = Window::new()?;
+        let domain = self.domains.join(owner, id, size, limit)?;
+        if let Some(run) = self.run_mut(id) {
+            run.sharing.domain = Some(domain);
+        }
+        let fds = self.domains.get(domain).map(|domain| anyhow::Ok(vec![domain.pool()?, window.for_vmm()?]));
+        let Some(Ok(fds)) = fds else {
+            self.leave(id);
+            anyhow::bail!("there are no descriptors for the frames: raise the limit of open files");
+        };
+        let limit = self.domains.get(domain).map_or(Pages::ZERO, |domain| domain.stats().limit);
+        if let Some(run) = self.run_mut(id) {
+            run.sharing.window = Some(window);
+        }
+        Ok((SharingKind::Frames { domain, limit }, fds))
+    }
+
+    /// A VM that runs shares with others from now on. What it holds of its former domain it gives back by and by.
+    pub(super) fn share_anew(&mut self, id: RunId) {
+        let Some(run) = self.run_mut(id) else { return };
+        run.sharing.gain.forget();
+        if let Some(former) = run.sharing.domain.take() {
+            run.sharing.leaving = Some(former);
+            self.leave_if_done(id);
+        }
+        self.share(id);
+        self.urgent = true;
+    }
+
+    /// A VM is gone, and with it all that it held.
+    pub(super) fn leave(&mut self, id: RunId) {
+        let Some(run) = self.run_mut(id) else { return };
+        let domains = [run.sharing.domain.take(), run.sharing.leaving.take()];
+        for domain in domains.into_iter().flatten() {
+            self.leave_one(id, domain);
+        }
+    }
+
+    fn leave_one(&mut self, id: RunId, domain: DomainId) {
+        self.frees(domain, |domain| domain.leave(member(id)));
+        self.domains.drop_empty(domain);
+    }
+
+    fn leave_if_done(&mut self, id: RunId) {
+        let Some(former) = self.run(id).and_then(|run| run.sharing.leaving) else { return };
+        if self.domains.of(former, id).references > Pages::ZERO {
+            return;
+        }
+        self.leave_one(id, former);
+        if let Some(run) = self.run_mut(id) {
+            run.sharing.leaving = None;
+        }
+    }
+
+    /// Does something that may free frames of a domain. How many it freed: the ledger has them back.
+    fn frees<R>(&mut self, id: DomainId, what: impl FnOnce(&mut Domain) -> R) -> Option<(R, Pages)> {
+        let before = self.domains.frames_of(id);
+        let result = what(self.domains.get_mut(id)?);
+        let freed = before.saturating_sub(self.domains.frames_of(id));
+        if let Err(e) = self.ledger.unframe(freed) {
+            tracing::error!("frames do not add up: {e}");
+        }
+        Some((result, freed))
+    }
+
+    /// Does what domains put off.
+    pub(super) fn tidy_domains(&mut self) {
+        let ids: Vec<DomainId> = self.domains.all().map(|(id, _)| id).collect();
+        for id in ids {
+            let more = self.frees(id, |domain| domain.tidy().more).is_some_and(|(more, _)| more);
+            self.urgent |= more;
+            self.domains.drop_empty(id);
+        }
+    }
+
+    /// A VMM asks what is known of pages.
+    pub(super) fn look_up(&mut self, id: RunId, domain: DomainId, question: u32, pages: &[(PageNo, u64)]) {
+        if pages.len() > MAX_BATCH {
+            self.breach(id, "it broke the protocol: it asks of too many pages at once");
+            return;
+        }
+        let found = match self.member_of(id, domain, pages.len() as u64) {
+            Some(domain) => domain.look_up(member(id), pages).into_iter().map(found).collect(),
+            None => vec![Found::Busy; pages.len()],
+        };
+        self.effect(Effect::Send(id, ToVmm::Found { id: question, found }));
+    }
+
+    /// A VMM offers content. It has lowered its grant by as many pages: they become frames, or come back.
+    pub(super) fn offer(
+        &mut self,
+        id: RunId,
+        name: &VmName,
+        domain: DomainId,
+        question: u32,
+        pages: &[(PageNo, u64)],
+    ) {
+        let paid = Pages(pages.len() as u64);
+        let before = self.ledger.account(id).grant;
+        if pages.len() > WINDOW || paid > before {
+            self.breach(
+                id,
+                "it broke the protocol: it offers more pages than it has, or than a window shows",
+            );
+            return;
+        }
+        let frames = self.domains.frames_of(domain);
+        let window = self.run_mut(id).and_then(|run| run.sharing.window.take());
+        let offered = match (&window, self.member_of(id, domain, Tokens::OFFERED * paid.0)) {
+            (Some(window), Some(domain)) => domain.offer(member(id), pages, |i, page| window.read(i, page)),
+            _ => Offered { frames: vec![None; pages.len()], ..Offered::default() },
+        };
+        if let Some(run) = self.run_mut(id) {
+            run.sharing.window = window;
+        }
+        let created = self.domains.frames_of(domain).saturating_sub(frames).min(paid);
+        if let Err(e) = self.ledger.frame(id, created) {
+            tracing::error!(vm = %name, "frames do not add up: {e}");
+        }
+        if let Some(e) = offered.error {
+            self.event(Some(name), format!("frames cannot be written: {e}: the host may be out of memory"));
+        }
+        self.effect(Effect::Send(id, ToVmm::Offered { id: question, frames: offered.frames }));
+        self.effect(Effect::Returned { run: id, total: before - paid });
+        if created < paid {
+            self.granted(id, paid - created);
+        }
+        self.notify(domain, offered.notices);
+    }
+
+    /// Tells of a grant that the ledger has already.
+    fn granted(&mut self, id: RunId, pages: Pages) {
+        let total = self.ledger.account(id).grant;
+        if let Some(run) = self.run_mut(id)
+            && let Some(level) = &mut run.paging.level
+        {
+            *level = level.saturating_add(pages);
+        }
+        self.effect(Effect::Grant { run: id, pages, total });
+    }
+
+    /// Tells those whose hints came true. Who does not listen to that domain any more gets nothing of it.
+    fn notify(&mut self, domain: DomainId, notices: Vec<(plimsoll_sharing::MemberId, PageNo, FrameNo)>) {
+        let mut told: BTreeMap<RunId, Vec<(PageNo, FrameNo)>> = BTreeMap::new();
+        for (member, page, frame) in notices {
+            told.entry(domains::run(member)).or_default().push((page, frame));
+        }
+        for (id, pages) in told {
+            if self.run(id).is_some_and(|run| run.sharing.domain == Some(domain) && run.takes_part()) {
+                self.effect(Effect::Send(id, ToVmm::Share { domain, pages }));
+            } else {
+                self.unsent(id, domain, &pages);
+            }
+        }
+    }
+
+    /// Pages that a VMM will not hear of hold nothing.
+    pub(super) fn unsent(&mut self, id: RunId, domain: DomainId, pages: &[(PageNo, FrameNo)]) {
+        self.frees(domain, |domain| domain.give_back(member(id), pages, false));
+        self.leave_if_done(id);
+    }
+
+    /// A VMM gives references back.
+    pub(super) fn give_frames_back(
+        &mut self,
+        id: RunId,
+        domain: DomainId,
+        pages: &[(PageNo, FrameNo)],
+        mismatched: bool,
+    ) {
+        if pages.len() > MAX_BATCH {
+            self.breach(id, "it broke the protocol: it gives too many frames back at once");
+            return;
+        }
+        let now = self.clock.now;
+        let Some(run) = self.run_mut(id) else { return };
+        if ![run.sharing.domain, run.sharing.leaving].contains(&Some(domain)) {
+            // What it held there it holds no more.
+            return;
+        }
+        run.sharing.tokens.spend(now, pages.len() as u64);
+        let given = self.frees(domain, |domain| domain.give_back(member(id), pages, mismatched));
+        self.leave_if_done(id);
+        if given.is_some_and(|(_, freed)| freed > Pages::ZERO) {
+            self.give_all();
+        }
+    }
+
+    /// The domain that a VM means, if it takes part there, asks for no more than it may in the time, and holds no more than it can.
+    fn member_of(&mut self, id: RunId, domain: DomainId, tokens: u64) -> Option<&mut Domain> {
+        let now = self.clock.now;
+        let held = self.ledger.account(id).grant + self.references(id);
+        let size = self.runs.get(&id).and_then(|name| self.vm(name)).map(|vm| size(&vm.record.definition))?;
+        let run = self.run_mut(id).filter(|run| run.sharing.domain == Some(domain))?;
+        let may = run.sharing.tokens.take(now, tokens) && held <= size.saturating_add(IN_TRANSIT);
+        if may { self.domains.get_mut(domain) } else { None }
+    }
+
+    /// Pages of a VM that refer to frames.
+    pub(super) fn references(&self, id: RunId) -> Pages {
+        self.memberships(id).map(|stats| stats.references).sum()
+    }
+
+    /// A VM's part of the frames of its domains, by references: it is charged for them as for memory of its own.
+    pub(super) fn part(&self, id: RunId) -> Pages {
+        self.memberships(id).map(|stats| stats.charge).sum()
+    }
+
+    /// What a VM is charged: its grant, and its part of frames.
+    pub(super) fn charged(&self, id: RunId) -> Pages {
+        self.ledger.account(id).grant.saturating_add(self.part(id))
+    }
+
+    fn memberships(&self, id: RunId) -> impl Iterator<Item = MemberStats> {
+        let sharing = self.run(id).map(|run| &run.sharing);
+        let domains = sharing.map(|sharing| [sharing.domain, sharing.leaving]).into_iter().flatten();
+        domains.flatten().map(move |domain| self.domains.of(domain, id))
+    }
+
+    /// Frames that take machine memory.
+    pub(crate) fn frames(&self) -> Pages {
+        self.ledger.frames()
+    }
+}
+
+fn found(found: plimsoll_sharing::Found) -> Found {
+    match found {
+        plimsoll_sharing::Found::New => Found::New,
+        plimsoll_sharing::Found::Frame(frame) => Found::Frame(frame),
+        plimsoll_sharing::Found::Wanted => Found::Wanted,
+        plimsoll_sharing::Found::Busy => Found::Busy,
+    }
+}
+
+/// A VM's part in sharing.
+#[derive(Debug, Default)]
+pub(crate) struct Membership {
+    /// The domain whose frames it may come to refer to.
+    pub(super) domain: Option<DomainId>,
+    /// The one that it was in before, as long as it refers to frames there.
+    pub(super) leaving: Option<DomainId>,
+    window: Option<Window>,
+    /// How much it was last told to look for pages.
+    pub(super) scan: ScanBudget,
+    /// What that has lately brought.
+    pub(super) gain: Gain,
+    tokens: Tokens,
+}
+
+/// How much of the daemon's time a VM may take for sharing. Above that its questions are answered at once with nothing: it has looked
+/// for pages in vain, and nobody else waits for it.
+#[derive(Debug, Default)]
+struct Tokens {
+    /// Below zero after more was given back than there were tokens for.
+    left: i64,
+    since: Option<Instant>,
+}
+
+impl Tokens {
+    /// What a page costs that is offered, and not just looked up: it is copied, hashed and written.
+    const OFFERED: u64 = 16;
+    /// A million look-ups a second, a tenth of a processor of the daemon. Less, and a VMM that may use a whole processor would wait for
+    /// nothing; more, and a few hostile ones would keep the daemon from its other work.
+    const RATE: i64 = 1_000_000;
+    /// Of so much time: what an honest VMM sends at once after having been quiet.
+    const BURST: Duration = Duration::from_millis(250);
+    const MOST: i64 = Self::RATE / 4;
+
+    fn refill(&mut self, now: Instant) {
+        let passed = self.since.map_or(Self::BURST, |since| now.saturating_duration_since(since));
+        let micros = i64::try_from(passed.min(Self::BURST * 2).as_micros()).unwrap_or(0);
+        self.left = (self.left + micros * Self::RATE / 1_000_000).min(Self::MOST);
+        self.since = Some(now);
+    }
+
+    /// Takes what a question costs, if that much is left.
+    fn take(&mut self, now: Instant, cost: u64) -> bool {
+        self.refill(now);
+        let cost = i64::try_from(cost).unwrap_or(i64::MAX);
+        let may = cost <= self.left;
+        if may {
+            self.left -= cost;
+        }
+        may
+    }
+
+    /// Takes what has to be done in any case.
+    fn spend(&mut self, now: Instant, cost: u64) {
+        self.refill(now);
+        let cost = i64::try_from(cost).unwrap_or(i64::MAX);
+        self.left = self.left.saturating_sub(cost).max(-Self::MOST);
+    }
+}
+
+impl Run {
+    /// Whether it still holds frames of a domain that it was in before.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.sharing.leaving.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_answered_at_a_bounded_rate_and_a_quiet_vm_at_once() {
+        let mut tokens = Tokens::default();
+        let begin = Instant::now();
+        let mut taken = 0;
+        for ms in 0..1000 {
+            let now = begin + Duration::from_millis(ms);
+            while tokens.take(now, 512) {
+                taken += 512;
+            }
+        }
+        assert!((1_000_000..=1_300_000).contains(&taken), "{taken}");
+        tokens.spend(begin + Duration::from_secs(1), u64::MAX);
+        assert!(!tokens.take(begin + Duration::from_millis(1100), 1), "what it has given back counts");
+        assert!(tokens.take(begin + Duration::from_secs(2), 512));
+    }
+}

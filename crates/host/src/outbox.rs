@@ -1,0 +1,177 @@
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+
+use plimsoll_protocol::control::ToVmm;
+use plimsoll_protocol::sharing::{MAX_BATCH, ScanBudget};
+use plimsoll_protocol::wire::{Wire, WireError};
+use plimsoll_units::Pages;
+
+/// Most [`ToVmm::Share`] that wait for a VMM: 2 MiB of memory. One that reads has some at most; one that does not is not to
+/// be told of ever more pages.
+const MOST_SHARES: usize = 512;
+
+/// A message and its descriptors.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    pub(crate) message: ToVmm,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+impl Letter {
+    fn of(message: ToVmm) -> Self {
+        Self { message, fds: Vec::new() }
+    }
+
+    pub(crate) fn send(&self, wire: &Wire) -> Result<(), WireError> {
+        let fds: Vec<_> = self.fds.iter().map(AsFd::as_fd).collect();
+        wire.send(&self.message, &fds)
+    }
+}
+
+/// What is yet to be sent to one VMM. Messages of a kind merge or replace each other, or are bounded in number.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    grant: Option<Pages>,
+    balloon: Option<Pages>,
+    paging: Option<(Option<Pages>, bool)>,
+    sharing: Option<Letter>,
+    scan: Option<ScanBudget>,
+    /// To its last question. One who asks again before he has read the answer loses it.
+    answer: Option<ToVmm>,
+    shares: VecDeque<ToVmm>,
+    power_button: bool,
+    query: bool,
+}
+
+impl Outbox {
+    /// Keeps a message until it is taken. What comes back is a [`ToVmm::Share`] for which there is no room: nobody will hear of it.
+    pub(crate) fn put(&mut self, letter: Letter) -> Option<ToVmm> {
+        match letter.message {
+            ToVmm::Grant(pages) => {
+                self.grant = Some(self.grant.unwrap_or_default().saturating_add(pages));
+                // It is sent before the level that it comes after, and would not raise that.
+                if let Some((Some(level), _)) = &mut self.paging {
+                    *level = level.saturating_add(pages);
+                }
+            }
+            ToVmm::BalloonTarget(pages) => self.balloon = Some(pages),
+            ToVmm::Paging { level, block } => self.paging = Some((level, block)),
+            ToVmm::Sharing { .. } => {
+                (self.sharing, self.scan) = (Some(letter), None);
+            }
+            ToVmm::Budget(scan) => self.scan = Some(scan),
+            ToVmm::Found { .. } | ToVmm::Offered { .. } => self.answer = Some(letter.message),
+            ToVmm::Share { .. } => return self.share(letter.message),
+            ToVmm::PowerButton => self.power_button = true,
+            ToVmm::Query => self.query = true,
+            // Sent by the launch itself, with its descriptors.
+            ToVmm::Boot(_) => tracing::error!("a configuration is not sent twice"),
+        }
+        None
+    }
+
+    /// Pages that share go with those before them, where they fit one message.
+    fn share(&mut self, message: ToVmm) -> Option<ToVmm> {
+        if let (ToVmm::Share { domain, pages }, Some(ToVmm::Share { domain: before, pages: waiting })) =
+            (&message, self.shares.back_mut())
+            && domain == before
+            && waiting.len() + pages.len() <= MAX_BATCH
+        {
+            waiting.extend(pages);
+            return None;
+        }
+        if self.shares.len() >= MOST_SHARES {
+            return Some(message);
+        }
+        self.shares.push_back(message);
+        None
+    }
+
+    /// The message that is to be sent next.
+    pub(crate) fn take(&mut self) -> Option<Letter> {
+        let grant = self.grant.take().map(ToVmm::Grant);
+        grant
+            .or_else(|| self.balloon.take().map(ToVmm::BalloonTarget))
+            .or_else(|| self.paging.take().map(|(level, block)| ToVmm::Paging { level, block }))
+            .map(Letter::of)
+            .or_else(|| self.sharing.take())
+            .or_else(|| {
+                self.scan
+                    .take()
+                    .map(ToVmm::Budget)
+                    .or_else(|| self.answer.take())
+                    .or_else(|| self.shares.pop_front())
+                    .or_else(|| std::mem::take(&mut self.power_button).then_some(ToVmm::PowerButton))
+                    .or_else(|| std::mem::take(&mut self.query).then_some(ToVmm::Query))
+                    .map(Letter::of)
+            })
+    }
+
+    /// [`Outbox::take`]'s message could not be sent yet.
+    pub(crate) fn put_back(&mut self, letter: Letter) {
+        match letter.message {
+            ToVmm::Share { .. } => self.shares.push_front(letter.message),
+            ToVmm::Sharing { .. } => self.sharing = Some(letter),
+            _ => drop(self.put(letter)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_protocol::sharing::{DomainId, SharingKind};
+    use plimsoll_units::{FrameNo, PageNo};
+
+    use super::*;
+
+    fn share(domain: u64, pages: usize) -> ToVmm {
+        ToVmm::Share { domain: DomainId(domain), pages: vec![(PageNo(1), FrameNo(2)); pages] }
+    }
+
+    fn put(outbox: &mut Outbox, message: ToVmm) -> Option<ToVmm> {
+        outbox.put(Letter::of(message))
+    }
+
+    #[test]
+    fn a_grant_raises_the_level_that_it_overtakes() {
+        let mut outbox = Outbox::default();
+        put(&mut outbox, ToVmm::Paging { level: Some(Pages(100)), block: true });
+        put(&mut outbox, ToVmm::Grant(Pages(10)));
+        let mut next = || outbox.take().map(|letter| letter.message);
+        assert_eq!(next(), Some(ToVmm::Grant(Pages(10))));
+        assert_eq!(next(), Some(ToVmm::Paging { level: Some(Pages(110)), block: true }));
+        assert_eq!(next(), None);
+    }
+
+    #[test]
+    fn pages_that_share_are_told_in_order_in_full_packets_and_only_so_many() {
+        let mut outbox = Outbox::default();
+        for message in [share(1, 500), share(1, 12), share(1, 1), share(2, 1)] {
+            assert_eq!(put(&mut outbox, message), None);
+        }
+        let first = outbox.take().unwrap();
+        outbox.put_back(first);
+        for message in [share(1, 512), share(1, 1), share(2, 1)] {
+            assert_eq!(outbox.take().unwrap().message, message);
+        }
+        for _ in 0..MOST_SHARES {
+            assert_eq!(put(&mut outbox, share(1, MAX_BATCH)), None);
+        }
+        assert_eq!(put(&mut outbox, share(3, 1)), Some(share(3, 1)));
+    }
+
+    #[test]
+    fn a_budget_never_comes_before_the_domain_that_it_is_for() {
+        let mut outbox = Outbox::default();
+        let sharing = ToVmm::Sharing { domain: SharingKind::Zero, scan: ScanBudget::default() };
+        put(&mut outbox, ToVmm::Budget(ScanBudget { share: 1, break_large: false }));
+        put(&mut outbox, sharing.clone());
+        put(&mut outbox, ToVmm::Budget(ScanBudget { share: 2, break_large: false }));
+        assert_eq!(outbox.take().unwrap().message, sharing);
+        assert_eq!(
+            outbox.take().unwrap().message,
+            ToVmm::Budget(ScanBudget { share: 2, break_large: false })
+        );
+        assert!(outbox.take().is_none());
+    }
+}

@@ -1,0 +1,243 @@
+//! How much each VM looks for pages that can be shared.
+//!
+//! Looking costs processor time and saves memory, so both decide: how idle the host's processors are, how short of memory it is, and what
+//! looking has lately brought in that VM. The paper scans at a fixed rate and leaves the rest to later work (Waldspurger 2002,
+//! section 4.3); Linux's KSM does the same, which is why it takes a processor of hosts where there is nothing to find.
+
+use plimsoll_units::Pages;
+
+use crate::State;
+
+/// The host, as far as looking for pages depends on it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScanHost {
+    /// How short of memory it is.
+    pub state: State,
+    /// The part of its processors' time that is idle, 0 to 1.
+    pub idle: f64,
+    /// How many processors it has.
+    pub processors: u32,
+}
+
+/// A VM, as far as looking for pages depends on it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScanVm {
+    /// What there is to look at.
+    pub held: Pages,
+    /// Pages that looking has lately saved for each page looked at; `None`: not known yet.
+    pub gain: Option<f64>,
+    /// It holds more than it is entitled to.
+    pub above_entitlement: bool,
+}
+
+/// What a VM is to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// Processor time that it may take, in thousandths of one processor: at most [`Scan::WHOLE`].
+    pub share: u16,
+    /// Large chunks are broken for pages of them that can be shared.
+    pub break_large: bool,
+}
+
+impl Scan {
+    /// A whole processor: one thread looks.
+    pub const WHOLE: u16 = 1000;
+    /// What a VM always may take: some thousand pages a second, a GiB in a minute or two. Less, and a VM whose content becomes like others' would
+    /// not be noticed for hours; more, and a hundred VMs with nothing to share would keep a processor busy.
+    pub const LEAST: u16 = 2;
+}
+
+/// From this gain on looking is worth all that there is for it: a page in fifty is what a first pass over guests of different systems
+/// brings (zero pages alone). Lower, and time goes into memory that has been looked through; higher, and a fleet of different guests never
+/// gets what it could.
+const WORTHWHILE: f64 = 0.02;
+
+/// How much each VM looks for pages, in the order given.
+///
+/// All together take an eighth of the idle time of the host's processors while it has memory, a quarter in state clear and half
+/// below. It is divided by what there is to look at, less where looking has brought little. A VM of which nothing is known yet is taken to
+/// be worth it.
+pub fn scan(host: &ScanHost, vms: &[ScanVm]) -> Vec<Scan> {
+    let all = allowed(host);
+    let weights: Vec<f64> = vms.iter().map(weight).collect();
+    let sum: f64 = weights.iter().sum();
+    let one = |(vm, weight): (&ScanVm, &f64)| {
+        let part = if sum > 0.0 { all * weight / sum } else { 0.0 };
+        Scan {
+            share: share(part.min(f64::from(Scan::WHOLE) * worth(vm))),
+            break_large: host.state >= State::Soft || vm.above_entitlement,
+        }
+    };
+    vms.iter().zip(&weights).map(one).collect()
+}
+
+/// Thousandths of a processor for all VMs.
+fn allowed(host: &ScanHost) -> f64 {
+    let part = match host.state {
+        State::High => 0.125,
+        State::Clear => 0.25,
+        State::Soft | State::Hard | State::Low => 0.5,
+    };
+    let idle = if host.idle.is_finite() { host.idle.clamp(0.0, 1.0) } else { 0.0 };
+    idle * part * f64::from(host.processors) * f64::from(Scan::WHOLE)
+}
+
+/// Whether looking is worth its time: 0 to 1.
+fn worth(vm: &ScanVm) -> f64 {
+    let gain = vm.gain.filter(|gain| gain.is_finite()).unwrap_or(1.0);
+    (gain / WORTHWHILE).clamp(0.0, 1.0)
+}
+
+fn weight(vm: &ScanVm) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a weight")]
+    let held = vm.held.0 as f64;
+    held * worth(vm)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 2..=1000")]
+fn share(part: f64) -> u16 {
+    part.clamp(f64::from(Scan::LEAST), f64::from(Scan::WHOLE)) as u16
+}
+
+/// What looking for pages has lately brought in one VM. Old observations fade as new pages are looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Gain {
+    scanned: f64,
+    saved: f64,
+}
+
+impl Gain {
+    /// Pages looked at after which what was seen before counts half: 128 MiB. Fewer, and a hole in a VM's content would stop the search
+    /// for what is behind it; more, and a VM that has been looked through goes on for long.
+    const HALF: f64 = 32768.0;
+    /// Pages that have to be looked at before anything is known: 16 MiB. What is found first are hints, which save nothing yet.
+    const LEAST: f64 = 4096.0;
+
+    /// `scanned` pages were looked at; `merged` were shared, and `broken` are shared no more.
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    pub fn observe(&mut self, scanned: u64, merged: u64, broken: u64) {
+        let fades = 0.5f64.powf(scanned as f64 / Self::HALF);
+        self.scanned = self.scanned * fades + scanned as f64;
+        self.saved = self.saved * fades + merged.saturating_sub(broken) as f64;
+    }
+
+    /// Pages saved for each page looked at, 0 to 1; `None`: too few have been looked at.
+    pub fn rate(&self) -> Option<f64> {
+        (self.scanned >= Self::LEAST).then(|| (self.saved / self.scanned).clamp(0.0, 1.0))
+    }
+
+    /// What there is to find has changed: nothing is known.
+    pub fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_state() -> impl Strategy<Value = State> {
+        prop_oneof![
+            Just(State::High),
+            Just(State::Clear),
+            Just(State::Soft),
+            Just(State::Hard),
+            Just(State::Low)
+        ]
+    }
+
+    prop_compose! {
+        fn any_vm()(
+            held in prop_oneof![0..1u64 << 28, Just(u64::MAX)], gain in prop::option::of(prop_oneof![-1.0..2.0f64, Just(f64::NAN)]),
+            above_entitlement: bool,
+        ) -> ScanVm {
+            ScanVm { held: Pages(held), gain, above_entitlement }
+        }
+    }
+
+    prop_compose! {
+        fn any_host()(state in any_state(), idle in prop_oneof![-1.0..2.0f64, Just(f64::NAN)], processors in 0..1000u32) -> ScanHost {
+            ScanHost { state, idle, processors }
+        }
+    }
+
+    fn host(idle: f64) -> ScanHost {
+        ScanHost { state: State::High, idle, processors: 8 }
+    }
+
+    fn vm(gain: f64) -> ScanVm {
+        ScanVm { held: Pages(1 << 18), gain: Some(gain), above_entitlement: false }
+    }
+
+    #[test]
+    fn who_has_nothing_to_gain_takes_next_to_nothing_and_leaves_the_time_to_others() {
+        let shares = |vms: &[ScanVm]| scan(&host(1.0), vms).iter().map(|s| s.share).collect::<Vec<_>>();
+        assert_eq!(shares(&[vm(0.0), vm(0.5), vm(1.0)]), [Scan::LEAST, 500, 500]);
+        assert_eq!(shares(&[ScanVm { gain: None, ..vm(0.0) }]), [1000]);
+        assert_eq!(shares(&[vm(0.01)]), [500]);
+    }
+
+    #[test]
+    fn large_chunks_are_broken_under_pressure_and_for_who_is_above_his_entitlement() {
+        let breaks = |state, above_entitlement| {
+            let vm = ScanVm { above_entitlement, ..vm(1.0) };
+            scan(&ScanHost { state, ..host(1.0) }, &[vm])[0].break_large
+        };
+        assert!(!breaks(State::High, false) && !breaks(State::Clear, false) && breaks(State::Soft, false));
+        assert!(breaks(State::High, true) && breaks(State::Low, false));
+    }
+
+    #[test]
+    fn a_gain_is_known_after_a_while_and_fades_when_nothing_is_found_any_more() {
+        let mut gain = Gain::default();
+        gain.observe(1000, 1000, 0);
+        assert_eq!(gain.rate(), None);
+        gain.observe(4000, 1500, 0);
+        assert!(gain.rate().is_some_and(|rate| (0.45..0.55).contains(&rate)), "{gain:?}");
+        for _ in 0..100 {
+            gain.observe(5000, 10, 10);
+        }
+        assert!(gain.rate().is_some_and(|rate| rate < 0.01), "{gain:?}");
+        gain.forget();
+        assert_eq!(gain.rate(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_takes_more_than_a_processor_and_all_no_more_than_there_is(host in any_host(), vms in prop::collection::vec(any_vm(), 0..20)) {
+            let scans = scan(&host, &vms);
+            prop_assert_eq!(scans.len(), vms.len());
+            prop_assert!(scans.iter().all(|s| (Scan::LEAST..=Scan::WHOLE).contains(&s.share)));
+            let beyond: f64 = scans.iter().map(|s| f64::from(s.share) - f64::from(Scan::LEAST)).sum();
+            prop_assert!(beyond <= allowed(&host) + 1.0, "{} {}", beyond, allowed(&host));
+        }
+
+        #[test]
+        fn more_idle_time_more_need_and_more_gain_never_make_anybody_look_less(
+            host in any_host(), vms in prop::collection::vec(any_vm(), 1..20), idle in 0.0..1.0f64, gain in 0.0..1.0f64,
+        ) {
+            let before = scan(&host, &vms);
+            let idler = ScanHost { idle: if host.idle.is_finite() { host.idle.max(idle) } else { idle }, ..host };
+            let shorter = ScanHost { state: host.state.max(State::Clear), ..host };
+            for after in [scan(&idler, &vms), scan(&shorter, &vms)] {
+                for (before, after) in before.iter().zip(&after) {
+                    prop_assert!(after.share >= before.share && after.break_large >= before.break_large);
+                }
+            }
+            let mut better = vms.clone();
+            better[0].gain = vms[0].gain.map(|g| if g.is_finite() { g.max(gain) } else { g });
+            prop_assert!(scan(&host, &better)[0].share >= before[0].share);
+        }
+
+        #[test]
+        fn a_gain_is_a_part_whatever_is_said(seen in prop::collection::vec(prop::array::uniform3(prop_oneof![0..10_000u64, any::<u64>()]), 0..50)) {
+            let mut gain = Gain::default();
+            for [scanned, merged, broken] in seen {
+                gain.observe(scanned, merged, broken);
+                prop_assert!(gain.rate().is_none_or(|rate| (0.0..=1.0).contains(&rate)), "{:?}", gain);
+            }
+        }
+    }
+}
