@@ -24,8 +24,9 @@ impl Pmap {
         Some(page)
     }
 
-    /// Gives up what pages that were in `states` have outside of guest memory. The pages' states must be others by now.
-    pub(crate) fn forget(&self, states: impl IntoIterator<Item = PageState>) {
+    /// Gives up what pages that were in `states` have outside of guest memory, and returns by how much the store is smaller.
+    /// The pages' states must be others by now.
+    pub(crate) fn forget(&self, states: impl IntoIterator<Item = PageState>) -> Pages {
         let mut handles = Vec::new();
         for state in states {
             match state {
@@ -48,9 +49,14 @@ impl Pmap {
                 | PageState::Shared(_) => {}
             }
         }
-        if !handles.is_empty() {
-            self.in_store(Pages::ZERO, |store| handles.into_iter().for_each(|handle| store.remove(handle)));
+        if handles.is_empty() {
+            return Pages::ZERO;
         }
+        self.in_store(Pages::ZERO, |store| {
+            let before = store.pages();
+            handles.into_iter().for_each(|handle| store.remove(handle));
+            before.saturating_sub(store.pages())
+        })
     }
 
     /// Works on the store, and charges what it then occupies; `freed` pages were given back for it.

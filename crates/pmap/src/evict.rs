@@ -10,6 +10,7 @@ use crate::chunk::{Backing, lock};
 use crate::host_range::PAGE;
 use crate::layout::{ChunkNo, Place};
 use crate::mutation::Mutation;
+use crate::page_out::Eviction;
 use crate::page_set::{PageSet, Slot};
 use crate::pmap::Pmap;
 use crate::store::{MOST_PACKED, pack};
@@ -47,10 +48,17 @@ pub(crate) enum Choice<'a> {
 impl Pmap {
     /// Takes about `wish` pages of one chunk; returns by how much the VM holds less. A large chunk is broken up, which alone
     /// frees the pages of it that were never touched.
-    pub(crate) fn evict(&self, no: ChunkNo, choice: Choice<'_>, wish: Pages) -> Pages {
+    pub(crate) fn evict(
+        &self,
+        no: ChunkNo,
+        choice: Choice<'_>,
+        wish: Pages,
+        eviction: &mut Eviction,
+    ) -> Pages {
         let (mut freed, all, mut victims) = self.victims_in(no, choice);
         let mut left = all;
-        while !victims.is_empty() && freed < wish {
+        // Room for each batch: pages that find none are protected and unprotected again for nothing.
+        while !victims.is_empty() && freed < wish && self.make_room(eviction) {
             let batch = victims.first(Pages(BATCH.into()));
             (victims, left) = (victims.minus(&batch), left.minus(&batch));
             // The lock is taken for each batch anew: who waits for it comes in between.

@@ -20,7 +20,7 @@ pub trait GrantSource: Send + Sync {
     /// not block.
     fn freed(&self) {}
 
-    /// Something is wrong with the swap. [`Error::SwapWrite`] comes at most once, and the VM may go on without swapping.
+    /// Something is wrong with the swap. [`Error::SwapWrite`] comes at most once until a reset, and the VM may go on without swapping.
     /// After [`Error::SwapRead`] whoever touches the page waits for ever: the VM must be stopped. Called without any
     /// lock held. It must not block.
     fn trouble(&self, what: Error) {

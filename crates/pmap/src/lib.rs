@@ -75,7 +75,7 @@
 //! | clean | eviction has chosen it, or slots are short | discard; uncharge | swapped (or unprotect, and private) |
 //! | compressed | it is the oldest, and the store is full | copy it into a write buffer; uncharge what the store gives back | leaving |
 //! | leaving | it has been written | | swapped |
-//! | leaving | it could not be written | keep the buffer; swap out no more; tell the source | leaving |
+//! | leaving | it could not be written | keep the buffer; swap out no more until a reset; tell the source | leaving |
 //! | private, clean | the scanner saw zeros | protect; look again; discard; uncharge | zero |
 //! | private, clean | the source named a frame for it | protect; compare with the frame in full; map the frame; arm and protect it; ask the kernel whether it was written to in between; uncharge; wake | shared, or private and overlaid |
 //! | shared | written to | charge 1; unprotect, which wakes; have the kernel copy it; give the frame back | private, overlaid |

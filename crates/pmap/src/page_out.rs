@@ -8,7 +8,6 @@ use crate::evict::{BATCH, Choice};
 use crate::layout::{ChunkNo, Place, PpnRange};
 use crate::pmap::Pmap;
 use crate::swap::Swap;
-use crate::sync::atomic::Ordering;
 use crate::table::PageState;
 
 /// How many chunks are looked at to find one that is used little. More would come closer to the least used one, for the
@@ -54,7 +53,8 @@ impl Pmap {
                 break;
             };
             let shared = self.share_before(no);
-            let freed = shared + self.evict(no, Choice::Idle, wish.saturating_sub(out.freed + shared));
+            let left = wish.saturating_sub(out.freed + shared);
+            let freed = shared + self.evict(no, Choice::Idle, left, &mut eviction);
             fruitless = if freed == Pages::ZERO { fruitless + 1 } else { 0 };
             out.freed += freed;
             out.stuck = fruitless == FRUITLESS;
@@ -83,7 +83,7 @@ impl Pmap {
                 }
                 let batch = pages.first(Pages(BATCH.into()));
                 pages = pages.minus(&batch);
-                let freed = self.evict(no, Choice::These(&batch), Pages::CHUNK);
+                let freed = self.evict(no, Choice::These(&batch), Pages::CHUNK, &mut eviction);
                 out.freed += freed;
                 self.serve_freed(freed);
             }
@@ -107,7 +107,7 @@ impl Pmap {
 
     /// Sees to it that a batch can be taken, and returns whether any page can. The store's oldest pages go into the swap; where
     /// that is full, copies of resident pages are given up.
-    fn make_room(&self, eviction: &mut Eviction) -> bool {
+    pub(crate) fn make_room(&self, eviction: &mut Eviction) -> bool {
         let room_in_store = || lock(&self.store).room_for(BATCH.into());
         let Some(swap) = self.usable_swap() else { return room_in_store() };
         if swap.free_slots() < Pages(BATCH.into()) {
@@ -117,7 +117,7 @@ impl Pmap {
         if !slots {
             return room_in_store();
         }
-        let buffers = swap.wait_for_buffers(PATIENCE);
+        let buffers = swap.wait_for_buffers(BATCH.into(), PATIENCE);
         while buffers && !room_in_store() && self.spill(swap) {}
         buffers || room_in_store()
     }
@@ -161,7 +161,7 @@ impl Pmap {
 
     /// The swap, while it takes pages.
     pub(crate) fn usable_swap(&self) -> Option<&Swap> {
-        self.swap.as_ref().filter(|_| !self.swap_failed.load(Ordering::Relaxed))
+        self.swap.as_ref().filter(|_| !self.swap_failed())
     }
 }
 

@@ -20,7 +20,7 @@ use crate::scan::Scan;
 use crate::share::most_mappings;
 use crate::store::Store;
 use crate::swap::{Swap, SwapSpace, Written};
-use crate::sync::atomic::AtomicBool;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::tally::{Kind, Tally};
 use crate::uffd::Uffd;
@@ -218,6 +218,11 @@ impl Pmap {
             faults: account.faults(),
             waits: account.waits(),
         }
+    }
+
+    /// Whether the swap could not be written, so that nothing is swapped out until the next [`Pmap::reset`].
+    pub fn swap_failed(&self) -> bool {
+        self.swap_failed.load(Ordering::Relaxed)
     }
 
     /// Raises the grant by `pages` and serves the faults that wait for it. The answer to [`GrantSource::want`]: where

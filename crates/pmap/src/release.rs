@@ -9,7 +9,7 @@ use crate::layout::{ChunkNo, Place, PpnRange};
 use crate::mutation::Mutation;
 use crate::page_set::PageSet;
 use crate::pmap::Pmap;
-use crate::store::Store;
+use crate::sync::atomic::Ordering;
 use crate::table::{PageState, Table};
 
 /// Why the guest gives pages back.
@@ -64,7 +64,8 @@ impl Pmap {
     }
 
     /// Gives all guest memory back, for a reboot: everything is absent, the balloon empty, and the next touch of any
-    /// page finds zeros. Returns by how much the VM holds less. The grant stays.
+    /// page finds zeros. Returns by how much the VM holds less. The grant stays. Swap space that could not be written is tried
+    /// anew.
     ///
     /// Stop the vCPUs first, and let device I/O end. Faults that still wait are woken to be taken anew.
     ///
@@ -98,8 +99,14 @@ impl Pmap {
                 self.forget(table.states().filter(|state| !matches!(state, PageState::Compressed(_))));
             }
         }
-        self.in_store(Pages::ZERO, Store::clear);
+        freed += self.in_store(Pages::ZERO, |store| {
+            let occupied = store.pages();
+            store.clear();
+            occupied
+        });
         self.account().forget_waiting();
+        // Nothing depends on the swap any more. Whether it works now the next write shows, and no page is lost if it does not.
+        self.swap_failed.store(false, Ordering::Relaxed);
         drop(chunks);
         self.uffd.wake(all).map_err(|source| Error::Uffd { action: "wake waiting faults", source })?;
         self.serve_freed(freed);
@@ -119,13 +126,16 @@ impl Pmap {
         let given = self.give_back(no, &mut chunk, &set);
         self.let_frames_go(no, &mut chunk);
         match given {
-            Ok(()) => mark(&mut chunk, &set, how),
+            Ok(freed) => {
+                outcome.freed = freed;
+                mark(&mut chunk, &set, how);
+            }
             Err(error) => {
                 tracing::warn!(%error, "pages that the guest gave back stay held");
                 outcome.busy += set.count();
             }
         }
-        outcome.freed = self.record(before, &chunk);
+        outcome.freed += self.record(before, &chunk);
         outcome
     }
 
@@ -143,16 +153,16 @@ impl Pmap {
         self.record(before, &chunk);
     }
 
-    /// Makes `set` absent for the kernel. Afterwards the chunk is empty or small; on error it is as it was, or
-    /// small.
-    fn give_back(&self, no: ChunkNo, chunk: &mut Chunk, set: &PageSet) -> io::Result<()> {
+    /// Makes `set` absent for the kernel, and returns by how much the store is smaller. Afterwards the chunk is empty or
+    /// small; on error it is as it was, or small.
+    fn give_back(&self, no: ChunkNo, chunk: &mut Chunk, set: &PageSet) -> io::Result<Pages> {
         if matches!(chunk.backing, Backing::Aside(_)) && self.mutations.has(Mutation::StrandedAside) {
             chunk.backing = Backing::Large;
         }
         self.bring_back(no, chunk)?;
         if let Backing::Large = chunk.backing {
             if set.is_full() && self.empty_large(no, chunk)? {
-                return Ok(());
+                return Ok(Pages::ZERO);
             }
             chunk.backing = Backing::Small(self.break_up(no)?);
             if let Some((first, _)) = set.runs().next() {
@@ -162,7 +172,7 @@ impl Pmap {
         if let Backing::Small(table) = &mut chunk.backing {
             return self.discard_pages(no, table, set);
         }
-        Ok(())
+        Ok(Pages::ZERO)
     }
 
     /// Gives a whole large chunk back. Armed first: a page that the guest touches after the discard must ask, or it
@@ -198,8 +208,9 @@ impl Pmap {
     }
 
     /// Gives back what the pages of `set` have: memory in runs as long as the set's, and what they have elsewhere. They are
-    /// absent then.
-    fn discard_pages(&self, no: ChunkNo, table: &mut Table, set: &PageSet) -> io::Result<()> {
+    /// absent then. Returns by how much the store is smaller.
+    fn discard_pages(&self, no: ChunkNo, table: &mut Table, set: &PageSet) -> io::Result<Pages> {
+        let mut freed = Pages::ZERO;
         self.renew(no, table, set)?;
         let resident = table.pages(PageState::is_resident);
         for (first, len) in set.runs() {
@@ -215,9 +226,9 @@ impl Pmap {
                 // What is read for them will find that they do not need it any more: whoever waits for it must ask anew.
                 self.wake_run(no, (first, len));
             }
-            self.forget(had);
+            freed += self.forget(had);
         }
-        Ok(())
+        Ok(freed)
     }
 }
 

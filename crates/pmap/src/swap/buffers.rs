@@ -12,7 +12,7 @@ use crate::host_range::PAGE;
 #[derive(Debug)]
 pub(super) struct Pool {
     state: Mutex<State>,
-    /// A buffer has come back.
+    /// As many buffers as are awaited have come back.
     came_back: Condvar,
     /// Signalled when a buffer comes back that [`Pool::take_or_call`] did not get.
     call: Arc<Event>,
@@ -22,6 +22,9 @@ pub(super) struct Pool {
 struct State {
     free: Vec<MappedPage>,
     called: bool,
+    /// How many buffers whoever waits wants to see: with fewer he is not woken. Of several who wait, what the last wants; the
+    /// others look again when their time is over.
+    awaited: usize,
 }
 
 impl Pool {
@@ -30,7 +33,7 @@ impl Pool {
         // The lowest addresses first, so that a VM that seldom swaps touches few.
         let free = map_pages(count)?.into_iter().rev().collect();
         Ok(Arc::new(Self {
-            state: Mutex::new(State { free, called: false }),
+            state: Mutex::new(State { free, called: false, awaited: 0 }),
             came_back: Condvar::new(),
             call: Arc::clone(call),
         }))
@@ -50,10 +53,11 @@ impl Pool {
         page.map(|page| self.buffer(page))
     }
 
-    /// Waits until there is a buffer, but no longer than `timeout`; whether there is one.
-    pub(super) fn wait(&self, timeout: Duration) -> bool {
-        let state = lock(&self.state);
-        let waited = self.came_back.wait_timeout_while(state, timeout, |state| state.free.is_empty());
+    /// Waits until there are `count` buffers, but no longer than `timeout`; whether there is any.
+    pub(super) fn wait(&self, count: usize, timeout: Duration) -> bool {
+        let mut state = lock(&self.state);
+        state.awaited = count;
+        let waited = self.came_back.wait_timeout_while(state, timeout, |state| state.free.len() < count);
         !waited.unwrap_or_else(PoisonError::into_inner).0.free.is_empty()
     }
 
@@ -94,8 +98,11 @@ impl Drop for Buffer {
         let mut state = lock(&self.pool.state);
         state.free.extend(self.page.take());
         let called = std::mem::take(&mut state.called);
+        let enough = state.free.len() >= state.awaited;
         drop(state);
-        self.pool.came_back.notify_one();
+        if enough {
+            self.pool.came_back.notify_all();
+        }
         if called {
             self.pool.call.signal();
         }
@@ -123,9 +130,9 @@ mod tests {
             buffer.fill(value);
         }
         assert!((1..).zip(&taken).all(|(value, buffer)| buffer.iter().all(|&byte| byte == value)));
-        assert!(!pool.wait(Duration::ZERO));
+        assert!(!pool.wait(1, Duration::ZERO));
         taken.pop();
-        assert!(pool.wait(Duration::ZERO));
+        assert!(pool.wait(1, Duration::ZERO) && pool.wait(2, Duration::ZERO), "one is better than none");
         assert!(!is_signalled(&call), "nobody called");
         drop((pool.take_or_call(), pool.take_or_call()));
         assert_eq!(pool.free_buffers(), 1);

@@ -211,9 +211,10 @@ impl Swap {
         self.shared.write_buffers.take()
     }
 
-    /// Waits until [`buffer`](Self::buffer) has one, but no longer than `timeout`; whether it has. Others may take it.
-    pub(crate) fn wait_for_buffers(&self, timeout: Duration) -> bool {
-        self.shared.write_buffers.wait(timeout)
+    /// Waits until [`buffer`](Self::buffer) has `count`, but no longer than `timeout`; whether it has any. Others may take
+    /// them.
+    pub(crate) fn wait_for_buffers(&self, count: usize, timeout: Duration) -> bool {
+        self.shared.write_buffers.wait(count, timeout)
     }
 
     /// Writes pages to reserved slots, each with the number of its owner. Pages that come one after the other, in one

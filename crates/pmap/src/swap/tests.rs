@@ -426,10 +426,10 @@ fn the_pager_waits_for_buffers() {
     let swap = Arc::new(Swap::new(space(256, false)).unwrap());
     swap.faults().hold();
     write(&swap, 256);
-    assert!(swap.buffer().is_none() && !swap.wait_for_buffers(Duration::ZERO));
+    assert!(swap.buffer().is_none() && !swap.wait_for_buffers(1, Duration::ZERO));
     let pager = {
         let swap = Arc::clone(&swap);
-        std::thread::spawn(move || swap.wait_for_buffers(DEADLINE))
+        std::thread::spawn(move || swap.wait_for_buffers(256, DEADLINE))
     };
     swap.faults().release();
     settle(&swap);

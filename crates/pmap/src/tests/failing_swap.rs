@@ -115,6 +115,26 @@ fn a_device_that_becomes_full_ends_swapping_and_loses_nothing() {
 }
 
 #[test]
+fn after_a_reset_a_device_that_has_failed_is_tried_again() {
+    let vm = noisy(200, 0);
+    for failures in 1..=2 {
+        faults(&vm).fill();
+        vm.pmap.page_out(Pages(100));
+        eventually("the error is told", || vm.source.troubles().len() == failures);
+        assert!(vm.pmap.swap_failed());
+        resets_to_nothing(&vm).unwrap();
+        faults(&vm).heal();
+        assert!(!vm.pmap.swap_failed());
+        (0..200).for_each(|ppn| put(&vm, ppn, &noise(ppn)));
+        vm.pmap.page_out(Pages(100));
+        vm.settle();
+        assert!(vm.stats().swapped >= Pages(100), "{:?}", vm.stats());
+        (0..200).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn), "page {ppn}"));
+    }
+    assert_eq!(vm.source.troubles().len(), 2);
+}
+
+#[test]
 fn a_swap_that_is_full_is_no_trouble() {
     let vm = paged(3, GRANT, false, 0, 50);
     (0..200).for_each(|ppn| put(&vm, ppn, &noise(ppn)));

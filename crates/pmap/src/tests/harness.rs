@@ -22,11 +22,17 @@ pub(crate) struct Source {
     calls: AtomicU64,
     pub(crate) answer: OnceLock<Box<dyn Fn(Pages) + Send + Sync>>,
     troubles: Mutex<Vec<Error>>,
+    freed: AtomicU64,
 }
 
 impl Source {
     pub(crate) fn wanted(&self) -> Pages {
         Pages(self.wanted.load(Ordering::SeqCst))
+    }
+
+    /// How often it was told that the VM holds less.
+    pub(crate) fn freed(&self) -> u64 {
+        self.freed.load(Ordering::SeqCst)
     }
 
     /// What the swap was in trouble with so far.
@@ -42,6 +48,10 @@ impl GrantSource for Source {
         if let Some(answer) = self.answer.get() {
             answer(total);
         }
+    }
+
+    fn freed(&self) {
+        self.freed.fetch_add(1, Ordering::SeqCst);
     }
 
     fn trouble(&self, what: Error) {

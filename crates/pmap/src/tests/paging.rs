@@ -64,6 +64,21 @@ fn compressible_pages_are_compressed_and_come_back() {
 }
 
 #[test]
+fn what_the_store_gives_back_with_its_pages_is_told_as_freed() {
+    let vm = paged(3, 2048, true, 200, 0);
+    (0..512).for_each(|ppn| put(&vm, ppn, &text(ppn + 1)));
+    take_all(&vm);
+    let (stats, told) = (vm.stats(), vm.source.freed());
+    assert_eq!((stats.compressed, stats.held), (Pages(512), stats.store));
+    let outcome = vm.pmap.release(&[PpnRange::new(Ppn(0), Pages(256))], Release::Reported);
+    assert_eq!(outcome.freed, stats.held - vm.stats().held);
+    assert!(outcome.freed > Pages::ZERO && vm.source.freed() == told + 1, "{outcome:?}");
+    assert_eq!(vm.pmap.reset().unwrap(), stats.held - outcome.freed);
+    assert_eq!((vm.stats().held, vm.source.freed()), (Pages::ZERO, told + 2));
+    vm.audit();
+}
+
+#[test]
 fn other_pages_are_swapped_and_come_back() {
     let vm = paged(3, 2048, true, 200, 2048);
     (0..512).for_each(|ppn| put(&vm, ppn, &noise(ppn)));

@@ -1,7 +1,6 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use plimsoll_pmap::{Error, GrantSource};
 use plimsoll_protocol::control::{ExitReason, MAX_NOTICE};
@@ -20,7 +19,6 @@ const MAX_NOTICES: usize = 32;
 pub(crate) struct Mailbox {
     mail: Mutex<Mail>,
     arrived: Event,
-    swap_failed: AtomicBool,
 }
 
 /// The mail of one moment.
@@ -55,7 +53,7 @@ impl Mailbox {
     /// # Errors
     /// No event descriptor is to be had.
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { mail: Mutex::default(), arrived: Event::new()?, swap_failed: AtomicBool::new(false) })
+        Ok(Self { mail: Mutex::default(), arrived: Event::new()? })
     }
 
     fn post(&self, write: impl FnOnce(&mut Mail)) {
@@ -104,11 +102,6 @@ impl Mailbox {
         });
     }
 
-    /// Whether swap space could not be written.
-    pub(crate) fn swap_failed(&self) -> bool {
-        self.swap_failed.load(Ordering::Relaxed)
-    }
-
     /// Fetches everything.
     pub(crate) fn take(&self) -> Mail {
         let mut mail = lock(&self.mail);
@@ -132,7 +125,6 @@ impl GrantSource for Mailbox {
         if read {
             self.exit(ExitReason::Failed(format!("guest memory could not be read back: {text}")));
         } else {
-            self.swap_failed.store(true, Ordering::Relaxed);
             self.notice(format!("swap space has failed: {text}; the VM goes on without"));
         }
     }

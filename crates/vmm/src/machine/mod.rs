@@ -66,7 +66,6 @@ pub(crate) struct Vm {
     pub(crate) pager: Pager,
     pub(crate) scanner: Scanner,
     brake: Arc<Brake>,
-    mailbox: Arc<Mailbox>,
 }
 
 impl Vm {
@@ -130,7 +129,7 @@ impl Vm {
                 (Box::new(guest), console)
             }
         };
-        Ok(Self { pmap, guest, console, sampling, pager, scanner, brake, mailbox: Arc::clone(mailbox) })
+        Ok(Self { pmap, guest, console, sampling, pager, scanner, brake })
     }
 
     /// The facts for the daemon, without the number of reboots.
@@ -154,7 +153,7 @@ impl Vm {
             swapped_in: stats.traffic.swapped_in,
             blocked: self.brake.is_on(),
             paging_stuck: self.pager.is_stuck(),
-            swap_failed: self.mailbox.swap_failed(),
+            swap_failed: self.pmap.swap_failed(),
             shared: stats.shared,
             zero: stats.zero,
             scanned: stats.sharing.scanned,
