@@ -32,6 +32,8 @@ const USUAL_MAPPINGS: u64 = 65_530;
 pub(crate) struct Shared {
     /// They are frames now.
     pub(crate) pages: PageSet,
+    /// They were written to before they could be protected, and are private.
+    own: PageSet,
     /// Their content is not the frame's.
     pub(crate) different: PageSet,
     /// By how much the VM holds less.
@@ -65,7 +67,8 @@ impl Pmap {
         for no in (0..self.layout.chunks()).map(ChunkNo) {
             self.unshare(no);
         }
-        let left = self.account().shared();
+        // Those that a device may still be reading included.
+        let left = Pages(self.references().len() as u64);
         if left == Pages::ZERO {
             *lock(&self.pool) = None;
         }
@@ -149,7 +152,9 @@ impl Pmap {
             runs.retain(|run| run.len >= LONG_RUN);
         }
         let mut shared = self.compare_and_map(pool, no, table, &runs);
-        let copies: Vec<_> = shared.pages.iter().map(|slot| table.get(slot)).collect();
+        let gone = shared.pages.union(&shared.own);
+        let copies: Vec<_> = gone.iter().map(|slot| table.get(slot)).collect();
+        table.set_all(&shared.own, PageState::Private);
         for run in &runs {
             for (slot, frame) in (run.slot..run.slot + run.len).zip(run.frame.0..) {
                 if shared.pages.contains(slot) {
@@ -190,11 +195,13 @@ impl Pmap {
         }
         let different = all.minus(&same.iter().map(|&(slot, _)| slot).collect());
         let mapped = self.overlay(pool, no, same);
-        let pages = self.guard(no, table, &mapped);
+        let own = self.guard(no, &mapped);
+        let pages = mapped.minus(&own);
+        table.overlaid = table.overlaid.minus(&pages).union(&own);
         if let Err(error) = self.unprotect(no, &dirty.minus(&mapped)) {
             tracing::error!(%error, "pages stay write-protected");
         }
-        Shared { pages, different, freed: Pages::ZERO }
+        Shared { pages, own, different, freed: Pages::ZERO }
     }
 
     /// Maps frames over pages; returns the pages where that went well.
@@ -214,9 +221,9 @@ impl Pmap {
         mapped
     }
 
-    /// Sees to it that frames that were just mapped cannot be written without asking; returns those that had not been by then.
-    /// The others have become the guest's own, and stay private.
-    fn guard(&self, no: ChunkNo, table: &mut Table, mapped: &PageSet) -> PageSet {
+    /// Sees to it that frames that were just mapped cannot be written without asking; returns those that had been by then: they
+    /// are the guest's own.
+    fn guard(&self, no: ChunkNo, mapped: &PageSet) -> PageSet {
         if mapped.is_empty() {
             return PageSet::EMPTY;
         }
@@ -234,9 +241,7 @@ impl Pmap {
         if let Err(error) = self.unprotect(no, &own) {
             tracing::error!(%error, "pages stay write-protected");
         }
-        let shared = mapped.minus(&own);
-        table.overlaid = table.overlaid.minus(&shared).union(&own);
-        shared
+        own
     }
 
     /// Arms runs of pages: one by one where they are few, and all the chunk at once where they are many.

@@ -1,6 +1,7 @@
 //! Verified counters: host threads, a vCPU and a device each own pages in every chunk, and every word of a page is a counter of
 //! its owner. A visit reads each word of a page, which must hold what the last visit wrote, and writes the next value. All
-//! transitions run against it as fast as they can. A write that was lost shows at the next visit.
+//! transitions run against it as fast as they can. A write that was lost shows at the next visit. Another VM does the same, and
+//! both share equal pages, of which there are many, with each other and among their own.
 //!
 //! `PLIMSOLL_STRESS_WRITES` sets how many writes are verified (default 20 million, seconds). `cargo xtask test --only counters`
 //! verifies 10^9; a soak of 10^11: `PLIMSOLL_STRESS_WRITES=100000000000 cargo test -p plimsoll-pmap --release counters::no_write`.
@@ -14,12 +15,13 @@ use plimsoll_units::{Bytes as Size, PAGE_SIZE, Pages, Ppn};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::direct_io::Disk;
+use super::frames::Frames;
 use super::harness::{Served, address, paged};
 use super::vcpu::{Guest, Words};
 use crate::chunk::lock;
 use crate::host_range::PAGE;
 use crate::mutation::Mutation;
-use crate::{Intent, PpnRange, Release, Sampler};
+use crate::{Intent, PpnRange, Release, Sampler, ScanOrder};
 
 const CHUNKS: u64 = 12;
 /// Pages that the VM may hold: too few for all, so that faults wait.
@@ -39,6 +41,12 @@ const STUCK_EXPECTED: Duration = Duration::from_secs(3);
 const VCPU: std::ops::Range<u64> = 0..128;
 const THREADS: [std::ops::Range<u64>; 2] = [128..288, 288..448];
 const DEVICE: std::ops::Range<u64> = 448..512;
+/// Chunks of the other VM.
+const OTHER_CHUNKS: u64 = 4;
+/// How long the scanner looks before it does something else.
+const GLANCE: Duration = Duration::from_millis(5);
+/// Writes of which some must have been to shared pages.
+const MANY: u64 = 10_000_000;
 
 /// What the words of a page hold after `visits`: as large as can be where that is odd, and next to nothing otherwise. A page
 /// never visited, or given back, holds zeros.
@@ -47,26 +55,48 @@ fn words(visits: u64) -> Words {
     Words { first: visits, step }
 }
 
-struct World {
+struct World<'a> {
     vm: Served,
+    /// Which of those that share.
+    id: usize,
+    chunks: u64,
+    all: &'a All,
+}
+
+/// What the VMs have in common.
+struct All {
+    frames: Arc<Frames>,
     /// Writes that were verified.
     verified: AtomicU64,
     over: AtomicBool,
     failure: Mutex<Option<String>>,
 }
 
-impl World {
+impl All {
     fn fail(&self, what: String) {
         lock(&self.failure).get_or_insert(what);
         self.over.store(true, Ordering::SeqCst);
     }
+}
+
+impl<'a> World<'a> {
+    fn new(all: &'a All, id: usize, chunks: u64, grant: u64, mutation: Option<Mutation>) -> Self {
+        let vm = paged(chunks + 1, grant, true, STORE, SLOTS);
+        vm.pmap.mutate(mutation);
+        all.frames.join(id, &vm);
+        Self { vm, id, chunks, all }
+    }
+
+    fn fail(&self, what: String) {
+        self.all.fail(format!("VM {}: {what}", self.id));
+    }
 
     fn is_over(&self) -> bool {
-        self.over.load(Ordering::SeqCst)
+        self.all.over.load(Ordering::SeqCst)
     }
 
     fn verified(&self, words: u64) {
-        self.verified.fetch_add(words, Ordering::Relaxed);
+        self.all.verified.fetch_add(words, Ordering::Relaxed);
     }
 
     /// Reads page `ppn`: true where each word holds what it should.
@@ -98,9 +128,9 @@ fn content(words: Words) -> [u8; PAGE] {
 }
 
 /// A CPU of the host. Gives pages back now and then, which are zeros afterwards.
-fn thread(world: &World, slots: std::ops::Range<u64>) {
+fn thread(world: &World<'_>, slots: std::ops::Range<u64>) {
     let width = slots.end - slots.start;
-    let mut visits = vec![0; usize::try_from(CHUNKS * width).unwrap()];
+    let mut visits = vec![0; usize::try_from(world.chunks * width).unwrap()];
     while !world.is_over() {
         let at = fastrand::usize(..visits.len());
         let ppn = at as u64 / width * 512 + slots.start + at as u64 % width;
@@ -119,7 +149,7 @@ fn thread(world: &World, slots: std::ops::Range<u64>) {
 }
 
 /// A CPU of the guest.
-fn vcpu(world: &World, mut guest: Guest) {
+fn vcpu(world: &World<'_>, mut guest: Guest) {
     let mut visits = vec![0; usize::try_from(VCPU.end).unwrap()];
     while !world.is_over() {
         // A page of each chunk at a time.
@@ -137,7 +167,7 @@ fn vcpu(world: &World, mut guest: Guest) {
 }
 
 /// A disk: what it reads comes from what was written to it, both behind the CPU's back.
-fn device(world: &World, asynchronous: bool) {
+fn device(world: &World<'_>, asynchronous: bool) {
     let mut disk = Disk::new(asynchronous);
     let half = (DEVICE.end - DEVICE.start) / 2;
     let first = DEVICE.start + if asynchronous { half } else { 0 };
@@ -165,7 +195,7 @@ fn device(world: &World, asynchronous: bool) {
 }
 
 /// Takes pages away, brings chunks back together, puts them aside, and lowers and raises the grant.
-fn pager(world: &World) {
+fn pager(world: &World<'_>) {
     let pmap = &world.vm.pmap;
     let mut sampler = Sampler::new(Arc::clone(pmap), 20);
     while !world.is_over() {
@@ -179,7 +209,19 @@ fn pager(world: &World) {
     }
 }
 
-fn auditor(world: &World) {
+/// Shares what is the same, and now and then nothing any more.
+fn scanner(world: &World<'_>) {
+    let pmap = &world.vm.pmap;
+    while !world.is_over() {
+        pmap.scan(ScanOrder { break_large: true }, GLANCE);
+        world.all.frames.deliver(world.id, &world.vm);
+        if fastrand::u32(..200) == 0 && world.all.frames.leave(world.id, &world.vm) {
+            world.all.frames.join(world.id, &world.vm);
+        }
+    }
+}
+
+fn auditor(world: &World<'_>) {
     while !world.is_over() {
         std::thread::sleep(Duration::from_millis(50));
         if let Err(found) = world.vm.pmap.audit() {
@@ -190,10 +232,10 @@ fn auditor(world: &World) {
 
 /// Verifies `writes` writes, or finds out what is wrong.
 fn run(writes: u64, mutation: Option<Mutation>) -> Result<(), String> {
-    let vm = paged(CHUNKS + 1, GRANT, true, STORE, SLOTS);
-    vm.pmap.mutate(mutation);
     let (over, failure) = (AtomicBool::new(false), Mutex::new(None));
-    let world = &World { vm, verified: AtomicU64::new(0), over, failure };
+    let all = &All { frames: Frames::new(), verified: AtomicU64::new(0), over, failure };
+    let world = &World::new(all, 0, CHUNKS, GRANT, mutation);
+    let other = &World::new(all, 1, OTHER_CHUNKS, OTHER_CHUNKS * 512, mutation);
     std::thread::scope(|scope| {
         let mut threads = Vec::new();
         if let Some(guest) = Guest::new(&world.vm.pmap) {
@@ -201,31 +243,44 @@ fn run(writes: u64, mutation: Option<Mutation>) -> Result<(), String> {
         }
         THREADS.into_iter().for_each(|slots| threads.push(scope.spawn(move || thread(world, slots))));
         [false, true].into_iter().for_each(|how| threads.push(scope.spawn(move || device(world, how))));
-        threads.push(scope.spawn(move || pager(world)));
-        threads.push(scope.spawn(move || auditor(world)));
-        watch(world, writes, mutation.is_some(), || threads.iter().all(|thread| thread.is_finished()));
+        threads.push(scope.spawn(move || thread(other, 0..512)));
+        for world in [world, other] {
+            threads.push(scope.spawn(move || pager(world)));
+            threads.push(scope.spawn(move || scanner(world)));
+            threads.push(scope.spawn(move || auditor(world)));
+        }
+        let finished = || threads.iter().all(|thread| thread.is_finished());
+        watch(all, &[world, other], writes, mutation.is_some(), finished);
     });
-    lock(&world.failure).take().map_or(Ok(()), Err)
+    lock(&all.failure).take().map_or(Ok(()), Err)?;
+    all.frames.check(&[&world.vm, &other.vm]);
+    for world in [world, other] {
+        let sharing = world.vm.stats().sharing;
+        assert!(writes < MANY || sharing.merged.min(sharing.broken).min(sharing.zeroed) > 0, "{sharing:?}");
+    }
+    Ok(())
 }
 
 /// Ends it when enough is verified, and tells how far it has come; ends it also when nothing moves.
-fn watch(world: &World, writes: u64, expected: bool, finished: impl Fn() -> bool) {
+fn watch(all: &All, worlds: &[&World<'_>], writes: u64, expected: bool, finished: impl Fn() -> bool) {
     let begin = Instant::now();
     let (mut last, mut told) = ((0, begin), begin);
     while !finished() {
         std::thread::sleep(Duration::from_millis(10));
-        let verified = world.verified.load(Ordering::Relaxed);
+        let verified = all.verified.load(Ordering::Relaxed);
         if verified >= writes {
-            world.over.store(true, Ordering::SeqCst);
+            all.over.store(true, Ordering::SeqCst);
         }
         if verified != last.0 {
             last = (verified, Instant::now());
         }
         if last.1.elapsed() > if expected { STUCK_EXPECTED } else { STUCK } {
-            world.fail("somebody waits for a page that is there".to_owned());
-            world.vm.pmap.mutate(None);
-            world.vm.pmap.add_grant(Pages(CHUNKS * 512));
-            world.vm.pmap.uffd.wake(world.vm.pmap.mapping.range(0, world.vm.pmap.mapping.len())).unwrap();
+            all.fail("somebody waits for a page that is there".to_owned());
+            for pmap in worlds.iter().map(|world| &world.vm.pmap) {
+                pmap.mutate(None);
+                pmap.add_grant(Pages(CHUNKS * 512));
+                pmap.uffd.wake(pmap.mapping.range(0, pmap.mapping.len())).unwrap();
+            }
         }
         if told.elapsed() > Duration::from_secs(10) {
             told = Instant::now();
@@ -249,13 +304,25 @@ fn noticed(mutation: Mutation) -> String {
 #[test]
 fn pages_that_leave_without_protection_are_noticed() {
     let failure = noticed(Mutation::NoProtection);
-    assert!(failure.contains("lost"), "{failure}");
+    assert!(failure.contains("lost") || failure.contains("write-protected"), "{failure}");
 }
 
 #[test]
 fn copies_in_the_swap_that_go_stale_are_noticed() {
     let failure = noticed(Mutation::StaleCopy);
     assert!(failure.contains("lost") || failure.contains("write-protected"), "{failure}");
+}
+
+#[test]
+fn sharing_pages_that_were_not_compared_is_noticed() {
+    let failure = noticed(Mutation::BlindSharing);
+    assert!(failure.contains("lost"), "{failure}");
+}
+
+#[test]
+fn giving_back_frames_that_are_still_seen_is_noticed() {
+    let failure = noticed(Mutation::EarlyDeparture);
+    assert!(failure.contains("lost"), "{failure}");
 }
 
 #[test]

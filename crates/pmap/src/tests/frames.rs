@@ -21,13 +21,19 @@ pub(crate) struct Frames {
     state: Mutex<State>,
 }
 
+/// Which page of which VM is which frame.
+type Holds = HashMap<(usize, PageNo), FrameNo>;
+
 #[derive(Default)]
 struct State {
     /// By hash.
     frames: HashMap<u64, FrameNo>,
     hints: HashMap<u64, (usize, PageNo)>,
-    held: HashMap<(usize, PageNo), FrameNo>,
-    references: HashMap<FrameNo, (u32, u64)>,
+    held: Holds,
+    /// How many there are, the frame's hash, and who has paid for it.
+    references: HashMap<FrameNo, (u32, u64, usize)>,
+    /// What frames had cost that are no more, or were not made.
+    refunds: HashMap<usize, u64>,
     free: Vec<FrameNo>,
     made: u32,
     notices: HashMap<usize, Vec<(PageNo, FrameNo)>>,
@@ -56,10 +62,22 @@ impl Frames {
         served.pmap.join_frames(FramePool { fd, frames: Pages(FRAMES) }, source).unwrap();
     }
 
-    /// Passes on what a VM is to be told.
+    /// Has a VM leave, if it can; true where it has left.
+    pub(crate) fn leave(self: &Arc<Self>, vm: usize, served: &Served) -> bool {
+        let left = served.pmap.leave_frames() == Pages::ZERO;
+        if left {
+            let notices = lock(&self.state).notices.remove(&vm).unwrap_or_default();
+            Member { host: Arc::clone(self), vm }.give_back(&notices, false);
+        }
+        left
+    }
+
+    /// Passes on what a VM is to be told and given.
     pub(crate) fn deliver(&self, vm: usize, served: &Served) {
         let notices = lock(&self.state).notices.remove(&vm).unwrap_or_default();
         served.pmap.share(&notices);
+        let refund = lock(&self.state).refunds.remove(&vm).unwrap_or_default();
+        served.pmap.add_grant(Pages(refund));
     }
 
     /// From now on every page is said to be some frame.
@@ -90,9 +108,14 @@ impl Frames {
             .notices
             .iter()
             .flat_map(|(&vm, all)| all.iter().map(move |&(page, frame)| ((vm, page), frame)));
-        let all: HashMap<_, _> = said.chain(waiting).collect();
-        assert_eq!(all, state.held);
+        let all: Holds = said.chain(waiting).collect();
+        assert_eq!((unlike(&all, &state.held), unlike(&state.held, &all)), (vec![], vec![]));
     }
+}
+
+/// What is in `a` and not in `b`.
+fn unlike(a: &Holds, b: &Holds) -> Vec<((usize, PageNo), FrameNo)> {
+    a.iter().filter(|(page, frame)| b.get(page) != Some(frame)).map(|(&page, &frame)| (page, frame)).collect()
 }
 
 impl State {
@@ -134,7 +157,11 @@ impl FrameSource for Member {
         let make = |(&(page, hash), content): (&(PageNo, u64), &[u8; 4096])| {
             assert_eq!(page_hash(content), hash, "the hash of what is offered");
             if state.held.contains_key(&(self.vm, page)) {
+                *state.refunds.entry(self.vm).or_default() += 1;
                 return None;
+            }
+            if state.frames.contains_key(&hash) {
+                *state.refunds.entry(self.vm).or_default() += 1;
             }
             let frame = *state.frames.entry(hash).or_insert_with(|| {
                 state.free.pop().unwrap_or_else(|| {
@@ -144,7 +171,7 @@ impl FrameSource for Member {
             });
             state.references.entry(frame).or_insert_with(|| {
                 self.host.pool.write_all_at(content, u64::from(frame.0) * PAGE_SIZE).unwrap();
-                (0, hash)
+                (0, hash, self.vm)
             });
             state.take(self.vm, page, frame);
             if let Some((vm, hinted)) = state.hints.remove(&hash)
@@ -169,10 +196,11 @@ impl FrameSource for Member {
                 state.wrong.push(format!("{page:?} of {} gives back {frame:?}", self.vm));
                 continue;
             }
-            let (count, hash) = state.references.get_mut(&frame).unwrap();
+            let (count, hash, payer) = state.references.get_mut(&frame).unwrap();
             *count -= 1;
             if *count == 0 {
-                let hash = *hash;
+                let (hash, payer) = (*hash, *payer);
+                *state.refunds.entry(payer).or_default() += 1;
                 state.references.remove(&frame);
                 state.frames.remove(&hash);
                 state.free.push(frame);
