@@ -7,80 +7,80 @@ use crate::holding::{Held, Holding};
 use crate::index::Index;
 use crate::key::Key;
 use crate::member::Place;
-use crate::target::{Kind, Target};
+use crate::target::Target;
 use crate::{Domain, MemberId};
 
 impl Domain {
-    /// What a page has, and its place; `None` where there is no such member or no such page.
-    pub(crate) fn held(&mut self, member: MemberId, page: PageNo) -> Option<(Held, Place)> {
-        let room = self.members.get_mut(member)?;
-        let held = room.holding(page)?.held();
-        Some((held, room.place(page)))
+    /// The place of a page; `None` where there is no such member or no such page.
+    pub(crate) fn place(&self, member: MemberId, page: PageNo) -> Option<Place> {
+        self.members.get(member)?.place(page)
+    }
+
+    /// What the page at a place holds.
+    #[inline]
+    pub(crate) fn held(&mut self, place: Place) -> Held {
+        self.members.room_of(place).map_or(Held::Nothing, |room| room.holding(place).held())
     }
 
     /// The page becomes the hint of this hash, in place of the one that it may be.
-    pub(crate) fn make_hint(&mut self, member: MemberId, page: PageNo, key: Key) {
-        self.forget_hint(member, page);
-        let Some(room) = self.members.get_mut(member) else { return };
-        let place = room.place(page);
-        if let Some(holding) = room.holding(page) {
-            *holding = Holding::hint(key.prefix());
-            room.account.hints += 1;
-            self.index.set(key, Target::hint(place));
-        }
+    pub(crate) fn make_hint(&mut self, place: Place, key: Key) {
+        self.forget_hint(place);
+        let Some(room) = self.members.room_of(place) else { return };
+        *room.holding(place) = Holding::hint(key.prefix());
+        room.account.hints += 1;
+        self.index.set(key, Target::hint(place));
     }
 
     /// The page is no hint any more, if it was one.
-    pub(crate) fn forget_hint(&mut self, member: MemberId, page: PageNo) {
-        if let Some((Held::Hint(_), place)) = self.held(member, page) {
-            self.drop_hint(Target::hint(place));
-        }
-    }
-
-    /// A hint goes, whoever's it is.
-    pub(crate) fn drop_hint(&mut self, hint: Target) {
-        let Kind::Hint(place) = hint.kind() else { return };
+    pub(crate) fn forget_hint(&mut self, place: Place) {
         let Some(room) = self.members.room_of(place) else { return };
-        let page = room.page(place);
-        let Some(holding) = room.holding(page) else { return };
+        let holding = room.holding(place);
         if let Held::Hint(prefix) = holding.held() {
             *holding = Holding::NOTHING;
             room.account.hints -= 1;
-            let removed = self.index.remove(prefix, hint);
+            let removed = self.index.remove(prefix, Target::hint(place));
             debug_assert!(removed, "a hint that is not in the index");
         }
     }
 
     /// Whose page a hint is; `None` where that VM has left or its hashes are worth nothing.
-    pub(crate) fn hint_owner(&mut self, hint: Target) -> Option<(MemberId, PageNo)> {
-        let Kind::Hint(place) = hint.kind() else { return None };
+    pub(crate) fn hint_owner(&mut self, place: Place) -> Option<(MemberId, PageNo)> {
         let room = self.members.room_of(place)?;
         let owner = room.tenant().filter(|_| !room.account.trust.doubted())?;
         Some((owner, room.page(place)))
     }
 
     /// The page holds a reference from now on, that the caller has counted at the frame; it is no hint any more.
-    pub(crate) fn refer(&mut self, member: MemberId, page: PageNo, frame: FrameNo) {
-        self.forget_hint(member, page);
-        let Some(room) = self.members.get_mut(member) else { return };
+    pub(crate) fn refer(&mut self, place: Place, frame: FrameNo) {
+        self.forget_hint(place);
+        let Some(room) = self.members.room_of(place) else { return };
         room.account.references += 1;
         room.account.trust.named();
-        if let Some(holding) = room.holding(page) {
-            *holding = Holding::reference(frame);
-        }
+        *room.holding(place) = Holding::reference(frame);
     }
 
-    /// Drops hints of members that left, up to so many pages of them.
+    /// Ends what members that left have, for so many pages of them.
     pub(crate) fn sweep(&mut self, most: usize) {
         let Some(room) = self.members.vacant() else { return };
         let (first, holdings) = room.clear(most);
+        let (mut hints, mut references) = (0, 0);
         for (place, holding) in (first.0..).zip(holdings.iter_mut()) {
-            if let Held::Hint(prefix) = holding.held() {
-                *holding = Holding::NOTHING;
-                let removed = self.index.remove(prefix, Target::hint(Place(place)));
-                debug_assert!(removed, "a hint that is not in the index");
+            match holding.held() {
+                Held::Nothing => continue,
+                Held::Hint(prefix) => {
+                    let removed = self.index.remove(prefix, Target::hint(Place(place)));
+                    debug_assert!(removed, "a hint that is not in the index");
+                    hints += 1;
+                }
+                Held::Reference(frame) => {
+                    release(&mut self.frames, &mut self.index, frame);
+                    references += 1;
+                }
             }
+            *holding = Holding::NOTHING;
         }
+        room.account.hints -= hints;
+        room.account.references -= references;
         self.members.demolish();
     }
 
@@ -91,18 +91,23 @@ impl Domain {
             return punched;
         }
         for _ in 0..most_runs {
+            if punched >= PUNCH_FRAMES {
+                break;
+            }
             let Some((first, frames)) = self.frames.lingering_run() else { break };
             if let Err(error) = self.pool.punch(first, frames) {
                 // They still take memory and still count as frames; the next call tries again.
                 tracing::warn!(%error, ?frames, "memory of freed frames does not go back to the host for now");
                 break;
             }
-            self.frames.punched(first, frames);
-            punched += frames;
+            punched += self.frames.punched(first, frames);
         }
         punched
     }
 }
+
+/// Frames given back to the host in one call, whatever the runs: 16 MiB, about a millisecond.
+const PUNCH_FRAMES: Pages = Pages(4096);
 
 /// A reference ends; with the last one the frame leaves the index, and lingers until it is punched.
 pub(crate) fn release(frames: &mut Frames, index: &mut Index, frame: FrameNo) {

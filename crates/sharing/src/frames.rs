@@ -3,90 +3,168 @@ use std::collections::{BTreeMap, BTreeSet};
 use plimsoll_units::{FrameNo, Pages};
 
 use crate::key::Prefix;
+use crate::prefetch::prefetch;
 
-/// Which frames there are, and how many references each has.
+mod bits;
+mod block;
+#[cfg(test)]
+mod tests;
+
+use bits::LEN;
+use block::{Block, MANY};
+
+/// Which frames there are, how many references each has, and which one is next.
+///
+/// A frame is *used* as long as it has references. Then it *lingers* until its memory is punched out of the pool; then it is
+/// *free*. Only free frames are made anew: nothing is written where an old mapping may be, or a hole may follow.
 #[derive(Debug)]
 pub(crate) struct Frames {
     limit: u32,
-    used: BTreeMap<u32, (Prefix, u32)>,
-    lingering: BTreeSet<u32>,
+    /// None: nothing in it is used or lingers. Frames behind the last block are free too.
+    blocks: Vec<Option<Box<Block>>>,
+    /// For each length of the longest run of free frames in a block, as a power of two, the blocks.
+    by_room: [BTreeSet<u32>; CLASSES],
+    with_lingering: BTreeSet<u32>,
+    /// References above [`MANY`].
+    more: BTreeMap<FrameNo, u32>,
+    used: u64,
+    lingering: u64,
     references: u64,
 }
 
+/// No free frame, runs of 1, from 2 on, from 4 on, ..., 512.
+const CLASSES: usize = 2 + LEN.ilog2() as usize;
+
+/// Frames of a block.
+const BLOCK: u32 = 512;
+const _: () = assert!(BLOCK as usize == LEN);
+
 impl Frames {
     pub(crate) fn new(limit: u32) -> Self {
-        Self { limit, used: BTreeMap::new(), lingering: BTreeSet::new(), references: 0 }
+        Self {
+            limit,
+            blocks: Vec::new(),
+            by_room: Default::default(),
+            with_lingering: BTreeSet::new(),
+            more: BTreeMap::new(),
+            used: 0,
+            lingering: 0,
+            references: 0,
+        }
     }
 
-    /// A free frame, with one reference: behind `after` where that is free, else with room for `room` behind it where there is.
-    pub(crate) fn create(&mut self, after: Option<FrameNo>, _room: usize, prefix: Prefix) -> Option<FrameNo> {
-        let free = |n: &u32| *n < self.limit && !self.used.contains_key(n) && !self.lingering.contains(n);
-        let next = after.map(|after| after.0 + 1).filter(free);
-        let number = next.or_else(|| (0..self.limit).find(free))?;
-        self.used.insert(number, (prefix, 1));
+    /// A free frame comes into use, with one reference: the one behind `after` if that is free, else one with room for `room` behind it
+    /// (itself included), if there is one, and in the smallest place that has that. `None` where the limit is reached.
+    pub(crate) fn create(&mut self, after: Option<FrameNo>, room: usize, prefix: Prefix) -> Option<FrameNo> {
+        let next =
+            after.and_then(|after| after.0.checked_add(1)).map(FrameNo).filter(|next| self.is_free(*next));
+        let frame = match next {
+            Some(next) => next,
+            None => self.find_room(room.clamp(1, LEN))?,
+        };
+        self.adopt(frame, prefix);
+        Some(frame)
+    }
+
+    /// A frame without references comes into use, with one.
+    pub(crate) fn adopt(&mut self, frame: FrameNo, prefix: Prefix) {
+        let lingered = self.is_lingering(frame);
+        self.change(frame, |block, at| block.take(at, prefix));
+        self.lingering -= u64::from(lingered);
+        self.used += 1;
         self.references += 1;
-        Some(FrameNo(number))
+    }
+
+    /// A frame that is free takes memory all the same: it lingers. Nothing changes if it is in use, or is lingering already.
+    pub(crate) fn linger(&mut self, frame: FrameNo) {
+        if self.is_free(frame) {
+            self.change(frame, Block::linger);
+            self.lingering += 1;
+        }
     }
 
     /// Whether somebody refers to `frame`.
     pub(crate) fn is_used(&self, frame: FrameNo) -> bool {
-        self.used.contains_key(&frame.0)
+        self.block(frame).is_some_and(|block| block.is_used(at(frame)))
     }
 
-    /// A frame whose content is there already comes into use, with one reference.
-    pub(crate) fn adopt(&mut self, frame: FrameNo, prefix: Prefix) {
-        self.lingering.remove(&frame.0);
-        self.used.insert(frame.0, (prefix, 1));
-        self.references += 1;
+    fn is_lingering(&self, frame: FrameNo) -> bool {
+        self.block(frame).is_some_and(|block| block.is_lingering(at(frame)))
     }
 
-    /// A frame that is free takes memory all the same: it lingers until it is punched. Nothing changes if it is in use.
-    pub(crate) fn linger(&mut self, frame: FrameNo) {
-        if !self.is_used(frame) {
-            self.lingering.insert(frame.0);
-        }
+    fn is_free(&self, frame: FrameNo) -> bool {
+        frame.0 < self.limit && !self.is_used(frame) && !self.is_lingering(frame)
     }
 
-    /// One reference more to a frame that has some.
+    /// How many references `frame` has.
+    #[cfg(test)]
+    pub(crate) fn count(&self, frame: FrameNo) -> u64 {
+        let count = self.block(frame).map_or(0, |block| *block.count(at(frame)));
+        u64::from(count) + self.more.get(&frame).map_or(0, |more| u64::from(*more))
+    }
+
+    /// Has fetched what is needed to count a reference to `frame`.
+    pub(crate) fn prefetch(&self, frame: FrameNo) {
+        self.block(frame).into_iter().for_each(|block| prefetch(block.count(at(frame))));
+    }
+
+    /// One reference more to a frame in use. There are fewer than 2^31 pages that could hold one.
     pub(crate) fn acquire(&mut self, frame: FrameNo) {
-        let count = &mut self.used.get_mut(&frame.0).expect("a frame in use").1;
-        *count += 1;
+        let count = self.used_block(frame).count_mut(at(frame));
+        if *count < MANY {
+            *count += 1;
+        } else {
+            *self.more.entry(frame).or_default() += 1;
+        }
         self.references += 1;
     }
 
-    /// One reference less. The prefix of its hash, where that was the last one: then it lingers until it is punched.
+    /// One reference less to a frame in use. The prefix of its hash, where that was the last one: it lingers now.
     pub(crate) fn release(&mut self, frame: FrameNo) -> Option<Prefix> {
-        let (prefix, count) = self.used.get_mut(&frame.0).expect("a frame in use");
-        let prefix = *prefix;
-        *count -= 1;
         self.references -= 1;
+        if let Some(more) = self.more.get_mut(&frame) {
+            *more -= 1;
+            if *more == 0 {
+                self.more.remove(&frame);
+            }
+            return None;
+        }
+        let block = self.used_block(frame);
+        let count = block.count_mut(at(frame));
+        *count -= 1;
         if *count > 0 {
             return None;
         }
-        self.used.remove(&frame.0);
-        self.lingering.insert(frame.0);
+        let prefix = block.prefix(at(frame));
+        self.change(frame, Block::linger);
+        self.used -= 1;
+        self.lingering += 1;
         Some(prefix)
     }
 
-    /// A run of frames to punch.
+    /// A run of lingering frames to punch, with free ones between them perhaps.
     pub(crate) fn lingering_run(&self) -> Option<(FrameNo, Pages)> {
-        let first = *self.lingering.first()?;
-        let length = self.lingering.iter().zip(first..).take_while(|(a, b)| **a == *b).count();
-        Some((FrameNo(first), Pages(length as u64)))
+        let number = *self.with_lingering.first()?;
+        let (first, len) = self.blocks.get(index(number))?.as_ref()?.lingering_run()?;
+        Some((FrameNo(number * BLOCK + narrow(first)), Pages(len as u64)))
     }
 
-    /// They are punched: free.
-    pub(crate) fn punched(&mut self, first: FrameNo, frames: Pages) {
-        self.lingering
-            .retain(|n| u64::from(*n) < first.0.into() || u64::from(*n) >= u64::from(first.0) + frames.0);
+    /// Such a run was punched. How many frames lingered in it.
+    pub(crate) fn punched(&mut self, first: FrameNo, frames: Pages) -> Pages {
+        let len = usize::try_from(frames.0).expect("no more than a block");
+        let punched = self.change(first, |block, at| block.punched(at, len)) as u64;
+        self.lingering -= punched;
+        Pages(punched)
     }
 
+    /// Frames that somebody refers to.
     pub(crate) fn in_use(&self) -> u64 {
-        self.used.len() as u64
+        self.used
     }
 
+    /// Frames that nobody refers to and that have memory.
     pub(crate) fn lingering(&self) -> u64 {
-        self.lingering.len() as u64
+        self.lingering
     }
 
     pub(crate) fn references(&self) -> u64 {
@@ -97,7 +175,115 @@ impl Frames {
         self.limit
     }
 
+    /// Memory that it takes, about.
     pub(crate) fn bytes(&self) -> usize {
-        self.used.len() * 16
+        let blocks = self.blocks.iter().flatten().count() * size_of::<Block>();
+        // Nodes of the maps are at least half full.
+        let sets = self.by_room.iter().map(BTreeSet::len).sum::<usize>() + self.with_lingering.len();
+        let maps = 2 * (sets * size_of::<u32>() + self.more.len() * size_of::<(FrameNo, u32)>());
+        blocks + maps + self.blocks.capacity() * size_of::<Option<Box<Block>>>()
     }
+
+    /// The first free frame of the best run.
+    fn find_room(&mut self, room: usize) -> Option<FrameNo> {
+        // In this class and above, every block has a run that is long enough.
+        let enough = class(room.next_power_of_two());
+        let fits = self.by_room[enough..].iter().find_map(|blocks| blocks.first().copied());
+        let number = match fits.or_else(|| self.push_block()) {
+            Some(number) => number,
+            None => self.by_room[1..enough].iter().rev().find_map(|blocks| blocks.first().copied())?,
+        };
+        let free = self.free(number);
+        let room = room.min(free.longest());
+        let (first, _) = free.runs().find(|(_, len)| *len >= room)?;
+        Some(FrameNo(number * BLOCK + narrow(first)))
+    }
+
+    /// Changes a frame's block, and keeps it where it can be found. There is one afterwards unless it is vacant.
+    fn change<T>(&mut self, frame: FrameNo, change: impl FnOnce(&mut Block, usize) -> T) -> T {
+        let number = frame.0 / BLOCK;
+        while self.blocks.len() <= index(number) && self.push_block().is_some() {}
+        let frames = self.frames_of(number);
+        let mut block = self.blocks[index(number)].take().unwrap_or_else(|| Box::new(Block::new(frames)));
+        let (room, lingers) = (class(block.longest_free()), block.lingers());
+        let result = change(&mut block, at(frame));
+        self.refile(number, room, class(block.longest_free()));
+        if block.lingers() {
+            self.with_lingering.insert(number);
+        } else if lingers {
+            self.with_lingering.remove(&number);
+        }
+        if !block.is_vacant() {
+            self.blocks[index(number)] = Some(block);
+        } else if index(number) + 1 == self.blocks.len() {
+            self.pop_blocks();
+        }
+        result
+    }
+
+    fn push_block(&mut self) -> Option<u32> {
+        let number = narrow(self.blocks.len());
+        if u64::from(number) * u64::from(BLOCK) >= u64::from(self.limit) {
+            return None;
+        }
+        self.blocks.push(None);
+        self.by_room[class(self.frames_of(number))].insert(number);
+        Some(number)
+    }
+
+    /// Forgets vacant blocks at the end.
+    fn pop_blocks(&mut self) {
+        while self.blocks.last().is_some_and(Option::is_none) {
+            self.blocks.pop();
+            let number = narrow(self.blocks.len());
+            let room = class(self.frames_of(number));
+            self.by_room[room].remove(&number);
+        }
+    }
+
+    fn refile(&mut self, number: u32, before: usize, after: usize) {
+        if before != after {
+            self.by_room[before].remove(&number);
+            self.by_room[after].insert(number);
+        }
+    }
+
+    fn free(&self, number: u32) -> bits::Bits {
+        match &self.blocks[index(number)] {
+            Some(block) => block.free(),
+            None => bits::Bits::from(self.frames_of(number)).complement(),
+        }
+    }
+
+    /// How many frames a block has: the last one may have fewer.
+    fn frames_of(&self, number: u32) -> usize {
+        LEN.min((self.limit - number * BLOCK) as usize)
+    }
+
+    fn block(&self, frame: FrameNo) -> Option<&Block> {
+        self.blocks.get(index(frame.0 / BLOCK))?.as_deref()
+    }
+
+    fn used_block(&mut self, frame: FrameNo) -> &mut Block {
+        let block = self.blocks.get_mut(index(frame.0 / BLOCK)).and_then(Option::as_deref_mut);
+        block.expect("a frame in use has a block")
+    }
+}
+
+/// Of the blocks with such a longest run of free frames.
+fn class(longest: usize) -> usize {
+    longest.checked_ilog2().map_or(0, |power| 1 + power as usize)
+}
+
+/// The frame's place in its block.
+fn at(frame: FrameNo) -> usize {
+    index(frame.0) % LEN
+}
+
+fn index(number: u32) -> usize {
+    number as usize
+}
+
+fn narrow(number: usize) -> u32 {
+    u32::try_from(number).expect("frames are numbered with 31 bits")
 }

@@ -3,33 +3,272 @@ use std::collections::BTreeMap;
 use crate::key::{Key, Prefix};
 use crate::target::Target;
 
-/// From the key of a hash to the frame or the hint that has it.
-#[derive(Debug, Default)]
+mod line;
+mod lines;
+mod shape;
+mod tag;
+#[cfg(test)]
+mod tests;
+
+use line::{FARTHEST, SLOTS};
+use lines::Lines;
+use shape::{Group, Shape};
+use tag::Tag;
+
+/// From the key of a hash to the frame or the hint that has it: a hash table that grows and shrinks by one line at a time.
+///
+/// An entry is in its home line, which its key says ([`Shape`]), or in one of the next lines of its group, or, where these are full, in the overflow. A look-up
+/// costs one access to memory in most cases, and that can be asked for beforehand ([`Index::prefetch`]).
+///
+/// Entries leave without a trace, but their home line goes on saying how far to look for entries of it. So as entries come and go
+/// groups are dealt out anew, one after the other.
+#[derive(Debug)]
 pub(crate) struct Index {
-    entries: BTreeMap<u64, Target>,
+    shape: Shape,
+    lines: Lines,
+    /// Entries of groups that are full. In order, so that those of a group stand together.
+    overflow: BTreeMap<Tag, Target>,
+    entries: usize,
+    /// Entries removed since a group was last dealt out anew because of that.
+    removed: usize,
+    /// Counts them.
+    dealt: usize,
+    /// Entries on their way from one shape of their group to another; kept for its memory.
+    hand: Vec<(Tag, Target)>,
+}
+
+/// Used slots of 100, at most. More, and few entries are in their home lines; fewer cost memory: at 85 an entry takes 10.8
+/// bytes. A table that gets emptier than [`FULL_ENOUGH`] shrinks.
+const FULL: usize = 85;
+/// Far enough below [`FULL`] that a table that breathes does not deal its entries out with each breath.
+const FULL_ENOUGH: usize = 75;
+/// Entries removed for each group that is dealt out anew: so every group is when about an eighth of its entries have changed.
+const REMOVALS: usize = 16;
+
+impl Default for Index {
+    fn default() -> Self {
+        let shape = Shape::new();
+        let mut lines = Lines::default();
+        (0..shape.len()).for_each(|_| lines.push());
+        let (overflow, hand) = (BTreeMap::new(), Vec::new());
+        Self { shape, lines, overflow, entries: 0, removed: 0, dealt: 0, hand }
+    }
+}
+
+/// Where an entry is.
+enum Spot {
+    Line { address: usize, slot: usize },
+    Overflow(Tag),
 }
 
 impl Index {
+    /// Has the memory fetched that a look-up of `key` will need first.
+    #[inline]
+    pub(crate) fn prefetch(&self, key: Key) {
+        let group = self.shape.group(key.prefix());
+        self.lines.prefetch(group.address(group.home(key.prefix())));
+    }
+
+    /// Has more memory fetched where the first access, made here, shows that it will be needed. What the first line tells is
+    /// returned: it may be all.
+    #[inline]
+    pub(crate) fn prefetch_more(&self, key: Key) -> Option<Target> {
+        let tag = Tag::of(key);
+        let group = self.shape.group(tag.prefix());
+        let home = group.home(tag.prefix());
+        let line = self.lines.get(group.address(home));
+        let found = line.find(tag).map(|slot| line.target(slot));
+        if found.is_none() {
+            for further in 1..=line.reach() {
+                self.lines.prefetch(group.address(round(group, home + further)));
+            }
+        }
+        found
+    }
+
     /// What has this hash.
+    #[inline]
     pub(crate) fn find(&self, key: Key) -> Option<Target> {
-        self.entries.get(&key.0).copied()
+        self.spot(key).map(|spot| match spot {
+            Spot::Line { address, slot } => self.lines.get(address).target(slot),
+            Spot::Overflow(tag) => self.overflow[&tag],
+        })
     }
 
     /// From now on `target` has this hash, instead of what had it.
     pub(crate) fn set(&mut self, key: Key, target: Target) {
-        self.entries.insert(key.0, target);
+        match self.spot(key) {
+            Some(Spot::Line { address, slot }) => self.lines.get_mut(address).set_target(slot, target),
+            Some(Spot::Overflow(tag)) => drop(self.overflow.insert(tag, target)),
+            None => {
+                let tag = Tag::of(key);
+                self.insert(self.shape.group(tag.prefix()), tag, target);
+                self.entries += 1;
+                if self.entries * 100 > self.lines.len() * SLOTS * FULL {
+                    self.grow();
+                }
+            }
+        }
     }
 
-    /// Forgets `target`, which has a hash of this prefix.
+    /// Forgets `target`, which has a hash of this prefix. Says whether it was there.
     pub(crate) fn remove(&mut self, prefix: Prefix, target: Target) -> bool {
-        let first = u64::from(prefix.0) << (64 - Prefix::BITS);
-        let last = first | (u64::MAX >> Prefix::BITS);
-        let found =
-            self.entries.range(first..=last).find(|(_, found)| **found == target).map(|(key, _)| *key);
-        found.is_some_and(|key| self.entries.remove(&key).is_some())
+        let removed = self.remove_from_lines(prefix, target) || self.remove_from_overflow(prefix, target);
+        if removed {
+            self.entries -= 1;
+            self.after_removal();
+        }
+        removed
     }
 
+    /// Memory that it takes, about: what is in the overflow is estimated.
     pub(crate) fn bytes(&self) -> usize {
-        self.entries.len() * 16
+        // Nodes of a BTreeMap are at least half full.
+        let overflow = self.overflow.len() * 2 * size_of::<(Tag, Target)>();
+        self.lines.bytes() + overflow + self.hand.capacity() * size_of::<(Tag, Target)>()
     }
+
+    /// Whether `target` is known by a hash of this prefix.
+    #[cfg(test)]
+    pub(crate) fn has(&self, prefix: Prefix, target: Target) -> bool {
+        let group = self.shape.group(prefix);
+        let home = group.home(prefix);
+        let reach = self.lines.get(group.address(home)).reach();
+        let in_lines = (0..=reach).any(|further| {
+            let line = self.lines.get(group.address(round(group, home + further)));
+            line.find_target(target).is_some()
+        });
+        in_lines || self.overflow.iter().any(|(tag, found)| tag.prefix() == prefix && *found == target)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn entries(&self) -> usize {
+        self.entries
+    }
+
+    #[inline]
+    fn spot(&self, key: Key) -> Option<Spot> {
+        let tag = Tag::of(key);
+        let group = self.shape.group(tag.prefix());
+        let home = group.home(tag.prefix());
+        let address = group.address(home);
+        let line = self.lines.get(address);
+        if let Some(slot) = line.find(tag) {
+            return Some(Spot::Line { address, slot });
+        }
+        for further in 1..=line.reach() {
+            let address = group.address(round(group, home + further));
+            if let Some(slot) = self.lines.get(address).find(tag) {
+                return Some(Spot::Line { address, slot });
+            }
+        }
+        (line.overflows() && self.overflow.contains_key(&tag)).then_some(Spot::Overflow(tag))
+    }
+
+    /// Adds an entry that is not there, and makes no room.
+    fn insert(&mut self, group: Group, tag: Tag, target: Target) {
+        let home = group.home(tag.prefix());
+        for further in 0..group.lines.min(FARTHEST + 1) {
+            let line = self.lines.get_mut(group.address(round(group, home + further)));
+            if !line.is_full() {
+                line.push(tag, target);
+                self.lines.get_mut(group.address(home)).extend_reach(further);
+                return;
+            }
+        }
+        self.lines.get_mut(group.address(home)).set_overflows();
+        self.overflow.insert(tag, target);
+    }
+
+    fn remove_from_lines(&mut self, prefix: Prefix, target: Target) -> bool {
+        let group = self.shape.group(prefix);
+        let home = group.home(prefix);
+        let reach = self.lines.get(group.address(home)).reach();
+        (0..=reach).any(|further| {
+            let line = self.lines.get_mut(group.address(round(group, home + further)));
+            line.find_target(target).map(|slot| line.remove(slot)).is_some()
+        })
+    }
+
+    fn remove_from_overflow(&mut self, prefix: Prefix, target: Target) -> bool {
+        let prefix = u64::from(prefix.0);
+        let mut range = self.overflow.range(Tag::least(prefix)..Tag::least(prefix + 1));
+        let tag = range.find(|(_, found)| **found == target).map(|(tag, _)| *tag);
+        tag.is_some_and(|tag| self.overflow.remove(&tag).is_some())
+    }
+
+    fn after_removal(&mut self) {
+        if self.entries * 100 < self.lines.len() * SLOTS * FULL_ENOUGH {
+            self.shrink();
+        }
+        self.removed += 1;
+        if self.removed >= REMOVALS {
+            self.removed = 0;
+            self.dealt = self.dealt.wrapping_add(1);
+            for group in self.shape.parts(self.shape.numbered(self.dealt)) {
+                self.pick_up(group);
+                self.deal();
+            }
+        }
+    }
+
+    fn grow(&mut self) {
+        self.pick_up(self.shape.next());
+        self.lines.push();
+        self.shape.grow();
+        self.deal();
+    }
+
+    fn shrink(&mut self) {
+        let mut smaller = self.shape;
+        if !smaller.shrink() {
+            return;
+        }
+        // The group that will be one may be two now.
+        for group in self.shape.parts(smaller.next()) {
+            self.pick_up(group);
+        }
+        self.lines.pop();
+        self.shape = smaller;
+        self.deal();
+    }
+
+    /// Takes all entries of a group into the hand.
+    fn pick_up(&mut self, group: Group) {
+        (0..group.lines).for_each(|line| self.lines.prefetch(group.address(line)));
+        for line in 0..group.lines {
+            let line = self.lines.get_mut(group.address(line));
+            self.hand.extend(line.entries());
+            *line = line::Line::default();
+        }
+        let prefixes = group.prefixes();
+        let tags = Tag::least(prefixes.start)..Tag::least(prefixes.end);
+        while let Some((tag, target)) = self.overflow.range(tags.clone()).next().map(|(k, v)| (*k, *v)) {
+            self.overflow.remove(&tag);
+            self.hand.push((tag, target));
+        }
+    }
+
+    /// Puts all entries in the hand where they belong: first as many as possible into their home lines, then the others.
+    fn deal(&mut self) {
+        let mut hand = std::mem::take(&mut self.hand);
+        hand.retain(|(tag, target)| {
+            let group = self.shape.group(tag.prefix());
+            let line = self.lines.get_mut(group.address(group.home(tag.prefix())));
+            let full = line.is_full();
+            if !full {
+                line.push(*tag, *target);
+            }
+            full
+        });
+        for (tag, target) in hand.drain(..) {
+            self.insert(self.shape.group(tag.prefix()), tag, target);
+        }
+        self.hand = hand;
+    }
+}
+
+/// A line of the group, counted on from its first after its last.
+fn round(group: Group, line: usize) -> usize {
+    if line < group.lines { line } else { line - group.lines }
 }

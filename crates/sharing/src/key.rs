@@ -32,6 +32,12 @@ impl Secret {
         Self(std::array::from_fn(|_| RandomState::new().hash_one(0)))
     }
 
+    /// The same each time: no two of the hashes that tests use have one tag.
+    #[cfg(test)]
+    pub(crate) fn fixed() -> Self {
+        Self([0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0])
+    }
+
     /// Two rounds of multiplying by odd numbers and folding high bits into low ones. Each step can be undone, so no two hashes
     /// meet. The highest bits depend on all others.
     pub(crate) fn key(&self, hash: u64) -> Key {
@@ -39,5 +45,29 @@ impl Secret {
         let once = (hash ^ first).wrapping_mul(second | 1);
         let twice = (once ^ (once >> 32)).wrapping_mul(third | 1);
         Key(twice ^ (twice >> 32))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_can_send_hashes_to_one_place() {
+        // Whatever bits a member varies, the prefixes are spread: no 64th part of the index gets twice its part.
+        for shift in [0, 8, 16, 32, 48] {
+            let secret = Secret::new();
+            let mut parts = [0; 64];
+            (0..1_u64 << 16).for_each(|n| parts[(secret.key(n << shift).prefix().0 >> 24) as usize] += 1);
+            assert!(parts.iter().all(|part| *part < 2048), "{shift}: {parts:?}");
+        }
+        assert_ne!(Secret::new().key(1), Secret::new().key(1));
+    }
+
+    #[test]
+    fn distinct_hashes_have_distinct_keys() {
+        let secret = Secret::new();
+        let keys: std::collections::HashSet<u64> = (0..100_000).map(|n| secret.key(n << 40 | n).0).collect();
+        assert_eq!(keys.len(), 100_000);
     }
 }

@@ -18,6 +18,7 @@ mod key;
 mod member;
 mod offer;
 mod pool;
+mod prefetch;
 mod recover;
 mod target;
 mod trust;

@@ -4,6 +4,7 @@ use plimsoll_units::{PageNo, Pages};
 
 use crate::error::Error;
 use crate::holding::Holding;
+use crate::prefetch::prefetch;
 use crate::trust::Trust;
 use crate::{MAX_PAGES, MemberId};
 
@@ -13,13 +14,15 @@ pub(crate) struct Place(pub(crate) u32);
 
 /// What is known of each member, and whose page is where.
 ///
-/// Each member has a room: a range of places as long as the VM has pages. A member that leaves keeps its room until its hints are out of
-/// the index; nobody is its tenant then.
+/// Each member has a room: a range of places as long as the VM has pages. The room of a member that left stays until nothing in it
+/// is held any more; nobody is its tenant then.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
     /// In order of their places.
     rooms: Vec<Room>,
     bases: HashMap<MemberId, u32>,
+    /// The room that was asked for last.
+    recent: usize,
 }
 
 /// A range of places.
@@ -29,7 +32,7 @@ pub(crate) struct Room {
     tenant: Option<MemberId>,
     holdings: Vec<Holding>,
     pub(crate) account: Account,
-    /// Of a room without a tenant: the pages below are out of the index.
+    /// Of a room without a tenant: the pages below hold nothing any more.
     cleared: usize,
 }
 
@@ -51,7 +54,8 @@ impl Members {
             return Err(Error::AlreadyMember(member));
         }
         let too_large = || Error::TooLarge { size };
-        let length = u32::try_from(size.0).map_err(|_| too_large())?;
+        // A room without pages would be where the next one is.
+        let length = u32::try_from(size.0.max(1)).map_err(|_| too_large())?;
         let (index, base) = self.gap(length).ok_or_else(too_large)?;
         let holdings = vec![Holding::NOTHING; usize::try_from(length).expect("32 bits")];
         let room = Room { base, tenant: Some(member), holdings, account: Account::default(), cleared: 0 };
@@ -72,12 +76,10 @@ impl Members {
         (u64::from(from) + u64::from(length) <= MAX_PAGES.0).then_some((self.rooms.len(), from))
     }
 
-    /// `member` is no tenant any more. Its room, which stays for its hints.
-    pub(crate) fn leave(&mut self, member: MemberId) -> Option<&mut Room> {
-        let base = self.bases.remove(&member)?;
-        let room = self.room_of(Place(base))?;
-        room.tenant = None;
-        Some(room)
+    /// `member` is no tenant any more. Its room stays for what it has. Says whether it was one.
+    pub(crate) fn leave(&mut self, member: MemberId) -> bool {
+        let Some(base) = self.bases.remove(&member) else { return false };
+        self.room_of(Place(base)).map(|room| room.tenant = None).is_some()
     }
 
     /// The room of `member`.
@@ -93,9 +95,13 @@ impl Members {
     }
 
     /// The room with this place.
+    #[inline]
     pub(crate) fn room_of(&mut self, place: Place) -> Option<&mut Room> {
-        let index = self.index_of(place)?;
-        self.rooms.get_mut(index)
+        // Mostly it is the same one as last time.
+        if !self.rooms.get(self.recent).is_some_and(|room| room.has(place)) {
+            self.recent = self.index_of(place)?;
+        }
+        self.rooms.get_mut(self.recent)
     }
 
     /// A room that nobody lives in.
@@ -120,7 +126,7 @@ impl Members {
 
     fn index_of(&self, place: Place) -> Option<usize> {
         let index = self.rooms.partition_point(|room| room.base <= place.0).checked_sub(1)?;
-        (place.0 < self.rooms[index].end()).then_some(index)
+        self.rooms[index].has(place).then_some(index)
     }
 }
 
@@ -134,9 +140,14 @@ impl Room {
         self.tenant
     }
 
-    /// The place of one of its pages.
-    pub(crate) fn place(&self, page: PageNo) -> Place {
-        Place(self.base + page.0)
+    fn has(&self, place: Place) -> bool {
+        place.0.checked_sub(self.base).is_some_and(|page| (page as usize) < self.holdings.len())
+    }
+
+    /// The place of one of its pages; `None` where the VM has no such page.
+    #[inline]
+    pub(crate) fn place(&self, page: PageNo) -> Option<Place> {
+        ((page.0 as usize) < self.holdings.len()).then(|| Place(self.base + page.0))
     }
 
     /// The page at a place of it.
@@ -144,18 +155,19 @@ impl Room {
         PageNo(place.0 - self.base)
     }
 
-    /// What `page` holds; `None` where the VM has no such page.
-    pub(crate) fn holding(&mut self, page: PageNo) -> Option<&mut Holding> {
-        self.holdings.get_mut(usize::try_from(page.0).ok()?)
+    /// What the page at a place of it holds.
+    #[inline]
+    pub(crate) fn holding(&mut self, place: Place) -> &mut Holding {
+        &mut self.holdings[(place.0 - self.base) as usize]
     }
 
-    /// All that is held.
-    pub(crate) fn holdings(&mut self) -> &mut [Holding] {
-        &mut self.holdings
+    /// Has fetched what is needed to know what `page` holds.
+    #[inline]
+    pub(crate) fn prefetch(&self, page: PageNo) {
+        self.holdings.get(page.0 as usize).into_iter().for_each(prefetch);
     }
 
-    /// The next `most` pages whose hints may still be in the index, the first of them by its place; none where all is cleared.
-    /// They count as cleared from now on.
+    /// The next `most` pages that may still hold something, the first of them by its place. They count as cleared from now on.
     pub(crate) fn clear(&mut self, most: usize) -> (Place, &mut [Holding]) {
         let from = self.cleared;
         self.cleared = self.holdings.len().min(from.saturating_add(most));

@@ -41,21 +41,20 @@ impl Domain {
         placing: Placing,
         offered: &mut Offered,
     ) -> Option<FrameNo> {
-        let (held, place) = self.held(member, page)?;
-        if matches!(held, Held::Reference(_)) || offered.error.is_some() {
+        let place = self.place(member, page)?;
+        if matches!(self.held(place), Held::Reference(_)) || offered.error.is_some() {
             return None;
         }
         let key = self.secret.key(hash);
-        let found = self.index.find(key)?;
-        match found.kind() {
+        match self.index.find(key)?.kind() {
             Kind::Frame(frame) => {
                 self.frames.acquire(frame);
-                self.refer(member, page, frame);
+                self.refer(place, frame);
                 Some(frame)
             }
-            Kind::Hint(_) if found == Target::hint(place) => None,
-            Kind::Hint(_) => {
-                let (owner, others) = self.hint_owner(found)?;
+            Kind::Hint(same) if same == place => None,
+            Kind::Hint(other) => {
+                let (owner, others) = self.hint_owner(other)?;
                 let mut copy = [0; 4096];
                 content(&mut copy);
                 if (self.hash)(&copy) != hash {
@@ -63,11 +62,11 @@ impl Domain {
                     return None;
                 }
                 let frame = self.create(key, &copy, placing, offered)?;
-                self.drop_hint(found);
+                self.forget_hint(other);
                 self.index.set(key, Target::frame(frame));
-                self.refer(member, page, frame);
+                self.refer(place, frame);
                 self.frames.acquire(frame);
-                self.refer(owner, others, frame);
+                self.refer(other, frame);
                 offered.notices.push((owner, others, frame));
                 Some(frame)
             }

@@ -137,3 +137,6 @@ fn open(descriptor: impl AsFd, access: OFlags) -> rustix::io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd());
     fs::open(path, access | OFlags::CLOEXEC, Mode::empty())
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,8 @@ impl Domain {
     }
 
     fn hold_one(&mut self, member: MemberId, page: PageNo, frame: FrameNo) -> Option<()> {
-        let (held, _) = self.held(member, page)?;
+        let place = self.place(member, page)?;
+        let held = self.held(place);
         if !self.recovering || matches!(held, Held::Reference(_)) || frame.0 >= self.frames.limit() {
             return None;
         }
@@ -43,7 +44,7 @@ impl Domain {
         } else {
             self.adopt(frame)?;
         }
-        self.refer(member, page, frame);
+        self.refer(place, frame);
         Some(())
     }
 
@@ -66,7 +67,7 @@ impl Domain {
             (Ok(()), Some(Kind::Frame(_))) => {}
             (Ok(()), found) => {
                 if let Some(Kind::Hint(place)) = found {
-                    self.drop_hint(Target::hint(place));
+                    self.forget_hint(place);
                 }
                 self.index.set(key, Target::frame(frame));
             }

@@ -1,0 +1,172 @@
+use plimsoll_units::FrameNo;
+
+use super::*;
+
+/// A hash that half of all contents share.
+fn weak(page: &Page) -> u64 {
+    u64::from(page[0] % 2)
+}
+
+#[test]
+fn content_that_does_not_fit_its_hash_makes_no_frame() {
+    let mut domain = domain();
+    domain.ask(A, 1, hash(1));
+    // A lie, or a page that was written to after it was hashed.
+    let offered = domain.bring(B, 1, hash(1), &page(2));
+    assert_eq!((offered.frames, offered.created, offered.notices), (vec![None], Pages(0), vec![]));
+    assert_eq!(domain.member(B).unwrap().false_offers, 1);
+    assert_eq!(domain.stats().frames, Pages(0));
+    // And what was true before stays so.
+    domain.share_again(1);
+    domain.audit();
+}
+
+impl Domain {
+    fn share_again(&mut self, word: u64) {
+        assert!(self.bring(C, 1, hash(word), &page(word)).frames[0].is_some());
+    }
+}
+
+#[test]
+fn content_is_copied_once_and_only_the_copy_counts() {
+    let mut domain = domain();
+    domain.ask(A, 1, hash(1));
+    let mut reads = 0;
+    let offered = domain.offer(B, &[(PageNo(1), hash(1))], |_, copy| {
+        reads += 1;
+        *copy = page(if reads == 1 { 1 } else { 666 });
+    });
+    assert_eq!((reads, domain.content(offered.frames[0].unwrap())), (1, page(1)));
+}
+
+#[test]
+fn what_was_not_taken_cannot_be_given_back() {
+    let mut domain = domain();
+    let frame = domain.share(A, B, 1, 1);
+    let other = domain.share(A, B, 2, 2);
+    let ignored = GivenBack { ignored: 1, ..GivenBack::default() };
+    // Another's; another page's; another frame's; of a page or a frame that there is not; of nobody.
+    assert_eq!(domain.end(C, 1, frame), ignored);
+    assert_eq!(domain.end(B, 3, frame), ignored);
+    assert_eq!(domain.end(B, 1, other), ignored);
+    assert_eq!(domain.end(B, u32::MAX, frame), ignored);
+    assert_eq!(domain.end(B, 1, FrameNo(u32::MAX)), ignored);
+    assert_eq!(domain.end(MemberId(50), 1, frame), ignored);
+    assert_eq!(domain.frames.count(frame), 2);
+    // Twice, and both times in one batch.
+    let both = domain.give_back(B, &[(PageNo(1), frame), (PageNo(1), frame)], false);
+    assert_eq!((both.accepted, both.ignored, both.freed), (1, 1, Pages(0)));
+    assert_eq!(domain.member(B).unwrap().false_returns, 5);
+    // A hint is no reference, even if its bits look like one.
+    domain.ask(C, 7, hash(70));
+    (0..1000).for_each(|n| assert_eq!(domain.end(C, 7, FrameNo(n)), ignored));
+    assert_eq!(domain.content(frame), page(1));
+    domain.audit();
+    domain.dissolve();
+}
+
+#[test]
+fn pages_that_there_are_not_and_strangers_get_nothing() {
+    let mut domain = domain();
+    domain.ask(A, 1, hash(1));
+    for (member, number) in [(B, 1000), (B, u32::MAX), (MemberId(50), 1)] {
+        assert_eq!(domain.ask(member, number, hash(1)), Found::Busy);
+        assert_eq!(domain.bring(member, number, hash(1), &page(1)).frames, [None]);
+    }
+    assert!(domain.look_up(A, &[]).is_empty());
+    assert!(domain.offer(A, &[], |_, _| unreachable!()).frames.is_empty());
+    domain.audit();
+}
+
+#[test]
+fn a_flood_of_hashes_takes_no_more_than_a_hint_a_page() {
+    let mut domain = domain();
+    let mut largest = Bytes(0);
+    for round in 0..200_u64 {
+        let pages: Vec<(PageNo, u64)> = (0..1000).map(|n| (PageNo(n), u64::from(n) << 32 | round)).collect();
+        domain.look_up(C, &pages);
+        largest = largest.max(domain.stats().index);
+    }
+    assert_eq!(domain.stats().hints, Pages(1000));
+    assert!(largest < Bytes(64 << 10), "{largest}");
+    domain.audit();
+    domain.dissolve();
+}
+
+#[test]
+fn a_false_match_is_shared_by_nobody_and_noted() {
+    let mut domain = domain_of(weak);
+    domain.ask(A, 1, 0);
+    assert_eq!(domain.ask(B, 1, 0), Found::Wanted);
+    let offered = domain.bring(B, 1, 0, &page(2));
+    let frame = offered.frames[0].unwrap();
+    assert_eq!(offered.notices, [(A, PageNo(1), frame)]);
+    // A has 4 in its page, sees 2 in the frame, and maps nothing.
+    let given = domain.give_back(A, &[(PageNo(1), frame)], true);
+    assert_eq!((given.accepted, given.freed), (1, Pages(0)));
+    assert_eq!(domain.member(A).unwrap().false_matches, 1);
+    assert_eq!(domain.content(frame), page(2));
+    domain.audit();
+    domain.dissolve();
+}
+
+#[test]
+fn whose_hashes_prove_false_is_left_alone_and_harms_nobody_meanwhile() {
+    let mut domain = domain_of(weak);
+    domain.ask(A, 0, 0);
+    domain.ask(B, 0, 0);
+    let frame = domain.bring(B, 0, 0, &page(2)).frames[0].unwrap();
+    let mut asked = 0;
+    while domain.ask(C, 5, 0) == Found::Frame(frame) {
+        domain.give_back(C, &[(PageNo(5), frame)], true);
+        asked += 1;
+        assert!(asked < 1000, "never left alone");
+    }
+    assert!(asked > 50, "an unlucky start is forgiven");
+    assert!(domain.member(C).unwrap().doubted);
+    assert_eq!(domain.ask(A, 7, 0), Found::Frame(frame));
+    // Hints of it that others find are worth nothing.
+    let mut domain = domain_of(weak);
+    domain.ask(C, 1, 1);
+    let room = domain.members.get_mut(C).unwrap();
+    (0..1000).for_each(|_| room.account.trust.proved_false());
+    assert_eq!(domain.bring(B, 1, 1, &page(3)).frames, [None]);
+    assert_eq!(domain.ask(A, 1, 1), Found::New);
+    assert_eq!(domain.stats().hints, Pages(1));
+    assert_eq!(domain.ask(B, 1, 1), Found::Wanted);
+    domain.audit();
+}
+
+#[test]
+fn who_dies_half_way_leaves_nothing() {
+    let mut domain = domain();
+    domain.ask(A, 1, hash(1));
+    assert_eq!(domain.ask(B, 1, hash(1)), Found::Wanted);
+    // The one who offers; then the one who has the hint; then one who was told of a frame.
+    domain.leave(B);
+    assert_eq!(domain.bring(B, 1, hash(1), &page(1)).frames, [None]);
+    assert_eq!(domain.ask(C, 1, hash(1)), Found::Wanted);
+    domain.leave(A);
+    assert_eq!(domain.bring(C, 1, hash(1), &page(1)).frames, [None]);
+    assert_eq!(domain.ask(C, 1, hash(1)), Found::New);
+    domain.join(A, Pages(10)).unwrap();
+    assert_eq!(domain.ask(A, 1, hash(1)), Found::Wanted);
+    assert!(domain.bring(A, 1, hash(1), &page(1)).frames[0].is_some());
+    domain.leave(C);
+    while domain.tidy().more {}
+    assert_eq!((domain.stats().frames, domain.stats().references), (Pages(1), Pages(1)));
+    domain.audit();
+    domain.dissolve();
+}
+
+#[test]
+fn one_domain_knows_nothing_of_another() {
+    let (mut one, mut other) = (domain(), domain());
+    let frame = one.share(A, B, 1, 1);
+    assert_eq!(other.ask(A, 1, hash(1)), Found::New);
+    assert_eq!(other.end(B, 1, frame).ignored, 1);
+    let (a, b) = (one.pool().unwrap(), other.pool().unwrap());
+    let inode = |fd| rustix::fs::fstat(fd).unwrap().st_ino;
+    assert_ne!(inode(&a), inode(&b));
+    assert_eq!(other.content(frame), page(0));
+}
