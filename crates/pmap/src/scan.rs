@@ -29,6 +29,9 @@ const LINE: usize = 64;
 /// A page that has been broken so often rests for 2^this passes.
 const LONGEST_REST: u8 = 7;
 
+/// The print of a page that was there and is to be looked at again: none has it.
+const LOOK_AGAIN: u16 = 1;
+
 /// What the scanner may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScanOrder {
@@ -67,7 +70,7 @@ type Notes = [Note; SLOTS as usize];
 /// What is remembered of a page.
 #[derive(Clone, Copy, Debug, Default)]
 struct Note {
-    /// Of a part of its content when it was last looked up. Zero: it was not.
+    /// Of a part of its content when it was last looked up. Zero: it was not, and may not be there.
     print: u16,
     /// Passes for which it is left alone.
     rest: u8,
@@ -108,7 +111,7 @@ impl Scan {
     /// Pages are to be looked up again when the chunk is scanned next.
     pub(crate) fn look_again(&mut self, no: ChunkNo, slots: impl Iterator<Item = Slot>) {
         if let Some(Some(notes)) = self.notes.get_mut(no.0) {
-            slots.for_each(|slot| notes[usize::from(slot)].print = 0);
+            slots.for_each(|slot| notes[usize::from(slot)].print = LOOK_AGAIN);
         }
     }
 
@@ -266,6 +269,7 @@ impl Pmap {
                 }
                 self.mapping.read_page(offset, &mut page);
                 if is_zero(&page) {
+                    note.print = LOOK_AGAIN;
                     candidates.zeros.insert(slot);
                 } else {
                     note.print = print(&page[line(slot)..][..LINE]);
@@ -296,7 +300,7 @@ impl Pmap {
             let note = &mut notes[usize::from(slot)];
             note.breaks = note.breaks.saturating_add(1);
             note.rest = 1 << note.breaks.min(LONGEST_REST);
-            note.print = 0;
+            note.print = LOOK_AGAIN;
         }
         let mut rests = PageSet::EMPTY;
         for slot in pages.iter() {
@@ -467,7 +471,7 @@ fn look_up(pool: &Pool, no: ChunkNo, hashes: &[(Slot, u64)]) -> Known {
     known
 }
 
-/// The pages that were looked up.
+/// The pages that were looked up, or looked at.
 fn looked_up(notes: &Notes) -> PageSet {
     (0..SLOTS).filter(|&slot| notes[usize::from(slot)].print != 0).collect()
 }
@@ -478,14 +482,14 @@ fn line(slot: Slot) -> usize {
     usize::from(slot).wrapping_mul(37) % (PAGE / LINE) * LINE
 }
 
-/// A number that is likely to be another one where the bytes are others, and never zero.
+/// A number that is likely to be another one where the bytes are others, and never zero or [`LOOK_AGAIN`].
 fn print(bytes: &[u8]) -> u16 {
     let words = bytes.chunks_exact(8).filter_map(|word| word.try_into().ok()).map(u64::from_le_bytes);
     let mixed = words.fold(0x9E37_79B9_7F4A_7C15_u64, |mixed, word| {
         (mixed ^ word).wrapping_mul(0xD6E8_FEB8_6659_FD93).rotate_left(29)
     });
     let print = (mixed >> 48) as u16;
-    print.max(1)
+    print.max(LOOK_AGAIN + 1)
 }
 
 /// The processor time that this thread has used.

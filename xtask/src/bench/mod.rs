@@ -34,7 +34,7 @@ pub(crate) enum Bench {
     Reclaim(reclaim::ReclaimArgs),
     /// What sampling costs a guest that touches all its memory, and how far what it shows is from the truth.
     Sampling(sampling::SamplingArgs),
-    /// How much equal memory the kernel's own merging finds for how much CPU time.
+    /// How much equal memory is merged for how much CPU time, against the kernel's own merging.
     Sharing(sharing::SharingArgs),
     /// How long a touch of a swapped page takes, against a bare read of the disk and against the kernel's own swapping.
     Swap(swap::SwapArgs),

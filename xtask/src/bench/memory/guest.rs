@@ -67,6 +67,14 @@ impl Guest {
         self.pmap.ram().write_obj(value, GuestAddress(ppn * PAGE_SIZE)).context("writing guest memory")
     }
 
+    /// Writes to a page that is there, as a guest would; how long that took.
+    pub(crate) fn overwrite(&self, ppn: u64) -> Result<Duration> {
+        let (ram, address) = (self.pmap.ram(), GuestAddress(ppn * PAGE_SIZE));
+        let start = Instant::now();
+        ram.write_obj(ppn, address).context("writing guest memory")?;
+        Ok(start.elapsed())
+    }
+
     /// Fills a page, as a guest would.
     pub(crate) fn fill(&self, ppn: u64, page: &PageBuffer) -> Result<()> {
         self.pmap.ram().write_slice(&page.0, GuestAddress(ppn * PAGE_SIZE)).context("filling guest memory")

@@ -8,22 +8,20 @@ use super::put_back::{self, PutBack};
 
 const DIRECTORY: &str = "/sys/kernel/mm/ksm";
 
-/// What every other knob is set to, in this order; kernels that lack one do without. The daemon never sleeps, and nobody slows
-/// it down.
-const KNOBS: [(&str, &str); 7] = [
+/// What every knob is set to, in this order; kernels that lack one do without. The daemon never sleeps, nobody slows it down,
+/// and zero pages are merged with the kernel's own.
+const KNOBS: [(&str, &str); 8] = [
     // An advisor would choose how many pages are scanned.
     ("advisor_mode", "none"),
     // At a time. More would only make what it has done appear later.
     ("pages_to_scan", "1000"),
     ("sleep_millisecs", "0"),
+    ("use_zero_pages", "1"),
     ("max_page_sharing", "256"),
     ("merge_across_nodes", "1"),
     ("smart_scan", "1"),
     ("stable_node_chains_prune_millisecs", "2000"),
 ];
-
-/// Whether zero pages become the kernel's own page of zeros.
-const ZERO_PAGES: &str = "use_zero_pages";
 
 /// Nothing is scanned; what was merged stays. 1 scans; 2 takes everything apart.
 const STOPPED: &str = "0";
@@ -41,8 +39,11 @@ pub(crate) struct Ksm {
 /// What it says of itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KsmCounts {
-    /// Pages that were given up for an equal one, or for the page of zeros.
+    /// Pages that were given up for an equal one.
     pub(crate) merged: u64,
+    /// Pages that were given up for the kernel's page of zeros. Where it splits a huge page, Linux 6.12 does the same to those in it,
+    /// and does not count them.
+    pub(crate) zeroed: u64,
     pub(crate) full_scans: u64,
     /// Bytes saved, less those of what it remembers of pages: its own account.
     pub(crate) profit: i64,
@@ -50,10 +51,7 @@ pub(crate) struct KsmCounts {
 
 impl Ksm {
     /// Opens the knobs. Fails where the kernel has no KSM or does not let us, or where somebody else uses it.
-    ///
-    /// With `zero_pages`, pages of zeros are merged with the kernel's own. That is cheaper, but Linux 6.18 does it to small pages
-    /// only, and leaves the zeros in huge pages alone; without, they are merged as any others.
-    pub(crate) fn new(zero_pages: bool) -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         ensure!(
             counter("pages_shared")? == 0,
             "somebody else uses KSM: its figures would be mixed with ours"
@@ -62,9 +60,7 @@ impl Ksm {
         // What we leave behind is taken apart first, because some knobs only move while nothing is shared; and the advisor
         // comes last but one, because it holds another.
         let mut before = vec![(path("run"), UNMERGED.to_owned())];
-        let zero_pages = (ZERO_PAGES, if zero_pages { "1" } else { "0" });
-        let knobs = KNOBS.into_iter().chain([zero_pages]).filter(|(knob, _)| path(knob).exists());
-        let knobs: Vec<_> = knobs.collect();
+        let knobs: Vec<_> = KNOBS.into_iter().filter(|(knob, _)| path(knob).exists()).collect();
         for (knob, _) in knobs.iter().rev() {
             before.push((path(knob), read(knob)?));
         }
@@ -95,7 +91,8 @@ impl Ksm {
 
     pub(crate) fn counts(&self) -> Result<KsmCounts> {
         Ok(KsmCounts {
-            merged: counter("pages_sharing")? + counter("ksm_zero_pages")?,
+            merged: counter("pages_sharing")?,
+            zeroed: counter("ksm_zero_pages")?,
             full_scans: counter("full_scans")?,
             profit: read("general_profit")?.parse().context("reading KSM's profit")?,
         })

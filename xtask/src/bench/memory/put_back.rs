@@ -24,6 +24,14 @@ impl PutBack {
         }
         shell.spawn().map(Self).context("starting a shell that will put the kernel's settings back")
     }
+
+    /// The same for one file, with what it holds now; then sets it to `value`.
+    pub(crate) fn set(path: &str, value: &str) -> Result<Self> {
+        let before = read(Path::new(path))?;
+        let put_back = Self::new(&[(path.into(), before)])?;
+        write(Path::new(path), value)?;
+        Ok(put_back)
+    }
 }
 
 impl Drop for PutBack {

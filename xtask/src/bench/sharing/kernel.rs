@@ -1,8 +1,9 @@
 //! What the kernel makes of it.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use plimsoll_units::{CHUNK_PAGES, PAGE_SIZE};
 
 use super::data::{self, Contents, Data};
@@ -26,21 +27,27 @@ pub(crate) fn measure(ksm: &Ksm, data: Data, memory: Memory) -> Result<Outcome> 
 
 fn merge(ksm: &Ksm, vms: &[Plain], contents: &[Contents], mergeable: u64) -> Result<Outcome> {
     let meter = Meter::start(|| Ok(ksm.cpu()? + process_cpu()))?;
+    let resident_before = resident()?;
+    // Pages of zeros go, whether KSM counts them or not; others are counted as often as they are mapped.
+    let gone = || Ok::<_, anyhow::Error>(resident_before.saturating_sub(resident()?));
     let mut convergence = Convergence::new(mergeable, ksm.counts()?.full_scans);
     vms.iter().try_for_each(Plain::mergeable)?;
     ksm.start()?;
     let merged = loop {
         std::thread::sleep(POLL);
         let counts = ksm.counts()?;
-        if convergence.is_reached(counts.merged, counts.full_scans)? {
-            break counts.merged;
+        let merged = counts.merged + gone()?;
+        if convergence.is_reached(merged, counts.full_scans)? {
+            break merged;
         }
     };
     let converged = meter.spent()?;
     wait_for_scan(ksm)?;
     let second_pass = second_pass(ksm)?;
     ksm.stop()?;
-    let saved = ksm.counts()?.profit;
+    let counts = ksm.counts()?;
+    let uncounted = i64::try_from(gone()?)? - i64::try_from(counts.zeroed)?;
+    let saved = counts.profit + uncounted * i64::try_from(PAGE_SIZE)?;
     let broken = broken(&vms[0], &contents[0])?;
     Ok(Outcome { converged, merged, second_pass, saved, broken })
 }
@@ -50,6 +57,14 @@ fn fill(contents: &Contents, memory: Memory) -> Result<Plain> {
     let offsets = (0..plain.len()).step_by(usize::try_from(PAGE_SIZE)?);
     offsets.zip(contents).try_for_each(|(offset, &content)| plain.fill(offset, &data::page(content)))?;
     Ok(plain)
+}
+
+/// Pages of this process that are in memory, the page of zeros left out.
+fn resident() -> Result<u64> {
+    let path = "/proc/self/statm";
+    let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse().ok());
+    pages.with_context(|| format!("no resident pages in {path}"))
 }
 
 /// Waits until a scan is complete.

@@ -1,7 +1,9 @@
-//! How much equal memory the kernel's own merging finds for how much CPU time.
+//! How much equal memory is merged for how much CPU time, against the kernel's own merging.
 
 mod data;
+mod host;
 mod kernel;
+mod ours;
 mod outcome;
 
 use std::process::ExitCode;
@@ -13,31 +15,42 @@ use plimsoll_units::CHUNK_PAGES;
 
 use self::data::{Contents, Data, is_common};
 use self::outcome::Outcome;
+use super::goal::Goal;
 use super::memory::buffer::Random;
 use super::memory::ksm::Ksm;
 use super::memory::processor::{self, Place};
-use super::report::{Figure, Report};
+use super::memory::put_back::PutBack;
+use super::report::{Figure, Report, ratios};
 use crate::workspace::step;
 
 /// Merged pages that are written to, each once.
 const BREAKS: usize = 512;
 
-const NOT_SHOWN: &str = "Memory that nobody writes to while it is scanned, of two VMs that are threads of this process: \
-    what flushing the TLBs of running vCPUs costs is not in the figures. CPU time is that of the threads \
-    that merge; interrupts that freeing memory causes later are not counted. A break is a write by a host thread.";
+/// What we are to merge for a second of CPU time, times what KSM merges.
+const LEAST_RATIOS: [(Data, f64); 3] = [(Data::Scattered, 2.0), (Data::Runs, 4.0), (Data::Zero, 4.0)];
+/// What a pass over memory that nobody has written to may cost, in percent of the first.
+const MOST_SECOND_PASS: f64 = 5.0;
+
+/// How many mappings a process may have.
+const MOST_MAPPINGS: &str = "/proc/sys/vm/max_map_count";
+
+const NOT_SHOWN: &str = "Memory that nobody writes to while it is scanned, of two VMs in this process: what flushing the TLBs of \
+    running vCPUs costs is not in the figures. CPU time is that of the threads that merge, of the one that answers for the \
+    daemon and of those that serve faults; what the kernel does later and elsewhere, when it frees memory, is not counted. The daemon \
+    is called and not sent messages. A break is a write by a host thread.";
 
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask bench sharing\n  cargo xtask bench sharing --mib 512 --json"
 )]
 pub(crate) struct SharingArgs {
-    /// Measured runs of every data set, by turns, after one to warm up.
+    /// Measured runs of every data set, ours and KSM's by turns, after one to warm up.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
     /// Memory of each of the two VMs, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=65536))]
     mib: u32,
-    /// Memory is in small pages from the start, as that of a VM that was short of memory before.
+    /// Memory is in small pages from the start, as on a host without huge pages.
     #[arg(long)]
     small_pages: bool,
     /// As its last line, print the figures as one JSON object.
@@ -55,39 +68,89 @@ struct Memory {
 /// Measures and reports; fails where a goal is missed.
 pub(crate) fn run(arguments: &SharingArgs) -> Result<ExitCode> {
     processor::stay(Place::Here);
+    if arguments.small_pages {
+        rustix::thread::disable_transparent_huge_pages(true).context("doing without huge pages")?;
+    }
     let memory = Memory { chunks: u64::from(arguments.mib) / 2, huge_pages: !arguments.small_pages };
     step(&format!("merging equal pages of two VMs of {} MiB, in four data sets by turns", arguments.mib));
-    let mut bench = Bench { ksm: Ksm::new(arguments.small_pages)?, memory, theirs: Default::default() };
+    // Twice for every page, and what a process has anyway.
+    let most_mappings = memory.chunks * CHUNK_PAGES * 4 + 65_530;
+    let mut bench = Bench {
+        memory,
+        ksm: Ksm::new(),
+        mappings: PutBack::set(MOST_MAPPINGS, &most_mappings.to_string()),
+        ours: Default::default(),
+        theirs: Default::default(),
+    };
     bench.measure()?;
-    bench.theirs = Default::default();
+    (bench.ours, bench.theirs) = Default::default();
     (0..arguments.runs).try_for_each(|_| bench.measure())?;
     bench.report()?.print(arguments.json)
 }
 
 struct Bench {
-    ksm: Ksm,
     memory: Memory,
+    ksm: Result<Ksm>,
+    /// Raised, as an operator would where many pages are shared: both VMs are in one process here.
+    mappings: Result<PutBack>,
     /// By data set, as in [`Data::ALL`].
+    ours: [Vec<Outcome>; Data::ALL.len()],
     theirs: [Vec<Outcome>; Data::ALL.len()],
 }
 
 impl Bench {
     fn measure(&mut self) -> Result<()> {
-        for (data, theirs) in Data::ALL.into_iter().zip(&mut self.theirs) {
-            theirs.push(kernel::measure(&self.ksm, data, self.memory)?);
+        for ((data, ours), theirs) in Data::ALL.into_iter().zip(&mut self.ours).zip(&mut self.theirs) {
+            ours.push(ours::measure(data, self.memory)?);
+            if let Ok(ksm) = &self.ksm {
+                theirs.push(kernel::measure(ksm, data, self.memory)?);
+            }
         }
         Ok(())
     }
 
     fn report(&self) -> Result<Report> {
-        let mut figures = Vec::new();
-        for (data, theirs) in Data::ALL.into_iter().zip(&self.theirs) {
+        let (mut figures, mut goals, mut remarks) = (Vec::new(), Vec::new(), Vec::new());
+        for (data, (ours, theirs)) in Data::ALL.into_iter().zip(self.ours.iter().zip(&self.theirs)) {
             let all = data.mergeable(self.memory.chunks * CHUNK_PAGES);
-            figures.extend(of_outcomes(&format!("KSM, {}", data.name()), theirs, all)?);
+            figures.extend(of_outcomes(&format!("ours, {}", data.name()), ours, all)?);
+            if !theirs.is_empty() {
+                figures.extend(of_outcomes(&format!("KSM, {}", data.name()), theirs, all)?);
+            }
         }
-        let remarks = Vec::new();
-        let runs = self.theirs[0].len();
-        Ok(Report { runs, figures, goals: Vec::new(), remarks, not_shown: NOT_SHOWN })
+        if let Err(error) = &self.ksm {
+            remarks.push(format!("Not measured: KSM. {error:#}."));
+        } else {
+            self.compare(&mut figures, &mut goals)?;
+        }
+        let [scattered, ..] = &self.ours;
+        let passes: Vec<f64> = scattered.iter().map(second_pass).collect();
+        let second_pass = Figure::new("second_pass", "%", &passes)?;
+        let goal = "a pass over unchanged memory, % of the first";
+        goals.push(Goal::at_most(goal, second_pass.spread.median, MOST_SECOND_PASS));
+        figures.push(second_pass);
+        remarks.extend(self.mappings.as_ref().err().map(|error| {
+            format!("As many pages are shared as the usual number of mappings allows. {error:#}.")
+        }));
+        Ok(Report { runs: scattered.len(), figures, goals, remarks, not_shown: NOT_SHOWN })
+    }
+
+    /// Ratios of ours to KSM's, and what they should be.
+    fn compare(&self, figures: &mut Vec<Figure>, goals: &mut Vec<Goal>) -> Result<()> {
+        for (data, (ours, theirs)) in Data::ALL.into_iter().zip(self.ours.iter().zip(&self.theirs)) {
+            let name = data.name();
+            let rates = |outcomes: &[Outcome]| outcomes.iter().map(rate).collect::<Vec<_>>();
+            let ratio = Figure::new(format!("ratio_{name}"), "times", &ratios(&rates(ours), &rates(theirs)))?;
+            if let Some((_, least)) = LEAST_RATIOS.into_iter().find(|(of, _)| *of == data) {
+                let goal = format!("merged a second of CPU time, {name}, times KSM");
+                goals.push(Goal::at_least(&goal, ratio.spread.median, least));
+            }
+            let saved = |outcomes: &[Outcome]| outcomes.iter().map(saved).collect::<Vec<_>>();
+            let net = Figure::new(format!("net_{name}"), "times", &ratios(&saved(ours), &saved(theirs)))?;
+            goals.push(Goal::at_least(&format!("saved net, {name}, times KSM"), net.spread.median, 1.0));
+            figures.extend([ratio, net]);
+        }
+        Ok(())
     }
 }
 
@@ -101,12 +164,17 @@ fn of_outcomes(name: &str, outcomes: &[Outcome], all: u64) -> Result<Vec<Figure>
         figure("merged", "pages/CPU s", &rate)?,
         figure("of what can be merged", "%", &|outcome| outcome.merged as f64 * 100.0 / all as f64)?,
         figure("time until then", "s", &|outcome| outcome.converged.elapsed.as_secs_f64())?,
-        figure("saved net", "MiB", &|outcome| outcome.saved as f64 / f64::from(1 << 20))?,
+        figure("saved net", "MiB", &saved)?,
         figure("a pass over unchanged memory", "% of the CPU time until then", &second_pass)?,
         figure("a write to a merged page", "us", &|outcome| outcome.broken.as_secs_f64() * 1e6)?,
     ])
 }
 
+/// MiB saved at the end.
+#[expect(clippy::cast_precision_loss, reason = "a figure")]
+fn saved(outcome: &Outcome) -> f64 {
+    outcome.saved as f64 / f64::from(1 << 20)
+}
 /// Merged pages per second of CPU time.
 #[expect(clippy::cast_precision_loss, reason = "a rate")]
 fn rate(outcome: &Outcome) -> f64 {
