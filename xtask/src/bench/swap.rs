@@ -91,11 +91,22 @@ struct Times {
     kernel_in_a_row: Vec<f64>,
 }
 
+/// What is timed.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Ours,
+    Bare,
+    Read,
+    Kernel,
+}
+
 struct Bench {
     guest: Guest,
     bare: Bare,
     /// What the baseline reads.
     file: File,
+    /// Where it reads to.
+    page: Box<PageBuffer>,
     kernel: Result<Kernel>,
     random: Random,
     times: Times,
@@ -120,7 +131,8 @@ impl Bench {
             source.read_exact_at(&mut page.0, offset as u64).context("reading the baseline's file")
         })?;
         let kernel = Kernel::new(directory);
-        Ok(Self { guest, bare, file, kernel, random: Random(1), times: Times::default() })
+        let page = Box::new(PageBuffer::ZERO);
+        Ok(Self { guest, bare, file, page, kernel, random: Random(1), times: Times::default() })
     }
 
     /// Swaps nearly everything out, and touches pages here and there; then does so again, and touches pages in a row.
@@ -137,36 +149,52 @@ impl Bench {
         self.kernel.as_ref().map_or(Ok(()), Kernel::page_out)
     }
 
-    /// Touches pages of every kind by turns.
+    /// Touches pages of every kind by turns, each time in another order: a processor that has been idle for longer, and what was
+    /// done last on the other one, make a round trip longer than it is.
     fn touch_here_and_there(&mut self) -> Result<()> {
         let first = self.random.next() % STRIDE;
         let mut ppns: Vec<u64> = (first..PAGES).step_by(usize::try_from(STRIDE)?).collect();
         self.random.shuffle(&mut ppns);
-        let (mut ours, mut bares, mut reads, mut kernels) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut page = Box::new(PageBuffer::ZERO);
+        let mut kinds = [Kind::Ours, Kind::Bare, Kind::Read, Kind::Kernel];
+        let mut touched: [Vec<Duration>; 4] = Default::default();
         for ppn in ppns {
-            let before = self.guest.pmap.stats().traffic.swapped_in;
-            let (our, word) = self.guest.touch(ppn)?;
-            ensure!(word == ppn, "page {ppn} came back as page {word}");
-            let (bare, word) = self.bare.touch(usize::try_from(ppn * PAGE_SIZE)?)?;
-            ensure!(word == ppn, "the baseline's page {ppn} came back as page {word}");
-            let start = Instant::now();
-            self.file.read_exact_at(&mut page.0, ppn * PAGE_SIZE).context("reading the baseline's file")?;
-            let read = start.elapsed();
-            kernels.extend(self.kernel.as_ref().ok().map(|kernel| kernel.touch(ppn)).transpose()?.flatten());
-            // A few pages were left where they are. Asked only now, so that the fault is in the count.
-            if self.guest.pmap.stats().traffic.swapped_in > before {
-                ours.push(our);
-                bares.push(bare);
-                reads.push(read);
+            self.random.shuffle(&mut kinds);
+            for kind in kinds {
+                touched[kind as usize].extend(self.touch(kind, ppn)?);
             }
         }
         let times = &mut self.times;
-        times.ours.extend(median(&ours));
-        times.bare.extend(median(&bares));
-        times.read.extend(median(&reads));
-        times.kernel.extend(median(&kernels));
+        let of = [&mut times.ours, &mut times.bare, &mut times.read, &mut times.kernel];
+        of.into_iter().zip(&touched).for_each(|(times, touched)| times.extend(median(touched)));
         Ok(())
+    }
+
+    /// How long a touch of a page took; nothing where the page was not in the swap. Each is preceded and followed by the same
+    /// system calls.
+    fn touch(&mut self, kind: Kind, ppn: u64) -> Result<Option<Duration>> {
+        let offset = usize::try_from(ppn * PAGE_SIZE)?;
+        let (swapped_in, major) = (self.guest.pmap.stats().traffic.swapped_in, major_faults()?);
+        let (time, word) = match kind {
+            Kind::Ours => self.guest.touch(ppn)?,
+            Kind::Bare => self.bare.touch(offset)?,
+            Kind::Read => {
+                let start = Instant::now();
+                self.file.read_exact_at(&mut self.page.0, ppn * PAGE_SIZE).context("reading a file")?;
+                (start.elapsed(), self.page.first_word())
+            }
+            Kind::Kernel => match &self.kernel {
+                Ok(kernel) => kernel.touch(offset)?,
+                Err(_) => return Ok(None),
+            },
+        };
+        ensure!(word == ppn, "page {ppn} came back as page {word}: {kind:?}");
+        let waited = major_faults()? > major;
+        Ok(match kind {
+            Kind::Ours => self.guest.pmap.stats().traffic.swapped_in > swapped_in,
+            Kind::Bare | Kind::Read => true,
+            Kind::Kernel => waited,
+        }
+        .then_some(time))
     }
 
     /// Touches the pages of some chunks from the first to the last.
@@ -239,15 +267,11 @@ impl Kernel {
         Ok(())
     }
 
-    /// How long a touch of a page took, if the kernel had to wait for the disk.
-    fn touch(&self, ppn: u64) -> Result<Option<Duration>> {
-        let offset = usize::try_from(ppn * PAGE_SIZE)?;
-        let before = major_faults()?;
+    /// How long a touch of the page at `offset` took, and its first word.
+    fn touch(&self, offset: usize) -> Result<(Duration, u64)> {
         let start = Instant::now();
         let word = self.memory.read(offset)?;
-        let time = start.elapsed();
-        ensure!(word == ppn, "the kernel's page {ppn} came back as page {word}");
-        Ok((major_faults()? > before).then_some(time))
+        Ok((start.elapsed(), word))
     }
 }
 
