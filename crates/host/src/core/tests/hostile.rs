@@ -1,3 +1,6 @@
+use std::os::unix::fs::FileExt;
+
+use plimsoll_units::{FrameNo, PageNo, page_hash};
 use serde_json::json;
 
 use super::*;
@@ -35,6 +38,18 @@ enum Happening {
     Pass(u64),
     /// The machine has so many MiB for VMs now.
     Sustain(u64),
+    /// A VMM speaks of pages, in the domain that another VM is in; its window shows pages of these contents.
+    Speak(u8, u8, Speech, Vec<(u32, u8)>),
+    /// A VM shares with others now.
+    Sharing(u8, u8),
+}
+
+/// What a VMM says of pages.
+#[derive(Clone, Copy, Debug)]
+enum Speech {
+    LookUp,
+    Offer,
+    GiveBack,
 }
 
 fn any_pages() -> impl Strategy<Value = Pages> {
@@ -47,9 +62,12 @@ prop_compose! {
         let guest = plimsoll_protocol::control::GuestFacts { total: bytes, available: Bytes(n / 3), ..Default::default() };
         Facts {
             grant: p[0], held: p[1], wanted: p[2], ballooned: p[3], balloon_actual: p[4], balloon_target: p[5],
-            balloon_driver: driver, faults: n, guest: Some(guest), ram: (n, bytes),
+            balloon_driver: driver, compressed: p[1], store: p[2], swapped: p[3], zipped: n, unzipped: n / 2,
+            swapped_out: p[4].0, swapped_in: n, blocked: driver, paging_stuck: n.is_multiple_of(3), swap_failed: n.is_multiple_of(7),
+            shared: p[5], zero: p[0], scanned: n, merged: p[1].0, zeroed: n, broken: p[2].0, mismatched: n,
+            scan_cpu: Duration::from_nanos(n), mappings_full: driver, faults: n, guest: Some(guest), ram: (n, bytes),
             sampling: SamplingFacts { period: n % 5, now: sample(p[0].0, n, p[1]), last: sample(n, p[2].0, p[3]) },
-            ..Facts::default()
+            chunks: plimsoll_protocol::control::Chunks { empty: n, large: p[3].0, small: n / 2 }, reboots: u32::MAX,
         }
     }
 }
@@ -72,6 +90,36 @@ fn any_message() -> impl Strategy<Value = FromVmm> {
     ]
 }
 
+fn any_speech() -> impl Strategy<Value = Speech> {
+    prop_oneof![3 => Just(Speech::LookUp), 3 => Just(Speech::Offer), 2 => Just(Speech::GiveBack)]
+}
+
+const SHARINGS: [&str; 5] = ["prod", "test", "own", "zero", "off"];
+
+/// What a VMM says of these pages: true of two in three of them where it offers.
+fn speak(world: &mut World, run: RunId, other: RunId, speech: Speech, pages: &[(u32, u8)]) {
+    let domain = |run| match world.sharing.get(&run) {
+        Some((SharingKind::Frames { domain, .. }, fds)) => Some((*domain, fds)),
+        _ => None,
+    };
+    let (Some((_, fds)), Some((domain, _))) = (domain(run), domain(other)) else { return };
+    for (i, (_, n)) in pages.iter().enumerate().take(64) {
+        fds[1].write_all_at(&[n % 4; 4096], i as u64 * 4096).unwrap();
+    }
+    let hashes = pages.iter().map(|(page, n)| (PageNo(*page), page_hash(&[n / 3; 4096]))).collect();
+    let frames = || pages.iter().map(|(page, n)| (PageNo(*page), FrameNo((*n).into()))).collect();
+    world.say(
+        run,
+        match speech {
+            Speech::LookUp => FromVmm::LookUp { domain, id: 0, pages: hashes },
+            Speech::Offer => FromVmm::Offer { domain, id: 0, pages: hashes },
+            Speech::GiveBack => {
+                FromVmm::GiveBack { domain, pages: frames(), mismatched: pages.len() % 2 == 0 }
+            }
+        },
+    );
+}
+
 fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         3 => (0..5u8, 0..4u8).prop_map(|(vm, kind)| Happening::Create(vm, kind)),
@@ -85,6 +133,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => (0..5u8, 0..4u8).prop_map(|(vm, pool)| Happening::Move(vm, pool)),
         3 => (0..3000u64).prop_map(Happening::Pass),
         1 => (0..900u64).prop_map(Happening::Sustain),
+        12 => (0..8u8, 0..8u8, any_speech(), prop::collection::vec((prop_oneof![0..40u32, Just(u32::MAX)], 0..12u8), 0..70))
+            .prop_map(|(run, other, speech, pages)| Happening::Speak(run, if other < 5 { run } else { other }, speech, pages)),
+        1 => (0..5u8, 0..5u8).prop_map(|(vm, sharing)| Happening::Sharing(vm, sharing)),
     ]
 }
 
@@ -102,7 +153,13 @@ proptest! {
             match happening {
                 Happening::Create(vm, kind) => {
                     let more = ["", "reservation = '64MiB'", "limit = '96MiB'", "shares = 'high'"][usize::from(kind)];
-                    world.ask(Request::Create(Box::new(definition(&format!("vm{vm}"), 256, more))));
+                    let mut definition = definition(&format!("vm{vm}"), 256, more);
+                    definition.memory.sharing = SHARINGS[usize::from((vm + kind) % 3)].parse().unwrap();
+                    world.ask(Request::Create(Box::new(definition)));
+                }
+                Happening::Speak(id, other, speech, pages) => speak(&mut world, run(id), run(other), speech, &pages),
+                Happening::Sharing(id, sharing) => {
+                    drop(world.set(vm(id).as_str(), json!({"sharing": SHARINGS[usize::from(sharing)]})));
                 }
                 Happening::Launched(good) => {
                     if let Some((run, _)) = world.launches.pop() {
@@ -145,9 +202,14 @@ proptest! {
                 let grant = world.core.ledger.account(run.id).grant;
                 if run.phase == Phase::Queued || !run.takes_part() { Pages::ZERO } else { reservation(definition).saturating_sub(grant) }
             };
-            // What was reserved may be lost to others, until they give it back and VMs do.
-            prop_assert!(taken || world.core.ledger.free() >= world.core.running().map(unheld).sum());
-            let spent = world.core.ledger.granted() + world.core.ledger.overhead();
+            // What was reserved may be lost to others, until they give it back and VMs do. What is a frame may be in use by others as long
+            // as its own VM uses it, too.
+            let there = world.core.ledger.free() + world.core.ledger.frames();
+            prop_assert!(taken || there >= world.core.running().map(unheld).sum());
+            let parts: Pages = world.core.running().map(|(_, run)| world.core.part(run.id)).sum();
+            let frames = world.core.ledger.frames();
+            prop_assert!(parts <= frames + Pages(16) && world.core.running().all(|(_, run)| world.core.references(run.id) <= mib(256)));
+            let spent = world.core.ledger.granted() + world.core.ledger.overhead() + frames;
             prop_assert_eq!(world.core.ledger.budget(), sustained.max(spent));
         }
     }

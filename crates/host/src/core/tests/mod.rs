@@ -7,6 +7,7 @@ mod memory;
 mod paging;
 mod pools;
 mod power;
+mod sharing;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -100,6 +101,7 @@ impl World {
     fn input(&mut self, input: Input) {
         let effects = self.core.handle(self.clock, input);
         assert!(self.core.ledger.adds_up());
+        assert_eq!(self.core.ledger.frames(), self.core.domains.frames());
         for effect in effects {
             match effect {
                 Effect::Launch { run, grant, .. } => {

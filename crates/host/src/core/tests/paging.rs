@@ -69,3 +69,41 @@ fn a_reservation_is_not_lowered_below_what_the_swap_space_was_set_aside_for() {
     assert!(world.answer(Request::Change(name("a"), change(160))).is_ok());
     assert!(world.answer(Request::Change(name("a"), change(128))).is_ok());
 }
+
+#[test]
+fn in_state_low_who_is_above_his_target_stands_still_until_he_is_there() {
+    let (mut world, rich, needy) = crowded();
+    world.pass(SECOND);
+    assert!(!world.levels[&rich].1, "the host has memory");
+    // Other programs take so much that nothing is free.
+    let usable = world.host().granted + world.host().overhead;
+    world.input(Input::Kernel(Vec::new(), Some(Bytes(usable.0 / 2))));
+    world.pass(SECOND);
+    assert_eq!(world.host().state, plimsoll_protocol::api::HostState::Low);
+    let (level, block) = world.levels[&rich];
+    assert!(block && level < world.granted[&rich], "{level:?} {:?}", world.granted[&rich]);
+    assert!(!world.levels[&needy].1, "who has no more than he is entitled to runs on");
+    let facts = Facts { blocked: true, ..world.core.run(rich).unwrap().facts };
+    world.say(rich, FromVmm::Report(facts));
+    assert!(world.vm("rich").paging.blocked && world.host().blocked == 1);
+    // It pages out what it has to, and others take no more.
+    for _ in 0..100 {
+        world.obey_level(rich);
+        world.pass(SECOND);
+    }
+    let host = world.host();
+    assert!(!world.levels[&rich].1, "{:?} {host:?}", world.levels[&rich]);
+    assert!(host.free > Bytes::ZERO);
+}
+
+#[test]
+fn who_cannot_page_is_never_made_to_stand_still() {
+    let (mut world, rich, _) = crowded();
+    world.core.run_mut(rich).unwrap().facts.paging_stuck = true;
+    let usable = world.host().granted + world.host().overhead;
+    world.input(Input::Kernel(Vec::new(), Some(Bytes(usable.0 / 2))));
+    for _ in 0..10 {
+        world.pass(SECOND);
+        assert!(!world.levels[&rich].1, "it could never come to its target");
+    }
+}

@@ -1,0 +1,409 @@
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use plimsoll_protocol::sharing::{DomainId, DomainStatus, Found, MAX_BATCH, Sharing, WINDOW};
+use plimsoll_units::{FrameNo, PageNo, page_hash};
+
+use super::*;
+
+/// A page of content `n`.
+fn content(n: u8) -> [u8; 4096] {
+    [n; 4096]
+}
+
+fn hash(n: u8) -> u64 {
+    page_hash(&content(n))
+}
+
+/// VMMs that share, as far as the core sees them.
+impl World {
+    fn in_domain(&mut self, vm: &str, sharing: &str) -> RunId {
+        let mut definition = definition(vm, 256, "");
+        definition.memory.sharing = sharing.parse().unwrap();
+        self.up(definition)
+    }
+
+    fn domain(&self, run: RunId) -> DomainId {
+        match self.sharing[&run].0 {
+            SharingKind::Frames { domain, .. } => domain,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn look_up(&mut self, run: RunId, pages: &[(u32, u64)]) -> Vec<Found> {
+        let domain = self.domain(run);
+        self.look_up_in(run, domain, pages)
+    }
+
+    fn look_up_in(&mut self, run: RunId, domain: DomainId, pages: &[(u32, u64)]) -> Vec<Found> {
+        let pages = pages.iter().map(|(page, hash)| (PageNo(*page), *hash)).collect();
+        self.say(run, FromVmm::LookUp { domain, id: 7, pages });
+        match self.said.pop() {
+            Some((to, ToVmm::Found { id: 7, found })) if to == run => found,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Offers pages of a content each, and says of them what it is told to.
+    fn offer_in(&mut self, run: RunId, domain: DomainId, pages: &[(u32, u8, u64)]) -> Vec<Option<FrameNo>> {
+        for (i, (_, n, _)) in pages.iter().enumerate() {
+            self.sharing[&run].1[1].write_all_at(&content(*n), i as u64 * 4096).unwrap();
+        }
+        let pages = pages.iter().map(|(page, _, hash)| (PageNo(*page), *hash)).collect();
+        self.said.clear();
+        self.say(run, FromVmm::Offer { domain, id: 8, pages });
+        let answer =
+            self.said.iter().position(|(to, said)| *to == run && matches!(said, ToVmm::Offered { .. }));
+        match self.said.remove(answer.expect("it is answered")).1 {
+            ToVmm::Offered { id: 8, frames } => frames,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn offer(&mut self, run: RunId, pages: &[(u32, u8)]) -> Vec<Option<FrameNo>> {
+        let domain = self.domain(run);
+        let pages: Vec<_> = pages.iter().map(|(page, n)| (*page, *n, hash(*n))).collect();
+        self.offer_in(run, domain, &pages)
+    }
+
+    fn give_back(&mut self, run: RunId, pages: &[(u32, FrameNo)]) {
+        let domain = self.domain(run);
+        self.give_back_in(run, domain, pages);
+    }
+
+    fn give_back_in(&mut self, run: RunId, domain: DomainId, pages: &[(u32, FrameNo)]) {
+        let pages = pages.iter().map(|(page, frame)| (PageNo(*page), *frame)).collect();
+        self.say(run, FromVmm::GiveBack { domain, pages, mismatched: false });
+    }
+
+    /// `a` and `b` come to share content `n` in their pages of that number.
+    fn share(&mut self, a: RunId, b: RunId, n: u8) -> FrameNo {
+        let page = u32::from(n);
+        assert_eq!(self.look_up(a, &[(page, hash(n))]), [Found::New]);
+        assert_eq!(self.look_up(b, &[(page, hash(n))]), [Found::Wanted]);
+        let frame = self.offer(b, &[(page, n)])[0].expect("it is taken");
+        let told = ToVmm::Share { domain: self.domain(a), pages: vec![(PageNo(page), frame)] };
+        assert_eq!(self.said.pop(), Some((a, told)));
+        frame
+    }
+
+    fn frame(&self, run: RunId, frame: FrameNo) -> [u8; 4096] {
+        let mut page = [0; 4096];
+        self.sharing[&run].1[0].read_exact_at(&mut page, u64::from(frame.0) * 4096).unwrap();
+        page
+    }
+
+    fn domains(&mut self) -> Vec<DomainStatus> {
+        match self.answer(Request::Sharing) {
+            Ok(Answer::Sharing(domains)) => domains,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn set_sharing(&mut self, vm: &str, sharing: &str) -> Result<Answer, Failure> {
+        let change = VmChange { sharing: Some(sharing.parse().unwrap()), ..VmChange::default() };
+        self.answer(Request::Change(name(vm), change))
+    }
+}
+
+fn pages(n: u64) -> Bytes {
+    Pages(n).bytes()
+}
+
+#[test]
+fn equal_pages_become_a_frame_that_the_ledger_counts_until_the_last_page_needs_it_no_more() {
+    let mut world = World::new(640);
+    let (a, b) = (world.in_domain("a", "prod"), world.in_domain("b", "prod"));
+    let (granted, free) = (world.granted[&b], world.host().free);
+    let frame = world.share(a, b, 5);
+    assert_eq!(world.frame(a, frame), content(5));
+    assert_eq!(world.granted[&b], granted - Pages(1), "it pays for the frame");
+    let host = world.host();
+    assert_eq!((host.frames, host.shared, host.free), (pages(1), pages(2), free));
+    let vm = world.vm("a").sharing;
+    assert_eq!(
+        (vm.with, vm.shared, vm.charged),
+        (Sharing::With("prod".parse().unwrap()), pages(1), pages(1))
+    );
+    // A third page costs nothing but a reference.
+    assert_eq!(world.look_up(b, &[(99, hash(5))]), [Found::Frame(frame)]);
+    assert_eq!((world.host().frames, world.host().shared), (pages(1), pages(3)));
+    let domain = world.domains();
+    assert_eq!((domain.len(), domain[0].saved, domain[0].vms.len()), (1, pages(2), 2));
+    world.give_back(a, &[(5, frame)]);
+    world.give_back(b, &[(5, frame), (5, frame), (7, frame)]);
+    assert_eq!(world.host().frames, pages(1), "what is not held does not count");
+    world.give_back(b, &[(99, frame)]);
+    assert_eq!((world.host().frames, world.host().free), (Bytes::ZERO, free + pages(1)));
+}
+
+#[test]
+fn what_is_not_as_it_was_said_is_not_taken_and_costs_nobody_memory() {
+    let mut world = World::new(640);
+    let (a, b) = (world.in_domain("a", "prod"), world.in_domain("b", "prod"));
+    let (granted, free) = (world.granted[&b], world.host().free);
+    world.look_up(a, &[(1, hash(1))]);
+    world.look_up(b, &[(2, hash(1)), (3, hash(3))]);
+    let domain = world.domain(b);
+    // Another content than announced, nobody else has it, and a page that it does not have.
+    let frames = world.offer_in(b, domain, &[(2, 9, hash(1)), (3, 3, hash(3)), (u32::MAX, 1, hash(1))]);
+    assert_eq!(frames, [None, None, None]);
+    assert_eq!((world.granted[&b], world.host().free, world.host().frames), (granted, free, Bytes::ZERO));
+    // A window that holds nothing is none of the daemon's trouble.
+    let window = world.sharing[&b].1[1].try_clone().unwrap();
+    rustix::fs::fallocate(
+        &window,
+        rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE,
+        0,
+        4096,
+    )
+    .unwrap();
+    let offer = FromVmm::Offer { domain, id: 1, pages: vec![(PageNo(2), hash(1))] };
+    world.say(b, offer);
+    assert_eq!(world.host().frames, Bytes::ZERO);
+}
+
+#[test]
+fn who_sends_more_than_the_protocol_allows_is_ended() {
+    type Say = fn(DomainId) -> FromVmm;
+    let too_much: [Say; 4] = [
+        |domain| FromVmm::LookUp { domain, id: 0, pages: vec![(PageNo(0), 0); MAX_BATCH + 1] },
+        |domain| FromVmm::Offer { domain, id: 0, pages: vec![(PageNo(0), 0); WINDOW + 1] },
+        |domain| FromVmm::GiveBack {
+            domain,
+            pages: vec![(PageNo(0), FrameNo(0)); MAX_BATCH + 1],
+            mismatched: true,
+        },
+        |domain| FromVmm::Offer { domain, id: 0, pages: vec![(PageNo(0), 0)] },
+    ];
+    for (i, say) in too_much.into_iter().enumerate() {
+        let mut world = World::new(640);
+        let (good, evil) = (world.in_domain("good", "prod"), world.in_domain("evil", "prod"));
+        let granted = world.granted[&evil];
+        if i == 3 {
+            world.say(evil, FromVmm::Return(granted));
+        }
+        world.say(evil, say(world.domain(evil)));
+        assert_eq!(world.killed, [evil], "{i}");
+        assert_eq!(world.look_up(good, &[(1, hash(1))]), [Found::New]);
+    }
+}
+
+/// The same content in two domains, and a VMM that knows everything about the other one.
+#[test]
+fn a_frame_of_one_domain_is_never_named_to_a_member_of_another() {
+    let mut world = World::new(1280);
+    let (a, b) = (world.in_domain("a", "prod"), world.in_domain("b", "prod"));
+    let (spy, other) = (world.in_domain("spy", "test"), world.in_domain("other", "own"));
+    let frame = world.share(a, b, 5);
+    let prod = world.domain(a);
+    for run in [spy, other] {
+        assert_eq!(world.look_up(run, &[(5, hash(5))]), [Found::New], "its own domain knows nothing of it");
+        assert_eq!(world.look_up_in(run, prod, &[(6, hash(5))]), [Found::Busy]);
+        assert_eq!(world.offer_in(run, prod, &[(6, 5, hash(5))]), [None]);
+        world.give_back_in(run, prod, &[(5, frame), (6, frame)]);
+        assert_eq!(world.domain(run), DomainId(world.sharing[&run].1[0].metadata().unwrap().ino()));
+        assert_ne!(world.domain(run), prod, "nor is its descriptor one of that file");
+        assert_eq!(world.vm(if run == spy { "spy" } else { "other" }).sharing.shared, Bytes::ZERO);
+    }
+    assert!(world.said.iter().all(|(to, _)| *to != spy && *to != other), "{:?}", world.said);
+    assert_eq!((world.host().shared, world.host().frames), (pages(2), pages(1)));
+    // Nor after it has been a member and left.
+    world.set_sharing("b", "test").unwrap();
+    assert_ne!(world.domain(b), prod);
+    assert_eq!(world.look_up_in(b, prod, &[(9, hash(5))]), [Found::Busy]);
+    assert_eq!(world.look_up(b, &[(9, hash(5))]), [Found::Wanted], "the spy said that it has it");
+}
+
+#[test]
+fn frames_are_open_for_reading_only_and_the_window_keeps_its_size() {
+    let mut world = World::new(640);
+    let run = world.in_domain("a", "own");
+    let [frames, window] = &world.sharing[&run].1[..] else { panic!("two descriptors") };
+    assert!(frames.write_at(&[1], 0).is_err() && frames.set_len(0).is_err());
+    assert!(window.set_len(1 << 30).is_err() && window.write_at(&[1], 0).is_ok());
+}
+
+#[test]
+fn a_flood_costs_its_own_vm_its_answers_and_nobody_else_anything() {
+    let mut world = World::new(640);
+    let (good, evil) = (world.in_domain("good", "prod"), world.in_domain("evil", "prod"));
+    let batch: Vec<(u32, u64)> = (0..512).map(|n| (n, u64::from(n))).collect();
+    let mut answered = 0;
+    for _ in 0..10_000 {
+        answered += usize::from(world.look_up(evil, &batch) != [Found::Busy; 512]);
+    }
+    assert!((100..1000).contains(&answered), "{answered}");
+    assert_eq!(world.look_up(good, &[(0, hash(1))]), [Found::New]);
+    // Giving back is always taken, and counts as well.
+    let bogus: Vec<(u32, FrameNo)> = (0..512).map(|n| (n, FrameNo(n))).collect();
+    (0..1000).for_each(|_| world.give_back(evil, &bogus));
+    world.pass(Duration::from_millis(100));
+    assert_eq!(world.look_up(evil, &[(0, hash(1))]), [Found::Busy]);
+    world.pass(SECOND);
+    assert_eq!(world.look_up(evil, &[(0, hash(1))]), [Found::Wanted]);
+    assert_eq!(world.host().frames, Bytes::ZERO);
+}
+
+/// It looks up what others have without having it, and never gives anything back.
+#[test]
+fn references_that_are_never_used_count_against_their_own_vm() {
+    let mut world = World::new(2048);
+    let (a, b) = (world.in_domain("a", "prod"), world.in_domain("b", "prod"));
+    let evil = world.in_domain("evil", "prod");
+    let frame = world.share(a, b, 5);
+    let lacks = mib(256) - world.granted[&evil];
+    world.say(evil, FromVmm::Want(lacks));
+    assert_eq!(world.granted[&evil], mib(256));
+    let mut held = 0;
+    for start in (0..65536).step_by(512) {
+        let batch: Vec<(u32, u64)> = (start..start + 512).map(|n| (n, hash(5))).collect();
+        held += world.look_up(evil, &batch).iter().filter(|found| **found == Found::Frame(frame)).count();
+        world.pass(Duration::from_millis(10));
+    }
+    assert!(held <= 8192 + 512, "{held}");
+    assert_eq!(world.vm("evil").sharing.shared, pages(held as u64));
+    world.say(evil, FromVmm::Want(mib(256)));
+    assert_eq!(world.granted[&evil], mib(256), "it has its size already");
+    // The frame is charged to it nearly alone.
+    assert_eq!(world.vm("evil").sharing.charged, pages(1));
+    world.give_back(a, &[(5, frame)]);
+    world.give_back(b, &[(5, frame)]);
+    assert_eq!(world.host().frames, pages(1));
+    world.input(Input::Exited(evil, "signal 9".into()));
+    world.pass(SECOND);
+    assert_eq!((world.host().frames, world.host().shared), (Bytes::ZERO, Bytes::ZERO));
+}
+
+#[test]
+fn a_vm_that_dies_half_way_leaves_the_others_what_they_have() {
+    let mut world = World::new(640);
+    let (a, b) = (world.in_domain("a", "prod"), world.in_domain("b", "prod"));
+    let frame = world.share(a, b, 5);
+    // It dies before it reads that its offer was taken, and with hints that others may find.
+    world.look_up(b, &[(6, hash(6)), (7, hash(7))]);
+    world.input(Input::Exited(b, "signal 9".into()));
+    assert_eq!((world.host().frames, world.host().shared), (pages(1), pages(1)));
+    assert_eq!(world.frame(a, frame), content(5));
+    assert_eq!(world.look_up(a, &[(6, hash(6))]), [Found::New], "a hint of nobody is none");
+    let c = world.in_domain("c", "prod");
+    assert_eq!(world.look_up(c, &[(1, hash(5)), (2, hash(7))]), [Found::Frame(frame), Found::New]);
+    world.input(Input::Exited(a, "signal 9".into()));
+    assert_eq!(world.frame(c, frame), content(5));
+    world.input(Input::Exited(c, "signal 9".into()));
+    world.pass(SECOND);
+    assert_eq!(world.host().frames, Bytes::ZERO);
+    assert_eq!(world.domains(), []);
+}
+
+#[test]
+fn a_vm_changes_domains_and_its_frames_stay_until_it_has_given_them_back() {
+    let mut world = World::new(640);
+    let (a, b) = (world.in_domain("a", "prod"), world.in_domain("b", "prod"));
+    let frame = world.share(a, b, 5);
+    let prod = world.domain(a);
+    world.look_up(a, &[(6, hash(6))]);
+    world.set_sharing("a", "zero").unwrap();
+    assert_eq!(world.sharing[&a].0, SharingKind::Zero);
+    assert!(world.vm("a").sharing.leaving);
+    let refused = world.set_sharing("a", "prod").unwrap_err();
+    assert_eq!(refused.kind, FailureKind::Conflict);
+    // A hint that it left behind comes true: nobody tells it, and it holds nothing for that.
+    assert_eq!(world.look_up(b, &[(6, hash(6))]), [Found::Wanted]);
+    world.offer(b, &[(6, 6)]);
+    assert!(world.said.iter().all(|(to, _)| *to != a), "{:?}", world.said);
+    assert_eq!(world.vm("a").sharing.shared, pages(1));
+    world.give_back(b, &[(5, frame)]);
+    assert_eq!(world.frame(b, frame), content(5));
+    world.give_back_in(a, prod, &[(5, frame)]);
+    assert!(!world.vm("a").sharing.leaving);
+    assert_eq!(world.host().shared, pages(1));
+    world.set_sharing("a", "prod").unwrap();
+    assert_eq!((world.domain(a), world.domains()[0].vms.len()), (prod, 2));
+}
+
+#[test]
+fn what_a_vmm_does_not_hear_of_it_does_not_hold() {
+    let mut world = World::new(640);
+    let (a, b) = (world.in_domain("a", "prod"), world.in_domain("b", "prod"));
+    let frame = world.share(a, b, 5);
+    let domain = world.domain(a);
+    world.input(Input::Unsent(a, domain, vec![(PageNo(5), frame)]));
+    assert_eq!((world.vm("a").sharing.shared, world.host().frames), (Bytes::ZERO, pages(1)));
+}
+
+/// Frames take no entitlement from who has no part in them, and all parts together are what they take.
+#[test]
+fn frames_are_charged_to_those_who_share_them_in_equal_parts() {
+    let mut world = World::new(640);
+    let (a, b) = (world.in_domain("a", "prod"), world.in_domain("b", "prod"));
+    world.in_domain("c", "own");
+    for n in 0..200 {
+        world.share(a, b, n);
+    }
+    let charged = |world: &mut World, vm: &str| world.vm(vm).sharing.charged;
+    assert_eq!(world.host().frames, pages(200));
+    assert_eq!(
+        (charged(&mut world, "a"), charged(&mut world, "b"), charged(&mut world, "c")),
+        (pages(100), pages(100), Bytes::ZERO)
+    );
+    // What b paid for all of them is not taken for idle memory of a: levels are told in a VM's own pages.
+    world.core.run_mut(a).unwrap().swap = mib(256);
+    let limit = VmChange { limit: Some(OrNone::To(Bytes::mib(60))), ..VmChange::default() };
+    world.answer(Request::Change(name("a"), limit)).unwrap();
+    world.report(a, Pages(0));
+    world.pass(SECOND);
+    let (level, _) = world.levels[&a];
+    assert!(level <= mib(60) - Pages(100), "{level:?}");
+}
+
+#[test]
+fn a_balloon_leaves_out_what_is_shared() {
+    let balloon = |merged: u64| {
+        let mut world = World::new(640);
+        let (a, b) = (world.in_domain("a", "prod"), world.in_domain("b", "prod"));
+        world.say(a, FromVmm::Want(mib(192)));
+        let frame = world.share(a, b, 5);
+        for start in (1000..1000 + merged).step_by(512) {
+            let batch: Vec<(u32, u64)> =
+                (start..start + 512).map(|n| (u32::try_from(n).unwrap(), hash(5))).collect();
+            assert_eq!(world.look_up(a, &batch), [Found::Frame(frame); 512]);
+            world.say(a, FromVmm::Return(Pages(512)));
+        }
+        let limit = VmChange { limit: Some(OrNone::To(Bytes::mib(128))), ..VmChange::default() };
+        world.answer(Request::Change(name("a"), limit)).unwrap();
+        for _ in 0..10 {
+            world.pass(SECOND);
+            world.report(a, Pages(0));
+        }
+        world.balloons[&a]
+    };
+    let (without, with) = (balloon(0), balloon(8192));
+    assert!(without.0.abs_diff(mib(128).0) < 600, "{without:?}");
+    assert!((without - with).0.abs_diff(8192) < 600, "{without:?} {with:?}");
+}
+
+#[test]
+fn an_idle_host_has_vms_look_and_a_vm_without_gain_stops() {
+    let mut world = World::new(640);
+    let run = world.in_domain("a", "own");
+    world.input(Input::Processors(crate::processors::Processors { idle: 1.0, number: 8 }));
+    world.report(run, Pages(0));
+    world.pass(SECOND);
+    assert_eq!(world.scans[&run].share, 1000);
+    for n in 1..100u64 {
+        let facts = Facts {
+            grant: world.granted[&run],
+            held: world.granted[&run],
+            scanned: n * 5000,
+            ..Facts::default()
+        };
+        world.say(run, FromVmm::Report(facts));
+        world.pass(SECOND);
+    }
+    assert!(world.scans[&run].share <= 2, "{:?}", world.scans[&run]);
+    assert!(
+        (15 << 20..25 << 20).contains(&world.vm("a").sharing.scan_rate.0),
+        "{}",
+        world.vm("a").sharing.scan_rate
+    );
+}
