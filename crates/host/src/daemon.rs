@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::control::ToVmm;
+use plimsoll_protocol::control::{FromVmm, ToVmm};
 use plimsoll_units::{Bytes, Pages};
 use tokio::sync::{mpsc, oneshot};
 
@@ -83,6 +83,8 @@ pub(crate) struct Daemon {
     uids: Uids,
     live: HashMap<RunId, Live>,
     launching: HashMap<RunId, Option<u32>>,
+    /// What adopted VMs said while they were greeted.
+    first: Vec<(RunId, FromVmm)>,
     calls: HashMap<RequestId, oneshot::Sender<CallResult>>,
     last_call: u64,
     pace: Pace,
@@ -103,6 +105,7 @@ impl Daemon {
             uids,
             live: HashMap::new(),
             launching: HashMap::new(),
+            first: Vec::new(),
             calls: HashMap::new(),
             last_call: 0,
             pace: Pace::new(Instant::now()),
@@ -120,7 +123,7 @@ impl Daemon {
 
     /// Takes over a VM that an earlier daemon started.
     pub(crate) fn adopt(&mut self, survivor: Survivor) -> std::io::Result<()> {
-        let Survivor { adopted, process, wire, directory, record } = survivor;
+        let Survivor { adopted, process, wire, directory, record, first } = survivor;
         let link = wire.map(Link::new).transpose()?;
         let pidfd = process.watch()?;
         let Some(run) = self.core.adopt(adopted) else { return Ok(()) };
@@ -130,8 +133,18 @@ impl Daemon {
         let log = self.site.paths.vmm_log(&record.definition.name);
         let live = Live { link: link.clone(), process: Arc::new(process), directory, record };
         self.live.insert(run, live);
+        self.first.extend(first.map(|first| (run, first)));
         tokio::spawn(watch(Watch { run, pidfd, child: None, link, log }, self.sender.clone()));
         Ok(())
+    }
+
+    /// All VMs that run have been taken over.
+    pub(crate) fn taken_over(&mut self) {
+        self.core.taken_over();
+        for (run, first) in std::mem::take(&mut self.first) {
+            self.handle(Input::Message(run, Box::new(first)));
+        }
+        self.handle(Input::Tick);
     }
 
     /// Notes that a VM was gone when the daemon came back.
@@ -215,15 +228,18 @@ impl Daemon {
                 let forgotten = self.saver.forget(name);
                 self.answer_after(answers, forgotten);
             }
-            Effect::Settled(run, missing) => {
-                if let Some(live) = self.live.get_mut(&run) {
-                    live.record.missing_jail = missing;
-                    if let Err(e) = live.directory.write_record(&live.record) {
-                        tracing::error!("{e:#}");
-                    }
-                }
-            }
+            Effect::Settled(run, missing) => self.note(run, |record| record.missing_jail = missing),
+            Effect::Joins(run, domain) => self.note(run, |record| record.joins(domain)),
             Effect::Answer(id, answer) => self.answer(id, answer),
+        }
+    }
+
+    /// Writes down for a restarted daemon what has changed of a run.
+    fn note(&mut self, run: RunId, change: impl FnOnce(&mut RunRecord)) {
+        let Some(live) = self.live.get_mut(&run) else { return };
+        change(&mut live.record);
+        if let Err(e) = live.directory.write_record(&live.record) {
+            tracing::error!("{e:#}");
         }
     }
 

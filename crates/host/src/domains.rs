@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 
 use plimsoll_protocol::DomainName;
 use plimsoll_protocol::sharing::DomainId;
 use plimsoll_sharing::{Domain, MemberId, MemberStats};
 use plimsoll_units::Pages;
+use serde::{Deserialize, Serialize};
 
 use crate::run_id::RunId;
 
@@ -26,6 +28,14 @@ pub(crate) enum Owner {
 pub(crate) struct Owned {
     pub(crate) owner: Owner,
     pub(crate) domain: Domain,
+}
+
+/// A domain as the run directory of a member names it, for a daemon that comes after this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    pub(crate) id: DomainId,
+    /// `None`: it is the VM's own.
+    pub(crate) name: Option<DomainName>,
 }
 
 /// All domains that have a member.
@@ -68,6 +78,42 @@ impl Domains {
         self.drop_empty(id);
         joined.transpose()?;
         Ok(id)
+    }
+
+    /// Has `run` take part in the domain of an earlier daemon whose frames are in `pool`.
+    ///
+    /// # Errors
+    /// It is no file of frames, or not the one of that number; or the VM is too large.
+    pub(crate) fn recover(
+        &mut self,
+        id: DomainId,
+        owner: Owner,
+        pool: &OwnedFd,
+        run: RunId,
+        size: Pages,
+    ) -> anyhow::Result<()> {
+        anyhow::ensure!(inode(pool.try_clone()?)? == id, "the VM brought another file than its own");
+        if let Some(there) = self.0.get(&id) {
+            anyhow::ensure!(there.owner == owner, "its domain is another's");
+        } else {
+            self.0.insert(id, Owned { owner, domain: Domain::recover(pool)? });
+        }
+        let joined = self.get_mut(id).map(|domain| domain.join(member(run), size));
+        Ok(joined.transpose().map(drop)?)
+    }
+
+    /// Whose a domain is.
+    pub(crate) fn owner(&self, id: DomainId) -> Option<&Owner> {
+        self.0.get(&id).map(|owned| &owned.owner)
+    }
+
+    /// A domain, for who comes after us.
+    pub(crate) fn known(&self, id: DomainId) -> Option<Known> {
+        let name = match self.owner(id)? {
+            Owner::Named(name) => Some(name.clone()),
+            Owner::Run(_) => None,
+        };
+        Some(Known { id, name })
     }
 
     /// A domain.
@@ -113,5 +159,9 @@ impl Domains {
 
 /// The number of a domain: that of the file of its frames, which is the same for whoever holds a descriptor.
 fn id(domain: &Domain) -> io::Result<DomainId> {
-    Ok(DomainId(File::from(domain.pool()?).metadata()?.ino()))
+    inode(domain.pool()?)
+}
+
+fn inode(file: OwnedFd) -> io::Result<DomainId> {
+    Ok(DomainId(File::from(file).metadata()?.ino()))
 }

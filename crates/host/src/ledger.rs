@@ -177,6 +177,13 @@ impl Ledger {
         Ok(())
     }
 
+    /// Takes over memory of frames that is there already, whatever the budget says, as [`Ledger::adopt`] does.
+    pub(crate) fn adopt_frames(&mut self, pages: Pages) {
+        self.frames = self.frames.saturating_add(pages);
+        self.settle();
+        self.peak = self.peak.max(self.spent());
+    }
+
     /// Closes an account: its VM's process is gone and its memory with it.
     pub(crate) fn close(&mut self, run: RunId) -> Result<Account, LedgerError> {
         let account = self.accounts.remove(&run).ok_or(LedgerError::Account(run))?;
@@ -267,6 +274,8 @@ mod tests {
         assert!(ledger.unframe(Pages(31)).is_err());
         ledger.unframe(Pages(30)).unwrap();
         assert_eq!((ledger.frames(), ledger.free()), (Pages(0), Pages(920)));
+        ledger.adopt_frames(Pages(2000));
+        assert_eq!((ledger.budget(), ledger.free()), (Pages(2080), Pages(0)));
     }
 
     proptest! {

@@ -24,6 +24,7 @@ use crate::{api, inventory, lock, memory};
 
 /// Runs the daemon until a signal ends it.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+    raise_open_files();
     let paths = config.paths();
     make_directories(&paths)?;
     let swap = config.swap_site();
@@ -35,6 +36,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let pools = Pools::load(&paths)?;
     let found = adopt::find(&paths)?;
     let running: Bytes = found.survivors.iter().map(|s| s.adopted.kernel.process).sum();
+    let running = running.saturating_add(found.frames());
     let budget = memory::budget(&config, running)?;
     let settings = Settings {
         budget: Pages::floor(budget),
@@ -76,6 +78,7 @@ async fn serve(config: &Config, core: Core, site: Site, uids: Uids, found: Found
     for survivor in found.survivors {
         daemon.adopt(survivor)?;
     }
+    daemon.taken_over();
     let api = api::router(daemon.caller(), site.paths);
     let tcp = listen_tcp(config, api.clone()).await?;
     let socket = config.socket();
@@ -132,6 +135,15 @@ fn bind(path: &Path) -> anyhow::Result<UnixListener> {
         Ok(listener)
     };
     listen().with_context(|| format!("cannot listen at {}", path.display()))
+}
+
+/// A VM takes some eight descriptors, and the usual limit is 1024.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!("the limit of open files cannot be raised: {e}");
+    }
 }
 
 fn make_directories(paths: &Paths) -> anyhow::Result<()> {

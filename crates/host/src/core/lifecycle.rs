@@ -165,6 +165,7 @@ impl Core {
     /// Ends a run's account. A run that never came to be undoes what its start did to the inventory.
     fn over(&mut self, id: RunId, kind: FailureKind, text: &str, exit: Option<Exit>) {
         self.leave(id);
+        self.hear_no_more_of(id);
         let Some(name) = self.runs.remove(&id) else { return };
         let Some(run) = self.vms.get_mut(&name).and_then(|vm| vm.run.take()) else { return };
         // Who was still waiting to start has no account.
@@ -288,9 +289,15 @@ impl Core {
             }
         };
         self.runs.insert(id, name.clone());
+        let (mute, size) = (run.mute.is_some(), size(&definition));
         let record = Record { definition, started: Some(adopted.started), exit: None };
         self.vms.insert(name.clone(), Vm { record, run: Some(Box::new(run)) });
         self.event(Some(&name), text);
+        match adopted.stock {
+            Some(stock) => self.take_over(id, size, &stock),
+            None if mute => self.cannot_hear(id, &adopted.domains),
+            None => {}
+        }
         self.urgent = true;
         Some(id)
     }

@@ -48,8 +48,13 @@ impl Core {
             FromVmm::GiveBack { domain, pages, mismatched } => {
                 self.give_frames_back(id, domain, &pages, mismatched);
             }
-            // Frames of an earlier daemon are not taken over yet.
-            FromVmm::Pool(_) | FromVmm::Holds { .. } => {}
+            // Like the greeting.
+            FromVmm::Pool(_) | FromVmm::Holds { .. } => {
+                self.breach(
+                    id,
+                    "it broke the protocol: it tells of its frames in the middle of a connection",
+                );
+            }
             FromVmm::Notice(text) => self.event(Some(&name), one_line(&text)),
             FromVmm::Exit(reason) => {
                 let reason = match reason {

@@ -4,7 +4,7 @@
 //! process, the clock) and returns the [`Effect`]s that the world around it is to carry out, in order. It reads no clock and
 //! does no I/O but on the memory that VMs share, which is the daemon's own, so every course of events can be tested, and the ledger is whole between any two inputs.
 //!
-//! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs, [`control`] is the loop, [`divide`] divides memory, [`grants`] gives it out within what [`promises`] leave, [`sharing`] has VMs share pages, [`status`] tells of it, [`explain`] why.
+//! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs, [`control`] is the loop, [`divide`] divides memory, [`grants`] gives it out within what [`promises`] leave, [`sharing`] has VMs share pages ([`recovery`] where an earlier daemon had), [`scan`] look for them, [`status`] tells of it, [`explain`] why.
 
 mod admission;
 mod control;
@@ -16,6 +16,7 @@ mod messages;
 mod pools;
 mod promises;
 mod rates;
+mod recovery;
 mod requests;
 mod run;
 mod scan;
@@ -41,7 +42,7 @@ use plimsoll_protocol::sharing::{DomainId, DomainStatus};
 use plimsoll_protocol::{PoolName, VmName};
 use plimsoll_units::{Bytes, FrameNo, PageNo, Pages};
 
-use crate::domains::Domains;
+use crate::domains::{Domains, Known};
 use crate::events::Events;
 use crate::history::Recorder;
 use crate::inventory::Record;
@@ -52,6 +53,7 @@ use crate::processors::Processors;
 
 pub(crate) use self::explain::Explained;
 pub(crate) use self::messages::foreign;
+pub(crate) use self::recovery::Stock;
 pub(crate) use self::run::Run;
 pub(crate) use crate::run_id::RunId;
 
@@ -210,6 +212,8 @@ pub(crate) enum Effect {
     SavePools(Vec<PoolDefinition>, Vec<(RequestId, Result<Answer, Failure>)>),
     /// Remove a VM's record and logs, and give the answers afterwards.
     Forget(VmName, Vec<(RequestId, Result<Answer, Failure>)>),
+    /// Remember for a restarted daemon that the VMM will map frames of this domain: it is told next.
+    Joins(RunId, Known),
     /// Remember for a restarted daemon what the VMM said at its start.
     Settled(RunId, Vec<JailPart>),
     Answer(RequestId, Result<Answer, Failure>),
@@ -248,6 +252,10 @@ pub(crate) struct Adopted {
     /// Its swap space.
     pub(crate) swap: Pages,
     pub(crate) kernel: KernelAccount,
+    /// Domains whose frames it may map.
+    pub(crate) domains: Vec<Known>,
+    /// Those that it says it does.
+    pub(crate) stock: Option<Stock>,
 }
 
 /// A VM that the host knows.
@@ -263,6 +271,8 @@ pub(crate) struct Core {
     settings: Settings,
     ledger: Ledger,
     domains: Domains,
+    /// Who may map frames of which domains and cannot be asked.
+    unheard: Vec<(DomainId, RunId)>,
     processors: Processors,
     vms: BTreeMap<VmName, Vm>,
     pools: Pools,
@@ -294,6 +304,7 @@ impl Core {
             ledger: Ledger::new(settings.budget),
             settings,
             domains: Domains::default(),
+            unheard: Vec::new(),
             processors: Processors::default(),
             vms,
             pools,

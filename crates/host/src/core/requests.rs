@@ -153,7 +153,7 @@ impl Core {
         let record = Box::new(vm.record.clone());
         let run = vm.run.as_deref().map(|run| run.id);
         if let Some(run) = run.filter(|_| moves) {
-            self.share_anew(run);
+            self.share(run);
         }
         self.event(Some(name), text);
         // The answer shows what follows from the change.

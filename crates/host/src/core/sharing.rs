@@ -18,29 +18,36 @@ use crate::window::Window;
 /// and an honest VM that merges fast would be refused; more, and a hostile one could hold as many frames that it has no page for.
 const IN_TRANSIT: Pages = Pages((32 << 20) / plimsoll_units::PAGE_SIZE);
 
+/// Memory in holes between frames, which a correct VMM never touches, before it is looked for: that takes time.
+const HOLES: Pages = Pages(64);
+
 /// Page sharing: the daemon's side. What VMMs say of pages is checked against what the daemon has named to them, and memory moves
 /// between grants and frames in the ledger as frames come and go.
 impl Core {
-    /// Tells a VM with whom it shares, and has it take part there.
+    /// Has a VM take part in the domain that its definition names, and tells it. What it holds of another one it gives back by and by.
     pub(super) fn share(&mut self, id: RunId) {
         let Some(name) = self.runs.get(&id).cloned() else { return };
         let Some(definition) = self.vm(&name).map(|vm| &vm.record.definition) else { return };
-        let (sharing, size) = (definition.memory.sharing.clone(), size(definition));
-        let told = match sharing {
-            Sharing::Off => Ok((SharingKind::Off, Vec::new())),
-            Sharing::Zero => Ok((SharingKind::Zero, Vec::new())),
-            Sharing::Own => self.join(id, Owner::Run(id), size, size),
-            Sharing::With(domain) => self.join(id, Owner::Named(domain), size, self.ledger.budget()),
+        let size = size(definition);
+        let (kind, owner, limit) = match definition.memory.sharing.clone() {
+            Sharing::Off => (SharingKind::Off, None, Pages::ZERO),
+            Sharing::Zero => (SharingKind::Zero, None, Pages::ZERO),
+            Sharing::Own => (SharingKind::Zero, Some(Owner::Run(id)), size),
+            Sharing::With(domain) => (SharingKind::Zero, Some(Owner::Named(domain)), self.ledger.budget()),
         };
-        let (domain, fds) = told.unwrap_or_else(|e| {
+        self.depart(id, owner.as_ref());
+        let told = owner.map(|owner| self.join(id, owner, size, limit)).transpose();
+        let told = told.unwrap_or_else(|e| {
             self.event(Some(&name), format!("shares zero pages only: {e:#}"));
-            (SharingKind::Zero, Vec::new())
+            None
         });
+        let (domain, fds) = told.unwrap_or((kind, Vec::new()));
         let Some(run) = self.run_mut(id) else { return };
         let scan = run.sharing.scan;
         self.effect(Effect::SendWith(id, ToVmm::Sharing { domain, scan }, fds));
     }
 
+    /// Has a VM take part in the domain of `owner`, unless it does already; what it is to be told of it.
     fn join(
         &mut self,
         id: RunId,
@@ -49,31 +56,38 @@ impl Core {
         limit: Pages,
     ) -> anyhow::Result<(SharingKind, Vec<OwnedFd>)> {
         let window = Window::new()?;
-        let domain = self.domains.join(owner, id, size, limit)?;
+        let domain = match self.run(id).and_then(|run| run.sharing.domain) {
+            Some(domain) => domain,
+            None => self.domains.join(owner, id, size, limit)?,
+        };
         if let Some(run) = self.run_mut(id) {
             run.sharing.domain = Some(domain);
         }
-        let fds = self.domains.get(domain).map(|domain| anyhow::Ok(vec![domain.pool()?, window.for_vmm()?]));
-        let Some(Ok(fds)) = fds else {
-            self.leave(id);
+        let pool = self.domains.get(domain).map(Domain::pool).transpose();
+        let fds = pool.and_then(|pool| Ok((pool, window.for_vmm()?)));
+        let (Some(known), Ok((Some(pool), window_for_vmm))) = (self.domains.known(domain), fds) else {
+            self.depart(id, None);
             anyhow::bail!("there are no descriptors for the frames: raise the limit of open files");
         };
         let limit = self.domains.get(domain).map_or(Pages::ZERO, |domain| domain.stats().limit);
         if let Some(run) = self.run_mut(id) {
             run.sharing.window = Some(window);
         }
-        Ok((SharingKind::Frames { domain, limit }, fds))
+        self.effect(Effect::Joins(id, known));
+        Ok((SharingKind::Frames { domain, limit }, vec![pool, window_for_vmm]))
     }
 
-    /// A VM that runs shares with others from now on. What it holds of its former domain it gives back by and by.
-    pub(super) fn share_anew(&mut self, id: RunId) {
-        let Some(run) = self.run_mut(id) else { return };
-        run.sharing.gain.forget();
-        if let Some(former) = run.sharing.domain.take() {
-            run.sharing.leaving = Some(former);
-            self.leave_if_done(id);
+    /// A VM leaves the domain that it takes part in, unless it is that of `stays`.
+    fn depart(&mut self, id: RunId, stays: Option<&Owner>) {
+        let current = self.run(id).and_then(|run| run.sharing.domain);
+        if current.is_none() || current.and_then(|domain| self.domains.owner(domain)) == stays {
+            return;
         }
-        self.share(id);
+        if let Some(run) = self.run_mut(id) {
+            run.sharing.gain.forget();
+            run.sharing.leaving = run.sharing.domain.take();
+        }
+        self.leave_if_done(id);
         self.urgent = true;
     }
 
@@ -102,24 +116,36 @@ impl Core {
         }
     }
 
-    /// Does something that may free frames of a domain. How many it freed: the ledger has them back.
-    fn frees<R>(&mut self, id: DomainId, what: impl FnOnce(&mut Domain) -> R) -> Option<(R, Pages)> {
+    /// Does something that may free frames of a domain, or find memory in it that nobody has counted. How many it freed: the ledger has
+    /// them back.
+    pub(super) fn frees<R>(
+        &mut self,
+        id: DomainId,
+        what: impl FnOnce(&mut Domain) -> R,
+    ) -> Option<(R, Pages)> {
         let before = self.domains.frames_of(id);
         let result = what(self.domains.get_mut(id)?);
-        let freed = before.saturating_sub(self.domains.frames_of(id));
+        let after = self.domains.frames_of(id);
+        self.ledger.adopt_frames(after.saturating_sub(before));
+        let freed = before.saturating_sub(after);
         if let Err(e) = self.ledger.unframe(freed) {
             tracing::error!("frames do not add up: {e}");
         }
         Some((result, freed))
     }
 
-    /// Does what domains put off.
+    /// Does what domains put off, and has them take back what somebody made of holes in their files.
     pub(super) fn tidy_domains(&mut self) {
         let ids: Vec<DomainId> = self.domains.all().map(|(id, _)| id).collect();
         for id in ids {
             let more = self.frees(id, |domain| domain.tidy().more).is_some_and(|(more, _)| more);
             self.urgent |= more;
             self.domains.drop_empty(id);
+            let Some(domain) = self.domains.get_mut(id) else { continue };
+            if domain.excess().is_ok_and(|excess| excess > HOLES) {
+                tracing::warn!(?id, "somebody fills holes between frames: that is taken back");
+                domain.scrub();
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use plimsoll_units::Pages;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
+use crate::domains::Known;
 use crate::paths::{CONSOLE_SOCKET, CONTROL_SOCKET, GRANT_RECORD, Paths, RUN_RECORD, write_atomically};
 
 /// The run directory of one VM: it is there while the VM runs, and for the daemon's user alone.
@@ -38,6 +39,19 @@ pub(crate) struct RunRecord {
     /// Its swap space.
     #[serde(default)]
     pub(crate) swap: Pages,
+    /// Domains whose frames its VMM may map: the one that it was told of last, and the one before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) domains: Vec<Known>,
+}
+
+impl RunRecord {
+    /// The VMM is about to be told of a domain.
+    pub(crate) fn joins(&mut self, domain: Known) {
+        self.domains.retain(|known| known.id != domain.id);
+        // It does not join a third one before it has given back all frames of the first.
+        let before = self.domains.pop();
+        self.domains = before.into_iter().chain([domain]).collect();
+    }
 }
 
 impl Drop for RunDir {

@@ -12,6 +12,8 @@ fn survivor(vm: &str, claim: u64, recorded: Option<u64>, kernel: u64) -> Adopted
         recorded: recorded.map(mib),
         swap: Pages(0),
         kernel: KernelAccount { ram: Bytes::mib(kernel), process: Bytes::mib(kernel), shared: Bytes::ZERO },
+        domains: vec![],
+        stock: None,
     }
 }
 

@@ -114,7 +114,7 @@ fn speak(world: &mut World, run: RunId, other: RunId, speech: Speech, pages: &[(
             Speech::LookUp => FromVmm::LookUp { domain, id: 0, pages: hashes },
             Speech::Offer => FromVmm::Offer { domain, id: 0, pages: hashes },
             Speech::GiveBack => {
-                FromVmm::GiveBack { domain, pages: frames(), mismatched: pages.len() % 2 == 0 }
+                FromVmm::GiveBack { domain, pages: frames(), mismatched: pages.len().is_multiple_of(2) }
             }
         },
     );

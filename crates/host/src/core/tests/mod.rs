@@ -155,7 +155,7 @@ impl World {
                 Effect::Answer(id, answer) => {
                     assert!(self.answers.insert(id.0, answer).is_none(), "answered twice");
                 }
-                Effect::Send(..) | Effect::SendWith(..) | Effect::Settled(..) => {}
+                Effect::Send(..) | Effect::SendWith(..) | Effect::Settled(..) | Effect::Joins(..) => {}
             }
         }
     }

@@ -3,6 +3,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use plimsoll_protocol::sharing::{DomainId, DomainStatus, Found, MAX_BATCH, Sharing, WINDOW};
 use plimsoll_units::{FrameNo, PageNo, page_hash};
 
+use crate::domains::Known;
+
 use super::*;
 
 /// A page of content `n`.
@@ -270,7 +272,7 @@ fn references_that_are_never_used_count_against_their_own_vm() {
     world.give_back(b, &[(5, frame)]);
     assert_eq!(world.host().frames, pages(1));
     world.input(Input::Exited(evil, "signal 9".into()));
-    world.pass(SECOND);
+    (0..10).for_each(|_| world.pass(SECOND));
     assert_eq!((world.host().frames, world.host().shared), (Bytes::ZERO, Bytes::ZERO));
 }
 
@@ -290,7 +292,7 @@ fn a_vm_that_dies_half_way_leaves_the_others_what_they_have() {
     world.input(Input::Exited(a, "signal 9".into()));
     assert_eq!(world.frame(c, frame), content(5));
     world.input(Input::Exited(c, "signal 9".into()));
-    world.pass(SECOND);
+    (0..10).for_each(|_| world.pass(SECOND));
     assert_eq!(world.host().frames, Bytes::ZERO);
     assert_eq!(world.domains(), []);
 }
@@ -406,4 +408,108 @@ fn an_idle_host_has_vms_look_and_a_vm_without_gain_stops() {
         "{}",
         world.vm("a").sharing.scan_rate
     );
+}
+
+/// A VM of `before`, as a daemon that comes after it finds it; what it says it holds.
+fn survivor(before: &mut World, run: RunId, holds: Result<&[(u32, FrameNo)], String>) -> Adopted {
+    let (name, domain) = (before.core.runs[&run].clone(), before.domain(run));
+    let known = Known { id: domain, name: Some("prod".parse().unwrap()) };
+    let grant = before.granted[&run];
+    let mut definition = definition(name.as_str(), 256, "");
+    definition.memory.sharing = "prod".parse().unwrap();
+    Adopted {
+        definition,
+        started: Timestamp::UNIX_EPOCH,
+        pid: 9,
+        missing_jail: vec![],
+        recorded: Some(grant),
+        swap: Pages(0),
+        kernel: KernelAccount { ram: Bytes::mib(1), process: Bytes::mib(1), shared: Bytes::mib(1) },
+        domains: vec![known.clone()],
+        stock: holds.as_ref().ok().map(|holds| Stock {
+            domain: known,
+            pool: before.sharing[&run].1[0].try_clone().unwrap().into(),
+            holds: holds.iter().map(|(page, frame)| (PageNo(*page), *frame)).collect(),
+        }),
+        facts: holds.map(|_| Facts { grant, held: grant, ram: (4096, Bytes::mib(256)), ..Facts::default() }),
+    }
+}
+
+impl World {
+    fn taken_over(&mut self) {
+        self.core.taken_over();
+        self.pass(SECOND);
+    }
+}
+
+#[test]
+fn a_daemon_that_comes_after_another_takes_over_its_frames() {
+    let mut before = World::new(640);
+    let (a, b) = (before.in_domain("a", "prod"), before.in_domain("b", "prod"));
+    let (five, six) = (before.share(a, b, 5), before.share(a, b, 6));
+    let domain = before.domain(a);
+    // One that only `b` still has: it is known to nobody else.
+    before.give_back(a, &[(6, six)]);
+    let survivors = [
+        survivor(&mut before, a, Ok(&[(5, five)])),
+        survivor(
+            &mut before,
+            b,
+            Ok(&[(5, five), (6, six), (6, five), (7, FrameNo(99)), (8, FrameNo(u32::MAX))]),
+        ),
+    ];
+    let free = before.host().free;
+    let mut world = World::new(640);
+    let [a, b] = survivors.map(|adopted| world.core.adopt(adopted).unwrap());
+    world.taken_over();
+    for run in [a, b] {
+        world.granted.insert(run, world.core.ledger.account(run).grant);
+    }
+    assert_eq!((world.domain(a), world.domain(b)), (domain, domain), "they are told the same number again");
+    let host = world.host();
+    assert_eq!((host.frames, host.shared, host.free), (pages(2), pages(3), free));
+    assert_eq!((world.frame(a, five), world.frame(a, six)), (content(5), content(6)));
+    // It goes on as before: what is known is found, and what is new is made.
+    assert_eq!(world.look_up(a, &[(9, hash(6))]), [Found::Frame(six)]);
+    world.share(a, b, 7);
+    world.give_back(b, &[(5, five), (6, six)]);
+    world.give_back(a, &[(5, five), (9, six)]);
+    assert_eq!(world.host().frames, pages(1));
+}
+
+#[test]
+fn frames_stay_as_long_as_somebody_may_map_them_who_cannot_be_asked() {
+    let mut before = World::new(640);
+    let (a, b) = (before.in_domain("a", "prod"), before.in_domain("b", "prod"));
+    let (five, six) = (before.share(a, b, 5), before.share(a, b, 6));
+    let survivors = [
+        survivor(&mut before, a, Ok(&[(5, five)])),
+        survivor(&mut before, b, Err("it speaks another language".to_owned())),
+    ];
+    let mut world = World::new(640);
+    let [a, b] = survivors.map(|adopted| world.core.adopt(adopted).unwrap());
+    world.taken_over();
+    (0..10).for_each(|_| world.pass(SECOND));
+    assert_eq!(world.frame(a, six), content(6), "nobody but the mute one maps it");
+    world.input(Input::Exited(b, "signal 9".into()));
+    (0..10).for_each(|_| world.pass(SECOND));
+    assert_eq!((world.frame(a, five), world.frame(a, six)), (content(5), content(0)));
+    assert_eq!(world.host().frames, pages(1));
+}
+
+#[test]
+fn a_vm_that_brings_another_file_than_its_own_shares_nothing_with_anybody() {
+    let mut before = World::new(640);
+    let (a, b) = (before.in_domain("a", "prod"), before.in_domain("b", "prod"));
+    let frame = before.share(a, b, 5);
+    let mut evil = survivor(&mut before, b, Ok(&[(5, frame)]));
+    // Its own window, which it can write to, in place of the frames.
+    let window = before.sharing[&b].1[1].try_clone().unwrap();
+    evil.stock.iter_mut().for_each(|stock| stock.pool = window.try_clone().unwrap().into());
+    let good = survivor(&mut before, a, Ok(&[(5, frame)]));
+    let mut world = World::new(640);
+    let [b, a] = [evil, good].map(|adopted| world.core.adopt(adopted).unwrap());
+    world.taken_over();
+    assert_eq!((world.vm("a").sharing.shared, world.vm("b").sharing.shared), (pages(1), Bytes::ZERO));
+    assert_eq!(world.domain(a), world.domain(b), "from now on it may share as before");
 }

@@ -1,0 +1,80 @@
+use std::os::fd::OwnedFd;
+
+use plimsoll_protocol::sharing::DomainId;
+use plimsoll_units::{FrameNo, PageNo, Pages};
+
+use super::{Core, RunId};
+use crate::domains::{Known, Owner, member};
+
+/// What a VM that an earlier daemon started says of the frames that it holds.
+#[derive(Debug)]
+pub(crate) struct Stock {
+    /// The earlier daemon wrote it down.
+    pub(crate) domain: Known,
+    /// By which the VMM reads its frames: it is the file of that number.
+    pub(crate) pool: OwnedFd,
+    /// At most as many as the VM has pages.
+    pub(crate) holds: Vec<(PageNo, FrameNo)>,
+}
+
+/// Taking over the frames of an earlier daemon.
+///
+/// A frame that no VM reports is nobody's, and its memory goes back to the host. So a domain is whole only when all VMs have been
+/// heard that may map its frames. Those to whom nobody can talk are never heard: as long as one of them runs, nothing is made or
+/// freed in its domains.
+impl Core {
+    /// Takes over what a VM holds.
+    pub(super) fn take_over(&mut self, id: RunId, size: Pages, stock: &Stock) {
+        let domain = stock.domain.id;
+        let owner = stock.domain.name.clone().map_or(Owner::Run(id), Owner::Named);
+        if let Err(e) = self.domains.recover(domain, owner, &stock.pool, id, size) {
+            let name = self.runs.get(&id).cloned();
+            self.event(
+                name.as_ref(),
+                format!("what it shares cannot be taken over, and is shared no more: {e:#}"),
+            );
+            return;
+        }
+        if let Some(run) = self.run_mut(id) {
+            run.sharing.domain = Some(domain);
+        }
+        let held = self.frees(domain, |domain| domain.hold(member(id), &stock.holds));
+        let held = held.map_or(Pages::ZERO, |(held, _)| held);
+        tracing::info!(
+            run = id.0,
+            ?domain,
+            held = held.0,
+            claimed = stock.holds.len(),
+            "frames are taken over"
+        );
+    }
+
+    /// A VM that cannot be heard may map frames of these domains.
+    pub(super) fn cannot_hear(&mut self, id: RunId, domains: &[Known]) {
+        self.unheard.extend(domains.iter().map(|domain| (domain.id, id)));
+    }
+
+    /// All VMs that run have been taken over: they go on sharing.
+    pub(crate) fn taken_over(&mut self) {
+        let domains: Vec<DomainId> = self.domains.all().map(|(id, _)| id).collect();
+        domains.into_iter().for_each(|domain| self.complete(domain));
+        let runs: Vec<RunId> =
+            self.running().filter(|(_, run)| run.takes_part()).map(|(_, run)| run.id).collect();
+        runs.into_iter().for_each(|run| self.share(run));
+    }
+
+    /// A VM that could not be heard is gone.
+    pub(super) fn hear_no_more_of(&mut self, id: RunId) {
+        let (gone, left) = std::mem::take(&mut self.unheard).into_iter().partition(|(_, run)| *run == id);
+        self.unheard = left;
+        let gone: Vec<(DomainId, RunId)> = gone;
+        gone.into_iter().for_each(|(domain, _)| self.complete(domain));
+    }
+
+    /// Everybody who may map frames of a domain has been heard, unless somebody cannot be.
+    fn complete(&mut self, domain: DomainId) {
+        if self.unheard.iter().all(|(unheard, _)| *unheard != domain) {
+            self.frees(domain, |domain| domain.recovered());
+        }
+    }
+}
