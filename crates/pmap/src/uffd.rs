@@ -212,12 +212,25 @@ impl Uffd {
     /// From now on a write to a page of `range` that is there asks. When this returns no processor can write there any
     /// more without having asked.
     pub(crate) fn protect(&self, range: HostRange) -> io::Result<()> {
-        self.ioctl(IOC_WRITEPROTECT, &mut WriteProtect { range, mode: WRITEPROTECT_WP })
+        self.write_protect(range, WRITEPROTECT_WP)
     }
 
     /// Lets writes to `range` pass again, and wakes who waits to write there.
     pub(crate) fn unprotect(&self, range: HostRange) -> io::Result<()> {
-        self.ioctl(IOC_WRITEPROTECT, &mut WriteProtect { range, mode: 0 })
+        self.write_protect(range, 0)
+    }
+
+    /// Before Linux 6.3 the kernel does this within one mapping only, and finds none where a range is in several: then it is
+    /// done in halves.
+    fn write_protect(&self, range: HostRange, mode: u64) -> io::Result<()> {
+        match self.ioctl(IOC_WRITEPROTECT, &mut WriteProtect { range, mode }) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) && range.len > PAGE_SIZE => {
+                let half = (range.len / PAGE_SIZE / 2) * PAGE_SIZE;
+                self.write_protect(HostRange { start: range.start, len: half }, mode)?;
+                self.write_protect(HostRange { start: range.start + half, len: range.len - half }, mode)
+            }
+            done => done,
+        }
     }
 
     /// Maps the kernel's page of zeros at the missing page `address`, and wakes whoever waits for it unless `wake`

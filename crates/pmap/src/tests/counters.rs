@@ -4,7 +4,9 @@
 //! both share equal pages, of which there are many, with each other and among their own.
 //!
 //! `PLIMSOLL_STRESS_WRITES` sets how many writes are verified (default 20 million, seconds). `cargo xtask test --only counters`
-//! verifies 10^9; a soak of 10^11: `PLIMSOLL_STRESS_WRITES=100000000000 cargo test -p plimsoll-pmap --release counters::no_write`.
+//! verifies 10^9; a soak of 10^11, some half an hour: `PLIMSOLL_STRESS_WRITES=100000000000 PLIMSOLL_STRESS_REPEATS=100
+//! cargo test -p plimsoll-pmap --release counters::no_write`. `PLIMSOLL_STRESS_REPEATS` is how often a page is visited before the
+//! next one (default 8): with more, more writes are verified for each transition.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,7 +33,10 @@ const SLOTS: u64 = 5000;
 /// Words of a page.
 const WORDS: u64 = 512;
 /// Visits to a page before the next one: transitions come in between, and more writes are verified for each fault.
-const REPEATS: usize = 8;
+fn repeats() -> usize {
+    let repeats = std::env::var("PLIMSOLL_STRESS_REPEATS").ok();
+    repeats.map_or(8, |repeats| repeats.parse().expect("PLIMSOLL_STRESS_REPEATS is a number"))
+}
 /// Longest time without a visit.
 const STUCK: Duration = Duration::from_secs(30);
 /// The same where one that waits for ever is expected.
@@ -131,6 +136,7 @@ fn content(words: Words) -> [u8; PAGE] {
 fn thread(world: &World<'_>, slots: std::ops::Range<u64>) {
     let width = slots.end - slots.start;
     let mut visits = vec![0; usize::try_from(world.chunks * width).unwrap()];
+    let repeats = repeats();
     while !world.is_over() {
         let at = fastrand::usize(..visits.len());
         let ppn = at as u64 / width * 512 + slots.start + at as u64 % width;
@@ -138,7 +144,7 @@ fn thread(world: &World<'_>, slots: std::ops::Range<u64>) {
             world.vm.pmap.release(&[PpnRange::page(Ppn(ppn))], Release::Reported);
             visits[at] = 0;
         }
-        for _ in 0..REPEATS {
+        for _ in 0..repeats {
             if !world.check(ppn, words(visits[at])) {
                 return world.fail(format!("page {ppn} has lost what visit {} wrote", visits[at]));
             }
@@ -151,10 +157,11 @@ fn thread(world: &World<'_>, slots: std::ops::Range<u64>) {
 /// A CPU of the guest.
 fn vcpu(world: &World<'_>, mut guest: Guest) {
     let mut visits = vec![0; usize::try_from(VCPU.end).unwrap()];
+    let repeats = repeats();
     while !world.is_over() {
         // A page of each chunk at a time.
         let slot = fastrand::usize(..visits.len());
-        for _ in 0..REPEATS {
+        for _ in 0..repeats {
             let (old, new) = (words(visits[slot]), words(visits[slot] + 1));
             let lost = guest.count(slot as u64, CHUNKS, 512, old, new);
             world.verified(CHUNKS * WORDS);
