@@ -38,8 +38,8 @@ const AT_ONCE: usize = 32;
 /// Pages of members that left whose hints are dropped at each call, besides its own work: so that they go although nobody calls
 /// [`Domain::tidy`], and no call takes long.
 const SWEEP: usize = 1024;
-/// The same for a call that is there for it: about 100 us.
-const TIDY_PAGES: usize = 16 * 1024;
+/// The same for a call that is there for it: about a millisecond.
+const TIDY_PAGES: usize = 8 * 1024;
 /// Runs of frames given back to the host in one call: some 1 to 2 us each.
 const TIDY_RUNS: usize = 512;
 
@@ -48,20 +48,20 @@ impl Domain {
     /// are made, and goes back as they are freed.
     pub fn new(limit: Pages) -> Result<Self, Error> {
         let limit = limit.min(MAX_PAGES);
-        Ok(Self::with_pool(Pool::new(limit)?, limit, page_hash))
+        Self::with_pool(Pool::new(limit)?, limit, page_hash)
     }
 
-    pub(crate) fn with_pool(pool: Pool, limit: Pages, hash: fn(&Page) -> u64) -> Self {
-        Self {
+    pub(crate) fn with_pool(pool: Pool, limit: Pages, hash: fn(&Page) -> u64) -> Result<Self, Error> {
+        Ok(Self {
             pool,
             frames: Frames::new(u32::try_from(limit.0.min(MAX_PAGES.0)).expect("2^31 at most")),
-            index: Index::default(),
+            index: Index::new().map_err(Error::Memory)?,
             members: Members::default(),
             secret: Secret::new(),
             hash,
             recovering: false,
             scrubbed: None,
-        }
+        })
     }
 
     /// A descriptor of the pool for a member: it can read and map frames, and no more, even if it opens the descriptor anew, provided that
@@ -75,7 +75,7 @@ impl Domain {
         self.members.join(member, size)
     }
 
-    /// `member` is gone and may join anew. Its references and hints end bit by bit, here and with [`Domain::tidy`], so that nobody
+    /// `member` is gone: its process has ended, or maps nothing of the pool any more. It may join anew. Its references and hints end bit by bit, here and with [`Domain::tidy`], so that nobody
     /// waits for that; nothing is said about them to anybody. Nothing happens if it was no member.
     pub fn leave(&mut self, member: MemberId) -> Freed {
         if self.members.leave(member) { self.tidy() } else { Freed::default() }
@@ -108,7 +108,7 @@ impl Domain {
         let Some(room) = self.members.get(member) else { return wanted };
         for ((page, hash), wanted) in pages.iter().zip(&mut wanted) {
             let key = self.secret.key(*hash);
-            self.index.prefetch(key);
+            self.index.prefetch(key.prefix());
             room.prefetch(*page);
             *wanted = room.place(*page).map(|place| (place, key));
         }

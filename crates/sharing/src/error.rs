@@ -17,6 +17,9 @@ pub enum Error {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The host has no memory for the bookkeeping.
+    #[error("no memory for the bookkeeping of shared pages: free some")]
+    Memory(#[source] io::Error),
     /// A descriptor that was said to be a pool is none of ours.
     #[error("this file is not a pool of frames: {problem}; end the VM that brought it")]
     NotAPool {

@@ -4,6 +4,7 @@ use plimsoll_units::{PageNo, Pages};
 
 use crate::error::Error;
 use crate::holding::Holding;
+use crate::mmap::{Grain, Zeroed};
 use crate::prefetch::prefetch;
 use crate::trust::Trust;
 use crate::{MAX_PAGES, MemberId};
@@ -30,7 +31,7 @@ pub(crate) struct Members {
 pub(crate) struct Room {
     base: u32,
     tenant: Option<MemberId>,
-    holdings: Vec<Holding>,
+    holdings: Zeroed<Holding>,
     pub(crate) account: Account,
     /// Of a room without a tenant: the pages below hold nothing any more.
     cleared: usize,
@@ -57,7 +58,7 @@ impl Members {
         // A room without pages would be where the next one is.
         let length = u32::try_from(size.0.max(1)).map_err(|_| too_large())?;
         let (index, base) = self.gap(length).ok_or_else(too_large)?;
-        let holdings = vec![Holding::NOTHING; usize::try_from(length).expect("32 bits")];
+        let holdings = Zeroed::new(length as usize, Grain::Huge).map_err(Error::Memory)?;
         let room = Room { base, tenant: Some(member), holdings, account: Account::default(), cleared: 0 };
         self.rooms.insert(index, room);
         self.bases.insert(member, base);

@@ -18,7 +18,7 @@ impl Domain {
     pub fn recover(pool: &OwnedFd) -> Result<Self, Error> {
         let pool = Pool::reopen(pool)?;
         let limit = pool.limit()?;
-        let mut domain = Self::with_pool(pool, limit, page_hash);
+        let mut domain = Self::with_pool(pool, limit, page_hash)?;
         domain.recovering = true;
         Ok(domain)
     }

@@ -1,9 +1,10 @@
 use plimsoll_units::FrameNo;
+use zerocopy::FromZeros;
 
 use crate::member::Place;
 
 /// What an entry of the index stands for, in 32 bits: a frame, with the highest bit set, or a hint, by its place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
 pub(crate) struct Target(u32);
 
 const FRAME: u32 = 1 << 31;

@@ -5,6 +5,7 @@ mod boot;
 mod double_paging;
 mod fault;
 mod goal;
+mod index;
 mod memory;
 mod policy;
 mod reclaim;
@@ -28,6 +29,8 @@ pub(crate) enum Bench {
     DoublePaging(double_paging::DoublePagingArgs),
     /// How long a touch of a compressed page takes, against the shortest round trip of a page fault.
     Fault(fault::FaultArgs),
+    /// How fast and how large the index of shared pages is, against a HashMap of the same entries.
+    Index(index::IndexArgs),
     /// How long policy takes to divide a host's memory among 10 to 100,000 VMs in pools.
     Policy(policy::PolicyArgs),
     /// How fast touched free memory goes back to the host, in 2 MiB and 4 KiB units, against a balloon without coalescing.
@@ -47,6 +50,7 @@ impl Bench {
             Self::Boot(arguments) => boot::run(&arguments),
             Self::DoublePaging(arguments) => double_paging::run(&arguments),
             Self::Fault(arguments) => fault::run(&arguments),
+            Self::Index(arguments) => index::run(&arguments),
             Self::Policy(arguments) => policy::run(&arguments),
             Self::Reclaim(arguments) => reclaim::run(&arguments),
             Self::Sampling(arguments) => sampling::run(&arguments),

@@ -31,7 +31,7 @@ fn domain() -> Domain {
 /// The same with a hash of our choice, so that unequal pages can have one hash.
 fn domain_of(hash: fn(&Page) -> u64) -> Domain {
     let limit = Pages(1000);
-    let mut domain = Domain::with_pool(Pool::new(limit).unwrap(), limit, hash);
+    let mut domain = Domain::with_pool(Pool::new(limit).unwrap(), limit, hash).unwrap();
     domain.secret = Secret::fixed();
     [A, B, C].into_iter().for_each(|member| domain.join(member, Pages(1000)).unwrap());
     domain

@@ -10,15 +10,19 @@ pub(super) const MANY: u8 = u8::MAX;
 /// |---|---|
 /// | 0..2048 | the prefix of each frame's hash |
 /// | 2048..2560 | how many references each has, up to 255 |
-/// | 2560..2752 | a bit for each: referred to; not referred to, with memory; not there at all |
+/// | 2560..2688 | a bit for each: referred to; not referred to, with memory |
+/// | 2688..2696 | how many there are: 512, but for the last block of a pool |
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Block {
     prefixes: [Prefix; LEN],
     counts: [u8; LEN],
     used: Bits,
     lingering: Bits,
-    beyond: Bits,
+    frames: usize,
 }
+
+const _: () = assert!(size_of::<Block>() == 2696);
 
 impl Block {
     /// With so many frames.
@@ -28,13 +32,15 @@ impl Block {
             counts: [0; LEN],
             used: Bits::default(),
             lingering: Bits::default(),
-            beyond: Bits::from(frames),
+            frames,
         }
     }
 
     /// Frames without references and without memory.
     pub(super) fn free(&self) -> Bits {
-        self.used.union(&self.lingering).union(&self.beyond).complement()
+        let taken = self.used.union(&self.lingering);
+        let taken = if self.frames == LEN { taken } else { taken.union(&Bits::from(self.frames)) };
+        taken.complement()
     }
 
     /// Nobody refers to any frame, and none has memory.

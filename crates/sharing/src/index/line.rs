@@ -1,3 +1,5 @@
+use zerocopy::FromZeros;
+
 use super::tag::Tag;
 use crate::target::Target;
 
@@ -15,7 +17,7 @@ pub(super) const FARTHEST: usize = 15;
 /// | 28..56 | each target |
 /// | 56..63 | the upper 8 bits of each tag |
 /// | 63 | bits 0..3: how many entries there are, from the first on; 3..7: how many lines further there are entries that are at home here; 7: some of these are in the overflow |
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, FromZeros)]
 #[repr(C, align(64))]
 pub(super) struct Line {
     low: [u32; SLOTS],

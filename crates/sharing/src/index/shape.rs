@@ -14,7 +14,7 @@ const LEAST: usize = 16;
 /// each other, but for one line. (Linear hashing, Litwin 1980, with partial expansions, Larson 1980: without these, half of the
 /// groups would be half as full as the others.)
 ///
-/// Lines are numbered in the order in which they were added, which [`Shape::address`] computes.
+/// Lines are numbered in the order in which they were added, which [`Group::address`] computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Shape {
     /// There are 2^level ranges.

@@ -230,7 +230,7 @@ proptest! {
     #[test]
     fn the_domain_does_what_plain_maps_do_whatever_a_member_says(steps in steps()) {
         let limit = Pages(100);
-        let domain = Domain::with_pool(Pool::new(limit).unwrap(), limit, weak);
+        let domain = Domain::with_pool(Pool::new(limit).unwrap(), limit, weak).unwrap();
         let mut both = Both { domain, model: Model::default() };
         [A, B, C].into_iter().for_each(|member| both.domain.join(member, Pages(PAGES.into())).unwrap());
         for step in steps {
