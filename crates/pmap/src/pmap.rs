@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use plimsoll_units::{Pages, Ppn};
 
 use vm_memory::GuestMemoryBackend;
@@ -66,6 +68,8 @@ pub struct Pmap {
     pub(crate) swap_failed: AtomicBool,
     /// Outermost, but for `eviction`.
     pub(crate) scan: Mutex<Scan>,
+    /// Chunks that the scanner is to look at first. Its lock is held for a look only.
+    pub(crate) hurried: Mutex<BTreeSet<ChunkNo>>,
     /// Where shared pages come from; none are shared where there is nothing. Its lock is held for a look only.
     pub(crate) pool: Mutex<Option<Arc<Pool>>>,
     /// The chunk behind guest RAM where copies are put together. Taken after a chunk's lock.
@@ -154,6 +158,7 @@ impl Pmap {
             stranded: Mutex::default(),
             swap_failed: AtomicBool::new(false),
             scan: Mutex::default(),
+            hurried: Mutex::default(),
             pool: Mutex::default(),
             staging: Mutex::default(),
             most_mappings: most_mappings(),

@@ -1,6 +1,6 @@
 //! Looking for pages that others have, too.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use plimsoll_units::{FrameNo, PageNo, Pages, page_hash};
@@ -58,9 +58,9 @@ pub(crate) struct Scan {
     pass: u32,
     notes: Vec<Option<Box<Notes>>>,
     /// To be looked at first.
-    hurried: VecDeque<ChunkNo>,
+    hurried: BTreeSet<ChunkNo>,
     /// Large chunks that would be worth breaking up.
-    promising: Vec<ChunkNo>,
+    promising: BTreeSet<ChunkNo>,
     may_break: bool,
 }
 
@@ -119,10 +119,10 @@ impl Scan {
     fn next(&mut self, chunks: usize, order: ScanOrder) -> (ChunkNo, bool) {
         self.notes.resize_with(chunks, || None);
         if order.break_large && !self.may_break {
-            self.hurried.extend(self.promising.drain(..));
+            self.hurried.append(&mut self.promising);
         }
         self.may_break = order.break_large;
-        if let Some(no) = self.hurried.pop_front() {
+        if let Some(no) = self.hurried.pop_first() {
             return (no, false);
         }
         if self.left.is_empty() {
@@ -147,6 +147,7 @@ impl Pmap {
         let mut scan = lock(&self.scan);
         let mut scanned = Scanned::default();
         loop {
+            scan.hurried.append(&mut lock(&self.hurried));
             let (no, last) = scan.next(self.layout.chunks(), order);
             let (pages, freed) = self.scan_chunk(&mut scan, no);
             scanned.pages += pages;
@@ -163,13 +164,7 @@ impl Pmap {
 
     /// Has pages looked at before all others, because they were just loaded from a file that others may have loaded, too.
     pub fn hurry(&self, ranges: &[PpnRange]) {
-        // Where the scanner is at work they are found later.
-        let Ok(mut scan) = self.scan.try_lock() else { return };
-        for (no, _) in self.layout.by_chunk(ranges).0 {
-            if !scan.hurried.contains(&no) {
-                scan.hurried.push_back(no);
-            }
-        }
+        lock(&self.hurried).extend(self.layout.by_chunk(ranges).0.map(|(no, _)| no));
     }
 
     /// Shares what can be of a chunk that is about to be paged out; returns by how much the VM holds less.
@@ -194,9 +189,7 @@ impl Pmap {
             if scan.may_break && self.break_large(no) {
                 return true;
             }
-            if !scan.promising.contains(&no) {
-                scan.promising.push(no);
-            }
+            scan.promising.insert(no);
         }
         false
     }

@@ -187,6 +187,21 @@ fn a_frame_that_a_device_reads_is_kept() {
 }
 
 #[test]
+fn pages_just_loaded_are_looked_at_first() {
+    let host = Frames::new();
+    let vm = served(40, 40 * 512, false);
+    host.join(0, &vm);
+    (0..39).for_each(|chunk| put(&vm, chunk * 512, &noise(1)));
+    vm.pmap.hurry(&[PpnRange::new(Ppn(20 * 512), Pages(1024))]);
+    assert_eq!(vm.pmap.scan(EAGER, Duration::ZERO).pages, Pages(1));
+    assert_eq!(vm.pmap.scan(EAGER, Duration::ZERO).pages, Pages(1));
+    assert_eq!(vm.stats().shared, Pages(1), "two chunks were looked at: those that were named");
+    host.deliver(0, &vm);
+    let shared: Vec<_> = vm.pmap.references().iter().map(|(page, _)| page.0 / 512).collect();
+    assert_eq!(shared, [20, 21]);
+}
+
+#[test]
 fn unchanged_pages_are_not_read_again() {
     let (_host, a, _b) = twins(100, false);
     (200..500).for_each(|ppn| put(&a, ppn, &noise(9000 + ppn)));
