@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 
 use plimsoll_units::PAGE_SIZE;
 
-use crate::page_set::{PageSet, SLOTS};
+use crate::page_set::{PageSet, SLOTS, Slot};
 
 const ENTRY: usize = 8;
 const PRESENT: u64 = 1 << 63;
@@ -35,21 +35,32 @@ impl Pagemap {
         self.pages(start, PROTECTED)
     }
 
-    /// The pages of the chunk at host address `start` that are there and no file's: in the mapping of a file they are copies of
-    /// this process.
-    pub(crate) fn own(&self, start: u64) -> io::Result<PageSet> {
-        Ok(self.pages(start, PRESENT)?.minus(&self.pages(start, FILE)?))
+    /// Those of `pages` of the chunk at host address `start` that are there and no file's: in the mapping of a file they are copies
+    /// of this process.
+    pub(crate) fn own(&self, start: u64, pages: &PageSet) -> io::Result<PageSet> {
+        // The kernel goes from mapping to mapping: what is between a few pages is not looked at.
+        const FEW: usize = 16;
+        let whole = pages.runs().nth(FEW).is_some();
+        let mut own = PageSet::EMPTY;
+        for (first, len) in pages.runs().take(if whole { 0 } else { FEW }).chain(whole.then_some((0, SLOTS)))
+        {
+            let entries = self.entries(start, first, len)?;
+            let found = (first..).zip(entries).filter(|(_, entry)| entry & (PRESENT | FILE) == PRESENT);
+            own = own.union(&found.map(|(slot, _)| slot).collect());
+        }
+        Ok(own.intersection(pages))
     }
 
     /// The pages whose entries have any of `bits`.
     fn pages(&self, start: u64, bits: u64) -> io::Result<PageSet> {
-        let mut entries = [0; ENTRY * SLOTS as usize];
-        self.0.read_exact_at(&mut entries, start / PAGE_SIZE * ENTRY as u64)?;
-        let has = |entry: &[u8]| entry.try_into().map_or(0, u64::from_ne_bytes) & bits != 0;
-        Ok((0..SLOTS)
-            .zip(entries.chunks_exact(ENTRY))
-            .filter(|(_, entry)| has(entry))
-            .map(|(slot, _)| slot)
-            .collect())
+        let entries = self.entries(start, 0, SLOTS)?;
+        Ok((0..).zip(entries).filter(|(_, entry)| entry & bits != 0).map(|(slot, _)| slot).collect())
+    }
+
+    /// The entries of `len` pages from page `first` of the chunk at host address `start` on.
+    fn entries(&self, start: u64, first: Slot, len: Slot) -> io::Result<Vec<u64>> {
+        let mut bytes = vec![0; ENTRY * usize::from(len)];
+        self.0.read_exact_at(&mut bytes, (start / PAGE_SIZE + u64::from(first)) * ENTRY as u64)?;
+        Ok(bytes.as_chunks().0.iter().map(|entry| u64::from_ne_bytes(*entry)).collect())
     }
 }

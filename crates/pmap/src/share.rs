@@ -228,9 +228,9 @@ impl Pmap {
             return PageSet::EMPTY;
         }
         let guarded = self.arm_runs(no, mapped).and_then(|()| self.protect(no, mapped));
-        let own = guarded.and_then(|()| self.pagemap.own(self.chunk_range(no).start));
+        let own = guarded.and_then(|()| self.pagemap.own(self.chunk_range(no).start, mapped));
         let own = match own {
-            Ok(own) => own.intersection(mapped),
+            Ok(own) => own,
             Err(error) => {
                 tracing::error!(%error, "frames cannot be write-protected, and are copied");
                 self.unprotect(no, mapped).ok();

@@ -18,7 +18,7 @@ impl Pagemap {
         Ok(kernel().backed(start))
     }
 
-    pub(crate) fn own(&self, _start: u64) -> io::Result<PageSet> {
+    pub(crate) fn own(&self, _start: u64, _pages: &PageSet) -> io::Result<PageSet> {
         Ok(PageSet::EMPTY)
     }
 
