@@ -121,7 +121,8 @@ impl Domain {
     }
 
     fn look_up_one(&mut self, place: Place, key: Key) -> Found {
-        if matches!(self.held(place), Held::Reference(_)) {
+        let held = self.held(place);
+        if matches!(held, Held::Reference(_)) {
             return Found::Busy;
         }
         match self.index.find(key).map(Target::kind) {
@@ -132,7 +133,9 @@ impl Domain {
             }
             Some(Kind::Hint(same)) if same == place => Found::New,
             Some(Kind::Hint(other)) if self.hint_owner(other).is_some() => {
-                self.forget_hint(place);
+                if held != Held::Nothing {
+                    self.forget_hint(place);
+                }
                 Found::Wanted
             }
             // Nobody's any more, or of somebody whose hashes are worth nothing: this page is a better hint.

@@ -37,10 +37,10 @@
 //! | for each | bytes | where |
 //! |---|---|---|
 //! | page of a member | 4: nothing, hint and 30 bits of its hash, or the number of its frame | `holding.rs` |
-//! | hint, frame | 9 in the index and what lines leave empty: 64 bytes for 7 entries, 87 of 100 of them used, are 10.5 | `index/line.rs` |
+//! | hint, frame | 9 in the index and what lines leave empty: 64 bytes for 7 entries, 88 of 100 of them used, are 10.4 | `index/line.rs` |
 //! | frame | 5.3: 30 bits of its hash in 4, up to 255 references in 1, 2 bits | `frames/block.rs` |
 //!
-//! A hint takes 14.5 bytes; a page that shares a frame with one other 12; a page that has a frame for itself, which is the dearest, 19.8.
+//! A hint takes 14.4 bytes; a page that shares a frame with one other 12; a page that has a frame for itself, which is the dearest, 19.7.
 //!
 //! Why so:
 //! - *An entry is found from its page or frame*, to be removed, because these keep the prefix of the hash, which is all that says where in the index it is.
