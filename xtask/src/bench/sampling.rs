@@ -1,6 +1,7 @@
 //! What sampling costs the guest, and how far its figures are from the truth.
 
 use std::process::ExitCode;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -181,9 +182,14 @@ impl Bench {
 
     /// Touches all pages over and over.
     fn turn(&self, sampled: Option<&Guest>, period: Duration) -> Result<Turn> {
-        let over = AtomicBool::new(false);
+        let (over, ready) = (AtomicBool::new(false), Barrier::new(2));
         let (touched, sampling) = std::thread::scope(|scope| {
-            let sampling = scope.spawn(|| sample(sampled, period, &over));
+            let sampling = scope.spawn(|| {
+                processor::stay(Place::Elsewhere);
+                ready.wait();
+                sample(sampled, period, &over)
+            });
+            ready.wait();
             let touched = touch_for_a_turn(&self.guest);
             over.store(true, Ordering::Relaxed);
             (touched, sampling.join().expect("it does not panic"))
@@ -233,7 +239,6 @@ struct Sampling {
 /// Samples until it is over; or wakes as often and does nothing.
 #[expect(clippy::cast_precision_loss, reason = "a count")]
 fn sample(sampled: Option<&Guest>, period: Duration, over: &AtomicBool) -> Sampling {
-    processor::stay(Place::Elsewhere);
     let mut sampler = sampled.map(|guest| Sampler::new(guest.pmap.clone(), SAMPLES));
     let (mut busy, mut samples) = (Duration::ZERO, 0);
     while !over.load(Ordering::Relaxed) {
