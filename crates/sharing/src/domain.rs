@@ -35,6 +35,15 @@ pub struct Domain {
 /// Look-ups whose memory is fetched at once. A processor waits for some 10 to 20 accesses at a time; with twice as many it is
 /// never idle, and what was fetched first is still in its nearest cache.
 const AT_ONCE: usize = 32;
+/// A page that is looked up.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    place: Place,
+    key: Key,
+    /// What has its hash, as far as the first line told.
+    seen: Option<Target>,
+}
+
 /// Pages of members that left whose hints are dropped at each call, besides its own work: so that they go although nobody calls
 /// [`Domain::tidy`], and no call takes long.
 const SWEEP: usize = 1024;
@@ -94,38 +103,45 @@ impl Domain {
         let mut answers = Vec::with_capacity(pages.len());
         for pages in pages.chunks(AT_ONCE) {
             let wanted = self.fetch(member, pages);
+            let changes = self.index.changes();
             answers.extend(wanted[..pages.len()].iter().map(|wanted| match wanted {
-                Some((place, key)) => self.look_up_one(*place, *key),
+                Some(Wanted { place, key, seen }) => {
+                    // What was seen while fetching is still so, unless an answer before this one changed the index.
+                    let seen = seen.filter(|_| self.index.changes() == changes);
+                    let found = seen.or_else(|| self.index.find(*key));
+                    self.look_up_one(*place, *key, found.map(Target::kind))
+                }
                 None => Found::Busy,
             }));
         }
         answers
     }
 
-    /// Where so many pages are, and the keys of their hashes; `None` for a page that there is not. All memory that looking them up needs is on its way.
-    fn fetch(&self, member: MemberId, pages: &[(PageNo, u64)]) -> [Option<(Place, Key)>; AT_ONCE] {
+    /// What is needed to look up so many pages; `None` for a page that there is not. All memory for that is on its way.
+    fn fetch(&self, member: MemberId, pages: &[(PageNo, u64)]) -> [Option<Wanted>; AT_ONCE] {
         let mut wanted = [None; AT_ONCE];
         let Some(room) = self.members.get(member) else { return wanted };
         for ((page, hash), wanted) in pages.iter().zip(&mut wanted) {
             let key = self.secret.key(*hash);
             self.index.prefetch(key.prefix());
             room.prefetch(*page);
-            *wanted = room.place(*page).map(|place| (place, key));
+            *wanted = room.place(*page).map(|place| Wanted { place, key, seen: None });
         }
-        for (_, key) in wanted.iter().flatten() {
-            if let Some(Kind::Frame(frame)) = self.index.prefetch_more(*key).map(Target::kind) {
+        for wanted in wanted.iter_mut().flatten() {
+            wanted.seen = self.index.prefetch_more(wanted.key);
+            if let Some(Kind::Frame(frame)) = wanted.seen.map(Target::kind) {
                 self.frames.prefetch(frame);
             }
         }
         wanted
     }
 
-    fn look_up_one(&mut self, place: Place, key: Key) -> Found {
+    fn look_up_one(&mut self, place: Place, key: Key, found: Option<Kind>) -> Found {
         let held = self.held(place);
         if matches!(held, Held::Reference(_)) {
             return Found::Busy;
         }
-        match self.index.find(key).map(Target::kind) {
+        match found {
             Some(Kind::Frame(frame)) => {
                 self.frames.acquire(frame);
                 self.refer(place, frame);

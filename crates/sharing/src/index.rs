@@ -30,6 +30,8 @@ pub(crate) struct Index {
     /// Entries of groups that are full. In order, so that those of a group stand together.
     overflow: BTreeMap<Tag, Target>,
     entries: usize,
+    /// How often something was set or removed.
+    changes: u64,
     /// Entries removed since a group was last dealt out anew because of that.
     removed: usize,
     /// Counts them.
@@ -63,6 +65,7 @@ impl Index {
             lines,
             overflow: BTreeMap::new(),
             entries: 0,
+            changes: 0,
             removed: 0,
             dealt: 0,
             hand: Vec::new(),
@@ -104,6 +107,7 @@ impl Index {
 
     /// From now on `target` has this hash, instead of what had it.
     pub(crate) fn set(&mut self, key: Key, target: Target) {
+        self.changes += 1;
         match self.spot(key) {
             Some(Spot::Line { address, slot }) => self.lines.get_mut(address).set_target(slot, target),
             Some(Spot::Overflow(tag)) => drop(self.overflow.insert(tag, target)),
@@ -122,10 +126,17 @@ impl Index {
     pub(crate) fn remove(&mut self, prefix: Prefix, target: Target) -> bool {
         let removed = self.remove_from_lines(prefix, target) || self.remove_from_overflow(prefix, target);
         if removed {
+            self.changes += 1;
             self.entries -= 1;
             self.after_removal();
         }
         removed
+    }
+
+    /// A number that is another one whenever anything was set or removed: what was found before is found as long as it stays.
+    #[inline]
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Memory that it takes, about: what is in the overflow is estimated.

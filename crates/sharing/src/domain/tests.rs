@@ -142,6 +142,21 @@ fn many_pages_of_one_content_and_one_offer_make_one_frame() {
 }
 
 #[test]
+fn answers_in_a_batch_take_the_ones_before_into_account() {
+    let mut domain = domain();
+    domain.look_up(A, &[(PageNo(0), hash(1)), (PageNo(1), hash(2))]);
+    // Page 0 changes, so the third page finds no hint of its old content, and the last one finds the third.
+    let pages = [(0, 3), (1, 2), (2, 1), (3, 1)].map(|(page, word)| (PageNo(page), hash(word)));
+    assert_eq!(domain.look_up(A, &pages), [Found::New, Found::New, Found::New, Found::Wanted]);
+    domain.audit();
+    // And page by page it is the same.
+    let pages = [(0, 1), (2, 9), (0, 9)].map(|(page, word)| (PageNo(page), hash(word)));
+    assert_eq!(domain.look_up(A, &pages), [Found::Wanted, Found::New, Found::Wanted]);
+    assert_eq!(domain.stats().hints, Pages(2));
+    domain.audit();
+}
+
+#[test]
 fn neighbouring_pages_get_neighbouring_frames_offer_after_offer() {
     let mut domain = domain();
     let pages: Vec<(PageNo, u64)> = (100..228).map(|n| (PageNo(n), hash(n.into()))).collect();
