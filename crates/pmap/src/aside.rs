@@ -98,7 +98,7 @@ impl Chunk {
 /// Putting memory aside and bringing it back. All of it under the chunk's lock. What is aside stays charged.
 impl Pmap {
     /// Where in the mapping a place is. Notes that it is used.
-    fn spare_offset(&self, spare: Spare) -> usize {
+    pub(crate) fn spare_offset(&self, spare: Spare) -> usize {
         self.touches.spare_chunks.fetch_max(spare.0 / u32::from(SLOTS) + 1, Ordering::Relaxed);
         self.mapping.len() + spare.0 as usize * PAGE
     }

@@ -94,7 +94,7 @@
 //! | private, clean | [`Sampler::begin`] has drawn it | give up the copy in the swap; move the page aside | aside |
 //! | aside (page) | touched | move the page back; arm it; wake; count a touch | private |
 //! | aside (page) | not touched until [`Sampler::end`], or released or reset before | move the page back; arm it; wake; then as private | private |
-//! | aside | eviction has chosen it | move the pages back; then as large | small |
+//! | aside | eviction has chosen it, or the scanner for pages of it that can be shared | move the pages back; then as large | small |
 //! | any | reset | arm everything; discard everything; uncharge; forget and wake who waits | empty |
 //!
 //! Why this order:

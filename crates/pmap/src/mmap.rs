@@ -195,15 +195,19 @@ impl Mapping {
         unsafe { libc::memcmp(own.cast(), other.cast(), PAGE) == 0 }
     }
 
-    /// Copies a page out of guest memory. It must be present, or whoever calls waits for it.
+    /// Copies a page out of guest memory, or out of the spare space behind it where something is kept. It must be present, or
+    /// whoever calls waits for it.
     pub(crate) fn read_page(&self, offset: usize, page: &mut [u8; PAGE]) {
-        let slice = self.slice(offset, PAGE).expect("a page of the mapping");
-        slice.copy_to(&mut page[..]);
+        self.read(offset, &mut page[..]);
     }
 
-    /// Copies a part of a page out of guest memory. The page must be present, or whoever calls waits for it.
+    /// The same with a part of a page.
     pub(crate) fn read(&self, offset: usize, bytes: &mut [u8]) {
-        let slice = self.slice(offset, bytes.len()).expect("a part of a page of the mapping");
+        let end = offset.checked_add(bytes.len());
+        assert!(end.is_some_and(|end| end <= self.len + self.spare), "a part of a page of the mapping");
+        // SAFETY: the range is ours, and the mapping lives as long as the borrow of `self`. Volatile access is what memory
+        // shared with a guest needs.
+        let slice = unsafe { VolatileSlice::new(self.host(offset), bytes.len()) };
         slice.copy_to(bytes);
     }
 

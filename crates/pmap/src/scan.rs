@@ -6,10 +6,10 @@ use std::time::Duration;
 use plimsoll_units::{FrameNo, PageNo, Pages, page_hash};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::chunk::{Backing, lock};
+use crate::chunk::{Backing, Chunk, lock};
 use crate::evict::is_zero;
 use crate::frames::{Found, MOST_OFFERED, Pool};
-use crate::host_range::PAGE;
+use crate::host_range::{CHUNK, PAGE};
 use crate::layout::{ChunkNo, Place, PpnRange};
 use crate::page_set::{PageSet, SLOTS, Slot};
 use crate::pmap::Pmap;
@@ -162,6 +162,11 @@ impl Pmap {
         }
     }
 
+    /// Has every page looked at as if for the first time: whoever was told of them has forgotten it.
+    pub fn scan_anew(&self) {
+        lock(&self.scan).forget();
+    }
+
     /// Has pages looked at before all others, because they were just loaded from a file that others may have loaded, too.
     pub fn hurry(&self, ranges: &[PpnRange]) {
         lock(&self.hurried).extend(self.layout.by_chunk(ranges).0.map(|(no, _)| no));
@@ -251,13 +256,14 @@ impl Pmap {
             left = left.minus(&batch);
             let chunk = self.chunk(no);
             let there = match &chunk.backing {
-                Backing::Large => PageSet::FULL,
+                Backing::Large | Backing::Aside(_) => PageSet::FULL,
                 Backing::Small(table) => table.pages(PageState::is_resident),
-                Backing::Empty { .. } | Backing::Aside(_) => return candidates,
+                Backing::Empty { .. } => return candidates,
             };
+            let start = self.pages_of(no, &chunk);
             for slot in batch.intersection(&there).iter() {
-                let (offset, note) = (self.offset(Place { chunk: no, slot }), &mut notes[usize::from(slot)]);
-                if !thorough && note.print != 0 && note.print == self.print_of(no, slot) {
+                let (offset, note) = (start + usize::from(slot) * PAGE, &mut notes[usize::from(slot)]);
+                if !thorough && note.print != 0 && note.print == self.print_at(offset, slot) {
                     continue;
                 }
                 self.mapping.read_page(offset, &mut page);
@@ -278,14 +284,14 @@ impl Pmap {
         let mut chunk = self.chunk(no);
         let busy = chunk.busy();
         let (pages, broken) = match &mut chunk.backing {
-            Backing::Large => {
+            Backing::Large | Backing::Aside(_) => {
                 // Reading what is not there would bring it. What was there once still is, or costs nothing more.
                 let known = notes.as_ref().map(|notes| looked_up(notes)).filter(|known| !known.is_empty());
-                let there = known.or_else(|| self.pagemap.backed(self.chunk_range(no).start).ok())?;
-                (there, PageSet::EMPTY)
+                let start = self.mapping.range(self.pages_of(no, &chunk), CHUNK).start;
+                (known.or_else(|| self.pagemap.backed(start).ok())?, PageSet::EMPTY)
             }
             Backing::Small(table) => (table.pages(PageState::is_resident), std::mem::take(&mut table.broken)),
-            Backing::Empty { .. } | Backing::Aside(_) => return None,
+            Backing::Empty { .. } => return None,
         };
         drop(chunk);
         let notes = notes.get_or_insert_with(|| Box::new([Note::default(); SLOTS as usize]));
@@ -310,20 +316,27 @@ impl Pmap {
     fn seems_unchanged(&self, no: ChunkNo, notes: &Notes, pages: &PageSet, pass: u32) -> bool {
         let chunk = self.chunk(no);
         let there = match &chunk.backing {
-            Backing::Large => *pages,
+            Backing::Large | Backing::Aside(_) => *pages,
             Backing::Small(table) => pages.intersection(&table.pages(PageState::is_resident)),
-            Backing::Empty { .. } | Backing::Aside(_) => return true,
+            Backing::Empty { .. } => return true,
         };
+        let start = self.pages_of(no, &chunk);
         let turn = |slot: &Slot| u32::from(*slot) % STRIDE == pass % STRIDE;
         there.iter().filter(turn).all(|slot| {
             let known = notes[usize::from(slot)].print;
-            known != 0 && known == self.print_of(no, slot)
+            known != 0 && known == self.print_at(start + usize::from(slot) * PAGE, slot)
         })
     }
 
-    fn print_of(&self, no: ChunkNo, slot: Slot) -> u16 {
+    /// Where the pages of a chunk are that has them: in guest RAM, or behind it while samples are taken, which nobody
+    /// else notices if it is read there.
+    fn pages_of(&self, no: ChunkNo, chunk: &Chunk) -> usize {
+        if let Backing::Aside(spare) = chunk.backing { self.spare_offset(spare) } else { no.0 * CHUNK }
+    }
+
+    fn print_at(&self, offset: usize, slot: Slot) -> u16 {
         let mut bytes = [0; LINE];
-        self.mapping.read(self.offset(Place { chunk: no, slot }) + line(slot), &mut bytes);
+        self.mapping.read(offset + line(slot), &mut bytes);
         print(&bytes)
     }
 
@@ -412,6 +425,12 @@ impl Pmap {
     fn break_large(&self, no: ChunkNo) -> bool {
         let mut chunk = self.chunk(no);
         let before = chunk.tally();
+        if let Backing::Aside(_) = chunk.backing
+            && let Err(error) = self.bring_back(no, &mut chunk)
+        {
+            tracing::warn!(%error, "a chunk stays aside, and pages of it are not shared");
+            return false;
+        }
         let Backing::Large = chunk.backing else { return true };
         if !chunk.busy().is_empty() {
             return false;
