@@ -40,6 +40,8 @@ struct Shared {
     orders: Mutex<Orders>,
     news: Condvar,
     stuck: AtomicBool,
+    /// Chunks that were broken up stay so.
+    small: AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,6 +74,7 @@ impl Pager {
             orders: Mutex::default(),
             news: Condvar::new(),
             stuck: AtomicBool::new(false),
+            small: AtomicBool::new(false),
         });
         let own = Arc::clone(&shared);
         thread::Builder::new().name("pager".to_owned()).spawn(move || own.run())?;
@@ -103,6 +106,16 @@ impl Pager {
         lock(&self.0.orders).level.map_or(most, |level| most.min(level.saturating_sub(held)))
     }
 
+    /// Whether the VM is held to a level.
+    pub(crate) fn has_level(&self) -> bool {
+        lock(&self.0.orders).level.is_some()
+    }
+
+    /// Whether chunks are broken up for pages that can be shared: then they are not made large again, which would end that.
+    pub(crate) fn keep_small(&self, small: bool) {
+        self.0.small.store(small, Ordering::Relaxed);
+    }
+
     /// What was last asked for could not be taken.
     pub(crate) fn is_stuck(&self) -> bool {
         self.0.stuck.load(Ordering::Relaxed)
@@ -125,7 +138,7 @@ impl Shared {
             self.brake.set(orders.block && excess > Pages::ZERO);
             if excess == Pages::ZERO {
                 self.stuck.store(false, Ordering::Relaxed);
-                if busy.elapsed() >= QUIET {
+                if busy.elapsed() >= QUIET && !self.small.load(Ordering::Relaxed) {
                     self.pmap.promote(PROMOTED);
                 }
                 self.rest(TICK);

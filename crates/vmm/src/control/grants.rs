@@ -1,4 +1,5 @@
-use plimsoll_pmap::Pmap;
+use plimsoll_pmap::{Pmap, Stats};
+use plimsoll_protocol::sharing::WINDOW;
 use plimsoll_units::Pages;
 
 use super::outbox::Outbox;
@@ -8,6 +9,13 @@ use crate::machine::Vm;
 /// and takes a chunk in turn does not cross the wire each time, twice with less. More would be memory that nobody can use,
 /// in every VM.
 const SLACK: Pages = Pages::CHUNK;
+
+/// Slack that pays for frames where pages are shared: as many as are offered at a time. Each page that is shared then frees what its frame
+/// has cost. Less, and offers are small; more would lie idle.
+const CAPITAL: Pages = Pages(WINDOW as u64);
+/// Ticks between two times that capital is asked for. A host that has none to give has it when memory was freed somewhere, and that
+/// takes a while.
+const PATIENCE: u32 = 10;
 
 /// What goes to and fro between the pmap and the daemon: wants and returns.
 ///
@@ -21,6 +29,10 @@ pub(super) struct Grants {
     unanswered: bool,
     /// What pages that are to be shared no more need to come back, beyond what faults wait for.
     leaving: Pages,
+    /// What is lacking of the capital for sharing, while it is asked for. Nobody waits for it: it is asked for until the next tick.
+    capital: Pages,
+    /// Ticks until it is asked for again.
+    patience: u32,
     /// Beyond the slack, and unused, at the last tick.
     idle: bool,
     held: Pages,
@@ -29,7 +41,7 @@ pub(super) struct Grants {
 impl Grants {
     /// What faults wait for has changed. `up`: there is a daemon to ask.
     pub(super) fn want(&mut self, total: Pages, pmap: &Pmap, up: bool, outbox: &mut Outbox) {
-        let total = total + self.leaving;
+        let total = total + self.leaving + self.capital;
         if !up {
             self.make_do(total, pmap);
         } else if total == Pages::ZERO || !self.unanswered {
@@ -47,6 +59,7 @@ impl Grants {
     /// The daemon has granted `pages`.
     pub(super) fn granted(&mut self, pages: Pages, pmap: &Pmap, outbox: &mut Outbox) {
         self.unanswered = false;
+        self.capital = Pages::ZERO;
         pmap.add_grant(pages);
         if pages > Pages::ZERO {
             self.leaving = Pages::ZERO;
@@ -71,8 +84,9 @@ impl Grants {
 
     /// Guest memory was given back: what it makes idle goes to those who need it.
     pub(super) fn freed(&mut self, vm: &Vm, outbox: &mut Outbox) {
-        // Where the daemon wants memory back, nothing is kept.
-        let keep = vm.pager.keeps(SLACK, vm.pmap.stats().held) + self.leaving;
+        // Where the daemon wants memory back, nothing is kept but what brings more back.
+        let capital = if vm.scanner.shares() { CAPITAL } else { Pages::ZERO };
+        let keep = vm.pager.keeps(SLACK, vm.pmap.stats().held).max(capital) + self.leaving;
         let returned = vm.pmap.return_grant(keep);
         if returned > Pages::ZERO {
             outbox.returned(returned);
@@ -82,8 +96,9 @@ impl Grants {
     /// Once a period: repeats a want that has changed while it was unanswered, and returns grant that the guest did not need
     /// for a whole period.
     pub(super) fn tick(&mut self, vm: &Vm, outbox: &mut Outbox) {
-        self.refresh(&vm.pmap, outbox);
         let stats = vm.pmap.stats();
+        self.capital = self.lacking(vm, &stats);
+        self.refresh(&vm.pmap, outbox);
         let idle =
             stats.grant.saturating_sub(stats.held) > SLACK + self.leaving && stats.wanted == Pages::ZERO;
         if idle && self.idle && stats.held <= self.held {
@@ -92,8 +107,20 @@ impl Grants {
         (self.idle, self.held) = (idle, stats.held);
     }
 
+    /// What is to be asked for so that sharing can begin. A VM whose memory is wanted has some when it has given some.
+    fn lacking(&mut self, vm: &Vm, stats: &Stats) -> Pages {
+        self.patience = self.patience.saturating_sub(1);
+        let slack = stats.grant.saturating_sub(stats.held);
+        let asks = vm.scanner.shares() && stats.wanted == Pages::ZERO && !vm.pager.has_level();
+        if !asks || slack >= CAPITAL || self.patience > 0 {
+            return Pages::ZERO;
+        }
+        self.patience = PATIENCE;
+        CAPITAL - slack
+    }
+
     fn refresh(&mut self, pmap: &Pmap, outbox: &mut Outbox) {
-        let wanted = pmap.stats().wanted + self.leaving;
+        let wanted = pmap.stats().wanted + self.leaving + self.capital;
         if wanted != self.told {
             self.tell(wanted, outbox);
         }

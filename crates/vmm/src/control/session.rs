@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll_protocol::control::{BootConfig, ExitReason, Facts, REPORT_PERIOD, ToVmm};
 use plimsoll_protocol::definition::JailPart;
+use plimsoll_protocol::sharing::SharingKind;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::Mailbox;
@@ -27,6 +28,8 @@ pub(crate) struct Session {
     exchange: Arc<Exchange>,
     /// Somebody has called and was not answered yet.
     called: bool,
+    /// There was a daemon when it was last looked.
+    up: bool,
     vm: Option<Vm>,
     running: Option<Vec<JailPart>>,
     grants: Grants,
@@ -46,6 +49,7 @@ impl Session {
             mailbox,
             exchange,
             called: false,
+            up: false,
             vm: None,
             running: None,
             grants: Grants::default(),
@@ -96,6 +100,7 @@ impl Session {
         let facts = facts(self.vm.as_ref(), self.reboots);
         if self.link.accept(facts, self.running.as_deref()) {
             self.next_report = Instant::now() + REPORT_PERIOD;
+            self.up = true;
             self.exchange.connected();
             if let Some(vm) = &self.vm {
                 if let Some(stock) = vm.scanner.stock() {
@@ -110,11 +115,10 @@ impl Session {
     /// Reads and obeys the daemon.
     fn talk(&mut self) {
         self.answer_call();
-        let was_up = self.link.is_up();
         while let Some((message, fds)) = self.link.receive() {
             self.obey(message, fds);
         }
-        if was_up && !self.link.is_up() {
+        if std::mem::replace(&mut self.up, self.link.is_up()) && !self.up {
             self.exchange.disconnected();
             if let Some(vm) = &self.vm {
                 vm.scanner.alone();
@@ -137,8 +141,14 @@ impl Session {
             }
             (ToVmm::Paging { level, block }, Some(vm)) => vm.pager.order(level, block),
             (ToVmm::BalloonTarget(pages), Some(vm)) => vm.guest.set_balloon_target(pages),
-            (ToVmm::Sharing { domain, scan }, Some(vm)) => vm.scanner.order(domain, scan, fds),
-            (ToVmm::Budget(scan), Some(vm)) => vm.scanner.budget(scan),
+            (ToVmm::Sharing { domain, scan }, Some(vm)) => {
+                vm.pager.keep_small(scan.break_large && domain != SharingKind::Off);
+                vm.scanner.order(domain, scan, fds);
+            }
+            (ToVmm::Budget(scan), Some(vm)) => {
+                vm.pager.keep_small(scan.break_large);
+                vm.scanner.budget(scan);
+            }
             (ToVmm::Found { id, found }, Some(_)) => self.exchange.answer(id, Answer::Found(found)),
             (ToVmm::Offered { id, frames }, Some(_)) => self.exchange.answer(id, Answer::Offered(frames)),
             (ToVmm::Share { domain, pages }, Some(vm)) => vm.scanner.named(domain, pages),

@@ -24,6 +24,7 @@ mod seccomp;
 use std::io;
 
 use plimsoll_protocol::definition::JailPart;
+use rustix::time::{ClockId, clock_gettime};
 
 /// Set to `log`, it makes the filter report forbidden system calls to the kernel's log instead of killing: for whoever
 /// extends the VMM. The daemon starts VMMs with an environment of its own, so no guest gets at it.
@@ -88,6 +89,8 @@ pub(crate) fn close(rules: Rules<'_>) -> Result<Vec<JailPart>, JailError> {
 /// # Errors
 /// It cannot be had and is not allowed to be missing.
 pub(crate) fn filter(rules: Rules<'_>) -> Result<Option<JailPart>, JailError> {
+    // At its first call rustix looks up where the kernel's clocks are, which takes a system call or a file of /proc.
+    let _first = clock_gettime(ClockId::ThreadCPUTime);
     let log = std::env::var_os(SECCOMP_MODE).is_some_and(|mode| mode == "log");
     let mode = if log { seccomp::Mode::Log } else { seccomp::Mode::Kill };
     rules.check(JailPart::Seccomp, seccomp::apply(mode))

@@ -82,6 +82,7 @@ fn threads_files_and_memory_still_work_inside() {
                 });
             }
         });
+        assert!(clock_gettime(ClockId::ThreadCPUTime).tv_nsec > 0);
         tell(&std::thread::scope(|s| s.spawn(|| "fine").join().unwrap().to_owned()));
         // The test harness would use more than a VMM does.
         std::process::exit(0);

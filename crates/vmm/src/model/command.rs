@@ -1,12 +1,16 @@
 use std::str::FromStr;
 
-/// One line of the `toucher` language, see there. Numbers are decimal; sizes are bytes.
+/// One line of the `toucher` language, see there, which the model knows two words more of (`turn` and `clear`). Numbers are decimal; sizes are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     /// Fill new memory with the seed's pattern.
     Touch(u64, u64),
     /// Write the pattern again, over the same pages.
     Rewrite(u64),
+    /// Write another seed's pattern over the same pages, one after the other.
+    Turn(u64, u64),
+    /// Write zeros over the same pages.
+    Clear(u64),
     /// Read every page back.
     Verify(Option<u64>),
     /// Free the memory.
@@ -36,6 +40,8 @@ impl FromStr for Command {
         Ok(match words[..] {
             ["touch", bytes, seed] => Self::Touch(number("bytes", bytes)?, number("seed", seed)?),
             ["rewrite", seed] => Self::Rewrite(number("seed", seed)?),
+            ["turn", seed, to] => Self::Turn(number("seed", seed)?, number("seed", to)?),
+            ["clear", seed] => Self::Clear(number("seed", seed)?),
             ["verify"] => Self::Verify(None),
             ["verify", seed] => Self::Verify(Some(number("seed", seed)?)),
             ["free"] => Self::Free(None),
@@ -59,6 +65,7 @@ mod tests {
     fn commands_are_read_and_nonsense_is_refused() {
         assert_eq!("touch 4096 7".parse(), Ok(Command::Touch(4096, 7)));
         assert_eq!(" verify ".parse(), Ok(Command::Verify(None)));
+        assert_eq!("turn 3 4".parse(), Ok(Command::Turn(3, 4)));
         assert_eq!("free 3".parse(), Ok(Command::Free(Some(3))));
         for line in ["touch", "touch 1MiB 7", "touch -1 7", "verify x", "dance"] {
             assert!(line.parse::<Command>().is_err(), "{line}");

@@ -160,15 +160,22 @@ impl Shared {
         match command {
             Command::Touch(bytes, seed) => self.touch(bytes, seed, regions),
             Command::Rewrite(seed) => {
-                let pages =
-                    regions.0.get(&seed).ok_or_else(|| format!("rewrite no region has seed {seed}"))?;
-                (0..).zip(pages).try_for_each(|(index, at)| self.write(*at, seed, index))?;
-                Ok(format!("rewrite bytes={} seed={seed}", pages.len() * PAGE))
+                let region = regions.find("rewrite", seed)?;
+                region.blank = false;
+                (0..).zip(&region.pages).try_for_each(|(index, at)| self.write(*at, seed, index))?;
+                Ok(format!("rewrite bytes={} seed={seed}", region.pages.len() * PAGE))
+            }
+            Command::Turn(seed, to) => self.turn(seed, to, regions),
+            Command::Clear(seed) => {
+                let region = regions.find("clear", seed)?;
+                region.blank = true;
+                region.pages.iter().try_for_each(|at| self.write_page(*at, &[0; PAGE]))?;
+                Ok(format!("clear bytes={} seed={seed}", region.pages.len() * PAGE))
             }
             Command::Verify(seed) => self.verify(seed, regions),
             Command::Free(seed) => {
                 let mut freed = 0;
-                regions.0.retain(|of, pages| {
+                regions.0.retain(|of, Region { pages, .. }| {
                     let goes = seed.is_none_or(|seed| seed == *of);
                     if goes {
                         freed += pages.len() * PAGE;
@@ -224,8 +231,20 @@ impl Shared {
             (pages.len() as u64..).zip(&more).try_for_each(|(index, at)| self.write(*at, seed, index))?;
             pages.extend(more);
         }
-        regions.0.insert(seed, pages);
+        regions.0.insert(seed, Region { pages, blank: false });
         Ok(format!("touch bytes={} seed={seed}", wanted * PAGE))
+    }
+
+    fn turn(&self, seed: u64, to: u64, regions: &mut Regions) -> Result<String, String> {
+        if regions.0.contains_key(&to) {
+            return Err(format!("turn seed {to} is in use: free it first"));
+        }
+        regions.find("turn", seed)?;
+        let region = Region { blank: false, ..regions.0.remove(&seed).unwrap_or_default() };
+        (0..).zip(&region.pages).try_for_each(|(index, at)| self.write(*at, to, index))?;
+        let bytes = region.pages.len() * PAGE;
+        regions.0.insert(to, region);
+        Ok(format!("turn bytes={bytes} seed={to}"))
     }
 
     /// Up to `most` pages; where none is free, out of the balloon if it may be popped.
@@ -241,8 +260,12 @@ impl Shared {
     }
 
     fn write(&self, at: usize, seed: u64, index: u64) -> Result<(), String> {
+        self.write_page(at, &pattern::page(seed, index))
+    }
+
+    fn write_page(&self, at: usize, content: &[u8; PAGE]) -> Result<(), String> {
         let address = self.address(at)?;
-        let wrote = self.parts.pmap.ram().write_slice(&pattern::page(seed, index), address);
+        let wrote = self.parts.pmap.ram().write_slice(content, address);
         wrote.map_err(|error| format!("page {address:?}: {error}"))
     }
 
@@ -255,13 +278,14 @@ impl Shared {
     fn verify(&self, seed: Option<u64>, regions: &Regions) -> Result<String, String> {
         let (mut pages, mut mismatched, mut first) = (0, 0, String::new());
         for (of, region) in regions.0.iter().filter(|(of, _)| seed.is_none_or(|seed| seed == **of)) {
-            for (index, at) in (0..).zip(region) {
+            for (index, at) in (0..).zip(&region.pages) {
                 let mut found = [0; PAGE];
                 let address = self.address(*at)?;
                 let read = self.parts.pmap.ram().read_slice(&mut found, address);
                 read.map_err(|error| format!("page {address:?}: {error}"))?;
                 pages += 1;
-                if found != pattern::page(*of, index) {
+                let expected = if region.blank { [0; PAGE] } else { pattern::page(*of, index) };
+                if found != expected {
                     mismatched += 1;
                     if first.is_empty() {
                         first = format!(" first_seed={of} first_page={index}");
@@ -314,9 +338,23 @@ impl Shared {
     }
 }
 
-/// Pages by seed, in the order of the pattern.
+/// Memory by the seed of its pattern.
 #[derive(Debug, Default)]
-struct Regions(BTreeMap<u64, Vec<usize>>);
+struct Regions(BTreeMap<u64, Region>);
+
+#[derive(Debug, Default)]
+struct Region {
+    /// In the order of the pattern.
+    pages: Vec<usize>,
+    /// They hold zeros and not the pattern.
+    blank: bool,
+}
+
+impl Regions {
+    fn find(&mut self, command: &str, seed: u64) -> Result<&mut Region, String> {
+        self.0.get_mut(&seed).ok_or_else(|| format!("{command} no region has seed {seed}"))
+    }
+}
 
 /// What was typed to the model.
 pub(crate) struct Input {

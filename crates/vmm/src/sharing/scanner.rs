@@ -185,6 +185,11 @@ impl Scanner {
         Some(Stock { domain: *domain, pool: Arc::clone(pool), holds })
     }
 
+    /// Whether pages are looked for that can be frames.
+    pub(crate) fn shares(&self) -> bool {
+        lock(&self.0.orders).looks && lock(&self.0.active).is_some()
+    }
+
     /// Pages that a grant is needed for before a domain can be left.
     pub(crate) fn leaving(&self) -> Pages {
         Pages(self.0.leaving.load(Ordering::Relaxed))
@@ -291,6 +296,8 @@ impl Shared {
         if let Some(active) = &*lock(&self.active)
             && active.domain == domain
         {
+            // A new daemon knows the frames, and of the pages that are none it knows nothing.
+            self.pmap.scan_anew();
             return active.frames.set_window(window);
         }
         self.leave();

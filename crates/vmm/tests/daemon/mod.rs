@@ -37,6 +37,8 @@ pub struct Daemon {
     pub granted: Pages,
     pub peak: Pages,
     pub heard: VecDeque<FromVmm>,
+    /// What was said of frames.
+    pub frames: VecDeque<(FromVmm, Vec<OwnedFd>)>,
     wanted: Pages,
     _dir: tempfile::TempDir,
 }
@@ -123,6 +125,7 @@ impl Daemon {
             granted: config.grant,
             peak: config.grant,
             heard: VecDeque::new(),
+            frames: VecDeque::new(),
             wanted: Pages::ZERO,
             _dir: dir,
         };
@@ -156,6 +159,11 @@ impl Daemon {
     /// Ends the connection as a killed daemon would.
     pub fn disconnect(&mut self) {
         self.wire = None;
+        self.frames.clear();
+    }
+
+    pub fn is_away(&self) -> bool {
+        self.wire.is_none()
     }
 
     pub fn wire(&self) -> &Wire {
@@ -168,6 +176,11 @@ impl Daemon {
 
     /// Reads what has come from console and VMM within a short while; answers wants.
     pub fn step(&mut self) {
+        self.step_within(Duration::from_millis(50));
+    }
+
+    /// The same within so long at most.
+    pub fn step_within(&mut self, time: Duration) {
         let mut fds = Vec::new();
         if let Some(wire) = &self.wire {
             fds.push(rustix::event::PollFd::new(wire, rustix::event::PollFlags::IN));
@@ -175,7 +188,7 @@ impl Daemon {
         if let Some(console) = &self.console {
             fds.push(rustix::event::PollFd::new(console, rustix::event::PollFlags::IN));
         }
-        let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+        let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
         rustix::event::poll(&mut fds, Some(&timeout)).unwrap();
         let ready = |fd: &rustix::event::PollFd<'_>| !fd.revents().is_empty();
         let control = self.wire.is_some() && ready(&fds[0]);
@@ -187,8 +200,13 @@ impl Daemon {
 
     fn hear(&mut self) {
         match self.wire().receive::<FromVmm>() {
-            Ok((message, _)) => {
+            Ok((message, fds)) => {
                 match message {
+                    FromVmm::LookUp { .. }
+                    | FromVmm::Offer { .. }
+                    | FromVmm::GiveBack { .. }
+                    | FromVmm::Pool(_)
+                    | FromVmm::Holds { .. } => return self.frames.push_back((message, fds)),
                     FromVmm::Want(pages) => {
                         self.wanted = pages;
                         if pages > Pages::ZERO {
@@ -292,7 +310,8 @@ impl Daemon {
     }
 }
 
-fn answer(said: &str) -> Option<String> {
+/// The first answer in what toucher said.
+pub fn answer(said: &str) -> Option<String> {
     let complete = &said[..said.rfind('\n')? + 1];
     complete
         .lines()
