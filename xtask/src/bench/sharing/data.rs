@@ -1,4 +1,4 @@
-use serde::Serialize;
+use clap::ValueEnum;
 
 use crate::bench::memory::buffer::{PageBuffer, Random};
 
@@ -6,7 +6,7 @@ use crate::bench::memory::buffer::{PageBuffer, Random};
 const RUN: u64 = 64;
 
 /// What the memory of two VMs holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Data {
     /// Half of each VM's pages are in the other as well: single pages at places of their own, in an order of their own.
     Scattered,

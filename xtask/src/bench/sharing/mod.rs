@@ -36,8 +36,8 @@ const MOST_MAPPINGS: &str = "/proc/sys/vm/max_map_count";
 
 const NOT_SHOWN: &str = "Memory that nobody writes to while it is scanned, of two VMs in this process: what flushing the TLBs of \
     running vCPUs costs is not in the figures. CPU time is that of the threads that merge, of the one that answers for the \
-    daemon and of those that serve faults; what the kernel does later and elsewhere, when it frees memory, is not counted. The daemon \
-    is called and not sent messages. A break is a write by a host thread.";
+    daemon and of those that serve faults; what the kernel does later and elsewhere, when it frees memory, is not counted. The daemon's \
+    part is threads of this process behind sockets with the protocol's messages; one thread scans both VMs by turns. A break is a write by a host thread.";
 
 #[derive(Debug, Args)]
 #[command(
@@ -50,6 +50,9 @@ pub(crate) struct SharingArgs {
     /// Memory of each of the two VMs, in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=65536))]
     mib: u32,
+    /// One data set instead of all.
+    #[arg(long, value_enum)]
+    data: Option<Data>,
     /// Memory is in small pages from the start, as on a host without huge pages.
     #[arg(long)]
     small_pages: bool,
@@ -72,38 +75,49 @@ pub(crate) fn run(arguments: &SharingArgs) -> Result<ExitCode> {
         rustix::thread::disable_transparent_huge_pages(true).context("doing without huge pages")?;
     }
     let memory = Memory { chunks: u64::from(arguments.mib) / 2, huge_pages: !arguments.small_pages };
-    step(&format!("merging equal pages of two VMs of {} MiB, in four data sets by turns", arguments.mib));
+    step(&format!("merging equal pages of two VMs of {} MiB, ours and the kernel's by turns", arguments.mib));
     // Twice for every page, and what a process has anyway.
     let most_mappings = memory.chunks * CHUNK_PAGES * 4 + 65_530;
     let mut bench = Bench {
+        data: arguments.data.map_or_else(|| Data::ALL.to_vec(), |data| vec![data]),
         memory,
         ksm: Ksm::new(),
         mappings: PutBack::set(MOST_MAPPINGS, &most_mappings.to_string()),
-        ours: Default::default(),
-        theirs: Default::default(),
+        measured: Vec::new(),
     };
     bench.measure()?;
-    (bench.ours, bench.theirs) = Default::default();
+    bench.measured.clear();
     (0..arguments.runs).try_for_each(|_| bench.measure())?;
     bench.report()?.print(arguments.json)
 }
 
 struct Bench {
+    data: Vec<Data>,
     memory: Memory,
     ksm: Result<Ksm>,
     /// Raised, as an operator would where many pages are shared: both VMs are in one process here.
     mappings: Result<PutBack>,
-    /// By data set, as in [`Data::ALL`].
-    ours: [Vec<Outcome>; Data::ALL.len()],
-    theirs: [Vec<Outcome>; Data::ALL.len()],
+    measured: Vec<Measured>,
+}
+
+/// What came of one data set in all runs.
+struct Measured {
+    data: Data,
+    ours: Vec<Outcome>,
+    /// None where there is no KSM.
+    theirs: Vec<Outcome>,
 }
 
 impl Bench {
     fn measure(&mut self) -> Result<()> {
-        for ((data, ours), theirs) in Data::ALL.into_iter().zip(&mut self.ours).zip(&mut self.theirs) {
-            ours.push(ours::measure(data, self.memory)?);
+        if self.measured.is_empty() {
+            let none = |&data| Measured { data, ours: Vec::new(), theirs: Vec::new() };
+            self.measured = self.data.iter().map(none).collect();
+        }
+        for Measured { data, ours, theirs } in &mut self.measured {
+            ours.push(ours::measure(*data, self.memory)?);
             if let Ok(ksm) = &self.ksm {
-                theirs.push(kernel::measure(ksm, data, self.memory)?);
+                theirs.push(kernel::measure(ksm, *data, self.memory)?);
             }
         }
         Ok(())
@@ -111,7 +125,7 @@ impl Bench {
 
     fn report(&self) -> Result<Report> {
         let (mut figures, mut goals, mut remarks) = (Vec::new(), Vec::new(), Vec::new());
-        for (data, (ours, theirs)) in Data::ALL.into_iter().zip(self.ours.iter().zip(&self.theirs)) {
+        for Measured { data, ours, theirs } in &self.measured {
             let all = data.mergeable(self.memory.chunks * CHUNK_PAGES);
             figures.extend(of_outcomes(&format!("ours, {}", data.name()), ours, all)?);
             if !theirs.is_empty() {
@@ -123,25 +137,25 @@ impl Bench {
         } else {
             self.compare(&mut figures, &mut goals)?;
         }
-        let [scattered, ..] = &self.ours;
-        let passes: Vec<f64> = scattered.iter().map(second_pass).collect();
+        let first = self.measured.first().context("no data set was measured")?;
+        let passes: Vec<f64> = first.ours.iter().map(second_pass).collect();
         let second_pass = Figure::new("second_pass", "%", &passes)?;
-        let goal = "a pass over unchanged memory, % of the first";
-        goals.push(Goal::at_most(goal, second_pass.spread.median, MOST_SECOND_PASS));
+        let goal = format!("a pass over unchanged memory, {}, % of the first", first.data.name());
+        goals.push(Goal::at_most(&goal, second_pass.spread.median, MOST_SECOND_PASS));
         figures.push(second_pass);
         remarks.extend(self.mappings.as_ref().err().map(|error| {
             format!("As many pages are shared as the usual number of mappings allows. {error:#}.")
         }));
-        Ok(Report { runs: scattered.len(), figures, goals, remarks, not_shown: NOT_SHOWN })
+        Ok(Report { runs: first.ours.len(), figures, goals, remarks, not_shown: NOT_SHOWN })
     }
 
     /// Ratios of ours to KSM's, and what they should be.
     fn compare(&self, figures: &mut Vec<Figure>, goals: &mut Vec<Goal>) -> Result<()> {
-        for (data, (ours, theirs)) in Data::ALL.into_iter().zip(self.ours.iter().zip(&self.theirs)) {
+        for Measured { data, ours, theirs } in &self.measured {
             let name = data.name();
             let rates = |outcomes: &[Outcome]| outcomes.iter().map(rate).collect::<Vec<_>>();
             let ratio = Figure::new(format!("ratio_{name}"), "times", &ratios(&rates(ours), &rates(theirs)))?;
-            if let Some((_, least)) = LEAST_RATIOS.into_iter().find(|(of, _)| *of == data) {
+            if let Some((_, least)) = LEAST_RATIOS.into_iter().find(|(of, _)| of == data) {
                 let goal = format!("merged a second of CPU time, {name}, times KSM");
                 goals.push(Goal::at_least(&goal, ratio.spread.median, least));
             }

@@ -9,7 +9,7 @@ use plimsoll_pmap::{ScanOrder, Stats};
 use plimsoll_units::{CHUNK_PAGES, PAGE_SIZE, Pages};
 
 use super::data::{self, Contents, Data};
-use super::host::Host;
+use super::host::{Host, Member};
 use super::outcome::{Convergence, Meter, Outcome, Spent, process_cpu};
 use super::{Memory, median};
 use crate::bench::memory::guest::Guest;
@@ -27,7 +27,7 @@ const STATE: u64 = 8 + 4;
 /// Two VMs in one sharing domain.
 struct Fleet {
     host: Arc<Host>,
-    vms: Vec<Guest>,
+    vms: Vec<(Guest, Arc<Member>)>,
     mappings_before: u64,
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn measure(data: Data, memory: Memory) -> Result<Outcome> {
     fleet.pass()?;
     let second_pass = fleet.pass()?;
     let saved = fleet.saved()?;
-    let broken = median(&contents[0], |ppn| fleet.vms[0].overwrite(ppn))?;
+    let broken = median(&contents[0], |ppn| fleet.vms[0].0.overwrite(ppn))?;
     Ok(Outcome { converged, merged, second_pass, saved, broken })
 }
 
@@ -67,17 +67,17 @@ impl Fleet {
             }
             // Frames are paid for before the pages that they replace are given up.
             guest.pmap.add_grant(pages);
-            host.join(&guest.pmap)?;
-            vms.push(guest);
+            let member = host.join(&guest.pmap)?;
+            vms.push((guest, member));
         }
         Ok(Self { host, vms, mappings_before })
     }
 
     /// Scans each VM for a while, and counts the passes that ended.
     fn scan(&self, passes: &mut [u64; 2]) -> Result<()> {
-        for (vm, passes) in self.vms.iter().zip(passes) {
+        for ((vm, _), passes) in self.vms.iter().zip(passes) {
             *passes += u64::from(vm.pmap.scan(ORDER, SLICE).pass_ended);
-            self.vms.iter().enumerate().for_each(|(member, vm)| self.host.deliver(member, &vm.pmap));
+            self.vms.iter().try_for_each(|(vm, member)| member.deliver(&vm.pmap))?;
         }
         Ok(())
     }
@@ -85,9 +85,9 @@ impl Fleet {
     /// Scans until all memory of both has been looked at once more.
     fn pass(&self) -> Result<Spent> {
         let meter = Meter::start(|| Ok(process_cpu()))?;
-        for (member, vm) in self.vms.iter().enumerate() {
+        for (vm, member) in &self.vms {
             while !vm.pmap.scan(ORDER, SLICE).pass_ended {}
-            self.host.deliver(member, &vm.pmap);
+            member.deliver(&vm.pmap)?;
         }
         meter.spent()
     }
@@ -95,14 +95,14 @@ impl Fleet {
     /// Pages that need not be there any more.
     fn merged(&self) -> u64 {
         let shared_or_zero = |stats: Stats| stats.shared.0 + stats.zero.0;
-        let all: u64 = self.vms.iter().map(|vm| shared_or_zero(vm.pmap.stats())).sum();
+        let all: u64 = self.vms.iter().map(|(vm, _)| shared_or_zero(vm.pmap.stats())).sum();
         all.saturating_sub(self.host.stats().frames.0)
     }
 
     /// Bytes saved, less those of the index, of what is known of pages, and of the kernel's mappings.
     fn saved(&self) -> Result<i64> {
         let index = self.host.stats().index.0;
-        let chunks: u64 = self.vms.iter().map(|vm| vm.pmap.stats().chunks_small).sum();
+        let chunks: u64 = self.vms.iter().map(|(vm, _)| vm.pmap.stats().chunks_small).sum();
         let mappings = mappings()?.saturating_sub(self.mappings_before);
         let cost = index + chunks * CHUNK_PAGES * STATE + mappings * MAPPING;
         Ok(i64::try_from(self.merged() * PAGE_SIZE)? - i64::try_from(cost)?)
