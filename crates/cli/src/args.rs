@@ -6,7 +6,7 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::DEFAULT_SOCKET;
 
 use crate::client::Address;
-use crate::commands::{console, events, explain, history, logs, plan, pool, run, set, stop, top};
+use crate::commands::{console, events, explain, history, logs, plan, pool, run, set, share, stop, top};
 
 /// Names the daemon's socket where `--socket` does not.
 const SOCKET_VARIABLE: &str = "PLIMSOLL_SOCKET";
@@ -87,12 +87,14 @@ pub(crate) enum Command {
     Kill(Vm),
     /// Forget a VM that is off; its disks stay
     Rm(Vm),
-    /// Change a VM's shares, reservation, limit, pool or tax, while it runs or not
+    /// Change a VM's shares, reservation, limit, pool, tax or sharing, while it runs or not
     Set(set::Set),
     /// Explain why a VM has the memory that it has, or who holds the host's
     Explain(explain::Explain),
     /// Print what VMs used and had over time
     History(history::History),
+    /// Say which VMs share pages with each other, and show what that saves
+    Share(share::Share),
     /// Make, change, list and remove resource pools
     Pool(pool::PoolCommand),
     /// Attach to a VM's serial console, or talk to it from a script
@@ -201,6 +203,10 @@ mod tests {
             "set a --tax nan",
             "set a --pool a/b",
             "explain a/b",
+            "share",
+            "share set a",
+            "share set a a/b",
+            "set a --sharing a/b",
             "pool",
             "pool create a/b",
             "pool create /",

@@ -12,6 +12,7 @@ use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::explain::{HostExplanation, VmExplanation};
 use plimsoll_protocol::history::History;
 use plimsoll_protocol::pool::{PoolChange, PoolDefinition};
+use plimsoll_protocol::sharing::DomainStatus;
 use plimsoll_protocol::{PoolName, VmName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -132,6 +133,10 @@ impl Client {
 
     pub(crate) fn explain_vm(&self, name: &VmName) -> Result<VmExplanation> {
         self.json(Method::GET, &format!("/v1/vms/{name}/explain"), Vec::new())
+    }
+
+    pub(crate) fn domains(&self) -> Result<Vec<DomainStatus>> {
+        self.json(Method::GET, "/v1/sharing", Vec::new())
     }
 
     pub(crate) fn pools(&self) -> Result<Vec<PoolStatus>> {

@@ -82,7 +82,7 @@ fn a_command_line_that_makes_no_sense_is_told_in_a_line() {
         (
             &["set", "a"],
             "the following required arguments were not provided: \
-             <--shares <SHARES>|--reservation <SIZE>|--limit <SIZE>|--pool <POOL>|--tax <TAX>>; try plimsoll set --help",
+             <--shares <SHARES>|--reservation <SIZE>|--limit <SIZE>|--pool <POOL>|--tax <TAX>|--sharing <DOMAIN>>; try plimsoll set --help",
         ),
     ] {
         let done = Done::new(&plimsoll(args).output().unwrap());
@@ -293,7 +293,7 @@ fn top_without_a_terminal_prints_blocks() {
     fake.on("GET /v1/vms", 200, &json!([vm("a", "on")]));
     let done = fake.run(&["top", "--interval", "100ms"]);
     assert_eq!(
-        done.out.matches("budget 640MiB = granted 0B + overhead 0B + free 640MiB\n").count(),
+        done.out.matches("budget 640MiB = granted 0B + overhead 0B + frames 0B + free 640MiB\n").count(),
         2,
         "{done:?}"
     );

@@ -11,7 +11,7 @@ use plimsoll_units::Pages;
 /// Time between two records. What is active counts half after 15 s: at 5 s no step of it is lost; more often would only cost
 /// memory.
 pub(crate) const PERIOD: Duration = Duration::from_secs(5);
-/// Most records of all VMs together, some 20 MiB of memory: with 100 VMs they reach back for three hours and a half, with 1000 for
+/// Most records of all VMs together, some 40 MiB of memory: with 100 VMs they reach back for three hours and a half, with 1000 for
 /// twenty minutes. More would have to be paid by every host; for longer, ask again and keep the answers.
 const MOST: usize = 1 << 18;
 /// Longest that a record is kept, so that a host with one VM does not answer with weeks.
@@ -25,6 +25,13 @@ pub(crate) struct Reading {
     pub(crate) held: Pages,
     pub(crate) entitlement: Pages,
     pub(crate) ballooned: Pages,
+    pub(crate) shared: Pages,
+    pub(crate) zero: Pages,
+    pub(crate) saved: Pages,
+    pub(crate) compressed: Pages,
+    pub(crate) swapped: Pages,
+    /// Written to swap space, and read from there, in a second.
+    pub(crate) swap_rates: (Pages, Pages),
 }
 
 /// The latest readings of all VMs, oldest first.
@@ -66,6 +73,13 @@ impl Recorder {
             held: reading.held.bytes(),
             entitlement: reading.entitlement.bytes(),
             ballooned: reading.ballooned.bytes(),
+            shared: reading.shared.bytes(),
+            zero: reading.zero.bytes(),
+            saved: reading.saved.bytes(),
+            compressed: reading.compressed.bytes(),
+            swapped: reading.swapped.bytes(),
+            out_rate: reading.swap_rates.0.bytes(),
+            in_rate: reading.swap_rates.1.bytes(),
         };
         let samples = self
             .moments
@@ -86,7 +100,19 @@ mod tests {
 
     fn reading(vm: &str, active: u64) -> Reading {
         let [held, entitlement, ballooned] = [Pages(2), Pages(3), Pages(4)];
-        Reading { vm: vm.parse().unwrap(), active: Pages(active), held, entitlement, ballooned }
+        Reading {
+            vm: vm.parse().unwrap(),
+            active: Pages(active),
+            held,
+            entitlement,
+            ballooned,
+            shared: Pages(5),
+            zero: Pages(6),
+            saved: Pages(7),
+            compressed: Pages(8),
+            swapped: Pages(9),
+            swap_rates: (Pages(10), Pages(11)),
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::VmName;
 
 /// First line of a history as comma-separated values.
-pub const CSV_HEADER: &str = "seconds,vm,active_bytes,held_bytes,entitlement_bytes,ballooned_bytes";
+pub const CSV_HEADER: &str = "seconds,vm,active_bytes,held_bytes,entitlement_bytes,ballooned_bytes,shared_bytes,zero_bytes,saved_bytes,\
+     compressed_bytes,swapped_bytes,swap_out_bytes_per_second,swap_in_bytes_per_second";
 
 /// What is recorded of VMs, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,14 +36,50 @@ pub struct Sample {
     pub entitlement: Bytes,
     /// In its balloon.
     pub ballooned: Bytes,
+    /// Read frames of its sharing domain.
+    #[serde(default)]
+    pub shared: Bytes,
+    /// Held zeros, and cost nothing.
+    #[serde(default)]
+    pub zero: Bytes,
+    /// What it would have held more if nothing had been shared.
+    #[serde(default)]
+    pub saved: Bytes,
+    /// Content that was compressed.
+    #[serde(default)]
+    pub compressed: Bytes,
+    /// Content that was in swap space only.
+    #[serde(default)]
+    pub swapped: Bytes,
+    /// Written to swap space in a second.
+    #[serde(default)]
+    pub out_rate: Bytes,
+    /// Read from there in a second.
+    #[serde(default)]
+    pub in_rate: Bytes,
 }
 
 impl History {
     /// As comma-separated values, with [`CSV_HEADER`]; names hold nothing that would need quotes.
     pub fn csv(&self) -> String {
         let line = |s: &Sample| {
-            let Sample { seconds, vm, active, held, entitlement, ballooned } = s;
-            format!("{seconds},{vm},{},{},{},{}\n", active.0, held.0, entitlement.0, ballooned.0)
+            let Sample { seconds, vm, active, held, entitlement, ballooned, shared, zero, saved, .. } = s;
+            let Sample { compressed, swapped, out_rate, in_rate, .. } = s;
+            let columns = [
+                active,
+                held,
+                entitlement,
+                ballooned,
+                shared,
+                zero,
+                saved,
+                compressed,
+                swapped,
+                out_rate,
+                in_rate,
+            ];
+            let columns: String = columns.iter().map(|bytes| format!(",{}", bytes.0)).collect();
+            format!("{seconds},{vm}{columns}\n")
         };
         std::iter::once(format!("{CSV_HEADER}\n")).chain(self.samples.iter().map(line)).collect()
     }
@@ -61,9 +98,22 @@ mod tests {
             held: Bytes(2),
             entitlement: Bytes(3),
             ballooned: Bytes(4),
+            shared: Bytes(5),
+            zero: Bytes(6),
+            saved: Bytes(7),
+            compressed: Bytes(8),
+            swapped: Bytes(9),
+            out_rate: Bytes(10),
+            in_rate: Bytes(11),
         };
         let history = History { since: Timestamp::UNIX_EPOCH, period: 5, samples: vec![sample] };
-        let columns = "seconds,vm,active_bytes,held_bytes,entitlement_bytes,ballooned_bytes";
-        assert_eq!(history.csv(), format!("{columns}\n5,web1,1,2,3,4\n"));
+        let csv = history.csv();
+        let lines: Vec<&str> = csv.lines().collect();
+        assert!(
+            lines[0].starts_with("seconds,vm,active_bytes,held_bytes,entitlement_bytes,ballooned_bytes,"),
+            "{csv}"
+        );
+        assert_eq!(lines[1..], ["5,web1,1,2,3,4,5,6,7,8,9,10,11"]);
+        assert_eq!(lines[0].split(',').count(), lines[1].split(',').count());
     }
 }

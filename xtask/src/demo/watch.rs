@@ -38,11 +38,11 @@ impl Peaks {
     /// One look.
     fn look(&mut self, stage: &Stage) -> Result<()> {
         let host = stage.host()?;
-        let used = host.granted + host.overhead;
+        let used = host.granted + host.overhead + host.frames;
         if used + host.free != host.budget {
             self.complain(format!(
-                "the ledger does not add up: granted {} + overhead {} + free {} is not the budget {}",
-                host.granted.0, host.overhead.0, host.free.0, host.budget.0
+                "the ledger does not add up: granted {} + overhead {} + frames {} + free {} is not the budget {}",
+                host.granted.0, host.overhead.0, host.frames.0, host.free.0, host.budget.0
             ));
         }
         self.ledger = self.ledger.max(used).max(host.peak_ledger);

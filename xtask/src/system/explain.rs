@@ -220,7 +220,7 @@ fn agrees(stage: &Stage) -> Result<()> {
 /// All numbers of one explanation fit each other, to the page.
 fn whole(explained: &HostExplanation) -> Result<()> {
     let HostExplanation { host, decision, pools, vms, .. } = explained;
-    ensure!(host.granted + host.overhead + host.free == host.budget, "{host:?}");
+    ensure!(host.granted + host.overhead + host.frames + host.free == host.budget, "{host:?}");
     let granted: Bytes = vms.iter().map(|share| share.vm.grant).sum();
     ensure!(granted == host.granted, "the VMs were granted {granted}, the host granted {}", host.granted);
     let entitled: Bytes = vms.iter().map(|share| share.vm.entitlement).sum();

@@ -66,8 +66,8 @@ pub(super) fn run(kinds: Guests) -> Result<()> {
 /// What differs between the daemon's account and the kernel's; `None` when they agree.
 fn compare(stage: &Stage) -> Result<Option<String>> {
     let (host, vms) = (stage.host()?, stage.vms()?);
-    if host.granted + host.overhead + host.free != host.budget {
-        return Ok(Some("granted, overhead and free are not the budget".to_owned()));
+    if host.granted + host.overhead + host.frames + host.free != host.budget {
+        return Ok(Some("granted, overhead, frames and free are not the budget".to_owned()));
     }
     let granted: Bytes = vms.iter().map(|vm| vm.grant).sum();
     if granted != host.granted {

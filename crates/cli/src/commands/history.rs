@@ -16,8 +16,14 @@ Columns:
   HELD      machine memory that its guest held
   ENTITLED  what policy gave it
   BALLOON   memory in its balloon
+  SHARED    memory that it shared with others, or had several times
+  ZERO      pages of zeros, which cost nothing
+  COMPR     memory whose content was compressed
+  SWAPPED   memory whose content was in swap space only
+  OUT/s     written to swap space in a second; IN/s: read from there
 
-With --csv: seconds,vm,active_bytes,held_bytes,entitlement_bytes,ballooned_bytes
+With --csv: seconds,vm,active_bytes,held_bytes,entitlement_bytes,ballooned_bytes,shared_bytes,zero_bytes,saved_bytes,
+compressed_bytes,swapped_bytes,swap_out_bytes_per_second,swap_in_bytes_per_second
 
 Examples:
   plimsoll history web1
@@ -46,13 +52,19 @@ impl History {
     }
 }
 
-const COLUMNS: [Column; 6] = [
+const COLUMNS: [Column; 12] = [
     Column::left("TIME"),
     Column::left("VM"),
     Column::right("ACTIVE"),
     Column::right("HELD"),
     Column::right("ENTITLED"),
     Column::right("BALLOON"),
+    Column::right("SHARED"),
+    Column::right("ZERO"),
+    Column::right("COMPR"),
+    Column::right("SWAPPED"),
+    Column::right("OUT/s"),
+    Column::right("IN/s"),
 ];
 
 fn table(record: &Record) -> String {
@@ -60,7 +72,8 @@ fn table(record: &Record) -> String {
         return "Nothing is recorded yet: a VM that runs is, every 5 s.".to_owned();
     }
     let mut table = Table::new(&COLUMNS);
-    for Sample { seconds, vm, active, held, entitlement, ballooned } in &record.samples {
+    for sample in &record.samples {
+        let Sample { seconds, vm, active, held, entitlement, ballooned, shared, zero, .. } = sample;
         table.row([
             age(*seconds),
             vm.to_string(),
@@ -68,6 +81,12 @@ fn table(record: &Record) -> String {
             held.to_string(),
             entitlement.to_string(),
             ballooned.to_string(),
+            shared.to_string(),
+            zero.to_string(),
+            sample.compressed.to_string(),
+            sample.swapped.to_string(),
+            sample.out_rate.to_string(),
+            sample.in_rate.to_string(),
         ]);
     }
     format!("since {:.0}\n{}", record.since, table.text())
@@ -88,8 +107,8 @@ mod tests {
         .unwrap();
         let expected = "\
 since 2026-01-01T00:00:00Z
-TIME  VM  ACTIVE  HELD  ENTITLED  BALLOON
-5s    a     1MiB  2MiB      3MiB       0B";
+TIME  VM  ACTIVE  HELD  ENTITLED  BALLOON  SHARED  ZERO  COMPR  SWAPPED  OUT/s  IN/s
+5s    a     1MiB  2MiB      3MiB       0B      0B    0B     0B       0B     0B    0B";
         assert_eq!(table(&record), expected);
         record.samples.clear();
         assert!(table(&record).starts_with("Nothing"));

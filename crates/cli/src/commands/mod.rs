@@ -14,6 +14,8 @@ pub(crate) mod ps;
 mod rm;
 pub(crate) mod run;
 pub(crate) mod set;
+pub(crate) mod share;
+mod sharing;
 pub(crate) mod show;
 mod start;
 pub(crate) mod stop;
@@ -54,6 +56,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Set(args) => args.run(&context),
         Command::Explain(args) => args.run(&context),
         Command::History(args) => args.run(&context),
+        Command::Share(args) => args.run(&context),
         Command::Pool(args) => args.run(&context),
         Command::Console(args) => args.run(&context),
         Command::Logs(args) => args.run(&context),
@@ -85,6 +88,11 @@ pub(crate) mod samples {
                 "in_rate": 512 << 10, "level": mib(170), "why": "above-target", "blocked": false, "stuck": false,
                 "failed": false
             },
+            "sharing": {
+                "with": "prod", "shared": mib(24), "charged": mib(6), "zero": mib(12), "saved": mib(30), "scanned": mib(900),
+                "merged": mib(40), "broken": mib(4), "mismatched": 0, "scan_rate": mib(5), "merge_rate": 0,
+                "break_rate": 8 << 10, "cpu": 4, "budget": 20, "break_large": true, "mappings_full": false, "doubted": false
+            },
             "chunks": {"empty": 10, "large": 100, "small": 18},
             "faults": 1234, "reboots": 1,
             "guest": {"total": mib(240), "free": mib(20), "available": mib(90), "cache": mib(70),
@@ -98,6 +106,7 @@ pub(crate) mod samples {
     pub(crate) fn off(name: &str) -> VmStatus {
         use plimsoll_protocol::api::{BalloonHealth, Exit, PagingStatus, Power};
         use plimsoll_protocol::control::ExitReason;
+        use plimsoll_protocol::sharing::SharingStatus;
         use plimsoll_units::Bytes;
         VmStatus {
             power: Power::Off,
@@ -114,6 +123,7 @@ pub(crate) mod samples {
             balloon_target: Bytes::ZERO,
             balloon: BalloonHealth::Absent,
             paging: PagingStatus::default(),
+            sharing: SharingStatus::default(),
             guest: None,
             started: None,
             ..vm(name)
@@ -124,7 +134,7 @@ pub(crate) mod samples {
     pub(crate) fn host() -> HostStatus {
         let mib = |n: u64| n << 20;
         serde_json::from_value(serde_json::json!({
-            "budget": mib(640), "granted": mib(600), "overhead": mib(16), "free": mib(24), "reserved": mib(144),
+            "budget": mib(640), "granted": mib(600), "overhead": mib(16), "frames": mib(9), "shared": mib(30), "zero": mib(12), "free": mib(15), "reserved": mib(144),
             "held": mib(560), "ballooned": mib(300), "kernel": mib(561), "peak_ledger": mib(630),
             "peak_kernel": mib(580), "state": "soft", "high_threshold": mib(38), "running": 2, "version": "0.1.0"
         }))

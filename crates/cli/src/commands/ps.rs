@@ -16,6 +16,7 @@ Columns:
   SHARES  its weight when memory is short
   GRANT   machine memory that the host has promised it
   HELD    machine memory that its guest holds
+  SAVED   what it would hold more if no pages were shared
   UP      time since it was started
   NOTE    what is unusual, or why it is off
 
@@ -23,7 +24,7 @@ Examples:
   plimsoll ps
   plimsoll ps --json | jq -r '.[] | select(.power == \"on\") | .name'";
 
-const COLUMNS: [Column; 12] = [
+const COLUMNS: [Column; 13] = [
     Column::left("NAME"),
     Column::left("POOL"),
     Column::left("POWER"),
@@ -34,6 +35,7 @@ const COLUMNS: [Column; 12] = [
     Column::right("SHARES"),
     Column::right("GRANT"),
     Column::right("HELD"),
+    Column::right("SAVED"),
     Column::right("UP"),
     Column::left("NOTE"),
 ];
@@ -61,6 +63,7 @@ fn table(vms: &[VmStatus], now: Timestamp) -> String {
             vm.share_count.to_string(),
             vm.grant.to_string(),
             vm.held.to_string(),
+            vm.sharing.saved.to_string(),
             up(vm, now),
             note(vm),
         ]);
@@ -96,6 +99,9 @@ pub(super) fn note(vm: &VmStatus) -> String {
     if vm.paging.failed {
         notes.push("swap failed".to_owned());
     }
+    if vm.sharing.mappings_full {
+        notes.push("no mappings left to share".to_owned());
+    }
     if vm.wanted.0 > 0 {
         notes.push(format!("waits for {}", vm.wanted));
     }
@@ -128,10 +134,10 @@ mod tests {
         killed.exit = Some(Exit::KilledByOperator);
         let now = "2026-01-01T01:02:03Z".parse().unwrap();
         let expected = "\
-NAME  POOL  POWER  VCPUS    SIZE  RESERV   LIMIT  SHARES   GRANT    HELD     UP  NOTE
-web1  /     on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  1h 2m
-db    prod  on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  1h 2m  balloon stuck; waits for 2MiB; jail lacks cgroup; cut off
-old   /     off        2  256MiB   64MiB  256MiB    2560      0B      0B      -  the operator killed it";
+NAME  POOL  POWER  VCPUS    SIZE  RESERV   LIMIT  SHARES   GRANT    HELD  SAVED     UP  NOTE
+web1  /     on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  30MiB  1h 2m
+db    prod  on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  30MiB  1h 2m  balloon stuck; waits for 2MiB; jail lacks cgroup; cut off
+old   /     off        2  256MiB   64MiB  256MiB    2560      0B      0B     0B      -  the operator killed it";
         assert_eq!(table(&[samples::vm("web1"), odd, killed], now), expected);
     }
 

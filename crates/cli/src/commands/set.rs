@@ -2,6 +2,7 @@ use anyhow::Result;
 use plimsoll_protocol::api::{VmChange, VmStatus};
 use plimsoll_protocol::definition::Shares;
 use plimsoll_protocol::pool::Place;
+use plimsoll_protocol::sharing::Sharing;
 use plimsoll_protocol::{OrNone, TaxRate, VmName};
 use plimsoll_units::Bytes;
 
@@ -41,13 +42,17 @@ pub(crate) struct Set {
     /// Tax on its idle memory, 0 to 0.99; "none": the host's
     #[arg(long, value_name = "TAX", group = "change", allow_hyphen_values = true)]
     tax: Option<OrNone<TaxRate>>,
+    /// With whom it shares pages: own, zero, off, or the name of a domain
+    #[arg(long, value_name = "DOMAIN", group = "change")]
+    sharing: Option<Sharing>,
 }
 
 impl Set {
     pub(super) fn run(&self, context: &Context) -> Result<()> {
-        let Self { name: _, shares, reservation, limit, pool, tax } = self;
+        let Self { name: _, shares, reservation, limit, pool, tax, sharing } = self;
         let (shares, reservation, limit, tax) = (*shares, *reservation, *limit, *tax);
-        let change = VmChange { shares, reservation, limit, pool: pool.clone(), tax, sharing: None };
+        let change =
+            VmChange { shares, reservation, limit, pool: pool.clone(), tax, sharing: sharing.clone() };
         let vm = context.client.change(&self.name, &change)?;
         context.output.facts(&vm, changed)
     }
@@ -57,7 +62,8 @@ fn changed(vm: &VmStatus) -> String {
     let VmStatus { name, shares, share_count, reservation, limit, pool, target, .. } = vm;
     let tax = vm.tax.map_or_else(String::new, |tax| format!(", tax {tax}"));
     format!(
-        "{name}: pool {pool}, shares {shares} ({share_count}), reservation {reservation}, limit {limit}{tax}, target {target}"
+        "{name}: pool {pool}, shares {shares} ({share_count}), reservation {reservation}, limit {limit}{tax}, sharing {}, target {target}",
+        vm.sharing.with
     )
 }
 
@@ -70,7 +76,7 @@ mod tests {
     fn the_answer_shows_what_holds_now() {
         assert_eq!(
             changed(&samples::vm("a")),
-            "a: pool /, shares normal (2560), reservation 64MiB, limit 256MiB, target 160MiB"
+            "a: pool /, shares normal (2560), reservation 64MiB, limit 256MiB, sharing prod, target 160MiB"
         );
     }
 }

@@ -18,7 +18,8 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 const HELP: &str = "\
 The host's lines:
-  budget    machine memory that Plimsoll may use: granted to VMs, overhead of their processes, free
+  budget    machine memory that Plimsoll may use: granted to VMs, overhead of their processes,
+            frames (what pages that are shared take), free
   held      what guests hold, as their processes say
   kernel    the same, as the host's kernel accounts it
   reserved  what the VMs that run always have, with their overhead
@@ -34,6 +35,12 @@ Columns:
   TARGET    what its balloon is steered to leave it
   ENTITLED  what policy gives it by shares, reservation, limit and activity
   ACTIVE    estimate of what it actively uses
+  SHARED    memory that it shares with others, or has several times
+  ZERO      pages of zeros, which cost nothing
+  SAVED     what it would hold more if no pages were shared
+  COMPR     memory whose content is compressed
+  SWAPPED   memory whose content is in swap space only
+  OUT/s     written to swap space in a second; IN/s: read from there
 
 Examples:
   plimsoll top                        q leaves
@@ -116,7 +123,7 @@ fn note_error(lines: &mut Vec<String>, error: &str) {
     lines.push(format!("{ERROR_MARK}{error}"));
 }
 
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [Column; 18] = [
     Column::left("NAME"),
     Column::left("POOL"),
     Column::left("POWER"),
@@ -127,12 +134,20 @@ const COLUMNS: [Column; 11] = [
     Column::right("TARGET"),
     Column::right("ENTITLED"),
     Column::right("ACTIVE"),
+    Column::right("SHARED"),
+    Column::right("ZERO"),
+    Column::right("SAVED"),
+    Column::right("COMPR"),
+    Column::right("SWAPPED"),
+    Column::right("OUT/s"),
+    Column::right("IN/s"),
     Column::left("NOTE"),
 ];
 
 fn lines(look: &Look) -> Vec<String> {
-    let HostStatus { budget, granted, overhead, free, held, kernel, ballooned, reserved, state, .. } =
-        &look.host;
+    let HostStatus {
+        budget, granted, overhead, frames, free, held, kernel, ballooned, reserved, state, ..
+    } = &look.host;
     let mut lines = vec![
         format!(
             "{:.0}  state {state} (high from {} free), {} of {} VMs on",
@@ -141,8 +156,12 @@ fn lines(look: &Look) -> Vec<String> {
             look.host.running,
             look.vms.len()
         ),
-        format!("budget {budget} = granted {granted} + overhead {overhead} + free {free}"),
+        format!("budget {budget} = granted {granted} + overhead {overhead} + frames {frames} + free {free}"),
         format!("held {held}, kernel {kernel}, ballooned {ballooned}, reserved {reserved}"),
+        format!(
+            "shared {}, zero {}, compressed {}, swapped {}",
+            look.host.shared, look.host.zero, look.host.compressed, look.host.swapped
+        ),
         String::new(),
     ];
     let mut table = Table::new(&COLUMNS);
@@ -158,6 +177,13 @@ fn lines(look: &Look) -> Vec<String> {
             vm.target.to_string(),
             vm.entitlement.to_string(),
             vm.active.to_string(),
+            vm.sharing.shared.to_string(),
+            vm.sharing.zero.to_string(),
+            vm.sharing.saved.to_string(),
+            vm.paging.compressed.to_string(),
+            vm.paging.swapped.to_string(),
+            vm.paging.out_rate.to_string(),
+            vm.paging.in_rate.to_string(),
             ps::note(vm),
         ]);
     }
@@ -235,12 +261,13 @@ mod tests {
         let vms = vec![samples::vm("web1"), samples::off("db")];
         let expected = "\
 2026-01-01T00:00:00Z  state soft (high from 38MiB free), 2 of 2 VMs on
-budget 640MiB = granted 600MiB + overhead 16MiB + free 24MiB
+budget 640MiB = granted 600MiB + overhead 16MiB + frames 9MiB + free 15MiB
 held 560MiB, kernel 561MiB, ballooned 300MiB, reserved 144MiB
+shared 30MiB, zero 12MiB, compressed 0B, swapped 0B
 
-NAME  POOL  POWER    SIZE   GRANT    HELD  BALLOON  TARGET  ENTITLED  ACTIVE  NOTE
-web1  /     on     256MiB  200MiB  180MiB    56MiB  160MiB    160MiB   40MiB
-db    /     off    256MiB      0B      0B       0B      0B        0B      0B  the guest shut down";
+NAME  POOL  POWER    SIZE   GRANT    HELD  BALLOON  TARGET  ENTITLED  ACTIVE  SHARED   ZERO  SAVED  COMPR  SWAPPED  OUT/s    IN/s  NOTE
+web1  /     on     256MiB  200MiB  180MiB    56MiB  160MiB    160MiB   40MiB   24MiB  12MiB  30MiB   8MiB    16MiB   1MiB  512KiB
+db    /     off    256MiB      0B      0B       0B      0B        0B      0B      0B     0B     0B     0B       0B     0B      0B  the guest shut down";
         assert_eq!(lines(&Look { at, host: samples::host(), vms }).join("\n"), expected);
     }
 

@@ -7,6 +7,7 @@ mod kernel;
 mod kvm;
 mod memory;
 mod privilege;
+mod swap;
 mod userfaultfd;
 
 pub(crate) use check::{Check, Verdict};
@@ -22,6 +23,7 @@ pub(crate) fn checks() -> Vec<Check> {
         kernel::io_uring(),
         memory::huge_pages(),
         memory::map_count(),
+        swap::check(),
         privilege::user(),
         privilege::seccomp(),
         privilege::landlock(),

@@ -78,6 +78,12 @@ impl Core {
             held: run.facts.held,
             entitlement: run.entitlement,
             ballooned: run.facts.ballooned,
+            shared: self.references(run.id),
+            zero: run.facts.zero,
+            saved: self.references(run.id).saturating_sub(self.part(run.id)).saturating_add(run.facts.zero),
+            compressed: run.facts.compressed,
+            swapped: run.facts.swapped,
+            swap_rates: (Pages(run.rates.swapped_out), Pages(run.rates.swapped_in)),
         };
         let readings = self.running().map(reading).collect();
         self.recorder.push(self.clock.at, readings);

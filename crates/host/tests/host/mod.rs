@@ -91,7 +91,7 @@ impl Host {
     /// The host's status, in which the account must add up.
     pub fn status(&self) -> HostStatus {
         let host: HostStatus = self.get("/v1/host");
-        assert_eq!(host.budget, host.granted + host.overhead + host.free);
+        assert_eq!(host.budget, host.granted + host.overhead + host.frames + host.free);
         host
     }
 

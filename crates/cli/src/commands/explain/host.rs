@@ -29,12 +29,14 @@ pub(super) fn text(explanation: &HostExplanation) -> String {
 
 /// The host's lines in every explanation.
 pub(super) fn account(host: &HostStatus, decision: &HostDecision) -> Vec<(&'static str, String)> {
-    let HostStatus { budget, granted, overhead, free, reserved, state, .. } = host;
+    let HostStatus { budget, granted, overhead, frames, free, reserved, state, .. } = host;
     let t = &decision.thresholds;
     let mut facts = vec![
         (
             "budget",
-            format!("{budget} = granted {granted} + overhead {overhead} + free {free}; reserved {reserved}"),
+            format!(
+                "{budget} = granted {granted} + overhead {overhead} + frames {frames} + free {free}; reserved {reserved}"
+            ),
         ),
         (
             "state",
@@ -59,6 +61,10 @@ pub(super) fn account(host: &HostStatus, decision: &HostDecision) -> Vec<(&'stat
         } else {
             "nothing has to be taken back".to_owned()
         },
+    ));
+    facts.push((
+        "sharing",
+        format!("all VMs read {} in frames of {frames}, and have {} of zero pages", host.shared, host.zero),
     ));
     let of = host.swap.map_or_else(String::new, |swap| format!(" of {swap}"));
     facts.push((

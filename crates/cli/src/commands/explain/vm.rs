@@ -6,7 +6,7 @@ use plimsoll_protocol::explain::{
 use plimsoll_units::Bytes;
 
 use super::{cause, host, level, more_than_nothing};
-use crate::commands::paging;
+use crate::commands::{paging, sharing};
 use crate::table::{Column, Table, list};
 
 pub(super) fn text(explanation: &VmExplanation) -> String {
@@ -78,6 +78,7 @@ fn decided(explanation: &VmExplanation, decision: &VmDecision) -> Vec<(&'static 
         ),
         ("balloon", balloon(vm, decision)),
         ("paging", paging::text(&vm.paging)),
+        ("sharing", sharing::text(&vm.sharing)),
         ("grant", grant(vm, decision)),
     ]
 }
@@ -129,7 +130,8 @@ fn balloon(vm: &VmStatus, decision: &VmDecision) -> String {
 
 fn grant(vm: &VmStatus, decision: &VmDecision) -> String {
     let waits = more_than_nothing(vm.wanted, |wanted| format!(", waits for {wanted}"));
-    format!("{} granted, {} held{waits}; at most {} now", vm.grant, vm.held, decision.most)
+    let frames = more_than_nothing(vm.sharing.charged, |charged| format!(" and {charged} of shared frames"));
+    format!("{} granted{frames}, {} held{waits}; at most {} now", vm.grant, vm.held, decision.most)
 }
 
 fn off(explanation: &VmExplanation) -> Vec<(&'static str, String)> {
@@ -254,9 +256,10 @@ mod tests {
         let expected = "\
 web1 has 200MiB of its 256MiB, 40MiB more than it is entitled to. It is entitled to 160MiB by its shares against everybody's.
 
-budget       640MiB = granted 600MiB + overhead 16MiB + free 24MiB; reserved 144MiB
-state        soft: 24MiB is free; clear begins below 38MiB, soft below 25MiB, hard below 12MiB, low below 6MiB
+budget       640MiB = granted 600MiB + overhead 16MiB + frames 9MiB + free 15MiB; reserved 144MiB
+state        soft: 15MiB is free; clear begins below 38MiB, soft below 25MiB, hard below 12MiB, low below 6MiB
 reclaim      134MiB is to be taken back, 4MiB of it owed to VMs that wait for it, until 154MiB is free
+sharing      all VMs read 30MiB in frames of 9MiB, and have 12MiB of zero pages
 swapping     all VMs have 0B compressed into 0B and 0B swapped out; 0B of swap space promised
 bounds       at least 64MiB (reservation 64MiB), at most 256MiB (limit 256MiB, size 256MiB)
 price        its 2560 shares pay 128.0KiB a share, as all do that no bound holds (level of its pool: 128.0KiB a share); idle memory is taxed at 0.75
@@ -265,7 +268,8 @@ working set  50MiB, taken from only when no one holds idle memory to give
 target       160MiB, of which it is 40MiB above
 balloon      56MiB of 96MiB: what lies between target and size; 40MiB is still to come
 paging       8MiB compressed into 3MiB, 16MiB swapped out, of 192MiB of swap space; 1MiB a second out, 512KiB in; taken down to 170MiB: it is above its target, and its balloon does not bring that, or not soon enough
-grant        200MiB granted, 180MiB held; at most 256MiB now
+sharing      in domain prod; 24MiB shared at the price of 6MiB, 12MiB zero: 30MiB saved; 5MiB a second looked at, 8KiB written again; takes 0.4% of a processor of 2.0% that it may; large pages are broken for it
+grant        200MiB granted and 6MiB of shared frames, 180MiB held; at most 256MiB now
 pool         prod in /: entitled to 320MiB together, 390MiB granted, target 330MiB; 327680 shares, reservation 64MiB, no limit; level 128.0KiB a share
 
 To be entitled to 200MiB, or as near as it gets, one of these would have to change:

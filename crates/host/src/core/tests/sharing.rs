@@ -272,7 +272,7 @@ fn references_that_are_never_used_count_against_their_own_vm() {
     world.give_back(b, &[(5, frame)]);
     assert_eq!(world.host().frames, pages(1));
     world.input(Input::Exited(evil, "signal 9".into()));
-    (0..10).for_each(|_| world.pass(SECOND));
+    (0..100).for_each(|_| world.pass(SECOND));
     assert_eq!((world.host().frames, world.host().shared), (Bytes::ZERO, Bytes::ZERO));
 }
 
@@ -292,7 +292,7 @@ fn a_vm_that_dies_half_way_leaves_the_others_what_they_have() {
     world.input(Input::Exited(a, "signal 9".into()));
     assert_eq!(world.frame(c, frame), content(5));
     world.input(Input::Exited(c, "signal 9".into()));
-    (0..10).for_each(|_| world.pass(SECOND));
+    (0..100).for_each(|_| world.pass(SECOND));
     assert_eq!(world.host().frames, Bytes::ZERO);
     assert_eq!(world.domains(), []);
 }
@@ -489,10 +489,10 @@ fn frames_stay_as_long_as_somebody_may_map_them_who_cannot_be_asked() {
     let mut world = World::new(640);
     let [a, b] = survivors.map(|adopted| world.core.adopt(adopted).unwrap());
     world.taken_over();
-    (0..10).for_each(|_| world.pass(SECOND));
+    (0..100).for_each(|_| world.pass(SECOND));
     assert_eq!(world.frame(a, six), content(6), "nobody but the mute one maps it");
     world.input(Input::Exited(b, "signal 9".into()));
-    (0..10).for_each(|_| world.pass(SECOND));
+    (0..100).for_each(|_| world.pass(SECOND));
     assert_eq!((world.frame(a, five), world.frame(a, six)), (content(5), content(0)));
     assert_eq!(world.host().frames, pages(1));
 }

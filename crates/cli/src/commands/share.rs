@@ -1,0 +1,139 @@
+use anyhow::Result;
+use clap::Subcommand;
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::api::{VmChange, VmStatus};
+use plimsoll_protocol::sharing::{DomainStatus, Sharing};
+
+use super::{Context, sharing};
+use crate::table::{Column, Table};
+
+const HELP: &str = "\
+Pages of the same content are kept once for all VMs of a sharing domain. Whoever is in a domain can find out what pages others in it have,
+by how long a write takes: put only VMs together that may know that of each other.
+  own    the VM alone: its own pages of the same content (the default)
+  zero   zero pages only: they cost nothing
+  off    nothing is shared, and nothing looked for
+  NAME   all VMs that name it, in [memory] sharing of their definitions or here
+
+Examples:
+  plimsoll share list
+  plimsoll share set web1 prod     the VM runs on; what it shared before it gives back by and by
+  plimsoll share set web1 own";
+
+const LIST_HELP: &str = "\
+Columns:
+  DOMAIN  name of the domain; -: a VM's own
+  FRAMES  machine memory that what is shared takes
+  SHARED  guest memory that reads it
+  SAVED   the difference
+  HINTS   guest memory of which the daemon knows nothing but its hash
+  INDEX   the daemon's own memory for its bookkeeping
+  VMS     who is in it
+
+Examples:
+  plimsoll share list
+  plimsoll share list --json | jq 'map(.saved) | add'";
+
+/// Page sharing.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Share {
+    #[command(subcommand)]
+    command: Do,
+}
+
+#[derive(Debug, Subcommand)]
+enum Do {
+    /// Show all domains
+    #[command(after_help = LIST_HELP)]
+    List,
+    /// Have a VM share with others than before, while it runs or not
+    Set(Set),
+}
+
+#[derive(Debug, clap::Args)]
+struct Set {
+    /// Name of the VM
+    #[arg(value_name = "VM")]
+    name: VmName,
+    /// With whom: own, zero, off, or the name of a domain
+    #[arg(value_name = "DOMAIN")]
+    sharing: Sharing,
+}
+
+impl Share {
+    pub(super) fn run(self, context: &Context) -> Result<()> {
+        match self.command {
+            Do::List => context.output.facts(context.client.domains()?.as_slice(), table),
+            Do::Set(Set { name, sharing }) => {
+                let change = VmChange { sharing: Some(sharing), ..VmChange::default() };
+                context.output.facts(&context.client.change(&name, &change)?, told)
+            }
+        }
+    }
+}
+
+fn told(vm: &VmStatus) -> String {
+    format!("{}: {}", vm.name, sharing::text(&vm.sharing))
+}
+
+const COLUMNS: [Column; 7] = [
+    Column::left("DOMAIN"),
+    Column::right("FRAMES"),
+    Column::right("SHARED"),
+    Column::right("SAVED"),
+    Column::right("HINTS"),
+    Column::right("INDEX"),
+    Column::left("VMS"),
+];
+
+fn table(domains: &[DomainStatus]) -> String {
+    if domains.is_empty() {
+        return "No VM shares pages. VMs that run do, unless their definitions say zero or off".to_owned();
+    }
+    let mut table = Table::new(&COLUMNS);
+    for domain in domains {
+        let vms: Vec<String> = domain.vms.iter().map(ToString::to_string).collect();
+        table.row([
+            domain.name.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+            domain.frames.to_string(),
+            domain.shared.to_string(),
+            domain.saved.to_string(),
+            domain.hints.to_string(),
+            domain.index.to_string(),
+            vms.join(" "),
+        ]);
+    }
+    table.text()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::commands::samples;
+
+    #[test]
+    fn domains_are_a_line_each() {
+        let mib = |n: u64| n << 20;
+        let domains: Vec<DomainStatus> = serde_json::from_value(json!([
+            {"name": "prod", "vms": ["web1", "web2"], "frames": mib(10), "shared": mib(30), "saved": mib(20), "hints": mib(64), "index": mib(1)},
+            {"vms": ["db"], "frames": 0, "shared": 0, "saved": 0, "hints": mib(8), "index": 4096}
+        ]))
+        .unwrap();
+        let expected = "\
+DOMAIN  FRAMES  SHARED  SAVED  HINTS  INDEX  VMS
+prod     10MiB   30MiB  20MiB  64MiB   1MiB  web1 web2
+-           0B      0B     0B   8MiB   4KiB  db";
+        assert_eq!(table(&domains), expected);
+        assert!(table(&[]).starts_with("No VM shares"));
+    }
+
+    #[test]
+    fn the_answer_shows_with_whom_it_shares_now() {
+        let mut vm = samples::vm("a");
+        vm.sharing.with = "prod".parse().unwrap();
+        assert!(told(&vm).starts_with("a: in domain prod; "), "{}", told(&vm));
+    }
+}

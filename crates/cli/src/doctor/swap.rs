@@ -1,0 +1,95 @@
+use std::path::{Path, PathBuf};
+
+use plimsoll_units::Bytes;
+
+use super::{Check, read};
+
+/// Where the daemon's settings are unless it is told otherwise.
+const CONFIGURATION: &str = "/etc/plimsoll/plimsolld.toml";
+/// What `statfs` calls a file system in memory.
+const TMPFS: i64 = 0x0102_1994;
+
+const NAME: &str = "swap-space";
+const WITHOUT: &str = "VMs run; what neither balloons, sharing nor compression take back of them stays";
+
+/// Whether pages of VMs can be swapped out.
+pub(super) fn check() -> Check {
+    let settings = read(CONFIGURATION);
+    let directory = settings.as_deref().and_then(directory);
+    judge(directory.as_deref(), directory.as_deref().map(look))
+}
+
+/// The key `swap_directory` of the daemon's settings.
+fn directory(settings: &str) -> Option<PathBuf> {
+    let value = settings
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("swap_directory")?.trim().strip_prefix('='))?;
+    let value = value.split_once('#').map_or(value, |(value, _)| value);
+    Some(value.trim().trim_matches(['"', '\'']).into())
+}
+
+/// What is free there, and whether it is in memory; `None` where there is no such directory.
+fn look(directory: &Path) -> Option<(Bytes, bool)> {
+    let stat = rustix::fs::statfs(directory).ok().filter(|_| directory.is_dir())?;
+    let block = u64::try_from(stat.f_bsize).unwrap_or(0);
+    Some((Bytes(stat.f_bavail.saturating_mul(block)), stat.f_type == TMPFS))
+}
+
+fn judge(directory: Option<&Path>, found: Option<Option<(Bytes, bool)>>) -> Check {
+    let (Some(directory), Some(found)) = (directory, found) else {
+        let todo = format!(
+            "name a directory on a disk in {CONFIGURATION}: swap_directory = \"/var/lib/plimsoll/swap\""
+        );
+        return Check::limited(NAME, "none is configured", WITHOUT, &todo);
+    };
+    let where_ = directory.display();
+    match found {
+        None => Check::missing(
+            NAME,
+            format!("swap_directory {where_}: there is no such directory"),
+            "plimsolld does not start",
+            &format!("mkdir -m 700 {where_}, or name another directory in {CONFIGURATION}"),
+        ),
+        Some((free, true)) => Check::limited(
+            NAME,
+            format!("swap_directory {where_} is in memory, {free} free there"),
+            "what is swapped out takes the memory that it was to free",
+            "name a directory on a disk",
+        ),
+        Some((Bytes::ZERO, false)) => Check::limited(
+            NAME,
+            format!("swap_directory {where_}: no space is free"),
+            "VMs that are not reserved as a whole do not start",
+            "make room there, or name another directory",
+        ),
+        Some((free, false)) => Check::ok(NAME, format!("swap_directory {where_}: {free} free")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+
+    #[test]
+    fn the_directory_is_found_in_the_settings() {
+        let text =
+            "budget = '1GiB'\n# swap_directory = '/no'\nswap_directory = \"/srv/swap\" # a disk\n[swap]\n";
+        assert_eq!(directory(text), Some("/srv/swap".into()));
+        assert_eq!(directory("budget = '1GiB'\n"), None);
+    }
+
+    #[test]
+    fn a_directory_that_is_missing_full_or_in_memory_is_named() {
+        let judge = |found| judge(Some(Path::new("/srv/swap")), Some(found));
+        assert_eq!(judge(None).verdict, Verdict::Missing);
+        assert_eq!(judge(Some((Bytes::mib(1), true))).verdict, Verdict::Limited);
+        assert_eq!(judge(Some((Bytes::ZERO, false))).verdict, Verdict::Limited);
+        assert_eq!(
+            judge(Some((Bytes::mib(1), false))),
+            Check::ok(NAME, "swap_directory /srv/swap: 1MiB free")
+        );
+        assert_eq!(super::judge(None, None).verdict, Verdict::Limited);
+        assert!(look(Path::new("/")).is_some() && look(Path::new("/nowhere")).is_none());
+    }
+}
