@@ -15,9 +15,9 @@ const PERIOD: Duration = Duration::from_millis(300);
 /// The highest values seen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Peaks {
-    /// Granted and charged, by the ledger.
+    /// Granted, charged and shared, by the ledger.
     pub(crate) ledger: Bytes,
-    /// Guest memory and pools of all VMMs, by the kernel.
+    /// Guest memory of all VMMs, by the kernel, and the frames that they share.
     pub(crate) kernel: Bytes,
     /// In balloons.
     pub(crate) ballooned: Bytes,
@@ -48,7 +48,8 @@ impl Peaks {
         self.ledger = self.ledger.max(used).max(host.peak_ledger);
         let vms = stage.vms()?;
         self.ballooned = self.ballooned.max(vms.iter().map(|vm| vm.ballooned).sum());
-        let mut kernel = Bytes::ZERO;
+        // Those are nobody's own.
+        let mut kernel = host.frames;
         for vm in &vms {
             if let Some(account) = vm.pid.map(|pid| smaps::account(pid, vm.size)).transpose()?.flatten() {
                 kernel = kernel + account.guest;

@@ -8,8 +8,8 @@ use plimsoll_units::Bytes;
 /// Resident memory of a VMM, of Plimsoll or another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Account {
-    /// Guest memory and pools: the run of private anonymous memory that is as large as the guest, and every memfd. Zero
-    /// where there is no such run.
+    /// Guest memory and pools: the run of private memory that is as large as the guest, less the frames in it that it shares, and
+    /// every memfd of another hypervisor. Zero where there is no such run.
     pub(crate) guest: Bytes,
     /// Everything else: code, heap, stacks, tables; what other processes share included.
     pub(crate) rest: Bytes,
@@ -50,9 +50,25 @@ struct Mapping<'a> {
 }
 
 impl Mapping<'_> {
-    /// Anonymous memory that fork does not pass on. A name given with `PR_SET_VMA_ANON_NAME` does not matter.
+    /// Anonymous memory that fork does not pass on, or frames in its place. A name given with `PR_SET_VMA_ANON_NAME` does not
+    /// matter.
     fn may_be_guest(&self) -> bool {
-        self.not_inherited && (self.name.is_empty() || self.name.starts_with("[anon"))
+        self.is_frames() || self.not_inherited && (self.name.is_empty() || self.name.starts_with("[anon"))
+    }
+
+    /// Frames that VMs share: none is one VM's.
+    fn is_frames(&self) -> bool {
+        self.name.contains("memfd:plimsoll-frames")
+    }
+
+    /// A file in memory of another hypervisor, which may be its guest's memory. Those of ours are small and not.
+    fn may_be_pool(&self) -> bool {
+        self.name.contains("memfd:") && !self.name.contains("memfd:plimsoll-")
+    }
+
+    /// What the process has of it for itself, where it is guest memory.
+    fn guest(&self) -> u64 {
+        if self.is_frames() { self.anonymous } else { self.resident }
     }
 
     fn private(&self) -> u64 {
@@ -72,11 +88,10 @@ fn parse(text: &str, size: Bytes) -> Result<Account> {
         let (run, after) = rest.split_at(count);
         rest = after;
         let length = run.last().map_or(0, |last| last.end - first.start);
-        let resident = run.iter().map(|mapping| mapping.resident).sum::<u64>();
-        if (first.may_be_guest() && length >= size.0) || first.name.contains("memfd:") {
-            account.guest.0 += resident;
+        if (first.may_be_guest() && length >= size.0) || first.may_be_pool() {
+            account.guest.0 += run.iter().map(Mapping::guest).sum::<u64>();
         } else {
-            account.rest.0 += resident;
+            account.rest.0 += run.iter().map(|mapping| mapping.resident).sum::<u64>();
             account.private.0 += run.iter().map(Mapping::private).sum::<u64>();
         }
     }
@@ -161,6 +176,17 @@ VmFlags: rd wr sh mr mw me ms
         assert_eq!(account.guest, Bytes((2048 + 8 + 64) << 10));
         assert_eq!(account.rest, Bytes((900 + 100 + 16) << 10));
         assert_eq!(account.private, Bytes(116 << 10));
+    }
+
+    #[test]
+    fn frames_in_guest_memory_are_part_of_it_and_no_one_guests() {
+        let small = "7f0000200000-7f0000400000 rw-p 00000000 00:00 0 \nRss:                   8 kB\nPrivate_Dirty:         8 kB\n";
+        let frames = "7f0000200000-7f0000400000 rw-p 00000000 00:01 9   /memfd:plimsoll-frames (deleted)\nRss:  40 kB\nPrivate_Dirty: 8 kB\n";
+        assert!(TEXT.contains(small));
+        let account = parse(&TEXT.replace(small, frames), Bytes::mib(4)).unwrap();
+        assert_eq!(account.guest, Bytes((2048 + 8 + 64) << 10));
+        let window = TEXT.replace("memfd:pool", "memfd:plimsoll-window");
+        assert_eq!(parse(&window, Bytes::mib(4)).unwrap().guest, Bytes((2048 + 8) << 10));
     }
 
     #[test]
