@@ -7,6 +7,8 @@ pub(crate) mod api;
 pub(crate) mod dbench;
 pub(crate) mod definition;
 pub(crate) mod smaps;
+pub(crate) mod standstill;
+pub(crate) mod swap_space;
 pub(crate) mod toucher;
 
 use std::collections::BTreeSet;
@@ -141,6 +143,15 @@ impl Stage {
     pub(crate) fn vm(&self, name: &str) -> Result<VmStatus> {
         let found = self.vms()?.into_iter().find(|vm| vm.name.as_str() == name);
         found.with_context(|| format!("the daemon does not list {name}"))
+    }
+
+    /// Sends `signal` to a VM's process. Returns its process id.
+    pub(crate) fn signal(&self, name: &str, signal: Signal) -> Result<u32> {
+        let pid = self.vm(name)?.pid.with_context(|| format!("{name} has no process"))?;
+        let process = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a process id")?;
+        rustix::process::kill_process(process, signal)
+            .with_context(|| format!("sending {signal:?} to {name}"))?;
+        Ok(pid)
     }
 
     /// Runs `plimsoll` with `arguments`, to its end.

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use plimsoll_protocol::api::{Exit, Power};
 use plimsoll_units::Bytes;
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 
 use crate::kernel::Version;
 use crate::operate::Stage;
@@ -30,10 +30,8 @@ pub(super) fn run(kinds: Guests) -> Result<()> {
         guest.ask(&format!("touch {} 7", Bytes::mib(64).0), LIMIT)?;
     }
     let victim = stage.vm("two")?;
-    let pid = victim.pid.context("the VM has no process")?;
-    let process = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a process id")?;
     let before = stage.host()?;
-    rustix::process::kill_process(process, Signal::KILL).context("killing the VMM")?;
+    let pid = stage.signal("two", Signal::KILL)?;
     let begin = Instant::now();
     let vm = stage.wait("the VM is off and its grant is back", BACK_WITHIN, |stage| {
         let (vm, host) = (stage.vm("two")?, stage.host()?);

@@ -8,10 +8,12 @@ mod bad_input;
 mod boot;
 mod disk;
 mod explain;
+mod fast_path;
 mod greedy;
 mod kill_daemon;
 mod kill_vmm;
 mod overcommit;
+mod paging_kills;
 mod tap;
 
 use std::path::PathBuf;
@@ -68,7 +70,7 @@ pub(crate) struct Scenario {
     /// What must hold, in a line.
     pub(crate) about: &'static str,
     /// Hosts that it runs on unless all are asked for: enough that every host runs overcommitted guests, and that what
-    /// depends on the kernel or on the paging meets both.
+    /// depends on the kernel or on the paging meets both. None: model guests suffice.
     pub(crate) hosts: &'static [Host],
     /// Whether it wants the Debian disk in the shared directory.
     pub(crate) disk: bool,
@@ -141,6 +143,22 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         disk: false,
         model: true,
         run: kill_daemon::run,
+    },
+    Scenario {
+        name: "fast-path",
+        about: "who is entitled to memory gets it at once although another must give it first, and is told why it waits",
+        hosts: &[],
+        disk: false,
+        model: true,
+        run: fast_path::run,
+    },
+    Scenario {
+        name: "paging-kills",
+        about: "daemon and VMM killed while VMs page: no page is lost, and memory and swap space are back",
+        hosts: &[],
+        disk: false,
+        model: true,
+        run: paging_kills::run,
     },
     Scenario {
         name: "bad-input",

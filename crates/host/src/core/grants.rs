@@ -40,7 +40,8 @@ impl Core {
         let free = self.ledger.free();
         let now = self.clock.now;
         let mut short = false;
-        if let Some(run) = self.run_mut(run) {
+        let name = self.runs.get(&run).cloned();
+        if let (Some(run), Some(name)) = (self.run_mut(run), name) {
             if charged > run.most {
                 run.leeway = run.leeway.saturating_add(pages);
             }
@@ -50,7 +51,7 @@ impl Core {
             let left = run.wanted.saturating_sub(pages);
             run.wants(left, now);
             short = left > Pages::ZERO;
-            tracing::debug!(run = run.id.0, granted = %pages.bytes(), total = %total.bytes(), left = %left.bytes(), free = %free.bytes(), "grant");
+            tracing::debug!(vm = %name, granted = %pages.bytes(), total = %total.bytes(), left = %left.bytes(), free = %free.bytes(), "grant");
         }
         self.urgent |= short;
         self.pressing |= short && answer;

@@ -6,7 +6,7 @@ use plimsoll_protocol::explain::{
 use plimsoll_units::Bytes;
 
 use super::{cause, host, level, more_than_nothing};
-use crate::commands::{paging, sharing};
+use crate::commands::{paging, ps, sharing};
 use crate::table::{Column, Table, list};
 
 pub(super) fn text(explanation: &VmExplanation) -> String {
@@ -30,7 +30,11 @@ pub(super) fn text(explanation: &VmExplanation) -> String {
 fn summary(explanation: &VmExplanation) -> String {
     let VmStatus { name, size, grant, .. } = &explanation.vm;
     let Some(decision) = &explanation.decision else {
-        return format!("{name} is {} and has {grant}.", explanation.vm.power);
+        let why = match ps::note(&explanation.vm) {
+            note if note.is_empty() => note,
+            note => format!(": {note}"),
+        };
+        return format!("{name} is {} and has {grant}{why}.", explanation.vm.power);
     };
     let VmDecision { entitlement, cause: by, .. } = decision;
     let beyond = grant.saturating_sub(*entitlement);
@@ -129,9 +133,22 @@ fn balloon(vm: &VmStatus, decision: &VmDecision) -> String {
 }
 
 fn grant(vm: &VmStatus, decision: &VmDecision) -> String {
-    let waits = more_than_nothing(vm.wanted, |wanted| format!(", waits for {wanted}"));
+    let waits =
+        more_than_nothing(vm.wanted, |wanted| format!(", waits for {wanted}: {}", waits(vm, decision)));
     let frames = more_than_nothing(vm.sharing.charged, |charged| format!(" and {charged} of shared frames"));
     format!("{} granted{frames}, {} held{waits}; at most {} now", vm.grant, vm.held, decision.most)
+}
+
+/// Why a VM that waits has not got what it waits for.
+fn waits(vm: &VmStatus, decision: &VmDecision) -> &'static str {
+    let has = vm.grant.saturating_add(vm.sharing.charged);
+    if has >= decision.most {
+        "it has the most that it may have"
+    } else if has < decision.entitlement {
+        "it is entitled to that, and others have to give it first"
+    } else {
+        "that is beyond what it is entitled to, and nobody leaves it"
+    }
 }
 
 fn off(explanation: &VmExplanation) -> Vec<(&'static str, String)> {
@@ -292,13 +309,25 @@ ENTITLED  IF
         )
         .unwrap();
         let text = text(&off);
-        assert!(text.starts_with("web1 is off and has 0B."), "{text}");
+        assert!(text.starts_with("web1 is off and has 0B: the guest shut down."), "{text}");
         assert!(
             text.contains(
                 "to start  it needs 72MiB (reservation 64MiB + overhead 8MiB); 100MiB is unreserved"
             ),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_vm_that_waits_is_told_why() {
+        let VmExplanation { mut vm, decision, .. } = explanation();
+        let mut decision = decision.unwrap();
+        (vm.grant, vm.wanted) = (Bytes::mib(100), Bytes::mib(8));
+        assert!(grant(&vm, &decision).contains(", waits for 8MiB: it is entitled to that, and others"));
+        vm.grant = decision.entitlement;
+        assert!(grant(&vm, &decision).contains("beyond what it is entitled to"));
+        decision.most = vm.grant;
+        assert!(grant(&vm, &decision).contains("the most that it may have; at most 160MiB now"));
     }
 
     #[test]
