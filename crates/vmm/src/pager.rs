@@ -106,11 +106,6 @@ impl Pager {
         lock(&self.0.orders).level.map_or(most, |level| most.min(level.saturating_sub(held)))
     }
 
-    /// Whether the VM is held to a level.
-    pub(crate) fn has_level(&self) -> bool {
-        lock(&self.0.orders).level.is_some()
-    }
-
     /// Whether chunks are broken up for pages that can be shared: then they are not made large again, which would end that.
     pub(crate) fn keep_small(&self, small: bool) {
         self.0.small.store(small, Ordering::Relaxed);

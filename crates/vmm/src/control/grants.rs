@@ -107,11 +107,13 @@ impl Grants {
         (self.idle, self.held) = (idle, stats.held);
     }
 
-    /// What is to be asked for so that sharing can begin. A VM whose memory is wanted has some when it has given some.
+    /// What is to be asked for so that sharing can begin, where the VM's level leaves room for it. A VM whose memory is wanted has some
+    /// when it has given some.
     fn lacking(&mut self, vm: &Vm, stats: &Stats) -> Pages {
         self.patience = self.patience.saturating_sub(1);
         let slack = stats.grant.saturating_sub(stats.held);
-        let asks = vm.scanner.shares() && stats.wanted == Pages::ZERO && !vm.pager.has_level();
+        let room = vm.pager.keeps(CAPITAL, stats.held) == CAPITAL;
+        let asks = vm.scanner.shares() && stats.wanted == Pages::ZERO && room;
         if !asks || slack >= CAPITAL || self.patience > 0 {
             return Pages::ZERO;
         }
