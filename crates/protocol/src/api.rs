@@ -224,6 +224,13 @@ pub struct VmStatus {
     pub console: PathBuf,
 }
 
+impl VmStatus {
+    /// What it is charged, and measured by against its entitlement, target and limits: its grant and its part of shared frames.
+    pub fn charge(&self) -> Bytes {
+        self.grant.saturating_add(self.sharing.charged)
+    }
+}
+
 /// What is compressed and swapped out of a VM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PagingStatus {
@@ -391,7 +398,7 @@ pub struct PoolStatus {
     pub reserved: Bytes,
     /// What policy gives its VMs together now.
     pub entitled: Bytes,
-    /// Promised to its VMs by the ledger, those in pools below included.
+    /// What its VMs are charged, those in pools below included: their grants and their parts of shared frames.
     pub granted: Bytes,
     /// The pools directly in it.
     pub pools: Vec<PoolName>,

@@ -151,7 +151,7 @@ pub struct VmDecision {
     pub target: Bytes,
     /// The most that it may be granted now.
     pub most: Bytes,
-    /// What it has been granted above its target.
+    /// What it is charged above its target: see [`VmStatus::charge`].
     pub above_target: Bytes,
     /// What each mechanism of this host is to take of that.
     pub reclaim: Vec<Mechanism>,

@@ -254,6 +254,14 @@ impl Stage {
         off.with_context(|| format!("the console of {name} said last:\n{}", self.console_tail(name)))
     }
 
+    /// Waits until all of the host's memory is free. That which VMs shared is so within a period of the daemon's after they have ended.
+    pub(crate) fn wait_free(&self) -> Result<HostStatus> {
+        self.wait("all memory is free", Duration::from_secs(30), |stage| {
+            let host = stage.host()?;
+            Ok((host.granted == Bytes::ZERO && host.free == host.budget).then_some(host))
+        })
+    }
+
     fn seen(&self) -> MutexGuard<'_, BTreeSet<u32>> {
         // A set of numbers is whole at every moment.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)

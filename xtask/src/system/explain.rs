@@ -231,7 +231,7 @@ fn whole(explained: &HostExplanation) -> Result<()> {
         ensure!(
             (decision.entitlement, decision.target, decision.active)
                 == (vm.entitlement, vm.target, vm.active)
-                && decision.above_target == vm.grant.saturating_sub(vm.target),
+                && decision.above_target == vm.charge().saturating_sub(vm.target),
             "{vm:?} {decision:?}"
         );
     }
@@ -239,11 +239,11 @@ fn whole(explained: &HostExplanation) -> Result<()> {
         let within = vms.iter().filter(|share| part.pool.vms.contains(&share.vm.name));
         let below = pools.iter().filter(|other| part.pool.pools.contains(&other.pool.name));
         let (mut granted, mut entitled) = (Bytes::ZERO, Bytes::ZERO);
-        for (grant, entitlement) in within
-            .map(|share| (share.vm.grant, share.vm.entitlement))
+        for (charge, entitlement) in within
+            .map(|share| (share.vm.charge(), share.vm.entitlement))
             .chain(below.map(|other| (other.pool.granted, other.pool.entitled)))
         {
-            (granted, entitled) = (granted + grant, entitled + entitlement);
+            (granted, entitled) = (granted + charge, entitled + entitlement);
         }
         ensure!((granted, entitled) == (part.pool.granted, part.pool.entitled), "{part:?}");
     }

@@ -51,8 +51,7 @@ fn scenario(stage: &mut Stage, swap: &SwapSpace, kinds: Guests) -> Result<()> {
     let mut guests = start(stage, kinds)?;
     daemon(stage, swap, &mut guests)?;
     vmm(stage, swap, guests)?;
-    let host = stage.host()?;
-    ensure!(host.granted == Bytes::ZERO && host.free == host.budget, "memory is not back: {host:?}");
+    let host = stage.wait_free()?;
     ensure!(host.swap_reserved == Bytes::ZERO, "{} of swap space are still promised", host.swap_reserved);
     swap_is_back(stage, swap, all_free)
 }

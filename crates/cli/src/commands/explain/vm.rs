@@ -141,7 +141,7 @@ fn grant(vm: &VmStatus, decision: &VmDecision) -> String {
 
 /// Why a VM that waits has not got what it waits for.
 fn waits(vm: &VmStatus, decision: &VmDecision) -> &'static str {
-    let has = vm.grant.saturating_add(vm.sharing.charged);
+    let has = vm.charge();
     if has >= decision.most {
         "it has the most that it may have"
     } else if has < decision.entitlement {
