@@ -9,6 +9,8 @@
 //! sample_pages = 100                   # of each VM's memory watched in a period, 1 to 1000: a large chunk counts as one
 //! sample_period = 30                   # seconds that a VM runs in a period, 1 to 3600; what it uses shows within a few
 //! largest_store = 10                   # most that compressed pages may take, percent of a VM's size, 0 (none are compressed) to 50
+//! eager_sharing = false                # true: in every state VMs look for pages to share as they do in state soft, with half of the processors'
+//!                                      # idle time and at the price of large pages: more VMs fit before memory is short, and each runs slower
 //! state_directory = "/var/lib/plimsoll"
 //! run_directory = "/run/plimsoll"      # sockets; at most 57 bytes
 //! socket = "/run/plimsoll/plimsoll.sock"
@@ -72,6 +74,7 @@ pub(crate) struct Config {
     pub(crate) sample_pages: u32,
     pub(crate) sample_period: u64,
     pub(crate) largest_store: u8,
+    pub(crate) eager_sharing: bool,
     pub(crate) state_directory: PathBuf,
     pub(crate) run_directory: PathBuf,
     pub(crate) socket: Option<PathBuf>,
@@ -155,6 +158,7 @@ impl Default for Config {
             sample_pages: Estimator::SAMPLES,
             sample_period: Estimator::PERIOD.as_secs(),
             largest_store: Rules::LARGEST_STORE,
+            eager_sharing: false,
             state_directory: "/var/lib/plimsoll".into(),
             run_directory: "/run/plimsoll".into(),
             socket: None,
@@ -368,6 +372,7 @@ mod tests {
             ("[swap]\ncolour = 1\n", "colour"),
             ("[swap]\nsize = 0\n", "enabled = false"),
             ("largest_store = 51\n", "largest_store 51"),
+            ("eager_sharing = 'yes'\n", "boolean"),
             ("largest_balloon = 0\n", "largest_balloon 0"),
             ("sample_pages = 0\n", "sample_pages 0"),
             ("sample_pages = 1001\n", "sample_pages 1001"),

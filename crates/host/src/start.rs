@@ -43,6 +43,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         thresholds: config.thresholds(budget),
         rules: config.rules(),
         sampling: config.sampling(),
+        eager_sharing: config.eager_sharing,
         swap: config.most_swap().map(Pages::floor),
         paths: paths.clone(),
     };

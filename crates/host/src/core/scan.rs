@@ -1,4 +1,4 @@
-use plimsoll_policy::{ScanHost, ScanVm, scan};
+use plimsoll_policy::{ScanHost, ScanVm, State, scan};
 use plimsoll_protocol::control::{Facts, ToVmm};
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::sharing::{DomainStatus, ScanBudget, SharingStatus};
@@ -12,8 +12,9 @@ use crate::domains::{self, Owner};
 impl Core {
     /// Tells VMs how much to look, if that has changed by more than a little.
     pub(super) fn set_scan_budgets(&mut self) {
+        let state = self.states.current();
         let host = ScanHost {
-            state: self.states.current(),
+            state: if self.settings.eager_sharing { state.max(State::Soft) } else { state },
             idle: self.processors.idle,
             processors: self.processors.number,
         };

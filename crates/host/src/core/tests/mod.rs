@@ -74,6 +74,7 @@ impl World {
             thresholds: Thresholds::sliding(Bytes::mib(budget)),
             rules: Rules::default(),
             sampling: SamplingConfig { samples: 100, period: SECOND * 30 },
+            eager_sharing: false,
             swap: None,
             paths: Paths { state: "/s".into(), run: "/r".into() },
         };
