@@ -12,8 +12,10 @@ mod fast_path;
 mod greedy;
 mod kill_daemon;
 mod kill_vmm;
+mod memory_taken;
 mod overcommit;
 mod paging_kills;
+mod swap_failures;
 mod tap;
 
 use std::path::PathBuf;
@@ -159,6 +161,22 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         disk: false,
         model: true,
         run: paging_kills::run,
+    },
+    Scenario {
+        name: "memory-taken",
+        about: "other programs take memory of the host's budget: guests give it and get it back, and none dies",
+        hosts: &[NEW_NPT],
+        disk: false,
+        model: false,
+        run: memory_taken::run,
+    },
+    Scenario {
+        name: "swap-failures",
+        about: "swap space that cannot be written or read costs its own VM at most, which says why",
+        hosts: &[NEW_NPT],
+        disk: false,
+        model: false,
+        run: swap_failures::run,
     },
     Scenario {
         name: "bad-input",
