@@ -129,6 +129,7 @@ fn survivor(name: &VmName, path: PathBuf) -> anyhow::Result<Survivor> {
         swap: record.swap,
         kernel,
         domains: record.domains.clone(),
+        former: record.former.clone(),
         stock,
     };
     Ok(Survivor { adopted, process, wire, directory, record, first })

@@ -1,6 +1,6 @@
 //! The sharing domains of the host: who shares frames with whom.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -28,6 +28,8 @@ pub(crate) enum Owner {
 pub(crate) struct Owned {
     pub(crate) owner: Owner,
     pub(crate) domain: Domain,
+    /// Another one has taken its place: nobody joins it any more.
+    retired: bool,
 }
 
 /// A domain as the run directory of a member names it, for a daemon that comes after this one.
@@ -39,8 +41,16 @@ pub(crate) struct Known {
 }
 
 /// All domains that have a member.
+///
+/// A VM that leaves a named domain while it runs keeps a descriptor of its frames, and nobody can take that from a process. So the
+/// domain is *closed*: no content comes into its frames any more. If that VM ends before anybody else has joined the domain by its
+/// name, it is opened again. Otherwise a new one has taken its name by then, to which the others move.
 #[derive(Debug, Default)]
-pub(crate) struct Domains(BTreeMap<DomainId, Owned>);
+pub(crate) struct Domains {
+    all: BTreeMap<DomainId, Owned>,
+    /// VMs that can read the frames of domains that they are not in any more. A domain may be recovered later than its entry here.
+    former: BTreeSet<(DomainId, RunId)>,
+}
 
 /// A VM as member of its domain. Runs are counted from 1 in each life of the daemon, which starts fewer than 2^32.
 pub(crate) fn member(run: RunId) -> MemberId {
@@ -64,20 +74,64 @@ impl Domains {
         size: Pages,
         limit: Pages,
     ) -> anyhow::Result<DomainId> {
-        let there = self.0.iter().find(|(_, owned)| owned.owner == owner).map(|(id, _)| *id);
+        let usable = |(id, owned): &(&DomainId, &Owned)| {
+            owned.owner == owner && !owned.retired && self.former_of(**id).all(|former| former == run)
+        };
+        let there = self.all.iter().find(usable).map(|(id, _)| *id);
         let id = match there {
             Some(id) => id,
             None => {
                 let domain = Domain::new(limit)?;
                 let id = id(&domain)?;
-                self.0.insert(id, Owned { owner, domain });
+                self.all.insert(id, Owned { owner: owner.clone(), domain, retired: false });
                 id
             }
         };
         let joined = self.get_mut(id).map(|domain| domain.join(member(run), size));
         self.drop_empty(id);
         joined.transpose()?;
+        let others = self.all.iter_mut().filter(|(other, owned)| **other != id && owned.owner == owner);
+        others.for_each(|(_, owned)| {
+            owned.retired = true;
+            owned.domain.close();
+        });
+        self.former.remove(&(id, run));
+        self.open_or_close(id);
         Ok(id)
+    }
+
+    /// `run` is in a domain no more, and goes on running.
+    pub(crate) fn left(&mut self, id: DomainId, run: RunId) {
+        self.former.insert((id, run));
+        self.open_or_close(id);
+    }
+
+    /// `run` has ended, and can read nothing any more.
+    pub(crate) fn ended(&mut self, run: RunId) {
+        let could_read: Vec<DomainId> =
+            self.former.iter().filter(|(_, former)| *former == run).map(|(id, _)| *id).collect();
+        for id in could_read {
+            self.former.remove(&(id, run));
+            self.open_or_close(id);
+        }
+    }
+
+    /// Whether no content comes into the frames of a domain any more.
+    pub(crate) fn is_closed(&self, id: DomainId) -> bool {
+        self.all.get(&id).is_some_and(|owned| owned.retired) || self.former_of(id).next().is_some()
+    }
+
+    fn former_of(&self, id: DomainId) -> impl Iterator<Item = RunId> {
+        self.former.range((id, RunId(0))..=(id, RunId(u64::MAX))).map(|(_, run)| *run)
+    }
+
+    fn open_or_close(&mut self, id: DomainId) {
+        let closed = self.is_closed(id);
+        match self.get_mut(id) {
+            Some(domain) if closed => domain.close(),
+            Some(domain) => domain.open(),
+            None => {}
+        }
     }
 
     /// Has `run` take part in the domain of an earlier daemon whose frames are in `pool`.
@@ -93,10 +147,11 @@ impl Domains {
         size: Pages,
     ) -> anyhow::Result<()> {
         anyhow::ensure!(inode(pool.try_clone()?)? == id, "the VM brought another file than its own");
-        if let Some(there) = self.0.get(&id) {
+        if let Some(there) = self.all.get(&id) {
             anyhow::ensure!(there.owner == owner, "its domain is another's");
         } else {
-            self.0.insert(id, Owned { owner, domain: Domain::recover(pool)? });
+            self.all.insert(id, Owned { owner, domain: Domain::recover(pool)?, retired: false });
+            self.open_or_close(id);
         }
         let joined = self.get_mut(id).map(|domain| domain.join(member(run), size));
         Ok(joined.transpose().map(drop)?)
@@ -104,7 +159,7 @@ impl Domains {
 
     /// Whose a domain is.
     pub(crate) fn owner(&self, id: DomainId) -> Option<&Owner> {
-        self.0.get(&id).map(|owned| &owned.owner)
+        self.all.get(&id).map(|owned| &owned.owner)
     }
 
     /// A domain, for who comes after us.
@@ -118,17 +173,17 @@ impl Domains {
 
     /// A domain.
     pub(crate) fn get(&self, id: DomainId) -> Option<&Domain> {
-        self.0.get(&id).map(|owned| &owned.domain)
+        self.all.get(&id).map(|owned| &owned.domain)
     }
 
     /// A domain, to work with it.
     pub(crate) fn get_mut(&mut self, id: DomainId) -> Option<&mut Domain> {
-        self.0.get_mut(&id).map(|owned| &mut owned.domain)
+        self.all.get_mut(&id).map(|owned| &mut owned.domain)
     }
 
     /// All domains, in the order of their numbers.
     pub(crate) fn all(&self) -> impl Iterator<Item = (DomainId, &Owned)> {
-        self.0.iter().map(|(id, owned)| (*id, owned))
+        self.all.iter().map(|(id, owned)| (*id, owned))
     }
 
     /// What a VM has of a domain; nothing where it takes no part.
@@ -142,7 +197,8 @@ impl Domains {
         let empty =
             |domain: &Domain| domain.members().next().is_none() && domain.stats().frames == Pages::ZERO;
         if self.get(id).is_some_and(empty) {
-            self.0.remove(&id);
+            self.all.remove(&id);
+            self.former.retain(|(former, _)| *former != id);
         }
     }
 
@@ -153,7 +209,7 @@ impl Domains {
 
     /// Frames of all domains that take machine memory.
     pub(crate) fn frames(&self) -> Pages {
-        self.0.keys().map(|id| self.frames_of(*id)).sum()
+        self.all.keys().map(|id| self.frames_of(*id)).sum()
     }
 }
 

@@ -168,6 +168,10 @@ pub struct DomainStatus {
     /// Its name; `None`: it is a VM's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<DomainName>,
+    /// A VM that was in it runs on and could read its frames: nothing new is shared in it. The others move to a new domain of the same
+    /// name as memory allows.
+    #[serde(default)]
+    pub closed: bool,
     /// The VMs in it, those included that are about to leave.
     pub vms: Vec<VmName>,
     /// Machine memory that its frames take.

@@ -15,8 +15,8 @@ pub enum Found {
     Frame(FrameNo),
     /// Another page has the same hash: offer yours.
     Wanted,
-    /// Nothing was looked up: the page holds a reference already, is outside the VM, or too many of the VM's hashes
-    /// proved false lately.
+    /// Nothing is to be done: the page holds a reference already, is outside the VM, too many of the VM's hashes proved false
+    /// lately, or another page has the same hash but the domain is closed.
     Busy,
 }
 

@@ -28,6 +28,8 @@ pub struct Domain {
     pub(crate) hash: fn(&Page) -> u64,
     /// Members of a daemon's earlier life are still to be heard: no frame is made or punched.
     pub(crate) recovering: bool,
+    /// No frame is made: see [`Domain::close`].
+    pub(crate) closed: bool,
     /// Where the search for memory of the pool that belongs to no frame goes on; `None` where there is none.
     pub(crate) scrubbed: Option<FrameNo>,
 }
@@ -69,6 +71,7 @@ impl Domain {
             secret: Secret::new(),
             hash,
             recovering: false,
+            closed: false,
             scrubbed: None,
         })
     }
@@ -88,6 +91,17 @@ impl Domain {
     /// waits for that; nothing is said about them to anybody. Nothing happens if it was no member.
     pub fn leave(&mut self, member: MemberId) -> Freed {
         if self.members.leave(member) { self.tidy() } else { Freed::default() }
+    }
+
+    /// Somebody who is no member can still read the pool: no frame is made in it from now on. What has a frame already is shared as before.
+    /// A process that was given a descriptor cannot be made to give it up, so this lasts as long as the process, or for ever.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// Nobody but members can read the pool any more: frames are made again.
+    pub fn open(&mut self) {
+        self.closed = false;
     }
 
     /// Looks up pages of `member` by their hashes; see [`Found`] for what comes of it. Answers in order.
@@ -152,7 +166,7 @@ impl Domain {
                 if held != Held::Nothing {
                     self.forget_hint(place);
                 }
-                Found::Wanted
+                if self.closed { Found::Busy } else { Found::Wanted }
             }
             // Nobody's any more, or of somebody whose hashes are worth nothing: this page is a better hint.
             Some(Kind::Hint(other)) => {

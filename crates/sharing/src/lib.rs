@@ -28,7 +28,8 @@
 //! - *False content*: refused, because the copy is hashed.
 //! - *Keeping references*: they count for what it is charged, one for each of its pages at most. *Giving back what it has not*: ignored.
 //! - *Hashes that all go to one place* of the index: needs a secret that it does not know (`key.rs`).
-//! - *Reading the pool*: it can read every frame of its domain. That is what a domain means.
+//! - *Reading the pool*: it can read every frame of its domain. That is what a domain means. Its process can do so even after it has
+//!   left; so whoever lets one leave that runs on [closes](Domain::close) the domain, and has the others share in another one.
 //!
 //! # Bookkeeping, byte by byte
 //!

@@ -81,7 +81,7 @@ impl Domain {
         placing: Placing,
         offered: &mut Offered,
     ) -> Option<FrameNo> {
-        if self.recovering {
+        if self.recovering || self.closed {
             return None;
         }
         let frame = self.frames.create(placing.after, placing.room, key.prefix())?;

@@ -15,6 +15,11 @@ by how long a write takes: put only VMs together that may know that of each othe
   off    nothing is shared, and nothing looked for
   NAME   all VMs that name it, in [memory] sharing of their definitions or here
 
+The process of a VM that leaves a domain can go on reading what was shared there, if its guest has broken into it. So nothing new is shared
+there any more: the domain is closed. The others move to a new one of the same name, each as soon as the host has free memory for all that it
+shares, since that is its own until it is shared anew. Without free memory they keep what they share. If the VM that left is shut down before anybody
+else has joined or moved, the domain is opened again.
+
 Examples:
   plimsoll share list
   plimsoll share set web1 prod     the VM runs on; what it shared before it gives back by and by
@@ -29,6 +34,7 @@ Columns:
   HINTS   guest memory of which the daemon knows nothing but its hash
   INDEX   the daemon's own memory for its bookkeeping
   VMS     who is in it
+A domain is closed where a VM has left it that still runs: see plimsoll share --help.
 
 Examples:
   plimsoll share list
@@ -94,8 +100,9 @@ fn table(domains: &[DomainStatus]) -> String {
     let mut table = Table::new(&COLUMNS);
     for domain in domains {
         let vms: Vec<String> = domain.vms.iter().map(ToString::to_string).collect();
+        let name = domain.name.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
         table.row([
-            domain.name.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string),
+            if domain.closed { format!("{name} (closed)") } else { name },
             domain.frames.to_string(),
             domain.shared.to_string(),
             domain.saved.to_string(),
@@ -118,14 +125,14 @@ mod tests {
     fn domains_are_a_line_each() {
         let mib = |n: u64| n << 20;
         let domains: Vec<DomainStatus> = serde_json::from_value(json!([
-            {"name": "prod", "vms": ["web1", "web2"], "frames": mib(10), "shared": mib(30), "saved": mib(20), "hints": mib(64), "index": mib(1)},
+            {"name": "prod", "closed": true, "vms": ["web1", "web2"], "frames": mib(10), "shared": mib(30), "saved": mib(20), "hints": mib(64), "index": mib(1)},
             {"vms": ["db"], "frames": 0, "shared": 0, "saved": 0, "hints": mib(8), "index": 4096}
         ]))
         .unwrap();
         let expected = "\
-DOMAIN  FRAMES  SHARED  SAVED  HINTS  INDEX  VMS
-prod     10MiB   30MiB  20MiB  64MiB   1MiB  web1 web2
--           0B      0B     0B   8MiB   4KiB  db";
+DOMAIN         FRAMES  SHARED  SAVED  HINTS  INDEX  VMS
+prod (closed)   10MiB   30MiB  20MiB  64MiB   1MiB  web1 web2
+-                  0B      0B     0B   8MiB   4KiB  db";
         assert_eq!(table(&domains), expected);
         assert!(table(&[]).starts_with("No VM shares"));
     }

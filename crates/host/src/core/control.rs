@@ -33,6 +33,7 @@ impl Core {
         self.last_control = self.clock.now;
         (self.urgent, self.pressing) = (false, false);
         self.tidy_domains();
+        self.move_on();
         self.forget_patience();
         self.observe_pressure(elapsed);
         self.divide(elapsed);

@@ -293,6 +293,7 @@ impl Core {
         let record = Record { definition, started: Some(adopted.started), exit: None };
         self.vms.insert(name.clone(), Vm { record, run: Some(Box::new(run)) });
         self.event(Some(&name), text);
+        self.recall_former(id, adopted.domains.iter().chain(&adopted.former));
         match adopted.stock {
             Some(stock) => self.take_over(id, size, &stock),
             None if mute => self.cannot_hear(id, &adopted.domains),

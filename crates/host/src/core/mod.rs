@@ -256,7 +256,9 @@ pub(crate) struct Adopted {
     pub(crate) kernel: KernelAccount,
     /// Domains whose frames it may map.
     pub(crate) domains: Vec<Known>,
-    /// Those that it says it does.
+    /// Domains that it was in before those: it can still read their frames.
+    pub(crate) former: Vec<Known>,
+    /// What it says of those that it does map.
     pub(crate) stock: Option<Stock>,
 }
 

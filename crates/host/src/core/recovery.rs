@@ -1,6 +1,7 @@
 use std::os::fd::OwnedFd;
 
-use plimsoll_protocol::sharing::DomainId;
+use plimsoll_protocol::DomainName;
+use plimsoll_protocol::sharing::{DomainId, Sharing};
 use plimsoll_units::{FrameNo, PageNo, Pages};
 
 use super::{Core, RunId};
@@ -47,6 +48,18 @@ impl Core {
             claimed = stock.holds.len(),
             "frames are taken over"
         );
+    }
+
+    /// Of the domains that a VM was told of, it left those that its definition does not name.
+    pub(super) fn recall_former<'a>(&mut self, id: RunId, told: impl Iterator<Item = &'a Known>) {
+        let Some(vm) = self.runs.get(&id).and_then(|name| self.vm(name)) else { return };
+        let sharing = vm.record.definition.memory.sharing.clone();
+        let stays = |name: &DomainName| matches!(&sharing, Sharing::With(domain) if domain == name);
+        for known in told {
+            if known.name.as_ref().is_some_and(|name| !stays(name)) {
+                self.domains.left(known.id, id);
+            }
+        }
     }
 
     /// A VM that cannot be heard may map frames of these domains.

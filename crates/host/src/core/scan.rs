@@ -73,7 +73,7 @@ impl Core {
     }
 
     pub(super) fn all_domains(&self) -> Vec<DomainStatus> {
-        let status = |owned: &domains::Owned| {
+        let status = |id, owned: &domains::Owned| {
             let stats = owned.domain.stats();
             let name = |member| self.runs.get(&domains::run(member)).cloned();
             let mut vms: Vec<_> = owned.domain.members().filter_map(name).collect();
@@ -83,6 +83,7 @@ impl Core {
                     Owner::Named(name) => Some(name.clone()),
                     Owner::Run(_) => None,
                 },
+                closed: self.domains.is_closed(id),
                 vms,
                 frames: stats.frames.bytes(),
                 shared: stats.references.bytes(),
@@ -91,7 +92,7 @@ impl Core {
                 index: stats.index,
             }
         };
-        let mut all: Vec<_> = self.domains.all().map(|(_, owned)| status(owned)).collect();
+        let mut all: Vec<_> = self.domains.all().map(|(id, owned)| status(id, owned)).collect();
         // Those with a name first.
         all.sort_by(|a, b| (a.name.is_none(), &a.name, &a.vms).cmp(&(b.name.is_none(), &b.name, &b.vms)));
         all

@@ -11,7 +11,7 @@ use plimsoll_units::{FrameNo, PageNo, Pages};
 
 use super::run::Run;
 use super::{Core, Effect, RunId, size};
-use crate::domains::{self, Owner, member};
+use crate::domains::{self, Known, Owner, member};
 use crate::window::Window;
 
 /// References that a VM may have beyond what its size and its grant explain: those of pages that it has merged and not returned yet. Less,
@@ -77,10 +77,13 @@ impl Core {
         Ok((SharingKind::Frames { domain, limit }, vec![pool, window_for_vmm]))
     }
 
-    /// A VM leaves the domain that it takes part in, unless it is that of `stays`.
+    /// A VM leaves the domain that it takes part in, unless it is that of `stays` and goes on.
     fn depart(&mut self, id: RunId, stays: Option<&Owner>) {
-        let current = self.run(id).and_then(|run| run.sharing.domain);
-        if current.is_none() || current.and_then(|domain| self.domains.owner(domain)) == stays {
+        let Some(current) = self.run(id).and_then(|run| run.sharing.domain) else { return };
+        if self.domains.owner(current) != stays {
+            self.domains.left(current, id);
+            self.tell_of_leaving(id, current);
+        } else if !self.moves_on(id) {
             return;
         }
         if let Some(run) = self.run_mut(id) {
@@ -91,8 +94,46 @@ impl Core {
         self.urgent = true;
     }
 
-    /// A VM is gone, and with it all that it held.
+    fn tell_of_leaving(&mut self, id: RunId, domain: DomainId) {
+        let others = self.domains.get(domain).is_some_and(|domain| domain.members().any(|m| m != member(id)));
+        let Some(Known { name: Some(domain), .. }) = self.domains.known(domain).filter(|_| others) else {
+            return;
+        };
+        let name = self.runs.get(&id).cloned();
+        self.event(
+            name.as_ref(),
+            format!("can still read what is shared in domain {domain}: nothing new is shared there until it is off, or until the others have moved to new frames, which takes free memory"),
+        );
+    }
+
+    /// Has VMs leave domains that others have left, for new ones of the same names, as far as there is room for that.
+    pub(super) fn move_on(&mut self) {
+        let runs: Vec<RunId> = self.running().map(|(_, run)| run.id).collect();
+        for id in runs {
+            if self.moves_on(id) {
+                self.share(id);
+            }
+        }
+    }
+
+    /// Whether a VM is in a domain that is closed, and the host has room for it to leave: until it shares its pages anew they are its
+    /// own. Without room it keeps what it shares, and shares nothing new: a host that is short of memory does not become shorter.
+    fn moves_on(&self, id: RunId) -> bool {
+        let settled = |run: &&Run| run.takes_part() && !run.is_leaving();
+        let Some(domain) = self.run(id).filter(settled).and_then(|run| run.sharing.domain) else {
+            return false;
+        };
+        let needed = self.domains.of(domain, id).references;
+        let on_its_way = self.running().filter(|(_, run)| run.is_leaving()).map(|(_, run)| run.id);
+        let promised: Pages = on_its_way.map(|run| self.references(run)).sum();
+        let spare =
+            self.ledger.free().saturating_sub(self.settings.thresholds.clear).saturating_sub(promised);
+        self.domains.is_closed(domain) && (needed == Pages::ZERO || needed <= spare)
+    }
+
+    /// A VM is gone, and with it all that it held, and all that it could read.
     pub(super) fn leave(&mut self, id: RunId) {
+        self.domains.ended(id);
         let Some(run) = self.run_mut(id) else { return };
         let domains = [run.sharing.domain.take(), run.sharing.leaving.take()];
         for domain in domains.into_iter().flatten() {

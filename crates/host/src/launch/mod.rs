@@ -104,6 +104,7 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
         missing_jail: missing,
         swap: swap.as_ref().map_or(Pages::ZERO, |swap| swap.config.slots),
         domains: Vec::new(),
+        former: Vec::new(),
     };
     directory.write_record(&record)?;
     directory.write_grant(plan.grant)?;

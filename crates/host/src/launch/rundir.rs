@@ -42,14 +42,19 @@ pub(crate) struct RunRecord {
     /// Domains whose frames its VMM may map: the one that it was told of last, and the one before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) domains: Vec<Known>,
+    /// Domains before those, which it can still read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) former: Vec<Known>,
 }
 
 impl RunRecord {
     /// The VMM is about to be told of a domain.
     pub(crate) fn joins(&mut self, domain: Known) {
         self.domains.retain(|known| known.id != domain.id);
+        self.former.retain(|known| known.id != domain.id);
         // It does not join a third one before it has given back all frames of the first.
         let before = self.domains.pop();
+        self.former.extend(self.domains.drain(..).filter(|known| known.name.is_some()));
         self.domains = before.into_iter().chain([domain]).collect();
     }
 }

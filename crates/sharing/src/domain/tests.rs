@@ -129,6 +129,24 @@ fn an_offer_is_taken_only_where_another_page_is_alike() {
 }
 
 #[test]
+fn nothing_new_comes_into_a_closed_domain() {
+    let mut domain = domain();
+    let frame = domain.share(A, B, 1, 1);
+    domain.ask(A, 2, hash(2));
+    domain.close();
+    assert_eq!(domain.ask(C, 1, hash(1)), Found::Frame(frame), "what is there is shared");
+    assert_eq!(domain.bring(C, 2, hash(1), &page(1)).frames, [Some(frame)]);
+    assert_eq!((domain.ask(C, 3, hash(3)), domain.ask(C, 4, hash(2))), (Found::New, Found::Busy));
+    assert_eq!(domain.bring(C, 4, hash(2), &page(2)).frames, [None]);
+    assert_eq!(domain.stats().frames, Pages(1));
+    domain.audit();
+    domain.open();
+    assert_eq!(domain.ask(C, 4, hash(2)), Found::Wanted);
+    assert!(domain.bring(C, 4, hash(2), &page(2)).frames[0].is_some());
+    domain.audit();
+}
+
+#[test]
 fn many_pages_of_one_content_and_one_offer_make_one_frame() {
     let mut domain = domain();
     let pages: Vec<(PageNo, u64)> = (0..20).map(|n| (PageNo(n), hash(4))).collect();

@@ -13,6 +13,7 @@ fn survivor(vm: &str, claim: u64, recorded: Option<u64>, kernel: u64) -> Adopted
         swap: Pages(0),
         kernel: KernelAccount { ram: Bytes::mib(kernel), process: Bytes::mib(kernel), shared: Bytes::ZERO },
         domains: vec![],
+        former: vec![],
         stock: None,
     }
 }

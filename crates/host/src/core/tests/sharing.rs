@@ -309,18 +309,126 @@ fn a_vm_changes_domains_and_its_frames_stay_until_it_has_given_them_back() {
     assert!(world.vm("a").sharing.leaving);
     let refused = world.set_sharing("a", "prod").unwrap_err();
     assert_eq!(refused.kind, FailureKind::Conflict);
-    // A hint that it left behind comes true: nobody tells it, and it holds nothing for that.
-    assert_eq!(world.look_up(b, &[(6, hash(6))]), [Found::Wanted]);
-    world.offer(b, &[(6, 6)]);
-    assert!(world.said.iter().all(|(to, _)| *to != a), "{:?}", world.said);
+    assert_eq!(
+        world.look_up(b, &[(6, hash(6))]),
+        [Found::New],
+        "where the other one has gone, it knows no hints left behind"
+    );
     assert_eq!(world.vm("a").sharing.shared, pages(1));
-    world.give_back(b, &[(5, frame)]);
-    assert_eq!(world.frame(b, frame), content(5));
+    world.give_back_in(b, prod, &[(5, frame)]);
+    assert_eq!(world.host().frames, pages(1), "one of them still has it");
     world.give_back_in(a, prod, &[(5, frame)]);
     assert!(!world.vm("a").sharing.leaving);
-    assert_eq!(world.host().shared, pages(1));
+    assert_eq!(world.host().frames, Bytes::ZERO);
     world.set_sharing("a", "prod").unwrap();
-    assert_eq!((world.domain(a), world.domains()[0].vms.len()), (prod, 2));
+    assert_eq!((world.domain(a), world.domains()[0].vms.len()), (world.domain(b), 2));
+}
+
+impl World {
+    /// From now on the host has memory to spare, or none.
+    fn set_room(&mut self, room: bool) {
+        let min_free = Bytes::mib(if room { 30 } else { 10_000 });
+        self.core.settings.thresholds = Thresholds::of_min_free(min_free);
+    }
+}
+
+/// What a process sees in the file of a domain that it has kept.
+fn sees(pool: &File, n: u8) -> bool {
+    let mut page = [0; 4096];
+    (0..64).any(|frame| pool.read_exact_at(&mut page, frame * 4096).is_ok() && page == content(n))
+}
+
+#[test]
+fn who_left_a_domain_never_reads_what_others_share_in_it_later() {
+    let mut world = World::new(1280);
+    let [a, b, c] = ["a", "b", "c"].map(|vm| world.in_domain(vm, "prod"));
+    let frame = world.share(a, b, 5);
+    assert_eq!(world.look_up(c, &[(5, hash(5)), (6, hash(6))]), [Found::Frame(frame), Found::New]);
+    let (prod, spy) = (world.domain(a), world.sharing[&a].1[0].try_clone().unwrap());
+    world.set_room(false);
+    world.set_sharing("a", "test").unwrap();
+    assert!(sees(&spy, 5), "what it has seen before it has seen");
+    // Without room for leaving, the others keep what they share. Nothing comes to it.
+    (0..10).for_each(|_| world.pass(SECOND));
+    assert_eq!((world.domain(b), world.domain(c)), (prod, prod));
+    assert!(world.domains()[0].closed);
+    assert_eq!(world.look_up(b, &[(6, hash(6))]), [Found::Busy]);
+    assert_eq!(world.offer(b, &[(6, 6)]), [None]);
+    assert_eq!(world.look_up(b, &[(7, hash(5))]), [Found::Frame(frame)], "what is a frame is shared");
+    // Nor while it has given everything back, nor when a VM joins that was not there before.
+    world.give_back_in(a, prod, &[(5, frame)]);
+    let d = world.in_domain("d", "prod");
+    assert_ne!(world.domain(d), prod);
+    assert_eq!(world.offer(b, &[(6, 6)]), [None]);
+    // With room they move to where it cannot see them.
+    world.set_room(true);
+    world.pass(SECOND);
+    assert_eq!([world.domain(b), world.domain(c)], [world.domain(d); 2]);
+    for (n, (one, other)) in [(6, (b, c)), (7, (d, c)), (8, (d, b))] {
+        let frame = world.share(one, other, n);
+        assert_eq!(world.frame(d, frame), content(n));
+        assert!(!sees(&spy, n));
+    }
+    assert!(world.vm("b").sharing.leaving && world.vm("c").sharing.leaving);
+    world.give_back_in(b, prod, &[(5, frame), (7, frame)]);
+    assert!(sees(&spy, 5), "somebody still has it");
+    world.give_back_in(c, prod, &[(5, frame)]);
+    assert!(!sees(&spy, 5));
+    assert_eq!(world.domains().iter().filter(|domain| domain.name.is_some()).count(), 2);
+}
+
+#[test]
+fn a_domain_that_nobody_has_replaced_goes_on_when_the_vm_that_left_is_off_or_back() {
+    for comes_back in [false, true] {
+        let mut world = World::new(1280);
+        let [a, b, c] = ["a", "b", "c"].map(|vm| world.in_domain(vm, "prod"));
+        let frame = world.share(a, b, 5);
+        let prod = world.domain(a);
+        assert_eq!(world.look_up(c, &[(5, hash(5))]), [Found::Frame(frame)]);
+        world.set_room(false);
+        world.set_sharing("a", "off").unwrap();
+        assert_eq!(
+            (world.look_up(b, &[(6, hash(6))]), world.look_up(c, &[(6, hash(6))])),
+            (vec![Found::New], vec![Found::Busy])
+        );
+        if comes_back {
+            world.give_back_in(a, prod, &[(5, frame)]);
+            world.set_sharing("a", "prod").unwrap();
+            assert_eq!(world.domain(a), prod);
+        } else {
+            world.input(Input::Exited(a, "signal 9".into()));
+        }
+        assert!(!world.domains()[0].closed);
+        assert_eq!(world.look_up(c, &[(6, hash(6))]), [Found::Wanted]);
+        assert!(world.offer(c, &[(6, 6)])[0].is_some());
+        world.set_room(true);
+        world.pass(SECOND);
+        assert_eq!([world.domain(b), world.domain(c)], [prod; 2]);
+    }
+}
+
+#[test]
+fn a_daemon_that_comes_after_another_knows_who_has_left() {
+    for known_by in ["the last two domains", "those before"] {
+        let mut before = World::new(640);
+        let (a, b) = (before.in_domain("a", "prod"), before.in_domain("b", "prod"));
+        let frame = before.share(a, b, 5);
+        let spy = before.sharing[&a].1[0].try_clone().unwrap();
+        let mut left = survivor(&mut before, a, Ok(&[]));
+        left.definition.memory.sharing = Sharing::Off;
+        left.stock = None;
+        if known_by == "those before" {
+            left.former = std::mem::take(&mut left.domains);
+        }
+        let stays = survivor(&mut before, b, Ok(&[(5, frame)]));
+        let mut world = World::new(640);
+        let [a, b] = [left, stays].map(|adopted| world.core.adopt(adopted).unwrap());
+        world.taken_over();
+        world.granted.extend([a, b].map(|run| (run, world.core.ledger.account(run).grant)));
+        let c = world.in_domain("c", "prod");
+        world.share(b, c, 6);
+        assert!(!sees(&spy, 6), "known by {known_by}");
+    }
 }
 
 #[test]
@@ -441,6 +549,7 @@ fn survivor(before: &mut World, run: RunId, holds: Result<&[(u32, FrameNo)], Str
         swap: Pages(0),
         kernel: KernelAccount { ram: Bytes::mib(1), process: Bytes::mib(1), shared: Bytes::mib(1) },
         domains: vec![known.clone()],
+        former: vec![],
         stock: holds.as_ref().ok().map(|holds| Stock {
             domain: known,
             pool: before.sharing[&run].1[0].try_clone().unwrap().into(),
