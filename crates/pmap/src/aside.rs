@@ -1,4 +1,5 @@
 use std::io;
+use std::sync::Once;
 
 use crate::chunk::{Backing, Chunk};
 use crate::host_range::{CHUNK, PAGE};
@@ -8,6 +9,7 @@ use crate::page_set::{PageSet, SLOTS, Slot};
 use crate::pmap::Pmap;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::table::PageState;
+use crate::uffd::Access;
 
 /// Most samples at a time. Each large chunk needs a place of 2 MiB of address space, 2 GiB in all, and up to three mappings
 /// of the 65 530 that a process may have by default. More would gain little: 1000 samples are off by 1.6 % of memory at
@@ -154,7 +156,13 @@ impl Pmap {
     fn bring_chunk_back(&self, no: ChunkNo, chunk: &mut Chunk) -> io::Result<()> {
         let Backing::Aside(spare) = chunk.backing else { return Ok(()) };
         // That disarms, too: a mapping that moves is none of the userfaultfd's.
-        self.mapping.relocate(self.spare_offset(spare), no.0 * CHUNK, CHUNK)?;
+        if let Err(error) = self.mapping.relocate(self.spare_offset(spare), no.0 * CHUNK, CHUNK) {
+            self.copy_back(&error, no, (0, SLOTS), spare)?;
+            if let Err(error) = self.uffd.disarm(self.chunk_range(no)) {
+                // All of its pages are there: nobody is asked for any.
+                tracing::debug!(%error, "a large chunk stays armed");
+            }
+        }
         chunk.backing = Backing::Large;
         self.uffd.wake(self.chunk_range(no))
     }
@@ -163,13 +171,51 @@ impl Pmap {
     pub(crate) fn bring_page_back(&self, place: Place, chunk: &mut Chunk) -> io::Result<bool> {
         let Backing::Small(table) = &mut chunk.backing else { return Ok(false) };
         let PageState::Aside(spare) = table.get(place.slot) else { return Ok(false) };
-        self.mapping.relocate(self.spare_offset(spare), self.offset(place), PAGE)?;
+        if let Err(error) = self.mapping.relocate(self.spare_offset(spare), self.offset(place), PAGE) {
+            self.copy_back(&error, place.chunk, (place.slot, 1), spare)?;
+        }
         table.set(place.slot, PageState::Private);
         let range = self.run_range(place.chunk, (place.slot, 1));
         // It is present: nobody can find it missing before it is armed again.
         self.uffd.arm(range)?;
         self.uffd.wake(range)?;
         Ok(true)
+    }
+
+    /// Brings pages back by copying them, where moving them failed: the process may have so many mappings that the kernel moves none, and
+    /// somebody may be waiting for these. What is missing in guest RAM has a mapping, so this needs none. Huge pages are lost, and while it
+    /// lasts the pages are there twice.
+    ///
+    /// They are written by nobody before all are there. What an attempt that failed has left behind is therefore as good as what is aside.
+    fn copy_back(
+        &self,
+        why: &io::Error,
+        no: ChunkNo,
+        (first, len): (Slot, Slot),
+        from: Spare,
+    ) -> io::Result<()> {
+        static SAID: Once = Once::new();
+        SAID.call_once(
+            || tracing::warn!(%why, "samples are copied back instead of moved: raise vm.max_map_count"),
+        );
+        let from = self.spare_offset(from);
+        let mut page = Box::new([0; PAGE]);
+        for slot in first..first + len {
+            self.mapping.read_page(from + usize::from(slot - first) * PAGE, &mut page);
+            let address = self.page_address(Place { chunk: no, slot });
+            match self.uffd.put(address, &page, Access::ReadOnly, false) {
+                Err(error) if error.raw_os_error() != Some(libc::EEXIST) => return Err(error),
+                _ => {}
+            }
+        }
+        // All are there: from here on it has been done, whatever else goes wrong.
+        if let Err(error) = self.uffd.unprotect(self.run_range(no, (first, len))) {
+            tracing::error!(%error, "pages stay write-protected");
+        }
+        if let Err(error) = self.mapping.discard(from, usize::from(len) * PAGE) {
+            tracing::error!(%error, "copies of pages stay behind");
+        }
+        Ok(())
     }
 
     /// Notes that a fault has touched page `slot`, before it is answered, and brings back what was aside for it.

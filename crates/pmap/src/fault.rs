@@ -68,6 +68,7 @@ impl Pmap {
         let mut chunk = self.chunk(place.chunk);
         self.note_touch(place, &mut chunk);
         match self.find(&mut chunk, place.slot, touch) {
+            Found::There if touch == Touch::Write => self.let_write(place),
             Found::There => self.wake(place),
             Found::Coming => {}
             Found::Protected(copy) => self.make_dirty(place, &mut chunk, copy),
@@ -243,6 +244,15 @@ impl Pmap {
         }
         table.set(place.slot, PageState::Private);
         self.forget([PageState::Clean(copy)]);
+    }
+
+    /// A page is there that may be written, and yet somebody waits to: another fault was faster, or it could not be unprotected
+    /// when that was due. Only waking would then have it ask for ever.
+    fn let_write(&self, place: Place) {
+        // What is not armed cannot be protected.
+        if self.unprotect(place.chunk, &PageSet::one(place.slot)).is_err() {
+            self.wake(place);
+        }
     }
 
     /// Lets whoever waits for a page try again.

@@ -17,6 +17,9 @@ pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
     spare: usize,
+    /// The process has as many mappings as it may have: the kernel makes no more, and moves none.
+    #[cfg(test)]
+    pub(crate) full: std::sync::atomic::AtomicBool,
 }
 
 // SAFETY: the mapping belongs to no thread. Its bytes are reached only through volatile slices and atomics, because
@@ -53,7 +56,13 @@ impl Mapping {
         trim(raw, head)?;
         trim(base.wrapping_byte_add(len + spare), CHUNK - head)?;
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        let mapping = Self { base, len, spare };
+        let mapping = Self {
+            base,
+            len,
+            spare,
+            #[cfg(test)]
+            full: false.into(),
+        };
         mapping.open(0, len)?;
         mapping.open(mapping.blank(), 2 * CHUNK)?;
         mapping.advise(0, len + spare, libc::MADV_DONTFORK)?;
@@ -123,6 +132,7 @@ impl Mapping {
     pub(crate) fn relocate(&self, from: usize, to: usize, len: usize) -> io::Result<()> {
         let inside = |offset: usize| offset.checked_add(len).is_some_and(|end| end <= self.len + self.spare);
         assert!(inside(from) && inside(to) && from.abs_diff(to) >= len, "two ranges of the mapping");
+        self.has_room()?;
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
         // SAFETY: both ranges are ours and stay mapped: this flag keeps the old one, and the new one is replaced in one
         // step. Nothing but volatile slices and atomics, to which any content is valid, points into either.
@@ -172,6 +182,7 @@ impl Mapping {
     pub(crate) fn overlay(&self, offset: usize, len: usize, file: BorrowedFd<'_>, at: u64) -> io::Result<()> {
         assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "a range of guest RAM");
         let at = libc::off_t::try_from(at).map_err(io::Error::other)?;
+        self.has_room()?;
         // SAFETY: the range is guest RAM, which stays mapped readable and writable. Nothing but volatile slices and atomics, to
         // which any content is valid, points into it; that the content is the same is the caller's to see to.
         let mapped = unsafe {
@@ -185,6 +196,19 @@ impl Mapping {
             )
         };
         if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Tests have the kernel refuse.
+    #[cfg(test)]
+    fn has_room(&self) -> io::Result<()> {
+        let full = self.full.load(Ordering::SeqCst);
+        if full { Err(io::Error::from_raw_os_error(libc::ENOMEM)) } else { Ok(()) }
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "only test builds refuse")]
+    const fn has_room(&self) -> io::Result<()> {
+        Ok(())
     }
 
     /// Whether the page at `offset` holds what `other`, a page of another mapping of this process, holds.

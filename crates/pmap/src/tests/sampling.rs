@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering;
+
 use plimsoll_units::{Bytes as Size, Pages, Ppn};
 use vm_memory::Bytes;
 
@@ -135,6 +137,49 @@ fn what_is_watched_can_be_paged_out() {
     vm.audit();
     (0..CHUNKS).for_each(|chunk| assert_eq!(vm.read(chunk * 512), chunk + 1));
     sampler.end();
+    vm.audit();
+}
+
+/// The most mappings a process may have are reached while samples are aside, which cannot be moved back then.
+#[test]
+fn what_is_aside_comes_back_where_the_kernel_moves_nothing() {
+    for huge_pages in [true, false] {
+        let vm = served(CHUNKS + 1, CHUNKS * 512, huge_pages);
+        let pages = || (0..CHUNKS * 512).step_by(16);
+        pages().for_each(|ppn| vm.write(ppn, ppn + 1));
+        let mut sampler = Sampler::new(vm.pmap.clone(), ALL);
+        sampler.begin();
+        let aside = sampler.seen().chunks.sampled + sampler.seen().pages.sampled;
+        assert!(aside >= CHUNKS, "{aside}");
+        vm.pmap.mapping.full.store(true, Ordering::SeqCst);
+        assert_eq!((vm.read(0), vm.read(528)), (1, 529));
+        vm.write(1024, 7);
+        vm.write(1024, 1025);
+        vm.audit();
+        assert!((1..=3).contains(&(sampler.seen().chunks.touched + sampler.seen().pages.touched)));
+        sampler.end();
+        vm.audit();
+        vm.pmap.mapping.full.store(false, Ordering::SeqCst);
+        pages().for_each(|ppn| assert_eq!(vm.read(ppn), ppn + 1, "page {ppn}"));
+        pages().for_each(|ppn| vm.write(ppn, ppn + 2));
+        // And all is as it was: what was copied back can be put aside and given back again.
+        sampler.begin();
+        sampler.end();
+        pages().for_each(|ppn| assert_eq!(vm.read(ppn), ppn + 2, "page {ppn}"));
+        vm.audit();
+        vm.pmap.release(&[PpnRange::new(Ppn(0), Pages(CHUNKS * 512))], Release::Reported);
+        assert_eq!((vm.stats().held, vm.read(16)), (Pages::ZERO, 0));
+    }
+}
+
+/// The thread that serves faults must not wake a guest for ever over a page that could not be unprotected when that was due.
+#[test]
+fn a_private_page_that_was_left_protected_can_be_written() {
+    let vm = served(CHUNKS, 2048, false);
+    vm.write(5, 1);
+    vm.pmap.protect(crate::layout::ChunkNo(0), &crate::page_set::PageSet::one(5)).unwrap();
+    vm.write(5, 2);
+    assert_eq!(vm.read(5), 2);
     vm.audit();
 }
 

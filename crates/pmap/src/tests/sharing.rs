@@ -217,3 +217,66 @@ fn unchanged_pages_are_not_read_again() {
     }
     assert_eq!(a.stats().sharing.hashed, hashed + 1, "the page that was changed");
 }
+
+/// Breaking needs no mapping: the page stays where it is, and is a copy.
+#[test]
+fn shared_pages_break_where_the_kernel_makes_no_mapping() {
+    let (host, a, b) = twins(300, false);
+    (0..20).for_each(|ppn| put(&a, ppn, &noise(3000 + ppn)));
+    a.pmap.mapping.full.store(true, std::sync::atomic::Ordering::SeqCst);
+    (10..40).step_by(2).for_each(|ppn| put(&a, ppn, &noise(3000 + ppn)));
+    (500..520).for_each(|ppn| put(&a, ppn, &noise(ppn - 499)));
+    scan(&a);
+    host.deliver(0, &a);
+    assert_eq!(a.stats().shared, Pages(300 - 20 - 10), "nothing more is shared");
+    // What lies in mappings of frames cannot be taken, and everything else can.
+    take_all(&a);
+    a.audit();
+    host.check(&[&a, &b]);
+    let broken = |ppn| ppn < 20 || (ppn < 40 && ppn % 2 == 0);
+    let content = |ppn| noise(if broken(ppn) { 3000 + ppn } else { ppn + 1 });
+    (0..300).for_each(|ppn| assert_eq!(get(&a, ppn), content(ppn), "page {ppn}"));
+    (0..300).for_each(|ppn| assert_eq!(get(&b, ppn), noise(ppn + 1), "page {ppn}"));
+    (500..520).for_each(|ppn| assert_eq!(get(&a, ppn), noise(ppn - 499), "page {ppn}"));
+    a.pmap.mapping.full.store(false, std::sync::atomic::Ordering::SeqCst);
+    take_all(&a);
+    (0..300).for_each(|ppn| assert_eq!(get(&a, ppn), content(ppn), "page {ppn}"));
+    a.audit();
+    host.check(&[&a, &b]);
+}
+
+/// A chunk that is being sampled is read where it is aside: the scanner's look is no use of it by the guest.
+#[test]
+fn a_chunk_that_is_aside_is_scanned_where_it_is_and_brought_back_where_it_pays() {
+    for (alike, pays) in [(8, false), (100, true)] {
+        let host = Frames::new();
+        let [a, b] = [0, 1].map(|id| {
+            let vm = paged(3, 4096, true, 200, 3000);
+            host.join(id, &vm);
+            vm
+        });
+        (0..512).for_each(|ppn| put(&a, ppn, &noise(ppn + 1)));
+        (0..alike).for_each(|ppn| put(&b, ppn + 7, &noise(ppn + 1)));
+        scan(&b);
+        let mut sampler = crate::Sampler::new(a.pmap.clone(), 500);
+        sampler.begin();
+        assert_eq!((sampler.seen().chunks.sampled, a.stats().chunks_large), (1, 1));
+        scan(&a);
+        assert_eq!(a.stats().sharing.hashed, 512, "all of it was read");
+        assert_eq!(sampler.seen().chunks.touched, 0, "and not by the guest");
+        host.deliver(1, &b);
+        host.deliver(0, &a);
+        let shared = if pays { alike } else { 0 };
+        assert_eq!((a.stats().shared, a.stats().chunks_large), (Pages(shared), u64::from(!pays)));
+        a.audit();
+        (0..512).for_each(|ppn| assert_eq!(get(&a, ppn), noise(ppn + 1)));
+        // What is read is what it holds now, and not what was in its place before.
+        (0..512).for_each(|ppn| put(&a, ppn, &noise(ppn + 9000)));
+        sampler.begin();
+        scan(&a);
+        sampler.end();
+        (0..512).for_each(|ppn| assert_eq!(get(&a, ppn), noise(ppn + 9000)));
+        a.audit();
+        host.check(&[&a, &b]);
+    }
+}
