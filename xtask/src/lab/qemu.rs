@@ -100,8 +100,9 @@ fn arguments(config: &Config, boot: &Boot<'_>, port: i32) -> Vec<String> {
     add(&["-serial", "file:/dev/stdout"]);
     add(&["-kernel", &boot.kernel.display().to_string(), "-initrd", &boot.initramfs.display().to_string()]);
     let npt = if config.npt { "1" } else { "0" };
-    // The console stays quiet (a serial line is slow in emulation) but for warnings; a panic ends QEMU at once.
-    let kernel = "console=ttyS0 quiet loglevel=5 panic=-1 mitigations=off random.trust_cpu=on tsc=reliable \
+    // The console stays quiet (a serial line is slow in emulation) but for warnings and notices, among them which system call ended
+    // a process; a panic ends QEMU at once.
+    let kernel = "console=ttyS0 quiet loglevel=6 panic=-1 mitigations=off random.trust_cpu=on tsc=reliable \
         cryptomgr.notests";
     // QEMU hands our own time-stamp counter through. A kernel that measures its speed while we are busy gets it wrong by
     // factors, and its clock, and every deadline in the lab, runs that much too fast.

@@ -28,9 +28,8 @@ pub(super) fn limit_descriptors() -> io::Result<()> {
     limit(libc::RLIMIT_NOFILE, MAX_DESCRIPTORS)
 }
 
-/// Has malloc make do with few arenas. By default it counts the processors when it has made eight, one for each thread,
-/// and opens a file for that, which is death in the jail. Fewer arenas also keep less memory; more than two would serve
-/// threads that allocate all the time, which ours do not.
+/// Has malloc make do with few arenas, which keep less memory. By default it counts the processors when it has made eight, one for
+/// each thread, in a file that there is not in the jail. More than two would serve threads that allocate all the time, which ours do not.
 pub(super) fn limit_arenas() {
     // SAFETY: mallopt takes integers only.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };

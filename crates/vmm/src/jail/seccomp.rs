@@ -1,8 +1,7 @@
 //! The list of system calls that a running VMM may use.
 //!
 //! One filter for all threads, inherited by those that are started later. What is not listed kills the process, except
-//! `clone3`: its flags lie behind a pointer that a filter cannot follow, so it answers `ENOSYS` and libc uses `clone`,
-//! which may only start threads.
+//! what libc can do without ([`UNKNOWN`]).
 
 use std::collections::BTreeMap;
 
@@ -12,6 +11,11 @@ use seccompiler::{
 };
 
 use super::Missing;
+
+/// System calls that the kernel seems not to have: they answer `ENOSYS`. The flags of `clone3` lie behind a pointer that a filter
+/// cannot follow; libc then uses `clone`, which may only start threads. `openat` is called by malloc when a thread has freed much
+/// memory, to learn whether the host overcommits; it then takes the careful way.
+const UNKNOWN: &[i64] = &[libc::SYS_clone3, libc::SYS_openat];
 
 /// What happens to a forbidden system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,20 +145,20 @@ const fn both(driver: u32, number: u32, size: u32) -> u32 {
 /// Installs the filter for all threads and all that they start.
 pub(super) fn apply(mode: Mode) -> Result<(), Missing> {
     // Of two filters that disagree the stricter answer counts: ENOSYS before a pass, death before ENOSYS.
-    seccompiler::apply_filter_all_threads(&clone3_is_unknown()?)?;
+    seccompiler::apply_filter_all_threads(&unknown_fail()?)?;
     seccompiler::apply_filter_all_threads(&allowed_only(mode)?)?;
     Ok(())
 }
 
-fn clone3_is_unknown() -> Result<BpfProgram, seccompiler::BackendError> {
+fn unknown_fail() -> Result<BpfProgram, seccompiler::BackendError> {
     let unknown = SeccompAction::Errno(libc::ENOSYS as u32);
-    let rules = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    let rules = UNKNOWN.iter().map(|call| (*call, Vec::new())).collect();
     SeccompFilter::new(rules, SeccompAction::Allow, unknown, TargetArch::x86_64)?.try_into()
 }
 
 fn allowed_only(mode: Mode) -> Result<BpfProgram, seccompiler::BackendError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
-    rules.insert(libc::SYS_clone3, Vec::new());
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        ALLOWED.iter().chain(UNKNOWN).map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_ioctl, any_of(1, IOCTL.iter().map(|request| u64::from(*request)))?);
     rules.insert(libc::SYS_fcntl, any_of(1, FCNTL.iter().map(|command| bits(*command)))?);
     // No memory becomes executable.
@@ -243,7 +247,7 @@ mod tests {
 
     #[test]
     fn the_filter_fits_what_the_kernel_takes() {
-        let length = allowed_only(Mode::Kill).unwrap().len() + clone3_is_unknown().unwrap().len();
+        let length = allowed_only(Mode::Kill).unwrap().len() + unknown_fail().unwrap().len();
         assert!(length < 1000, "{length} instructions run before every system call; the kernel takes 4096");
     }
 }

@@ -19,7 +19,6 @@ use plimsoll_protocol::control::{
 };
 use plimsoll_protocol::definition::{MAX_SIZE, MAX_VCPUS, MIN_SIZE};
 use plimsoll_units::Pages;
-use rustix::time::{ClockId, clock_gettime};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::boot::layout;
@@ -90,9 +89,6 @@ impl Vm {
         let listener = fds.console_listener.take();
         let (output, room) = (Arc::new(Output::new()?), Event::new()?);
 
-        // At its first use the clock asks the kernel where its fast path is (PR_GET_AUXV), which ends whoever is in the jail.
-        let so_far = clock_gettime(ClockId::ThreadCPUTime);
-        tracing::debug!(?so_far, "memory is made");
         let rules = jail::Rules { uid: config.uid, allow_missing: &config.allow_missing };
         let mut missing = jail::close(rules)?;
         let machine = match config.guest {
