@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::put_back::{self, PutBack};
+use super::put_back::{self, Claim, PutBack};
 
 const DIRECTORY: &str = "/sys/kernel/mm/ksm";
 
@@ -52,6 +52,8 @@ pub(crate) struct KsmCounts {
 impl Ksm {
     /// Opens the knobs. Fails where the kernel has no KSM or does not let us, or where somebody else uses it.
     pub(crate) fn new() -> Result<Self> {
+        // One for all: whoever sets the others sets this one.
+        let claim = Claim::of(&[path("run")])?;
         ensure!(
             counter("pages_shared")? == 0,
             "somebody else uses KSM: its figures would be mixed with ours"
@@ -65,7 +67,7 @@ impl Ksm {
             before.push((path(knob), read(knob)?));
         }
         before.push((path("run"), run));
-        let put_back = PutBack::new(&before)?;
+        let put_back = PutBack::new(&claim, &before)?;
         let ksm = Self { schedstat: daemon()?.join("schedstat"), _put_back: put_back };
         ksm.unmerge()?;
         for (knob, value) in knobs {
