@@ -101,6 +101,19 @@ mod tests {
     }
 
     #[test]
+    fn a_long_good_past_does_not_excuse_much() {
+        let mut trust = Trust::default();
+        (0..1_000_000).for_each(|_| trust.named());
+        let mut lies = 0;
+        while !trust.doubted() {
+            trust.named();
+            trust.proved_false();
+            lies += 1;
+        }
+        assert!((SOME..2 * MANY).contains(&lies), "{lies}");
+    }
+
+    #[test]
     fn a_lapse_is_forgiven_in_time() {
         let mut trust = Trust::default();
         lose(&mut trust);

@@ -138,6 +138,20 @@ fn whose_hashes_prove_false_is_left_alone_and_harms_nobody_meanwhile() {
 }
 
 #[test]
+fn who_is_right_mostly_is_not_left_alone_for_what_it_is_wrong_about() {
+    let mut domain = domain_of(weak);
+    domain.ask(A, 0, 0);
+    domain.ask(B, 0, 0);
+    let frame = domain.bring(B, 0, 0, &page(2)).frames[0].unwrap();
+    for turn in 0..1000 {
+        assert_eq!(domain.ask(C, 5, 0), Found::Frame(frame), "after {turn}");
+        domain.give_back(C, &[(PageNo(5), frame)], turn % 3 == 0);
+    }
+    let member = domain.member(C).unwrap();
+    assert_eq!((member.false_matches, member.doubted), (334, false));
+}
+
+#[test]
 fn who_dies_half_way_leaves_nothing() {
     let mut domain = domain();
     domain.ask(A, 1, hash(1));

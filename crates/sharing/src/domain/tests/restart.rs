@@ -63,6 +63,22 @@ fn what_nobody_reports_goes_back_to_the_host_but_not_before_all_have_reported() 
 }
 
 #[test]
+fn memory_that_nobody_has_reported_yet_is_not_taken_for_nobodys() {
+    let (pool, frames) = left_behind();
+    let mut domain = recover(&pool);
+    domain.hold(A, &pairs(&frames[..2]));
+    assert_eq!(domain.excess().unwrap(), Pages(3));
+    domain.scrub();
+    assert!(!domain.tidy().more);
+    assert_eq!((domain.stats().lingering, domain.stats().frames), (Pages(0), Pages(2)));
+    assert_eq!(domain.hold(B, &pairs(&frames[..4])), Pages(4));
+    domain.recovered();
+    while domain.tidy().more {}
+    assert_eq!((domain.stats().frames, domain.excess().unwrap()), (Pages(4), Pages(0)));
+    domain.audit();
+}
+
+#[test]
 fn reports_that_cannot_be_true_are_not_taken() {
     let (pool, frames) = left_behind();
     let mut domain = recover(&pool);
