@@ -15,6 +15,7 @@ use super::goal::Goal;
 use super::memory::guest::Guest;
 use super::memory::processor::{self, Place};
 use super::report::{Figure, Report};
+use super::stats::interval;
 use crate::workspace::step;
 
 /// What sampling may cost a thread that touches all memory, in percent.
@@ -293,31 +294,4 @@ fn error(guest: &Guest, percent: u64) -> Result<f64> {
 #[expect(clippy::cast_precision_loss, reason = "a count")]
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
-}
-
-/// The median of at least one value, between the ends of its 95 % interval. Those are values themselves, as far from the middle
-/// as that many tosses of a coin go (the sign test): a few turns that another program has spoilt widen it little.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place among the values")]
-#[expect(clippy::cast_precision_loss, reason = "a count")]
-fn interval(values: &[f64]) -> [f64; 3] {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let count = sorted.len() as f64;
-    let first = (count / 2.0 - 0.98 * count.sqrt()).max(0.0) as usize;
-    [sorted[first], sorted[sorted.len() / 2], sorted[sorted.len() - 1 - first]]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_interval_narrows_as_values_are_added_and_bears_outliers() {
-        let of = |count: i32| interval(&(0..count).map(f64::from).collect::<Vec<_>>());
-        assert_eq!(of(3), [0.0, 1.0, 2.0]);
-        assert_eq!(of(101), [40.0, 50.0, 60.0]);
-        let mut values = vec![1.0; 99];
-        values.push(1e9);
-        assert_eq!(interval(&values), [1.0; 3]);
-    }
 }

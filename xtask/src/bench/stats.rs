@@ -38,6 +38,18 @@ pub(crate) fn median(samples: impl IntoIterator<Item = u64>) -> u64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(0)
 }
 
+/// The median of at least one value, between the ends of its 95 % interval. Those are values themselves, as far from the middle
+/// as that many tosses of a coin go (the sign test): a few turns that another program has spoilt widen it little.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place among the values")]
+#[expect(clippy::cast_precision_loss, reason = "a count")]
+pub(crate) fn interval(values: &[f64]) -> [f64; 3] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let count = sorted.len() as f64;
+    let first = (count / 2.0 - 0.98 * count.sqrt()).max(0.0) as usize;
+    [sorted[first], sorted[sorted.len() / 2], sorted[sorted.len() - 1 - first]]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +79,15 @@ mod tests {
     fn figures_are_rounded_as_asked() {
         let spread = Spread::of([1.234_56], 2).unwrap();
         assert_eq!(spread, Spread { median: 1.23, min: 1.23, max: 1.23 });
+    }
+
+    #[test]
+    fn the_interval_narrows_as_values_are_added_and_bears_outliers() {
+        let of = |count: i32| interval(&(0..count).map(f64::from).collect::<Vec<_>>());
+        assert_eq!(of(3), [0.0, 1.0, 2.0]);
+        assert_eq!(of(101), [40.0, 50.0, 60.0]);
+        let mut values = vec![1.0; 99];
+        values.push(1e9);
+        assert_eq!(interval(&values), [1.0; 3]);
     }
 }

@@ -78,7 +78,7 @@ pub(crate) fn build(version: Version, programs: &Programs, divisor: u64) -> Resu
 }
 
 /// The tiny image's first file system with the drivers of ext4: the kernel unpacks one archive after the other.
-fn initrd(image: &image::Image) -> Result<Vec<u8>> {
+pub(super) fn initrd(image: &image::Image) -> Result<Vec<u8>> {
     let mut whole = fs::read(image.initrd())?;
     let mut more = Archive::new(Vec::new());
     for (index, (name, content)) in Kernel::get(image.version)?.modules(&["ext4"])?.iter().enumerate() {
@@ -125,7 +125,8 @@ fn divided(numbers: [&str; 3], divisor: u64) -> Result<[u64; 3]> {
     Ok([begin, reaches(length), reaches(done)])
 }
 
-fn run(command: &mut Command) -> Result<()> {
+/// Runs a program to its end, quietly.
+pub(super) fn run(command: &mut Command) -> Result<()> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {command:?}"))?;
     let why = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?} failed: {}", why.trim());

@@ -15,6 +15,13 @@ use crate::workspace;
 pub(crate) enum Runs {
     /// A Debian kernel with the tiny image, `toucher` at its console.
     Toucher(Version),
+    /// This kernel and initrd, `toucher` at their console.
+    Kernel {
+        /// The bzImage.
+        kernel: PathBuf,
+        /// The initial ram disk.
+        initrd: PathBuf,
+    },
     /// No kernel: a thread of the VMM that speaks `toucher`'s language.
     Model,
     /// This kernel, initrd and disk.
@@ -43,6 +50,8 @@ pub(crate) struct Definition {
     pub(crate) reports_free_pages: bool,
     /// Its guest loads its balloon driver.
     pub(crate) balloon_driver: bool,
+    /// With whom it shares pages; `None`: as VMs do by default.
+    pub(crate) sharing: Option<String>,
     /// What it runs.
     pub(crate) runs: Runs,
     /// Tap devices, which exist.
@@ -66,6 +75,7 @@ impl Definition {
             reservation,
             reports_free_pages,
             balloon_driver,
+            sharing: None,
             runs,
             taps,
             disks,
@@ -80,6 +90,9 @@ impl Definition {
         if self.reservation > Bytes::ZERO {
             text += &format!("reservation = {:?}\n", self.reservation.to_string());
         }
+        if let Some(sharing) = &self.sharing {
+            text += &format!("[memory]\nsharing = {sharing:?}\n");
+        }
         text += "[boot]\n";
         // The kernel's messages would only mingle with toucher's answers; its warnings are wanted.
         let mut console = "console=ttyS0 reboot=acpi panic=-1".to_owned();
@@ -89,6 +102,9 @@ impl Definition {
         match &self.runs {
             Runs::Toucher(version) => {
                 let (kernel, initrd) = toucher_image(*version)?;
+                text += &format!("kernel = {kernel:?}\ninitrd = {initrd:?}\ncmdline = \"{console} quiet\"\n");
+            }
+            Runs::Kernel { kernel, initrd } => {
                 text += &format!("kernel = {kernel:?}\ninitrd = {initrd:?}\ncmdline = \"{console} quiet\"\n");
             }
             Runs::Model => {
@@ -142,9 +158,11 @@ mod tests {
         definition.taps.push("tap0".into());
         definition.disks.push("/d".into());
         definition.read_only_disks.push("/r".into());
+        definition.sharing = Some("prod".to_owned());
         let read = VmDefinition::from_toml(&definition.text().unwrap(), "/".as_ref()).unwrap();
         assert!(read.boot.model && !read.balloon.free_page_reporting);
         assert_eq!((read.size, read.reservation), (Bytes::mib(256), Bytes::mib(32)));
+        assert_eq!(read.memory.sharing.to_string(), "prod");
         assert_eq!((read.nets.len(), read.disks.len(), read.disks[1].read_only), (1, 2, true));
     }
 }

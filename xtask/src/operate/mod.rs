@@ -10,6 +10,7 @@ pub(crate) mod smaps;
 pub(crate) mod standstill;
 pub(crate) mod swap_space;
 pub(crate) mod toucher;
+pub(crate) mod worker;
 
 use std::collections::BTreeSet;
 use std::env;

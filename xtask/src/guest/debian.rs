@@ -1,0 +1,102 @@
+//! Guests that do the work of a Debian system: the tiny image, and a read-only disk with programs of Debian's.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use plimsoll_units::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::dbench::{initrd, run};
+use super::image;
+use crate::kernel::Version;
+use crate::packages;
+use crate::workspace::{self, Programs, step};
+
+/// What is on the disk: what runs, and files for page caches. Only names that every Debian has.
+const PACKAGES: &[&str] = &["libc6", "libcrypt1", "perl-base", "bash", "coreutils", "locales", "vim-runtime"];
+
+/// The disk's size: the files take some 80 MB.
+const DISK: Bytes = Bytes::mib(160);
+
+/// What the guest works on.
+const LOAD: &str = include_str!("load.pl");
+
+/// A kind of work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Work {
+    /// Counts words of texts.
+    Words,
+    /// Sorts numbers, which are others in each guest.
+    Numbers,
+    /// Looks for patterns in texts.
+    Search,
+    /// Each by turns.
+    All,
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Words => "words",
+            Self::Numbers => "numbers",
+            Self::Search => "search",
+            Self::All => "all",
+        })
+    }
+}
+
+/// A directory with `vmlinuz` and `initrd` of each version of Debian's kernel, and the `disk` for all of them, from the cache where
+/// its inputs are the same.
+pub(crate) fn build(programs: &Programs) -> Result<PathBuf> {
+    packages::ensure(packages::LAB)?;
+    let images = Version::ALL.map(|version| image::build(version, programs));
+    let images = images.into_iter().collect::<Result<Vec<_>>>()?;
+    let names: Vec<_> = images.iter().map(|image| image.directory.display().to_string()).collect();
+    let inputs = format!("{PACKAGES:?} {LOAD} {} {names:?}", DISK.0);
+    let home = workspace::cache()?.join("guests");
+    let directory = home.join(format!("debian-{}", workspace::key([inputs.as_bytes()])));
+    if directory.join("disk").is_file() {
+        workspace::used(&directory);
+        return Ok(directory);
+    }
+    step("building a disk with programs of Debian's");
+    let scratch = tempfile::tempdir_in(&home)?;
+    let root = scratch.path().join("root");
+    for package in PACKAGES {
+        let deb = packages::download(package, scratch.path())?;
+        run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&root))?;
+        fs::remove_file(deb)?;
+    }
+    fs::create_dir_all(root.join("tmp"))?;
+    fs::write(root.join("load.pl"), LOAD)?;
+    let disk = scratch.path().join("disk");
+    File::create(&disk)?.set_len(DISK.0)?;
+    let mke2fs = packages::find("mke2fs").context("mke2fs not found: install e2fsprogs")?;
+    // Guests only read it: a journal would be of no use.
+    run(Command::new(mke2fs)
+        .args(["-q", "-F", "-t", "ext4", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=0", "-d"])
+        .arg(&root)
+        .arg(&disk))?;
+    fs::remove_dir_all(&root)?;
+    for image in &images {
+        let [kernel, initial, _] = files(scratch.path(), image.version);
+        fs::copy(image.kernel(), kernel)?;
+        fs::write(initial, initrd(image)?)?;
+    }
+    let made = scratch.keep();
+    // Another xtask may have made the same in the meantime: its copy is as good.
+    if let Err(error) = fs::rename(&made, &directory) {
+        fs::remove_dir_all(&made)?;
+        ensure!(directory.join("disk").is_file(), "keeping {}: {error}", directory.display());
+    }
+    Ok(directory)
+}
+
+/// Kernel, initial ram disk and disk of [`build`] in `directory`, for guests of `version`.
+pub(crate) fn files(directory: &Path, version: Version) -> [PathBuf; 3] {
+    [format!("vmlinuz-{version}"), format!("initrd-{version}"), "disk".to_owned()]
+        .map(|name| directory.join(name))
+}

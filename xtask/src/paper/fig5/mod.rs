@@ -1,0 +1,34 @@
+//! Figure 5: what unlike VMs share (Waldspurger 2002, section 4.4). The paper's are those of three production hosts; ours are fleets
+//! that differ in what a pair of their VMs has in common.
+//!
+//! [`inside`] is the experiment; here is what is made of its measurements.
+
+mod inside;
+mod report;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use plimsoll_units::Bytes;
+
+use super::{PaperArgs, files, lab};
+use crate::guest;
+use crate::workspace;
+
+pub(super) use inside::{Plan, measure};
+pub(super) use report::Report;
+
+/// The lab's memory: the largest fleet, and the processes of its VMs.
+const MEMORY: Bytes = Bytes::mib(4 << 10);
+/// How long all of it may take. Ten minutes are usual.
+const LIMIT: Duration = Duration::from_secs(7200);
+
+/// Measures in the lab, and writes the files.
+pub(super) fn run(arguments: &PaperArgs) -> Result<Report> {
+    let programs = workspace::build()?;
+    let share = guest::debian::build(&programs)?;
+    let plan = Plan::default();
+    let report = Report::new(lab::measured(&programs, MEMORY, Some(&share), &plan.arguments(), LIMIT)?);
+    files::write(arguments, "fig5", &report.csv(), &report.svg())?;
+    Ok(report)
+}
