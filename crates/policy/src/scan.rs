@@ -104,26 +104,32 @@ fn share(part: f64) -> u16 {
 pub struct Gain {
     scanned: f64,
     saved: f64,
+    /// All that was looked at, nothing of it faded.
+    seen: u64,
 }
 
 impl Gain {
     /// Pages looked at after which what was seen before counts half: 128 MiB. Fewer, and a hole in a VM's content would stop the search
     /// for what is behind it; more, and a VM that has been looked through goes on for long.
     const HALF: f64 = 32768.0;
-    /// Pages that have to be looked at before anything is known: 16 MiB. What is found first are hints, which save nothing yet.
-    const LEAST: f64 = 4096.0;
+    /// Pages that have to be looked at before anything is known, even if a VM has less: 16 MiB.
+    const LEAST: u64 = 4096;
 
     /// `scanned` pages were looked at; `merged` were shared, and `broken` are shared no more.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     pub fn observe(&mut self, scanned: u64, merged: u64, broken: u64) {
         let fades = 0.5f64.powf(scanned as f64 / Self::HALF);
         self.scanned = self.scanned * fades + scanned as f64;
+        self.seen = self.seen.saturating_add(scanned);
         self.saved = self.saved * fades + merged.saturating_sub(broken) as f64;
     }
 
-    /// Pages saved for each page looked at, 0 to 1; `None`: too few have been looked at.
-    pub fn rate(&self) -> Option<f64> {
-        (self.scanned >= Self::LEAST).then(|| (self.saved / self.scanned).clamp(0.0, 1.0))
+    /// Pages saved for each page looked at, 0 to 1; `None`: too few have been looked at, for a VM that holds so many.
+    ///
+    /// That is less than all of them once: what is found first are hints, which save nothing until another VM is found to have the same.
+    /// Who stopped at that would leave nothing for those to find who come later.
+    pub fn rate(&self, held: Pages) -> Option<f64> {
+        (self.seen >= held.0.max(Self::LEAST)).then(|| (self.saved / self.scanned).clamp(0.0, 1.0))
     }
 
     /// What there is to find has changed: nothing is known.
@@ -193,15 +199,27 @@ mod tests {
     fn a_gain_is_known_after_a_while_and_fades_when_nothing_is_found_any_more() {
         let mut gain = Gain::default();
         gain.observe(1000, 1000, 0);
-        assert_eq!(gain.rate(), None);
+        assert_eq!(gain.rate(Pages(10)), None);
         gain.observe(4000, 1500, 0);
-        assert!(gain.rate().is_some_and(|rate| (0.45..0.55).contains(&rate)), "{gain:?}");
+        assert!(gain.rate(Pages(10)).is_some_and(|rate| (0.45..0.55).contains(&rate)), "{gain:?}");
         for _ in 0..100 {
             gain.observe(5000, 10, 10);
         }
-        assert!(gain.rate().is_some_and(|rate| rate < 0.01), "{gain:?}");
+        assert!(gain.rate(Pages(10)).is_some_and(|rate| rate < 0.01), "{gain:?}");
         gain.forget();
-        assert_eq!(gain.rate(), None);
+        assert_eq!(gain.rate(Pages(10)), None);
+    }
+
+    #[test]
+    fn all_of_a_vm_is_looked_at_once_before_that_is_taken_to_be_in_vain() {
+        let mut gain = Gain::default();
+        let held = Pages(1 << 24);
+        for _ in 0..15 {
+            gain.observe(1 << 20, 0, 0);
+            assert_eq!(gain.rate(held), None);
+        }
+        gain.observe(1 << 20, 0, 0);
+        assert_eq!(gain.rate(held), Some(0.0));
     }
 
     proptest! {
@@ -236,7 +254,7 @@ mod tests {
             let mut gain = Gain::default();
             for [scanned, merged, broken] in seen {
                 gain.observe(scanned, merged, broken);
-                prop_assert!(gain.rate().is_none_or(|rate| (0.0..=1.0).contains(&rate)), "{:?}", gain);
+                prop_assert!(gain.rate(Pages(1)).is_none_or(|rate| (0.0..=1.0).contains(&rate)), "{:?}", gain);
             }
         }
     }

@@ -12,9 +12,9 @@ use crate::domains::{self, Owner};
 impl Core {
     /// Tells VMs how much to look, if that has changed by more than a little.
     pub(super) fn set_scan_budgets(&mut self) {
-        let state = self.states.current();
+        let (state, eager) = (self.states.current(), self.settings.eager_sharing);
         let host = ScanHost {
-            state: if self.settings.eager_sharing { state.max(State::Soft) } else { state },
+            state: if eager { state.max(State::Soft) } else { state },
             idle: self.processors.idle,
             processors: self.processors.number,
         };
@@ -24,7 +24,9 @@ impl Core {
             .filter(|(_, run)| takes_part(run))
             .map(|(_, run)| {
                 let above_entitlement = self.charged(run.id) > run.entitlement;
-                (run.id, ScanVm { held: run.facts.held, gain: run.sharing.gain.rate(), above_entitlement })
+                // What a guest shares while it boots it breaks at once; who is eager looks on all the same, as ESX Server did.
+                let gain = run.sharing.gain.rate(run.facts.held).filter(|_| !eager);
+                (run.id, ScanVm { held: run.facts.held, gain, above_entitlement })
             })
             .unzip();
         for (id, scan) in ids.into_iter().zip(scan(&host, &vms)) {

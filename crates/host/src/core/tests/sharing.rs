@@ -519,18 +519,19 @@ fn an_idle_host_has_vms_look_and_a_vm_without_gain_stops() {
 }
 
 #[test]
-fn eager_sharing_looks_and_breaks_large_pages_while_there_is_memory() {
+fn eager_sharing_looks_and_breaks_large_pages_while_there_is_memory_whatever_that_has_brought() {
     let scan = |eager| {
         let mut world = World::new(4096);
         world.core.settings.eager_sharing = eager;
         let run = world.in_domain("a", "prod");
         world.input(Input::Processors(crate::processors::Processors { idle: 0.5, number: 1 }));
-        world.report(run, Pages(0));
+        let held = world.granted[&run];
+        world.say(run, FromVmm::Report(Facts { grant: held, held, scanned: 1 << 24, ..Facts::default() }));
         world.pass(SECOND);
         assert_eq!(world.host().state, plimsoll_protocol::api::HostState::High);
         (world.scans[&run].share, world.scans[&run].break_large)
     };
-    assert_eq!((scan(false), scan(true)), ((62, false), (250, true)));
+    assert_eq!((scan(false), scan(true)), ((2, false), (250, true)));
 }
 
 /// A VM of `before`, as a daemon that comes after it finds it; what it says it holds.
