@@ -50,7 +50,7 @@ enum Verb {
     Bench(Bench),
     /// Print a figure of the paper that Plimsoll is built after, and ours beside it.
     ///
-    /// Figures 2 and 4 to 7 run guests in the lab, ten to twenty-five minutes each on a machine that does nothing else; figure 8, and figure 7 on
+    /// Figures 2 and 4 to 7 run guests in the lab, some ten minutes each on a machine that does nothing else, 4 and 5 longer; figure 8, and figure 7 on
     /// request, are simulated in an instant.
     Paper(PaperArgs),
     /// Show four guests sharing less memory than they were promised.

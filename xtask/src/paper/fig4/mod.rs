@@ -21,7 +21,7 @@ pub(super) use report::Report;
 const SIZE: Bytes = Bytes::mib(128);
 /// Numbers of VMs, the paper's.
 pub(super) const GUESTS: [u32; 5] = [1, 2, 3, 5, 10];
-/// Units of work that all guests of a fleet do together in a turn: ten seconds in emulation.
+/// Units of work that all guests of a fleet do together in a turn: some five seconds in emulation.
 const UNITS: u32 = 120;
 /// The lab's memory: both fleets, and the processes of their VMs.
 const MEMORY: Bytes = Bytes::mib(6 << 10);

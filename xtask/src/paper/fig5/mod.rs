@@ -20,7 +20,7 @@ pub(super) use report::Report;
 
 /// The lab's memory: the largest fleet, and the processes of its VMs.
 const MEMORY: Bytes = Bytes::mib(4 << 10);
-/// How long all of it may take. Ten minutes are usual.
+/// How long all of it may take: five minutes for each of 24 guests.
 const LIMIT: Duration = Duration::from_secs(7200);
 
 /// Measures in the lab, and writes the files.
