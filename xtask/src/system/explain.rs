@@ -11,6 +11,7 @@ use crate::kernel::Version;
 use crate::operate::Stage;
 use crate::operate::definition::Definition;
 use crate::operate::smaps;
+use crate::operate::standstill::Standstill;
 use crate::operate::toucher::Toucher;
 use crate::workspace::note;
 
@@ -250,10 +251,12 @@ fn whole(explained: &HostExplanation) -> Result<()> {
     Ok(())
 }
 
-/// No process holds more than the ledger grants it, as the kernel sees it.
+/// No process holds more than the ledger grants it, as the kernel sees it. Each stands still meanwhile: pages that come and go while
+/// the kernel counts would be counted at two places.
 fn kernel(stage: &Stage) -> Result<()> {
     for vm in stage.vms()? {
         let Some(pid) = vm.pid else { continue };
+        let _still = Standstill::of(pid)?;
         let account = smaps::account(pid, vm.size)?.with_context(|| format!("process {pid} is gone"))?;
         let grant = stage.vm(vm.name.as_str())?.grant.max(vm.grant);
         ensure!(account.guest <= grant, "{}: the kernel sees {}, granted {grant}", vm.name, account.guest);
