@@ -260,6 +260,11 @@ impl Pmap {
         self.wake_run(place.chunk, (place.slot, 1));
     }
 
+    /// Lets whoever waits for one of these pages, or for one between them, try again.
+    pub(crate) fn wake_all(&self, no: ChunkNo, pages: &PageSet) {
+        pages.hull().into_iter().for_each(|run| self.wake_run(no, run));
+    }
+
     /// Lets whoever waits for a page of a run try again.
     pub(crate) fn wake_run(&self, no: ChunkNo, run: (Slot, Slot)) {
         if let Err(error) = self.uffd.wake(self.run_range(no, run)) {

@@ -234,6 +234,7 @@ mod touch;
 #[cfg_attr(all(test, feature = "model-check"), path = "model_check/uffd.rs")]
 pub mod uffd;
 mod waiting;
+mod zeros;
 
 #[cfg(test)]
 #[cfg(not(feature = "model-check"))]

@@ -219,6 +219,15 @@ impl Mapping {
         unsafe { libc::memcmp(own.cast(), other.cast(), PAGE) == 0 }
     }
 
+    /// Whether the page at `offset` holds zeros. It must be present, or whoever calls waits for it.
+    pub(crate) fn is_zero(&self, offset: usize) -> bool {
+        static ZEROS: [u8; PAGE] = [0; PAGE];
+        assert!(offset + PAGE <= self.len + self.spare, "a page of the mapping");
+        // SAFETY: a whole page of ours, mapped for as long as the borrow lives. What somebody writes meanwhile makes the result
+        // useless and nothing else; no reference is made to it.
+        unsafe { libc::memcmp(self.host(offset).cast(), ZEROS.as_ptr().cast(), PAGE) == 0 }
+    }
+
     /// Copies a page out of guest memory, or out of the spare space behind it where something is kept. It must be present, or
     /// whoever calls waits for it.
     pub(crate) fn read_page(&self, offset: usize, page: &mut [u8; PAGE]) {

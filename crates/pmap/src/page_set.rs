@@ -83,11 +83,39 @@ impl PageSet {
     pub(crate) fn runs(&self) -> impl Iterator<Item = (Slot, Slot)> + '_ {
         let mut next = 0;
         std::iter::from_fn(move || {
-            let first = (next..SLOTS).find(|&slot| self.contains(slot))?;
-            let end = (first..SLOTS).find(|&slot| !self.contains(slot)).unwrap_or(SLOTS);
+            let first = self.next_where(next, |word| word)?;
+            let end = self.next_where(first, |word| !word).unwrap_or(SLOTS);
             next = end;
             Some((first, end - first))
         })
+    }
+
+    /// The first slot from `from` on whose bit is set in what `of` makes of the words.
+    fn next_where(&self, from: Slot, of: impl Fn(u64) -> u64) -> Option<Slot> {
+        let mut from = from;
+        while let Some(word) = self.0.get(usize::from(from / 64)) {
+            let ahead = of(*word) >> (from % 64);
+            if ahead != 0 {
+                #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
+                return Some(from + ahead.trailing_zeros() as Slot);
+            }
+            from = (from / 64 + 1) * 64;
+        }
+        None
+    }
+
+    /// The shortest run that has all pages of the set, as (first, length); `None` where it has none.
+    pub(crate) fn hull(&self) -> Option<(Slot, Slot)> {
+        let first = self.iter().next()?;
+        let last = self.iter().last()?;
+        Some((first, last - first + 1))
+    }
+
+    /// Whether it is many runs: more than it is worth a system call each.
+    pub(crate) fn is_ragged(&self) -> bool {
+        /// A system call for a whole chunk costs about as much as a few for single pages.
+        const FEW: usize = 16;
+        self.runs().nth(FEW).is_some()
     }
 
     /// The first `count` pages of the set, or all where it has fewer.
@@ -139,6 +167,19 @@ mod tests {
             }
             prop_assert_eq!(rebuilt, set);
         }
+    }
+
+    #[test]
+    fn the_hull_of_a_set_has_all_of_it() {
+        assert_eq!(PageSet::EMPTY.hull(), None);
+        assert_eq!(PageSet::one(511).hull(), Some((511, 1)));
+        assert_eq!(PageSet::one(3).union(&PageSet::span(70, 5)).hull(), Some((3, 72)));
+    }
+
+    #[test]
+    fn a_set_of_many_runs_is_ragged() {
+        assert!((0..34).step_by(2).collect::<PageSet>().is_ragged());
+        assert!(!(0..32).step_by(2).collect::<PageSet>().is_ragged());
     }
 
     #[test]

@@ -39,11 +39,10 @@ impl Pagemap {
     /// of this process.
     pub(crate) fn own(&self, start: u64, pages: &PageSet) -> io::Result<PageSet> {
         // The kernel goes from mapping to mapping: what is between a few pages is not looked at.
-        const FEW: usize = 16;
-        let whole = pages.runs().nth(FEW).is_some();
+        let whole = pages.is_ragged();
+        let runs: Vec<_> = if whole { vec![(0, SLOTS)] } else { pages.runs().collect() };
         let mut own = PageSet::EMPTY;
-        for (first, len) in pages.runs().take(if whole { 0 } else { FEW }).chain(whole.then_some((0, SLOTS)))
-        {
+        for (first, len) in runs {
             let entries = self.entries(start, first, len)?;
             let found = (first..).zip(entries).filter(|(_, entry)| entry & (PRESENT | FILE) == PRESENT);
             own = own.union(&found.map(|(slot, _)| slot).collect());

@@ -7,14 +7,13 @@ use plimsoll_units::{FrameNo, PageNo, Pages, page_hash};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::chunk::{Backing, Chunk, lock};
-use crate::evict::is_zero;
 use crate::frames::{Found, MOST_OFFERED, Pool};
 use crate::host_range::{CHUNK, PAGE};
 use crate::layout::{ChunkNo, Place, PpnRange};
 use crate::page_set::{PageSet, SLOTS, Slot};
 use crate::pmap::Pmap;
 use crate::share::page_no;
-use crate::table::{PageState, Table};
+use crate::table::PageState;
 
 /// Pages that are read under one hold of a chunk's lock: some 30 us.
 const BATCH: Slot = 64;
@@ -266,11 +265,11 @@ impl Pmap {
                 if !thorough && note.print != 0 && note.print == self.print_at(offset, slot) {
                     continue;
                 }
-                self.mapping.read_page(offset, &mut page);
-                if is_zero(&page) {
+                if self.mapping.is_zero(offset) {
                     note.print = LOOK_AGAIN;
                     candidates.zeros.insert(slot);
                 } else {
+                    self.mapping.read_page(offset, &mut page);
                     note.print = print(&page[line(slot)..][..LINE]);
                     candidates.hashes.push((slot, page_hash(&page)));
                 }
@@ -369,85 +368,6 @@ impl Pmap {
         let frames = pool.source.offer(&pages, &content).unwrap_or_default();
         let made = pages.iter().zip(frames).filter_map(|(&(page, _), frame)| Some((slot(page), frame?)));
         (made.collect(), unpaid)
-    }
-
-    /// Drops pages that hold zeros.
-    fn drop_zeros(&self, no: ChunkNo, zeros: &PageSet) -> Pages {
-        if zeros.is_empty() {
-            return Pages::ZERO;
-        }
-        let mut chunk = self.chunk(no);
-        let before = chunk.tally();
-        let busy = chunk.busy();
-        let Backing::Small(table) = &mut chunk.backing else { return Pages::ZERO };
-        let pages = table.pages(PageState::is_resident).intersection(zeros).minus(&busy);
-        let dropped = match self.drop_if_zero(no, table, &pages) {
-            Ok(dropped) => dropped,
-            Err(error) => {
-                tracing::warn!(%error, "pages that hold zeros stay");
-                return Pages::ZERO;
-            }
-        };
-        let copies: Vec<_> = dropped.iter().map(|slot| table.get(slot)).collect();
-        table.set_all(&dropped, PageState::Zero);
-        self.forget(copies);
-        chunk.empty_if_uniform();
-        self.account().sharing.zeroed += dropped.count().0;
-        let freed = self.record(before, &chunk);
-        dropped.runs().for_each(|run| self.wake_run(no, run));
-        freed
-    }
-
-    fn drop_if_zero(&self, no: ChunkNo, table: &mut Table, pages: &PageSet) -> std::io::Result<PageSet> {
-        self.rehome(no, table, pages)?;
-        let dirty = pages.minus(&table.pages(|state| matches!(state, PageState::Clean(_))));
-        let mut page = Box::new([0; PAGE]);
-        let mut zeros = PageSet::EMPTY;
-        let outcome = self.protect(no, &dirty).and_then(|()| {
-            for slot in pages.iter() {
-                self.mapping.read_page(self.offset(Place { chunk: no, slot }), &mut page);
-                if is_zero(&page) {
-                    zeros.insert(slot);
-                }
-            }
-            for (first, len) in zeros.runs() {
-                let offset = self.offset(Place { chunk: no, slot: first });
-                self.mapping.discard(offset, usize::from(len) * PAGE)?;
-            }
-            Ok(zeros)
-        });
-        // On error all of them, also those that are gone: what is read there is the same.
-        self.unprotect(no, &dirty.minus(outcome.as_ref().unwrap_or(&PageSet::EMPTY)))?;
-        outcome
-    }
-
-    /// Breaks a large chunk up, so that pages of it can be shared; false where that cannot be.
-    fn break_large(&self, no: ChunkNo) -> bool {
-        let mut chunk = self.chunk(no);
-        let before = chunk.tally();
-        if let Backing::Aside(_) = chunk.backing
-            && let Err(error) = self.bring_back(no, &mut chunk)
-        {
-            tracing::warn!(%error, "a chunk stays aside, and pages of it are not shared");
-            return false;
-        }
-        let Backing::Large = chunk.backing else { return true };
-        if !chunk.busy().is_empty() {
-            return false;
-        }
-        match self.break_up(no) {
-            Ok(table) => chunk.backing = Backing::Small(table),
-            Err(error) => {
-                tracing::warn!(%error, "a large chunk cannot be broken up to share pages of it");
-                return false;
-            }
-        }
-        self.mapping.split_huge_page(self.offset(Place { chunk: no, slot: 0 }));
-        chunk.empty_if_uniform();
-        let freed = self.record(before, &chunk);
-        drop(chunk);
-        self.serve_freed(freed);
-        true
     }
 
     /// The hash of a page that is there; `None` where it is not.

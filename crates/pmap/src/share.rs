@@ -169,7 +169,7 @@ impl Pmap {
         account.sharing.merged += shared.pages.count().0;
         account.sharing.mismatched += shared.different.count().0;
         drop(account);
-        shared.pages.runs().for_each(|run| self.wake_run(no, run));
+        self.wake_all(no, &shared.pages);
         shared
     }
 
@@ -177,7 +177,7 @@ impl Pmap {
     /// marked.
     fn compare_and_map(&self, pool: &Pool, no: ChunkNo, table: &mut Table, runs: &[Run]) -> Shared {
         let all = runs.iter().fold(PageSet::EMPTY, |set, run| set.union(&PageSet::span(run.slot, run.len)));
-        let dirty = all.minus(&table.pages(|state| matches!(state, PageState::Clean(_))));
+        let dirty = table.unguarded(&all);
         if let Err(error) = self.protect(no, &dirty) {
             tracing::warn!(%error, "pages cannot be write-protected and are not shared");
             self.unprotect(no, &dirty).ok();
@@ -195,12 +195,11 @@ impl Pmap {
         }
         let different = all.minus(&same.iter().map(|&(slot, _)| slot).collect());
         let mapped = self.overlay(pool, no, same);
-        let own = self.guard(no, &mapped);
+        // All of them in one call, if they were protected so.
+        let rest = if dirty == PageSet::FULL { dirty } else { dirty.minus(&mapped) };
+        let own = self.guard(no, &mapped, &rest);
         let pages = mapped.minus(&own);
         table.overlaid = table.overlaid.minus(&pages).union(&own);
-        if let Err(error) = self.unprotect(no, &dirty.minus(&mapped)) {
-            tracing::error!(%error, "pages stay write-protected");
-        }
         Shared { pages, own, different, freed: Pages::ZERO }
     }
 
@@ -221,19 +220,17 @@ impl Pmap {
         mapped
     }
 
-    /// Sees to it that frames that were just mapped cannot be written without asking; returns those that had been by then: they
-    /// are the guest's own.
-    fn guard(&self, no: ChunkNo, mapped: &PageSet) -> PageSet {
-        if mapped.is_empty() {
-            return PageSet::EMPTY;
-        }
-        let guarded = self.arm_runs(no, mapped).and_then(|()| self.protect(no, mapped));
+    /// Sees to it that frames that were just mapped cannot be written without asking, and that the `rest` of the pages can; returns
+    /// those that had been written by then: they are the guest's own.
+    fn guard(&self, no: ChunkNo, mapped: &PageSet, rest: &PageSet) -> PageSet {
+        let guarded = self.arm_runs(no, mapped);
+        let guarded = guarded.and_then(|()| self.unprotect(no, rest)).and_then(|()| self.protect(no, mapped));
         let own = guarded.and_then(|()| self.pagemap.own(self.chunk_range(no).start, mapped));
         let own = match own {
             Ok(own) => own,
             Err(error) => {
                 tracing::error!(%error, "frames cannot be write-protected, and are copied");
-                self.unprotect(no, mapped).ok();
+                self.unprotect(no, &rest.union(mapped)).ok();
                 mapped.iter().for_each(|slot| self.mapping.touch(self.offset(Place { chunk: no, slot })));
                 *mapped
             }
@@ -246,8 +243,7 @@ impl Pmap {
 
     /// Arms runs of pages: one by one where they are few, and all the chunk at once where they are many.
     fn arm_runs(&self, no: ChunkNo, pages: &PageSet) -> io::Result<()> {
-        const FEW: usize = 16;
-        if pages.runs().nth(FEW).is_some() {
+        if pages.is_ragged() {
             return self.uffd.arm(self.chunk_range(no));
         }
         pages.runs().try_for_each(|run| self.uffd.arm(self.run_range(no, run)))

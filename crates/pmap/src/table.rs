@@ -184,6 +184,14 @@ impl Table {
         (0..SLOTS).filter(|&slot| like(self.get(slot))).collect()
     }
 
+    /// What to write-protect so that nobody writes to `pages`, which are resident, for a moment: those of them that are not protected for a longer
+    /// time. Where that were many calls and none is, it is the whole chunk, which is one; who writes to another page waits for the same moment.
+    pub(crate) fn unguarded(&self, pages: &PageSet) -> PageSet {
+        let guarded = self.pages(|state| matches!(state, PageState::Clean(_) | PageState::Shared(_)));
+        let open = pages.minus(&guarded);
+        if open.is_ragged() && guarded.is_empty() { PageSet::FULL } else { open }
+    }
+
     /// How many pages were dropped because they held zeros.
     pub(crate) fn zeros(&self) -> Slot {
         self.counts[Class::Zero as usize]
@@ -213,5 +221,21 @@ impl Table {
 
     fn count(&self, class: Class) -> Pages {
         Pages(self.counts[class as usize].into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_pages_are_protected_with_the_whole_chunk_unless_some_stay_protected() {
+        let mut table = Table::all(PageState::Private);
+        let few: PageSet = [3, 5].into_iter().collect();
+        let many: PageSet = (0..SLOTS).step_by(2).collect();
+        assert_eq!((table.unguarded(&few), table.unguarded(&many)), (few, PageSet::FULL));
+        table.set(3, PageState::Shared(FrameNo(9)));
+        assert_eq!(table.unguarded(&few), PageSet::one(5));
+        assert_eq!(table.unguarded(&many), many, "or the frame could be written afterwards");
     }
 }

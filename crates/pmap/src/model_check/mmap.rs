@@ -95,6 +95,12 @@ impl Mapping {
         kernel().load(offset, page);
     }
 
+    pub(crate) fn is_zero(&self, offset: usize) -> bool {
+        let mut page = [0; PAGE];
+        self.read_page(offset, &mut page);
+        page == [0; PAGE]
+    }
+
     pub(crate) fn touch(&self, offset: usize) {
         kernel().frame(offset / PAGE);
     }
