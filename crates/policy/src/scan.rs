@@ -33,7 +33,7 @@ pub struct ScanVm {
 /// What a VM is to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
-    /// Processor time that it may take, in thousandths of one processor: at most [`Scan::WHOLE`].
+    /// Processor time that it may take, in ten-thousandths of one processor: at most [`Scan::WHOLE`].
     pub share: u16,
     /// Large chunks are broken for pages of them that can be shared.
     pub break_large: bool,
@@ -41,11 +41,15 @@ pub struct Scan {
 
 impl Scan {
     /// A whole processor: one thread looks.
-    pub const WHOLE: u16 = 1000;
-    /// What a VM always may take: some thousand pages a second, a GiB in a minute or two. Less, and a VM whose content becomes like others' would
-    /// not be noticed for hours; more, and a hundred VMs with nothing to share would keep a processor busy.
-    pub const LEAST: u16 = 2;
+    pub const WHOLE: u16 = 10_000;
+    /// What a VM always may take where there are few: some thousand pages a second, a GiB in a minute or two. Less, and a VM whose content becomes
+    /// like others' would not be noticed for hours.
+    pub const LEAST: u16 = 20;
 }
+
+/// What all VMs together take at least, as a part of the host's processors: more, and many VMs with nothing to share would cost what
+/// somebody notices.
+const LEAST_OF_ALL: f64 = 0.005;
 
 /// From this gain on looking is worth all that there is for it: a page in fifty is what a first pass over guests of different systems
 /// brings (zero pages alone). Lower, and time goes into memory that has been looked through; higher, and a fleet of different guests never
@@ -56,22 +60,33 @@ const WORTHWHILE: f64 = 0.02;
 ///
 /// All together take an eighth of the idle time of the host's processors while it has memory, a quarter in state clear and half
 /// below. It is divided by what there is to look at, less where looking has brought little. A VM of which nothing is known yet is taken to
-/// be worth it.
+/// be worth it. None takes less than [`Scan::LEAST`], or where there are many than its part of one in two hundred of the host's time.
 pub fn scan(host: &ScanHost, vms: &[ScanVm]) -> Vec<Scan> {
     let all = allowed(host);
     let weights: Vec<f64> = vms.iter().map(weight).collect();
     let sum: f64 = weights.iter().sum();
+    let least = least(host, vms.len());
     let one = |(vm, weight): (&ScanVm, &f64)| {
         let part = if sum > 0.0 { all * weight / sum } else { 0.0 };
         Scan {
-            share: share(part.min(f64::from(Scan::WHOLE) * worth(vm))),
+            share: share(part.min(f64::from(Scan::WHOLE) * worth(vm)), least),
             break_large: host.state >= State::Soft || vm.above_entitlement,
         }
     };
     vms.iter().zip(&weights).map(one).collect()
 }
 
-/// Thousandths of a processor for all VMs.
+/// What each of so many VMs always may take, in ten-thousandths of a processor.
+fn least(host: &ScanHost, vms: usize) -> u16 {
+    let processors = f64::from(host.processors) * f64::from(Scan::WHOLE);
+    #[expect(clippy::cast_precision_loss, reason = "a number of VMs")]
+    let each = LEAST_OF_ALL * processors / vms.max(1) as f64;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 1..=20")]
+    let each = each.clamp(1.0, f64::from(Scan::LEAST)) as u16;
+    each
+}
+
+/// Ten-thousandths of a processor for all VMs.
 fn allowed(host: &ScanHost) -> f64 {
     let part = match host.state {
         State::High => 0.125,
@@ -94,9 +109,9 @@ fn weight(vm: &ScanVm) -> f64 {
     held * worth(vm)
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 2..=1000")]
-fn share(part: f64) -> u16 {
-    part.clamp(f64::from(Scan::LEAST), f64::from(Scan::WHOLE)) as u16
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 1..=10 000")]
+fn share(part: f64, least: u16) -> u16 {
+    part.clamp(f64::from(least), f64::from(Scan::WHOLE)) as u16
 }
 
 /// What looking for pages has lately brought in one VM. Old observations fade as new pages are looked at.
@@ -180,9 +195,18 @@ mod tests {
     #[test]
     fn who_has_nothing_to_gain_takes_next_to_nothing_and_leaves_the_time_to_others() {
         let shares = |vms: &[ScanVm]| scan(&host(1.0), vms).iter().map(|s| s.share).collect::<Vec<_>>();
-        assert_eq!(shares(&[vm(0.0), vm(0.5), vm(1.0)]), [Scan::LEAST, 500, 500]);
-        assert_eq!(shares(&[ScanVm { gain: None, ..vm(0.0) }]), [1000]);
-        assert_eq!(shares(&[vm(0.01)]), [500]);
+        assert_eq!(shares(&[vm(0.0), vm(0.5), vm(1.0)]), [Scan::LEAST, 5000, 5000]);
+        assert_eq!(shares(&[ScanVm { gain: None, ..vm(0.0) }]), [10_000]);
+        assert_eq!(shares(&[vm(0.01)]), [5000]);
+    }
+
+    #[test]
+    fn many_who_have_nothing_to_gain_take_next_to_nothing_together() {
+        let one = ScanHost { processors: 1, ..host(1.0) };
+        let all = |vms| scan(&one, &vec![vm(0.0); vms]).iter().map(|s| u32::from(s.share)).sum::<u32>();
+        assert_eq!((all(1), all(2), all(10), all(50)), (20, 40, 50, 50));
+        assert_eq!(all(100), 100, "none less than one in ten thousand");
+        assert_eq!(scan(&host(1.0), &vec![vm(0.0); 20])[7].share, Scan::LEAST);
     }
 
     #[test]
@@ -227,8 +251,9 @@ mod tests {
         fn nobody_takes_more_than_a_processor_and_all_no_more_than_there_is(host in any_host(), vms in prop::collection::vec(any_vm(), 0..20)) {
             let scans = scan(&host, &vms);
             prop_assert_eq!(scans.len(), vms.len());
-            prop_assert!(scans.iter().all(|s| (Scan::LEAST..=Scan::WHOLE).contains(&s.share)));
-            let beyond: f64 = scans.iter().map(|s| f64::from(s.share) - f64::from(Scan::LEAST)).sum();
+            let least = least(&host, vms.len());
+            prop_assert!(scans.iter().all(|s| (least..=Scan::WHOLE).contains(&s.share)));
+            let beyond: f64 = scans.iter().map(|s| f64::from(s.share) - f64::from(least)).sum();
             prop_assert!(beyond <= allowed(&host) + 1.0, "{} {}", beyond, allowed(&host));
         }
 

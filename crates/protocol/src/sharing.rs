@@ -17,7 +17,7 @@ pub const WINDOW: usize = 64;
 /// Most pages that one message speaks of: one chunk, so that it fits a packet with room to spare.
 pub const MAX_BATCH: usize = 512;
 /// A whole processor, in the unit of [`ScanBudget::share`].
-pub const WHOLE_CPU: u16 = 1000;
+pub const WHOLE_CPU: u16 = 10_000;
 
 /// With whom a VM shares pages, as its operator writes it: `own`, `zero`, `off` or the name of a domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -101,7 +101,7 @@ pub enum SharingKind {
 /// How much a VMM looks for pages that can be shared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScanBudget {
-    /// Processor time that it may take, in thousandths of one: at most [`WHOLE_CPU`].
+    /// Processor time that it may take, in ten-thousandths of one: at most [`WHOLE_CPU`].
     pub share: u16,
     /// Large chunks are broken for pages of them that can be shared.
     pub break_large: bool,
@@ -150,7 +150,7 @@ pub struct SharingStatus {
     pub merge_rate: Bytes,
     /// Lately written again in a second.
     pub break_rate: Bytes,
-    /// Processor time that looking for pages lately took, in thousandths of a processor.
+    /// Processor time that looking for pages lately took, in ten-thousandths of a processor.
     pub cpu: u64,
     /// And that it may take.
     pub budget: u16,

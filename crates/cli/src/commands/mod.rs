@@ -91,7 +91,7 @@ pub(crate) mod samples {
             "sharing": {
                 "with": "prod", "shared": mib(24), "charged": mib(6), "zero": mib(12), "saved": mib(30), "scanned": mib(900),
                 "merged": mib(40), "broken": mib(4), "mismatched": 0, "scan_rate": mib(5), "merge_rate": 0,
-                "break_rate": 8 << 10, "cpu": 4, "budget": 20, "break_large": true, "mappings_full": false, "doubted": false
+                "break_rate": 8 << 10, "cpu": 40, "budget": 200, "break_large": true, "mappings_full": false, "doubted": false
             },
             "chunks": {"empty": 10, "large": 100, "small": 18},
             "faults": 1234, "reboots": 1,

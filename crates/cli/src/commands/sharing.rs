@@ -38,8 +38,8 @@ pub(super) fn text(sharing: &SharingStatus) -> String {
     text
 }
 
-fn percent(thousandths: u64) -> String {
-    format!("{}.{}%", thousandths / 10, thousandths % 10)
+fn percent(ten_thousandths: u64) -> String {
+    format!("{}.{:02}%", ten_thousandths / 100, ten_thousandths % 100)
 }
 
 #[cfg(test)]
@@ -54,13 +54,13 @@ mod tests {
             charged: Bytes::mib(8),
             zero: Bytes::mib(4),
             saved: Bytes::mib(36),
-            cpu: 3,
-            budget: 125,
+            cpu: 31,
+            budget: 1250,
             ..SharingStatus::default()
         };
         assert_eq!(
             text(&sharing),
-            "in domain prod; 40MiB shared at the price of 8MiB, 4MiB zero: 36MiB saved; takes 0.3% of a processor of 12.5% that it may"
+            "in domain prod; 40MiB shared at the price of 8MiB, 4MiB zero: 36MiB saved; takes 0.31% of a processor of 12.50% that it may"
         );
         let busy = SharingStatus { scan_rate: Bytes::mib(20), break_large: true, leaving: true, ..sharing };
         let busy = text(&SharingStatus { mappings_full: true, doubted: true, ..busy });

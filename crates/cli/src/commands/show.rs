@@ -111,7 +111,7 @@ entitlement   160MiB
 target        160MiB
 balloon       56MiB of 96MiB, following
 paging        8MiB compressed into 3MiB, 16MiB swapped out, of 192MiB of swap space; 1MiB a second out, 512KiB in; taken down to 170MiB: it is above its target, and its balloon does not bring that, or not soon enough
-sharing       in domain prod; 24MiB shared at the price of 6MiB, 12MiB zero: 30MiB saved; 5MiB a second looked at, 8KiB written again; takes 0.4% of a processor of 2.0% that it may; large pages are broken for it
+sharing       in domain prod; 24MiB shared at the price of 6MiB, 12MiB zero: 30MiB saved; 5MiB a second looked at, 8KiB written again; takes 0.40% of a processor of 2.00% that it may; large pages are broken for it
 chunks        10 empty, 100 large, 18 small
 faults        1234
 reboots       1

@@ -15,7 +15,7 @@ pub(crate) struct Rates {
     pub(super) merged: u64,
     /// Shared pages that the guest wrote to.
     pub(super) broken: u64,
-    /// Processor time spent on that, in thousandths of a processor.
+    /// Processor time spent on that, in ten-thousandths of a processor.
     pub(super) cpu: u64,
 }
 
@@ -40,7 +40,7 @@ impl Rates {
             scanned: rate(|f| f.scanned),
             merged: rate(|f| f.merged.saturating_add(f.zeroed)),
             broken: rate(|f| f.broken),
-            cpu: rate(|f| u64::try_from(f.scan_cpu.as_micros()).unwrap_or(u64::MAX)) / 1000,
+            cpu: rate(|f| u64::try_from(f.scan_cpu.as_micros()).unwrap_or(u64::MAX)) / 100,
         })
     }
 }
@@ -60,7 +60,7 @@ mod tests {
         };
         let two = Duration::from_secs(2);
         let rates = Rates::between(&facts(100, 0), &facts(300, 100), two).unwrap();
-        assert_eq!((rates.scanned, rates.merged, rates.cpu, rates.broken), (100, 200, 50, 0));
+        assert_eq!((rates.scanned, rates.merged, rates.cpu, rates.broken), (100, 200, 500, 0));
         assert_eq!(Rates::between(&facts(100, 0), &facts(50, 0), two), Some(Rates::default()));
         assert_eq!(Rates::between(&facts(0, 0), &facts(9, 9), Duration::ZERO), None);
         let most = Facts { scan_cpu: Duration::MAX, ..facts(u64::MAX, 0) };

@@ -14,7 +14,7 @@ impl Pace {
         Self { due: now, share: 0 }
     }
 
-    /// May use so many thousandths of a processor from now on. A rest that is under way becomes shorter or longer accordingly.
+    /// May use so many ten-thousandths of a processor from now on. A rest that is under way becomes shorter or longer accordingly.
     pub(super) fn set(&mut self, share: u16, now: Instant) {
         let share = share.min(WHOLE_CPU);
         if share == self.share {
@@ -57,7 +57,7 @@ mod tests {
         let now = Instant::now();
         let mut pace = Pace::new(now);
         assert_eq!(pace.wait(now), None, "nothing is allowed at first");
-        pace.set(100, now);
+        pace.set(1000, now);
         assert_eq!(pace.wait(now), Some(Duration::ZERO));
         pace.used(5 * MS, now);
         assert_eq!(pace.wait(now + 5 * MS), Some(45 * MS));
@@ -73,10 +73,10 @@ mod tests {
     fn a_new_share_counts_for_the_rest_that_is_under_way() {
         let now = Instant::now();
         let mut pace = Pace::new(now);
-        pace.set(1, now);
+        pace.set(10, now);
         pace.used(5 * MS, now);
         assert_eq!(pace.wait(now), Some(5000 * MS));
-        pace.set(500, now);
+        pace.set(5000, now);
         assert_eq!(pace.wait(now), Some(10 * MS));
         pace.set(0, now);
         assert_eq!(pace.wait(now), None);

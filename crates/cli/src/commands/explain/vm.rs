@@ -285,7 +285,7 @@ working set  50MiB, taken from only when no one holds idle memory to give
 target       160MiB, of which it is 40MiB above
 balloon      56MiB of 96MiB: what lies between target and size; 40MiB is still to come
 paging       8MiB compressed into 3MiB, 16MiB swapped out, of 192MiB of swap space; 1MiB a second out, 512KiB in; taken down to 170MiB: it is above its target, and its balloon does not bring that, or not soon enough
-sharing      in domain prod; 24MiB shared at the price of 6MiB, 12MiB zero: 30MiB saved; 5MiB a second looked at, 8KiB written again; takes 0.4% of a processor of 2.0% that it may; large pages are broken for it
+sharing      in domain prod; 24MiB shared at the price of 6MiB, 12MiB zero: 30MiB saved; 5MiB a second looked at, 8KiB written again; takes 0.40% of a processor of 2.00% that it may; large pages are broken for it
 grant        200MiB granted and 6MiB of shared frames, 180MiB held; at most 256MiB now
 pool         prod in /: entitled to 320MiB together, 390MiB granted, target 330MiB; 327680 shares, reservation 64MiB, no limit; level 128.0KiB a share
 

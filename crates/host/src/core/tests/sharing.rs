@@ -499,7 +499,7 @@ fn an_idle_host_has_vms_look_and_a_vm_without_gain_stops() {
     world.input(Input::Processors(crate::processors::Processors { idle: 1.0, number: 8 }));
     world.report(run, Pages(0));
     world.pass(SECOND);
-    assert_eq!(world.scans[&run].share, 1000);
+    assert_eq!(world.scans[&run].share, 10_000);
     for n in 1..100u64 {
         let facts = Facts {
             grant: world.granted[&run],
@@ -510,7 +510,7 @@ fn an_idle_host_has_vms_look_and_a_vm_without_gain_stops() {
         world.say(run, FromVmm::Report(facts));
         world.pass(SECOND);
     }
-    assert!(world.scans[&run].share <= 2, "{:?}", world.scans[&run]);
+    assert!(world.scans[&run].share <= 20, "{:?}", world.scans[&run]);
     assert!(
         (15 << 20..25 << 20).contains(&world.vm("a").sharing.scan_rate.0),
         "{}",
@@ -531,7 +531,7 @@ fn eager_sharing_looks_and_breaks_large_pages_while_there_is_memory_whatever_tha
         assert_eq!(world.host().state, plimsoll_protocol::api::HostState::High);
         (world.scans[&run].share, world.scans[&run].break_large)
     };
-    assert_eq!((scan(false), scan(true)), ((2, false), (250, true)));
+    assert_eq!((scan(false), scan(true)), ((20, false), (2500, true)));
 }
 
 /// A VM of `before`, as a daemon that comes after it finds it; what it says it holds.
