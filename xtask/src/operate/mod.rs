@@ -4,6 +4,7 @@
 //! kernel says of the VMMs is in [`smaps`], apart from anything that Plimsoll says of itself.
 
 pub(crate) mod api;
+pub(crate) mod content;
 pub(crate) mod dbench;
 pub(crate) mod definition;
 pub(crate) mod smaps;

@@ -1,6 +1,7 @@
 //! What the kernel accounts to a process, read from `/proc/PID/smaps`: the measure that owes nothing to Plimsoll's ledger.
 
 use std::fs;
+use std::ops::Range;
 
 use anyhow::{Context, Result};
 use plimsoll_units::Bytes;
@@ -32,6 +33,18 @@ pub(crate) fn account(pid: u32, size: Bytes) -> Result<Option<Account>> {
         }
         Err(error) => Err(error).with_context(|| format!("reading /proc/{pid}/smaps")),
     }
+}
+
+/// Where guest memory of `size` lies in process `pid`: its mappings, and whether each is of frames that VMs share. None where there
+/// is no such memory.
+pub(crate) fn guest_memory(pid: u32, size: Bytes) -> Result<Vec<(Range<u64>, bool)>> {
+    let path = format!("/proc/{pid}/smaps");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let mut mappings = mappings(&text).context(path)?;
+    // Beside guest memory there may be a view of all frames that there are.
+    mappings.retain(|mapping| mapping.writable);
+    let of_guest = runs(&mappings).find(|run| is_guest(run, size)).unwrap_or_default();
+    Ok(of_guest.iter().map(|mapping| (mapping.start..mapping.end, mapping.is_frames())).collect())
 }
 
 /// One mapping, sizes in bytes.
@@ -80,15 +93,8 @@ impl Mapping<'_> {
 fn parse(text: &str, size: Bytes) -> Result<Account> {
     let mappings = mappings(text)?;
     let mut account = Account::default();
-    let mut rest = mappings.as_slice();
-    while let Some(first) = rest.first() {
-        // Guest memory is one mapping to its VMM, but many to the kernel, as chunks differ in their flags.
-        let touching = rest.windows(2).take_while(|two| two[1].may_be_guest() && two[0].end == two[1].start);
-        let count = if first.may_be_guest() { 1 + touching.count() } else { 1 };
-        let (run, after) = rest.split_at(count);
-        rest = after;
-        let length = run.last().map_or(0, |last| last.end - first.start);
-        if (first.may_be_guest() && length >= size.0) || first.may_be_pool() {
+    for run in runs(&mappings) {
+        if is_guest(run, size) || run[0].may_be_pool() {
             account.guest.0 += run.iter().map(Mapping::guest).sum::<u64>();
         } else {
             account.rest.0 += run.iter().map(|mapping| mapping.resident).sum::<u64>();
@@ -96,6 +102,16 @@ fn parse(text: &str, size: Bytes) -> Result<Account> {
         }
     }
     Ok(account)
+}
+
+/// Mappings that may be one to their process, though many to the kernel: chunks of guest memory differ in their flags.
+fn runs<'a>(mappings: &'a [Mapping<'a>]) -> impl Iterator<Item = &'a [Mapping<'a>]> {
+    mappings.chunk_by(|one, next| one.may_be_guest() && next.may_be_guest() && one.end == next.start)
+}
+
+fn is_guest(run: &[Mapping<'_>], size: Bytes) -> bool {
+    let length = run.last().map_or(0, |last| last.end - run[0].start);
+    run[0].may_be_guest() && length >= size.0
 }
 
 fn mappings(text: &str) -> Result<Vec<Mapping<'_>>> {

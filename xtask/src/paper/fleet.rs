@@ -10,6 +10,7 @@ use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::operate::Stage;
+use crate::operate::content::Content;
 use crate::operate::standstill::Standstill;
 use crate::operate::worker::{Job, Worker};
 use crate::workspace::note;
@@ -25,6 +26,9 @@ const QUIET: Duration = Duration::from_secs(20);
 const SETTLED: Duration = Duration::from_secs(300);
 /// Less than one in so many parts of guests' memory is no more.
 const MORE: u64 = 400;
+
+/// By the end of so many looks at all of a guest, what it has when nobody works was found.
+const PASSES: u64 = 3;
 
 /// Guests that belong together.
 pub(super) struct Fleet {
@@ -120,6 +124,20 @@ impl Fleet {
         self.workers.iter().map(stop).collect()
     }
 
+    /// How much of their memory they would not need if each content were there once, and zeros not at all.
+    pub(super) fn mergeable(&self, stage: &Stage) -> Result<Bytes> {
+        let _still = self.stop(stage)?;
+        let mut content = Content::default();
+        for worker in &self.workers {
+            let Job { name, size, .. } = worker.job();
+            content.add(stage.vm(name)?.pid.with_context(|| format!("{name} has no process"))?, *size)?;
+        }
+        // Zeros that were found are not there any more.
+        let mergeable = content.mergeable().bytes() + self.picture(stage)?.zero;
+        note(&format!("{mergeable} of their memory is there more than once, or zero"));
+        Ok(mergeable)
+    }
+
     /// What they share now.
     pub(super) fn picture(&self, stage: &Stage) -> Result<Picture> {
         let mut picture = Picture::default();
@@ -137,17 +155,25 @@ impl Fleet {
         Ok(picture)
     }
 
+    /// How much of each has been looked at since it was started, again and again.
+    fn looked_at(&self, stage: &Stage) -> Result<Vec<Bytes>> {
+        self.workers.iter().map(|worker| Ok(stage.vm(&worker.job().name)?.sharing.scanned)).collect()
+    }
+
     /// Waits until they share no more than they did.
     pub(super) fn settle(&self, stage: &Stage) -> Result<Picture> {
         let begin = Instant::now();
-        let (mut most, mut rose) = (Picture::default(), begin);
+        let (mut most, mut rose, looked) = (Picture::default(), begin, self.looked_at(stage)?);
         loop {
             let picture = self.picture(stage)?;
             if picture.reclaimed >= most.reclaimed + Bytes(picture.memory.0 / MORE) {
                 (most, rose) = (picture, Instant::now());
             }
-            // Until all is looked at once, nothing is known of the rest.
-            let settled = rose.elapsed() >= QUIET && picture.scanned >= picture.memory;
+            let settled = rose.elapsed() >= QUIET && {
+                let now = self.looked_at(stage)?;
+                let mut passes = self.workers.iter().zip(now.iter().zip(&looked));
+                passes.all(|(worker, (now, before))| now.0 - before.0 >= PASSES * worker.job().size.0)
+            };
             if settled || begin.elapsed() >= SETTLED {
                 note(&format!(
                     "{} of {} shared, {} reclaimed, {} of it zero, {} own, {} looked at, {} written again, after {:.0} s{}",

@@ -51,6 +51,8 @@ impl Plan {
 pub(in crate::paper) enum Sample {
     /// What they share: in round 0 when that grows no more, else at the end of a turn of work.
     Picture { guests: u32, round: u32, picture: Picture },
+    /// How much of their memory they would not need if all of it were found that is there more than once, or zero.
+    Mergeable { guests: u32, bytes: Bytes },
     /// A turn of work of guests that share, or do not.
     Turn { guests: u32, round: u32, shares: bool },
 }
@@ -76,6 +78,7 @@ fn grow(plan: &Plan, stage: &Stage) -> Result<()> {
         alone.work(units)?;
         let picture = sharing.settle(stage)?;
         lab::sample(&Sample::Picture { guests, round: 0, picture })?;
+        lab::sample(&Sample::Mergeable { guests, bytes: sharing.mergeable(stage)? })?;
         for round in 1..=plan.rounds {
             // By turns also within a round: what grows tired or warm in it favours neither.
             if round % 2 == 1 {

@@ -1,6 +1,7 @@
 //! Percents of the guests' memory, and what the load makes of it, beside the paper's figures.
 
 use plimsoll_chart::{Axis, Curve, Drawing, Panel};
+use plimsoll_units::Bytes;
 use serde::Serialize;
 
 use super::super::fleet::Picture;
@@ -39,6 +40,8 @@ struct Row {
     reclaimed_mb: Option<f64>,
     zero_mb: Option<f64>,
     settled_reclaimed: Option<f64>,
+    /// The most that could be reclaimed when that was so: every page that was there more than once, or zero.
+    mergeable: Option<f64>,
     gain: Option<Gain>,
 }
 
@@ -83,26 +86,28 @@ impl Report {
         let mut lines = vec![
             format!("{:10}{:>20}{:>40}", "figure 4", "PAPER, %", "OURS, % (MB)"),
             format!(
-                "{:>6}{:>12}{:>12}{:>18}{:>18}{:>16}   {}",
+                "{:>6}{:>12}{:>12}{:>18}{:>18}{:>16}{:>14}   {}",
                 "guests",
                 "shared",
                 "reclaimed",
                 "shared",
                 "reclaimed",
                 "of it zero",
+                "could be, %",
                 "throughput with sharing, %"
             ),
         ];
         for row in &self.rows {
             let both = |percent, mb| format!("{} ({})", number(percent), number(mb));
             lines.push(format!(
-                "{:>6}{:>12}{:>12}{:>18}{:>18}{:>16}   {}",
+                "{:>6}{:>12}{:>12}{:>18}{:>18}{:>16}{:>14}   {}",
                 row.guests,
                 number(row.paper_shared),
                 number(row.paper_reclaimed),
                 both(row.shared, row.shared_mb),
                 both(row.reclaimed, row.reclaimed_mb),
                 both(row.zero, row.zero_mb),
+                number(row.mergeable),
                 gain(row.gain)
             ));
         }
@@ -121,6 +126,9 @@ impl Report {
         let line = |t: &Timed<Sample>| match t.sample {
             Sample::Picture { guests, round, picture } => {
                 format!("{guests},{round},memory,{},,\n", picture.csv())
+            }
+            Sample::Mergeable { guests, bytes } => {
+                format!("{guests},0,mergeable,,,{},,,,,,\n", bytes.0)
             }
             Sample::Turn { guests, round, shares } => {
                 let how = if shares { "sharing" } else { "off" };
@@ -172,6 +180,7 @@ fn row(samples: &[Timed<Sample>], wanted: u32) -> Row {
     let middle = |value: &dyn Fn(&Picture) -> f64| {
         Spread::of(pictures(working).map(|picture| value(&picture)), 1).map(|spread| spread.median)
     };
+    let all = Picture { memory: Bytes(SIZE.0 * u64::from(wanted)), ..Picture::default() };
     let paper = PAPER.iter().find(|(guests, ..)| *guests == wanted);
     Row {
         guests: wanted,
@@ -185,6 +194,10 @@ fn row(samples: &[Timed<Sample>], wanted: u32) -> Row {
         zero_mb: middle(&|p| mb(p.zero)),
         settled_reclaimed: Spread::of(pictures(false).map(|p| p.percent(p.reclaimed)), 1)
             .map(|spread| spread.median),
+        mergeable: samples.iter().find_map(|timed| match timed.sample {
+            Sample::Mergeable { guests, bytes } if guests == wanted => Some(all.percent(bytes)),
+            _ => None,
+        }),
         gain: Gain::of(&gains(samples, wanted)),
     }
 }
@@ -208,8 +221,6 @@ fn gains(samples: &[Timed<Sample>], wanted: u32) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use plimsoll_units::Bytes;
-
     use super::*;
 
     fn timed(sample: Sample, ran: f64) -> Timed<Sample> {
