@@ -7,6 +7,7 @@ mod audit;
 mod hostile;
 mod model;
 mod restart;
+mod upkeep;
 
 const A: MemberId = MemberId(1);
 const B: MemberId = MemberId(2);
