@@ -4,7 +4,7 @@
 //! ([`core`], with the arithmetic of `plimsoll-policy`), starts VMMs ([`launch`]), speaks with them ([`link`]) and answers users
 //! ([`api`]). [`daemon`] carries messages between these parts; start reading there, or at [`core`] for what is decided.
 //!
-//! It never maps a guest's memory (what a VMM offers to share, it reads as a file: [`window`]) and never waits for a VMM: what a VMM says is a claim that is bounded by what the
+//! It never maps a guest's memory (what a VMM offers to share, it reads as a file: [`plimsoll_sharing::Window`]) and never waits for a VMM: what a VMM says is a claim that is bounded by what the
 //! daemon itself knows. When the daemon dies its VMs run on; the next one finds them again ([`adopt`]).
 
 #![expect(rustdoc::private_intra_doc_links, reason = "a program: its parts are all private")]
@@ -39,7 +39,6 @@ mod supervise;
 mod swap;
 mod uids;
 mod vmm_log;
-mod window;
 
 use std::path::PathBuf;
 

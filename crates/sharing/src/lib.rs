@@ -90,10 +90,12 @@ mod prefetch;
 mod recover;
 mod target;
 mod trust;
+mod window;
 
 pub use answer::{Found, Freed, GivenBack, MemberId, MemberStats, Offered, Stats};
 pub use domain::Domain;
 pub use error::Error;
+pub use window::{Shown, Window};
 
 use plimsoll_units::Pages;
 

@@ -6,13 +6,12 @@ use plimsoll_policy::Gain;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::ToVmm;
 use plimsoll_protocol::sharing::{DomainId, Found, MAX_BATCH, ScanBudget, Sharing, SharingKind, WINDOW};
-use plimsoll_sharing::{Domain, MemberStats, Offered};
+use plimsoll_sharing::{Domain, MemberStats, Offered, Window};
 use plimsoll_units::{FrameNo, PageNo, Pages};
 
 use super::run::Run;
 use super::{Core, Effect, RunId, size};
 use crate::domains::{self, Known, Owner, member};
-use crate::window::Window;
 
 /// References that a VM may have beyond what its size and its grant explain: those of pages that it has merged and not returned yet. Less,
 /// and an honest VM that merges fast would be refused; more, and a hostile one could hold as many frames that it has no page for.
@@ -55,7 +54,7 @@ impl Core {
         size: Pages,
         limit: Pages,
     ) -> anyhow::Result<(SharingKind, Vec<OwnedFd>)> {
-        let window = Window::new()?;
+        let window = Window::new(WINDOW)?;
         let domain = match self.run(id).and_then(|run| run.sharing.domain) {
             Some(domain) => domain,
             None => self.domains.join(owner, id, size, limit)?,
@@ -64,7 +63,7 @@ impl Core {
             run.sharing.domain = Some(domain);
         }
         let pool = self.domains.get(domain).map(Domain::pool).transpose();
-        let fds = pool.and_then(|pool| Ok((pool, window.for_vmm()?)));
+        let fds = pool.and_then(|pool| Ok((pool, window.for_member()?)));
         let (Some(known), Ok((Some(pool), window_for_vmm))) = (self.domains.known(domain), fds) else {
             self.depart(id, None);
             anyhow::bail!("there are no descriptors for the frames: raise the limit of open files");
@@ -224,7 +223,10 @@ impl Core {
         let frames = self.domains.frames_of(domain);
         let window = self.run_mut(id).and_then(|run| run.sharing.window.take());
         let offered = match (&window, self.member_of(id, domain, Tokens::OFFERED * paid.0)) {
-            (Some(window), Some(domain)) => domain.offer(member(id), pages, |i, page| window.read(i, page)),
+            (Some(window), Some(domain)) => {
+                let mut shown = window.shown();
+                domain.offer(member(id), pages, |i, page| page.copy_from_slice(shown.page(i)))
+            }
             _ => Offered { frames: vec![None; pages.len()], ..Offered::default() },
         };
         if let Some(run) = self.run_mut(id) {

@@ -1,19 +1,18 @@
 //! The daemon's part in a thread for each VM, at the other end of a socket as in earnest.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use anyhow::{Context, Result};
-use plimsoll_pmap::{FramePool, FrameSource, Pmap};
+use plimsoll_pmap::{FramePool, FrameSource, MOST_OFFERED, Pmap};
 use plimsoll_protocol::control::{FromVmm, ToVmm};
 use plimsoll_protocol::sharing::{DomainId, Found, MAX_BATCH};
 use plimsoll_protocol::wire::Wire;
-use plimsoll_sharing::{Domain, MemberId, Stats};
-use plimsoll_units::{FrameNo, PAGE_SIZE, PageNo, Pages};
+use plimsoll_sharing::{Domain, MemberId, Stats, Window};
+use plimsoll_units::{FrameNo, PageNo, Pages};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::MemfdFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
 
 use crate::bench::memory::processor::{self, Place};
 
@@ -31,7 +30,7 @@ pub(crate) struct Host {
 pub(crate) struct Member {
     wire: Wire,
     /// What it offers is copied there.
-    window: File,
+    window: MmapRegion,
     /// Answers come to one question at a time.
     asking: Mutex<u32>,
     notices: Mutex<Vec<(PageNo, FrameNo)>>,
@@ -50,9 +49,10 @@ impl Host {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .context("making a pair of sockets")?;
-        let window = rustix::fs::memfd_create("window", MemfdFlags::CLOEXEC).context("making a window")?;
-        let window = File::from(window);
-        let (wire, view) = (Arc::new(Wire::new(ours)), window.try_clone()?);
+        let shown = Window::new(MOST_OFFERED).context("making a window")?;
+        let window = FileOffset::new(File::from(shown.for_member()?), 0);
+        let window = MmapRegion::from_file(window, MOST_OFFERED * 4096).context("mapping a window")?;
+        let wire = Arc::new(Wire::new(ours));
         let mut members = lock(&self.members);
         let id = MemberId(u32::try_from(members.len())?);
         members.push(Arc::clone(&wire));
@@ -67,7 +67,7 @@ impl Host {
             processor::stay(Place::Elsewhere);
             // Until the VM has closed its end.
             while let Ok((message, _)) = wire.receive() {
-                if host.answer(id, &wire, &view, message).is_none() {
+                if host.answer(id, &wire, &shown, message).is_none() {
                     return;
                 }
             }
@@ -85,17 +85,16 @@ impl Host {
     }
 
     /// Does what a VMM asks for; `None` where it does not listen any more.
-    fn answer(&self, id: MemberId, wire: &Wire, window: &File, message: FromVmm) -> Option<()> {
+    fn answer(&self, id: MemberId, wire: &Wire, window: &Window, message: FromVmm) -> Option<()> {
         match message {
             FromVmm::LookUp { id: number, pages, .. } => {
                 let found = lock(&self.domain).look_up(id, &pages).into_iter().map(in_words).collect();
                 wire.send(&ToVmm::Found { id: number, found }, &[]).ok()
             }
             FromVmm::Offer { id: number, pages, .. } => {
-                let offered = lock(&self.domain).offer(id, &pages, |i, page| {
-                    // What cannot be read has another hash.
-                    window.read_exact_at(page, i as u64 * PAGE_SIZE).ok();
-                });
+                let mut shown = window.shown();
+                let offered =
+                    lock(&self.domain).offer(id, &pages, |i, page| page.copy_from_slice(shown.page(i)));
                 let back = Pages(pages.len() as u64).saturating_sub(offered.created);
                 if back > Pages::ZERO {
                     wire.send(&ToVmm::Grant(back), &[]).ok()?;
@@ -178,7 +177,9 @@ impl FrameSource for Member {
     }
 
     fn offer(&self, pages: &[(PageNo, u64)], content: &[[u8; 4096]]) -> Option<Vec<Option<FrameNo>>> {
-        self.window.write_all_at(content.as_flattened(), 0).ok()?;
+        for (i, page) in content.iter().enumerate() {
+            self.window.as_volatile_slice().subslice(i * 4096, 4096).ok()?.copy_from(page);
+        }
         match self.ask(|id| FromVmm::Offer { domain: DOMAIN, id, pages: pages.to_vec() })? {
             ToVmm::Offered { frames, .. } => Some(frames),
             _ => None,
