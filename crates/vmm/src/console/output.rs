@@ -71,13 +71,19 @@ impl Output {
 
     /// The first line of a kernel panic that is the last thing the kernel told. A kernel that restarts or powers off in
     /// order says `reboot: ...` after it.
+    ///
+    /// What a program writes at the same time may lie in the midst of that line. Then a line counts that follows it: where the kernel
+    /// was loaded, which it tells at no other time.
     pub(crate) fn panic_line(&self) -> Option<String> {
         const PANIC: &str = "Kernel panic - not syncing";
+        const WHERE: &str = "Kernel Offset: ";
         let tail: Vec<u8> = lock(&self.state).tail.iter().copied().collect();
         let tail = String::from_utf8_lossy(&tail);
-        let from = tail.find(PANIC)?;
-        let rest = &tail[from..];
-        (!rest.contains("reboot: ")).then(|| rest.lines().next().unwrap_or(PANIC).trim().to_owned())
+        let (from, line) = match tail.find(PANIC) {
+            Some(from) => (from, tail[from..].lines().next().unwrap_or(PANIC).trim()),
+            None => (tail.find(WHERE)?, PANIC),
+        };
+        (!tail[from..].contains("reboot: ")).then(|| line.to_owned())
     }
 
     /// Forgets what the guest said before it was restarted.
@@ -109,6 +115,17 @@ mod tests {
         output.write(b"[ 1.0] Kernel panic - not syncing: sysrq triggered crash\r\n[ 1.0] CPU: 0\r\n");
         assert_eq!(output.panic_line().unwrap(), "Kernel panic - not syncing: sysrq triggered crash");
         output.write(b"[ 9.0] reboot: Restarting system\r\n");
+        assert_eq!(output.panic_line(), None);
+    }
+
+    #[test]
+    fn a_panic_is_known_though_a_program_wrote_into_its_line() {
+        let output = Output::new().unwrap();
+        output.write(b"[    4.8] sysrq: Trigger a crash\r\n[ ok cra   4.9] Kernel panic - nosh\r\nt syncing: crash\r\n");
+        assert_eq!(output.panic_line(), None);
+        output.write(b"[    5.4]  </TASK>\r\n[    5.5] Kernel Offset: 0x9200000 from 0xffffffff81000000\r\n");
+        assert_eq!(output.panic_line().unwrap(), "Kernel panic - not syncing");
+        output.write(b"[    6.0] reboot: Restarting system\r\n");
         assert_eq!(output.panic_line(), None);
     }
 }
