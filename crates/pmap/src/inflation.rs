@@ -75,6 +75,8 @@ impl Inflation {
     }
 }
 
+/// Pages that follow each other as they were named, as most do, make one range.
 fn ranges(ppns: &[Ppn]) -> Vec<PpnRange> {
-    ppns.iter().copied().map(PpnRange::page).collect()
+    let runs = ppns.chunk_by(|one, next| one.0.checked_add(1) == Some(next.0));
+    runs.map(|run| PpnRange::new(run[0], Pages(run.len() as u64))).collect()
 }

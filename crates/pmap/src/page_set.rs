@@ -20,11 +20,15 @@ impl PageSet {
 
     /// The `len` pages from `first` on, cut off at the end of the chunk.
     pub(crate) fn span(first: Slot, len: Slot) -> Self {
-        let mut set = Self::EMPTY;
-        for slot in first..first.saturating_add(len).min(SLOTS) {
-            set.insert(slot);
-        }
-        set
+        Self::below(first.saturating_add(len)).minus(&Self::below(first))
+    }
+
+    /// The pages before `end`.
+    fn below(end: Slot) -> Self {
+        Self(std::array::from_fn(|word| match usize::from(end).saturating_sub(64 * word) {
+            bits @ ..64 => (1 << bits) - 1,
+            _ => u64::MAX,
+        }))
     }
 
     pub(crate) fn one(slot: Slot) -> Self {
@@ -180,6 +184,17 @@ mod tests {
     fn a_set_of_many_runs_is_ragged() {
         assert!((0..34).step_by(2).collect::<PageSet>().is_ragged());
         assert!(!(0..32).step_by(2).collect::<PageSet>().is_ragged());
+    }
+
+    #[test]
+    fn a_span_has_its_pages_and_no_others() {
+        for first in (0..SLOTS + 70).step_by(7) {
+            for len in [0, 1, 57, 63, 64, 65, 128, 511, SLOTS, Slot::MAX] {
+                let all: PageSet =
+                    (0..SLOTS).filter(|slot| (first..first.saturating_add(len)).contains(slot)).collect();
+                assert!(PageSet::span(first, len) == all, "{first} {len}");
+            }
+        }
     }
 
     #[test]
