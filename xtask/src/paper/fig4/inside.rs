@@ -99,6 +99,8 @@ fn grow(plan: &Plan, stage: &Stage) -> Result<()> {
 /// A turn of work of a fleet, while the other stands still.
 fn turn(fleet: &mut Fleet, other: &Fleet, stage: &Stage, units: u32, sample: &Sample) -> Result<()> {
     let still = other.stop(stage)?;
+    // Until the daemon has seen that the host is idle no more, guests look for pages as if it were.
+    fleet.work((units / 4).max(1))?;
     lab::begin()?;
     fleet.work(units)?;
     lab::sample(sample)?;
