@@ -21,8 +21,7 @@ pub(super) use report::Report;
 const SIZE: Bytes = Bytes::mib(128);
 /// Numbers of VMs, the paper's.
 pub(super) const GUESTS: [u32; 5] = [1, 2, 3, 5, 10];
-/// Units of work that all guests of a fleet do together in a turn: some twenty seconds in emulation. In shorter ones it would count most
-/// that guests look for pages as on an idle host until the daemon sees that it is not idle any more.
+/// Units of work that all guests of a fleet do together in a turn: some twenty seconds in emulation.
 const UNITS: u32 = 360;
 /// The lab's memory: both fleets, and the processes of their VMs.
 const MEMORY: Bytes = Bytes::mib(6 << 10);
