@@ -40,7 +40,11 @@ pub(crate) fn account(pid: u32, size: Bytes) -> Result<Option<Account>> {
 pub(crate) fn guest_memory(pid: u32, size: Bytes) -> Result<Vec<(Range<u64>, bool)>> {
     let path = format!("/proc/{pid}/smaps");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    let mut mappings = mappings(&text).context(path)?;
+    guest_in(&text, size).context(path)
+}
+
+fn guest_in(text: &str, size: Bytes) -> Result<Vec<(Range<u64>, bool)>> {
+    let mut mappings = mappings(text)?;
     // Beside guest memory there may be a view of all frames that there are.
     mappings.retain(|mapping| mapping.writable);
     let of_guest = runs(&mappings).find(|run| is_guest(run, size)).unwrap_or_default();
@@ -203,6 +207,15 @@ VmFlags: rd wr sh mr mw me ms
         assert_eq!(account.guest, Bytes((2048 + 8 + 64) << 10));
         let window = TEXT.replace("memfd:pool", "memfd:plimsoll-window");
         assert_eq!(parse(&window, Bytes::mib(4)).unwrap().guest, Bytes((2048 + 8) << 10));
+    }
+
+    #[test]
+    fn a_view_of_all_frames_is_no_guest_memory() {
+        let view = "7effc0000000-7f0000000000 r--p 00000000 00:01 9   /memfd:plimsoll-frames (deleted)\nRss:  40 kB\n";
+        let found = guest_in(&format!("{view}{TEXT}"), Bytes::mib(4)).unwrap();
+        let [chunk, next] = [0x7f00_0000_0000, 0x7f00_0020_0000];
+        assert_eq!(found, [(chunk..next, false), (next..next + (2 << 20), false)]);
+        assert_eq!(guest_in(TEXT, Bytes::mib(6)).unwrap(), []);
     }
 
     #[test]
