@@ -13,6 +13,7 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::{FromVmm, ToVmm};
 use plimsoll_units::{Bytes, Pages};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 
 use crate::adopt::Survivor;
 use crate::core::{
@@ -43,12 +44,7 @@ pub(crate) enum Incoming {
     Input(Input),
     Call(Box<Request>, oneshot::Sender<CallResult>),
     Launched(RunId, anyhow::Result<Box<Launched>>),
-    Accounts {
-        began: Instant,
-        accounts: Vec<(RunId, KernelAccount)>,
-        usable: Option<Bytes>,
-        times: Option<Times>,
-    },
+    Accounts { began: Instant, accounts: Vec<(RunId, KernelAccount)>, usable: Option<Bytes> },
 }
 
 /// A way to ask the daemon.
@@ -157,6 +153,8 @@ impl Daemon {
     /// Runs until `end` is ready.
     pub(crate) async fn run(mut self, end: impl Future<Output = ()>) {
         tokio::pin!(end);
+        let mut glance = tokio::time::interval(Busy::EVERY);
+        glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let tick = tokio::time::sleep_until(self.core.due().into());
             let account = tokio::time::sleep_until(self.pace.next().into());
@@ -168,6 +166,11 @@ impl Daemon {
                 },
                 () = tick => self.handle(Input::Tick),
                 () = account, if !self.asking_kernel => self.ask_kernel(),
+                _ = glance.tick() => {
+                    if let Some(processors) = Times::read().and_then(|times| self.busy.observe(times)) {
+                        self.handle(Input::Processors(processors));
+                    }
+                }
             }
         }
     }
@@ -182,12 +185,9 @@ impl Daemon {
                 self.handle(Input::Request(id, *request));
             }
             Incoming::Launched(run, result) => self.launched(run, result),
-            Incoming::Accounts { began, accounts, usable, times } => {
+            Incoming::Accounts { began, accounts, usable } => {
                 self.asking_kernel = false;
                 self.pace.took(began, Instant::now());
-                if let Some(processors) = times.and_then(|times| self.busy.observe(times)) {
-                    self.handle(Input::Processors(processors));
-                }
                 self.handle(Input::Kernel(accounts, usable));
             }
         }
@@ -376,7 +376,7 @@ impl Daemon {
             for (.., log) in &asked {
                 vmm_log::cut(log);
             }
-            sender.blocking_send(Incoming::Accounts { began, accounts, usable, times: Times::read() }).ok(); // The daemon may be about to end.
+            sender.blocking_send(Incoming::Accounts { began, accounts, usable }).ok(); // The daemon may be about to end.
         });
     }
 }

@@ -1,5 +1,7 @@
 //! How busy the host's processors are, from `/proc/stat`.
 
+use std::time::Duration;
+
 /// The host's processors, as far as they matter.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Processors {
@@ -37,13 +39,24 @@ impl Times {
 }
 
 /// Makes what the processors lately did out of what they did since boot.
+///
+/// That they are busy is believed at once, and that they are idle only as it lasts: whoever uses idle time must be gone when it is
+/// wanted.
 #[derive(Debug, Default)]
-pub(crate) struct Busy(Option<Times>);
+pub(crate) struct Busy {
+    last: Option<Times>,
+    idle: f64,
+}
 
 impl Busy {
+    /// How often the processors are looked at. The kernel counts their time in ticks of 1 to 10 ms.
+    pub(crate) const EVERY: Duration = Duration::from_secs(1);
+    /// How much of what has become idle is believed with each reading.
+    const BELIEVED: f64 = 0.25;
+
     /// Takes a new reading; `None`: it is the first.
     pub(crate) fn observe(&mut self, now: Times) -> Option<Processors> {
-        let before = self.0.replace(now)?;
+        let before = self.last.replace(now)?;
         // Idle time is known to run backwards by a little.
         let (idle, all) = (now.idle.saturating_sub(before.idle), now.all.saturating_sub(before.all));
         if all == 0 {
@@ -51,7 +64,8 @@ impl Busy {
         }
         #[expect(clippy::cast_precision_loss, reason = "a part")]
         let idle = (idle as f64 / all as f64).min(1.0);
-        Some(Processors { idle, number: now.number })
+        self.idle = idle.min(self.idle + (idle - self.idle) * Self::BELIEVED);
+        Some(Processors { idle: self.idle, number: now.number })
     }
 }
 
@@ -68,9 +82,13 @@ mod tests {
         assert_eq!(first, Times { idle: 80, all: 100, number: 2 });
         let mut busy = Busy::default();
         assert_eq!(busy.observe(first), None);
-        let later = Times { idle: 130, all: 300, number: 2 };
-        assert_eq!(busy.observe(later), Some(Processors { idle: 0.25, number: 2 }));
-        assert_eq!(busy.observe(later), None);
+        let idle = Times { idle: 480, all: 500, number: 2 };
+        assert_eq!(busy.observe(idle), Some(Processors { idle: 0.25, number: 2 }), "a quarter is believed");
+        assert_eq!(busy.observe(idle), None);
+        let idler = Times { idle: 880, all: 900, number: 2 };
+        assert_eq!(busy.observe(idler), Some(Processors { idle: 0.4375, number: 2 }));
+        let now_busy = Times { idle: 890, all: 1000, number: 2 };
+        assert_eq!(busy.observe(now_busy), Some(Processors { idle: 0.1, number: 2 }), "at once");
         assert!(Times::read().is_some_and(|times| times.number > 0));
     }
 

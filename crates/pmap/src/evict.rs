@@ -111,8 +111,8 @@ impl Pmap {
         let before = chunk.tally();
         let batch = batch.minus(&chunk.busy());
         let Backing::Small(table) = &mut chunk.backing else { return Pages::ZERO };
-        let batch = batch.intersection(&table.pages(PageState::is_resident));
-        let clean = batch.intersection(&table.pages(|state| matches!(state, PageState::Clean(_))));
+        let batch = table.among(&batch, PageState::is_resident);
+        let clean = table.among(&batch, |state| matches!(state, PageState::Clean(_)));
         let dirty = batch.minus(&clean);
         let freed = self.take(no, table, &dirty, &clean);
         chunk.empty_if_uniform();

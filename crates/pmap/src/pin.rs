@@ -72,7 +72,7 @@ impl Pmap {
             let mut chunk = self.chunk(no);
             let before = chunk.tally();
             let Backing::Small(table) = &mut chunk.backing else { continue };
-            let elsewhere = table.pages(PageState::is_elsewhere).intersection(&set);
+            let elsewhere = table.among(&set, PageState::is_elsewhere);
             let states: Vec<_> = elsewhere.iter().map(|slot| table.get(slot)).collect();
             table.set_all(&elsewhere, PageState::Absent);
             chunk.empty_if_uniform();

@@ -50,8 +50,8 @@ impl Pmap {
     /// Puts fresh anonymous memory in place of those of `pages` that lie in the mapping of a frame, and gives the frames up. Their
     /// content is lost: it is for pages that the guest has given up, and that are discarded next. Shared ones are absent then.
     pub(crate) fn renew(&self, no: ChunkNo, table: &mut Table, pages: &PageSet) -> io::Result<()> {
-        let shared = table.pages(|state| state.frame().is_some());
-        let pages = pages.intersection(&shared.union(&table.overlaid));
+        let shared = table.among(pages, |state| state.frame().is_some());
+        let pages = pages.intersection(&table.overlaid).union(&shared);
         for run in pages.runs() {
             let offset = self.offset(Place { chunk: no, slot: run.0 });
             self.mapping.relocate(self.mapping.blank(), offset, usize::from(run.1) * PAGE)?;

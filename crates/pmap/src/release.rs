@@ -146,7 +146,7 @@ impl Pmap {
             return;
         }
         if let Some(table) = chunk.small_table() {
-            let popped = table.pages(|state| state == PageState::Ballooned).intersection(set);
+            let popped = table.among(set, |state| state == PageState::Ballooned);
             table.set_all(&popped, PageState::Absent);
             chunk.empty_if_uniform();
         }
@@ -212,7 +212,7 @@ impl Pmap {
     fn discard_pages(&self, no: ChunkNo, table: &mut Table, set: &PageSet) -> io::Result<Pages> {
         let mut freed = Pages::ZERO;
         self.renew(no, table, set)?;
-        let resident = table.pages(PageState::is_resident);
+        let resident = table.among(set, PageState::is_resident);
         for (first, len) in set.runs() {
             let run = PageSet::span(first, len);
             if !run.intersection(&resident).is_empty() {
@@ -220,8 +220,8 @@ impl Pmap {
                 self.mapping.discard(offset, usize::from(len) * PAGE)?;
             }
             let had: Vec<_> = run.iter().map(|slot| table.get(slot)).collect();
-            let ballooned = table.pages(|state| state == PageState::Ballooned);
-            table.set_all(&run.minus(&ballooned), PageState::Absent);
+            let given_up = table.among(&run, |state| state != PageState::Ballooned);
+            table.set_all(&given_up, PageState::Absent);
             if had.iter().any(|state| matches!(state, PageState::Arriving { .. })) {
                 // What is read for them will find that they do not need it any more: whoever waits for it must ask anew.
                 self.wake_run(no, (first, len));
@@ -235,10 +235,14 @@ impl Pmap {
 /// Marks pages that were just given back: the balloon's are remembered, so that it is known how large it is and when
 /// it is popped.
 fn mark(chunk: &mut Chunk, set: &PageSet, how: Release) {
-    if how == Release::Ballooned
-        && let Some(table) = chunk.small_table()
-    {
-        table.set_all(set, PageState::Ballooned);
+    match how {
+        Release::Ballooned if set.is_full() => chunk.backing = Backing::Empty { ballooned: true, zero: 0 },
+        Release::Ballooned => {
+            if let Some(table) = chunk.small_table() {
+                table.set_all(set, PageState::Ballooned);
+            }
+        }
+        Release::Reported => {}
     }
     chunk.empty_if_uniform();
 }

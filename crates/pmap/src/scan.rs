@@ -316,7 +316,7 @@ impl Pmap {
         let chunk = self.chunk(no);
         let there = match &chunk.backing {
             Backing::Large | Backing::Aside(_) => *pages,
-            Backing::Small(table) => pages.intersection(&table.pages(PageState::is_resident)),
+            Backing::Small(table) => table.among(pages, PageState::is_resident),
             Backing::Empty { .. } => return true,
         };
         let start = self.pages_of(no, &chunk);

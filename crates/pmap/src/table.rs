@@ -184,6 +184,11 @@ impl Table {
         (0..SLOTS).filter(|&slot| like(self.get(slot))).collect()
     }
 
+    /// Those of a set whose state is `like` that.
+    pub(crate) fn among(&self, set: &PageSet, like: impl Fn(PageState) -> bool) -> PageSet {
+        set.iter().filter(|&slot| like(self.get(slot))).collect()
+    }
+
     /// What to write-protect so that nobody writes to `pages`, which are resident, for a moment: those of them that are not protected for a longer
     /// time. Where that were many calls and none is, it is the whole chunk, which is one; who writes to another page waits for the same moment.
     pub(crate) fn unguarded(&self, pages: &PageSet) -> PageSet {

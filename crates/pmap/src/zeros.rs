@@ -21,7 +21,7 @@ impl Pmap {
         let before = chunk.tally();
         let busy = chunk.busy();
         let Backing::Small(table) = &mut chunk.backing else { return Pages::ZERO };
-        let pages = table.pages(PageState::is_resident).intersection(zeros).minus(&busy);
+        let pages = table.among(zeros, PageState::is_resident).minus(&busy);
         let dropped = match self.drop_if_zero(no, table, &pages) {
             Ok(dropped) => dropped,
             Err(error) => {

@@ -43,6 +43,14 @@ impl Domain {
         }
     }
 
+    /// What has this hash is a frame from now on, and not the hint at `place`, which is none any more.
+    pub(crate) fn replace_hint(&mut self, place: Place, key: Key, frame: FrameNo) {
+        self.index.set(key, Target::frame(frame));
+        let Some(room) = self.members.room_of(place) else { return };
+        *room.holding(place) = Holding::NOTHING;
+        room.account.hints -= 1;
+    }
+
     /// Whose page a hint is; `None` where that VM has left or its hashes are worth nothing.
     pub(crate) fn hint_owner(&mut self, place: Place) -> Option<(MemberId, PageNo)> {
         let room = self.members.room_of(place)?;

@@ -2,9 +2,13 @@ use plimsoll_units::{FrameNo, PageNo, Pages};
 
 use crate::holding::Held;
 use crate::key::Key;
+use crate::member::Place;
 use crate::pool::Page;
-use crate::target::{Kind, Target};
+use crate::target::Kind;
 use crate::{Domain, MemberId, Offered};
+
+/// Frames that are written at once. One by one takes 2.3 us a frame (Linux 6.18), eight at a time 1.5, and 64 hardly less.
+const AT_ONCE: usize = 16;
 
 impl Domain {
     /// Takes content that `member` has in pages of these hashes, as far as others have it too or frames of it exist.
@@ -21,16 +25,17 @@ impl Domain {
         pages: &[(PageNo, u64)],
         mut content: impl FnMut(usize, &mut Page),
     ) -> Offered {
-        let mut offered = Offered::default();
+        let mut offer = Offer::default();
         let mut last: Option<(PageNo, FrameNo)> = None;
         for (i, (page, hash)) in pages.iter().enumerate() {
             let next = last.filter(|(before, _)| before.0.checked_add(1) == Some(page.0));
             let place = Placing { after: next.map(|(_, frame)| frame), room: run_length(&pages[i..]) };
-            let frame = self.offer_one(member, (*page, *hash), |copy| content(i, copy), place, &mut offered);
+            let frame = self.offer_one(member, (*page, *hash), |copy| content(i, copy), place, &mut offer);
             last = frame.map(|frame| (*page, frame));
-            offered.frames.push(frame);
+            offer.outcome.frames.push(frame);
         }
-        offered
+        self.fill(&mut offer);
+        offer.outcome
     }
 
     fn offer_one(
@@ -39,14 +44,27 @@ impl Domain {
         (page, hash): (PageNo, u64),
         content: impl FnOnce(&mut Page),
         placing: Placing,
-        offered: &mut Offered,
+        offer: &mut Offer,
     ) -> Option<FrameNo> {
         let place = self.place(member, page)?;
-        if matches!(self.held(place), Held::Reference(_)) || offered.error.is_some() {
+        let key = self.secret.key(hash);
+        if offer.concerns(place) {
+            self.fill(offer);
+        }
+        if matches!(self.held(place), Held::Reference(_)) {
             return None;
         }
-        let key = self.secret.key(hash);
-        match self.index.find(key)?.kind() {
+        let mut target = self.index.find(key)?.kind();
+        if let Kind::Hint(other) = target
+            && offer.concerns(other)
+        {
+            self.fill(offer);
+            target = self.index.find(key)?.kind();
+        }
+        if offer.outcome.error.is_some() {
+            return None;
+        }
+        match target {
             Kind::Frame(frame) => {
                 self.frames.acquire(frame);
                 self.refer(place, frame);
@@ -54,45 +72,90 @@ impl Domain {
             }
             Kind::Hint(same) if same == place => None,
             Kind::Hint(other) => {
-                let (owner, others) = self.hint_owner(other)?;
+                let owner = self.hint_owner(other)?;
                 let mut copy = [0; 4096];
                 content(&mut copy);
                 if (self.hash)(&copy) != hash {
                     self.members.get_mut(member)?.account.false_offers += 1;
                     return None;
                 }
-                let frame = self.create(key, &copy, placing, offered)?;
-                self.forget_hint(other);
-                self.index.set(key, Target::frame(frame));
-                self.refer(place, frame);
-                self.frames.acquire(frame);
-                self.refer(other, frame);
-                offered.notices.push((owner, others, frame));
+                let frame = self.create(key, placing, offer)?;
+                offer.new.push(New { place, other, owner, key, frame, index: offer.outcome.frames.len() });
+                offer.content.push(copy);
                 Some(frame)
             }
         }
     }
 
-    /// A new frame with this content and one reference, not in the index yet.
-    fn create(
-        &mut self,
-        key: Key,
-        content: &Page,
-        placing: Placing,
-        offered: &mut Offered,
-    ) -> Option<FrameNo> {
+    /// A new frame with one reference, without content and not in the index yet. Those of the offer that are in the same state are
+    /// its predecessors.
+    fn create(&mut self, key: Key, placing: Placing, offer: &mut Offer) -> Option<FrameNo> {
         if self.recovering || self.closed {
             return None;
         }
         let frame = self.frames.create(placing.after, placing.room, key.prefix())?;
-        if let Err(error) = self.pool.write(frame, content) {
-            self.frames.release(frame);
-            offered.error = Some(error);
-            return None;
+        let follows = offer.new.last().is_none_or(|last| last.frame.0.checked_add(1) == Some(frame.0));
+        if !follows || offer.new.len() == AT_ONCE {
+            self.fill(offer);
+            if offer.outcome.error.is_some() {
+                self.frames.release(frame);
+                return None;
+            }
         }
-        offered.created += Pages(1);
         Some(frame)
     }
+
+    /// Writes the new frames of an offer, which are neighbours, and makes them known to both who have the content. Where they cannot be
+    /// written there are none.
+    fn fill(&mut self, offer: &mut Offer) {
+        let Some(first) = offer.new.first() else { return };
+        let written = self.pool.write(first.frame, &offer.content);
+        offer.content.clear();
+        if let Err(error) = written {
+            offer.outcome.error = Some(error);
+            for New { frame, index, .. } in offer.new.drain(..) {
+                self.frames.release(frame);
+                offer.outcome.frames[index] = None;
+            }
+            return;
+        }
+        for New { place, other, owner: (owner, page), key, frame, .. } in offer.new.drain(..) {
+            self.replace_hint(other, key, frame);
+            self.refer(place, frame);
+            self.frames.acquire(frame);
+            self.refer(other, frame);
+            offer.outcome.created += Pages(1);
+            offer.outcome.notices.push((owner, page, frame));
+        }
+    }
+}
+
+/// An offer on its way.
+#[derive(Default)]
+struct Offer {
+    outcome: Offered,
+    /// New frames that are still to be written, one behind the other, and what with.
+    new: Vec<New>,
+    content: Vec<Page>,
+}
+
+impl Offer {
+    /// Whether what a place holds depends on frames that are still to be written.
+    fn concerns(&self, place: Place) -> bool {
+        self.new.iter().any(|new| new.place == place || new.other == place)
+    }
+}
+
+/// A frame that is to be written.
+struct New {
+    /// Who offered its content, and who has it as well.
+    place: Place,
+    other: Place,
+    owner: (MemberId, PageNo),
+    key: Key,
+    frame: FrameNo,
+    /// Which page of the offer it is.
+    index: usize,
 }
 
 /// Where a new frame should be.

@@ -76,9 +76,9 @@ impl Pool {
         Ok(Pages(self.length()? / PAGE_SIZE))
     }
 
-    /// Writes a whole frame.
-    pub(crate) fn write(&self, frame: FrameNo, content: &Page) -> io::Result<()> {
-        self.file.write_all_at(content, frame.offset())
+    /// Writes whole frames, from `first` on.
+    pub(crate) fn write(&self, first: FrameNo, content: &[Page]) -> io::Result<()> {
+        self.file.write_all_at(content.as_flattened(), first.offset())
     }
 
     /// Reads a whole frame; a hole reads as zeros and stays a hole.

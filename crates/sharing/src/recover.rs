@@ -65,12 +65,8 @@ impl Domain {
             }
             // Its content has a frame already. Members may map either, so both stay; one of them is found.
             (Ok(()), Some(Kind::Frame(_))) => {}
-            (Ok(()), found) => {
-                if let Some(Kind::Hint(place)) = found {
-                    self.forget_hint(place);
-                }
-                self.index.set(key, Target::frame(frame));
-            }
+            (Ok(()), Some(Kind::Hint(place))) => self.replace_hint(place, key, frame),
+            (Ok(()), None) => self.index.set(key, Target::frame(frame)),
         }
         Some(())
     }

@@ -6,6 +6,7 @@ use crate::Offered;
 mod audit;
 mod hostile;
 mod model;
+mod offer;
 mod restart;
 mod upkeep;
 
@@ -271,8 +272,8 @@ fn holes_that_a_member_fills_by_reading_are_noticed_and_punched() {
     let frame = domain.share(A, B, 1, 1);
     assert_eq!(domain.excess().unwrap(), Pages(0));
     // Reading a hole in a mapping gives it memory; here the file's owner writes it, to the same effect.
-    domain.pool.write(FrameNo(77), &page(0)).unwrap();
-    domain.pool.write(FrameNo(900), &page(0)).unwrap();
+    domain.pool.write(FrameNo(77), &[page(0)]).unwrap();
+    domain.pool.write(FrameNo(900), &[page(0)]).unwrap();
     assert_eq!(domain.excess().unwrap(), Pages(2));
     domain.scrub();
     while domain.tidy().more {}

@@ -31,7 +31,7 @@ fn a_members_descriptor_is_no_way_to_writing() {
 #[test]
 fn a_members_descriptor_reads_and_does_not_write() {
     let pool = Pool::new(Pages(4)).unwrap();
-    pool.write(FrameNo(2), &[7; 4096]).unwrap();
+    pool.write(FrameNo(2), &[[7; 4096]]).unwrap();
     let member = File::from(pool.reader().unwrap());
     let mut content = [0; 4096];
     member.read_exact_at(&mut content, FrameNo(2).offset()).unwrap();
@@ -55,7 +55,7 @@ fn memory_comes_and_goes_with_frames() {
     let pool = Pool::new(Pages(1 << 20)).unwrap();
     assert_eq!((pool.limit().unwrap(), pool.resident().unwrap()), (Pages(1 << 20), Pages(0)));
     for frame in [0, 1, 2, 1_000_000] {
-        pool.write(FrameNo(frame), &[1; 4096]).unwrap();
+        pool.write(FrameNo(frame), &[[1; 4096]]).unwrap();
     }
     assert_eq!(pool.resident().unwrap(), Pages(4));
     assert_eq!(pool.data(FrameNo(0)).unwrap(), Some((FrameNo(0), Pages(3))));
@@ -72,11 +72,11 @@ fn memory_comes_and_goes_with_frames() {
 #[test]
 fn a_members_descriptor_is_enough_to_open_the_pool_again() {
     let pool = Pool::new(Pages(4)).unwrap();
-    pool.write(FrameNo(3), &[5; 4096]).unwrap();
+    pool.write(FrameNo(3), &[[5; 4096]]).unwrap();
     let reader = pool.reader().unwrap();
     drop(pool);
     let again = Pool::reopen(&reader).unwrap();
-    again.write(FrameNo(2), &[6; 4096]).unwrap();
+    again.write(FrameNo(2), &[[6; 4096]]).unwrap();
     let mut content = [0; 4096];
     again.read(FrameNo(3), &mut content).unwrap();
     assert_eq!((content, again.limit().unwrap()), ([5; 4096], Pages(4)));

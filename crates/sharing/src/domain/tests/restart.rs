@@ -99,7 +99,7 @@ fn two_frames_of_one_content_are_both_kept() {
     // A frame that was freed and not punched, which a hostile member claims, and the one that came after it.
     let (pool, frames) = left_behind();
     let before = Domain::recover(&pool).unwrap();
-    before.pool.write(FrameNo(800), &page(2)).unwrap();
+    before.pool.write(FrameNo(800), &[page(2)]).unwrap();
     drop(before);
     let mut domain = recover(&pool);
     assert_eq!(domain.hold(C, &[(PageNo(0), FrameNo(800))]), Pages(1));
