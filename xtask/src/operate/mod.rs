@@ -214,7 +214,8 @@ impl Stage {
         tail(&log, CONSOLE_TAIL)
     }
 
-    /// Waits until `condition` gives something, at most `limit`. `what` completes "timed out waiting until".
+    /// Waits until `condition` gives something, at most `limit`; whoever waits in vain is told how things stand. `what` completes
+    /// "timed out waiting until".
     pub(crate) fn wait<T>(
         &self,
         what: &str,
@@ -228,23 +229,31 @@ impl Stage {
             }
             ensure!(
                 Instant::now() < deadline,
-                "timed out after {} s waiting until {what}",
-                limit.as_secs_f64()
+                "timed out after {} s waiting until {what}\n{}",
+                limit.as_secs_f64(),
+                self.account()
             );
             std::thread::sleep(TICK);
         }
     }
 
-    /// `result`; where it is an error, with what daemon and guests said last.
+    /// `result`; where it is an error, with how things stand.
     pub(crate) fn explained<T>(&self, result: Result<T>) -> Result<T> {
-        result.with_context(|| {
-            let consoles = self.vms().unwrap_or_default().into_iter().map(|vm| {
-                let tail = self.console_tail(vm.name.as_str());
-                format!("the console of {} said last:\n{tail}\n", vm.name)
-            });
-            let consoles: String = consoles.collect();
-            format!("{consoles}the daemon said last:\n{}", tail(&self.daemon_log(), DAEMON_TAIL))
-        })
+        result.with_context(|| self.account())
+    }
+
+    /// How things stand, as far as they can be learned: what each VM has and why, and what daemon and guests said last.
+    fn account(&self) -> String {
+        let vms = self.vms().unwrap_or_default().into_iter().map(|vm| {
+            let name = vm.name.as_str();
+            let explained = self.plimsoll(&["explain", name]).map_or_else(
+                |e| format!("{e:#}"),
+                |output| String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+            );
+            format!("{explained}\nthe console of {name} said last:\n{}\n", self.console_tail(name))
+        });
+        let vms: String = vms.collect();
+        format!("{vms}the daemon said last:\n{}", tail(&self.daemon_log(), DAEMON_TAIL))
     }
 
     /// Waits until the VM `name` is off and returns its last status.

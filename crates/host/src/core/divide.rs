@@ -172,7 +172,9 @@ impl Core {
         (run.entitlement, run.target, run.most) = (decision.entitlement, decision.target, decision.most);
         let edge = decision.balloon == Pages::ZERO || run.balloon == Pages::ZERO;
         let moved = decision.balloon.0.abs_diff(run.balloon.0) >= BALLOON_STEP.0;
-        if decision.balloon == run.balloon || !(moved || edge) {
+        // A limit holds to the page: a last step too small to be told would leave the VM above it for ever.
+        let exceeds = before.held > decision.most && decision.balloon > run.balloon;
+        if decision.balloon == run.balloon || !(moved || edge || exceeds) {
             return;
         }
         run.balloon = decision.balloon;

@@ -175,3 +175,22 @@ fn changes_are_checked_like_definitions_and_admitted_like_starts() {
     world.say(b, FromVmm::Want(mib(512)));
     assert!(world.granted[&b] <= mib(128));
 }
+
+#[test]
+fn a_limit_holds_to_the_page_however_small_the_last_step_to_it() {
+    let mut world = World::new(640);
+    let run = world.up(definition("a", 256, ""));
+    world.say(run, FromVmm::Want(mib(256)));
+    assert_eq!(world.granted[&run], mib(256));
+    // Within the largest balloon; each lies a little below the one before.
+    for limit in [mib(128), mib(128) - Pages(128), mib(128) - Pages(129)] {
+        let change = VmChange { limit: Some(OrNone::To(limit.bytes())), ..VmChange::default() };
+        world.answer(Request::Change(name("a"), change)).unwrap();
+        for _ in 0..4 {
+            // Within such a time a balloon grows to within a step of the first limit.
+            world.pass(SECOND - Duration::from_millis(4));
+            follow(&mut world, run);
+        }
+        assert_eq!(world.granted[&run], limit);
+    }
+}
