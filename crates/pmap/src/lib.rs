@@ -139,7 +139,8 @@
 //! of schedules (`cargo test -p plimsoll-pmap --lib --features model-check model_check`).
 //!
 //! That both do notice is tested too: `mutation.rs` holds deliberate defects that test builds switch on, and
-//! `cargo test -p plimsoll-pmap the_stress_notices` shows each of them found, as does the model check.
+//! `cargo test -p plimsoll-pmap notice` shows each of them found, as does the model check. It alone sees a page that was written
+//! before its frame was guarded: to an audit that is a write that waits.
 //!
 //! # Alternatives not taken
 //!

@@ -23,6 +23,10 @@ pub(crate) enum Mutation {
     BlindCompletion,
     /// A page is shared with a frame without having been compared with it (invariants 3 and 4).
     BlindSharing,
+    /// A page that was written before its frame was guarded is taken to be the frame (invariant 1).
+    UnseenWrite,
+    /// A page that is to be taken out of a frame's mapping stays in it (invariants 3 and 4).
+    NoRehoming,
     /// The frame of a shared page is given back before the page has a copy of its own (invariant 4).
     EarlyDeparture,
     /// A slot of the swap is reused while I/O on it is in flight (invariants 3 and 4).

@@ -9,6 +9,7 @@ use std::io;
 use crate::chunk::{Chunk, lock};
 use crate::host_range::{CHUNK, PAGE};
 use crate::layout::{ChunkNo, Place};
+use crate::mutation::Mutation;
 use crate::page_set::{PageSet, SLOTS};
 use crate::pmap::Pmap;
 use crate::table::{PageState, Table};
@@ -20,7 +21,7 @@ impl Pmap {
     /// with its content, before and after. What is written in between waits, and comes to the new page.
     pub(crate) fn rehome(&self, no: ChunkNo, table: &mut Table, pages: &PageSet) -> io::Result<()> {
         let pages = pages.intersection(&table.overlaid);
-        if pages.is_empty() {
+        if pages.is_empty() || self.mutations.has(Mutation::NoRehoming) {
             return Ok(());
         }
         self.protect(no, &pages)?;

@@ -227,6 +227,7 @@ impl Pmap {
         let guarded = guarded.and_then(|()| self.unprotect(no, rest)).and_then(|()| self.protect(no, mapped));
         let own = guarded.and_then(|()| self.pagemap.own(self.chunk_range(no).start, mapped));
         let own = match own {
+            Ok(_) if self.mutations.has(Mutation::UnseenWrite) => return PageSet::EMPTY,
             Ok(own) => own,
             Err(error) => {
                 tracing::error!(%error, "frames cannot be write-protected, and are copied");

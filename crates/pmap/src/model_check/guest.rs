@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use plimsoll_units::{Bytes, PAGE_SIZE, Pages, Ppn};
+use plimsoll_units::{Bytes, PAGE_SIZE, PageNo, Pages, Ppn};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::Arc;
 use vm_memory::GuestAddress;
@@ -33,6 +33,8 @@ const LANE: usize = PAGE / 3;
 const DEVICE: usize = 2;
 /// What a vCPU does before it ends. More makes for longer executions, in which delays hit the same place less often.
 const STEPS: usize = 5;
+/// The same where pages are shared: what that takes is longer, and it is while it lasts that they must write.
+const STEPS_WHILE_SHARING: usize = 15;
 /// I/O requests.
 const REQUESTS: usize = 2;
 
@@ -48,6 +50,12 @@ pub(super) struct Guest {
 /// A chunk that nobody expects to keep anything.
 pub(super) fn scratch_chunk() -> PpnRange {
     PpnRange::new(Ppn(SCRATCH as u64), Pages::CHUNK)
+}
+
+/// One of the pages that are used page by page.
+pub(super) fn any_page() -> PageNo {
+    let page = thread_rng().gen_range(0..PAGES);
+    PageNo(u32::try_from(page).expect("one of a few"))
 }
 
 /// Some of the pages that are used page by page, or all of them.
@@ -73,9 +81,9 @@ impl Guest {
     }
 
     /// Writes, reads, gives up its page, and scribbles where nobody reads.
-    pub(super) fn run_vcpu(mut self) {
+    pub(super) fn run_vcpu(mut self, sharing: bool) {
         let own = VCPUS_OWN + self.id;
-        for _ in 0..STEPS {
+        for _ in 0..if sharing { STEPS_WHILE_SHARING } else { STEPS } {
             let page = if thread_rng().gen_bool(0.25) { own } else { thread_rng().gen_range(SHARED) };
             match thread_rng().gen_range(0..8) {
                 0..4 => self.write(page),

@@ -27,9 +27,18 @@ struct Desk {
     /// What it may be granted.
     budget: Pages,
     wanted: Pages,
+    /// What the VM has given for frames that were not made.
+    owed: Pages,
     /// The pager is asked for what is wanted.
     short: bool,
     closed: bool,
+}
+
+/// What the VM wants, how much there is, and what it is to have back.
+struct Wish {
+    wanted: Pages,
+    left: Pages,
+    owed: Pages,
 }
 
 impl GrantSource for Host {
@@ -55,29 +64,35 @@ fn page_of(ppn: Ppn) -> HostRange {
 impl Host {
     /// Of `budget` pages, `granted` are the VM's from the start.
     pub(super) fn new(budget: Pages, granted: Pages) -> Self {
-        let desk = Desk { ledger: granted, budget, wanted: Pages::ZERO, short: false, closed: false };
+        let desk = Desk {
+            ledger: granted,
+            budget,
+            wanted: Pages::ZERO,
+            owed: Pages::ZERO,
+            short: false,
+            closed: false,
+        };
         Self { desk: Mutex::new(desk), news: Condvar::new() }
     }
 
     /// Grants until the host is closed.
     pub(super) fn grant(&self, pmap: &Pmap) {
-        while let Some((wanted, left)) = self.next_wish() {
+        while let Some(Wish { wanted, left, owed }) = self.next_wish() {
             let answer = match thread_rng().gen_range(0..4) {
                 0 => Pages::ZERO,
-                1 => Pages(thread_rng().gen_range(1..=wanted.0)),
+                1 => Pages(thread_rng().gen_range(0..=wanted.0)),
                 _ => wanted,
             };
             let answer = answer.min(left);
-            pmap.add_grant(answer);
+            pmap.add_grant(answer + owed);
             let back =
                 thread_rng().gen_bool(0.25).then(|| pmap.return_grant(Pages(thread_rng().gen_range(0..2))));
             let mut desk = lock(&self.desk);
             desk.ledger = desk.ledger + answer - back.unwrap_or_default();
             desk.short |= desk.ledger == desk.budget;
-            let ledger = desk.ledger;
             drop(desk);
             self.news.notify_all();
-            assert_eq!(pmap.stats().grant, ledger, "what was granted, and what the VM takes for granted");
+            self.agrees(pmap);
             // Who wants more and is not told of anything new would else keep everybody from running.
             thread::yield_now();
         }
@@ -98,17 +113,49 @@ impl Host {
         }
     }
 
+    /// The VM has given pages of its grant for frames: so many were made, and so many were not.
+    pub(super) fn paid(&self, made: Pages, unmade: Pages) {
+        let mut desk = lock(&self.desk);
+        desk.ledger -= made;
+        desk.budget -= made;
+        desk.owed += unmade;
+        drop(desk);
+        self.news.notify_all();
+    }
+
+    /// A frame is no more.
+    pub(super) fn regain(&self) {
+        lock(&self.desk).budget += Pages(1);
+    }
+
+    /// What the VM takes for granted is what was granted, less what it has given for frames and nobody has counted yet.
+    fn agrees(&self, pmap: &Pmap) {
+        // In this order: the VM gives first, and is counted afterwards.
+        let ledger = lock(&self.desk).ledger;
+        let grant = pmap.stats().grant;
+        assert!(grant <= ledger, "{grant:?} are taken for granted, and {ledger:?} were");
+    }
+
+    /// The same when nothing is under way any more.
+    pub(super) fn agrees_at_last(&self, pmap: &Pmap) {
+        let desk = lock(&self.desk);
+        assert_eq!(pmap.stats().grant + desk.owed, desk.ledger, "what is taken for granted, and what was");
+    }
+
     /// Ends [`Host::grant`] and [`Host::page_out`].
     pub(super) fn close(&self) {
         lock(&self.desk).closed = true;
         self.news.notify_all();
     }
 
-    /// Waits until something is wanted, and says how much, and how much there is; `None` at the end.
-    fn next_wish(&self) -> Option<(Pages, Pages)> {
-        let idle = |desk: &mut Desk| (desk.wanted == Pages::ZERO || desk.short) && !desk.closed;
-        let desk = self.news.wait_while(lock(&self.desk), idle).unwrap_or_else(PoisonError::into_inner);
-        (!desk.closed).then(|| (desk.wanted, desk.budget - desk.ledger))
+    /// Waits until something is wanted or owed; `None` at the end.
+    fn next_wish(&self) -> Option<Wish> {
+        let idle = |desk: &mut Desk| {
+            (desk.wanted == Pages::ZERO || desk.short) && desk.owed == Pages::ZERO && !desk.closed
+        };
+        let mut desk = self.news.wait_while(lock(&self.desk), idle).unwrap_or_else(PoisonError::into_inner);
+        let (wanted, left) = (desk.wanted, desk.budget - desk.ledger);
+        (!desk.closed).then(|| Wish { wanted, left, owed: std::mem::take(&mut desk.owed) })
     }
 
     fn next_shortage(&self) -> Option<Pages> {

@@ -10,14 +10,20 @@
 //! | the page of zeros | reads zeros | a frame of zeros appears |
 //! | a frame | reads it | writes it |
 //! | either, write-protected | as before | a fault is sent, as for an armed page that is missing |
+//! | a shared frame's mapping | reads the shared frame, armed or not | a frame of the page's own with its content appears |
+//! | the same, write-protected | as before | a fault is sent; where nobody had read the page, that frame has appeared before |
+//!
+//! A page stays in a shared frame's mapping when it has got a frame of its own: discarded, it is the shared frame again.
 //!
 //! Left out: what the processors' address caches remember (every change of a mapping flushes them before the system call
 //! returns), huge pages except that the kernel may bring in more than was touched, and running out of memory.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::sync::PoisonError;
 
+use plimsoll_units::FrameNo;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::{Condvar, Mutex, MutexGuard};
 
@@ -55,6 +61,8 @@ struct State {
     pages: Vec<Page>,
     /// Their content; `None`: zeros.
     frames: Vec<Option<Box<[u8; PAGE]>>>,
+    /// The file of shared frames.
+    pool: BTreeMap<FrameNo, Box<[u8; PAGE]>>,
     sleepers: Vec<Sleeper>,
     tickets: u64,
     stopped: bool,
@@ -66,6 +74,8 @@ struct Page {
     armed: bool,
     protected: bool,
     backing: Backing,
+    /// In whose mapping it is, where that is not anonymous.
+    shared: Option<FrameNo>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -73,6 +83,8 @@ enum Backing {
     #[default]
     Missing,
     Zeros,
+    /// The shared frame itself.
+    Shared,
     Frame(Frame),
 }
 
@@ -102,12 +114,9 @@ impl Kernel {
     /// One indivisible load by a processor of `into.len()` bytes within a page.
     pub(crate) fn load(&self, offset: usize, into: &mut [u8]) {
         let state = self.touch(offset / PAGE, Touch::Read);
-        match state.pages[offset / PAGE].backing {
-            Backing::Frame(frame) => match &state.frames[frame.0] {
-                Some(content) => into.copy_from_slice(&content[within(offset, into.len())]),
-                None => into.fill(0),
-            },
-            Backing::Zeros | Backing::Missing => into.fill(0),
+        match state.content_of(offset / PAGE) {
+            Some(content) => into.copy_from_slice(&content[within(offset, into.len())]),
+            None => into.fill(0),
         }
     }
 
@@ -133,6 +142,26 @@ impl Kernel {
     /// A device writes to a frame, whatever has become of the page that was there.
     pub(crate) fn dma(&self, frame: Frame, at: usize, content: &[u8]) {
         self.state().content(frame)[within(at, content.len())].copy_from_slice(content);
+    }
+
+    /// Copies a page that is there to one that is not armed. The processor does it: nothing keeps others from writing meanwhile.
+    pub(crate) fn copy(&self, from: usize, to: usize) {
+        let mut content = [0; PAGE];
+        self.load(from * PAGE, &mut content);
+        let mut state = self.state();
+        state.pages[to].backing = Backing::Frame(state.new_frame(Some(&content)));
+    }
+
+    /// Whether a page holds what a shared frame does.
+    pub(crate) fn equals(&self, page: usize, frame: FrameNo) -> bool {
+        let mut content = [0; PAGE];
+        self.load(page * PAGE, &mut content);
+        self.state().pool.get(&frame).is_some_and(|shared| **shared == content)
+    }
+
+    /// Whoever owns the file of shared frames writes one.
+    pub(crate) fn write_shared(&self, frame: FrameNo, content: &[u8; PAGE]) {
+        self.state().pool.insert(frame, Box::new(*content));
     }
 
     /// Touches a page until that is no fault, and returns with nothing having happened since.
@@ -172,18 +201,32 @@ impl Kernel {
     /// MADV_DONTNEED.
     pub(crate) fn discard(&self, pages: Range<usize>) {
         for page in &mut self.state().pages[pages] {
+            page.backing = Backing::Missing;
             // Anonymous memory keeps no trace of a protection.
-            (page.backing, page.protected) = (Backing::Missing, false);
+            page.protected &= page.shared.is_some();
         }
     }
 
-    /// mremap(2) with MREMAP_DONTUNMAP: pages go from one place to another, which is not armed then.
-    pub(crate) fn relocate(&self, from: Range<usize>, to: usize) {
+    /// mremap(2) with MREMAP_DONTUNMAP: pages go from one place to another, which is not armed then. They must be anonymous: each
+    /// mapping of a shared frame is one of its own.
+    pub(crate) fn relocate(&self, from: Range<usize>, to: usize) -> io::Result<()> {
         let mut state = self.state();
+        if state.pages[from.clone()].iter().any(|page| page.shared.is_some()) {
+            return Err(io::Error::from_raw_os_error(libc::EFAULT));
+        }
         for (from, to) in from.zip(to..) {
             let backing = std::mem::take(&mut state.pages[from].backing);
             state.pages[from].protected = false;
-            state.pages[to] = Page { armed: false, protected: false, backing };
+            state.pages[to] = Page { backing, ..Page::default() };
+        }
+        Ok(())
+    }
+
+    /// mmap(2) with MAP_FIXED and MAP_PRIVATE: shared frames, from `first` on, in the place of pages.
+    pub(crate) fn overlay(&self, pages: Range<usize>, first: FrameNo) {
+        let mut state = self.state();
+        for (page, frame) in pages.zip(first.0..) {
+            state.pages[page] = Page { shared: Some(FrameNo(frame)), ..Page::default() };
         }
     }
 
@@ -223,9 +266,10 @@ impl Kernel {
         if state.pages[page].backing != Backing::Missing {
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
         }
+        assert!(state.pages[page].shared.is_none(), "what is in a shared frame's mapping is never absent");
         let backing =
             content.map_or(Backing::Zeros, |content| Backing::Frame(state.new_frame(Some(content))));
-        state.pages[page] = Page { armed: true, protected, backing };
+        state.pages[page] = Page { armed: true, protected, backing, shared: None };
         if wake {
             self.wake_in(&mut state, range);
         }
@@ -240,7 +284,7 @@ impl Kernel {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         }
         for page in touched {
-            page.protected = protect && page.backing != Backing::Missing;
+            page.protected = protect && (page.backing != Backing::Missing || page.shared.is_some());
         }
         if !protect {
             self.wake_in(&mut state, range);
@@ -291,6 +335,11 @@ impl Kernel {
         self.pages_of_chunk(start, |page| page.backing != Backing::Missing)
     }
 
+    /// The same: those that have a frame which is not shared.
+    pub(crate) fn own(&self, start: u64) -> PageSet {
+        self.pages_of_chunk(start, |page| matches!(page.backing, Backing::Zeros | Backing::Frame(_)))
+    }
+
     /// The same: those that are write-protected.
     pub(crate) fn protected(&self, start: u64) -> PageSet {
         self.pages_of_chunk(start, |page| page.protected)
@@ -315,26 +364,31 @@ impl Kernel {
 
 impl State {
     fn would_pass(&self, page: usize, touch: Touch) -> bool {
-        let Page { armed, protected, backing } = self.pages[page];
-        match backing {
-            Backing::Missing => !armed,
-            Backing::Zeros | Backing::Frame(_) => !protected || touch == Touch::Read,
+        let Page { armed, protected, backing, shared } = self.pages[page];
+        if backing == Backing::Missing && shared.is_none() {
+            !armed
+        } else {
+            !protected || touch == Touch::Read
         }
     }
 
     /// Whether a touch is no fault that is sent. What the kernel serves by itself is there then.
     fn passes(&mut self, page: usize, touch: Touch) -> bool {
         let passes = self.would_pass(page, touch);
-        if passes {
-            match (self.pages[page].backing, touch) {
-                (Backing::Missing, Touch::Read) => self.pages[page].backing = Backing::Zeros,
-                (Backing::Missing, Touch::Write) => {
-                    self.new_zeros(page);
-                    self.fault_around(page);
-                }
-                (Backing::Zeros, Touch::Write) => self.new_zeros(page),
-                (Backing::Zeros | Backing::Frame(_), _) => {}
+        let Page { backing, shared, .. } = self.pages[page];
+        match (backing, shared, touch) {
+            (Backing::Missing, Some(_), Touch::Read) => self.pages[page].backing = Backing::Shared,
+            // Before it looks whether that may be written.
+            (Backing::Missing, Some(_), Touch::Write) => self.new_copy(page),
+            _ if !passes => {}
+            (Backing::Missing, None, Touch::Read) => self.pages[page].backing = Backing::Zeros,
+            (Backing::Missing, None, Touch::Write) => {
+                self.new_zeros(page);
+                self.fault_around(page);
             }
+            (Backing::Shared, _, Touch::Write) => self.new_copy(page),
+            (Backing::Zeros, _, Touch::Write) => self.new_zeros(page),
+            (Backing::Zeros | Backing::Shared | Backing::Frame(_), ..) => {}
         }
         passes
     }
@@ -343,7 +397,7 @@ impl State {
     fn fault_around(&mut self, page: usize) {
         let first = page / CHUNK_PAGES * CHUNK_PAGES;
         let others = (first..first + CHUNK_PAGES).filter(|&other| other != page);
-        let missing = |page: &Page| !page.armed && page.backing == Backing::Missing;
+        let missing = |page: &Page| !page.armed && page.backing == Backing::Missing && page.shared.is_none();
         if others.clone().all(|other| missing(&self.pages[other])) && thread_rng().gen_bool(0.5) {
             others.for_each(|other| self.new_zeros(other));
         }
@@ -351,6 +405,22 @@ impl State {
 
     fn new_zeros(&mut self, page: usize) {
         self.pages[page].backing = Backing::Frame(self.new_frame(None));
+    }
+
+    fn new_copy(&mut self, page: usize) {
+        let content =
+            self.pages[page].shared.and_then(|frame| self.pool.get(&frame)).map(|content| **content);
+        self.pages[page].backing = Backing::Frame(self.new_frame(content.as_ref()));
+    }
+
+    /// What a page holds; `None`: zeros.
+    fn content_of(&self, page: usize) -> Option<&[u8; PAGE]> {
+        let Page { backing, shared, .. } = self.pages[page];
+        match backing {
+            Backing::Frame(frame) => self.frames[frame.0].as_deref(),
+            Backing::Shared => self.pool.get(&shared?).map(|content| &**content),
+            Backing::Zeros | Backing::Missing => None,
+        }
     }
 
     fn new_frame(&mut self, content: Option<&[u8; PAGE]>) -> Frame {

@@ -17,8 +17,9 @@ pub(crate) struct Mapping {
     spare: usize,
 }
 
-/// Most places for what is put aside. Sampling reserves a thousand, of which the model can use but a few.
-const MOST_SPARE: usize = 4 * CHUNK;
+/// Most spare address space. Sampling reserves places for a thousand chunks, of which the model can use but two, behind two for pages;
+/// the last two chunks are [`Mapping::blank`] and [`Mapping::staging`].
+const MOST_SPARE: usize = 6 * CHUNK;
 
 impl Mapping {
     pub(crate) fn new(len: usize, spare: usize, _huge_pages: bool) -> io::Result<Self> {
@@ -55,37 +56,42 @@ impl Mapping {
     }
 
     pub(crate) fn relocate(&self, from: usize, to: usize, len: usize) -> io::Result<()> {
-        kernel().relocate(from / PAGE..(from + len) / PAGE, to / PAGE);
-        Ok(())
+        kernel().relocate(from / PAGE..(from + len) / PAGE, to / PAGE)
     }
 
     pub(crate) fn blank(&self) -> usize {
-        unreachable!("nothing is shared in the model")
+        self.len + self.spare - 2 * CHUNK
     }
 
     pub(crate) fn staging(&self) -> usize {
-        unreachable!("nothing is shared in the model")
+        self.len + self.spare - CHUNK
     }
 
-    pub(crate) fn copy(&self, _from: usize, _to: usize, _len: usize) {}
+    pub(crate) fn copy(&self, from: usize, to: usize, len: usize) {
+        (0..len / PAGE).for_each(|page| kernel().copy(from / PAGE + page, to / PAGE + page));
+    }
 
     pub(crate) fn allow_huge(&self, _offset: usize, _len: usize) {}
 
     pub(crate) fn overlay(
         &self,
-        _offset: usize,
-        _len: usize,
+        offset: usize,
+        len: usize,
         _file: BorrowedFd<'_>,
-        _at: u64,
+        at: u64,
     ) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+        let first = u32::try_from(at / PAGE as u64).map_err(io::Error::other)?;
+        kernel().overlay(offset / PAGE..(offset + len) / PAGE, FrameNo(first));
+        Ok(())
     }
 
-    pub(crate) fn equals(&self, _offset: usize, _other: &FrameView, _frame: FrameNo) -> bool {
-        false
+    pub(crate) fn equals(&self, offset: usize, _pool: &FrameView, frame: FrameNo) -> bool {
+        kernel().equals(offset / PAGE, frame)
     }
 
-    pub(crate) fn read(&self, _offset: usize, _bytes: &mut [u8]) {}
+    pub(crate) fn read(&self, offset: usize, bytes: &mut [u8]) {
+        kernel().load(offset, bytes);
+    }
 
     pub(crate) fn split_huge_page(&self, _offset: usize) {}
 
@@ -111,16 +117,19 @@ impl Mapping {
     }
 }
 
-/// The model's frame pool: there is none.
+/// The model's frame pool, which its kernel has.
 #[derive(Debug)]
-pub(crate) struct FrameView;
+pub(crate) struct FrameView {
+    frames: usize,
+}
 
 impl FrameView {
-    pub(crate) fn new(_pool: BorrowedFd<'_>, _frames: usize) -> io::Result<Self> {
-        Err(io::ErrorKind::Unsupported.into())
+    #[expect(clippy::unnecessary_wraps, reason = "as in production")]
+    pub(crate) fn new(_pool: BorrowedFd<'_>, frames: usize) -> io::Result<Self> {
+        Ok(Self { frames })
     }
 
-    pub(crate) fn has(&self, _frame: FrameNo) -> bool {
-        false
+    pub(crate) fn has(&self, frame: FrameNo) -> bool {
+        (frame.0 as usize) < self.frames
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! Two vCPUs write, verify and give up pages; a device writes to pinned memory behind the page tables' back; an operator
 //! takes pages, which are compressed and swapped to a disk that does things late, in any order and in parts, and fails, and
-//! makes chunks large again; a guest without manners reports pages as free that are in use; a sampler puts chunks aside; everybody compares
+//! makes chunks large again; a guest without manners reports pages as free that are in use; a sampler puts chunks aside; a scanner
+//! shares pages and ends that, with frames of a daemon that is slow and often wrong; everybody compares
 //! ([`Pmap::audit`](crate::Pmap::audit)); a host grants and takes back, and has pages taken when it has none left; and one
 //! thread or two serve the faults.
 //!
@@ -11,7 +12,7 @@
 //! what is beside this file, over [`kernel`], are `uffd.rs`, `mmap.rs`, `pagemap.rs`, and of the swap `engine/` and `event.rs`.
 //!
 //! Found are: content that is lost or not the page's own, a VM above its grant, a state with which the kernel disagrees,
-//! locks in the wrong order, slots that leak, and anybody who waits for ever. Every defect of `mutation.rs` must be found, except
+//! locks in the wrong order, slots and frames that leak, and anybody who waits for ever. Every defect of `mutation.rs` must be found, except
 //! `UncountedTouch`, which loses a figure and no page.
 //!
 //! # Running it
@@ -27,12 +28,14 @@
 
 pub(crate) mod kernel;
 
+mod frames;
 mod guest;
 mod host;
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use plimsoll_units::{Pages, Ppn};
 use shuttle::rand::{Rng, RngCore, thread_rng};
@@ -43,10 +46,14 @@ use shuttle::sync::Arc;
 use shuttle::{Config, FailurePersistence, Runner, thread};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::chunk::Backing;
+use crate::layout::ChunkNo;
 use crate::mutation::Mutation;
+use crate::page_set::PageSet;
 use crate::pmap::Pmap;
 use crate::uffd::Uffd;
-use crate::{PpnRange, Release, Sampler, SwapSpace, Traffic};
+use crate::{PpnRange, Release, Sampler, ScanOrder, SharingTraffic, SwapSpace, Traffic};
+use frames::Frames;
 use guest::{CHUNKS, Guest};
 use host::Host;
 use kernel::kernel;
@@ -68,6 +75,8 @@ struct Case {
     paging: bool,
     /// The guest reports pages as free that are in use, and chunks are put aside.
     release: bool,
+    /// Pages are shared, and that ends again.
+    sharing: bool,
     mutation: Option<Mutation>,
 }
 
@@ -101,8 +110,8 @@ fn execute(case: Case) {
     let disk = pmap.swap.as_ref().map(|swap| swap.faults());
     let worker = disk.clone().map(|disk| thread::spawn(move || disk.work()));
 
-    let vcpus =
-        [0, 1].map(|id| Guest::vcpu(&pmap, id)).map(|vcpu| if case.paging { vcpu.fill() } else { vcpu });
+    let fills = case.paging || case.sharing;
+    let vcpus = [0, 1].map(|id| Guest::vcpu(&pmap, id)).map(|vcpu| if fills { vcpu.fill() } else { vcpu });
     let device = Guest::device(&pmap);
     if let Some(disk) = &disk {
         match thread_rng().gen_range(0..4) {
@@ -111,13 +120,17 @@ fn execute(case: Case) {
             _ => {}
         }
     }
-    let mut threads: Vec<_> = vcpus.map(|vcpu| thread::spawn(move || vcpu.run_vcpu())).into();
+    let mut threads: Vec<_> = vcpus.map(|vcpu| thread::spawn(move || vcpu.run_vcpu(case.sharing))).into();
     threads.push(thread::spawn(move || device.run_device()));
     if case.paging {
         threads.push(spawn(&pmap, press));
     }
     if case.release {
         threads.extend([spawn(&pmap, be_rude), spawn(&pmap, sample)]);
+    }
+    let frames = case.sharing.then(|| Frames::new(&host));
+    if let Some(frames) = frames.clone() {
+        threads.push(spawn(&pmap, move |pmap| share(pmap, &frames)));
     }
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     host.close();
@@ -126,7 +139,11 @@ fn execute(case: Case) {
     kernel().stop();
     servers.into_iter().for_each(|server| server.join().unwrap());
     audit(&pmap);
+    host.agrees_at_last(&pmap);
+    nothing_shared_is_own(&pmap);
     pmap.reset().unwrap();
+    let left = frames.map_or(0, |frames| frames.references());
+    assert_eq!((left, pmap.references()), (0, Vec::new()), "frames left after a reset");
     let stats = pmap.stats();
     assert_eq!((stats.held, stats.store), (Pages::ZERO, Pages::ZERO), "held after a reset");
     audit(&pmap);
@@ -139,14 +156,21 @@ fn execute(case: Case) {
         disk.close();
         worker.join().unwrap();
     }
-    note(stats.traffic);
+    note(stats.traffic, stats.sharing);
 }
 
 /// What went to and fro in all executions of paging.
 static REACHED: std::sync::Mutex<Traffic> =
     std::sync::Mutex::new(Traffic { zipped: 0, unzipped: 0, swapped_out: 0, swapped_in: 0, zeros: 0 });
 
-fn note(traffic: Traffic) {
+/// Pages that were shared in all executions, dropped because they held zeros, broken, and found to be something else.
+static SHARED: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+
+fn note(traffic: Traffic, sharing: SharingTraffic) {
+    let SharingTraffic { merged, zeroed, broken, mismatched, .. } = sharing;
+    for (sum, pages) in SHARED.iter().zip([merged, zeroed, broken, mismatched]) {
+        sum.fetch_add(pages, Ordering::Relaxed);
+    }
     let mut reached = REACHED.lock().unwrap();
     reached.zipped += traffic.zipped;
     reached.unzipped += traffic.unzipped;
@@ -205,6 +229,31 @@ fn sample(pmap: &Arc<Pmap>) {
     for _ in 0..2 {
         sampler.begin();
         thread::yield_now();
+    }
+}
+
+/// Looks for pages to share, is told of some, and has the VM leave its domain and join it again.
+fn share(pmap: &Arc<Pmap>, frames: &Arc<Frames>) {
+    frames.join(pmap);
+    for _ in 0..5 {
+        match thread_rng().gen_range(0..6) {
+            0..4 => drop(pmap.scan(ScanOrder { break_large: thread_rng().gen_bool(0.5) }, Duration::ZERO)),
+            4 => pmap.share(frames.name_one_for(guest::any_page()).as_slice()),
+            _ if pmap.leave_frames() == Pages::ZERO => frames.join(pmap),
+            _ => {}
+        }
+        audit(pmap);
+    }
+}
+
+/// Nobody waits to write any more: what is shared is a frame, and nothing that nobody counts.
+fn nothing_shared_is_own(pmap: &Pmap) {
+    for no in (0..pmap.layout.chunks()).map(ChunkNo) {
+        if let Backing::Small(table) = &pmap.chunk(no).backing {
+            let shared = table.pages(|state| state.frame().is_some());
+            let own = pmap.pagemap.own(pmap.chunk_range(no).start, &shared).unwrap();
+            assert_eq!(own, PageSet::EMPTY, "shared, and own");
+        }
     }
 }
 
@@ -271,9 +320,12 @@ fn found(case: Case, mutation: Mutation) -> String {
 }
 
 /// Pages are given back, no page is taken.
-const RELEASE: Case = Case { huge_pages: true, paging: false, release: true, mutation: None };
+const RELEASE: Case = Case { huge_pages: true, paging: false, release: true, sharing: false, mutation: None };
 /// Pages are taken.
-const PAGING: Case = Case { huge_pages: false, paging: true, release: false, mutation: None };
+const PAGING: Case = Case { huge_pages: false, paging: true, release: false, sharing: false, mutation: None };
+/// Pages are shared.
+const SHARING: Case =
+    Case { huge_pages: false, paging: false, release: false, sharing: true, mutation: None };
 
 #[test]
 fn giving_pages_back_keeps_content_and_account() {
@@ -294,10 +346,22 @@ fn paging_keeps_content_and_account() {
 }
 
 #[test]
+fn sharing_keeps_content_and_account() {
+    check("sharing_keeps_content_and_account", SHARING);
+    let reached = SHARED.each_ref().map(|pages| pages.load(Ordering::Relaxed));
+    assert!(reached.iter().all(|&pages| pages > 0), "not every transition was reached: {reached:?}");
+}
+
+#[test]
+fn sharing_and_paging_keep_content_and_account() {
+    check("sharing_and_paging_keep_content_and_account", Case { paging: true, ..SHARING });
+}
+
+#[test]
 fn everything_at_once_keeps_content_and_account() {
     check(
         "everything_at_once_keeps_content_and_account",
-        Case { huge_pages: true, paging: true, release: true, mutation: None },
+        Case { huge_pages: true, paging: true, release: true, sharing: true, mutation: None },
     );
     assert!(PROMOTED.load(Ordering::Relaxed), "no chunk was made large again");
 }
@@ -305,7 +369,7 @@ fn everything_at_once_keeps_content_and_account() {
 #[test]
 fn an_execution_can_be_run_again() {
     let scheduler = UncontrolledNondeterminismCheckScheduler::new(RandomScheduler::new(200));
-    run(Case { paging: true, ..RELEASE }, scheduler, FailurePersistence::None).unwrap();
+    run(Case { paging: true, sharing: true, ..RELEASE }, scheduler, FailurePersistence::None).unwrap();
 }
 
 #[test]
@@ -350,9 +414,40 @@ fn pages_copied_without_protection_are_found() {
     assert!(failure.contains("lost"), "{failure}");
 }
 
-/// Two pages in one slot show wherever somebody looks first: in a page's content, in the account, or at the slot.
+#[test]
+fn a_page_shared_without_a_look_is_found() {
+    let failure = found(SHARING, Mutation::BlindSharing);
+    assert!(failure.contains("lost"), "{failure}");
+}
+
+#[test]
+fn a_frame_given_back_before_it_is_copied_is_found() {
+    let failure = found(SHARING, Mutation::EarlyDeparture);
+    assert!(failure.contains("lost"), "{failure}");
+}
+
+#[test]
+fn pages_shared_without_protection_are_found() {
+    let failure = found(SHARING, Mutation::NoProtection);
+    assert!(failure.contains("lost") || failure.contains("write-protected"), "{failure}");
+}
+
+#[test]
+fn a_write_before_a_frame_is_guarded_is_found() {
+    let failure = found(SHARING, Mutation::UnseenWrite);
+    assert!(failure.contains("shared, and own"), "{failure}");
+}
+
+#[test]
+fn a_page_taken_from_within_a_frames_mapping_is_found() {
+    let failure = found(Case { paging: true, ..SHARING }, Mutation::NoRehoming);
+    assert!(["audit", "lost", "never absent"].iter().any(|told| failure.contains(told)), "{failure}");
+}
+
+/// Two pages in one slot show wherever somebody looks first: in a page's content, in the account, at the slot, or to who waits for
+/// the slot to be free.
 fn told_of_a_slot(failure: &str) {
-    let told = ["audit", "lost", "slots in use only", "written before", "page's state"];
+    let told = ["audit", "lost", "slots in use only", "written before", "page's state", "max_steps"];
     assert!(told.iter().any(|told| failure.contains(told)), "{failure}");
 }
 

@@ -18,8 +18,8 @@ impl Pagemap {
         Ok(kernel().backed(start))
     }
 
-    pub(crate) fn own(&self, _start: u64, _pages: &PageSet) -> io::Result<PageSet> {
-        Ok(PageSet::EMPTY)
+    pub(crate) fn own(&self, start: u64, pages: &PageSet) -> io::Result<PageSet> {
+        Ok(kernel().own(start).intersection(pages))
     }
 
     pub(crate) fn protected(&self, start: u64) -> io::Result<PageSet> {

@@ -5,6 +5,7 @@ use plimsoll_units::{Bytes, PAGE_SIZE, Pages, Ppn};
 use super::frames::Frames;
 use super::harness::{Served, address, paged, served};
 use super::paging::{get, noise, put, take_all};
+use crate::mutation::Mutation;
 use crate::{Intent, PpnRange, Release, ScanOrder};
 
 const EAGER: ScanOrder = ScanOrder { break_large: true };
@@ -131,6 +132,17 @@ fn what_was_shared_can_be_released_ballooned_paged_out_promoted_sampled_and_rese
     assert_eq!((a.stats().held, a.stats().shared, a.pmap.references().len()), (Pages::ZERO, Pages::ZERO, 0));
     host.check(&[&a, &b]);
     (0..400).for_each(|ppn| assert_eq!((get(&a, ppn), get(&b, ppn)), (vec![0; 4096], noise(ppn + 1))));
+}
+
+/// Why pages are taken out of the mappings of frames first: discarded there, they are the frames again.
+#[test]
+fn paging_out_within_the_mapping_of_a_frame_is_noticed() {
+    let (_host, a, _b) = twins(100, false);
+    a.pmap.mutate(Some(Mutation::NoRehoming));
+    put(&a, 5, &noise(2005));
+    take_all(&a);
+    assert_eq!(get(&a, 5), noise(6), "the write is lost");
+    assert!(a.pmap.audit().is_err());
 }
 
 #[test]
