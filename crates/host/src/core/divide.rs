@@ -134,8 +134,8 @@ impl Core {
         }
     }
 
-    /// Tells a VMM from where on it pages, if that has changed by more than a little.
-    fn steer_paging(&mut self, name: &VmName, decision: &Decision) {
+    /// Tells a VMM from where on it pages, if that has changed by more than a little, or if its VM `exceeds` what it may have.
+    fn steer_paging(&mut self, name: &VmName, decision: &Decision, exceeds: bool) {
         let step = BALLOON_STEP.0;
         // A VMM counts its own pages only.
         let part =
@@ -147,7 +147,7 @@ impl Core {
         let next = Paging { level: Some(own), block: decision.reclaim.block > Pages::ZERO };
         // Above its grant, were it by a page, a level would have a VM that waits wait on.
         let moved = run.paging.level.is_none_or(|level| {
-            let too_high = run.wanted > Pages::ZERO && level > own;
+            let too_high = (exceeds || run.wanted > Pages::ZERO) && level > own;
             too_high || level.0.abs_diff(own.0) >= step
         });
         let at_rest = decision.pages.is_none() && run.paging.level != next.level;
@@ -165,16 +165,17 @@ impl Core {
     }
 
     fn steer(&mut self, name: &VmName, before: &PolicyVm, decision: &Decision) {
-        self.steer_paging(name, decision);
+        // A limit holds to the page: a last step too small to be told would leave the VM above it for ever.
+        let exceeds = before.held > decision.most;
+        self.steer_paging(name, decision, exceeds);
         let Some(run) = self.vms.get_mut(name).and_then(|vm| vm.run.as_deref_mut()) else {
             return;
         };
         (run.entitlement, run.target, run.most) = (decision.entitlement, decision.target, decision.most);
         let edge = decision.balloon == Pages::ZERO || run.balloon == Pages::ZERO;
-        let moved = decision.balloon.0.abs_diff(run.balloon.0) >= BALLOON_STEP.0;
-        // A limit holds to the page: a last step too small to be told would leave the VM above it for ever.
-        let exceeds = before.held > decision.most && decision.balloon > run.balloon;
-        if decision.balloon == run.balloon || !(moved || edge || exceeds) {
+        let too_small = exceeds && decision.balloon > run.balloon;
+        let moved = too_small || decision.balloon.0.abs_diff(run.balloon.0) >= BALLOON_STEP.0;
+        if decision.balloon == run.balloon || !(moved || edge) {
             return;
         }
         run.balloon = decision.balloon;

@@ -64,6 +64,16 @@ impl Frames {
     pub(super) fn references(&self) -> usize {
         lock(&self.state).frames.values().map(|known| known.pages.len()).sum()
     }
+
+    /// Frees frames that nobody has any more. Whoever has one nevertheless finds something else there.
+    fn free(&self, state: &mut State) {
+        let gone = state.frames.extract_if(.., |_, known| known.pages.is_empty() && !known.elsewhere);
+        for (frame, _) in gone {
+            kernel().write_shared(frame, &[0xEE; PAGE]);
+            state.free.push(frame);
+            self.host.regain();
+        }
+    }
 }
 
 impl FrameSource for Frames {
@@ -126,17 +136,5 @@ impl FrameSource for Frames {
             known.pages.swap_remove(at);
         }
         self.free(&mut state);
-    }
-}
-
-impl Frames {
-    /// Frees frames that nobody has any more. Whoever has one nevertheless finds something else there.
-    fn free(&self, state: &mut State) {
-        let gone = state.frames.extract_if(.., |_, known| known.pages.is_empty() && !known.elsewhere);
-        for (frame, _) in gone {
-            kernel().write_shared(frame, &[0xEE; PAGE]);
-            state.free.push(frame);
-            self.host.regain();
-        }
     }
 }

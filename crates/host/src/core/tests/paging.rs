@@ -56,6 +56,20 @@ fn a_vm_at_its_limit_serves_itself_from_the_start_and_one_that_waits_in_vain_aft
 }
 
 #[test]
+fn a_vm_without_a_driver_pages_down_to_its_limit_however_small_the_step() {
+    let (mut world, rich, _) = crowded();
+    for limit in [mib(128), mib(128) - Pages(128), mib(128) - Pages(129)] {
+        let change = VmChange { limit: Some(OrNone::To(limit.bytes())), ..VmChange::default() };
+        world.answer(Request::Change(name("rich"), change)).unwrap();
+        for _ in 0..4 {
+            world.pass(SECOND);
+            world.obey_level(rich);
+        }
+        assert_eq!(world.granted[&rich], limit);
+    }
+}
+
+#[test]
 fn a_reservation_is_not_lowered_below_what_the_swap_space_was_set_aside_for() {
     let mut world = World::new(640);
     let run = world.up(definition("a", 256, "reservation = '128MiB'"));
