@@ -441,7 +441,9 @@ fn a_write_before_a_frame_is_guarded_is_found() {
 #[test]
 fn a_page_taken_from_within_a_frames_mapping_is_found() {
     let failure = found(Case { paging: true, ..SHARING }, Mutation::NoRehoming);
-    assert!(["audit", "lost", "never absent"].iter().any(|told| failure.contains(told)), "{failure}");
+    // The page may be a frame again that nobody lets be written: whoever writes asks for ever.
+    let told = ["audit", "lost", "never absent", "max_steps"];
+    assert!(told.iter().any(|told| failure.contains(told)), "{failure}");
 }
 
 /// Two pages in one slot show wherever somebody looks first: in a page's content, in the account, at the slot, or to who waits for
