@@ -200,6 +200,10 @@ fn agrees(stage: &Stage) -> Result<()> {
         let before = (stage.host()?, stage.vms()?);
         let explained: HostExplanation = stage.facts(&["explain"])?;
         let after = (stage.host()?, stage.vms()?);
+        // A daemon that has come back counts a VM in once its VMM has answered.
+        if explained.vms.iter().any(|share| share.decision.is_none()) {
+            return Ok(None);
+        }
         // Whatever moves, each explanation is of one moment.
         whole(&explained)?;
         let stands = |vms: &[VmStatus]| {
