@@ -1,47 +1,15 @@
-//! Debian's cloud kernels: downloaded and unpacked into the cache, never installed.
+//! Debian's cloud kernels, unpacked into the cache, never installed.
 
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
+use preflight::{deb, kernel, packages};
 
-use crate::packages;
-use crate::workspace::{self, step};
+use crate::workspace::step;
 
-/// Which of Debian 12's kernels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Version {
-    /// The stock kernel of Debian 12: the oldest that Plimsoll supports.
-    V6_1,
-    /// The newest that Debian 12 gets through its updates, and the stock kernel of Debian 13.
-    V6_12,
-}
-
-impl Version {
-    /// Both, oldest first.
-    pub(crate) const ALL: [Self; 2] = [Self::V6_1, Self::V6_12];
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V6_1 => "6.1",
-            Self::V6_12 => "6.12",
-        })
-    }
-}
-
-impl FromStr for Version {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|version| version.to_string() == text);
-        found.ok_or_else(|| format!("{text:?} is no kernel of the lab: choose 6.1 or 6.12"))
-    }
-}
+pub(crate) use preflight::kernel::Version;
 
 /// An unpacked kernel.
 #[derive(Clone, Debug)]
@@ -56,35 +24,20 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// The kernel of `version`, from the cache or else from Debian.
     pub(crate) fn get(version: Version) -> Result<Self> {
-        let home = workspace::cache()?.join("kernels");
-        let package = package(version)?;
-        if let Ok(kernel) = Self::unpacked(&home.join(&package)) {
-            return Ok(kernel);
-        }
-        step(&format!("fetching {package}"));
-        unpack(&home, &package)
-    }
-
-    /// Makes the next [`Kernel::get`] ask Debian for the newest package.
-    pub(crate) fn forget(version: Version) -> Result<()> {
-        let current = workspace::cache()?.join("kernels").join(format!("{version}.package"));
-        match fs::remove_file(&current) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("removing {}", current.display()))
-            }
-            _ => Ok(()),
+        let package = kernel::fetch(version)?;
+        let home = kernel::home()?;
+        match Self::unpacked(&home.join(&package)) {
+            Some(kernel) => Ok(kernel),
+            None => unpack(&home, &package),
         }
     }
 
     /// The kernel unpacked at `root`.
-    fn unpacked(root: &Path) -> Result<Self> {
-        let releases = root.join("lib/modules");
-        let entry = fs::read_dir(&releases)?.next().context("no modules")??;
-        let release = entry.file_name().to_string_lossy().into_owned();
+    fn unpacked(root: &Path) -> Option<Self> {
+        let release = kernel::unpacked(root)?;
         let image = root.join(format!("boot/vmlinuz-{release}"));
-        let modules = entry.path();
-        ensure!(image.is_file() && modules.join("modules.dep").is_file(), "{} is incomplete", root.display());
-        Ok(Self { release, image, modules })
+        let modules = root.join("lib/modules").join(&release);
+        Some(Self { release, image, modules })
     }
 
     /// The modules `names` and all that they depend on, in an order in which they can be loaded, uncompressed: file name
@@ -151,68 +104,29 @@ fn unxz(file: &Path) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// The name of the package with the kernel of `version`: the newest, when the cache was first asked for it.
-pub(crate) fn package(version: Version) -> Result<String> {
-    let home = workspace::cache()?.join("kernels");
-    fs::create_dir_all(&home)?;
-    let current = home.join(format!("{version}.package"));
-    if let Ok(package) = fs::read_to_string(&current) {
-        return Ok(package);
-    }
-    packages::refresh_if_stale()?;
-    let package = newest_package(version)?;
-    fs::write(&current, &package).with_context(|| format!("writing {}", current.display()))?;
-    Ok(package)
-}
-
-/// The package of the newest kernel of `version` that apt knows.
-fn newest_package(version: Version) -> Result<String> {
-    let (meta, pattern) = match version {
-        Version::V6_1 => ("linux-image-cloud-amd64", r"^linux-image-6\.1\.0-[0-9]+-cloud-amd64$"),
-        Version::V6_12 => ("linux-image-6.12-cloud-amd64", r"^linux-image-6\.12\.[0-9]+\+deb12-cloud-amd64$"),
-    };
-    // The metapackage knows best; an apt that is short of it (or a newer Debian) may still have the kernel itself.
-    let depends = packages::apt_cache(&["depends", meta]).unwrap_or_default();
-    let prefix = format!("linux-image-{version}.");
-    let named = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
-    if let Some(package) = named.into_iter().find(|package| package.starts_with(&prefix)) {
-        return Ok(package.to_owned());
-    }
-    let found = packages::apt_cache(&["search", "--names-only", pattern])?;
-    let names = found.lines().filter_map(|line| line.split_whitespace().next());
-    let newest = names.max_by_key(|name| numbers(name)).map(str::to_owned);
-    newest.with_context(|| {
-        format!(
-            "apt knows no {version} cloud kernel (looked for {meta}): \
-             add Debian 12 with its security updates to apt's sources and run `apt-get update`"
-        )
-    })
-}
-
-/// The numbers in a package's name, for comparing versions.
-fn numbers(name: &str) -> Vec<u64> {
-    name.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
-}
-
-/// Downloads and unpacks `package` into `home`, and works out its modules' dependencies.
+/// Unpacks `package` into `home`, and works out its modules' dependencies.
 fn unpack(home: &Path, package: &str) -> Result<Kernel> {
+    let deb = deb::file(package)?;
+    step(&format!("unpacking {package}"));
     let scratch = tempfile::tempdir_in(home)?;
-    let deb = packages::download(package, scratch.path())?;
     let root = scratch.path().join("root");
     run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&root))?;
     let entry = fs::read_dir(root.join("lib/modules"))?.next().context("the package holds no modules")??;
     let depmod = packages::find("depmod").context("depmod not found: install kmod")?;
     run(Command::new(depmod).arg("-b").arg(&root).arg(entry.file_name()))?;
     let place = home.join(package);
-    if Kernel::unpacked(&place).is_err() && place.exists() {
+    if Kernel::unpacked(&place).is_none() && place.exists() {
         fs::remove_dir_all(&place).with_context(|| format!("removing {}", place.display()))?;
     }
-    // Another xtask may have unpacked the same in the meantime: what is there then is as good.
+    // Another xtask may have unpacked the same in the meantime: its copy is as good.
     let moved = fs::rename(&root, &place);
-    Kernel::unpacked(&place).or_else(|error| {
+    let Some(kernel) = Kernel::unpacked(&place) else {
         moved.with_context(|| format!("moving the kernel to {}", place.display()))?;
-        Err(error)
-    })
+        bail!("{} is incomplete", place.display());
+    };
+    // The package's file has served; another xtask may have removed it.
+    fs::remove_file(&deb).ok();
+    Ok(kernel)
 }
 
 fn run(command: &mut Command) -> Result<()> {
@@ -239,13 +153,5 @@ mod tests {
         let names: Vec<String> = order.iter().map(|path| module_name(path)).collect();
         assert_eq!(names, ["irqbypass", "kvm", "ccp", "kvm_amd"]);
         assert!(load_order(DEP, "", &["ext4"]).is_err());
-    }
-
-    #[test]
-    fn newer_packages_compare_greater() {
-        assert!(
-            numbers("linux-image-6.12.117+deb12-cloud-amd64")
-                > numbers("linux-image-6.12.99+deb12-cloud-amd64")
-        );
     }
 }

@@ -1,8 +1,11 @@
 //! `cargo xtask`: the entry points of developers and newcomers.
 //!
-//! `lab` boots a virtual host and runs commands in it, `image` builds a Debian disk, `test` runs every test, `demo`
-//! shows the whole, `bench` measures, `paper` shows our figures beside the paper's. It contains no part of Plimsoll itself and drives the programs as an operator
-//! would. Start reading at [`Task`].
+//! `lab` boots a virtual host and runs commands in it, `image` builds a Debian disk, `test` runs
+//! every test, `demo` shows the whole, `bench` measures, `paper` shows our figures beside the
+//! paper's. It contains no part of Plimsoll itself and drives the programs as an operator would.
+//!
+//! [`preflight`] runs first: it looks for what a command needs, and then builds and runs this
+//! program. Start reading at [`Task`].
 
 mod bench;
 mod cpio;
@@ -10,10 +13,8 @@ mod demo;
 mod disk;
 mod guest;
 mod kernel;
-mod kvm;
 mod lab;
 mod operate;
-mod packages;
 mod paper;
 mod prctl;
 mod system;

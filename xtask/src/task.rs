@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plimsoll_units::Bytes;
+use preflight::packages;
 
 use crate::bench::{self, Bench};
 use crate::demo::{self, DemoArgs};
@@ -15,7 +16,7 @@ use crate::lab::{self, Lab, wire::Request};
 use crate::paper::{self, PaperArgs};
 use crate::system::{self, Guests};
 use crate::test::{self, TestArgs};
-use crate::{disk, packages, workspace};
+use crate::{disk, workspace};
 
 /// Entry points for developers and newcomers.
 #[derive(Debug, Parser)]
@@ -140,7 +141,8 @@ pub(crate) enum Switch {
 
 #[derive(Debug, Args)]
 struct SetupArgs {
-    /// Look for newer kernels than those in the cache.
+    /// Look for newer kernels and packages than those in the cache.
+    // Preflight reads it, and has done it when this program runs.
     #[arg(long)]
     refresh: bool,
 }
@@ -178,7 +180,7 @@ impl Task {
             }
             Verb::Bench(bench) => bench.run(),
             Verb::Paper(arguments) => paper::run(&arguments),
-            Verb::Setup(arguments) => setup(&arguments).map(|()| ExitCode::SUCCESS),
+            Verb::Setup(_) => setup().map(|()| ExitCode::SUCCESS),
             Verb::Demo(arguments) => demo::start(&arguments),
             Verb::Test(arguments) => test::run(&arguments),
             Verb::Inside(Inside::Agent) => lab::agent::main().map(|()| ExitCode::SUCCESS),
@@ -228,13 +230,10 @@ fn exit_code(status: i32) -> ExitCode {
     u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
-fn setup(arguments: &SetupArgs) -> Result<()> {
+fn setup() -> Result<()> {
     packages::ensure(packages::LAB)?;
     packages::ensure(packages::DISK)?;
     for version in Version::ALL {
-        if arguments.refresh {
-            Kernel::forget(version)?;
-        }
         Kernel::get(version)?;
     }
     workspace::build().map(drop)

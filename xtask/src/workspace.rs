@@ -10,24 +10,17 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 
+pub(crate) use preflight::say::{note, step};
+
 /// The root of the repository.
 pub(crate) fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here).to_owned()
 }
 
-/// The directory for what is downloaded or built once: kernels, images. Made when missing. It may be deleted at any
-/// time; everything in it is made again.
+/// The directory for what is downloaded or built once; see [`preflight::cache`].
 pub(crate) fn cache() -> Result<PathBuf> {
-    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let path = set("PLIMSOLL_CACHE")
-        .or_else(|| set("XDG_CACHE_HOME").map(|path| path.join("plimsoll")))
-        .or_else(|| set("HOME").map(|path| path.join(".cache/plimsoll")))
-        .context("no place for a cache: set PLIMSOLL_CACHE to a directory that may be written")?;
-    fs::create_dir_all(&path).with_context(|| {
-        format!("making the cache {}: set PLIMSOLL_CACHE to a directory that may be written", path.display())
-    })?;
-    Ok(path)
+    preflight::cache::directory()
 }
 
 /// The programs of this workspace, built for release: name to path.
@@ -92,22 +85,4 @@ pub(crate) fn evict(home: &Path) -> Result<()> {
 pub(crate) fn used(path: &Path) {
     // Only the time of its eviction depends on this.
     fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now())).ok();
-}
-
-/// Says what comes next, to the person who waits.
-#[expect(
-    clippy::print_stderr,
-    reason = "progress is for the person at the terminal; results go to standard output"
-)]
-pub(crate) fn step(text: &str) {
-    eprintln!("==> {text}");
-}
-
-/// Says something about the step under way.
-#[expect(
-    clippy::print_stderr,
-    reason = "progress is for the person at the terminal; results go to standard output"
-)]
-pub(crate) fn note(text: &str) {
-    eprintln!("    {text}");
 }

@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
+use preflight::kvm;
 
 use crate::kernel::Version;
-use crate::kvm;
 use crate::lab::{self, Lab, attach, wire::Request};
 use crate::task::Switch;
 use crate::workspace::{self, note, step};

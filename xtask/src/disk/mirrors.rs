@@ -29,7 +29,10 @@ pub(super) fn sources() -> Result<Vec<Source>> {
         .output()
         .context("starting apt-get: a Debian disk is built on Debian")?;
     let sources = parse(&String::from_utf8_lossy(&output.stdout));
-    ensure!(!sources.is_empty(), "apt knows no archive of Debian: run `apt-get update` as root, on Debian");
+    ensure!(
+        !sources.is_empty(),
+        "apt's package lists hold no archive of Debian: a Debian disk is built on Debian"
+    );
     Ok(sources)
 }
 

@@ -11,9 +11,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use plimsoll_units::Bytes;
+use preflight::{kernel, lists, packages};
 
-use crate::kernel::{self, Version};
-use crate::packages;
+use crate::kernel::Version;
 use crate::workspace::{self, note, step};
 
 /// What the disk holds beside Debian's essential packages and the kernel.
@@ -98,7 +98,18 @@ impl Disk {
 /// The disk of `size` with the kernel `version`, from the cache where its inputs are the same.
 pub(crate) fn build(version: Version, size: Bytes) -> Result<Disk> {
     ensure!(size >= MIN_SIZE, "a Debian disk of {size} is too small: give it {MIN_SIZE} or more");
-    let package = kernel::package(version)?;
+    let package = kernel::fetch(version)?;
+    with_kernel(version, &package, size).or_else(|error| {
+        // The archive may have replaced the kernel that the cache has.
+        match kernel::newer(version, &package) {
+            Ok(Some(newer)) => with_kernel(version, &newer, size),
+            _ => Err(error),
+        }
+    })
+}
+
+/// The disk with the kernel in `package`.
+fn with_kernel(version: Version, package: &str, size: Bytes) -> Result<Disk> {
     let key =
         workspace::key([package.as_bytes(), PACKAGES.as_bytes(), FINISH.as_bytes(), &size.0.to_le_bytes()]);
     let home = workspace::cache()?.join("disks");
@@ -112,7 +123,7 @@ pub(crate) fn build(version: Version, size: Bytes) -> Result<Disk> {
     fs::create_dir_all(&home)?;
     workspace::evict(&home)?;
     let scratch = tempfile::tempdir_in(&home)?;
-    debootstrap(&package, size, scratch.path())?;
+    debootstrap(package, size, scratch.path())?;
     let made = scratch.keep();
     if let Err(error) = fs::rename(&made, &directory) {
         fs::remove_dir_all(&made)?;
@@ -123,7 +134,7 @@ pub(crate) fn build(version: Version, size: Bytes) -> Result<Disk> {
 }
 
 fn debootstrap(package: &str, size: Bytes, out: &Path) -> Result<()> {
-    let sources = mirrors::sources()?;
+    let sources = lists::with_fresh(mirrors::sources)?;
     let finish = out.join("finish");
     fs::write(&finish, FINISH)?;
     let mut command = Command::new(packages::find("mmdebstrap").context("mmdebstrap not found: install it")?);

@@ -7,15 +7,12 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use plimsoll_units::Bytes;
+use preflight::{deb, packages};
 
 use super::image;
 use crate::cpio::Archive;
 use crate::kernel::{Kernel, Version};
-use crate::packages;
 use crate::workspace::{self, Programs, step};
-
-/// What dbench and the libraries that it is linked with are in.
-const PACKAGES: &[&str] = &["dbench", "libpopt0", "libc6"];
 
 /// The load in Debian's package: what one client does, recorded of a file server.
 const RECORDED: &str = "usr/share/dbench/client.txt";
@@ -35,7 +32,7 @@ pub(crate) const LOAD: &str = "/load";
 pub(crate) fn build(version: Version, programs: &Programs, divisor: u64) -> Result<PathBuf> {
     packages::ensure(packages::LAB)?;
     let image = image::build(version, programs)?;
-    let inputs = format!("{PACKAGES:?} {LINES} {divisor} {} {}", DISK.0, image.directory.display());
+    let inputs = format!("{:?} {LINES} {divisor} {} {}", deb::DBENCH, DISK.0, image.directory.display());
     let home = workspace::cache()?.join("guests");
     let directory = home.join(format!("dbench-{version}-{}", workspace::key([inputs.as_bytes()])));
     if directory.join("disk").is_file() {
@@ -45,10 +42,8 @@ pub(crate) fn build(version: Version, programs: &Programs, divisor: u64) -> Resu
     step("building a disk with Debian's dbench");
     let scratch = tempfile::tempdir_in(&home)?;
     let root = scratch.path().join("root");
-    for package in PACKAGES {
-        let deb = packages::download(package, scratch.path())?;
-        run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&root))?;
-        fs::remove_file(deb)?;
+    for package in deb::DBENCH {
+        run(Command::new("dpkg-deb").arg("-x").arg(deb::file(package)?).arg(&root))?;
     }
     let recorded = root.join(RECORDED);
     let load = scaled(

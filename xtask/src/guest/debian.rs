@@ -7,16 +7,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use plimsoll_units::Bytes;
+use preflight::{deb, packages};
 use serde::{Deserialize, Serialize};
 
 use super::dbench::{initrd, run};
 use super::image;
 use crate::kernel::Version;
-use crate::packages;
 use crate::workspace::{self, Programs, step};
-
-/// What is on the disk: what runs, and files for page caches. Only names that every Debian has.
-const PACKAGES: &[&str] = &["libc6", "libcrypt1", "perl-base", "bash", "coreutils", "locales", "vim-runtime"];
 
 /// The disk's size: the files take some 80 MB.
 const DISK: Bytes = Bytes::mib(160);
@@ -55,7 +52,7 @@ pub(crate) fn build(programs: &Programs) -> Result<PathBuf> {
     let images = Version::ALL.map(|version| image::build(version, programs));
     let images = images.into_iter().collect::<Result<Vec<_>>>()?;
     let names: Vec<_> = images.iter().map(|image| image.directory.display().to_string()).collect();
-    let inputs = format!("{PACKAGES:?} {LOAD} {} {names:?}", DISK.0);
+    let inputs = format!("{:?} {LOAD} {} {names:?}", deb::DEBIAN, DISK.0);
     let home = workspace::cache()?.join("guests");
     let directory = home.join(format!("debian-{}", workspace::key([inputs.as_bytes()])));
     if directory.join("disk").is_file() {
@@ -65,10 +62,8 @@ pub(crate) fn build(programs: &Programs) -> Result<PathBuf> {
     step("building a disk with programs of Debian's");
     let scratch = tempfile::tempdir_in(&home)?;
     let root = scratch.path().join("root");
-    for package in PACKAGES {
-        let deb = packages::download(package, scratch.path())?;
-        run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&root))?;
-        fs::remove_file(deb)?;
+    for package in deb::DEBIAN {
+        run(Command::new("dpkg-deb").arg("-x").arg(deb::file(package)?).arg(&root))?;
     }
     fs::create_dir_all(root.join("tmp"))?;
     fs::write(root.join("load.pl"), LOAD)?;

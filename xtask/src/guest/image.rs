@@ -5,11 +5,11 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use preflight::packages;
 
 use crate::cpio::Archive;
 use crate::kernel::{Kernel, Version};
 use crate::lab::image::{add_busybox, stripped};
-use crate::packages;
 use crate::workspace::{self, Programs, step};
 
 /// The drivers of what the VMM shows its guests; `button` and `evdev` bring the power button to acpid.

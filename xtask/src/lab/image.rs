@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use preflight::packages;
 
 use crate::cpio::Archive;
 use crate::guest;
 use crate::kernel::{Kernel, Version};
-use crate::packages;
 use crate::workspace::{self, Programs, note, step};
 
 /// Drivers of the lab's own hardware, and what a virtual-machine host uses. `kvm_amd` is loaded with its `npt` option.

@@ -24,9 +24,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use plimsoll_units::Bytes;
+use preflight::packages;
 
 use crate::kernel::{Kernel, Version};
-use crate::packages;
 use crate::workspace::{self, Programs, note, step};
 
 pub(crate) use processor_time::ProcessorTime;

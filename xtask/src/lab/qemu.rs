@@ -11,8 +11,8 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
+use preflight::packages;
 
-use crate::packages;
 use crate::prctl;
 
 use super::Config;

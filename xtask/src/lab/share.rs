@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use preflight::packages;
 
-use crate::packages;
 use crate::prctl;
 use crate::workspace::step;
 

@@ -116,3 +116,14 @@ impl Step {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preflight_knows_the_steps_that_need_no_lab() {
+        let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
+        assert_eq!(names, preflight::SOURCE_STEPS);
+    }
+}

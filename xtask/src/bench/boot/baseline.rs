@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use preflight::packages;
 
 use super::inside::Guest;
-use crate::packages;
 
 /// Where the lab sees what [`collect`] collected.
 const PLACE: &str = "/share";

@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
+use preflight::packages::{self, Tool};
 
 use self::inside::{Sample, Vmm};
 use self::report::Report;
 use crate::kernel::Version;
 use crate::lab::wire::{Kind, Request};
 use crate::lab::{Config, Lab, show};
-use crate::packages::{self, Tool};
 use crate::task::Switch;
 use crate::workspace::{self, note, step};
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use plimsoll_units::Bytes;
+use preflight::lab_memory;
 
 use super::{PaperArgs, files, lab};
 use crate::guest;
@@ -31,8 +32,8 @@ const MEGABYTES: u32 = 250;
 /// The clients' files are a fifth of their recorded size: 170 MB together, so that what a guest has decides how much of them it
 /// caches. At full size no guest here could write them all in the time of a run.
 const DIVISOR: u64 = 5;
-/// The lab's memory: seven guests, and their disks.
-const MEMORY: Bytes = Bytes::mib(5 << 10);
+/// The lab's memory, which preflight looks for.
+const MEMORY: Bytes = Bytes(lab_memory::FIG2.0);
 /// How long a round may take. Five minutes are usual on a machine that does nothing else.
 const ROUND: Duration = Duration::from_secs(1800);
 

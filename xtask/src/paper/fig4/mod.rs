@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use plimsoll_units::Bytes;
+use preflight::lab_memory;
 
 use super::{PaperArgs, files, lab};
 use crate::guest;
@@ -23,8 +24,8 @@ const SIZE: Bytes = Bytes::mib(128);
 pub(super) const GUESTS: [u32; 5] = [1, 2, 3, 5, 10];
 /// Units of work that all guests of a fleet do together in a turn: some twenty seconds in emulation.
 const UNITS: u32 = 360;
-/// The lab's memory: both fleets, and the processes of their VMs.
-const MEMORY: Bytes = Bytes::mib(6 << 10);
+/// The lab's memory, which preflight looks for.
+const MEMORY: Bytes = Bytes(lab_memory::FIG4.0);
 /// How long a guest may take until it is measured, and a turn of work.
 const START: Duration = Duration::from_secs(240);
 const TURN: Duration = Duration::from_secs(120);

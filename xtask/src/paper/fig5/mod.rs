@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use plimsoll_units::Bytes;
+use preflight::lab_memory;
 
 use super::{PaperArgs, files, lab};
 use crate::guest;
@@ -18,8 +19,8 @@ use crate::workspace;
 pub(super) use inside::{Plan, measure};
 pub(super) use report::Report;
 
-/// The lab's memory: the largest fleet, and the processes of its VMs.
-const MEMORY: Bytes = Bytes::mib(4 << 10);
+/// The lab's memory, which preflight looks for.
+const MEMORY: Bytes = Bytes(lab_memory::FIG5.0);
 /// How long all of it may take: five minutes for each of 24 guests.
 const LIMIT: Duration = Duration::from_secs(7200);
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use plimsoll_units::Bytes;
+use preflight::lab_memory;
 
 use super::{PaperArgs, files, lab};
 use crate::workspace;
@@ -22,8 +23,8 @@ const STEPS: [u64; 11] = [0, 50, 150, 200, 250, 200, 100, 200, 150, 0, 50];
 /// toucher rests half its time, a step has about as many periods as in the paper.
 const STEP: u32 = 40;
 const PERIOD: u32 = 3;
-/// The lab's memory.
-const MEMORY: Bytes = Bytes::mib(2 << 10);
+/// The lab's memory, which preflight looks for.
+const MEMORY: Bytes = Bytes(lab_memory::FIG6.0);
 /// How long everything around the steps may take.
 const AROUND: Duration = Duration::from_secs(900);
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use plimsoll_units::Bytes;
+use preflight::lab_memory;
 
 use super::{PaperArgs, files, lab};
 use crate::guest;
@@ -30,8 +31,8 @@ const PERIOD: u32 = 3;
 const CLIENTS: u32 = 40;
 const MEGABYTES: u32 = 100;
 const DIVISOR: u64 = 5;
-/// The lab's memory: both guests and their disks.
-const MEMORY: Bytes = Bytes::mib(3 << 10);
+/// The lab's memory, which preflight looks for.
+const MEMORY: Bytes = Bytes(lab_memory::FIG7.0);
 /// How long everything around the phases may take.
 const AROUND: Duration = Duration::from_secs(1200);
 

@@ -1,0 +1,29 @@
+//! Preflight: looks for what a `cargo xtask` command needs, before anything else is compiled.
+//!
+//! `cargo xtask` runs this package's program. It builds in seconds, since
+//! it depends on next to nothing. [`Needs`] says what a command line needs; [`check`] looks for all
+//! of it, installs and downloads what is missing where it may, and names the rest in one message.
+//! Then `xtask` is built and run.
+//!
+//! `xtask` itself uses this library for everything that comes from Debian: [`packages`],
+//! [`kernel`], [`deb`]. Every use of apt goes through [`lists`], which updates old package lists.
+
+pub mod cache;
+mod cargo;
+mod check;
+pub mod deb;
+pub mod kernel;
+pub mod kvm;
+pub mod lists;
+mod memory;
+mod needs;
+pub mod packages;
+pub mod say;
+mod size;
+mod space;
+mod sys;
+
+pub use check::check;
+pub use memory::available;
+pub use needs::{Needs, SOURCE_STEPS, lab_memory};
+pub use size::Size;

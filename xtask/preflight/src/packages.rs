@@ -1,0 +1,139 @@
+//! Programs, and the Debian packages that have them: found, named, or installed as root.
+
+use std::env;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::lists;
+use crate::say::step;
+
+/// A program, and the Debian package that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tool {
+    /// The program's name.
+    pub program: &'static str,
+    /// The package to install.
+    pub package: &'static str,
+}
+
+const fn tool(program: &'static str, package: &'static str) -> Tool {
+    Tool { program, package }
+}
+
+/// What the guests' image is built with.
+pub const GUESTS: &[Tool] =
+    &[tool("busybox", "busybox-static"), tool("depmod", "kmod"), tool("dpkg-deb", "dpkg")];
+
+/// What the lab needs.
+pub const LAB: &[Tool] = &[
+    tool("qemu-system-x86_64", "qemu-system-x86"),
+    tool("busybox", "busybox-static"),
+    tool("depmod", "kmod"),
+    tool("dpkg-deb", "dpkg"),
+    tool("mke2fs", "e2fsprogs"),
+];
+
+/// What building a Debian disk needs on top.
+pub const DISK: &[Tool] =
+    &[tool("mmdebstrap", "mmdebstrap"), tool("mke2fs", "e2fsprogs"), tool("debugfs", "e2fsprogs")];
+
+/// The path of `program`, in PATH or where Debian keeps administrators' programs.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
+    env::split_paths(&path).chain(usual).map(|directory| directory.join(program)).find(|file| file.is_file())
+}
+
+/// Whether this process may install packages: it runs as root, on a Debian.
+pub(crate) fn may_install() -> bool {
+    // The owner of a process's files is its effective user.
+    let root = std::fs::metadata("/proc/self").is_ok_and(|facts| facts.uid() == 0);
+    root && find("apt-get").is_some()
+}
+
+/// Those of `tools` that are not there.
+pub(crate) fn missing(tools: &[Tool]) -> Vec<Tool> {
+    tools.iter().copied().filter(|tool| find(tool.program).is_none()).collect()
+}
+
+/// The packages of `tools`, each once.
+pub(crate) fn packages(tools: &[Tool]) -> Vec<&'static str> {
+    let mut packages: Vec<&str> = tools.iter().map(|tool| tool.package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
+/// Makes sure that `tools` are there. As root on Debian it installs the packages of those that are
+/// not, and says so; else it names them.
+///
+/// # Errors
+/// Something is missing and could not be installed.
+pub fn ensure(tools: &[Tool]) -> Result<()> {
+    let absent = missing(tools);
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let list = packages(&absent);
+    if !may_install() {
+        let programs: Vec<&str> = absent.iter().map(|tool| tool.program).collect();
+        bail!("{} not found: install with `{}` as root", programs.join(", "), install_command(&list));
+    }
+    step(&format!("installing Debian packages: {}", list.join(" ")));
+    let options = ["install", "--yes", "--quiet=2", "--no-install-recommends"];
+    // A new machine may be installing its own updates.
+    let patience = ["-o", "DPkg::Lock::Timeout=120"];
+    lists::with_fresh(|| apt_get(&[options.as_slice(), &patience, &list].concat()))?;
+    match missing(tools).first() {
+        Some(tool) => bail!("{} is still missing after installing {}", tool.program, tool.package),
+        None => Ok(()),
+    }
+}
+
+/// What installs `packages`, for people.
+pub(crate) fn install_command(packages: &[&str]) -> String {
+    format!("apt-get update && apt-get install --no-install-recommends {}", packages.join(" "))
+}
+
+/// Runs `apt-get` with `arguments`; its messages go with ours.
+pub(crate) fn apt_get(arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+    // Standard output is for results.
+    command.stdout(std::io::stderr());
+    let status = command.status().context("starting apt-get")?;
+    if !status.success() {
+        bail!("apt-get {} failed: see its messages above", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// What `apt-cache` prints with `arguments`.
+pub(crate) fn apt_cache(arguments: &[&str]) -> Result<String> {
+    let output = Command::new("apt-cache").args(arguments).stdin(Stdio::null()).output();
+    let output =
+        output.context("starting apt-cache: kernels come from Debian's packages, so this needs Debian")?;
+    if !output.status.success() {
+        bail!("apt-cache {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_with_several_programs_is_named_once() {
+        assert_eq!(packages(DISK), ["e2fsprogs", "mmdebstrap"]);
+    }
+
+    #[test]
+    fn programs_are_found_in_the_path_and_absent_ones_are_not() {
+        let absent = Tool { program: "no-such-program", package: "none" };
+        assert_eq!(missing(&[tool("sh", "dash"), absent]), [absent]);
+    }
+}
