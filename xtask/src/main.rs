@@ -7,6 +7,7 @@
 //! [`preflight`] runs first: it looks for what a command needs, and then builds and runs this
 //! program. Start reading at [`Task`].
 
+mod age;
 mod bench;
 mod cpio;
 mod demo;

@@ -29,7 +29,16 @@ pub(crate) type Programs = BTreeMap<String, PathBuf>;
 /// Builds every program that runs in the lab or in its guests, and adds this one.
 pub(crate) fn build() -> Result<Programs> {
     step("building plimsolld, plimsoll-vmm, plimsoll and toucher");
-    let packages = ["plimsoll-host", "plimsoll-vmm", "plimsoll-cli", "toucher"];
+    build_packages(&["plimsoll-host", "plimsoll-vmm", "plimsoll-cli", "toucher"])
+}
+
+/// The same without the program that runs in guests' kernels.
+pub(crate) fn build_for_models() -> Result<Programs> {
+    step("building plimsolld, plimsoll-vmm and plimsoll");
+    build_packages(&["plimsoll-host", "plimsoll-vmm", "plimsoll-cli"])
+}
+
+fn build_packages(packages: &[&str]) -> Result<Programs> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root()).args(["build", "--release", "--locked", "--bins"]);
     cargo.args(["--message-format", "json-render-diagnostics"]);

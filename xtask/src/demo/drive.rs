@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_units::Bytes;
 
+use crate::age;
 use crate::kernel::Version;
 use crate::operate::Stage;
 use crate::operate::definition::{Definition, Runs};
@@ -44,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) model: bool,
     /// Show the live table.
     pub(crate) table: bool,
+    /// How long the user had waited when this process started.
+    pub(crate) waited: Duration,
 }
 
 impl Plan {
@@ -53,7 +56,7 @@ impl Plan {
         // Of 256 MiB a Debian kernel leaves about 190 to programs. A model has no kernel, and no page cache.
         let (touched, cached) = if model { (mib(232), Bytes::ZERO) } else { (mib(160), mib(48)) };
         let (size, budget, kept) = (mib(256), mib(640), mib(16));
-        Self { vms: 4, size, budget, touched, kept, cached, model, table: true }
+        Self { vms: 4, size, budget, touched, kept, cached, model, table: true, waited: Duration::ZERO }
     }
 }
 
@@ -63,6 +66,8 @@ struct Counts {
     verified: u64,
     lost_pages: u64,
     guest_oom_kills: u64,
+    ready: Duration,
+    turns: Vec<Duration>,
 }
 
 /// Runs `plan` to its end. With `keep` the guests, their last patterns and the daemon go on, and the returned stage is
@@ -78,11 +83,13 @@ pub(crate) fn run(plan: &Plan, keep: bool) -> Result<(Report, Stage)> {
         table.kill().ok();
         table.wait().ok();
     }
-    let (counts, peaks) =
-        result.with_context(|| format!("the daemon said:\n{}", tail(&stage.daemon_log())))?;
+    let (counts, peaks) = stage.explained(result)?;
     let host_kills = host_oom_kills()?.saturating_sub(kills_before);
     let report = report(plan, &counts, &peaks, host_kills, begin.elapsed());
     peaks.errors.iter().for_each(|error| note(error));
+    if !report.ok {
+        note(&format!("{}: see the summary", stage.account()));
+    }
     Ok((report, stage))
 }
 
@@ -102,12 +109,18 @@ fn phases(plan: &Plan, keep: bool, stage: &Stage) -> Result<Counts> {
         // A mistake of ours is better found here than in the daemon's refusal.
         VmDefinition::from_toml(&definition.text()?, stage.path())?;
         stage.run(&definition)?;
+        if index == 0 {
+            counts.ready = plan.waited + age::of_this_process()?;
+        }
     }
     let mut guests = names.iter().map(|name| stage.toucher(name)).collect::<Result<Vec<Toucher>>>()?;
     for (name, guest) in names.iter().zip(&mut guests) {
         step(&format!("{name} writes {} and verifies it", plan.touched));
-        turn(plan, guest, &mut counts)
-            .with_context(|| format!("{name}; its console said:\n{}", stage.console_tail(name)))?;
+        let begin = Instant::now();
+        turn(plan, guest, &mut counts).with_context(|| format!("{name}'s turn"))?;
+        let took = begin.elapsed();
+        note(&format!("{:.1} s", took.as_secs_f64()));
+        counts.turns.push(took);
     }
     step("all guests verify what they kept");
     for guest in &mut guests {
@@ -176,9 +189,16 @@ fn report(plan: &Plan, counts: &Counts, peaks: &Peaks, host_kills: u64, took: Du
         verified_bytes: Bytes(counts.verified),
         lost_writes: counts.lost_pages,
         oom_kills,
-        seconds: (took.as_secs_f64() * 10.0).round() / 10.0,
+        ready_seconds: tenths(counts.ready),
+        turns_seconds: counts.turns.iter().copied().map(tenths).collect(),
+        seconds: tenths(took),
         ok,
     }
+}
+
+/// Seconds, to a tenth.
+fn tenths(time: Duration) -> f64 {
+    (time.as_secs_f64() * 10.0).round() / 10.0
 }
 
 /// The live table, on our standard output until it is killed.
@@ -196,10 +216,4 @@ fn host_oom_kills() -> Result<u64> {
     let text = fs::read_to_string("/proc/vmstat").context("reading /proc/vmstat")?;
     let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
     count.context("/proc/vmstat counts no oom_kill")?.trim().parse().context("oom_kill in /proc/vmstat")
-}
-
-/// The last lines of `log`.
-pub(crate) fn tail(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
 }

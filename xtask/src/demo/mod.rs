@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use preflight::kvm;
 
+use crate::age;
 use crate::kernel::Version;
 use crate::lab::{self, Lab, attach, wire::Request};
 use crate::task::Switch;
@@ -42,6 +43,9 @@ pub(crate) struct DemoArgs {
     /// Nested paging of the lab's virtual host.
     #[arg(long, value_enum, default_value = "on")]
     npt: Switch,
+    /// How long the user has waited so far: the lab's process does not know.
+    #[arg(long, hide = true, value_name = "SECONDS", default_value_t = 0.0)]
+    waited: f64,
     /// Use the lab even where this machine's KVM could run the guests.
     #[arg(long, conflicts_with = "model")]
     lab: bool,
@@ -49,29 +53,31 @@ pub(crate) struct DemoArgs {
 
 /// Runs the demo wherever it can run.
 pub(crate) fn start(arguments: &DemoArgs) -> Result<ExitCode> {
-    let programs = workspace::build()?;
     if arguments.model {
         step("guests are MODELS: host threads in plimsoll-vmm, no guest kernel and no KVM");
+        workspace::build_for_models()?;
         return here(arguments);
     }
     match kvm::usable() {
         Ok(()) if !arguments.lab => {
             step("this machine's KVM runs the guests");
+            workspace::build()?;
             return here(arguments);
         }
         Ok(()) => {}
         Err(why) => step(&format!("this machine's KVM cannot run guests ({why}): using the lab")),
     }
+    let programs = workspace::build()?;
     let config = lab::Config {
         kernel: arguments.host_kernel,
         npt: arguments.npt == Switch::On,
         ..lab::Config::default()
     };
-    let mut lab = Lab::boot(&config, &programs).context(
-        "the demo needs a KVM that runs guests, or QEMU and Debian's packages for the lab; \
-         `cargo xtask demo --model` needs neither",
-    )?;
+    let mut lab = Lab::boot(&config, &programs)
+        .context("`cargo xtask demo --model` needs no lab: its guests are host threads")?;
+    let waited = age::of_this_process()?.as_secs_f64();
     let mut argv = ["/bin/xtask", "inside", "demo"].map(str::to_owned).to_vec();
+    argv.push(format!("--waited={waited:.2}"));
     argv.extend(
         [("--json", arguments.json), ("--keep", arguments.keep)]
             .iter()
@@ -92,7 +98,9 @@ pub(crate) fn start(arguments: &DemoArgs) -> Result<ExitCode> {
 /// Runs the demo on the host that this runs on.
 #[expect(clippy::print_stdout, reason = "the summary is the result")]
 pub(crate) fn here(arguments: &DemoArgs) -> Result<ExitCode> {
-    let (report, stage) = drive::run(&Plan::new(arguments.model), arguments.keep)?;
+    let waited = Duration::try_from_secs_f64(arguments.waited).context("reading --waited")?;
+    let plan = Plan { waited, ..Plan::new(arguments.model) };
+    let (report, stage) = drive::run(&plan, arguments.keep)?;
     let label = if arguments.model { "Model guests (host threads, no kernels).\n" } else { "" };
     println!("\n{label}{}", report.text());
     if arguments.keep {

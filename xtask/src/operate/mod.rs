@@ -3,6 +3,7 @@
 //! A [`Stage`] is one daemon with its VMs, in a directory of its own; it ends with everything that it started. What the
 //! kernel says of the VMMs is in [`smaps`], apart from anything that Plimsoll says of itself.
 
+mod account;
 pub(crate) mod api;
 pub(crate) mod content;
 pub(crate) mod dbench;
@@ -21,13 +22,14 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use plimsoll_protocol::api::{HostStatus, Power, VmStatus};
 use plimsoll_units::Bytes;
 use rustix::process::{Pid, Signal};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
+use account::{Account, CONSOLE_TAIL, tail};
 use api::Api;
 use definition::Definition;
 use toucher::Toucher;
@@ -38,11 +40,8 @@ const DAEMON_DEADLINE: Duration = Duration::from_secs(60);
 /// How long one `plimsoll` command may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(180);
 
-/// Lines of a guest's console shown when something fails: enough for an oops of its kernel from the first line on.
-const CONSOLE_TAIL: usize = 80;
-
-/// Lines of the daemon's log shown when something fails.
-const DAEMON_TAIL: usize = 20;
+/// The suffix of a guest's console among the daemon's logs.
+const CONSOLE: &str = "console";
 
 /// How often a condition is looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -117,6 +116,11 @@ impl Stage {
     /// The daemon's messages.
     pub(crate) fn daemon_log(&self) -> String {
         fs::read_to_string(self.path().join("plimsolld.log")).unwrap_or_default()
+    }
+
+    /// Where the daemon keeps the logs of its VMs.
+    fn logs(&self) -> PathBuf {
+        self.path().join("state/logs")
     }
 
     /// Where this stage keeps its files.
@@ -205,17 +209,17 @@ impl Stage {
             .with_context(|| format!("the console of {name} said last:\n{}", self.console_tail(name)))
     }
 
-    /// The end of what a guest wrote to its console.
+    /// The end of what a guest wrote to its console. It is read from the daemon's file: the daemon
+    /// may be what has failed.
     pub(crate) fn console_tail(&self, name: &str) -> String {
-        let log = self
-            .api
-            .text(&format!("/v1/vms/{name}/log?source=console"))
-            .unwrap_or_else(|e| format!("({e:#})"));
+        let log = fs::read(self.logs().join(format!("{name}.{CONSOLE}")));
+        let log =
+            log.map_or_else(|error| format!("({error})"), |log| String::from_utf8_lossy(&log).into_owned());
         tail(&log, CONSOLE_TAIL)
     }
 
-    /// Waits until `condition` gives something, at most `limit`; whoever waits in vain is told how things stand. `what` completes
-    /// "timed out waiting until".
+    /// Waits until `condition` gives something, at most `limit`. A wait in vain ends with the
+    /// [`Account`] of how things stand. `what` completes "timed out waiting until".
     pub(crate) fn wait<T>(
         &self,
         what: &str,
@@ -227,42 +231,33 @@ impl Stage {
             if let Some(found) = condition(self)? {
                 return Ok(found);
             }
-            ensure!(
-                Instant::now() < deadline,
-                "timed out after {} s waiting until {what}\n{}",
-                limit.as_secs_f64(),
-                self.account()
-            );
+            if Instant::now() >= deadline {
+                let error = anyhow!("timed out after {} s waiting until {what}", limit.as_secs_f64());
+                return Err(error.context(self.account()));
+            }
             std::thread::sleep(TICK);
         }
     }
 
-    /// `result`; where it is an error, with how things stand.
+    /// `result`; where it is an error, with the [`Account`] of how things stand.
     pub(crate) fn explained<T>(&self, result: Result<T>) -> Result<T> {
-        result.with_context(|| self.account())
+        result.map_err(|error| match error.downcast_ref::<Account>() {
+            Some(_) => error,
+            None => error.context(self.account()),
+        })
     }
 
-    /// How things stand, as far as they can be learned: what each VM has and why, and what daemon and guests said last.
-    fn account(&self) -> String {
-        let vms = self.vms().unwrap_or_default().into_iter().map(|vm| {
-            let name = vm.name.as_str();
-            let explained = self.plimsoll(&["explain", name]).map_or_else(
-                |e| format!("{e:#}"),
-                |output| String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
-            );
-            format!("{explained}\nthe console of {name} said last:\n{}\n", self.console_tail(name))
-        });
-        let vms: String = vms.collect();
-        format!("{vms}the daemon said last:\n{}", tail(&self.daemon_log(), DAEMON_TAIL))
+    /// How things stand.
+    pub(crate) fn account(&self) -> Account {
+        Account::of(self)
     }
 
     /// Waits until the VM `name` is off and returns its last status.
     pub(crate) fn wait_off(&self, name: &str, limit: Duration) -> Result<VmStatus> {
-        let off = self.wait(&format!("{name} is off"), limit, |stage| {
+        self.wait(&format!("{name} is off"), limit, |stage| {
             let vm = stage.vm(name)?;
             Ok((vm.power == Power::Off).then_some(vm))
-        });
-        off.with_context(|| format!("the console of {name} said last:\n{}", self.console_tail(name)))
+        })
     }
 
     /// Waits until all of the host's memory is free. That which VMs shared is so within a period of the daemon's after they have ended.
@@ -302,12 +297,6 @@ impl Drop for Stage {
             }
         }
     }
-}
-
-/// The last `count` lines of `log` that are not empty.
-fn tail(log: &str, count: usize) -> String {
-    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// Where the program `name` is: beside this one, in the lab as in cargo's target directory.

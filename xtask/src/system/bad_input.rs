@@ -21,6 +21,11 @@ const NOBODY: u32 = 65534;
 
 pub(super) fn run(guests: Guests) -> Result<()> {
     let stage = Stage::open(Bytes::mib(512))?;
+    let result = scenario(&stage, guests);
+    stage.explained(result)
+}
+
+fn scenario(stage: &Stage, guests: Guests) -> Result<()> {
     stage.run(&Definition::new("taken", Bytes::mib(128), guests.run(Version::V6_12)))?;
     let mut failures = Vec::new();
     let mut check = |what: &str, result: Result<()>| match result {
@@ -28,19 +33,19 @@ pub(super) fn run(guests: Guests) -> Result<()> {
         Err(error) => failures.push(format!("{what}: {error:#}")),
     };
     for (what, part, text) in definitions(stage.path())? {
-        check(&what, refused_definition(&stage, &text, &part));
+        check(&what, refused_definition(stage, &text, &part));
     }
     for (arguments, part) in COMMANDS {
-        check(&format!("plimsoll {arguments}"), refused_command(&stage, arguments, part));
+        check(&format!("plimsoll {arguments}"), refused_command(stage, arguments, part));
     }
     if in_lab() {
-        check("a tap device that is in use", busy_tap(&stage));
-        check("a host without /dev/kvm", without_kvm(&stage));
-        check("a daemon without rights", daemon_without_rights(&stage));
+        check("a tap device that is in use", busy_tap(stage));
+        check("a host without /dev/kvm", without_kvm(stage));
+        check("a daemon without rights", daemon_without_rights(stage));
     }
-    check("a second daemon at the same directories", second_daemon(&stage));
+    check("a second daemon at the same directories", second_daemon(stage));
     for (what, part, text) in CONFIGURATIONS {
-        check(what, refused_configuration(&stage, text, part));
+        check(what, refused_configuration(stage, text, part));
     }
     ensure!(
         failures.is_empty(),

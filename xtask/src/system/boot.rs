@@ -26,7 +26,8 @@ pub(super) fn run(_: Guests) -> Result<()> {
     let stage = Stage::open(Bytes::mib(512))?;
     for version in Version::ALL {
         step(&format!("a guest with kernel {version}"));
-        one_guest(&stage, version).with_context(|| format!("guest kernel {version}"))?;
+        let result = one_guest(&stage, version).with_context(|| format!("guest kernel {version}"));
+        stage.explained(result)?;
     }
     Ok(())
 }

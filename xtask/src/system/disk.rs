@@ -26,6 +26,11 @@ const LOOK: &str = "for d in /sys/bus/virtio/devices/*; do \
 
 pub(super) fn run(_: Guests) -> Result<()> {
     let stage = Stage::open(Bytes::mib(640))?;
+    let result = scenario(&stage);
+    stage.explained(result)
+}
+
+fn scenario(stage: &Stage) -> Result<()> {
     let share = super::share();
     let (kernel, initrd, disk) = (share.join("vmlinuz"), share.join("initrd"), share.join("disk"));
     let mut definition = Definition::new("debian", Bytes::mib(512), Runs::Debian { kernel, initrd, disk });
@@ -34,21 +39,20 @@ pub(super) fn run(_: Guests) -> Result<()> {
     stage.run(&definition)?;
     let console = stage.vm("debian")?.console;
     let mut console = Console::attach(&console)?;
-    let said = |stage: &Stage| format!("the console said last:\n{}", stage.console_tail("debian"));
-    console.expect("login: ", BOOT).with_context(|| said(&stage))?;
+    console.expect("login: ", BOOT)?;
     note(&format!("login prompt after {:.0} s", begin.elapsed().as_secs_f64()));
     step("logging in");
     console.type_line("root")?;
-    console.expect("# ", LIMIT).with_context(|| said(&stage))?;
+    console.expect("# ", LIMIT)?;
     console.type_line(LOOK)?;
-    let text = console.expect("end-of-list", LIMIT).with_context(|| said(&stage))?;
+    let text = console.expect("end-of-list", LIMIT)?;
     for (kind, driver) in [("0x0002", "virtio_blk"), ("0x0004", "virtio_rng"), ("0x0005", "virtio_balloon")] {
         let wanted = format!("driver of {kind}: {driver}");
         ensure!(text.contains(&wanted), "{wanted:?} is missing in:\n{text}");
     }
     ensure!(!text.contains(": none"), "a device has no driver:\n{text}");
     console.type_line("sync; poweroff")?;
-    let exit = stage.wait_off("debian", LIMIT).with_context(|| said(&stage))?.exit;
+    let exit = stage.wait_off("debian", LIMIT)?.exit;
     ensure!(exit == Some(Exit::Told(ExitReason::Shutdown)), "the shutdown was reported as {exit:?}");
     Ok(())
 }

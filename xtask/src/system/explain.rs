@@ -31,7 +31,12 @@ const FELT: Bytes = Bytes::mib(24);
 
 pub(super) fn run(kinds: Guests) -> Result<()> {
     let mut stage = Stage::open(BUDGET)?;
-    let mut guests = start(&stage, kinds)?;
+    let result = scenario(&mut stage, kinds);
+    stage.explained(result)
+}
+
+fn scenario(stage: &mut Stage, kinds: Guests) -> Result<()> {
+    let mut guests = start(stage, kinds)?;
     // Of 256 MiB a Debian kernel leaves about 190 to programs.
     let touched = if kinds == Guests::Models { Bytes::mib(240) } else { Bytes::mib(165) };
     for guest in &mut guests {
@@ -39,17 +44,17 @@ pub(super) fn run(kinds: Guests) -> Result<()> {
         guest.ask(&format!("touch {} 1", touched.0), LIMIT)?;
         guest.ask("free 1", LIMIT)?;
     }
-    agrees(&stage)?;
-    shares(&stage, &mut guests, touched)?;
-    limit(&stage, &mut guests)?;
-    reservation(&stage, &mut guests, touched)?;
-    pools(&stage)?;
+    agrees(stage)?;
+    shares(stage, &mut guests, touched)?;
+    limit(stage, &mut guests)?;
+    reservation(stage, &mut guests, touched)?;
+    pools(stage)?;
     note("the daemon is killed and comes back");
     let (pools, vms) = (stage.facts::<Vec<PoolStatus>>(&["pool", "ls"])?, stage.vms()?);
     stage.kill_daemon()?;
     stage.start_daemon()?;
-    same(&stage, &pools, &vms)?;
-    agrees(&stage)?;
+    same(stage, &pools, &vms)?;
+    agrees(stage)?;
     for (name, mut guest) in NAMES.into_iter().zip(guests) {
         guest.send("poweroff")?;
         stage.wait_off(name, LIMIT)?;

@@ -26,6 +26,11 @@ const LIMIT: Duration = Duration::from_secs(240);
 
 pub(super) fn run(kinds: Guests) -> Result<()> {
     let stage = Stage::open(BUDGET)?;
+    let result = scenario(&stage, kinds);
+    stage.explained(result)
+}
+
+fn scenario(stage: &Stage, kinds: Guests) -> Result<()> {
     for (name, kernel, reservation) in [
         ("good1", Version::V6_1, RESERVED),
         ("good2", Version::V6_12, RESERVED),
@@ -37,7 +42,7 @@ pub(super) fn run(kinds: Guests) -> Result<()> {
     }
     let mut good = [stage.toucher("good1")?, stage.toucher("good2")?];
     let mut greedy = stage.toucher("greedy")?;
-    let ((), peaks) = watch::while_watching(&stage, || {
+    let ((), peaks) = watch::while_watching(stage, || {
         for guest in &mut good {
             guest.ask(&format!("touch {} 1", KEPT.0), LIMIT)?;
         }

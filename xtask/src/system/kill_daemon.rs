@@ -23,6 +23,11 @@ const BUFFERS: Bytes = Bytes(384 << 12);
 
 pub(super) fn run(kinds: Guests) -> Result<()> {
     let mut stage = Stage::open(Bytes::mib(640))?;
+    let result = scenario(&mut stage, kinds);
+    stage.explained(result)
+}
+
+fn scenario(stage: &mut Stage, kinds: Guests) -> Result<()> {
     let names = ["one", "two", "three"];
     for (name, kernel) in names.into_iter().zip([Version::V6_1, Version::V6_12, Version::V6_12]) {
         stage.run(&Definition::new(name, Bytes::mib(256), kinds.run(kernel)))?;
@@ -44,7 +49,7 @@ pub(super) fn run(kinds: Guests) -> Result<()> {
         let again = again.with_context(|| format!("the new daemon does not list {}", vm.name))?;
         ensure!(again.pid == vm.pid, "{} had process {:?}, and now {:?}", vm.name, vm.pid, again.pid);
     }
-    wait_for_agreement(&stage, SETTLE)?;
+    wait_for_agreement(stage, SETTLE)?;
     for vm in stage.vms()? {
         ensure!(vm.power == Power::On, "{} did not survive: {:?}", vm.name, vm.exit);
     }

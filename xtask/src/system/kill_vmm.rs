@@ -21,6 +21,11 @@ const BACK_WITHIN: Duration = Duration::from_secs(1);
 
 pub(super) fn run(kinds: Guests) -> Result<()> {
     let stage = Stage::open(Bytes::mib(640))?;
+    let result = scenario(&stage, kinds);
+    stage.explained(result)
+}
+
+fn scenario(stage: &Stage, kinds: Guests) -> Result<()> {
     let names = ["one", "two", "three"];
     for name in names {
         stage.run(&Definition::new(name, Bytes::mib(256), kinds.run(Version::V6_12)))?;
