@@ -15,6 +15,7 @@ mod rdtsc;
 mod share;
 pub(crate) mod wire;
 
+use std::fmt;
 use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -50,6 +51,40 @@ const KILL_GRACE: Duration = Duration::from_secs(15);
 
 /// Lines of console shown when something fails: enough for a kernel's oops.
 const TAIL_LINES: usize = 60;
+
+/// A lab that did not do its part: what it was to do, and its consoles. The context of an error.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    what: String,
+    console: String,
+    lines: usize,
+}
+
+impl Failure {
+    /// Everything that the lab's kernel wrote to its console.
+    pub(crate) fn console(&self) -> &str {
+        &self.console
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}\nthe lab's console:\n  {}",
+            self.what,
+            last_lines(&self.console, self.lines).join("\n  ")
+        )
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// The last `count` lines of `text`.
+fn last_lines(text: &str, count: usize) -> Vec<&str> {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].to_vec()
+}
 
 /// What virtual host to make.
 #[derive(Clone, Debug)]
@@ -101,8 +136,7 @@ impl Lab {
         let (qemu, port) = Qemu::start(config, &boot)?;
         port.set_read_timeout(Some(TICK))?;
         let mut lab = Self { frames: Frames::new(port), qemu, describe: config.describe() };
-        let ready = lab.next(begin + BOOT_DEADLINE).context("the lab did not come up")?;
-        ensure!(ready.kind == Kind::Ready, "the lab began with {:?}", ready.kind);
+        lab.ready(begin + BOOT_DEADLINE)?;
         note(&format!("up after {:.1} s", begin.elapsed().as_secs_f64()));
         Ok(lab)
     }
@@ -193,21 +227,30 @@ impl Lab {
         self.qemu.console().unwrap_or_else(|error| format!("(the console cannot be read: {error})"))
     }
 
-    fn next(&mut self, deadline: Instant) -> Result<Frame> {
-        match self.frames.next(Some(deadline)).context("reading from the lab")? {
-            Next::Frame(frame) => Ok(frame),
-            Next::End => bail!(self.failure("QEMU ended")),
-            Next::Late => bail!(self.failure("nothing came in time")),
+    /// The last lines of that.
+    pub(crate) fn console_tail(&self) -> String {
+        last_lines(&self.console(), TAIL_LINES).join("\n")
+    }
+
+    /// Waits until the lab's agent is there, until `deadline`.
+    fn ready(&mut self, deadline: Instant) -> Result<()> {
+        let limit = BOOT_DEADLINE.as_secs();
+        // All of the console is shown: a lab that does not boot has written little.
+        let failure = |lab: &Self, what: &str| Failure { lines: usize::MAX, ..lab.failure(what) };
+        match self.frames.next(Some(deadline)) {
+            Ok(Next::Frame(frame)) if frame.kind == Kind::Ready => Ok(()),
+            Ok(Next::Frame(frame)) => bail!("the lab began with {:?}", frame.kind),
+            Ok(Next::End) => bail!(failure(self, "QEMU ended before the lab was up")),
+            Ok(Next::Late) => bail!(failure(self, &format!("the lab did not boot within {limit} s"))),
+            Err(error) => Err(error).context(failure(self, "reading from the lab while it boots")),
         }
     }
 
-    /// `what`, and the end of the console and of QEMU's own messages.
-    fn failure(&self, what: &str) -> String {
+    /// `what`, with QEMU's own messages and the console.
+    fn failure(&self, what: &str) -> Failure {
         let messages = self.qemu.messages().unwrap_or_default();
-        let console = self.console();
-        let lines: Vec<&str> = console.lines().collect();
-        let tail = lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n  ");
-        format!("{what} ({})\n  {}\nthe console's last lines:\n  {tail}", self.describe, messages.trim())
+        let what = format!("{what} ({})\n  {}", self.describe, messages.trim());
+        Failure { what, console: self.console(), lines: TAIL_LINES }
     }
 }
 

@@ -1,5 +1,7 @@
-//! System tests: each host is booted once, and its scenarios run in it one after the other; as many hosts run side by
-//! side as this machine has processors, since a lab has one.
+//! System tests: each host is booted once, and its scenarios run in it one after the other. As many
+//! hosts run side by side as this machine has processors and memory for; a lab has one processor.
+//!
+//! A scenario that fails has failed. It runs again only after the run's first fault of the emulator.
 
 use std::collections::VecDeque;
 use std::num::NonZero;
@@ -8,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use plimsoll_units::Bytes;
 
 use crate::disk;
@@ -18,15 +20,10 @@ use crate::lab::{self, Lab};
 use crate::system::{self, HOSTS, Host, Scenario};
 use crate::workspace::{self, Programs, note};
 
-use super::{Tally, TestArgs};
+use super::{Tally, TestArgs, emulator};
 
 /// How long a scenario may take. Two minutes are usual; every wait inside has a shorter deadline of its own.
 const LIMIT: Duration = Duration::from_secs(900);
-
-/// How often a scenario is tried in the lab. A guest that was told to crash did not end in two of some eleven runs, for a
-/// reason not yet found; the emulation is known to lose interrupts. Every failure is printed in full, and the summary
-/// names it: it may be ours.
-const TRIES: u32 = 3;
 
 /// The Debian disk that guests boot: big enough for the system and what it writes at its first boot.
 const DISK_SIZE: Bytes = Bytes::mib(1024);
@@ -60,7 +57,7 @@ pub(super) fn run(arguments: &TestArgs, tally: &Tally) {
     let next = || hosts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let booting = Mutex::new(());
     thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, NonZero::get).min(HOSTS.len()) {
+        for _ in 0..side_by_side() {
             scope.spawn(|| {
                 while let Some((host, here)) = next() {
                     on_host(host, &here, &programs, &booting, arguments.verbose, tally);
@@ -68,6 +65,19 @@ pub(super) fn run(arguments: &TestArgs, tally: &Tally) {
             });
         }
     });
+}
+
+/// How many labs run at the same time.
+fn side_by_side() -> usize {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let memory = preflight::available().map(|size| Bytes(size.0));
+    fitting(processors.min(HOSTS.len()), memory, lab::Config::default().memory)
+}
+
+/// At most `wanted` labs of `size` each, as many as `memory` holds, and one at least.
+fn fitting(wanted: usize, memory: Option<Bytes>, size: Bytes) -> usize {
+    let fit = memory.and_then(|memory| usize::try_from(memory.0 / size.0.max(1)).ok());
+    wanted.min(fit.unwrap_or(wanted)).max(1)
 }
 
 /// Runs one scenario with model guests on this machine, in a process of its own with a deadline.
@@ -83,7 +93,23 @@ fn modelled(scenario: &Scenario, programs: &Programs, verbose: bool) -> Result<(
     if output.status.success() { Ok(()) } else { bail!("it ended with {}:\n{said}", output.status) }
 }
 
-/// Runs `scenarios` on `host`. Labs boot one after the other, holding `booting`: they share a cache of kernels and images.
+/// A scenario that did not pass.
+#[derive(Debug)]
+struct Failed {
+    error: Error,
+    /// Everything that the lab's kernel wrote to its console.
+    console: String,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        let console = error.downcast_ref::<lab::Failure>().map(|failure| failure.console().to_owned());
+        Self { console: console.unwrap_or_default(), error }
+    }
+}
+
+/// Runs `scenarios` on `host`. Labs boot one after the other, holding `booting`: they share a cache
+/// of kernels and images.
 fn on_host(
     host: Host,
     scenarios: &[&Scenario],
@@ -96,7 +122,7 @@ fn on_host(
     let mut lab = None;
     for scenario in scenarios {
         let name = format!("{} on {}", scenario.name, describe(host));
-        let try_once = |lab: &mut Option<Lab>| {
+        let mut attempt = || -> Result<(), Failed> {
             let running = match lab.take() {
                 Some(running) => running,
                 // None yet, or what ran before brought it down.
@@ -106,20 +132,25 @@ fn on_host(
                 }
             };
             let (running, result) = one(running, scenario, verbose);
-            *lab = running;
+            lab = running;
             result
         };
-        tally.run(&name, || {
-            for _ in 1..TRIES {
-                match try_once(&mut lab) {
-                    Ok(()) => return Ok(()),
-                    Err(error) => note(&format!("{name}: FAILED, and is tried again: {error:#}")),
-                }
-                tally.tried_again(&name);
-            }
-            try_once(&mut lab)
-        });
+        tally.run(&name, || judged(&name, &mut attempt, tally));
     }
+}
+
+/// The result of `attempt`. After the run's first fault of the emulator it is that of another one.
+fn judged(name: &str, attempt: &mut dyn FnMut() -> Result<(), Failed>, tally: &Tally) -> Result<()> {
+    let Err(failed) = attempt() else { return Ok(()) };
+    let Some(signature) = emulator::signature(&failed.console, &format!("{:#}", failed.error)) else {
+        return Err(failed.error);
+    };
+    let error = failed.error.context(format!("a fault of the emulator: {signature}"));
+    if !tally.excuses(name, &signature) {
+        return Err(error.context("one fault of the emulator in a run is excused, and this is another"));
+    }
+    note(&format!("{name}: run again after {error:#}\nthe lab's whole console:\n{}", failed.console));
+    judged(name, attempt, tally)
 }
 
 fn describe(host: Host) -> String {
@@ -135,31 +166,26 @@ fn boot(host: Host, wants_disk: bool, programs: &Programs) -> Result<Lab> {
 }
 
 /// Runs one scenario. The lab comes back unless it is no longer fit for another.
-fn one(mut lab: Lab, scenario: &Scenario, verbose: bool) -> (Option<Lab>, Result<()>) {
+fn one(mut lab: Lab, scenario: &Scenario, verbose: bool) -> (Option<Lab>, Result<(), Failed>) {
     let argv = ["/bin/xtask", "inside", "system", scenario.name].map(str::to_owned).to_vec();
     let mut said = Vec::new();
     let result = lab.run(&Request { argv, env: Vec::new() }, LIMIT, &mut |kind: Kind, bytes: &[u8]| {
         said.extend(bytes);
         if verbose { lab::show(kind, bytes) } else { Ok(()) }
     });
-    let said = if verbose { String::new() } else { String::from_utf8_lossy(&said).into_owned() };
-    match result {
-        Ok(0) => {
-            let complaint = oops(&lab.console());
-            // The console keeps the complaint: the next scenario gets a fresh lab.
-            (complaint.is_ok().then_some(lab), complaint)
-        }
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let error = match result {
+        Ok(0) => match oops(&lab.console()) {
+            Ok(()) => return (Some(lab), Ok(())),
+            Err(complaint) => complaint,
+        },
         Ok(status) => {
-            let console = lab.console();
-            let tail: Vec<&str> = console.lines().rev().take(20).collect();
-            let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
-            let error =
-                anyhow::anyhow!("it ended with status {status}:\n{said}\nthe host's console:\n{tail}");
-            // Whatever it left behind would spoil the next.
-            (None, Err(error))
+            anyhow!("it ended with status {status}:\n{said}\nthe lab's console:\n{}", lab.console_tail())
         }
-        Err(error) => (None, Err(error).with_context(|| said)),
-    }
+        Err(error) => error.context(said),
+    };
+    // What is left behind would spoil the next scenario, which gets a new lab.
+    (None, Err(Failed { error, console: lab.console() }))
 }
 
 /// A host whose kernel complains has not passed, whatever the scenario says.
@@ -178,5 +204,58 @@ fn oops(console: &str) -> Result<()> {
             bail!("the host's kernel complained: {line}")
         }
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Fails as often as there are `consoles`, each with one of them.
+    fn attempts<'a>(consoles: &'a [&str], count: &'a Cell<usize>) -> impl FnMut() -> Result<(), Failed> + 'a {
+        move || {
+            let index = count.replace(count.get() + 1);
+            let Some(console) = consoles.get(index) else { return Ok(()) };
+            Err(Failed { error: anyhow!("it ended with status 1"), console: (*console).to_owned() })
+        }
+    }
+
+    const OOPS: &str = "[    3.2] Oops: 0000 [#1] PREEMPT SMP NOPTI";
+
+    #[test]
+    fn a_scenario_that_fails_has_failed() {
+        let (tally, count) = (Tally::default(), Cell::new(0));
+        assert!(judged("boot", &mut attempts(&["all is well"], &count), &tally).is_err());
+        assert_eq!(count.get(), 1);
+    }
+
+    #[test]
+    fn the_first_fault_of_the_emulator_is_excused_and_the_second_is_not() {
+        let (tally, count) = (Tally::default(), Cell::new(0));
+        assert!(judged("boot", &mut attempts(&[OOPS], &count), &tally).is_ok());
+        assert_eq!(count.replace(0), 2);
+        let error = judged("greedy", &mut attempts(&[OOPS], &count), &tally).unwrap_err();
+        assert!(format!("{error:#}").contains("this is another: a fault of the emulator"), "{error:#}");
+        assert_eq!(count.get(), 1);
+    }
+
+    #[test]
+    fn a_scenario_that_fails_when_it_runs_again_has_failed() {
+        for second in [OOPS, ""] {
+            let (tally, count) = (Tally::default(), Cell::new(0));
+            assert!(judged("boot", &mut attempts(&[OOPS, second], &count), &tally).is_err());
+            assert_eq!(count.get(), 2);
+        }
+    }
+
+    #[test]
+    fn labs_run_side_by_side_as_far_as_memory_goes() {
+        let gib = |n: u64| Bytes::mib(n << 10);
+        assert_eq!(fitting(4, Some(gib(23)), gib(3)), 4);
+        assert_eq!(fitting(4, Some(gib(7)), gib(3)), 2);
+        assert_eq!(fitting(4, Some(gib(1)), gib(3)), 1);
+        assert_eq!(fitting(4, None, gib(3)), 4);
     }
 }
