@@ -249,7 +249,8 @@ impl Lab {
     /// `what`, with QEMU's own messages and the console.
     fn failure(&self, what: &str) -> Failure {
         let messages = self.qemu.messages().unwrap_or_default();
-        let what = format!("{what} ({})\n  {}", self.describe, messages.trim());
+        let messages: String = messages.trim().lines().map(|line| format!("\n  {line}")).collect();
+        let what = format!("{what} ({}){messages}", self.describe);
         Failure { what, console: self.console(), lines: TAIL_LINES }
     }
 }

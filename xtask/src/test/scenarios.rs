@@ -145,11 +145,14 @@ fn judged(name: &str, attempt: &mut dyn FnMut() -> Result<(), Failed>, tally: &T
     let Some(signature) = emulator::signature(&failed.console, &format!("{:#}", failed.error)) else {
         return Err(failed.error);
     };
-    let error = failed.error.context(format!("a fault of the emulator: {signature}"));
     if !tally.excuses(name, &signature) {
-        return Err(error.context("one fault of the emulator in a run is excused, and this is another"));
+        let what = format!("a fault of the emulator, not the first in this run ({signature})");
+        return Err(failed.error.context(what));
     }
-    note(&format!("{name}: run again after {error:#}\nthe lab's whole console:\n{}", failed.console));
+    note(&format!(
+        "{name}: runs again after a fault of the emulator ({signature}): {:#}\nthe lab's whole console:\n{}",
+        failed.error, failed.console
+    ));
     judged(name, attempt, tally)
 }
 
@@ -237,7 +240,10 @@ mod tests {
         assert!(judged("boot", &mut attempts(&[OOPS], &count), &tally).is_ok());
         assert_eq!(count.replace(0), 2);
         let error = judged("greedy", &mut attempts(&[OOPS], &count), &tally).unwrap_err();
-        assert!(format!("{error:#}").contains("this is another: a fault of the emulator"), "{error:#}");
+        assert!(
+            format!("{error:#}").contains("a fault of the emulator, not the first in this run"),
+            "{error:#}"
+        );
         assert_eq!(count.get(), 1);
     }
 
