@@ -1,9 +1,9 @@
 //! Preflight: looks for what a `cargo xtask` command needs, before anything else is compiled.
 //!
-//! `cargo xtask` runs this package's program. It builds in seconds, since
-//! it depends on next to nothing. [`Needs`] says what a command line needs; [`check`] looks for all
-//! of it, installs and downloads what is missing where it may, and names the rest in one message.
-//! Then `xtask` is built and run.
+//! `cargo xtask` runs this package's program. It builds in seconds, since it depends on next to
+//! nothing. [`Needs`] says what a command line needs; [`check()`] looks for all of it, installs and
+//! downloads what is missing where it may, and names the rest in one message. Then `xtask` is built
+//! and run.
 //!
 //! `xtask` itself uses this library for everything that comes from Debian: [`packages`],
 //! [`kernel`], [`deb`]. Every use of apt goes through [`lists`], which updates old package lists.
