@@ -21,7 +21,7 @@ use crate::definition::{Balloon, JailPart, MacAddress};
 use crate::sharing::{DomainId, Found, ScanBudget, SharingKind};
 
 /// Version of these messages. Daemon and VMM of different versions do not talk: the daemon says so in the VM's status.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// The file descriptor at which a VMM finds its listening control socket.
 pub const CONTROL_FD: i32 = 3;
 /// How often a VMM reports its [`Facts`] unasked.
@@ -317,6 +317,21 @@ pub struct GuestFacts {
     pub major_faults: u64,
     /// Times that its OOM killer ran.
     pub oom_kills: u64,
+    /// Memory that it read from its own swap space since boot. This and what follows is `None` where its driver does not say.
+    #[serde(default)]
+    pub swap_in: Option<Bytes>,
+    /// Memory that it wrote to its own swap space since boot.
+    #[serde(default)]
+    pub swap_out: Option<Bytes>,
+    /// Allocations since boot that had to reclaim memory before they succeeded (Linux 6.10 and newer).
+    #[serde(default)]
+    pub alloc_stalls: Option<u64>,
+    /// Memory that such allocations scanned.
+    #[serde(default)]
+    pub direct_scans: Option<Bytes>,
+    /// Memory that they reclaimed.
+    #[serde(default)]
+    pub direct_reclaims: Option<Bytes>,
 }
 
 /// Everything a VMM needs to become a VM.

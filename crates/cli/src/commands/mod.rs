@@ -4,6 +4,7 @@ pub(crate) mod console;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod explain;
+mod guest;
 pub(crate) mod history;
 mod kill;
 pub(crate) mod logs;

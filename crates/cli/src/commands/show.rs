@@ -3,7 +3,7 @@ use jiff::Timestamp;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::VmStatus;
 
-use super::{Context, paging, ps, sharing};
+use super::{Context, guest, paging, ps, sharing};
 use crate::table::list;
 
 pub(crate) const HELP: &str = "\
@@ -69,13 +69,8 @@ fn text(vm: &VmStatus, now: Timestamp) -> String {
         ("faults", vm.faults.to_string()),
         ("reboots", vm.reboots.to_string()),
     ]);
-    if let Some(guest) = vm.guest {
-        let memory = format!(
-            "{} in all, {} free, {} available, {} cache",
-            guest.total, guest.free, guest.available, guest.cache
-        );
-        let pain = format!("{} major faults, {} OOM kills", guest.major_faults, guest.oom_kills);
-        facts.extend([("guest memory", memory), ("guest pain", pain)]);
+    if let Some(said) = &vm.guest {
+        facts.extend([("guest memory", guest::memory(said)), ("guest pain", guest::pain(said))]);
     }
     facts.push(("console", vm.console.display().to_string()));
     list(&facts)

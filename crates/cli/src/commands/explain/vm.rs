@@ -6,7 +6,7 @@ use plimsoll_protocol::explain::{
 use plimsoll_units::Bytes;
 
 use super::{cause, host, level, more_than_nothing};
-use crate::commands::{paging, ps, sharing};
+use crate::commands::{guest, paging, ps, sharing};
 use crate::table::{Column, Table, list};
 
 pub(super) fn text(explanation: &VmExplanation) -> String {
@@ -60,7 +60,7 @@ fn decided(explanation: &VmExplanation, decision: &VmDecision) -> Vec<(&'static 
         Cause::Level | Cause::PoolLimit(_) | Cause::PoolReservation(_) => "as all do that no bound holds",
         _ => "a bound holds it there",
     };
-    vec![
+    let mut facts = vec![
         ("bounds", bounds),
         (
             "price",
@@ -84,7 +84,13 @@ fn decided(explanation: &VmExplanation, decision: &VmDecision) -> Vec<(&'static 
         ("paging", paging::text(&vm.paging)),
         ("sharing", sharing::text(&vm.sharing)),
         ("grant", grant(vm, decision)),
-    ]
+    ];
+    facts.extend(
+        vm.guest
+            .iter()
+            .map(|said| ("guest", format!("says of itself: {}; {}", guest::memory(said), guest::pain(said)))),
+    );
+    facts
 }
 
 fn active(activity: &ActivityParts) -> String {
@@ -287,6 +293,7 @@ balloon      56MiB of 96MiB: what lies between target and size; 40MiB is still t
 paging       8MiB compressed into 3MiB, 16MiB swapped out, of 192MiB of swap space; 1MiB a second out, 512KiB in; taken down to 170MiB: it is above its target, and its balloon does not bring that, or not soon enough
 sharing      in domain prod; 24MiB shared at the price of 6MiB, 12MiB zero: 30MiB saved; 5MiB a second looked at, 8KiB written again; takes 0.40% of a processor of 2.00% that it may; large pages are broken for it
 grant        200MiB granted and 6MiB of shared frames, 180MiB held; at most 256MiB now
+guest        says of itself: 240MiB in all, 20MiB free, 90MiB available, 70MiB cache; 3 major faults, 0 OOM kills
 pool         prod in /: entitled to 320MiB together, 390MiB granted, target 330MiB; 327680 shares, reservation 64MiB, no limit; level 128.0KiB a share
 
 To be entitled to 200MiB, or as near as it gets, one of these would have to change:
