@@ -132,6 +132,7 @@ fn pressed(available: Pages, members: &[Member]) -> (Host, Vec<Vm>) {
         held: Pages(member.client.limit.0 * 2 / 3),
         wanted: Pages(member.client.active.0 % 64),
         target: Pages(member.client.limit.0 * 3 / 4),
+        spare: None,
         balloon: Pages::floor(Bytes::mib(64)),
         driver,
         pageable: plimsoll_policy::Pageable::default(),

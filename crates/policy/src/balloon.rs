@@ -16,6 +16,8 @@ pub enum Sizing {
     WorkingSet,
     /// It would be larger, and is as large as any may be.
     Largest,
+    /// It would be larger, and is as large as its guest can bear.
+    GuestShort,
     /// It grows towards its size as fast as any may.
     GrowsSlowly,
     /// There is no driver: the size is what a driver will be told when it comes.
@@ -37,13 +39,14 @@ impl Balloon {
     /// The balloon that goes with `target`. `spared`: the target would be lower, were it not for the working set.
     pub(crate) fn new(rules: &Rules, elapsed: Duration, vm: &Vm, target: Pages, spared: bool) -> Self {
         let wish = vm.size.saturating_sub(target);
-        let largest = wish.min(part_of(vm.size, rules.largest_balloon));
+        let largest = wish.min(vm.largest_balloon(rules));
         let size = largest.min(vm.balloon.saturating_add(growth(rules, elapsed)));
         let why = match vm.driver {
             _ if wish == Pages::ZERO => Sizing::NotNeeded,
             Driver::Absent => Sizing::NoDriver,
             Driver::Stuck => Sizing::Stuck,
             Driver::Follows if size < largest => Sizing::GrowsSlowly,
+            Driver::Follows if largest < wish.min(rules.balloon(vm.size)) => Sizing::GuestShort,
             Driver::Follows if largest < wish => Sizing::Largest,
             Driver::Follows if spared => Sizing::WorkingSet,
             Driver::Follows => Sizing::FollowsTarget,
@@ -54,11 +57,6 @@ impl Balloon {
         };
         Self { size, why, brings }
     }
-}
-
-fn part_of(size: Pages, percent: u8) -> Pages {
-    let part = u128::from(size.0) * u128::from(percent.min(100)) / 100;
-    Pages(u64::try_from(part).expect("no more than `size`"))
 }
 
 /// How much a balloon may grow in `elapsed`.

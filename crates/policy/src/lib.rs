@@ -2,7 +2,7 @@
 //!
 //! Pure arithmetic after Waldspurger 2002, sections 5 and 6, and ESXi's public documentation. Facts come in as arguments,
 //! decisions go out as values: this crate never does I/O, reads no clock, starts no thread and keeps no state but what
-//! its caller holds ([`Estimator`], [`States`], [`Gain`]). It never learns what a system call is.
+//! its caller holds ([`Estimator`], [`Need`], [`Spare`], [`States`], [`Gain`]). It never learns what a system call is.
 //!
 //! Start with [`divide`], which divides memory among VMs in a tree of resource pools. [`decide`] turns that into what each VM's
 //! balloon and every other mechanism is to do, [`fn@allowance`] into what a waiting fault may have at once, [`remedies`] into what would
@@ -19,6 +19,7 @@ mod division;
 mod entitlement;
 mod estimator;
 mod mechanisms;
+mod need;
 mod pool;
 mod pool_limits;
 mod precise_sum;
@@ -27,6 +28,7 @@ mod remedy;
 mod reservations;
 mod rules;
 mod scan;
+mod spare;
 mod state;
 mod target;
 mod vm;
@@ -42,12 +44,14 @@ pub use division::{
 pub use entitlement::{Client, Tax, entitlements};
 pub use estimator::{Estimate, Estimator, Sample, Stratum};
 pub use mechanisms::{Mechanisms, Paging};
+pub use need::{Need, Signs};
 pub use pool::{MAX_POOL_DEPTH, MAX_POOL_SHARES, NamedPool, Pool, PoolError, PoolId, PoolTree};
 pub use problem::{PoolClaim, PoolShortfall, Problem, ProblemError, Solution, VmClaim};
 pub use remedy::{Change, Remedy, remedies};
 pub use reservations::{Claim, Overcommitment, Reservations, Short};
 pub use rules::Rules;
 pub use scan::{Gain, Scan, ScanHost, ScanVm, scan};
+pub use spare::{Account, Spare};
 pub use state::{State, States, Thresholds};
 pub use target::{Host, decide};
 pub use vm::{Driver, Pageable, Vm};

@@ -115,6 +115,7 @@ mod tests {
                 target: Pages(0),
                 balloon: Pages(0),
                 driver: Driver::Follows,
+                spare: None,
                 pageable: crate::Pageable::default(),
                 waited: false,
             }

@@ -18,6 +18,7 @@ fn vm(size: u64, client: Client, pool: PoolId) -> Vm {
         target: client.limit,
         balloon: Pages(0),
         driver: Driver::Follows,
+        spare: None,
         pageable: crate::Pageable::default(),
         waited: false,
     }

@@ -25,9 +25,12 @@ impl Rules {
 
     /// Most machine memory that the compressed pages of a VM of `size` may take.
     pub fn store(&self, size: Pages) -> Pages {
-        Pages(
-            size.0 / 100 * u64::from(self.largest_store) + size.0 % 100 * u64::from(self.largest_store) / 100,
-        )
+        part_of(size, self.largest_store)
+    }
+
+    /// The largest balloon of a VM of `size`, whatever its guest can bear.
+    pub(crate) fn balloon(&self, size: Pages) -> Pages {
+        part_of(size, self.largest_balloon.min(100))
     }
 
     /// 128 MiB a second. The paper limits the rate too and prints none (Waldspurger 2002, section 3.2). Faster, and a guest
@@ -36,6 +39,12 @@ impl Rules {
     /// estimator. Slower, and a host that a few large VMs fill falls from soft to hard, where pages are swapped that a
     /// balloon would have found free.
     pub const INFLATION: Pages = Pages((128 << 20) / plimsoll_units::PAGE_SIZE);
+}
+
+/// `percent` of `size`, rounded down.
+fn part_of(size: Pages, percent: u8) -> Pages {
+    let percent = u64::from(percent);
+    Pages(size.0 / 100 * percent + size.0 % 100 * percent / 100)
 }
 
 impl Default for Rules {

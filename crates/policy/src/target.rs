@@ -71,8 +71,8 @@ impl Host {
 pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outcome {
     let members: Vec<Member> = vms.iter().map(|vm| vm.member).collect();
     let division = divide_reserving(host.available(), host.for_guests, rules.tax, pools, &members);
-    let balance = Balance::new(host, vms, &division.vms);
-    let wishes = balance.targets(vms, &division.vms);
+    let balance = Balance::new(rules, host, vms, &division.vms);
+    let wishes = balance.targets(rules, vms, &division.vms);
     let limits = PoolLimits::new(pools, vms, &division.vms, &wishes);
     let mechanisms = balance.mechanisms(host.state);
     let target = |i: usize| limits.within(vms[i].member.pool, division.vms[i], wishes[i]);
@@ -81,7 +81,7 @@ pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outco
     let decision = |i: usize| {
         let (vm, entitlement, target) = (&vms[i], division.vms[i], targets[i]);
         let most = if limits.bind(vm.member.pool) { target } else { vm.member.client.limit };
-        let spared = target <= vm.working_set() && balance.spares(vm, entitlement);
+        let spared = target <= vm.working_set() && balance.spares(rules, vm, entitlement);
         let balloon = Balloon::new(rules, host.elapsed, vm, target, spared);
         // Who holds more than it ever may has to give, however much memory the host has.
         let mechanisms =
@@ -128,26 +128,30 @@ struct Balance {
     from_idle: Pages,
     /// The part of the shortage that idle memory does not cover.
     uncovered: Pages,
+    /// The part that nothing covers that can be taken now.
+    beyond_reach: Pages,
     /// What is free beyond what is aimed for.
     surplus: Pages,
     /// By how much targets rise towards working sets.
     lifted: Pages,
-    /// The sums over all VMs of [`idle`], [`lean`], [`lacking`] and [`below_working_set`].
+    /// The sums over all VMs of [`idle`], [`lean`], [`out_of_reach`], [`lacking`] and
+    /// [`below_working_set`].
     idle: Pages,
     lean: Pages,
+    out_of_reach: Pages,
     lacking: Pages,
     below: Pages,
 }
 
 impl Balance {
-    fn new(host: &Host, vms: &[Vm], entitled: &[Pages]) -> Self {
+    fn new(rules: &Rules, host: &Host, vms: &[Vm], entitled: &[Pages]) -> Self {
         let sum = |part: &dyn Fn(&Vm, Pages) -> Pages| {
             vms.iter().zip(entitled).fold(Pages::ZERO, |sum, (vm, e)| sum.saturating_add(part(vm, *e)))
         };
         let owed = sum(&|vm, e| vm.wanted.min(e.saturating_sub(vm.held)));
         let open = host.free.saturating_sub(host.withheld).saturating_sub(host.thresholds.clear);
         let pressed = host.state >= State::Soft || owed > open;
-        let idle = sum(&idle);
+        let (idle, lean) = (sum(&|vm, e| idle(rules, vm, e)), sum(&|vm, e| lean(rules, vm, e)));
         let below = sum(&|vm, e| below_working_set(vm, keeps(vm, pressed).max(e)));
         let kept = host.thresholds.high.max(host.withheld.saturating_add(host.thresholds.clear));
         let needed = kept.saturating_add(owed);
@@ -162,10 +166,12 @@ impl Balance {
             shortage,
             from_idle: shortage.min(idle).saturating_add(lifted.saturating_sub(free)),
             uncovered: shortage.saturating_sub(idle),
+            beyond_reach: shortage.saturating_sub(idle.saturating_add(lean)),
             surplus: host.free.saturating_sub(needed),
             lifted,
             idle,
-            lean: sum(&lean),
+            lean,
+            out_of_reach: sum(&|vm, e| out_of_reach(rules, vm, e)),
             lacking: sum(&|vm, _| lacking(vm)),
             below,
         }
@@ -181,10 +187,11 @@ impl Balance {
     }
 
     /// The VMs' targets, pools' limits not considered.
-    fn targets(&self, vms: &[Vm], entitled: &[Pages]) -> Vec<Pages> {
+    fn targets(&self, rules: &Rules, vms: &[Vm], entitled: &[Pages]) -> Vec<Pages> {
         let target = |(vm, &entitlement): (&Vm, &Pages)| {
-            let gives = part(self.from_idle, idle(vm, entitlement), self.idle)
-                + part(self.uncovered, lean(vm, entitlement), self.lean);
+            let gives = part(self.from_idle, idle(rules, vm, entitlement), self.idle)
+                + part(self.uncovered, lean(rules, vm, entitlement), self.lean)
+                + part(self.beyond_reach, out_of_reach(rules, vm, entitlement), self.out_of_reach);
             let kept = keeps(vm, self.pressed);
             let wish = if gives > Pages::ZERO {
                 kept.min(vm.held.saturating_sub(gives))
@@ -202,20 +209,28 @@ impl Balance {
     }
 
     /// Whether others give in its place because it uses what it has.
-    fn spares(&self, vm: &Vm, entitlement: Pages) -> bool {
-        let lean = lean(vm, entitlement);
+    fn spares(&self, rules: &Rules, vm: &Vm, entitlement: Pages) -> bool {
+        let lean = lean(rules, vm, entitlement);
         self.shortage > Pages::ZERO && part(self.uncovered, lean, self.lean) < lean
     }
 }
 
-/// What a VM holds beyond both its entitlement and its working set.
-fn idle(vm: &Vm, entitlement: Pages) -> Pages {
-    vm.held.saturating_sub(entitlement.max(vm.working_set()))
+/// What a VM holds beyond both its entitlement and its working set, as far as it can be taken.
+fn idle(rules: &Rules, vm: &Vm, entitlement: Pages) -> Pages {
+    vm.held.saturating_sub(entitlement.max(vm.working_set())).min(vm.takeable(rules))
 }
 
-/// What a VM holds beyond its entitlement and within its working set.
-fn lean(vm: &Vm, entitlement: Pages) -> Pages {
-    vm.held.min(vm.working_set()).saturating_sub(entitlement)
+/// What a VM holds beyond its entitlement and within its working set, as far as it can be taken.
+fn lean(rules: &Rules, vm: &Vm, entitlement: Pages) -> Pages {
+    let left = vm.takeable(rules).saturating_sub(idle(rules, vm, entitlement));
+    vm.held.min(vm.working_set()).saturating_sub(entitlement).min(left)
+}
+
+/// What a VM holds beyond its entitlement and nothing can take now: its balloon has no driver, or
+/// its guest no memory to spare, and there is no room for its pages elsewhere. It is asked for
+/// last, and given once something can take it.
+fn out_of_reach(rules: &Rules, vm: &Vm, entitlement: Pages) -> Pages {
+    vm.held.saturating_sub(entitlement).saturating_sub(vm.takeable(rules))
 }
 
 /// The target that a VM keeps as far as nothing is taken from it: under pressure no more than it holds.

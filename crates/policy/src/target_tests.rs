@@ -22,6 +22,7 @@ fn vm(held: u64, active: u64, wanted: u64) -> Vm {
         target: mib(256),
         balloon: Pages(0),
         driver: Driver::Follows,
+        spare: None,
         pageable: Pageable { store: Pages(mib(256).0 / 10), swap: mib(256) },
         waited: false,
     }

@@ -1,6 +1,6 @@
 use plimsoll_units::Pages;
 
-use crate::Member;
+use crate::{Member, Rules};
 
 /// A VM, as far as its target depends on it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,6 +19,9 @@ pub struct Vm {
     pub balloon: Pages,
     /// Whether its balloon works.
     pub driver: Driver,
+    /// The largest balloon that its guest can bear: see [`Spare`](crate::Spare). `None`: its guest
+    /// gives no account of its memory.
+    pub spare: Option<Pages>,
     /// What can be compressed and swapped out of it.
     pub pageable: Pageable,
     /// It has waited for memory in vain for a whole control period, and there is still none for it.
@@ -58,6 +61,22 @@ pub enum Driver {
 const HEADROOM_DIVISOR: u64 = 4;
 
 impl Vm {
+    /// The largest balloon that it may have.
+    pub(crate) fn largest_balloon(&self, rules: &Rules) -> Pages {
+        rules.balloon(self.size).min(self.spare.unwrap_or(self.size))
+    }
+
+    /// What can be taken of what it holds, by its balloon and by paging.
+    pub(crate) fn takeable(&self, rules: &Rules) -> Pages {
+        let balloon = match self.driver {
+            Driver::Follows => {
+                self.held.saturating_sub(self.size.saturating_sub(self.largest_balloon(rules)))
+            }
+            Driver::Absent | Driver::Stuck => Pages::ZERO,
+        };
+        balloon.saturating_add(self.pageable.total()).min(self.held)
+    }
+
     /// Its working set: what it actively uses and a quarter more, as far as its limit allows. Nothing is taken from it while
     /// somebody holds idle memory that he is not entitled to.
     pub fn working_set(&self) -> Pages {

@@ -317,6 +317,9 @@ pub struct GuestFacts {
     pub major_faults: u64,
     /// Times that its OOM killer ran.
     pub oom_kills: u64,
+    /// Pages in its balloon when it said so.
+    #[serde(default)]
+    pub ballooned: Pages,
     /// Memory that it read from its own swap space since boot. This and what follows is `None` where its driver does not say.
     #[serde(default)]
     pub swap_in: Option<Bytes>,

@@ -216,6 +216,8 @@ pub enum Sizing {
     WorkingSet,
     /// It is as large as any may be.
     Largest,
+    /// It is as large as its guest can bear by its own account.
+    GuestShort,
     /// It grows as fast as any may.
     GrowsSlowly,
     /// No driver has been seen.
@@ -235,8 +237,8 @@ pub struct ActivityParts {
     pub estimate: Option<ActivityEstimate>,
     /// What its faults wait for.
     pub waits: Bytes,
-    /// What its guest asks for by its own account: it then counts as using all that it has.
-    pub asks: Bytes,
+    /// What it is taken to lack: what its faults wait for, and more the longer they do.
+    pub missing: Bytes,
 }
 
 /// What sampling shows of a VM's memory (Waldspurger 2002, section 5.3). The greatest of the three averages counts.

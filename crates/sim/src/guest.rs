@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use plimsoll_policy::Account;
 use plimsoll_units::{Bytes, Pages};
 
 use crate::demand::Want;
@@ -9,11 +10,6 @@ use crate::scenario::GuestSpec;
 
 /// How often a guest's swing around its demand is drawn anew: programs start and end in seconds to minutes.
 const SWING: Duration = Duration::from_secs(20);
-
-/// A guest with less than this part of its memory available says that it lacks some; it asks up to an eighth. As the daemon
-/// takes a guest's statistics.
-const LACKS_DIVISOR: u64 = 16;
-const ASKS_DIVISOR: u64 = 8;
 
 /// A guest that runs.
 #[derive(Clone, Debug)]
@@ -99,13 +95,10 @@ impl Guest {
         }
     }
 
-    /// What it lacks by its own account.
-    pub(crate) fn asks(&self, spec: &GuestSpec) -> Pages {
-        let available = self.memory.available();
-        if !spec.asks || available.0 >= self.size.0 / LACKS_DIVISOR {
-            return Pages::ZERO;
-        }
-        Pages(self.size.0 / ASKS_DIVISOR).saturating_sub(available)
+    /// What its balloon driver says of it; `None`: it says nothing.
+    pub(crate) fn account(&self, spec: &GuestSpec) -> Option<Account> {
+        let (total, available, ballooned) = (self.size, self.memory.available(), self.memory.ballooned);
+        spec.asks.then_some(Account { total, available, ballooned, stalls: 0 })
     }
 
     /// What it wants to touch and cannot.

@@ -125,16 +125,14 @@ impl Simulation {
 
     /// The host as it is.
     pub fn frame(&self) -> Frame {
-        let vms = self.vms.iter().zip(&self.scenario.vms);
+        let frame = |slot: &Slot| slot.run().map_or(VmFrame::default(), Run::frame);
         Frame {
             at: self.now,
             state: self.states.current(),
             free: self.free(),
             overhead: self.overhead(),
             frames: self.frames.values().copied().sum(),
-            vms: vms
-                .map(|(slot, spec)| slot.run().map_or(VmFrame::default(), |run| run.frame(spec)))
-                .collect(),
+            vms: self.vms.iter().map(frame).collect(),
         }
     }
 
@@ -414,6 +412,11 @@ impl Simulation {
             state,
             elapsed: self.scenario.step,
         };
+        for (slot, spec) in self.vms.iter_mut().zip(&self.scenario.vms) {
+            if let Some(run) = slot.run_mut() {
+                run.observe(spec, self.scenario.step);
+            }
+        }
         let parties: Vec<(usize, plimsoll_policy::Vm)> = self
             .runs()
             .map(|(i, run)| (i, run.party(&self.scenario.vms[i], self.vms[i].pool, self.now)))

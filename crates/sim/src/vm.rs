@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use plimsoll_policy::{Client, Driver, Member, PoolId, Reclaim, Waiting};
+use plimsoll_policy::{Client, Driver, Member, Need, PoolId, Reclaim, Signs, Spare, Waiting};
 use plimsoll_units::Pages;
 
 use crate::course::VmFrame;
@@ -15,6 +15,8 @@ use crate::sharing::Scan;
 pub(crate) struct Run {
     pub(crate) guest: Guest,
     pub(crate) sampler: Sampler,
+    need: Need,
+    spare: Spare,
     pub(crate) scan: Scan,
     /// Since the scenario began.
     pub(crate) since: Duration,
@@ -42,6 +44,8 @@ impl Run {
         Self {
             guest: Guest::new(spec.size, &spec.guest, random(0)),
             sampler: Sampler::new(random(1), host.sample_period, host.sample_pages),
+            need: Need::default(),
+            spare: Spare::default(),
             scan: Scan::new(random(2)),
             since,
             wanted: Pages::ZERO,
@@ -75,13 +79,21 @@ impl Run {
         }
     }
 
-    /// What policy takes it to use: the estimate and what its faults wait for, or all that it holds and lacks where it says
-    /// that it lacks memory.
-    pub(crate) fn active(&self, spec: &VmSpec) -> Pages {
-        let estimate = self.sampler.estimate(&self.guest.memory).active() + self.wanted;
-        let asks = self.guest.asks(&spec.guest);
-        let using = if asks == Pages::ZERO { Pages::ZERO } else { self.charged() + asks };
-        estimate.max(using)
+    /// What policy takes it to use.
+    pub(crate) fn active(&self) -> Pages {
+        self.need.active(self.sampler.estimate(&self.guest.memory).active())
+    }
+
+    /// Takes what `elapsed` has shown of what it needs, and of what its guest can spare.
+    pub(crate) fn observe(&mut self, spec: &VmSpec, elapsed: Duration) {
+        self.spare.observe(elapsed, self.guest.account(&spec.guest).as_ref(), false);
+        let signs = Signs {
+            estimate: self.sampler.estimate(&self.guest.memory).active(),
+            most: spec.limit,
+            waits: self.wanted,
+            starved: self.spare.is_short(),
+        };
+        self.need.observe(elapsed, &signs);
     }
 
     /// It as policy sees it.
@@ -90,19 +102,19 @@ impl Run {
             reservation: spec.reservation,
             limit: spec.limit,
             shares: spec.shares,
-            active: self.active(spec),
+            active: self.active(),
         };
         let held = self.charged();
-        let asks = self.guest.asks(&spec.guest);
         plimsoll_policy::Vm {
             member: Member { client, tax: spec.tax, pool },
             // What its guest has without machine memory of its own need not be in its balloon for it to come to its target.
             size: spec.size.saturating_sub(self.free_of_charge()),
             held,
-            wanted: self.wanted.max(asks).min(spec.limit.saturating_sub(held)),
+            wanted: self.wanted.min(spec.limit.saturating_sub(held)),
             target: self.target,
             balloon: self.balloon,
             driver: self.driver(spec, now),
+            spare: self.spare.balloon(),
             // No store: what is paged is swapped.
             pageable: plimsoll_policy::Pageable { store: Pages::ZERO, swap: spec.size },
             waited: false,
@@ -128,13 +140,13 @@ impl Run {
         self.guest.short().min(memory.ballooned + memory.on_swap() + self.missing)
     }
 
-    pub(crate) fn frame(&self, spec: &VmSpec) -> VmFrame {
+    pub(crate) fn frame(&self) -> VmFrame {
         let memory = &self.guest.memory;
         VmFrame {
             on: true,
             waits: self.wanted > Pages::ZERO,
             active: self.guest.want.active,
-            estimate: self.active(spec),
+            estimate: self.active(),
             held: memory.held(),
             allocated: memory.allocated(),
             zero: memory.zero,

@@ -35,7 +35,7 @@ impl Core {
         self.tidy_domains();
         self.move_on();
         self.forget_patience();
-        self.observe_pressure(elapsed);
+        self.observe_needs(elapsed);
         self.divide(elapsed);
         self.observe_balloons();
         self.set_scan_budgets();
@@ -44,17 +44,6 @@ impl Core {
         self.record();
         self.end_the_doomed();
         self.answer_the_late();
-    }
-
-    fn observe_pressure(&mut self, elapsed: Duration) {
-        let charged: Vec<(RunId, Pages)> =
-            self.running().map(|(_, run)| (run.id, self.charged(run.id))).collect();
-        for (id, charged) in charged {
-            if let Some(run) = self.run_mut(id) {
-                let waits = run.wanted > Pages::ZERO || run.waited;
-                run.usage.press(elapsed, waits, charged);
-            }
-        }
     }
 
     /// A VM that has waited in vain pages for itself until there is memory for it again.
@@ -75,7 +64,7 @@ impl Core {
         }
         let reading = |(definition, run): (&VmDefinition, &Run)| Reading {
             vm: definition.name.clone(),
-            active: self.active(definition, run),
+            active: self.active(run),
             held: run.facts.held,
             entitlement: run.entitlement,
             ballooned: run.facts.ballooned,

@@ -1,20 +1,20 @@
 use std::time::Duration;
 
 use plimsoll_policy::{
-    Client, Decision, Driver, Estimate, Host, Member, Outcome, Pageable, PoolId, Rules, Tax, Vm as PolicyVm,
-    decide,
+    Account, Client, Decision, Driver, Estimate, Host, Member, Outcome, Pageable, PoolId, Rules, Signs, Tax,
+    Vm as PolicyVm, decide,
 };
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::BalloonHealth;
 use plimsoll_protocol::control::{GuestFacts, ToVmm};
 use plimsoll_protocol::definition::VmDefinition;
-use plimsoll_units::{Bytes, Pages};
+use plimsoll_units::Pages;
 
 use super::run::{Paging, Phase, Run};
-use super::{Core, Effect, limit, overhead, reservation, size};
+use super::{Core, Effect, RunId, limit, overhead, reservation, size};
 
 /// Balloon targets that differ by less are not worth waking a driver for.
-const BALLOON_STEP: Pages = Pages(256);
+pub(super) const BALLOON_STEP: Pages = Pages(256);
 
 /// What policy was asked, and what it said.
 #[derive(Clone, Debug)]
@@ -71,16 +71,15 @@ impl Core {
     fn party(&self, definition: &VmDefinition, run: &Run) -> PolicyVm {
         let held = self.charged(run.id);
         let limit = limit(definition);
-        let asks = run.asks(definition);
         let client = Client {
             reservation: reservation(definition),
             limit,
             shares: definition.shares.resolve(definition.size),
-            active: self.active(definition, run),
+            active: self.active(run),
         };
         let wanted = match run.phase {
             Phase::Queued => reservation(definition) + overhead(definition),
-            _ => run.wanted.max(asks).min(limit.saturating_sub(held)),
+            _ => run.wanted.min(limit.saturating_sub(held)),
         };
         // Every VM is in a pool that there is, and every tax is one that policy knows.
         let pool = self.pools.id(&definition.pool).unwrap_or(PoolId::ROOT);
@@ -97,6 +96,7 @@ impl Core {
                 BalloonHealth::Following => Driver::Follows,
                 BalloonHealth::Stuck => Driver::Stuck,
             },
+            spare: run.spare.balloon(),
             pageable: self.pageable(definition, run),
             waited: run.waited,
         }
@@ -112,13 +112,39 @@ impl Core {
         unpaid.min(others)
     }
 
-    /// What a VM is taken to use actively. Samples are of pages of its own; the shared ones are used like those.
-    pub(super) fn active(&self, definition: &VmDefinition, run: &Run) -> Pages {
-        let charged = self.charged(run.id);
-        let active = run.active(definition, charged);
-        let (own, part) = (u128::from(run.facts.held.0), u128::from(self.part(run.id).0));
-        let shared = u128::from(active.0).min(own) * part / own.max(1);
-        active.saturating_add(Pages(u64::try_from(shared).unwrap_or(u64::MAX)))
+    /// What a VM is taken to use actively: what its samples show, or what it has shown to need.
+    pub(super) fn active(&self, run: &Run) -> Pages {
+        run.need.active(self.estimated(run))
+    }
+
+    /// What samples show that a VM uses of its charge. Samples are of pages of its own; shared
+    /// pages are taken to be used like those.
+    fn estimated(&self, run: &Run) -> Pages {
+        let own = run.estimate().active();
+        let (held, part) = (u128::from(run.facts.held.0), u128::from(self.part(run.id).0));
+        let shared = u128::from(own.0.min(run.facts.held.0)) * part / held.max(1);
+        own.saturating_add(Pages(u64::try_from(shared).unwrap_or(u64::MAX)))
+    }
+
+    /// Takes what `elapsed` has shown of what VMs need, and of what their guests can spare.
+    pub(super) fn observe_needs(&mut self, elapsed: Duration) {
+        let signs = |(definition, run): (&VmDefinition, &Run)| {
+            let signs = Signs {
+                estimate: self.estimated(run),
+                most: limit(definition),
+                waits: run.wanted.max(run.replaced),
+                starved: run.facts.blocked || run.spare.is_short(),
+            };
+            (run.id, signs)
+        };
+        let signs: Vec<(RunId, Signs)> = self.running().map(signs).collect();
+        for (id, signs) in signs {
+            let Some(run) = self.run_mut(id) else { continue };
+            let took_back = std::mem::take(&mut run.took_back);
+            run.replaced = Pages::ZERO;
+            run.spare.observe(elapsed, run.facts.guest.as_ref().map(account).as_ref(), took_back);
+            run.need.observe(elapsed, &signs);
+        }
     }
 
     /// What can be paged out of a VM, as far as it is known.
@@ -198,49 +224,14 @@ impl Run {
     pub(super) fn estimate(&self) -> Estimate {
         self.usage.estimate(&self.facts.sampling.now, self.facts.held)
     }
-
-    /// What its guest asks for by its own account, beyond what it has.
-    pub(super) fn asks(&self, definition: &VmDefinition) -> Pages {
-        self.facts.guest.map_or(Pages::ZERO, |guest| lacks(&guest, definition.size))
-    }
-
-    /// What it is taken to use actively: what sampling shows of what it holds, or that it has lately waited, and
-    /// what its faults wait for. A guest that asks
-    /// uses what it has: its balloon must give way before its own OOM killer runs. One that lies escapes the tax on idle
-    /// memory, and gets no more than its shares are worth.
-    pub(super) fn active(&self, definition: &VmDefinition, grant: Pages) -> Pages {
-        let asks = self.asks(definition);
-        let using = if asks == Pages::ZERO { Pages::ZERO } else { grant.saturating_add(asks) };
-        let seen = self.estimate().active().max(self.usage.pressed());
-        seen.saturating_add(self.wanted).max(using)
-    }
 }
 
-/// What a guest lacks by its own account: memory is asked for where less than a sixteenth is available, up to an eighth.
-/// Guests that ask for nothing are not thereby idle.
-fn lacks(guest: &GuestFacts, size: Bytes) -> Pages {
-    let total = guest.total.min(size);
-    if guest.total == Bytes::ZERO || guest.available.0 >= total.0 / 16 {
-        return Pages::ZERO;
-    }
-    Pages::floor(Bytes(total.0 / 8).saturating_sub(guest.available))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_guest_may_ask_for_memory_but_for_no_more_than_its_size_explains() {
-        let guest = |total, available| GuestFacts {
-            total: Bytes::mib(total),
-            available: Bytes::mib(available),
-            ..GuestFacts::default()
-        };
-        let size = Bytes::mib(256);
-        assert_eq!(lacks(&guest(256, 100), size), Pages::ZERO);
-        assert_eq!(lacks(&guest(256, 8), size), Pages::floor(Bytes::mib(24)));
-        assert_eq!(lacks(&guest(1 << 40, 0), size), Pages::floor(Bytes::mib(32)));
-        assert_eq!(lacks(&guest(0, 0), size), Pages::ZERO);
+/// A guest's statistics as policy takes them.
+fn account(guest: &GuestFacts) -> Account {
+    Account {
+        total: Pages::floor(guest.total),
+        available: Pages::floor(guest.available),
+        ballooned: guest.ballooned,
+        stalls: guest.alloc_stalls.unwrap_or(0).saturating_add(guest.oom_kills),
     }
 }

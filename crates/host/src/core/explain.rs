@@ -77,7 +77,7 @@ impl Core {
             at: self.clock.at,
             host: self.host_status(),
             host_decision: self.host_decision(&divided),
-            activity: run.map_or(NO_ACTIVITY, |run| self.activity(definition, run)),
+            activity: run.map_or(NO_ACTIVITY, |run| self.activity(run)),
             pools: up.map(|pool| self.pool_explanation(&divided, pool)).collect(),
             start: run.is_none().then(|| ToStart {
                 reservation: reservation(definition).bytes(),
@@ -179,18 +179,18 @@ impl Core {
         })
     }
 
-    fn activity(&self, definition: &VmDefinition, run: &Run) -> ActivityParts {
+    fn activity(&self, run: &Run) -> ActivityParts {
         ActivityParts {
-            active: self.active(definition, run).bytes(),
+            active: self.active(run).bytes(),
             estimate: Self::estimate(run),
             waits: run.wanted.bytes(),
-            asks: run.asks(definition).bytes(),
+            missing: run.need.missing().bytes(),
         }
     }
 }
 
 const NO_ACTIVITY: ActivityParts =
-    ActivityParts { active: Bytes::ZERO, estimate: None, waits: Bytes::ZERO, asks: Bytes::ZERO };
+    ActivityParts { active: Bytes::ZERO, estimate: None, waits: Bytes::ZERO, missing: Bytes::ZERO };
 
 /// How much more is asked for on a VM's behalf: what it waits for or, where it waits for nothing, a quarter of what it is
 /// entitled to, which is enough to be felt.
@@ -241,6 +241,7 @@ fn sizing(sizing: policy::Sizing) -> Sizing {
         policy::Sizing::FollowsTarget => Sizing::FollowsTarget,
         policy::Sizing::WorkingSet => Sizing::WorkingSet,
         policy::Sizing::Largest => Sizing::Largest,
+        policy::Sizing::GuestShort => Sizing::GuestShort,
         policy::Sizing::GrowsSlowly => Sizing::GrowsSlowly,
         policy::Sizing::NoDriver => Sizing::NoDriver,
         policy::Sizing::Stuck => Sizing::Stuck,

@@ -1,3 +1,4 @@
+use plimsoll_policy::PagingCause;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::{
     Chunks, ExitReason, Facts, FromVmm, GuestFacts, LONGEST_SAMPLE_PERIOD, MAX_NOTICE, MAX_SAMPLES,
@@ -6,6 +7,7 @@ use plimsoll_protocol::control::{
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
 use plimsoll_units::{Bytes, Pages};
 
+use super::divide::BALLOON_STEP;
 use super::rates::Rates;
 use super::run::{Phase, Run, Undo};
 use super::{Core, Effect, LAST_GRACE, RunId, limit, size};
@@ -126,6 +128,10 @@ impl Core {
         }
         let before = std::mem::replace(&mut run.facts, facts);
         run.observe_scan(&before);
+        run.took_back |= took_back(&before, &facts);
+        if matches!(run.pages, Some(PagingCause::AtLimit | PagingCause::Waited)) {
+            run.replaced = run.replaced.saturating_add(paged_out(&before, &facts));
+        }
         run.usage.observe(&facts.sampling);
         // A grant that the VMM has not read yet answers a part of what it said it waits for.
         let under_way = grant.saturating_sub(facts.grant);
@@ -155,6 +161,7 @@ pub(super) fn possible(claim: Facts, definition: &VmDefinition, grant: Pages) ->
             free: memory(guest.free),
             available: memory(guest.available),
             cache: memory(guest.cache),
+            ballooned: guest.ballooned.min(size),
             ..guest
         }),
         ram: (claim.ram.0, claim.ram.1.min(definition.size.saturating_add(ASIDE))),
@@ -170,6 +177,19 @@ pub(super) fn possible(claim: Facts, definition: &VmDefinition, grant: Pages) ->
         },
         ..claim
     }
+}
+
+/// Pages compressed or swapped out between two reports.
+fn paged_out(before: &Facts, facts: &Facts) -> Pages {
+    let out = |facts: &Facts| facts.zipped.saturating_add(facts.swapped_out);
+    Pages(out(facts).saturating_sub(out(before)))
+}
+
+/// Whether a guest has taken pages out of its balloon that it was not told to: it lacks memory.
+fn took_back(before: &Facts, facts: &Facts) -> bool {
+    let driven = before.balloon_driver && facts.balloon_driver && before.reboots == facts.reboots;
+    let told = before.balloon_target.min(facts.balloon_target).min(before.balloon_actual);
+    driven && facts.balloon_actual.saturating_add(BALLOON_STEP) <= told
 }
 
 /// The part of a sample's claims that can be true of a VM of `size`. A VMM that makes its VM seem idle gets less for it,

@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use plimsoll_policy::PagingCause;
+use plimsoll_policy::{Need, PagingCause, Spare};
 use plimsoll_protocol::control::{ExitReason, Facts, SamplingConfig};
 use plimsoll_protocol::definition::JailPart;
 use plimsoll_units::Pages;
@@ -25,6 +25,14 @@ pub(crate) struct Run {
     /// Since when it waits, or last had a chunk for its patience.
     pub(crate) waiting_since: Option<Instant>,
     pub(crate) usage: Usage,
+    /// What it needs, by its samples and its waits.
+    pub(crate) need: Need,
+    /// What its guest can spare for its balloon.
+    pub(crate) spare: Spare,
+    /// Its guest has taken pages out of its balloon since memory was last divided.
+    pub(crate) took_back: bool,
+    /// Pages that it has paged out since then to serve its own faults.
+    pub(crate) replaced: Pages,
     pub(crate) entitlement: Pages,
     pub(crate) target: Pages,
     /// The most that it may be granted as policy has it: its limit, or less where its pool has one.
@@ -125,6 +133,10 @@ impl Run {
             wanted: Pages::ZERO,
             waiting_since: None,
             usage: Usage::new(sampling.period),
+            need: Need::default(),
+            spare: Spare::default(),
+            took_back: false,
+            replaced: Pages::ZERO,
             entitlement: Pages::ZERO,
             target: limit,
             most: limit,

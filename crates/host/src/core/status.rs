@@ -82,7 +82,7 @@ impl Core {
             held: facts.held.bytes(),
             kernel: run.map_or(Bytes::ZERO, |run| run.kernel.ram),
             wanted: pages(|run| run.wanted),
-            active: run.map_or(Bytes::ZERO, |run| self.active(definition, run).bytes()),
+            active: run.map_or(Bytes::ZERO, |run| self.active(run).bytes()),
             entitlement: pages(|run| run.entitlement),
             target: pages(|run| run.target),
             ballooned: facts.ballooned.bytes(),

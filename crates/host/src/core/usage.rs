@@ -12,37 +12,11 @@ pub(crate) struct Usage {
     period: u64,
     /// A period with samples has ended.
     sampled: bool,
-    /// What it had when it last waited for memory, less what has faded since.
-    pressed: f64,
 }
-
-/// In which what a VM had when it waited counts half as used. Longer, and one that has finished keeps others from memory;
-/// shorter, and one that waits now and then loses what it has in between.
-const HALF_LIFE: Duration = Duration::from_secs(15);
 
 impl Usage {
     pub(super) fn new(period: Duration) -> Self {
-        Self { estimator: Estimator::new(period), period: 0, sampled: false, pressed: 0.0 }
-    }
-
-    /// `elapsed` has passed; the VM has `grant`, and `waits` for more or pages for itself because it has waited in vain. Such a
-    /// VM is taken to use all that it has: it touches little while it waits, so that samples make it seem idle, and if it could do
-    /// without it would not wait. To wait without need gains a hostile guest no more than its shares are worth.
-    pub(super) fn press(&mut self, elapsed: Duration, waits: bool, grant: Pages) {
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-        let grant = grant.0 as f64;
-        let faded = self.pressed * 0.5f64.powf(elapsed.as_secs_f64() / HALF_LIFE.as_secs_f64());
-        self.pressed = if waits { grant } else { faded.min(grant) };
-    }
-
-    /// What waiting shows that it uses.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "never negative, bounded by a page count"
-    )]
-    pub(super) fn pressed(&self) -> Pages {
-        Pages(self.pressed as u64)
+        Self { estimator: Estimator::new(period), period: 0, sampled: false }
     }
 
     /// The VMM has reported. What it says of its last period counts once. Of periods that nobody heard of, because the
@@ -98,19 +72,6 @@ mod tests {
     fn facts(touched: u64) -> SampleFacts {
         let pages = Sampled { population: 1000, sampled: 100, touched };
         SampleFacts { elapsed: PERIOD, pages, ..SampleFacts::default() }
-    }
-
-    #[test]
-    fn who_waits_uses_what_he_has_and_for_a_while_thereafter() {
-        let mut usage = Usage::new(PERIOD);
-        usage.press(HALF_LIFE, false, Pages(1000));
-        assert_eq!(usage.pressed(), Pages::ZERO);
-        usage.press(HALF_LIFE, true, Pages(1000));
-        assert_eq!(usage.pressed(), Pages(1000));
-        usage.press(HALF_LIFE, false, Pages(1000));
-        assert_eq!(usage.pressed(), Pages(500));
-        usage.press(HALF_LIFE, false, Pages(100));
-        assert_eq!(usage.pressed(), Pages(100), "it has no more");
     }
 
     #[test]

@@ -92,6 +92,7 @@ impl Guest for ModelGuest {
             cache: Bytes::ZERO,
             major_faults: 0,
             oom_kills: memory.oom_kills,
+            ballooned: memory.ballooned(),
             ..GuestFacts::default()
         };
         let target = Pages(self.shared.target.load(Ordering::Relaxed));

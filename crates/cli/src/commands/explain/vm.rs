@@ -95,14 +95,12 @@ fn decided(explanation: &VmExplanation, decision: &VmDecision) -> Vec<(&'static 
 
 fn active(activity: &ActivityParts) -> String {
     let waits = more_than_nothing(activity.waits, |waits| format!(", {waits} is waited for"));
-    let asks = more_than_nothing(activity.asks, |asks| {
-        format!("; its guest asks for {asks} more, and so counts as using all that it has")
-    });
+    let missing = more_than_nothing(activity.missing, |missing| format!(", taken to lack {missing}"));
     let seen = activity
         .estimate
         .as_ref()
         .map_or_else(|| "not sampled yet, so all that it holds".to_owned(), samples);
-    format!("{}: {seen}{waits}{asks}", activity.active)
+    format!("{}: {seen}{waits}{missing}", activity.active)
 }
 
 fn samples(estimate: &ActivityEstimate) -> String {
@@ -127,6 +125,7 @@ fn balloon(vm: &VmStatus, decision: &VmDecision) -> String {
         Sizing::FollowsTarget => "what lies between target and size",
         Sizing::WorkingSet => "no more, since it uses the rest while others hold idle memory",
         Sizing::Largest => "as large as any may be",
+        Sizing::GuestShort => "as large as its guest can bear: it has no more memory available",
         Sizing::GrowsSlowly => "it grows as fast as any may",
         Sizing::NoDriver => "no driver has been seen",
         Sizing::Stuck => "its driver does not do what it is told: it gets no more than it is entitled to",
@@ -241,7 +240,7 @@ mod tests {
                 "shortage": mib(134), "level": 41_234.5, "shortfalls": []
             },
             "activity": {
-                "active": mib(40), "waits": mib(4), "asks": 0,
+                "active": mib(40), "waits": mib(4), "missing": 0,
                 "estimate": {
                     "slow": mib(36), "fast": mib(30), "now": mib(32), "margin": mib(8), "arrived": mib(2),
                     "chunks": {"population": 60, "sampled": 40, "touched": 5},

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use plimsoll_pmap::{GuestRam, Inflation, Pmap, PpnRange, Release, ReleaseOutcome};
+use plimsoll_protocol::control::GuestFacts;
 use plimsoll_units::{PAGE_SIZE, Pages, Ppn};
 
 use super::super::Activation;
@@ -126,7 +127,9 @@ impl BalloonBack {
             let length = chain.readable.read(&*self.ram, &mut buffer)?;
             // Linux queues an empty buffer at first on some versions: nothing said is not zeros said.
             if length > 0 {
-                *self.shared.guest() = Some(statistics::parse(&buffer[..length]));
+                let ballooned = self.pmap.stats().ballooned;
+                let said = statistics::parse(&buffer[..length]);
+                *self.shared.guest() = Some(GuestFacts { ballooned, ..said });
             }
             let buffer = HeldBuffer { head: chain.head, due: Instant::now() + STATISTICS_PERIOD };
             if let Some(older) = held.replace(buffer) {

@@ -92,6 +92,7 @@ mod tests {
             alloc_stalls: Some(111),
             direct_scans: Some(Bytes(113)),
             direct_reclaims: Some(Bytes(115)),
+            ..GuestFacts::default()
         };
         assert_eq!(parse(&encode(&tags)), expected);
     }
