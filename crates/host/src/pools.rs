@@ -125,7 +125,8 @@ fn named(definition: &PoolDefinition) -> NamedPool {
     let pool = Pool {
         shares: definition.share_count(),
         reservation: Pages::ceil(definition.reservation),
-        limit: definition.limit.map(Pages::ceil),
+        // It holds to the page; a reservation as large stays within it.
+        limit: definition.limit.map(|limit| Pages::floor(limit).max(Pages::ceil(definition.reservation))),
         expandable: definition.expandable,
     };
     let parent = definition.parent.pool().map(|name| name.as_str().to_owned());

@@ -13,7 +13,9 @@ use crate::table::PageState;
 /// How many chunks are looked at to find one that is used little. More would come closer to the least used one, for the
 /// price of a lock each.
 const CANDIDATES: usize = 4;
-/// Chunks that may be tried in vain one after the other. Each loses its pages' second chance by that.
+/// Most chunks that are tried in vain one after the other. More, and a VM whose pages do not shrink
+/// spends its processors on packing them; fewer, and one whose pages are all in use by chance gives
+/// up too soon: each try takes a chunk's second chance.
 const FRUITLESS: usize = 64;
 /// How long to wait for the swap to take what it was given. A disk that is slower than that makes the VM give less, and
 /// nobody wait longer.
@@ -57,7 +59,7 @@ impl Pmap {
             let freed = shared + self.evict(no, Choice::Idle, left, &mut eviction);
             fruitless = if freed == Pages::ZERO { fruitless + 1 } else { 0 };
             out.freed += freed;
-            out.stuck = fruitless == FRUITLESS;
+            out.stuck = fruitless >= most_fruitless(self.layout.chunks());
             self.serve_freed(freed);
         }
         // What went from the store into the swap has made room, too.
@@ -96,7 +98,9 @@ impl Pmap {
         let chunks = self.layout.chunks();
         let candidates = (0..CANDIDATES).map(|_| ChunkNo(fastrand::usize(..chunks)));
         let usage = |no: ChunkNo| Some((usage(&self.chunk(no))?, no));
-        let best = candidates.filter_map(usage).min();
+        // Among chunks that seem to be used alike the first drawn: any order would spare some for
+        // ever.
+        let best = candidates.filter_map(usage).min_by_key(|(usage, _)| *usage);
         // Where few chunks have pages, the next one that has.
         let next = || {
             let start = fastrand::usize(..chunks);
@@ -172,6 +176,11 @@ pub(crate) struct Eviction {
     hand: usize,
 }
 
+/// How many of a VM's chunks are tried in vain before its pager gives up: no more than it has.
+fn most_fruitless(chunks: usize) -> usize {
+    chunks.clamp(CANDIDATES, FRUITLESS)
+}
+
 /// How much a chunk seems to be used: what was seen of it, and how many of its pages faults have brought in since eviction last
 /// came by. `None` where it has no pages to give.
 fn usage(chunk: &Chunk) -> Option<(Evidence, Pages)> {
@@ -183,5 +192,30 @@ fn usage(chunk: &Chunk) -> Option<(Evidence, Pages)> {
             let resident = table.pages(PageState::is_resident);
             (!resident.is_empty()).then(|| (chunk.evidence, table.recent.count()))
         }
+    }
+}
+
+#[cfg(all(test, not(feature = "model-check")))]
+mod tests {
+    use super::*;
+    use crate::tests::harness::paged;
+    use crate::tests::paging::{noise, put};
+
+    #[test]
+    fn victims_are_random_among_chunks_that_seem_to_be_used_alike() {
+        // Its last chunk is empty.
+        let vm = paged(9, 8 * 512, true, 0, 512);
+        (0..8).for_each(|chunk| put(&vm, chunk * 512, &noise(chunk)));
+        let mut drawn = [0; 8];
+        for _ in 0..800 {
+            drawn[vm.pmap.victim().unwrap().0] += 1;
+        }
+        // Each is drawn 100 times, give or take 30 at four standard deviations and more.
+        assert!(drawn.iter().all(|n| (40..160).contains(n)), "{drawn:?}");
+    }
+
+    #[test]
+    fn a_small_vm_gives_up_when_all_its_chunks_were_tried() {
+        assert_eq!([1, 32, 64, 4096].map(most_fruitless), [4, 32, 64, 64]);
     }
 }

@@ -4,13 +4,13 @@
 //! decisions go out as values: this crate never does I/O, reads no clock, starts no thread and keeps no state but what
 //! its caller holds ([`Estimator`], [`Need`], [`Spare`], [`States`], [`Gain`]). It never learns what a system call is.
 //!
-//! Start with [`divide`], which divides memory among VMs in a tree of resource pools. [`decide`] turns that into what each VM's
-//! balloon and every other mechanism is to do, [`fn@allowance`] into what a waiting fault may have at once, [`remedies`] into what would
-//! have to change for a VM to get more. [`Reservations`] says who may power on and what may be reserved, [`fn@charge`] what
-//! counts as held, [`fn@scan`] how much VMs look for pages that can be shared.
+//! Start with [`divide`], which divides memory among VMs in a tree of resource pools. [`decide`]
+//! turns that into what each VM's balloon and every other mechanism is to do. [`Grants`] says what
+//! a VM that waits may have at once, [`remedies`] what would have to change for a VM to get more.
+//! [`Reservations`] says who may power on and what may be reserved, [`fn@charge`] what counts as
+//! held, [`fn@scan`] how much VMs look for pages that can be shared.
 
 mod admission;
-mod allowance;
 mod balloon;
 mod charge;
 mod curve;
@@ -18,12 +18,14 @@ mod decision;
 mod division;
 mod entitlement;
 mod estimator;
+mod grants;
 mod mechanisms;
 mod need;
 mod pool;
 mod pool_limits;
 mod precise_sum;
 mod problem;
+mod promises;
 mod remedy;
 mod reservations;
 mod rules;
@@ -34,7 +36,6 @@ mod target;
 mod vm;
 
 pub use admission::{Refusal, admit, overhead};
-pub use allowance::{Waiting, allowance};
 pub use balloon::Sizing;
 pub use charge::{SharedFrames, charge};
 pub use decision::{Decision, Outcome, PagingCause, PoolOutcome, Reclaim};
@@ -43,6 +44,7 @@ pub use division::{
 };
 pub use entitlement::{Client, Tax, entitlements};
 pub use estimator::{Estimate, Estimator, Sample, Stratum};
+pub use grants::{Grants, LEEWAY, PATIENCE, Party, Stage};
 pub use mechanisms::{Mechanisms, Paging};
 pub use need::{Need, Signs};
 pub use pool::{MAX_POOL_DEPTH, MAX_POOL_SHARES, NamedPool, Pool, PoolError, PoolId, PoolTree};

@@ -47,7 +47,8 @@ pub struct Host {
     pub for_guests: Pages,
     /// Machine memory promised to nobody.
     pub free: Pages,
-    /// The part of it that is reserved by VMs and pools that have not been granted it: it cannot be given to others.
+    /// What VMs and pools have reserved and not been granted, less what is lent to VMs from which
+    /// it comes back at once: see [`Grants::withheld`](crate::Grants::withheld).
     pub withheld: Pages,
     /// Its thresholds.
     pub thresholds: Thresholds,
@@ -256,7 +257,7 @@ fn lacking(vm: &Vm) -> Pages {
 
 /// What VMs wait for, are entitled to, and cannot be given of what is free: it is paged out of others at once.
 struct Due {
-    /// Free memory down to the low threshold is theirs: see [`allowance`](fn@crate::allowance).
+    /// Free memory down to the low threshold is theirs: see [`Grants`](crate::Grants).
     due: Pages,
     /// What all can give of what they have above their targets.
     all: Pages,

@@ -5,11 +5,12 @@
 //! (`guest.rs`, `memory.rs`), balloons, sharing, swap, and the random samples that estimates come from. The same scenario with the
 //! same seed gives the same course on every machine.
 //!
-//! Where sampling, sharing and swap are concerned the facts that policy is given are these: a VM uses what its samples show and what
-//! its faults wait for; it holds its own pages and its part of shared frames; and what its guest has beyond that, shared or on
-//! swap, is taken off its size, so that its balloon need not hold it as well (else a VM that shares much is squeezed
-//! below its target, gives way, and is squeezed again). A VM whose fault gets nothing while paging reclaims from it
-//! replaces a page of its own.
+//! Where sampling, sharing and swap are concerned the facts that policy is given are these: a VM
+//! uses what its samples show and what its faults wait for; it holds its own pages and its part of
+//! shared frames; and what its guest has beyond that, shared or on swap, is taken off its size, so
+//! that its balloon need not hold it as well (else a VM that shares much is squeezed below its
+//! target, gives way, and is squeezed again). A VM pages out what it holds and waits for beyond its
+//! level, so that its faults replace pages of its own where policy says so.
 //!
 //! This crate never does I/O: scenarios and traces come in as text, courses go out as values. Start with [`Simulation::step`].
 //!

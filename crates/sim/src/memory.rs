@@ -112,7 +112,13 @@ impl Memory {
         let own = self.own(active);
         let rest = self.active.saturating_sub(own);
         shift(&mut self.active, &mut self.cold, rest);
-        let awake = self.wake(own, bounds);
+        // A guest that pages touches old content and new in turn: neither waits for the other's
+        // end.
+        let fresh = content.max(active).saturating_sub(self.content()).min(bounds.touch);
+        let old = own.saturating_sub(self.active).min(self.swapped);
+        let for_old =
+            if old + fresh > bounds.machine { portion(bounds.machine, old, old + fresh) } else { old };
+        let awake = self.wake(own, Bounds { machine: for_old, ..bounds });
         let left = Bounds {
             touch: bounds.touch,
             swap_in: bounds.swap_in - awake.swapped_in,

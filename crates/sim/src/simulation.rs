@@ -2,8 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plimsoll_policy::{
-    Claim, Driver, Host, Mechanisms, Paging, PoolId, Reservations, Rules, State, States, admit, allowance,
-    decide,
+    Claim, Driver, Grants, Host, PATIENCE, PoolId, Reservations, Rules, States, admit, decide,
 };
 use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 
@@ -14,9 +13,6 @@ use crate::scenario::{Changed, Scenario};
 use crate::sharing::{divide_scan, share};
 use crate::vm::Run;
 
-/// The daemon's control period, after which a VM that has waited in vain gets its chunk for patience.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 /// A host on paper: the daemon's policy, and models of everything around it.
 pub struct Simulation {
     scenario: Scenario,
@@ -25,8 +21,6 @@ pub struct Simulation {
     memory: Pages,
     rules: Rules,
     states: States,
-    /// What reclaims memory.
-    mechanisms: Mechanisms,
     vms: Vec<Slot>,
     /// Frames of each sharing domain.
     frames: BTreeMap<String, Pages>,
@@ -86,7 +80,6 @@ impl Simulation {
             memory: Pages::floor(scenario.host.memory),
             rules: Rules { tax: scenario.host.tax, ..Rules::default() },
             states: States::default(),
-            mechanisms: Mechanisms::of(State::High),
             vms: scenario.vms.iter().map(slot).collect(),
             frames: BTreeMap::new(),
             scan_credit: vec![0; scenario.vms.len()],
@@ -215,7 +208,7 @@ impl Simulation {
             Reservations { machine: self.memory, swap, pools: &self.scenario.pools, vms: &vms.clone() };
         vms.push(self.claim(i));
         before.admits(&Reservations { vms: &vms, ..before }).map_err(|e| e.to_string())?;
-        let open = self.free().saturating_sub(self.withheld_from(i));
+        let open = self.round(|_| Pages::ZERO).0.open_in(self.vms[i].pool);
         admit(spec.reservation, spec.overhead, self.memory, open).map_err(|e| e.to_string())
     }
 
@@ -225,43 +218,75 @@ impl Simulation {
         Claim { pool: self.vms[i].pool, size, reservation, overhead }
     }
 
-    /// What is promised to others than VM `i` and not charged to them yet.
-    fn withheld_from(&self, i: usize) -> Pages {
-        let others = self.runs().filter(|(j, _)| *j != i);
-        others.map(|(j, run)| self.scenario.vms[j].reservation.saturating_sub(run.charged())).sum()
+    /// Returns policy's grants, and the VM behind each party. VM `i` waits for `wanted(i)`.
+    fn round(&self, wanted: impl Fn(usize) -> Pages) -> (Grants, Vec<usize>) {
+        let left = self.swap_left();
+        let party = |(i, run): (usize, &Run)| {
+            let (spec, pool) = (&self.scenario.vms[i], self.vms[i].pool);
+            (run.claimant(spec, pool, self.now, wanted(i), self.swap_of(i, left)), i)
+        };
+        let (parties, runs) = self.runs().map(party).unzip();
+        let thresholds = self.scenario.host.thresholds.of(self.memory.bytes());
+        (Grants::new(self.free(), thresholds, &self.scenario.pools, parties), runs)
     }
 
-    /// Every guest does what it wants to as far as it gets memory, the smallest need first, as the daemon serves them.
+    /// Runs every guest as far as it gets memory, in policy's order of service.
     fn let_guests_run(&mut self) {
-        let step = self.scenario.step;
-        let mut needs = Vec::new();
-        for i in 0..self.vms.len() {
+        let needs = self.needs();
+        let (mut grants, runs) = self.round(|i| needs[i]);
+        let mut swap_in = self.in_step(self.scenario.host.swap_speed);
+        let mut writes = self.in_step(self.scenario.host.swap_speed);
+        let idle = (0..runs.len()).filter(|party| needs[runs[*party]] == Pages::ZERO);
+        for party in idle.chain(grants.order()).collect::<Vec<_>>() {
+            self.let_guest_run(&mut grants, party, runs[party], &mut swap_in, &mut writes);
+        }
+    }
+
+    /// What each guest could use in this step.
+    fn needs(&mut self) -> Vec<Pages> {
+        let mut needs = vec![Pages::ZERO; self.vms.len()];
+        for (i, need) in needs.iter_mut().enumerate() {
             let (now, speeds) = (self.now, self.speeds(i));
             let spec = &self.scenario.vms[i];
             let Some(run) = self.vms[i].run_mut() else { continue };
             run.guest.look_ahead(&spec.guest, now.saturating_sub(run.since));
-            let need = run.guest.clone().run(&spec.guest, speeds, Pages(u64::MAX >> 1)).machine;
-            needs.push((need, i));
+            *need = run.guest.clone().run(&spec.guest, speeds, Pages(u64::MAX >> 1)).machine;
         }
-        needs.sort_unstable();
-        let mut swap_in = self.in_step(self.scenario.host.swap_speed);
-        let mut writes = self.in_step(self.scenario.host.swap_speed);
-        for (need, i) in needs {
-            let speeds = Speeds { swap_in, ..self.speeds(i) };
-            let granted = self.granted(i, need);
-            let replaced = self.replace(i, need.saturating_sub(granted), &mut writes);
-            let spec = &self.scenario.vms[i];
-            let Some(run) = self.vms[i].run_mut() else { continue };
-            let taken = run.guest.run(&spec.guest, speeds, granted + replaced);
-            swap_in -= taken.swapped_in;
-            self.recorder.swapped(Pages::ZERO, taken.swapped_in);
-            let missing = need.saturating_sub(granted + replaced);
-            run.missing = missing;
-            // A vCPU waits for one fault at a time, and a fault for a chunk.
-            run.wanted = missing.min(Pages(u64::from(spec.vcpus) * Pages::CHUNK.0));
-            run.waiting = if missing == Pages::ZERO { Duration::ZERO } else { run.waiting + step };
-            run.sampler.observe(&run.guest.memory, step, taken.machine, missing > Pages::ZERO);
+        needs
+    }
+
+    fn let_guest_run(
+        &mut self,
+        grants: &mut Grants,
+        party: usize,
+        i: usize,
+        swap_in: &mut Pages,
+        writes: &mut Pages,
+    ) {
+        let (step, need) = (self.scenario.step, grants.party(party).wanted);
+        let before = grants.party(party).granted;
+        let speeds = Speeds { swap_in: *swap_in, ..self.speeds(i) };
+        let granted = self.granted(grants, party, i, need);
+        let replaced = self.replace(i, before, need.saturating_sub(granted), writes);
+        let spec = &self.scenario.vms[i];
+        let Some(run) = self.vms[i].run_mut() else { return };
+        let taken = run.guest.run(&spec.guest, speeds, granted + replaced);
+        *swap_in -= taken.swapped_in;
+        self.recorder.swapped(Pages::ZERO, taken.swapped_in);
+        let missing = need.saturating_sub(granted + replaced);
+        (run.missing, run.replaced) = (missing, replaced);
+        // A vCPU waits for one fault at a time, and a fault for a chunk.
+        run.wanted = missing.min(Pages(u64::from(spec.vcpus) * Pages::CHUNK.0));
+        let leeway = grants.party(party).leeway;
+        run.waiting = if missing == Pages::ZERO { Duration::ZERO } else { run.waiting + step };
+        run.waited |= run.waiting >= PATIENCE;
+        if leeway > run.leeway {
+            run.waiting = Duration::ZERO;
         }
+        (run.leeway, run.level) = (leeway, run.level.saturating_add(granted));
+        run.sampler.observe(&run.guest.memory, step, taken.machine, missing > Pages::ZERO);
+        // What it did not use, and what it has freed, is there for others.
+        grants.take_back(party, (before + granted).saturating_sub(run.charged()));
     }
 
     fn speeds(&self, i: usize) -> Speeds {
@@ -274,62 +299,48 @@ impl Simulation {
         }
     }
 
-    /// What VM `i` may have of the `need` machine pages that it could use.
-    fn granted(&self, i: usize, need: Pages) -> Pages {
-        let Some(run) = self.vms[i].run().filter(|_| need > Pages::ZERO) else { return Pages::ZERO };
-        let spec = &self.scenario.vms[i];
-        if run.reclaim.block > Pages::ZERO {
+    /// Gives VM `i` what it may have of the `need` machine pages that it could use.
+    fn granted(&self, grants: &mut Grants, party: usize, i: usize, need: Pages) -> Pages {
+        let blocked = self.vms[i].run().is_none_or(|run| run.reclaim.block > Pages::ZERO);
+        if blocked {
             return Pages::ZERO;
         }
-        let thresholds = self.scenario.host.thresholds.of(self.memory.bytes());
-        let mut left = self.free();
-        let withheld = self.withheld_from(i);
+        // The daemon gives to those that wait once a period.
+        let rounds = self.scenario.step.as_nanos().div_ceil(PATIENCE.as_nanos());
         let mut granted = Pages::ZERO;
-        // One round for the step, and one for each period that it has waited through.
-        let patience = if run.waiting.is_zero() {
-            0
-        } else {
-            self.scenario.step.as_nanos().div_ceil(PATIENCE.as_nanos())
-        };
-        for round in 0..=patience {
-            let mut waiting = run.waits_for(spec, need - granted, round > 0);
-            waiting.grant += granted;
-            let more = allowance(&waiting, left, withheld, &thresholds).min(need - granted);
+        for _ in 0..rounds {
+            let more = grants.allowance(party).min(need - granted);
+            grants.give(party, more);
             granted += more;
-            left -= more;
         }
         granted
     }
 
-    /// Faults of VM `i` that get nothing replace pages of its own, where paging reclaims from it. Returns how many.
-    fn replace(&mut self, i: usize, need: Pages, writes: &mut Pages) -> Pages {
-        let most = (*writes).min(self.swap_left());
-        if !self.pages_out(i) {
-            return Pages::ZERO;
-        }
+    /// Faults of VM `i`, which held `held` and lacks `missing`, replace pages of its own as far as
+    /// its level makes it page. Returns how many.
+    fn replace(&mut self, i: usize, held: Pages, missing: Pages, writes: &mut Pages) -> Pages {
+        let room = self.swap_of(i, self.swap_left());
         let Some(run) = self.vms[i].run_mut().filter(|run| run.reclaim.block == Pages::ZERO) else {
             return Pages::ZERO;
         };
-        let (freed, written) = run.guest.memory.swap_out(need, most);
+        let beyond = (held + missing).saturating_sub(run.level).min(missing);
+        let (freed, written) = run.guest.memory.swap_out(beyond, (*writes).min(room));
         *writes -= written;
         self.recorder.swapped(written, Pages::ZERO);
         freed
     }
 
-    /// Whether VM `i` gives memory by paging.
-    fn pages_out(&self, i: usize) -> bool {
-        let spec = &self.scenario.vms[i];
-        let follows = self.vms[i].run().is_some_and(|run| run.driver(spec, self.now) == Driver::Follows);
-        match self.mechanisms.paging {
-            Paging::Off => false,
-            Paging::WhereNoBalloonCan => !follows,
-            Paging::Everybody => true,
-        }
-    }
-
     fn swap_left(&self) -> Pages {
         let used: Pages = self.runs().map(|(_, run)| run.guest.memory.on_swap()).sum();
         Pages::floor(self.scenario.host.swap).saturating_sub(used)
+    }
+
+    /// Returns what can still be swapped out of VM `i` of a host with `left` swap space. As in the
+    /// daemon, each VM has its size less its reservation.
+    fn swap_of(&self, i: usize, left: Pages) -> Pages {
+        let spec = &self.scenario.vms[i];
+        let used = self.vms[i].run().map_or(Pages::ZERO, |run| run.guest.memory.on_swap());
+        spec.size.saturating_sub(spec.reservation).saturating_sub(used).min(left)
     }
 
     fn work_balloons(&mut self) {
@@ -384,30 +395,43 @@ impl Simulation {
         }
     }
 
-    /// Writes out what policy wants paged from each VM, as far as the disk and the swap space allow.
+    /// Swaps out what VMs hold beyond their levels, as far as the disk and the swap space allow.
     fn swap_out(&mut self) {
-        let mut writes = self.in_step(self.scenario.host.swap_speed).min(self.swap_left());
+        let mut writes = self.in_step(self.scenario.host.swap_speed);
         let mut written_in_all = Pages::ZERO;
-        for slot in &mut self.vms {
-            let Some(run) = slot.run_mut().filter(|run| run.reclaim.swap > Pages::ZERO) else { continue };
-            // What has gone meanwhile need not go again.
-            let above = run.charged().saturating_sub(run.target);
-            let (_, written) = run.guest.memory.swap_out(run.reclaim.swap.min(above), writes);
+        for i in 0..self.vms.len() {
+            let room = self.swap_of(i, self.swap_left());
+            let Some(run) = self.vms[i].run_mut() else { continue };
+            // What has gone meanwhile, into a balloon for one, need not go again.
+            let above = run.charged().saturating_sub(run.level);
+            let (_, written) = run.guest.memory.swap_out(above, writes.min(room));
             writes -= written;
             written_in_all += written;
         }
         self.recorder.swapped(written_in_all, Pages::ZERO);
     }
 
+    /// A VM that has waited in vain pages for itself until there is memory for it again.
+    fn forget_patience(&mut self) {
+        let (grants, runs) = self.round(|_| Pages::ZERO);
+        for (party, i) in runs.into_iter().enumerate() {
+            let served = grants.could_have(party) > Pages::ZERO;
+            if let Some(run) = self.vms[i].run_mut().filter(|_| served) {
+                run.waited = false;
+            }
+        }
+    }
+
     /// What the daemon does once a period: the state, then entitlements, targets and amounts to reclaim.
     fn control(&mut self) {
+        self.forget_patience();
         let thresholds = self.scenario.host.thresholds.of(self.memory.bytes());
         let free = self.free();
         let state = self.states.observe(free, &thresholds);
         let host = Host {
             for_guests: self.memory.saturating_sub(self.overhead()),
             free,
-            withheld: Pages::ZERO,
+            withheld: self.round(|_| Pages::ZERO).0.withheld(),
             thresholds,
             state,
             elapsed: self.scenario.step,
@@ -417,18 +441,21 @@ impl Simulation {
                 run.observe(spec, self.scenario.step);
             }
         }
+        let left = self.swap_left();
         let parties: Vec<(usize, plimsoll_policy::Vm)> = self
             .runs()
-            .map(|(i, run)| (i, run.party(&self.scenario.vms[i], self.vms[i].pool, self.now)))
+            .map(|(i, run)| {
+                let (spec, pool) = (&self.scenario.vms[i], self.vms[i].pool);
+                (i, run.party(spec, pool, self.now, self.swap_of(i, left)))
+            })
             .collect();
         let vms: Vec<plimsoll_policy::Vm> = parties.iter().map(|(_, vm)| *vm).collect();
         let outcome = decide(&self.rules, &host, &self.scenario.pools, &vms);
-        self.mechanisms = outcome.mechanisms;
         for ((i, _), decision) in parties.iter().zip(outcome.vms) {
             if let Some(run) = self.vms[*i].run_mut() {
                 (run.entitlement, run.target, run.most) =
                     (decision.entitlement, decision.target, decision.most);
-                (run.balloon, run.reclaim) = (decision.balloon, decision.reclaim);
+                (run.balloon, run.reclaim, run.level) = (decision.balloon, decision.reclaim, decision.level);
             }
         }
     }

@@ -1,4 +1,4 @@
-use plimsoll_policy::Thresholds;
+use plimsoll_policy::{State, Thresholds};
 use proptest::prelude::*;
 
 use super::*;
@@ -121,7 +121,15 @@ fn check(simulation: &Simulation) -> Result<(), TestCaseError> {
         let owed = spec.reservation.saturating_sub(run.charged());
         // A sharer that drops a frame leaves its part of it to the others at once, and they give back what that takes
         // them over their targets only by and by.
-        let open = simulation.granted(i, owed) + frame.frames;
+        let (grants, runs) = simulation.round(|vm| if vm == i { owed } else { Pages::ZERO });
+        let party = runs.iter().position(|run| *run == i).unwrap();
+        // What is lent comes back by swapping.
+        let lent = |(j, run): (usize, &Run)| {
+            let keeps = run.entitlement.max(simulation.scenario.vms[j].reservation);
+            run.charged().saturating_sub(keeps).min(simulation.swap_of(j, simulation.swap_left()))
+        };
+        let lent: Pages = simulation.runs().map(lent).sum();
+        let open = grants.allowance(party) + frame.frames + lent;
         prop_assert!(open >= owed, "{} may always have its reservation", spec.name);
     }
     let expected = match frame.state {
@@ -225,4 +233,40 @@ fn parameters_change_on_the_way() {
     let held = |at, i: usize| course.at(seconds(at)).unwrap().vms[i].held;
     assert!(held(90, 0).0.abs_diff(held(90, 1).0) < mib(30).0);
     assert!(held(299, 1).0 > held(299, 0).0 * 2, "{:?} {:?}", held(299, 0), held(299, 1));
+}
+
+/// A VM that reserves 512 MiB and uses 8 for a while, and one that wants 900 MiB, on a host of 1
+/// GiB.
+fn lending(swap: u64) -> Scenario {
+    let lender = ((512, 512, 1000), (0, None), (false, Some(0)), (8, 500, 0), (true, false, false));
+    let mut scenario = scenario(1024, swap, 1, vec![lender, simple(1000, 0, 900)]);
+    (scenario.host.swap_speed, scenario.duration) = (Bytes::mib(400), seconds(80));
+    scenario.vms.iter_mut().for_each(|vm| vm.guest.demand.jitter = 0.0);
+    scenario
+}
+
+#[test]
+fn what_is_reserved_and_unused_is_lent_where_swapping_brings_it_back_when_it_is_wanted() {
+    let course = simulate(&lending(2000));
+    let at = |second| course.at(seconds(second)).unwrap();
+    assert!(at(38).vms[1].held > mib(850), "{}", at(38).vms[1].held.bytes());
+    assert_eq!((at(38).vms[1].swapped, at(38).state), (mib(0), State::High));
+    // From the 40th second on the lender's demand rises by 100 MiB a second; reclaim takes steps of
+    // a second, too.
+    for second in 50..80 {
+        assert!(at(second).vms[0].held >= mib(490), "{second}: {}", at(second).vms[0].held.bytes());
+    }
+    let kept = simulate(&lending(0));
+    let most = kept.frames.iter().map(|frame| frame.vms[1].held).max().unwrap();
+    assert!(most < mib(512), "{}", most.bytes());
+}
+
+#[test]
+fn a_vm_that_waits_in_vain_pages_for_itself_after_a_period_and_one_at_its_limit_at_once() {
+    let mut scenario = scenario(1000, 2000, 1, vec![simple(512, 0, 300)]);
+    (scenario.host.swap_speed, scenario.vms[0].limit) = (Bytes::mib(400), mib(100));
+    scenario.vms[0].guest.balloon_after = None;
+    let course = simulate(&scenario);
+    let last = course.frames.last().unwrap().vms[0];
+    assert!(last.swapped > mib(150) && last.held <= mib(100), "{last:?}");
 }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use plimsoll_policy::{Client, Driver, Member, Need, PoolId, Reclaim, Signs, Spare, Waiting};
+use plimsoll_policy::{Client, Driver, Member, Need, Party, PoolId, Reclaim, Signs, Spare, Stage};
 use plimsoll_units::Pages;
 
 use crate::course::VmFrame;
@@ -24,8 +24,12 @@ pub(crate) struct Run {
     pub(crate) wanted: Pages,
     /// What it would have touched in this step and did not get.
     pub(crate) missing: Pages,
-    /// How long it has stood still.
+    /// Pages of its own that it replaced in this step to serve its faults.
+    pub(crate) replaced: Pages,
+    /// How long it has stood still, since it began to or last got leeway.
     pub(crate) waiting: Duration,
+    /// See [`Party::leeway`].
+    pub(crate) leeway: Pages,
     /// Its part of the shared frames.
     pub(crate) frames: Pages,
     pub(crate) entitlement: Pages,
@@ -34,6 +38,10 @@ pub(crate) struct Run {
     /// The balloon that it was told.
     pub(crate) balloon: Pages,
     pub(crate) reclaim: Reclaim,
+    /// What it may hold, what it waits for included, before it pages.
+    pub(crate) level: Pages,
+    /// It has waited in vain for a whole period, and there is still nothing for it.
+    pub(crate) waited: bool,
 }
 
 impl Run {
@@ -50,13 +58,17 @@ impl Run {
             since,
             wanted: Pages::ZERO,
             missing: Pages::ZERO,
+            replaced: Pages::ZERO,
             waiting: Duration::ZERO,
+            leeway: Pages::ZERO,
             frames: Pages::ZERO,
             entitlement: spec.reservation,
             target: spec.limit,
             most: spec.limit,
             balloon: Pages::ZERO,
             reclaim: Reclaim::default(),
+            level: spec.limit,
+            waited: false,
         }
     }
 
@@ -90,14 +102,20 @@ impl Run {
         let signs = Signs {
             estimate: self.sampler.estimate(&self.guest.memory).active(),
             most: spec.limit,
-            waits: self.wanted,
+            waits: self.wanted.max(self.replaced),
             starved: self.spare.is_short(),
         };
         self.need.observe(elapsed, &signs);
     }
 
-    /// It as policy sees it.
-    pub(crate) fn party(&self, spec: &VmSpec, pool: PoolId, now: Duration) -> plimsoll_policy::Vm {
+    /// It as policy sees it. `swap` pages of it can still be swapped out.
+    pub(crate) fn party(
+        &self,
+        spec: &VmSpec,
+        pool: PoolId,
+        now: Duration,
+        swap: Pages,
+    ) -> plimsoll_policy::Vm {
         let client = Client {
             reservation: spec.reservation,
             limit: spec.limit,
@@ -116,20 +134,41 @@ impl Run {
             driver: self.driver(spec, now),
             spare: self.spare.balloon(),
             // No store: what is paged is swapped.
-            pageable: plimsoll_policy::Pageable { store: Pages::ZERO, swap: spec.size },
-            waited: false,
+            pageable: plimsoll_policy::Pageable { store: Pages::ZERO, swap },
+            waited: self.waited,
         }
     }
 
-    /// It as one who waits for `wanted`.
-    pub(crate) fn waits_for(&self, spec: &VmSpec, wanted: Pages, patient: bool) -> Waiting {
-        Waiting {
+    /// It as policy sees it when memory is given out. It waits for `wanted`; `swap` as for
+    /// [`Run::party`].
+    pub(crate) fn claimant(
+        &self,
+        spec: &VmSpec,
+        pool: PoolId,
+        now: Duration,
+        wanted: Pages,
+        swap: Pages,
+    ) -> Party {
+        let driver = self.driver(spec, now);
+        Party {
+            pool,
+            shares: spec.shares,
+            stage: Stage::Running,
+            granted: self.charged(),
+            certain: self.charged(),
             wanted,
-            grant: self.charged(),
+            usable: spec.size,
             entitlement: self.entitlement,
-            limit: self.most.min(spec.limit),
+            most: self.most,
+            limit: spec.limit,
             reservation: spec.reservation,
-            patient,
+            driver,
+            inflates: driver == Driver::Follows && self.guest.memory.ballooned < self.balloon,
+            can_page: swap > Pages::ZERO,
+            swap,
+            waited: self.waiting,
+            starved: self.waited,
+            leeway: if self.charged() <= self.entitlement { Pages::ZERO } else { self.leeway },
         }
     }
 

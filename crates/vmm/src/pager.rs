@@ -22,8 +22,13 @@ use crate::sync::lock;
 const STEP: Pages = Pages::CHUNK;
 /// How often it is looked whether more is held than the level allows: a guest comes to that by itself only within its grant.
 const TICK: Duration = Duration::from_secs(1);
-/// How long paging rests when nothing could be taken. Device I/O ends meanwhile, and pages that were in use may be so no more.
-const REST: Duration = Duration::from_secs(1);
+/// How long paging rests at first when nothing could be taken. Device I/O ends meanwhile, and pages
+/// that were in use may be so no more.
+const SHORTEST_REST: Duration = Duration::from_secs(1);
+/// The longest rest. Each try packs up to 128 MiB in vain: more often, and VMs that cannot page
+/// take processors from those that run; less often, and pages that have fallen idle stay for too
+/// long.
+const LONGEST_REST: Duration = Duration::from_secs(60);
 /// Quiet for so long, pressure has passed. Less, and chunks are made large to be broken up again.
 const QUIET: Duration = Duration::from_secs(10);
 /// Chunks made large in a tick: each is a copy of up to 2 MiB.
@@ -58,6 +63,39 @@ impl Orders {
         let Some(level) = self.level else { return Pages::ZERO };
         let needed = if stats.wanted > Pages::ZERO { stats.grant + stats.wanted } else { stats.held };
         needed.saturating_sub(level)
+    }
+}
+
+/// On what it depends whether anything can be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Situation {
+    level: Option<Pages>,
+    block: bool,
+    held: Pages,
+}
+
+/// A rest after nothing could be taken.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    situation: Situation,
+    length: Duration,
+    until: Instant,
+}
+
+impl Rest {
+    /// Returns the rest after nothing could be taken in `situation`: twice as long as the one
+    /// `before` it where nothing has changed since.
+    fn after(before: Option<Self>, situation: Situation, now: Instant) -> Self {
+        let same = before.filter(|before| before.situation == situation);
+        let length = same.map_or(SHORTEST_REST, |before| (before.length * 2).min(LONGEST_REST));
+        Self { situation, length, until: now + length }
+    }
+
+    /// Returns how long it still lasts. New orders, and a change of what is held, end it; faults
+    /// that begin to wait do not.
+    fn left(&self, situation: Situation, now: Instant) -> Option<Duration> {
+        let left = self.until.saturating_duration_since(now);
+        (self.situation == situation && left > Duration::ZERO).then_some(left)
     }
 }
 
@@ -127,11 +165,15 @@ impl Pager {
 impl Shared {
     fn run(&self) {
         let mut busy = Instant::now();
+        let mut rest: Option<Rest> = None;
         loop {
-            let orders = *lock(&self.orders);
-            let excess = orders.excess(&self.pmap.stats());
-            self.brake.set(orders.block && excess > Pages::ZERO);
+            let orders = self.take_orders();
+            let stats = self.pmap.stats();
+            let excess = orders.excess(&stats);
+            let situation = Situation { level: orders.level, block: orders.block, held: stats.held };
             if excess == Pages::ZERO {
+                self.brake.set(false);
+                rest = None;
                 self.stuck.store(false, Ordering::Relaxed);
                 if busy.elapsed() >= QUIET && !self.small.load(Ordering::Relaxed) {
                     self.pmap.promote(PROMOTED);
@@ -140,7 +182,11 @@ impl Shared {
                 continue;
             }
             busy = Instant::now();
-            lock(&self.orders).fresh = false;
+            if let Some(left) = rest.and_then(|rest| rest.left(situation, busy)) {
+                self.rest(left.min(TICK));
+                continue;
+            }
+            self.brake.set(orders.block);
             let out = {
                 // Pages are shared rather than paged out where they can be.
                 let _shift = self.exchange.shift();
@@ -151,16 +197,22 @@ impl Shared {
             if stuck {
                 // It would stand still for nothing.
                 self.brake.set(false);
-                self.rest(REST);
             }
+            rest = stuck.then(|| Rest::after(rest, situation, Instant::now()));
         }
+    }
+
+    fn take_orders(&self) -> Orders {
+        let mut orders = lock(&self.orders);
+        orders.fresh = false;
+        *orders
     }
 
     /// Waits for news, or that long.
     fn rest(&self, time: Duration) {
         let orders = lock(&self.orders);
         let waited = self.news.wait_timeout_while(orders, time, |orders| !orders.fresh);
-        waited.unwrap_or_else(PoisonError::into_inner).0.fresh = false;
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -182,5 +234,35 @@ mod tests {
         assert_eq!(orders(200).excess(&stats(190, 200, 7)), Pages(7), "it serves its own faults");
         assert_eq!(orders(100).excess(&stats(190, 200, 7)), Pages(107));
         assert_eq!(Orders::default().excess(&stats(190, 200, 7)), Pages(0));
+    }
+
+    #[test]
+    fn rests_double_up_to_a_minute_while_nothing_changes_however_many_faults_wait() {
+        let situation = Situation { level: Some(Pages(100)), block: false, held: Pages(100) };
+        let mut now = Instant::now();
+        let mut rest = None;
+        let mut lengths = Vec::new();
+        for _ in 0..8 {
+            let next = Rest::after(rest, situation, now);
+            // A fault that begins to wait wakes the pager, and changes nothing.
+            assert_eq!(next.left(situation, now), Some(next.length));
+            assert_eq!(next.left(situation, now + next.length), None);
+            lengths.push(next.length.as_secs());
+            now += next.length;
+            rest = Some(next);
+        }
+        assert_eq!(lengths, [1, 2, 4, 8, 16, 32, 60, 60]);
+        for changed in [
+            Situation { level: Some(Pages(612)), ..situation },
+            Situation { block: true, ..situation },
+            Situation { held: Pages(99), ..situation },
+        ] {
+            assert_eq!(
+                rest.unwrap().left(changed, now - LONGEST_REST),
+                None,
+                "{changed:?} is obeyed at once"
+            );
+            assert_eq!(Rest::after(rest, changed, now).length, SHORTEST_REST);
+        }
     }
 }

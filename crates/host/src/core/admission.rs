@@ -39,7 +39,7 @@ impl Core {
         let account = self.ledger.account(run);
         let unreserved = self.unreserved_but(run, definition);
         // What it holds already need not be free.
-        let open = self.ledger.free().saturating_sub(self.withheld_from(run));
+        let open = self.round().open(run);
         let open = open + self.charged(run) + account.overhead;
         admit(reservation(definition), account.overhead, unreserved, open)
             .map_err(|why| refused(why.to_string()))
@@ -48,7 +48,8 @@ impl Core {
     /// Whether the host's pools may become `pools`.
     pub(super) fn admit_pools(&self, pools: &Pools) -> Result<(), String> {
         self.admit(pools, &self.claims(pools, None))?;
-        let (before, after) = (self.promised(&self.pools, None), self.promised(pools, None));
+        let withheld = |pools: &Pools| self.round_among(pools).grants.withheld();
+        let (before, after) = (withheld(&self.pools), withheld(pools));
         let free = self.ledger.free();
         if after > before && after > free {
             return Err(format!(

@@ -40,21 +40,10 @@ impl Core {
         self.observe_balloons();
         self.set_scan_budgets();
         self.give_all();
-        self.reward_patience();
+        self.note_patience();
         self.record();
         self.end_the_doomed();
         self.answer_the_late();
-    }
-
-    /// A VM that has waited in vain pages for itself until there is memory for it again.
-    fn forget_patience(&mut self) {
-        let waited = self.running().filter(|(_, run)| run.waited).map(|(_, run)| run.id).collect::<Vec<_>>();
-        for id in waited {
-            let served = self.could_have(id) > Pages::ZERO;
-            if let Some(run) = self.run_mut(id).filter(|_| served) {
-                run.waited = false;
-            }
-        }
     }
 
     /// Keeps what VMs use and have for whoever wants to know later.

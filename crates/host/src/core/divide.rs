@@ -57,7 +57,7 @@ impl Core {
         Host {
             for_guests: self.ledger.sustained().saturating_sub(self.ledger.overhead()).saturating_sub(lost),
             free: self.ledger.free(),
-            withheld: self.promised(&self.pools, None),
+            withheld: self.round().grants.withheld(),
             thresholds: self.settings.thresholds,
             state: self.states.current(),
             elapsed,
@@ -91,11 +91,7 @@ impl Core {
             wanted,
             target: run.target,
             balloon: run.balloon,
-            driver: match run.liveness.health() {
-                BalloonHealth::Absent => Driver::Absent,
-                BalloonHealth::Following => Driver::Follows,
-                BalloonHealth::Stuck => Driver::Stuck,
-            },
+            driver: run.driver(),
             spare: run.spare.balloon(),
             pageable: self.pageable(definition, run),
             waited: run.waited,
@@ -148,7 +144,7 @@ impl Core {
     }
 
     /// What can be paged out of a VM, as far as it is known.
-    fn pageable(&self, definition: &VmDefinition, run: &Run) -> Pageable {
+    pub(super) fn pageable(&self, definition: &VmDefinition, run: &Run) -> Pageable {
         if run.facts.paging_stuck {
             // It tries again of itself, and says so.
             return Pageable::default();
@@ -220,6 +216,15 @@ impl Core {
 }
 
 impl Run {
+    /// Whether its balloon works.
+    pub(super) fn driver(&self) -> Driver {
+        match self.liveness.health() {
+            BalloonHealth::Absent => Driver::Absent,
+            BalloonHealth::Following => Driver::Follows,
+            BalloonHealth::Stuck => Driver::Stuck,
+        }
+    }
+
     /// What sampling shows.
     pub(super) fn estimate(&self) -> Estimate {
         self.usage.estimate(&self.facts.sampling.now, self.facts.held)

@@ -1,55 +1,140 @@
-use std::time::Instant;
+use std::time::Duration;
 
-use plimsoll_policy::{Waiting, allowance};
+use plimsoll_policy::{Driver, Grants, PATIENCE, Party, PoolId, Stage};
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::api::BalloonHealth;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_units::Pages;
 
-use super::control::PERIOD;
-use super::{Core, Effect, RunId, limit, reservation, size};
+use super::run::{Phase, Run};
+use super::{Core, Effect, RunId, limit, overhead, reservation, size};
+use crate::pools::Pools;
 
-/// What a VM above the most that it may have is given nevertheless, a chunk for its patience at a time, while its balloon
-/// inflates. Less, and a guest's driver may stand still for want of a page; more, and a guest that only pretends
-/// would gain from it.
-const LEEWAY: Pages = Pages((16 << 20) / plimsoll_units::PAGE_SIZE);
+/// A round of giving: policy's grants, and which run each of its parties is.
+pub(super) struct Round {
+    pub(super) grants: Grants,
+    runs: Vec<RunId>,
+}
+
+impl Round {
+    pub(super) fn index(&self, run: RunId) -> Option<usize> {
+        self.runs.iter().position(|id| *id == run)
+    }
+
+    /// Drops the promises to the queued VMs that `which` selects.
+    pub(super) fn leave_out_queued(&mut self, which: impl Fn(RunId) -> bool) {
+        for (i, id) in self.runs.iter().enumerate() {
+            if matches!(self.grants.party(i).stage, Stage::Queued { .. }) && which(*id) {
+                self.grants.set_stage(i, Stage::Leaving);
+            }
+        }
+    }
+
+    /// What is free and not promised to others than `run`.
+    pub(super) fn open(&self, run: RunId) -> Pages {
+        self.index(run).map_or(Pages::ZERO, |i| self.grants.open(i))
+    }
+}
 
 /// Giving out memory. The ledger is charged first; the message follows.
 impl Core {
-    /// Gives a waiting VM what it may have now. With `answer` it hears of it even if that is nothing: its VMM then makes do
-    /// with single pages.
-    pub(super) fn give(&mut self, run: RunId, answer: bool) {
-        let pages = self.allowed(run);
+    /// A round of giving under the ledger as it is, among the host's own pools.
+    pub(super) fn round(&self) -> Round {
+        self.round_among(&self.pools)
+    }
+
+    /// A round of giving under the ledger as it is, among `pools`.
+    pub(super) fn round_among(&self, pools: &Pools) -> Round {
+        let (runs, parties) = self.running().map(|(vm, run)| (run.id, self.claimant(pools, vm, run))).unzip();
+        let thresholds = self.settings.thresholds;
+        Round { grants: Grants::new(self.ledger.free(), thresholds, pools.tree(), parties), runs }
+    }
+
+    /// A VM as policy sees it when memory is given out.
+    fn claimant(&self, pools: &Pools, definition: &VmDefinition, run: &Run) -> Party {
+        let part = self.part(run.id);
+        let granted = self.ledger.account(run.id).grant.saturating_add(part);
+        Party {
+            // Every VM is in a pool that there is.
+            pool: pools.id(&definition.pool).unwrap_or(PoolId::ROOT),
+            shares: definition.shares.resolve(definition.size),
+            stage: match run.phase {
+                Phase::Queued => Stage::Queued { overhead: overhead(definition) },
+                _ if run.takes_part() => Stage::Running,
+                _ => Stage::Leaving,
+            },
+            granted,
+            // Its part of frames is rounded up: a page less is certainly its own.
+            certain: granted.saturating_sub(part.min(Pages(1))),
+            wanted: run.wanted,
+            usable: self.unshared(definition, run.id),
+            entitlement: run.entitlement,
+            most: run.most,
+            limit: limit(definition),
+            reservation: reservation(definition),
+            driver: run.driver(),
+            inflates: run.driver() == Driver::Follows && run.facts.ballooned < run.balloon,
+            can_page: run.can_page(self.settings.rules.largest_store),
+            swap: self.pageable(definition, run).swap,
+            waited: run.waiting_since.map_or(Duration::ZERO, |since| self.clock.now.duration_since(since)),
+            starved: run.waited,
+            leeway: if granted <= run.entitlement { Pages::ZERO } else { run.leeway },
+        }
+    }
+
+    /// Returns what a VM can use beyond its grant, without the pages that it shares. A shared page
+    /// that is written to takes memory before its reference comes back: hence the chunk.
+    fn unshared(&self, definition: &VmDefinition, run: RunId) -> Pages {
+        let has = self.ledger.account(run).grant.saturating_add(self.references(run));
+        size(definition).saturating_add(Pages::CHUNK).saturating_sub(has)
+    }
+
+    /// Gives a VM that has just asked for memory its allowance. It is told even of a grant of 0:
+    /// its VMM then fills single pages.
+    pub(super) fn answer_want(&mut self, run: RunId) {
+        let mut round = self.round();
+        if let Some(i) = round.index(run) {
+            self.give(&mut round, i, true);
+        }
+    }
+
+    /// Gives a waiting VM its allowance. With `answer` it is told even of a grant of 0.
+    fn give(&mut self, round: &mut Round, i: usize, answer: bool) {
+        let (id, pages) = (round.runs[i], round.grants.allowance(i));
         if pages == Pages::ZERO {
             if answer {
-                let total = self.ledger.account(run).grant;
-                self.effect(Effect::Grant { run, pages, total });
+                let total = self.ledger.account(id).grant;
+                self.effect(Effect::Grant { run: id, pages, total });
             }
             self.urgent = true;
             // Others may have to give first: that is decided at once.
             self.pressing |= answer;
             return;
         }
-        if let Err(e) = self.ledger.charge(run, pages) {
-            // Nothing above may allow more than is free; if it does, the ledger still holds.
-            tracing::error!(?run, "grant refused by the ledger: {e}");
+        if let Err(e) = self.ledger.charge(id, pages) {
+            // Policy may allow no more than is free; if it does, the ledger still holds.
+            tracing::error!(run = ?id, "grant refused by the ledger: {e}");
             return;
         }
-        let (total, charged) = (self.ledger.account(run).grant, self.charged(run));
-        self.effect(Effect::Grant { run, pages, total });
+        round.grants.give(i, pages);
+        let total = self.ledger.account(id).grant;
+        self.effect(Effect::Grant { run: id, pages, total });
         let free = self.ledger.free();
         let now = self.clock.now;
         let mut short = false;
-        let name = self.runs.get(&run).cloned();
-        if let (Some(run), Some(name)) = (self.run_mut(run), name) {
-            if charged > run.most {
-                run.leeway = run.leeway.saturating_add(pages);
-            }
+        let name = self.runs.get(&id).cloned();
+        if let (Some(run), Some(name)) = (self.run_mut(id), name) {
+            let leeway = round.grants.party(i).leeway;
+            let more = leeway > run.leeway;
+            run.leeway = leeway;
             if let Some(level) = &mut run.paging.level {
                 *level = level.saturating_add(pages);
             }
             let left = run.wanted.saturating_sub(pages);
             run.wants(left, now);
+            if more && left > Pages::ZERO {
+                // The next chunk comes when it has waited for another period.
+                run.waiting_since = Some(now);
+            }
             short = left > Pages::ZERO;
             tracing::debug!(vm = %name, granted = %pages.bytes(), total = %total.bytes(), left = %left.bytes(), free = %free.bytes(), "grant");
         }
@@ -57,110 +142,53 @@ impl Core {
         self.pressing |= short && answer;
     }
 
-    /// Serves all who wait: first those who wait to start, then the others, the smallest need first, so that a large one
-    /// cannot starve them.
+    /// Serves all VMs that wait: those that wait to start first, then the others in policy's order.
     pub(super) fn give_all(&mut self) {
         self.launch_queued();
-        let mut waiting: Vec<(Pages, RunId)> = self
-            .running()
-            .filter(|(_, run)| run.takes_part() && run.wanted > Pages::ZERO)
-            .map(|(_, run)| (run.wanted, run.id))
-            .collect();
-        waiting.sort_unstable();
-        for (_, run) in waiting {
-            self.give(run, false);
+        if self.running().all(|(_, run)| run.wanted == Pages::ZERO) {
+            return;
+        }
+        let mut round = self.round();
+        for i in round.grants.order() {
+            self.give(&mut round, i, false);
         }
     }
 
-    /// Gives every VM that has waited for a whole period its share for patience, once a period.
-    pub(super) fn reward_patience(&mut self) {
+    /// Marks the VMs that have waited for a whole period and still wait.
+    pub(super) fn note_patience(&mut self) {
         let now = self.clock.now;
-        let patient = |since: Option<Instant>| since.is_some_and(|s| now.duration_since(s) >= PERIOD);
-        let runs: Vec<RunId> = self
-            .running()
-            .filter(|(_, run)| run.takes_part() && patient(run.waiting_since))
-            .map(|(_, run)| run.id)
-            .collect();
+        let runs: Vec<RunId> = self.running().map(|(_, run)| run.id).collect();
         for id in runs {
-            self.give(id, false);
-            if let Some(run) = self.run_mut(id).filter(|run| run.wanted > Pages::ZERO) {
+            let Some(run) = self.run_mut(id).filter(|run| run.takes_part()) else { continue };
+            if run.waiting_since.is_some_and(|since| now.duration_since(since) >= PATIENCE) {
                 run.waiting_since = Some(now);
                 run.waited = true;
             }
         }
     }
 
-    /// What a VM that helps itself could have if it asked: not what its patience earns it, but what is free for it.
-    pub(super) fn could_have(&self, run: RunId) -> Pages {
-        self.allowance_of(run, Some(Pages::CHUNK), false)
-    }
-
-    fn allowed(&self, run: RunId) -> Pages {
-        self.allowance_of(run, None, true)
-    }
-
-    /// What a VM may have now that wants `wanted`, or what it has said that it wants.
-    fn allowance_of(&self, run: RunId, wanted: Option<Pages>, may_drip: bool) -> Pages {
-        let Some((definition, run)) = self.running().find(|(_, r)| r.id == run) else {
-            return Pages::ZERO;
-        };
-        if !run.takes_part() {
-            return Pages::ZERO;
+    /// A VM that has waited in vain pages for itself until there is memory for it again.
+    pub(super) fn forget_patience(&mut self) {
+        if self.running().all(|(_, run)| !run.waited) {
+            return;
         }
-        // Its part of shared frames counts as granted.
-        let grant = self.charged(run.id);
-        let (reservation, most) = (reservation(definition), limit(definition));
-        let health = run.liveness.health();
-        let stuck = health == BalloonHealth::Stuck;
-        let waited = run.waiting_since.map_or(PERIOD / 2, |s| self.clock.now.duration_since(s));
-        // Who can page helps himself.
-        let patient =
-            may_drip && waited >= PERIOD && !stuck && !run.can_page(self.settings.rules.largest_store);
-        // In a pool with a limit it may have what policy and the other VMs there leave it, and what it has reserved.
-        let room = self.room_in(&definition.pool);
-        let in_pool = run.most.min(grant.saturating_add(room)).max(reservation);
-        let mut most = most.min(in_pool);
-        let inflates = health == BalloonHealth::Following && run.facts.ballooned < run.balloon;
-        if patient && inflates && run.leeway < LEEWAY {
-            // Its guest has to run for its balloon to inflate, even where its limit, or that of its pool, was lowered.
-            let chunk = grant.saturating_add(Pages::CHUNK);
-            most = most.max(if grant > limit(definition) { chunk } else { chunk.min(limit(definition)) });
+        let round = self.round();
+        for (i, id) in round.runs.iter().enumerate() {
+            let served = round.grants.could_have(i) > Pages::ZERO;
+            if let Some(run) = self.run_mut(*id).filter(|_| served) {
+                run.waited = false;
+            }
         }
-        if stuck {
-            // A balloon that does not follow is never rewarded with more than the VM has a right to.
-            most = most.min(run.entitlement.max(reservation).max(grant));
-        }
-        // What a pool above it has reserved and not been granted is as good as its own.
-        let in_reserve = self.reserve_of(&definition.pool);
-        let waiting = Waiting {
-            wanted: wanted.unwrap_or(run.wanted),
-            grant,
-            entitlement: run.entitlement,
-            limit: most,
-            reservation: reservation.max(run.entitlement.min(grant.saturating_add(in_reserve))),
-            patient,
-        };
-        allowance(&waiting, self.ledger.free(), self.withheld_from(run.id), &self.settings.thresholds)
-            .min(self.unshared(definition, run.id))
-    }
-
-    /// What a VM can use beyond its grant, pages that it shares left out. A page that it writes to needs memory of its own before it gives its
-    /// reference back: hence the chunk.
-    fn unshared(&self, definition: &VmDefinition, run: RunId) -> Pages {
-        let has = self.ledger.account(run).grant.saturating_add(self.references(run));
-        size(definition).saturating_add(Pages::CHUNK).saturating_sub(has)
     }
 
     /// Takes back what a VMM says it returned.
     pub(super) fn take_back(&mut self, run: RunId, vm: &VmName, pages: Pages) {
         match self.ledger.credit(run, pages) {
             Ok(()) => {
-                let (total, charged) = (self.ledger.account(run).grant, self.charged(run));
+                let total = self.ledger.account(run).grant;
                 self.effect(Effect::Returned { run, total });
                 if let Some(run) = self.run_mut(run) {
-                    if charged <= run.most {
-                        run.leeway = Pages::ZERO;
-                    }
+                    run.leeway = run.leeway.saturating_sub(pages);
                     // What it said it holds is older than what it gave back.
                     run.facts.held = run.facts.held.min(total);
                 }

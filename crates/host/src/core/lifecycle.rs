@@ -1,4 +1,4 @@
-use plimsoll_policy::{Refusal, admit};
+use plimsoll_policy::{Grants, Refusal, Stage, admit};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::Exit;
 use plimsoll_protocol::control::{ExitReason, ToVmm};
@@ -47,26 +47,47 @@ impl Core {
 
     /// Charges and launches those who wait to start, as far as what is free allows, the first first.
     pub(super) fn launch_queued(&mut self) {
-        let queued: Vec<(RunId, VmDefinition)> = self
+        let mut queued: Vec<(RunId, VmDefinition)> = self
             .running()
             .filter(|(_, run)| run.phase == Phase::Queued)
             .map(|(definition, run)| (run.id, definition.clone()))
             .collect();
-        for (id, definition) in queued.into_iter().collect::<std::collections::BTreeMap<_, _>>() {
-            if let Ok(account) = self.affordable(id, &definition) {
-                self.launch(id, &definition.name, account);
+        if queued.is_empty() {
+            return;
+        }
+        queued.sort_unstable_by_key(|(id, _)| *id);
+        let mut round = self.round();
+        // What is promised to those behind is there for those before them.
+        round.leave_out_queued(|_| true);
+        for (id, definition) in queued {
+            let Some(i) = round.index(id) else { continue };
+            match self.affordable(&round.grants, i, id, &definition) {
+                Ok(account) => {
+                    self.launch(id, &definition.name, account);
+                    round.grants.start(i, account.overhead, account.grant);
+                }
+                Err(_) => {
+                    let overhead = overhead(&definition);
+                    round.grants.set_stage(i, Stage::Queued { overhead });
+                }
             }
         }
     }
 
     /// What to charge a VM at first, if that much is free.
-    fn affordable(&self, id: RunId, definition: &VmDefinition) -> Result<Account, Refusal> {
+    fn affordable(
+        &self,
+        grants: &Grants,
+        i: usize,
+        id: RunId,
+        definition: &VmDefinition,
+    ) -> Result<Account, Refusal> {
         let (reservation, overhead) = (reservation(definition), overhead(definition));
-        let open = self.ledger.free().saturating_sub(self.withheld_from(id));
+        let open = grants.open(i);
         admit(reservation, overhead, self.unreserved_but(id, definition), open)?;
         // Beyond the reservation it may begin with what leaves the host in state high.
         let spare = open.saturating_sub(overhead).saturating_sub(self.settings.thresholds.clear);
-        let room = spare.min(self.room_in(&definition.pool));
+        let room = spare.min(grants.room_in_pools(i));
         let grant = INITIAL_GRANT.min(limit(definition)).min(room.max(reservation));
         Ok(Account { grant, overhead })
     }
@@ -232,11 +253,17 @@ impl Core {
         let now = self.clock.now;
         let late =
             |run: &Run| run.phase == Phase::Queued && run.starter.is_none_or(|(_, until)| until <= now);
+        let refusal = |run: &Run, definition: &VmDefinition| {
+            let mut round = self.round();
+            round.leave_out_queued(|id| id > run.id);
+            let i = round.index(run.id)?;
+            self.affordable(&round.grants, i, run.id, definition).err()
+        };
         let refused: Vec<(RunId, String)> = self
             .running()
             .filter(|(_, run)| late(run))
             .filter_map(|(definition, run)| {
-                self.affordable(run.id, definition).err().map(|refusal| (run.id, refusal.to_string()))
+                refusal(run, definition).map(|refusal| (run.id, refusal.to_string()))
             })
             .collect();
         for (id, why) in refused {

@@ -112,7 +112,7 @@ impl Core {
         }
         if pages > Pages::ZERO {
             tracing::debug!(vm = %name, wanted = %pages.bytes(), "want");
-            self.give(id, true);
+            self.answer_want(id);
         }
     }
 

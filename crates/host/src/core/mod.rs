@@ -4,7 +4,10 @@
 //! process, the clock) and returns the [`Effect`]s that the world around it is to carry out, in order. It reads no clock and
 //! does no I/O but on the memory that VMs share, which is the daemon's own, so every course of events can be tested, and the ledger is whole between any two inputs.
 //!
-//! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs, [`control`] is the loop, [`divide`] divides memory, [`grants`] gives it out within what [`promises`] leave, [`sharing`] has VMs share pages ([`recovery`] where an earlier daemon had), [`scan`] look for them, [`status`] tells of it, [`explain`] why.
+//! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs,
+//! [`control`] is the loop, [`divide`] divides memory, [`grants`] gives it out, [`sharing`] has VMs
+//! share pages ([`recovery`] where an earlier daemon had), [`scan`] look for them, [`status`] tells
+//! of it, [`explain`] why.
 
 mod admission;
 mod control;
@@ -14,7 +17,6 @@ mod grants;
 mod lifecycle;
 mod messages;
 mod pools;
-mod promises;
 mod rates;
 mod recovery;
 mod requests;

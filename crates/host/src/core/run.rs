@@ -22,7 +22,7 @@ pub(crate) struct Run {
     pub(crate) facts: Facts,
     /// Pages that it waits for, as far as they have not been granted since.
     pub(crate) wanted: Pages,
-    /// Since when it waits, or last had a chunk for its patience.
+    /// Since when it waits, or last got leeway.
     pub(crate) waiting_since: Option<Instant>,
     pub(crate) usage: Usage,
     /// What it needs, by its samples and its waits.
@@ -37,7 +37,7 @@ pub(crate) struct Run {
     pub(crate) target: Pages,
     /// The most that it may be granted as policy has it: its limit, or less where its pool has one.
     pub(crate) most: Pages,
-    /// What it was given beyond that, for its balloon to inflate, since it was last within it.
+    /// What it got as leeway: see [`Party::leeway`](plimsoll_policy::Party::leeway).
     pub(crate) leeway: Pages,
     /// Its swap space; zero: it has none.
     pub(crate) swap: Pages,

@@ -5,7 +5,7 @@ use super::harness::{HIGH, Served, address, eventually, paged};
 use crate::{GuestRam, Intent, PagedOut, PpnRange, Release};
 
 /// A page that does not shrink, different for every `seed`.
-pub(super) fn noise(seed: u64) -> Vec<u8> {
+pub(crate) fn noise(seed: u64) -> Vec<u8> {
     let mut word = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
         word ^= word << 13;
@@ -21,7 +21,7 @@ pub(super) fn text(seed: u64) -> Vec<u8> {
     seed.to_ne_bytes().repeat(512)
 }
 
-pub(super) fn put(vm: &Served, ppn: u64, page: &[u8]) {
+pub(crate) fn put(vm: &Served, ppn: u64, page: &[u8]) {
     vm.pmap.ram().write_slice(page, address(ppn)).unwrap();
 }
 

@@ -194,3 +194,41 @@ fn a_limit_holds_to_the_page_however_small_the_last_step_to_it() {
         assert_eq!(world.granted[&run], limit);
     }
 }
+
+/// Without drivers, store and swap space nothing is ever given back.
+#[test]
+fn vms_that_cannot_page_are_fed_in_order_of_shares_and_never_below_the_low_threshold() {
+    let mut world = World::new(640);
+    world.core.settings.rules.largest_store = 0;
+    let low = world.core.settings.thresholds.low;
+    let runs: Vec<RunId> = (0..11).map(|i| world.up(definition(&format!("vm{i}"), 64, ""))).collect();
+    let (first, last) = (runs[0], runs[10]);
+    let wait = |world: &mut World, runs: &[RunId], seconds: u64| {
+        for _ in 0..seconds {
+            for run in runs {
+                world.say(*run, FromVmm::Want(mib(64) - world.granted[run]));
+            }
+            world.pass(SECOND);
+        }
+    };
+    wait(&mut world, &runs, 60);
+    assert!(world.core.ledger.free() >= low, "{}", world.host().free);
+    assert_eq!((world.granted[&first], world.vm("vm10").wanted > Bytes::ZERO), (mib(64), true));
+    let above: Vec<RunId> = runs
+        .iter()
+        .copied()
+        .filter(|id| world.core.charged(*id) > world.core.run(*id).unwrap().entitlement)
+        .collect();
+    let before: Vec<Pages> = above.iter().map(|run| world.granted[run]).collect();
+    // What comes back goes to the VM with the least memory for its shares, although it needs most.
+    let change = VmChange { shares: Some(Shares::Custom(1_000_000)), ..VmChange::default() };
+    world.answer(Request::Change(name("vm10"), change)).unwrap();
+    wait(&mut world, &runs, 2);
+    world.input(Input::Exited(first, "signal 9".into()));
+    wait(&mut world, &runs[1..], 4);
+    assert_eq!(world.granted[&last], mib(64));
+    assert!(world.core.ledger.free() >= low, "{}", world.host().free);
+    for (run, before) in above.iter().zip(before).filter(|(run, _)| **run != first) {
+        assert_eq!(world.granted[run], before, "it has more than it is entitled to, and others wait");
+    }
+}

@@ -5,6 +5,7 @@ mod explain;
 mod hostile;
 mod memory;
 mod paging;
+mod plan;
 mod pools;
 mod power;
 mod sharing;

@@ -121,3 +121,33 @@ fn who_cannot_page_is_never_made_to_stand_still() {
         assert!(!world.levels[&rich].1, "it could never come to its target");
     }
 }
+
+#[test]
+fn what_is_reserved_and_unused_is_lent_and_comes_back_when_it_is_wanted() {
+    let mut world = World::new(1024);
+    let lender = world.up(definition("lender", 512, "reservation = '512MiB'"));
+    world.say(lender, FromVmm::Return(world.granted[&lender] - mib(8)));
+    let borrower = world.up(definition("borrower", 1000, ""));
+    let want = |world: &mut World, run, most| {
+        let lacks = mib(most).saturating_sub(world.granted[&run]);
+        world.say(run, FromVmm::Want(lacks.min(mib(16))));
+    };
+    for swap in [0, 1000] {
+        world.core.run_mut(borrower).unwrap().swap = mib(swap);
+        for _ in 0..100 {
+            want(&mut world, borrower, 1000);
+            world.pass(Duration::from_millis(100));
+        }
+        let lent = world.granted[&borrower] > mib(850);
+        assert_eq!(lent, swap > 0, "{}", world.granted[&borrower].bytes());
+        assert_eq!(world.host().state, plimsoll_protocol::api::HostState::High);
+    }
+    let begin = world.clock.now;
+    while world.granted[&lender] < mib(512) {
+        want(&mut world, lender, 512);
+        world.pass(Duration::from_millis(10));
+        world.obey_level(borrower);
+    }
+    // 32 times 16 MiB.
+    assert!(world.clock.now - begin < SECOND, "{:?}", world.clock.now - begin);
+}

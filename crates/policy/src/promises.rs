@@ -1,0 +1,135 @@
+use plimsoll_units::Pages;
+
+use crate::{PoolId, PoolTree};
+
+/// What VMs and pools have reserved and not been granted, summed over the tree of pools.
+///
+/// Built once; every change and every question then costs one step for each pool above the VM.
+#[derive(Clone, Debug)]
+pub(crate) struct Promises(Vec<Node>);
+
+/// The part of a VM, or of a pool with all that is in it, in what is promised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Promise {
+    /// Promised and not granted yet.
+    pub(crate) open: Pages,
+    /// Granted.
+    pub(crate) granted: Pages,
+    /// The part of `granted` that counts for reservations.
+    pub(crate) certain: Pages,
+    /// The most that it may have.
+    pub(crate) limit: Pages,
+    /// The part of `granted` that can be taken back at once, without touching what is reserved.
+    pub(crate) returnable: Pages,
+}
+
+/// A pool; the first is the host itself.
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    parent: Option<usize>,
+    reservation: Pages,
+    limit: Option<Pages>,
+    /// The sum over the VMs and pools directly in it.
+    sum: Promise,
+}
+
+impl Node {
+    /// Returns the pool's part, with what the pool itself has reserved.
+    fn whole(&self) -> Promise {
+        let open = self.sum.open.max(self.reserved().saturating_sub(self.sum.certain));
+        Promise { open, returnable: self.returnable(self.sum.returnable), ..self.sum }
+    }
+
+    fn reserved(&self) -> Pages {
+        self.reservation.min(self.sum.limit)
+    }
+
+    /// Returns the part of what can be taken back that the pool's reservation leaves.
+    fn returnable(&self, below: Pages) -> Pages {
+        below.min(self.sum.certain.saturating_sub(self.reserved()))
+    }
+}
+
+impl Promises {
+    /// Pools without VMs.
+    pub(crate) fn new(pools: &PoolTree) -> Self {
+        let node = |id: PoolId| {
+            let pool = pools.get(id).map(|named| named.pool);
+            Node {
+                parent: pools.parent(id).map(PoolId::index),
+                reservation: pool.map_or(Pages::ZERO, |pool| pool.reservation),
+                limit: pool.and_then(|pool| pool.limit),
+                sum: Promise::default(),
+            }
+        };
+        Self(pools.ids().map(node).collect())
+    }
+
+    /// A VM of `pool` had `before` and has `after` now.
+    pub(crate) fn change(&mut self, pool: PoolId, mut before: Promise, mut after: Promise) {
+        let mut at = Some(pool.index());
+        while let Some(node) = at.map(|at| &mut self.0[at]) {
+            let whole = node.whole();
+            node.sum = node.sum.replace(before, after);
+            (before, after, at) = (whole, node.whole(), node.parent);
+        }
+    }
+
+    /// Returns the whole host's part.
+    pub(crate) fn all(&self) -> Promise {
+        self.0[PoolId::ROOT.index()].sum
+    }
+
+    /// Returns what is promised to others than a VM of `pool` with the promise `own`, and what can
+    /// be taken back from others. What the VM's pools have reserved beyond their VMs' reservations
+    /// is open to it.
+    pub(crate) fn of_others(&self, pool: PoolId, own: Promise) -> (Pages, Pages) {
+        let (mut open, mut returnable) = (Pages::ZERO, Pages::ZERO);
+        let mut below = own;
+        for node in self.up_from(pool) {
+            open = open.saturating_add(node.sum.open.saturating_sub(below.open));
+            let beside = node.sum.returnable.saturating_sub(below.returnable);
+            returnable = node.returnable(beside.saturating_add(returnable));
+            below = node.whole();
+        }
+        (open, returnable)
+    }
+
+    /// Returns what a VM of `pool` has to be granted before the pools above it have all that they
+    /// have reserved.
+    pub(crate) fn lacking(&self, pool: PoolId) -> Pages {
+        let lacking = |node: &Node| node.reserved().saturating_sub(node.sum.certain);
+        self.up_from(pool).map(lacking).max().unwrap_or(Pages::ZERO)
+    }
+
+    /// Returns what the pools at and above `pool` have reserved and their VMs not been granted.
+    pub(crate) fn reserve(&self, pool: PoolId) -> Pages {
+        let reserve = |node: &Node| node.reservation.saturating_sub(node.sum.granted);
+        self.up_from(pool).map(reserve).max().unwrap_or(Pages::ZERO)
+    }
+
+    /// Returns what the limits of the pools at and above `pool` leave to be granted; `None`: there
+    /// are no limits.
+    pub(crate) fn room(&self, pool: PoolId) -> Option<Pages> {
+        let room = |node: &Node| node.limit.map(|limit| limit.saturating_sub(node.sum.granted));
+        self.up_from(pool).filter_map(room).min()
+    }
+
+    fn up_from(&self, pool: PoolId) -> impl Iterator<Item = &Node> {
+        std::iter::successors(self.0.get(pool.index()), |node| node.parent.map(|at| &self.0[at]))
+    }
+}
+
+impl Promise {
+    fn replace(self, before: Self, after: Self) -> Self {
+        let replace =
+            |sum: Pages, before: Pages, after: Pages| sum.saturating_sub(before).saturating_add(after);
+        Self {
+            open: replace(self.open, before.open, after.open),
+            granted: replace(self.granted, before.granted, after.granted),
+            certain: replace(self.certain, before.certain, after.certain),
+            limit: replace(self.limit, before.limit, after.limit),
+            returnable: replace(self.returnable, before.returnable, after.returnable),
+        }
+    }
+}
