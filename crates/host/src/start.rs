@@ -44,6 +44,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         rules: config.rules(),
         sampling: config.sampling(),
         eager_sharing: config.eager_sharing,
+        swapping: config.swap_site().is_some(),
         swap: config.most_swap().map(Pages::floor),
         paths: paths.clone(),
     };

@@ -75,6 +75,9 @@ pub struct HostStatus {
     pub free: Bytes,
     /// Reserved by VMs that run, with their overhead, and by pools.
     pub reserved: Bytes,
+    /// VMs that start get swap space.
+    #[serde(default)]
+    pub swapping: bool,
     /// Swap space that admission counts on; `None`: it does not look at swap space.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap: Option<Bytes>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use plimsoll_policy::{
     Claim, Client, Member, PoolId, PoolTree, Reservations, Rules, State, Tax, Thresholds, divide,
 };
-use plimsoll_units::Pages;
+use plimsoll_units::{Bytes, Pages};
 
 use crate::random::Random;
 use crate::scenario::Scenario;
@@ -23,6 +23,8 @@ pub struct Occupied {
     pub memory: Pages,
     /// Swap space that admission counts on.
     pub swap: Option<Pages>,
+    /// VMs have swap space: paging is possible.
+    pub pages: bool,
     /// Its thresholds.
     pub thresholds: Thresholds,
     /// Its tax on idle memory.
@@ -100,6 +102,7 @@ impl Occupied {
         Self {
             memory: Pages::floor(host.memory),
             swap: Some(Pages::floor(host.swap)).filter(|swap| *swap > Pages::ZERO),
+            pages: host.swap > Bytes::ZERO,
             thresholds: host.thresholds.of(host.memory),
             tax: host.tax,
             pools: scenario.pools.clone(),
@@ -156,8 +159,9 @@ impl Occupied {
         self.vms.iter().map(part).fold(Pages::ZERO, Pages::saturating_add)
     }
 
-    /// Which mechanisms it takes for everybody to have what he uses on average: none, where all may fill their memory;
-    /// balloons as large as they may be; paging beyond them; and where not even that suffices, VMs wait.
+    /// Returns the state in which all VMs have what they use on average. High: all may fill their
+    /// memory. Soft: balloons as large as they may be suffice. Hard: paging beyond them does, which
+    /// takes swap space. Low: nothing does, and VMs wait.
     fn state(&self, available: Pages) -> State {
         let balloons_leave = |vm: &Tenant| {
             let largest = Pages(vm.size.0 / 100 * u64::from(Rules::LARGEST_BALLOON));
@@ -167,7 +171,7 @@ impl Occupied {
             State::High
         } else if self.sum(balloons_leave) <= available {
             State::Soft
-        } else if self.sum(Tenant::mean) <= available {
+        } else if self.pages && self.sum(Tenant::mean) <= available {
             State::Hard
         } else {
             State::Low
@@ -260,7 +264,6 @@ impl Moments {
 
 #[cfg(test)]
 mod tests {
-    use plimsoll_units::Bytes;
     use proptest::prelude::*;
 
     use super::*;
@@ -287,6 +290,7 @@ mod tests {
         Occupied {
             memory,
             swap: swap.map(mib),
+            pages: swap.is_some(),
             thresholds: Thresholds::of_min_free(Bytes::mib(50)),
             tax: Tax::DEFAULT,
             pools: PoolTree::default(),
@@ -296,11 +300,13 @@ mod tests {
 
     #[test]
     fn every_state_is_expected_in_its_turn_and_the_refusal_ends_the_list() {
-        let fits = host(1045, None, vec![]).fit(&tenant(256, 80, &[80]), 99, 1);
+        let fits = host(1045, Some(9000), vec![]).fit(&tenant(256, 80, &[80]), 99, 1);
         let states: Vec<State> = fits.iter().map(|f| f.state).collect();
         assert_eq!(states[..4], [State::High; 4]);
         assert_eq!(states[4..10], [State::Soft; 6]);
         assert_eq!(states[10], State::Hard);
+        let without = host(1045, None, vec![]).fit(&tenant(256, 80, &[80]), 10, 1);
+        assert_eq!(without[10].state, State::Low, "without swap space nothing is paged out");
         // Twelve of 90 MiB do not fit into 1045.
         assert_eq!(fits.len(), 13);
         assert!(fits[11].refusal.is_none());

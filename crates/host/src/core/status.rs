@@ -25,6 +25,7 @@ impl Core {
             zero: sum(|run| run.facts.zero),
             free: self.ledger.free().bytes(),
             reserved: (self.reserved_at(&Place::Root) + self.ledger.overhead() + queued).bytes(),
+            swapping: self.settings.swapping,
             swap: self.settings.swap.map(Pages::bytes),
             swap_reserved: self.swap_reserved().bytes(),
             swapped: sum(|run| run.facts.swapped),

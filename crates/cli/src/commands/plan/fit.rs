@@ -30,7 +30,8 @@ Columns:
   MORE           VMs of the definition beyond those that run
   ADMITTED       whether all of them may power on: reservations, overheads, swap, pools
   STATE          how far the host must reclaim for all to have what they use on average:
-                 high not at all, soft by balloons, hard by paging too, low not even so
+                 high not at all, soft by balloons, hard by paging too (with swap space only),
+                 low not even so
   ENTITLED       what policy gives each of them then
   SHORT AT PEAK  what lacks if all VMs use the most that they ever do at once
   RISK           the chance that at a moment not all that VMs use fits
@@ -160,6 +161,7 @@ impl Fit {
         let host = Occupied {
             memory: Pages::floor(host.budget),
             swap: host.swap.map(Pages::floor),
+            pages: host.swapping || on.iter().any(|vm| vm.paging.space > Bytes::ZERO),
             thresholds: Thresholds::of_min_free(host.high_threshold),
             tax,
             vms: on.iter().map(tenant).collect(),

@@ -76,6 +76,7 @@ impl World {
             rules: Rules::default(),
             sampling: SamplingConfig { samples: 100, period: SECOND * 30 },
             eager_sharing: false,
+            swapping: false,
             swap: None,
             paths: Paths { state: "/s".into(), run: "/r".into() },
         };
