@@ -78,6 +78,15 @@ pub struct Party {
     pub leeway: Pages,
 }
 
+/// A VM or a pool that has reserved memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// The party of that place.
+    Vm(usize),
+    /// The pool.
+    Pool(PoolId),
+}
+
 /// How far a VM has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -321,9 +330,19 @@ impl Grants {
         withheld.saturating_sub(party.swap.saturating_sub(lent))
     }
 
-    /// Returns what is promised to others than this VM and not lent.
+    /// Returns what is withheld from a VM: what is promised to others and not lent.
     pub fn withheld_from_vm(&self, i: usize) -> Pages {
         self.withheld_from(&self.parties[i])
+    }
+
+    /// Returns for which VMs and pools memory is withheld from a VM, and how much, whether it is
+    /// lent or not. What a pool has reserved counts for it as far as its VMs have not reserved it.
+    pub fn withheld_for(&self, i: usize) -> Vec<(Holder, Pages)> {
+        let others = self.parties.iter().enumerate().filter(|(other, _)| *other != i);
+        let vms = others.map(|(other, party)| (Holder::Vm(other), party.promise().open));
+        let pools = self.promises.of_other_pools(self.parties[i].pool);
+        let pools = pools.into_iter().map(|(pool, open)| (Holder::Pool(pool), open));
+        vms.chain(pools).filter(|(_, open)| *open > Pages::ZERO).collect()
     }
 
     /// Returns what the limits of the pools above a VM leave it.

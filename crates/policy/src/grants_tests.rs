@@ -324,6 +324,8 @@ proptest! {
             for other in 0..parties.len() {
                 let open = grants.free().saturating_sub(promised(&grants.parties, Some(other)));
                 prop_assert_eq!(grants.open(other), open);
+                let withheld: Pages = grants.withheld_for(other).iter().map(|(_, open)| *open).sum();
+                prop_assert_eq!(withheld, promised(&grants.parties, Some(other)));
             }
         }
     }

@@ -43,6 +43,11 @@ impl PoolId {
     /// The host itself: what is in no pool is in this one.
     pub const ROOT: Self = Self(0);
 
+    /// The pool of that [`index`](Self::index).
+    pub(crate) fn of_index(index: usize) -> Self {
+        Self(index)
+    }
+
     /// Its place in [`Division::pools`](crate::Division::pools).
     pub fn index(self) -> usize {
         self.0

@@ -95,6 +95,18 @@ impl Promises {
         (open, returnable)
     }
 
+    /// Returns what pools have reserved beyond what is in them, those at and above `pool` left out.
+    pub(crate) fn of_other_pools(&self, pool: PoolId) -> Vec<(PoolId, Pages)> {
+        let mut own = vec![false; self.0.len()];
+        let mut at = Some(pool.index());
+        while let Some(node) = at {
+            (own[node], at) = (true, self.0[node].parent);
+        }
+        let beyond = |node: &Node| node.whole().open.saturating_sub(node.sum.open);
+        let others = self.0.iter().enumerate().filter(|(id, _)| !own[*id]);
+        others.map(|(id, node)| (PoolId::of_index(id), beyond(node))).collect()
+    }
+
     /// Returns what a VM of `pool` has to be granted before the pools above it have all that they
     /// have reserved.
     pub(crate) fn lacking(&self, pool: PoolId) -> Pages {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::api::{HostStatus, PoolStatus, VmStatus};
 use crate::control::Sampled;
 use crate::pool::Place;
-use crate::{PoolName, TaxRate};
+use crate::{PoolName, TaxRate, VmName};
 
 /// The host's account, its pools, and who holds how much and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -157,6 +157,40 @@ pub struct VmDecision {
     pub reclaim: Vec<Mechanism>,
     /// Why its balloon is to have the size that it is to have.
     pub balloon: Sizing,
+    /// Memory that is reserved for others and not lent: it is not given to the VM, free or not.
+    #[serde(default)]
+    pub withheld: Bytes,
+    /// For whom memory is reserved, lent or not; the largest first. Of one VM only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withheld_for: Vec<Reserved>,
+}
+
+/// Memory that a VM or a pool has reserved and not been granted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reserved {
+    /// The VM or pool.
+    pub holder: Holder,
+    /// How much.
+    pub amount: Bytes,
+}
+
+/// A VM or a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Holder {
+    /// A VM.
+    Vm(VmName),
+    /// A pool.
+    Pool(PoolName),
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Vm(name) => write!(f, "VM {name}"),
+            Self::Pool(name) => write!(f, "pool {name}"),
+        }
+    }
 }
 
 /// What one mechanism is to do and has done.

@@ -161,7 +161,7 @@ fn says_why(stage: &Stage, needy: &mut Toucher, wanted: Bytes) -> Result<()> {
     note("who would have to give stands still: the other waits, and is told why");
     let still = Standstill::of(stage.vm(RICH)?.pid.context("the rich VM has no process")?)?;
     needy.send(&format!("touch {} 3", wanted.0))?;
-    explains(stage, NEEDY, "it is entitled to that, and others have to give it first")?;
+    explains(stage, NEEDY, " within its entitlement; ")?;
     explains(stage, RICH, "; taken down to ")?;
     explains(stage, NEEDY, "it has waited in vain: what it needs comes from its own pages")?;
     ensure!(stage.vm(NEEDY)?.paging.why == Some(PagingReason::Waited), "{:?}", stage.vm(NEEDY)?.paging);

@@ -4,8 +4,9 @@ use plimsoll_protocol::api::{PoolStatus, VmStatus};
 use plimsoll_protocol::control::SamplingFacts;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::explain::{
-    ActivityEstimate, ActivityParts, Cause, Change, HostDecision, HostExplanation, Mechanism, MechanismKind,
-    PoolExplanation, Remedy, Shortfall, Sizing, StateThresholds, ToStart, VmDecision, VmExplanation, VmShare,
+    ActivityEstimate, ActivityParts, Cause, Change, Holder, HostDecision, HostExplanation, Mechanism,
+    MechanismKind, PoolExplanation, Remedy, Reserved, Shortfall, Sizing, StateThresholds, ToStart,
+    VmDecision, VmExplanation, VmShare,
 };
 use plimsoll_protocol::pool::Place;
 use plimsoll_protocol::{PoolName, TaxRate, VmName};
@@ -50,10 +51,15 @@ impl Explained {
 impl Core {
     pub(super) fn explain_host(&mut self) -> HostExplanation {
         let divided = self.divide(std::time::Duration::ZERO);
-        let share = |definition: &VmDefinition, _: &Run| {
+        let grants = self.round().grants;
+        // A round's parties are the VMs that run, in their order.
+        let share = |(i, (definition, _)): (usize, (&VmDefinition, &Run))| {
             let vm = self.status(&definition.name)?;
             let index = divided.names.binary_search(&definition.name).ok();
-            let decision = index.map(|index| self.decision(&divided, index, &vm));
+            let decision = index.map(|index| VmDecision {
+                withheld: grants.withheld_from_vm(i).bytes(),
+                ..self.decision(&divided, index, &vm)
+            });
             Some(VmShare { vm, decision })
         };
         HostExplanation {
@@ -61,7 +67,7 @@ impl Core {
             host: self.host_status(),
             decision: self.host_decision(&divided),
             pools: self.all_pools().into_iter().map(|pool| self.pool_explanation(&divided, pool)).collect(),
-            vms: self.running().filter_map(|(definition, run)| share(definition, run)).collect(),
+            vms: self.running().enumerate().filter_map(share).collect(),
         }
     }
 
@@ -70,7 +76,9 @@ impl Core {
         let divided = self.divide(std::time::Duration::ZERO);
         let (vm, definition) = (self.must_status(name)?, &self.must_know(name)?.record.definition);
         let index = divided.names.binary_search(name).ok();
-        let decision = index.map(|index| self.decision(&divided, index, &vm));
+        let (withheld, withheld_for) = self.withheld_from(name);
+        let decision =
+            index.map(|index| VmDecision { withheld, withheld_for, ..self.decision(&divided, index, &vm) });
         let run = self.must_know(name)?.run.as_deref();
         let up = self.pools.up_from(&definition.pool).map(|pool| self.pool_status(&pool.name));
         let explanation = VmExplanation {
@@ -162,7 +170,26 @@ impl Core {
                 mechanism(MechanismKind::Block, block, Bytes::ZERO),
             ],
             balloon: sizing(decision.sizing),
+            withheld: Bytes::ZERO,
+            withheld_for: Vec::new(),
         }
+    }
+
+    /// Returns what is withheld from a VM, and for whom, the largest part first.
+    fn withheld_from(&self, name: &VmName) -> (Bytes, Vec<Reserved>) {
+        let names: Vec<&VmName> = self.running().map(|(definition, _)| &definition.name).collect();
+        let Ok(i) = names.binary_search(&name) else { return (Bytes::ZERO, Vec::new()) };
+        let grants = self.round().grants;
+        let reserved = |(holder, amount): (policy::Holder, Pages)| {
+            let holder = match holder {
+                policy::Holder::Vm(i) => Holder::Vm(names[i].clone()),
+                policy::Holder::Pool(id) => Holder::Pool(named(&self.pools, id)?),
+            };
+            Some(Reserved { holder, amount: amount.bytes() })
+        };
+        let mut all: Vec<Reserved> = grants.withheld_for(i).into_iter().filter_map(reserved).collect();
+        all.sort_by_key(|reserved| std::cmp::Reverse(reserved.amount));
+        (grants.withheld_from_vm(i).bytes(), all)
     }
 
     fn estimate(run: &Run) -> Option<ActivityEstimate> {

@@ -1,7 +1,7 @@
-use plimsoll_protocol::api::{Power, VmStatus};
+use plimsoll_protocol::api::{HostStatus, Power, VmStatus};
 use plimsoll_protocol::explain::{
     ActivityEstimate, ActivityParts, Cause, Change, Mechanism, MechanismKind, PoolExplanation, Remedy,
-    Sizing, VmDecision, VmExplanation,
+    Reserved, Sizing, StateThresholds, VmDecision, VmExplanation,
 };
 use plimsoll_units::Bytes;
 
@@ -83,7 +83,7 @@ fn decided(explanation: &VmExplanation, decision: &VmDecision) -> Vec<(&'static 
         ("balloon", balloon(vm, decision)),
         ("paging", paging::text(&vm.paging)),
         ("sharing", sharing::text(&vm.sharing)),
-        ("grant", grant(vm, decision)),
+        ("grant", grant(explanation, decision)),
     ];
     facts.extend(
         vm.guest
@@ -137,23 +137,49 @@ fn balloon(vm: &VmStatus, decision: &VmDecision) -> String {
     format!("{} of {}: {why}{rest}", vm.ballooned, vm.balloon_target)
 }
 
-fn grant(vm: &VmStatus, decision: &VmDecision) -> String {
-    let waits =
-        more_than_nothing(vm.wanted, |wanted| format!(", waits for {wanted}: {}", waits(vm, decision)));
+fn grant(explanation: &VmExplanation, decision: &VmDecision) -> String {
+    let VmExplanation { vm, host, host_decision, .. } = explanation;
+    let waits = more_than_nothing(vm.wanted, |wanted| {
+        format!(", waiting for {wanted}{}", waits(vm, host, &host_decision.thresholds, decision))
+    });
     let frames = more_than_nothing(vm.sharing.charged, |charged| format!(" and {charged} of shared frames"));
     format!("{} granted{frames}, {} held{waits}; at most {} now", vm.grant, vm.held, decision.most)
 }
 
-/// Why a VM that waits has not got what it waits for.
-fn waits(vm: &VmStatus, decision: &VmDecision) -> &'static str {
+/// Says why a VM that waits was not given what it waits for.
+fn waits(vm: &VmStatus, host: &HostStatus, thresholds: &StateThresholds, decision: &VmDecision) -> String {
     let has = vm.charge();
     if has >= decision.most {
-        "it has the most that it may have"
-    } else if has < decision.entitlement {
-        "it is entitled to that, and others have to give it first"
-    } else {
-        "that is beyond what it is entitled to, and nobody leaves it"
+        return ": it has the most that it may have".to_owned();
     }
+    let (what, kept) = if has < decision.entitlement {
+        (" within its entitlement", thresholds.low)
+    } else {
+        (" above its entitlement", thresholds.clear)
+    };
+    let (free, withheld) = (host.free, decision.withheld);
+    let reserved = holders(&decision.withheld_for);
+    if withheld == Bytes::ZERO || reserved.is_empty() {
+        format!("{what}; {free} is free, and the host keeps {kept}")
+    } else if free <= withheld {
+        format!("{what}; {free} is free, but reserved for {reserved}")
+    } else {
+        format!(
+            "{what}; {free} is free, but {withheld} of it is reserved for {reserved}, and the host keeps {kept}"
+        )
+    }
+}
+
+/// Names of VMs and pools in one line; more would hide the numbers beside them.
+const MOST_HOLDERS: usize = 3;
+
+fn holders(reserved: &[Reserved]) -> String {
+    let named = reserved.iter().take(MOST_HOLDERS).map(|reserved| reserved.holder.to_string());
+    let more = match reserved.len().saturating_sub(MOST_HOLDERS) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    named.collect::<Vec<_>>().join(", ") + &more
 }
 
 fn off(explanation: &VmExplanation) -> Vec<(&'static str, String)> {
@@ -326,14 +352,40 @@ ENTITLED  IF
 
     #[test]
     fn a_vm_that_waits_is_told_why() {
-        let VmExplanation { mut vm, decision, .. } = explanation();
-        let mut decision = decision.unwrap();
-        (vm.grant, vm.wanted) = (Bytes::mib(100), Bytes::mib(8));
-        assert!(grant(&vm, &decision).contains(", waits for 8MiB: it is entitled to that, and others"));
-        vm.grant = decision.entitlement;
-        assert!(grant(&vm, &decision).contains("beyond what it is entitled to"));
-        decision.most = vm.grant;
-        assert!(grant(&vm, &decision).contains("the most that it may have; at most 160MiB now"));
+        let mut explained = explanation();
+        let mut decision = explained.decision.clone().unwrap();
+        (explained.vm.grant, explained.vm.wanted) = (Bytes::mib(100), Bytes::mib(8));
+        let told = |explained: &VmExplanation, decision: &VmDecision, text: &str| {
+            let grant = grant(explained, decision);
+            assert!(grant.contains(text), "{grant}");
+        };
+        told(
+            &explained,
+            &decision,
+            ", waiting for 8MiB within its entitlement; 15MiB is free, and the host keeps 6MiB; at most",
+        );
+        explained.vm.grant = decision.entitlement;
+        told(
+            &explained,
+            &decision,
+            "waiting for 8MiB above its entitlement; 15MiB is free, and the host keeps 38MiB",
+        );
+        decision.withheld = Bytes::mib(20);
+        decision.withheld_for = serde_json::from_value(json!([
+            {"holder": {"pool": "prod"}, "amount": 12 << 20}, {"holder": {"vm": "db"}, "amount": 8 << 20}
+        ]))
+        .unwrap();
+        told(
+            &explained,
+            &decision,
+            " above its entitlement; 15MiB is free, but reserved for pool prod, VM db; at most",
+        );
+        explained.host.free = Bytes::mib(50);
+        told(&explained, &decision, "; 50MiB is free, but 20MiB of it is reserved for pool prod, VM db, and");
+        decision.withheld_for.extend_from_within(..);
+        told(&explained, &decision, " for pool prod, VM db, pool prod and 1 more, and the host keeps 38MiB");
+        decision.most = explained.vm.grant;
+        told(&explained, &decision, "the most that it may have; at most 160MiB now");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use plimsoll_protocol::explain::{Cause, Change, Sizing, VmExplanation};
+use plimsoll_protocol::explain::{Cause, Change, Holder, Reserved, Sizing, VmExplanation};
 use serde_json::{Value, json};
 
 use super::pools::crowd;
@@ -39,7 +39,9 @@ fn an_explanation_is_the_ledgers_to_the_page() {
         assert_eq!(decision.above_target, vm.grant.saturating_sub(vm.target));
         assert_eq!(*vm, world.vm(vm.name.as_str()));
         let one = world.explain(vm.name.as_str());
-        assert_eq!((&one.vm, one.decision.as_ref(), &one.host), (vm, share.decision.as_ref(), &host.host));
+        let mut whole = one.decision.unwrap();
+        whole.withheld_for.clear();
+        assert_eq!((&one.vm, Some(&whole), &one.host), (vm, share.decision.as_ref(), &host.host));
         if decision.cause == Cause::Level {
             let page = 4096.0 * 4.0;
             assert!((decision.pays - decision.level).abs() * vm.share_count as f64 <= page, "{decision:?}");
@@ -116,4 +118,33 @@ fn a_vm_that_takes_no_part_is_explained_as_far_as_it_goes() {
     assert_eq!((off.decision, start.reservation, start.unreserved), (None, Bytes::mib(32), Bytes::mib(640)));
     assert_eq!(world.explain_host().vms, []);
     assert_eq!(world.answer(Request::ExplainVm(name("b"))).unwrap_err().kind, FailureKind::Unknown);
+}
+
+#[test]
+fn what_is_withheld_and_for_which_vms_and_pools_is_named() {
+    let mut world = World::new(1024);
+    world.pool(json!({"name": "prod", "reservation": "300MiB"})).unwrap();
+    world.up(definition("db", 256, "pool = 'prod'\nreservation = '100MiB'"));
+    world.up(definition("web", 256, "reservation = '200MiB'"));
+    let busy = world.up(definition("busy", 1000, ""));
+    for _ in 0..60 {
+        world.say(busy, FromVmm::Want(mib(16)));
+        world.pass(SECOND);
+    }
+    let (host, decision) = (world.host(), world.explain("busy").decision.unwrap());
+    let [db, web] = ["db", "web"].map(|vm| world.vm(vm).grant);
+    let reserved = |holder, amount| Reserved { holder, amount };
+    // As far as its VMs can use it, a pool's reservation is withheld for it.
+    let expected = [
+        reserved(Holder::Pool("prod".parse().unwrap()), Bytes::mib(256 - 100)),
+        reserved(Holder::Vm(name("web")), Bytes::mib(200) - web),
+        reserved(Holder::Vm(name("db")), Bytes::mib(100) - db),
+    ];
+    assert_eq!(decision.withheld_for, expected);
+    assert_eq!(decision.withheld, expected.iter().map(|reserved| reserved.amount).sum::<Bytes>());
+    assert!(decision.withheld <= host.free && world.vm("busy").wanted > Bytes::ZERO);
+    // With swap space all of it is lent.
+    world.core.run_mut(busy).unwrap().swap = mib(1000);
+    assert_eq!(world.explain("busy").decision.unwrap().withheld, Bytes::ZERO);
+    assert_eq!(world.explain("busy").decision.unwrap().withheld_for, expected);
 }
