@@ -2,6 +2,7 @@ use plimsoll_units::Pages;
 
 use crate::layout::{ChunkNo, Place};
 use crate::page_set::PageSet;
+use crate::stall::StallClock;
 use crate::tally::{Kind, Tally};
 use crate::waiting::{Need, Turn, Waiting};
 
@@ -30,6 +31,9 @@ pub(crate) struct Account {
     pub(crate) traffic: Traffic,
     pub(crate) sharing: SharingTraffic,
     waiting: Waiting,
+    /// Pages that are being read from the swap, and that faults wait for.
+    awaited: Pages,
+    pub(crate) stalls: StallClock,
     told: Pages,
     telling: bool,
     /// A test has made the account wrong on purpose, and wants to see that noticed by others.
@@ -106,6 +110,11 @@ impl Account {
         self.zero
     }
 
+    /// Pages that are being read from the swap, and that faults wait for.
+    pub(crate) fn awaited(&self) -> Pages {
+        self.awaited
+    }
+
     /// Mappings of frames.
     pub(crate) fn mappings(&self) -> u64 {
         self.mappings
@@ -163,12 +172,14 @@ impl Account {
     pub(crate) fn wait(&mut self, place: Place, need: Need) {
         self.waits += 1;
         self.waiting.push(place, need);
+        self.observe_stalls();
     }
 
     /// The next who can be served, charged already.
     pub(crate) fn next_turn(&mut self) -> Option<Turn> {
         let turn = self.waiting.next(self.slack())?;
         self.held += turn.reserved;
+        self.observe_stalls();
         Some(turn)
     }
 
@@ -201,11 +212,14 @@ impl Account {
         self.shared = self.shared + to.shared - from.shared;
         self.zero = self.zero + to.zero - from.zero;
         self.mappings = self.mappings + to.mappings - from.mappings;
+        self.awaited = self.awaited + to.awaited - from.awaited;
+        self.observe_stalls();
     }
 
     /// Pages of a chunk are there now: see [`Waiting::served`].
     pub(crate) fn served(&mut self, chunk: ChunkNo, pages: impl FnOnce() -> PageSet) {
         self.waiting.served(chunk, pages);
+        self.observe_stalls();
     }
 
     pub(crate) fn add_grant(&mut self, pages: Pages) {
@@ -234,6 +248,11 @@ impl Account {
 
     pub(crate) fn forget_waiting(&mut self) {
         self.waiting.clear();
+        self.observe_stalls();
+    }
+
+    fn observe_stalls(&mut self) {
+        self.stalls.observe(self.waiting.faults() + self.awaited.0);
     }
 
     /// What to tell the source, if it must be told and nobody else is at it. The caller then tells it and calls

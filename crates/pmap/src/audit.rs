@@ -74,10 +74,10 @@ pub enum Mismatch {
         /// What was granted.
         grant: Pages,
     },
-    /// What is compressed or swapped is not what is counted.
+    /// What is compressed, swapped, shared or waited for is not what is counted.
     #[error("{marked:?} are marked as {what} and {counted:?} counted")]
     Elsewhere {
-        /// Compressed or swapped.
+        /// Compressed, swapped, shared, or awaited from the swap.
         what: &'static str,
         /// Pages in that state.
         marked: Pages,
@@ -109,6 +109,7 @@ struct Sums {
     compressed: Pages,
     swapped: Pages,
     shared: Pages,
+    awaited: Pages,
 }
 
 impl Pmap {
@@ -116,7 +117,7 @@ impl Pmap {
     /// transitions wait for as long as it takes, a few milliseconds for each GiB.
     ///
     /// # Errors
-    /// Every mismatch found, at most three for each chunk, one for each that is aside, and six for the whole. Each is a
+    /// Every mismatch found, at most three for each chunk, one for each that is aside, and seven for the whole. Each is a
     /// defect of this crate, or of somebody who mapped over guest memory.
     pub fn audit(&self) -> Result<(), Vec<Mismatch>> {
         let chunks = self.all_chunks();
@@ -136,6 +137,7 @@ impl Pmap {
         sums.ballooned += tally.ballooned;
         sums.compressed += tally.compressed;
         sums.swapped += tally.swapped;
+        sums.awaited += tally.awaited;
         let start = self.chunk_range(no).start;
         let seen = self.pagemap.backed(start).and_then(|backed| Ok((backed, self.pagemap.protected(start)?)));
         let (backed, protected) = match seen {
@@ -216,6 +218,7 @@ impl Pmap {
             ("compressed", sums.compressed, account.compressed()),
             ("swapped", sums.swapped, account.swapped()),
             ("shared", sums.shared, account.shared()),
+            ("awaited", sums.awaited, account.awaited()),
         ] {
             if marked != counted {
                 found.push(Mismatch::Elsewhere { what, marked, counted });

@@ -67,10 +67,14 @@ impl Pmap {
         let touch = if fault.write { Touch::Write } else { Touch::Read };
         let mut chunk = self.chunk(place.chunk);
         self.note_touch(place, &mut chunk);
+        let before = chunk.tally();
         match self.find(&mut chunk, place.slot, touch) {
             Found::There if touch == Touch::Write => self.let_write(place),
             Found::There => self.wake(place),
-            Found::Coming => {}
+            // It may have been read ahead until now, and is waited for from now on.
+            Found::Coming => {
+                self.record(before, &chunk);
+            }
             Found::Protected(copy) => self.make_dirty(place, &mut chunk, copy),
             Found::Missing(need) => {
                 // A statement of its own: the account must be unlocked again before the page is provided.

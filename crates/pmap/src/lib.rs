@@ -15,7 +15,8 @@
 //! CPU access, [`Pmap::pin`] for asynchronous I/O, and [`Inflation`] or [`Pmap::release`] for what the guest gives
 //! back. A thread that has nothing else to do calls [`Pmap::page_out`] where the guest does not give enough, and
 //! [`Pmap::promote`] when that has passed. Another one calls [`Pmap::scan`], which finds pages that others have, too: a
-//! [`FrameSource`] knows. A [`Sampler`] finds out how much of the memory is in use. The control link implements [`GrantSource`] and
+//! [`FrameSource`] knows. A [`Sampler`] finds out how much of the memory is in use, and
+//! [`Pmap::stalled`] tells for how long faults have waited. The control link implements [`GrantSource`] and
 //! calls [`Pmap::add_grant`] and [`Pmap::return_grant`].
 //!
 //! Any thread that touches guest memory can wait for a grant. Two must therefore never do so with the VM depending on
@@ -221,6 +222,7 @@ mod release;
 mod sample;
 mod scan;
 mod share;
+mod stall;
 mod store;
 #[cfg_attr(
     all(test, feature = "model-check"),
@@ -256,6 +258,7 @@ pub use ram::{GuestRam, RamRegion};
 pub use release::{Release, ReleaseOutcome};
 pub use sample::{Sampled, Sampler, Seen};
 pub use scan::{ScanOrder, Scanned};
+pub use stall::Stalled;
 pub use swap::SwapSpace;
 
 /// System calls that this crate makes after [`Pmap::new`], for a seccomp filter. What Rust's threads, locks and

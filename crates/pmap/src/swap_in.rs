@@ -72,6 +72,7 @@ impl Pmap {
                 let state = if write { PageState::Private } else { PageState::Clean(from) };
                 table.set(place.slot, state);
                 table.recent.insert(place.slot);
+                self.record(before, &chunk);
                 self.account().traffic.swapped_in += 1;
                 if write {
                     self.forget([PageState::Swapped(from)]);

@@ -68,6 +68,11 @@ impl PageState {
         }
     }
 
+    /// Whether it is being read from the swap, and a fault waits for it.
+    fn is_awaited(self) -> bool {
+        matches!(self, Self::Arriving { touch, .. } if touch != Touch::Not)
+    }
+
     /// Whether it costs the grant a page.
     pub(crate) fn is_charged(self) -> bool {
         self.class() == Class::Charged
@@ -99,6 +104,7 @@ impl PageState {
 pub(crate) struct Table {
     states: [PageState; SLOTS as usize],
     counts: [u16; CLASSES],
+    awaited: u16,
     /// Shared pages that are one mapping with the page before them.
     joined: u16,
     /// Pages that faults have brought in since eviction last looked at the chunk: they get a second chance.
@@ -117,11 +123,13 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn all(state: PageState) -> Box<Self> {
         debug_assert!(state.frame().is_none(), "no two pages are shared in one step");
+        debug_assert!(!state.is_awaited(), "pages are read one by one");
         let mut counts = [0; CLASSES];
         counts[state.class() as usize] = SLOTS;
         Box::new(Self {
             states: [state; SLOTS as usize],
             counts,
+            awaited: 0,
             joined: 0,
             recent: PageSet::EMPTY,
             broken: PageSet::EMPTY,
@@ -150,6 +158,7 @@ impl Table {
         let moves = self.get(slot).frame().is_some() || state.frame().is_some();
         self.counts[self.get(slot).class() as usize] -= 1;
         self.counts[state.class() as usize] += 1;
+        self.awaited = self.awaited + u16::from(state.is_awaited()) - u16::from(self.get(slot).is_awaited());
         if moves {
             self.joined -= self.joins(slot);
         }
@@ -219,6 +228,7 @@ impl Table {
             swapped: self.count(Class::Swapped),
             shared: self.count(Class::Shared),
             zero: self.count(Class::Zero),
+            awaited: Pages(self.awaited.into()),
             mappings: self.mappings(),
             kind: Kind::Small,
         }

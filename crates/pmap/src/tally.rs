@@ -15,6 +15,8 @@ pub(crate) struct Tally {
     pub(crate) shared: Pages,
     /// Pages that were dropped because they held zeros.
     pub(crate) zero: Pages,
+    /// Pages that are being read from the swap, and that a fault waits for.
+    pub(crate) awaited: Pages,
     /// Mappings of frames.
     pub(crate) mappings: u64,
     pub(crate) kind: Kind,

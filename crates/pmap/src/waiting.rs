@@ -15,6 +15,7 @@ pub(crate) struct Waiting {
     order: VecDeque<ChunkNo>,
     entries: HashMap<ChunkNo, Entry>,
     need: Pages,
+    faults: Pages,
 }
 
 /// What a fault needs.
@@ -54,6 +55,11 @@ impl Waiting {
         self.need
     }
 
+    /// Pages that are waited for: one for each fault, unless several wait for the same page.
+    pub(crate) fn faults(&self) -> u64 {
+        self.faults.0
+    }
+
     /// Queues a fault. A chunk that waits already keeps its place.
     pub(crate) fn push(&mut self, place: Place, need: Need) {
         let entry = self.entries.entry(place.chunk).or_insert_with(|| {
@@ -61,7 +67,9 @@ impl Waiting {
             Entry { pages: PageSet::EMPTY, need, makes_do: false }
         });
         let before = if entry.pages.is_empty() { Pages::ZERO } else { entry.need() };
+        let faults = entry.pages.count();
         entry.pages.insert(place.slot);
+        self.faults = self.faults + entry.pages.count() - faults;
         // The chunk's state may have changed since it began to wait: the latest fault knows it best.
         entry.need = need;
         self.need = self.need + entry.need() - before;
@@ -83,6 +91,7 @@ impl Waiting {
         let whole = entry.need == Need::Chunk && slack >= Pages::CHUNK;
         let pages = if whole { entry.pages } else { entry.pages.first(slack) };
         entry.pages = entry.pages.minus(&pages);
+        self.faults -= pages.count();
         self.settle(chunk, before);
         Some(Turn { chunk, pages, reserved: if whole { Pages::CHUNK } else { pages.count() } })
     }
@@ -91,7 +100,9 @@ impl Waiting {
     pub(crate) fn served(&mut self, chunk: ChunkNo, pages: impl FnOnce() -> PageSet) {
         let Some(entry) = self.entries.get_mut(&chunk) else { return };
         let before = entry.need();
+        let faults = entry.pages.count();
         entry.pages = entry.pages.minus(&pages());
+        self.faults = self.faults + entry.pages.count() - faults;
         self.settle(chunk, before);
     }
 
@@ -183,6 +194,8 @@ mod tests {
                 }
                 prop_assert_eq!(waiting.need(), waiting.entries.values().map(Entry::need).sum());
                 prop_assert_eq!(waiting.order.len(), waiting.entries.len());
+                let faults: Pages = waiting.entries.values().map(|entry| entry.pages.count()).sum();
+                prop_assert_eq!(waiting.faults(), faults.0);
             }
         }
     }

@@ -21,7 +21,7 @@ use crate::definition::{Balloon, JailPart, MacAddress};
 use crate::sharing::{DomainId, Found, ScanBudget, SharingKind};
 
 /// Version of these messages. Daemon and VMM of different versions do not talk: the daemon says so in the VM's status.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// The file descriptor at which a VMM finds its listening control socket.
 pub const CONTROL_FD: i32 = 3;
 /// How often a VMM reports its [`Facts`] unasked.
@@ -228,6 +228,12 @@ pub struct Facts {
     pub chunks: Chunks,
     /// Faults served since the VMM started.
     pub faults: u64,
+    /// Time since the VMM started in which at least one of the VM's faults waited for a grant or for its swap space, or
+    /// its processors were held ([`Facts::blocked`]). `some` of Linux's PSI.
+    pub stall_some: Duration,
+    /// Time in which the whole VM stood still for that reason: at least as many faults waited as it has processors (one,
+    /// for a model), or these were held. `full` of Linux's PSI; part of `stall_some`.
+    pub stall_full: Duration,
     /// Times that the guest rebooted.
     pub reboots: u32,
     /// What the guest's balloon driver says of the guest; `None` where it said nothing yet.

@@ -172,7 +172,7 @@ impl Shared {
             let excess = orders.excess(&stats);
             let situation = Situation { level: orders.level, block: orders.block, held: stats.held };
             if excess == Pages::ZERO {
-                self.brake.set(false);
+                self.hold(false);
                 rest = None;
                 self.stuck.store(false, Ordering::Relaxed);
                 if busy.elapsed() >= QUIET && !self.small.load(Ordering::Relaxed) {
@@ -186,7 +186,7 @@ impl Shared {
                 self.rest(left.min(TICK));
                 continue;
             }
-            self.brake.set(orders.block);
+            self.hold(orders.block);
             let out = {
                 // Pages are shared rather than paged out where they can be.
                 let _shift = self.exchange.shift();
@@ -196,7 +196,7 @@ impl Shared {
             self.stuck.store(stuck, Ordering::Relaxed);
             if stuck {
                 // It would stand still for nothing.
-                self.brake.set(false);
+                self.hold(false);
             }
             rest = stuck.then(|| Rest::after(rest, situation, Instant::now()));
         }
@@ -206,6 +206,12 @@ impl Shared {
         let mut orders = lock(&self.orders);
         orders.fresh = false;
         *orders
+    }
+
+    /// Has the VM's processors stand still, or lets them go on.
+    fn hold(&self, held: bool) {
+        self.pmap.note_held(held);
+        self.brake.set(held);
     }
 
     /// Waits for news, or that long.

@@ -88,10 +88,17 @@ fn a_guest_without_grant_waits_and_loses_nothing() {
     let facts = daemon.facts();
     assert!(facts.held <= facts.grant && facts.grant == daemon.granted, "{facts:?}");
     assert!(!daemon.said[from..].contains("ok touch"));
+    let stalled = daemon.until("a longer stall", |d| {
+        let later = d.facts();
+        (later.stall_full > facts.stall_full).then_some(later)
+    });
+    assert!(stalled.stall_some >= stalled.stall_full, "{stalled:?}");
     daemon.budget = Pages::floor(SIZE);
     daemon.grant();
     daemon.until_said(from, "ok touch bytes=33554432");
     assert!(daemon.command("verify").contains("pages=8192 mismatched=0"));
+    let ended = daemon.facts();
+    assert_eq!(daemon.facts().stall_some, ended.stall_some, "nothing waits");
     assert!(daemon.peak <= Pages::floor(SIZE));
 }
 

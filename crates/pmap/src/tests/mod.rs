@@ -11,5 +11,6 @@ mod model;
 pub(crate) mod paging;
 mod sampling;
 mod sharing;
+mod stalled;
 mod stress;
 mod vcpu;

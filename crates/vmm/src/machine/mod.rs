@@ -97,6 +97,10 @@ impl Vm {
         };
         missing.extend(jail::filter(rules)?);
 
+        pmap.set_tasks(match config.guest {
+            GuestKind::Kernel => config.vcpus.into(),
+            GuestKind::Model => 1,
+        });
         serve_faults(&pmap, mailbox)?;
         let brake = Arc::new(Brake::default());
         let pager = Pager::start(&pmap, &brake, exchange).context("pager thread")?;
@@ -135,6 +139,7 @@ impl Vm {
     /// The facts for the daemon, without the number of reboots.
     pub(crate) fn facts(&self) -> Facts {
         let stats = self.pmap.stats();
+        let stalled = self.pmap.stalled();
         let balloon = self.guest.balloon();
         Facts {
             grant: stats.grant,
@@ -169,6 +174,8 @@ impl Vm {
                 small: stats.chunks_small,
             },
             faults: stats.faults,
+            stall_some: stalled.some,
+            stall_full: stalled.full,
             reboots: 0,
             guest: balloon.guest,
             ram: self.pmap.place(),
