@@ -117,8 +117,8 @@ impl Pmap {
     /// transitions wait for as long as it takes, a few milliseconds for each GiB.
     ///
     /// # Errors
-    /// Every mismatch found, at most three for each chunk, one for each that is aside, and seven for the whole. Each is a
-    /// defect of this crate, or of somebody who mapped over guest memory.
+    /// Every mismatch found, at most three for each chunk, one for each that is aside, and seven
+    /// for the whole. Each is a defect of this crate, or of somebody who mapped over guest memory.
     pub fn audit(&self) -> Result<(), Vec<Mismatch>> {
         let chunks = self.all_chunks();
         let mut found = Vec::new();

@@ -10,14 +10,15 @@
 //!
 //! # Use
 //!
-//! The owner makes a [`uffd::Uffd`] and a [`Pmap`], gives [`Pmap::regions`] to KVM as memory slots, and runs
-//! [`Pmap::serve_faults`] on a thread of its own before anything touches guest memory. Devices use [`Pmap::ram`] for
-//! CPU access, [`Pmap::pin`] for asynchronous I/O, and [`Inflation`] or [`Pmap::release`] for what the guest gives
-//! back. A thread that has nothing else to do calls [`Pmap::page_out`] where the guest does not give enough, and
-//! [`Pmap::promote`] when that has passed. Another one calls [`Pmap::scan`], which finds pages that others have, too: a
+//! The owner makes a [`uffd::Uffd`] and a [`Pmap`], gives [`Pmap::regions`] to KVM as memory slots,
+//! and runs [`Pmap::serve_faults`] on a thread of its own before anything touches guest memory.
+//! Devices use [`Pmap::ram`] for CPU access, [`Pmap::pin`] for asynchronous I/O, and [`Inflation`]
+//! or [`Pmap::release`] for what the guest gives back. A thread that has nothing else to do calls
+//! [`Pmap::page_out`] where the guest does not give enough, and [`Pmap::promote`] when that has
+//! passed. Another one calls [`Pmap::scan`], which finds pages that others have, too: a
 //! [`FrameSource`] knows. A [`Sampler`] finds out how much of the memory is in use, and
-//! [`Pmap::stalled`] tells for how long faults have waited. The control link implements [`GrantSource`] and
-//! calls [`Pmap::add_grant`] and [`Pmap::return_grant`].
+//! [`Pmap::stalled`] tells for how long faults have waited. The control link implements
+//! [`GrantSource`] and calls [`Pmap::add_grant`] and [`Pmap::return_grant`].
 //!
 //! Any thread that touches guest memory can wait for a grant. Two must therefore never do so with the VM depending on
 //! them: the thread that serves faults, and the one through which grants come. The balloon's device thread should do

@@ -5,7 +5,8 @@ use crate::pmap::Pmap;
 
 /// Time that a VM was stalled for memory since its memory was made, in the terms of Linux's PSI.
 ///
-/// A fault is stalled while it waits for a grant or for a read from the swap. Decompression is work and no stall.
+/// A fault is stalled while it waits for a grant or for a read from the swap. Decompression is work
+/// and no stall.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stalled {
     /// At least one fault was stalled, or the VM was held.
@@ -14,8 +15,8 @@ pub struct Stalled {
     pub full: Duration,
 }
 
-/// The clock of [`Stalled`]. It reads the time only when the stall begins, ends or changes its kind, and nothing is decided
-/// by it, so that the model check can run with it.
+/// The clock of [`Stalled`]. It reads the time only when the stall begins, ends or changes its
+/// kind, and nothing is decided by it, so that the model check can run with it.
 #[derive(Debug)]
 pub(crate) struct StallClock {
     /// Stalled faults at which all of the VM stands still.
@@ -97,12 +98,14 @@ impl Pmap {
         self.account().stalled()
     }
 
-    /// Sets at how many stalled faults the VM makes no progress: the number of its processors; 1 until it is set.
+    /// Sets at how many stalled faults the VM makes no progress: the number of its processors; 1
+    /// until it is set.
     ///
-    /// The number of faults stands for that of processors. The kernel can say which thread faults, but with KVM that
-    /// is often a thread of the kernel (asynchronous page faults). So [`Stalled::full`] is too small where the other
-    /// processors are idle or two wait for the same page, and too large where a guest goes on with another task
-    /// meanwhile, or has given a fault up.
+    /// The number of faults stands for that of processors. The kernel can say which thread faults,
+    /// but with KVM that is often a thread of the kernel (asynchronous page faults). So
+    /// [`Stalled::full`] is too small where the other processors are idle or two wait for the same
+    /// page, and too large where a guest goes on with another task meanwhile, or has given a fault
+    /// up.
     pub fn set_tasks(&self, tasks: u64) {
         self.account().stalls.set_tasks(tasks);
     }

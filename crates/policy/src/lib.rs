@@ -1,8 +1,9 @@
 //! Who gets how much memory.
 //!
-//! Pure arithmetic after Waldspurger 2002, sections 5 and 6, and ESXi's public documentation. Facts come in as arguments,
-//! decisions go out as values: this crate never does I/O, reads no clock, starts no thread and keeps no state but what
-//! its caller holds ([`Estimator`], [`Need`], [`Spare`], [`States`], [`Gain`]). It never learns what a system call is.
+//! Pure arithmetic after Waldspurger 2002, sections 5 and 6, and ESXi's public documentation. Facts
+//! come in as arguments, decisions go out as values: this crate never does I/O, reads no clock,
+//! starts no thread and keeps no state but what its caller holds ([`Estimator`], [`Need`],
+//! [`Spare`], [`States`], [`Gain`], [`Stalls`]). It never learns what a system call is.
 //!
 //! Start with [`divide`], which divides memory among VMs in a tree of resource pools. [`decide`]
 //! turns that into what each VM's balloon and every other mechanism is to do. [`Grants`] says what
@@ -31,6 +32,7 @@ mod reservations;
 mod rules;
 mod scan;
 mod spare;
+mod stall;
 mod state;
 mod target;
 mod vm;
@@ -54,6 +56,7 @@ pub use reservations::{Claim, Overcommitment, Reservations, Short};
 pub use rules::Rules;
 pub use scan::{Gain, Scan, ScanHost, ScanVm, scan};
 pub use spare::{Account, Spare};
+pub use stall::{StallMeter, Stalls, host_averages};
 pub use state::{State, States, Thresholds};
 pub use target::{Host, decide};
 pub use vm::{Driver, Pageable, Vm};

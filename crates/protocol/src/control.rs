@@ -228,11 +228,12 @@ pub struct Facts {
     pub chunks: Chunks,
     /// Faults served since the VMM started.
     pub faults: u64,
-    /// Time since the VMM started in which at least one of the VM's faults waited for a grant or for its swap space, or
-    /// its processors were held ([`Facts::blocked`]). `some` of Linux's PSI.
+    /// Time since the VMM started in which at least one of the VM's faults waited for a grant or
+    /// for its swap space, or its processors were held ([`Facts::blocked`]). `some` of Linux's PSI.
     pub stall_some: Duration,
-    /// Time in which the whole VM stood still for that reason: at least as many faults waited as it has processors (one,
-    /// for a model), or these were held. `full` of Linux's PSI; part of `stall_some`.
+    /// Time in which the whole VM stood still for that reason: at least as many faults waited as it
+    /// has processors (one, for a model), or these were held. `full` of Linux's PSI; part of
+    /// `stall_some`.
     pub stall_full: Duration,
     /// Times that the guest rebooted.
     pub reboots: u32,
@@ -326,13 +327,15 @@ pub struct GuestFacts {
     /// Pages in its balloon when it said so.
     #[serde(default)]
     pub ballooned: Pages,
-    /// Memory that it read from its own swap space since boot. This and what follows is `None` where its driver does not say.
+    /// Memory that it read from its own swap space since boot. This and the following fields are
+    /// `None` where its driver does not say.
     #[serde(default)]
     pub swap_in: Option<Bytes>,
     /// Memory that it wrote to its own swap space since boot.
     #[serde(default)]
     pub swap_out: Option<Bytes>,
-    /// Allocations since boot that had to reclaim memory before they succeeded (Linux 6.10 and newer).
+    /// Allocations since boot that had to reclaim memory before they succeeded (Linux 6.10 and
+    /// newer).
     #[serde(default)]
     pub alloc_stalls: Option<u64>,
     /// Memory that such allocations scanned.

@@ -9,9 +9,9 @@ const PAIR: usize = 10;
 /// repetitions.
 pub(super) const MAX_LENGTH: usize = 64 * PAIR;
 
-/// Reads what the driver sent. Linux gives amounts of memory in bytes. Linux 6.1 sends the tags up to 10, Linux 6.10 and
-/// newer those up to 15. Unknown tags are skipped, the last of a repeated tag counts, an incomplete pair at the
-/// end does not.
+/// Reads what the driver sent. Linux gives amounts of memory in bytes. Linux 6.1 sends the tags up
+/// to 10, Linux 6.10 and newer those up to 15. Unknown tags are skipped, the last of a repeated tag
+/// counts, an incomplete pair at the end does not.
 pub(super) fn parse(buffer: &[u8]) -> GuestFacts {
     let mut facts = GuestFacts::default();
     for pair in buffer.chunks_exact(PAIR) {
@@ -29,8 +29,8 @@ pub(super) fn parse(buffer: &[u8]) -> GuestFacts {
             11 => facts.alloc_stalls = Some(value),
             13 => facts.direct_scans = Some(Bytes(value)),
             15 => facts.direct_reclaims = Some(Bytes(value)),
-            // 3: minor faults; 8 and 9: huge pages of hugetlbfs; 12 and 14: what the guest's kswapd does, which stalls
-            // nothing. Nothing uses them.
+            // 3: minor faults; 8 and 9: huge pages of hugetlbfs; 12 and 14: what the guest's kswapd
+            // does, which stalls nothing. Nothing uses them.
             _ => {}
         }
     }
