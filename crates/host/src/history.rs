@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use plimsoll_protocol::VmName;
 use plimsoll_protocol::history::{History, Sample};
+use plimsoll_protocol::{Percent, VmName};
 use plimsoll_units::Pages;
 
 /// Time between two records. What is active counts half after 15 s: at 5 s no step of it is lost; more often would only cost
@@ -32,6 +32,8 @@ pub(crate) struct Reading {
     pub(crate) swapped: Pages,
     /// Written to swap space, and read from there, in a second.
     pub(crate) swap_rates: (Pages, Pages),
+    /// Parts of the time since the last reading in which some of it, and all of it, was stalled.
+    pub(crate) stall: (Percent, Percent),
 }
 
 /// The latest readings of all VMs, oldest first.
@@ -80,6 +82,8 @@ impl Recorder {
             swapped: reading.swapped.bytes(),
             out_rate: reading.swap_rates.0.bytes(),
             in_rate: reading.swap_rates.1.bytes(),
+            stall_some: reading.stall.0,
+            stall_full: reading.stall.1,
         };
         let samples = self
             .moments
@@ -112,6 +116,7 @@ mod tests {
             compressed: Pages(8),
             swapped: Pages(9),
             swap_rates: (Pages(10), Pages(11)),
+            stall: (Percent::WHOLE, Percent::default()),
         }
     }
 

@@ -44,6 +44,7 @@ use crate::pool::{PoolChange, PoolDefinition};
 #[cfg(doc)]
 use crate::sharing::DomainStatus;
 use crate::sharing::{Sharing, SharingStatus};
+use crate::stall::{StallStatus, Standstill};
 use crate::{OrNone, PoolName, TaxRate, VmName};
 
 /// Where the daemon listens unless its configuration says otherwise.
@@ -110,6 +111,12 @@ pub struct HostStatus {
     pub state: HostState,
     /// Below this much free memory the host is no longer in state high.
     pub high_threshold: Bytes,
+    /// Time that VMs were stalled for memory.
+    #[serde(default)]
+    pub stall: StallStatus,
+    /// VMs that stand still for want of memory.
+    #[serde(default)]
+    pub stalled: u64,
     /// VMs that run.
     pub running: u64,
     /// The daemon's version.
@@ -185,8 +192,14 @@ pub struct VmStatus {
     pub held: Bytes,
     /// Resident guest memory, as the kernel accounts it.
     pub kernel: Bytes,
-    /// Pages that it waits for.
+    /// Memory that its faults wait for, also beyond its limit.
     pub wanted: Bytes,
+    /// Time that it was stalled for memory since it was started.
+    #[serde(default)]
+    pub stall: StallStatus,
+    /// It stands still for want of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<Standstill>,
     /// Estimate of what it actively uses.
     pub active: Bytes,
     /// What policy gives it now.

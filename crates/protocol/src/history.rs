@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::VmName;
+use crate::{Percent, VmName};
 
 /// First line of a history as comma-separated values.
 pub const CSV_HEADER: &str = "seconds,vm,active_bytes,held_bytes,entitlement_bytes,ballooned_bytes,shared_bytes,zero_bytes,saved_bytes,\
-     compressed_bytes,swapped_bytes,swap_out_bytes_per_second,swap_in_bytes_per_second";
+     compressed_bytes,swapped_bytes,swap_out_bytes_per_second,swap_in_bytes_per_second,stall_some_percent,stall_full_percent";
 
 /// What is recorded of VMs, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,12 @@ pub struct Sample {
     /// Read from there in a second.
     #[serde(default)]
     pub in_rate: Bytes,
+    /// Part of the time since the sample before in which some of it was stalled for memory.
+    #[serde(default)]
+    pub stall_some: Percent,
+    /// Part of that time in which all of it was.
+    #[serde(default)]
+    pub stall_full: Percent,
 }
 
 impl History {
@@ -79,7 +85,7 @@ impl History {
                 in_rate,
             ];
             let columns: String = columns.iter().map(|bytes| format!(",{}", bytes.0)).collect();
-            format!("{seconds},{vm}{columns}\n")
+            format!("{seconds},{vm}{columns},{},{}\n", s.stall_some, s.stall_full)
         };
         std::iter::once(format!("{CSV_HEADER}\n")).chain(self.samples.iter().map(line)).collect()
     }
@@ -105,6 +111,8 @@ mod tests {
             swapped: Bytes(9),
             out_rate: Bytes(10),
             in_rate: Bytes(11),
+            stall_some: Percent::of_fraction(0.5),
+            stall_full: Percent::of_fraction(0.25),
         };
         let history = History { since: Timestamp::UNIX_EPOCH, period: 5, samples: vec![sample] };
         let csv = history.csv();
@@ -113,7 +121,7 @@ mod tests {
             lines[0].starts_with("seconds,vm,active_bytes,held_bytes,entitlement_bytes,ballooned_bytes,"),
             "{csv}"
         );
-        assert_eq!(lines[1..], ["5,web1,1,2,3,4,5,6,7,8,9,10,11"]);
+        assert_eq!(lines[1..], ["5,web1,1,2,3,4,5,6,7,8,9,10,11,50.00,25.00"]);
         assert_eq!(lines[0].split(',').count(), lines[1].split(',').count());
     }
 }

@@ -4,7 +4,8 @@
 //! - [`pool`]: a resource pool likewise.
 //! - [`control`]: the messages between the daemon and one VMM, and [`wire`], the socket that carries them;
 //!   [`sharing`]: the words of page sharing.
-//! - [`api`]: what the daemon tells its users over HTTP; [`explain`]: and why; [`history`]: and what was.
+//! - [`api`]: what the daemon tells its users over HTTP, of [`stall`]s among it; [`explain`]: and why; [`history`]: and
+//!   what was.
 //!
 //! This crate never decides anything and keeps no state. Types here are plain facts; what they mean for memory is
 //! decided by the daemon (grants) and by the pmap (pages). Neither side of a [`wire`] trusts the other's numbers: each
@@ -17,11 +18,14 @@ pub mod explain;
 pub mod history;
 mod name;
 mod or_none;
+mod percent;
 pub mod pool;
 pub mod sharing;
+pub mod stall;
 mod tax;
 pub mod wire;
 
 pub use name::{DomainName, NameError, PoolName, VmName};
 pub use or_none::OrNone;
+pub use percent::Percent;
 pub use tax::{TaxError, TaxRate};

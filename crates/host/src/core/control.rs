@@ -63,9 +63,11 @@ impl Core {
             compressed: run.facts.compressed,
             swapped: run.facts.swapped,
             swap_rates: (Pages(run.rates.swapped_out), Pages(run.rates.swapped_in)),
+            stall: run.stall.since_sample(),
         };
         let readings = self.running().map(reading).collect();
         self.recorder.push(self.clock.at, readings);
+        self.sample_stalls();
     }
 
     fn observe_balloons(&mut self) {

@@ -6,6 +6,7 @@ use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_units::Pages;
 
 use super::run::{Ended, Mute, Phase, Run, Undo};
+use super::stall::StallAccount;
 use super::{
     Adopted, Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, PATIENCE, RequestId, RunId, Started, Vm,
     limit, overhead, place, reservation, size,
@@ -304,6 +305,8 @@ impl Core {
             Ok(facts) => {
                 run.facts = super::messages::possible(facts, &definition, grant);
                 run.counted.0 = run.facts;
+                let age = self.clock.at.duration_since(adopted.started).unsigned_abs();
+                run.stall = StallAccount::new(&run.facts, age, self.clock.now);
                 run.balloon = run.facts.balloon_target;
                 run.usage.observe(&run.facts.sampling);
                 run.wants(run.facts.wanted, self.clock.now);

@@ -37,6 +37,7 @@ impl Core {
                 let now = self.clock.now;
                 if let Some(run) = self.run_mut(id) {
                     run.wants(Pages::ZERO, now);
+                    run.beyond = Pages::ZERO;
                     if run.phase == Phase::Stopping {
                         run.phase = Phase::Running;
                     }
@@ -104,11 +105,13 @@ impl Core {
     }
 
     fn want(&mut self, id: RunId, name: &VmName, pages: Pages) {
-        let Some(most) = self.vm(name).map(|vm| limit(&vm.record.definition)) else { return };
+        let bounds = self.vm(name).map(|vm| (limit(&vm.record.definition), size(&vm.record.definition)));
+        let Some((most, size)) = bounds else { return };
         let room = room(most, self.ledger.account(id).grant);
         let now = self.clock.now;
         if let Some(run) = self.run_mut(id) {
             run.wants(pages.min(room), now);
+            run.beyond = pages.min(size).saturating_sub(room);
         }
         if pages > Pages::ZERO {
             tracing::debug!(vm = %name, wanted = %pages.bytes(), "want");
@@ -121,6 +124,7 @@ impl Core {
         let now = self.clock.now;
         let Some(vm) = self.vms.get_mut(name) else { return };
         let facts = possible(claim, &vm.record.definition, grant);
+        let beyond = claim.wanted.min(size(&vm.record.definition)).saturating_sub(facts.wanted);
         let Some(run) = vm.run.as_deref_mut() else { return };
         let (before, elapsed) = run.counted;
         if let Some(rates) = Rates::between(&before, &facts, now.saturating_duration_since(elapsed)) {
@@ -136,6 +140,8 @@ impl Core {
         // A grant that the VMM has not read yet answers a part of what it said it waits for.
         let under_way = grant.saturating_sub(facts.grant);
         run.wants(facts.wanted.saturating_sub(under_way), now);
+        run.beyond = beyond;
+        self.observe_stall(id, name, &facts);
     }
 }
 

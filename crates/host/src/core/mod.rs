@@ -6,8 +6,8 @@
 //!
 //! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs,
 //! [`control`] is the loop, [`divide`] divides memory, [`grants`] gives it out, [`sharing`] has VMs
-//! share pages ([`recovery`] where an earlier daemon had), [`scan`] look for them, [`status`] tells
-//! of it, [`explain`] why.
+//! share pages ([`recovery`] where an earlier daemon had), [`scan`] look for them, [`stall`] counts
+//! the time that VMs are stalled, [`status`] tells of it, [`explain`] why.
 
 mod admission;
 mod control;
@@ -23,6 +23,7 @@ mod requests;
 mod run;
 mod scan;
 mod sharing;
+mod stall;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -295,6 +296,8 @@ pub(crate) struct Core {
     /// Somebody waits and was given nothing: memory is divided anew as soon as may be.
     pressing: bool,
     peak_kernel: Bytes,
+    /// Time that VMs were stalled since the daemon started, added up: some and all of each.
+    stalled: (Duration, Duration),
     effects: Vec<Effect>,
 }
 
@@ -326,6 +329,7 @@ impl Core {
             urgent: false,
             pressing: false,
             peak_kernel: Bytes::ZERO,
+            stalled: (Duration::ZERO, Duration::ZERO),
             effects: Vec::new(),
         }
     }

@@ -1,4 +1,4 @@
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use plimsoll_policy::{Need, PagingCause, Spare};
 use plimsoll_protocol::control::{ExitReason, Facts, SamplingConfig};
@@ -7,6 +7,7 @@ use plimsoll_units::Pages;
 
 use super::rates::Rates;
 use super::sharing::Membership;
+use super::stall::StallAccount;
 use super::usage::Usage;
 use super::{KernelAccount, RequestId, RunId};
 use crate::inventory::Record;
@@ -22,6 +23,8 @@ pub(crate) struct Run {
     pub(crate) facts: Facts,
     /// Pages that it waits for, as far as they have not been granted since.
     pub(crate) wanted: Pages,
+    /// Pages that it waits for beyond what its limit leaves: shown, never granted.
+    pub(crate) beyond: Pages,
     /// Since when it waits, or last got leeway.
     pub(crate) waiting_since: Option<Instant>,
     pub(crate) usage: Usage,
@@ -33,6 +36,7 @@ pub(crate) struct Run {
     pub(crate) took_back: bool,
     /// Pages that it has paged out since then to serve its own faults.
     pub(crate) replaced: Pages,
+    pub(crate) stall: StallAccount,
     pub(crate) entitlement: Pages,
     pub(crate) target: Pages,
     /// The most that it may be granted as policy has it: its limit, or less where its pool has one.
@@ -131,12 +135,14 @@ impl Run {
             pid: None,
             facts: Facts::default(),
             wanted: Pages::ZERO,
+            beyond: Pages::ZERO,
             waiting_since: None,
             usage: Usage::new(sampling.period),
             need: Need::default(),
             spare: Spare::default(),
             took_back: false,
             replaced: Pages::ZERO,
+            stall: StallAccount::new(&Facts::default(), Duration::ZERO, now),
             entitlement: Pages::ZERO,
             target: limit,
             most: limit,
@@ -183,6 +189,11 @@ impl Run {
     pub(crate) fn ends_by(&mut self, doom: Instant) {
         self.phase = Phase::Dying;
         self.doom = Some(self.doom.unwrap_or(doom));
+    }
+
+    /// All pages that it waits for.
+    pub(crate) fn waits(&self) -> Pages {
+        self.wanted.saturating_add(self.beyond)
     }
 
     /// Sets what it waits for and since when.

@@ -9,6 +9,7 @@ mod plan;
 mod pools;
 mod power;
 mod sharing;
+mod stall;
 
 use std::collections::BTreeMap;
 use std::fs::File;
