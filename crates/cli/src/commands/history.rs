@@ -21,9 +21,12 @@ Columns:
   COMPR     memory whose content was compressed
   SWAPPED   memory whose content was in swap space only
   OUT/s     written to swap space in a second; IN/s: read from there
+  STALL%    part of the time since its line before in which all of the VM waited for memory / in which
+            some of it did
 
 With --csv: seconds,vm,active_bytes,held_bytes,entitlement_bytes,ballooned_bytes,shared_bytes,zero_bytes,saved_bytes,
-compressed_bytes,swapped_bytes,swap_out_bytes_per_second,swap_in_bytes_per_second
+compressed_bytes,swapped_bytes,swap_out_bytes_per_second,swap_in_bytes_per_second,stall_some_percent,
+stall_full_percent
 
 Examples:
   plimsoll history web1
@@ -52,7 +55,7 @@ impl History {
     }
 }
 
-const COLUMNS: [Column; 12] = [
+const COLUMNS: [Column; 13] = [
     Column::left("TIME"),
     Column::left("VM"),
     Column::right("ACTIVE"),
@@ -65,6 +68,7 @@ const COLUMNS: [Column; 12] = [
     Column::right("SWAPPED"),
     Column::right("OUT/s"),
     Column::right("IN/s"),
+    Column::right("STALL%"),
 ];
 
 fn table(record: &Record) -> String {
@@ -87,6 +91,7 @@ fn table(record: &Record) -> String {
             sample.swapped.to_string(),
             sample.out_rate.to_string(),
             sample.in_rate.to_string(),
+            format!("{}/{}", sample.stall_full.rounded(), sample.stall_some.rounded()),
         ]);
     }
     format!("since {:.0}\n{}", record.since, table.text())
@@ -102,13 +107,13 @@ mod tests {
     fn the_table_has_a_line_a_sample() {
         let mut record: Record = serde_json::from_value(json!({
             "since": "2026-01-01T00:00:00Z", "period": 5,
-            "samples": [{"seconds": 5, "vm": "a", "active": 1 << 20, "held": 2 << 20, "entitlement": 3 << 20, "ballooned": 0}]
+            "samples": [{"seconds": 5, "vm": "a", "active": 1 << 20, "held": 2 << 20, "entitlement": 3 << 20, "ballooned": 0, "stall_some": 90, "stall_full": 80}]
         }))
         .unwrap();
         let expected = "\
 since 2026-01-01T00:00:00Z
-TIME  VM  ACTIVE  HELD  ENTITLED  BALLOON  SHARED  ZERO  COMPR  SWAPPED  OUT/s  IN/s
-5s    a     1MiB  2MiB      3MiB       0B      0B    0B     0B       0B     0B    0B";
+TIME  VM  ACTIVE  HELD  ENTITLED  BALLOON  SHARED  ZERO  COMPR  SWAPPED  OUT/s  IN/s  STALL%
+5s    a     1MiB  2MiB      3MiB       0B      0B    0B     0B       0B     0B    0B   80/90";
         assert_eq!(table(&record), expected);
         record.samples.clear();
         assert!(table(&record).starts_with("Nothing"));

@@ -18,6 +18,7 @@ pub(crate) mod set;
 pub(crate) mod share;
 mod sharing;
 pub(crate) mod show;
+mod stall;
 mod start;
 pub(crate) mod stop;
 pub(crate) mod top;
@@ -81,6 +82,10 @@ pub(crate) mod samples {
             "name": name, "power": "on", "pid": 4711, "model": false, "vcpus": 2,
             "size": mib(256), "reservation": mib(64), "limit": mib(256), "shares": "normal", "share_count": 2560,
             "grant": mib(200), "overhead": mib(8), "held": mib(180), "kernel": mib(181), "wanted": 0,
+            "stall": {
+                "some": {"avg10": 12.34, "avg60": 5, "avg300": 1.5, "total_ms": 83_200},
+                "full": {"avg10": 10.51, "avg60": 4, "avg300": 1, "total_ms": 61_000}
+            },
             "active": mib(40), "entitlement": mib(160), "target": mib(160), "ballooned": mib(56),
             "balloon_target": mib(96), "balloon": "following",
             "paging": {
@@ -108,6 +113,7 @@ pub(crate) mod samples {
         use plimsoll_protocol::api::{BalloonHealth, Exit, PagingStatus, Power};
         use plimsoll_protocol::control::ExitReason;
         use plimsoll_protocol::sharing::SharingStatus;
+        use plimsoll_protocol::stall::StallStatus;
         use plimsoll_units::Bytes;
         VmStatus {
             power: Power::Off,
@@ -123,6 +129,7 @@ pub(crate) mod samples {
             ballooned: Bytes::ZERO,
             balloon_target: Bytes::ZERO,
             balloon: BalloonHealth::Absent,
+            stall: StallStatus::default(),
             paging: PagingStatus::default(),
             sharing: SharingStatus::default(),
             guest: None,
@@ -137,7 +144,11 @@ pub(crate) mod samples {
         serde_json::from_value(serde_json::json!({
             "budget": mib(640), "granted": mib(600), "overhead": mib(16), "frames": mib(9), "shared": mib(30), "zero": mib(12), "free": mib(15), "reserved": mib(144),
             "held": mib(560), "ballooned": mib(300), "kernel": mib(561), "peak_ledger": mib(630),
-            "peak_kernel": mib(580), "state": "soft", "high_threshold": mib(38), "running": 2, "version": "0.1.0"
+            "peak_kernel": mib(580), "state": "soft", "high_threshold": mib(38),
+            "stall": {
+                "some": {"avg10": 6.17, "avg60": 2.5, "avg300": 0.75, "total_ms": 90_000},
+                "full": {"avg10": 5.26, "avg60": 2, "avg300": 0.5, "total_ms": 70_000}
+            }, "stalled": 0, "running": 2, "version": "0.1.0"
         }))
         .unwrap()
     }

@@ -18,7 +18,8 @@ Columns:
   HELD    machine memory that its guest holds
   SAVED   what it would hold more if no pages were shared
   UP      time since it was started
-  NOTE    what is unusual, or why it is off
+  NOTE    what is unusual, or why it is off; stalled: it waits for memory and stands still (see
+          plimsoll explain VM)
 
 Examples:
   plimsoll ps
@@ -90,11 +91,14 @@ pub(super) fn note(vm: &VmStatus) -> String {
     if vm.model {
         notes.push("model".to_owned());
     }
+    if let Some(stalled) = &vm.stalled {
+        notes.push(format!("stalled since {:.0}", stalled.since));
+    }
     if vm.balloon == BalloonHealth::Stuck {
         notes.push("balloon stuck".to_owned());
     }
     if vm.paging.blocked {
-        notes.push("stands still".to_owned());
+        notes.push("held: the host is in state low".to_owned());
     }
     if vm.paging.failed {
         notes.push("swap failed".to_owned());
@@ -117,6 +121,7 @@ pub(super) fn note(vm: &VmStatus) -> String {
 mod tests {
     use plimsoll_protocol::api::Exit;
     use plimsoll_protocol::definition::JailPart;
+    use plimsoll_protocol::stall::{StallCause, Standstill};
     use plimsoll_units::Bytes;
 
     use super::*;
@@ -127,6 +132,10 @@ mod tests {
         let mut odd = samples::vm("db");
         odd.balloon = BalloonHealth::Stuck;
         odd.wanted = Bytes::mib(2);
+        odd.stalled = Some(Standstill {
+            since: "2026-01-01T01:00:00Z".parse().unwrap(),
+            cause: StallCause::AtLimit(odd.limit),
+        });
         odd.pool = "prod".parse().unwrap();
         odd.note = Some("cut off".to_owned());
         odd.missing_jail = vec![JailPart::Cgroup];
@@ -136,7 +145,7 @@ mod tests {
         let expected = "\
 NAME  POOL  POWER  VCPUS    SIZE  RESERV   LIMIT  SHARES   GRANT    HELD  SAVED     UP  NOTE
 web1  /     on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  30MiB  1h 2m
-db    prod  on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  30MiB  1h 2m  balloon stuck; waits for 2MiB; jail lacks cgroup; cut off
+db    prod  on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  30MiB  1h 2m  stalled since 2026-01-01T01:00:00Z; balloon stuck; waits for 2MiB; jail lacks cgroup; cut off
 old   /     off        2  256MiB   64MiB  256MiB    2560      0B      0B     0B      -  the operator killed it";
         assert_eq!(table(&[samples::vm("web1"), odd, killed], now), expected);
     }

@@ -3,7 +3,7 @@ use jiff::Timestamp;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::VmStatus;
 
-use super::{Context, guest, paging, ps, sharing};
+use super::{Context, guest, paging, ps, sharing, stall};
 use crate::table::list;
 
 pub(crate) const HELP: &str = "\
@@ -11,7 +11,8 @@ Lines:
   grant        machine memory that the host has promised the VM; it never holds more
   held         machine memory that its guest holds, as its own process says
   kernel       the same, as the host's kernel accounts it
-  wanted       memory that its guest waits for, beyond its grant
+  wanted       memory that its guest waits for, beyond its grant, and also beyond its limit
+  stalled      part of the last 10, 60 and 300 s in which it waited for memory: all of it (full), some of it
   pool         resource pool that it is in; /: the host itself
   tax          part of an idle page's worth that it forfeits when memory is short
   active       estimate of what it actively uses
@@ -56,6 +57,7 @@ fn text(vm: &VmStatus, now: Timestamp) -> String {
         ("held", vm.held.to_string()),
         ("kernel", vm.kernel.to_string()),
         ("wanted", vm.wanted.to_string()),
+        ("stalled", stall::text(vm)),
         ("active", vm.active.to_string()),
         ("entitlement", vm.entitlement.to_string()),
         ("target", vm.target.to_string()),
@@ -101,6 +103,7 @@ overhead      8MiB
 held          180MiB
 kernel        181MiB
 wanted        0B
+stalled       full 10.51% of 10s, 4.00% of 60s, 1.00% of 300s, 1m 1s in all; some 12.34% of 10s, 5.00% of 60s, 1.50% of 300s, 1m 23s in all
 active        40MiB
 entitlement   160MiB
 target        160MiB

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use plimsoll_protocol::api::{HostStatus, VmStatus};
 use serde::Serialize;
 
-use super::{Context, ps};
+use super::{Context, ps, stall};
 use crate::interval::Interval;
 use crate::table::{Column, Table};
 
@@ -25,6 +25,8 @@ The host's lines:
   reserved  what the VMs that run always have, with their overhead
   state     how short of free memory the host is: high (not at all), clear, soft (balloons work),
             hard (balloons do not suffice), low (VMs above their targets wait)
+  stalled   parts of the last 10, 60 and 300 s in which VMs waited for memory, in the mean over all
+            VMs that run: all of a VM (full), some of it (some)
 
 Columns:
   POOL      resource pool that it is in; /: the host itself
@@ -41,6 +43,7 @@ Columns:
   COMPR     memory whose content is compressed
   SWAPPED   memory whose content is in swap space only
   OUT/s     written to swap space in a second; IN/s: read from there
+  STALL%    part of the last 10 s in which all of the VM waited for memory / in which some of it did
 
 Examples:
   plimsoll top                        q leaves
@@ -123,7 +126,7 @@ fn note_error(lines: &mut Vec<String>, error: &str) {
     lines.push(format!("{ERROR_MARK}{error}"));
 }
 
-const COLUMNS: [Column; 18] = [
+const COLUMNS: [Column; 19] = [
     Column::left("NAME"),
     Column::left("POOL"),
     Column::left("POWER"),
@@ -141,6 +144,7 @@ const COLUMNS: [Column; 18] = [
     Column::right("SWAPPED"),
     Column::right("OUT/s"),
     Column::right("IN/s"),
+    Column::right("STALL%"),
     Column::left("NOTE"),
 ];
 
@@ -162,6 +166,7 @@ fn lines(look: &Look) -> Vec<String> {
             "shared {}, zero {}, compressed {}, swapped {}",
             look.host.shared, look.host.zero, look.host.compressed, look.host.swapped
         ),
+        format!("stalled {}", stall::of_host(&look.host.stall)),
         String::new(),
     ];
     let mut table = Table::new(&COLUMNS);
@@ -184,6 +189,7 @@ fn lines(look: &Look) -> Vec<String> {
             vm.paging.swapped.to_string(),
             vm.paging.out_rate.to_string(),
             vm.paging.in_rate.to_string(),
+            stall::column(&vm.stall),
             ps::note(vm),
         ]);
     }
@@ -264,10 +270,11 @@ mod tests {
 budget 640MiB = granted 600MiB + overhead 16MiB + frames 9MiB + free 15MiB
 held 560MiB, kernel 561MiB, ballooned 300MiB, reserved 144MiB
 shared 30MiB, zero 12MiB, compressed 0B, swapped 0B
+stalled full 5.26% 2.00% 0.50%, some 6.17% 2.50% 0.75%
 
-NAME  POOL  POWER    SIZE   GRANT    HELD  BALLOON  TARGET  ENTITLED  ACTIVE  SHARED   ZERO  SAVED  COMPR  SWAPPED  OUT/s    IN/s  NOTE
-web1  /     on     256MiB  200MiB  180MiB    56MiB  160MiB    160MiB   40MiB   24MiB  12MiB  30MiB   8MiB    16MiB   1MiB  512KiB
-db    /     off    256MiB      0B      0B       0B      0B        0B      0B      0B     0B     0B     0B       0B     0B      0B  the guest shut down";
+NAME  POOL  POWER    SIZE   GRANT    HELD  BALLOON  TARGET  ENTITLED  ACTIVE  SHARED   ZERO  SAVED  COMPR  SWAPPED  OUT/s    IN/s  STALL%  NOTE
+web1  /     on     256MiB  200MiB  180MiB    56MiB  160MiB    160MiB   40MiB   24MiB  12MiB  30MiB   8MiB    16MiB   1MiB  512KiB   11/12
+db    /     off    256MiB      0B      0B       0B      0B        0B      0B      0B     0B     0B     0B       0B     0B      0B     0/0  the guest shut down";
         assert_eq!(lines(&Look { at, host: samples::host(), vms }).join("\n"), expected);
     }
 

@@ -4,6 +4,7 @@ use plimsoll_protocol::pool::Place;
 use plimsoll_units::Bytes;
 
 use super::{cause, level, more_than_nothing};
+use crate::commands::stall;
 use crate::table::{Column, Table, list};
 
 pub(super) fn text(explanation: &HostExplanation) -> String {
@@ -65,6 +66,10 @@ pub(super) fn account(host: &HostStatus, decision: &HostDecision) -> Vec<(&'stat
     facts.push((
         "sharing",
         format!("all VMs read {} in frames of {frames}, and have {} of zero pages", host.shared, host.zero),
+    ));
+    facts.push((
+        "stalled",
+        format!("{} of the last 10, 60 and 300 s, in the mean over VMs", stall::of_host(&host.stall)),
     ));
     let of = host.swap.map_or_else(String::new, |swap| format!(" of {swap}"));
     facts.push((
