@@ -169,7 +169,7 @@ impl Core {
         let next = Paging { level: Some(own), block: decision.reclaim.block > Pages::ZERO };
         // Above its grant, were it by a page, a level would have a VM that waits wait on.
         let moved = run.paging.level.is_none_or(|level| {
-            let too_high = (exceeds || run.wanted > Pages::ZERO) && level > own;
+            let too_high = (exceeds || run.waits() > Pages::ZERO) && level > own;
             too_high || level.0.abs_diff(own.0) >= step
         });
         let at_rest = decision.pages.is_none() && run.paging.level != next.level;

@@ -115,3 +115,20 @@ fn the_history_tells_the_stalls_since_its_last_sample() {
         "the first report came after the first sample"
     );
 }
+
+#[test]
+fn a_vm_that_waits_at_its_limit_pages_down_to_it() {
+    let mut world = World::new(640);
+    let a = at_its_limit(&mut world);
+    run(&mut world, a, 1, 0.0, Pages(0));
+    // Grants have raised the level a little above the limit, by less than levels usually move.
+    let raised = mib(128) + Pages(20);
+    world.levels.insert(a, (raised, false));
+    world.core.run_mut(a).unwrap().paging.level = Some(raised);
+    run(&mut world, a, 1, 1.0, Pages(0));
+    world.pass(SECOND);
+    assert_eq!(world.levels[&a], (raised, false), "it waits for nothing");
+    run(&mut world, a, 1, 1.0, Pages(1));
+    world.pass(SECOND);
+    assert_eq!(world.levels[&a], (mib(128), false));
+}
