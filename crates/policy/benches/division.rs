@@ -133,6 +133,7 @@ fn pressed(available: Pages, members: &[Member]) -> (Host, Vec<Vm>) {
         wanted: Pages(member.client.active.0 % 64),
         target: Pages(member.client.limit.0 * 3 / 4),
         spare: None,
+        lacks: Pages::ZERO,
         balloon: Pages::floor(Bytes::mib(64)),
         driver,
         pageable: plimsoll_policy::Pageable::default(),

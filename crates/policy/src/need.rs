@@ -1,20 +1,27 @@
 //! How much memory a VM needs, from what its samples and its waits show.
 //!
-//! Samples show what a VM touches of what it has ([`Estimator`](crate::Estimator)). They cannot
-//! show what it lacks. [`Need`] adds that:
+//! Samples show what a VM touches of what it has ([`Estimator`]). They cannot show what it lacks.
+//! [`Need`] adds that:
 //!
-//! - **While a VM lacks memory** its need is what samples show and what is missing. What is
-//!   missing begins with what its faults wait for, and doubles every [`Need::DOUBLING`] until it
-//!   is there. So a VM that waits for one page needs one page more, and one that is served
-//!   nothing for three seconds needs 64 times as much. Waits that follow each other within
-//!   [`Need::GRACE`] are one lack: a VM that serves its faults from its own pages waits again
-//!   and again, each time for a moment.
+//! - **While a VM lacks memory** its need is what samples show and what is missing. A VM that waits
+//!   misses what its faults wait for, a chunk at least, and as much again as it was given since it
+//!   began to lack memory. So a VM that waits for one page misses a chunk; one that takes all that
+//!   it is given, and waits again, misses twice as much each time.
+//! - **A VM that stands still uses what it has**, whatever its samples show, since it stands still
+//!   because that does not suffice. So it counts as using more of what it holds the more of the
+//!   time it is stalled, and all from half of the time on. What it misses then doubles every
+//!   [`Need::DOUBLING`], however little it is given.
+//! - **Waits that follow each other** within [`Need::GRACE`] are one lack: a VM that is served, or
+//!   serves itself from its own pages, waits again and again, each time for a moment.
 //! - **While a VM lacks memory its need does not fall.** A VM that stands still touches little,
 //!   and would look idle for it. The paper times samples by the VM's execution for the same
 //!   reason (Waldspurger 2002, section 5.3).
-//! - **Once it lacks nothing** the need fades to what samples show, by half in
-//!   [`Need::FADING`]: long enough for others to give, and for samples to see what the VM does
-//!   with it.
+//! - **Once it lacks nothing** the need fades to what samples show, by half in [`Need::FADING`]:
+//!   long enough for others to give, and for samples to see what the VM does with it. A VM that
+//!   lacks memory again after its need has fallen was not done: its need then fades at half that
+//!   pace, down to [`Need::SLOWEST`], until it has once faded away. So memory does not swing to
+//!   and fro between two VMs that both want it. Need beyond what the VM holds fades by half in
+//!   [`Need::GRACE`]: the VM does not ask for it any more, and others may.
 //!
 //! A guest can make its VM wait by touching memory, and so make its need rise. It then gets what
 //! a VM that uses all its memory gets, which is what its shares are worth.
@@ -26,63 +33,110 @@ use plimsoll_units::Pages;
 use crate::Estimator;
 
 /// What shows a VM's need at one time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Signs {
     /// What samples show that it uses of what it holds.
     pub estimate: Pages,
+    /// What it holds.
+    pub held: Pages,
     /// The most that it may hold: the smaller of its limit and size.
     pub most: Pages,
-    /// What its faults wait for in vain, or had to be served from its own pages since the last
-    /// look.
+    /// What its faults wait for in vain.
     pub waits: Pages,
+    /// What it was given since the last look.
+    pub given: Pages,
+    /// What it took of its own pages since then to serve its faults.
+    pub replaced: Pages,
+    /// The part of the last seconds in which something in it was stalled for memory, 0 to 1.
+    pub stall: f64,
     /// It is known not to run freely for another reason: its guest scrapes for memory, or its
     /// processors are stopped.
     pub starved: bool,
 }
 
 /// The need of one VM over time.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Need {
     /// Pages. Never below what is missing beyond the estimate.
     level: f64,
-    /// Pages that the VM lacks; 0 while it waits for nothing.
+    /// The level when the VM last lacked memory.
+    peak: f64,
+    /// Pages that the VM lacks; 0 while it lacks none.
     missing: f64,
+    /// Pages that it was given, or took of its own, since it began to lack memory.
+    taken: f64,
     /// Since it last waited.
     quiet: Duration,
+    /// In which the level fades by half.
+    fading: Duration,
+}
+
+impl Default for Need {
+    fn default() -> Self {
+        Self { level: 0.0, peak: 0.0, missing: 0.0, taken: 0.0, quiet: Duration::MAX, fading: Self::FADING }
+    }
 }
 
 impl Need {
-    /// In which a lack that is not served doubles. Longer, and a VM that has turned busy waits
-    /// for seconds; shorter, and a wait of a tenth of a second looks like need of many chunks.
-    pub const DOUBLING: Duration = Duration::from_millis(500);
-    /// Waits no further apart than this are one lack: somewhat more than the second between two
-    /// reports of a VM, so that none is missed.
-    pub const GRACE: Duration = Duration::from_millis(1500);
-    /// In which a need that is not seen any more fades by half. Shorter, and others' balloons,
-    /// which take seconds, stop before they have given what was needed, and samples, which take
-    /// a period, have not seen what it is used for. Longer, and a VM that was busy for a moment
-    /// keeps others from memory that it does not use. What it needs and does not hold is free,
-    /// and keeps nobody from anything.
+    /// Waits no further apart than this are one lack. Shorter, and the need of a VM that takes
+    /// seconds to use what it was given begins anew with every chunk; longer, and need that has
+    /// passed is counted on for longer.
+    pub const GRACE: Duration = Duration::from_secs(5);
+    /// In which the lack of a VM that stands still doubles. Shorter, and an idle VM that waits for its
+    /// own balloon to make room seems to need all its memory; longer, and a VM that stands still
+    /// does so for longer than its users bear.
+    pub const DOUBLING: Duration = Duration::from_secs(2);
+    /// In which a need that is not seen any more fades by half at first. Shorter, and others'
+    /// balloons, which take seconds, stop before they have given what was needed, and samples,
+    /// which take a period, have not seen what it is used for. Longer, and a VM that was busy for
+    /// a moment keeps others from memory that it does not use.
     pub const FADING: Duration = Estimator::PERIOD;
+    /// In which the need of a VM that lacks memory again and again fades by half. Shorter, and
+    /// memory swings to and fro between two VMs; longer, and a VM that has finished is believed
+    /// idle too late.
+    pub const SLOWEST: Duration = Duration::from_secs(60);
+
+    /// A level that is closer to the estimate than this part of what the VM may hold has faded
+    /// away, and one that falls by as much has fallen.
+    const FELT: f64 = 1.0 / 64.0;
 
     /// `elapsed` has passed and `signs` are seen.
     pub fn observe(&mut self, elapsed: Duration, signs: &Signs) {
-        let [estimate, most, waits] = [signs.estimate, signs.most, signs.waits].map(count);
-        let powers = |time: Duration, of: Duration| time.as_secs_f64() / of.as_secs_f64();
+        let [estimate, held, most, given, replaced] =
+            [signs.estimate, signs.held, signs.most, signs.given, signs.replaced].map(count);
+        let stall = (signs.stall * 2.0).clamp(0.0, 1.0);
+        let uses = estimate + stall * (held - estimate).max(0.0);
+        let felt = most * Self::FELT;
         self.quiet = self.quiet.saturating_add(elapsed);
-        if waits > 0.0 {
-            let lacking = self.quiet.min(Self::GRACE.max(elapsed));
-            let grown = self.missing * 2f64.powf(powers(lacking, Self::DOUBLING));
-            self.missing = grown.max(waits).min((most - estimate).max(0.0));
+        let lacked = self.quiet <= Self::GRACE;
+        self.taken = if lacked { self.taken + given + replaced } else { 0.0 };
+        if signs.waits > Pages::ZERO || signs.replaced > Pages::ZERO {
+            if !lacked && self.level + felt < self.peak {
+                self.fading = (self.fading * 2).min(Self::SLOWEST);
+            }
+            let least = count(signs.waits.max(Pages::CHUNK)).max(self.taken);
+            let doublings = stall * self.quiet.min(Self::GRACE).as_secs_f64() / Self::DOUBLING.as_secs_f64();
+            let grown = if stall > 0.0 { self.missing * 2f64.powf(doublings) } else { 0.0 };
+            self.missing = grown.max(least).min((most - uses).max(0.0));
             self.quiet = Duration::ZERO;
-        } else if self.quiet > Self::GRACE {
+            self.level = self.level.max(uses + self.missing);
+        } else if !lacked {
             self.missing = 0.0;
             if !signs.starved {
-                let beyond = (self.level - estimate).max(0.0);
-                self.level = estimate + beyond * 0.5f64.powf(powers(elapsed, Self::FADING));
+                let left = |half_life: Duration| 0.5f64.powf(elapsed.as_secs_f64() / half_life.as_secs_f64());
+                let holds = held.max(estimate);
+                let (within, above) = (self.level.min(holds) - estimate, self.level - holds);
+                self.level =
+                    estimate + within.max(0.0) * left(self.fading) + above.max(0.0) * left(Self::GRACE);
+                if self.level - estimate < felt {
+                    self.fading = Self::FADING;
+                }
             }
         }
-        self.level = self.level.max(estimate + self.missing).min(most.max(estimate));
+        self.level = self.level.max(estimate).min(most.max(estimate));
+        if self.quiet == Duration::ZERO {
+            self.peak = self.level;
+        }
     }
 
     /// What the VM is taken to use: `estimate`, which is what samples show, or what it has shown
@@ -91,7 +145,7 @@ impl Need {
         estimate.max(whole(self.level))
     }
 
-    /// What it lacks, by how long it has been without.
+    /// What it lacks.
     pub fn missing(&self) -> Pages {
         whole(self.missing)
     }
@@ -112,66 +166,110 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const CHUNK: u64 = Pages::CHUNK.0;
 
-    fn signs(estimate: u64, waits: u64) -> Signs {
-        Signs { estimate: Pages(estimate), most: Pages(65_536), waits: Pages(waits), starved: false }
+    fn signs(estimate: u64, waits: u64, given: u64) -> Signs {
+        let [estimate, waits, given] = [estimate, waits, given].map(Pages);
+        Signs { estimate, most: Pages(65_536), waits, given, ..Signs::default() }
     }
 
-    fn observed(course: &[(Duration, Signs)]) -> Need {
+    #[test]
+    fn an_idle_vm_that_waits_for_a_page_needs_a_chunk() {
         let mut need = Need::default();
-        for (elapsed, signs) in course {
-            need.observe(*elapsed, signs);
+        for _ in 0..100 {
+            need.observe(SECOND, &signs(11_000, 1, 0));
+            assert_eq!(need.missing(), Pages(CHUNK));
+            need.observe(SECOND * 6, &signs(11_000, 0, 1));
         }
-        need
+        assert!(need.active(Pages(11_000)) <= Pages(11_000 + CHUNK));
     }
 
     #[test]
-    fn an_idle_vm_that_waits_for_a_page_needs_a_page() {
-        let need = observed(&[(SECOND, signs(11_000, 0)), (SECOND, signs(11_000, 1))]);
-        assert_eq!(need.active(Pages(11_000)), Pages(11_001));
-        assert_eq!(need.missing(), Pages(1));
-    }
-
-    #[test]
-    fn a_lack_that_lasts_doubles_until_it_is_all_that_the_vm_may_have() {
-        let mut need = observed(&[(SECOND, signs(11_000, 512))]);
-        for (second, expected) in (1..).zip([2048, 8192, 32_768, 54_536, 54_536]) {
-            need.observe(SECOND, &signs(11_000, 512));
-            assert_eq!(need.missing(), Pages(expected), "after {second} s");
+    fn a_vm_that_stands_still_needs_more_and_more() {
+        let mut need = Need::default();
+        for second in 0..20 {
+            need.observe(SECOND, &Signs { stall: 0.5, ..signs(11_000, (second + 1) % 2, 1) });
+            let least = CHUNK << (second / 2);
+            assert!(need.missing().0 >= least.min(65_536 - 11_000), "{need:?} after {second} s");
         }
         assert_eq!(need.active(Pages(11_000)), Pages(65_536));
     }
 
     #[test]
-    fn waits_that_follow_each_other_are_one_lack() {
-        let moment = Duration::from_millis(10);
+    fn a_vm_uses_what_it_holds_as_far_as_it_stands_still() {
+        for (stall, uses) in [(0.0, 11_000), (0.1, 16_000), (0.25, 23_500), (0.5, 36_000), (1.0, 36_000)] {
+            let mut need = Need::default();
+            need.observe(SECOND, &Signs { held: Pages(36_000), stall, ..signs(11_000, 1, 0) });
+            assert_eq!(need.active(Pages(11_000)), Pages(uses + CHUNK), "{stall}");
+        }
+    }
+
+    #[test]
+    fn a_vm_that_takes_all_that_it_is_given_misses_twice_as_much_each_time() {
+        let mut need = Need::default();
+        need.observe(SECOND, &signs(11_000, CHUNK, 0));
+        let mut missing = Vec::new();
+        for _ in 0..8 {
+            need.observe(SECOND, &signs(11_000, 0, need.missing().0));
+            need.observe(SECOND, &signs(11_000, 1, 0));
+            missing.push(need.missing().0 / CHUNK);
+        }
+        assert_eq!(missing, [1, 2, 4, 8, 16, 32, 64, 106]);
+        assert_eq!(need.active(Pages(11_000)), Pages(65_536));
+        // The same for one that serves itself from its own pages.
+        let mut need = Need::default();
+        for _ in 0..3 {
+            need.observe(SECOND, &Signs { replaced: Pages(600), ..signs(11_000, 0, 0) });
+        }
+        assert_eq!(need.missing(), Pages(1200));
+    }
+
+    #[test]
+    fn waits_far_apart_are_lacks_of_their_own() {
         let mut need = Need::default();
         for _ in 0..7 {
-            need.observe(SECOND, &signs(11_000, 0));
-            need.observe(moment, &signs(11_000, 1));
-        }
-        assert!(need.missing() > Pages(4096), "{need:?}");
-        // A VM that waits for a page now and then needs a page.
-        for _ in 0..7 {
-            need.observe(SECOND * 3, &signs(11_000, 0));
-            need.observe(moment, &signs(11_000, 1));
-            assert_eq!(need.missing(), Pages(1));
+            need.observe(Need::GRACE * 2, &signs(11_000, 0, 5000));
+            need.observe(SECOND, &signs(11_000, 1, 5000));
+            assert_eq!(need.missing(), Pages(CHUNK));
         }
     }
 
     #[test]
     fn need_does_not_fall_while_the_vm_lacks_memory_and_fades_when_it_does_not() {
-        let mut need = observed(&[(SECOND, signs(40_000, 5000))]);
+        let mut need = Need::default();
+        need.observe(SECOND, &signs(40_000, 5000, 0));
         for _ in 0..120 {
-            need.observe(SECOND, &signs(13_000, 1));
+            need.observe(SECOND, &signs(13_000, 1, 1));
         }
-        assert_eq!(need.active(Pages(13_000)), Pages(65_536), "what it lacked for two minutes");
-        let starved = Signs { starved: true, ..signs(13_000, 0) };
+        assert_eq!(need.active(Pages(13_000)), Pages(45_000), "what it was seen to need at first");
+        let holds = |held| Signs { held: Pages(held), ..signs(13_000, 0, 0) };
         for _ in 0..120 {
-            need.observe(SECOND, &starved);
+            need.observe(SECOND, &Signs { starved: true, ..holds(50_000) });
         }
-        assert_eq!(need.active(Pages(13_000)), Pages(65_536));
-        need.observe(Need::FADING, &signs(13_000, 0));
-        assert_eq!(need.active(Pages(13_000)), Pages(39_268), "half of the way");
+        assert_eq!(need.active(Pages(13_000)), Pages(45_000));
+        need.observe(Need::FADING, &holds(50_000));
+        assert_eq!(need.active(Pages(13_000)), Pages(29_000), "half of the way");
+        need.observe(Need::GRACE, &holds(13_000));
+        assert_eq!(need.active(Pages(13_000)), Pages(21_000), "it has given the memory back");
+    }
+
+    #[test]
+    fn a_vm_that_lacks_memory_again_and_again_keeps_its_need_longer() {
+        let mut need = Need::default();
+        let mut falls = Vec::new();
+        for _ in 0..8 {
+            need.observe(SECOND, &signs(11_000, 8192, 0));
+            let high = need.active(Pages::ZERO);
+            for _ in 0..60 {
+                need.observe(SECOND, &Signs { held: Pages(20_000), ..signs(11_000, 0, 0) });
+            }
+            falls.push(high.0 - need.active(Pages::ZERO).0);
+        }
+        assert_eq!(need.fading, Need::SLOWEST);
+        assert!(falls.windows(2).all(|pair| pair[1] <= pair[0]), "{falls:?}");
+        for _ in 0..3600 {
+            need.observe(SECOND, &signs(11_000, 0, 0));
+        }
+        assert_eq!((need.active(Pages::ZERO), need.fading), (Pages(11_000), Need::FADING), "it is done");
     }
 }

@@ -116,6 +116,7 @@ mod tests {
                 balloon: Pages(0),
                 driver: Driver::Follows,
                 spare: None,
+                lacks: Pages::ZERO,
                 pageable: crate::Pageable::default(),
                 waited: false,
             }

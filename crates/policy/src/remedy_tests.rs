@@ -19,6 +19,7 @@ fn vm(size: u64, client: Client, pool: PoolId) -> Vm {
         balloon: Pages(0),
         driver: Driver::Follows,
         spare: None,
+        lacks: Pages::ZERO,
         pageable: crate::Pageable::default(),
         waited: false,
     }

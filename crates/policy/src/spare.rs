@@ -3,7 +3,7 @@
 //! A balloon takes pages from its guest's kernel. Beyond what the guest has available it takes
 //! what programs use: the guest swaps, scrapes for pages in its allocator, or kills. Others' guests
 //! stood still for hours that way. So a balloon is never larger than what leaves the guest a
-//! [reserve](reserve), and what has to come back beyond that is compressed or swapped out by the
+//! [reserve], and what has to come back beyond that is compressed or swapped out by the
 //! host. The bound follows the guest's account page by page, without thresholds: where nothing
 //! changes it stands still.
 //!

@@ -4,8 +4,10 @@
 //! promises all machine memory, and a promise comes before minFree.
 //!
 //! **Targets** never lie below entitlements. As long as the host has memory they only rise, by what is free beyond the high
-//! threshold. Once memory has to be reclaimed ([`Outcome::reclaiming`]) those who hold more than they are entitled to give,
-//! until what is free reaches the high threshold (Waldspurger 2002, section 6.3: targets aim above high in every state).
+//! threshold. Once memory has to be reclaimed ([`Outcome::reclaiming`]) VMs that hold more than they are entitled to give:
+//! in state soft and below until what is free reaches the high threshold (Waldspurger 2002, section 6.3: targets aim above
+//! high in every state), in better states what others lack of their entitlements. Were more taken for them, targets would
+//! fall and rise again with every fault that waits for a moment.
 //!
 //! **Working sets.** What somebody holds beyond his entitlement *and* his working set is idle, and taken first, from all in
 //! proportion. Only where that does not suffice do VMs give below their working sets, again in proportion. A VM whose target is
@@ -150,13 +152,23 @@ impl Balance {
             vms.iter().zip(entitled).fold(Pages::ZERO, |sum, (vm, e)| sum.saturating_add(part(vm, *e)))
         };
         let owed = sum(&|vm, e| vm.wanted.min(e.saturating_sub(vm.held)));
+        // What they are taken to lack beyond what they wait for now comes with it.
+        let due = sum(&|vm, e| vm.wanted.max(vm.lacks).min(e.saturating_sub(vm.held)));
         let open = host.free.saturating_sub(host.withheld).saturating_sub(host.thresholds.clear);
         let pressed = host.state >= State::Soft || owed > open;
         let (idle, lean) = (sum(&|vm, e| idle(rules, vm, e)), sum(&|vm, e| lean(rules, vm, e)));
         let below = sum(&|vm, e| below_working_set(vm, keeps(vm, pressed).max(e)));
         let kept = host.thresholds.high.max(host.withheld.saturating_add(host.thresholds.clear));
         let needed = kept.saturating_add(owed);
-        let shortage = if pressed { needed.saturating_sub(host.free) } else { Pages::ZERO };
+        let shortage = if host.state >= State::Soft {
+            needed.saturating_sub(host.free)
+        } else if pressed {
+            // The host has memory: only what is owed has to come.
+            let kept = host.thresholds.clear.saturating_add(host.withheld);
+            kept.saturating_add(due).saturating_sub(host.free)
+        } else {
+            Pages::ZERO
+        };
         // Who is below his working set may have what is free above minFree, unless that is what is short, and the idle memory
         // that the shortage leaves.
         let free = if pressed { Pages::ZERO } else { open.saturating_sub(owed) };

@@ -23,6 +23,7 @@ fn vm(held: u64, active: u64, wanted: u64) -> Vm {
         balloon: Pages(0),
         driver: Driver::Follows,
         spare: None,
+        lacks: Pages::ZERO,
         pageable: Pageable { store: Pages(mib(256).0 / 10), swap: mib(256) },
         waited: false,
     }
@@ -86,10 +87,22 @@ fn who_waits_for_what_it_is_entitled_to_is_served_from_those_above_their_entitle
     let outcome = decide_in(&PoolTree::default(), &host(40, State::High), &vms);
     assert!(outcome.reclaiming && outcome.owed == mib(100), "{outcome:?}");
     assert_eq!(outcome.mechanisms, Mechanisms::of(State::Soft));
-    // They use all that they have: no idle memory covers the shortage, and they give down to what is theirs.
-    for decision in &outcome.vms[..2] {
+    // They use all that they have: no idle memory covers the shortage. They give what is owed, and
+    // no more: the host has memory.
+    let minfree = host(40, State::High).thresholds.clear;
+    let gives = |outcome: &Outcome| -> u64 {
+        outcome.vms[..2].iter().map(|d| mib(250).saturating_sub(d.target).0).sum()
+    };
+    assert!(gives(&outcome).abs_diff((mib(60) + minfree).0) <= 2, "{outcome:?}");
+    // In a state that is short of memory they give down to what is theirs.
+    let short = decide_in(&PoolTree::default(), &host(20, State::Soft), &vms);
+    for decision in &short.vms[..2] {
         assert_eq!((decision.target, decision.sizing), (decision.entitlement, Sizing::FollowsTarget));
     }
+    // A VM that is taken to lack more than its faults wait for is owed that as well.
+    let lacking = [vms[0], vms[1], Vm { lacks: mib(100), ..vm(64, 256, 4) }];
+    let outcome = decide_in(&PoolTree::default(), &host(40, State::High), &lacking);
+    assert!(gives(&outcome).abs_diff((mib(60) + minfree).0) <= 2, "{outcome:?}");
     let patient = [vms[0], vms[1], vm(64, 256, 0)];
     assert!(!decide_in(&PoolTree::default(), &host(40, State::High), &patient).reclaiming);
 }

@@ -13,6 +13,8 @@ pub struct Vm {
     pub held: Pages,
     /// What its faults wait for beyond what it holds.
     pub wanted: Pages,
+    /// What it is taken to lack: see [`Need::missing`](crate::Need::missing).
+    pub lacks: Pages,
     /// The target that it had so far; its limit when it is new.
     pub target: Pages,
     /// The balloon that it was told so far.

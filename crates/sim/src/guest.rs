@@ -101,6 +101,13 @@ impl Guest {
         spec.asks.then_some(Account { total, available, ballooned, stalls: 0 })
     }
 
+    /// What it could not use of what it wants to zero and to touch, with so many machine pages more.
+    pub(crate) fn lacking(&self, spec: &GuestSpec, speeds: Speeds, granted: Pages) -> Pages {
+        let mut after = self.clone();
+        after.run(spec, speeds, granted);
+        after.short() + after.to_zero
+    }
+
     /// What it wants to touch and cannot.
     pub(crate) fn short(&self) -> Pages {
         self.memory.short_of(self.want.active)

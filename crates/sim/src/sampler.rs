@@ -95,7 +95,7 @@ impl Sampler {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a part of a sample")]
-fn ratio(part: Pages, whole: Pages) -> f64 {
+pub(crate) fn ratio(part: Pages, whole: Pages) -> f64 {
     part.0 as f64 / whole.0 as f64
 }
 

@@ -267,14 +267,18 @@ impl Simulation {
         let before = grants.party(party).granted;
         let speeds = Speeds { swap_in: *swap_in, ..self.speeds(i) };
         let granted = self.granted(grants, party, i, need);
-        let replaced = self.replace(i, before, need.saturating_sub(granted), writes);
+        let spec = &self.scenario.vms[i];
+        let Some(run) = self.vms[i].run() else { return };
+        // A guest does without page cache for which there is no memory. It waits for what it uses.
+        let lacking = need.saturating_sub(granted).min(run.guest.lacking(&spec.guest, speeds, granted));
+        let replaced = self.replace(i, before, lacking, writes);
         let spec = &self.scenario.vms[i];
         let Some(run) = self.vms[i].run_mut() else { return };
         let taken = run.guest.run(&spec.guest, speeds, granted + replaced);
         *swap_in -= taken.swapped_in;
         self.recorder.swapped(Pages::ZERO, taken.swapped_in);
-        let missing = need.saturating_sub(granted + replaced);
-        (run.missing, run.replaced) = (missing, replaced);
+        let missing = lacking.saturating_sub(replaced);
+        (run.missing, run.given, run.replaced) = (missing, granted, replaced);
         // A vCPU waits for one fault at a time, and a fault for a chunk.
         run.wanted = missing.min(Pages(u64::from(spec.vcpus) * Pages::CHUNK.0));
         let leeway = grants.party(party).leeway;
@@ -464,3 +468,7 @@ impl Simulation {
 #[cfg(test)]
 #[path = "simulation_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "fleet_tests.rs"]
+mod fleet_tests;

@@ -6,11 +6,11 @@ use crate::course::STATES;
 use crate::demand::{Curve, Demand, Point, Want};
 use crate::scenario::{GuestSpec, HostSpec, ThresholdRule, VmSpec};
 
-fn mib(n: u64) -> Pages {
+pub(super) fn mib(n: u64) -> Pages {
     Pages::floor(Bytes::mib(n))
 }
 
-fn seconds(n: u64) -> Duration {
+pub(super) fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
@@ -56,7 +56,7 @@ fn vm(i: usize, facts: VmFacts) -> VmSpec {
     }
 }
 
-fn scenario(memory: u64, swap: u64, seed: u64, vms: Vec<VmFacts>) -> Scenario {
+pub(super) fn scenario(memory: u64, swap: u64, seed: u64, vms: Vec<VmFacts>) -> Scenario {
     Scenario {
         title: String::new(),
         duration: seconds(90),

@@ -6,7 +6,7 @@ use plimsoll_units::Pages;
 use crate::course::VmFrame;
 use crate::guest::Guest;
 use crate::random::Random;
-use crate::sampler::Sampler;
+use crate::sampler::{Sampler, ratio};
 use crate::scenario::{HostSpec, VmSpec};
 use crate::sharing::Scan;
 
@@ -24,6 +24,10 @@ pub(crate) struct Run {
     pub(crate) wanted: Pages,
     /// What it would have touched in this step and did not get.
     pub(crate) missing: Pages,
+    /// The part of the last ten seconds in which it was stalled, by what it lacked.
+    stall: f64,
+    /// What it was granted in this step.
+    pub(crate) given: Pages,
     /// Pages of its own that it replaced in this step to serve its faults.
     pub(crate) replaced: Pages,
     /// How long it has stood still, since it began to or last got leeway.
@@ -58,6 +62,8 @@ impl Run {
             since,
             wanted: Pages::ZERO,
             missing: Pages::ZERO,
+            stall: 0.0,
+            given: Pages::ZERO,
             replaced: Pages::ZERO,
             waiting: Duration::ZERO,
             leeway: Pages::ZERO,
@@ -99,10 +105,17 @@ impl Run {
     /// Takes what `elapsed` has shown of what it needs, and of what its guest can spare.
     pub(crate) fn observe(&mut self, spec: &VmSpec, elapsed: Duration) {
         self.spare.observe(elapsed, self.guest.account(&spec.guest).as_ref(), false);
+        let lacked = self.missing + self.given + self.replaced;
+        let stalled = if lacked > Pages::ZERO { ratio(self.missing, lacked) } else { 0.0 };
+        self.stall += (stalled - self.stall) * (1.0 - (-elapsed.as_secs_f64() / 10.0).exp());
         let signs = Signs {
             estimate: self.sampler.estimate(&self.guest.memory).active(),
+            held: self.charged(),
             most: spec.limit,
-            waits: self.wanted.max(self.replaced),
+            waits: self.wanted,
+            given: self.given,
+            replaced: self.replaced,
+            stall: self.stall,
             starved: self.spare.is_short(),
         };
         self.need.observe(elapsed, &signs);
@@ -132,6 +145,7 @@ impl Run {
             target: self.target,
             balloon: self.balloon,
             driver: self.driver(spec, now),
+            lacks: self.need.missing(),
             spare: self.spare.balloon(),
             // No store: what is paged is swapped.
             pageable: plimsoll_policy::Pageable { store: Pages::ZERO, swap },

@@ -5,6 +5,7 @@
 //! not need: the next guest's turn succeeds only if balloons get that memory back.
 
 use std::fs::{self, File};
+use std::io::{BufWriter, IntoInnerError, Write};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -97,7 +98,7 @@ fn phases(plan: &Plan, keep: bool, stage: &Stage) -> Result<Counts> {
     let mut counts = Counts::default();
     let names: Vec<String> = (1..=plan.vms).map(|n| format!("guest{n}")).collect();
     step(&format!("starting {} guests of {} on a budget of {}", plan.vms, plan.size, plan.budget));
-    let disk = (!plan.model).then(|| blank_disk(plan, stage)).transpose()?;
+    let disk = (!plan.model).then(|| noise_disk(plan, stage)).transpose()?;
     for (index, name) in names.iter().enumerate() {
         // Debian's two kernels take turns.
         let version = Version::ALL[index % Version::ALL.len()];
@@ -158,10 +159,18 @@ fn turn(plan: &Plan, guest: &mut Toucher, counts: &mut Counts) -> Result<()> {
     Ok(())
 }
 
-/// A disk of zeros for all guests to read. It takes no space.
-fn blank_disk(plan: &Plan, stage: &Stage) -> Result<PathBuf> {
-    let path = stage.path().join("blank.raw");
-    File::create(&path)?.set_len(plan.cached.0)?;
+/// A disk for all guests to read. No page of it is like another: pages of zeros, or that a guest has
+/// twice, would be shared, and nobody would have to give them.
+fn noise_disk(plan: &Plan, stage: &Stage) -> Result<PathBuf> {
+    let path = stage.path().join("noise.raw");
+    let mut file = BufWriter::new(File::create(&path)?);
+    for number in 0..plan.cached.0 / 8 {
+        // The finishing steps of SplitMix64.
+        let word = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        file.write_all(&(word ^ (word >> 31)).to_le_bytes())?;
+    }
+    file.into_inner().map_err(IntoInnerError::into_error)?;
     Ok(path)
 }
 

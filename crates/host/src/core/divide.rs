@@ -92,6 +92,7 @@ impl Core {
             target: run.target,
             balloon: run.balloon,
             driver: run.driver(),
+            lacks: run.need.missing(),
             spare: run.spare.balloon(),
             pageable: self.pageable(definition, run),
             waited: run.waited,
@@ -127,8 +128,12 @@ impl Core {
         let signs = |(definition, run): (&VmDefinition, &Run)| {
             let signs = Signs {
                 estimate: self.estimated(run),
+                held: self.charged(run.id),
                 most: limit(definition),
-                waits: run.wanted.max(run.replaced),
+                waits: run.wanted,
+                given: run.given,
+                replaced: run.replaced,
+                stall: run.stall.lately(),
                 starved: run.facts.blocked || run.spare.is_short(),
             };
             (run.id, signs)
@@ -137,7 +142,7 @@ impl Core {
         for (id, signs) in signs {
             let Some(run) = self.run_mut(id) else { continue };
             let took_back = std::mem::take(&mut run.took_back);
-            run.replaced = Pages::ZERO;
+            (run.given, run.replaced) = (Pages::ZERO, Pages::ZERO);
             run.spare.observe(elapsed, run.facts.guest.as_ref().map(account).as_ref(), took_back);
             run.need.observe(elapsed, &signs);
         }

@@ -126,6 +126,7 @@ impl Core {
             let leeway = round.grants.party(i).leeway;
             let more = leeway > run.leeway;
             run.leeway = leeway;
+            run.given = run.given.saturating_add(pages);
             if let Some(level) = &mut run.paging.level {
                 *level = level.saturating_add(pages);
             }

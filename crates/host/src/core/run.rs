@@ -34,6 +34,8 @@ pub(crate) struct Run {
     pub(crate) spare: Spare,
     /// Its guest has taken pages out of its balloon since memory was last divided.
     pub(crate) took_back: bool,
+    /// What it was granted since then.
+    pub(crate) given: Pages,
     /// Pages that it has paged out since then to serve its own faults.
     pub(crate) replaced: Pages,
     pub(crate) stall: StallAccount,
@@ -141,6 +143,7 @@ impl Run {
             need: Need::default(),
             spare: Spare::default(),
             took_back: false,
+            given: Pages::ZERO,
             replaced: Pages::ZERO,
             stall: StallAccount::new(&Facts::default(), Duration::ZERO, now),
             entitlement: Pages::ZERO,

@@ -55,6 +55,11 @@ impl StallAccount {
         grown
     }
 
+    /// The part of the last ten seconds in which something in the VM was stalled.
+    pub(super) fn lately(&self) -> f64 {
+        self.stalls.some().averages()[0]
+    }
+
     /// Since when the VM stands still, if it still does by its last report.
     fn still(&self) -> Option<Timestamp> {
         self.still.filter(|_| self.began.is_some()).map(|stretch| stretch.since)

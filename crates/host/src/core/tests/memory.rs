@@ -57,7 +57,8 @@ fn every_want_is_answered_so_that_a_vmm_can_make_do() {
 fn who_waits_is_served_when_memory_comes_back_the_smallest_need_first() {
     let mut world = World::new(256);
     let holder = world.up(definition("holder", 256, "shares = 1"));
-    let (small, large) = (world.up(definition("small", 128, "")), world.up(definition("large", 256, "")));
+    let (small, large) =
+        (world.up(definition("small", 128, "shares = 100000")), world.up(definition("large", 256, "")));
     world.say(holder, FromVmm::Want(mib(256)));
     world.say(large, FromVmm::Want(mib(200)));
     world.say(small, FromVmm::Want(mib(2)));
