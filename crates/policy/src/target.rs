@@ -4,10 +4,11 @@
 //! promises all machine memory, and a promise comes before minFree.
 //!
 //! **Targets** never lie below entitlements. As long as the host has memory they only rise, by what is free beyond the high
-//! threshold. Once memory has to be reclaimed ([`Outcome::reclaiming`]) VMs that hold more than they are entitled to give:
-//! in state soft and below until what is free reaches the high threshold (Waldspurger 2002, section 6.3: targets aim above
-//! high in every state), in better states what others lack of their entitlements. Were more taken for them, targets would
-//! fall and rise again with every fault that waits for a moment.
+//! threshold. Once memory has to be reclaimed ([`Outcome::reclaiming`]) VMs that hold more than they
+//! are entitled to give. In state soft and below they give until what is free reaches the high
+//! threshold (Waldspurger 2002, section 6.3: targets aim above high in every state), in better states
+//! what others lack of their entitlements. Were more taken for those, targets would fall and rise
+//! again with every fault that waits for a moment.
 //!
 //! **Working sets.** What somebody holds beyond his entitlement *and* his working set is idle, and taken first, from all in
 //! proportion. Only where that does not suffice do VMs give below their working sets, again in proportion. A VM whose target is

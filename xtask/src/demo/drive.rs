@@ -159,8 +159,8 @@ fn turn(plan: &Plan, guest: &mut Toucher, counts: &mut Counts) -> Result<()> {
     Ok(())
 }
 
-/// A disk for all guests to read. No page of it is like another: pages of zeros, or that a guest has
-/// twice, would be shared, and nobody would have to give them.
+/// A disk for all guests to read. No page of it is like another: equal pages in one guest would be
+/// shared, and no balloon would be needed.
 fn noise_disk(plan: &Plan, stage: &Stage) -> Result<PathBuf> {
     let path = stage.path().join("noise.raw");
     let mut file = BufWriter::new(File::create(&path)?);
