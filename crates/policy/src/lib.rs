@@ -19,6 +19,7 @@ mod decision;
 mod division;
 mod entitlement;
 mod estimator;
+mod fraction;
 mod grants;
 mod mechanisms;
 mod need;

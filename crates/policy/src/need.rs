@@ -31,6 +31,7 @@ use std::time::Duration;
 use plimsoll_units::Pages;
 
 use crate::Estimator;
+use crate::fraction::{count, whole};
 
 /// What shows a VM's need at one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -149,16 +150,6 @@ impl Need {
     pub fn missing(&self) -> Pages {
         whole(self.missing)
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "an estimate")]
-fn count(pages: Pages) -> f64 {
-    pages.0 as f64
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "never negative; saturates")]
-fn whole(pages: f64) -> Pages {
-    Pages(pages as u64)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ use std::time::Duration;
 use plimsoll_units::Pages;
 
 use crate::Thresholds;
+use crate::fraction::{count, whole};
 
 /// What a guest's balloon driver says of its guest, and how large the balloon was then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +35,12 @@ pub struct Account {
     /// How often its programs had to wait for memory since it booted, as far as it says so:
     /// allocations that stalled, and programs that were killed.
     pub stalls: u64,
+}
+
+impl Account {
+    fn is_short(&self) -> bool {
+        self.available < reserve(self.total)
+    }
 }
 
 /// The largest balloon that one guest can bear, over time.
@@ -65,8 +72,8 @@ impl Spare {
             let all = account.ballooned.saturating_add(account.available);
             self.bound = all.saturating_sub(reserve(account.total));
         }
-        let short = account.available < reserve(account.total);
-        let stalled = before.is_some_and(|before| account.stalls > before.stalls) && short;
+        let more = before.is_some_and(|before| account.stalls > before.stalls);
+        let stalled = more && account.is_short();
         let total = count(account.total);
         self.returned = match self.returned {
             _ if took || stalled => Some(0.0),
@@ -85,26 +92,14 @@ impl Spare {
 
     /// Whether the guest has less than its reserve while its balloon has some of its memory.
     pub fn is_short(&self) -> bool {
-        let short =
-            |account: &Account| account.ballooned > Pages::ZERO && account.available < reserve(account.total);
-        self.account.as_ref().is_some_and(short)
+        self.account.is_some_and(|account| account.ballooned > Pages::ZERO && account.is_short())
     }
 }
 
 /// What a guest of `total` memory keeps available: what its kernel needs to serve programs
 /// without making them wait. It slides with the size as the host's own minFree does.
-pub(crate) fn reserve(total: Pages) -> Pages {
+fn reserve(total: Pages) -> Pages {
     Thresholds::sliding(total.bytes()).clear
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a bound of a balloon")]
-fn count(pages: Pages) -> f64 {
-    pages.0 as f64
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "never negative; saturates")]
-fn whole(pages: f64) -> Pages {
-    Pages(pages as u64)
 }
 
 #[cfg(test)]

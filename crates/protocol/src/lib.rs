@@ -4,8 +4,8 @@
 //! - [`pool`]: a resource pool likewise.
 //! - [`control`]: the messages between the daemon and one VMM, and [`wire`], the socket that carries them;
 //!   [`sharing`]: the words of page sharing.
-//! - [`api`]: what the daemon tells its users over HTTP, of [`stall`]s among it; [`explain`]: and why; [`history`]: and
-//!   what was.
+//! - [`api`]: what the daemon tells its users over HTTP, with [`stall`] for time stalled;
+//!   [`explain`]: why; [`history`]: what was.
 //!
 //! This crate never decides anything and keeps no state. Types here are plain facts; what they mean for memory is
 //! decided by the daemon (grants) and by the pmap (pages). Neither side of a [`wire`] trusts the other's numbers: each

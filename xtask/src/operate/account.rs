@@ -13,7 +13,7 @@ pub(super) const CONSOLE_TAIL: usize = 80;
 const DAEMON_TAIL: usize = 60;
 
 /// What each VM has and why, and what guests and daemon said last. It is the context of an error:
-/// whoever adds it to one looks whether that has it already.
+/// before it is added to one, check that the error does not have it already.
 #[derive(Debug)]
 pub(crate) struct Account(String);
 

@@ -247,6 +247,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_balloon_that_shrinks_below_what_it_was_told_is_its_guests_doing() {
+        let balloon = |target, actual| Facts {
+            balloon_driver: true,
+            balloon_target: Pages(target),
+            balloon_actual: Pages(actual),
+            ..Facts::default()
+        };
+        assert!(took_back(&balloon(5000, 5000), &balloon(5000, 4744)));
+        assert!(!took_back(&balloon(5000, 5000), &balloon(5000, 4745)), "less than a step");
+        assert!(!took_back(&balloon(5000, 5000), &balloon(1000, 3000)), "it was told to shrink");
+        assert!(!took_back(&balloon(5000, 1000), &balloon(5000, 2000)), "it grows");
+        let gone = Facts { balloon_driver: false, ..balloon(5000, 0) };
+        assert!(!took_back(&balloon(5000, 5000), &gone), "its driver is gone");
+        let rebooted = Facts { reboots: 1, ..balloon(5000, 0) };
+        assert!(!took_back(&balloon(5000, 5000), &rebooted));
+    }
+
+    #[test]
     fn a_notice_is_one_clean_line_of_bounded_length() {
         assert_eq!(one_line("a\nb\x1b[31m"), "a b [31m");
         assert_eq!(one_line(&"ä".repeat(MAX_NOTICE)).len(), MAX_NOTICE);
