@@ -231,6 +231,26 @@ fn a_history_is_printed_as_the_daemon_writes_it() {
 }
 
 #[test]
+fn run_says_what_a_host_without_swap_space_cannot_promise() {
+    let fake = Fake::new();
+    let mut host = json!({
+        "budget": 1, "granted": 0, "overhead": 0, "free": 1, "reserved": 0, "held": 0, "ballooned": 0, "kernel": 0, "peak_ledger": 0,
+        "peak_kernel": 0, "state": "high", "high_threshold": 1, "running": 1, "version": "0.1.0"
+    });
+    let path = definition(&fake, GOOD);
+    fake.on("POST /v1/vms", 201, &vm("a", "on")).on("GET /v1/host", 200, &host);
+    host["no_swap"] = json!("swap space: /s is on tmpfs, which is memory");
+    fake.on("GET /v1/host", 200, &host);
+    assert_eq!(fake.run(&["run", &path]).err, "");
+    let done = fake.run(&["run", &path]);
+    assert!(
+        done.err.starts_with("note: this host has no swap space") && done.err.contains("/s is on tmpfs"),
+        "{done:?}"
+    );
+    assert_eq!(done.code, 0);
+}
+
+#[test]
 fn run_places_a_vm_in_a_pool() {
     let fake = Fake::new();
     fake.on("POST /v1/vms", 201, &vm("a", "on"));
@@ -240,6 +260,7 @@ fn run_places_a_vm_in_a_pool() {
     let pools: Vec<Value> = fake
         .requests()
         .iter()
+        .filter(|(line, _)| line.starts_with("POST"))
         .map(|(_, body)| serde_json::from_str::<Value>(body).unwrap()["pool"].clone())
         .collect();
     assert_eq!(pools, ["prod", "x"]);

@@ -19,12 +19,14 @@
 //! uid_base = 1900000000                # first of the 65536 users that VMs run as
 //! log = "info"                         # error, warn, info, debug, trace, or a filter such as plimsoll_host=debug
 //!
-//! # Swapping is on where there is a swap_directory or a [swap] section. A VM that is started then has swap space of its size less
-//! # its reservation set aside; it does not start without. Settings hold for VMs that are started after.
+//! # A VM that is started has swap space of its size less its reservation set aside; it does not start without. A directory that
+//! # is named, or a [swap] section, must be of use; the default is left out where it is not, which host, explain and run tell.
+//! # Settings hold for VMs that are started after.
 //! [swap]
 //! enabled = true                       # false: no swap space for VMs, and admission does not look at it
 //! size = "8GiB"                        # most swap space of all VMs together; default: what the file system has
-//! encrypt = false                      # true: what is written is encrypted, with keys that are nowhere else than in VMs' processes
+//! encrypt = true                       # what is written is encrypted, with keys that are nowhere else than in VMs' processes
+//! allow_memory = false                 # true: swap space may be in memory (tmpfs, zram), for tests: no ledger counts that
 //!
 //! [tcp]                                # only when asked for
 //! listen = "127.0.0.1:7467"
@@ -44,7 +46,7 @@ use plimsoll_units::Bytes;
 use serde::{Deserialize, Deserializer};
 
 use crate::paths::{MAX_RUN_DIRECTORY, Paths};
-use crate::swap::SwapSite;
+use crate::swap::{SwapChoice, SwapSite};
 
 /// Read when no other file is named, if it exists.
 pub(crate) const DEFAULT_FILE: &str = "/etc/plimsoll/plimsolld.toml";
@@ -93,11 +95,12 @@ pub(crate) struct Swap {
     pub(crate) enabled: bool,
     pub(crate) size: Option<Bytes>,
     pub(crate) encrypt: bool,
+    pub(crate) allow_memory: bool,
 }
 
 impl Default for Swap {
     fn default() -> Self {
-        Self { enabled: true, size: None, encrypt: false }
+        Self { enabled: true, size: None, encrypt: true, allow_memory: false }
     }
 }
 
@@ -253,6 +256,11 @@ impl Config {
         if let Some(swap) = &self.swap_directory {
             ensure!(swap.is_dir(), "swap_directory {}: there is no such directory", swap.display());
         }
+        if let SwapChoice::Named(site) = self.swap_choice()
+            && site.directory.is_dir()
+        {
+            site.check_medium()?;
+        }
         ensure!(
             self.uid_base >= 1000 && self.uid_base <= u32::MAX - UIDS,
             "uid_base {}: {UIDS} users from it on must fit above 999 and below 2^32",
@@ -292,12 +300,16 @@ impl Config {
         Rules { tax, largest_balloon, largest_store, ..Rules::default() }
     }
 
-    /// Where VMs get swap space from; `None`: they get none.
-    pub(crate) fn swap_site(&self) -> Option<SwapSite> {
-        let (asked, swap) = (self.swap.is_some(), self.swap.clone().unwrap_or_default());
-        let wanted = swap.enabled && (asked || self.swap_directory.is_some());
-        let directory = || self.swap_directory.clone().unwrap_or_else(|| self.state_directory.join("swap"));
-        wanted.then(|| SwapSite { directory: directory(), encrypt: swap.encrypt })
+    /// Where VMs get swap space from.
+    pub(crate) fn swap_choice(&self) -> SwapChoice {
+        let swap = self.swap.clone().unwrap_or_default();
+        let directory = self.swap_directory.clone().unwrap_or_else(|| self.state_directory.join("swap"));
+        let site = SwapSite { directory, encrypt: swap.encrypt, allow_memory: swap.allow_memory };
+        match (swap.enabled, self.swap.is_some() || self.swap_directory.is_some()) {
+            (false, _) => SwapChoice::Off,
+            (true, true) => SwapChoice::Named(site),
+            (true, false) => SwapChoice::Default(site),
+        }
     }
 
     /// The most swap space that all VMs may have; `None`: as much as there is.
@@ -407,14 +419,16 @@ mod tests {
     }
 
     #[test]
-    fn swapping_is_on_where_it_is_asked_for_and_not_switched_off() {
-        let site = |text: &str| Config::parse(text).unwrap().swap_site();
-        assert_eq!(site(""), None);
-        assert_eq!(site("swap_directory = '/d'\n[swap]\nenabled = false\n"), None);
-        let at = |directory: &str, encrypt| Some(SwapSite { directory: directory.into(), encrypt });
-        assert_eq!(site("swap_directory = '/d'\n"), at("/d", false));
-        assert_eq!(site("[swap]\nencrypt = true\n"), at("/var/lib/plimsoll/swap", true));
-        assert_eq!(site("state_directory = '/s'\n[swap]\n"), at("/s/swap", false));
+    fn vms_swap_unless_that_is_switched_off() {
+        let choice = |text: &str| Config::parse(text).unwrap().swap_choice();
+        let at =
+            |directory: &str| SwapSite { directory: directory.into(), encrypt: true, allow_memory: false };
+        assert_eq!(choice("swap_directory = '/d'\n[swap]\nenabled = false\n"), SwapChoice::Off);
+        assert_eq!(choice(""), SwapChoice::Default(at("/var/lib/plimsoll/swap")));
+        assert_eq!(choice("swap_directory = '/d'\n"), SwapChoice::Named(at("/d")));
+        assert_eq!(choice("state_directory = '/s'\n[swap]\n"), SwapChoice::Named(at("/s/swap")));
+        let clear = SwapSite { encrypt: false, ..at("/d") };
+        assert_eq!(choice("swap_directory = '/d'\nswap.encrypt = false\n"), SwapChoice::Named(clear));
         let most = |text: &str| Config::parse(text).unwrap().most_swap();
         assert_eq!(most("[swap]\nsize = '1GiB'\n"), Some(Bytes::mib(1024)));
         assert_eq!(most("[swap]\nsize = '1GiB'\nenabled = false\n"), None);

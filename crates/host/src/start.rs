@@ -19,6 +19,7 @@ use crate::daemon::Daemon;
 use crate::launch::Site;
 use crate::paths::Paths;
 use crate::pools::Pools;
+use crate::swap::{SwapChoice, SwapSite};
 use crate::uids::Uids;
 use crate::{api, inventory, lock, memory};
 
@@ -27,10 +28,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     raise_open_files();
     let paths = config.paths();
     make_directories(&paths)?;
-    let swap = config.swap_site();
-    if let Some(site) = &swap {
-        make_private(&site.directory)?;
-    }
+    let swap = open_swap(&config)?;
     let _lock = lock::take(&paths.lock())?;
     let records = inventory::load(&paths)?;
     let pools = Pools::load(&paths)?;
@@ -44,7 +42,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         rules: config.rules(),
         sampling: config.sampling(),
         eager_sharing: config.eager_sharing,
-        swapping: config.swap_site().is_some(),
+        no_swap: swap.as_ref().err().cloned(),
         swap: config.most_swap().map(Pages::floor),
         paths: paths.clone(),
     };
@@ -61,7 +59,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         log: config.log.clone(),
         sampling: config.sampling(),
         cgroups,
-        swap,
+        swap: swap.ok(),
         rules,
     };
     let uids = if rustix::process::geteuid().is_root() { UIDS } else { 0 };
@@ -70,6 +68,21 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     // Launches and the like may be waiting for a disk; what they hold ends with the process.
     runtime.shutdown_background();
     result
+}
+
+/// Where VMs get swap space, or why they get none.
+///
+/// # Errors
+/// The configuration names a directory that cannot be used, and why.
+fn open_swap(config: &Config) -> anyhow::Result<Result<SwapSite, String>> {
+    let usable = |site: SwapSite| make_private(&site.directory).and_then(|()| site.check()).map(|()| site);
+    Ok(match config.swap_choice() {
+        SwapChoice::Off => Err("it is switched off ([swap] enabled = false)".to_owned()),
+        SwapChoice::Named(site) => Ok(usable(site)?),
+        SwapChoice::Default(site) => usable(site)
+            .inspect_err(|why| tracing::warn!("VMs cannot be swapped out: {why:#}"))
+            .map_err(|why| format!("{why:#}")),
+    })
 }
 
 async fn serve(config: &Config, core: Core, site: Site, uids: Uids, found: Found) -> anyhow::Result<()> {

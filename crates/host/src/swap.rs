@@ -3,43 +3,100 @@
 //! Each VM has a file of its own, without a name, of its size less its reservation, allocated when it starts: swapping out can
 //! then never fail for lack of space. Only the VM's process has it open. It is gone with that process, however that ends, and
 //! whatever the daemon does meanwhile.
+//!
+//! **Memory is no swap space.** A file system in memory, or on a compressed disk in memory, would take
+//! the memory that swapping is to free, and no ledger would count it. [`SwapSite::check`] refuses it.
+//!
+//! **A floor stays free** on the file system ([`KEPT_FREE`]): others write to it too, the daemon's
+//! own records among them.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use plimsoll_units::{Bytes, Pages};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+/// The most that swap space leaves free on its file system; on a small one it leaves a twentieth.
+/// Less, and a host whose VMs swap cannot write its logs; more, and space lies idle.
+const KEPT_FREE: Bytes = Bytes::mib(1024);
+/// What statfs(2) calls file systems in memory.
+const IN_MEMORY: [(i64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
+/// How many devices deep a disk may be built of others. The kernel allows fewer.
+const DEPTH: u32 = 8;
+
+/// Where the configuration has swap space taken from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SwapChoice {
+    /// From nowhere.
+    Off,
+    /// It says nothing: from here if that can be used.
+    Default(SwapSite),
+    /// From here. It is an error if that cannot be used.
+    Named(SwapSite),
+}
+
 /// Where swap space is taken from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SwapSite {
-    /// The directory, which there is.
+    /// The directory.
     pub(crate) directory: PathBuf,
     /// VMs encrypt what they write, each with a key that only its process has.
     pub(crate) encrypt: bool,
+    /// The directory may be in memory.
+    pub(crate) allow_memory: bool,
 }
 
 impl SwapSite {
+    /// Whether VMs can swap to the directory, which there is.
+    ///
+    /// # Errors
+    /// Why they cannot, and what to do about it.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        self.check_medium()?;
+        self.reserve(Pages(1)).map(drop)
+    }
+
+    /// Whether the directory is on a medium other than memory.
+    ///
+    /// # Errors
+    /// What it is on, and what to do about it.
+    pub(crate) fn check_medium(&self) -> anyhow::Result<()> {
+        let medium = medium(&self.directory);
+        ensure!(
+            self.allow_memory || medium.is_none(),
+            "swap space: {} is on {}, which is memory: name a swap_directory on a disk",
+            self.directory.display(),
+            medium.unwrap_or_default()
+        );
+        Ok(())
+    }
+
     /// A VM's swap space of that many pages.
     ///
     /// # Errors
     /// What is short and by how much, or what the directory's file system cannot do; and what to do about it.
     pub(crate) fn allocate(&self, pages: Pages) -> anyhow::Result<File> {
+        let space = space(&self.directory).with_context(|| {
+            format!("swap space: cannot ask what is free in {}", self.directory.display())
+        })?;
+        if pages.bytes() > space.usable() {
+            return Err(self.too_little(pages, space));
+        }
+        self.reserve(pages)
+    }
+
+    /// A file of that many pages, set aside.
+    fn reserve(&self, pages: Pages) -> anyhow::Result<File> {
         let directory = self.directory.display();
         let file = self.open().with_context(|| format!("swap space: cannot make a file in {directory}"))?;
         let size = pages.bytes();
         match rustix::io::retry_on_intr(|| rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, size.0)) {
             Ok(()) => Ok(file),
             Err(Errno::NOSPC | Errno::DQUOT | Errno::FBIG) => {
-                let free = available(&self.directory).unwrap_or(Bytes::ZERO);
-                bail!(
-                    "swap space: it needs {size} (size - reservation) in {directory}, where {free} is free, {} too little: raise its \
-                     reservation, lower its size, stop a VM, make room there, or name another swap_directory",
-                    size.saturating_sub(free)
-                )
+                Err(self.too_little(pages, space(&self.directory).unwrap_or_default()))
             }
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => bail!(
                 "swap space: the file system of {directory} cannot set space aside (fallocate): name a swap_directory on ext4, XFS or \
@@ -47,6 +104,17 @@ impl SwapSite {
             ),
             Err(e) => Err(e).with_context(|| format!("swap space: cannot allocate {size} in {directory}")),
         }
+    }
+
+    fn too_little(&self, pages: Pages, space: Space) -> anyhow::Error {
+        let (needs, free) = (pages.bytes(), space.free);
+        let missing = needs.saturating_add(space.kept).saturating_sub(free);
+        anyhow!(
+            "swap space: it needs {needs} (size - reservation) in {}, where {free} is free and {} of it stays free, {missing} too \
+             little: raise its reservation, lower its size, stop a VM, make room there, or name another swap_directory",
+            self.directory.display(),
+            space.kept
+        )
     }
 
     /// A file that has never had a name, and cannot be given one. Past the page cache where the file system allows that: what is
@@ -64,10 +132,49 @@ impl SwapSite {
     }
 }
 
-/// What `directory`'s file system has free for who is not root.
-pub(crate) fn available(directory: &Path) -> rustix::io::Result<Bytes> {
+/// A file system's room.
+#[derive(Clone, Copy, Debug, Default)]
+struct Space {
+    /// Free for users other than root.
+    free: Bytes,
+    /// Of that, left free.
+    kept: Bytes,
+}
+
+impl Space {
+    fn usable(self) -> Bytes {
+        self.free.saturating_sub(self.kept)
+    }
+}
+
+fn space(directory: &Path) -> rustix::io::Result<Space> {
     let stat = rustix::fs::statvfs(directory)?;
-    Ok(Bytes(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    let bytes = |blocks: u64| Bytes(blocks.saturating_mul(stat.f_frsize));
+    let kept = KEPT_FREE.min(Bytes(bytes(stat.f_blocks).0 / 20));
+    Ok(Space { free: bytes(stat.f_bavail), kept })
+}
+
+/// The memory that `directory` is in, by its name; `None`: it is in none as far as the kernel tells.
+fn medium(directory: &Path) -> Option<String> {
+    let kind = rustix::fs::statfs(directory).map_or(0, |stat| stat.f_type);
+    if let Some((_, name)) = IN_MEMORY.iter().find(|(magic, _)| *magic == kind) {
+        return Some((*name).to_owned());
+    }
+    let device = fs::metadata(directory).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    compressed_memory(Path::new(&format!("/sys/dev/block/{major}:{minor}")), DEPTH)
+}
+
+/// The zram device that the block device at `path` of sysfs is, is a part of or is built on.
+fn compressed_memory(path: &Path, depth: u32) -> Option<String> {
+    let device = fs::canonicalize(path).ok()?;
+    let zram =
+        |name: &std::ffi::OsStr| name.to_str().filter(|name| name.starts_with("zram")).map(str::to_owned);
+    if let Some(name) = device.iter().find_map(zram) {
+        return Some(name);
+    }
+    let below = fs::read_dir(device.join("slaves")).ok().filter(|_| depth > 0)?;
+    below.flatten().find_map(|slave| compressed_memory(&slave.path(), depth - 1))
 }
 
 #[cfg(test)]
@@ -77,7 +184,7 @@ mod tests {
     use super::*;
 
     fn site(directory: &Path) -> SwapSite {
-        SwapSite { directory: directory.to_owned(), encrypt: false }
+        SwapSite { directory: directory.to_owned(), encrypt: false, allow_memory: false }
     }
 
     #[test]
@@ -101,6 +208,49 @@ mod tests {
         assert!(error.contains("it needs 1024") && error.contains("too little"), "{error}");
         assert!(error.contains("swap_directory") && error.lines().count() == 1, "{error}");
         let error = format!("{:#}", site(Path::new("/nowhere")).allocate(Pages(1)).unwrap_err());
-        assert!(error.starts_with("swap space: cannot make a file in /nowhere: "), "{error}");
+        assert!(error.starts_with("swap space: cannot ask what is free in /nowhere: "), "{error}");
+    }
+
+    #[test]
+    fn a_floor_of_the_file_system_stays_free() {
+        let directory = tempfile::tempdir().unwrap();
+        let Space { free, kept } = space(directory.path()).unwrap();
+        assert!(kept > Bytes::ZERO && kept <= KEPT_FREE);
+        // Whatever others write meanwhile, this does not fit.
+        let error = site(directory.path()).allocate(Pages::floor(free)).unwrap_err().to_string();
+        assert!(error.contains("of it stays free") && error.contains("too little"), "{error}");
+    }
+
+    #[test]
+    fn memory_is_no_swap_space_unless_it_is_allowed() {
+        // The kernel has one here wherever tests can run.
+        let mut site = site(Path::new("/dev/shm"));
+        let error = site.check().unwrap_err().to_string();
+        assert!(error.contains("/dev/shm is on tmpfs") && error.contains("swap_directory"), "{error}");
+        site.allow_memory = true;
+        site.check().unwrap();
+    }
+
+    #[test]
+    fn a_disk_in_compressed_memory_is_found_below_others() {
+        let sys = tempfile::tempdir().unwrap();
+        let device = |name: &str, below: Option<&str>| {
+            let path = sys.path().join("devices/virtual/block").join(name);
+            std::fs::create_dir_all(path.join("slaves")).unwrap();
+            if let Some(below) = below {
+                let target = sys.path().join("devices/virtual/block").join(below);
+                std::os::unix::fs::symlink(target, path.join("slaves").join(below)).unwrap();
+            }
+            path
+        };
+        let zram = device("zram0", None);
+        let disk = device("sda", None);
+        let (mapped, plain) = (device("dm-0", Some("zram0")), device("dm-1", Some("sda")));
+        let stacked = device("dm-2", Some("dm-0"));
+        let find = |path: &Path| compressed_memory(path, DEPTH);
+        for path in [&zram, &mapped, &stacked] {
+            assert_eq!(find(path).as_deref(), Some("zram0"), "{}", path.display());
+        }
+        assert_eq!((find(&disk), find(&plain)), (None, None));
     }
 }

@@ -18,6 +18,9 @@ pub enum Sizing {
     Largest,
     /// It would be larger, and is as large as its guest can bear.
     GuestShort,
+    /// It would be larger, but its VM lacks memory, and holds no more than its target: there is
+    /// nothing to take.
+    VmLacks,
     /// It grows towards its size as fast as any may.
     GrowsSlowly,
     /// There is no driver: the size is what a driver will be told when it comes.
@@ -40,11 +43,15 @@ impl Balloon {
     pub(crate) fn new(rules: &Rules, elapsed: Duration, vm: &Vm, target: Pages, spared: bool) -> Self {
         let wish = vm.size.saturating_sub(target);
         let largest = wish.min(vm.largest_balloon(rules));
-        let size = largest.min(vm.balloon.saturating_add(growth(rules, elapsed)));
+        // A balloon that grew in a guest which needs memory would take what the VM is given for it.
+        let lacks = vm.lacks > Pages::ZERO && vm.held <= target.saturating_add(Pages::CHUNK);
+        let growth = if lacks { Pages::ZERO } else { growth(rules, elapsed) };
+        let size = largest.min(vm.balloon.saturating_add(growth));
         let why = match vm.driver {
             _ if wish == Pages::ZERO => Sizing::NotNeeded,
             Driver::Absent => Sizing::NoDriver,
             Driver::Stuck => Sizing::Stuck,
+            Driver::Follows if size < largest && lacks => Sizing::VmLacks,
             Driver::Follows if size < largest => Sizing::GrowsSlowly,
             Driver::Follows if largest < wish.min(rules.balloon(vm.size)) => Sizing::GuestShort,
             Driver::Follows if largest < wish => Sizing::Largest,

@@ -10,9 +10,12 @@
 //! more than they are entitled to, as far as that can be swapped out. When the lender wants it, it
 //! is owed memory, and [`decide`](crate::decide) has what is owed paged out of them.
 //!
-//! **Leeway.** A guest has to run for its balloon to inflate. A VM that has waited in vain for a
-//! whole control period, cannot page and has a balloon to inflate gets some chunks more, down to
-//! the low threshold: one while another VM waits for what it is entitled to, else up to [`LEEWAY`].
+//! **Leeway.** A guest has to run for its balloon to inflate, and its kernel may clear each page
+//! before the balloon gets it. Linux takes free pages first, among them such as hold no memory of
+//! the host yet. So a VM that has a balloon to inflate gets a chunk more at once, down to the low
+//! threshold: it circulates, since what the balloon takes serves the next fault. One that has
+//! waited in vain for a whole control period all the same, and cannot page, gets up to [`LEEWAY`]
+//! unless another VM waits for what it is entitled to.
 //!
 //! **Order.** VMs below their entitlements come first. Among them those come first that have waited
 //! in vain for a whole period, in order of shares: the VM with the least memory for its shares is
@@ -200,11 +203,11 @@ impl Grants {
     /// Returns what a VM may have now for its balloon to inflate, even above a limit that was
     /// lowered.
     fn leeway(&self, party: &Party) -> Pages {
-        let helpless = party.waits() && party.waited >= PATIENCE && !party.can_page;
-        if !helpless || !party.inflates || party.is_owed() {
+        if !party.waits() || !party.inflates || party.is_owed() {
             return Pages::ZERO;
         }
-        let most = if self.owed > 0 { Pages::CHUNK } else { LEEWAY };
+        let helpless = party.waited >= PATIENCE && !party.can_page;
+        let most = if helpless && self.owed == 0 { LEEWAY } else { Pages::CHUNK };
         let above_low = self.open_to(party).saturating_sub(self.thresholds.low);
         let room = match party.limit.checked_sub(party.granted) {
             Some(room) => room.min(party.usable),

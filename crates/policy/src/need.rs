@@ -16,12 +16,16 @@
 //! - **While a VM lacks memory its need does not fall.** A VM that stands still touches little,
 //!   and would look idle for it. The paper times samples by the VM's execution for the same
 //!   reason (Waldspurger 2002, section 5.3).
-//! - **Once it lacks nothing** the need fades to what samples show, by half in [`Need::FADING`]:
+//! - **Once it lacks nothing** the need fades to what samples show, by half in a period of those:
 //!   long enough for others to give, and for samples to see what the VM does with it. A VM that
 //!   lacks memory again after its need has fallen was not done: its need then fades at half that
-//!   pace, down to [`Need::SLOWEST`], until it has once faded away. So memory does not swing to
+//!   pace, until it has once faded away. So memory does not swing to
 //!   and fro between two VMs that both want it. Need beyond what the VM holds fades by half in
 //!   [`Need::GRACE`]: the VM does not ask for it any more, and others may.
+//!
+//! **A balloon that grows makes its own VM wait**: the guest's kernel may clear each page before the
+//! balloon gets it, and that takes memory for a moment. Such waits are no lack as long as they
+//! stall the VM for less than [`Need::INFLATING`] of the time.
 //!
 //! A guest can make its VM wait by touching memory, and so make its need rise. It then gets what
 //! a VM that uses all its memory gets, which is what its shares are worth.
@@ -48,8 +52,11 @@ pub struct Signs {
     pub given: Pages,
     /// What it took of its own pages since then to serve its faults.
     pub replaced: Pages,
-    /// The part of the last seconds in which something in it was stalled for memory, 0 to 1.
-    pub stall: f64,
+    /// The parts of the last ten seconds, and of the time since the last look, in which something in
+    /// it was stalled for memory: 0 to 1.
+    pub stall: [f64; 2],
+    /// Its balloon has still to grow.
+    pub inflates: bool,
     /// It is known not to run freely for another reason: its guest scrapes for memory, or its
     /// processors are stopped.
     pub starved: bool,
@@ -58,6 +65,8 @@ pub struct Signs {
 /// The need of one VM over time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Need {
+    /// Of the VM's samples.
+    period: Duration,
     /// Pages. Never below what is missing beyond the estimate.
     level: f64,
     /// The level when the VM last lacked memory.
@@ -73,8 +82,9 @@ pub struct Need {
 }
 
 impl Default for Need {
+    /// One for samples of [`Estimator::PERIOD`].
     fn default() -> Self {
-        Self { level: 0.0, peak: 0.0, missing: 0.0, taken: 0.0, quiet: Duration::MAX, fading: Self::FADING }
+        Self::new(Estimator::PERIOD)
     }
 }
 
@@ -87,37 +97,54 @@ impl Need {
     /// own balloon to make room seems to need all its memory; longer, and a VM that stands still
     /// does so for longer than its users bear.
     pub const DOUBLING: Duration = Duration::from_secs(2);
-    /// In which a need that is not seen any more fades by half at first. Shorter, and others'
-    /// balloons, which take seconds, stop before they have given what was needed, and samples,
-    /// which take a period, have not seen what it is used for. Longer, and a VM that was busy for
-    /// a moment keeps others from memory that it does not use.
-    pub const FADING: Duration = Estimator::PERIOD;
-    /// In which the need of a VM that lacks memory again and again fades by half. Shorter, and
-    /// memory swings to and fro between two VMs; longer, and a VM that has finished is believed
+    /// Periods of the samples in which a need that is not seen any more fades by half at first.
+    /// Fewer, and others' balloons stop before they have given what was needed, and samples, which
+    /// take a period, have not seen what it is used for. More, and a VM that was busy for a moment
+    /// keeps others from memory that it does not use.
+    pub const FADING_PERIODS: u32 = 1;
+    /// Periods in which the need of a VM that lacks memory again and again fades by half. Fewer,
+    /// and memory swings to and fro between two VMs; more, and a VM that has finished is believed
     /// idle too late.
-    pub const SLOWEST: Duration = Duration::from_secs(60);
+    pub const SLOWEST_PERIODS: u32 = 2;
+    /// A VM that was stalled for this part of the time waits, whether it does at the moment or not.
+    /// Less, and a page swapped in now and then is a lack; more, and one that is served in drops
+    /// seems to lack nothing.
+    pub const STALLED: f64 = 0.05;
+    /// The part of the time that a VM may be stalled while its balloon grows without lacking memory
+    /// for it. Less, and an idle VM seems to need what its balloon passes through; more, and a
+    /// guest whose balloon grows while it needs memory stands still for longer.
+    pub const INFLATING: f64 = 0.1;
 
     /// A level that is closer to the estimate than this part of what the VM may hold has faded
     /// away, and one that falls by as much has fallen.
     const FELT: f64 = 1.0 / 64.0;
 
+    /// That of a VM that has shown nothing yet, whose samples have such periods.
+    pub fn new(period: Duration) -> Self {
+        let fading = period * Self::FADING_PERIODS;
+        Self { period, level: 0.0, peak: 0.0, missing: 0.0, taken: 0.0, quiet: Duration::MAX, fading }
+    }
+
     /// `elapsed` has passed and `signs` are seen.
     pub fn observe(&mut self, elapsed: Duration, signs: &Signs) {
         let [estimate, held, most, given, replaced] =
             [signs.estimate, signs.held, signs.most, signs.given, signs.replaced].map(count);
-        let stall = (signs.stall * 2.0).clamp(0.0, 1.0);
+        let [lately, now] = signs.stall;
+        let [stall, quickens] = [lately, lately.max(now)].map(|part| (part * 2.0).clamp(0.0, 1.0));
         let uses = estimate + stall * (held - estimate).max(0.0);
         let felt = most * Self::FELT;
         self.quiet = self.quiet.saturating_add(elapsed);
         let lacked = self.quiet <= Self::GRACE;
         self.taken = if lacked { self.taken + given + replaced } else { 0.0 };
-        if signs.waits > Pages::ZERO || signs.replaced > Pages::ZERO {
+        let waits = signs.waits > Pages::ZERO || signs.replaced > Pages::ZERO || now >= Self::STALLED;
+        if waits && !(signs.inflates && lately < Self::INFLATING) {
             if !lacked && self.level + felt < self.peak {
-                self.fading = (self.fading * 2).min(Self::SLOWEST);
+                self.fading = (self.fading * 2).min(self.period * Self::SLOWEST_PERIODS);
             }
             let least = count(signs.waits.max(Pages::CHUNK)).max(self.taken);
-            let doublings = stall * self.quiet.min(Self::GRACE).as_secs_f64() / Self::DOUBLING.as_secs_f64();
-            let grown = if stall > 0.0 { self.missing * 2f64.powf(doublings) } else { 0.0 };
+            let doublings =
+                quickens * self.quiet.min(Self::GRACE).as_secs_f64() / Self::DOUBLING.as_secs_f64();
+            let grown = if quickens > 0.0 { self.missing * 2f64.powf(doublings) } else { 0.0 };
             self.missing = grown.max(least).min((most - uses).max(0.0));
             self.quiet = Duration::ZERO;
             self.level = self.level.max(uses + self.missing);
@@ -130,7 +157,7 @@ impl Need {
                 self.level =
                     estimate + within.max(0.0) * left(self.fading) + above.max(0.0) * left(Self::GRACE);
                 if self.level - estimate < felt {
-                    self.fading = Self::FADING;
+                    self.fading = self.period * Self::FADING_PERIODS;
                 }
             }
         }
@@ -179,7 +206,7 @@ mod tests {
     fn a_vm_that_stands_still_needs_more_and_more() {
         let mut need = Need::default();
         for second in 0..20 {
-            need.observe(SECOND, &Signs { stall: 0.5, ..signs(11_000, (second + 1) % 2, 1) });
+            need.observe(SECOND, &Signs { stall: [0.5; 2], ..signs(11_000, (second + 1) % 2, 1) });
             let least = CHUNK << (second / 2);
             assert!(need.missing().0 >= least.min(65_536 - 11_000), "{need:?} after {second} s");
         }
@@ -190,7 +217,7 @@ mod tests {
     fn a_vm_uses_what_it_holds_as_far_as_it_stands_still() {
         for (stall, uses) in [(0.0, 11_000), (0.1, 16_000), (0.25, 23_500), (0.5, 36_000), (1.0, 36_000)] {
             let mut need = Need::default();
-            need.observe(SECOND, &Signs { held: Pages(36_000), stall, ..signs(11_000, 1, 0) });
+            need.observe(SECOND, &Signs { held: Pages(36_000), stall: [stall, 0.0], ..signs(11_000, 1, 0) });
             assert_eq!(need.active(Pages(11_000)), Pages(uses + CHUNK), "{stall}");
         }
     }
@@ -216,6 +243,39 @@ mod tests {
     }
 
     #[test]
+    fn a_vm_that_waits_for_its_own_balloon_lacks_nothing_unless_it_is_stalled() {
+        let mut need = Need::default();
+        let inflates =
+            |stall| Signs { held: Pages(30_000), stall: [stall; 2], inflates: true, ..signs(11_000, 1, 512) };
+        for _ in 0..60 {
+            need.observe(SECOND, &inflates(Need::INFLATING / 2.0));
+        }
+        assert_eq!((need.missing(), need.active(Pages(11_000))), (Pages::ZERO, Pages(11_000)));
+        need.observe(SECOND, &inflates(Need::INFLATING));
+        assert!(need.missing() > Pages::ZERO);
+    }
+
+    #[test]
+    fn need_fades_at_the_pace_of_the_samples() {
+        let mut need = Need::new(SECOND * 4);
+        need.observe(SECOND, &signs(11_000, 8192, 0));
+        let high = need.active(Pages::ZERO).0;
+        let holds = Signs { held: Pages(30_000), ..signs(11_000, 0, 0) };
+        need.observe(Need::GRACE * 2, &Signs { starved: true, ..holds });
+        need.observe(SECOND * 4, &holds);
+        assert_eq!(need.active(Pages::ZERO).0, (high - 11_000) / 2 + 11_000);
+    }
+
+    #[test]
+    fn a_vm_that_was_stalled_lacks_memory_even_if_it_does_not_wait_now() {
+        for (now, lacks) in [(Need::STALLED, CHUNK), (Need::STALLED / 2.0, 0)] {
+            let mut need = Need::default();
+            need.observe(SECOND, &Signs { stall: [0.0, now], ..signs(11_000, 0, 0) });
+            assert_eq!(need.missing(), Pages(lacks));
+        }
+    }
+
+    #[test]
     fn waits_far_apart_are_lacks_of_their_own() {
         let mut need = Need::default();
         for _ in 0..7 {
@@ -238,7 +298,7 @@ mod tests {
             need.observe(SECOND, &Signs { starved: true, ..holds(50_000) });
         }
         assert_eq!(need.active(Pages(13_000)), Pages(45_000));
-        need.observe(Need::FADING, &holds(50_000));
+        need.observe(Estimator::PERIOD, &holds(50_000));
         assert_eq!(need.active(Pages(13_000)), Pages(29_000), "half of the way");
         need.observe(Need::GRACE, &holds(13_000));
         assert_eq!(need.active(Pages(13_000)), Pages(21_000), "it has given the memory back");
@@ -256,11 +316,11 @@ mod tests {
             }
             falls.push(high.0 - need.active(Pages::ZERO).0);
         }
-        assert_eq!(need.fading, Need::SLOWEST);
+        assert_eq!(need.fading, Estimator::PERIOD * Need::SLOWEST_PERIODS);
         assert!(falls.windows(2).all(|pair| pair[1] <= pair[0]), "{falls:?}");
         for _ in 0..3600 {
             need.observe(SECOND, &signs(11_000, 0, 0));
         }
-        assert_eq!((need.active(Pages::ZERO), need.fading), (Pages(11_000), Need::FADING), "it is done");
+        assert_eq!((need.active(Pages::ZERO), need.fading), (Pages(11_000), Estimator::PERIOD), "it is done");
     }
 }

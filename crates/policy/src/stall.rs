@@ -25,6 +25,8 @@ const GOES_ON: f64 = 0.2;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StallMeter {
     total: Duration,
+    /// The part of the time between the last two readings.
+    latest: f64,
     averages: [f64; 3],
 }
 
@@ -39,6 +41,7 @@ impl StallMeter {
         self.total += grown;
         if elapsed > Duration::ZERO {
             let part = grown.as_secs_f64() / elapsed.as_secs_f64();
+            self.latest = part;
             for (average, window) in self.averages.iter_mut().zip(WINDOWS) {
                 let kept = (-elapsed.as_secs_f64() / window).exp();
                 *average = *average * kept + part * (1.0 - kept);
@@ -50,6 +53,11 @@ impl StallMeter {
     /// Time stalled in all.
     pub fn total(&self) -> Duration {
         self.total
+    }
+
+    /// The part of the time between the last two readings, from 0 to 1.
+    pub fn latest(&self) -> f64 {
+        self.latest
     }
 
     /// Parts of the last 10, 60 and 300 s, from 0 to 1.

@@ -20,7 +20,7 @@
 //! **Who does not follow** (no driver, or a stuck one) is steered to the same target by the next mechanism, and
 //! for that it is never rewarded: its target does not rise above its entitlement until it follows again.
 //!
-//! **Who is owed memory** does not wait for balloons. What VMs wait for that they are entitled to, and that is not free, is
+//! **Who is owed memory** does not wait for balloons. What VMs lack that they are entitled to, and that is not free, is
 //! compressed and swapped out at once of those who hold more than their targets, in proportion, in every state.
 //!
 //! **Who is owed nothing** and needs more helps himself: a VM at the most that it may have, and one that has waited in vain for a
@@ -81,7 +81,7 @@ pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outco
     let mechanisms = balance.mechanisms(host.state);
     let target = |i: usize| limits.within(vms[i].member.pool, division.vms[i], wishes[i]);
     let targets: Vec<Pages> = (0..vms.len()).map(target).collect();
-    let due = Due::new(host, balance.owed, vms, &targets);
+    let due = Due::new(host, balance.due, vms, &targets);
     let decision = |i: usize| {
         let (vm, entitlement, target) = (&vms[i], division.vms[i], targets[i]);
         let most = if limits.bind(vm.member.pool) { target } else { vm.member.client.limit };
@@ -127,6 +127,8 @@ struct Balance {
     /// Free memory has to reach the high threshold again.
     pressed: bool,
     owed: Pages,
+    /// What VMs are taken to lack of their entitlements, what they wait for included.
+    due: Pages,
     shortage: Pages,
     /// What idle memory gives: to the shortage, and to working sets for which not enough is free.
     from_idle: Pages,
@@ -177,6 +179,7 @@ impl Balance {
         Self {
             pressed,
             owed,
+            due,
             shortage,
             from_idle: shortage.min(idle).saturating_add(lifted.saturating_sub(free)),
             uncovered: shortage.saturating_sub(idle),
@@ -268,7 +271,7 @@ fn lacking(vm: &Vm) -> Pages {
     }
 }
 
-/// What VMs wait for, are entitled to, and cannot be given of what is free: it is paged out of others at once.
+/// What VMs lack, are entitled to, and cannot be given of what is free: it is paged out of others at once.
 struct Due {
     /// Free memory down to the low threshold is theirs: see [`Grants`](crate::Grants).
     due: Pages,
@@ -277,10 +280,10 @@ struct Due {
 }
 
 impl Due {
-    fn new(host: &Host, owed: Pages, vms: &[Vm], targets: &[Pages]) -> Self {
+    fn new(host: &Host, due: Pages, vms: &[Vm], targets: &[Pages]) -> Self {
         let there = host.free.saturating_sub(host.withheld).saturating_sub(host.thresholds.low);
         let all = vms.iter().zip(targets).map(|(vm, target)| can_give(vm, *target));
-        Self { due: owed.saturating_sub(there), all: all.fold(Pages::ZERO, Pages::saturating_add) }
+        Self { due: due.saturating_sub(there), all: all.fold(Pages::ZERO, Pages::saturating_add) }
     }
 
     /// The part of `vm`.

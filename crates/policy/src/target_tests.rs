@@ -192,6 +192,20 @@ fn a_balloon_grows_no_faster_than_it_may_and_no_larger_than_any() {
 }
 
 #[test]
+fn a_balloon_does_not_grow_in_a_guest_that_needs_memory_and_has_none_to_give() {
+    let lacking =
+        Vm { lacks: mib(40), wanted: Pages(1), target: mib(200), balloon: mib(8), ..vm(200, 256, 256) };
+    let crowd = |busy| [busy, vm(200, 256, 256), vm(190, 256, 256)];
+    let balloon = |busy| decide(&host(20, State::Clear), &crowd(busy))[0];
+    let kept = balloon(lacking);
+    assert_eq!((kept.balloon, kept.sizing), (mib(8), Sizing::VmLacks), "{kept:?}");
+    assert!(balloon(Vm { lacks: Pages::ZERO, ..lacking }).balloon > mib(8));
+    // Who has to give gives all the same.
+    let taken = decide(&host(0, State::Soft), &crowd(Vm { held: mib(240), ..lacking }))[0];
+    assert!(taken.target < mib(238) && taken.balloon > mib(8), "{taken:?}");
+}
+
+#[test]
 fn who_does_not_follow_is_taken_by_the_next_mechanism_alone() {
     let vms = [Driver::Follows, Driver::Absent, Driver::Stuck].map(|driver| Vm { driver, ..vm(200, 0, 0) });
     let vms = [vms[0], vms[1], vms[2], vm(0, 256, 0)];

@@ -79,6 +79,9 @@ pub struct HostStatus {
     /// VMs that start get swap space.
     #[serde(default)]
     pub swapping: bool,
+    /// Why they get none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_swap: Option<String>,
     /// Swap space that admission counts on; `None`: it does not look at swap space.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap: Option<Bytes>,

@@ -252,6 +252,8 @@ pub enum Sizing {
     Largest,
     /// It is as large as its guest can bear by its own account.
     GuestShort,
+    /// It would be larger, but its VM lacks memory, and holds no more than its target.
+    VmLacks,
     /// It grows as fast as any may.
     GrowsSlowly,
     /// No driver has been seen.

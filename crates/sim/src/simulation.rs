@@ -442,7 +442,7 @@ impl Simulation {
         };
         for (slot, spec) in self.vms.iter_mut().zip(&self.scenario.vms) {
             if let Some(run) = slot.run_mut() {
-                run.observe(spec, self.scenario.step);
+                run.observe(spec, self.now, self.scenario.step);
             }
         }
         let left = self.swap_left();

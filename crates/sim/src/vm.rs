@@ -56,7 +56,7 @@ impl Run {
         Self {
             guest: Guest::new(spec.size, &spec.guest, random(0)),
             sampler: Sampler::new(random(1), host.sample_period, host.sample_pages),
-            need: Need::default(),
+            need: Need::new(host.sample_period),
             spare: Spare::default(),
             scan: Scan::new(random(2)),
             since,
@@ -97,13 +97,18 @@ impl Run {
         }
     }
 
+    /// Whether its balloon has still to grow.
+    fn inflates(&self, spec: &VmSpec, now: Duration) -> bool {
+        self.driver(spec, now) == Driver::Follows && self.guest.memory.ballooned < self.balloon
+    }
+
     /// What policy takes it to use.
     pub(crate) fn active(&self) -> Pages {
         self.need.active(self.sampler.estimate(&self.guest.memory).active())
     }
 
     /// Takes what `elapsed` has shown of what it needs, and of what its guest can spare.
-    pub(crate) fn observe(&mut self, spec: &VmSpec, elapsed: Duration) {
+    pub(crate) fn observe(&mut self, spec: &VmSpec, now: Duration, elapsed: Duration) {
         self.spare.observe(elapsed, self.guest.account(&spec.guest).as_ref(), false);
         let lacked = self.missing + self.given + self.replaced;
         let stalled = if lacked > Pages::ZERO { ratio(self.missing, lacked) } else { 0.0 };
@@ -115,7 +120,8 @@ impl Run {
             waits: self.wanted,
             given: self.given,
             replaced: self.replaced,
-            stall: self.stall,
+            stall: [self.stall, stalled],
+            inflates: self.inflates(spec, now),
             starved: self.spare.is_short(),
         };
         self.need.observe(elapsed, &signs);
@@ -177,7 +183,7 @@ impl Run {
             limit: spec.limit,
             reservation: spec.reservation,
             driver,
-            inflates: driver == Driver::Follows && self.guest.memory.ballooned < self.balloon,
+            inflates: self.inflates(spec, now),
             can_page: swap > Pages::ZERO,
             swap,
             waited: self.waiting,

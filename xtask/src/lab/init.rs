@@ -1,6 +1,7 @@
 //! The lab's first process: it makes a host of the bare kernel, starts the agent and reaps orphans.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -18,7 +19,7 @@ pub(crate) fn main() -> Result<()> {
     modules()?;
     settings()?;
     network()?;
-    share()?;
+    disks()?;
     let agent = Command::new("/bin/xtask")
         .args(["inside", "agent"])
         .env_clear()
@@ -39,7 +40,7 @@ fn mounts() -> Result<()> {
     mount_at("sysfs", "/sys", "sysfs", "")?;
     mount_at("cgroup2", "/sys/fs/cgroup", "cgroup2", "")?;
     mount_at("devpts", "/dev/pts", "devpts", "mode=0620,ptmxmode=0666")?;
-    for place in ["/dev/shm", "/run", "/tmp"] {
+    for place in ["/dev/shm", "/run"] {
         mount_at("tmpfs", place, "tmpfs", "mode=1777")?;
     }
     Ok(())
@@ -81,9 +82,12 @@ fn network() -> Result<()> {
     fs::write("/etc/resolv.conf", "nameserver 10.0.2.3\n").context("naming the name server")
 }
 
-fn share() -> Result<()> {
-    if fs::exists("/dev/vda")? {
-        mount_at("/dev/vda", "/share", "ext4", "")?;
+fn disks() -> Result<()> {
+    // What is made here is on a disk, as on any host: VMs can swap to it.
+    mount_at("/dev/vda", "/tmp", "ext4", "")?;
+    fs::set_permissions("/tmp", fs::Permissions::from_mode(0o1777)).context("opening /tmp to everybody")?;
+    if fs::exists("/dev/vdb")? {
+        mount_at("/dev/vdb", "/share", "ext4", "")?;
     }
     Ok(())
 }

@@ -6,13 +6,13 @@
 
 pub(crate) mod agent;
 pub(crate) mod attach;
+mod disk;
 pub(crate) mod image;
 pub(crate) mod init;
 mod linux_boot;
 mod processor_time;
 mod qemu;
 mod rdtsc;
-mod share;
 pub(crate) mod wire;
 
 use std::fmt;
@@ -36,6 +36,9 @@ use wire::{Frame, Frames, Kind, Next, Request};
 
 /// How long the lab may take to boot. Five seconds are usual; a loaded machine takes several times that.
 const BOOT_DEADLINE: Duration = Duration::from_secs(120);
+
+/// The size of the lab's own disk: swap space for all VMs of any test, and what a host keeps beside.
+const SCRATCH: Bytes = Bytes::mib(8 << 10);
 
 /// How often a wait looks at its deadline.
 const TICK: Duration = Duration::from_millis(100);
@@ -129,10 +132,12 @@ impl Lab {
         packages::ensure(packages::LAB)?;
         let kernel = Kernel::get(config.kernel)?;
         let initramfs = image::build(&kernel, programs)?;
-        let share = config.share.as_deref().map(share::build).transpose()?;
+        let scratch = disk::empty(SCRATCH)?;
+        let share = config.share.as_deref().map(disk::copy_of).transpose()?;
         step(&format!("booting the lab ({}, {} of memory)", config.describe(), config.memory));
         let begin = Instant::now();
-        let boot = Boot { kernel: &kernel.image, initramfs: &initramfs, share: share.as_ref() };
+        let boot =
+            Boot { kernel: &kernel.image, initramfs: &initramfs, scratch: &scratch, share: share.as_ref() };
         let (qemu, port) = Qemu::start(config, &boot)?;
         port.set_read_timeout(Some(TICK))?;
         let mut lab = Self { frames: Frames::new(port), qemu, describe: config.describe() };

@@ -24,7 +24,15 @@ pub(super) struct Boot<'a> {
     /// The first file system.
     pub(super) initramfs: &'a std::path::Path,
     /// A file system image that becomes the first disk. What the lab writes to it is thrown away.
+    pub(super) scratch: &'a File,
+    /// Another that becomes the second disk.
     pub(super) share: Option<&'a File>,
+}
+
+impl<'a> Boot<'a> {
+    fn disks(&self) -> impl Iterator<Item = &'a File> {
+        std::iter::once(self.scratch).chain(self.share)
+    }
 }
 
 /// A running QEMU, killed on drop. The kernel kills it as well when the thread that started it ends in whatever way:
@@ -47,7 +55,7 @@ impl Qemu {
         command.args(arguments(config, boot, theirs.as_raw_fd()));
         command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(messages.try_clone()?);
         let mut inherited = vec![theirs.as_raw_fd()];
-        inherited.extend(boot.share.map(AsRawFd::as_raw_fd));
+        inherited.extend(boot.disks().map(AsRawFd::as_raw_fd));
         prctl::die_with_parent(&mut command, inherited);
         let child = command.spawn().context("starting qemu-system-x86_64")?;
         Ok((Self { child, console, messages }, ours))
@@ -115,9 +123,9 @@ fn arguments(config: &Config, boot: &Boot<'_>, port: i32) -> Vec<String> {
         network += &format!(",hostfwd=tcp:127.0.0.1:{outside}-:{inside}");
     }
     add(&["-netdev", &network, "-device", "virtio-net-pci,netdev=net,romfile="]);
-    if let Some(share) = boot.share {
+    for disk in boot.disks() {
         // The file has no name any more, and QEMU's locks would see its second look at it as another program's.
-        let file = format!("/proc/self/fd/{}", share.as_raw_fd());
+        let file = format!("/proc/self/fd/{}", disk.as_raw_fd());
         add(&["-drive", &format!("file={file},if=virtio,format=raw,cache=unsafe,file.locking=off")]);
     }
     arguments

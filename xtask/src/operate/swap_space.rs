@@ -33,7 +33,8 @@ impl SwapSpace {
 
     /// The daemon's configuration for it.
     pub(crate) fn setting(&self) -> String {
-        format!("swap_directory = {:?}\n", self.directory.path().display().to_string())
+        let directory = self.directory.path().display().to_string();
+        format!("swap_directory = {directory:?}\nswap.allow_memory = {}\n", self.mounted)
     }
 
     /// What is free in it; `None` where others use the same file system.

@@ -72,6 +72,8 @@ impl Run {
             let why = vm.exit.map_or_else(|| "nobody knows why".to_owned(), |exit| exit.to_string());
             bail!("{name} did not stay on: {why}; see plimsoll logs {name}", name = vm.name);
         }
-        context.output.facts(&vm, start::started)
+        context.output.facts(&vm, start::started)?;
+        start::remark_without_swap(context, &vm);
+        Ok(())
     }
 }

@@ -7,7 +7,28 @@ use crate::client::Act;
 
 pub(super) fn run(name: &VmName, context: &Context) -> Result<()> {
     let vm = context.client.act(name, Act::Start)?;
-    context.output.facts(&vm, started)
+    context.output.facts(&vm, started)?;
+    remark_without_swap(context, &vm);
+    Ok(())
+}
+
+/// Tells a person what a VM cannot be promised on a host without swap space.
+pub(super) fn remark_without_swap(context: &Context, vm: &VmStatus) {
+    // A daemon that has just gone has no more to tell.
+    let why = context.client.host().ok().and_then(|host| host.no_swap);
+    if let Some(remark) = why.and_then(|why| without_swap(vm, &why)) {
+        context.output.remark(&remark);
+    }
+}
+
+fn without_swap(vm: &VmStatus, why: &str) -> Option<String> {
+    let VmStatus { name, reservation, limit, .. } = vm;
+    (reservation < limit).then(|| {
+        format!(
+            "note: this host has no swap space, so beyond its reservation ({reservation}) {name} may stand still until other \
+             VMs give memory back ({why})"
+        )
+    })
 }
 
 /// What was started, and how to see it.
@@ -30,6 +51,16 @@ pub(super) fn started(vm: &VmStatus) -> String {
 mod tests {
     use super::*;
     use crate::commands::samples;
+
+    #[test]
+    fn what_a_host_without_swap_space_cannot_promise_is_told() {
+        let mut vm = samples::vm("web1");
+        let note = without_swap(&vm, "it is switched off").unwrap();
+        assert!(note.contains("beyond its reservation (64MiB) web1 may stand still"), "{note}");
+        assert!(note.ends_with("(it is switched off)"), "{note}");
+        vm.reservation = vm.limit;
+        assert_eq!(without_swap(&vm, "it is switched off"), None, "all is promised");
+    }
 
     #[test]
     fn one_line_says_what_was_started_and_how_to_see_it() {

@@ -9,14 +9,20 @@ const CONFIGURATION: &str = "/etc/plimsoll/plimsolld.toml";
 /// What `statfs` calls a file system in memory.
 const TMPFS: i64 = 0x0102_1994;
 
+/// Where swap space is unless the settings say otherwise, and the directory above it.
+const DEFAULT: [&str; 2] = ["/var/lib/plimsoll/swap", "/var/lib"];
+
 const NAME: &str = "swap-space";
 const WITHOUT: &str = "VMs run; what neither balloons, sharing nor compression take back of them stays";
 
 /// Whether pages of VMs can be swapped out.
 pub(super) fn check() -> Check {
     let settings = read(CONFIGURATION);
-    let directory = settings.as_deref().and_then(directory);
-    judge(directory.as_deref(), directory.as_deref().map(look))
+    match settings.as_deref().and_then(directory) {
+        Some(directory) => judge(&directory, look(&directory)),
+        // The daemon makes it when it starts.
+        None => judge(Path::new(DEFAULT[0]), DEFAULT.iter().find_map(|path| look(Path::new(path)))),
+    }
 }
 
 /// The key `swap_directory` of the daemon's settings.
@@ -35,13 +41,7 @@ fn look(directory: &Path) -> Option<(Bytes, bool)> {
     Some((Bytes(stat.f_bavail.saturating_mul(block)), stat.f_type == TMPFS))
 }
 
-fn judge(directory: Option<&Path>, found: Option<Option<(Bytes, bool)>>) -> Check {
-    let (Some(directory), Some(found)) = (directory, found) else {
-        let todo = format!(
-            "name a directory on a disk in {CONFIGURATION}: swap_directory = \"/var/lib/plimsoll/swap\""
-        );
-        return Check::limited(NAME, "none is configured", WITHOUT, &todo);
-    };
+fn judge(directory: &Path, found: Option<(Bytes, bool)>) -> Check {
     let where_ = directory.display();
     match found {
         None => Check::missing(
@@ -53,8 +53,8 @@ fn judge(directory: Option<&Path>, found: Option<Option<(Bytes, bool)>>) -> Chec
         Some((free, true)) => Check::limited(
             NAME,
             format!("swap_directory {where_} is in memory, {free} free there"),
-            "what is swapped out takes the memory that it was to free",
-            "name a directory on a disk",
+            WITHOUT,
+            &format!("name a directory on a disk in {CONFIGURATION}: swap_directory = \"/srv/swap\""),
         ),
         Some((Bytes::ZERO, false)) => Check::limited(
             NAME,
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_missing_full_or_in_memory_is_named() {
-        let judge = |found| judge(Some(Path::new("/srv/swap")), Some(found));
+        let judge = |found| judge(Path::new("/srv/swap"), found);
         assert_eq!(judge(None).verdict, Verdict::Missing);
         assert_eq!(judge(Some((Bytes::mib(1), true))).verdict, Verdict::Limited);
         assert_eq!(judge(Some((Bytes::ZERO, false))).verdict, Verdict::Limited);
@@ -89,7 +89,6 @@ mod tests {
             judge(Some((Bytes::mib(1), false))),
             Check::ok(NAME, "swap_directory /srv/swap: 1MiB free")
         );
-        assert_eq!(super::judge(None, None).verdict, Verdict::Limited);
         assert!(look(Path::new("/")).is_some() && look(Path::new("/nowhere")).is_none());
     }
 }

@@ -93,9 +93,13 @@ impl Core {
         Reservations { machine, swap, pools: pools.tree(), vms }
     }
 
-    /// Swap space that the VMs that run have reserved.
+    /// Swap space that the VMs that run have reserved. Where VMs get none, those that started
+    /// before may have some.
     pub(super) fn swap_reserved(&self) -> Pages {
-        self.running().map(|(vm, _)| size(vm).saturating_sub(reservation(vm))).sum()
+        let swaps = self.settings.no_swap.is_none();
+        self.running()
+            .map(|(vm, run)| if swaps { size(vm).saturating_sub(reservation(vm)) } else { run.swap })
+            .sum()
     }
 }
 

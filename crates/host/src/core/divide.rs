@@ -134,6 +134,7 @@ impl Core {
                 given: run.given,
                 replaced: run.replaced,
                 stall: run.stall.lately(),
+                inflates: run.inflates(),
                 starved: run.facts.blocked || run.spare.is_short(),
             };
             (run.id, signs)
@@ -228,6 +229,11 @@ impl Run {
             BalloonHealth::Following => Driver::Follows,
             BalloonHealth::Stuck => Driver::Stuck,
         }
+    }
+
+    /// Whether its balloon has still to grow.
+    pub(super) fn inflates(&self) -> bool {
+        self.driver() == Driver::Follows && self.facts.ballooned < self.balloon
     }
 
     /// What sampling shows.

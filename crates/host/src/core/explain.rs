@@ -269,6 +269,7 @@ fn sizing(sizing: policy::Sizing) -> Sizing {
         policy::Sizing::WorkingSet => Sizing::WorkingSet,
         policy::Sizing::Largest => Sizing::Largest,
         policy::Sizing::GuestShort => Sizing::GuestShort,
+        policy::Sizing::VmLacks => Sizing::VmLacks,
         policy::Sizing::GrowsSlowly => Sizing::GrowsSlowly,
         policy::Sizing::NoDriver => Sizing::NoDriver,
         policy::Sizing::Stuck => Sizing::Stuck,

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use plimsoll_policy::{Driver, Grants, PATIENCE, Party, PoolId, Stage};
+use plimsoll_policy::{Grants, PATIENCE, Party, PoolId, Stage};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_units::Pages;
@@ -72,7 +72,7 @@ impl Core {
             limit: limit(definition),
             reservation: reservation(definition),
             driver: run.driver(),
-            inflates: run.driver() == Driver::Follows && run.facts.ballooned < run.balloon,
+            inflates: run.inflates(),
             can_page: run.can_page(self.settings.rules.largest_store),
             swap: self.pageable(definition, run).swap,
             waited: run.waiting_since.map_or(Duration::ZERO, |since| self.clock.now.duration_since(since)),

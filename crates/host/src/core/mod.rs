@@ -238,8 +238,8 @@ pub(crate) struct Settings {
     pub(crate) sampling: SamplingConfig,
     /// VMs look for pages to share in every state as they do in state soft.
     pub(crate) eager_sharing: bool,
-    /// VMs that start get swap space.
-    pub(crate) swapping: bool,
+    /// Why VMs that start get no swap space; `None`: they get some.
+    pub(crate) no_swap: Option<String>,
     /// Most swap space of all VMs; `None`: admission does not look at it.
     pub(crate) swap: Option<Pages>,
     pub(crate) paths: Paths,

@@ -140,7 +140,7 @@ impl Run {
             beyond: Pages::ZERO,
             waiting_since: None,
             usage: Usage::new(sampling.period),
-            need: Need::default(),
+            need: Need::new(sampling.period),
             spare: Spare::default(),
             took_back: false,
             given: Pages::ZERO,

@@ -55,9 +55,11 @@ impl StallAccount {
         grown
     }
 
-    /// The part of the last ten seconds in which something in the VM was stalled.
-    pub(super) fn lately(&self) -> f64 {
-        self.stalls.some().averages()[0]
+    /// The parts of the last ten seconds, and of the time between the last two reports, in which
+    /// something in the VM was stalled.
+    pub(super) fn lately(&self) -> [f64; 2] {
+        let some = self.stalls.some();
+        [some.averages()[0], some.latest()]
     }
 
     /// Since when the VM stands still, if it still does by its last report.

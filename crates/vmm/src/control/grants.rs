@@ -84,8 +84,15 @@ impl Grants {
 
     /// Guest memory was given back: what it makes idle goes to those who need it.
     pub(super) fn freed(&mut self, vm: &Vm, outbox: &mut Outbox) {
-        // Where the daemon wants memory back, nothing is kept but what brings more back.
-        let capital = if vm.scanner.shares() { CAPITAL } else { Pages::ZERO };
+        // Where the daemon wants memory back, nothing is kept but what brings more back: by sharing,
+        // and by the balloon, for which the guest's kernel may clear each page first.
+        let capital = if vm.guest.balloon().inflates() {
+            SLACK
+        } else if vm.scanner.shares() {
+            CAPITAL
+        } else {
+            Pages::ZERO
+        };
         let keep = vm.pager.keeps(SLACK, vm.pmap.stats().held).max(capital) + self.leaving;
         let returned = vm.pmap.return_grant(keep);
         if returned > Pages::ZERO {

@@ -57,6 +57,13 @@ pub(crate) struct BalloonFacts {
     pub(crate) guest: Option<GuestFacts>,
 }
 
+impl BalloonFacts {
+    /// Whether it has still to grow.
+    pub(crate) fn inflates(&self) -> bool {
+        self.driver && self.actual < self.target
+    }
+}
+
 /// A VM that has been set up.
 pub(crate) struct Vm {
     pub(crate) pmap: Arc<Pmap>,

@@ -72,11 +72,15 @@ pub(super) fn account(host: &HostStatus, decision: &HostDecision) -> Vec<(&'stat
         format!("{} of the last 10, 60 and 300 s, in the mean over VMs", stall::of_host(&host.stall)),
     ));
     let of = host.swap.map_or_else(String::new, |swap| format!(" of {swap}"));
+    let space = match &host.no_swap {
+        None => format!("{}{of} of swap space promised", host.swap_reserved),
+        Some(why) => format!("VMs that start get no swap space: {why}"),
+    };
     facts.push((
         "swapping",
         format!(
-            "all VMs have {} compressed into {} and {} swapped out; {}{of} of swap space promised",
-            host.compressed, host.store, host.swapped, host.swap_reserved
+            "all VMs have {} compressed into {} and {} swapped out; {space}",
+            host.compressed, host.store, host.swapped
         ),
     ));
     facts

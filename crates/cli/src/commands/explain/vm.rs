@@ -127,6 +127,7 @@ fn balloon(vm: &VmStatus, decision: &VmDecision) -> String {
         Sizing::WorkingSet => "no more, since it uses the rest while others hold idle memory",
         Sizing::Largest => "as large as any may be",
         Sizing::GuestShort => "as large as its guest can bear: it has no more memory available",
+        Sizing::VmLacks => "no larger while the VM lacks memory: it holds no more than its target",
         Sizing::GrowsSlowly => "it grows as fast as any may",
         Sizing::NoDriver => "no driver has been seen",
         Sizing::Stuck => "its driver does not do what it is told: it gets no more than it is entitled to",

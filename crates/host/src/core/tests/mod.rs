@@ -77,7 +77,7 @@ impl World {
             rules: Rules::default(),
             sampling: SamplingConfig { samples: 100, period: SECOND * 30 },
             eager_sharing: false,
-            swapping: false,
+            no_swap: Some("it is switched off".to_owned()),
             swap: None,
             paths: Paths { state: "/s".into(), run: "/r".into() },
         };

@@ -240,6 +240,7 @@ fn a_pools_reservation_must_be_there_now() {
 #[test]
 fn swap_space_is_promised_only_once_where_there_is_some() {
     let mut world = World::new(1024);
+    world.core.settings.no_swap = None;
     world.core.settings.swap = Some(mib(300));
     world.up(definition("a", 256, "reservation = '56MiB'"));
     let refused = world.answer(Request::Create(Box::new(definition("b", 128, "")))).unwrap_err();

@@ -21,6 +21,9 @@ const MAX_PAGES: usize = 64 * 1024;
 /// The guest has stopped inflating for now when nothing came for so long. Shorter, and chunks that are about to be
 /// complete are broken up; longer, and the memory comes back later.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How soon it is looked whether the guest has stopped because it waits for memory. Shorter, and a
+/// balloon that grows costs a wake-up for each request; longer, and it grows more slowly.
+const LOOK: Duration = Duration::from_millis(2);
 /// Nothing that was gathered waits longer, even if the guest never pauses.
 const MAX_GATHERING: Duration = Duration::from_millis(200);
 
@@ -38,6 +41,8 @@ pub(super) struct BalloonBack {
 struct Gathering {
     since: Instant,
     last: Instant,
+    /// It was seen since that the guest does not wait for memory.
+    seen: bool,
 }
 
 struct Active {
@@ -91,7 +96,8 @@ impl BalloonBack {
         });
         let now = Instant::now();
         let since = self.gathering.map_or(now, |gathering| gathering.since);
-        self.gathering = (self.inflation.pending() > Pages::ZERO).then_some(Gathering { since, last: now });
+        self.gathering =
+            (self.inflation.pending() > Pages::ZERO).then_some(Gathering { since, last: now, seen: false });
         progress
     }
 
@@ -166,8 +172,14 @@ impl BalloonBack {
 
     fn serve_deadline(&mut self, active: &mut Active) -> Result<Progress, Broken> {
         let now = Instant::now();
-        if self.gathering.is_some_and(|gathering| gathering.due() <= now) {
-            self.flush();
+        if let Some(gathering) = self.gathering.as_mut().filter(|gathering| gathering.due() <= now) {
+            let waits = self.pmap.stats().wanted > Pages::ZERO;
+            if waits || gathering.seen {
+                // What is released serves the guest's faults.
+                self.flush();
+            } else {
+                gathering.seen = true;
+            }
         }
         let Active { queues, interrupt, statistics } = active;
         if let Some(held) = statistics.take_if(|held| held.due <= now)
@@ -182,7 +194,8 @@ impl BalloonBack {
 
 impl Gathering {
     fn due(self) -> Instant {
-        (self.last + PAUSE).min(self.since + MAX_GATHERING)
+        let pause = if self.seen { PAUSE } else { LOOK };
+        (self.last + pause).min(self.since + MAX_GATHERING)
     }
 }
 
