@@ -13,6 +13,7 @@ use crate::mutation::Mutation;
 use crate::page_set::{PageSet, Slot};
 use crate::pmap::Pmap;
 use crate::swap::SwapSlot;
+use crate::sync::MutexGuard;
 use crate::table::{PageState, Table};
 use crate::touch::Touch;
 use crate::uffd::{Access, Fault};
@@ -65,7 +66,26 @@ impl Pmap {
         };
         let place = Place::of((offset / PAGE) as u64);
         let touch = if fault.write { Touch::Write } else { Touch::Read };
-        let mut chunk = self.chunk(place.chunk);
+        let chunk = self.chunk(place.chunk);
+        self.answer(place, chunk, touch);
+    }
+
+    /// Asks for a page that a device is about to use, as a write by the device would, without
+    /// waiting for it. Does nothing where the page is there.
+    pub(crate) fn demand(&self, place: Place) {
+        let chunk = self.chunk(place.chunk);
+        let there = match &chunk.backing {
+            Backing::Large => true,
+            Backing::Small(table) => table.get(place.slot) == PageState::Private,
+            Backing::Empty { .. } | Backing::Aside(_) => false,
+        };
+        if !there {
+            self.answer(place, chunk, Touch::Write);
+        }
+    }
+
+    /// Answers a touch of a page, or queues it.
+    fn answer(&self, place: Place, mut chunk: MutexGuard<'_, Chunk>, touch: Touch) {
         self.note_touch(place, &mut chunk);
         let before = chunk.tally();
         match self.find(&mut chunk, place.slot, touch) {

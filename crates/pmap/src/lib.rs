@@ -215,6 +215,7 @@ mod page_set;
 #[cfg_attr(all(test, feature = "model-check"), path = "model_check/pagemap.rs")]
 mod pagemap;
 mod pin;
+mod pin_budget;
 mod pmap;
 mod promote;
 mod ram;
@@ -253,7 +254,7 @@ pub use grant::GrantSource;
 pub use inflation::Inflation;
 pub use layout::PpnRange;
 pub use page_out::PagedOut;
-pub use pin::{Intent, IoGuard};
+pub use pin::{Intent, IoGuard, PinRequest};
 pub use pmap::{Config, Pmap, Stats};
 pub use ram::{GuestRam, RamRegion};
 pub use release::{Release, ReleaseOutcome};

@@ -17,6 +17,7 @@ use crate::mutation::Mutations;
 use crate::page_out::Eviction;
 use crate::page_set::Slot;
 use crate::pagemap::Pagemap;
+use crate::pin_budget::PinBudget;
 use crate::ram::{GuestRam, RamRegion};
 use crate::scan::Scan;
 use crate::share::most_mappings;
@@ -48,7 +49,8 @@ pub struct Config {
 /// One VM's guest memory.
 ///
 /// Faults are served only while some thread is in [`Pmap::serve_faults`]. All methods may be called from any thread
-/// at any time. Except for [`Pmap::pin`] none of them waits for a grant, and none calls the [`GrantSource`] with a
+/// at any time. Except for [`Pmap::pin`] and
+/// [`PinRequest::wait`](crate::PinRequest::wait) none of them waits for a grant, and none calls the [`GrantSource`] with a
 /// lock held.
 pub struct Pmap {
     pub(crate) layout: Layout,
@@ -78,6 +80,8 @@ pub struct Pmap {
     pub(crate) most_mappings: u64,
     /// Outermost.
     pub(crate) eviction: Mutex<Eviction>,
+    /// Taken before the account's, and before no other.
+    pub(crate) pins: Arc<PinBudget>,
     account: Mutex<Account>,
     pub(crate) source: Arc<dyn GrantSource>,
     ram: GuestRam,
@@ -163,6 +167,7 @@ impl Pmap {
             staging: Mutex::default(),
             most_mappings: most_mappings(),
             eviction: Mutex::default(),
+            pins: Arc::default(),
             account: Mutex::new(Account::new(config.grant, chunks)),
             chunks: (0..chunks).map(|_| Mutex::default()).collect(),
             layout,

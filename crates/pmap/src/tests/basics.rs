@@ -151,6 +151,50 @@ fn pages_under_io_stay() {
 }
 
 #[test]
+fn a_pin_that_has_to_wait_comes_back() {
+    let vm = served(4, 100, false);
+    let pin = |ppn: u64, pages: u64| {
+        vm.pmap.pin_request(&[(address(ppn), Bytes(pages * 4096))], Intent::Overwrite).unwrap()
+    };
+    assert_eq!(vm.pmap.most_pinned(), Pages(32));
+    let first = pin(0, 31).try_pin().unwrap();
+    let second = pin(40, 2).try_pin().unwrap_err();
+    assert!(!second.has_begun(), "more than devices may pin together");
+    drop(first);
+    drop(second.try_pin().unwrap());
+    (100..167).for_each(|ppn| vm.write(ppn, 1));
+    assert_eq!(vm.stats().held, vm.stats().grant);
+    let third = pin(600, 8).try_pin().unwrap_err();
+    assert!(third.has_begun());
+    assert_eq!(vm.source.wanted(), Pages(8), "all of it is asked for at once");
+    assert_eq!(vm.pmap.release(&[range(600, 8)], Release::Ballooned).busy, Pages(8), "locked already");
+    vm.pmap.add_grant(Pages(8));
+    drop(third.try_pin().unwrap());
+    let alone = pin(600, 60);
+    vm.pmap.add_grant(Pages(60));
+    drop(alone.wait());
+    vm.audit();
+}
+
+#[test]
+fn pins_wait_for_their_turn() {
+    let vm = served(4, 200, false);
+    let pin = |ppn: u64, pages: u64| {
+        vm.pmap.pin_request(&[(address(ppn), Bytes(pages * 4096))], Intent::Overwrite).unwrap()
+    };
+    let first = pin(0, 40).try_pin().unwrap();
+    let large = pin(512, 45);
+    let waiting = std::thread::spawn(move || large.wait());
+    // Small ones would fit beside the first, and keep the large one waiting for ever.
+    eventually("the large one to wait", || pin(100, 1).try_pin().is_err());
+    assert!(!waiting.is_finished());
+    drop(first);
+    drop(waiting.join().unwrap());
+    drop(pin(100, 1).try_pin().unwrap());
+    vm.audit();
+}
+
+#[test]
 fn only_ram_can_be_pinned() {
     let vm = served(4, 2048, true);
     for (address, length) in [(3 * 512 * 4096 - 1, 2), (3 * 512 * 4096, 1), (u64::MAX, 1), (0, u64::MAX)] {

@@ -22,6 +22,7 @@
 //! | block | `io_uring_enter`; without io_uring `preadv`, `pwritev`, `fdatasync`, `fallocate`; either way `pwrite64` |
 //! | net | `read` and `write` on the link, `ioctl` with `TUNSETOFFLOAD` when a driver starts and ends |
 //! | entropy | `getrandom` |
+//! | block, pins | `write` (eventfd), what the pmap does to bring pages back |
 //! | balloon | what the pmap does to release pages |
 //!
 //! `io_uring_setup`, `io_uring_register` and the other `ioctl`s of tap devices are called only when a device or its

@@ -161,6 +161,13 @@ pub(super) struct Spans {
     spans: Vec<Span>,
 }
 
+#[cfg(test)]
+impl FromIterator<Span> for Spans {
+    fn from_iter<I: IntoIterator<Item = Span>>(spans: I) -> Self {
+        Self { spans: spans.into_iter().collect() }
+    }
+}
+
 /// One buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {

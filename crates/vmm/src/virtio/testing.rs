@@ -5,7 +5,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use plimsoll_pmap::uffd::Uffd;
-use plimsoll_pmap::{Config, GrantSource, GuestRam, Pmap, PpnRange};
+use plimsoll_pmap::{Config, GrantSource, GuestRam, Pmap, PpnRange, SwapSpace};
 use plimsoll_units::{CHUNK_PAGES, Pages, Ppn};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -41,8 +41,20 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// Guest memory that may hold so many pages at once.
+    /// Guest memory that may hold `grant` pages at once.
     pub(super) fn new(grant: Pages) -> Self {
+        Self::with(grant, None)
+    }
+
+    /// Guest memory that may hold `grant` pages at once, and has swap space for all of it.
+    pub(super) fn with_swap(grant: Pages) -> Self {
+        let file = tempfile::tempfile().unwrap();
+        let slots = Pages(3 * CHUNK_PAGES);
+        file.set_len(slots.bytes().0).unwrap();
+        Self::with(grant, Some(SwapSpace { file: file.into(), slots, encrypt: false }))
+    }
+
+    fn with(grant: Pages, swap: Option<SwapSpace>) -> Self {
         let regions = vec![
             PpnRange::new(Ppn(0), Pages(2 * CHUNK_PAGES)),
             PpnRange::new(Ppn::of_address(HIGH), Pages(CHUNK_PAGES)),
@@ -53,7 +65,7 @@ impl Guest {
             huge_pages: false,
             grant,
             store: Pages::ZERO,
-            swap: None,
+            swap,
         };
         let pmap = Pmap::new(config, Arc::new(NoMore)).unwrap();
         let stop = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
@@ -100,6 +112,15 @@ pub(super) struct Rig {
     pub(super) guest: Arc<Guest>,
     /// Where its queues' rings begin.
     pub(super) rings: u64,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        // A failed test ends: a device that waits for memory gets it.
+        if thread::panicking() {
+            self.guest.pmap.add_grant(Pages(3 * CHUNK_PAGES));
+        }
+    }
 }
 
 impl Rig {
@@ -215,7 +236,7 @@ impl Rig {
                 return used;
             }
             assert!(!self.needs_reset(), "the device stopped: {:?}", self.notices.lock().unwrap());
-            assert!(Instant::now() < until, "no buffer came back");
+            assert!(Instant::now() < until, "no buffer came back: {:?}", self.guest.pmap);
             thread::sleep(Duration::from_micros(100));
         }
     }

@@ -44,9 +44,9 @@ pub(super) trait Back: Send + 'static {
     /// `start` or `serve` failed, and when there was none.
     fn stop(&mut self);
 
-    /// The file descriptor to wait for beside the queues, and for what. Asked before every wait, only while started.
-    fn source(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        None
+    /// The file descriptors to wait for beside the queues, and for what. Asked before every wait, only while started.
+    fn sources(&self) -> [Option<(BorrowedFd<'_>, PollFlags)>; 2] {
+        [None, None]
     }
 
     /// When to be called with [`Event::Deadline`]. Asked before every wait, only while started.
@@ -60,7 +60,7 @@ pub(super) trait Back: Send + 'static {
 pub(super) enum Event {
     /// The driver notified this queue.
     Kick(usize),
-    /// The [`Back::source`] is ready.
+    /// One of the [`Back::sources`] is ready.
     Source,
     /// The [`Back::deadline`] has passed.
     Deadline,
@@ -207,7 +207,7 @@ impl<B: Back> Loop<B> {
                 fds.push(PollFd::from_borrowed_fd(as_fd(&active.kicks[index]), PollFlags::IN));
                 events.push(Event::Kick(index));
             }
-            if let Some((fd, flags)) = self.back.source() {
+            for (fd, flags) in self.back.sources().into_iter().flatten() {
                 fds.push(PollFd::from_borrowed_fd(fd, flags));
                 events.push(Event::Source);
             }

@@ -6,8 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use plimsoll_pmap::{GuestRam, Intent, IoGuard, Pmap, PpnRange};
-use plimsoll_units::Bytes;
+use plimsoll_pmap::{GuestRam, IoGuard, PinRequest, Pmap, PpnRange};
 use rustix::event::PollFlags;
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
@@ -17,8 +16,10 @@ use super::super::interrupt::Interrupt;
 use super::super::ring::{Broken, Ring, Spans};
 use super::super::worker::{Back, Event, Progress};
 use super::engine::Engine;
+use super::pinner::Pinner;
 use super::request::{Action, Bounds, Request, Status};
 use super::task::Task;
+use super::transfer::{Direction, Transfer};
 use super::{ID_LENGTH, QUEUE_SIZE};
 use crate::whole_pages::whole_pages;
 
@@ -32,13 +33,20 @@ pub(super) struct BlockBack {
     memory: Arc<Pmap>,
     ram: GuestRam,
     engine: Engine,
-    /// Requests in flight, by the engine's tag.
-    in_flight: Vec<Option<InFlight>>,
+    pinner: Pinner,
+    /// Requests that have begun, by their tag, which is the engine's as well.
+    requests: Vec<Option<Begun>>,
     free_tags: Vec<u16>,
+    /// The part of a request that is to be pinned next.
+    to_pin: Option<(u16, PinRequest)>,
+    /// A request is done in parts, and has some left.
+    in_parts: bool,
+    /// Tasks that the engine has.
+    in_flight: usize,
     active: Option<(Ring, Interrupt)>,
 }
 
-struct InFlight {
+struct Begun {
     head: u16,
     status: Spans,
     work: Work,
@@ -47,22 +55,22 @@ struct InFlight {
 }
 
 /// What the answer depends on.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Work {
-    /// To read so many bytes into the guest's buffers.
-    Read(u32),
-    /// To write so many bytes.
-    Write(u32),
+    Transfer(Transfer),
     Flush,
     Discard,
-    Zero {
-        offset: u64,
-        length: u64,
-    },
+    Zero { offset: u64, length: u64 },
 }
 
 impl BlockBack {
-    pub(super) fn new(file: Arc<File>, bounds: Bounds, id: &str, memory: Arc<Pmap>, engine: Engine) -> Self {
+    pub(super) fn new(
+        file: Arc<File>,
+        bounds: Bounds,
+        id: &str,
+        memory: Arc<Pmap>,
+        engine: Engine,
+        pinner: Pinner,
+    ) -> Self {
         let mut padded = [0; ID_LENGTH];
         padded.iter_mut().zip(id.bytes()).for_each(|(to, from)| *to = from);
         Self {
@@ -72,48 +80,62 @@ impl BlockBack {
             ram: memory.ram().clone(),
             memory,
             engine,
-            in_flight: (0..QUEUE_SIZE).map(|_| None).collect(),
+            pinner,
+            requests: (0..QUEUE_SIZE).map(|_| None).collect(),
             free_tags: (0..QUEUE_SIZE).collect(),
+            to_pin: None,
+            in_parts: false,
+            in_flight: 0,
             active: None,
         }
     }
 
-    /// Begins the requests that are available, as many as there are tags and at most the queue's size.
+    /// Whether the next request may begin. While one waits to be pinned, or has parts left, the
+    /// others stay in the queue: side by side they might all wait for memory, and none would end.
+    fn may_begin(&self) -> bool {
+        !self.free_tags.is_empty() && self.to_pin.is_none() && !self.in_parts
+    }
+
+    /// Begins the requests that are available, as many as may begin and at most the queue's size.
     fn begin(&mut self, ring: &mut Ring) -> Result<(), Broken> {
         for _ in 0..ring.size() {
-            let Some(&tag) = self.free_tags.last() else { break };
+            if !self.may_begin() {
+                break;
+            }
             let Some(chain) = ring.pop(&*self.ram)? else { break };
+            let Some(tag) = self.free_tags.pop() else { break };
             let request = Request::read(&self.ram, &chain, self.bounds)?;
             let common = self.common_pages(&request.action);
-            match self.plan(request.action)? {
-                Planned::Task(task, work) => {
-                    self.free_tags.pop();
-                    self.in_flight[usize::from(tag)] =
-                        Some(InFlight { head: chain.head, status: request.status, work, common });
-                    self.engine.submit(tag, task);
+            let begin = |work| Begun { head: chain.head, status: request.status.clone(), work, common };
+            let (task, work) = match self.plan(request.action)? {
+                Planned::Transfer(transfer) => {
+                    self.requests[usize::from(tag)] = Some(begin(Work::Transfer(transfer)));
+                    self.next_part(ring, tag)?;
+                    continue;
                 }
+                Planned::Task(task, work) => (task, work),
                 Planned::Answer(status, written) => {
+                    self.free_tags.push(tag);
                     self.answer(ring, chain.head, &request.status, status, written)?;
+                    continue;
                 }
-            }
+            };
+            self.requests[usize::from(tag)] = Some(begin(work));
+            self.submit(tag, task);
         }
         Ok(())
     }
 
     fn plan(&self, action: Action) -> Result<Planned, Broken> {
-        let io_error = Planned::Answer(Status::IoError, 0);
         Ok(match action {
             Action::Answer(status) => Planned::Answer(status, 0),
-            Action::Read { to, .. } if to.len() == 0 => Planned::Answer(Status::Ok, 0),
-            Action::Read { offset, to } => match self.pin(&to, Intent::Overwrite) {
-                Some(memory) => Planned::Task(Task::Read { offset, memory }, Work::Read(to.len())),
-                None => io_error,
-            },
-            Action::Write { from, .. } if from.len() == 0 => Planned::Answer(Status::Ok, 0),
-            Action::Write { offset, from } => match self.pin(&from, Intent::Use) {
-                Some(memory) => Planned::Task(Task::Write { offset, memory }, Work::Write(from.len())),
-                None => io_error,
-            },
+            Action::Read { to: buffers, .. } | Action::Write { from: buffers, .. } if buffers.len() == 0 => {
+                Planned::Answer(Status::Ok, 0)
+            }
+            Action::Read { offset, to } => Planned::Transfer(Transfer::new(Direction::Read, offset, to)),
+            Action::Write { offset, from } => {
+                Planned::Transfer(Transfer::new(Direction::Write, offset, from))
+            }
             Action::Flush => Planned::Task(Task::Sync, Work::Flush),
             Action::GetId { to } => {
                 let written = to.write(&*self.ram, &self.id)?;
@@ -141,44 +163,99 @@ impl BlockBack {
         }
     }
 
-    /// `None` where a buffer spans two regions of guest memory, which no driver asks for.
-    fn pin(&self, buffers: &Spans, intent: Intent) -> Option<IoGuard> {
-        let ranges: Vec<_> = buffers.iter().map(|span| (span.address, Bytes(span.len.into()))).collect();
-        self.memory.pin(&ranges, intent).ok()
+    fn submit(&mut self, tag: u16, task: Task) {
+        self.engine.submit(tag, task);
+        self.in_flight += 1;
     }
 
-    /// Answers the requests that have ended.
-    fn finish(&mut self, ring: &mut Ring) -> Result<(), Broken> {
-        let mut common = Vec::new();
-        while let Some((tag, result)) = self.engine.ended() {
-            self.free_tags.push(tag);
-            let request = self.in_flight[usize::from(tag)].take().expect("what ended was in flight");
-            let status = self.judge(request.work, result);
-            let written = match request.work {
-                Work::Read(length) if status == Status::Ok => length,
-                _ => 0,
-            };
-            self.answer(ring, request.head, &request.status, status, written)?;
-            if status == Status::Ok {
-                common.extend(request.common);
+    /// Begins the next part of transfer `tag`.
+    fn next_part(&mut self, ring: &mut Ring, tag: u16) -> Result<(), Broken> {
+        let Some(Begun { work: Work::Transfer(transfer), .. }) = &mut self.requests[usize::from(tag)] else {
+            return Ok(());
+        };
+        let part = transfer.next(&self.memory, self.memory.most_pinned());
+        self.in_parts = transfer.has_more();
+        match part {
+            Ok(request) => self.to_pin = Some((tag, request)),
+            Err(_) => {
+                self.in_parts = false;
+                return self.end(ring, tag, Status::IoError);
             }
         }
-        if !common.is_empty() {
-            self.memory.hurry(&common);
+        self.pin();
+        Ok(())
+    }
+
+    /// Submits what is pinned. What has to wait for guest memory is left to the pinner; what has to
+    /// wait for this disk's own requests is tried again when one of them ends.
+    fn pin(&mut self) {
+        if let Some((tag, memory)) = self.pinner.pinned() {
+            self.transfer(tag, memory);
+        }
+        let Some((tag, request)) = self.to_pin.take() else { return };
+        match request.try_pin() {
+            Ok(memory) => self.transfer(tag, memory),
+            Err(request) if !self.pinner.is_busy() && (request.has_begun() || self.in_flight == 0) => {
+                self.pinner.wait_for(tag, request);
+            }
+            Err(request) => self.to_pin = Some((tag, request)),
+        }
+    }
+
+    /// Submits the part of transfer `tag` whose buffers are `memory`.
+    fn transfer(&mut self, tag: u16, memory: IoGuard) {
+        if let Some(Begun { work: Work::Transfer(transfer), .. }) = &self.requests[usize::from(tag)] {
+            let task = transfer.task(memory);
+            self.submit(tag, task);
+        }
+    }
+
+    /// Answers the requests that have ended, and goes on with those that have parts left.
+    fn finish(&mut self, ring: &mut Ring) -> Result<(), Broken> {
+        loop {
+            self.pin();
+            let Some((tag, result)) = self.engine.ended() else { return Ok(()) };
+            self.in_flight -= 1;
+            let request = self.requests[usize::from(tag)].as_ref().expect("what ended has begun");
+            let status = self.judge(&request.work, result);
+            match &request.work {
+                Work::Transfer(transfer) if status == Status::Ok && transfer.has_more() => {
+                    self.next_part(ring, tag)?;
+                }
+                Work::Transfer(transfer) if transfer.has_more() => {
+                    self.in_parts = false;
+                    self.end(ring, tag, status)?;
+                }
+                _ => self.end(ring, tag, status)?,
+            }
+        }
+    }
+
+    /// Answers request `tag`.
+    fn end(&mut self, ring: &mut Ring, tag: u16, status: Status) -> Result<(), Broken> {
+        let request = self.requests[usize::from(tag)].take().expect("what ends has begun");
+        self.free_tags.push(tag);
+        let written = match &request.work {
+            Work::Transfer(transfer) if status == Status::Ok => transfer.written(),
+            _ => 0,
+        };
+        self.answer(ring, request.head, &request.status, status, written)?;
+        if status == Status::Ok && !request.common.is_empty() {
+            self.memory.hurry(&request.common);
         }
         Ok(())
     }
 
-    fn judge(&self, work: Work, result: io::Result<u32>) -> Status {
+    fn judge(&self, work: &Work, result: io::Result<u32>) -> Status {
         let unsupported = |error: &io::Error| error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error());
         let ok = match (work, result) {
             // The kernel ends a transfer early only where the file does or the space: see io_uring's and preadv's
             // handling of regular files and block devices.
-            (Work::Read(length) | Work::Write(length), Ok(done)) => done == length,
+            (Work::Transfer(transfer), Ok(done)) => transfer.part_is(done),
             (Work::Flush | Work::Discard | Work::Zero { .. }, Ok(_)) => true,
             // What a discarded sector holds is undefined, so what it held will do.
             (Work::Discard, Err(error)) => unsupported(&error),
-            (Work::Zero { offset, length }, Err(error)) => {
+            (&Work::Zero { offset, length }, Err(error)) => {
                 unsupported(&error) && self.write_zeros(offset, length).is_ok()
             }
             (_, Err(_)) => false,
@@ -212,17 +289,20 @@ impl BlockBack {
     fn serve_ring(&mut self, ring: &mut Ring, interrupt: &Interrupt) -> Result<Progress, Broken> {
         self.finish(ring)?;
         self.begin(ring)?;
-        // A kernel short of memory takes it at the next turn: whatever ends, or the next notification.
-        let stuck = self.engine.commit().is_err();
+        // First what has begun, so that it ends meanwhile.
+        let mut stuck = self.engine.commit().is_err();
         self.finish(ring)?;
+        // Then the next parts. A kernel short of memory takes them at the next turn.
+        stuck |= self.engine.commit().is_err();
         ring.notify(&*self.ram, interrupt)?;
-        // Without a tag left, the next end of a request goes on with the queue.
-        let more = !self.free_tags.is_empty() && ring.rearm(&*self.ram)?;
+        // Where none may begin, the next end of a request or of a wait goes on with the queue.
+        let more = self.may_begin() && ring.rearm(&*self.ram)?;
         Ok(if more || stuck { Progress::More } else { Progress::Done })
     }
 }
 
 enum Planned {
+    Transfer(Transfer),
     Task(Task, Work),
     Answer(Status, u32),
 }
@@ -244,19 +324,24 @@ impl Back for BlockBack {
 
     fn stop(&mut self) {
         self.active = None;
-        while self.free_tags.len() < usize::from(QUEUE_SIZE) {
-            while let Some((tag, _result)) = self.engine.ended() {
-                self.free_tags.push(tag);
-                self.in_flight[usize::from(tag)] = None;
+        self.to_pin = None;
+        self.in_parts = false;
+        while self.in_flight > 0 {
+            while self.engine.ended().is_some() {
+                self.in_flight -= 1;
             }
-            if self.free_tags.len() < usize::from(QUEUE_SIZE) && self.engine.wait().is_err() {
+            if self.in_flight > 0 && self.engine.wait().is_err() {
                 // Interrupted, or a kernel short of memory: what is in flight must end before the guest goes on.
                 std::thread::yield_now();
             }
         }
+        // Last: it may wait for what was in flight.
+        self.pinner.cancel();
+        self.requests.fill_with(|| None);
+        self.free_tags = (0..QUEUE_SIZE).collect();
     }
 
-    fn source(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        self.engine.source().map(|fd| (fd, PollFlags::IN))
+    fn sources(&self) -> [Option<(BorrowedFd<'_>, PollFlags)>; 2] {
+        [self.engine.source(), self.pinner.source()].map(|fd| Some((fd?, PollFlags::IN)))
     }
 }

@@ -4,14 +4,20 @@
 //! they run one after the other. While the kernel reads or writes a request's memory, its pages are pinned in the
 //! pmap, which keeps them out of every transition; the ring itself has no guest memory registered. The cache is a
 //! write-back cache: the guest's flush is `fdatasync`.
+//!
+//! Pages that are pinned make room for nobody. So all devices together pin at most a quarter of the
+//! grant ([`Pmap::most_pinned`]), a request for more is done in parts, and pages that are not there
+//! are waited for by a thread of their own: what is in flight ends meanwhile, and is answered.
 
 mod back;
 mod engine;
+mod pinner;
 mod preadv;
 mod request;
 mod task;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod uring;
 
 use std::fs::File;
@@ -24,6 +30,7 @@ use super::worker::Worker;
 use super::{Activation, DeviceKind, NoticeSink, VirtioDevice, feature, read_config_bytes};
 use back::BlockBack;
 use engine::Engine;
+use pinner::Pinner;
 use request::Bounds;
 use uring::Uring;
 
@@ -104,7 +111,7 @@ impl Block {
             }
         };
         let bounds = Bounds { sectors, read_only: disk.read_only };
-        let back = BlockBack::new(file, bounds, &disk.id, Arc::clone(memory), engine);
+        let back = BlockBack::new(file, bounds, &disk.id, Arc::clone(memory), engine, Pinner::spawn(name)?);
         Ok(Self {
             features,
             config: config_space(sectors),

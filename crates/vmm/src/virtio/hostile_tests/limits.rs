@@ -1,9 +1,15 @@
 //! What must stay bounded, and what must go on, whatever the guest does.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use plimsoll_pmap::{PpnRange, Release};
 use plimsoll_protocol::definition;
-use plimsoll_units::{PAGE_SIZE, Pages};
+use plimsoll_units::{PAGE_SIZE, Pages, Ppn};
 
 use super::super::balloon::Balloon;
 use super::super::block::{Block, BlockConfig};
@@ -98,6 +104,106 @@ fn a_disk_that_waits_for_memory_does_not_keep_the_balloon_from_giving_it() {
     balloon.run(&mut inflate, &[(DATA + 1024, 400, 0)]);
     assert_eq!(disk.wait_used(&mut requests).1, 64 * 4096 + 1);
     assert_eq!(guest.pmap.stats().ballooned, Pages(100));
+}
+
+/// A disk of `guest` whose sectors each begin with their number, and its file.
+fn numbered_disk(guest: &Arc<Guest>, io_uring: bool) -> (Rig, File) {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(DISK).unwrap();
+    for sector in 0..DISK / 512 {
+        file.write_all_at(&sector.to_le_bytes(), sector * 512).unwrap();
+    }
+    let disk = file.try_clone().unwrap();
+    let rig = Rig::on(Arc::clone(guest), |memory, notices| {
+        let config = BlockConfig { file, read_only: false, id: String::new(), io_uring };
+        Block::new("disk0", config, memory, notices).unwrap()
+    });
+    (rig, disk)
+}
+
+/// A chain that reads `pages` from sector 0 on to `to`; its header and status are at `DATA`.
+fn read_of(to: u64, pages: u32) -> [(u64, u32, u16); 3] {
+    [(DATA, 16, 0), (to, pages * 4096, WRITE), (DATA + 512, 1, WRITE)]
+}
+
+fn holds_sectors(guest: &Guest, at: u64, pages: u64) -> bool {
+    (0..pages * 8).all(|sector| guest.read(at + sector * 512, 8) == sector.to_le_bytes())
+}
+
+#[test]
+fn a_request_ends_while_the_next_waits_for_memory_that_only_it_can_free() {
+    for io_uring in [true, false] {
+        let guest = Arc::new(Guest::new(Pages(200)));
+        let (mut disk, _) = numbered_disk(&guest, io_uring);
+        let mut requests = disk.set_up(feature::EVENT_IDX, &[256]).remove(0);
+        disk.go();
+        guest.write(DATA, &[0; 4096]);
+        let (first, second) = (2 << 20, HIGH);
+        requests.add(&guest, &read_of(first, 150));
+        requests.add(&guest, &read_of(second, 150));
+        disk.kick(&requests);
+        assert_eq!(disk.wait_used(&mut requests).1, 150 * 4096 + 1);
+        assert!(holds_sectors(&guest, first, 150));
+        disk.wait_for("the second to wait", |rig| rig.guest.pmap.stats().wanted > Pages::ZERO);
+        let done = PpnRange::new(Ppn::of_address(first), Pages(150));
+        assert_eq!(guest.pmap.release(&[done], Release::Reported).busy, Pages::ZERO);
+        assert_eq!(disk.wait_used(&mut requests).1, 150 * 4096 + 1);
+        assert!(holds_sectors(&guest, second, 150));
+    }
+}
+
+#[test]
+fn requests_beyond_what_the_vm_may_hold_are_served_with_the_swap() {
+    for io_uring in [true, false] {
+        let guest = Arc::new(Guest::with_swap(Pages(200)));
+        let (mut disk, file) = numbered_disk(&guest, io_uring);
+        let mut requests = disk.set_up(feature::EVENT_IDX, &[256]).remove(0);
+        disk.go();
+        guest.write(DATA, &[0; 4096]);
+        let over = AtomicBool::new(false);
+        // Also ends where the test has failed.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        thread::scope(|scope| {
+            let pager = scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) && Instant::now() < deadline {
+                    let wanted = guest.pmap.stats().wanted;
+                    if wanted > Pages::ZERO {
+                        guest.pmap.page_out(wanted);
+                    }
+                    thread::sleep(Duration::from_millis(1));
+                }
+            });
+            // One alone, and then many.
+            requests.add(&guest, &read_of(HIGH, 450));
+            disk.kick(&requests);
+            assert_eq!(disk.wait_used(&mut requests).1, 450 * 4096 + 1);
+            assert!(holds_sectors(&guest, HIGH, 450));
+            // What was read goes back, some sectors further on.
+            guest.write(DATA + 1024, &[1u32.to_le_bytes(), [0; 4], 7u32.to_le_bytes(), [0; 4]].concat());
+            let write = [(DATA + 1024, 16, 0), (HIGH, 450 * 4096, 0), (DATA + 512, 1, WRITE)];
+            assert_eq!((disk.run(&mut requests, &write), guest.read(DATA + 512, 1)), (1, vec![0]));
+            let sector = |number: u64| {
+                let mut begin = [0; 8];
+                file.read_exact_at(&mut begin, number * 512).unwrap();
+                u64::from_le_bytes(begin)
+            };
+            assert!((0..450 * 8).all(|number| sector(number + 7) == number));
+            (0..450 * 8_u64).for_each(|n| file.write_all_at(&(n + 7).to_le_bytes(), (n + 7) * 512).unwrap());
+            for _ in 0..20 {
+                requests.add(&guest, &read_of(2 << 20, 300));
+                requests.add(&guest, &read_of(HIGH, 100));
+            }
+            disk.kick(&requests);
+            for _ in 0..40 {
+                disk.wait_used(&mut requests);
+            }
+            assert!(holds_sectors(&guest, 2 << 20, 300) && holds_sectors(&guest, HIGH, 100));
+            over.store(true, Ordering::Relaxed);
+            pager.join().unwrap();
+        });
+        let stats = guest.pmap.stats();
+        assert!(stats.held <= stats.grant && stats.traffic.swapped_out > 0);
+    }
 }
 
 #[test]

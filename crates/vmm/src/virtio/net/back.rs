@@ -233,8 +233,8 @@ impl Back for NetBack {
         }
     }
 
-    fn source(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+    fn sources(&self) -> [Option<(BorrowedFd<'_>, PollFlags)>; 2] {
         let wanted = self.receive.as_ref().is_some_and(|receive| receive.pending.is_none() && !receive.dead);
-        wanted.then_some((self.link.fd.as_fd(), PollFlags::IN))
+        [wanted.then_some((self.link.fd.as_fd(), PollFlags::IN)), None]
     }
 }

@@ -1,0 +1,99 @@
+//! The thread that waits for guest pages in the device's stead.
+//!
+//! A page may wait for as long as the host is short of memory. The device's own thread must not: it answers the
+//! requests that have ended, and only with that their pages can make room for others.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+
+use plimsoll_pmap::{IoGuard, PinRequest};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use super::super::eventfd::as_fd;
+
+/// It recurses nowhere and keeps nothing on its stack.
+const STACK_SIZE: usize = 128 * 1024;
+
+/// Waits for one pin at a time.
+pub(super) struct Pinner {
+    /// `None` when it is to end.
+    requests: Option<Sender<(u16, PinRequest)>>,
+    pinned: Receiver<(u16, IoGuard)>,
+    bell: EventFd,
+    busy: bool,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Pinner {
+    /// Starts the thread of the device `name`.
+    ///
+    /// # Errors
+    /// No file descriptor or no thread left.
+    pub(super) fn spawn(name: &str) -> io::Result<Self> {
+        let (requests, inbox) = mpsc::channel::<(u16, PinRequest)>();
+        let (outbox, pinned) = mpsc::channel();
+        let bell = EventFd::new(EFD_NONBLOCK)?;
+        let thread_bell = bell.try_clone()?;
+        let thread =
+            thread::Builder::new().name(format!("{name}-pin")).stack_size(STACK_SIZE).spawn(move || {
+                for (tag, request) in inbox {
+                    if outbox.send((tag, request.wait())).is_err() {
+                        break;
+                    }
+                    // Fails only when the counter is full, and then the device is woken anyway.
+                    thread_bell.write(1).ok();
+                }
+            })?;
+        Ok(Self { requests: Some(requests), pinned, bell, busy: false, thread: Some(thread) })
+    }
+
+    /// Whether a pin is waited for.
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// Waits for `request`, which is part of request `tag`. Only while it is not [busy](Self::is_busy).
+    pub(super) fn wait_for(&mut self, tag: u16, request: PinRequest) {
+        let requests = self.requests.as_ref().expect("gone only when dropped");
+        requests.send((tag, request)).expect("the thread ends when this is dropped");
+        self.busy = true;
+    }
+
+    /// What was waited for, when it is pinned.
+    pub(super) fn pinned(&mut self) -> Option<(u16, IoGuard)> {
+        if !self.busy {
+            return None;
+        }
+        // Before the message is looked for: one that comes later rings again.
+        self.bell.read().ok();
+        let pinned = self.pinned.try_recv().ok()?;
+        self.busy = false;
+        Some(pinned)
+    }
+
+    /// Gives up what is waited for, once it is pinned.
+    pub(super) fn cancel(&mut self) {
+        if self.busy {
+            // An error means that the thread is gone, and its pin with it.
+            self.pinned.recv().ok();
+            self.busy = false;
+        }
+    }
+
+    /// Readable when [`Pinner::pinned`] has something; `None` while nothing is waited for.
+    pub(super) fn source(&self) -> Option<BorrowedFd<'_>> {
+        self.busy.then(|| as_fd(&self.bell))
+    }
+}
+
+impl Drop for Pinner {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been reported by the panic itself.
+            thread.join().ok();
+        }
+    }
+}

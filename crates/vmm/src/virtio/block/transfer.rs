@@ -1,0 +1,126 @@
+//! A request to read or write, done part by part where its buffers are more than devices may pin at once.
+
+use plimsoll_pmap::{Error, Intent, IoGuard, PinRequest, Pmap};
+use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
+use std::sync::Arc;
+
+use super::super::ring::Spans;
+use super::SECTOR;
+use super::task::Task;
+
+/// Which way data goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// From the disk into the guest's buffers.
+    Read,
+    /// From the guest's buffers to the disk.
+    Write,
+}
+
+/// What is left to do of a request to read or write. One part at a time is under way.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    direction: Direction,
+    /// Bytes in all parts.
+    length: u32,
+    /// Where on the disk the part under way is, and its length: nothing before the first.
+    offset: u64,
+    part: u32,
+    /// The buffers behind that part.
+    left: Spans,
+}
+
+impl Transfer {
+    pub(super) fn new(direction: Direction, offset: u64, buffers: Spans) -> Self {
+        Self { direction, length: buffers.len(), offset, part: 0, left: buffers }
+    }
+
+    /// Begins the next part: whole sectors in at most `most` pages, one sector at least.
+    ///
+    /// # Errors
+    /// A buffer spans two regions of guest memory, which no driver asks for.
+    pub(super) fn next(&mut self, memory: &Arc<Pmap>, most: Pages) -> Result<PinRequest, Error> {
+        let part = part_of(&self.left, most);
+        let (part, left) = self.left.split(part).expect("no more than there is");
+        self.offset += u64::from(self.part);
+        (self.part, self.left) = (part.len(), left);
+        let intent = match self.direction {
+            Direction::Read => Intent::Overwrite,
+            Direction::Write => Intent::Use,
+        };
+        let ranges: Vec<_> = part.iter().map(|span| (span.address, Bytes(span.len.into()))).collect();
+        memory.pin_request(&ranges, intent)
+    }
+
+    /// The task that moves the part under way, whose buffers are `memory`.
+    pub(super) fn task(&self, memory: IoGuard) -> Task {
+        let offset = self.offset;
+        match self.direction {
+            Direction::Read => Task::Read { offset, memory },
+            Direction::Write => Task::Write { offset, memory },
+        }
+    }
+
+    /// Whether `done` bytes are all of the part under way.
+    pub(super) fn part_is(&self, done: u32) -> bool {
+        self.part == done
+    }
+
+    /// Whether there is a part after this one.
+    pub(super) fn has_more(&self) -> bool {
+        self.left.len() > 0
+    }
+
+    /// Bytes that it writes into the guest's buffers in all.
+    pub(super) fn written(&self) -> u32 {
+        match self.direction {
+            Direction::Read => self.length,
+            Direction::Write => 0,
+        }
+    }
+}
+
+/// How many bytes from the beginning of `buffers` are in `most` pages: whole sectors, and one at least.
+fn part_of(buffers: &Spans, most: Pages) -> u32 {
+    let (mut bytes, mut room) = (0_u64, most.0);
+    for span in buffers.iter() {
+        let (start, len) = (span.address.0, u64::from(span.len));
+        let within = start % PAGE_SIZE;
+        let pages = (within + len).div_ceil(PAGE_SIZE);
+        if pages > room {
+            bytes += (room * PAGE_SIZE).saturating_sub(within);
+            break;
+        }
+        bytes += len;
+        room -= pages;
+    }
+    let all = buffers.len();
+    let sectors = u32::try_from(bytes / SECTOR * SECTOR).unwrap_or(u32::MAX).min(all);
+    #[expect(clippy::cast_possible_truncation, reason = "512")]
+    let least = (SECTOR as u32).min(all);
+    sectors.max(least)
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::GuestAddress;
+
+    use super::super::super::ring::Span;
+    use super::*;
+
+    fn part(spans: &[(u64, u32)], most: u64) -> u32 {
+        let span = |&(address, len): &(u64, u32)| Span { address: GuestAddress(address), len };
+        part_of(&spans.iter().map(span).collect(), Pages(most))
+    }
+
+    #[test]
+    fn a_part_is_whole_sectors_within_the_bound_and_one_at_least() {
+        assert_eq!(part(&[(0, 8192)], 2), 8192, "all of it");
+        assert_eq!(part(&[(0, 8192)], 1), 4096);
+        assert_eq!(part(&[(0x1100, 8192)], 2), 7680, "7936 bytes lie in two pages");
+        assert_eq!(part(&[(0, 100), (0x2000, 924)], 1), 512, "a sector in two pages");
+        assert_eq!(part(&[(0, 100), (0x2000, 924)], 2), 1024);
+        assert_eq!(part(&[(0xfff, 1024)], 0), 512);
+        assert_eq!(part(&[(0, 512), (0, 512), (0, 512)], 2), 1024, "a page counts each time");
+    }
+}
