@@ -28,6 +28,9 @@ use rustix::net::SocketFlags;
 fn main() {
     let argument = std::env::args().next().unwrap();
     let name = argument.rsplit(' ').next().unwrap().to_owned();
+    if let Ok(filter) = std::env::var(plimsoll_log::FILTER_VARIABLE) {
+        plimsoll_log::say(&format!("logs {filter}"));
+    }
     if name.starts_with("mute") {
         return;
     }

@@ -65,11 +65,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let _control_fd = launch::reserve_control_fd()?;
     let config = config::Config::read(arguments.config.as_deref())?;
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(&config.log))
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
+    plimsoll_log::init(tracing_subscriber::EnvFilter::new(&config.log));
     if arguments.check {
         tracing::info!("the configuration is good");
         return Ok(());

@@ -8,10 +8,8 @@ fn main() -> ExitCode {
     match plimsoll_host::run(&plimsoll_host::Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            #[expect(clippy::print_stderr, reason = "the log may not be there yet")]
-            {
-                eprintln!("plimsolld: {e:#}");
-            }
+            // The log may not be there yet.
+            plimsoll_log::say(&format!("plimsolld: {e:#}"));
             ExitCode::FAILURE
         }
     }

@@ -30,6 +30,29 @@ fn a_killed_vmm_gives_its_memory_back_and_hurts_nobody() {
 }
 
 #[test]
+fn a_log_that_cannot_be_written_ends_no_daemon() {
+    let (reader, closed_pipe) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut host = Host::new(512, "");
+    for (name, log) in [("a", full.into()), ("b", closed_pipe.into())] {
+        host.kill_daemon();
+        host.start_with_log(log);
+        assert_eq!(host.run(name, "64MiB").power, Power::On);
+        assert_eq!(host.ask("POST", &format!("/v1/vms/{name}/stop"), "").0, 200);
+        wait_until("it is off", || Some(host.vm(name)).filter(|vm| vm.power == Power::Off));
+    }
+}
+
+#[test]
+fn a_vmm_logs_what_the_daemon_is_told_to() {
+    let host = Host::new(512, "");
+    host.run("a", "64MiB");
+    let log = std::fs::read_to_string(host.path("state/logs/a.vmm")).unwrap();
+    assert!(log.lines().any(|line| line == "logs debug"), "{log}");
+}
+
+#[test]
 fn a_daemon_that_comes_back_finds_its_vms_and_the_same_account() {
     let mut host = Host::new(512, "");
     host.run("greedy", "128MiB");

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_env("PLIMSOLL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_env_filter(filter).init();
+    let filter = EnvFilter::try_from_env(plimsoll_log::FILTER_VARIABLE);
+    plimsoll_log::init(filter.unwrap_or_else(|_| EnvFilter::new("info")));
     match plimsoll_vmm::run() {
         Ok(code) => code,
         Err(error) => {

@@ -2,8 +2,10 @@
 
 mod daemon;
 
+use std::process::Stdio;
+
 use daemon::{Daemon, model_config};
-use plimsoll_protocol::control::{ExitReason, FromVmm, ToVmm};
+use plimsoll_protocol::control::{ExitReason, FdRole, FromVmm, ToVmm};
 use plimsoll_units::{Bytes, Pages};
 
 const SIZE: Bytes = Bytes::mib(64);
@@ -29,6 +31,23 @@ fn a_model_writes_verifies_and_shuts_down() {
     let (reason, status) = daemon.end();
     assert_eq!(reason, ExitReason::Shutdown);
     assert!(status.success());
+}
+
+#[test]
+fn logs_that_cannot_be_written_end_no_vm() {
+    let (reader, closed_pipe) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = || std::fs::File::options().read(true).write(true).open("/dev/full").unwrap();
+    for log in [Stdio::from(full()), Stdio::from(closed_pipe)] {
+        let fds = vec![(FdRole::ConsoleLog, full().into())];
+        let mut daemon = Daemon::start_with_log(model_config(SIZE), fds, SIZE, Some(log));
+        daemon.until_said(0, "toucher: ready");
+        assert_eq!(daemon.command("touch 8388608 1"), "ok touch bytes=8388608 seed=1");
+        daemon.type_line("poweroff");
+        let (reason, status) = daemon.end();
+        assert_eq!(reason, ExitReason::Shutdown);
+        assert!(status.success());
+    }
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub(super) fn spawn(
     command
         .arg0(format!("plimsoll-vmm {name}"))
         .env_clear()
-        .env("RUST_LOG", log_filter)
+        .env(plimsoll_log::FILTER_VARIABLE, log_filter)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::null())

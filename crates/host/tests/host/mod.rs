@@ -55,6 +55,11 @@ impl Host {
     /// Starts the daemon and waits until it answers.
     pub fn start(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
+        self.start_with_log(log.into());
+    }
+
+    /// As [`Host::start`], with `log` as standard error.
+    pub fn start_with_log(&mut self, log: Stdio) {
         self.daemon = Some(self.command().stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let socket = self.path("run/plimsoll.sock");
         wait_until("the daemon answers", || {

@@ -14,6 +14,8 @@ const KEPT: u64 = MAX_LOG / 2;
 pub(crate) struct ConsoleLog {
     file: File,
     len: u64,
+    /// Bytes that could not be written since the last that could.
+    lost: u64,
 }
 
 impl ConsoleLog {
@@ -27,14 +29,34 @@ impl ConsoleLog {
         rustix::fs::fcntl_setfl(&file, flags - rustix::fs::OFlags::APPEND)?;
         let file = File::from(file);
         let len = file.metadata()?.len();
-        Ok(Self { file, len })
+        Ok(Self { file, len, lost: 0 })
     }
 
-    /// Appends `bytes`, of which the newest [`KEPT`] count.
-    ///
-    /// # Errors
-    /// The file's, such as a full disk.
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Appends `bytes`, of which the newest [`KEPT`] count. Where the file cannot be written, as on a
+    /// full disk, they are lost; the log says how many once it can be written again.
+    pub(crate) fn append(&mut self, bytes: &[u8]) {
+        let noted = match self.lost {
+            0 => self.write(bytes),
+            lost => {
+                let note =
+                    format!("\r\n[plimsoll: {lost} bytes of output lost: the log could not be written]\r\n");
+                self.write(&[note.as_bytes(), bytes].concat())
+            }
+        };
+        match noted {
+            Ok(()) => self.lost = 0,
+            Err(error) => {
+                if self.lost == 0 {
+                    tracing::warn!(%error, "the console's log cannot be written: output is lost");
+                }
+                self.lost = self.lost.saturating_add(bytes.len() as u64);
+                // What was written in part is not in the log.
+                self.file.set_len(self.len).ok();
+            }
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let kept = usize::try_from(KEPT).unwrap_or(usize::MAX);
         let bytes = &bytes[bytes.len().saturating_sub(kept)..];
         if self.len + bytes.len() as u64 > MAX_LOG {
@@ -66,8 +88,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let mut log = ConsoleLog::new(file.try_clone().unwrap().into()).unwrap();
         for line in 0..100_000 {
-            log.append(format!("line {line:07} of a guest that talks without end .........\n").as_bytes())
-                .unwrap();
+            log.append(format!("line {line:07} of a guest that talks without end .........\n").as_bytes());
             assert!(log.len <= MAX_LOG);
         }
         assert_eq!(file.metadata().unwrap().len(), log.len);
@@ -81,12 +102,30 @@ mod tests {
     }
 
     #[test]
+    fn output_that_cannot_be_written_is_counted_and_told() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let mut log = ConsoleLog::new(File::open("/dev/full").unwrap().into()).unwrap();
+        log.append(b"12345");
+        log.append(b"678");
+        assert_eq!((log.lost, log.len), (8, 0));
+        // The disk has room again.
+        log.file = path.reopen().unwrap();
+        log.append(b"after\n");
+        log.append(b"more\n");
+        let text = std::fs::read_to_string(path.path()).unwrap();
+        assert_eq!(
+            text,
+            "\r\n[plimsoll: 8 bytes of output lost: the log could not be written]\r\nafter\nmore\n"
+        );
+    }
+
+    #[test]
     fn an_earlier_run_is_continued_even_in_append_mode() {
         let path = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(path.path(), "before\n").unwrap();
         let file = File::options().read(true).append(true).open(path.path()).unwrap();
         let mut log = ConsoleLog::new(file.into()).unwrap();
-        log.append(b"after\n").unwrap();
+        log.append(b"after\n");
         log.shrink().unwrap();
         assert_eq!(std::fs::read(path.path()).unwrap(), b"after\n");
     }

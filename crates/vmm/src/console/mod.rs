@@ -159,11 +159,8 @@ impl Service {
         if bytes.is_empty() {
             return;
         }
-        if let Some(log) = &mut self.ends.log
-            && let Err(error) = log.append(&bytes)
-        {
-            tracing::error!(%error, "the console's log cannot be written: it goes on without");
-            self.ends.log = None;
+        if let Some(log) = &mut self.ends.log {
+            log.append(&bytes);
         }
         self.clients.retain_mut(|client| stays(client.send(&bytes)));
     }

@@ -75,7 +75,17 @@ pub fn model_config(size: Bytes) -> BootConfig {
 
 impl Daemon {
     /// Starts a VMM and boots `config` with the console's and userfaultfd's descriptors beside `fds`.
-    pub fn start(mut config: BootConfig, fds: Vec<(FdRole, OwnedFd)>, budget: Bytes) -> Self {
+    pub fn start(config: BootConfig, fds: Vec<(FdRole, OwnedFd)>, budget: Bytes) -> Self {
+        Self::start_with_log(config, fds, budget, None)
+    }
+
+    /// As [`Daemon::start`], with everything logged to `log` where there is one.
+    pub fn start_with_log(
+        mut config: BootConfig,
+        fds: Vec<(FdRole, OwnedFd)>,
+        budget: Bytes,
+        log: Option<Stdio>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("control");
         let console = dir.path().join("console");
@@ -86,6 +96,9 @@ impl Daemon {
         rustix::net::listen(&listener, 4).unwrap();
         let mut command = Command::new(program());
         command.stdin(Stdio::null()).stdout(Stdio::null());
+        if let Some(log) = log {
+            command.stderr(log).env(plimsoll_log::FILTER_VARIABLE, "trace");
+        }
         // Away from the number that it is to have in the child: the duplicate there loses the flag that closes it.
         let listener = rustix::io::fcntl_dupfd_cloexec(&listener, CONTROL_FD + 1).unwrap();
         let raw = listener.as_raw_fd();
@@ -110,7 +123,9 @@ impl Daemon {
             .truncate(true)
             .open(dir.path().join("log"))
             .unwrap();
-        fds.push((FdRole::ConsoleLog, log.into()));
+        if !fds.iter().any(|(role, _)| *role == FdRole::ConsoleLog) {
+            fds.push((FdRole::ConsoleLog, log.into()));
+        }
         if let Ok(uffd) = File::options().read(true).write(true).open("/dev/userfaultfd") {
             fds.push((FdRole::Userfaultfd, uffd.into()));
         }
