@@ -1,7 +1,8 @@
 use std::os::fd::OwnedFd;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use plimsoll_protocol::control::FdRole;
+use plimsoll_units::Bytes;
 
 /// The descriptors that the daemon passed, by role.
 #[derive(Debug, Default)]
@@ -53,6 +54,22 @@ impl PassedFds {
         }
         Ok(sorted)
     }
+
+    /// The length of the longest file among those that are written: swap, console log, disks. Block
+    /// devices count as empty: they cannot grow.
+    ///
+    /// # Errors
+    /// A file's length cannot be read.
+    pub(crate) fn longest_written(&self) -> Result<Bytes> {
+        let written = self.swap.iter().chain(&self.console_log).chain(&self.disks);
+        written
+            .map(|fd| length(fd).context("cannot read a file's length"))
+            .try_fold(Bytes::ZERO, |longest, length| Ok(longest.max(length?)))
+    }
+}
+
+fn length(fd: &OwnedFd) -> Result<Bytes> {
+    Ok(Bytes(u64::try_from(rustix::fs::fstat(fd)?.st_size)?))
 }
 
 #[cfg(test)]
@@ -73,5 +90,19 @@ mod tests {
         {
             assert!(PassedFds::sort(roles, fds(n)).is_err(), "{roles:?}");
         }
+    }
+
+    #[test]
+    fn the_longest_file_counts_and_devices_do_not() {
+        let file = |length| {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(length).unwrap();
+            OwnedFd::from(file)
+        };
+        let disks = vec![file(5 << 20), std::fs::File::open("/dev/null").unwrap().into(), file(3)];
+        let fds =
+            PassedFds { swap: Some(file(4 << 20)), disks, kernel: Some(file(9 << 20)), ..Default::default() };
+        assert_eq!(fds.longest_written().unwrap(), Bytes::mib(5));
+        assert_eq!(PassedFds::default().longest_written().unwrap(), Bytes::ZERO);
     }
 }

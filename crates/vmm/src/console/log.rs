@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 
 /// Most bytes that a console log takes on the host's disk. The log of a boot takes some 100 KB: less would lose the boot of
 /// a guest that has just failed, more is paid for every VM of the host.
-const MAX_LOG: u64 = 4 << 20;
+pub(crate) const MAX_LOG: u64 = 4 << 20;
 /// What stays when the log is full: half, so that each byte is copied once at most on average.
 const KEPT: u64 = MAX_LOG / 2;
 

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use client::{Client, Gone};
-pub(crate) use log::ConsoleLog;
+pub(crate) use log::{ConsoleLog, MAX_LOG};
 pub(crate) use output::Output;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::SocketFlags;

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use plimsoll_units::Bytes;
+
 /// Open files of a VMM at most: some 20 fixed ones, two for each device and queue, and the console's clients come to about
 /// 100. A guest that has broken out cannot use up the host's file table; much less would refuse the largest VM.
 const MAX_DESCRIPTORS: libc::rlim_t = 256;
@@ -26,6 +28,16 @@ pub(super) fn forbid_core_dumps() -> io::Result<()> {
 
 pub(super) fn limit_descriptors() -> io::Result<()> {
     limit(libc::RLIMIT_NOFILE, MAX_DESCRIPTORS)
+}
+
+/// No file can be written or extended beyond `longest`. Whoever tries gets `EFBIG`; the signal that
+/// comes with it, which would end the process, is ignored.
+pub(super) fn limit_file_length(longest: Bytes) -> io::Result<()> {
+    // SAFETY: to ignore a signal installs no handler.
+    if unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    limit(libc::RLIMIT_FSIZE, longest.0)
 }
 
 /// Has malloc make do with few arenas, which keep less memory. By default it counts the processors when it has made eight, one for

@@ -8,6 +8,7 @@
 //! | uid | a user and group of the VM's own, no capabilities | it acts as root |
 //! | filesystem | nothing can be opened: an empty root directory, and Landlock without a rule where the kernel has it | it reads the host's files |
 //! | seccomp | a list of system calls and of ioctl numbers; any other kills the process | the kernel's whole surface |
+//! | file length | no file grows beyond the longest of those that it writes, or the console log's maximum | it fills the host's file systems |
 //! | cgroup | the daemon's part, see there | it uses more processor time and kernel memory than its share |
 //!
 //! A part that cannot be had keeps the VM from starting, unless its definition allows that ([`Rules::allow_missing`]). The
@@ -24,6 +25,7 @@ mod seccomp;
 use std::io;
 
 use plimsoll_protocol::definition::JailPart;
+use plimsoll_units::Bytes;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Set to `log`, it makes the filter report forbidden system calls to the kernel's log instead of killing: for whoever
@@ -35,6 +37,8 @@ const SECCOMP_MODE: &str = "PLIMSOLL_SECCOMP";
 pub(crate) struct Rules<'a> {
     /// User and group to become.
     pub(crate) uid: Option<u32>,
+    /// No file may grow beyond this.
+    pub(crate) longest_file: Bytes,
     /// Parts that may be missing.
     pub(crate) allow_missing: &'a [JailPart],
 }
@@ -80,7 +84,7 @@ pub(crate) enum Missing {
 pub(crate) fn close(rules: Rules<'_>) -> Result<Vec<JailPart>, JailError> {
     libc_process::limit_arenas();
     let filesystem = rules.check(JailPart::Filesystem, filesystem::close())?;
-    let uid = rules.check(JailPart::Uid, become_user(rules.uid))?;
+    let uid = rules.check(JailPart::Uid, become_user(rules))?;
     Ok(filesystem.into_iter().chain(uid).collect())
 }
 
@@ -111,16 +115,18 @@ impl Rules<'_> {
 }
 
 /// Gives up root and everything that could bring it back.
-fn become_user(uid: Option<u32>) -> Result<(), Missing> {
-    libc_process::forbid_core_dumps().map_err(Missing::Privileges)?;
+fn become_user(rules: Rules<'_>) -> Result<(), Missing> {
+    libc_process::limit_file_length(rules.longest_file).map_err(Missing::Privileges)?;
     libc_process::limit_descriptors().map_err(Missing::Privileges)?;
     libc_process::forbid_new_privileges().map_err(Missing::Privileges)?;
-    let changed = match uid {
+    let changed = match rules.uid {
         Some(uid) => libc_process::become_user(uid).map_err(|source| Missing::Uid { uid, source }),
         None => Err(Missing::NoUid),
     };
     // Root without capabilities owns root's files still, but that is all.
     libc_process::drop_capabilities().map_err(Missing::Privileges)?;
+    // Last: the kernel forgets it when a process changes its user.
+    libc_process::forbid_core_dumps().map_err(Missing::Privileges)?;
     changed
 }
 

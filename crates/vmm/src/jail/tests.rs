@@ -1,5 +1,6 @@
 //! Each test runs itself again as a child, which enters the jail and tries something.
 
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
 
@@ -8,6 +9,7 @@ use super::*;
 const INSIDE: &str = "PLIMSOLL_JAIL_TEST";
 /// A uid that owns nothing here.
 const STRANGER: u32 = 54_321;
+const LONGEST: Bytes = Bytes::mib(8);
 
 fn is_root() -> bool {
     rustix::process::geteuid().is_root()
@@ -15,11 +17,12 @@ fn is_root() -> bool {
 
 fn rules() -> Rules<'static> {
     // Without root only the seccomp part can be tried.
-    if is_root() {
-        Rules { uid: Some(STRANGER), allow_missing: &[] }
-    } else {
-        Rules { uid: None, allow_missing: &[JailPart::Uid, JailPart::Filesystem] }
-    }
+    if is_root() { Rules { uid: Some(STRANGER), longest_file: LONGEST, allow_missing: &[] } } else { lax() }
+}
+
+/// What anybody can have.
+fn lax() -> Rules<'static> {
+    Rules { uid: None, longest_file: LONGEST, allow_missing: &[JailPart::Uid, JailPart::Filesystem] }
 }
 
 /// Runs test `name` in a child where [`inside`] says yes.
@@ -105,7 +108,7 @@ fn nothing_can_be_opened_inside() {
     if inside() {
         // Without the filter, which would end the attempt before the file system is asked.
         filesystem::close().unwrap();
-        become_user(Some(STRANGER)).unwrap();
+        become_user(rules()).unwrap();
         for path in ["/etc/passwd", "/proc/self/mem", "/dev/kvm", "../etc/passwd", "/"] {
             let error = std::fs::File::open(path).unwrap_err();
             // Landlock says EACCES, an empty directory ENOENT, the directory of a process that is gone ESRCH.
@@ -131,6 +134,40 @@ fn nothing_can_be_opened_inside() {
 }
 
 #[test]
+fn no_file_grows_beyond_the_limit() {
+    if inside() {
+        let file = tempfile::tempfile().unwrap();
+        enter(rules()).unwrap();
+        let too_long = |result: std::io::Result<()>| {
+            result.is_err_and(|error| error.raw_os_error() == Some(libc::EFBIG))
+        };
+        file.write_all_at(b"end", LONGEST.0 - 3).unwrap();
+        tell(&format!("write {}", too_long(file.write_all_at(b"x", LONGEST.0))));
+        tell(&format!("set_len {}", too_long(file.set_len(LONGEST.0 + 1))));
+        let allocated = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, LONGEST.0 + 1);
+        tell(&format!("fallocate {}", too_long(allocated.map_err(Into::into))));
+        std::process::exit(0);
+    }
+    let output = child("no_file_grows_beyond_the_limit");
+    for how in ["write", "set_len", "fallocate"] {
+        assert!(told(&output, &format!("{how} true")), "{how}: {output:?}");
+    }
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn memory_is_never_dumped() {
+    if inside() {
+        close(rules()).unwrap();
+        tell(&format!("{:?}", rustix::process::dumpable_behavior().unwrap()));
+        std::process::exit(0);
+    }
+    // Shows the wrong order only where fs.suid_dumpable is not 0.
+    let output = child("memory_is_never_dumped");
+    assert!(told(&output, "NotDumpable"), "{output:?}");
+}
+
+#[test]
 fn the_empty_root_alone_suffices() {
     if !is_root() {
         return;
@@ -152,10 +189,10 @@ fn the_empty_root_alone_suffices() {
 #[test]
 fn a_missing_part_is_refused_by_name_or_reported() {
     if inside() {
-        let refused = enter(Rules { uid: Some(0), allow_missing: &[JailPart::Filesystem] }).unwrap_err();
+        let root = Rules { uid: Some(0), allow_missing: &[JailPart::Filesystem], ..lax() };
+        let refused = enter(root).unwrap_err();
         tell(&refused.to_string());
-        let missing =
-            enter(Rules { uid: None, allow_missing: &[JailPart::Uid, JailPart::Filesystem] }).unwrap();
+        let missing = enter(lax()).unwrap();
         tell(&format!("{:?}", missing.contains(&JailPart::Uid)));
         std::process::exit(0);
     }

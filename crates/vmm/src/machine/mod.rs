@@ -18,12 +18,12 @@ use plimsoll_protocol::control::{
     SHORTEST_SAMPLE_PERIOD, SamplingConfig, SwapConfig,
 };
 use plimsoll_protocol::definition::{MAX_SIZE, MAX_VCPUS, MIN_SIZE};
-use plimsoll_units::Pages;
+use plimsoll_units::{Bytes, Pages};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::boot::layout;
 use crate::brake::Brake;
-use crate::console::{Console, ConsoleLog, Ends, Keyboard, Output};
+use crate::console::{Console, ConsoleLog, Ends, Keyboard, MAX_LOG, Output};
 use crate::control::Mailbox;
 use crate::event::Event;
 use crate::fds::PassedFds;
@@ -91,12 +91,13 @@ impl Vm {
     ) -> Result<Self> {
         check(&config)?;
         let mut fds = PassedFds::sort(&config.fds, fds)?;
+        let longest_file = fds.longest_written()?.max(Bytes(MAX_LOG));
         let pmap = make_memory(&config, &mut fds, mailbox)?;
         let log = fds.console_log.take().map(ConsoleLog::new).transpose().context("console log")?;
         let listener = fds.console_listener.take();
         let (output, room) = (Arc::new(Output::new()?), Event::new()?);
 
-        let rules = jail::Rules { uid: config.uid, allow_missing: &config.allow_missing };
+        let rules = jail::Rules { uid: config.uid, longest_file, allow_missing: &config.allow_missing };
         let mut missing = jail::close(rules)?;
         let machine = match config.guest {
             GuestKind::Model => None,
