@@ -17,11 +17,11 @@ use plimsoll_units::{Bytes, FrameNo, PageNo, Pages};
 use serde::{Deserialize, Serialize};
 
 use crate::VmName;
-use crate::definition::{Balloon, JailPart, MacAddress};
+use crate::definition::{Balloon, Cpu, JailPart, MacAddress};
 use crate::sharing::{DomainId, Found, ScanBudget, SharingKind};
 
 /// Version of these messages. Daemon and VMM of different versions do not talk: the daemon says so in the VM's status.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// The file descriptor at which a VMM finds its listening control socket.
 pub const CONTROL_FD: i32 = 3;
 /// How often a VMM reports its [`Facts`] unasked.
@@ -355,6 +355,8 @@ pub struct BootConfig {
     pub size: Pages,
     /// Number of vCPUs.
     pub vcpus: u8,
+    /// What they offer.
+    pub cpu: Cpu,
     /// The kernel's command line.
     pub cmdline: String,
     /// What runs.

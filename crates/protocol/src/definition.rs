@@ -44,7 +44,7 @@ pub const MAX_VCPUS: u8 = 8;
 pub const MIN_SIZE: Bytes = Bytes::mib(32);
 /// Largest VM: 1 TiB keeps every page count within 32 bits, which the balloon's interface uses.
 pub const MAX_SIZE: Bytes = Bytes::mib(1 << 20);
-/// Most disks and most network interfaces of a VM: each takes an interrupt line, of which 19 are free.
+/// Most disks and most network interfaces of a VM: each takes an interrupt line, of which 14 are there for devices.
 pub const MAX_DISKS: usize = 8;
 /// See [`MAX_DISKS`].
 pub const MAX_NETS: usize = 4;
@@ -82,6 +82,9 @@ pub struct VmDefinition {
     /// How its memory is dealt with.
     #[serde(default, skip_serializing_if = "Memory::is_default")]
     pub memory: Memory,
+    /// What its processors offer.
+    #[serde(default, skip_serializing_if = "Cpu::is_default")]
+    pub cpu: Cpu,
     /// What it runs.
     pub boot: Boot,
     /// Disks, the first is `/dev/vda`.
@@ -111,6 +114,21 @@ pub struct Memory {
 }
 
 impl Memory {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a VM's processors offer beside what every VM has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cpu {
+    /// The guest may run VMs of its own (VMX, SVM), where the host's KVM can. It reaches the most
+    /// intricate part of KVM that way, so it is off unless asked for.
+    pub nested: bool,
+}
+
+impl Cpu {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -22,6 +22,8 @@ A definition is TOML; paths in it are taken from its own directory:
   shares = \"normal\"          # low, normal, high (5, 10, 20 per MiB of size) or a number
   pool = \"prod\"              # resource pool that it is in, default none (see plimsoll pool)
   tax = 0.75                 # tax on its idle memory, 0 to 0.99, default the host's
+  [cpu]
+  nested = true              # the guest may run VMs itself, default no
   [boot]
   kernel = \"vmlinuz\"         # a bzImage
   initrd = \"initrd.img\"      # optional

@@ -228,6 +228,7 @@ fn boot_config(
         name: definition.name.clone(),
         size: Pages::floor(definition.size),
         vcpus: definition.vcpus,
+        cpu: definition.cpu,
         cmdline: definition.boot.cmdline.clone(),
         guest: if definition.boot.model { GuestKind::Model } else { GuestKind::Kernel },
         disks: definition.disks.iter().map(|d| DiskConfig { read_only: d.read_only }).collect(),

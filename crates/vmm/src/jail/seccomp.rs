@@ -112,6 +112,7 @@ const IOCTL: &[u32] = &[
     read(KVM, 0x8e, 1024),      // KVM_GET_LAPIC
     write(KVM, 0x8f, 1024),     // KVM_SET_LAPIC
     write(KVM, 0x90, 8),        // KVM_SET_CPUID2
+    write(KVM, 0xa3, 104),      // KVM_ENABLE_CAP
     none(KVM, 0xad),            // KVM_KVMCLOCK_CTRL
     write(b'T' as u32, 208, 4), // TUNSETOFFLOAD
     none(b'T' as u32, 0x21),    // FIONBIO
@@ -218,6 +219,7 @@ mod tests {
             (0x4020_ae46, write(KVM, 0x46, 32)),
             (0x8138_ae83, read(KVM, 0x83, 312)),
             (0x4008_ae90, write(KVM, 0x90, 8)),
+            (0x4068_aea3, write(KVM, 0xa3, 104)),
             (0x4004_54d0, write(b'T' as u32, 208, 4)),
             (0x5421, none(b'T' as u32, 0x21)),
         ];
@@ -227,6 +229,7 @@ mod tests {
         }
         assert_eq!(std::mem::size_of::<kvm_bindings::kvm_sregs>(), 312);
         assert_eq!(std::mem::size_of::<kvm_bindings::kvm_fpu>(), 416);
+        assert_eq!(std::mem::size_of::<kvm_bindings::kvm_enable_cap>(), 104);
     }
 
     #[test]

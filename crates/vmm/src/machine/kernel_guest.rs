@@ -56,7 +56,7 @@ impl Machine {
         room: &Event,
     ) -> Result<Self> {
         let kvm = fds.kvm.take().context("the daemon passed no /dev/kvm")?;
-        let hypervisor = Hypervisor::new(kvm)?;
+        let hypervisor = Hypervisor::new(kvm, config.cpu.nested)?;
         let kernel = fds.kernel.take().context("the daemon passed no kernel")?;
         let devices = VirtioDevices::new(config, fds, pmap, mailbox)?;
         let image = BootImage::new(

@@ -4,14 +4,15 @@ use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
 use anyhow::{Context, Result, ensure};
 use kvm_bindings::{
-    CpuId, KVM_API_VERSION, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, Msrs, kvm_pit_config,
-    kvm_userspace_memory_region,
+    CpuId, KVM_API_VERSION, KVM_CAP_PMU_CAPABILITY, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY,
+    KVM_PMU_CAP_DISABLE, Msrs, kvm_enable_cap, kvm_pit_config, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
 use plimsoll_pmap::Pmap;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::devices::VirtioDevices;
+use crate::boot::cpuid::Offer;
 use crate::boot::{cpuid, layout, registers};
 use crate::virtio::mmio::NOTIFY_OFFSET;
 
@@ -19,7 +20,9 @@ use crate::virtio::mmio::NOTIFY_OFFSET;
 pub(crate) struct Hypervisor {
     kvm: Kvm,
     cpuid: CpuId,
-    tsc_deadline: bool,
+    offer: Offer,
+    /// Whether this kernel (5.18 and newer) withholds performance counters when told to.
+    counters_optional: bool,
 }
 
 /// What a VM cannot do without.
@@ -35,11 +38,11 @@ const NEEDED: [(Cap, &str); 8] = [
 ];
 
 impl Hypervisor {
-    /// Takes the descriptor and asks what KVM can do.
+    /// Takes the descriptor and asks what KVM can do. VMs get nested virtualization if `nested`.
     ///
     /// # Errors
     /// It is not `/dev/kvm`, or not one that can run our VMs.
-    pub(crate) fn new(device: OwnedFd) -> Result<Self> {
+    pub(crate) fn new(device: OwnedFd, nested: bool) -> Result<Self> {
         // SAFETY: the descriptor is ours to give away. Whether it is /dev/kvm is asked next; another driver answers ENOTTY.
         let kvm = unsafe { Kvm::from_raw_fd(device.into_raw_fd()) };
         ensure!(
@@ -51,8 +54,10 @@ impl Hypervisor {
         }
         let cpuid =
             kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).context("/dev/kvm: KVM_GET_SUPPORTED_CPUID")?;
-        let tsc_deadline = kvm.check_extension(Cap::TscDeadlineTimer);
-        Ok(Self { kvm, cpuid, tsc_deadline })
+        let offer = Offer { tsc_deadline: kvm.check_extension(Cap::TscDeadlineTimer), nested };
+        let disable = i32::try_from(KVM_PMU_CAP_DISABLE)?;
+        let counters_optional = kvm.check_extension_raw(KVM_CAP_PMU_CAPABILITY.into()) & disable != 0;
+        Ok(Self { kvm, cpuid, offer, counters_optional })
     }
 
     /// A VM with memory, interrupt controllers and timer, as after power-on.
@@ -61,6 +66,7 @@ impl Hypervisor {
     /// The KVM call that failed.
     pub(crate) fn create_vm(&self, pmap: &Pmap) -> Result<VmFd> {
         let vm = self.kvm.create_vm().context("KVM_CREATE_VM")?;
+        self.withhold_counters(&vm)?;
         vm.set_tss_address(usize::try_from(layout::TSS)?).context("KVM_SET_TSS_ADDR")?;
         vm.set_identity_map_address(layout::IDENTITY_MAP).context("KVM_SET_IDENTITY_MAP_ADDR")?;
         vm.create_irq_chip().context("KVM_CREATE_IRQCHIP")?;
@@ -78,6 +84,16 @@ impl Hypervisor {
             unsafe { vm.set_user_memory_region(slot) }.context("KVM_SET_USER_MEMORY_REGION")?;
         }
         Ok(vm)
+    }
+
+    /// Has KVM emulate no performance counters. CPUID alone does not: AMD's four oldest have no bit.
+    fn withhold_counters(&self, vm: &VmFd) -> Result<()> {
+        if !self.counters_optional {
+            return Ok(());
+        }
+        let mut withhold = kvm_enable_cap { cap: KVM_CAP_PMU_CAPABILITY, ..Default::default() };
+        withhold.args[0] = KVM_PMU_CAP_DISABLE.into();
+        vm.enable_cap(&withhold).context("KVM_CAP_PMU_CAPABILITY")
     }
 
     /// Connects the devices' interrupts and notifications.
@@ -112,7 +128,7 @@ impl Hypervisor {
     }
 
     fn set_up(&self, vcpu: &VcpuFd, index: u8, count: u8, entry: u64) -> Result<()> {
-        let cpuid = cpuid::for_vcpu(&self.cpuid, index, count, self.tsc_deadline)
+        let cpuid = cpuid::for_vcpu(&self.cpuid, index, count, self.offer)
             .map_err(|error| anyhow::anyhow!("CPUID: {error:?}"))?;
         vcpu.set_cpuid2(&cpuid).context("KVM_SET_CPUID2")?;
         set_msrs(vcpu)?;
@@ -142,4 +158,23 @@ fn set_msrs(vcpu: &VcpuFd) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kvm_withholds_counters_where_it_can() {
+        // A host without KVM has nothing to withhold them from.
+        let Ok(device) = std::fs::File::options().read(true).write(true).open("/dev/kvm") else { return };
+        let Ok(hypervisor) = Hypervisor::new(device.into(), false) else { return };
+        let vm = hypervisor.kvm.create_vm().unwrap();
+        hypervisor.withhold_counters(&vm).unwrap();
+        // It holds for vCPUs that are made afterwards, and only for a VM that has none.
+        vm.create_vcpu(0).unwrap();
+        if hypervisor.counters_optional {
+            hypervisor.withhold_counters(&vm).unwrap_err();
+        }
+    }
 }

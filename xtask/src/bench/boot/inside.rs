@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use plimsoll_protocol::definition::{Balloon, Boot, Disk, Jail, Memory, Shares, VmDefinition};
+use plimsoll_protocol::definition::{Balloon, Boot, Cpu, Disk, Jail, Memory, Shares, VmDefinition};
 use plimsoll_protocol::pool::Place;
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
@@ -144,6 +144,7 @@ fn definition(guest: Guest) -> Result<VmDefinition> {
         pool: Place::default(),
         tax: None,
         memory: Memory::default(),
+        cpu: Cpu::default(),
         boot: Boot { kernel: Some(kernel), initrd: Some(initrd), cmdline, model: false },
         disks: vec![Disk { path: disk, read_only: true }],
         nets: Vec::new(),
