@@ -42,15 +42,16 @@ impl Brake {
         *lock(&self.kicks) = kicks;
     }
 
-    /// Returns when it is off, or `ends` says that the processor is to end.
-    pub(crate) fn pass(&self, ends: impl Fn() -> bool) {
+    /// Returns when it is off, or `ends` says that the processor is to end; whether it stood still.
+    pub(crate) fn pass(&self, ends: impl Fn() -> bool) -> bool {
         if !self.is_on() {
-            return;
+            return false;
         }
         let mut gate = lock(&self.gate);
         while self.is_on() && !ends() {
             gate = self.released.wait_timeout(gate, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner).0;
         }
+        true
     }
 }
 
@@ -64,9 +65,9 @@ mod tests {
     #[test]
     fn who_comes_to_it_stands_until_it_is_off_or_is_to_end() {
         let brake = Arc::new(Brake::default());
-        brake.pass(|| false);
+        assert!(!brake.pass(|| false));
         brake.set(true);
-        brake.pass(|| true);
+        assert!(brake.pass(|| true));
         let (sender, passed) = channel();
         let thread = std::thread::spawn({
             let brake = Arc::clone(&brake);

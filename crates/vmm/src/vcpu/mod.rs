@@ -8,6 +8,10 @@
 //! | shutdown (triple fault) | the guest crashed |
 //! | failed entry, internal error | the guest crashed: it put the processor into a state that KVM cannot run |
 //!
+//! A guest that was stopped by the brake, or for seconds in one entry, is told (`KVM_KVMCLOCK_CTRL`)
+//! before it runs on, so far as the kernel lets us: one whose page comes while it is inside KVM goes
+//! on at once, and is told at its next exit.
+//!
 //! A vCPU that waits for memory waits inside KVM, and only a signal gets it out ([`Crew::stop`]).
 
 mod kvm_run;
@@ -30,6 +34,11 @@ use crate::guest_event::{GuestEvent, Teller};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two such attempts: about what a move takes.
 const PAUSE: Duration = Duration::from_millis(1);
+/// A vCPU that has not left KVM, or a device, for this long may have stood still there, waiting for
+/// memory: its guest is told. Linux reports lockups after 10 s (hard) and 20 s (soft): longer, and
+/// that comes first. Shorter, and guests that merely run undisturbed are told all the time, which
+/// resets their watchdogs.
+const LONG_STOP: Duration = Duration::from_secs(4);
 /// Between two signals to a vCPU that is to stop: one may arrive just before it enters the guest.
 const KICK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -99,6 +108,16 @@ impl Crew {
     }
 }
 
+/// Tells a guest that its host has stopped it, so that its watchdogs do not take that for a lockup.
+fn tell_of_stop(vcpu: &VcpuFd) {
+    match vcpu.kvmclock_ctrl() {
+        Ok(()) => {}
+        // The guest does not use KVM's clock, by which it would be told.
+        Err(error) if error.errno() == libc::EINVAL => {}
+        Err(error) => tracing::warn!(%error, "a guest cannot be told that it was stopped"),
+    }
+}
+
 struct Vcpu {
     fd: VcpuFd,
     buses: Buses,
@@ -111,8 +130,15 @@ impl Vcpu {
     fn run(mut self) {
         let mut stuck_since = None;
         while !self.stop.load(Ordering::SeqCst) {
-            self.brake.pass(|| self.stop.load(Ordering::SeqCst));
-            match self.enter() {
+            if self.brake.pass(|| self.stop.load(Ordering::SeqCst)) {
+                tell_of_stop(&self.fd);
+            }
+            let entered = Instant::now();
+            let left = self.enter();
+            if entered.elapsed() >= LONG_STOP {
+                tell_of_stop(&self.fd);
+            }
+            match left {
                 Ok(None) => stuck_since = None,
                 Ok(Some(event)) => return self.wait_for_stop(event),
                 Err(error) => match error.errno() {
@@ -179,5 +205,20 @@ impl Vcpu {
         while !self.stop.load(Ordering::SeqCst) {
             thread::park();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_without_kvms_clock_needs_not_be_told() {
+        // A host without KVM has no vCPU to try it on.
+        let Ok(kvm) = kvm_ioctls::Kvm::new() else { return };
+        let Ok(vm) = kvm.create_vm() else { return };
+        let vcpu = vm.create_vcpu(0).unwrap();
+        assert_eq!(vcpu.kvmclock_ctrl().unwrap_err().errno(), libc::EINVAL);
+        tell_of_stop(&vcpu);
     }
 }

@@ -34,6 +34,7 @@ const QUEUE_SIZES: &[u16] = &[128, 128, 128, 128];
 
 /// Feature bits (VIRTIO 1.2, section 5.5.3).
 mod bit {
+    pub(super) const MUST_TELL_HOST: u64 = 1 << 0;
     pub(super) const STATS_VQ: u64 = 1 << 1;
     pub(super) const DEFLATE_ON_OOM: u64 = 1 << 2;
     pub(super) const PAGE_POISON: u64 = 1 << 4;
@@ -93,7 +94,10 @@ impl Balloon {
 
 fn features(offers: definition::Balloon) -> u64 {
     let on = |wanted: bool, bits: u64| if wanted { bits } else { 0 };
+    // Pages are given back a while after the guest has put them into the balloon. So the guest must
+    // not use one again before its deflation was acknowledged: what it wrote would be lost.
     feature::COMMON
+        | bit::MUST_TELL_HOST
         | bit::STATS_VQ
         | on(offers.deflate_on_oom, bit::DEFLATE_ON_OOM)
         | on(offers.free_page_reporting, bit::PAGE_REPORTING | bit::PAGE_POISON)

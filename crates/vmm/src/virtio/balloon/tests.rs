@@ -5,8 +5,12 @@ use super::super::registers::offset;
 use super::super::testing::{DATA, HIGH, HIGH_END, LOW_END, Queue, Rig, WRITE};
 use super::*;
 
-const ALL: u64 =
-    bit::STATS_VQ | bit::DEFLATE_ON_OOM | bit::PAGE_REPORTING | bit::PAGE_POISON | feature::EVENT_IDX;
+const ALL: u64 = bit::MUST_TELL_HOST
+    | bit::STATS_VQ
+    | bit::DEFLATE_ON_OOM
+    | bit::PAGE_REPORTING
+    | bit::PAGE_POISON
+    | feature::EVENT_IDX;
 
 fn rig() -> (Rig, BalloonHandle) {
     let mut handle = None;
@@ -43,7 +47,7 @@ fn touch(rig: &Rig, address: u64, pages: u64) {
 #[test]
 fn the_offer_decides_the_features() {
     let none = features(definition::Balloon { deflate_on_oom: false, free_page_reporting: false });
-    assert_eq!(none, feature::COMMON | bit::STATS_VQ);
+    assert_eq!(none, feature::COMMON | bit::MUST_TELL_HOST | bit::STATS_VQ);
     assert_eq!(features(definition::Balloon::default()), feature::COMMON | ALL);
 }
 
@@ -68,6 +72,27 @@ fn a_target_reaches_the_driver_and_its_answer_the_handle() {
     rig.set(offset::STATUS, 0);
     assert_eq!((handle.actual(), handle.has_driver()), (Pages::ZERO, false));
     assert_eq!(handle.target(), Pages(3 * 512), "the target is not the driver's to forget");
+}
+
+#[test]
+fn what_is_written_after_a_deflation_was_acknowledged_stays() {
+    let (mut rig, _) = rig();
+    let mut queues = start(&mut rig, ALL, 4);
+    for round in 1..=20 {
+        // One page of a large chunk, or several: gathered for a while either way.
+        let pages = ppns(HIGH, round);
+        touch(&rig, HIGH, round.into());
+        send(&mut rig, &mut queues[0], &pages);
+        send(&mut rig, &mut queues[1], &pages);
+        let written = (0..u64::from(round)).map(|page| HIGH + page * PAGE_SIZE);
+        written.clone().for_each(|address| rig.guest.write(address, &[77]));
+        if round % 5 == 0 {
+            // Whatever was gathered is given back by now.
+            std::thread::sleep(std::time::Duration::from_millis(300));
+        }
+        rig.transport.barrier();
+        assert!(written.into_iter().all(|address| rig.guest.read(address, 1) == [77]), "round {round}");
+    }
 }
 
 #[test]
