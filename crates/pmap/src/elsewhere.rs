@@ -12,16 +12,21 @@ impl Pmap {
     /// The content of a page that is elsewhere and can be had without waiting; `None` where there is none, so that the
     /// page reads as zeros.
     pub(crate) fn content(&self, state: PageState) -> Option<Box<[u8; PAGE]>> {
-        let mut page = Box::new([0; PAGE]);
+        let zeros = || Box::new([0; PAGE]);
         match state {
-            PageState::Compressed(handle) => lock(&self.store).read(handle, &mut page),
+            PageState::Compressed(handle) => {
+                let mut page = zeros();
+                lock(&self.store).read(handle, &mut page);
+                Some(page)
+            }
             PageState::Leaving(slot) => {
+                let mut page = zeros();
                 let pending = self.swap.as_ref().is_some_and(|swap| swap.pending(slot, &mut page));
                 assert!(pending, "what is written is kept until the page's state says that it is written");
+                Some(page)
             }
-            _ => return None,
+            _ => None,
         }
-        Some(page)
     }
 
     /// Gives up what pages that were in `states` have outside of guest memory, and returns by how much the store is smaller.

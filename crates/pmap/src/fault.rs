@@ -12,7 +12,7 @@ use crate::layout::{ChunkNo, Place};
 use crate::mutation::Mutation;
 use crate::page_set::{PageSet, Slot};
 use crate::pmap::Pmap;
-use crate::swap::SwapSlot;
+use crate::swap::{Swap, SwapSlot};
 use crate::sync::MutexGuard;
 use crate::table::{PageState, Table};
 use crate::touch::Touch;
@@ -50,9 +50,9 @@ impl Pmap {
                 return Ok(());
             }
             let faults = self.uffd.read().map_err(failed)?;
-            let begun = !faults.is_empty();
             faults.into_iter().for_each(|fault| self.fault(fault));
-            if ready.other || begun {
+            // What these faults have asked the swap for is begun without another turn.
+            if ready.other || self.swap.as_ref().is_some_and(Swap::is_queued) {
                 self.settle_swap();
             }
         }

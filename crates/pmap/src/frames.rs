@@ -7,7 +7,8 @@ use crate::mmap::FrameView;
 use crate::sync::Arc;
 
 /// Whoever knows which pages of all VMs are the same. In Plimsoll that is the daemon, at the other end of the VMM's control
-/// link. Nothing that it says is taken for more than a hint: a page is compared in full before it is shared.
+/// link. A page is compared in full with the frame that the source names before it is shared. From then on the source is
+/// trusted with the page's content: it must keep the frame as it is for as long as the page refers to it.
 ///
 /// Pages are named by their number in guest RAM, without the holes.
 pub trait FrameSource: Send + Sync {

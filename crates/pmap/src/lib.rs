@@ -188,7 +188,7 @@
 //!
 //! Everything that is opened is opened by [`Pmap::new`] and [`uffd::Uffd`]. Afterwards this crate makes the system
 //! calls in [`SYSCALLS`], and on the userfaultfd the ioctls in [`uffd::IOCTLS`]; the only advice it gives to
-//! `madvise` is `MADV_DONTNEED`, `MADV_COLD` and `MADV_COLLAPSE`.
+//! `madvise` is `MADV_DONTNEED`, `MADV_COLD`, `MADV_COLLAPSE` and `MADV_HUGEPAGE`.
 
 mod account;
 mod aside;

@@ -75,7 +75,8 @@ impl Sampler {
         let drawn = self.draw();
         self.arrivals = self.pmap.account().arrivals();
         self.pmap.touches.clear();
-        let (mut chunks, mut pages) = ((0..).map(Spare::of_chunk), (0..).map(Spare::of_page));
+        let mut chunks = free_places(&self.watched, Spare::of_chunk);
+        let mut pages = free_places(&self.watched, Spare::of_page);
         for (no, nth) in drawn {
             match nth {
                 None => chunks.next().into_iter().for_each(|spare| self.watch_chunk(no, spare)),
@@ -84,14 +85,15 @@ impl Sampler {
         }
     }
 
-    /// Ends the period: brings back what was not touched.
+    /// Ends the period: brings back what was not touched. What cannot be brought back keeps its
+    /// place, and is tried again by its next touch and at the end of the next period.
     pub fn end(&mut self) {
-        for watched in std::mem::take(&mut self.watched) {
-            self.end_one(watched);
-        }
+        let watched = std::mem::take(&mut self.watched);
+        self.watched = watched.into_iter().filter(|&watched| !self.end_one(watched)).collect();
     }
 
-    fn end_one(&self, watched: Watched) {
+    /// Brings back one sample; false where it is still aside.
+    fn end_one(&self, watched: Watched) -> bool {
         let Watched { chunk: no, slot, spare } = watched;
         let mut chunk = self.pmap.chunk(no);
         let untouched = match (&chunk.backing, slot) {
@@ -101,7 +103,7 @@ impl Sampler {
         };
         if !untouched {
             // It was touched, or given back.
-            return;
+            return true;
         }
         let brought = match slot {
             None => self.pmap.bring_back(no, &mut chunk),
@@ -110,9 +112,12 @@ impl Sampler {
         match brought {
             Ok(()) if chunk.evidence == Evidence::None => chunk.evidence = Evidence::Idle,
             Ok(()) => {}
-            // Its next touch tries again.
-            Err(error) => tracing::error!(%error, ppn = self.pmap.layout.ppn(no, 0).0, "memory stays aside"),
+            Err(error) => {
+                tracing::error!(%error, ppn = self.pmap.layout.ppn(no, 0).0, "memory stays aside");
+                return false;
+            }
         }
+        true
     }
 
     /// What was seen of the period so far, or of the last one until the next begins.
@@ -199,8 +204,32 @@ impl Sampler {
     }
 }
 
+/// The places of one kind in which nothing of `watched` is.
+fn free_places(watched: &[Watched], place: fn(usize) -> Spare) -> impl Iterator<Item = Spare> + use<> {
+    let taken: Vec<Spare> = watched.iter().map(|watched| watched.spare).collect();
+    (0..MAX_SAMPLES).map(place).filter(move |spare| !taken.contains(spare))
+}
+
 impl Drop for Sampler {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_not_used_again_before_what_is_there_was_brought_back() {
+        let watched = [Spare::of_chunk(0), Spare::of_chunk(2), Spare::of_page(1)].map(|spare| Watched {
+            chunk: ChunkNo(7),
+            slot: None,
+            spare,
+        });
+        let first = |place: fn(usize) -> Spare| free_places(&watched, place).take(2).collect::<Vec<_>>();
+        assert_eq!(first(Spare::of_chunk), [Spare::of_chunk(1), Spare::of_chunk(3)]);
+        assert_eq!(first(Spare::of_page), [Spare::of_page(0), Spare::of_page(2)]);
+        assert_eq!(free_places(&watched, Spare::of_chunk).count(), MAX_SAMPLES - 2);
     }
 }

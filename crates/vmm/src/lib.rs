@@ -14,12 +14,14 @@
 //! | thread | waits for | touches guest memory |
 //! |---|---|---|
 //! | main (control) | daemon, other threads, the clock | never |
-//! | `faults` | page faults | never: it would wait for itself |
+//! | `machine` | power events, reboots | loads the kernel, and may wait for a grant |
+//! | `faults` | page faults | never what may be absent: it would wait for itself |
 //! | `sampler` | the clock | never: it moves it |
 //! | `console` | guest output, clients | never |
-//! | `pager` | orders to page out, the swap's disk | never |
+//! | `pager` | orders to page out, the swap's disk | reads it, and only what is there |
+//! | `swap` | the swap's disk, where there is no io_uring | never |
 //! | `scanner` | orders to share pages, its turn | reads it, and only what is there |
-//! | `vcpuN` | the guest | as the guest does |
+//! | `vcpuN`, `model-*` | the guest | as the guest does |
 //! | one per device | the guest's driver, the backend | yes, and may wait for a grant |
 //! | `diskN-pin` | guest pages that the disk is to read or write | yes, and may wait for a grant |
 

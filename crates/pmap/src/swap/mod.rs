@@ -220,6 +220,9 @@ impl Swap {
     /// Writes pages to reserved slots, each with the number of its owner. Pages that come one after the other, in one
     /// call or several, and have adjacent slots are written together.
     pub(crate) fn write(&self, pages: Vec<(SwapSlot, u64, Buffer)>) {
+        if pages.is_empty() {
+            return;
+        }
         let mut leaving = Vec::with_capacity(pages.len());
         for (slot, owner, mut buffer) in pages {
             if let Some(cipher) = &self.shared.cipher {
@@ -260,6 +263,11 @@ impl Swap {
         drop(book);
         lock(&self.shared.queue).read(first, owners);
         self.shared.event.signal();
+    }
+
+    /// Whether something is queued that [`completions`](Self::completions) would begin.
+    pub(crate) fn is_queued(&self) -> bool {
+        !lock(&self.shared.queue).is_empty()
     }
 
     /// Begins what was queued, and returns what has ended. To be called whenever the descriptor is readable, by threads

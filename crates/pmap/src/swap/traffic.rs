@@ -53,6 +53,10 @@ pub(super) struct Traffic {
 }
 
 impl Queue {
+    pub(super) fn is_empty(&self) -> bool {
+        self.reads.is_empty() && self.writes.is_empty()
+    }
+
     pub(super) fn read(&mut self, first: SwapSlot, owners: &[u64]) {
         self.reads.push_back(Run { first, owners: owners.to_vec() });
     }

@@ -44,7 +44,7 @@ pub(crate) const CMDLINE: u64 = 0x2_0000;
 pub(crate) const CONVENTIONAL_END: u64 = 0x9_fc00;
 /// ACPI tables, the RSDP first: kernels that are not told search it here.
 pub(crate) const ACPI: u64 = 0xe_0000;
-/// Room for the tables; 8 CPUs and 19 devices take some 4 KiB.
+/// Room for the tables; 8 CPUs and 14 devices take some 4 KiB.
 pub(crate) const ACPI_SIZE: u64 = HIMEM - ACPI;
 /// Where RAM goes on above a PC's legacy area.
 pub(crate) const HIMEM: u64 = 0x10_0000;

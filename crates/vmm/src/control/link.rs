@@ -45,7 +45,7 @@ impl Link {
     pub(crate) fn interest(&self) -> (BorrowedFd<'_>, PollFlags) {
         match &self.connection {
             None => (self.listener.as_fd(), PollFlags::IN),
-            Some(c) if c.deaf || self.outbox.next().is_none() => (c.wire.as_fd(), PollFlags::IN),
+            Some(c) if c.deaf || !self.outbox.has_next() => (c.wire.as_fd(), PollFlags::IN),
             Some(c) => (c.wire.as_fd(), PollFlags::IN | PollFlags::OUT),
         }
     }

@@ -78,6 +78,19 @@ impl Outbox {
         self.exit = Some(reason);
     }
 
+    /// Whether there is a message to be sent.
+    pub(crate) fn has_next(&self) -> bool {
+        self.hello.is_some()
+            || self.running.is_some()
+            || self.rebooted > 0
+            || self.returned > Pages::ZERO
+            || self.want.is_some()
+            || !self.notices.is_empty()
+            || self.report.is_some()
+            || self.exit.is_some()
+            || self.exchange.has_next()
+    }
+
     /// The message that is to be sent next. What a new daemon must know comes first, what says that memory is free before what
     /// asks for some, and the end last; of frames nothing is said any more then.
     pub(crate) fn next(&self) -> Option<FromVmm> {
@@ -140,6 +153,7 @@ mod tests {
 
     fn drain(outbox: &mut Outbox) -> Vec<FromVmm> {
         std::iter::from_fn(|| {
+            assert_eq!(outbox.has_next(), outbox.next().is_some());
             let message = outbox.next()?;
             outbox.sent(&message);
             Some(message)

@@ -219,7 +219,7 @@ impl Session {
         self.link.outbox.exit(reason);
         let deadline = Instant::now() + LAST_WORDS;
         self.link.flush();
-        while self.link.is_up() && self.link.outbox.next().is_some() && Instant::now() < deadline {
+        while self.link.is_up() && self.link.outbox.has_next() && Instant::now() < deadline {
             let (link, _) = self.link.interest();
             let mut fds = [PollFd::from_borrowed_fd(link, PollFlags::OUT)];
             if rustix::event::poll(&mut fds, Some(&timespec(deadline))).is_err() {

@@ -253,6 +253,13 @@ impl Exchange {
         state.pool.is_some() || state.holds.is_some()
     }
 
+    /// Whether there is a message to be sent.
+    pub(crate) fn has_next(&self) -> bool {
+        let state = self.state();
+        let asked = state.question.as_ref().is_some_and(|question| question.message.is_some());
+        state.pool.is_some() || state.holds.is_some() || !state.given_back.is_empty() || asked
+    }
+
     /// The message that is to be sent next. What is given back comes before what is asked, which may be about the same pages.
     pub(crate) fn next(&self) -> Option<FromVmm> {
         let state = self.state();

@@ -184,8 +184,12 @@ impl<B: Back> Loop<B> {
     fn run(mut self) {
         loop {
             // Events first: an order then finds them served.
-            for event in self.wait(None) {
+            let (events, rung) = self.wait(None);
+            for event in events {
                 self.serve(event);
+            }
+            if !rung {
+                continue;
             }
             // Drained before the orders are taken, so none is left behind without its bell.
             self.bell.read().ok();
@@ -197,8 +201,9 @@ impl<B: Back> Loop<B> {
         }
     }
 
-    /// Waits for events of the device or for an order, at most until `limit`, and returns the former.
-    fn wait(&mut self, limit: Option<Instant>) -> Vec<Event> {
+    /// Waits for events of the device or for an order, at most until `limit`. Returns the former, and
+    /// whether the bell has rung for the latter.
+    fn wait(&mut self, limit: Option<Instant>) -> (Vec<Event>, bool) {
         let mut fds = vec![PollFd::from_borrowed_fd(as_fd(&self.bell), PollFlags::IN)];
         let mut events = vec![];
         let mut deadline = None;
@@ -217,12 +222,14 @@ impl<B: Back> Loop<B> {
         let until = [deadline, again, limit].into_iter().flatten().min();
         match rustix::event::poll(&mut fds, timeout(until).as_ref()) {
             Ok(_) => {}
-            Err(Errno::INTR) => return vec![],
+            // An order may be there: that is not known.
+            Err(Errno::INTR) => return (vec![], true),
             Err(_) => {
                 thread::sleep(RETRY_DELAY);
-                return vec![];
+                return (vec![], true);
             }
         }
+        let rung = !fds[0].revents().is_empty();
         let ready = fds[1..].iter().zip(events).filter(|(fd, _)| !fd.revents().is_empty());
         let mut ready: Vec<_> = ready.map(|(_, event)| event).collect();
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -233,7 +240,7 @@ impl<B: Back> Loop<B> {
                 ready.push(event);
             }
         }
-        ready
+        (ready, rung)
     }
 
     fn serve(&mut self, event: Event) {
@@ -271,7 +278,7 @@ impl<B: Back> Loop<B> {
             }
             #[cfg(test)]
             Order::Barrier(done) => {
-                for event in self.wait(Some(Instant::now())) {
+                for event in self.wait(Some(Instant::now())).0 {
                     self.serve(event);
                 }
                 done.send(()).unwrap();
