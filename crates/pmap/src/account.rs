@@ -115,7 +115,7 @@ impl Account {
         self.awaited
     }
 
-    /// Mappings of frames.
+    /// Mappings beyond one for each chunk, for pages that are, or were, shared.
     pub(crate) fn mappings(&self) -> u64 {
         self.mappings
     }

@@ -84,9 +84,13 @@ impl Chunk {
         }
     }
 
-    /// A small chunk whose pages are all absent or zero, or all ballooned, becomes empty, and its table is freed.
+    /// A small chunk whose pages are all absent or zero, or all ballooned, becomes empty, and its table is freed; except
+    /// where some are mappings of their own: that must be remembered.
     pub(crate) fn empty_if_uniform(&mut self) {
         let Backing::Small(table) = &self.backing else { return };
+        if !table.islands.is_empty() {
+            return;
+        }
         if let Some(ballooned) = table.is_empty() {
             self.backing = Backing::Empty { ballooned, zero: table.zeros() };
         }

@@ -175,7 +175,9 @@
 //! I/O; the kernel then does it when memory is short. [`Inflation`] gathers whole chunks, which need no splitting. A small
 //! chunk that became empty may keep its page table (before Linux 6.14); large again, it then has small pages until
 //! khugepaged collapses it. Each change between armed and unarmed neighbours is a mapping more for the kernel
-//! (`vm.max_map_count`); where those run out, chunks stay small and say so in the log. No fault depends on a mapping more: a shared page
+//! (`vm.max_map_count`); where those run out, chunks stay small and say so in the log. Pages that are or were shared are counted as
+//! islands, with the mappings that they take at most, until their chunk is one mapping again: when it is made large, or
+//! all of it was given back. Sharing keeps within a bound on that count. No fault depends on a mapping more: a shared page
 //! that is written is copied where it is, and what was put aside is copied back if it cannot be moved.
 //!
 //! # What bookkeeping costs
@@ -203,6 +205,7 @@ mod grant;
 mod host_range;
 mod inflation;
 mod iovec;
+mod islands;
 mod layout;
 #[cfg_attr(all(test, feature = "model-check"), path = "model_check/mmap.rs")]
 mod mmap;

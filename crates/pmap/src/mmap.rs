@@ -87,8 +87,7 @@ impl Mapping {
         self.spare
     }
 
-    /// A chunk of guest RAM behind guest RAM that nobody ever touches: moved anywhere it is fresh memory, and the kernel joins it with
-    /// its neighbours.
+    /// A chunk behind guest RAM that nobody ever touches: moved anywhere it is fresh memory.
     pub(crate) fn blank(&self) -> usize {
         self.len + self.spare - 2 * CHUNK
     }

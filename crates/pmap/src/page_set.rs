@@ -56,6 +56,12 @@ impl PageSet {
         *self == Self::FULL
     }
 
+    /// The pages behind those of the set.
+    pub(crate) fn shifted(&self) -> Self {
+        let carried = |word: usize| word.checked_sub(1).map_or(0, |before| self.0[before] >> 63);
+        Self(std::array::from_fn(|word| self.0[word] << 1 | carried(word)))
+    }
+
     pub(crate) fn union(&self, other: &Self) -> Self {
         self.zip(other, |a, b| a | b)
     }

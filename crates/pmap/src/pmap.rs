@@ -20,7 +20,7 @@ use crate::pagemap::Pagemap;
 use crate::pin_budget::PinBudget;
 use crate::ram::{GuestRam, RamRegion};
 use crate::scan::Scan;
-use crate::share::most_mappings;
+use crate::share::{MAPPINGS_OF_RUN, most_for_short_runs, most_mappings};
 use crate::store::Store;
 use crate::swap::{Swap, SwapSpace, Written};
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -76,7 +76,7 @@ pub struct Pmap {
     pub(crate) pool: Mutex<Option<Arc<Pool>>>,
     /// The chunk behind guest RAM where copies are put together. Taken after a chunk's lock.
     pub(crate) staging: Mutex<()>,
-    /// Mappings that shared pages may take.
+    /// Mappings that pages may take that are, or were, shared.
     pub(crate) most_mappings: u64,
     /// Outermost.
     pub(crate) eviction: Mutex<Eviction>,
@@ -215,7 +215,7 @@ impl Pmap {
                 .saturating_sub(account.shared()),
             shared: account.shared(),
             zero: account.zero(),
-            mappings_full: account.mappings() >= self.most_mappings,
+            mappings_full: account.mappings() + MAPPINGS_OF_RUN > most_for_short_runs(self.most_mappings),
             compressed: account.compressed(),
             store: account.store(),
             swapped: account.swapped(),

@@ -6,8 +6,9 @@
 
 use std::io;
 
-use crate::chunk::{Chunk, lock};
+use crate::chunk::{Backing, Chunk, lock};
 use crate::host_range::{CHUNK, PAGE};
+use crate::islands::Islands;
 use crate::layout::{ChunkNo, Place};
 use crate::mutation::Mutation;
 use crate::page_set::{PageSet, SLOTS};
@@ -28,7 +29,7 @@ impl Pmap {
         let moved = pages.runs().try_for_each(|run| {
             self.replace(no, run)?;
             table.overlaid = table.overlaid.minus(&PageSet::span(run.0, run.1));
-            table.scarred = true;
+            table.islands.put(run.0, run.1);
             Ok(())
         });
         // Whoever waits to write to one of them writes to its new place, or, where it has none, to the old one.
@@ -50,12 +51,17 @@ impl Pmap {
 
     /// Puts fresh anonymous memory in place of those of `pages` that lie in the mapping of a frame, and gives the frames up. Their
     /// content is lost: it is for pages that the guest has given up, and that are discarded next. Shared ones are absent then.
+    ///
+    /// A whole chunk is one mapping afterwards. Where single pages are replaced, each run of them is one: the kernel does not
+    /// join them with their neighbours.
     pub(crate) fn renew(&self, no: ChunkNo, table: &mut Table, pages: &PageSet) -> io::Result<()> {
         let shared = table.among(pages, |state| state.frame().is_some());
-        let pages = pages.intersection(&table.overlaid).union(&shared);
-        for run in pages.runs() {
+        let framed = pages.intersection(&table.overlaid).union(&shared);
+        let whole = pages.is_full() && !table.islands.is_empty();
+        for run in if whole { *pages } else { framed }.runs() {
             let offset = self.offset(Place { chunk: no, slot: run.0 });
             self.mapping.relocate(self.mapping.blank(), offset, usize::from(run.1) * PAGE)?;
+            table.islands.put(run.0, run.1);
             // What the guest touches until here it gets unasked. It is discarded with the rest.
             self.uffd.arm(self.run_range(no, run))?;
             self.mapping.discard(offset, usize::from(run.1) * PAGE)?;
@@ -70,13 +76,27 @@ impl Pmap {
             // Whoever waits to write to what was shared must ask anew.
             run.runs().for_each(|run| self.wake_run(no, run));
         }
+        if whole {
+            table.islands = Islands::default();
+        }
         Ok(())
+    }
+
+    /// Makes one mapping of a chunk of which nothing is left, so that it can be empty.
+    pub(crate) fn level(&self, no: ChunkNo, chunk: &mut Chunk) {
+        let Backing::Small(table) = &mut chunk.backing else { return };
+        if table.is_empty().is_some()
+            && !table.islands.is_empty()
+            && let Err(error) = self.renew(no, table, &PageSet::FULL)
+        {
+            tracing::debug!(%error, "a chunk of which nothing is left stays small");
+        }
     }
 
     /// Makes one mapping of a chunk that had shared pages: the kernel makes huge pages of nothing else. All of its pages are
     /// resident or blank, and no device uses them.
     pub(crate) fn heal(&self, no: ChunkNo, table: &mut Table) -> io::Result<()> {
-        if !table.scarred && table.overlaid.is_empty() {
+        if table.islands.is_empty() {
             return Ok(());
         }
         let resident = table.pages(PageState::is_resident);
@@ -94,7 +114,7 @@ impl Pmap {
             self.unprotect(no, &resident)?;
             return Err(error);
         }
-        (table.overlaid, table.scarred) = (PageSet::EMPTY, false);
+        (table.overlaid, table.islands) = (PageSet::EMPTY, Islands::default());
         self.mapping.allow_huge(no.0 * CHUNK, CHUNK);
         self.uffd.arm(self.chunk_range(no))?;
         self.wake_run(no, (0, SLOTS));
@@ -113,7 +133,7 @@ impl Pmap {
     /// Gives back the frames that pages of a chunk had, except where a device may still be reading one.
     pub(crate) fn let_frames_go(&self, no: ChunkNo, chunk: &mut Chunk) {
         let busy = chunk.busy();
-        if let crate::chunk::Backing::Small(table) = &mut chunk.backing {
+        if let Backing::Small(table) = &mut chunk.backing {
             self.give_back_departed(no, table, &busy);
         }
     }

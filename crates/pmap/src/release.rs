@@ -129,6 +129,8 @@ impl Pmap {
             Ok(freed) => {
                 outcome.freed = freed;
                 mark(&mut chunk, &set, how);
+                self.level(no, &mut chunk);
+                chunk.empty_if_uniform();
             }
             Err(error) => {
                 tracing::warn!(%error, "pages that the guest gave back stay held");
@@ -236,7 +238,9 @@ impl Pmap {
 /// it is popped.
 fn mark(chunk: &mut Chunk, set: &PageSet, how: Release) {
     match how {
-        Release::Ballooned if set.is_full() => chunk.backing = Backing::Empty { ballooned: true, zero: 0 },
+        Release::Ballooned if set.is_full() && matches!(chunk.backing, Backing::Empty { .. }) => {
+            chunk.backing = Backing::Empty { ballooned: true, zero: 0 };
+        }
         Release::Ballooned => {
             if let Some(table) = chunk.small_table() {
                 table.set_all(set, PageState::Ballooned);
@@ -244,5 +248,4 @@ fn mark(chunk: &mut Chunk, set: &PageSet, how: Release) {
         }
         Release::Reported => {}
     }
-    chunk.empty_if_uniform();
 }

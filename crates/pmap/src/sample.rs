@@ -194,9 +194,14 @@ impl Sampler {
         if chunk.busy().contains(slot) {
             chunk.evidence = Evidence::Used;
             self.pmap.touches.pages.fetch_add(1, Ordering::Relaxed);
-        } else if let Err(error) = self.pmap.put_page_aside(Place { chunk: no, slot }, &mut chunk, spare) {
-            return tracing::debug!(%error, "a page cannot be put aside");
         } else {
+            let before = chunk.tally();
+            let put = self.pmap.put_page_aside(Place { chunk: no, slot }, &mut chunk, spare);
+            // It may have been taken out of the mapping of a frame.
+            self.pmap.record(before, &chunk);
+            if let Err(error) = put {
+                return tracing::debug!(%error, "a page cannot be put aside");
+            }
             chunk.evidence = Evidence::None;
             self.watched.push(Watched { chunk: no, slot: Some(slot), spare });
         }

@@ -21,6 +21,8 @@ use crate::table::{PageState, Table};
 
 /// Shortest run of pages that is worth a mapping where mappings are short.
 const LONG_RUN: Slot = 16;
+/// Mappings that a run adds at most: itself, and what it cuts off.
+pub(crate) const MAPPINGS_OF_RUN: u64 = 2;
 /// Mappings that are left to the rest of the process: those between shared pages, three for each sample, stacks, and what breaking a run
 /// in two takes.
 const RESERVED_MAPPINGS: u64 = 12_000;
@@ -148,9 +150,8 @@ impl Pmap {
         let usable = table.pages(PageState::is_resident).minus(&busy);
         let usable = |&(slot, frame): &(Slot, FrameNo)| usable.contains(slot) && pool.view.has(frame);
         let mut runs = runs(pairs.iter().copied().filter(usable));
-        if self.account().mappings() + runs.len() as u64 > self.most_mappings {
-            runs.retain(|run| run.len >= LONG_RUN);
-        }
+        let mappings = self.account().mappings();
+        keep_what_fits(&mut runs, mappings, self.most_mappings);
         let mut shared = self.compare_and_map(pool, no, table, &runs);
         let gone = shared.pages.union(&shared.own);
         let copies: Vec<_> = gone.iter().map(|slot| table.get(slot)).collect();
@@ -194,7 +195,7 @@ impl Pmap {
             );
         }
         let different = all.minus(&same.iter().map(|&(slot, _)| slot).collect());
-        let mapped = self.overlay(pool, no, same);
+        let mapped = self.overlay(pool, no, table, same);
         // All of them in one call, if they were protected so.
         let rest = if dirty == PageSet::FULL { dirty } else { dirty.minus(&mapped) };
         let own = self.guard(no, &mapped, &rest);
@@ -204,13 +205,16 @@ impl Pmap {
     }
 
     /// Maps frames over pages; returns the pages where that went well.
-    fn overlay(&self, pool: &Pool, no: ChunkNo, same: Vec<(Slot, FrameNo)>) -> PageSet {
+    fn overlay(&self, pool: &Pool, no: ChunkNo, table: &mut Table, same: Vec<(Slot, FrameNo)>) -> PageSet {
         let mut mapped = PageSet::EMPTY;
         for run in runs(same.into_iter()) {
             let offset = self.offset(Place { chunk: no, slot: run.slot });
             let at = u64::from(run.frame.0) * PAGE_SIZE;
             match self.mapping.overlay(offset, usize::from(run.len) * PAGE, pool.fd.as_fd(), at) {
-                Ok(()) => mapped = mapped.union(&PageSet::span(run.slot, run.len)),
+                Ok(()) => {
+                    mapped = mapped.union(&PageSet::span(run.slot, run.len));
+                    table.islands.put(run.slot, run.len);
+                }
                 Err(error) => {
                     crate::fault::warn_of_mappings(&error);
                     break;
@@ -324,11 +328,26 @@ fn runs(pairs: impl Iterator<Item = (Slot, FrameNo)>) -> Vec<Run> {
     runs
 }
 
-/// How many mappings shared pages may take: an isolated one takes two.
+/// Leaves those of `runs` for which there are mappings, beside `mappings` of at most `most`. The last
+/// quarter is for long runs.
+fn keep_what_fits(runs: &mut Vec<Run>, mappings: u64, most: u64) {
+    if mappings + MAPPINGS_OF_RUN * runs.len() as u64 > most_for_short_runs(most) {
+        runs.retain(|run| run.len >= LONG_RUN);
+    }
+    let fit = most.saturating_sub(mappings) / MAPPINGS_OF_RUN;
+    runs.truncate(usize::try_from(fit).unwrap_or(usize::MAX));
+}
+
+/// Of `most` mappings, how many may be taken before only long runs are shared.
+pub(crate) fn most_for_short_runs(most: u64) -> u64 {
+    most / 4 * 3
+}
+
+/// How many mappings shared pages, and those that were, may take together.
 pub(crate) fn most_mappings() -> u64 {
     let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok();
     let limit = limit.and_then(|limit| limit.trim().parse().ok()).unwrap_or(USUAL_MAPPINGS);
-    limit.saturating_sub(RESERVED_MAPPINGS) / 2
+    limit.saturating_sub(RESERVED_MAPPINGS)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "2^32 pages are 16 TiB, more than a VM has")]
@@ -338,4 +357,24 @@ pub(crate) fn page_no(chunk: ChunkNo, slot: Slot) -> PageNo {
 
 fn place(page: PageNo) -> Place {
     Place::of(page.0.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_run_is_shared_beyond_the_mappings_that_there_are() {
+        let fitting = |mappings, most| {
+            let run = |len| Run { slot: 0, frame: FrameNo(0), len };
+            let mut runs = vec![run(1), run(16), run(3), run(100), run(20)];
+            keep_what_fits(&mut runs, mappings, most);
+            runs.iter().map(|run| run.len).collect::<Vec<_>>()
+        };
+        assert_eq!(fitting(65, 100), [1, 16, 3, 100, 20]);
+        assert_eq!(fitting(66, 100), [16, 100, 20], "the last quarter is for long ones");
+        assert_eq!(fitting(95, 100), [16, 100]);
+        assert!(fitting(99, 100).is_empty());
+        assert!(fitting(500, 100).is_empty());
+    }
 }

@@ -1,6 +1,7 @@
 use plimsoll_units::{FrameNo, Pages};
 
 use crate::aside::Spare;
+use crate::islands::Islands;
 use crate::page_set::{PageSet, SLOTS, Slot};
 use crate::store::Handle;
 use crate::swap::SwapSlot;
@@ -105,8 +106,6 @@ pub(crate) struct Table {
     states: [PageState; SLOTS as usize],
     counts: [u16; CLASSES],
     awaited: u16,
-    /// Shared pages that are one mapping with the page before them.
-    joined: u16,
     /// Pages that faults have brought in since eviction last looked at the chunk: they get a second chance.
     pub(crate) recent: PageSet,
     /// Pages that were written to, or touched, although they had been shared, since the scanner last looked at the chunk.
@@ -114,8 +113,9 @@ pub(crate) struct Table {
     /// Private pages that still lie in the mapping of a frame: the kernel has copied them when they were written. Discarded, they
     /// would be the frame again.
     pub(crate) overlaid: PageSet,
-    /// Pages of the chunk are mappings of their own, which the kernel will not join into a huge page.
-    pub(crate) scarred: bool,
+    /// Pages that are mappings of their own, which the kernel will not join into a huge page: the
+    /// shared and the overlaid ones, and those that were taken out of the mapping of a frame.
+    pub(crate) islands: Islands,
     /// Frames that pages had and that are to be given back, once no device may be reading them.
     pub(crate) departed: Vec<(Slot, FrameNo)>,
 }
@@ -130,11 +130,10 @@ impl Table {
             states: [state; SLOTS as usize],
             counts,
             awaited: 0,
-            joined: 0,
             recent: PageSet::EMPTY,
             broken: PageSet::EMPTY,
             overlaid: PageSet::EMPTY,
-            scarred: false,
+            islands: Islands::default(),
             departed: Vec::new(),
         })
     }
@@ -155,33 +154,15 @@ impl Table {
     }
 
     pub(crate) fn set(&mut self, slot: Slot, state: PageState) {
-        let moves = self.get(slot).frame().is_some() || state.frame().is_some();
         self.counts[self.get(slot).class() as usize] -= 1;
         self.counts[state.class() as usize] += 1;
         self.awaited = self.awaited + u16::from(state.is_awaited()) - u16::from(self.get(slot).is_awaited());
-        if moves {
-            self.joined -= self.joins(slot);
-        }
         self.states[usize::from(slot)] = state;
-        if moves {
-            self.joined += self.joins(slot);
-        }
     }
 
-    /// With how many of its neighbours a page is one mapping.
-    fn joins(&self, slot: Slot) -> u16 {
-        let frame = |slot: Slot| self.states.get(usize::from(slot)).and_then(|state| state.frame());
-        let follows = |a: Option<FrameNo>, b: Option<FrameNo>| match (a, b) {
-            (Some(a), Some(b)) => u16::from(a.0.checked_add(1) == Some(b.0)),
-            _ => 0,
-        };
-        let own = frame(slot);
-        slot.checked_sub(1).map_or(0, |before| follows(frame(before), own)) + follows(own, frame(slot + 1))
-    }
-
-    /// Mappings of frames that the chunk has.
+    /// Mappings that the chunk takes beyond one: see [`Islands::mappings`].
     pub(crate) fn mappings(&self) -> u64 {
-        (self.counts[Class::Shared as usize] - self.joined).into()
+        self.islands.mappings()
     }
 
     pub(crate) fn set_all(&mut self, slots: &PageSet, state: PageState) {

@@ -17,7 +17,7 @@ pub(crate) struct Tally {
     pub(crate) zero: Pages,
     /// Pages that are being read from the swap, and that a fault waits for.
     pub(crate) awaited: Pages,
-    /// Mappings of frames.
+    /// Mappings beyond one, for pages that are, or were, shared.
     pub(crate) mappings: u64,
     pub(crate) kind: Kind,
 }

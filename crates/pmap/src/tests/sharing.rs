@@ -292,3 +292,42 @@ fn a_chunk_that_is_aside_is_scanned_where_it_is_and_brought_back_where_it_pays()
         host.check(&[&a, &b]);
     }
 }
+
+/// Mappings of this process within a VM's guest RAM.
+fn mappings_of(vm: &Served) -> u64 {
+    let ram = vm.pmap.mapping.range(0, vm.pmap.mapping.len());
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let starts = maps.lines().filter_map(|line| u64::from_str_radix(line.split('-').next()?, 16).ok());
+    starts.filter(|start| (ram.start..ram.start + ram.len).contains(start)).count() as u64
+}
+
+#[test]
+fn the_account_of_mappings_is_never_below_what_the_process_has() {
+    let (host, a, b) = twins(200, false);
+    let chunks = a.stats().size.0 / 512;
+    let check = |what: &str, most: u64| {
+        let (counted, there) = (a.pmap.account().mappings(), mappings_of(&a));
+        assert!(there <= counted + chunks, "{what}: {there} mappings, {counted} counted beside the chunks'");
+        assert!(counted <= most, "{what}: {counted} counted");
+        a.audit();
+    };
+    check("shared", 400);
+    // Broken shares stay in the mappings of their frames.
+    (0..200).step_by(3).for_each(|ppn| put(&a, ppn, &noise(5000 + ppn)));
+    check("written", 400);
+    assert!(a.pmap.account().mappings() > 0);
+    // They are taken out of them, and come back into memory that is not the chunk's own.
+    take_all(&a);
+    check("paged out", 800);
+    (0..200).for_each(|ppn| drop(get(&a, ppn)));
+    check("brought back", 800);
+    let all = PpnRange::new(Ppn(0), Pages(512));
+    a.pmap.release(&[PpnRange::new(Ppn(20), Pages(100))], Release::Ballooned);
+    check("ballooned in part", 800);
+    a.pmap.release(&[all], Release::Ballooned);
+    check("ballooned", 0);
+    a.pmap.deflate(&[all]);
+    check("deflated", 0);
+    assert_eq!(a.stats().chunks_small, 0);
+    host.check(&[&a, &b]);
+}
