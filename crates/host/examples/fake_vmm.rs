@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `greedy` | wants its whole size at once |
 //! | `lazy` | wants its whole size, and its balloon never inflates |
+//! | `small` | holds 1 MiB of what it is granted |
 //! | `mute` | ends without a hello |
 //! | `old` | says hello in another version |
 //! | `broken` | fails instead of running |
@@ -131,7 +132,8 @@ impl Vm {
 
     /// Touches memory until `pages` are resident.
     fn hold(&mut self, pages: Pages) {
-        let pages = pages.min(self.ram.size.saturating_sub(self.facts.ballooned));
+        let most = if self.is("small") { Pages::ceil(Bytes::mib(1)) } else { self.ram.size };
+        let pages = pages.min(most.saturating_sub(self.facts.ballooned));
         self.ram.touch(self.facts.held, pages);
         self.facts.held = self.facts.held.max(pages);
     }

@@ -3,37 +3,43 @@
 //! Everything runs on one thread but what may wait for a disk: launches, records and the kernel's account, which are
 //! done beside it and whose results come back as inputs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::control::{FromVmm, ToVmm};
+use plimsoll_protocol::api::Exit;
+use plimsoll_protocol::control::ToVmm;
 use plimsoll_units::{Bytes, Pages};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use crate::adopt::Survivor;
 use crate::core::{
-    Answer, Clock, Core, Effect, Failure, FailureKind, Input, KernelAccount, Request, RequestId, RunId,
-    Started,
+    Answer, Clock, Core, Discovered, Effect, Failure, FailureKind, Input, KernelAccount, Request, RequestId,
+    RunId, Started,
 };
 use crate::inventory::Record;
 use crate::kernel_account::{self, Pace};
-use crate::launch::{Launched, Plan, RunDir, RunRecord, Site, launch};
+use crate::launch::{Launched, Plan, RunDir, RunRecord, Site, There, identify, launch};
 use crate::link::Link;
 use crate::memory;
 use crate::process::Process;
 use crate::processors::{Busy, Times};
+use crate::reach::{Reach, Reached};
 use crate::saver::Saver;
-use crate::supervise::{Watch, watch};
+use crate::supervise::{Watch, adopt, watch};
 use crate::uids::Uids;
 use crate::vmm_log;
 
 /// Messages that may wait for the daemon. A VMM or client that finds the inbox full waits in turn with the others.
 const INBOX: usize = 256;
+
+/// How long requests wait for adopted VMs to answer, so that a command right after a restart finds them as they were. A healthy
+/// VMM answers within milliseconds; users should not notice that they wait for one that is not.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// The answer to a call of the API.
 pub(crate) type CallResult = Result<Answer, Failure>;
@@ -44,7 +50,14 @@ pub(crate) enum Incoming {
     Input(Input),
     Call(Box<Request>, oneshot::Sender<CallResult>),
     Launched(RunId, anyhow::Result<Box<Launched>>),
-    Accounts { began: Instant, accounts: Vec<(RunId, KernelAccount)>, usable: Option<Bytes> },
+    /// The process of a VM that was adopted is known from now on.
+    Identified(RunId, Arc<Process>),
+    Reached(RunId, Box<Reached>),
+    Accounts {
+        began: Instant,
+        accounts: Vec<(RunId, KernelAccount)>,
+        usable: Option<Bytes>,
+    },
 }
 
 /// A way to ask the daemon.
@@ -64,10 +77,27 @@ impl Caller {
 /// What belongs to one run.
 #[derive(Debug)]
 struct Live {
+    vm: VmName,
+    /// `None` where its VMM cannot be spoken to.
     link: Option<Link>,
-    process: Arc<Process>,
+    /// `None` where it is not known which it is.
+    process: Option<Arc<Process>>,
     directory: RunDir,
-    record: RunRecord,
+    /// The user that it has, and no other VM may have.
+    uid: Option<u32>,
+    /// `None` where it has not been read in full yet.
+    record: Option<RunRecord>,
+    /// It is to be killed as soon as its process is known.
+    doomed: bool,
+}
+
+/// Requests that wait until adopted VMs have answered or are known to be late.
+#[derive(Debug)]
+struct Settling {
+    /// VMs that have done neither.
+    awaited: BTreeSet<RunId>,
+    until: Instant,
+    calls: Vec<(Box<Request>, oneshot::Sender<CallResult>)>,
 }
 
 /// The daemon.
@@ -79,8 +109,8 @@ pub(crate) struct Daemon {
     uids: Uids,
     live: HashMap<RunId, Live>,
     launching: HashMap<RunId, Option<u32>>,
-    /// What adopted VMs said while they were greeted.
-    first: Vec<(RunId, FromVmm)>,
+    /// `None`: all requests are answered at once.
+    settling: Option<Settling>,
     calls: HashMap<RequestId, oneshot::Sender<CallResult>>,
     last_call: u64,
     pace: Pace,
@@ -101,7 +131,7 @@ impl Daemon {
             uids,
             live: HashMap::new(),
             launching: HashMap::new(),
-            first: Vec::new(),
+            settling: None,
             calls: HashMap::new(),
             last_call: 0,
             pace: Pace::new(Instant::now()),
@@ -117,37 +147,99 @@ impl Daemon {
         Caller(self.sender.clone())
     }
 
-    /// Takes over a VM that an earlier daemon started.
-    pub(crate) fn adopt(&mut self, survivor: Survivor) -> std::io::Result<()> {
-        let Survivor { adopted, process, wire, directory, record, first } = survivor;
-        let link = wire.map(Link::new).transpose()?;
-        let pidfd = process.watch()?;
-        let Some(run) = self.core.adopt(adopted) else { return Ok(()) };
+    /// Takes up a VM that an earlier daemon started, and begins to get in touch with it.
+    pub(crate) fn adopt(&mut self, survivor: Survivor) {
+        let Survivor { vm, directory, there } = survivor;
+        let There { outline, record, process, recorded, kernel } = there;
+        let process = process.map(Arc::new);
+        let whole = record.as_ref().ok();
+        let run = self.core.discover(Discovered {
+            vm: vm.clone(),
+            pid: outline.identity.map(|identity| identity.pid),
+            started: outline.started,
+            definition: whole.map(|record| record.definition.clone()).or(outline.definition),
+            recorded,
+            swap: outline.swap,
+            kernel,
+            domains: whole.map(|record| record.domains.clone()),
+            former: whole.map(|record| record.former.clone()).unwrap_or_default(),
+            why: "its VMM has not answered yet".to_owned(),
+        });
+        if let Some(uid) = outline.uid {
+            self.uids.adopt(uid);
+        }
+        let live = Live {
+            vm: vm.clone(),
+            link: None,
+            process: process.as_ref().ok().map(Arc::clone),
+            directory: RunDir::adopt(directory.clone()),
+            uid: outline.uid,
+            record: None,
+            doomed: false,
+        };
+        self.live.insert(run, live);
+        let settling = self.settling.get_or_insert_with(|| Settling {
+            awaited: BTreeSet::new(),
+            until: Instant::now() + SETTLING,
+            calls: Vec::new(),
+        });
+        settling.awaited.insert(run);
+        let log = self.site.paths.vmm_log(&vm);
+        let reach = Reach { run, vm, directory, record, process, recorded };
+        tokio::spawn(adopt(reach, log, self.sender.clone()));
+    }
+
+    /// Notes how a VM ended that was gone when the daemon came back.
+    pub(crate) fn vanished(&mut self, vm: &VmName, exit: Exit) {
+        self.core.vanished(vm, exit);
+    }
+
+    fn identified(&mut self, run: RunId, process: Arc<Process>) {
+        let Some(live) = self.live.get_mut(&run) else { return };
+        if live.doomed {
+            process.kill();
+        }
+        let pid = process.pid();
+        live.process = Some(process);
+        self.handle(Input::Identified(run, pid));
+    }
+
+    fn reached(&mut self, run: RunId, reached: Reached) {
+        let Reached { adopted, link, directory, record, first } = reached;
+        let Some(live) = self.live.get_mut(&run) else { return };
         if let Some(uid) = record.uid {
             self.uids.adopt(uid);
         }
-        let log = self.site.paths.vmm_log(&record.definition.name);
-        let live = Live { link: link.clone(), process: Arc::new(process), directory, record };
-        self.live.insert(run, live);
-        self.first.extend(first.map(|first| (run, first)));
-        tokio::spawn(watch(Watch { run, pidfd, child: None, link, log }, self.sender.clone()));
-        Ok(())
-    }
-
-    /// All VMs that run have been taken over.
-    pub(crate) fn taken_over(&mut self) {
-        self.core.taken_over();
-        for (run, first) in std::mem::take(&mut self.first) {
+        (live.link, live.directory, live.uid, live.record) =
+            (Some(link), directory, record.uid, Some(record));
+        self.handle(Input::Reached(run, Box::new(adopted)));
+        if let Some(first) = first {
             self.handle(Input::Message(run, Box::new(first)));
         }
-        self.handle(Input::Tick);
+        self.settled(run);
     }
 
-    /// Notes that a VM was gone when the daemon came back.
-    pub(crate) fn vanished(&mut self, vm: &VmName, how: &str) {
-        if let Some(record) = self.core.vanished(vm, how) {
-            drop(self.saver.save(Box::new(record)));
+    /// A VM has answered or is known to be late. Requests need not wait for it any more.
+    fn settled(&mut self, run: RunId) {
+        if let Some(settling) = &mut self.settling {
+            settling.awaited.remove(&run);
+            if settling.awaited.is_empty() {
+                self.answer_the_waiting();
+            }
         }
+    }
+
+    fn answer_the_waiting(&mut self) {
+        for (request, answer) in self.settling.take().into_iter().flat_map(|settling| settling.calls) {
+            self.call(*request, answer);
+        }
+    }
+
+    fn call(&mut self, request: Request, answer: oneshot::Sender<CallResult>) {
+        self.last_call += 1;
+        let id = RequestId(self.last_call);
+        self.calls.insert(id, answer);
+        self.handle(Input::Request(id, request));
     }
 
     /// Runs until `end` is ready.
@@ -155,7 +247,16 @@ impl Daemon {
         tokio::pin!(end);
         let mut glance = tokio::time::interval(Busy::EVERY);
         glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.handle(Input::Tick);
         loop {
+            let settled =
+                self.settling.as_ref().map(|settling| tokio::time::sleep_until(settling.until.into()));
+            let settled = async move {
+                match settled {
+                    Some(settled) => settled.await,
+                    None => std::future::pending().await,
+                }
+            };
             let tick = tokio::time::sleep_until(self.core.due().into());
             let account = tokio::time::sleep_until(self.pace.next().into());
             tokio::select! {
@@ -165,6 +266,7 @@ impl Daemon {
                     None => return,
                 },
                 () = tick => self.handle(Input::Tick),
+                () = settled => self.answer_the_waiting(),
                 () = account, if !self.asking_kernel => self.ask_kernel(),
                 _ = glance.tick() => {
                     if let Some(processors) = Times::read().and_then(|times| self.busy.observe(times)) {
@@ -177,13 +279,22 @@ impl Daemon {
 
     fn take(&mut self, incoming: Incoming) {
         match incoming {
-            Incoming::Input(input) => self.handle(input),
-            Incoming::Call(request, answer) => {
-                self.last_call += 1;
-                let id = RequestId(self.last_call);
-                self.calls.insert(id, answer);
-                self.handle(Input::Request(id, *request));
+            Incoming::Input(input) => {
+                let settled = match &input {
+                    Input::Unreachable(run, _) | Input::Exited(run, _) => Some(*run),
+                    _ => None,
+                };
+                self.handle(input);
+                if let Some(run) = settled {
+                    self.settled(run);
+                }
             }
+            Incoming::Call(request, answer) => match &mut self.settling {
+                Some(settling) => settling.calls.push((request, answer)),
+                None => self.call(*request, answer),
+            },
+            Incoming::Identified(run, process) => self.identified(run, process),
+            Incoming::Reached(run, reached) => self.reached(run, *reached),
             Incoming::Launched(run, result) => self.launched(run, result),
             Incoming::Accounts { began, accounts, usable } => {
                 self.asking_kernel = false;
@@ -211,8 +322,14 @@ impl Daemon {
             Effect::Send(run, message) => self.post(run, message, Vec::new()),
             Effect::SendWith(run, message, fds) => self.post(run, message, fds),
             Effect::Kill(run) => {
-                if let Some(live) = self.live.get(&run) {
-                    live.process.kill();
+                if let Some(live) = self.live.get_mut(&run) {
+                    live.doomed = true;
+                    if live.process.is_none() {
+                        live.process = identify(&live.vm, live.directory.path()).map(Arc::new);
+                    }
+                    if let Some(process) = &live.process {
+                        process.kill();
+                    }
                 }
             }
             Effect::Clear(run, name) => self.clear(run, &name),
@@ -237,8 +354,9 @@ impl Daemon {
     /// Writes down for a restarted daemon what has changed of a run.
     fn note(&mut self, run: RunId, change: impl FnOnce(&mut RunRecord)) {
         let Some(live) = self.live.get_mut(&run) else { return };
-        change(&mut live.record);
-        if let Err(e) = live.directory.write_record(&live.record) {
+        let Some(record) = &mut live.record else { return };
+        change(record);
+        if let Err(e) = live.directory.write_record(record) {
             tracing::error!("{e:#}");
         }
     }
@@ -318,9 +436,8 @@ impl Daemon {
 
     fn install(&mut self, run: RunId, launched: Launched) -> anyhow::Result<Started> {
         let Launched { process, mut child, wire, mut directory, record } = launched;
-        let installed = Link::new(wire).and_then(|link| Ok((link, process.watch()?)));
-        let (link, pidfd) = match installed {
-            Ok(parts) => parts,
+        let link = match Link::new(wire) {
+            Ok(link) => link,
             Err(e) => {
                 process.kill();
                 child.wait()?;
@@ -330,17 +447,18 @@ impl Daemon {
         directory.keep();
         let started =
             Started { pid: process.pid(), missing_jail: record.missing_jail.clone(), swap: record.swap };
-        let log = self.site.paths.vmm_log(&record.definition.name);
-        let live = Live { link: Some(link.clone()), process: Arc::new(process), directory, record };
-        self.live.insert(run, live);
-        let what = Watch { run, pidfd, child: Some(child), link: Some(link), log };
+        let (vm, uid) = (record.definition.name.clone(), record.uid);
+        let (log, process) = (self.site.paths.vmm_log(&vm), Arc::new(process));
+        let what = Watch { run, process: Arc::clone(&process), child: Some(child), link: link.clone(), log };
+        let (link, process, record) = (Some(link), Some(process), Some(record));
+        self.live.insert(run, Live { vm, link, process, directory, uid, record, doomed: false });
         tokio::spawn(watch(what, self.sender.clone()));
         Ok(started)
     }
 
     fn clear(&mut self, run: RunId, name: &VmName) {
         if let Some(live) = self.live.remove(&run) {
-            if let Some(uid) = live.record.uid {
+            if let Some(uid) = live.uid {
                 self.uids.release(uid);
             }
             live.directory.remove();
@@ -357,10 +475,9 @@ impl Daemon {
         let asked: Vec<_> = self
             .live
             .iter()
-            .map(|(run, live)| {
+            .filter_map(|(run, live)| {
                 let ram = ranges.get(run).copied().unwrap_or_default();
-                let log = self.site.paths.vmm_log(&live.record.definition.name);
-                (*run, Arc::clone(&live.process), ram, log)
+                Some((*run, Arc::clone(live.process.as_ref()?), ram, self.site.paths.vmm_log(&live.vm)))
             })
             .collect();
         let (sender, frames) = (self.sender.clone(), self.core.frames().bytes());

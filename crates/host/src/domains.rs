@@ -150,7 +150,17 @@ impl Domains {
         if let Some(there) = self.all.get(&id) {
             anyhow::ensure!(there.owner == owner, "its domain is another's");
         } else {
-            self.all.insert(id, Owned { owner, domain: Domain::recover(pool)?, retired: false });
+            let mut retired = false;
+            // A new domain may have taken its name meanwhile. The members of one of them move to the other.
+            for other in self.all.values_mut().filter(|other| other.owner == owner && !other.retired) {
+                if other.domain.stats().frames == Pages::ZERO {
+                    other.retired = true;
+                    other.domain.close();
+                } else {
+                    retired = true;
+                }
+            }
+            self.all.insert(id, Owned { owner, domain: Domain::recover(pool)?, retired });
             self.open_or_close(id);
         }
         let joined = self.get_mut(id).map(|domain| domain.join(member(run), size));

@@ -1,15 +1,16 @@
 //! The VMs that the host knows, and their record on disk.
 
-use std::path::Path;
-
-use anyhow::Context;
+use anyhow::{Context, anyhow, ensure};
 use jiff::Timestamp;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::Exit;
 use plimsoll_protocol::definition::VmDefinition;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::paths::{Paths, write_atomically};
+use crate::format;
+use crate::outline::sketch;
+use crate::paths::Paths;
 
 /// What survives the daemon of one VM: one JSON file, replaced as a whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,37 +25,69 @@ pub(crate) struct Record {
     pub(crate) exit: Option<Exit>,
 }
 
-/// Reads all records. A file that cannot be read is left as it is and named in the log; the VMs of the others are not
-/// to suffer from it.
+/// A record that cannot be read. Nothing is written in its place: a newer version may have written
+/// it, or an operator may repair it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unread {
+    /// Which file cannot be read and why, in one line.
+    pub(crate) why: String,
+    /// The file is empty or missing, so nothing is lost where something better takes its place.
+    pub(crate) replaceable: bool,
+}
+
+/// All VMs that the host knows.
+#[derive(Debug, Default)]
+pub(crate) struct Inventory {
+    pub(crate) records: Vec<Record>,
+    /// What could be read of the records that cannot be read in full.
+    pub(crate) unread: Vec<(Record, Unread)>,
+}
+
+/// Reads all records. One that cannot be read in full is kept as it is; the VMs of the others are not to suffer from it.
 ///
 /// # Errors
 /// The directory cannot be read.
-pub(crate) fn load(paths: &Paths) -> anyhow::Result<Vec<Record>> {
+pub(crate) fn load(paths: &Paths) -> anyhow::Result<Inventory> {
     let directory = paths.records();
     let entries =
         std::fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
-    let mut records = Vec::new();
+    let mut inventory = Inventory::default();
     for entry in entries {
         let path = entry.with_context(|| format!("cannot read {}", directory.display()))?.path();
         if path.extension().is_none_or(|e| e != "json") {
             continue;
         }
-        match read(&path) {
-            Ok(record) => records.push(record),
-            Err(e) => tracing::error!("the VM in {} is left out: {e:#}", path.display()),
+        let Some(name) = path.file_stem().and_then(|stem| stem.to_str()?.parse::<VmName>().ok()) else {
+            tracing::warn!("{} is no VM's: left alone", path.display());
+            continue;
+        };
+        let text = std::fs::read(&path);
+        let record = text.as_deref().map_err(|e| anyhow!("{e}")).and_then(|text| read(&name, text));
+        match record {
+            Ok(record) => inventory.records.push(record),
+            Err(e) => {
+                let why = format!("its record {} cannot be read: {e:#}", path.display());
+                let unread = Unread { why, replaceable: matches!(&text, Ok(text) if text.is_empty()) };
+                inventory.unread.push((outline(&name, &text.unwrap_or_default()), unread));
+            }
         }
     }
-    Ok(records)
+    Ok(inventory)
 }
 
-fn read(path: &Path) -> anyhow::Result<Record> {
-    let text = std::fs::read(path)?;
-    let record: Record = serde_json::from_slice(&text)?;
+fn read(name: &VmName, text: &[u8]) -> anyhow::Result<Record> {
+    let record: Record = format::parse(text)?;
     record.definition.check()?;
-    let name = record.definition.name.as_str();
-    let stem = path.file_stem().unwrap_or_default();
-    anyhow::ensure!(stem == name, "it holds a VM of another name, {name}: rename the file");
+    let found = &record.definition.name;
+    ensure!(found == name, "it holds a VM of another name, {found}: rename the file");
     Ok(record)
+}
+
+/// As much of a record as can be read.
+fn outline(name: &VmName, text: &[u8]) -> Record {
+    let record: Value = serde_json::from_slice(text).unwrap_or_default();
+    let definition = sketch(name, record.get("definition").unwrap_or(&Value::Null));
+    Record { definition, started: None, exit: None }
 }
 
 /// Writes a record.
@@ -62,9 +95,7 @@ fn read(path: &Path) -> anyhow::Result<Record> {
 /// # Errors
 /// Which file could not be written.
 pub(crate) fn save(paths: &Paths, record: &Record) -> anyhow::Result<()> {
-    let path = paths.record(&record.definition.name);
-    let text = serde_json::to_vec_pretty(record)?;
-    write_atomically(&path, &text).with_context(|| format!("cannot write {}", path.display()))
+    format::write(&paths.record(&record.definition.name), record)
 }
 
 /// Removes the record and the logs of a VM.
@@ -85,23 +116,44 @@ pub(crate) fn forget(paths: &Paths, vm: &VmName) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use plimsoll_protocol::control::ExitReason;
 
     use super::*;
 
     #[test]
-    fn records_survive_and_a_broken_one_hurts_no_other() {
+    fn records_survive_and_a_broken_one_is_kept_and_hurts_no_other() {
         let directory = tempfile::tempdir().unwrap();
         let paths = Paths { state: directory.path().to_owned(), run: directory.path().to_owned() };
         std::fs::create_dir(paths.records()).unwrap();
         let text = "name = 'a'\nsize = '64MiB'\n[boot]\nmodel = true\n";
         let definition = VmDefinition::from_toml(text, Path::new("/")).unwrap();
         let record = Record { definition, started: None, exit: Some(Exit::Told(ExitReason::Shutdown)) };
+        let name = &record.definition.name;
         save(&paths, &record).unwrap();
-        std::fs::write(paths.records().join("b.json"), "{").unwrap();
-        std::fs::copy(paths.record(&record.definition.name), paths.records().join("c.json")).unwrap();
-        assert_eq!(load(&paths).unwrap(), std::slice::from_ref(&record));
-        forget(&paths, &record.definition.name).unwrap();
-        assert_eq!(load(&paths).unwrap(), []);
+        let whole = std::fs::read_to_string(paths.record(name)).unwrap();
+        let files = [
+            ("b", "{".to_owned(), "EOF"),
+            ("c", whole.clone(), "another name, a"),
+            ("d", String::new(), "empty"),
+            ("e", whole.replace("\"version\": 2", "\"version\": 3"), "newer plimsolld"),
+        ];
+        for (stem, text, _) in &files {
+            std::fs::write(paths.records().join(format!("{stem}.json")), text).unwrap();
+        }
+        let mut inventory = load(&paths).unwrap();
+        assert_eq!(inventory.records, std::slice::from_ref(&record));
+        inventory.unread.sort_by_key(|(record, _)| record.definition.name.clone());
+        for ((name, text, part), (record, unread)) in files.iter().zip(&inventory.unread) {
+            assert_eq!(record.definition.name.as_str(), *name);
+            assert!(unread.why.contains(part), "{part}: {}", unread.why);
+            assert_eq!(unread.replaceable, text.is_empty(), "{name}");
+        }
+        // What an earlier version wrote says the same.
+        std::fs::write(paths.record(name), whole.replace("\"version\": 2,", "")).unwrap();
+        assert_eq!(load(&paths).unwrap().records, std::slice::from_ref(&record));
+        forget(&paths, name).unwrap();
+        assert_eq!(load(&paths).unwrap().records, []);
     }
 }

@@ -5,7 +5,7 @@
 //! ([`api`]). [`daemon`] carries messages between these parts; start reading there, or at [`core`] for what is decided.
 //!
 //! It never maps a guest's memory (what a VMM offers to share, it reads as a file: [`plimsoll_sharing::Window`]) and never waits for a VMM: what a VMM says is a claim that is bounded by what the
-//! daemon itself knows. When the daemon dies its VMs run on; the next one finds them again ([`adopt`]).
+//! daemon itself knows. When the daemon dies its VMs run on; the next one finds them again ([`adopt`]), and keeps trying where a VMM does not answer ([`reach`]).
 
 #![expect(rustdoc::private_intra_doc_links, reason = "a program: its parts are all private")]
 
@@ -15,9 +15,11 @@ mod cgroup;
 mod config;
 mod core;
 mod daemon;
+mod descriptors;
 mod domains;
 mod epoll;
 mod events;
+mod format;
 mod history;
 mod inventory;
 mod kernel_account;
@@ -28,10 +30,12 @@ mod liveness;
 mod lock;
 mod memory;
 mod outbox;
+mod outline;
 mod paths;
 mod pools;
 mod process;
 mod processors;
+mod reach;
 mod run_id;
 mod saver;
 mod start;

@@ -72,20 +72,30 @@ impl Link {
         }
     }
 
-    /// The next message of the VMM; `None` at the end of the connection.
+    /// The next message of the VMM, at the pace of `intake`; `None` at the end of the connection.
     ///
     /// # Errors
     /// What is no message of the protocol, or a broken socket.
-    pub(crate) async fn read(&self, pace: &mut Intake) -> Result<Option<FromVmm>, WireError> {
-        pace.wait().await;
+    pub(crate) async fn read(&self, intake: &mut Intake) -> Result<Option<FromVmm>, WireError> {
+        intake.wait().await;
+        // A VMM that is known has no descriptors to give: they are closed here.
+        match self.receive().await {
+            Ok((message, _fds)) => Ok(Some(message)),
+            Err(WireError::Closed) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The next message of the VMM, with its descriptors.
+    ///
+    /// # Errors
+    /// The connection has ended; what is no message of the protocol; or a broken socket.
+    pub(crate) async fn receive(&self) -> Result<(FromVmm, Vec<OwnedFd>), WireError> {
         loop {
             let mut ready = self.0.socket.readable().await?;
             match self.0.socket.get_ref().0.receive() {
-                // A VMM that is known has no descriptors to give: they are closed here.
-                Ok((message, _fds)) => return Ok(Some(message)),
                 Err(e) if e.would_block() => ready.clear_ready(),
-                Err(WireError::Closed) => return Ok(None),
-                Err(e) => return Err(e),
+                result => return result,
             }
         }
     }

@@ -1,4 +1,4 @@
-//! One daemon per state directory.
+//! One daemon per state directory, and per run directory.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -32,7 +32,7 @@ pub(crate) fn take(path: &Path) -> anyhow::Result<File> {
             let mut holder = String::new();
             file.read_to_string(&mut holder)?;
             bail!(
-                "the state directory {} is in use by another plimsolld (process {}): end that one, or give this one directories of its own",
+                "the directory {} is in use by another plimsolld (process {}): end that one, or give this one directories of its own",
                 path.parent().unwrap_or(path).display(),
                 holder.trim()
             );

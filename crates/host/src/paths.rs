@@ -8,7 +8,7 @@ use plimsoll_protocol::VmName;
 ///
 /// | path | holds |
 /// |---|---|
-/// | `STATE/lock` | locked by the daemon that uses the directory |
+/// | `STATE/lock`, `RUN/lock` | locked by the daemon that uses the directory |
 /// | `STATE/vms/NAME.json` | the VM's definition and how its last run ended |
 /// | `STATE/pools.json` | all resource pools |
 /// | `STATE/logs/NAME.console`, `NAME.vmm` | its console's output and its VMM's messages |
@@ -28,6 +28,10 @@ pub(crate) const MAX_RUN_DIRECTORY: usize = 107 - "/vms/".len() - 32 - "/console
 impl Paths {
     pub(crate) fn lock(&self) -> PathBuf {
         self.state.join("lock")
+    }
+
+    pub(crate) fn run_lock(&self) -> PathBuf {
+        self.run.join("lock")
     }
 
     pub(crate) fn records(&self) -> PathBuf {
@@ -76,22 +80,25 @@ pub(crate) const RUN_RECORD: &str = "run.json";
 /// In a VM's run directory: its grant.
 pub(crate) const GRANT_RECORD: &str = "grant";
 
-/// Writes `bytes` to `path` so that a crash leaves the old or the new content, never a part.
+/// Writes `bytes` to `path` so that a crash leaves the old or the new content, never a part. An error leaves the old one alone.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
     let directory = path.parent().unwrap_or(Path::new("/"));
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(Path::new(&new))?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
+    let new = Path::new(&new);
+    let write = || {
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(new, path)
+    };
+    if let Err(e) = write() {
+        std::fs::remove_file(new).ok(); // Often it was not even made.
+        return Err(e);
+    }
     std::fs::File::open(directory)?.sync_all()
 }
 

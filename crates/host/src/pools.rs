@@ -1,14 +1,18 @@
 //! The host's resource pools, and their record on disk.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use plimsoll_policy::{NamedPool, Pool, PoolId, PoolTree};
 use plimsoll_protocol::PoolName;
 use plimsoll_protocol::pool::{MAX_POOLS, Place, PoolDefinition};
 use plimsoll_units::Pages;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::paths::{Paths, write_atomically};
+use crate::format;
+use crate::paths::Paths;
 
 /// All pools of the host: always a tree, and always within their bounds.
 #[derive(Clone, Debug, Default)]
@@ -88,26 +92,76 @@ impl Pools {
         place.pool().map_or(Some(PoolId::ROOT), |pool| self.tree.find(pool.as_str()))
     }
 
-    /// Reads the pools of an earlier daemon. A file that cannot be read is put aside, under a name of its own, and the
-    /// VMs run outside of pools: an operator can mend that, but not a daemon that will not start.
+    /// Reads the pools of an earlier daemon, and what users should know of them.
+    ///
+    /// A file that cannot be read in full is kept under a name of its own. What can be read of it, each pool by the keys that are
+    /// known, takes its place; if that is nothing, VMs run outside of pools. An operator can mend that, but not a daemon that will
+    /// not start.
     ///
     /// # Errors
-    /// The file is there and can be neither read nor put aside.
-    pub(crate) fn load(paths: &Paths) -> anyhow::Result<Self> {
+    /// The file is there and can be neither read nor kept.
+    pub(crate) fn load(paths: &Paths) -> anyhow::Result<(Self, Option<String>)> {
         let path = paths.pools();
         let text = match std::fs::read(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok((Self::default(), None)),
             text => text.with_context(|| format!("cannot read {}", path.display()))?,
         };
-        let definitions = serde_json::from_slice(&text).map_err(|e| e.to_string());
-        definitions.and_then(Self::new).or_else(|e| {
-            let aside = path.with_extension("json.bad");
-            std::fs::rename(&path, &aside)
-                .with_context(|| format!("cannot move {} to {}", path.display(), aside.display()))?;
-            tracing::error!("the pools are left out: {e}; they are in {}", aside.display());
-            Ok(Self::default())
-        })
+        let why = match parse(&text) {
+            Ok(pools) => return Ok((pools, None)),
+            Err(why) => why,
+        };
+        let kept = free_name(&path);
+        // Unlike a copy, a second name takes no space, of which there may be none.
+        std::fs::hard_link(&path, &kept)
+            .with_context(|| format!("cannot keep {} as {}", path.display(), kept.display()))?;
+        let (pools, read) = match outline(&text) {
+            Some(pools) => (pools, "what could be read of them is in force"),
+            None => (Self::default(), "VMs run outside of pools"),
+        };
+        let all: Vec<PoolDefinition> = pools.all().cloned().collect();
+        if let Err(e) = save(paths, &all) {
+            tracing::error!("{e:#}");
+        }
+        let problem = format!(
+            "the resource pools in {} cannot be read: {why}: {read}; the file is kept as {}",
+            path.display(),
+            kept.display()
+        );
+        Ok((pools, Some(problem)))
     }
+}
+
+/// All pools on disk.
+#[derive(Serialize, Deserialize)]
+struct Stored<P> {
+    pools: Vec<P>,
+}
+
+fn parse(text: &[u8]) -> Result<Pools, String> {
+    // Version 1 was the bare list.
+    let definitions = match serde_json::from_slice::<Value>(text) {
+        Ok(list @ Value::Array(_)) => serde_json::from_value(list).map_err(|e| e.to_string())?,
+        _ => format::parse::<Stored<PoolDefinition>>(text).map_err(|e| format!("{e:#}"))?.pools,
+    };
+    Pools::new(definitions)
+}
+
+/// The pools of a file by the keys that this version knows; `None`: even those make no sense.
+fn outline(text: &[u8]) -> Option<Pools> {
+    const KEYS: [&str; 6] = ["name", "parent", "shares", "reservation", "limit", "expandable"];
+    let Stored { pools } = serde_json::from_slice::<Stored<serde_json::Map<String, Value>>>(text).ok()?;
+    let known = |mut pool: serde_json::Map<String, Value>| {
+        pool.retain(|key, _| KEYS.contains(&key.as_str()));
+        serde_json::from_value(Value::Object(pool)).ok()
+    };
+    Pools::new(pools.into_iter().map(known).collect::<Option<Vec<PoolDefinition>>>()?).ok()
+}
+
+/// A name beside `path` that no file has.
+fn free_name(path: &Path) -> PathBuf {
+    let name =
+        |n: u32| path.with_extension(if n == 0 { "json.bad".to_owned() } else { format!("json.bad.{n}") });
+    (0..).map(name).find(|name| !name.exists()).unwrap_or_else(|| name(0))
 }
 
 /// Writes all pools in one file, so that what a crash leaves is always a tree.
@@ -115,9 +169,7 @@ impl Pools {
 /// # Errors
 /// Which file could not be written.
 pub(crate) fn save(paths: &Paths, pools: &[PoolDefinition]) -> anyhow::Result<()> {
-    let path = paths.pools();
-    let text = serde_json::to_vec_pretty(pools)?;
-    write_atomically(&path, &text).with_context(|| format!("cannot write {}", path.display()))
+    format::write(&paths.pools(), &Stored { pools: pools.to_vec() })
 }
 
 /// A pool as policy knows it.
@@ -142,19 +194,36 @@ mod tests {
     }
 
     #[test]
-    fn pools_survive_the_daemon_and_broken_ones_are_put_aside() {
+    fn pools_survive_the_daemon_and_broken_ones_are_kept() {
         let directory = tempfile::tempdir().unwrap();
         let paths = Paths { state: directory.path().to_owned(), run: directory.path().to_owned() };
-        assert_eq!(Pools::load(&paths).unwrap().all().count(), 0);
+        assert_eq!(Pools::load(&paths).unwrap().0.all().count(), 0);
         let all = [pool("b", "a"), pool("a", "/")];
         save(&paths, &all).unwrap();
-        let loaded = Pools::load(&paths).unwrap();
-        assert_eq!(loaded.get(&"b".parse().unwrap()), Some(&all[0]));
+        let loaded = |paths| {
+            let (pools, problem) = Pools::load(paths).unwrap();
+            (pools.get(&"b".parse().unwrap()).cloned(), problem)
+        };
+        assert_eq!(loaded(&paths), (Some(all[0].clone()), None));
+        // As an earlier version wrote them.
+        std::fs::write(paths.pools(), serde_json::to_string(&all).unwrap()).unwrap();
+        assert_eq!(loaded(&paths), (Some(all[0].clone()), None));
+        // As a newer one may.
+        let newer = serde_json::json!({"version": 3, "pools": [
+            {"name": "a", "parent": "/", "colour": "blue"}, {"name": "b", "parent": "a"}]});
+        std::fs::write(paths.pools(), newer.to_string()).unwrap();
+        let (b, problem) = loaded(&paths);
+        assert_eq!(b.as_ref(), Some(&all[0]));
+        assert!(problem.is_some_and(|p| p.contains("newer plimsolld") && p.contains("in force")));
         for bad in ["[".to_owned(), serde_json::to_string(&[pool("a", "a")]).unwrap()] {
             std::fs::write(paths.pools(), bad).unwrap();
-            assert_eq!(Pools::load(&paths).unwrap().all().count(), 0);
-            assert!(!paths.pools().exists() && paths.pools().with_extension("json.bad").exists());
+            let (b, problem) = loaded(&paths);
+            assert!(b.is_none() && problem.is_some_and(|p| p.contains("outside of pools")));
         }
+        let kept = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+        assert_eq!((kept("pools.json.bad"), kept("pools.json.bad.1")), (newer.to_string(), "[".to_owned()));
+        assert!(directory.path().join("pools.json.bad.2").exists());
+        assert_eq!(loaded(&paths), (None, None), "it is told once");
     }
 
     #[test]

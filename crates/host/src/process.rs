@@ -1,14 +1,26 @@
 //! One VMM's process, held by a pidfd so that its number can never come to mean another.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Child;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// Why [`Process::find`] has no process to return.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotFound {
+    /// The process has ended for good: there is none of its number, or one with another start time.
+    #[error("{0}")]
+    Gone(String),
+    /// The process may run: the daemon could not find out, for want of descriptors for example.
+    #[error("{0}")]
+    Unknown(String),
+}
 
 /// A process that this daemon or an earlier one started.
 #[derive(Debug)]
@@ -31,13 +43,19 @@ impl Process {
     /// Takes hold of the process with number `pid`, if it is the one that began at `start` (see [`start_time`]).
     ///
     /// # Errors
-    /// It is gone, or its number belongs to another by now.
-    pub(crate) fn find(pid: u32, start: u64) -> anyhow::Result<Self> {
+    /// [`NotFound::Gone`] only where the kernel says so; every other failure says nothing of the process.
+    pub(crate) fn find(pid: u32, start: u64) -> Result<Self, NotFound> {
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        let number = number.ok_or_else(|| anyhow!("{pid} is no process id"))?;
-        let pidfd = pidfd_open(number, PidfdFlags::empty()).with_context(|| format!("process {pid}"))?;
-        anyhow::ensure!(start_time(pid)? == start, "process {pid} is another one by now");
-        Ok(Self { pid: number, pidfd })
+        let number = number.ok_or_else(|| NotFound::Unknown(format!("{pid} is not a process number")))?;
+        let pidfd = match pidfd_open(number, PidfdFlags::empty()) {
+            Err(Errno::SRCH) => return Err(has_ended(pid)),
+            result => result,
+        };
+        // Its number cannot come to mean another process any more.
+        must_run(pid, start)?;
+        let pidfd = pidfd.map_err(|e| NotFound::Unknown(format!("cannot open process {pid}: {e}")))?;
+        let found = Self { pid: number, pidfd };
+        if found.is_gone() { Err(has_ended(pid)) } else { Ok(found) }
     }
 
     /// Its number.
@@ -54,7 +72,7 @@ impl Process {
     /// Ends it at once. A process that is gone needs no killing.
     pub(crate) fn kill(&self) {
         if let Err(e) = pidfd_send_signal(&self.pidfd, Signal::KILL)
-            && e != rustix::io::Errno::SRCH
+            && e != Errno::SRCH
         {
             tracing::error!(pid = self.pid(), "cannot kill: {e}");
         }
@@ -66,23 +84,44 @@ impl Process {
     }
 }
 
+/// Makes sure that process `pid` is the one that began at `start` (see [`start_time`]). Keeps no descriptor.
+///
+/// # Errors
+/// As [`Process::find`].
+pub(crate) fn must_run(pid: u32, start: u64) -> Result<(), NotFound> {
+    match start_time(pid) {
+        Ok(began) if began == start => Ok(()),
+        Ok(_) => Err(NotFound::Gone(format!("process {pid} is another one by now"))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(has_ended(pid)),
+        Err(e) if e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Err(has_ended(pid)),
+        Err(e) => Err(NotFound::Unknown(format!("cannot look at process {pid}: {e}"))),
+    }
+}
+
+fn has_ended(pid: u32) -> NotFound {
+    NotFound::Gone(format!("process {pid} has ended"))
+}
+
 /// When a process began, in clock ticks since the machine did: with its number it names one process for good.
 ///
 /// # Errors
-/// The process is gone or `/proc` makes no sense.
-pub(crate) fn start_time(pid: u32) -> anyhow::Result<u64> {
-    let path = format!("/proc/{pid}/stat");
-    let stat = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+/// `NotFound` or `ESRCH` where the process is gone; `InvalidData` where `/proc` makes no sense; the kernel's else.
+pub(crate) fn start_time(pid: u32) -> io::Result<u64> {
+    let stat = String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/stat"))?).into_owned();
     // The second field is the program's name in parentheses and may hold anything; the start is field 22.
     let after_name = stat.rsplit_once(')').map(|(_, rest)| rest);
     let field = after_name.and_then(|rest| rest.split_whitespace().nth(19));
-    field.and_then(|f| f.parse().ok()).ok_or_else(|| anyhow!("{path} has no start time"))
+    let invalid =
+        || io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat has no start time"));
+    field.and_then(|f| f.parse().ok()).ok_or_else(invalid)
 }
 
 /// This boot of the machine: process numbers and start times of an earlier one mean nothing.
-pub(crate) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map_or_else(|_| String::new(), |id| id.trim().to_owned())
+///
+/// # Errors
+/// The kernel's: the boot is unknown then, and not another one.
+pub(crate) fn boot_id() -> io::Result<String> {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned())
 }
 
 /// How a child has ended, in words.
@@ -122,13 +161,14 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = child.id();
         let start = start_time(pid).unwrap();
-        assert!(Process::find(pid, start + 1).is_err());
+        assert!(matches!(Process::find(pid, start + 1), Err(NotFound::Gone(_))));
+        assert!(matches!(Process::find(0, start), Err(NotFound::Unknown(_))));
         let found = Process::find(pid, start).unwrap();
         assert!(!found.is_gone());
         found.kill();
         assert_eq!(ending(child.wait().unwrap()), "signal 9, SIGKILL");
         assert!(found.is_gone());
-        assert!(Process::find(pid, start).is_err());
+        assert!(matches!(Process::find(pid, start), Err(NotFound::Gone(_))));
         found.kill();
     }
 

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
-use plimsoll_units::{Bytes, Pages};
+use plimsoll_protocol::api::Exit;
+use plimsoll_units::Pages;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -16,26 +17,25 @@ use crate::cgroup::Cgroups;
 use crate::config::{Config, UIDS};
 use crate::core::{Clock, Core, Settings};
 use crate::daemon::Daemon;
-use crate::launch::Site;
+use crate::inventory::Inventory;
+use crate::launch::{Gone, Site};
 use crate::paths::Paths;
 use crate::pools::Pools;
 use crate::swap::{SwapChoice, SwapSite};
 use crate::uids::Uids;
-use crate::{api, inventory, lock, memory};
+use crate::{api, descriptors, inventory, lock, memory};
 
 /// Runs the daemon until a signal ends it.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
-    raise_open_files();
+    descriptors::raise();
     let paths = config.paths();
     make_directories(&paths)?;
     let swap = open_swap(&config)?;
-    let _lock = lock::take(&paths.lock())?;
-    let records = inventory::load(&paths)?;
-    let pools = Pools::load(&paths)?;
+    let _locks = [lock::take(&paths.lock())?, lock::take(&paths.run_lock())?];
+    let Inventory { records, unread } = inventory::load(&paths)?;
+    let (pools, problem) = Pools::load(&paths)?;
     let found = adopt::find(&paths)?;
-    let running: Bytes = found.survivors.iter().map(|s| s.adopted.kernel.process).sum();
-    let running = running.saturating_add(found.frames());
-    let budget = memory::budget(&config, running)?;
+    let budget = memory::budget(&config, found.memory())?;
     let settings = Settings {
         budget: Pages::floor(budget),
         thresholds: config.thresholds(budget),
@@ -50,7 +50,13 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         %budget, min_free = %settings.thresholds.clear.bytes(), vms = records.len(), running = found.survivors.len(),
         "plimsolld {}", env!("CARGO_PKG_VERSION")
     );
-    let core = Core::new(settings, records, pools, Clock { now: Instant::now(), at: Timestamp::now() });
+    let mut core = Core::new(settings, records, pools, Clock { now: Instant::now(), at: Timestamp::now() });
+    for (record, unread) in unread {
+        core.unreadable(record, unread);
+    }
+    if let Some(problem) = problem {
+        core.tell(problem);
+    }
     let cgroups = Cgroups::find().inspect_err(|why| tracing::warn!("VMs get no control groups: {why}"));
     let rules = config.rules();
     let site = Site {
@@ -88,12 +94,15 @@ fn open_swap(config: &Config) -> anyhow::Result<Result<SwapSite, String>> {
 async fn serve(config: &Config, core: Core, site: Site, uids: Uids, found: Found) -> anyhow::Result<()> {
     let mut daemon = Daemon::new(core, site.clone(), uids);
     for (vm, how) in &found.gone {
-        daemon.vanished(vm, how);
+        let how = match how {
+            Gone::OtherBoot => "the machine was booted since",
+            Gone::Process(how) => how,
+        };
+        daemon.vanished(vm, Exit::Vanished(format!("it was gone when the daemon came back: {how}")));
     }
     for survivor in found.survivors {
-        daemon.adopt(survivor)?;
+        daemon.adopt(survivor);
     }
-    daemon.taken_over();
     let api = api::router(daemon.caller(), site.paths);
     let tcp = listen_tcp(config, api.clone()).await?;
     let socket = config.socket();
@@ -129,11 +138,10 @@ async fn listen_tcp(
 /// Listens at `path`. The socket appears there under its name only when it takes connections, in place of one that a dead
 /// daemon left.
 fn bind(path: &Path) -> anyhow::Result<UnixListener> {
-    ensure!(
-        std::os::unix::net::UnixStream::connect(path).is_err(),
-        "another daemon answers at {}: end it, or name another socket",
-        path.display()
-    );
+    // Only these errors mean that nobody listens there.
+    let none = [std::io::ErrorKind::NotFound, std::io::ErrorKind::ConnectionRefused];
+    let deserted = std::os::unix::net::UnixStream::connect(path).is_err_and(|e| none.contains(&e.kind()));
+    ensure!(deserted, "another daemon answers at {}: end it, or name another socket", path.display());
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = Path::new(&new);
@@ -150,15 +158,6 @@ fn bind(path: &Path) -> anyhow::Result<UnixListener> {
         Ok(listener)
     };
     listen().with_context(|| format!("cannot listen at {}", path.display()))
-}
-
-/// A VM takes some eight descriptors, and the usual limit is 1024.
-fn raise_open_files() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::warn!("the limit of open files cannot be raised: {e}");
-    }
 }
 
 fn make_directories(paths: &Paths) -> anyhow::Result<()> {

@@ -1,7 +1,9 @@
 //! Watching over one VMM: its messages and its end.
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::Child;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -11,7 +13,8 @@ use crate::core::{Input, RunId};
 use crate::daemon::Incoming;
 use crate::epoll::register;
 use crate::link::{Intake, Link};
-use crate::process::{ending, last_line};
+use crate::process::{Process, ending, last_line};
+use crate::reach::{Outcome, Reach, gone};
 
 /// How long to read on after the process' end: what it sent is in the socket already, unless another process holds the
 /// other end, which only a hostile VMM arranges.
@@ -21,43 +24,56 @@ const DRAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) run: RunId,
-    /// Readable when the process has ended.
-    pub(crate) pidfd: std::os::fd::OwnedFd,
+    pub(crate) process: Arc<Process>,
     /// `None` where an earlier daemon started it.
     pub(crate) child: Option<Child>,
-    /// `None` where it cannot be spoken to.
-    pub(crate) link: Option<Link>,
+    pub(crate) link: Link,
     pub(crate) log: PathBuf,
 }
 
 /// Passes on what the VMM says, in order, and at last that its process is gone: after everything it had said.
 pub(crate) async fn watch(watch: Watch, inbox: Sender<Incoming>) {
-    let Watch { run, pidfd, child, link, log } = watch;
-    let ended = async {
-        match register(pidfd, Interest::READABLE) {
-            Ok(pidfd) => pidfd.readable().await.map(drop),
-            Err(e) => Err(e),
-        }
-    };
-    tokio::pin!(ended);
-    let result = match link {
-        None => ended.await,
-        Some(link) => {
-            let talk = talk(run, &link, &inbox);
-            tokio::pin!(talk);
-            tokio::select! {
-                () = &mut talk => ended.await,
-                result = &mut ended => {
-                    tokio::time::timeout(DRAIN, talk).await.ok(); // It may not be its VMM's any more.
-                    result
-                }
+    let Watch { run, process, child, link, log } = watch;
+    {
+        let mut ended = pin!(ended(&process));
+        let mut talk = pin!(talk(run, &link, &inbox));
+        tokio::select! {
+            () = &mut talk => ended.await,
+            () = &mut ended => {
+                tokio::time::timeout(DRAIN, talk).await.ok(); // It may not be its VMM's any more.
             }
         }
-    };
-    if let Err(e) = result {
-        tracing::error!(run = run.0, "cannot watch its process, which counts as gone: {e}");
     }
     send(&inbox, Input::Exited(run, how(child, &log))).await;
+}
+
+/// Gets in touch with a VMM that an earlier daemon started, and watches over it from then on.
+pub(crate) async fn adopt(reach: Reach, log: PathBuf, inbox: Sender<Incoming>) {
+    let run = reach.run;
+    match reach.reach(&inbox).await {
+        Outcome::Gone(how) => send(&inbox, Input::Exited(run, with_log(how, &log))).await,
+        Outcome::Reached(reached, process) => {
+            let link = reached.link.clone();
+            inbox.send(Incoming::Reached(run, reached)).await.ok(); // The daemon may be about to end.
+            watch(Watch { run, process, child: None, link, log }, inbox).await;
+        }
+    }
+}
+
+/// Returns when `process` has ended. An error says nothing of the process, so it is then looked at now and again.
+async fn ended(process: &Process) {
+    let watched = process.watch().and_then(|pidfd| register(pidfd, Interest::READABLE));
+    let readable = match watched {
+        Ok(pidfd) => pidfd.readable().await.map(drop),
+        Err(e) => Err(e),
+    };
+    if let Err(e) = readable {
+        tracing::warn!(
+            pid = process.pid(),
+            "cannot wait for the end of the process, which is looked at instead: {e}"
+        );
+        gone(process).await;
+    }
 }
 
 async fn talk(run: RunId, link: &Link, inbox: &Sender<Incoming>) {
@@ -92,6 +108,10 @@ fn how(child: Option<Child>, log: &std::path::Path) -> String {
         Some(mut child) => child.wait().map_or_else(|e| e.to_string(), ending),
         None => "its exit status went to another process, since the daemon was restarted".to_owned(),
     };
+    with_log(ending, log)
+}
+
+fn with_log(ending: String, log: &std::path::Path) -> String {
     match last_line(log) {
         line if line.is_empty() => ending,
         line => format!("{ending}; its log ends with: {line}"),

@@ -6,7 +6,7 @@ use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::sharing::WINDOW;
 use plimsoll_units::{Bytes, Pages};
 
-use super::run::Run;
+use super::run::{Phase, Run};
 use super::{Core, KernelAccount, RunId, size};
 use crate::history::Reading;
 use crate::liveness::Sight;
@@ -122,6 +122,10 @@ impl Core {
             let Some(name) = self.runs.get(&id).cloned() else { continue };
             let Some(run) = self.run_mut(id) else { continue };
             run.kernel = account;
+            if let Phase::Unreachable(_) = run.phase {
+                self.charge_unreachable(id);
+                continue;
+            }
             // Frames that it maps are no memory of its own.
             let holds = account.process.saturating_add(account.shared.saturating_sub(shared));
             let excess = holds > most;

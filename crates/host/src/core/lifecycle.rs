@@ -5,11 +5,10 @@ use plimsoll_protocol::control::{ExitReason, ToVmm};
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_units::Pages;
 
-use super::run::{Ended, Mute, Phase, Run, Undo};
-use super::stall::StallAccount;
+use super::run::{Ended, Phase, Run, Undo};
 use super::{
-    Adopted, Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, PATIENCE, RequestId, RunId, Started, Vm,
-    limit, overhead, place, reservation, size,
+    Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, PATIENCE, RequestId, RunId, Started, limit,
+    overhead, reservation,
 };
 use crate::inventory::Record;
 use crate::ledger::Account;
@@ -187,7 +186,7 @@ impl Core {
     /// Ends a run's account. A run that never came to be undoes what its start did to the inventory.
     fn over(&mut self, id: RunId, kind: FailureKind, text: &str, exit: Option<Exit>) {
         self.leave(id);
-        self.hear_no_more_of(id);
+        self.heard(id);
         let Some(name) = self.runs.remove(&id) else { return };
         let Some(run) = self.vms.get_mut(&name).and_then(|vm| vm.run.take()) else { return };
         // Who was still waiting to start has no account.
@@ -217,10 +216,10 @@ impl Core {
         let starter = run.starter.map(|(id, _)| (id, failed));
         let killers = run.killers.into_iter().map(|(id, _)| (id, self.status_answer(&name)));
         let answers = starter.into_iter().chain(killers).collect();
-        self.effect(match record {
-            Some(record) => Effect::Save(Box::new(record), answers),
-            None => Effect::Forget(name, answers),
-        });
+        match record {
+            Some(_) => self.save(&name, answers),
+            None => self.effect(Effect::Forget(name, answers)),
+        }
         self.give_all();
         self.urgent = true;
     }
@@ -272,74 +271,13 @@ impl Core {
         }
     }
 
-    /// Takes over a VM that an earlier daemon started; the id of its run, or `None` where it cannot be kept.
-    ///
-    /// It is charged what it claims, as far as the earlier daemon wrote down that it was granted (or, if that is not
-    /// known, its limit allows), but at least what the kernel says it has.
-    pub(crate) fn adopt(&mut self, adopted: Adopted) -> Option<RunId> {
-        let name = adopted.definition.name.clone();
-        // The inventory knows what was changed since it was started.
-        let mut definition = match self.vm(&name) {
-            Some(vm) if vm.record.started == Some(adopted.started) => vm.record.definition.clone(),
-            _ => adopted.definition,
-        };
-        place(&mut definition, &self.pools);
-        let overhead = overhead(&definition);
-        let bound = adopted.recorded.unwrap_or(size(&definition)).min(size(&definition));
-        let claimed = adopted.facts.as_ref().map_or(bound, |facts| facts.grant.min(bound));
-        let process = Pages::ceil(adopted.kernel.process).saturating_sub(overhead);
-        let grant = claimed.max(Pages::ceil(adopted.kernel.ram)).max(process);
-        self.last_run += 1;
-        let id = RunId(self.last_run);
-        if let Err(e) = self.ledger.adopt(id, Account { grant, overhead }) {
-            tracing::error!(vm = %name, "not adopted: {e}");
-            return None;
-        }
-        let mut run = Run::new(id, self.clock.now, limit(&definition), self.settings.sampling);
-        run.phase = Phase::Running;
-        run.pid = Some(adopted.pid);
-        run.missing_jail = adopted.missing_jail;
-        run.swap = adopted.swap;
-        run.kernel = adopted.kernel;
-        let text = match adopted.facts {
-            Ok(facts) => {
-                run.facts = super::messages::possible(facts, &definition, grant);
-                run.counted.0 = run.facts;
-                let age = self.clock.at.duration_since(adopted.started).unsigned_abs();
-                run.stall = StallAccount::new(&run.facts, age, self.clock.now);
-                run.balloon = run.facts.balloon_target;
-                run.usage.observe(&run.facts.sampling);
-                run.wants(run.facts.wanted, self.clock.now);
-                format!("is found again, with {} granted", grant.bytes())
-            }
-            Err(why) => {
-                let text = format!("is found again, but cannot be spoken to: {why}");
-                run.mute = Some(Mute(why));
-                text
-            }
-        };
-        self.runs.insert(id, name.clone());
-        let (mute, size) = (run.mute.is_some(), size(&definition));
-        let record = Record { definition, started: Some(adopted.started), exit: None };
-        self.vms.insert(name.clone(), Vm { record, run: Some(Box::new(run)) });
-        self.event(Some(&name), text);
-        self.recall_former(id, adopted.domains.iter().chain(&adopted.former));
-        match adopted.stock {
-            Some(stock) => self.take_over(id, size, &stock),
-            None if mute => self.cannot_hear(id, &adopted.domains),
-            None => {}
-        }
-        self.urgent = true;
-        Some(id)
-    }
-
-    /// Notes that a VM's process was gone when the daemon came back.
-    pub(crate) fn vanished(&mut self, name: &VmName, how: &str) -> Option<Record> {
-        let vm = self.vms.get_mut(name)?;
-        vm.record.exit = Some(Exit::Vanished(how.to_owned()));
-        let record = vm.record.clone();
-        self.event(Some(name), format!("is off: {how}"));
-        Some(record)
+    /// Notes that a VM's process was gone when the daemon came back, and how it ended.
+    pub(crate) fn vanished(&mut self, name: &VmName, exit: Exit) {
+        let Some(vm) = self.vms.get_mut(name) else { return };
+        let text = format!("is off: {exit}");
+        vm.record.exit = Some(exit);
+        self.event(Some(name), text);
+        self.save(name, Vec::new());
     }
 
     /// Presses a VM's power button.

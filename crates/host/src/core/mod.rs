@@ -6,7 +6,8 @@
 //!
 //! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs,
 //! [`control`] is the loop, [`divide`] divides memory, [`grants`] gives it out, [`sharing`] has VMs
-//! share pages ([`recovery`] where an earlier daemon had), [`scan`] look for them, [`stall`] counts
+//! share pages ([`recovery`] where an earlier daemon had), [`unreachable`] takes over VMs of an
+//! earlier daemon, [`scan`] has VMs look for pages to share, [`stall`] counts
 //! the time that VMs are stalled, [`status`] tells of it, [`explain`] why.
 
 mod admission;
@@ -27,6 +28,7 @@ mod stall;
 mod status;
 #[cfg(test)]
 mod tests;
+mod unreachable;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -36,7 +38,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use plimsoll_policy::{Rules, States, Thresholds};
 use plimsoll_protocol::api::{Event, HostStatus, PoolStatus, VmChange, VmStatus};
-use plimsoll_protocol::control::{Facts, FromVmm, SamplingConfig, ToVmm};
+use plimsoll_protocol::control::{FromVmm, SamplingConfig, ToVmm};
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
 use plimsoll_protocol::explain::HostExplanation;
 use plimsoll_protocol::history::History;
@@ -48,7 +50,7 @@ use plimsoll_units::{Bytes, FrameNo, PageNo, Pages};
 use crate::domains::{Domains, Known};
 use crate::events::Events;
 use crate::history::Recorder;
-use crate::inventory::Record;
+use crate::inventory::{Record, Unread};
 use crate::ledger::Ledger;
 use crate::paths::Paths;
 use crate::pools::Pools;
@@ -58,6 +60,7 @@ pub(crate) use self::explain::Explained;
 pub(crate) use self::messages::foreign;
 pub(crate) use self::recovery::Stock;
 pub(crate) use self::run::Run;
+pub(crate) use self::unreachable::{Adopted, Discovered};
 pub(crate) use crate::run_id::RunId;
 
 /// A request that waits for its answer.
@@ -165,6 +168,12 @@ pub(crate) enum Input {
     /// A launch that was ordered has ended.
     Launched(RunId, Result<Started, Failure>),
     Message(RunId, Box<FromVmm>),
+    /// The VMM of an earlier daemon has answered.
+    Reached(RunId, Box<Adopted>),
+    /// It cannot be spoken to, and why.
+    Unreachable(RunId, String),
+    /// Which process it is.
+    Identified(RunId, u32),
     /// The VMM closed the connection.
     Closed(RunId),
     /// The VMM broke the protocol: how.
@@ -245,33 +254,19 @@ pub(crate) struct Settings {
     pub(crate) paths: Paths,
 }
 
-/// A process that an earlier daemon started and that still runs.
-#[derive(Debug)]
-pub(crate) struct Adopted {
-    pub(crate) definition: VmDefinition,
-    pub(crate) started: Timestamp,
-    pub(crate) pid: u32,
-    pub(crate) missing_jail: Vec<JailPart>,
-    /// What the VMM says, or why nobody can talk to it.
-    pub(crate) facts: Result<Facts, String>,
-    /// The grant that the earlier daemon wrote down last, if it could be read.
-    pub(crate) recorded: Option<Pages>,
-    /// Its swap space.
-    pub(crate) swap: Pages,
-    pub(crate) kernel: KernelAccount,
-    /// Domains whose frames it may map.
-    pub(crate) domains: Vec<Known>,
-    /// Domains that it was in before those: it can still read their frames.
-    pub(crate) former: Vec<Known>,
-    /// What it says of those that it does map.
-    pub(crate) stock: Option<Stock>,
-}
-
 /// A VM that the host knows.
 #[derive(Debug)]
 struct Vm {
     record: Record,
+    /// Its record on disk cannot be read: `record` is what is known of it, and is not written down.
+    unread: Option<Unread>,
     run: Option<Box<Run>>,
+}
+
+impl Vm {
+    fn off(record: Record) -> Self {
+        Self { record, unread: None, run: None }
+    }
 }
 
 /// The daemon's mind.
@@ -280,8 +275,8 @@ pub(crate) struct Core {
     settings: Settings,
     ledger: Ledger,
     domains: Domains,
-    /// Who may map frames of which domains and cannot be asked.
-    unheard: Vec<(DomainId, RunId)>,
+    /// Who may map frames of which domains and has not said yet what it maps; `None`: of any.
+    unheard: Vec<(Option<DomainId>, RunId)>,
     processors: Processors,
     vms: BTreeMap<VmName, Vm>,
     pools: Pools,
@@ -308,7 +303,7 @@ impl Core {
             .into_iter()
             .map(|mut record| {
                 place(&mut record.definition, &pools);
-                (record.definition.name.clone(), Vm { record, run: None })
+                (record.definition.name.clone(), Vm::off(record))
             })
             .collect();
         Self {
@@ -341,6 +336,9 @@ impl Core {
             Input::Request(id, request) => self.request(id, request),
             Input::Launched(run, result) => self.launched(run, result),
             Input::Message(run, message) => self.message(run, *message),
+            Input::Reached(run, adopted) => self.reached(run, *adopted),
+            Input::Unreachable(run, why) => self.unreachable(run, why),
+            Input::Identified(run, pid) => self.identified(run, pid),
             Input::Closed(run) => self.closed(run),
             Input::Broken(run, how) => self.breach(run, &how),
             Input::Exited(run, how) => self.exited(run, how),
@@ -389,6 +387,29 @@ impl Core {
     /// All VMs that have a process or are about to, with their definitions.
     fn running(&self) -> impl Iterator<Item = (&VmDefinition, &Run)> {
         self.vms.values().filter_map(|vm| Some((&vm.record.definition, vm.run.as_deref()?)))
+    }
+
+    /// Takes up a VM whose record on disk cannot be read. Its name stays taken, and the record as it is.
+    pub(crate) fn unreadable(&mut self, record: Record, unread: Unread) {
+        let name = record.definition.name.clone();
+        self.event(Some(&name), format!("cannot be started: {}", unread.why));
+        self.vms.insert(name, Vm { unread: Some(unread), ..Vm::off(record) });
+    }
+
+    /// Tells users of something that happened to the host before there was a core.
+    pub(crate) fn tell(&mut self, text: String) {
+        self.event(None, text);
+    }
+
+    /// Writes a VM's record down, and gives the answers afterwards.
+    fn save(&mut self, name: &VmName, answers: Vec<(RequestId, Result<Answer, Failure>)>) {
+        match self.vms.get(name) {
+            Some(vm) if vm.unread.is_none() => {
+                let record = Box::new(vm.record.clone());
+                self.effect(Effect::Save(record, answers));
+            }
+            _ => answers.into_iter().for_each(|(id, answer)| self.effect(Effect::Answer(id, answer))),
+        }
     }
 
     fn effect(&mut self, effect: Effect) {

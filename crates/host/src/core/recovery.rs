@@ -21,8 +21,7 @@ pub(crate) struct Stock {
 /// Taking over the frames of an earlier daemon.
 ///
 /// A frame that no VM reports is nobody's, and its memory goes back to the host. So a domain is whole only when all VMs have been
-/// heard that may map its frames. Those to whom nobody can talk are never heard: as long as one of them runs, nothing is made or
-/// freed in its domains.
+/// heard that may map its frames. As long as one of them runs and is unreachable, nothing is made or freed in its domains.
 impl Core {
     /// Takes over what a VM holds.
     pub(super) fn take_over(&mut self, id: RunId, size: Pages, stock: &Stock) {
@@ -62,31 +61,28 @@ impl Core {
         }
     }
 
-    /// A VM that cannot be heard may map frames of these domains.
-    pub(super) fn cannot_hear(&mut self, id: RunId, domains: &[Known]) {
-        self.unheard.extend(domains.iter().map(|domain| (domain.id, id)));
+    /// A VM that has not been heard may map frames of these domains; `None`: of any.
+    pub(super) fn cannot_hear(&mut self, id: RunId, domains: Option<&[Known]>) {
+        match domains {
+            Some(domains) => self.unheard.extend(domains.iter().map(|domain| (Some(domain.id), id))),
+            None => self.unheard.push((None, id)),
+        }
     }
 
-    /// All VMs that run have been taken over: they go on sharing.
-    pub(crate) fn taken_over(&mut self) {
-        let domains: Vec<DomainId> = self.domains.all().map(|(id, _)| id).collect();
-        domains.into_iter().for_each(|domain| self.complete(domain));
-        let runs: Vec<RunId> =
-            self.running().filter(|(_, run)| run.takes_part()).map(|(_, run)| run.id).collect();
-        runs.into_iter().for_each(|run| self.share(run));
-    }
-
-    /// A VM that could not be heard is gone.
-    pub(super) fn hear_no_more_of(&mut self, id: RunId) {
-        let (gone, left) = std::mem::take(&mut self.unheard).into_iter().partition(|(_, run)| *run == id);
+    /// A VM that could not be heard has said what it maps, or is gone.
+    pub(super) fn heard(&mut self, id: RunId) {
+        let (heard, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.unheard).into_iter().partition(|(_, run)| *run == id);
         self.unheard = left;
-        let gone: Vec<(DomainId, RunId)> = gone;
-        gone.into_iter().for_each(|(domain, _)| self.complete(domain));
+        let any = heard.iter().any(|(domain, _)| domain.is_none());
+        let awaited = |domain: &DomainId| any || heard.iter().any(|(heard, _)| *heard == Some(*domain));
+        let domains: Vec<DomainId> = self.domains.all().map(|(id, _)| id).filter(awaited).collect();
+        domains.into_iter().for_each(|domain| self.complete(domain));
     }
 
     /// Everybody who may map frames of a domain has been heard, unless somebody cannot be.
     fn complete(&mut self, domain: DomainId) {
-        if self.unheard.iter().all(|(unheard, _)| *unheard != domain) {
+        if self.unheard.iter().all(|(unheard, _)| unheard.is_some_and(|unheard| unheard != domain)) {
             self.frees(domain, |domain| domain.recovered());
         }
     }

@@ -3,7 +3,7 @@ use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::{OrNone, VmName};
 use plimsoll_units::Pages;
 
-use super::run::{Ended, Phase, Undo};
+use super::run::{Ended, Phase, Undo, Unreachable};
 use super::{Answer, Core, Effect, Failure, FailureKind, PATIENCE, Request, RequestId, RunId, Vm};
 use crate::inventory::Record;
 
@@ -51,6 +51,7 @@ impl Core {
         definition.check().map_err(|e| Failure::new(FailureKind::Invalid, e.to_string()))?;
         self.must_be_place(&definition.pool)?;
         let name = definition.name.clone();
+        self.must_be_readable(&name)?;
         let undo = match self.vms.get(&name) {
             Some(Vm { run: Some(_), .. }) => {
                 let text = format!("VM {name} is on: stop it first, or choose another name");
@@ -61,10 +62,10 @@ impl Core {
         };
         let before = undo.clone();
         let record = Record { definition, started: None, exit: None };
-        self.vms.insert(name.clone(), Vm { record, run: None });
+        self.vms.insert(name.clone(), Vm::off(record));
         self.start(&name, id, undo).inspect_err(|_| match before {
             Undo::Restore(record) => {
-                self.vms.insert(name.clone(), Vm { record: *record, run: None });
+                self.vms.insert(name.clone(), Vm::off(*record));
             }
             _ => {
                 self.vms.remove(&name);
@@ -74,7 +75,8 @@ impl Core {
 
     fn start_known(&mut self, id: RequestId, name: &VmName) -> Result<(), Failure> {
         let conflict = |text: String| Err(Failure::new(FailureKind::Conflict, text));
-        match self.must_know(name)?.run.as_deref().map(|run| run.phase) {
+        self.must_be_readable(name)?;
+        match self.must_know(name)?.run.as_deref().map(|run| &run.phase) {
             Some(Phase::Dying) => conflict(format!("VM {name} is just ending: try again")),
             Some(_) => conflict(format!("VM {name} is on already")),
             None => self.start(name, id, Undo::Nothing),
@@ -84,12 +86,16 @@ impl Core {
     fn stop(&mut self, name: &VmName) -> Result<Answer, Failure> {
         let run = self.must_run(name)?;
         let conflict = |text: String| Err(Failure::new(FailureKind::Conflict, text));
-        match self.run(run).map(|run| (run.phase, run.mute.clone())) {
-            Some((_, Some(mute))) => return conflict(format!("VM {name} cannot be stopped: {}", mute.0)),
-            Some((Phase::Queued | Phase::Launching | Phase::Booting, _)) => {
+        match self.run(run).map(|run| &run.phase) {
+            Some(Phase::Unreachable(Unreachable { why, .. })) => {
+                return conflict(format!(
+                    "VM {name} cannot be stopped: {why}; plimsolld keeps trying: try again, or kill it"
+                ));
+            }
+            Some(Phase::Queued | Phase::Launching | Phase::Booting) => {
                 return conflict(format!("VM {name} is being started: try again, or kill it"));
             }
-            Some((Phase::Running | Phase::Stopping, _)) => {
+            Some(Phase::Running | Phase::Stopping) => {
                 self.press(run);
                 self.event(Some(name), "is asked to shut down");
             }
@@ -106,6 +112,10 @@ impl Core {
                 let text = format!("{MOST_KILLERS} others wait for the end of VM {name} already");
                 return Err(Failure::new(FailureKind::Conflict, text));
             }
+            if let (Phase::Unreachable(Unreachable { why, .. }), None) = (&run.phase, run.pid) {
+                let text = format!("VM {name} cannot be killed: its process is not known: {why}");
+                return Err(Failure::new(FailureKind::Conflict, text));
+            }
             run.killers.push((id, until));
         }
         self.event(Some(name), "is killed by the operator");
@@ -114,6 +124,7 @@ impl Core {
     }
 
     fn change(&mut self, id: RequestId, name: &VmName, change: &VmChange) -> Result<(), Failure> {
+        self.must_be_readable(name)?;
         let vm = self.must_know(name)?;
         let mut definition = vm.record.definition.clone();
         definition.shares = change.shares.unwrap_or(definition.shares);
@@ -150,7 +161,6 @@ impl Core {
         );
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
         vm.record.definition = definition;
-        let record = Box::new(vm.record.clone());
         let run = vm.run.as_deref().map(|run| run.id);
         if let Some(run) = run.filter(|_| moves) {
             self.share(run);
@@ -159,7 +169,7 @@ impl Core {
         // The answer shows what follows from the change.
         self.control();
         let answer = self.status_answer(name)?;
-        self.effect(Effect::Save(record, vec![(id, Ok(answer))]));
+        self.save(name, vec![(id, Ok(answer))]);
         Ok(())
     }
 
@@ -202,6 +212,16 @@ impl Core {
 
     pub(super) fn must_know(&self, name: &VmName) -> Result<&Vm, Failure> {
         self.vm(name).ok_or_else(|| unknown(name))
+    }
+
+    /// A VM whose record cannot be read is not replaced by another, nor changed.
+    fn must_be_readable(&self, name: &VmName) -> Result<(), Failure> {
+        let Some(unread) = self.vm(name).and_then(|vm| vm.unread.as_ref()) else { return Ok(()) };
+        let text = format!(
+            "VM {name}: {}: repair the file and restart plimsolld, or remove the VM with: plimsoll rm {name}",
+            unread.why
+        );
+        Err(Failure::new(FailureKind::Conflict, text))
     }
 
     fn must_run(&self, name: &VmName) -> Result<RunId, Failure> {

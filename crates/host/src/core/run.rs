@@ -72,8 +72,6 @@ pub(crate) struct Run {
     pub(crate) ended: Option<Ended>,
     /// When its process is ended if it has not ended by itself.
     pub(crate) doom: Option<Instant>,
-    /// Nobody can talk to its VMM.
-    pub(crate) mute: Option<Mute>,
     /// Who waits for it to run, and until when.
     pub(crate) starter: Option<(RequestId, Instant)>,
     /// Who waits for it to be gone, and until when.
@@ -90,7 +88,7 @@ pub(crate) struct Paging {
 }
 
 /// How far a run has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// It waits until enough is free to charge it; it has no account in the ledger yet.
     Queued,
@@ -100,6 +98,8 @@ pub(crate) enum Phase {
     Booting,
     /// Its guest runs.
     Running,
+    /// An earlier daemon started it, and this one cannot speak to its VMM yet. It keeps what it is charged.
+    Unreachable(Unreachable),
     /// Its guest was asked to shut down.
     Stopping,
     /// It is about to be gone: nothing more is given to it.
@@ -114,9 +114,18 @@ pub(crate) enum Ended {
     ForBreach(String),
 }
 
-/// Why nobody can talk to a VMM, in one line.
+/// Why the daemon cannot speak to a VMM that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Mute(pub(crate) String);
+pub(crate) struct Unreachable {
+    /// Since when this daemon has tried.
+    pub(crate) since: Instant,
+    /// In one line.
+    pub(crate) why: String,
+    /// Users were told of it: it was no matter of a moment.
+    pub(crate) told: bool,
+    /// The inventory has the record of this very run.
+    pub(crate) in_inventory: bool,
+}
 
 /// How a failed start leaves the inventory.
 #[derive(Clone, Debug)]
@@ -165,7 +174,6 @@ impl Run {
             told: None,
             ended: None,
             doom: None,
-            mute: None,
             starter: None,
             killers: Vec::new(),
             undo: Undo::Nothing,
@@ -179,7 +187,7 @@ impl Run {
 
     /// Whether memory is still to be divided and given to it.
     pub(crate) fn takes_part(&self) -> bool {
-        self.phase != Phase::Dying && self.mute.is_none()
+        !matches!(self.phase, Phase::Dying | Phase::Unreachable(_))
     }
 
     /// Whether its own pages can serve its faults.

@@ -53,6 +53,14 @@ impl Core {
         }
     }
 
+    /// What users should know of a VM, in one line.
+    fn note(&self, vm: &Vm) -> Option<String> {
+        let unread = vm.unread.as_ref().map(|unread| unread.why.clone());
+        let notes: Vec<String> =
+            vm.run.as_deref().and_then(|run| self.unreachable_note(run)).into_iter().chain(unread).collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
+    }
+
     pub(super) fn all_status(&self) -> Vec<VmStatus> {
         self.vms.values().map(|vm| self.status_of(vm)).collect()
     }
@@ -101,7 +109,7 @@ impl Core {
             reboots: facts.reboots,
             guest: facts.guest,
             missing_jail: run.map(|run| run.missing_jail.clone()).unwrap_or_default(),
-            note: run.and_then(|run| run.mute.as_ref()).map(|mute| mute.0.clone()),
+            note: self.note(vm),
             started: vm.record.started,
             console: self.settings.paths.console_socket(&definition.name),
         }
@@ -136,10 +144,10 @@ fn paging(run: &Run) -> PagingStatus {
 }
 
 fn power(run: Option<&Run>) -> Power {
-    match run.map(|run| run.phase) {
+    match run.map(|run| &run.phase) {
         None => Power::Off,
         Some(Phase::Queued | Phase::Launching | Phase::Booting) => Power::Starting,
-        Some(Phase::Running) => Power::On,
+        Some(Phase::Running | Phase::Unreachable(_)) => Power::On,
         Some(Phase::Stopping | Phase::Dying) => Power::Stopping,
     }
 }

@@ -6,6 +6,7 @@ mod disk;
 mod resources;
 mod rundir;
 mod spawn;
+mod survey;
 mod tap;
 
 use std::fs::File;
@@ -28,9 +29,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use self::resources::Resources;
 pub(crate) use self::rundir::{RunDir, RunRecord, remove};
 pub(crate) use self::spawn::reserve_control_fd;
+pub(crate) use self::survey::{Gone, Look, There, identify, look};
 use crate::cgroup::Cgroups;
+use crate::descriptors;
 use crate::paths::Paths;
-use crate::process::{Process, last_line, start_time};
+use crate::process::{Process, boot_id, last_line, start_time};
 use crate::swap::SwapSite;
 
 /// How long a VMM may take to say hello: it has nothing to do before but to start.
@@ -75,6 +78,7 @@ pub(crate) struct Launched {
 /// # Errors
 /// What failed, on what, and what to do, in one line; nothing is left of the attempt.
 pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
+    descriptors::check()?;
     let definition = &plan.definition;
     let name = &definition.name;
     let missing = missing_parts(site, plan)?;
@@ -96,8 +100,8 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     }
     let record = RunRecord {
         pid,
-        start_time: start_time(pid)?,
-        boot_id: crate::process::boot_id(),
+        start_time: start_time(pid).context("cannot read when the VMM began")?,
+        boot_id: boot_id().context("cannot read which boot of the machine this is")?,
         uid: plan.uid,
         started: plan.started,
         definition: definition.clone(),
@@ -163,7 +167,10 @@ impl Drop for Undo {
 /// The parts of the jail that the daemon gives and cannot give here.
 fn missing_parts(site: &Site, plan: &Plan) -> anyhow::Result<Vec<JailPart>> {
     let mut missing = Vec::new();
-    let uid = plan.uid.is_none().then(|| "plimsolld does not run as root".to_owned());
+    let uid = plan.uid.is_none().then(|| match rustix::process::geteuid().is_root() {
+        true => "all users that plimsolld may give are in use".to_owned(),
+        false => "plimsolld does not run as root".to_owned(),
+    });
     let cgroup = site.cgroups.as_ref().err().cloned();
     for (part, why) in [(JailPart::Uid, uid), (JailPart::Cgroup, cgroup)] {
         let Some(why) = why else { continue };
@@ -178,8 +185,7 @@ fn missing_parts(site: &Site, plan: &Plan) -> anyhow::Result<Vec<JailPart>> {
 
 /// Reads the VMM's hello.
 fn greet(wire: &Wire, process: &Process) -> anyhow::Result<()> {
-    let (message, _) = receive(wire, process, Instant::now() + HELLO_TIME)?;
-    match message {
+    match receive(wire, process, Instant::now() + HELLO_TIME)? {
         FromVmm::Hello { version, .. } if version == VERSION => Ok(()),
         FromVmm::Hello { version, .. } => {
             bail!(
@@ -191,16 +197,12 @@ fn greet(wire: &Wire, process: &Process) -> anyhow::Result<()> {
 }
 
 /// The next message, which must come before `deadline` and the process' end.
-pub(crate) fn receive(
-    wire: &Wire,
-    process: &Process,
-    deadline: Instant,
-) -> anyhow::Result<(FromVmm, Vec<std::os::fd::OwnedFd>)> {
+fn receive(wire: &Wire, process: &Process, deadline: Instant) -> anyhow::Result<FromVmm> {
     let pidfd = process.watch()?;
     loop {
         match wire.receive() {
             Err(e) if e.would_block() => {}
-            result => return result.context("the VMM did not say hello"),
+            result => return result.map(|(message, _)| message).context("the VMM did not say hello"),
         }
         let left = deadline.saturating_duration_since(Instant::now());
         ensure!(!left.is_zero(), "the VMM did not say hello within {} s", HELLO_TIME.as_secs());

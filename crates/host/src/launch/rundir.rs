@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
@@ -13,14 +13,17 @@ use plimsoll_units::Pages;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
+use super::survey::{Look, look};
 use crate::domains::Known;
-use crate::paths::{CONSOLE_SOCKET, CONTROL_SOCKET, GRANT_RECORD, Paths, RUN_RECORD, write_atomically};
+use crate::format;
+use crate::paths::{CONSOLE_SOCKET, CONTROL_SOCKET, GRANT_RECORD, Paths, RUN_RECORD};
 
 /// The run directory of one VM: it is there while the VM runs, and for the daemon's user alone.
 #[derive(Debug)]
 pub(crate) struct RunDir {
     path: PathBuf,
-    grant: File,
+    /// `None` until [`RunDir::open_grant`], for a VM that an earlier daemon started.
+    grant: Option<File>,
     keep: bool,
 }
 
@@ -71,21 +74,44 @@ impl Drop for RunDir {
 
 impl RunDir {
     /// Makes the directory anew.
+    ///
+    /// # Errors
+    /// The directory cannot be made, or there is one whose VM may still run.
     pub(super) fn create(paths: &Paths, vm: &VmName) -> anyhow::Result<Self> {
         let path = paths.run_of(vm);
-        remove(&path)?;
+        if path.exists() {
+            ensure!(
+                matches!(look(vm, &path), Look::Gone(_)),
+                "{} belongs to a VM that may still run: restart plimsolld, which takes it over",
+                path.display()
+            );
+            remove(&path)?;
+        }
         DirBuilder::new()
             .mode(0o700)
             .create(&path)
             .with_context(|| format!("cannot make {}", path.display()))?;
-        let grant = grant_file(&path, true).inspect_err(|_| drop(std::fs::remove_dir(&path)))?;
-        Ok(Self { path, grant, keep: false })
+        let grant = grant_file(&path).inspect_err(|_| drop(std::fs::remove_dir(&path)))?;
+        Ok(Self { path, grant: Some(grant), keep: false })
     }
 
-    /// Takes over the directory of a VM that runs.
-    pub(crate) fn adopt(path: PathBuf) -> anyhow::Result<Self> {
-        let grant = grant_file(&path, false)?;
-        Ok(Self { path, grant, keep: true })
+    /// Takes over the directory of a VM that runs. Nothing is opened yet.
+    pub(crate) fn adopt(path: PathBuf) -> Self {
+        Self { path, grant: None, keep: true }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the record of the grant, for [`RunDir::write_grant`]. One that is lost is made anew.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub(crate) fn open_grant(&mut self) -> anyhow::Result<()> {
+        self.grant = Some(grant_file(&self.path)?);
+        Ok(())
     }
 
     /// From now on the directory outlives the daemon; [`RunDir::remove`] ends it.
@@ -109,41 +135,60 @@ impl RunDir {
     }
 
     pub(crate) fn write_record(&self, record: &RunRecord) -> anyhow::Result<()> {
-        let path = self.path.join(RUN_RECORD);
-        let text = serde_json::to_vec_pretty(record)?;
-        write_atomically(&path, &text).with_context(|| format!("cannot write {}", path.display()))
-    }
-
-    pub(crate) fn read_record(&self) -> anyhow::Result<RunRecord> {
-        let path = self.path.join(RUN_RECORD);
-        let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| format!("cannot understand {}", path.display()))
+        format::write(&self.path.join(RUN_RECORD), record)
     }
 
     /// Writes down what the VM was granted: before the VMM hears of it, so that a daemon that comes after a crash
     /// knows how much it may claim. Eight bytes in one write on a memory file system: they are there whole, and cost
-    /// about a microsecond.
+    /// about a microsecond. Nothing is granted to a VM whose record of it is not open.
     pub(crate) fn write_grant(&self, grant: Pages) -> io::Result<()> {
-        self.grant.write_all_at(&grant.0.to_le_bytes(), 0)
-    }
-
-    /// What the VM was granted, as written down last.
-    pub(crate) fn read_grant(&self) -> Option<Pages> {
-        let mut bytes = [0; 8];
-        self.grant.read_exact_at(&mut bytes, 0).ok()?;
-        Some(Pages(u64::from_le_bytes(bytes)))
+        self.grant.as_ref().map_or(Ok(()), |file| file.write_all_at(&grant.0.to_le_bytes(), 0))
     }
 
     /// Connects to the VMM; the socket is non-blocking from then on.
     pub(crate) fn connect(&self) -> anyhow::Result<Wire> {
-        let path = self.path.join(CONTROL_SOCKET);
-        let connect = || -> io::Result<OwnedFd> {
-            let socket = socket(SocketType::SEQPACKET, SocketFlags::NONBLOCK)?;
-            rustix::net::connect(&socket, &SocketAddrUnix::new(&path)?)?;
-            Ok(socket)
-        };
-        connect().map(Wire::new).with_context(|| format!("cannot connect to the VMM at {}", path.display()))
+        connect(&self.path).map(Wire::new).with_context(|| {
+            format!("cannot connect to the VMM at {}", self.path.join(CONTROL_SOCKET).display())
+        })
     }
+}
+
+/// Reads the run record in `directory`.
+///
+/// # Errors
+/// It cannot be read in full, or is not that of `vm`: why. [`crate::outline`] reads a part of it.
+pub(crate) fn read_record(directory: &Path, vm: &VmName) -> anyhow::Result<RunRecord> {
+    let path = directory.join(RUN_RECORD);
+    let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let record: RunRecord =
+        format::parse(&text).with_context(|| format!("cannot understand {}", path.display()))?;
+    ensure!(
+        record.definition.name == *vm,
+        "{} is the record of another VM, {}",
+        path.display(),
+        record.definition.name
+    );
+    record.definition.check().with_context(|| path.display().to_string())?;
+    Ok(record)
+}
+
+/// What a VM was granted, as written down last in `directory`; `None`: that is not known.
+pub(crate) fn read_grant(directory: &Path) -> Option<Pages> {
+    let mut bytes = [0; 8];
+    File::open(directory.join(GRANT_RECORD)).ok()?.read_exact_at(&mut bytes, 0).ok()?;
+    Some(Pages(u64::from_le_bytes(bytes)))
+}
+
+/// Whether it is certain that no process listens at the control socket in `directory`.
+pub(crate) fn is_deserted(directory: &Path) -> bool {
+    let none = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+    connect(directory).is_err_and(|e| none.contains(&e.kind()))
+}
+
+fn connect(directory: &Path) -> io::Result<OwnedFd> {
+    let socket = socket(SocketType::SEQPACKET, SocketFlags::NONBLOCK)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(directory.join(CONTROL_SOCKET))?)?;
+    Ok(socket)
 }
 
 /// Removes what an earlier life of a VM left.
@@ -156,13 +201,13 @@ pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn grant_file(directory: &Path, create: bool) -> anyhow::Result<File> {
+fn grant_file(directory: &Path) -> anyhow::Result<File> {
     let path = directory.join(GRANT_RECORD);
     OpenOptions::new()
         .read(true)
         .write(true)
-        .create(create)
-        .truncate(create)
+        .create(true)
+        .truncate(false)
         .mode(0o600)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))

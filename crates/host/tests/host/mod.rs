@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "only tests use it")]
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -21,6 +22,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub struct Host {
     pub directory: TempDir,
     daemon: Option<Child>,
+    /// Processes of all VMs that were created: VMMs outlive their daemon.
+    pids: RefCell<Vec<u32>>,
 }
 
 /// An answer: status and body.
@@ -29,7 +32,8 @@ pub type Reply = (u16, String);
 impl Host {
     /// Starts a daemon with `budget` MiB, and `more` in its configuration.
     pub fn new(budget: u64, more: &str) -> Self {
-        let mut host = Self { directory: tempfile::tempdir().unwrap(), daemon: None };
+        let mut host =
+            Self { directory: tempfile::tempdir().unwrap(), daemon: None, pids: RefCell::default() };
         let config = format!(
             "budget = '{budget}MiB'\nstate_directory = {:?}\nrun_directory = {:?}\nvmm = {:?}\nlog = 'debug'\n{more}",
             host.path("state"),
@@ -54,13 +58,29 @@ impl Host {
 
     /// Starts the daemon and waits until it answers.
     pub fn start(&mut self) {
+        self.start_as(self.command());
+    }
+
+    /// The same, with at most `most` open files.
+    pub fn start_with_open_files(&mut self, most: u32) {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\"")]);
+        command.arg(self.command().get_program()).args(self.command().get_args()).stdin(Stdio::null());
+        self.start_as(command);
+    }
+
+    fn start_as(&mut self, command: Command) {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
-        self.start_with_log(log.into());
+        self.start_with(command, log.into());
     }
 
     /// As [`Host::start`], with `log` as standard error.
     pub fn start_with_log(&mut self, log: Stdio) {
-        self.daemon = Some(self.command().stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        self.start_with(self.command(), log);
+    }
+
+    fn start_with(&mut self, mut command: Command, log: Stdio) {
+        self.daemon = Some(command.stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let socket = self.path("run/plimsoll.sock");
         wait_until("the daemon answers", || {
             if let Some(status) = self.daemon.as_mut().unwrap().try_wait().unwrap() {
@@ -112,7 +132,23 @@ impl Host {
     pub fn run(&self, name: &str, size: &str) -> VmStatus {
         let (status, body) = self.ask("POST", "/v1/vms", &definition(name, size).to_string());
         assert_eq!(status, 200, "{body}\n{}", self.log());
-        serde_json::from_str(&body).unwrap()
+        let vm: VmStatus = serde_json::from_str(&body).unwrap();
+        self.pids.borrow_mut().extend(vm.pid);
+        vm
+    }
+
+    /// The VM's run record.
+    pub fn run_record(&self, name: &str) -> PathBuf {
+        self.path("run/vms").join(name).join("run.json")
+    }
+
+    /// Waits until `condition` gives something of a VM.
+    pub fn wait_for<T>(&self, name: &str, what: &str, condition: impl Fn(&VmStatus) -> Option<T>) -> T {
+        wait_until_or(
+            &format!("{name}: {what}"),
+            || condition(&self.vm(name)),
+            || format!("{:#?}\n{:#?}\n{}", self.vm(name), self.events(), self.log()),
+        )
     }
 
     /// An error's text, which must be one line.
@@ -129,11 +165,12 @@ impl Drop for Host {
             daemon.kill().unwrap();
             daemon.wait().unwrap();
         }
-        // VMMs outlive their daemon; those of this test are named in its run directory.
-        for entry in std::fs::read_dir(self.path("run/vms")).into_iter().flatten().flatten() {
-            let Ok(text) = std::fs::read_to_string(entry.path().join("run.json")) else { continue };
-            let record: Value = serde_json::from_str(&text).unwrap();
-            signal(u32::try_from(record["pid"].as_u64().unwrap()).unwrap());
+        // VMMs outlive their daemon.
+        for pid in self.pids.borrow().iter() {
+            let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            if command.starts_with("plimsoll-vmm ") {
+                signal(*pid);
+            }
         }
     }
 }
@@ -173,18 +210,32 @@ pub fn exchange_tcp(address: &str, path: &str, header: &str) -> Reply {
 
 /// `kill -9`.
 pub fn signal(pid: u32) {
+    send(pid, rustix::process::Signal::KILL);
+}
+
+pub fn send(pid: u32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+    rustix::process::kill_process(pid, signal).ok();
+}
+
+/// Whether a process is there and no zombie.
+pub fn runs(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 /// Waits until `condition` gives something.
-pub fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub fn wait_until<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    wait_until_or(what, condition, String::new)
+}
+
+/// The same; `why` is printed where it does not come.
+fn wait_until_or<T>(what: &str, mut condition: impl FnMut() -> Option<T>, why: impl Fn() -> String) -> T {
     let deadline = Instant::now() + DEADLINE;
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}");
+        assert!(Instant::now() < deadline, "{what}: not within {DEADLINE:?}\n{}", why());
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -63,6 +63,7 @@ struct World {
     cleared: Vec<RunId>,
     launches: Vec<(RunId, Pages)>,
     forgotten: Vec<VmName>,
+    saved: Vec<Record>,
     saved_pools: Option<Vec<PoolDefinition>>,
     /// VMs whose samples are never touched.
     idle: Vec<RunId>,
@@ -97,6 +98,7 @@ impl World {
             cleared: Vec::new(),
             launches: Vec::new(),
             forgotten: Vec::new(),
+            saved: Vec::new(),
             saved_pools: None,
             idle: Vec::new(),
         }
@@ -153,7 +155,8 @@ impl World {
                     self.saved_pools = Some(pools);
                     self.answers.extend(answers.into_iter().map(|(id, answer)| (id.0, answer)));
                 }
-                Effect::Save(_, answers) => {
+                Effect::Save(record, answers) => {
+                    self.saved.push(*record);
                     self.answers.extend(answers.into_iter().map(|(id, answer)| (id.0, answer)));
                 }
                 Effect::Answer(id, answer) => {
@@ -196,6 +199,36 @@ impl World {
         self.input(Input::Launched(run, Ok(Started { pid: 7, missing_jail: vec![], swap: Pages(0) })));
         self.say(run, FromVmm::Running { missing_jail: vec![] });
         assert!(matches!(self.answers.remove(&id), Some(Ok(Answer::Vm(vm))) if vm.power == Power::On));
+        run
+    }
+
+    /// A VM of an earlier daemon before its VMM has answered.
+    fn discovered(adopted: &Adopted, why: &str) -> Discovered {
+        Discovered {
+            vm: adopted.definition.name.clone(),
+            pid: Some(adopted.pid),
+            started: Some(adopted.started),
+            definition: Some(adopted.definition.clone()),
+            recorded: adopted.recorded,
+            swap: adopted.swap,
+            kernel: adopted.kernel,
+            domains: Some(adopted.domains.clone()),
+            former: adopted.former.clone(),
+            why: why.to_owned(),
+        }
+    }
+
+    /// Finds a VM of an earlier daemon that cannot be spoken to.
+    fn discover(&mut self, adopted: &Adopted, why: &str) -> RunId {
+        let run = self.core.discover(Self::discovered(adopted, why));
+        self.input(Input::Unreachable(run, why.to_owned()));
+        run
+    }
+
+    /// Finds a VM of an earlier daemon whose VMM answers at once.
+    fn adopt(&mut self, adopted: Adopted) -> RunId {
+        let run = self.core.discover(Self::discovered(&adopted, "its VMM has not answered yet"));
+        self.input(Input::Reached(run, Box::new(adopted)));
         run
     }
 

@@ -414,16 +414,15 @@ fn a_daemon_that_comes_after_another_knows_who_has_left() {
         let (a, b) = (before.in_domain("a", "prod"), before.in_domain("b", "prod"));
         let frame = before.share(a, b, 5);
         let spy = before.sharing[&a].1[0].try_clone().unwrap();
-        let mut left = survivor(&mut before, a, Ok(&[]));
+        let mut left = survivor(&mut before, a, &[]);
         left.definition.memory.sharing = Sharing::Off;
         left.stock = None;
         if known_by == "those before" {
             left.former = std::mem::take(&mut left.domains);
         }
-        let stays = survivor(&mut before, b, Ok(&[(5, frame)]));
+        let stays = survivor(&mut before, b, &[(5, frame)]);
         let mut world = World::new(640);
-        let [a, b] = [left, stays].map(|adopted| world.core.adopt(adopted).unwrap());
-        world.taken_over();
+        let [a, b] = world.take_over([left, stays].map(Ok));
         world.granted.extend([a, b].map(|run| (run, world.core.ledger.account(run).grant)));
         let c = world.in_domain("c", "prod");
         world.share(b, c, 6);
@@ -535,7 +534,7 @@ fn eager_sharing_looks_and_breaks_large_pages_while_there_is_memory_whatever_tha
 }
 
 /// A VM of `before`, as a daemon that comes after it finds it; what it says it holds.
-fn survivor(before: &mut World, run: RunId, holds: Result<&[(u32, FrameNo)], String>) -> Adopted {
+fn survivor(before: &mut World, run: RunId, holds: &[(u32, FrameNo)]) -> Adopted {
     let (name, domain) = (before.core.runs[&run].clone(), before.domain(run));
     let known = Known { id: domain, name: Some("prod".parse().unwrap()) };
     let grant = before.granted[&run];
@@ -551,19 +550,31 @@ fn survivor(before: &mut World, run: RunId, holds: Result<&[(u32, FrameNo)], Str
         kernel: KernelAccount { ram: Bytes::mib(1), process: Bytes::mib(1), shared: Bytes::mib(1) },
         domains: vec![known.clone()],
         former: vec![],
-        stock: holds.as_ref().ok().map(|holds| Stock {
+        stock: Some(Stock {
             domain: known,
             pool: before.sharing[&run].1[0].try_clone().unwrap().into(),
             holds: holds.iter().map(|(page, frame)| (PageNo(*page), *frame)).collect(),
         }),
-        facts: holds.map(|_| Facts { grant, held: grant, ram: (4096, Bytes::mib(256)), ..Facts::default() }),
+        facts: Facts { grant, held: grant, ram: (4096, Bytes::mib(256)), ..Facts::default() },
     }
 }
 
 impl World {
-    fn taken_over(&mut self) {
-        self.core.taken_over();
+    /// Finds VMs of an earlier daemon. Those in `Err` cannot be spoken to.
+    fn take_over<const N: usize>(&mut self, found: [Result<Adopted, Adopted>; N]) -> [RunId; N] {
+        let known = found.map(|adopted| {
+            let why = "its VMM has not answered yet";
+            let vm = adopted.as_ref().unwrap_or_else(|adopted| adopted);
+            (self.core.discover(World::discovered(vm, why)), adopted.ok())
+        });
+        let runs = known.map(|(run, adopted)| {
+            if let Some(adopted) = adopted {
+                self.input(Input::Reached(run, Box::new(adopted)));
+            }
+            run
+        });
         self.pass(SECOND);
+        runs
     }
 }
 
@@ -576,17 +587,12 @@ fn a_daemon_that_comes_after_another_takes_over_its_frames() {
     // One that only `b` still has: it is known to nobody else.
     before.give_back(a, &[(6, six)]);
     let survivors = [
-        survivor(&mut before, a, Ok(&[(5, five)])),
-        survivor(
-            &mut before,
-            b,
-            Ok(&[(5, five), (6, six), (6, five), (7, FrameNo(99)), (8, FrameNo(u32::MAX))]),
-        ),
+        survivor(&mut before, a, &[(5, five)]),
+        survivor(&mut before, b, &[(5, five), (6, six), (6, five), (7, FrameNo(99)), (8, FrameNo(u32::MAX))]),
     ];
     let free = before.host().free;
     let mut world = World::new(640);
-    let [a, b] = survivors.map(|adopted| world.core.adopt(adopted).unwrap());
-    world.taken_over();
+    let [a, b] = world.take_over(survivors.map(Ok));
     for run in [a, b] {
         world.granted.insert(run, world.core.ledger.account(run).grant);
     }
@@ -607,15 +613,12 @@ fn frames_stay_as_long_as_somebody_may_map_them_who_cannot_be_asked() {
     let mut before = World::new(640);
     let (a, b) = (before.in_domain("a", "prod"), before.in_domain("b", "prod"));
     let (five, six) = (before.share(a, b, 5), before.share(a, b, 6));
-    let survivors = [
-        survivor(&mut before, a, Ok(&[(5, five)])),
-        survivor(&mut before, b, Err("it speaks another language".to_owned())),
-    ];
+    let heard = survivor(&mut before, a, &[(5, five)]);
+    let unheard = Adopted { stock: None, ..survivor(&mut before, b, &[]) };
     let mut world = World::new(640);
-    let [a, b] = survivors.map(|adopted| world.core.adopt(adopted).unwrap());
-    world.taken_over();
+    let [a, b] = world.take_over([Ok(heard), Err(unheard)]);
     (0..100).for_each(|_| world.pass(SECOND));
-    assert_eq!(world.frame(a, six), content(6), "nobody but the mute one maps it");
+    assert_eq!(world.frame(a, six), content(6), "only the unreachable VM maps it");
     world.input(Input::Exited(b, "signal 9".into()));
     (0..100).for_each(|_| world.pass(SECOND));
     assert_eq!((world.frame(a, five), world.frame(a, six)), (content(5), content(0)));
@@ -623,18 +626,57 @@ fn frames_stay_as_long_as_somebody_may_map_them_who_cannot_be_asked() {
 }
 
 #[test]
+fn a_vm_that_answers_late_brings_its_frames_with_it() {
+    let mut before = World::new(640);
+    let (a, b) = (before.in_domain("a", "prod"), before.in_domain("b", "prod"));
+    let (five, six) = (before.share(a, b, 5), before.share(a, b, 6));
+    let first = survivor(&mut before, a, &[(5, five)]);
+    let late = survivor(&mut before, b, &[(6, six)]);
+    let unheard = Adopted { stock: None, ..survivor(&mut before, b, &[]) };
+    for known in [true, false] {
+        let mut world = World::new(640);
+        // Nobody knows what the late one may map, or it is known.
+        let found = Discovered {
+            domains: Some(unheard.domains.clone()).filter(|_| known),
+            ..World::discovered(&unheard, "it is late")
+        };
+        let b = world.core.discover(found);
+        let stock = first.stock.as_ref().unwrap();
+        let pool = stock.pool.try_clone().unwrap();
+        let stock = Stock { domain: stock.domain.clone(), pool, holds: stock.holds.clone() };
+        let first = Adopted { stock: Some(stock), ..survivor(&mut before, a, &[]) };
+        let a = world.adopt(first);
+        (0..100).for_each(|_| world.pass(SECOND));
+        assert_eq!(world.frame(a, six), content(6));
+        if !known {
+            world.input(Input::Exited(b, "signal 9".into()));
+            (0..100).for_each(|_| world.pass(SECOND));
+            assert_eq!((world.frame(a, five), world.frame(a, six)), (content(5), content(0)));
+            return;
+        }
+        let stock = late.stock.as_ref().unwrap();
+        let pool = stock.pool.try_clone().unwrap();
+        let stock = Stock { domain: stock.domain.clone(), pool, holds: stock.holds.clone() };
+        let late = Adopted { stock: Some(stock), ..survivor(&mut before, b, &[]) };
+        world.input(Input::Reached(b, Box::new(late)));
+        (0..100).for_each(|_| world.pass(SECOND));
+        assert_eq!((world.frame(a, five), world.frame(a, six)), (content(5), content(6)));
+        assert_eq!(world.host().frames, pages(2));
+    }
+}
+
+#[test]
 fn a_vm_that_brings_another_file_than_its_own_shares_nothing_with_anybody() {
     let mut before = World::new(640);
     let (a, b) = (before.in_domain("a", "prod"), before.in_domain("b", "prod"));
     let frame = before.share(a, b, 5);
-    let mut evil = survivor(&mut before, b, Ok(&[(5, frame)]));
+    let mut evil = survivor(&mut before, b, &[(5, frame)]);
     // Its own window, which it can write to, in place of the frames.
     let window = before.sharing[&b].1[1].try_clone().unwrap();
     evil.stock.iter_mut().for_each(|stock| stock.pool = window.try_clone().unwrap().into());
-    let good = survivor(&mut before, a, Ok(&[(5, frame)]));
+    let good = survivor(&mut before, a, &[(5, frame)]);
     let mut world = World::new(640);
-    let [b, a] = [evil, good].map(|adopted| world.core.adopt(adopted).unwrap());
-    world.taken_over();
+    let [b, a] = world.take_over([evil, good].map(Ok));
     assert_eq!((world.vm("a").sharing.shared, world.vm("b").sharing.shared), (pages(1), Bytes::ZERO));
     assert_eq!(world.domain(a), world.domain(b), "from now on it may share as before");
 }

@@ -1,0 +1,218 @@
+use std::time::Duration;
+
+use jiff::Timestamp;
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::control::Facts;
+use plimsoll_protocol::definition::{JailPart, VmDefinition};
+use plimsoll_units::Pages;
+
+use super::run::{Phase, Run, Unreachable};
+use super::stall::StallAccount;
+use super::{Core, KernelAccount, RunId, Stock, Vm, limit, messages, overhead, place, size};
+use crate::domains::Known;
+use crate::inventory::{Record, Unread};
+use crate::ledger::Account;
+use crate::outline::sketch;
+
+/// A VM that an earlier daemon started and that still runs, before its VMM has answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Discovered {
+    pub(crate) vm: VmName,
+    /// `None`: its process is not known yet.
+    pub(crate) pid: Option<u32>,
+    /// `None`: that is not known.
+    pub(crate) started: Option<Timestamp>,
+    /// As far as it can be read; `None`: not at all.
+    pub(crate) definition: Option<VmDefinition>,
+    /// The grant that the earlier daemon wrote down last, if it could be read.
+    pub(crate) recorded: Option<Pages>,
+    /// Its swap space.
+    pub(crate) swap: Pages,
+    pub(crate) kernel: KernelAccount,
+    /// Domains whose frames it may map; `None`: that is not known.
+    pub(crate) domains: Option<Vec<Known>>,
+    /// Domains that it was in before those: it can still read their frames.
+    pub(crate) former: Vec<Known>,
+    /// Why its VMM cannot be spoken to, in one line.
+    pub(crate) why: String,
+}
+
+/// The same VM, once its run record has been read in full and its VMM has answered.
+#[derive(Debug)]
+pub(crate) struct Adopted {
+    pub(crate) definition: VmDefinition,
+    pub(crate) started: Timestamp,
+    pub(crate) pid: u32,
+    pub(crate) missing_jail: Vec<JailPart>,
+    /// What the VMM says.
+    pub(crate) facts: Facts,
+    pub(crate) recorded: Option<Pages>,
+    pub(crate) swap: Pages,
+    pub(crate) kernel: KernelAccount,
+    pub(crate) domains: Vec<Known>,
+    pub(crate) former: Vec<Known>,
+    /// What it says of the frames that it maps.
+    pub(crate) stock: Option<Stock>,
+}
+
+/// VMs that an earlier daemon started.
+///
+/// Each of them is charged and has its name from the start, whether it can be spoken to or not.
+/// While it is [`Phase::Unreachable`] it keeps what it has: nothing is given to it and nothing is
+/// asked back. It takes part in everything from the moment at which its VMM answers.
+impl Core {
+    /// Takes up a VM that runs. It is charged what was written down for it, and at least what the
+    /// kernel shows of it.
+    pub(crate) fn discover(&mut self, found: Discovered) -> RunId {
+        let (name, started) = (&found.vm, found.started);
+        let known = self.vm(name);
+        let same =
+            known.filter(|vm| started.is_some() && vm.record.started == started && vm.unread.is_none());
+        let readable = found.domains.is_some();
+        let in_inventory = same.is_some();
+        let mut unread = known.and_then(|vm| vm.unread.clone());
+        let definition =
+            match (same.or(known.filter(|vm| !readable && vm.unread.is_none())), found.definition) {
+                (Some(vm), _) => vm.record.definition.clone(),
+                (None, Some(definition)) => definition,
+                (None, None) => sketch(name, &serde_json::Value::Null),
+            };
+        if known.is_none() && !readable {
+            let why = "its definition is not known: its run record cannot be read".to_owned();
+            unread = Some(Unread { why, replaceable: true });
+        }
+        let mut definition = definition;
+        place(&mut definition, &self.pools);
+        let recorded = found.recorded.unwrap_or_default().min(size(&definition));
+        let account = account(&definition, recorded, &found.kernel);
+        self.last_run += 1;
+        let id = RunId(self.last_run);
+        if let Err(e) = self.ledger.adopt(id, account) {
+            tracing::error!(vm = %name, "its account cannot be opened: {e}");
+        }
+        let mut run = Run::new(id, self.clock.now, limit(&definition), self.settings.sampling);
+        run.phase = Phase::Unreachable(Unreachable {
+            since: self.clock.now,
+            why: found.why,
+            told: false,
+            in_inventory,
+        });
+        run.pid = found.pid;
+        run.swap = found.swap;
+        run.kernel = found.kernel;
+        self.runs.insert(id, name.clone());
+        let record = Record { definition, started, exit: None };
+        self.vms.insert(name.clone(), Vm { record, unread, run: Some(Box::new(run)) });
+        let told = found.domains.iter().flatten().chain(&found.former);
+        self.recall_former(id, told);
+        self.cannot_hear(id, found.domains.as_deref());
+        self.urgent = true;
+        id
+    }
+
+    /// The VMM of a VM that was discovered has answered.
+    ///
+    /// It is charged what it claims, as far as the earlier daemon wrote down that it was granted
+    /// (or, if that is not known, its size allows), but at least what the kernel says it has.
+    pub(super) fn reached(&mut self, id: RunId, adopted: Adopted) {
+        let Some(name) = self.runs.get(&id).cloned() else { return };
+        let Some(vm) = self.vms.get_mut(&name) else { return };
+        let Some(run) = vm.run.as_deref_mut() else { return };
+        run.pid = Some(adopted.pid);
+        let Phase::Unreachable(unreachable) = &run.phase else {
+            // It is being killed.
+            return;
+        };
+        let told = unreachable.told.then(|| self.clock.now.saturating_duration_since(unreachable.since));
+        let in_inventory = unreachable.in_inventory;
+        // Where the inventory knows this run, it knows what was changed since.
+        if !in_inventory {
+            vm.record.definition = adopted.definition;
+            vm.record.started = Some(adopted.started);
+            vm.unread.take_if(|unread| unread.replaceable);
+        }
+        place(&mut vm.record.definition, &self.pools);
+        let definition = &vm.record.definition;
+        let bound = adopted.recorded.unwrap_or(size(definition)).min(size(definition));
+        let account = account(definition, adopted.facts.grant.min(bound), &adopted.kernel);
+        if let Err(e) = self.ledger.correct(id, account) {
+            tracing::error!(vm = %name, "its account cannot be corrected: {e}");
+        }
+        run.phase = Phase::Running;
+        run.missing_jail = adopted.missing_jail;
+        run.swap = adopted.swap;
+        run.kernel = adopted.kernel;
+        run.facts = messages::possible(adopted.facts, definition, account.grant);
+        run.counted = (run.facts, self.clock.now);
+        let age = self.clock.at.duration_since(adopted.started).unsigned_abs();
+        run.stall = StallAccount::new(&run.facts, age, self.clock.now);
+        (run.target, run.most) = (limit(definition), limit(definition));
+        run.balloon = run.facts.balloon_target;
+        run.usage.observe(&run.facts.sampling);
+        run.wants(run.facts.wanted, self.clock.now);
+        let size = size(definition);
+        let after = told.map_or_else(String::new, |told| format!(" after {} s", told.as_secs()));
+        self.event(Some(&name), format!("is found again{after}, with {} granted", account.grant.bytes()));
+        self.recall_former(id, adopted.domains.iter().chain(&adopted.former));
+        if let Some(stock) = &adopted.stock {
+            self.take_over(id, size, stock);
+        }
+        self.heard(id);
+        self.share(id);
+        if !in_inventory {
+            self.save(&name, Vec::new());
+        }
+        self.urgent = true;
+    }
+
+    /// A VM that was discovered cannot be spoken to, and why. Events tell of each reason once.
+    pub(super) fn unreachable(&mut self, id: RunId, why: String) {
+        let Some(name) = self.runs.get(&id).cloned() else { return };
+        let Some(run) = self.run_mut(id) else { return };
+        let Phase::Unreachable(unreachable) = &mut run.phase else { return };
+        if unreachable.told && unreachable.why == why {
+            return;
+        }
+        (unreachable.told, unreachable.why) = (true, why.clone());
+        self.event(
+            Some(&name),
+            format!("runs, but is unreachable: {why}; it keeps its memory, and plimsolld keeps trying"),
+        );
+    }
+
+    /// The process of a VM that was discovered is known from now on.
+    pub(super) fn identified(&mut self, id: RunId, pid: u32) {
+        if let Some(run) = self.run_mut(id) {
+            run.pid = Some(pid);
+        }
+    }
+
+    /// Charges a VM that cannot be spoken to for what the kernel shows of it, where that has become more.
+    pub(super) fn charge_unreachable(&mut self, id: RunId) {
+        let Some(vm) = self.runs.get(&id).and_then(|name| self.vm(name)) else { return };
+        let Some(run) = vm.run.as_deref().filter(|run| matches!(run.phase, Phase::Unreachable(_))) else {
+            return;
+        };
+        let before = self.ledger.account(id);
+        let now = account(&vm.record.definition, before.grant, &run.kernel);
+        if now.grant > before.grant
+            && let Err(e) = self.ledger.correct(id, Account { grant: now.grant, ..before })
+        {
+            tracing::error!(run = id.0, "its account cannot be corrected: {e}");
+        }
+    }
+
+    /// What users should know of a VM that cannot be spoken to.
+    pub(super) fn unreachable_note(&self, run: &Run) -> Option<String> {
+        let Phase::Unreachable(Unreachable { since, why, .. }) = &run.phase else { return None };
+        let tried: Duration = self.clock.now.saturating_duration_since(*since);
+        Some(format!("unreachable for {} s: {why}; retrying", tried.as_secs()))
+    }
+}
+
+/// What a VM is charged that was granted `grant`, as far as is known, and has what the kernel shows.
+fn account(definition: &VmDefinition, grant: Pages, kernel: &KernelAccount) -> Account {
+    let overhead = overhead(definition);
+    let process = Pages::ceil(kernel.process).saturating_sub(overhead);
+    Account { grant: grant.max(Pages::ceil(kernel.ram)).max(process), overhead }
+}

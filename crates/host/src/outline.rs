@@ -1,0 +1,164 @@
+//! What can be read of a record that cannot be read in full.
+//!
+//! A newer version may have written it, a crash may have cut it off, or the checks of a definition
+//! may have become stricter. None of that makes its VM less alive. So each key is read on its own,
+//! and a key that makes no sense counts as absent.
+
+use jiff::Timestamp;
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::definition::{Balloon, Boot, Cpu, Jail, MIN_SIZE, Shares, VmDefinition};
+use plimsoll_units::{Bytes, Pages};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Which process a run record names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) pid: u32,
+    /// See [`crate::process::start_time`].
+    pub(crate) start_time: u64,
+    /// See [`crate::process::boot_id`]; `None`: the record does not tell.
+    pub(crate) boot_id: Option<String>,
+}
+
+/// The keys of a run record that a daemon needs while it cannot speak to the VMM.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outline {
+    /// `None`: the record does not name a process.
+    pub(crate) identity: Option<Identity>,
+    /// The user of the VMM, which no other VM may get.
+    pub(crate) uid: Option<u32>,
+    pub(crate) started: Option<Timestamp>,
+    /// Swap space that the VM has.
+    pub(crate) swap: Pages,
+    /// See [`sketch`]; `None`: the record holds no definition.
+    pub(crate) definition: Option<VmDefinition>,
+}
+
+impl Outline {
+    /// Reads what there is of the run record of `vm`.
+    pub(crate) fn read(vm: &VmName, text: &[u8]) -> Self {
+        let record = serde_json::from_slice(text).unwrap_or_else(|_| Value::Object(fragment(text)));
+        let identity = || {
+            Some(Identity {
+                pid: key(&record, "pid")?,
+                start_time: key(&record, "start_time")?,
+                boot_id: key(&record, "boot_id"),
+            })
+        };
+        Self {
+            identity: identity(),
+            uid: key(&record, "uid"),
+            started: key(&record, "started"),
+            swap: key(&record, "swap").unwrap_or_default(),
+            definition: record.get("definition").map(|definition| sketch(vm, definition)),
+        }
+    }
+}
+
+/// The part of a VM's definition that matters while it runs, as far as it can be read. It is a VM
+/// that may be shown and charged; it is no definition to start a VM from, or to write down.
+pub(crate) fn sketch(vm: &VmName, definition: &Value) -> VmDefinition {
+    let boot = definition.get("boot").unwrap_or(&Value::Null);
+    let bare = |size| VmDefinition {
+        name: vm.clone(),
+        size,
+        vcpus: 1,
+        reservation: Bytes::ZERO,
+        limit: None,
+        shares: Shares::default(),
+        pool: key(definition, "pool").unwrap_or_default(),
+        tax: key(definition, "tax"),
+        memory: key(definition, "memory").unwrap_or_default(),
+        boot: Boot { model: key(boot, "model").unwrap_or_default(), ..Boot::default() },
+        disks: Vec::new(),
+        nets: Vec::new(),
+        cpu: Cpu::default(),
+        balloon: Balloon::default(),
+        jail: Jail::default(),
+    };
+    let sized = bare(key(definition, "size").unwrap_or(MIN_SIZE));
+    let whole = VmDefinition {
+        vcpus: key(definition, "vcpus").unwrap_or(1),
+        reservation: key(definition, "reservation").unwrap_or_default(),
+        limit: key(definition, "limit"),
+        shares: key(definition, "shares").unwrap_or_default(),
+        ..sized.clone()
+    };
+    // Numbers that contradict each other are worth no more than numbers that are missing.
+    [whole, sized].into_iter().find(is_possible).unwrap_or_else(|| bare(MIN_SIZE))
+}
+
+/// Whether there can be a VM of these numbers, whatever it boots.
+fn is_possible(definition: &VmDefinition) -> bool {
+    let boot = Boot { model: true, ..Boot::default() };
+    VmDefinition { boot, ..definition.clone() }.check().is_ok()
+}
+
+fn key<T: DeserializeOwned>(object: &Value, key: &str) -> Option<T> {
+    serde_json::from_value(object.get(key)?.clone()).ok()
+}
+
+/// The first keys of a record that was cut off: those on whole lines of their own.
+fn fragment(text: &[u8]) -> serde_json::Map<String, Value> {
+    let text = String::from_utf8_lossy(text);
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let pair = |line: &str| {
+        let (key, value) = line.trim().strip_suffix(',')?.split_once(':')?;
+        Some((serde_json::from_str(key).ok()?, serde_json::from_str(value).ok()?))
+    };
+    whole.lines().filter_map(pair).fold(serde_json::Map::new(), |mut map, (key, value)| {
+        // Keys of objects further inside come later.
+        map.entry::<String>(key).or_insert(value);
+        map
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORD: &str = r#"{
+  "version": 9,
+  "pid": 41,
+  "start_time": 77,
+  "boot_id": "b",
+  "uid": 1000,
+  "started": "2026-01-01T00:00:00Z",
+  "definition": {
+    "name": "a",
+    "size": 67108864,
+    "colour": "blue",
+    "boot": { "model": true, "pid": 99 }
+  }
+}"#;
+
+    fn read(text: &str) -> Outline {
+        Outline::read(&"a".parse().unwrap(), text.as_bytes())
+    }
+
+    #[test]
+    fn a_record_of_a_newer_version_still_names_its_process() {
+        let outline = read(RECORD);
+        let identity = Identity { pid: 41, start_time: 77, boot_id: Some("b".to_owned()) };
+        assert_eq!((outline.identity, outline.uid), (Some(identity), Some(1000)));
+        let definition = outline.definition.unwrap();
+        assert_eq!((definition.size, definition.boot.model), (Bytes::mib(64), true));
+    }
+
+    #[test]
+    fn a_record_that_was_cut_off_tells_what_stands_before_the_cut() {
+        let cut = |at: &str| read(&RECORD[..RECORD.find(at).unwrap()]);
+        assert_eq!(cut("\"started\"").identity.map(|id| id.pid), Some(41));
+        assert_eq!(cut("7,").identity, None, "half a number is no number");
+        assert_eq!(read("").identity, None);
+    }
+
+    #[test]
+    fn a_sketch_is_always_a_possible_vm() {
+        for text in ["{}", "[]", r#"{"size": 1}"#, r#"{"size": 67108864, "limit": 1, "vcpus": 200}"#] {
+            let sketch = sketch(&"a".parse().unwrap(), &serde_json::from_str(text).unwrap());
+            assert!(is_possible(&sketch), "{text}: {sketch:?}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Getting in touch with a VMM that an earlier daemon started.
+//!
+//! Each VM has a task of its own, so that none waits for another. A VMM that does not answer is
+//! waited for on the same connection for as long as its process runs: it may be stopped, or its host
+//! may be overloaded, and it answers when that is over. Whatever fails is tried again, at first
+//! after [`FIRST_PAUSE`]. Only the end of the process ends the attempts.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::control::{Facts, FromVmm};
+use plimsoll_protocol::sharing::DomainId;
+use plimsoll_units::{Bytes, Pages};
+use tokio::sync::mpsc::Sender;
+use tokio::time::{sleep, timeout};
+
+use crate::core::{Adopted, Input, RunId, Stock, foreign};
+use crate::daemon::Incoming;
+use crate::descriptors;
+use crate::kernel_account;
+use crate::launch::{Gone, Look, RunDir, RunRecord, There, look};
+use crate::link::Link;
+use crate::process::Process;
+
+/// How long a VMM may take to answer before users are told: it first reads what the last daemon left unread.
+const LATE: Duration = Duration::from_secs(3);
+/// The pause after the first failure; each further one is twice as long. Shorter, and a failure that
+/// stays keeps the daemon busy; longer, and one that passes leaves the VM without a daemon.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause: how long an operator may have to wait after having mended what fails.
+const LONGEST_PAUSE: Duration = Duration::from_secs(16);
+/// How often the process is looked at meanwhile. That takes no descriptor, of which there may be none.
+const GLANCE: Duration = Duration::from_millis(200);
+
+/// A VM to get in touch with.
+#[derive(Debug)]
+pub(crate) struct Reach {
+    pub(crate) run: RunId,
+    pub(crate) vm: VmName,
+    pub(crate) directory: PathBuf,
+    pub(crate) record: Result<RunRecord, String>,
+    pub(crate) process: Result<Arc<Process>, String>,
+    pub(crate) recorded: Option<Pages>,
+}
+
+/// A VMM that has answered.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    pub(crate) adopted: Adopted,
+    pub(crate) link: Link,
+    pub(crate) directory: RunDir,
+    pub(crate) record: RunRecord,
+    /// A message that came in place of what the VMM might have said of its frames.
+    pub(crate) first: Option<FromVmm>,
+}
+
+/// How the attempts ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Reached(Box<Reached>, Arc<Process>),
+    /// The process is gone.
+    Gone(String),
+}
+
+impl Reach {
+    /// Tries until the VMM has answered or its process is gone. Tells `inbox` of what fails.
+    pub(crate) async fn reach(mut self, inbox: &Sender<Incoming>) -> Outcome {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let why = match self.attempt(inbox).await {
+                Ok(outcome) => return outcome,
+                Err(e) => format!("{e:#}"),
+            };
+            self.tell(inbox, Input::Unreachable(self.run, why)).await;
+            let Ok(process) = &self.process else {
+                // Only another look shows whether it has ended.
+                sleep(FIRST_PAUSE).await;
+                continue;
+            };
+            if timeout(pause, gone(process)).await.is_ok() {
+                return Outcome::Gone("it ended while it was unreachable".to_owned());
+            }
+            pause = LONGEST_PAUSE.min(2 * pause);
+        }
+    }
+
+    async fn attempt(&mut self, inbox: &Sender<Incoming>) -> anyhow::Result<Outcome> {
+        if (self.process.is_err() || self.record.is_err())
+            && let Some(outcome) = self.look_again(inbox).await
+        {
+            return Ok(outcome);
+        }
+        let process = Arc::clone(self.process.as_ref().map_err(|why| anyhow::anyhow!("{why}"))?);
+        let record = self.record.clone().map_err(|why| anyhow::anyhow!("{why}"))?;
+        let mut end = pin!(gone(&process));
+        let mut speak = pin!(self.speak(&process, record));
+        let mut late = pin!(sleep(LATE));
+        let mut is_late = false;
+        loop {
+            tokio::select! {
+                () = &mut end => return Ok(Outcome::Gone("it ended before it answered".to_owned())),
+                reached = &mut speak => {
+                    return Ok(Outcome::Reached(Box::new(reached?), Arc::clone(&process)));
+                }
+                () = &mut late, if !is_late => {
+                    is_late = true;
+                    let why = "its VMM does not answer".to_owned();
+                    self.tell(inbox, Input::Unreachable(self.run, why)).await;
+                }
+            }
+        }
+    }
+
+    /// What could not be read before may be readable by now.
+    async fn look_again(&mut self, inbox: &Sender<Incoming>) -> Option<Outcome> {
+        let There { record, process, recorded, .. } = match look(&self.vm, &self.directory) {
+            Look::There(there) => *there,
+            Look::Gone(Gone::Process(how)) => return Some(Outcome::Gone(how)),
+            Look::Gone(Gone::OtherBoot) => {
+                return Some(Outcome::Gone("the machine was booted since".to_owned()));
+            }
+        };
+        (self.record, self.recorded) = (record, recorded);
+        if self.process.is_err() {
+            self.process = process.map(Arc::new);
+            if let Ok(process) = &self.process {
+                let identified = Incoming::Identified(self.run, Arc::clone(process));
+                inbox.send(identified).await.ok(); // The daemon may be about to end.
+            }
+        }
+        None
+    }
+
+    async fn speak(&self, process: &Arc<Process>, record: RunRecord) -> anyhow::Result<Reached> {
+        descriptors::check()?;
+        let mut directory = RunDir::adopt(self.directory.clone());
+        directory.open_grant()?;
+        let link = Link::new(directory.connect()?).context("cannot wait for the VMM's messages")?;
+        let Greeting { facts, stock, first } = greet(&link, &record).await?;
+        if facts.ram.1 == Bytes::ZERO {
+            // The earlier daemon ended before it could say what the VM is to be: there is no guest.
+            process.kill();
+            bail!("it had not been configured, and is ended");
+        }
+        let asked = Arc::clone(process);
+        let kernel = tokio::task::spawn_blocking(move || kernel_account::read(&asked, facts.ram)).await?;
+        let adopted = Adopted {
+            definition: record.definition.clone(),
+            started: record.started,
+            pid: record.pid,
+            missing_jail: record.missing_jail.clone(),
+            facts,
+            recorded: self.recorded,
+            swap: record.swap,
+            kernel,
+            domains: record.domains.clone(),
+            former: record.former.clone(),
+            stock,
+        };
+        Ok(Reached { adopted, link, directory, record, first })
+    }
+
+    async fn tell(&self, inbox: &Sender<Incoming>, input: Input) {
+        inbox.send(Incoming::Input(input)).await.ok(); // The daemon may be about to end.
+    }
+}
+
+/// Returns when `process` has ended.
+pub(crate) async fn gone(process: &Process) {
+    while !process.is_gone() {
+        sleep(GLANCE).await;
+    }
+}
+
+/// What a VMM says first.
+struct Greeting {
+    facts: Facts,
+    stock: Option<Stock>,
+    first: Option<FromVmm>,
+}
+
+async fn greet(link: &Link, record: &RunRecord) -> anyhow::Result<Greeting> {
+    let hello = link.receive().await.context("its VMM did not say hello")?;
+    let facts = match hello.0 {
+        FromVmm::Hello { version, facts } => match foreign(version) {
+            None => facts,
+            Some(why) => bail!(why),
+        },
+        other => bail!("its VMM began with {other:?} instead of a hello"),
+    };
+    if record.domains.is_empty() {
+        // It cannot hold frames.
+        return Ok(Greeting { facts, stock: None, first: None });
+    }
+    match link.receive().await.context("its VMM does not say whether it holds frames")? {
+        (FromVmm::Pool(domain), fds) => {
+            let stock = stock(link, record, domain, fds).await;
+            let stock = stock.context("its VMM does not say which frames it holds")?;
+            Ok(Greeting { facts, stock: Some(stock), first: None })
+        }
+        (other, _) => Ok(Greeting { facts, stock: None, first: Some(other) }),
+    }
+}
+
+/// What a VMM holds of a domain, whose number and descriptor it has told.
+async fn stock(
+    link: &Link,
+    record: &RunRecord,
+    domain: DomainId,
+    mut fds: Vec<OwnedFd>,
+) -> anyhow::Result<Stock> {
+    let known = record.domains.iter().find(|known| known.id == domain);
+    let known = known.with_context(|| format!("it was never told of domain {}", domain.0))?;
+    let pool = fds.pop().context("no descriptor came with them: the limit of open files may be reached")?;
+    let most = Pages::floor(record.definition.size).0;
+    let mut holds = Vec::new();
+    loop {
+        match link.receive().await?.0 {
+            FromVmm::Holds { pages, last } => {
+                holds.extend(pages);
+                ensure!(holds.len() as u64 <= most, "it holds more frames than it has pages");
+                if last {
+                    return Ok(Stock { domain: known.clone(), pool, holds });
+                }
+            }
+            other => bail!("it goes on with {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! A VM that lives is never lost, whatever keeps its daemon from speaking to it.
+
+#![allow(clippy::unwrap_used, reason = "only tests use it")]
+
+mod host;
+
+use host::{Host, definition, runs, send, signal, wait_until};
+use plimsoll_protocol::api::{Exit, Power, VmStatus};
+use plimsoll_protocol::control::ExitReason;
+use plimsoll_units::Bytes;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+fn change(record: &str, change: impl FnOnce(&mut Value)) -> String {
+    let mut record: Value = serde_json::from_str(record).unwrap();
+    change(&mut record);
+    serde_json::to_string_pretty(&record).unwrap()
+}
+
+/// What may be wrong with a run record, and what of that the note names.
+const DAMAGES: [(&str, &str); 6] = [
+    ("newer", "newer plimsolld"),
+    ("keys", "unknown field"),
+    ("strict", "vcpus 200"),
+    ("cut", "EOF"),
+    ("garbled", "names no process"),
+    ("lost", "No such file"),
+];
+
+fn damage(kind: &str, record: &str) -> Option<String> {
+    match kind {
+        "newer" => Some(change(record, |r| r["version"] = json!(99))),
+        "keys" => Some(change(record, |r| r["definition"]["colour"] = json!("blue"))),
+        "strict" => Some(change(record, |r| r["definition"]["vcpus"] = json!(200))),
+        "cut" => Some(record.split_once("\"started\"").unwrap().0.to_owned()),
+        "garbled" => Some("{\u{0}".to_owned()),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_run_record_that_cannot_be_read_loses_no_vm() {
+    let mut host = Host::new(1024, "");
+    let before: Vec<VmStatus> = DAMAGES.iter().map(|(kind, _)| host.run(kind, "64MiB")).collect();
+    host.kill_daemon();
+    let records: Vec<String> =
+        DAMAGES.iter().map(|(kind, _)| std::fs::read_to_string(host.run_record(kind)).unwrap()).collect();
+    for ((kind, _), record) in DAMAGES.iter().zip(&records) {
+        match damage(kind, record) {
+            Some(text) => std::fs::write(host.run_record(kind), text).unwrap(),
+            None => std::fs::remove_file(host.run_record(kind)).unwrap(),
+        }
+    }
+    host.start();
+    for ((kind, why), before) in DAMAGES.iter().zip(&before) {
+        let vm = host.wait_for(kind, "it is called unreachable", |vm| {
+            let note = vm.note.as_deref()?;
+            (note.contains("unreachable") && note.contains(why)).then(|| vm.clone())
+        });
+        assert_eq!((vm.power, vm.grant), (Power::On, before.grant), "{vm:?}");
+        assert!(runs(before.pid.unwrap()) && host.path("run/vms").join(kind).join("control.sock").exists());
+        assert!(host.events().iter().any(|e| e.vm.as_ref() == Some(&vm.name) && e.text.contains(why)));
+        // Its name is its own.
+        let again = definition(kind, "64MiB").to_string();
+        assert!(host.refused(409, "POST", "/v1/vms", &again).contains("is on"));
+        assert!(host.refused(409, "POST", &format!("/v1/vms/{kind}/stop"), "").contains("keeps trying"));
+    }
+    // The operator mends them while the daemon runs.
+    for ((kind, _), record) in DAMAGES.iter().zip(&records).skip(1) {
+        std::fs::write(host.run_record(kind), record).unwrap();
+    }
+    for (kind, _) in &DAMAGES[1..] {
+        host.wait_for(kind, "it is reached", |vm| vm.note.is_none().then_some(()));
+        assert_eq!(host.ask("POST", &format!("/v1/vms/{kind}/stop"), "").0, 200);
+        let exit = host.wait_for(kind, "it is off", |vm| vm.exit.clone());
+        assert_eq!(exit, Exit::Told(ExitReason::Shutdown));
+    }
+    // One is not mended, and killed all the same.
+    assert_eq!(host.ask("POST", "/v1/vms/newer/kill", "").0, 200);
+    wait_until("its process is gone", || (!runs(before[0].pid.unwrap())).then_some(()));
+    host.wait_for("newer", "it is off", |vm| (vm.power == Power::Off).then_some(()));
+    assert_eq!(host.status().free, Bytes::mib(1024));
+    assert!(!host.path("run/vms/newer").exists());
+}
+
+#[test]
+fn a_vm_whose_grant_is_not_on_record_is_adopted_with_what_it_holds() {
+    let mut host = Host::new(512, "");
+    let before = host.run("a", "64MiB");
+    host.kill_daemon();
+    std::fs::remove_file(host.path("run/vms/a/grant")).unwrap();
+    host.start();
+    let vm = host.wait_for("a", "it is reached", |vm| vm.note.is_none().then(|| vm.clone()));
+    assert_eq!((vm.pid, vm.grant), (before.pid, before.grant));
+    assert!(host.path("run/vms/a/grant").exists());
+}
+
+#[test]
+fn a_vm_that_ends_while_it_is_unreachable_is_off() {
+    let mut host = Host::new(512, "");
+    let pid = host.run("a", "64MiB").pid.unwrap();
+    host.kill_daemon();
+    let record = std::fs::read_to_string(host.run_record("a")).unwrap();
+    std::fs::write(host.run_record("a"), damage("newer", &record).unwrap()).unwrap();
+    host.start();
+    host.wait_for("a", "it is unreachable", |vm| vm.note.is_some().then_some(()));
+    signal(pid);
+    let vm = host.wait_for("a", "it is off", |vm| (vm.power == Power::Off).then(|| vm.clone()));
+    assert!(matches!(vm.exit, Some(Exit::Vanished(_))), "{vm:?}");
+    assert_eq!(host.status().free, Bytes::mib(512));
+    assert!(!host.path("run/vms/a").exists());
+}
+
+#[test]
+fn vmms_that_are_late_hold_up_nobody_and_are_adopted_when_they_answer() {
+    let mut host = Host::new(1024, "");
+    let names = ["a", "b", "c", "d"];
+    let late: Vec<VmStatus> = names.iter().map(|name| host.run(name, "64MiB")).collect();
+    let prompt = host.run("prompt", "64MiB");
+    let before = host.status();
+    late.iter().for_each(|vm| send(vm.pid.unwrap(), Signal::STOP));
+    host.kill_daemon();
+    host.start();
+    host.wait_for("prompt", "it is reached", |vm| vm.note.is_none().then_some(()));
+    for name in names {
+        let vm = host.wait_for(name, "users are told", |vm| {
+            vm.note.as_ref().is_some_and(|note| note.contains("does not answer")).then(|| vm.clone())
+        });
+        assert_eq!(vm.power, Power::On);
+    }
+    assert_eq!((host.status().granted, host.vm("prompt").pid), (before.granted, prompt.pid));
+    late.iter().for_each(|vm| send(vm.pid.unwrap(), Signal::CONT));
+    for (name, before) in names.iter().zip(&late) {
+        let vm = host.wait_for(name, "it is reached", |vm| vm.note.is_none().then(|| vm.clone()));
+        assert_eq!((vm.pid, vm.grant), (before.pid, before.grant));
+        assert!(
+            host.events()
+                .iter()
+                .any(|e| e.vm.as_ref() == Some(&vm.name) && e.text.contains("found again after"))
+        );
+    }
+    // It takes part in everything again.
+    assert_eq!(host.ask("PATCH", "/v1/vms/a", r#"{"limit": "32MiB"}"#).0, 200);
+    host.wait_for("a", "it gives", |vm| (vm.grant <= Bytes::mib(32)).then_some(()));
+    assert_eq!(host.ask("POST", "/v1/vms/b/stop", "").0, 200);
+    let exit = host.wait_for("b", "it is off", |vm| vm.exit.clone());
+    assert_eq!(exit, Exit::Told(ExitReason::Shutdown));
+}
+
+#[test]
+fn a_daemon_with_few_descriptors_keeps_all_vms_and_says_what_it_lacks() {
+    let mut host = Host::new(1024, "");
+    let names: Vec<String> = (0..16).map(|i| format!("small{i}")).collect();
+    let before: Vec<VmStatus> = names.iter().map(|name| host.run(name, "32MiB")).collect();
+    let overhead = host.status().overhead;
+    host.kill_daemon();
+    host.start_with_open_files(64);
+    let vms = wait_until("some are short of descriptors", || {
+        let vms: Vec<VmStatus> = host.get("/v1/vms");
+        let short =
+            |vm: &VmStatus| vm.note.as_ref().is_some_and(|note| note.contains("too few files open (64)"));
+        vms.iter().any(short).then_some(vms)
+    });
+    assert_eq!(vms.len(), names.len());
+    assert!(
+        vms.iter()
+            .all(|vm| vm.power == Power::On && host.path("run/vms").join(&*vm.name.to_string()).exists())
+    );
+    assert_eq!(host.status().overhead, overhead);
+    let refused = host.refused(422, "POST", "/v1/vms", &definition("more", "32MiB").to_string());
+    assert!(refused.contains("too few files open (64)"), "{refused}");
+    // Those that cannot be spoken to can be killed.
+    let unreachable = vms.iter().find(|vm| vm.note.is_some()).unwrap();
+    assert_eq!(host.ask("POST", &format!("/v1/vms/{}/kill", unreachable.name), "").0, 200);
+    wait_until("its process is gone", || (!runs(unreachable.pid.unwrap())).then_some(()));
+    host.kill_daemon();
+    host.start();
+    for (name, before) in names.iter().zip(&before).filter(|(name, _)| **name != unreachable.name.to_string())
+    {
+        let vm = host.wait_for(name, "it is reached", |vm| vm.note.is_none().then(|| vm.clone()));
+        assert_eq!((vm.pid, vm.power), (before.pid, Power::On));
+    }
+}
