@@ -148,6 +148,20 @@ fn vmms_that_are_late_hold_up_nobody_and_are_adopted_when_they_answer() {
 }
 
 #[test]
+fn a_vmm_that_hangs_is_named_until_it_answers() {
+    let host = Host::new(512, "");
+    let pid = host.run("a", "64MiB").pid.unwrap();
+    send(pid, Signal::STOP);
+    let silent =
+        |vm: &VmStatus| vm.note.as_ref().is_some_and(|note| note.contains("VMM has not answered for"));
+    host.wait_for("a", "it is named", |vm| silent(vm).then_some(()));
+    send(pid, Signal::CONT);
+    host.wait_for("a", "it answers", |vm| vm.note.is_none().then_some(()));
+    assert!(host.events().iter().any(|e| e.text.contains("answers again after")));
+    assert_eq!(host.vm("a").pid, Some(pid));
+}
+
+#[test]
 fn a_daemon_with_few_descriptors_keeps_all_vms_and_says_what_it_lacks() {
     let mut host = Host::new(1024, "");
     let names: Vec<String> = (0..16).map(|i| format!("small{i}")).collect();

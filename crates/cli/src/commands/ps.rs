@@ -19,7 +19,7 @@ Columns:
   SAVED   what it would hold more if no pages were shared
   UP      time since it was started
   NOTE    what is unusual, or why it is off; stalled: it waits for memory and stands still (see
-          plimsoll explain VM)
+          plimsoll explain VM); unreachable: it runs, and plimsolld cannot speak to its VMM yet
 
 Examples:
   plimsoll ps
@@ -85,7 +85,9 @@ pub(super) fn up(vm: &VmStatus, now: Timestamp) -> String {
 /// What is unusual about a VM, or why it is off.
 pub(super) fn note(vm: &VmStatus) -> String {
     if vm.power == Power::Off {
-        return vm.exit.as_ref().map_or_else(|| "not started yet".to_owned(), ToString::to_string);
+        let exit = vm.exit.as_ref().map(ToString::to_string);
+        let notes: Vec<String> = exit.into_iter().chain(vm.note.clone()).collect();
+        return if notes.is_empty() { "not started yet".to_owned() } else { notes.join("; ") };
     }
     let mut notes = Vec::new();
     if vm.model {
@@ -148,6 +150,18 @@ web1  /     on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  30MiB 
 db    prod  on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  30MiB  1h 2m  stalled since 2026-01-01T01:00:00Z; balloon stuck; waits for 2MiB; jail lacks cgroup; cut off
 old   /     off        2  256MiB   64MiB  256MiB    2560      0B      0B     0B      -  the operator killed it";
         assert_eq!(table(&[samples::vm("web1"), odd, killed], now), expected);
+    }
+
+    #[test]
+    fn a_vm_that_is_off_says_what_is_wrong_with_its_record() {
+        let mut vm = samples::off("a");
+        vm.note = Some("its record cannot be read".to_owned());
+        vm.exit = Some(Exit::KilledByOperator);
+        assert_eq!(note(&vm), "the operator killed it; its record cannot be read");
+        vm.exit = None;
+        assert_eq!(note(&vm), "its record cannot be read");
+        vm.note = None;
+        assert_eq!(note(&vm), "not started yet");
     }
 
     #[test]

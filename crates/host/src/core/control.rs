@@ -32,6 +32,7 @@ impl Core {
         let elapsed = self.clock.now.saturating_duration_since(self.last_control);
         self.last_control = self.clock.now;
         (self.urgent, self.pressing) = (false, false);
+        self.watch_heartbeats(elapsed);
         self.tidy_domains();
         self.move_on();
         self.forget_patience();

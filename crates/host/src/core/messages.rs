@@ -24,6 +24,7 @@ impl Core {
         if self.run(id).is_none_or(deaf) {
             return;
         }
+        self.hear(id, &name);
         match message {
             // A connection begins with it, and whoever set the connection up has read it.
             FromVmm::Hello { .. } => {

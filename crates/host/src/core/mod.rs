@@ -7,7 +7,7 @@
 //! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs,
 //! [`control`] is the loop, [`divide`] divides memory, [`grants`] gives it out, [`sharing`] has VMs
 //! share pages ([`recovery`] where an earlier daemon had), [`unreachable`] takes over VMs of an
-//! earlier daemon, [`scan`] has VMs look for pages to share, [`stall`] counts
+//! earlier daemon, [`heartbeat`] notices VMMs that say nothing, [`scan`] has VMs look for pages to share, [`stall`] counts
 //! the time that VMs are stalled, [`status`] tells of it, [`explain`] why.
 
 mod admission;
@@ -15,6 +15,7 @@ mod control;
 mod divide;
 mod explain;
 mod grants;
+mod heartbeat;
 mod lifecycle;
 mod messages;
 mod pools;

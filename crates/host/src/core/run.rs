@@ -5,6 +5,7 @@ use plimsoll_protocol::control::{ExitReason, Facts, SamplingConfig};
 use plimsoll_protocol::definition::JailPart;
 use plimsoll_units::Pages;
 
+use super::heartbeat::Heartbeat;
 use super::rates::Rates;
 use super::sharing::Membership;
 use super::stall::StallAccount;
@@ -39,6 +40,7 @@ pub(crate) struct Run {
     /// Pages that it has paged out since then to serve its own faults.
     pub(crate) replaced: Pages,
     pub(crate) stall: StallAccount,
+    pub(crate) heartbeat: Heartbeat,
     pub(crate) entitlement: Pages,
     pub(crate) target: Pages,
     /// The most that it may be granted as policy has it: its limit, or less where its pool has one.
@@ -155,6 +157,7 @@ impl Run {
             given: Pages::ZERO,
             replaced: Pages::ZERO,
             stall: StallAccount::new(&Facts::default(), Duration::ZERO, now),
+            heartbeat: Heartbeat::default(),
             entitlement: Pages::ZERO,
             target: limit,
             most: limit,

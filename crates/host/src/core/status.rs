@@ -56,8 +56,10 @@ impl Core {
     /// What users should know of a VM, in one line.
     fn note(&self, vm: &Vm) -> Option<String> {
         let unread = vm.unread.as_ref().map(|unread| unread.why.clone());
-        let notes: Vec<String> =
-            vm.run.as_deref().and_then(|run| self.unreachable_note(run)).into_iter().chain(unread).collect();
+        let run = vm.run.as_deref();
+        let unreachable = run.and_then(|run| self.unreachable_note(run));
+        let silent = run.and_then(Self::silence_note);
+        let notes: Vec<String> = [unreachable, silent, unread].into_iter().flatten().collect();
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 

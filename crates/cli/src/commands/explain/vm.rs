@@ -16,8 +16,13 @@ pub(super) fn text(explanation: &VmExplanation) -> String {
     match decision {
         Some(decision) => facts.extend(decided(explanation, decision)),
         None if vm.power == Power::Off => facts.extend(off(explanation)),
-        None => facts
-            .push(("decision", "memory is not divided for it: it ends, or nobody can talk to it".to_owned())),
+        None => facts.push((
+            "decision",
+            "memory is not divided for it: it is ending, or its VMM is unreachable".to_owned(),
+        )),
+    }
+    if let (Some(note), Some(_)) = (&vm.note, decision) {
+        facts.push(("note", note.clone()));
     }
     facts.extend(explanation.pools.iter().map(|pool| ("pool", in_pool(pool))));
     parts.push(list(&facts));

@@ -2,6 +2,7 @@
 
 mod adoption;
 mod explain;
+mod heartbeat;
 mod hostile;
 mod memory;
 mod paging;

@@ -1,0 +1,67 @@
+use std::time::Duration;
+
+use plimsoll_protocol::VmName;
+
+use super::run::{Phase, Run};
+use super::{Core, RunId};
+
+/// A VMM that has said nothing for this long is called silent. It reports each second. Shorter, and
+/// a busy host's VMMs are called silent when they are only slow; longer, and an operator looks for
+/// the reason elsewhere first.
+const LATE: Duration = Duration::from_secs(5);
+/// The most that counts of the time between two looks. A daemon that was stopped itself heard
+/// nothing meanwhile, and that is not its VMMs' fault.
+const MOST_AT_ONCE: Duration = Duration::from_secs(2);
+
+/// For how long a VMM has said nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Heartbeat {
+    silent: Duration,
+}
+
+impl Heartbeat {
+    /// How long the VMM has been silent, if that is long enough to be told.
+    pub(super) fn silence(self) -> Option<Duration> {
+        (self.silent >= LATE).then_some(self.silent)
+    }
+}
+
+/// VMMs that do not report: their process is stopped or hangs, or the host is overloaded.
+impl Core {
+    /// Notes that a VMM has said something.
+    pub(super) fn hear(&mut self, id: RunId, name: &VmName) {
+        let Some(run) = self.run_mut(id) else { return };
+        if let Some(silence) = std::mem::take(&mut run.heartbeat).silence() {
+            self.event(Some(name), format!("its VMM answers again after {} s", silence.as_secs()));
+        }
+    }
+
+    /// Counts for how long VMMs have said nothing, and tells which have become silent.
+    pub(super) fn watch_heartbeats(&mut self, elapsed: Duration) {
+        let reports = |run: &Run| {
+            matches!(run.phase, Phase::Running | Phase::Stopping) && run.told.is_none() && run.ended.is_none()
+        };
+        let mut silent: Vec<(VmName, Duration)> = Vec::new();
+        for (name, vm) in &mut self.vms {
+            let Some(run) = vm.run.as_deref_mut().filter(|run| reports(run)) else { continue };
+            let before = run.heartbeat.silence();
+            run.heartbeat.silent += elapsed.min(MOST_AT_ONCE);
+            if let (None, Some(silence)) = (before, run.heartbeat.silence()) {
+                silent.push((name.clone(), silence));
+            }
+        }
+        for (name, silence) in silent {
+            let text = format!(
+                "its VMM has not answered for {} s: it may be stopped, or the host overloaded",
+                silence.as_secs()
+            );
+            self.event(Some(&name), text);
+        }
+    }
+
+    /// What users should know of a VMM that is silent.
+    pub(super) fn silence_note(run: &Run) -> Option<String> {
+        let silence = run.heartbeat.silence()?;
+        Some(format!("VMM has not answered for {} s", silence.as_secs()))
+    }
+}
