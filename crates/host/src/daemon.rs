@@ -18,9 +18,10 @@ use tokio::time::MissedTickBehavior;
 
 use crate::adopt::Survivor;
 use crate::core::{
-    Answer, Clock, Core, Discovered, Effect, Failure, FailureKind, Input, KernelAccount, Request, RequestId,
-    RunId, Started,
+    Answer, Clock, Core, Discovered, Effect, Failure, FailureKind, Input, Request, RequestId, RunId, Started,
+    unsaved_note,
 };
+use crate::incoming::{CallResult, Incoming, Reached};
 use crate::inventory::Record;
 use crate::kernel_account::{self, Pace};
 use crate::launch::{Launched, Plan, RunDir, RunRecord, Site, There, identify, launch};
@@ -28,7 +29,7 @@ use crate::link::Link;
 use crate::memory;
 use crate::process::Process;
 use crate::processors::{Busy, Times};
-use crate::reach::{Reach, Reached};
+use crate::reach::Reach;
 use crate::saver::Saver;
 use crate::supervise::{Watch, adopt, watch};
 use crate::uids::Uids;
@@ -40,25 +41,6 @@ const INBOX: usize = 256;
 /// How long requests wait for adopted VMs to answer, so that a command right after a restart finds them as they were. A healthy
 /// VMM answers within milliseconds; users should not notice that they wait for one that is not.
 const SETTLING: Duration = Duration::from_secs(1);
-
-/// The answer to a call of the API.
-pub(crate) type CallResult = Result<Answer, Failure>;
-
-/// What reaches the daemon's loop.
-#[derive(Debug)]
-pub(crate) enum Incoming {
-    Input(Input),
-    Call(Box<Request>, oneshot::Sender<CallResult>),
-    Launched(RunId, anyhow::Result<Box<Launched>>),
-    /// The process of a VM that was adopted is known from now on.
-    Identified(RunId, Arc<Process>),
-    Reached(RunId, Box<Reached>),
-    Accounts {
-        began: Instant,
-        accounts: Vec<(RunId, KernelAccount)>,
-        usable: Option<Bytes>,
-    },
-}
 
 /// A way to ask the daemon.
 #[derive(Clone, Debug)]
@@ -126,7 +108,7 @@ impl Daemon {
         let (sender, inbox) = mpsc::channel(INBOX);
         Self {
             core,
-            saver: Saver::start(site.paths.clone()),
+            saver: Saver::start(site.paths.clone(), sender.clone()),
             site: Arc::new(site),
             uids,
             live: HashMap::new(),
@@ -192,6 +174,11 @@ impl Daemon {
     /// Notes how a VM ended that was gone when the daemon came back.
     pub(crate) fn vanished(&mut self, vm: &VmName, exit: Exit) {
         self.core.vanished(vm, exit);
+    }
+
+    /// All VMs that an earlier daemon may have left have been taken up or noted.
+    pub(crate) fn taken_up(&mut self) {
+        self.core.end_the_lost();
     }
 
     fn identified(&mut self, run: RunId, process: Arc<Process>) {
@@ -378,12 +365,13 @@ impl Daemon {
             return;
         }
         tokio::spawn(async move {
-            let failed = written.await.err().map(|e| {
-                let text = format!("it is done, but will be forgotten when the daemon ends: {e:#}");
-                Failure::new(FailureKind::Internal, text)
-            });
-            for (call, answer) in calls {
-                call.send(answer.and_then(|answer| failed.clone().map_or(Ok(answer), Err))).ok(); // As in `answer`.
+            let failed = written.await.err().map(|e| format!("{e:#}"));
+            for (call, mut answer) in calls {
+                if let (Some(why), Ok(Answer::Vm(vm))) = (&failed, &mut answer) {
+                    let before = vm.note.take().map(|note| format!("{note}; "));
+                    vm.note = Some(before.unwrap_or_default() + &unsaved_note(why));
+                }
+                call.send(answer).ok(); // As in `answer`.
             }
         });
     }
@@ -410,7 +398,8 @@ impl Daemon {
         let saved = self.saver.save(Box::new(record));
         tokio::spawn(async move {
             let launched = async {
-                saved.await?;
+                // What is not on disk yet is written later; until then the run directory knows of the VM.
+                saved.await.ok();
                 let plan = Plan { definition, grant, uid, started };
                 tokio::task::spawn_blocking(move || launch(&site, &plan)).await?
             };

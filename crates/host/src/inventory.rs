@@ -23,6 +23,16 @@ pub(crate) struct Record {
     /// How its last run ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) exit: Option<Exit>,
+    /// The boot of the machine in which it was last started: see [`crate::process::boot_id`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) boot_id: Option<String>,
+}
+
+impl Record {
+    /// The record of a VM that has not been started.
+    pub(crate) fn new(definition: VmDefinition) -> Self {
+        Self { definition, started: None, exit: None, boot_id: None }
+    }
 }
 
 /// A record that cannot be read. Nothing is written in its place: a newer version may have written
@@ -54,8 +64,14 @@ pub(crate) fn load(paths: &Paths) -> anyhow::Result<Inventory> {
     let mut inventory = Inventory::default();
     for entry in entries {
         let path = entry.with_context(|| format!("cannot read {}", directory.display()))?.path();
-        if path.extension().is_none_or(|e| e != "json") {
-            continue;
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("json") => {}
+            // A crash cut off how it was written.
+            Some("new") => {
+                std::fs::remove_file(&path).ok(); // It harms nobody.
+                continue;
+            }
+            _ => continue,
         }
         let Some(name) = path.file_stem().and_then(|stem| stem.to_str()?.parse::<VmName>().ok()) else {
             tracing::warn!("{} is no VM's: left alone", path.display());
@@ -87,7 +103,7 @@ fn read(name: &VmName, text: &[u8]) -> anyhow::Result<Record> {
 fn outline(name: &VmName, text: &[u8]) -> Record {
     let record: Value = serde_json::from_slice(text).unwrap_or_default();
     let definition = sketch(name, record.get("definition").unwrap_or(&Value::Null));
-    Record { definition, started: None, exit: None }
+    Record::new(definition)
 }
 
 /// Writes a record.
@@ -129,7 +145,7 @@ mod tests {
         std::fs::create_dir(paths.records()).unwrap();
         let text = "name = 'a'\nsize = '64MiB'\n[boot]\nmodel = true\n";
         let definition = VmDefinition::from_toml(text, Path::new("/")).unwrap();
-        let record = Record { definition, started: None, exit: Some(Exit::Told(ExitReason::Shutdown)) };
+        let record = Record { exit: Some(Exit::Told(ExitReason::Shutdown)), ..Record::new(definition) };
         let name = &record.definition.name;
         save(&paths, &record).unwrap();
         let whole = std::fs::read_to_string(paths.record(name)).unwrap();
@@ -150,6 +166,11 @@ mod tests {
             assert!(unread.why.contains(part), "{part}: {}", unread.why);
             assert_eq!(unread.replaceable, text.is_empty(), "{name}");
         }
+        // A crash cut off another way of writing it.
+        let cut = paths.records().join("a.json.new");
+        std::fs::write(&cut, "{").unwrap();
+        load(&paths).unwrap();
+        assert!(!cut.exists());
         // What an earlier version wrote says the same.
         std::fs::write(paths.record(name), whole.replace("\"version\": 2,", "")).unwrap();
         assert_eq!(load(&paths).unwrap().records, std::slice::from_ref(&record));

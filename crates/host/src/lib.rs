@@ -21,6 +21,7 @@ mod epoll;
 mod events;
 mod format;
 mod history;
+mod incoming;
 mod inventory;
 mod kernel_account;
 mod launch;

@@ -123,5 +123,10 @@ mod tests {
         write_atomically(&path, b"2").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"2");
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        // Nothing takes the place of a directory.
+        let taken = directory.path().join("b.json");
+        std::fs::create_dir_all(taken.join("c")).unwrap();
+        assert!(write_atomically(&taken, b"3").is_err());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 }

@@ -20,8 +20,8 @@ use tokio::sync::mpsc::Sender;
 use tokio::time::{sleep, timeout};
 
 use crate::core::{Adopted, Input, RunId, Stock, foreign};
-use crate::daemon::Incoming;
 use crate::descriptors;
+use crate::incoming::{Incoming, Reached};
 use crate::kernel_account;
 use crate::launch::{Gone, Look, RunDir, RunRecord, There, look};
 use crate::link::Link;
@@ -46,17 +46,6 @@ pub(crate) struct Reach {
     pub(crate) record: Result<RunRecord, String>,
     pub(crate) process: Result<Arc<Process>, String>,
     pub(crate) recorded: Option<Pages>,
-}
-
-/// A VMM that has answered.
-#[derive(Debug)]
-pub(crate) struct Reached {
-    pub(crate) adopted: Adopted,
-    pub(crate) link: Link,
-    pub(crate) directory: RunDir,
-    pub(crate) record: RunRecord,
-    /// A message that came in place of what the VMM might have said of its frames.
-    pub(crate) first: Option<FromVmm>,
 }
 
 /// How the attempts ended.

@@ -1,45 +1,63 @@
 //! Writing records to disk without holding up the daemon: one writer, in the order of what was asked for.
+//!
+//! What cannot be written, because the disk is full for example, is kept in memory and tried again until it is on disk or
+//! something newer takes its place.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::pool::PoolDefinition;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::core::Input;
+use crate::incoming::Incoming;
 use crate::inventory::{self, Record};
 use crate::paths::Paths;
 use crate::pools;
+
+/// The pause before a failed write is tried again: soon enough for an operator who has just made room, and seldom enough to cost
+/// nothing while there is none.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// The way to the writer.
 #[derive(Clone, Debug)]
 pub(crate) struct Saver(mpsc::UnboundedSender<(Job, oneshot::Sender<anyhow::Result<()>>)>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Job {
     Save(Box<Record>),
     SavePools(Vec<PoolDefinition>),
     Forget(VmName),
 }
 
-impl Saver {
-    /// Starts the writer. Its queue has no bound of its own: each job comes from a request that waits or from the end of
-    /// a process.
-    pub(crate) fn start(paths: Paths) -> Self {
-        let (sender, mut jobs) = mpsc::unbounded_channel::<(Job, oneshot::Sender<_>)>();
-        tokio::spawn(async move {
-            while let Some((job, done)) = jobs.recv().await {
-                let paths = paths.clone();
-                let written = tokio::task::spawn_blocking(move || match job {
-                    Job::Save(record) => inventory::save(&paths, &record),
-                    Job::SavePools(all) => pools::save(&paths, &all),
-                    Job::Forget(vm) => inventory::forget(&paths, &vm),
-                });
-                let result = written.await.unwrap_or_else(|e| Err(anyhow::Error::from(e)));
-                if let Err(e) = &result {
-                    tracing::error!("{e:#}");
-                }
-                // Nobody may wait for it; the error is in the log then.
-                done.send(result).ok();
-            }
+impl Job {
+    /// Which file it is about: that of a VM or, `None`, that of all pools. A newer job on a file replaces an older one.
+    fn subject(&self) -> Option<VmName> {
+        match self {
+            Self::Save(record) => Some(record.definition.name.clone()),
+            Self::Forget(vm) => Some(vm.clone()),
+            Self::SavePools(_) => None,
+        }
+    }
+
+    async fn carry_out(&self, paths: &Paths) -> anyhow::Result<()> {
+        let (job, paths) = (self.clone(), paths.clone());
+        let written = tokio::task::spawn_blocking(move || match job {
+            Self::Save(record) => inventory::save(&paths, &record),
+            Self::SavePools(all) => pools::save(&paths, &all),
+            Self::Forget(vm) => inventory::forget(&paths, &vm),
         });
+        written.await?
+    }
+}
+
+impl Saver {
+    /// Starts the writer, which tells `inbox` of what is not on disk. Its queue has no bound of its own: each job comes from a
+    /// request that waits or from the end of a process.
+    pub(crate) fn start(paths: Paths, inbox: mpsc::Sender<Incoming>) -> Self {
+        let (sender, jobs) = mpsc::unbounded_channel();
+        tokio::spawn(write(paths, inbox, jobs));
         Self(sender)
     }
 
@@ -61,7 +79,7 @@ impl Saver {
         self.ask(Job::Forget(vm))
     }
 
-    /// The job is queued at once; the future is only for its result.
+    /// The job is queued at once; the future is only for the result of its first attempt.
     fn ask(&self, job: Job) -> impl Future<Output = anyhow::Result<()>> + use<> {
         let (done, result) = oneshot::channel();
         let asked = self.0.send((job, done)).map_err(|_| anyhow::anyhow!("the writer of records has ended"));
@@ -69,5 +87,44 @@ impl Saver {
             asked?;
             result.await?
         }
+    }
+}
+
+async fn write(
+    paths: Paths,
+    inbox: mpsc::Sender<Incoming>,
+    mut jobs: mpsc::UnboundedReceiver<(Job, oneshot::Sender<anyhow::Result<()>>)>,
+) {
+    let mut failed: BTreeMap<Option<VmName>, Job> = BTreeMap::new();
+    let tell = async |subject, why| {
+        // The daemon may be about to end.
+        inbox.send(Incoming::Input(Input::Unsaved(subject, why))).await.ok();
+    };
+    loop {
+        let next = tokio::select! {
+            next = jobs.recv() => next,
+            () = tokio::time::sleep(PAUSE), if !failed.is_empty() => {
+                for (subject, job) in std::mem::take(&mut failed) {
+                    match job.carry_out(&paths).await {
+                        Ok(()) => tell(subject, None).await,
+                        Err(_) => drop(failed.insert(subject, job)),
+                    }
+                }
+                continue;
+            }
+        };
+        let Some((job, done)) = next else { return };
+        let result = job.carry_out(&paths).await;
+        let subject = job.subject();
+        let had_failed = failed.remove(&subject).is_some();
+        match &result {
+            Ok(()) if had_failed => tell(subject, None).await,
+            Ok(()) => {}
+            Err(e) => {
+                tell(subject.clone(), Some(format!("{e:#}"))).await;
+                failed.insert(subject, job);
+            }
+        }
+        done.send(result).ok(); // Nobody may wait for it.
     }
 }

@@ -21,6 +21,7 @@ use crate::inventory::Inventory;
 use crate::launch::{Gone, Site};
 use crate::paths::Paths;
 use crate::pools::Pools;
+use crate::process::boot_id;
 use crate::swap::{SwapChoice, SwapSite};
 use crate::uids::Uids;
 use crate::{api, descriptors, inventory, lock, memory};
@@ -45,6 +46,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         no_swap: swap.as_ref().err().cloned(),
         swap: config.most_swap().map(Pages::floor),
         paths: paths.clone(),
+        boot_id: boot_id().ok(),
     };
     tracing::info!(
         %budget, min_free = %settings.thresholds.clear.bytes(), vms = records.len(), running = found.survivors.len(),
@@ -94,15 +96,18 @@ fn open_swap(config: &Config) -> anyhow::Result<Result<SwapSite, String>> {
 async fn serve(config: &Config, core: Core, site: Site, uids: Uids, found: Found) -> anyhow::Result<()> {
     let mut daemon = Daemon::new(core, site.clone(), uids);
     for (vm, how) in &found.gone {
-        let how = match how {
-            Gone::OtherBoot => "the machine was booted since",
-            Gone::Process(how) => how,
-        };
-        daemon.vanished(vm, Exit::Vanished(format!("it was gone when the daemon came back: {how}")));
+        daemon.vanished(
+            vm,
+            match how {
+                Gone::OtherBoot => Exit::EndedWithHost,
+                Gone::Process(how) => Exit::Vanished(format!("it was gone when the daemon came back: {how}")),
+            },
+        );
     }
     for survivor in found.survivors {
         daemon.adopt(survivor);
     }
+    daemon.taken_up();
     let api = api::router(daemon.caller(), site.paths);
     let tcp = listen_tcp(config, api.clone()).await?;
     let socket = config.socket();

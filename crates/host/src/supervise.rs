@@ -10,8 +10,8 @@ use tokio::io::Interest;
 use tokio::sync::mpsc::Sender;
 
 use crate::core::{Input, RunId};
-use crate::daemon::Incoming;
 use crate::epoll::register;
+use crate::incoming::Incoming;
 use crate::link::{Intake, Link};
 use crate::process::{Process, ending, last_line};
 use crate::reach::{Outcome, Reach, gone};

@@ -96,6 +96,42 @@ fn a_vm_whose_grant_is_not_on_record_is_adopted_with_what_it_holds() {
 }
 
 #[test]
+fn a_vm_that_the_inventory_has_lost_is_written_back() {
+    let mut host = Host::new(512, "");
+    for name in ["empty", "missing", "torn"] {
+        host.run(name, "64MiB");
+    }
+    let record = |host: &Host, name: &str| {
+        std::fs::read_to_string(host.path("state/vms").join(format!("{name}.json"))).unwrap_or_default()
+    };
+    let before = ["empty", "missing"].map(|name| record(&host, name));
+    host.kill_daemon();
+    std::fs::write(host.path("state/vms/empty.json"), "").unwrap();
+    std::fs::remove_file(host.path("state/vms/missing.json")).unwrap();
+    std::fs::write(host.path("state/vms/torn.json"), "{").unwrap();
+    host.start();
+    for (name, before) in ["empty", "missing"].into_iter().zip(before) {
+        wait_until("its record is there again", || (record(&host, name) == before).then_some(()));
+        assert_eq!(host.vm(name).note, None);
+    }
+    // What an operator may repair is left to the operator.
+    let vm = host.vm("torn");
+    assert!(vm.power == Power::On && vm.note.is_some_and(|note| note.contains("cannot be read")));
+    assert!(host.refused(409, "PATCH", "/v1/vms/torn", r#"{"shares": 1}"#).contains("repair the file"));
+    assert_eq!(host.ask("POST", "/v1/vms/torn/kill", "").0, 200);
+    assert_eq!(record(&host, "torn"), "{");
+    assert!(
+        host.refused(409, "POST", "/v1/vms", &definition("torn", "64MiB").to_string()).contains("repair")
+    );
+    host.kill_daemon();
+    host.start();
+    assert!(host.vm("torn").note.is_some_and(|note| note.contains("cannot be read")));
+    assert_eq!(host.ask("DELETE", "/v1/vms/torn", "").0, 204);
+    assert!(!host.path("state/vms/torn.json").exists());
+    host.run("torn", "64MiB");
+}
+
+#[test]
 fn a_vm_that_ends_while_it_is_unreachable_is_off() {
     let mut host = Host::new(512, "");
     let pid = host.run("a", "64MiB").pid.unwrap();

@@ -154,6 +154,70 @@ fn what_died_with_its_daemon_is_noticed_and_the_inventory_stays() {
 }
 
 #[test]
+fn what_ended_with_the_host_is_told_so() {
+    let mut host = Host::new(512, "");
+    let pids = ["rebooted", "lost"].map(|name| host.run(name, "64MiB").pid.unwrap());
+    host.run("off", "64MiB");
+    assert_eq!(host.ask("POST", "/v1/vms/off/kill", "").0, 200);
+    host.kill_daemon();
+    // What a host leaves that has lost its power: the state directory.
+    pids.into_iter().for_each(signal);
+    for name in ["rebooted", "lost"] {
+        std::fs::remove_dir_all(host.path("run/vms").join(name)).unwrap();
+    }
+    let path = host.path("state/vms/rebooted.json");
+    let record = std::fs::read_to_string(&path).unwrap();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    assert!(record.contains(boot.trim()), "{record}");
+    std::fs::write(&path, record.replace(boot.trim(), "an earlier one")).unwrap();
+    host.start();
+    assert_eq!(host.vm("rebooted").exit, Some(Exit::EndedWithHost));
+    assert!(matches!(host.vm("lost").exit, Some(Exit::Vanished(how)) if how.contains("run directory")));
+    assert_eq!(host.vm("off").exit, Some(Exit::KilledByOperator));
+    assert!(host.events().iter().any(|e| e.text.contains("ended with the host")));
+    wait_until("it is written down", || {
+        let record = std::fs::read_to_string(&path).unwrap();
+        record.contains("ended-with-host").then_some(())
+    });
+}
+
+#[test]
+fn a_change_that_cannot_be_written_is_written_when_it_can() {
+    let host = Host::new(512, "");
+    host.run("a", "64MiB");
+    // The daemon cannot make its files here.
+    let blocked =
+        ["vms/a.json.new", "vms/b.json.new", "pools.json.new"].map(|file| host.path("state").join(file));
+    blocked.iter().for_each(|path| std::fs::create_dir(path).unwrap());
+    let (status, body) = host.ask("PATCH", "/v1/vms/a", r#"{"shares": 77}"#);
+    assert!(status == 200 && body.contains("in effect but not on disk"), "{body}");
+    let b = host.run("b", "64MiB");
+    assert!(b.note.is_some_and(|note| note.contains("not on disk") && note.contains("b.json")));
+    assert_eq!(host.ask("POST", "/v1/pools", r#"{"name": "prod"}"#).0, 200);
+    wait_until("users are told of pools", || {
+        let told = |e: &plimsoll_protocol::api::Event| e.vm.is_none() && e.text.contains("pools.json");
+        host.events().iter().any(told).then_some(())
+    });
+    blocked.iter().for_each(|path| std::fs::remove_dir(path).unwrap());
+    for name in ["a", "b"] {
+        host.wait_for(name, "it is written down", |vm| vm.note.is_none().then_some(()));
+        assert!(
+            host.events().iter().any(
+                |e| e.vm.as_ref().is_some_and(|vm| vm.as_str() == name) && e.text.contains("on disk now")
+            )
+        );
+    }
+    wait_until("pools are written down", || host.path("state/pools.json").exists().then_some(()));
+    let a = std::fs::read_to_string(host.path("state/vms/a.json")).unwrap();
+    assert!(a.contains("77") && host.path("state/vms/b.json").exists(), "{a}");
+    let left = |directory: &str| {
+        let all = std::fs::read_dir(host.path(directory)).unwrap().flatten();
+        all.filter(|entry| entry.path().extension().is_some_and(|e| e == "new")).count()
+    };
+    assert_eq!((left("state"), left("state/vms")), (0, 0));
+}
+
+#[test]
 fn greedy_vms_never_exceed_the_budget_and_balloons_move_memory() {
     let host = Host::new(256, "");
     for name in ["greedy1", "greedy2", "greedy3"] {

@@ -337,6 +337,8 @@ pub enum Exit {
     KilledByOperator,
     /// Its process ended without a word: the signal or exit code, if known.
     Vanished(String),
+    /// The host ended or crashed while the VM ran.
+    EndedWithHost,
 }
 
 impl std::fmt::Display for Exit {
@@ -344,6 +346,7 @@ impl std::fmt::Display for Exit {
         match self {
             Self::Told(reason) => reason.fmt(f),
             Self::KilledByOperator => f.write_str("the operator killed it"),
+            Self::EndedWithHost => f.write_str("ended with the host"),
             Self::Vanished(how) => write!(f, "its process ended without a word ({how})"),
         }
     }

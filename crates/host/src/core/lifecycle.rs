@@ -7,7 +7,7 @@ use plimsoll_units::Pages;
 
 use super::run::{Ended, Phase, Run, Undo};
 use super::{
-    Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, PATIENCE, RequestId, RunId, Started, limit,
+    Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, PATIENCE, RequestId, RunId, Started, Vm, limit,
     overhead, reservation,
 };
 use crate::inventory::Record;
@@ -32,11 +32,12 @@ impl Core {
         let mut run = Run::new(id, self.clock.now, limit(&definition), self.settings.sampling);
         run.starter = Some((starter, self.clock.now + PATIENCE));
         run.undo = undo;
-        let at = self.clock.at;
+        let (at, boot_id) = (self.clock.at, self.settings.boot_id.clone());
         self.runs.insert(id, name.clone());
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
         vm.run = Some(Box::new(run));
         (vm.record.started, vm.record.exit) = (Some(at), None);
+        vm.record.boot_id = boot_id;
         self.launch_queued();
         if self.run(id).is_some_and(|run| run.phase == Phase::Queued) {
             self.event(Some(name), "waits until other VMs have given back the memory to start it");
@@ -278,6 +279,25 @@ impl Core {
         vm.record.exit = Some(exit);
         self.event(Some(name), text);
         self.save(name, Vec::new());
+    }
+
+    /// All VMs that run have been taken up. Those that had been started and left nothing ended with the host, unless it is still
+    /// the same boot of it: then somebody has removed their run directories.
+    pub(crate) fn end_the_lost(&mut self) {
+        let here = &self.settings.boot_id;
+        let lost = |(name, vm): (&VmName, &Vm)| {
+            let record = &vm.record;
+            let over =
+                vm.run.is_some() || vm.unread.is_some() || record.started.is_none() || record.exit.is_some();
+            let same_boot = record.boot_id.is_some() && record.boot_id == *here;
+            let exit = match same_boot {
+                true => Exit::Vanished("its run directory was gone when the daemon came back".to_owned()),
+                false => Exit::EndedWithHost,
+            };
+            (!over).then(|| (name.clone(), exit))
+        };
+        let lost: Vec<(VmName, Exit)> = self.vms.iter().filter_map(lost).collect();
+        lost.into_iter().for_each(|(name, exit)| self.vanished(&name, exit));
     }
 
     /// Presses a VM's power button.

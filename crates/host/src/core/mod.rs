@@ -187,6 +187,8 @@ pub(crate) enum Input {
     Processors(Processors),
     /// The VMM does not read, and will not hear of these pages.
     Unsent(RunId, DomainId, Vec<(PageNo, FrameNo)>),
+    /// What is known of a VM, or of all pools, could not be written down, and why; `None`: it is on disk by now.
+    Unsaved(Option<VmName>, Option<String>),
     /// Time has passed.
     Tick,
 }
@@ -197,7 +199,7 @@ pub(crate) enum Effect {
     /// Set up a VM's process; the answer is [`Input::Launched`].
     Launch {
         run: RunId,
-        /// To be on disk before anything else.
+        /// To be on disk before anything else, if there is room for it.
         record: Box<Record>,
         grant: Pages,
     },
@@ -253,6 +255,8 @@ pub(crate) struct Settings {
     /// Most swap space of all VMs; `None`: admission does not look at it.
     pub(crate) swap: Option<Pages>,
     pub(crate) paths: Paths,
+    /// This boot of the machine; `None`: that is not known.
+    pub(crate) boot_id: Option<String>,
 }
 
 /// A VM that the host knows.
@@ -294,6 +298,8 @@ pub(crate) struct Core {
     peak_kernel: Bytes,
     /// Time that VMs were stalled since the daemon started, added up: some and all of each.
     stalled: (Duration, Duration),
+    /// What is not on disk, and why: see [`Input::Unsaved`].
+    unsaved: BTreeMap<Option<VmName>, String>,
     effects: Vec<Effect>,
 }
 
@@ -326,6 +332,7 @@ impl Core {
             pressing: false,
             peak_kernel: Bytes::ZERO,
             stalled: (Duration::ZERO, Duration::ZERO),
+            unsaved: BTreeMap::new(),
             effects: Vec::new(),
         }
     }
@@ -346,6 +353,7 @@ impl Core {
             Input::Kernel(accounts, usable) => self.kernel(&accounts, usable),
             Input::Processors(processors) => self.processors = processors,
             Input::Unsent(run, domain, pages) => self.unsent(run, domain, &pages),
+            Input::Unsaved(vm, why) => self.unsaved(vm, why),
             Input::Tick => {
                 if clock.now >= self.due() {
                     self.control();
@@ -413,6 +421,25 @@ impl Core {
         }
     }
 
+    /// What users should know of a change that is in force and not on disk.
+    fn unsaved(&mut self, vm: Option<VmName>, why: Option<String>) {
+        let what = if vm.is_some() { "" } else { "resource pools: " };
+        let text = match why {
+            Some(why) => {
+                let text = format!("{what}{}", unsaved_note(&why));
+                if self.unsaved.insert(vm.clone(), why).is_some() {
+                    return;
+                }
+                text
+            }
+            None => {
+                self.unsaved.remove(&vm);
+                format!("{what}the last change is on disk now")
+            }
+        };
+        self.event(vm.as_ref(), text);
+    }
+
     fn effect(&mut self, effect: Effect) {
         self.effects.push(effect);
     }
@@ -434,6 +461,13 @@ impl Core {
             self.urgent |= state > before;
         }
     }
+}
+
+/// What users are told of a change that is in force and cannot be written down yet.
+pub(crate) fn unsaved_note(why: &str) -> String {
+    format!(
+        "the last change is in effect but not on disk: {why}; retrying: it is lost if plimsolld ends before that"
+    )
 }
 
 /// A VM whose pool is not there, because someone has changed the daemon's files, is taken to be in none.

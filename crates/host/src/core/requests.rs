@@ -61,7 +61,7 @@ impl Core {
             None => Undo::Forget,
         };
         let before = undo.clone();
-        let record = Record { definition, started: None, exit: None };
+        let record = Record::new(definition);
         self.vms.insert(name.clone(), Vm::off(record));
         self.start(&name, id, undo).inspect_err(|_| match before {
             Undo::Restore(record) => {

@@ -7,7 +7,7 @@ use plimsoll_protocol::pool::Place;
 use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 
 use super::run::{Phase, Run};
-use super::{Core, Vm, overhead};
+use super::{Core, Vm, overhead, unsaved_note};
 
 /// What the daemon tells of itself.
 impl Core {
@@ -56,10 +56,11 @@ impl Core {
     /// What users should know of a VM, in one line.
     fn note(&self, vm: &Vm) -> Option<String> {
         let unread = vm.unread.as_ref().map(|unread| unread.why.clone());
+        let unsaved = self.unsaved.get(&Some(vm.record.definition.name.clone())).map(|why| unsaved_note(why));
         let run = vm.run.as_deref();
         let unreachable = run.and_then(|run| self.unreachable_note(run));
         let silent = run.and_then(Self::silence_note);
-        let notes: Vec<String> = [unreachable, silent, unread].into_iter().flatten().collect();
+        let notes: Vec<String> = [unreachable, silent, unread, unsaved].into_iter().flatten().collect();
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 

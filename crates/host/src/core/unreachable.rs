@@ -101,7 +101,8 @@ impl Core {
         run.swap = found.swap;
         run.kernel = found.kernel;
         self.runs.insert(id, name.clone());
-        let record = Record { definition, started, exit: None };
+        let boot_id = self.settings.boot_id.clone();
+        let record = Record { definition, started, exit: None, boot_id };
         self.vms.insert(name.clone(), Vm { record, unread, run: Some(Box::new(run)) });
         let told = found.domains.iter().flatten().chain(&found.former);
         self.recall_former(id, told);

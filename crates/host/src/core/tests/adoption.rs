@@ -100,7 +100,7 @@ fn a_vm_whose_record_cannot_be_read_is_charged_what_the_kernel_shows() {
 #[test]
 fn what_was_changed_since_it_was_started_outlives_the_daemon() {
     let changed = definition("a", 256, "pool = 'prod'\nshares = 'high'\nreservation = '32MiB'");
-    let record = Record { definition: changed.clone(), started: Some(Timestamp::UNIX_EPOCH), exit: None };
+    let record = Record { started: Some(Timestamp::UNIX_EPOCH), ..Record::new(changed.clone()) };
     let old = Record { started: None, ..record.clone() };
     for (record, shares, saved) in [(record, changed.shares, 0), (old, Shares::Normal, 1)] {
         let mut world = World::new(640);
@@ -118,7 +118,7 @@ fn a_record_that_cannot_be_read_is_neither_replaced_nor_written() {
     for (replaceable, saved) in [(false, 0), (true, 1)] {
         let mut world = World::new(640);
         let unread = Unread { why: "its record cannot be read: EOF".to_owned(), replaceable };
-        let record = Record { definition: definition("a", 64, ""), started: None, exit: None };
+        let record = Record::new(definition("a", 64, ""));
         world.core.unreadable(record, unread);
         for request in [
             Request::Create(Box::new(definition("a", 64, ""))),

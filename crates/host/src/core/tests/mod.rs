@@ -82,6 +82,7 @@ impl World {
             no_swap: Some("it is switched off".to_owned()),
             swap: None,
             paths: Paths { state: "/s".into(), run: "/r".into() },
+            boot_id: Some("this boot".to_owned()),
         };
         Self {
             core: Core::new(settings, Vec::new(), Pools::default(), clock),

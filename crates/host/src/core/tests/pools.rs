@@ -184,7 +184,7 @@ fn an_empty_pool_is_removed() {
 
 #[test]
 fn a_vm_whose_pool_is_gone_from_disk_is_on_the_host_itself() {
-    let record = Record { definition: definition("a", 64, "pool = 'gone'"), started: None, exit: None };
+    let record = Record::new(definition("a", 64, "pool = 'gone'"));
     let world = World::new(640);
     let mut core = Core::new(world.core.settings, vec![record], Pools::default(), world.clock);
     let effects = core.handle(world.clock, Input::Request(RequestId(1), Request::Get(name("a"))));
