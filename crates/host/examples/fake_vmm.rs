@@ -1,6 +1,6 @@
 //! A VMM for the daemon's tests: it speaks the protocol, holds real memory, and runs nothing.
 //!
-//! What it does beyond that follows from its VM's name, which it finds in its first argument:
+//! Its log tells with whom it was told to share. What it does beyond that follows from its VM's name, which it finds in its first argument:
 //!
 //! | name begins with | it |
 //! |---|---|
@@ -84,13 +84,13 @@ impl Vm {
                 Ok((
                     ToVmm::Query
                     | ToVmm::Paging { .. }
-                    | ToVmm::Sharing { .. }
                     | ToVmm::Budget(_)
                     | ToVmm::Found { .. }
                     | ToVmm::Offered { .. }
                     | ToVmm::Share { .. },
                     _,
                 )) => {}
+                Ok((ToVmm::Sharing { domain, .. }, _)) => eprintln!("told to share: {domain:?}"),
                 Err(WireError::Closed) => return,
                 Err(e) if e.would_block() => {}
                 Err(e) => panic!("{e}"),

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::Exit;
 use plimsoll_protocol::control::ToVmm;
+use plimsoll_protocol::sharing::SharingKind;
 use plimsoll_units::{Bytes, Pages};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
@@ -71,6 +72,8 @@ struct Live {
     record: Option<RunRecord>,
     /// It is to be killed as soon as its process is known.
     doomed: bool,
+    /// The run record names the domain that it was last told to share in.
+    may_map: bool,
 }
 
 /// Requests that wait until adopted VMs have answered or are known to be late.
@@ -158,6 +161,7 @@ impl Daemon {
             uid: outline.uid,
             record: None,
             doomed: false,
+            may_map: true,
         };
         self.live.insert(run, live);
         let settling = self.settling.get_or_insert_with(|| Settling {
@@ -307,7 +311,7 @@ impl Daemon {
             }
             Effect::Returned { run, total } => self.write_grant(run, total),
             Effect::Send(run, message) => self.post(run, message, Vec::new()),
-            Effect::SendWith(run, message, fds) => self.post(run, message, fds),
+            Effect::SendWith(run, message, fds) => self.post_sharing(run, message, fds),
             Effect::Kill(run) => {
                 if let Some(live) = self.live.get_mut(&run) {
                     live.doomed = true;
@@ -332,19 +336,35 @@ impl Daemon {
                 let forgotten = self.saver.forget(name);
                 self.answer_after(answers, forgotten);
             }
-            Effect::Settled(run, missing) => self.note(run, |record| record.missing_jail = missing),
-            Effect::Joins(run, domain) => self.note(run, |record| record.joins(domain)),
+            Effect::Settled(run, missing) => drop(self.note(run, |record| record.missing_jail = missing)),
+            Effect::Joins(run, domain) => {
+                let noted = self.note(run, |record| record.joins(domain));
+                if let Some(live) = self.live.get_mut(&run) {
+                    live.may_map = noted;
+                }
+            }
             Effect::Answer(id, answer) => self.answer(id, answer),
         }
     }
 
-    /// Writes down for a restarted daemon what has changed of a run.
-    fn note(&mut self, run: RunId, change: impl FnOnce(&mut RunRecord)) {
-        let Some(live) = self.live.get_mut(&run) else { return };
-        let Some(record) = &mut live.record else { return };
+    /// Writes down for a restarted daemon what has changed of a run. Returns whether it is written.
+    fn note(&mut self, run: RunId, change: impl FnOnce(&mut RunRecord)) -> bool {
+        let Some(live) = self.live.get_mut(&run) else { return false };
+        let Some(record) = &mut live.record else { return false };
         change(record);
-        if let Err(e) = live.directory.write_record(record) {
-            tracing::error!("{e:#}");
+        live.directory.write_record(record).inspect_err(|e| tracing::error!(vm = %live.vm, "{e:#}")).is_ok()
+    }
+
+    /// Tells a VMM with whom it shares. A VMM maps frames only of a domain that its run record names: a restarted daemon would
+    /// free the frames of any other while they are mapped.
+    fn post_sharing(&mut self, run: RunId, message: ToVmm, fds: Vec<OwnedFd>) {
+        match message {
+            ToVmm::Sharing { domain: SharingKind::Frames { .. }, scan }
+                if self.live.get(&run).is_some_and(|live| !live.may_map) =>
+            {
+                self.post(run, ToVmm::Sharing { domain: SharingKind::Zero, scan }, Vec::new());
+            }
+            message => self.post(run, message, fds),
         }
     }
 
@@ -440,7 +460,8 @@ impl Daemon {
         let (log, process) = (self.site.paths.vmm_log(&vm), Arc::new(process));
         let what = Watch { run, process: Arc::clone(&process), child: Some(child), link: link.clone(), log };
         let (link, process, record) = (Some(link), Some(process), Some(record));
-        self.live.insert(run, Live { vm, link, process, directory, uid, record, doomed: false });
+        self.live
+            .insert(run, Live { vm, link, process, directory, uid, record, doomed: false, may_map: true });
         tokio::spawn(watch(what, self.sender.clone()));
         Ok(started)
     }
@@ -469,6 +490,8 @@ impl Daemon {
                 Some((*run, Arc::clone(live.process.as_ref()?), ram, self.site.paths.vmm_log(&live.vm)))
             })
             .collect();
+        // Memory of a process that is not known would count as taken by other programs.
+        let all_known = self.live.values().all(|live| live.process.is_some());
         let (sender, frames) = (self.sender.clone(), self.core.frames().bytes());
         tokio::task::spawn_blocking(move || {
             let began = Instant::now();
@@ -479,6 +502,7 @@ impl Daemon {
             let usable = memory::usable(
                 accounts.iter().map(|(_, account)| account.process).sum::<Bytes>().saturating_add(frames),
             );
+            let usable = usable.filter(|_| all_known);
             for (.., log) in &asked {
                 vmm_log::cut(log);
             }

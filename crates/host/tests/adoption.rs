@@ -84,6 +84,52 @@ fn a_run_record_that_cannot_be_read_loses_no_vm() {
 }
 
 #[test]
+fn a_run_record_of_the_version_before_is_adopted() {
+    let mut host = Host::new(512, "");
+    let before = host.run("a", "64MiB");
+    host.kill_daemon();
+    for file in [host.run_record("a"), host.path("state/vms/a.json")] {
+        let record = std::fs::read_to_string(&file).unwrap();
+        let former = change(&record, |r| {
+            let keys = r.as_object_mut().unwrap();
+            assert_eq!(keys.remove("version"), Some(json!(2)));
+            if file != host.run_record("a") {
+                keys.remove("boot_id");
+            }
+        });
+        std::fs::write(&file, former).unwrap();
+    }
+    host.start();
+    let vm = host.wait_for("a", "it is reached", |vm| vm.note.is_none().then(|| vm.clone()));
+    assert_eq!((vm.pid, vm.grant), (before.pid, before.grant));
+    assert_eq!(host.ask("POST", "/v1/vms/a/stop", "").0, 200);
+    host.wait_for("a", "it is off", |vm| (vm.power == Power::Off).then_some(()));
+}
+
+#[test]
+fn a_vm_maps_no_frames_that_its_run_record_does_not_name() {
+    let host = Host::new(512, "");
+    host.run("a", "64MiB");
+    let told = || {
+        let log = std::fs::read_to_string(host.path("state/logs/a.vmm")).unwrap();
+        log.lines()
+            .filter_map(|line| line.strip_prefix("told to share: ").map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    wait_until("it is told of frames", || told().last().filter(|last| last.starts_with("Frames")).map(drop));
+    let before = told().len();
+    // The daemon cannot make its file here.
+    let blocked = host.path("run/vms/a/run.json.new");
+    std::fs::create_dir(&blocked).unwrap();
+    assert_eq!(host.ask("PATCH", "/v1/vms/a", r#"{"sharing": "prod"}"#).0, 200);
+    wait_until("it is told to share zeros", || told().last().filter(|last| *last == "Zero").map(drop));
+    assert!(told()[before..].iter().all(|kind| kind == "Zero"), "{:?}", told());
+    std::fs::remove_dir(&blocked).unwrap();
+    assert_eq!(host.ask("PATCH", "/v1/vms/a", r#"{"sharing": "own"}"#).0, 200);
+    wait_until("it is told of frames", || told().last().filter(|last| last.starts_with("Frames")).map(drop));
+}
+
+#[test]
 fn a_vm_whose_grant_is_not_on_record_is_adopted_with_what_it_holds() {
     let mut host = Host::new(512, "");
     let before = host.run("a", "64MiB");

@@ -149,6 +149,10 @@ fn a_daemon_that_cannot_work_says_why_in_one_line() {
     let second = host.command().output().unwrap();
     let error = String::from_utf8(second.stderr).unwrap();
     assert!(!second.status.success() && error.contains("another plimsolld"), "{error}");
+    // Nor does it share the run directory with a daemon that has another state directory.
+    let own = format!("state_directory = {:?}\nrun_directory = {:?}\n", host.path("s3"), host.path("run"));
+    let (good, error) = run(&format!("{own}vmm = '/bin/true'\nsocket = {:?}\n", host.path("s3.sock")), &[]);
+    assert!(!good && error.contains("another plimsolld") && error.contains("/run is in use"), "{error}");
     host.status();
 }
 
