@@ -202,3 +202,17 @@ fn a_missing_part_is_refused_by_name_or_reported() {
     assert!(line.contains("that is root") && line.contains("allow_missing"), "{text}");
     assert!(told(&output, "true"), "{text}");
 }
+
+#[test]
+fn a_process_that_may_open_few_files_keeps_that_limit_and_its_jail() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const FEW: Option<u64> = Some(64);
+    if inside() {
+        setrlimit(Resource::Nofile, Rlimit { current: FEW, maximum: FEW }).unwrap();
+        close(rules()).unwrap();
+        tell(&format!("{}", getrlimit(Resource::Nofile) == Rlimit { current: FEW, maximum: FEW }));
+        std::process::exit(0);
+    }
+    let output = child("a_process_that_may_open_few_files_keeps_that_limit_and_its_jail");
+    assert!(told(&output, "true"), "{}", String::from_utf8_lossy(&output.stderr));
+}
