@@ -13,7 +13,13 @@
 //! | `garbage`, `flood`, `returner` | breaks the protocol once its VM is up, as it says |
 //! | anything else | holds what it was first granted |
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "only tests run it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "only tests run it"
+)]
 
 use std::os::fd::{FromRawFd, OwnedFd};
 

@@ -61,8 +61,9 @@ impl Set {
 fn changed(vm: &VmStatus) -> String {
     let VmStatus { name, shares, share_count, reservation, limit, pool, target, .. } = vm;
     let tax = vm.tax.map_or_else(String::new, |tax| format!(", tax {tax}"));
+    let note = vm.note.as_ref().map_or_else(String::new, |note| format!("; {note}"));
     format!(
-        "{name}: pool {pool}, shares {shares} ({share_count}), reservation {reservation}, limit {limit}{tax}, sharing {}, target {target}",
+        "{name}: pool {pool}, shares {shares} ({share_count}), reservation {reservation}, limit {limit}{tax}, sharing {}, target {target}{note}",
         vm.sharing.with
     )
 }
@@ -78,5 +79,8 @@ mod tests {
             changed(&samples::vm("a")),
             "a: pool /, shares normal (2560), reservation 64MiB, limit 256MiB, sharing prod, target 160MiB"
         );
+        let mut unsaved = samples::vm("a");
+        unsaved.note = Some("not on disk".to_owned());
+        assert!(changed(&unsaved).ends_with(", target 160MiB; not on disk"));
     }
 }

@@ -44,7 +44,8 @@ pub(super) fn started(vm: &VmStatus) -> String {
             format!("; its jail lacks {}", parts.join(", "))
         }
     };
-    format!("{name} {verb} ({size}, {vcpus} {cpus}{kind}){jail}; see it with: plimsoll console {name}")
+    let note = vm.note.as_ref().map_or_else(String::new, |note| format!("; {note}"));
+    format!("{name} {verb} ({size}, {vcpus} {cpus}{kind}){jail}{note}; see it with: plimsoll console {name}")
 }
 
 #[cfg(test)]
@@ -70,9 +71,10 @@ mod tests {
         vm.vcpus = 1;
         vm.model = true;
         vm.missing_jail = vec![plimsoll_protocol::definition::JailPart::Cgroup];
+        vm.note = Some("not on disk".to_owned());
         assert_eq!(
             started(&vm),
-            "web1 starts (256MiB, 1 vCPU, a model); its jail lacks cgroup; see it with: plimsoll console web1"
+            "web1 starts (256MiB, 1 vCPU, a model); its jail lacks cgroup; not on disk; see it with: plimsoll console web1"
         );
     }
 }

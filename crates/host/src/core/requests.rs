@@ -139,6 +139,10 @@ impl Core {
         }
         definition.check().map_err(|e| Failure::new(FailureKind::Invalid, format!("VM {name}: {e}")))?;
         if let Some(run) = vm.run.as_deref() {
+            if let Phase::Unreachable(Unreachable { why, .. }) = &run.phase {
+                let text = format!("VM {name} cannot be changed: {why}; plimsolld keeps trying: try again");
+                return Err(Failure::new(FailureKind::Conflict, text));
+            }
             if run.is_without_process() || run.phase == Phase::Booting {
                 let text = format!("VM {name} is being started: try again");
                 return Err(Failure::new(FailureKind::Conflict, text));

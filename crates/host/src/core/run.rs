@@ -123,7 +123,7 @@ pub(crate) struct Unreachable {
     pub(crate) since: Instant,
     /// In one line.
     pub(crate) why: String,
-    /// Users were told of it: it was no matter of a moment.
+    /// Events have told of it.
     pub(crate) told: bool,
     /// The inventory has the record of this very run.
     pub(crate) in_inventory: bool,

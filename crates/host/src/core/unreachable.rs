@@ -71,17 +71,17 @@ impl Core {
         let readable = found.domains.is_some();
         let in_inventory = same.is_some();
         let mut unread = known.and_then(|vm| vm.unread.clone());
-        let definition =
-            match (same.or(known.filter(|vm| !readable && vm.unread.is_none())), found.definition) {
-                (Some(vm), _) => vm.record.definition.clone(),
-                (None, Some(definition)) => definition,
-                (None, None) => sketch(name, &serde_json::Value::Null),
-            };
+        let known_start = known.and_then(|vm| vm.record.started);
+        let written = known.map(|vm| vm.record.definition.clone());
+        let mut definition = match found.definition {
+            Some(definition) if readable && !in_inventory => definition,
+            Some(sketch) if unread.is_some() || known.is_none() => sketch,
+            _ => written.unwrap_or_else(|| sketch(name, &serde_json::Value::Null)),
+        };
         if known.is_none() && !readable {
             let why = "its definition is not known: its run record cannot be read".to_owned();
             unread = Some(Unread { why, replaceable: true });
         }
-        let mut definition = definition;
         place(&mut definition, &self.pools);
         let recorded = found.recorded.unwrap_or_default().min(size(&definition));
         let account = account(&definition, recorded, &found.kernel);
@@ -102,6 +102,7 @@ impl Core {
         run.kernel = found.kernel;
         self.runs.insert(id, name.clone());
         let boot_id = self.settings.boot_id.clone();
+        let started = started.or(known_start);
         let record = Record { definition, started, exit: None, boot_id };
         self.vms.insert(name.clone(), Vm { record, unread, run: Some(Box::new(run)) });
         let told = found.domains.iter().flatten().chain(&found.former);

@@ -44,7 +44,9 @@ fn a_vm_that_cannot_be_spoken_to_keeps_its_memory_and_its_name_and_can_be_killed
     assert!(vm.note.as_ref().is_some_and(|note| note.contains("unreachable for 12 s")), "{vm:?}");
     assert!(vm.note.is_some_and(|note| note.contains("version 99")));
     assert_eq!((vm.power, vm.grant), (Power::On, Bytes::mib(100)));
-    assert!(world.answer(Request::Stop(name("a"))).unwrap_err().text.contains("version 99"));
+    for request in [Request::Stop(name("a")), Request::Change(name("a"), VmChange::default())] {
+        assert!(world.answer(request).unwrap_err().text.contains("version 99"));
+    }
     let again = world.answer(Request::Create(Box::new(definition("a", 64, "")))).unwrap_err();
     assert!(again.text.contains("is on"), "{}", again.text);
     world.ask(Request::Kill(name("a")));

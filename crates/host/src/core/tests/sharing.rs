@@ -533,15 +533,19 @@ fn eager_sharing_looks_and_breaks_large_pages_while_there_is_memory_whatever_tha
     assert_eq!((scan(false), scan(true)), ((20, false), (2500, true)));
 }
 
+fn definition_in_prod(vm: &str) -> VmDefinition {
+    let mut definition = definition(vm, 256, "");
+    definition.memory.sharing = "prod".parse().unwrap();
+    definition
+}
+
 /// A VM of `before`, as a daemon that comes after it finds it; what it says it holds.
 fn survivor(before: &mut World, run: RunId, holds: &[(u32, FrameNo)]) -> Adopted {
     let (name, domain) = (before.core.runs[&run].clone(), before.domain(run));
     let known = Known { id: domain, name: Some("prod".parse().unwrap()) };
     let grant = before.granted[&run];
-    let mut definition = definition(name.as_str(), 256, "");
-    definition.memory.sharing = "prod".parse().unwrap();
     Adopted {
-        definition,
+        definition: definition_in_prod(name.as_str()),
         started: Timestamp::UNIX_EPOCH,
         pid: 9,
         missing_jail: vec![],
@@ -632,36 +636,55 @@ fn a_vm_that_answers_late_brings_its_frames_with_it() {
     let (five, six) = (before.share(a, b, 5), before.share(a, b, 6));
     let first = survivor(&mut before, a, &[(5, five)]);
     let late = survivor(&mut before, b, &[(6, six)]);
-    let unheard = Adopted { stock: None, ..survivor(&mut before, b, &[]) };
-    for known in [true, false] {
+    let mut world = World::new(640);
+    let b = world.core.discover(World::discovered(&late, "it is late"));
+    let a = world.adopt(first);
+    (0..100).for_each(|_| world.pass(SECOND));
+    assert_eq!(world.frame(a, six), content(6));
+    world.input(Input::Reached(b, Box::new(late)));
+    (0..100).for_each(|_| world.pass(SECOND));
+    assert_eq!((world.frame(a, five), world.frame(a, six)), (content(5), content(6)));
+    assert_eq!(world.host().frames, pages(2));
+    // Nothing is taken for unheard any more.
+    world.input(Input::Exited(b, "signal 9".into()));
+    (0..100).for_each(|_| world.pass(SECOND));
+    assert_eq!((world.frame(a, six), world.host().frames), (content(0), pages(1)));
+}
+
+#[test]
+fn a_vm_whose_run_record_cannot_be_read_may_map_any_frame() {
+    let mut before = World::new(640);
+    let (a, b) = (before.in_domain("a", "prod"), before.in_domain("b", "prod"));
+    let (five, six) = (before.share(a, b, 5), before.share(a, b, 6));
+    let first = survivor(&mut before, a, &[(5, five)]);
+    let unknown = survivor(&mut before, b, &[]);
+    let mut world = World::new(640);
+    let found = Discovered { domains: None, ..World::discovered(&unknown, "its record is broken") };
+    let b = world.core.discover(found);
+    let a = world.adopt(first);
+    (0..100).for_each(|_| world.pass(SECOND));
+    assert_eq!(world.frame(a, six), content(6));
+    world.input(Input::Exited(b, "signal 9".into()));
+    (0..100).for_each(|_| world.pass(SECOND));
+    assert_eq!((world.frame(a, five), world.frame(a, six)), (content(5), content(0)));
+}
+
+#[test]
+fn a_vm_that_answers_late_shares_with_those_that_were_started_meanwhile() {
+    let mut before = World::new(640);
+    let (a, b) = (before.in_domain("a", "prod"), before.in_domain("b", "prod"));
+    let five = before.share(a, b, 5);
+    for shared_meanwhile in [false, true] {
+        let late = survivor(&mut before, b, &[(5, five)]);
         let mut world = World::new(640);
-        // Nobody knows what the late one may map, or it is known.
-        let found = Discovered {
-            domains: Some(unheard.domains.clone()).filter(|_| known),
-            ..World::discovered(&unheard, "it is late")
-        };
-        let b = world.core.discover(found);
-        let stock = first.stock.as_ref().unwrap();
-        let pool = stock.pool.try_clone().unwrap();
-        let stock = Stock { domain: stock.domain.clone(), pool, holds: stock.holds.clone() };
-        let first = Adopted { stock: Some(stock), ..survivor(&mut before, a, &[]) };
-        let a = world.adopt(first);
-        (0..100).for_each(|_| world.pass(SECOND));
-        assert_eq!(world.frame(a, six), content(6));
-        if !known {
-            world.input(Input::Exited(b, "signal 9".into()));
-            (0..100).for_each(|_| world.pass(SECOND));
-            assert_eq!((world.frame(a, five), world.frame(a, six)), (content(5), content(0)));
-            return;
+        let b = world.core.discover(World::discovered(&late, "it is late"));
+        let (c, d) = (world.in_domain("c", "prod"), world.in_domain("d", "prod"));
+        if shared_meanwhile {
+            world.share(c, d, 7);
         }
-        let stock = late.stock.as_ref().unwrap();
-        let pool = stock.pool.try_clone().unwrap();
-        let stock = Stock { domain: stock.domain.clone(), pool, holds: stock.holds.clone() };
-        let late = Adopted { stock: Some(stock), ..survivor(&mut before, b, &[]) };
         world.input(Input::Reached(b, Box::new(late)));
         (0..100).for_each(|_| world.pass(SECOND));
-        assert_eq!((world.frame(a, five), world.frame(a, six)), (content(5), content(6)));
-        assert_eq!(world.host().frames, pages(2));
+        assert_eq!([world.domain(b), world.domain(c)], [world.domain(d); 2], "{shared_meanwhile}");
     }
 }
 
