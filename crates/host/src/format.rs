@@ -41,7 +41,7 @@ pub(crate) fn write<T: Serialize>(path: &Path, content: &T) -> anyhow::Result<()
     write_atomically(path, &text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Reads what [`write`] wrote, in this version or the one before.
+/// Reads what [`write()`] wrote, in this version or the one before.
 ///
 /// # Errors
 /// A newer plimsolld wrote it; or it is not what it should be, and where.

@@ -6,7 +6,7 @@
 //!
 //! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs,
 //! [`control`] is the loop, [`divide`] divides memory, [`grants`] gives it out, [`sharing`] has VMs
-//! share pages ([`recovery`] where an earlier daemon had), [`unreachable`] takes over VMs of an
+//! share pages ([`recovery`] where an earlier daemon had), [`mod@unreachable`] takes over VMs of an
 //! earlier daemon, [`heartbeat`] notices VMMs that say nothing, [`scan`] has VMs look for pages to share, [`stall`] counts
 //! the time that VMs are stalled, [`status`] tells of it, [`explain`] why.
 
