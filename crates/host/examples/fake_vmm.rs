@@ -1,6 +1,7 @@
 //! A VMM for the daemon's tests: it speaks the protocol, holds real memory, and runs nothing.
 //!
-//! Its log tells with whom it was told to share. What it does beyond that follows from its VM's name, which it finds in its first argument:
+//! Its log tells with whom it was told to share. What it does beyond that follows from its VM's
+//! name, which it finds in its first argument:
 //!
 //! | name begins with | it |
 //! |---|---|

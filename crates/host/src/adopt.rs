@@ -43,8 +43,8 @@ impl Found {
     }
 }
 
-/// The pools of frames that a process has open, by number, with the bytes that each takes. A pool has
-/// the same number in each member of its domain.
+/// The pools of frames that a process has open, by number, with the bytes that each takes. A pool
+/// has the same number in each member of its domain.
 fn pools(pid: u32) -> Vec<(u64, u64)> {
     /// The unit of `st_blocks`, whatever the file system's own.
     const BLOCK: u64 = 512;

@@ -39,8 +39,9 @@ use crate::vmm_log;
 /// Messages that may wait for the daemon. A VMM or client that finds the inbox full waits in turn with the others.
 const INBOX: usize = 256;
 
-/// How long requests wait for adopted VMs to answer, so that a command right after a restart finds them as they were. A healthy
-/// VMM answers within milliseconds; users should not notice that they wait for one that is not.
+/// How long requests wait for adopted VMs to answer, so that a command right after a restart finds
+/// them as they were. A healthy VMM answers within milliseconds; users should not notice that they
+/// wait for one that is not.
 const SETTLING: Duration = Duration::from_secs(1);
 
 /// A way to ask the daemon.
@@ -355,8 +356,8 @@ impl Daemon {
         live.directory.write_record(record).inspect_err(|e| tracing::error!(vm = %live.vm, "{e:#}")).is_ok()
     }
 
-    /// Tells a VMM with whom it shares. A VMM maps frames only of a domain that its run record names: a restarted daemon would
-    /// free the frames of any other while they are mapped.
+    /// Tells a VMM with whom it shares. A VMM maps frames only of a domain that its run record
+    /// names: a restarted daemon would free the frames of any other while they are mapped.
     fn post_sharing(&mut self, run: RunId, message: ToVmm, fds: Vec<OwnedFd>) {
         match message {
             ToVmm::Sharing { domain: SharingKind::Frames { .. }, scan }
@@ -418,7 +419,8 @@ impl Daemon {
         let saved = self.saver.save(Box::new(record));
         tokio::spawn(async move {
             let launched = async {
-                // What is not on disk yet is written later; until then the run directory knows of the VM.
+                // What is not on disk yet is written later; until then the run directory knows of
+                // the VM.
                 saved.await.ok();
                 let plan = Plan { definition, grant, uid, started };
                 tokio::task::spawn_blocking(move || launch(&site, &plan)).await?

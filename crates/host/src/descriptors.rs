@@ -3,8 +3,9 @@
 use anyhow::{Context, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that no VM may take: for users' requests, for what is read from `/proc`, and for killing. With fewer a daemon
-/// that is short of descriptors cannot be asked what it is short of; more are lost to VMs, which take some eight each.
+/// Descriptors that no VM may take: for users' requests, for what is read from `/proc`, and for
+/// killing. With fewer a daemon that is short of descriptors cannot be asked what it is short of;
+/// more are lost to VMs, which take some eight each.
 const RESERVE: usize = 24;
 
 /// Raises the limit as far as the daemon may. The usual limit is 1024, enough for about 120 VMs.

@@ -151,7 +151,8 @@ impl Domains {
             anyhow::ensure!(there.owner == owner, "its domain is another's");
         } else {
             let mut retired = false;
-            // A new domain may have taken its name meanwhile. The members of one of them move to the other.
+            // A new domain may have taken its name meanwhile. The members of one of them move to
+            // the other.
             for other in self.all.values_mut().filter(|other| other.owner == owner && !other.retired) {
                 if other.domain.stats().frames == Pages::ZERO {
                     other.retired = true;

@@ -1,8 +1,8 @@
 //! The version of the files that outlive the daemon: run records, inventory records, pools.
 //!
-//! Each is a JSON object with a `version`. A file without one is of version 1, which had no such key.
-//! This daemon writes [`VERSION`] and reads it and the one before. A newer file may say something
-//! that this daemon cannot follow, so it is kept as it is and never acted on in full.
+//! Each is a JSON object with a `version`. A file without one is of version 1, which had no such
+//! key. This daemon writes [`VERSION`] and reads it and the one before. A newer file may say
+//! something that this daemon cannot follow, so it is kept as it is and never acted on in full.
 
 use std::path::Path;
 

@@ -53,7 +53,8 @@ pub(crate) struct Inventory {
     pub(crate) unread: Vec<(Record, Unread)>,
 }
 
-/// Reads all records. One that cannot be read in full is kept as it is; the VMs of the others are not to suffer from it.
+/// Reads all records. One that cannot be read in full is kept as it is; the VMs of the others are
+/// not to suffer from it.
 ///
 /// # Errors
 /// The directory cannot be read.

@@ -4,8 +4,10 @@
 //! ([`core`], with the arithmetic of `plimsoll-policy`), starts VMMs ([`launch`]), speaks with them ([`link`]) and answers users
 //! ([`api`]). [`daemon`] carries messages between these parts; start reading there, or at [`core`] for what is decided.
 //!
-//! It never maps a guest's memory (what a VMM offers to share, it reads as a file: [`plimsoll_sharing::Window`]) and never waits for a VMM: what a VMM says is a claim that is bounded by what the
-//! daemon itself knows. When the daemon dies its VMs run on; the next one finds them again ([`adopt`]), and keeps trying where a VMM does not answer ([`reach`]).
+//! It never maps a guest's memory (what a VMM offers to share, it reads as a file:
+//! [`plimsoll_sharing::Window`]) and never waits for a VMM: what a VMM says is a claim that is
+//! bounded by what the daemon itself knows. When the daemon dies its VMs run on; the next one finds
+//! them again ([`adopt`]), and keeps trying where a VMM does not answer ([`reach`]).
 
 #![expect(rustdoc::private_intra_doc_links, reason = "a program: its parts are all private")]
 

@@ -80,7 +80,8 @@ pub(crate) const RUN_RECORD: &str = "run.json";
 /// In a VM's run directory: its grant.
 pub(crate) const GRANT_RECORD: &str = "grant";
 
-/// Writes `bytes` to `path` so that a crash leaves the old or the new content, never a part. An error leaves the old one alone.
+/// Writes `bytes` to `path` so that a crash leaves the old or the new content, never a part. An
+/// error leaves the old one alone.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;

@@ -94,9 +94,9 @@ impl Pools {
 
     /// Reads the pools of an earlier daemon, and what users should know of them.
     ///
-    /// A file that cannot be read in full is kept under a name of its own. What can be read of it, each pool by the keys that are
-    /// known, takes its place; if that is nothing, VMs run outside of pools. An operator can mend that, but not a daemon that will
-    /// not start.
+    /// A file that cannot be read in full is kept under a name of its own. What can be read of it,
+    /// each pool by the keys that are known, takes its place; if that is nothing, VMs run outside
+    /// of pools. An operator can mend that, but not a daemon that will not start.
     ///
     /// # Errors
     /// The file is there and can be neither read nor kept.

@@ -43,7 +43,8 @@ impl Process {
     /// Takes hold of the process with number `pid`, if it is the one that began at `start` (see [`start_time`]).
     ///
     /// # Errors
-    /// [`NotFound::Gone`] only where the kernel says so; every other failure says nothing of the process.
+    /// [`NotFound::Gone`] only where the kernel says so; every other failure says nothing of the
+    /// process.
     pub(crate) fn find(pid: u32, start: u64) -> Result<Self, NotFound> {
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let number = number.ok_or_else(|| NotFound::Unknown(format!("{pid} is not a process number")))?;
@@ -84,7 +85,8 @@ impl Process {
     }
 }
 
-/// Makes sure that process `pid` is the one that began at `start` (see [`start_time`]). Keeps no descriptor.
+/// Makes sure that process `pid` is the one that began at `start` (see [`start_time`]). Keeps no
+/// descriptor.
 ///
 /// # Errors
 /// As [`Process::find`].
@@ -105,7 +107,8 @@ fn has_ended(pid: u32) -> NotFound {
 /// When a process began, in clock ticks since the machine did: with its number it names one process for good.
 ///
 /// # Errors
-/// `NotFound` or `ESRCH` where the process is gone; `InvalidData` where `/proc` makes no sense; the kernel's else.
+/// `NotFound` or `ESRCH` where the process is gone; `InvalidData` where `/proc` makes no sense; the
+/// kernel's else.
 pub(crate) fn start_time(pid: u32) -> io::Result<u64> {
     let stat = String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/stat"))?).into_owned();
     // The second field is the program's name in parentheses and may hold anything; the start is field 22.

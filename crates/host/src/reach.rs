@@ -1,9 +1,9 @@
 //! Getting in touch with a VMM that an earlier daemon started.
 //!
 //! Each VM has a task of its own, so that none waits for another. A VMM that does not answer is
-//! waited for on the same connection for as long as its process runs: it may be stopped, or its host
-//! may be overloaded, and it answers when that is over. Whatever fails is tried again, at first
-//! after [`FIRST_PAUSE`]. Only the end of the process ends the attempts.
+//! waited for on the same connection for as long as its process runs: it may be stopped, or its
+//! host may be overloaded, and it answers when that is over. Whatever fails is tried again, at
+//! first after [`FIRST_PAUSE`]. Only the end of the process ends the attempts.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -27,14 +27,16 @@ use crate::launch::{Gone, Look, RunDir, RunRecord, There, look};
 use crate::link::Link;
 use crate::process::Process;
 
-/// How long a VMM may take to answer before users are told: it first reads what the last daemon left unread.
+/// How long a VMM may take to answer before users are told: it first reads what the last daemon
+/// left unread.
 const LATE: Duration = Duration::from_secs(3);
-/// The pause after the first failure; each further one is twice as long. Shorter, and a failure that
-/// stays keeps the daemon busy; longer, and one that passes leaves the VM without a daemon.
+/// The pause after the first failure; each further one is twice as long. Shorter, and a failure
+/// that stays keeps the daemon busy; longer, and one that passes leaves the VM without a daemon.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause: how long an operator may have to wait after having mended what fails.
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
-/// How often the process is looked at meanwhile. That takes no descriptor, of which there may be none.
+/// How often the process is looked at meanwhile. That takes no descriptor, of which there may be
+/// none.
 const GLANCE: Duration = Duration::from_millis(200);
 
 /// A VM to get in touch with.

@@ -1,7 +1,7 @@
 //! Writing records to disk without holding up the daemon: one writer, in the order of what was asked for.
 //!
-//! What cannot be written, because the disk is full for example, is kept in memory and tried again until it is on disk or
-//! something newer takes its place.
+//! What cannot be written, because the disk is full for example, is kept in memory and tried again
+//! until it is on disk or something newer takes its place.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,8 +16,8 @@ use crate::inventory::{self, Record};
 use crate::paths::Paths;
 use crate::pools;
 
-/// The pause before a failed write is tried again: soon enough for an operator who has just made room, and seldom enough to cost
-/// nothing while there is none.
+/// The pause before a failed write is tried again: soon enough for an operator who has just made
+/// room, and seldom enough to cost nothing while there is none.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// The way to the writer.
@@ -32,7 +32,8 @@ enum Job {
 }
 
 impl Job {
-    /// Which file it is about: that of a VM or, `None`, that of all pools. A newer job on a file replaces an older one.
+    /// Which file it is about: that of a VM or, `None`, that of all pools. A newer job on a file
+    /// replaces an older one.
     fn subject(&self) -> Option<VmName> {
         match self {
             Self::Save(record) => Some(record.definition.name.clone()),
@@ -53,8 +54,8 @@ impl Job {
 }
 
 impl Saver {
-    /// Starts the writer, which tells `inbox` of what is not on disk. Its queue has no bound of its own: each job comes from a
-    /// request that waits or from the end of a process.
+    /// Starts the writer, which tells `inbox` of what is not on disk. Its queue has no bound of its
+    /// own: each job comes from a request that waits or from the end of a process.
     pub(crate) fn start(paths: Paths, inbox: mpsc::Sender<Incoming>) -> Self {
         let (sender, jobs) = mpsc::unbounded_channel();
         tokio::spawn(write(paths, inbox, jobs));

@@ -60,7 +60,8 @@ pub(crate) async fn adopt(reach: Reach, log: PathBuf, inbox: Sender<Incoming>) {
     }
 }
 
-/// Returns when `process` has ended. An error says nothing of the process, so it is then looked at now and again.
+/// Returns when `process` has ended. An error says nothing of the process, so it is then looked at
+/// now and again.
 async fn ended(process: &Process) {
     let watched = process.watch().and_then(|pidfd| register(pidfd, Interest::READABLE));
     let readable = match watched {

@@ -281,8 +281,9 @@ impl Core {
         self.save(name, Vec::new());
     }
 
-    /// All VMs that run have been taken up. Those that had been started and left nothing ended with the host, unless it is still
-    /// the same boot of it: then somebody has removed their run directories.
+    /// All VMs that run have been taken up. Those that had been started and left nothing ended with
+    /// the host, unless it is still the same boot of it: then somebody has removed their run
+    /// directories.
     pub(crate) fn end_the_lost(&mut self) {
         let here = &self.settings.boot_id;
         let lost = |(name, vm): (&VmName, &Vm)| {

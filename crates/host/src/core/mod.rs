@@ -7,8 +7,8 @@
 //! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs,
 //! [`control`] is the loop, [`divide`] divides memory, [`grants`] gives it out, [`sharing`] has VMs
 //! share pages ([`recovery`] where an earlier daemon had), [`mod@unreachable`] takes over VMs of an
-//! earlier daemon, [`heartbeat`] notices VMMs that say nothing, [`scan`] has VMs look for pages to share, [`stall`] counts
-//! the time that VMs are stalled, [`status`] tells of it, [`explain`] why.
+//! earlier daemon, [`heartbeat`] notices VMMs that say nothing, [`scan`] has VMs look for pages to
+//! share, [`stall`] counts the time that VMs are stalled, [`status`] tells of it, [`explain`] why.
 
 mod admission;
 mod control;
@@ -187,7 +187,8 @@ pub(crate) enum Input {
     Processors(Processors),
     /// The VMM does not read, and will not hear of these pages.
     Unsent(RunId, DomainId, Vec<(PageNo, FrameNo)>),
-    /// What is known of a VM, or of all pools, could not be written down, and why; `None`: it is on disk by now.
+    /// What is known of a VM, or of all pools, could not be written down, and why; `None`: it is on
+    /// disk by now.
     Unsaved(Option<VmName>, Option<String>),
     /// Time has passed.
     Tick,
@@ -398,7 +399,8 @@ impl Core {
         self.vms.values().filter_map(|vm| Some((&vm.record.definition, vm.run.as_deref()?)))
     }
 
-    /// Takes up a VM whose record on disk cannot be read. Its name stays taken, and the record as it is.
+    /// Takes up a VM whose record on disk cannot be read. Its name stays taken, and the record as
+    /// it is.
     pub(crate) fn unreadable(&mut self, record: Record, unread: Unread) {
         let name = record.definition.name.clone();
         self.event(Some(&name), format!("cannot be started: {}", unread.why));

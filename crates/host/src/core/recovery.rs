@@ -20,8 +20,9 @@ pub(crate) struct Stock {
 
 /// Taking over the frames of an earlier daemon.
 ///
-/// A frame that no VM reports is nobody's, and its memory goes back to the host. So a domain is whole only when all VMs have been
-/// heard that may map its frames. As long as one of them runs and is unreachable, nothing is made or freed in its domains.
+/// A frame that no VM reports is nobody's, and its memory goes back to the host. So a domain is
+/// whole only when all VMs have been heard that may map its frames. As long as one of them runs and
+/// is unreachable, nothing is made or freed in its domains.
 impl Core {
     /// Takes over what a VM holds.
     pub(super) fn take_over(&mut self, id: RunId, size: Pages, stock: &Stock) {

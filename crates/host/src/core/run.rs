@@ -100,7 +100,8 @@ pub(crate) enum Phase {
     Booting,
     /// Its guest runs.
     Running,
-    /// An earlier daemon started it, and this one cannot speak to its VMM yet. It keeps what it is charged.
+    /// An earlier daemon started it, and this one cannot speak to its VMM yet. It keeps what it is
+    /// charged.
     Unreachable(Unreachable),
     /// Its guest was asked to shut down.
     Stopping,

@@ -189,7 +189,8 @@ impl Core {
         }
     }
 
-    /// Charges a VM that cannot be spoken to for what the kernel shows of it, where that has become more.
+    /// Charges a VM that cannot be spoken to for what the kernel shows of it, where that has become
+    /// more.
     pub(super) fn charge_unreachable(&mut self, id: RunId) {
         let Some(vm) = self.runs.get(&id).and_then(|name| self.vm(name)) else { return };
         let Some(run) = vm.run.as_deref().filter(|run| matches!(run.phase, Phase::Unreachable(_))) else {
@@ -212,7 +213,8 @@ impl Core {
     }
 }
 
-/// What a VM is charged that was granted `grant`, as far as is known, and has what the kernel shows.
+/// What a VM is charged that was granted `grant`, as far as is known, and has what the kernel
+/// shows.
 fn account(definition: &VmDefinition, grant: Pages, kernel: &KernelAccount) -> Account {
     let overhead = overhead(definition);
     let process = Pages::ceil(kernel.process).saturating_sub(overhead);

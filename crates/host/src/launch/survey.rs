@@ -93,7 +93,8 @@ fn open(identity: &Identity) -> Result<Process, NotFound> {
     Process::find(identity.pid, identity.start_time)
 }
 
-/// The process that the record in the run directory of `vm` names, even where few descriptors are left.
+/// The process that the record in the run directory of `vm` names, even where few descriptors are
+/// left.
 pub(crate) fn identify(vm: &VmName, path: &Path) -> Option<Process> {
     let text = std::fs::read(path.join(RUN_RECORD)).ok()?;
     let Identity { pid, start_time, .. } = Outline::read(vm, &text).identity?;

@@ -12,8 +12,8 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Lowers a limit to `most`. One that is lower already stays: raising it takes a privilege that the daemon may lack, and would say
-/// nothing of the jail.
+/// Lowers a limit to `most`. One that is lower already stays: raising it takes a privilege that the
+/// daemon may lack, and would say nothing of the jail.
 fn limit(resource: libc::__rlimit_resource_t, most: libc::rlim_t) -> io::Result<()> {
     let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure lives for the call, which fills it.
