@@ -23,7 +23,7 @@ use crate::core::{Adopted, Input, RunId, Stock, foreign};
 use crate::descriptors;
 use crate::incoming::{Incoming, Reached};
 use crate::kernel_account;
-use crate::launch::{Gone, Look, RunDir, RunRecord, There, look};
+use crate::launch::{Gone, Hailed, Look, RunDir, RunRecord, There, hail, look};
 use crate::link::Link;
 use crate::process::Process;
 
@@ -109,7 +109,7 @@ impl Reach {
 
     /// What could not be read before may be readable by now.
     async fn look_again(&mut self, inbox: &Sender<Incoming>) -> Option<Outcome> {
-        let There { record, process, recorded, .. } = match look(&self.vm, &self.directory) {
+        let There { outline, record, process, recorded, .. } = match look(&self.vm, &self.directory) {
             Look::There(there) => *there,
             Look::Gone(Gone::Process(how)) => return Some(Outcome::Gone(how)),
             Look::Gone(Gone::OtherBoot) => {
@@ -118,13 +118,33 @@ impl Reach {
         };
         (self.record, self.recorded) = (record, recorded);
         if self.process.is_err() {
-            self.process = process.map(Arc::new);
+            self.process = match process {
+                Err(why) if outline.identity.is_none() => self.hail(why).await,
+                process => process,
+            }
+            .map(Arc::new);
             if let Ok(process) = &self.process {
                 let identified = Incoming::Identified(self.run, Arc::clone(process));
                 inbox.send(identified).await.ok(); // The daemon may be about to end.
             }
         }
         None
+    }
+
+    /// Finds out which process the VMM is that no record names. One without a guest is ended: the
+    /// earlier daemon ended before it could say what the VM is to be.
+    async fn hail(&self, why: String) -> Result<Process, String> {
+        descriptors::check().map_err(|e| format!("{e:#}"))?;
+        let directory = self.directory.clone();
+        let hailed = tokio::task::spawn_blocking(move || hail(&directory, LATE)).await;
+        let Hailed { process, configured } = hailed
+            .map_err(anyhow::Error::from)
+            .and_then(|hailed| hailed)
+            .map_err(|e| format!("{why}; {e:#}"))?;
+        if !configured {
+            process.kill();
+        }
+        Ok(process)
     }
 
     async fn speak(&self, process: &Arc<Process>, record: RunRecord) -> anyhow::Result<Reached> {

@@ -23,7 +23,7 @@ const DAMAGES: [(&str, &str); 6] = [
     ("keys", "unknown field"),
     ("strict", "vcpus 200"),
     ("cut", "EOF"),
-    ("garbled", "names no process"),
+    ("garbled", "cannot understand"),
     ("lost", "No such file"),
 ];
 
@@ -127,6 +127,47 @@ fn a_vm_maps_no_frames_that_its_run_record_does_not_name() {
     std::fs::remove_dir(&blocked).unwrap();
     assert_eq!(host.ask("PATCH", "/v1/vms/a", r#"{"sharing": "own"}"#).0, 200);
     wait_until("it is told of frames", || told().last().filter(|last| last.starts_with("Frames")).map(drop));
+}
+
+#[test]
+fn a_vm_that_no_record_names_is_found_by_its_greeting_and_can_be_killed() {
+    let mut host = Host::new(512, "");
+    let pids = ["lost", "garbled"].map(|kind| {
+        let vm = host.run(kind, "64MiB");
+        (kind, vm.pid.unwrap())
+    });
+    host.kill_daemon();
+    for (kind, _) in pids {
+        let path = host.run_record(kind);
+        match damage(kind, "") {
+            Some(text) => std::fs::write(path, text).unwrap(),
+            None => std::fs::remove_file(path).unwrap(),
+        }
+    }
+    host.start();
+    for (kind, pid) in pids {
+        host.wait_for(kind, "its process is known", |vm| (vm.pid == Some(pid)).then_some(()));
+        assert_eq!(host.vm(kind).power, Power::On);
+        host.wait_for(kind, "it is charged what it holds", |vm| (vm.grant >= Bytes::mib(32)).then_some(()));
+        assert_eq!(host.ask("POST", &format!("/v1/vms/{kind}/kill"), "").0, 200);
+        wait_until("its process is gone", || (!runs(pid)).then_some(()));
+        host.wait_for(kind, "it is off", |vm| (vm.power == Power::Off).then_some(()));
+    }
+    assert_eq!(host.status().free, Bytes::mib(512));
+}
+
+#[test]
+fn a_vmm_that_was_never_configured_is_ended() {
+    let mut host = Host::new(512, "");
+    host.kill_daemon();
+    // What a daemon leaves that is killed between the start of a VMM and its run record.
+    let directory = host.path("run/vms/a");
+    std::fs::create_dir(&directory).unwrap();
+    let mut vmm = host.orphan("a", &directory.join("control.sock"));
+    host.start();
+    wait_until("the VMM is ended", || vmm.try_wait().unwrap());
+    wait_until("nothing is left of it", || (!directory.exists()).then_some(()));
+    host.run("b", "64MiB");
 }
 
 #[test]

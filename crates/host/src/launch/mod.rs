@@ -3,6 +3,7 @@
 
 mod bzimage;
 mod disk;
+mod hail;
 mod resources;
 mod rundir;
 mod spawn;
@@ -26,6 +27,7 @@ use plimsoll_protocol::wire::Wire;
 use plimsoll_units::Pages;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+pub(crate) use self::hail::{Hailed, hail};
 use self::resources::Resources;
 pub(crate) use self::rundir::{RunDir, RunRecord, remove};
 pub(crate) use self::spawn::reserve_control_fd;

@@ -10,6 +10,7 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
 use plimsoll_protocol::wire::Wire;
 use plimsoll_units::Pages;
+use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::{Deserialize, Serialize};
 
@@ -185,10 +186,26 @@ pub(crate) fn is_deserted(directory: &Path) -> bool {
     connect(directory).is_err_and(|e| none.contains(&e.kind()))
 }
 
+/// Connects to the VMM in `directory`; the kernel adds its sender to each message.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn connect_and_name_senders(directory: &Path) -> io::Result<Wire> {
+    let socket = socket(SocketType::SEQPACKET, SocketFlags::NONBLOCK)?;
+    set_socket_passcred(&socket, true)?;
+    connect_by(&socket, directory)?;
+    Ok(Wire::new(socket))
+}
+
 fn connect(directory: &Path) -> io::Result<OwnedFd> {
     let socket = socket(SocketType::SEQPACKET, SocketFlags::NONBLOCK)?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(directory.join(CONTROL_SOCKET))?)?;
+    connect_by(&socket, directory)?;
     Ok(socket)
+}
+
+fn connect_by(socket: &OwnedFd, directory: &Path) -> io::Result<()> {
+    rustix::net::connect(socket, &SocketAddrUnix::new(directory.join(CONTROL_SOCKET))?)?;
+    Ok(())
 }
 
 /// Removes what an earlier life of a VM left.

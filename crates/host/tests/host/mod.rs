@@ -137,6 +137,23 @@ impl Host {
         vm
     }
 
+    /// A VMM that listens at `socket` and that no daemon has configured.
+    pub fn orphan(&self, vm: &str, socket: &Path) -> Child {
+        let listener = rustix::net::socket_with(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::SEQPACKET,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        rustix::net::bind(&listener, &rustix::net::SocketAddrUnix::new(socket).unwrap()).unwrap();
+        rustix::net::listen(&listener, 2).unwrap();
+        let shell = format!("exec -a 'plimsoll-vmm {vm}' \"$0\" 3<&0 </dev/null");
+        let mut command = Command::new("bash");
+        command.args(["-c", &shell]).arg(fake_vmm()).stdin(Stdio::from(listener));
+        command.spawn().unwrap()
+    }
+
     /// The VM's run record.
     pub fn run_record(&self, name: &str) -> PathBuf {
         self.path("run/vms").join(name).join("run.json")
@@ -147,7 +164,11 @@ impl Host {
         wait_until_or(
             &format!("{name}: {what}"),
             || condition(&self.vm(name)),
-            || format!("{:#?}\n{:#?}\n{}", self.vm(name), self.events(), self.log()),
+            || {
+                let log = self.log();
+                let told: Vec<&str> = log.lines().filter(|line| !line.contains(" DEBUG ")).collect();
+                format!("{:#?}\n{}", self.vm(name), told.join("\n"))
+            },
         )
     }
 
