@@ -337,6 +337,8 @@ pub enum Exit {
     KilledByOperator,
     /// Its process ended without a word: the signal or exit code, if known.
     Vanished(String),
+    /// Its VMM could not be set up: why.
+    NotStarted(String),
     /// The host ended or crashed while the VM ran.
     EndedWithHost,
 }
@@ -346,6 +348,7 @@ impl std::fmt::Display for Exit {
         match self {
             Self::Told(reason) => reason.fmt(f),
             Self::KilledByOperator => f.write_str("the operator killed it"),
+            Self::NotStarted(why) => write!(f, "did not start: {why}"),
             Self::EndedWithHost => f.write_str("ended with the host"),
             Self::Vanished(how) => write!(f, "its process ended without a word ({how})"),
         }

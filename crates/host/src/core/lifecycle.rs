@@ -1,7 +1,7 @@
 use plimsoll_policy::{Grants, Refusal, Stage, admit};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::Exit;
-use plimsoll_protocol::control::{ExitReason, ToVmm};
+use plimsoll_protocol::control::ToVmm;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_units::Pages;
 
@@ -203,7 +203,7 @@ impl Core {
             _ => self.vm(&name).map(|vm| {
                 let failed = || match operator {
                     true => Exit::KilledByOperator,
-                    false => Exit::Told(ExitReason::Failed(text.to_owned())),
+                    false => Exit::NotStarted(text.to_owned()),
                 };
                 Record { exit: Some(exit.unwrap_or_else(failed)), ..vm.record.clone() }
             }),

@@ -59,6 +59,20 @@ fn a_start_that_fails_leaves_no_trace() {
 }
 
 #[test]
+fn a_start_that_fails_before_there_is_a_vmm_is_no_failure_of_the_vmm() {
+    let mut world = World::new(640);
+    let run = world.up(definition("a", 256, ""));
+    world.input(Input::Exited(run, "exit code 0".into()));
+    let start = world.ask(Request::Start(name("a")));
+    let run = RunId(world.core.last_run);
+    let failure = Failure::new(FailureKind::Unfit, "cannot write run.json: no space left");
+    world.input(Input::Launched(run, Err(failure)));
+    assert!(matches!(&world.answers[&start], Err(f) if f.text.contains("cannot write run.json")));
+    let exit = world.vm("a").exit.unwrap();
+    assert_eq!(exit.to_string(), "did not start: cannot write run.json: no space left");
+}
+
+#[test]
 fn a_name_twice_is_refused_while_the_first_is_on() {
     let mut world = World::new(640);
     let run = world.up(definition("a", 256, ""));
