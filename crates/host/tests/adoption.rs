@@ -179,7 +179,8 @@ fn a_vm_whose_grant_is_not_on_record_is_adopted_with_what_it_holds() {
     host.start();
     let vm = host.wait_for("a", "it is reached", |vm| vm.note.is_none().then(|| vm.clone()));
     assert_eq!((vm.pid, vm.grant), (before.pid, before.grant));
-    assert!(host.path("run/vms/a/grant").exists());
+    let recorded = std::fs::read(host.path("run/vms/a/grant")).unwrap();
+    assert_eq!(recorded, (vm.grant.0 / 4096).to_le_bytes());
 }
 
 #[test]

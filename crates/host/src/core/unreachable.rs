@@ -8,7 +8,7 @@ use plimsoll_units::Pages;
 
 use super::run::{Phase, Run, Unreachable};
 use super::stall::StallAccount;
-use super::{Core, KernelAccount, RunId, Stock, Vm, limit, messages, overhead, place, size};
+use super::{Core, Effect, KernelAccount, RunId, Stock, Vm, limit, messages, overhead, place, size};
 use crate::domains::Known;
 use crate::inventory::{Record, Unread};
 use crate::ledger::Account;
@@ -161,6 +161,8 @@ impl Core {
         }
         self.heard(id);
         self.share(id);
+        // The record of its grant may be lost, or say what the VMM never heard of.
+        self.effect(Effect::Returned { run: id, total: account.grant });
         if !in_inventory {
             self.save(&name, Vec::new());
         }

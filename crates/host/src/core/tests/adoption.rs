@@ -62,7 +62,6 @@ fn a_vm_that_answers_late_is_adopted_in_full() {
     world.pass(SECOND * 30);
     assert_eq!(world.granted.get(&run), None, "nothing is given to a VM that cannot be heard");
     world.input(Input::Reached(run, Box::new(survivor("a", 80, Some(100), 70))));
-    world.granted.insert(run, mib(80));
     let vm = world.vm("a");
     assert_eq!((vm.note, vm.grant), (None, Bytes::mib(80)));
     world.say(run, FromVmm::Want(mib(16)));

@@ -422,8 +422,7 @@ fn a_daemon_that_comes_after_another_knows_who_has_left() {
         }
         let stays = survivor(&mut before, b, &[(5, frame)]);
         let mut world = World::new(640);
-        let [a, b] = world.take_over([left, stays].map(Ok));
-        world.granted.extend([a, b].map(|run| (run, world.core.ledger.account(run).grant)));
+        let [_, b] = world.take_over([left, stays].map(Ok));
         let c = world.in_domain("c", "prod");
         world.share(b, c, 6);
         assert!(!sees(&spy, 6), "known by {known_by}");
@@ -597,9 +596,6 @@ fn a_daemon_that_comes_after_another_takes_over_its_frames() {
     let free = before.host().free;
     let mut world = World::new(640);
     let [a, b] = world.take_over(survivors.map(Ok));
-    for run in [a, b] {
-        world.granted.insert(run, world.core.ledger.account(run).grant);
-    }
     assert_eq!((world.domain(a), world.domain(b)), (domain, domain), "they are told the same number again");
     let host = world.host();
     assert_eq!((host.frames, host.shared, host.free), (pages(2), pages(3), free));
