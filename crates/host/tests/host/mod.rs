@@ -22,7 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub struct Host {
     pub directory: TempDir,
     daemon: Option<Child>,
-    /// Processes of all VMs that were created: VMMs outlive their daemon.
+    /// Processes of VMs that were created, for tests that damage run records.
     pids: RefCell<Vec<u32>>,
 }
 
@@ -186,11 +186,18 @@ impl Drop for Host {
             daemon.kill().unwrap();
             daemon.wait().unwrap();
         }
-        // VMMs outlive their daemon.
-        for pid in self.pids.borrow().iter() {
+        // VMMs outlive their daemon. Those of this test are named in its run directory, as far as a
+        // test has left that whole.
+        let recorded = |entry: std::fs::DirEntry| {
+            let text = std::fs::read_to_string(entry.path().join("run.json")).ok()?;
+            serde_json::from_str::<Value>(&text).ok()?["pid"].as_u64()
+        };
+        let directory = std::fs::read_dir(self.path("run/vms")).into_iter().flatten().flatten();
+        let recorded = directory.filter_map(recorded).filter_map(|pid| u32::try_from(pid).ok());
+        for pid in recorded.chain(self.pids.borrow().iter().copied()) {
             let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             if command.starts_with("plimsoll-vmm ") {
-                signal(*pid);
+                signal(pid);
             }
         }
     }
