@@ -12,9 +12,8 @@
 //!
 //! **Leeway.** A guest has to run for its balloon to inflate, and its kernel may clear each page
 //! before the balloon gets it. Linux takes free pages first, among them such as hold no memory of
-//! the host yet. So a VM that has a balloon to inflate gets a chunk more at once, down to the low
-//! threshold: it circulates, since what the balloon takes serves the next fault. One that has
-//! waited in vain for a whole control period all the same, and cannot page, gets up to [`LEEWAY`]
+//! the host yet. So a VM that has a balloon to inflate gets [`CIRCULATING`] more at once, down to
+//! the low threshold: what the balloon takes of that serves the next faults. One that has waited in vain for a whole control period all the same, and cannot page, gets up to [`LEEWAY`]
 //! unless another VM waits for what it is entitled to.
 //!
 //! **Order.** VMs below their entitlements come first. Among them those come first that have waited
@@ -33,6 +32,12 @@ use crate::{Driver, PoolId, PoolTree, Thresholds};
 /// period. Less, and a VM pages although others are about to give; more, and its guest stands still
 /// for longer than its users bear.
 pub const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a VM gets beyond what it may have while its balloon inflates, whatever others wait for. Less,
+/// and the pages that are on their way into the balloon leave no whole chunk for the next fault,
+/// which then serves a single page; more, and many balloons that inflate at once take what others
+/// wait for.
+pub const CIRCULATING: Pages = Pages(2 * Pages::CHUNK.0);
 
 /// The most that a VM gets beyond what it may have, a chunk at a time, for its balloon to inflate.
 /// Less, and a balloon driver may stand still for want of a page; more, and a guest gains by
@@ -207,7 +212,7 @@ impl Grants {
             return Pages::ZERO;
         }
         let helpless = party.waited >= PATIENCE && !party.can_page;
-        let most = if helpless && self.owed == 0 { LEEWAY } else { Pages::CHUNK };
+        let most = if helpless && self.owed == 0 { LEEWAY } else { CIRCULATING };
         let above_low = self.open_to(party).saturating_sub(self.thresholds.low);
         let room = match party.limit.checked_sub(party.granted) {
             Some(room) => room.min(party.usable),

@@ -47,7 +47,7 @@ pub use division::{
 };
 pub use entitlement::{Client, Tax, entitlements};
 pub use estimator::{Estimate, Estimator, Sample, Stratum};
-pub use grants::{Grants, Holder, LEEWAY, PATIENCE, Party, Stage};
+pub use grants::{CIRCULATING, Grants, Holder, LEEWAY, PATIENCE, Party, Stage};
 pub use mechanisms::{Mechanisms, Paging};
 pub use need::{Need, Signs};
 pub use pool::{MAX_POOL_DEPTH, MAX_POOL_SHARES, NamedPool, Pool, PoolError, PoolId, PoolTree};

@@ -58,8 +58,8 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts a daemon with `budget` of machine memory, and waits until it answers.
     pub(crate) fn open(budget: Bytes) -> Result<Self> {
-        // Samples fifteen times as often as usual, so that what guests use shows within the time of a test.
-        Self::open_with(budget, "sample_period = 2\n")
+        // Samples six times as often as usual, so that what guests use shows within the time of a test.
+        Self::open_with(budget, "sample_period = 5\n")
     }
 
     /// The same with further lines of configuration.

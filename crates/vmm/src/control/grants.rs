@@ -10,6 +10,10 @@ use crate::machine::Vm;
 /// in every VM.
 const SLACK: Pages = Pages::CHUNK;
 
+/// What it keeps in place of that while its balloon grows: the daemon's policy lets as much circulate
+/// (`CIRCULATING`).
+const GROWING: Pages = Pages(2 * Pages::CHUNK.0);
+
 /// Slack that pays for frames where pages are shared: as many as are offered at a time. Each page that is shared then frees what its frame
 /// has cost. Less, and offers are small; more would lie idle.
 const CAPITAL: Pages = Pages(WINDOW as u64);
@@ -87,7 +91,7 @@ impl Grants {
         // Where the daemon wants memory back, nothing is kept but what brings more back: by sharing,
         // and by the balloon, for which the guest's kernel may clear each page first.
         let capital = if vm.guest.balloon().inflates() {
-            SLACK
+            GROWING
         } else if vm.scanner.shares() {
             CAPITAL
         } else {
