@@ -10,6 +10,7 @@ mod memory;
 mod policy;
 mod reclaim;
 mod report;
+mod response;
 mod sampling;
 mod sharing;
 pub(crate) mod stats;
@@ -35,6 +36,8 @@ pub(crate) enum Bench {
     Policy(policy::PolicyArgs),
     /// How fast touched free memory goes back to the host, in 2 MiB and 4 KiB units, against a balloon without coalescing.
     Reclaim(reclaim::ReclaimArgs),
+    /// How soon a guest that turns busy has the memory that idle ones hold, by balloons and by swap, against free memory and fixed limits.
+    Response(response::ResponseArgs),
     /// What sampling costs a guest that touches all its memory, and how far what it shows is from the truth.
     Sampling(sampling::SamplingArgs),
     /// How much equal memory is merged for how much CPU time, against the kernel's own merging.
@@ -53,6 +56,7 @@ impl Bench {
             Self::Index(arguments) => index::run(&arguments),
             Self::Policy(arguments) => policy::run(&arguments),
             Self::Reclaim(arguments) => reclaim::run(&arguments),
+            Self::Response(arguments) => response::run(&arguments),
             Self::Sampling(arguments) => sampling::run(&arguments),
             Self::Sharing(arguments) => sharing::run(&arguments),
             Self::Swap(arguments) => swap::run(&arguments),
