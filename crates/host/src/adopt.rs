@@ -36,7 +36,7 @@ pub(crate) struct Found {
 impl Found {
     /// Machine memory that all survivors take: their own, and the frames that they share.
     pub(crate) fn memory(&self) -> Bytes {
-        let own: Bytes = self.survivors.iter().map(|survivor| survivor.there.kernel.process).sum();
+        let own: Bytes = self.survivors.iter().map(|survivor| survivor.there.kernel.process.anonymous).sum();
         let pids = self.survivors.iter().filter_map(|s| s.there.process.as_ref().ok()).map(|p| p.pid());
         let frames: BTreeMap<u64, u64> = pids.flat_map(pools).collect();
         own.saturating_add(Bytes(frames.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))))

@@ -24,13 +24,14 @@ use crate::core::{
 };
 use crate::incoming::{CallResult, Incoming, Reached};
 use crate::inventory::Record;
-use crate::kernel_account::{self, Pace};
+use crate::kernel_account;
 use crate::launch::{Launched, Plan, RunDir, RunRecord, Site, There, identify, launch};
 use crate::link::Link;
 use crate::memory;
 use crate::process::Process;
 use crate::processors::{Busy, Times};
 use crate::reach::Reach;
+use crate::rota::{Rota, thread_time};
 use crate::saver::Saver;
 use crate::supervise::{Watch, adopt, watch};
 use crate::uids::Uids;
@@ -99,9 +100,12 @@ pub(crate) struct Daemon {
     settling: Option<Settling>,
     calls: HashMap<RequestId, oneshot::Sender<CallResult>>,
     last_call: u64,
-    pace: Pace,
+    rota: Rota,
     busy: Busy,
-    asking_kernel: bool,
+    /// The kernel is being asked for the memory of processes.
+    asking_processes: bool,
+    /// The kernel is being asked for the memory of guests.
+    asking_guests: bool,
     sender: mpsc::Sender<Incoming>,
     inbox: mpsc::Receiver<Incoming>,
 }
@@ -120,9 +124,10 @@ impl Daemon {
             settling: None,
             calls: HashMap::new(),
             last_call: 0,
-            pace: Pace::new(Instant::now()),
+            rota: Rota::default(),
             busy: Busy::default(),
-            asking_kernel: false,
+            asking_processes: false,
+            asking_guests: false,
             sender,
             inbox,
         }
@@ -239,6 +244,8 @@ impl Daemon {
         tokio::pin!(end);
         let mut glance = tokio::time::interval(Busy::EVERY);
         glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut second = tokio::time::interval(Rota::PERIOD);
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.handle(Input::Tick);
         loop {
             let settled =
@@ -250,7 +257,6 @@ impl Daemon {
                 }
             };
             let tick = tokio::time::sleep_until(self.core.due().into());
-            let account = tokio::time::sleep_until(self.pace.next().into());
             tokio::select! {
                 () = &mut end => return,
                 incoming = self.inbox.recv() => match incoming {
@@ -259,7 +265,10 @@ impl Daemon {
                 },
                 () = tick => self.handle(Input::Tick),
                 () = settled => self.answer_the_waiting(),
-                () = account, if !self.asking_kernel => self.ask_kernel(),
+                _ = second.tick() => {
+                    self.ask_for_processes();
+                    self.ask_for_guests();
+                }
                 _ = glance.tick() => {
                     if let Some(processors) = Times::read().and_then(|times| self.busy.observe(times)) {
                         self.handle(Input::Processors(processors));
@@ -288,10 +297,17 @@ impl Daemon {
             Incoming::Identified(run, process) => self.identified(run, process),
             Incoming::Reached(run, reached) => self.reached(run, *reached),
             Incoming::Launched(run, result) => self.launched(run, result),
-            Incoming::Accounts { began, accounts, usable } => {
-                self.asking_kernel = false;
-                self.pace.took(began, Instant::now());
-                self.handle(Input::Kernel(accounts, usable));
+            Incoming::Processes(processes, usable) => {
+                self.asking_processes = false;
+                self.handle(Input::Processes(processes));
+                if let Some(usable) = usable {
+                    self.handle(Input::Usable(usable));
+                }
+            }
+            Incoming::Guests { began, guests, cost } => {
+                self.asking_guests = false;
+                self.rota.took(began, guests.iter().map(|(run, _)| *run), cost);
+                self.handle(Input::Guests(guests));
             }
         }
     }
@@ -480,35 +496,49 @@ impl Daemon {
         }
     }
 
-    /// Asks the kernel about all VMs in one go, so that what moves from one to another in between is not counted twice.
-    fn ask_kernel(&mut self) {
-        self.asking_kernel = true;
-        let ranges: HashMap<RunId, _> = self.core.ranges().into_iter().collect();
+    /// Asks the kernel for the memory of all processes in one go, and of the machine, so that what
+    /// moves from one to another in between is not counted twice.
+    fn ask_for_processes(&mut self) {
+        if std::mem::replace(&mut self.asking_processes, true) {
+            return;
+        }
         let asked: Vec<_> = self
             .live
             .iter()
-            .filter_map(|(run, live)| {
-                let ram = ranges.get(run).copied().unwrap_or_default();
-                Some((*run, Arc::clone(live.process.as_ref()?), ram, self.site.paths.vmm_log(&live.vm)))
-            })
+            .filter_map(|(run, live)| Some((*run, Arc::clone(live.process.as_ref()?))))
             .collect();
         // Memory of a process that is not known would count as taken by other programs.
-        let all_known = self.live.values().all(|live| live.process.is_some());
+        let all_known = asked.len() == self.live.len();
         let (sender, frames) = (self.sender.clone(), self.core.frames().bytes());
         tokio::task::spawn_blocking(move || {
-            let began = Instant::now();
-            let account = |(run, process, ram, _): &(RunId, Arc<Process>, _, _)| {
-                (*run, kernel_account::read(process, *ram))
-            };
-            let accounts: Vec<_> = asked.iter().map(account).collect();
-            let usable = memory::usable(
-                accounts.iter().map(|(_, account)| account.process).sum::<Bytes>().saturating_add(frames),
-            );
-            let usable = usable.filter(|_| all_known);
-            for (.., log) in &asked {
-                vmm_log::cut(log);
-            }
-            sender.blocking_send(Incoming::Accounts { began, accounts, usable }).ok(); // The daemon may be about to end.
+            let processes: Vec<_> =
+                asked.iter().map(|(run, process)| (*run, kernel_account::process(process))).collect();
+            let held = processes.iter().map(|(_, memory)| memory.anonymous).sum::<Bytes>();
+            let usable = memory::usable(held.saturating_add(frames)).filter(|_| all_known);
+            sender.blocking_send(Incoming::Processes(processes, usable)).ok(); // The daemon may be about to end.
+        });
+    }
+
+    /// Asks the kernel for the memory of those guests whose turn it is, and cuts the logs of all
+    /// VMMs. Both may take long: for page tables, and for a disk.
+    fn ask_for_guests(&mut self) {
+        if std::mem::replace(&mut self.asking_guests, true) {
+            return;
+        }
+        let began = Instant::now();
+        let process = |(run, ram)| Some((run, (Arc::clone(self.live.get(&run)?.process.as_ref()?), ram)));
+        let asked: HashMap<RunId, _> = self.core.ranges().into_iter().filter_map(process).collect();
+        let logs: Vec<_> = self.live.values().map(|live| self.site.paths.vmm_log(&live.vm)).collect();
+        let turn = self.rota.turn(began, asked.keys().copied());
+        let sender = self.sender.clone();
+        tokio::task::spawn_blocking(move || {
+            let before = thread_time();
+            let spent = || thread_time().saturating_sub(before);
+            let look = |run| asked.get(&run).map(|(process, ram)| kernel_account::guest(process, *ram));
+            let guests = turn.run(look, spent);
+            let cost = spent();
+            logs.iter().for_each(|log| vmm_log::cut(log));
+            sender.blocking_send(Incoming::Guests { began, guests, cost }).ok(); // As above.
         });
     }
 }

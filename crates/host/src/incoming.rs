@@ -1,13 +1,13 @@
 //! What reaches the daemon's loop.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use plimsoll_protocol::control::FromVmm;
 use plimsoll_units::Bytes;
 use tokio::sync::oneshot;
 
-use crate::core::{Adopted, Answer, Failure, Input, KernelAccount, Request, RunId};
+use crate::core::{Adopted, Answer, Failure, Input, ProcessMemory, Request, RunId};
 use crate::launch::{Launched, RunDir, RunRecord};
 use crate::link::Link;
 use crate::process::Process;
@@ -24,10 +24,14 @@ pub(crate) enum Incoming {
     /// The process of a VM that was adopted is known from now on.
     Identified(RunId, Arc<Process>),
     Reached(RunId, Box<Reached>),
-    Accounts {
+    /// Memory of all VMMs' processes, and what the machine has for VMs, where that is known.
+    Processes(Vec<(RunId, ProcessMemory)>, Option<Bytes>),
+    /// Memory of some guests.
+    Guests {
         began: Instant,
-        accounts: Vec<(RunId, KernelAccount)>,
-        usable: Option<Bytes>,
+        guests: Vec<(RunId, Bytes)>,
+        /// Processor time that it took to look at them.
+        cost: Duration,
     },
 }
 

@@ -1,20 +1,19 @@
-//! What the kernel says of a VMM's memory: the account that no VMM can talk its way around.
+//! What the kernel says of a VMM's memory. No VMM can change that account.
 //!
 //! Two readings, both from `/proc/PID`:
-//! - `smaps`, over the range that the VMM calls guest memory: exact, frames of a sharing domain left out, which are no memory of the
-//!   VM's own; but the kernel walks the page tables of the whole
-//!   process for it. A VM of small pages costs some 10 ms a GiB, one of huge pages next to nothing; the mappings before
-//!   the range are walked too. [`Pace`] bounds what that may take of a core.
-//! - `status`: anonymous and shared memory of the whole process, off by up to 64 pages a thread, for free. Shared memory is
-//!   told apart: frames that the VM maps are part of it.
+//! - `status` ([`process`]): anonymous and shared memory of the whole process, off by up to 64 pages
+//!   a thread. It costs some 20 us, and is read of all VMs each second. Frames that the VM maps are
+//!   part of its shared memory.
+//! - `smaps` ([`guest`]), over the range that the VMM calls guest memory: exact, without frames. The
+//!   kernel walks the page tables for it: some 10 ms for a GiB of small pages, next to nothing for
+//!   huge pages. [`Rota`](crate::rota::Rota) bounds what that takes of a processor.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::time::{Duration, Instant};
 
 use plimsoll_units::Bytes;
 
-use crate::core::KernelAccount;
+use crate::core::{KernelAccount, ProcessMemory};
 use crate::memory::{field, kib};
 use crate::process::Process;
 
@@ -23,22 +22,32 @@ const MAX_SMAPS: u64 = 64 << 20;
 /// Longest line of it: a path of 4096 bytes and its numbers.
 const MAX_LINE: u64 = 8192;
 
-/// The account of one process, whose VMM says that guest memory is at `ram`. Zeros where the process is gone or closed to
-/// this user.
+/// The account of one process, whose VMM says that guest memory is at `ram`. Zeros where the process
+/// is gone or closed to this user.
 pub(crate) fn read(process: &Process, ram: (u64, Bytes)) -> KernelAccount {
-    let directory = format!("/proc/{}", process.pid());
-    let ram = if ram.1 == Bytes::ZERO {
-        Bytes::ZERO
-    } else {
-        File::open(format!("{directory}/smaps")).map_or(Bytes::ZERO, |smaps| resident(smaps, ram))
-    };
-    let status = std::fs::read_to_string(format!("{directory}/status")).unwrap_or_default();
+    KernelAccount { ram: guest(process, ram), process: self::process(process) }
+}
+
+/// Anonymous memory in the range `ram` of one process. Zero where the process is gone or closed to
+/// this user.
+pub(crate) fn guest(process: &Process, ram: (u64, Bytes)) -> Bytes {
+    if ram.1 == Bytes::ZERO {
+        return Bytes::ZERO;
+    }
+    let smaps = File::open(format!("/proc/{}/smaps", process.pid()));
+    let held = smaps.map_or(Bytes::ZERO, |smaps| resident(smaps, ram));
+    // The number may be another process' by now.
+    if process.is_gone() { Bytes::ZERO } else { held }
+}
+
+/// Memory of one process. Zeros where the process is gone or closed to this user.
+pub(crate) fn process(process: &Process) -> ProcessMemory {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap_or_default();
     let part = |key| field(&status, key).unwrap_or(Bytes::ZERO);
     if process.is_gone() {
-        // The number may be another process' by now.
-        return KernelAccount::default();
+        return ProcessMemory::default(); // As in `guest`.
     }
-    KernelAccount { ram, process: part("RssAnon:"), shared: part("RssShmem:") }
+    ProcessMemory { anonymous: part("RssAnon:"), shared: part("RssShmem:") }
 }
 
 /// Anonymous memory of the mappings that begin within a range. Guest memory is set apart from its neighbours by its flags
@@ -73,33 +82,6 @@ fn mapping_start(line: &str) -> Option<u64> {
     let (last, _) = rest.split_once(' ')?;
     u64::from_str_radix(last, 16).ok()?;
     u64::from_str_radix(first, 16).ok()
-}
-
-/// How often accounts are taken: once a second, and so seldom that they take at most a hundredth of a core: whatever
-/// they take, a guest on a busy host lacks.
-#[derive(Debug)]
-pub(crate) struct Pace {
-    next: Instant,
-}
-
-impl Pace {
-    const SHORTEST: Duration = Duration::from_secs(1);
-    const SHARE: u32 = 100;
-
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { next: now }
-    }
-
-    /// When the next account is due.
-    pub(crate) fn next(&self) -> Instant {
-        self.next
-    }
-
-    /// An account was taken from `began` to `ended`.
-    pub(crate) fn took(&mut self, began: Instant, ended: Instant) {
-        let cost = ended.saturating_duration_since(began);
-        self.next = began + Self::SHORTEST.max(cost * Self::SHARE);
-    }
 }
 
 #[cfg(test)]
@@ -138,16 +120,6 @@ Anonymous:             4 kB
         let endless = std::io::repeat(b'x');
         assert_eq!(resident(endless, (0, Bytes(u64::MAX))), Bytes::ZERO);
         assert_eq!(resident(&b"-\n- \nAnonymous: kB\nzz-zz r\n"[..], (0, Bytes(1))), Bytes::ZERO);
-    }
-
-    #[test]
-    fn a_dear_account_is_taken_seldom() {
-        let begin = Instant::now();
-        let mut pace = Pace::new(begin);
-        pace.took(begin, begin + Duration::from_millis(5));
-        assert_eq!(pace.next(), begin + Pace::SHORTEST);
-        pace.took(begin, begin + Duration::from_millis(500));
-        assert_eq!(pace.next(), begin + Duration::from_secs(50));
     }
 
     proptest::proptest! {

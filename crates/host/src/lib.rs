@@ -39,6 +39,7 @@ mod pools;
 mod process;
 mod processors;
 mod reach;
+mod rota;
 mod run_id;
 mod saver;
 mod start;

@@ -7,7 +7,7 @@ use plimsoll_protocol::sharing::WINDOW;
 use plimsoll_units::{Bytes, Pages};
 
 use super::run::{Phase, Run};
-use super::{Core, KernelAccount, RunId, size};
+use super::{Core, ProcessMemory, RunId, size};
 use crate::history::Reading;
 use crate::liveness::Sight;
 
@@ -114,21 +114,22 @@ impl Core {
         }
     }
 
-    /// Takes the kernel's account of all VMs, and what the machine has for them.
-    pub(super) fn kernel(&mut self, accounts: &[(RunId, KernelAccount)], usable: Option<Bytes>) {
-        for &(id, account) in accounts {
+    /// Takes the kernel's account of the processes of VMs, and tells of those that hold more than
+    /// they may.
+    pub(super) fn processes(&mut self, processes: &[(RunId, ProcessMemory)]) {
+        for &(id, process) in processes {
             let ledger = self.ledger.account(id);
             let most = (ledger.grant + ledger.overhead).bytes() + EXCESS;
             let shared = (self.references(id) + Pages(WINDOW as u64)).bytes();
             let Some(name) = self.runs.get(&id).cloned() else { continue };
             let Some(run) = self.run_mut(id) else { continue };
-            run.kernel = account;
+            run.kernel.process = process;
             if let Phase::Unreachable(_) = run.phase {
                 self.charge_unreachable(id);
                 continue;
             }
             // Frames that it maps are no memory of its own.
-            let holds = account.process.saturating_add(account.shared.saturating_sub(shared));
+            let holds = process.anonymous.saturating_add(process.shared.saturating_sub(shared));
             let excess = holds > most;
             if excess && !run.excess {
                 let text = format!("its process holds {holds}, which is more than the {most} it may");
@@ -138,15 +139,23 @@ impl Core {
                 run.excess = false;
             }
         }
-        self.peak_kernel = self.peak_kernel.max(self.running().map(|(_, run)| run.kernel.ram).sum());
-        if let Some(usable) = usable {
-            self.sustain(Pages::floor(usable));
+    }
+
+    /// Takes the kernel's account of the memory of some guests.
+    pub(super) fn guests(&mut self, guests: &[(RunId, Bytes)]) {
+        for &(id, ram) in guests {
+            let Some(run) = self.run_mut(id) else { continue };
+            run.kernel.ram = ram;
+            if let Phase::Unreachable(_) = run.phase {
+                self.charge_unreachable(id);
+            }
         }
+        self.peak_kernel = self.peak_kernel.max(self.running().map(|(_, run)| run.kernel.ram).sum());
     }
 
     /// Other programs of the host may have taken memory that VMs could be promised: it is promised no more, and what was is
     /// called back.
-    fn sustain(&mut self, usable: Pages) {
+    pub(super) fn sustain(&mut self, usable: Pages) {
         let before = self.ledger.taken();
         self.ledger.sustain(usable);
         let taken = self.ledger.taken();

@@ -146,8 +146,13 @@ impl Failure {
 pub(crate) struct KernelAccount {
     /// Anonymous memory in the range that its VMM calls guest memory.
     pub(crate) ram: Bytes,
-    /// Anonymous memory of the whole process.
-    pub(crate) process: Bytes,
+    pub(crate) process: ProcessMemory,
+}
+
+/// What the kernel says of the memory of one VMM's whole process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProcessMemory {
+    pub(crate) anonymous: Bytes,
     /// Shared memory that it maps: frames among it.
     pub(crate) shared: Bytes,
 }
@@ -181,8 +186,12 @@ pub(crate) enum Input {
     Broken(RunId, String),
     /// The process is gone, and how it ended as far as is known.
     Exited(RunId, String),
-    /// The kernel's account of all VMs, taken at one time, and what the machine has for VMs, theirs included, if it tells.
-    Kernel(Vec<(RunId, KernelAccount)>, Option<Bytes>),
+    /// Memory of the processes of all VMs, by the kernel's account, taken at one time.
+    Processes(Vec<(RunId, ProcessMemory)>),
+    /// Memory of some guests, by the kernel's account.
+    Guests(Vec<(RunId, Bytes)>),
+    /// What the machine has for VMs, theirs included.
+    Usable(Bytes),
     /// How busy the host's processors are.
     Processors(Processors),
     /// The VMM does not read, and will not hear of these pages.
@@ -351,7 +360,9 @@ impl Core {
             Input::Closed(run) => self.closed(run),
             Input::Broken(run, how) => self.breach(run, &how),
             Input::Exited(run, how) => self.exited(run, how),
-            Input::Kernel(accounts, usable) => self.kernel(&accounts, usable),
+            Input::Processes(processes) => self.processes(&processes),
+            Input::Guests(guests) => self.guests(&guests),
+            Input::Usable(usable) => self.sustain(Pages::floor(usable)),
             Input::Processors(processors) => self.processors = processors,
             Input::Unsent(run, domain, pages) => self.unsent(run, domain, &pages),
             Input::Unsaved(vm, why) => self.unsaved(vm, why),

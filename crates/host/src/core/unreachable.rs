@@ -219,6 +219,6 @@ impl Core {
 /// shows.
 fn account(definition: &VmDefinition, grant: Pages, kernel: &KernelAccount) -> Account {
     let overhead = overhead(definition);
-    let process = Pages::ceil(kernel.process).saturating_sub(overhead);
+    let process = Pages::ceil(kernel.process.anonymous).saturating_sub(overhead);
     Account { grant: grant.max(Pages::ceil(kernel.ram)).max(process), overhead }
 }

@@ -124,7 +124,7 @@ mod tests {
         let ended = child.id();
         child.wait().unwrap();
         assert!(
-            matches!(look_at(Some(&record(pid, start, &boot))), Look::There(there) if there.kernel.process > Bytes::ZERO)
+            matches!(look_at(Some(&record(pid, start, &boot))), Look::There(there) if there.kernel.process.anonymous > Bytes::ZERO)
         );
         assert!(matches!(look_at(Some(&record(pid, start, "other"))), Look::Gone(Gone::OtherBoot)));
         for gone in [record(pid, start + 1, &boot), record(ended, start, &boot)] {

@@ -1,5 +1,9 @@
 use super::*;
 
+fn process(mib: u64) -> ProcessMemory {
+    ProcessMemory { anonymous: Bytes::mib(mib), shared: Bytes::ZERO }
+}
+
 fn survivor(vm: &str, claim: u64, recorded: Option<u64>, kernel: u64) -> Adopted {
     let facts =
         Facts { grant: mib(claim), held: mib(claim), ram: (4096, Bytes::mib(256)), ..Facts::default() };
@@ -11,7 +15,7 @@ fn survivor(vm: &str, claim: u64, recorded: Option<u64>, kernel: u64) -> Adopted
         facts,
         recorded: recorded.map(mib),
         swap: Pages(0),
-        kernel: KernelAccount { ram: Bytes::mib(kernel), process: Bytes::mib(kernel), shared: Bytes::ZERO },
+        kernel: KernelAccount { ram: Bytes::mib(kernel), process: process(kernel) },
         domains: vec![],
         former: vec![],
         stock: None,
@@ -85,8 +89,7 @@ fn a_vm_whose_record_cannot_be_read_is_charged_what_the_kernel_shows() {
     let overhead = world.vm("a").overhead;
     assert_eq!(world.vm("a").grant + overhead, Bytes::mib(90));
     // It is seen to grow.
-    let more = KernelAccount { process: Bytes::mib(120), ..kernel };
-    world.input(Input::Kernel(vec![(run, more)], None));
+    world.input(Input::Processes(vec![(run, process(120))]));
     assert_eq!(world.vm("a").grant + overhead, Bytes::mib(120));
     let refused = world.answer(Request::Kill(name("a"))).unwrap_err();
     assert!(refused.text.contains("process is not known"), "{}", refused.text);

@@ -22,7 +22,7 @@ fn what_other_programs_take_is_called_back_from_vms_and_given_again_when_it_retu
     let run = world.up(definition("a", 512, ""));
     world.say(run, FromVmm::Want(mib(450)));
     world.report(run, Pages(0));
-    let usable = |world: &mut World, usable| world.input(Input::Kernel(Vec::new(), Some(Bytes::mib(usable))));
+    let usable = |world: &mut World, usable| world.input(Input::Usable(Bytes::mib(usable)));
     usable(&mut world, 300);
     assert_eq!((world.host().taken, world.host().free), (Bytes::mib(340), Bytes::ZERO));
     for _ in 0..60 {
@@ -41,6 +41,20 @@ fn what_other_programs_take_is_called_back_from_vms_and_given_again_when_it_retu
         follow(&mut world, run);
     }
     assert_eq!((world.host().taken, world.vm("a").balloon_target), (Bytes::ZERO, Bytes::ZERO));
+}
+
+#[test]
+fn an_excess_is_told_and_the_kernels_numbers_kept_though_guests_are_looked_at_seldom() {
+    let mut world = World::new(640);
+    let run = world.up(definition("a", 256, ""));
+    let ram = Bytes::mib(7);
+    world.input(Input::Guests(vec![(run, ram)]));
+    let process = |mib| ProcessMemory { anonymous: Bytes::mib(mib), shared: Bytes::ZERO };
+    for mib in [10, 300, 301] {
+        world.input(Input::Processes(vec![(run, process(mib))]));
+    }
+    let told = world.core.events.all().iter().filter(|event| event.text.contains("holds 300MiB")).count();
+    assert_eq!((told, world.vm("a").kernel), (1, ram));
 }
 
 #[test]

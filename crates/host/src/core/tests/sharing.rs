@@ -550,7 +550,10 @@ fn survivor(before: &mut World, run: RunId, holds: &[(u32, FrameNo)]) -> Adopted
         missing_jail: vec![],
         recorded: Some(grant),
         swap: Pages(0),
-        kernel: KernelAccount { ram: Bytes::mib(1), process: Bytes::mib(1), shared: Bytes::mib(1) },
+        kernel: KernelAccount {
+            ram: Bytes::mib(1),
+            process: ProcessMemory { anonymous: Bytes::mib(1), shared: Bytes::mib(1) },
+        },
         domains: vec![known.clone()],
         former: vec![],
         stock: Some(Stock {
