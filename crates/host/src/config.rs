@@ -1,7 +1,8 @@
 //! The daemon's configuration.
 //!
 //! ```toml
-//! budget = "automatic"                 # machine memory for VMs: a size, or "automatic" (what is available less a margin)
+//! budget = "automatic"                 # machine memory for VMs: a size, or "automatic" (what is available less a margin, within
+//!                                      # the limits of the control groups that plimsolld is in)
 //! thresholds = "sliding"               # of the host's states: "sliding" as in ESXi, or "fixed", the paper's 6, 4, 2 and 1 % of the budget
 //! min_free = "64MiB"                   # memory to keep free; default: slides with the budget, 6 % of the first 4GiB; not with "fixed"
 //! idle_tax = 0.75                      # part of an idle page's worth that its VM forfeits, 0 to 0.99

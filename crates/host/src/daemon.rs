@@ -28,6 +28,7 @@ use crate::kernel_account;
 use crate::launch::{Launched, Plan, RunDir, RunRecord, Site, There, identify, launch};
 use crate::link::Link;
 use crate::memory;
+use crate::oom::OomWatch;
 use crate::process::Process;
 use crate::processors::{Busy, Times};
 use crate::reach::Reach;
@@ -102,6 +103,7 @@ pub(crate) struct Daemon {
     last_call: u64,
     rota: Rota,
     busy: Busy,
+    oom: Arc<OomWatch>,
     /// The kernel is being asked for the memory of processes.
     asking_processes: bool,
     /// The kernel is being asked for the memory of guests.
@@ -126,6 +128,7 @@ impl Daemon {
             last_call: 0,
             rota: Rota::default(),
             busy: Busy::default(),
+            oom: Arc::new(OomWatch::start()),
             asking_processes: false,
             asking_guests: false,
             sender,
@@ -178,7 +181,7 @@ impl Daemon {
         settling.awaited.insert(run);
         let log = self.site.paths.vmm_log(&vm);
         let reach = Reach { run, vm, directory, record, process, recorded };
-        tokio::spawn(adopt(reach, log, self.sender.clone()));
+        tokio::spawn(adopt(reach, log, Arc::clone(&self.oom), self.sender.clone()));
     }
 
     /// Notes how a VM ended that was gone when the daemon came back.
@@ -476,7 +479,14 @@ impl Daemon {
             Started { pid: process.pid(), missing_jail: record.missing_jail.clone(), swap: record.swap };
         let (vm, uid) = (record.definition.name.clone(), record.uid);
         let (log, process) = (self.site.paths.vmm_log(&vm), Arc::new(process));
-        let what = Watch { run, process: Arc::clone(&process), child: Some(child), link: link.clone(), log };
+        let what = Watch {
+            run,
+            process: Arc::clone(&process),
+            child: Some(child),
+            link: link.clone(),
+            log,
+            oom: Arc::clone(&self.oom),
+        };
         let (link, process, record) = (Some(link), Some(process), Some(record));
         self.live
             .insert(run, Live { vm, link, process, directory, uid, record, doomed: false, may_map: true });

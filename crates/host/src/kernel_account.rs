@@ -11,10 +11,10 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 
+use plimsoll_machine::{field, kib};
 use plimsoll_units::Bytes;
 
 use crate::core::{KernelAccount, ProcessMemory};
-use crate::memory::{field, kib};
 use crate::process::Process;
 
 /// Most text that is read of one `smaps`: 65 530 mappings (`vm.max_map_count`) of about 750 bytes are 50 MB.

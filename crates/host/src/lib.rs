@@ -32,6 +32,7 @@ mod link;
 mod liveness;
 mod lock;
 mod memory;
+mod oom;
 mod outbox;
 mod outline;
 mod paths;

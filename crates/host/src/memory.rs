@@ -1,33 +1,50 @@
 //! How much memory the machine has for VMs.
+//!
+//! Memory of VMs that run is available to nobody, but it is theirs, so it is added to what is
+//! available. So what VMs do changes nothing in what they may have. Limits of control groups above
+//! the daemon count as the machine's memory does, each for itself; the smallest result counts.
 
-use anyhow::{Context, anyhow, ensure};
+use std::path::Path;
+
+use anyhow::ensure;
+use plimsoll_machine::Reading;
+use plimsoll_machine::limit::Limit;
 use plimsoll_units::Bytes;
 
 use crate::config::{Budget, Config, check_budget};
 
-/// The budget that `config` asks for. `running`: resident memory of VMs that run already, which the machine no longer
-/// calls available but which is theirs.
+/// The budget that `config` asks for. `running`: memory of VMs that run already.
 ///
 /// # Errors
-/// The machine's memory cannot be read, or is not enough for a VM.
+/// The machine's memory cannot be read, or is not enough for a VM or for the budget.
 pub(crate) fn budget(config: &Config, running: Bytes) -> anyhow::Result<Bytes> {
+    let reading = Reading::take(Path::new("/proc"))?;
     let budget = match config.budget {
-        Budget::Size(budget) => {
-            let total = machine()?.0;
-            ensure!(
-                budget <= total,
-                "budget {budget}: the machine has {total}; less is possible, or \"automatic\""
-            );
-            budget
-        }
+        Budget::Size(budget) => check_fits(budget, &reading).map(|()| budget)?,
         Budget::Automatic => {
-            let (total, available) = machine()?;
-            let mine = available.saturating_add(running).min(total).saturating_sub(margin(total));
-            tracing::info!(%total, %available, %running, margin = %margin(total), "automatic budget {mine}");
+            let mine = left(&reading, running, margin);
+            let (total, available) = (reading.total, reading.available);
+            tracing::info!(%total, %available, %running, margin = %margin(Whose::Machine, total), "automatic budget {mine}");
+            if let Some(Limit { group, most, available, .. }) = reading.smallest_limit() {
+                tracing::info!(limit = %most, %available, "the control group {} limits memory", group.display());
+            }
             mine
         }
     };
     check_budget(budget, config.min_free).map(|()| budget)
+}
+
+fn check_fits(budget: Bytes, reading: &Reading) -> anyhow::Result<()> {
+    let total = reading.total;
+    ensure!(budget <= total, "budget {budget}: the machine has {total}; less is possible, or \"automatic\"");
+    if let Some(Limit { group, most, .. }) = reading.smallest_limit() {
+        ensure!(
+            budget <= *most,
+            "budget {budget}: the control group {} allows {most}; raise its limit, or write less or \"automatic\"",
+            group.display()
+        );
+    }
+    Ok(())
 }
 
 /// What the machine has for VMs now, of which they have `running` already. `None` where the machine does not tell.
@@ -35,46 +52,55 @@ pub(crate) fn budget(config: &Config, running: Bytes) -> anyhow::Result<Bytes> {
 /// Half of the margin may be used up by others before the VMs have to give: were it none, every program that starts would
 /// cost guests memory; were it all, the kernel would look for somebody to kill before they had given.
 pub(crate) fn usable(running: Bytes) -> Option<Bytes> {
-    let (total, available) = machine().inspect_err(|e| tracing::warn!("{e:#}")).ok()?;
-    Some(available.saturating_add(running).min(total).saturating_sub(Bytes(margin(total).0 / 2)))
+    let reading = Reading::take(Path::new("/proc")).inspect_err(|e| tracing::warn!("{e}")).ok()?;
+    Some(left(&reading, running, |whose, total| Bytes(margin(whose, total).0 / 2)))
 }
 
-/// What the host keeps for itself of memory that it calls available: 256 MiB and 1/32 of all.
+/// What has a total of memory: the machine, or a control group with a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    Machine,
+    Group,
+}
+
+/// What `reading` leaves to VMs, which have `running` already, less a margin.
+fn left(reading: &Reading, running: Bytes, margin: impl Fn(Whose, Bytes) -> Bytes) -> Bytes {
+    let of = |whose, total: Bytes, available: Bytes, running: Bytes| {
+        available.saturating_add(running).min(total).saturating_sub(margin(whose, total))
+    };
+    let machine = of(Whose::Machine, reading.total, reading.available, running);
+    // VMs that were started from elsewhere are in another group.
+    let group = |limit: &Limit| of(Whose::Group, limit.most, limit.available, running.min(limit.held));
+    reading.limits.iter().map(group).fold(machine, Bytes::min)
+}
+
+/// What the host keeps for itself of memory that it calls available: 256 MiB, or 64 MiB within a control group, and 1/32 of
+/// all.
 ///
 /// What is available counts page cache that the host's own programs live on, and they grow. Without the constant part
-/// a small host would push out the very programs that run it; the proportional part covers the kernel's tables, which
-/// grow with memory. More would only be lost.
-fn margin(total: Bytes) -> Bytes {
-    Bytes::mib(256) + Bytes(total.0 / 32)
-}
-
-/// Total and available memory of the machine.
-fn machine() -> anyhow::Result<(Bytes, Bytes)> {
-    let path = "/proc/meminfo";
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-    let field = |key| field(&text, key).ok_or_else(|| anyhow!("{path} has no {key}"));
-    Ok((field("MemTotal:")?, field("MemAvailable:")?))
-}
-
-/// The value of a line such as `MemTotal:  16384 kB`.
-pub(crate) fn field(text: &str, key: &str) -> Option<Bytes> {
-    text.lines().find_map(|line| kib(line.strip_prefix(key)?))
-}
-
-/// The size in `  16384 kB`.
-pub(crate) fn kib(text: &str) -> Option<Bytes> {
-    let kib: u64 = text.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024).map(Bytes)
+/// a small host would push out the very programs that run it; a control group holds few of them. The proportional part covers
+/// the kernel's tables, which grow with memory. More would only be lost.
+fn margin(whose: Whose, total: Bytes) -> Bytes {
+    let constant = match whose {
+        Whose::Machine => Bytes::mib(256),
+        Whose::Group => Bytes::mib(64),
+    };
+    constant + Bytes(total.0 / 32)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_machine_tells_its_memory() {
-        let (total, available) = machine().unwrap();
-        assert!(available <= total && available > Bytes::ZERO);
+    fn reading(limits: &[(u64, u64, u64)]) -> Reading {
+        let limit = |&(most, available, held): &(u64, u64, u64)| Limit {
+            group: "/g".into(),
+            most: Bytes::mib(most),
+            available: Bytes::mib(available),
+            held: Bytes::mib(held),
+        };
+        let limits = limits.iter().map(limit).collect();
+        Reading { total: Bytes::mib(16_384), available: Bytes::mib(8192), limits }
     }
 
     #[test]
@@ -86,18 +112,30 @@ mod tests {
     }
 
     #[test]
-    fn odd_lines_are_no_sizes() {
-        assert_eq!(field("A: 1\nMemTotal:   42 kB\n", "MemTotal:"), Some(Bytes(42 << 10)));
-        for odd in ["", "kB", "x kB", "-1 kB", "99999999999999999999 kB", "18446744073709551615 kB", "1 MB"] {
-            assert_eq!(kib(odd), None, "{odd}");
-        }
-    }
-
-    #[test]
     fn memory_of_running_vms_belongs_to_an_automatic_budget() {
         let config = Config::default();
         let (alone, with) =
             (budget(&config, Bytes::ZERO).unwrap(), budget(&config, Bytes::mib(1 << 30)).unwrap());
         assert!(with > alone);
+    }
+
+    #[test]
+    fn the_smallest_of_machine_and_limits_is_left() {
+        let left =
+            |limits: &[(u64, u64, u64)], running| left(&reading(limits), Bytes::mib(running), margin).0 >> 20;
+        assert_eq!(left(&[], 100), 8192 + 100 - 256 - 512);
+        assert_eq!(left(&[(640, 500, 120), (4096, 3000, 500)], 100), 500 + 100 - 64 - 20);
+        assert_eq!(left(&[(640, 500, 40)], 100), 500 + 40 - 64 - 20, "not all VMs are in the group");
+        assert_eq!(left(&[(12_000, 11_000, 100)], 100), 8192 + 100 - 256 - 512, "others have taken more");
+        assert_eq!(left(&[(64, 64, 0)], 0), 0);
+    }
+
+    #[test]
+    fn a_budget_beyond_the_machine_or_a_limit_is_refused() {
+        let fits = |mib, limits: &[(u64, u64, u64)]| check_fits(Bytes::mib(mib), &reading(limits));
+        assert!(fits(16_384, &[]).is_ok() && fits(600, &[(600, 1, 1)]).is_ok());
+        assert!(fits(16_385, &[]).unwrap_err().to_string().contains("the machine has 16GiB"));
+        let refused = fits(601, &[(600, 1, 1), (900, 1, 1)]).unwrap_err().to_string();
+        assert!(refused.contains("/g allows 600MiB"), "{refused}");
     }
 }

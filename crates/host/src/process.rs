@@ -127,12 +127,19 @@ pub(crate) fn boot_id() -> io::Result<String> {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned())
 }
 
-/// How a child has ended, in words.
-pub(crate) fn ending(status: std::process::ExitStatus) -> String {
+/// How a child has ended, in words. `oom` tells whether the kernel's OOM killer has ended a process
+/// of the daemon's control group, or of the machine where groups do not count that.
+pub(crate) fn ending(status: std::process::ExitStatus, oom: impl FnOnce() -> bool) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
-        (None, Some(9)) => "signal 9, SIGKILL".to_owned(),
+        (None, Some(9)) if oom() => {
+            "signal 9, SIGKILL, by the kernel's OOM killer: the host or a control group was short of memory".to_owned()
+        }
+        (None, Some(9)) => {
+            "signal 9, SIGKILL, not sent by plimsolld: by an operator, or by the kernel for want of memory (see dmesg)"
+                .to_owned()
+        }
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => "unknown".to_owned(),
     }
@@ -169,7 +176,9 @@ mod tests {
         let found = Process::find(pid, start).unwrap();
         assert!(!found.is_gone());
         found.kill();
-        assert_eq!(ending(child.wait().unwrap()), "signal 9, SIGKILL");
+        let status = child.wait().unwrap();
+        assert!(ending(status, || false).contains("SIGKILL, not sent by plimsolld"));
+        assert!(ending(status, || true).contains("SIGKILL, by the kernel's OOM killer"));
         assert!(found.is_gone());
         assert!(matches!(Process::find(pid, start), Err(NotFound::Gone(_))));
         found.kill();

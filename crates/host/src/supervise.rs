@@ -13,6 +13,7 @@ use crate::core::{Input, RunId};
 use crate::epoll::register;
 use crate::incoming::Incoming;
 use crate::link::{Intake, Link};
+use crate::oom::OomWatch;
 use crate::process::{Process, ending, last_line};
 use crate::reach::{Outcome, Reach, gone};
 
@@ -29,11 +30,12 @@ pub(crate) struct Watch {
     pub(crate) child: Option<Child>,
     pub(crate) link: Link,
     pub(crate) log: PathBuf,
+    pub(crate) oom: Arc<OomWatch>,
 }
 
 /// Passes on what the VMM says, in order, and at last that its process is gone: after everything it had said.
 pub(crate) async fn watch(watch: Watch, inbox: Sender<Incoming>) {
-    let Watch { run, process, child, link, log } = watch;
+    let Watch { run, process, child, link, log, oom } = watch;
     {
         let mut ended = pin!(ended(&process));
         let mut talk = pin!(talk(run, &link, &inbox));
@@ -44,18 +46,18 @@ pub(crate) async fn watch(watch: Watch, inbox: Sender<Incoming>) {
             }
         }
     }
-    send(&inbox, Input::Exited(run, how(child, &log))).await;
+    send(&inbox, Input::Exited(run, how(child, &log, &oom))).await;
 }
 
 /// Gets in touch with a VMM that an earlier daemon started, and watches over it from then on.
-pub(crate) async fn adopt(reach: Reach, log: PathBuf, inbox: Sender<Incoming>) {
+pub(crate) async fn adopt(reach: Reach, log: PathBuf, oom: Arc<OomWatch>, inbox: Sender<Incoming>) {
     let run = reach.run;
     match reach.reach(&inbox).await {
         Outcome::Gone(how) => send(&inbox, Input::Exited(run, with_log(how, &log))).await,
         Outcome::Reached(reached, process) => {
             let link = reached.link.clone();
             inbox.send(Incoming::Reached(run, reached)).await.ok(); // The daemon may be about to end.
-            watch(Watch { run, process, child: None, link, log }, inbox).await;
+            watch(Watch { run, process, child: None, link, log, oom }, inbox).await;
         }
     }
 }
@@ -103,10 +105,17 @@ async fn send(inbox: &Sender<Incoming>, input: Input) {
 }
 
 /// How a process ended, as far as can be known of it.
-fn how(child: Option<Child>, log: &std::path::Path) -> String {
+fn how(child: Option<Child>, log: &std::path::Path, oom: &OomWatch) -> String {
     let ending = match child {
         // Its pidfd was readable, so this does not wait.
-        Some(mut child) => child.wait().map_or_else(|e| e.to_string(), ending),
+        Some(mut child) => {
+            child.wait().map_or_else(|e| e.to_string(), |status| ending(status, || oom.explains_one()))
+        }
+        None if oom.explains_one() => {
+            "probably by the kernel's OOM killer, which ended a process here; its exit \
+             status went to another process, since the daemon was restarted"
+                .to_owned()
+        }
         None => "its exit status went to another process, since the daemon was restarted".to_owned(),
     };
     with_log(ending, log)

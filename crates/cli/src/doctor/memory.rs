@@ -1,9 +1,36 @@
+use std::path::Path;
+
+use plimsoll_machine::Reading;
+use plimsoll_machine::limit::Limit;
+
 use super::{Check, read};
 
 /// Mappings that do not limit a VM in practice: an isolated shared page costs two, so this many let 128 Ki pages
 /// (512 MiB) of a VM be shared one by one. Lower, sharing stops early; higher only costs kernel memory where it is
 /// used.
 const ENOUGH_MAPPINGS: u64 = 262_144;
+
+/// Whether a control group leaves VMs less memory than the machine has.
+pub(super) fn limit() -> Check {
+    let reading = Reading::take(Path::new("/proc")).ok();
+    judge_limit(reading.as_ref().and_then(Reading::smallest_limit))
+}
+
+fn judge_limit(limit: Option<&Limit>) -> Check {
+    let name = "memory-limit";
+    match limit {
+        None => Check::ok(name, "no control group limits memory"),
+        Some(Limit { group, most, available, .. }) => Check::limited(
+            name,
+            format!(
+                "control group {} limits memory to {most}, of which {available} is left",
+                group.display()
+            ),
+            "a plimsolld that is started here divides no more than that among VMs",
+            "raise memory.max and memory.high of that group (systemd: MemoryMax, MemoryHigh; a container: its memory limit)",
+        ),
+    }
+}
 
 /// Whether large chunks can be huge pages.
 pub(super) fn huge_pages() -> Check {
@@ -70,6 +97,17 @@ mod tests {
         ] {
             assert_eq!(judge_huge_pages(text).verdict, verdict, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_limit_is_named_with_its_group() {
+        use plimsoll_units::Bytes;
+        let (most, available) = (Bytes::mib(600), Bytes::mib(500));
+        let limit = Limit { group: "/g/a".into(), most, available, held: Bytes::ZERO };
+        let check = judge_limit(Some(&limit));
+        assert_eq!(check.verdict, Verdict::Limited);
+        assert_eq!(check.found, "control group /g/a limits memory to 600MiB, of which 500MiB is left");
+        assert_eq!(judge_limit(None).verdict, Verdict::Ok);
     }
 
     #[test]

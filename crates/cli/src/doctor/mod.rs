@@ -21,6 +21,7 @@ pub(crate) fn checks() -> Vec<Check> {
         kernel::version(),
         kernel::pagemap_scan(),
         kernel::io_uring(),
+        memory::limit(),
         memory::huge_pages(),
         memory::map_count(),
         swap::check(),
