@@ -38,9 +38,14 @@ impl Found {
     pub(crate) fn memory(&self) -> Bytes {
         let own: Bytes = self.survivors.iter().map(|survivor| survivor.there.kernel.process.anonymous).sum();
         let pids = self.survivors.iter().filter_map(|s| s.there.process.as_ref().ok()).map(|p| p.pid());
-        let frames: BTreeMap<u64, u64> = pids.flat_map(pools).collect();
-        own.saturating_add(Bytes(frames.values().fold(0, |sum, bytes| sum.saturating_add(*bytes))))
+        own.saturating_add(frames(pids))
     }
+}
+
+/// Memory of the frames that processes of an earlier daemon share.
+pub(crate) fn frames(pids: impl Iterator<Item = u32>) -> Bytes {
+    let frames: BTreeMap<u64, u64> = pids.flat_map(pools).collect();
+    Bytes(frames.values().fold(0, |sum, bytes| sum.saturating_add(*bytes)))
 }
 
 /// The pools of frames that a process has open, by number, with the bytes that each takes. A pool

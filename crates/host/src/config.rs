@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! budget = "automatic"                 # machine memory for VMs: a size, or "automatic" (what is available less a margin, within
-//!                                      # the limits of the control groups that plimsolld is in)
+//!                                      # the limits of the control groups that plimsolld is in; it is followed as that changes)
 //! thresholds = "sliding"               # of the host's states: "sliding" as in ESXi, or "fixed", the paper's 6, 4, 2 and 1 % of the budget
 //! min_free = "64MiB"                   # memory to keep free; default: slides with the budget, 6 % of the first 4GiB; not with "fixed"
 //! idle_tax = 0.75                      # part of an idle page's worth that its VM forfeits, 0 to 0.99
@@ -52,7 +52,7 @@ use crate::swap::{SwapChoice, SwapSite};
 /// Read when no other file is named, if it exists.
 pub(crate) const DEFAULT_FILE: &str = "/etc/plimsoll/plimsolld.toml";
 /// Smallest budget: the smallest VM with its overhead, and something to keep free.
-const MIN_BUDGET: Bytes = Bytes::mib(64);
+pub(crate) const MIN_BUDGET: Bytes = Bytes::mib(64);
 /// Largest balloon that may be set, in percent: a guest needs the rest for its kernel, or it runs out of memory and
 /// takes back at once what its balloon gave.
 const MAX_LARGEST_BALLOON: u8 = 95;
@@ -115,6 +115,24 @@ pub(crate) enum ThresholdKind {
     Fixed,
 }
 
+/// How the thresholds of the host's states follow from its budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ThresholdChoice {
+    kind: ThresholdKind,
+    min_free: Option<Bytes>,
+}
+
+impl ThresholdChoice {
+    /// The thresholds for `budget`.
+    pub(crate) fn of(self, budget: Bytes) -> Thresholds {
+        match (self.kind, self.min_free) {
+            (ThresholdKind::Fixed, _) => Thresholds::fixed(budget),
+            (ThresholdKind::Sliding, Some(min_free)) => Thresholds::of_min_free(min_free),
+            (ThresholdKind::Sliding, None) => Thresholds::sliding(budget),
+        }
+    }
+}
+
 /// A listener beside the unix socket.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -126,7 +144,7 @@ pub(crate) struct Tcp {
 /// How much machine memory VMs may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Budget {
-    /// What the machine has available when the daemon starts, less a margin.
+    /// What the machine has available less a margin, followed while the daemon runs.
     Automatic,
     /// This much.
     Size(Bytes),
@@ -322,12 +340,8 @@ impl Config {
         SamplingConfig { samples: self.sample_pages, period: Duration::from_secs(self.sample_period) }
     }
 
-    pub(crate) fn thresholds(&self, budget: Bytes) -> Thresholds {
-        match (self.thresholds, self.min_free) {
-            (ThresholdKind::Fixed, _) => Thresholds::fixed(budget),
-            (ThresholdKind::Sliding, Some(min_free)) => Thresholds::of_min_free(min_free),
-            (ThresholdKind::Sliding, None) => Thresholds::sliding(budget),
-        }
+    pub(crate) fn thresholds(&self) -> ThresholdChoice {
+        ThresholdChoice { kind: self.thresholds, min_free: self.min_free }
     }
 
     /// The token that clients over TCP have to show; `None`: there is no TCP listener.
@@ -411,11 +425,11 @@ mod tests {
     #[test]
     fn thresholds_are_esxis_the_papers_or_the_operators() {
         let clear =
-            |text: &str| Config::parse(text).unwrap().thresholds(Bytes::mib(1000)).clear.bytes().0 >> 20;
+            |text: &str| Config::parse(text).unwrap().thresholds().of(Bytes::mib(1000)).clear.bytes().0 >> 20;
         let settings = ["", "thresholds = 'fixed'\n", "min_free = '10MiB'\n"];
         assert_eq!(settings.map(clear), [60, 60, 10]);
         let soft =
-            |text: &str| Config::parse(text).unwrap().thresholds(Bytes::mib(1000)).soft.bytes().0 >> 20;
+            |text: &str| Config::parse(text).unwrap().thresholds().of(Bytes::mib(1000)).soft.bytes().0 >> 20;
         assert_eq!(settings.map(soft), [38, 40, 6]);
     }
 

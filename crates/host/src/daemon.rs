@@ -17,7 +17,7 @@ use plimsoll_units::{Bytes, Pages};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use crate::adopt::Survivor;
+use crate::adopt::{self, Survivor};
 use crate::core::{
     Answer, Clock, Core, Discovered, Effect, Failure, FailureKind, Input, Request, RequestId, RunId, Started,
     unsaved_note,
@@ -27,7 +27,7 @@ use crate::inventory::Record;
 use crate::kernel_account;
 use crate::launch::{Launched, Plan, RunDir, RunRecord, Site, There, identify, launch};
 use crate::link::Link;
-use crate::memory;
+use crate::memory::Usable;
 use crate::oom::OomWatch;
 use crate::process::Process;
 use crate::processors::{Busy, Times};
@@ -515,16 +515,19 @@ impl Daemon {
         let asked: Vec<_> = self
             .live
             .iter()
-            .filter_map(|(run, live)| Some((*run, Arc::clone(live.process.as_ref()?))))
+            .filter_map(|(run, live)| Some((*run, Arc::clone(live.process.as_ref()?), live.link.is_none())))
             .collect();
         // Memory of a process that is not known would count as taken by other programs.
         let all_known = asked.len() == self.live.len();
         let (sender, frames) = (self.sender.clone(), self.core.frames().bytes());
         tokio::task::spawn_blocking(move || {
             let processes: Vec<_> =
-                asked.iter().map(|(run, process)| (*run, kernel_account::process(process))).collect();
+                asked.iter().map(|(run, process, _)| (*run, kernel_account::process(process))).collect();
+            // What VMs share that have not answered yet is not in the core's account.
+            let silent = asked.iter().filter(|(.., silent)| *silent).map(|(_, process, _)| process.pid());
+            let frames = frames.max(adopt::frames(silent));
             let held = processes.iter().map(|(_, memory)| memory.anonymous).sum::<Bytes>();
-            let usable = memory::usable(held.saturating_add(frames)).filter(|_| all_known);
+            let usable = Usable::look(held.saturating_add(frames)).filter(|_| all_known);
             sender.blocking_send(Incoming::Processes(processes, usable)).ok(); // The daemon may be about to end.
         });
     }

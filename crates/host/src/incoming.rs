@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::core::{Adopted, Answer, Failure, Input, ProcessMemory, Request, RunId};
 use crate::launch::{Launched, RunDir, RunRecord};
 use crate::link::Link;
+use crate::memory::Usable;
 use crate::process::Process;
 
 /// The answer to a call of the API.
@@ -25,7 +26,7 @@ pub(crate) enum Incoming {
     Identified(RunId, Arc<Process>),
     Reached(RunId, Box<Reached>),
     /// Memory of all VMMs' processes, and what the machine has for VMs, where that is known.
-    Processes(Vec<(RunId, ProcessMemory)>, Option<Bytes>),
+    Processes(Vec<(RunId, ProcessMemory)>, Option<Usable>),
     /// Memory of some guests.
     Guests {
         began: Instant,

@@ -86,6 +86,17 @@ impl Ledger {
         self.settle();
     }
 
+    /// The budget as it was configured, or as it has followed the machine since.
+    pub(crate) fn configured(&self) -> Pages {
+        self.configured
+    }
+
+    /// The budget is another one from now on. Promises are kept, as in [`Ledger::sustain`].
+    pub(crate) fn configure(&mut self, budget: Pages) {
+        self.configured = budget;
+        self.sustain(budget);
+    }
+
     /// Promised to all guests.
     pub(crate) fn granted(&self) -> Pages {
         self.granted
@@ -295,7 +306,7 @@ mod tests {
         #[test]
         fn no_sequence_of_changes_breaks_the_sum(
             budget in 0..2000u64,
-            changes in prop::collection::vec((0..9u8, 0..4u64, prop_oneof![0..800u64, Just(u64::MAX)]), 0..80),
+            changes in prop::collection::vec((0..10u8, 0..4u64, prop_oneof![0..800u64, Just(u64::MAX)]), 0..80),
         ) {
             let mut ledger = Ledger::new(Pages(budget));
             for (change, run, pages) in changes {
@@ -308,6 +319,10 @@ mod tests {
                     3 => ledger.adopt(run, Account { grant: pages, overhead: Pages(7) }).is_err(),
                     4 => {
                         ledger.sustain(pages);
+                        false
+                    }
+                    8 => {
+                        ledger.configure(pages.min(Pages(2000))); // The machine bounds it.
                         false
                     }
                     5 => ledger.frame(run, pages).is_err(),

@@ -47,13 +47,27 @@ fn check_fits(budget: Bytes, reading: &Reading) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the machine has for VMs now, of which they have `running` already. `None` where the machine does not tell.
-///
-/// Half of the margin may be used up by others before the VMs have to give: were it none, every program that starts would
-/// cost guests memory; were it all, the kernel would look for somebody to kill before they had given.
-pub(crate) fn usable(running: Bytes) -> Option<Bytes> {
-    let reading = Reading::take(Path::new("/proc")).inspect_err(|e| tracing::warn!("{e}")).ok()?;
-    Some(left(&reading, running, |whose, total| Bytes(margin(whose, total).0 / 2)))
+/// What the machine has for VMs at a moment, theirs included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Usable {
+    /// Less half of the margin: VMs give what they have beyond this.
+    pub(crate) now: Bytes,
+    /// Less the whole margin: an automatic budget rises to this.
+    pub(crate) lasting: Bytes,
+}
+
+impl Usable {
+    /// What the machine has now, of which VMs have `running` already. `None` where the machine does
+    /// not tell.
+    ///
+    /// Half of the margin may be used up by others before the VMs have to give: were it none, every
+    /// program that starts would cost guests memory; were it all, the kernel would look for somebody
+    /// to kill before they had given.
+    pub(crate) fn look(running: Bytes) -> Option<Self> {
+        let reading = Reading::take(Path::new("/proc")).inspect_err(|e| tracing::warn!("{e}")).ok()?;
+        let half = |whose, total| Bytes(margin(whose, total).0 / 2);
+        Some(Self { now: left(&reading, running, half), lasting: left(&reading, running, margin) })
+    }
 }
 
 /// What has a total of memory: the machine, or a control group with a limit.
@@ -107,8 +121,10 @@ mod tests {
     fn more_is_usable_than_an_automatic_budget_takes() {
         let budget = budget(&Config::default(), Bytes::ZERO).unwrap();
         // Other tests use memory at the same time: half of the margin is far more than that.
-        assert!(usable(Bytes::ZERO).unwrap() > budget);
-        assert!(usable(Bytes::mib(1 << 30)).unwrap() > usable(Bytes::ZERO).unwrap());
+        let look = |running| Usable::look(running).unwrap();
+        assert!(look(Bytes::ZERO).now > budget);
+        assert!(look(Bytes::mib(1 << 30)).now > look(Bytes::ZERO).now);
+        assert!(look(Bytes::ZERO).now > look(Bytes::ZERO).lasting);
     }
 
     #[test]

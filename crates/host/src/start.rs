@@ -14,8 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::adopt::{self, Found};
 use crate::cgroup::Cgroups;
-use crate::config::{Config, UIDS};
-use crate::core::{Clock, Core, Settings};
+use crate::config::{Budget, Config, UIDS};
+use crate::core::{AutomaticBudget, Clock, Core, Settings};
 use crate::daemon::Daemon;
 use crate::inventory::Inventory;
 use crate::launch::{Gone, Site};
@@ -39,7 +39,9 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let budget = memory::budget(&config, found.memory())?;
     let settings = Settings {
         budget: Pages::floor(budget),
-        thresholds: config.thresholds(budget),
+        automatic: (config.budget == Budget::Automatic)
+            .then(|| AutomaticBudget { thresholds: config.thresholds(), told: Pages::floor(budget) }),
+        thresholds: config.thresholds().of(budget),
         rules: config.rules(),
         sampling: config.sampling(),
         eager_sharing: config.eager_sharing,

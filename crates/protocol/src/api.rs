@@ -56,7 +56,7 @@ pub struct HostStatus {
     /// Machine memory that Plimsoll may use.
     pub budget: Bytes,
     /// The part of the configured budget that other programs of the host have taken: not in `budget`, unless VMs still have
-    /// it.
+    /// it. Zero where the budget is automatic: it follows what the machine has.
     #[serde(default)]
     pub taken: Bytes,
     /// Promised to guests.

@@ -152,22 +152,4 @@ impl Core {
         }
         self.peak_kernel = self.peak_kernel.max(self.running().map(|(_, run)| run.kernel.ram).sum());
     }
-
-    /// Other programs of the host may have taken memory that VMs could be promised: it is promised no more, and what was is
-    /// called back.
-    pub(super) fn sustain(&mut self, usable: Pages) {
-        let before = self.ledger.taken();
-        self.ledger.sustain(usable);
-        let taken = self.ledger.taken();
-        if before == Pages::ZERO && taken > Pages::ZERO {
-            self.urgent = true;
-            let text = format!(
-                "other programs of the host have taken {} of the budget: VMs have to give",
-                taken.bytes()
-            );
-            self.event(None, text);
-        } else if before > Pages::ZERO && taken == Pages::ZERO {
-            self.event(None, "the whole budget can be used again");
-        }
-    }
 }

@@ -5,12 +5,13 @@
 //! does no I/O but on the memory that VMs share, which is the daemon's own, so every course of events can be tested, and the ledger is whole between any two inputs.
 //!
 //! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs,
-//! [`control`] is the loop, [`divide`] divides memory, [`grants`] gives it out, [`sharing`] has VMs
+//! [`control`] is the loop, [`budget`] follows the machine, [`divide`] divides memory, [`grants`] gives it out, [`sharing`] has VMs
 //! share pages ([`recovery`] where an earlier daemon had), [`mod@unreachable`] takes over VMs of an
 //! earlier daemon, [`heartbeat`] notices VMMs that say nothing, [`scan`] has VMs look for pages to
 //! share, [`stall`] counts the time that VMs are stalled, [`status`] tells of it, [`explain`] why.
 
 mod admission;
+mod budget;
 mod control;
 mod divide;
 mod explain;
@@ -53,10 +54,12 @@ use crate::events::Events;
 use crate::history::Recorder;
 use crate::inventory::{Record, Unread};
 use crate::ledger::Ledger;
+use crate::memory::Usable;
 use crate::paths::Paths;
 use crate::pools::Pools;
 use crate::processors::Processors;
 
+pub(crate) use self::budget::AutomaticBudget;
 pub(crate) use self::explain::Explained;
 pub(crate) use self::messages::foreign;
 pub(crate) use self::recovery::Stock;
@@ -191,7 +194,7 @@ pub(crate) enum Input {
     /// Memory of some guests, by the kernel's account.
     Guests(Vec<(RunId, Bytes)>),
     /// What the machine has for VMs, theirs included.
-    Usable(Bytes),
+    Usable(Usable),
     /// How busy the host's processors are.
     Processors(Processors),
     /// The VMM does not read, and will not hear of these pages.
@@ -255,6 +258,8 @@ pub(crate) struct Clock {
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) budget: Pages,
+    /// `None`: the operator named the budget.
+    pub(crate) automatic: Option<AutomaticBudget>,
     pub(crate) thresholds: Thresholds,
     pub(crate) rules: Rules,
     pub(crate) sampling: SamplingConfig,
@@ -302,6 +307,8 @@ pub(crate) struct Core {
     last_run: u64,
     clock: Clock,
     last_control: Instant,
+    /// When the machine's memory was looked at last.
+    last_usable: Instant,
     urgent: bool,
     /// Somebody waits and was given nothing: memory is divided anew as soon as may be.
     pressing: bool,
@@ -338,6 +345,7 @@ impl Core {
             last_run: 0,
             clock,
             last_control: clock.now,
+            last_usable: clock.now,
             urgent: false,
             pressing: false,
             peak_kernel: Bytes::ZERO,
@@ -362,7 +370,7 @@ impl Core {
             Input::Exited(run, how) => self.exited(run, how),
             Input::Processes(processes) => self.processes(&processes),
             Input::Guests(guests) => self.guests(&guests),
-            Input::Usable(usable) => self.sustain(Pages::floor(usable)),
+            Input::Usable(usable) => self.usable(usable),
             Input::Processors(processors) => self.processors = processors,
             Input::Unsent(run, domain, pages) => self.unsent(run, domain, &pages),
             Input::Unsaved(vm, why) => self.unsaved(vm, why),

@@ -188,7 +188,7 @@ proptest! {
                 }
                 Happening::Move(id, pool) => drop(world.set(vm(id).as_str(), json!({"pool": format!("p{pool}")}))),
                 Happening::Sustain(n) => {
-                    world.input(Input::Usable(Bytes::mib(n)));
+                    world.input(usable_input(Bytes::mib(n)));
                     sustained = mib(n).min(mib(640));
                     taken |= sustained < mib(640);
                 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::Config;
 
 #[test]
 fn another_vms_reservation_is_never_given_away() {
@@ -22,7 +23,7 @@ fn what_other_programs_take_is_called_back_from_vms_and_given_again_when_it_retu
     let run = world.up(definition("a", 512, ""));
     world.say(run, FromVmm::Want(mib(450)));
     world.report(run, Pages(0));
-    let usable = |world: &mut World, usable| world.input(Input::Usable(Bytes::mib(usable)));
+    let usable = |world: &mut World, usable| world.input(usable_input(Bytes::mib(usable)));
     usable(&mut world, 300);
     assert_eq!((world.host().taken, world.host().free), (Bytes::mib(340), Bytes::ZERO));
     for _ in 0..60 {
@@ -41,6 +42,45 @@ fn what_other_programs_take_is_called_back_from_vms_and_given_again_when_it_retu
         follow(&mut world, run);
     }
     assert_eq!((world.host().taken, world.vm("a").balloon_target), (Bytes::ZERO, Bytes::ZERO));
+}
+
+#[test]
+fn an_automatic_budget_follows_what_the_machine_has_and_tells() {
+    let mut world = World::new(640);
+    let thresholds = Config::default().thresholds();
+    world.core.settings.automatic = Some(AutomaticBudget { thresholds, told: mib(640) });
+    let run = world.up(definition("a", 512, ""));
+    world.say(run, FromVmm::Want(mib(450)));
+    world.report(run, Pages(0));
+    let seconds = |world: &mut World, usable, n| {
+        for _ in 0..n {
+            world.pass(SECOND);
+            world.input(usable_input(Bytes::mib(usable)));
+            follow(world, run);
+        }
+        world.host()
+    };
+    let told = |world: &World| {
+        let budget = |event: &Event| event.text.starts_with("the budget").then(|| event.text.clone());
+        world.core.events.all().iter().filter_map(budget).collect::<Vec<_>>()
+    };
+    let host = seconds(&mut world, 620, 5);
+    assert_eq!((host.budget, host.taken, told(&world).len()), (Bytes::mib(620), Bytes::ZERO, 0));
+    let host = seconds(&mut world, 300, 60);
+    assert_eq!((host.budget, host.taken), (Bytes::mib(300), Bytes::ZERO), "VMs have given");
+    assert_eq!(host.high_threshold, Thresholds::sliding(Bytes::mib(300)).clear.bytes());
+    let told_then = told(&world);
+    assert!(told_then.len() == 1 && told_then[0].contains("from 640MiB to 300MiB"), "{told_then:?}");
+    let host = seconds(&mut world, 900, 1);
+    assert_eq!(host.budget, Bytes::mib(310), "a sixtieth of the difference in a second");
+    let host = seconds(&mut world, 900, 600);
+    assert!(
+        host.budget > Bytes::mib(899) && host.budget <= Bytes::mib(900),
+        "beyond the first budget: {host:?}"
+    );
+    assert!(told(&world).last().unwrap().starts_with("the budget rises"));
+    seconds(&mut world, 0, 1);
+    assert_eq!(world.host().state, plimsoll_protocol::api::HostState::Low);
 }
 
 #[test]

@@ -45,6 +45,11 @@ fn definition(name: &str, size: u64, more: &str) -> VmDefinition {
     VmDefinition::from_toml(&text, Path::new("/")).unwrap()
 }
 
+/// The machine has so much for VMs, whatever the margin.
+fn usable_input(bytes: Bytes) -> Input {
+    Input::Usable(Usable { now: bytes, lasting: bytes })
+}
+
 /// A core, and a world around it that remembers what it was told to do.
 struct World {
     core: Core,
@@ -75,6 +80,7 @@ impl World {
         let clock = Clock { now: Instant::now(), at: Timestamp::UNIX_EPOCH };
         let settings = Settings {
             budget: mib(budget),
+            automatic: None,
             thresholds: Thresholds::sliding(Bytes::mib(budget)),
             rules: Rules::default(),
             sampling: SamplingConfig { samples: 100, period: SECOND * 30 },

@@ -91,7 +91,7 @@ fn in_state_low_who_is_above_his_target_stands_still_until_he_is_there() {
     assert!(!world.levels[&rich].1, "the host has memory");
     // Other programs take so much that nothing is free.
     let usable = world.host().granted + world.host().overhead;
-    world.input(Input::Usable(Bytes(usable.0 / 2)));
+    world.input(usable_input(Bytes(usable.0 / 2)));
     world.pass(SECOND);
     assert_eq!(world.host().state, plimsoll_protocol::api::HostState::Low);
     let (level, block) = world.levels[&rich];
@@ -115,7 +115,7 @@ fn who_cannot_page_is_never_made_to_stand_still() {
     let (mut world, rich, _) = crowded();
     world.core.run_mut(rich).unwrap().facts.paging_stuck = true;
     let usable = world.host().granted + world.host().overhead;
-    world.input(Input::Usable(Bytes(usable.0 / 2)));
+    world.input(usable_input(Bytes(usable.0 / 2)));
     for _ in 0..10 {
         world.pass(SECOND);
         assert!(!world.levels[&rich].1, "it could never come to its target");
