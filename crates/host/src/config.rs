@@ -217,7 +217,7 @@ impl Config {
 
     fn parse(text: &str) -> anyhow::Result<Self> {
         toml::from_str(text).map_err(|e| {
-            let line = e.span().map_or(0, |s| text[..s.start.min(text.len())].lines().count().max(1));
+            let line = e.span().map_or(0, |s| 1 + text.bytes().take(s.start).filter(|&b| b == b'\n').count());
             anyhow::anyhow!("line {line}: {}", e.message().lines().collect::<Vec<_>>().join(", "))
         })
     }
@@ -420,6 +420,20 @@ mod tests {
         }
         assert!(error("vmm = '/nowhere/vmm'\n").contains("/nowhere/vmm"));
         assert!(error(&format!("run_directory = '/{}'\n{vmm}", "r".repeat(60))).contains("run_directory"));
+    }
+
+    #[test]
+    fn an_error_names_its_line() {
+        for (text, line) in [
+            ("colour = 1\n", "line 1:"),
+            ("\n\nlog = 'info'\ncolour = 1\n", "line 4:"),
+            ("log = 'info'\n# more\nbudget = '1MB'\n", "line 3:"),
+            ("log = 'info'\n[swap]\n\nsize = '8GB'\n", "line 4:"),
+            ("log = 'info'\nlog\n", "line 2:"),
+        ] {
+            let error = error(text);
+            assert!(error.starts_with(line), "{line} {error}");
+        }
     }
 
     #[test]

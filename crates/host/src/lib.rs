@@ -76,6 +76,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let config = config::Config::read(arguments.config.as_deref())?;
     plimsoll_log::init(tracing_subscriber::EnvFilter::new(&config.log));
     if arguments.check {
+        memory::check(&config)?;
         tracing::info!("the configuration is good");
         return Ok(());
     }

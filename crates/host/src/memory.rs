@@ -34,6 +34,17 @@ pub(crate) fn budget(config: &Config, running: Bytes) -> anyhow::Result<Bytes> {
     check_budget(budget, config.min_free).map(|()| budget)
 }
 
+/// Whether the machine has the budget that `config` names. An automatic one changes with the machine.
+///
+/// # Errors
+/// As [`budget`].
+pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
+    match config.budget {
+        Budget::Size(budget) => check_fits(budget, &Reading::take(Path::new("/proc"))?),
+        Budget::Automatic => Ok(()),
+    }
+}
+
 fn check_fits(budget: Bytes, reading: &Reading) -> anyhow::Result<()> {
     let total = reading.total;
     ensure!(budget <= total, "budget {budget}: the machine has {total}; less is possible, or \"automatic\"");
@@ -88,12 +99,13 @@ fn left(reading: &Reading, running: Bytes, margin: impl Fn(Whose, Bytes) -> Byte
     reading.limits.iter().map(group).fold(machine, Bytes::min)
 }
 
-/// What the host keeps for itself of memory that it calls available: 256 MiB, or 64 MiB within a control group, and 1/32 of
-/// all.
+/// What the host keeps for itself of memory that it calls available: 1/32 of all, and 256 MiB, or
+/// 64 MiB within a control group.
 ///
-/// What is available counts page cache that the host's own programs live on, and they grow. Without the constant part
-/// a small host would push out the very programs that run it; a control group holds few of them. The proportional part covers
-/// the kernel's tables, which grow with memory. More would only be lost.
+/// What is available counts page cache that the host's own programs live on, and they grow. Without
+/// the constant part a small host would push out the very programs that run it; a control group holds
+/// few of them. The proportional part covers the kernel's tables, which grow with memory. More would
+/// only be lost.
 fn margin(whose: Whose, total: Bytes) -> Bytes {
     let constant = match whose {
         Whose::Machine => Bytes::mib(256),

@@ -1,9 +1,28 @@
-//! Which ends of VMs the kernel's OOM killer explains.
+//! The kernel's OOM killer: which ends of VMs it explains, and whom it is to end last.
 
 use std::path::Path;
 use std::sync::Mutex;
 
 use plimsoll_machine::oom::OomKills;
+
+/// The daemon's `oom_score_adj`: the kernel ends every other process first. One less would make the
+/// daemon immune, and a daemon that has taken all memory could not be ended.
+const LAST: i32 = -999;
+
+/// Has the kernel end this process after all others. Only root may ask for that.
+pub(crate) fn end_me_last() {
+    if let Err(e) = std::fs::write("/proc/self/oom_score_adj", LAST.to_string()) {
+        tracing::info!("the kernel's OOM killer may end plimsolld before its VMs: oom_score_adj: {e}");
+    }
+}
+
+/// Has the kernel choose a VMM as it chooses other processes, by what it holds: a child begins with
+/// what its parent has.
+pub(crate) fn end_as_others(pid: u32) {
+    if let Err(e) = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "0") {
+        tracing::debug!(pid, "cannot set oom_score_adj: {e}"); // Its parent has set none either.
+    }
+}
 
 /// The kernel's count of processes that its OOM killer has ended, as far as ends of VMs have been
 /// explained by it. Each one explains one end.

@@ -35,8 +35,8 @@ impl Rota {
     /// The time between two turns, and the shortest between two looks at a VM.
     pub(crate) const PERIOD: Duration = Duration::from_secs(1);
     /// A VM that was not looked at for this long is overdue. Longer, and users are shown numbers of a
-    /// past that they do not remember; shorter, and 100 VMs of small pages cost more than a tenth of
-    /// a processor.
+    /// past that they do not remember; shorter, and 90 VMs of 1 GiB in small pages cost more than a
+    /// tenth of a processor.
     const OVERDUE: Duration = Duration::from_secs(9);
     /// One part in so many of a processor's time is spent while nothing is overdue.
     const SHARE: u32 = 100;

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use plimsoll_protocol::api::Exit;
 use plimsoll_units::Pages;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::adopt::{self, Found};
 use crate::cgroup::Cgroups;
@@ -24,7 +24,7 @@ use crate::pools::Pools;
 use crate::process::boot_id;
 use crate::swap::{SwapChoice, SwapSite};
 use crate::uids::Uids;
-use crate::{api, descriptors, inventory, lock, memory};
+use crate::{api, descriptors, inventory, lock, memory, oom};
 
 /// Runs the daemon until a signal ends it.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
@@ -96,6 +96,8 @@ fn open_swap(config: &Config) -> anyhow::Result<Result<SwapSite, String>> {
 }
 
 async fn serve(config: &Config, core: Core, site: Site, uids: Uids, found: Found) -> anyhow::Result<()> {
+    oom::end_me_last();
+    tokio::spawn(outlive_hangups(signal(SignalKind::hangup())?));
     let mut daemon = Daemon::new(core, site.clone(), uids);
     for (vm, how) in &found.gone {
         daemon.vanished(
@@ -127,6 +129,16 @@ async fn serve(config: &Config, core: Core, site: Site, uids: Uids, found: Found
         tcp.abort();
     }
     std::fs::remove_file(&socket).with_context(|| format!("cannot remove {}", socket.display()))
+}
+
+/// Tells what a hangup does not do. It comes from an operator who means "read the configuration", or
+/// from the end of the terminal that plimsolld was started in.
+async fn outlive_hangups(mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        tracing::warn!(
+            "SIGHUP is ignored: the configuration is read at the start only; restart plimsolld, VMs run on"
+        );
+    }
 }
 
 async fn listen_tcp(

@@ -45,6 +45,28 @@ fn a_log_that_cannot_be_written_ends_no_daemon() {
 }
 
 #[test]
+fn a_daemon_outlives_the_end_of_its_terminal_and_tells() {
+    let host = Host::new(512, "");
+    host.hang_up();
+    wait_until("it tells", || host.log().contains("SIGHUP is ignored").then_some(()));
+    assert_eq!(host.run("a", "64MiB").power, Power::On);
+}
+
+#[test]
+fn the_kernel_ends_a_vmm_before_the_daemon() {
+    let host = Host::new(512, "");
+    let score = |pid: u32| -> i32 {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+        text.trim().parse().unwrap()
+    };
+    let vm = host.run("a", "64MiB");
+    let (daemon, vmm) = (score(host.daemon_pid()), score(vm.pid.unwrap()));
+    // Who may not lower it gets a line in the log.
+    assert!(daemon < vmm || host.log().contains("may end plimsolld before its VMs"), "{daemon} {vmm}");
+    assert!(vmm >= 0, "{vmm}");
+}
+
+#[test]
 fn a_vmm_logs_what_the_daemon_is_told_to() {
     let host = Host::new(512, "");
     host.run("a", "64MiB");

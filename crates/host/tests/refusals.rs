@@ -146,6 +146,8 @@ fn a_daemon_that_cannot_work_says_why_in_one_line() {
         assert_eq!(error.lines().count(), 1, "{error}");
     }
     assert!(run("vmm = '/bin/true'\n", &["--check"]).0);
+    let (good, error) = run("vmm = '/bin/true'\nbudget = '4096TiB'\n", &["--check"]);
+    assert!(!good && error.contains("the machine has"), "{error}");
     let second = host.command().output().unwrap();
     let error = String::from_utf8(second.stderr).unwrap();
     assert!(!second.status.success() && error.contains("another plimsolld"), "{error}");

@@ -10,6 +10,8 @@ use anyhow::Context;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::CONTROL_FD;
 
+use crate::oom;
+
 /// Occupies [`CONTROL_FD`] in this process for as long as it runs, before anything else opens a file: the duplicate that
 /// a child makes there must not land on a descriptor that the standard library uses between fork and exec.
 ///
@@ -53,5 +55,5 @@ pub(super) fn spawn(
     let command = unsafe { command.pre_exec(in_child) };
     let child = command.spawn().with_context(|| format!("cannot start {}", program.display()));
     drop(control);
-    child
+    child.inspect(|child| oom::end_as_others(child.id()))
 }

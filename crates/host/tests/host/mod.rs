@@ -97,6 +97,15 @@ impl Host {
         daemon.wait().unwrap();
     }
 
+    pub fn daemon_pid(&self) -> u32 {
+        self.daemon.as_ref().unwrap().id()
+    }
+
+    /// Tells the daemon that its terminal is gone.
+    pub fn hang_up(&self) {
+        send(self.daemon_pid(), rustix::process::Signal::HUP);
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
     }
