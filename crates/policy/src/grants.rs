@@ -13,8 +13,9 @@
 //! **Leeway.** A guest has to run for its balloon to inflate, and its kernel may clear each page
 //! before the balloon gets it. Linux takes free pages first, among them such as hold no memory of
 //! the host yet. So a VM that has a balloon to inflate gets [`CIRCULATING`] more at once, down to
-//! the low threshold: what the balloon takes of that serves the next faults. One that has waited in vain for a whole control period all the same, and cannot page, gets up to [`LEEWAY`]
-//! unless another VM waits for what it is entitled to.
+//! the low threshold: what the balloon takes of that serves the next faults. One that has waited in
+//! vain for a whole control period all the same, and cannot page, gets up to [`LEEWAY`] unless
+//! another VM waits for what it is entitled to.
 //!
 //! **Order.** VMs below their entitlements come first. Among them those come first that have waited
 //! in vain for a whole period, in order of shares: the VM with the least memory for its shares is

@@ -19,9 +19,9 @@
 //! - **Once it lacks nothing** the need fades to what samples show, by half in a period of those:
 //!   long enough for others to give, and for samples to see what the VM does with it. A VM that
 //!   lacks memory again after its need has fallen was not done: its need then fades at half that
-//!   pace, until it has once faded away. So memory does not swing to
-//!   and fro between two VMs that both want it. Need beyond what the VM holds fades by half in
-//!   [`Need::GRACE`]: the VM does not ask for it any more, and others may.
+//!   pace, until it has once faded away. So memory does not swing to and fro between two VMs that
+//!   both want it. Need beyond what the VM holds fades by half in [`Need::GRACE`]: the VM does not
+//!   ask for it any more, and others may.
 //!
 //! **A balloon that grows makes its own VM wait**: the guest's kernel may clear each page before the
 //! balloon gets it, and that takes memory for a moment. Such waits are no lack as long as they

@@ -103,6 +103,9 @@ fn who_waits_for_what_it_is_entitled_to_is_served_from_those_above_their_entitle
     let lacking = [vms[0], vms[1], Vm { lacks: mib(100), ..vm(64, 256, 4) }];
     let outcome = decide_in(&PoolTree::default(), &host(40, State::High), &lacking);
     assert!(gives(&outcome).abs_diff((mib(60) + minfree).0) <= 2, "{outcome:?}");
+    // Others page all of it out at once, as far as it is not free, and not only what faults wait for.
+    let paged: Pages = outcome.vms.iter().map(|d| d.reclaim.compression + d.reclaim.swap).sum();
+    assert!(paged >= mib(60), "{outcome:?}");
     let patient = [vms[0], vms[1], vm(64, 256, 0)];
     assert!(!decide_in(&PoolTree::default(), &host(40, State::High), &patient).reclaiming);
 }
