@@ -10,11 +10,12 @@
 //! **A floor stays free** on the file system ([`KEPT_FREE`]): others write to it too, the daemon's
 //! own records among them.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail, ensure};
+use plimsoll_machine::medium::memory_under;
 use plimsoll_units::{Bytes, Pages};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
@@ -22,11 +23,6 @@ use rustix::io::Errno;
 /// The most that swap space leaves free on its file system; on a small one it leaves a twentieth.
 /// Less, and a host whose VMs swap cannot write its logs; more, and space lies idle.
 const KEPT_FREE: Bytes = Bytes::mib(1024);
-/// What statfs(2) calls file systems in memory.
-const IN_MEMORY: [(i64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
-/// How many devices deep a disk may be built of others. The kernel allows fewer.
-const DEPTH: u32 = 8;
-
 /// Where the configuration has swap space taken from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SwapChoice {
@@ -64,7 +60,7 @@ impl SwapSite {
     /// # Errors
     /// What it is on, and what to do about it.
     pub(crate) fn check_medium(&self) -> anyhow::Result<()> {
-        let medium = medium(&self.directory);
+        let medium = memory_under(&self.directory);
         ensure!(
             self.allow_memory || medium.is_none(),
             "swap space: {} is on {}, which is memory: name a swap_directory on a disk",
@@ -154,29 +150,6 @@ fn space(directory: &Path) -> rustix::io::Result<Space> {
     Ok(Space { free: bytes(stat.f_bavail), kept })
 }
 
-/// The memory that `directory` is in, by its name; `None`: it is in none as far as the kernel tells.
-fn medium(directory: &Path) -> Option<String> {
-    let kind = rustix::fs::statfs(directory).map_or(0, |stat| stat.f_type);
-    if let Some((_, name)) = IN_MEMORY.iter().find(|(magic, _)| *magic == kind) {
-        return Some((*name).to_owned());
-    }
-    let device = fs::metadata(directory).ok()?.dev();
-    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
-    compressed_memory(Path::new(&format!("/sys/dev/block/{major}:{minor}")), DEPTH)
-}
-
-/// The zram device that the block device at `path` of sysfs is, is a part of or is built on.
-fn compressed_memory(path: &Path, depth: u32) -> Option<String> {
-    let device = fs::canonicalize(path).ok()?;
-    let zram =
-        |name: &std::ffi::OsStr| name.to_str().filter(|name| name.starts_with("zram")).map(str::to_owned);
-    if let Some(name) = device.iter().find_map(zram) {
-        return Some(name);
-    }
-    let below = fs::read_dir(device.join("slaves")).ok().filter(|_| depth > 0)?;
-    below.flatten().find_map(|slave| compressed_memory(&slave.path(), depth - 1))
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -229,28 +202,5 @@ mod tests {
         assert!(error.contains("/dev/shm is on tmpfs") && error.contains("swap_directory"), "{error}");
         site.allow_memory = true;
         site.check().unwrap();
-    }
-
-    #[test]
-    fn a_disk_in_compressed_memory_is_found_below_others() {
-        let sys = tempfile::tempdir().unwrap();
-        let device = |name: &str, below: Option<&str>| {
-            let path = sys.path().join("devices/virtual/block").join(name);
-            std::fs::create_dir_all(path.join("slaves")).unwrap();
-            if let Some(below) = below {
-                let target = sys.path().join("devices/virtual/block").join(below);
-                std::os::unix::fs::symlink(target, path.join("slaves").join(below)).unwrap();
-            }
-            path
-        };
-        let zram = device("zram0", None);
-        let disk = device("sda", None);
-        let (mapped, plain) = (device("dm-0", Some("zram0")), device("dm-1", Some("sda")));
-        let stacked = device("dm-2", Some("dm-0"));
-        let find = |path: &Path| compressed_memory(path, DEPTH);
-        for path in [&zram, &mapped, &stacked] {
-            assert_eq!(find(path).as_deref(), Some("zram0"), "{}", path.display());
-        }
-        assert_eq!((find(&disk), find(&plain)), (None, None));
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! It reads files of the kernel and decides nothing: how much of that VMs may use is the daemon's
 //! to say. Start at [`Reading`]; [`limit`] finds the groups, [`oom`] counts what the kernel's OOM
-//! killer has ended.
+//! killer has ended, [`medium`] tells whether a directory is in memory.
 
 pub mod limit;
+pub mod medium;
 pub mod oom;
 
 use std::io;

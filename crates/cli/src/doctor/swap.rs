@@ -1,27 +1,26 @@
 use std::path::{Path, PathBuf};
 
+use plimsoll_machine::medium::memory_under;
 use plimsoll_units::Bytes;
 
 use super::{Check, read};
 
 /// Where the daemon's settings are unless it is told otherwise.
 const CONFIGURATION: &str = "/etc/plimsoll/plimsolld.toml";
-/// What `statfs` calls a file system in memory.
-const TMPFS: i64 = 0x0102_1994;
-
 /// Where swap space is unless the settings say otherwise, and the directory above it.
 const DEFAULT: [&str; 2] = ["/var/lib/plimsoll/swap", "/var/lib"];
 
 const NAME: &str = "swap-space";
 const WITHOUT: &str = "VMs run; what neither balloons, sharing nor compression take back of them stays";
+const REFUSED: &str = "plimsolld does not start";
 
 /// Whether pages of VMs can be swapped out.
 pub(super) fn check() -> Check {
     let settings = read(CONFIGURATION);
     match settings.as_deref().and_then(directory) {
-        Some(directory) => judge(&directory, look(&directory)),
+        Some(directory) => judge(&directory, look(&directory), REFUSED),
         // The daemon makes it when it starts.
-        None => judge(Path::new(DEFAULT[0]), DEFAULT.iter().find_map(|path| look(Path::new(path)))),
+        None => judge(Path::new(DEFAULT[0]), DEFAULT.iter().find_map(|path| look(Path::new(path))), WITHOUT),
     }
 }
 
@@ -38,22 +37,23 @@ fn directory(settings: &str) -> Option<PathBuf> {
 fn look(directory: &Path) -> Option<(Bytes, bool)> {
     let stat = rustix::fs::statfs(directory).ok().filter(|_| directory.is_dir())?;
     let block = u64::try_from(stat.f_bsize).unwrap_or(0);
-    Some((Bytes(stat.f_bavail.saturating_mul(block)), stat.f_type == TMPFS))
+    Some((Bytes(stat.f_bavail.saturating_mul(block)), memory_under(directory).is_some()))
 }
 
-fn judge(directory: &Path, found: Option<(Bytes, bool)>) -> Check {
+/// `in_memory`: what follows where the directory is in memory.
+fn judge(directory: &Path, found: Option<(Bytes, bool)>, in_memory: &str) -> Check {
     let where_ = directory.display();
     match found {
         None => Check::missing(
             NAME,
             format!("swap_directory {where_}: there is no such directory"),
-            "plimsolld does not start",
+            REFUSED,
             &format!("mkdir -m 700 {where_}, or name another directory in {CONFIGURATION}"),
         ),
         Some((free, true)) => Check::limited(
             NAME,
             format!("swap_directory {where_} is in memory, {free} free there"),
-            WITHOUT,
+            in_memory,
             &format!("name a directory on a disk in {CONFIGURATION}: swap_directory = \"/srv/swap\""),
         ),
         Some((Bytes::ZERO, false)) => Check::limited(
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_missing_full_or_in_memory_is_named() {
-        let judge = |found| judge(Path::new("/srv/swap"), found);
+        let judge = |found| judge(Path::new("/srv/swap"), found, WITHOUT);
         assert_eq!(judge(None).verdict, Verdict::Missing);
         assert_eq!(judge(Some((Bytes::mib(1), true))).verdict, Verdict::Limited);
         assert_eq!(judge(Some((Bytes::ZERO, false))).verdict, Verdict::Limited);

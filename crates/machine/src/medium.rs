@@ -1,0 +1,70 @@
+//! Whether a directory is on a disk or in memory.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// What statfs(2) calls file systems in memory.
+const IN_MEMORY: [(i64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
+/// How many devices deep a disk may be built of others. The kernel allows fewer.
+const DEPTH: u32 = 8;
+
+/// Returns the name of the memory that `directory` is in: a file system in memory, or a compressed
+/// disk in memory. `None`: it is in none as far as the kernel tells.
+#[must_use]
+pub fn memory_under(directory: &Path) -> Option<String> {
+    let kind = rustix::fs::statfs(directory).map_or(0, |stat| stat.f_type);
+    if let Some((_, name)) = IN_MEMORY.iter().find(|(magic, _)| *magic == kind) {
+        return Some((*name).to_owned());
+    }
+    let device = fs::metadata(directory).ok()?.dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    compressed_memory(Path::new(&format!("/sys/dev/block/{major}:{minor}")), DEPTH)
+}
+
+/// The zram device that the block device at `path` of sysfs is, is a part of or is built on.
+fn compressed_memory(path: &Path, depth: u32) -> Option<String> {
+    let device = fs::canonicalize(path).ok()?;
+    let zram = |name: &OsStr| name.to_str().filter(|name| name.starts_with("zram")).map(str::to_owned);
+    if let Some(name) = device.iter().find_map(zram) {
+        return Some(name);
+    }
+    let below = fs::read_dir(device.join("slaves")).ok().filter(|_| depth > 0)?;
+    below.flatten().find_map(|slave| compressed_memory(&slave.path(), depth - 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_in_memory_is_named() {
+        // The kernel has one here wherever tests can run.
+        assert_eq!(memory_under(Path::new("/dev/shm")).as_deref(), Some("tmpfs"));
+        assert_eq!(memory_under(Path::new("/nowhere")), None);
+    }
+
+    #[test]
+    fn a_disk_in_compressed_memory_is_found_below_others() {
+        let sys = tempfile::tempdir().unwrap();
+        let device = |name: &str, below: Option<&str>| {
+            let path = sys.path().join("devices/virtual/block").join(name);
+            std::fs::create_dir_all(path.join("slaves")).unwrap();
+            if let Some(below) = below {
+                let target = sys.path().join("devices/virtual/block").join(below);
+                std::os::unix::fs::symlink(target, path.join("slaves").join(below)).unwrap();
+            }
+            path
+        };
+        let zram = device("zram0", None);
+        let disk = device("sda", None);
+        let (mapped, plain) = (device("dm-0", Some("zram0")), device("dm-1", Some("sda")));
+        let stacked = device("dm-2", Some("dm-0"));
+        let find = |path: &Path| compressed_memory(path, DEPTH);
+        for path in [&zram, &mapped, &stacked] {
+            assert_eq!(find(path).as_deref(), Some("zram0"), "{}", path.display());
+        }
+        assert_eq!((find(&disk), find(&plain)), (None, None));
+    }
+}
