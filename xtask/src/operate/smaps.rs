@@ -64,6 +64,9 @@ struct Mapping<'a> {
     /// Not passed on by fork: KVM needs guest memory to be mapped so, and neither heaps nor stacks are, which may lie
     /// beside it.
     not_inherited: bool,
+    /// Counted by the kernel towards what may be committed: guest memory of ours never is, buffers that may lie beside
+    /// it are.
+    accounted: bool,
 }
 
 impl Mapping<'_> {
@@ -76,6 +79,12 @@ impl Mapping<'_> {
     /// Frames that VMs share: none is one VM's.
     fn is_frames(&self) -> bool {
         self.name.contains("memfd:plimsoll-frames")
+    }
+
+    /// One mapping with `next` but for flags that differ from chunk to chunk.
+    fn goes_on_in(&self, next: &Self) -> bool {
+        let alike = self.accounted == next.accounted || self.is_frames() || next.is_frames();
+        self.may_be_guest() && next.may_be_guest() && self.end == next.start && alike
     }
 
     /// A file in memory of another hypervisor, which may be its guest's memory. Those of ours are small and not.
@@ -110,7 +119,7 @@ fn parse(text: &str, size: Bytes) -> Result<Account> {
 
 /// Mappings that may be one to their process, though many to the kernel: chunks of guest memory differ in their flags.
 fn runs<'a>(mappings: &'a [Mapping<'a>]) -> impl Iterator<Item = &'a [Mapping<'a>]> {
-    mappings.chunk_by(|one, next| one.may_be_guest() && next.may_be_guest() && one.end == next.start)
+    mappings.chunk_by(Mapping::goes_on_in)
 }
 
 fn is_guest(run: &[Mapping<'_>], size: Bytes) -> bool {
@@ -140,7 +149,10 @@ fn mappings(text: &str) -> Result<Vec<Mapping<'_>>> {
             "Rss:" => mapping.resident = bytes()?,
             "Anonymous:" => mapping.anonymous = bytes()?,
             "Private_Dirty:" => mapping.private_dirty = bytes()?,
-            "VmFlags:" => mapping.not_inherited = value.split_whitespace().any(|flag| flag == "dc"),
+            "VmFlags:" => {
+                let has = |wanted| value.split_whitespace().any(|flag| flag == wanted);
+                (mapping.not_inherited, mapping.accounted) = (has("dc"), has("ac"));
+            }
             _ => {}
         }
     }
@@ -207,6 +219,15 @@ VmFlags: rd wr sh mr mw me ms
         assert_eq!(account.guest, Bytes((2048 + 8 + 64) << 10));
         let window = TEXT.replace("memfd:pool", "memfd:plimsoll-window");
         assert_eq!(parse(&window, Bytes::mib(4)).unwrap().guest, Bytes((2048 + 8) << 10));
+    }
+
+    #[test]
+    fn a_buffer_beside_guest_memory_is_not_part_of_it() {
+        let buffer = "7efffff00000-7f0000000000 rw-p 00000000 00:00 0 \nRss: 1024 kB\nVmFlags: rd wr mr mw me dc ac dd\n";
+        let text = TEXT.replace("7f0000000000-7f0000200000", &format!("{buffer}7f0000000000-7f0000200000"));
+        let account = parse(&text, Bytes::mib(4)).unwrap();
+        assert_eq!(account.guest, Bytes((2048 + 8 + 64) << 10));
+        assert_eq!(account.rest, Bytes((900 + 100 + 16 + 1024) << 10));
     }
 
     #[test]
