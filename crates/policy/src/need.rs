@@ -23,6 +23,11 @@
 //!   both want it. Need beyond what the VM holds fades by half in [`Need::GRACE`]: the VM does not
 //!   ask for it any more, and others may.
 //!
+//! **What a guest calls free it does not use.** Samples are believed only as far as the guest's own
+//! account leaves room for them: they see late that a program has ended, the guest knows at once. Need
+//! that nothing waits for any more is bounded in the same way. A guest that calls too much free loses by it, and one that
+//! calls nothing free is left with its samples.
+//!
 //! **A balloon that grows makes its own VM wait**: the guest's kernel may clear each page before the
 //! balloon gets it, and that takes memory for a moment. Such waits are no lack as long as they
 //! stall the VM for less than [`Need::INFLATING`] of the time.
@@ -42,6 +47,8 @@ use crate::fraction::{count, whole};
 pub struct Signs {
     /// What samples show that it uses of what it holds.
     pub estimate: Pages,
+    /// The most that it uses by its guest's own account ([`Spare::used`](crate::Spare::used)), if there is one.
+    pub used: Option<Pages>,
     /// What it holds.
     pub held: Pages,
     /// The most that it may hold: the smaller of its limit and size.
@@ -69,6 +76,8 @@ pub struct Need {
     period: Duration,
     /// Pages. Never below what is missing beyond the estimate.
     level: f64,
+    /// The most that its guest's account leaves room for.
+    used: f64,
     /// The level when the VM last lacked memory.
     peak: f64,
     /// Pages that the VM lacks; 0 while it lacks none.
@@ -122,13 +131,23 @@ impl Need {
     /// That of a VM that has shown nothing yet, whose samples have such periods.
     pub fn new(period: Duration) -> Self {
         let fading = period * Self::FADING_PERIODS;
-        Self { period, level: 0.0, peak: 0.0, missing: 0.0, taken: 0.0, quiet: Duration::MAX, fading }
+        Self {
+            period,
+            level: 0.0,
+            used: f64::INFINITY,
+            peak: 0.0,
+            missing: 0.0,
+            taken: 0.0,
+            quiet: Duration::MAX,
+            fading,
+        }
     }
 
     /// `elapsed` has passed and `signs` are seen.
     pub fn observe(&mut self, elapsed: Duration, signs: &Signs) {
-        let [estimate, held, most, given, replaced] =
-            [signs.estimate, signs.held, signs.most, signs.given, signs.replaced].map(count);
+        let [held, most, given, replaced] = [signs.held, signs.most, signs.given, signs.replaced].map(count);
+        self.used = signs.used.map_or(f64::INFINITY, count);
+        let estimate = count(signs.estimate).min(self.used);
         let [lately, now] = signs.stall;
         let [stall, quickens] = [lately, lately.max(now)].map(|part| (part * 2.0).clamp(0.0, 1.0));
         let uses = estimate + stall * (held - estimate).max(0.0);
@@ -154,8 +173,9 @@ impl Need {
                 let left = |half_life: Duration| 0.5f64.powf(elapsed.as_secs_f64() / half_life.as_secs_f64());
                 let holds = held.max(estimate);
                 let (within, above) = (self.level.min(holds) - estimate, self.level - holds);
-                self.level =
+                let faded =
                     estimate + within.max(0.0) * left(self.fading) + above.max(0.0) * left(Self::GRACE);
+                self.level = faded.min(self.used);
                 if self.level - estimate < felt {
                     self.fading = self.period * Self::FADING_PERIODS;
                 }
@@ -167,10 +187,10 @@ impl Need {
         }
     }
 
-    /// What the VM is taken to use: `estimate`, which is what samples show, or what it has shown
-    /// to need.
+    /// What the VM is taken to use: `estimate`, which is what samples show, as far as its guest's
+    /// account leaves room for it, or what it has shown to need.
     pub fn active(&self, estimate: Pages) -> Pages {
-        estimate.max(whole(self.level))
+        whole(count(estimate).min(self.used).max(self.level))
     }
 
     /// What it lacks.
@@ -264,6 +284,25 @@ mod tests {
         need.observe(Need::GRACE * 2, &Signs { starved: true, ..holds });
         need.observe(SECOND * 4, &holds);
         assert_eq!(need.active(Pages::ZERO).0, (high - 11_000) / 2 + 11_000);
+    }
+
+    #[test]
+    fn what_a_guest_calls_free_it_does_not_use() {
+        let mut need = Need::default();
+        let said = |used, waits| Signs { used: Some(Pages(used)), ..signs(40_000, waits, 0) };
+        need.observe(SECOND, &said(50_000, 0));
+        assert_eq!(need.active(Pages(40_000)), Pages(40_000));
+        need.observe(SECOND, &said(12_000, 0));
+        assert_eq!(need.active(Pages(40_000)), Pages(12_000));
+        // One that waits may have said so before it did.
+        need.observe(SECOND, &said(12_000, 8192));
+        assert_eq!(need.active(Pages(40_000)), Pages(20_192));
+        need.observe(Need::GRACE, &said(12_000, 0));
+        assert_eq!(need.active(Pages(40_000)), Pages(20_192));
+        need.observe(SECOND, &said(12_000, 0));
+        assert_eq!(need.active(Pages(40_000)), Pages(12_000));
+        need.observe(SECOND, &signs(40_000, 0, 0));
+        assert_eq!(need.active(Pages(40_000)), Pages(40_000), "it says nothing any more");
     }
 
     #[test]

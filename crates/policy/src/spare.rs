@@ -30,6 +30,8 @@ pub struct Account {
     pub total: Pages,
     /// Memory that the guest can use without swapping.
     pub available: Pages,
+    /// The part of it that nothing is in.
+    pub free: Pages,
     /// Pages in its balloon when it said so.
     pub ballooned: Pages,
     /// How often its programs had to wait for memory since it booted, as far as it says so:
@@ -90,6 +92,13 @@ impl Spare {
         Some(self.bound.min(returned))
     }
 
+    /// The most that a guest of `size` uses by its own account: what is neither free nor in its balloon.
+    /// `None`: the guest has given no account.
+    pub fn used(&self, size: Pages) -> Option<Pages> {
+        let account = self.account?;
+        Some(size.saturating_sub(account.free).saturating_sub(account.ballooned))
+    }
+
     /// Whether the guest has less than its reserve while its balloon has some of its memory.
     pub fn is_short(&self) -> bool {
         self.account.is_some_and(|account| account.ballooned > Pages::ZERO && account.is_short())
@@ -116,7 +125,7 @@ mod tests {
 
     fn account(available: u64, ballooned: u64, stalls: u64) -> Account {
         let [total, available, ballooned] = [200, available, ballooned].map(mib);
-        Account { total, available, ballooned, stalls }
+        Account { total, available, free: Pages(available.0 / 2), ballooned, stalls }
     }
 
     #[test]
@@ -153,6 +162,15 @@ mod tests {
             assert_eq!(spare.balloon(), Some(mib(150) - Pages(3072)));
             assert!(!spare.is_short());
         }
+    }
+
+    #[test]
+    fn what_is_free_or_in_the_balloon_is_not_used() {
+        let mut spare = Spare::default();
+        assert_eq!(spare.used(mib(210)), None);
+        spare.observe(SECOND, Some(&account(80, 40, 0)), false);
+        assert_eq!(spare.used(mib(210)), Some(mib(210 - 40 - 40)));
+        assert_eq!(spare.used(mib(30)), Some(Pages::ZERO));
     }
 
     #[test]

@@ -271,6 +271,9 @@ pub struct ActivityParts {
     /// it holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate: Option<ActivityEstimate>,
+    /// The most that it uses by its guest's own account: what is neither free nor in its balloon. Samples count up to that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Bytes>,
     /// What its faults wait for.
     pub waits: Bytes,
     /// What it is taken to lack: what its faults wait for, and more the longer they do.

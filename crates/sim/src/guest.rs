@@ -97,8 +97,9 @@ impl Guest {
 
     /// What its balloon driver says of it; `None`: it says nothing.
     pub(crate) fn account(&self, spec: &GuestSpec) -> Option<Account> {
-        let (total, available, ballooned) = (self.size, self.memory.available(), self.memory.ballooned);
-        spec.asks.then_some(Account { total, available, ballooned, stalls: 0 })
+        let Memory { ballooned, .. } = self.memory;
+        let (available, free) = (self.memory.available(), self.memory.free());
+        spec.asks.then_some(Account { total: self.size, available, free, ballooned, stalls: 0 })
     }
 
     /// What it could not use of what it wants to zero and to touch, with so many machine pages more.

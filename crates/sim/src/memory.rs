@@ -84,7 +84,12 @@ impl Memory {
 
     /// Pages that the guest could use without giving something up.
     pub(crate) fn available(&self) -> Pages {
-        self.cold + self.loose + self.blank + self.zero + self.stale + self.empty
+        self.cold + self.free()
+    }
+
+    /// Pages without content that the guest may use.
+    pub(crate) fn free(&self) -> Pages {
+        self.loose + self.blank + self.zero + self.stale + self.empty
     }
 
     /// The part of `active` pages that are its own: shared ones are used like any others.

@@ -115,6 +115,7 @@ impl Run {
         self.stall += (stalled - self.stall) * (1.0 - (-elapsed.as_secs_f64() / 10.0).exp());
         let signs = Signs {
             estimate: self.sampler.estimate(&self.guest.memory).active(),
+            used: self.spare.used(spec.size),
             held: self.charged(),
             most: spec.limit,
             waits: self.wanted,

@@ -128,6 +128,7 @@ impl Core {
         let signs = |(definition, run): (&VmDefinition, &Run)| {
             let signs = Signs {
                 estimate: self.estimated(run),
+                used: run.spare.used(size(definition)),
                 held: self.charged(run.id),
                 most: limit(definition),
                 waits: run.wanted,
@@ -247,6 +248,7 @@ fn account(guest: &GuestFacts) -> Account {
     Account {
         total: Pages::floor(guest.total),
         available: Pages::floor(guest.available),
+        free: Pages::floor(guest.free),
         ballooned: guest.ballooned,
         stalls: guest.alloc_stalls.unwrap_or(0).saturating_add(guest.oom_kills),
     }

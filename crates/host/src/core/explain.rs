@@ -14,7 +14,7 @@ use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 
 use super::divide::Divided;
 use super::run::Run;
-use super::{Answer, Core, Failure, overhead, reservation};
+use super::{Answer, Core, Failure, overhead, reservation, size};
 use crate::pools::Pools;
 
 /// An explanation of one VM that lacks only its remedies: to find them, memory is divided some hundred times over, and the
@@ -85,7 +85,7 @@ impl Core {
             at: self.clock.at,
             host: self.host_status(),
             host_decision: self.host_decision(&divided),
-            activity: run.map_or(NO_ACTIVITY, |run| self.activity(run)),
+            activity: run.map_or(NO_ACTIVITY, |run| self.activity(definition, run)),
             pools: up.map(|pool| self.pool_explanation(&divided, pool)).collect(),
             start: run.is_none().then(|| ToStart {
                 reservation: reservation(definition).bytes(),
@@ -206,18 +206,24 @@ impl Core {
         })
     }
 
-    fn activity(&self, run: &Run) -> ActivityParts {
+    fn activity(&self, definition: &VmDefinition, run: &Run) -> ActivityParts {
         ActivityParts {
             active: self.active(run).bytes(),
             estimate: Self::estimate(run),
+            used: run.spare.used(size(definition)).map(Pages::bytes),
             waits: run.wanted.bytes(),
             missing: run.need.missing().bytes(),
         }
     }
 }
 
-const NO_ACTIVITY: ActivityParts =
-    ActivityParts { active: Bytes::ZERO, estimate: None, waits: Bytes::ZERO, missing: Bytes::ZERO };
+const NO_ACTIVITY: ActivityParts = ActivityParts {
+    active: Bytes::ZERO,
+    estimate: None,
+    used: None,
+    waits: Bytes::ZERO,
+    missing: Bytes::ZERO,
+};
 
 /// How much more is asked for on a VM's behalf: what it waits for or, where it waits for nothing, a quarter of what it is
 /// entitled to, which is enough to be felt.

@@ -106,7 +106,14 @@ fn active(activity: &ActivityParts) -> String {
         .estimate
         .as_ref()
         .map_or_else(|| "not sampled yet, so all that it holds".to_owned(), samples);
-    format!("{}: {seen}{waits}{missing}", activity.active)
+    let greatest = activity.estimate.as_ref().map(|e| e.slow.max(e.fast).max(e.now));
+    let account = match (activity.used, greatest) {
+        (Some(used), Some(seen)) if used < seen => {
+            format!(", of which {used} counts, since the rest is free by its guest's own account")
+        }
+        _ => String::new(),
+    };
+    format!("{}: {seen}{account}{waits}{missing}", activity.active)
 }
 
 fn samples(estimate: &ActivityEstimate) -> String {
@@ -273,7 +280,7 @@ mod tests {
                 "shortage": mib(134), "level": 41_234.5, "shortfalls": []
             },
             "activity": {
-                "active": mib(40), "waits": mib(4), "missing": 0,
+                "active": mib(40), "used": mib(35), "waits": mib(4), "missing": 0,
                 "estimate": {
                     "slow": mib(36), "fast": mib(30), "now": mib(32), "margin": mib(8), "arrived": mib(2),
                     "chunks": {"population": 60, "sampled": 40, "touched": 5},
@@ -319,7 +326,7 @@ stalled      full 5.26% 2.00% 0.50%, some 6.17% 2.50% 0.75% of the last 10, 60 a
 swapping     all VMs have 0B compressed into 0B and 0B swapped out; 0B of swap space promised
 bounds       at least 64MiB (reservation 64MiB), at most 256MiB (limit 256MiB, size 256MiB)
 price        its 2560 shares pay 128.0KiB a share, as all do that no bound holds (level of its pool: 128.0KiB a share); idle memory is taxed at 0.75
-active       40MiB: most of 36MiB (slow average), 30MiB (fast), 32MiB (with this period: 5 of 40 chunks of 2MiB and 1 of 17 pages touched, 2MiB brought in), give or take 8MiB, 4MiB is waited for
+active       40MiB: most of 36MiB (slow average), 30MiB (fast), 32MiB (with this period: 5 of 40 chunks of 2MiB and 1 of 17 pages touched, 2MiB brought in), give or take 8MiB, of which 35MiB counts, since the rest is free by its guest's own account, 4MiB is waited for
 working set  50MiB, taken from only when no one holds idle memory to give
 target       160MiB, of which it is 40MiB above
 balloon      56MiB of 96MiB: what lies between target and size; 40MiB is still to come
