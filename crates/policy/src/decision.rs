@@ -42,6 +42,9 @@ pub struct PoolOutcome {
 pub struct Decision {
     /// What it is entitled to.
     pub entitlement: Pages,
+    /// What it may have beyond its entitlement because it uses or lacks more, and others leave that
+    /// much of theirs.
+    pub lent: Pages,
     /// What set the entitlement.
     pub cause: Cause,
     /// What it pays per share for its entitlement, in active pages. Where [`Cause::Level`] set the entitlement, that is the level of
@@ -51,7 +54,7 @@ pub struct Decision {
     pub bounds: EffectiveBounds,
     /// Its working set: see [`Vm::working_set`](crate::Vm::working_set).
     pub working_set: Pages,
-    /// What it may use: its mechanisms steer to it. At least its entitlement.
+    /// What it may use: its mechanisms steer to it. At least its entitlement, and what it is lent.
     pub target: Pages,
     /// The most that it may be granted before the next decision: its limit or, where a pool above it has one too, its target.
     pub most: Pages,

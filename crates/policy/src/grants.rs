@@ -3,7 +3,8 @@
 //! **Promises.** Memory that VMs and pools have reserved and not been granted is withheld from all
 //! others. The rest is open. Of that a VM may take
 //! - everything, up to its reservation and to what its pools have reserved for their VMs,
-//! - what lies above the low threshold, up to its entitlement,
+//! - what lies above the low threshold, up to its entitlement and what it is
+//!   [lent](crate::Decision::lent),
 //! - what lies above the clear threshold, up to its limit.
 //!
 //! **Loans.** What is withheld is lent to VMs from which it comes back at once: those that hold
@@ -64,6 +65,8 @@ pub struct Party {
     pub usable: Pages,
     /// What it is entitled to.
     pub entitlement: Pages,
+    /// What it may have beyond that: see [`Decision::lent`](crate::Decision::lent).
+    pub lent: Pages,
     /// The most that it may be granted as policy has it: see
     /// [`Decision::most`](crate::Decision::most).
     pub most: Pages,
@@ -133,9 +136,14 @@ impl Party {
         self.stage == Stage::Running && self.wanted > Pages::ZERO
     }
 
-    /// It waits for what it is entitled to.
+    /// What it is entitled to, and what it is lent.
+    fn claim(&self) -> Pages {
+        self.entitlement.saturating_add(self.lent)
+    }
+
+    /// It waits for what it is entitled to or lent.
     fn is_owed(&self) -> bool {
-        self.waits() && self.granted < self.entitlement
+        self.waits() && self.granted < self.claim()
     }
 }
 
@@ -200,7 +208,7 @@ impl Grants {
         // What a pool above it has reserved and not been granted is as good as its own.
         let in_reserve = self.promises.reserve(party.pool);
         let reserved = lacks(party.reservation).max(lacks(party.entitlement).min(in_reserve)).min(open);
-        let entitled = lacks(party.entitlement).min(open.saturating_sub(self.thresholds.low));
+        let entitled = lacks(party.claim()).min(open.saturating_sub(self.thresholds.low));
         let spare = open.saturating_sub(self.thresholds.clear);
         let wish = party.wanted.max(Pages::CHUNK).min(party.usable);
         wish.min(reserved.max(entitled).max(spare)).min(self.room(party))

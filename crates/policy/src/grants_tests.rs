@@ -23,6 +23,7 @@ fn waiting() -> Party {
         wanted: mib(50),
         usable: mib(158),
         entitlement: mib(120),
+        lent: Pages::ZERO,
         most: mib(256),
         limit: mib(256),
         reservation: mib(64),
@@ -60,6 +61,10 @@ fn an_entitled_vm_takes_from_the_reserve_and_another_does_not() {
     let beyond = Party { entitlement: mib(90), ..waiting() };
     assert_eq!(allowance(beyond, mib(60)), Pages(0));
     assert_eq!(allowance(beyond, mib(130)), mib(30));
+    // What it is lent counts as what it is entitled to, unless its balloon does not follow.
+    let lent = Party { entitlement: mib(90), lent: mib(30), ..waiting() };
+    assert_eq!(allowance(lent, mib(60)), mib(20));
+    assert_eq!(allowance(Party { driver: Driver::Stuck, ..lent }, mib(60)), Pages(0));
 }
 
 /// A VM above its entitlement that has waited for a period, cannot page and has a balloon to
@@ -194,6 +199,7 @@ fn any_party() -> impl Strategy<Value = Party> {
             wanted: Pages(wanted),
             usable: Pages(usable),
             entitlement: Pages(entitlement),
+            lent: Pages::ZERO,
             most: Pages(most),
             limit: Pages(limit),
             reservation: Pages(reservation.min(limit)),

@@ -21,6 +21,7 @@ mod entitlement;
 mod estimator;
 mod fraction;
 mod grants;
+mod lending;
 mod mechanisms;
 mod need;
 mod pool;

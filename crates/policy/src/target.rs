@@ -3,6 +3,9 @@
 //! **Entitlements** divide what is left when minFree stays free or, where more is reserved, as much as is reserved: admission
 //! promises all machine memory, and a promise comes before minFree.
 //!
+//! **What VMs leave** of their entitlements is lent to VMs that use or lack more than theirs
+//! (`lending.rs`). Wherever this says "entitlement", what is lent is part of it.
+//!
 //! **Targets** never lie below entitlements. As long as the host has memory they only rise, by what is free beyond the high
 //! threshold. Once memory has to be reclaimed ([`Outcome::reclaiming`]) VMs that hold more than they
 //! are entitled to give. In state soft and below they give until what is free reaches the high
@@ -27,7 +30,8 @@
 //! control period, page out pages of their own ([`Decision::level`]).
 //!
 //! **A pool's limit** holds for its VMs' targets together, in every state: what they would have beyond their entitlements is
-//! scaled down to fit.
+//! scaled down to fit. What one of them leaves of its entitlement and another is lent counts once, and for the one
+//! that has it: a limit comes before the lender's entitlement.
 
 use std::time::Duration;
 
@@ -36,6 +40,7 @@ use plimsoll_units::Pages;
 use crate::balloon::Balloon;
 use crate::decision::{Decision, Outcome, PagingCause, PoolOutcome, Reclaim};
 use crate::division::{Division, Member, divide_reserving};
+use crate::lending::Lending;
 use crate::mechanisms::{Mechanisms, Paging};
 use crate::pool::{PoolId, PoolTree};
 use crate::pool_limits::PoolLimits;
@@ -75,17 +80,18 @@ impl Host {
 pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outcome {
     let members: Vec<Member> = vms.iter().map(|vm| vm.member).collect();
     let division = divide_reserving(host.available(), host.for_guests, rules.tax, pools, &members);
-    let balance = Balance::new(rules, host, vms, &division.vms);
-    let wishes = balance.targets(rules, vms, &division.vms);
-    let limits = PoolLimits::new(pools, vms, &division.vms, &wishes);
+    let Lending { claims, standing } = Lending::new(pools, vms, &division.vms);
+    let balance = Balance::new(rules, host, vms, &claims);
+    let wishes = balance.targets(rules, vms, &claims);
+    let limits = PoolLimits::new(pools, vms, &standing, &wishes);
     let mechanisms = balance.mechanisms(host.state);
-    let target = |i: usize| limits.within(vms[i].member.pool, division.vms[i], wishes[i]);
+    let target = |i: usize| limits.within(vms[i].member.pool, standing[i], wishes[i]);
     let targets: Vec<Pages> = (0..vms.len()).map(target).collect();
     let due = Due::new(host, balance.due, vms, &targets);
     let decision = |i: usize| {
-        let (vm, entitlement, target) = (&vms[i], division.vms[i], targets[i]);
+        let (vm, claim, target) = (&vms[i], claims[i], targets[i]);
         let most = if limits.bind(vm.member.pool) { target } else { vm.member.client.limit };
-        let spared = target <= vm.working_set() && balance.spares(rules, vm, entitlement);
+        let spared = target <= vm.working_set() && balance.spares(rules, vm, claim);
         let balloon = Balloon::new(rules, host.elapsed, vm, target, spared);
         // Who holds more than it ever may has to give, however much memory the host has.
         let mechanisms =
@@ -95,9 +101,10 @@ pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outco
         let reclaim = Reclaim::new(mechanisms, vm, target, balloon.brings, paged);
         let (level, pages) = level(vm, most, &reclaim, for_others);
         Decision {
-            entitlement,
+            entitlement: division.vms[i],
+            lent: claim - division.vms[i],
             cause: division.causes[i],
-            pays: vm.member.pays(rules.tax, entitlement),
+            pays: vm.member.pays(rules.tax, division.vms[i]),
             bounds: division.bounds[i],
             working_set: vm.working_set(),
             target,

@@ -131,6 +131,9 @@ pub struct VmShare {
 pub struct VmDecision {
     /// What it is entitled to.
     pub entitlement: Bytes,
+    /// What it may have beyond that because it uses or lacks more, and others leave that much of what they are entitled to.
+    #[serde(default)]
+    pub lent: Bytes,
     /// What set the entitlement.
     pub cause: Cause,
     /// The tax on its idle memory that is in force.

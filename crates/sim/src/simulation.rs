@@ -457,8 +457,8 @@ impl Simulation {
         let outcome = decide(&self.rules, &host, &self.scenario.pools, &vms);
         for ((i, _), decision) in parties.iter().zip(outcome.vms) {
             if let Some(run) = self.vms[*i].run_mut() {
-                (run.entitlement, run.target, run.most) =
-                    (decision.entitlement, decision.target, decision.most);
+                (run.entitlement, run.lent) = (decision.entitlement, decision.lent);
+                (run.target, run.most) = (decision.target, decision.most);
                 (run.balloon, run.reclaim, run.level) = (decision.balloon, decision.reclaim, decision.level);
             }
         }

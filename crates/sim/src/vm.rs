@@ -37,6 +37,8 @@ pub(crate) struct Run {
     /// Its part of the shared frames.
     pub(crate) frames: Pages,
     pub(crate) entitlement: Pages,
+    /// What it may have beyond its entitlement: see [`plimsoll_policy::Decision::lent`].
+    pub(crate) lent: Pages,
     pub(crate) target: Pages,
     pub(crate) most: Pages,
     /// The balloon that it was told.
@@ -69,6 +71,7 @@ impl Run {
             leeway: Pages::ZERO,
             frames: Pages::ZERO,
             entitlement: spec.reservation,
+            lent: Pages::ZERO,
             target: spec.limit,
             most: spec.limit,
             balloon: Pages::ZERO,
@@ -81,6 +84,11 @@ impl Run {
     /// What the ledger charges it: its own pages and its part of the shared frames.
     pub(crate) fn charged(&self) -> Pages {
         self.guest.memory.held() + self.frames
+    }
+
+    /// What it is entitled to, and what it is lent.
+    fn claim(&self) -> Pages {
+        self.entitlement + self.lent
     }
 
     /// Pages that its guest may use and that are not charged to it: shared ones beyond its part of the frames, and swapped ones.
@@ -180,6 +188,7 @@ impl Run {
             wanted,
             usable: spec.size,
             entitlement: self.entitlement,
+            lent: self.lent,
             most: self.most,
             limit: spec.limit,
             reservation: spec.reservation,
@@ -189,7 +198,7 @@ impl Run {
             swap,
             waited: self.waiting,
             starved: self.waited,
-            leeway: if self.charged() <= self.entitlement { Pages::ZERO } else { self.leeway },
+            leeway: if self.charged() <= self.claim() { Pages::ZERO } else { self.leeway },
         }
     }
 

@@ -200,7 +200,8 @@ impl Core {
         let Some(run) = self.vms.get_mut(name).and_then(|vm| vm.run.as_deref_mut()) else {
             return;
         };
-        (run.entitlement, run.target, run.most) = (decision.entitlement, decision.target, decision.most);
+        (run.entitlement, run.lent) = (decision.entitlement, decision.lent);
+        (run.target, run.most) = (decision.target, decision.most);
         let edge = decision.balloon == Pages::ZERO || run.balloon == Pages::ZERO;
         let too_small = exceeds && decision.balloon > run.balloon;
         let moved = too_small || decision.balloon.0.abs_diff(run.balloon.0) >= BALLOON_STEP.0;
@@ -223,6 +224,11 @@ impl Core {
 }
 
 impl Run {
+    /// What it is entitled to, and what it is lent.
+    pub(super) fn claim(&self) -> Pages {
+        self.entitlement.saturating_add(self.lent)
+    }
+
     /// Whether its balloon works.
     pub(super) fn driver(&self) -> Driver {
         match self.liveness.health() {

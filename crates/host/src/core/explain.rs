@@ -148,6 +148,7 @@ impl Core {
         let mechanism = |kind, to_take: Pages, taken| Mechanism { kind, to_take: to_take.bytes(), taken };
         VmDecision {
             entitlement: decision.entitlement.bytes(),
+            lent: decision.lent.bytes(),
             cause: cause(&self.pools, decision.cause, client.limit < vm.size),
             tax: rate(vm.member.tax.unwrap_or(divided.rules.tax)),
             active: client.active.bytes(),

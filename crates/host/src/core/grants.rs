@@ -68,6 +68,7 @@ impl Core {
             wanted: run.wanted,
             usable: self.unshared(definition, run.id),
             entitlement: run.entitlement,
+            lent: run.lent,
             most: run.most,
             limit: limit(definition),
             reservation: reservation(definition),
@@ -77,7 +78,7 @@ impl Core {
             swap: self.pageable(definition, run).swap,
             waited: run.waiting_since.map_or(Duration::ZERO, |since| self.clock.now.duration_since(since)),
             starved: run.waited,
-            leeway: if granted <= run.entitlement { Pages::ZERO } else { run.leeway },
+            leeway: if granted <= run.claim() { Pages::ZERO } else { run.leeway },
         }
     }
 

@@ -142,7 +142,7 @@ impl Core {
             }
         } else if has >= run.most {
             StallCause::AtPoolLimit(run.most.bytes())
-        } else if has < run.entitlement {
+        } else if has < run.claim() {
             StallCause::Owed
         } else {
             StallCause::BeyondEntitlement

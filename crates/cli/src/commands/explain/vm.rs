@@ -41,7 +41,7 @@ fn summary(explanation: &VmExplanation) -> String {
         };
         return format!("{name} is {} and has {grant}{why}.", explanation.vm.power);
     };
-    let VmDecision { entitlement, cause: by, .. } = decision;
+    let VmDecision { entitlement, lent, cause: by, .. } = decision;
     let beyond = grant.saturating_sub(*entitlement);
     let what = if beyond > Bytes::ZERO {
         format!("{beyond} more than it is entitled to")
@@ -51,7 +51,13 @@ fn summary(explanation: &VmExplanation) -> String {
         })
     };
     let what = if what.is_empty() { "just what it is entitled to".to_owned() } else { what };
-    format!("{name} has {grant} of its {size}, {what}. It is entitled to {entitlement} by {}.", cause(by))
+    let lent = more_than_nothing(*lent, |lent| {
+        format!(" It uses or lacks more, and is lent {lent} that others leave of what they are entitled to.")
+    });
+    format!(
+        "{name} has {grant} of its {size}, {what}. It is entitled to {entitlement} by {}.{lent}",
+        cause(by)
+    )
 }
 
 fn decided(explanation: &VmExplanation, decision: &VmDecision) -> Vec<(&'static str, String)> {
@@ -296,7 +302,7 @@ mod tests {
                 "unreserved": mib(100), "target": mib(330), "level": 131_072.0
             }],
             "decision": {
-                "entitlement": mib(160), "cause": "level", "tax": 0.75, "active": mib(40), "pays": 131_072.0,
+                "entitlement": mib(160), "lent": mib(8), "cause": "level", "tax": 0.75, "active": mib(40), "pays": 131_072.0,
                 "level": 131_072.0, "guaranteed": mib(64), "ceiling": mib(256), "working_set": mib(50),
                 "target": mib(160), "most": mib(256), "above_target": mib(40),
                 "reclaim": [{"kind": "balloon", "to_take": mib(40), "taken": mib(56)}], "balloon": "follows-target"
@@ -316,7 +322,7 @@ mod tests {
     #[test]
     fn an_explanation_says_what_why_and_what_to_do() {
         let expected = "\
-web1 has 200MiB of its 256MiB, 40MiB more than it is entitled to. It is entitled to 160MiB by its shares against everybody's.
+web1 has 200MiB of its 256MiB, 40MiB more than it is entitled to. It is entitled to 160MiB by its shares against everybody's. It uses or lacks more, and is lent 8MiB that others leave of what they are entitled to.
 
 budget       640MiB = granted 600MiB + overhead 16MiB + frames 9MiB + free 15MiB; reserved 144MiB
 state        soft: 15MiB is free; clear begins below 38MiB, soft below 25MiB, hard below 12MiB, low below 6MiB
