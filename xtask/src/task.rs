@@ -5,18 +5,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use plimsoll_demo::DemoArgs;
+use plimsoll_experiments::bench::{self, Bench};
+use plimsoll_experiments::paper::{self, PaperArgs};
+use plimsoll_lab::inside::agent;
+use plimsoll_lab::kernel::{Kernel, Version};
+use plimsoll_lab::wire::Request;
+use plimsoll_lab::{Config, Lab, Switch, attach, debian, workspace};
+use plimsoll_scenarios::test::{self, TestArgs};
+use plimsoll_scenarios::{Guests, system};
 use plimsoll_units::Bytes;
 use preflight::packages;
-
-use crate::bench::{self, Bench};
-use crate::demo::{self, DemoArgs};
-use crate::kernel::{Kernel, Version};
-use crate::lab::{self, Lab, wire::Request};
-use crate::paper::{self, PaperArgs};
-use crate::system::{self, Guests};
-use crate::test::{self, TestArgs};
-use crate::{disk, workspace};
 
 /// Entry points for developers and newcomers.
 #[derive(Debug, Parser)]
@@ -54,16 +54,6 @@ enum Verb {
     /// Figures 2 and 4 to 7 run guests in the lab, some ten minutes each on a machine that does nothing else, 4 and 5 longer; figure 8, and figure 7 on
     /// request, are simulated in an instant.
     Paper(PaperArgs),
-    /// Show four guests sharing less memory than they were promised.
-    ///
-    /// Four guests of 256 MiB run on a budget of 640 MiB; each in turn writes nearly its whole memory and verifies it. The
-    /// guests run on this machine's KVM where it can run them, otherwise in the lab.
-    #[command(
-        after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --host-kernel 6.1 --npt off --json\n  \
-        cargo xtask demo --model         no KVM and no QEMU: guests are host threads\n  \
-        cargo xtask demo --keep          and then, from another terminal:\n  \
-        cargo xtask lab --attach -- plimsoll ps"
-    )]
     Demo(DemoArgs),
     /// Run every test: formatting, lints, docs, unit and property tests, and system tests in the lab.
     #[command(after_help = "Examples:\n  cargo xtask test --list\n  cargo xtask test --only unit\n  \
@@ -105,7 +95,7 @@ struct LabArgs {
 
 /// What virtual host to boot.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct HostArgs {
+struct HostArgs {
     /// The host's kernel.
     #[arg(long, value_name = "6.1|6.12", default_value = "6.12")]
     kernel: Version,
@@ -128,15 +118,6 @@ struct ImageArgs {
     /// Where to put the disk.
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
-}
-
-/// An option that is on or off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Switch {
-    /// On.
-    On,
-    /// Off.
-    Off,
 }
 
 #[derive(Debug, Args)]
@@ -175,16 +156,16 @@ impl Task {
         match self.command {
             Verb::Lab(arguments) => run_lab(&arguments),
             Verb::Image(arguments) => {
-                let disk = disk::build(arguments.kernel, arguments.size)?;
+                let disk = debian::build(arguments.kernel, arguments.size)?;
                 disk.copy_to(&arguments.output).map(|()| ExitCode::SUCCESS)
             }
             Verb::Bench(bench) => bench.run(),
             Verb::Paper(arguments) => paper::run(&arguments),
             Verb::Setup(_) => setup().map(|()| ExitCode::SUCCESS),
-            Verb::Demo(arguments) => demo::start(&arguments),
+            Verb::Demo(arguments) => plimsoll_demo::start(&arguments),
             Verb::Test(arguments) => test::run(&arguments),
-            Verb::Inside(Inside::Agent) => lab::agent::main().map(|()| ExitCode::SUCCESS),
-            Verb::Inside(Inside::Demo(arguments)) => demo::here(&arguments),
+            Verb::Inside(Inside::Agent) => agent::main().map(|()| ExitCode::SUCCESS),
+            Verb::Inside(Inside::Demo(arguments)) => plimsoll_demo::here(&arguments),
             Verb::Inside(Inside::Bench(bench)) => bench.run().map(|()| ExitCode::SUCCESS),
             Verb::Inside(Inside::Paper(paper)) => paper.run().map(|()| ExitCode::SUCCESS),
             Verb::Inside(Inside::System { name, model }) => {
@@ -198,9 +179,9 @@ impl Task {
 fn run_lab(arguments: &LabArgs) -> Result<ExitCode> {
     let request = Request { argv: arguments.command.clone(), env: Vec::new() };
     if arguments.attach {
-        return lab::attach::run(&request).map(exit_code);
+        return attach::run(&request).map(exit_code);
     }
-    let config = lab::Config {
+    let config = Config {
         kernel: arguments.host.kernel,
         npt: arguments.host.npt == Switch::On,
         memory: arguments.host.memory,

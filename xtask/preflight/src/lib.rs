@@ -3,9 +3,9 @@
 //! `cargo xtask` runs this package's program. It builds in seconds, since it depends on next to
 //! nothing. [`Needs`] says what a command line needs; [`check()`] looks for all of it, installs and
 //! downloads what is missing where it may, and names the rest in one message. Then `xtask` is built
-//! and run.
+//! and run, or for the demo a smaller program.
 //!
-//! `xtask` itself uses this library for everything that comes from Debian: [`packages`],
+//! The lab uses this library for everything that comes from Debian: [`packages`],
 //! [`kernel`], [`deb`]. Every use of apt goes through [`lists`], which updates old package lists.
 
 pub mod cache;

@@ -1,4 +1,5 @@
-//! `cargo xtask`, its first part: looks for what the command needs, then builds and runs `xtask`.
+//! `cargo xtask`, its first part: looks for what the command needs, then builds and runs the program
+//! that has it.
 
 use std::convert::Infallible;
 use std::env;
@@ -16,7 +17,7 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Comes back only with an error: this process becomes cargo, and then `xtask`.
+/// Comes back only with an error: this process becomes cargo, and then that program.
 fn run() -> Result<Infallible> {
     let arguments: Vec<OsString> = env::args_os().skip(1).collect();
     let words: Vec<String> = arguments.iter().map(|word| word.to_string_lossy().into_owned()).collect();
@@ -26,11 +27,35 @@ fn run() -> Result<Infallible> {
     let own = env::current_exe().context("finding this program's own file")?;
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.arg("run");
-    if own.with_file_name("xtask").is_file() {
+    let package = program(&words);
+    if own.with_file_name(package).is_file() {
         cargo.arg("--quiet");
     } else {
         say::step("building cargo xtask (a minute or two, this once)");
     }
-    cargo.args(["--release", "--package", "xtask", "--"]).args(arguments);
+    cargo.args(["--release", "--package", package, "--"]).args(arguments);
     Err(Error::new(cargo.exec()).context("starting cargo"))
+}
+
+/// The package, and its program, that has the command of `arguments`. The demo is the first thing that
+/// a newcomer builds, so it does without the rest.
+fn program(arguments: &[String]) -> &'static str {
+    match arguments.first().map(String::as_str) {
+        Some("demo") => "plimsoll-demo",
+        _ => "xtask",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demo_has_a_program_of_its_own_and_all_else_is_in_xtask() {
+        let of = |line: &str| program(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!((of("demo"), of("demo --help")), ("plimsoll-demo", "plimsoll-demo"));
+        for line in ["", "--help", "help demo", "lab -- demo", "inside demo"] {
+            assert_eq!(of(line), "xtask", "{line}");
+        }
+    }
 }

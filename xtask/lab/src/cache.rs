@@ -1,0 +1,65 @@
+//! The directory of what is downloaded or built once, and the age of what is in it.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hasher};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
+
+/// The cache; see [`preflight::cache`].
+///
+/// # Errors
+/// It cannot be made.
+pub fn directory() -> Result<PathBuf> {
+    preflight::cache::directory()
+}
+
+/// A key for things built from `parts`: changes when any of them does. Only for the cache, not against an adversary.
+pub fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut hasher = DefaultHasher::new();
+    for part in parts {
+        hasher.write_usize(part.len());
+        hasher.write(part);
+    }
+    format!("{:016x}", hasher.finish())
+}
+
+/// How long a cached image that nobody uses is kept. Every build makes new ones of tens of megabytes; a shorter time would
+/// take them from another `xtask` that is about to boot.
+const KEPT: Duration = Duration::from_secs(3600);
+
+/// Removes what is in the cache directory `home` and was not [`used`] of late.
+pub fn evict(home: &Path) -> Result<()> {
+    for entry in fs::read_dir(home).with_context(|| format!("reading {}", home.display()))? {
+        let entry = entry?;
+        let idle = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+        if idle < KEPT {
+            continue;
+        }
+        // Another xtask may be removing the same; whoever comes second has nothing to do.
+        fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path())).ok();
+    }
+    Ok(())
+}
+
+/// Keeps `made` as `directory`, whole or not at all. `file` is in it once it is complete.
+///
+/// # Errors
+/// It cannot be moved, and no other process has put the same there.
+pub fn keep(made: TempDir, directory: &Path, file: &str) -> Result<()> {
+    let made = made.keep();
+    // Another xtask may have made the same in the meantime: its copy is as good.
+    if let Err(error) = fs::rename(&made, directory) {
+        fs::remove_dir_all(&made)?;
+        ensure!(directory.join(file).is_file(), "keeping {}: {error}", directory.display());
+    }
+    Ok(())
+}
+
+/// Marks the cached file or directory at `path` as in use.
+pub fn used(path: &Path) {
+    // Only the time of its eviction depends on this.
+    fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now())).ok();
+}

@@ -1,0 +1,56 @@
+//! The repository, and the programs that cargo builds of it.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+pub use preflight::say::{note, step};
+
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // This package is xtask/lab.
+    here.ancestors().nth(2).unwrap_or(here).to_owned()
+}
+
+/// The programs of this workspace, built for release: name to path.
+pub type Programs = BTreeMap<String, PathBuf>;
+
+/// Builds every program that runs in the lab or in its guests, and adds this one.
+pub fn build() -> Result<Programs> {
+    step("building plimsolld, plimsoll-vmm, plimsoll and toucher");
+    build_packages(&["plimsoll-host", "plimsoll-vmm", "plimsoll-cli", "toucher"])
+}
+
+/// The same without the program that runs in guests' kernels.
+pub fn build_for_models() -> Result<Programs> {
+    step("building plimsolld, plimsoll-vmm and plimsoll");
+    build_packages(&["plimsoll-host", "plimsoll-vmm", "plimsoll-cli"])
+}
+
+fn build_packages(packages: &[&str]) -> Result<Programs> {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root()).args(["build", "--release", "--locked", "--bins"]);
+    cargo.args(["--message-format", "json-render-diagnostics"]);
+    packages.iter().for_each(|package| {
+        cargo.args(["--package", package]);
+    });
+    let output =
+        cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("starting cargo build")?;
+    if !output.status.success() {
+        bail!("cargo build failed: see its messages above");
+    }
+    let mut programs = Programs::new();
+    for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let message: serde_json::Value = serde_json::from_slice(line).context("reading cargo's messages")?;
+        if let (Some(path), Some(name)) = (message["executable"].as_str(), message["target"]["name"].as_str())
+        {
+            programs.insert(name.to_owned(), path.into());
+        }
+    }
+    programs.insert("xtask".to_owned(), env::current_exe().context("finding this program's own file")?);
+    Ok(programs)
+}

@@ -1,0 +1,168 @@
+//! Definitions of the VMs that demo and tests run.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use plimsoll_lab::guest;
+use plimsoll_lab::kernel::Version;
+use plimsoll_lab::workspace;
+use plimsoll_units::Bytes;
+
+use crate::place::in_lab;
+
+/// What a guest runs.
+#[derive(Clone, Debug)]
+pub enum Runs {
+    /// A Debian kernel with the tiny image, `toucher` at its console.
+    Toucher(Version),
+    /// This kernel and initrd, `toucher` at their console.
+    Kernel {
+        /// The bzImage.
+        kernel: PathBuf,
+        /// The initial ram disk.
+        initrd: PathBuf,
+    },
+    /// No kernel: a thread of the VMM that speaks `toucher`'s language.
+    Model,
+    /// This kernel, initrd and disk.
+    Debian {
+        /// The bzImage.
+        kernel: PathBuf,
+        /// The initial ram disk.
+        initrd: PathBuf,
+        /// The root file system.
+        disk: PathBuf,
+    },
+}
+
+/// One VM.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    /// Its name.
+    pub name: String,
+    /// Its guest-physical memory.
+    pub size: Bytes,
+    /// Its processors.
+    pub vcpus: u8,
+    /// Machine memory that it always has.
+    pub reservation: Bytes,
+    /// Its guest gives memory back as soon as it is free; without, only its balloon does.
+    pub reports_free_pages: bool,
+    /// Its guest loads its balloon driver.
+    pub balloon_driver: bool,
+    /// With whom it shares pages; `None`: as VMs do by default.
+    pub sharing: Option<String>,
+    /// What it runs.
+    pub runs: Runs,
+    /// Tap devices, which exist.
+    pub taps: Vec<String>,
+    /// Read-write disks beside what it boots from.
+    pub disks: Vec<PathBuf>,
+    /// Read-only disks, after those.
+    pub read_only_disks: Vec<PathBuf>,
+}
+
+impl Definition {
+    /// A VM of `size` with one processor that runs `runs`.
+    pub fn new(name: &str, size: Bytes, runs: Runs) -> Self {
+        let (taps, disks, read_only_disks) = (Vec::new(), Vec::new(), Vec::new());
+        let (name, reservation) = (name.to_owned(), Bytes::ZERO);
+        let (vcpus, reports_free_pages, balloon_driver) = (1, true, true);
+        Self {
+            name,
+            size,
+            vcpus,
+            reservation,
+            reports_free_pages,
+            balloon_driver,
+            sharing: None,
+            runs,
+            taps,
+            disks,
+            read_only_disks,
+        }
+    }
+
+    /// As an operator would write it.
+    pub fn text(&self) -> Result<String> {
+        let mut text =
+            format!("name = {:?}\nsize = {:?}\nvcpus = {}\n", self.name, self.size.to_string(), self.vcpus);
+        if self.reservation > Bytes::ZERO {
+            text += &format!("reservation = {:?}\n", self.reservation.to_string());
+        }
+        if let Some(sharing) = &self.sharing {
+            text += &format!("[memory]\nsharing = {sharing:?}\n");
+        }
+        text += "[boot]\n";
+        // The kernel's messages would only mingle with toucher's answers; its warnings are wanted.
+        let mut console = "console=ttyS0 reboot=acpi panic=-1".to_owned();
+        if !self.balloon_driver {
+            console += " modprobe.blacklist=virtio_balloon";
+        }
+        match &self.runs {
+            Runs::Toucher(version) => {
+                let (kernel, initrd) = toucher_image(*version)?;
+                text += &format!("kernel = {kernel:?}\ninitrd = {initrd:?}\ncmdline = \"{console} quiet\"\n");
+            }
+            Runs::Kernel { kernel, initrd } => {
+                text += &format!("kernel = {kernel:?}\ninitrd = {initrd:?}\ncmdline = \"{console} quiet\"\n");
+            }
+            Runs::Model => {
+                // The model needs no privilege, and containers, where it serves best, lack parts of the jail.
+                text += "model = true\n[jail]\nallow_missing = [\"uid\", \"filesystem\", \"seccomp\", \"cgroup\"]\n";
+            }
+            Runs::Debian { kernel, initrd, disk } => {
+                text += &format!(
+                    "kernel = {kernel:?}\ninitrd = {initrd:?}\ncmdline = \"{console} root=/dev/vda\"\n"
+                );
+                text += &format!("[[disk]]\npath = {disk:?}\n");
+            }
+        }
+        if !self.reports_free_pages {
+            text += "[balloon]\nfree_page_reporting = false\n";
+        }
+        for disk in &self.disks {
+            text += &format!("[[disk]]\npath = {disk:?}\n");
+        }
+        for disk in &self.read_only_disks {
+            text += &format!("[[disk]]\npath = {disk:?}\nread_only = true\n");
+        }
+        for tap in &self.taps {
+            text += &format!("[[net]]\ntap = {tap:?}\n");
+        }
+        Ok(text)
+    }
+}
+
+/// Kernel and initrd of guests with `toucher`: the lab carries them, elsewhere they are built.
+pub fn toucher_image(version: Version) -> Result<(PathBuf, PathBuf)> {
+    if in_lab() {
+        let directory = PathBuf::from(format!("/guests/{version}"));
+        return Ok((directory.join("vmlinuz"), directory.join("initrd")));
+    }
+    let image = guest::build(version, &workspace::build()?)?;
+    Ok((image.kernel(), image.initrd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_protocol::definition::VmDefinition;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_the_daemon_reads() {
+        let mut definition = Definition::new("a", Bytes::mib(256), Runs::Model);
+        definition.reservation = Bytes::mib(32);
+        definition.reports_free_pages = false;
+        definition.taps.push("tap0".into());
+        definition.disks.push("/d".into());
+        definition.read_only_disks.push("/r".into());
+        definition.sharing = Some("prod".to_owned());
+        let read = VmDefinition::from_toml(&definition.text().unwrap(), "/".as_ref()).unwrap();
+        assert!(read.boot.model && !read.balloon.free_page_reporting);
+        assert_eq!((read.size, read.reservation), (Bytes::mib(256), Bytes::mib(32)));
+        assert_eq!(read.memory.sharing.to_string(), "prod");
+        assert_eq!((read.nets.len(), read.disks.len(), read.disks[1].read_only), (1, 2, true));
+    }
+}

@@ -1,0 +1,54 @@
+//! `cargo xtask test`: everything that is tested, in one place, from the quick to the slow.
+//!
+//! The steps of [`source`] look at the code as it is written; those of [`scenarios`] run the programs
+//! in the lab. Every step runs even when one before it failed, so that one run tells all that is
+//! wrong. Nothing is tried again, but for one fault of the [`emulator`] in a run.
+
+mod arguments;
+mod emulator;
+mod scenarios;
+mod source;
+mod tally;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use plimsoll_lab::workspace::note;
+
+use self::tally::{Seconds, Tally};
+use crate::system::SCENARIOS;
+
+pub use self::arguments::TestArgs;
+
+/// Runs what `arguments` ask for.
+pub fn run(arguments: &TestArgs) -> Result<ExitCode> {
+    if arguments.list {
+        list();
+        return Ok(ExitCode::SUCCESS);
+    }
+    for name in &arguments.only {
+        let known =
+            source::STEPS.iter().any(|step| step.name == name) || SCENARIOS.iter().any(|s| s.name == name);
+        ensure!(known, "no test is called {name:?}: see `cargo xtask test --list`");
+    }
+    let begin = Instant::now();
+    let tally = Tally::default();
+    for step in source::STEPS.iter().filter(|step| arguments.wants(step.name)) {
+        tally.run(step.name, || step.run(arguments.verbose));
+    }
+    scenarios::run(arguments, &tally);
+    let all_passed = tally.summary();
+    note(&format!("in {}", Seconds(begin.elapsed())));
+    Ok(if all_passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[expect(clippy::print_stdout, reason = "the list is the result")]
+fn list() {
+    for step in source::STEPS {
+        println!("{:<12} {}", step.name, step.about);
+    }
+    for scenario in SCENARIOS {
+        println!("{:<12} {} (lab)", scenario.name, scenario.about);
+    }
+}

@@ -1,0 +1,268 @@
+//! System tests: each host is booted once, and its scenarios run in it one after the other. As many
+//! hosts run side by side as this machine has processors and memory for; a lab has one processor.
+//!
+//! A scenario that fails has failed. It runs again only after the run's first fault of the emulator.
+
+use std::collections::VecDeque;
+use std::num::NonZero;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Error, Result, anyhow, bail};
+use plimsoll_lab::debian;
+use plimsoll_lab::kernel::Version;
+use plimsoll_lab::wire::{Kind, Request};
+use plimsoll_lab::workspace::{self, Programs, note};
+use plimsoll_lab::{Config, Failure, Lab, show};
+use plimsoll_units::Bytes;
+
+use super::arguments::TestArgs;
+use super::emulator;
+use super::tally::Tally;
+use crate::system::{self, HOSTS, Host, Scenario};
+
+/// How long a scenario may take. Two minutes are usual; every wait inside has a shorter deadline of its own.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// The Debian disk that guests boot: big enough for the system and what it writes at its first boot.
+const DISK_SIZE: Bytes = Bytes::mib(1024);
+
+/// Runs the scenarios that `arguments` ask for: those that can with model guests on this machine, then all in the lab.
+pub(super) fn run(arguments: &TestArgs, tally: &Tally) {
+    let wanted: Vec<&Scenario> = system::SCENARIOS.iter().filter(|s| arguments.wants(s.name)).collect();
+    if wanted.is_empty() {
+        return;
+    }
+    let mut programs = None;
+    tally.run("build", || {
+        programs = Some(workspace::build()?);
+        Ok(())
+    });
+    // Without programs there is nothing to run; the tally holds the failure.
+    let Some(programs) = programs else { return };
+    for scenario in wanted.iter().filter(|scenario| scenario.model) {
+        tally.run(&format!("{} with model guests", scenario.name), || {
+            modelled(scenario, &programs, arguments.verbose)
+        });
+    }
+    if arguments.no_lab {
+        return;
+    }
+    let hosts = HOSTS.into_iter().map(|host| {
+        let here = |s: &&Scenario| arguments.matrix || s.hosts.contains(&host);
+        (host, wanted.iter().copied().filter(here).collect::<Vec<_>>())
+    });
+    let hosts: Mutex<VecDeque<_>> = Mutex::new(hosts.filter(|(_, here)| !here.is_empty()).collect());
+    let next = || hosts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let booting = Mutex::new(());
+    thread::scope(|scope| {
+        for _ in 0..side_by_side() {
+            scope.spawn(|| {
+                while let Some((host, here)) = next() {
+                    on_host(host, &here, &programs, &booting, arguments.verbose, tally);
+                }
+            });
+        }
+    });
+}
+
+/// How many labs run at the same time.
+fn side_by_side() -> usize {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let memory = preflight::available().map(|size| Bytes(size.0));
+    fitting(processors.min(HOSTS.len()), memory, Config::default().memory)
+}
+
+/// At most `wanted` labs of `size` each, as many as `memory` holds, and one at least.
+fn fitting(wanted: usize, memory: Option<Bytes>, size: Bytes) -> usize {
+    let fit = memory.and_then(|memory| usize::try_from(memory.0 / size.0.max(1)).ok());
+    wanted.min(fit.unwrap_or(wanted)).max(1)
+}
+
+/// Runs one scenario with model guests on this machine, in a process of its own with a deadline.
+fn modelled(scenario: &Scenario, programs: &Programs, verbose: bool) -> Result<()> {
+    let xtask = programs.get("xtask").context("this program has no file")?;
+    let mut command = Command::new("timeout");
+    command.arg(LIMIT.as_secs().to_string()).arg(xtask).args(["inside", "system", scenario.name, "--model"]);
+    let output = command.stdin(Stdio::null()).output().context("starting timeout")?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if verbose {
+        note(&said);
+    }
+    if output.status.success() { Ok(()) } else { bail!("it ended with {}:\n{said}", output.status) }
+}
+
+/// A scenario that did not pass.
+#[derive(Debug)]
+struct Failed {
+    error: Error,
+    /// Everything that the lab's kernel wrote to its console.
+    console: String,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        let console = error.downcast_ref::<Failure>().map(|failure| failure.console().to_owned());
+        Self { console: console.unwrap_or_default(), error }
+    }
+}
+
+/// Runs `scenarios` on `host`. Labs boot one after the other, holding `booting`: they share a cache
+/// of kernels and images.
+fn on_host(
+    host: Host,
+    scenarios: &[&Scenario],
+    programs: &Programs,
+    booting: &Mutex<()>,
+    verbose: bool,
+    tally: &Tally,
+) {
+    let wants_disk = scenarios.iter().any(|scenario| scenario.disk);
+    let mut lab = None;
+    for scenario in scenarios {
+        let name = format!("{} on {}", scenario.name, describe(host));
+        let mut attempt = || -> Result<(), Failed> {
+            let running = match lab.take() {
+                Some(running) => running,
+                // None yet, or what ran before brought it down.
+                None => {
+                    let _alone = booting.lock().unwrap_or_else(PoisonError::into_inner);
+                    boot(host, wants_disk, programs)?
+                }
+            };
+            let (running, result) = one(running, scenario, verbose);
+            lab = running;
+            result
+        };
+        tally.run(&name, || judged(&name, &mut attempt, tally));
+    }
+}
+
+/// The result of `attempt`. After the run's first fault of the emulator it is that of another one.
+fn judged(name: &str, attempt: &mut dyn FnMut() -> Result<(), Failed>, tally: &Tally) -> Result<()> {
+    let Err(failed) = attempt() else { return Ok(()) };
+    let Some(signature) = emulator::signature(&failed.console, &format!("{:#}", failed.error)) else {
+        return Err(failed.error);
+    };
+    if !tally.excuses(name, &signature) {
+        let what = format!("a fault of the emulator, not the first in this run ({signature})");
+        return Err(failed.error.context(what));
+    }
+    note(&format!(
+        "{name}: runs again after a fault of the emulator ({signature}): {:#}\nthe lab's whole console:\n{}",
+        failed.error, failed.console
+    ));
+    judged(name, attempt, tally)
+}
+
+fn describe(host: Host) -> String {
+    format!("host {} npt={}", host.kernel, u8::from(host.npt))
+}
+
+fn boot(host: Host, wants_disk: bool, programs: &Programs) -> Result<Lab> {
+    let mut config = Config { kernel: host.kernel, npt: host.npt, ..Config::default() };
+    if wants_disk {
+        config.share = Some(debian::build(Version::V6_1, DISK_SIZE)?.directory().to_owned());
+    }
+    Lab::boot(&config, programs)
+}
+
+/// Runs one scenario. The lab comes back unless it is no longer fit for another.
+fn one(mut lab: Lab, scenario: &Scenario, verbose: bool) -> (Option<Lab>, Result<(), Failed>) {
+    let argv = ["/bin/xtask", "inside", "system", scenario.name].map(str::to_owned).to_vec();
+    let mut said = Vec::new();
+    let result = lab.run(&Request { argv, env: Vec::new() }, LIMIT, &mut |kind: Kind, bytes: &[u8]| {
+        said.extend(bytes);
+        if verbose { show(kind, bytes) } else { Ok(()) }
+    });
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let error = match result {
+        Ok(0) => match oops(&lab.console()) {
+            Ok(()) => return (Some(lab), Ok(())),
+            Err(complaint) => complaint,
+        },
+        Ok(status) => {
+            anyhow!("it ended with status {status}:\n{said}\nthe lab's console:\n{}", lab.console_tail())
+        }
+        Err(error) => error.context(said),
+    };
+    // What is left behind would spoil the next scenario, which gets a new lab.
+    (None, Err(Failed { error, console: lab.console() }))
+}
+
+/// A host whose kernel complains has not passed, whatever the scenario says.
+fn oops(console: &str) -> Result<()> {
+    let signs = [
+        "Oops",
+        "BUG:",
+        "WARNING:",
+        "Out of memory",
+        "general protection",
+        "hung_task",
+        "blocked for more than",
+    ];
+    match console.lines().find(|line| signs.iter().any(|sign| line.contains(sign))) {
+        Some(line) => {
+            bail!("the host's kernel complained: {line}")
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Fails as often as there are `consoles`, each with one of them.
+    fn attempts<'a>(consoles: &'a [&str], count: &'a Cell<usize>) -> impl FnMut() -> Result<(), Failed> + 'a {
+        move || {
+            let index = count.replace(count.get() + 1);
+            let Some(console) = consoles.get(index) else { return Ok(()) };
+            Err(Failed { error: anyhow!("it ended with status 1"), console: (*console).to_owned() })
+        }
+    }
+
+    const OOPS: &str = "[    3.2] Oops: 0000 [#1] PREEMPT SMP NOPTI";
+
+    #[test]
+    fn a_scenario_that_fails_has_failed() {
+        let (tally, count) = (Tally::default(), Cell::new(0));
+        assert!(judged("boot", &mut attempts(&["all is well"], &count), &tally).is_err());
+        assert_eq!(count.get(), 1);
+    }
+
+    #[test]
+    fn the_first_fault_of_the_emulator_is_excused_and_the_second_is_not() {
+        let (tally, count) = (Tally::default(), Cell::new(0));
+        assert!(judged("boot", &mut attempts(&[OOPS], &count), &tally).is_ok());
+        assert_eq!(count.replace(0), 2);
+        let error = judged("greedy", &mut attempts(&[OOPS], &count), &tally).unwrap_err();
+        assert!(
+            format!("{error:#}").contains("a fault of the emulator, not the first in this run"),
+            "{error:#}"
+        );
+        assert_eq!(count.get(), 1);
+    }
+
+    #[test]
+    fn a_scenario_that_fails_when_it_runs_again_has_failed() {
+        for second in [OOPS, ""] {
+            let (tally, count) = (Tally::default(), Cell::new(0));
+            assert!(judged("boot", &mut attempts(&[OOPS, second], &count), &tally).is_err());
+            assert_eq!(count.get(), 2);
+        }
+    }
+
+    #[test]
+    fn labs_run_side_by_side_as_far_as_memory_goes() {
+        let gib = |n: u64| Bytes::mib(n << 10);
+        assert_eq!(fitting(4, Some(gib(23)), gib(3)), 4);
+        assert_eq!(fitting(4, Some(gib(7)), gib(3)), 2);
+        assert_eq!(fitting(4, Some(gib(1)), gib(3)), 1);
+        assert_eq!(fitting(4, None, gib(3)), 4);
+    }
+}
