@@ -7,29 +7,29 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Guests.
-    pub vms: usize,
+    pub(crate) vms: usize,
     /// Their sizes, added up.
     pub size_bytes: Bytes,
     /// Machine memory that they shared.
     pub budget_bytes: Bytes,
     /// The most that the ledger ever had granted and charged.
-    pub peak_ledger_bytes: Bytes,
+    pub(crate) peak_ledger_bytes: Bytes,
     /// The most that the kernel ever accounted to guest memory and pools of the VMMs (smaps).
-    pub peak_kernel_bytes: Bytes,
+    pub(crate) peak_kernel_bytes: Bytes,
     /// The most that was in balloons.
-    pub ballooned_peak_bytes: Bytes,
+    pub(crate) ballooned_peak_bytes: Bytes,
     /// Patterns read back and found right.
-    pub verified_bytes: Bytes,
+    pub(crate) verified_bytes: Bytes,
     /// Pages that were not what their guest had written.
-    pub lost_writes: u64,
+    pub(crate) lost_writes: u64,
     /// Processes killed for memory, by the host's kernel and by the guests'.
-    pub oom_kills: u64,
+    pub(crate) oom_kills: u64,
     /// From the start of the command, what it built included, until the first guest ran.
-    pub ready_seconds: f64,
+    pub(crate) ready_seconds: f64,
     /// How long each guest's turn took, in the order of turns.
-    pub turns_seconds: Vec<f64>,
+    pub(crate) turns_seconds: Vec<f64>,
     /// From the first guest's start to the last one's end.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Whether all of it held.
     pub ok: bool,
 }

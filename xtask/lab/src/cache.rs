@@ -31,7 +31,7 @@ pub fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
 const KEPT: Duration = Duration::from_secs(3600);
 
 /// Removes what is in the cache directory `home` and was not [`used`] of late.
-pub fn evict(home: &Path) -> Result<()> {
+pub(crate) fn evict(home: &Path) -> Result<()> {
     for entry in fs::read_dir(home).with_context(|| format!("reading {}", home.display()))? {
         let entry = entry?;
         let idle = entry.metadata()?.modified()?.elapsed().unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use preflight::program;
 
 /// Runs `command` without input.
 ///
@@ -21,6 +22,17 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>> {
     let why = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{command:?} failed: {}", why.trim());
     Ok(output.stdout)
+}
+
+/// A `mke2fs` that makes an ext4 file system for a disk, all of it for its user. Its other arguments
+/// are to be added.
+///
+/// # Errors
+/// It is not installed.
+pub fn mke2fs() -> Result<Command> {
+    let mut command = Command::new(program::find("mke2fs").context("mke2fs not found: install e2fsprogs")?);
+    command.args(["-q", "-F", "-t", "ext4", "-m", "0"]);
+    Ok(command)
 }
 
 #[cfg(test)]

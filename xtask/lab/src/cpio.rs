@@ -54,7 +54,7 @@ impl<W: Write> Archive<W> {
     }
 
     /// Adds a symbolic link at `path` to `target`.
-    pub fn symlink(&mut self, path: &str, target: &str) -> Result<()> {
+    pub(crate) fn symlink(&mut self, path: &str, target: &str) -> Result<()> {
         self.parent(path)?;
         self.entry(path, SYMLINK | 0o777, (0, 0), target.as_bytes())
     }

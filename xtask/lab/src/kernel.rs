@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
-use preflight::{deb, kernel, packages};
+use preflight::{deb, kernel, program};
 
 use crate::command::{self, run};
 use crate::programs;
@@ -108,7 +108,7 @@ fn unpack(home: &Path, package: &str) -> Result<Kernel> {
     let root = scratch.path().join("root");
     run(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&root))?;
     let entry = fs::read_dir(root.join("lib/modules"))?.next().context("the package holds no modules")??;
-    let depmod = packages::find("depmod").context("depmod not found: install kmod")?;
+    let depmod = program::find("depmod").context("depmod not found: install kmod")?;
     run(Command::new(depmod).arg("-b").arg(&root).arg(entry.file_name()))?;
     let place = home.join(package);
     if Kernel::unpacked(&place).is_none() && place.exists() {

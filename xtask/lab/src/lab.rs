@@ -20,6 +20,7 @@ use crate::host::qemu::{Boot, Qemu};
 use crate::host::{disk, image};
 use crate::kernel::Kernel;
 use crate::processor_time::ProcessorTime;
+use crate::programs;
 use crate::wire::{self, Frame, Frames, Kind, Next, Request};
 use crate::workspace::{Programs, note, step};
 
@@ -122,7 +123,7 @@ impl Lab {
     /// Copies the directory `inside` of the lab to `outside`, which is made when missing.
     pub fn fetch(&mut self, inside: &str, outside: &Path) -> Result<()> {
         fs::create_dir_all(outside).with_context(|| format!("making {}", outside.display()))?;
-        let busybox = packages::find("busybox").context("busybox not found: install busybox-static")?;
+        let busybox = programs::busybox()?;
         let mut tar = Command::new(busybox);
         tar.args(["tar", "-x", "-f", "-", "-C"]).arg(outside).stdin(Stdio::piped());
         let mut tar = tar.spawn().context("starting busybox tar")?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use preflight::packages;
+use preflight::program;
 
 use crate::cpio::Archive;
 
@@ -15,7 +15,7 @@ use crate::cpio::Archive;
 /// # Errors
 /// It is not installed.
 pub(crate) fn busybox() -> Result<PathBuf> {
-    packages::find("busybox").context("busybox not found: install busybox-static")
+    program::find("busybox").context("busybox not found: install busybox-static")
 }
 
 /// Adds busybox at `bin/busybox` and a link for each of its commands.
@@ -34,7 +34,7 @@ pub(crate) fn add_busybox<W: Write>(archive: &mut Archive<W>, busybox: &Path) ->
 /// `strip` it is taken as it is.
 pub(crate) fn stripped(path: &Path) -> Result<Vec<u8>> {
     let whole = || fs::read(path).with_context(|| format!("reading {}", path.display()));
-    let Some(strip) = packages::find("strip") else { return whole() };
+    let Some(strip) = program::find("strip") else { return whole() };
     let scratch = tempfile::NamedTempFile::new()?;
     let status = Command::new(strip).arg("-o").arg(scratch.path()).arg(path).stdin(Stdio::null()).status()?;
     if status.success() { Ok(fs::read(scratch.path())?) } else { whole() }

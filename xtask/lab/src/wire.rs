@@ -45,7 +45,7 @@ pub struct Request {
 }
 
 /// Output is cut into frames of at most this many bytes: more would only delay the screen.
-pub const MAX_PAYLOAD: usize = 64 << 10;
+pub(crate) const MAX_PAYLOAD: usize = 64 << 10;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub struct Frame {
     /// What it carries.
     pub kind: Kind,
     /// The bytes.
-    pub payload: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// Writes a frame of at most [`MAX_PAYLOAD`] bytes, in one piece.

@@ -15,7 +15,11 @@ pub struct Account(String);
 impl Account {
     /// How things stand, as far as that can be learned: of the VMs that the daemon has (`names`), of
     /// which `explain` runs `plimsoll explain`, and from the daemon's `files`.
-    pub fn of(files: &Files, names: Result<Vec<String>>, explain: &dyn Fn(&str) -> Result<Output>) -> Self {
+    pub(crate) fn of(
+        files: &Files,
+        names: Result<Vec<String>>,
+        explain: &dyn Fn(&str) -> Result<Output>,
+    ) -> Self {
         let mut text = "how things stood:\n".to_owned();
         for name in names.iter().flatten() {
             text += &explain(name).map_or_else(

@@ -15,38 +15,38 @@ const CONSOLE: &str = "console";
 
 /// A daemon's directory.
 #[derive(Clone, Debug)]
-pub struct Files {
+pub(crate) struct Files {
     directory: PathBuf,
 }
 
 impl Files {
     /// The files of a daemon that keeps them below `directory`.
-    pub fn below(directory: &Path) -> Self {
+    pub(crate) fn below(directory: &Path) -> Self {
         Self { directory: directory.to_owned() }
     }
 
     /// The daemon's socket.
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.directory.join("run/plimsoll.sock")
     }
 
     /// The file of the daemon's messages.
-    pub fn daemon_log(&self) -> PathBuf {
+    pub(crate) fn daemon_log(&self) -> PathBuf {
         self.directory.join("plimsolld.log")
     }
 
     /// All that the daemon wrote; nothing where there is no file.
-    pub fn daemon_messages(&self) -> String {
+    pub(crate) fn daemon_messages(&self) -> String {
         fs::read_to_string(self.daemon_log()).unwrap_or_default()
     }
 
     /// The end of that.
-    pub fn daemon_tail(&self) -> String {
+    pub(crate) fn daemon_tail(&self) -> String {
         tail(&self.daemon_messages(), DAEMON_TAIL)
     }
 
     /// The end of what the guest `name` wrote to its console, or why it cannot be read.
-    pub fn console_tail(&self, name: &str) -> String {
+    pub(crate) fn console_tail(&self, name: &str) -> String {
         let log = fs::read(self.logs().join(format!("{name}.{CONSOLE}")));
         let log =
             log.map_or_else(|error| format!("({error})"), |log| String::from_utf8_lossy(&log).into_owned());
@@ -54,7 +54,7 @@ impl Files {
     }
 
     /// The names of VMs that have written to a console.
-    pub fn consoles(&self) -> Vec<String> {
+    pub(crate) fn consoles(&self) -> Vec<String> {
         let files = fs::read_dir(self.logs()).into_iter().flatten().flatten().map(|entry| entry.path());
         let files = files.filter(|path| path.extension() == Some(OsStr::new(CONSOLE)));
         let mut names: Vec<String> =

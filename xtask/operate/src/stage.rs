@@ -146,7 +146,7 @@ impl Stage {
         let mut command = self.command(arguments)?;
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().context("starting plimsoll")?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("plimsoll's process id")?;
+        let pid = Pid::from_child(&child);
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::spawn(move || sender.send(child.wait_with_output()));
         match receiver.recv_timeout(COMMAND_DEADLINE) {
@@ -156,6 +156,14 @@ impl Stage {
                 bail!("plimsoll {} did not end in {} s", arguments.join(" "), COMMAND_DEADLINE.as_secs())
             }
         }
+    }
+
+    /// Runs `plimsoll` with `arguments` to its end, which must be a success.
+    pub fn succeed(&self, arguments: &[&str]) -> Result<Output> {
+        let output = self.plimsoll(arguments)?;
+        let why = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "plimsoll {}: {}", arguments.join(" "), why.trim());
+        Ok(output)
     }
 
     /// A `plimsoll` command with `arguments`, for this stage's daemon, not yet started.
@@ -168,8 +176,7 @@ impl Stage {
     /// Runs `plimsoll --json` with `arguments` and reads the facts that it prints.
     pub fn facts<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
         let what = format!("plimsoll {}", arguments.join(" "));
-        let output = self.plimsoll(&[&["--json"], arguments].concat())?;
-        ensure!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        let output = self.succeed(&[&["--json"], arguments].concat())?;
         serde_json::from_slice(&output.stdout).with_context(|| format!("reading the answer of {what}"))
     }
 

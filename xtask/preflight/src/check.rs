@@ -9,7 +9,7 @@ use crate::needs::{Needs, Userfaultfd};
 use crate::packages::{self, Tool};
 use crate::space::{self, Shortage};
 use crate::sys::userfaultfd;
-use crate::{Size, cache, cargo, deb, kernel, memory};
+use crate::{Size, apt, cache, cargo, deb, kernel, memory, program};
 
 /// Something that a command needs and this machine lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ enum Lack {
 pub fn check(arguments: &[String], needs: &Needs) -> Result<()> {
     let mut lacks = resources(needs)?;
     let absent = packages::missing(&needs.tools);
-    let may_install = packages::may_install();
+    let may_install = apt::may_install();
     if !may_install && !absent.is_empty() {
         lacks.push(Lack::Tools(absent));
     }
@@ -115,7 +115,7 @@ fn look(item: Item) -> Result<()> {
             None => kernel::newest(version).map(drop),
         },
         Item::Deb(package) if deb::cached(package)?.is_some() => Ok(()),
-        Item::Deb(package) => packages::apt_cache(&["show", package]).map(drop),
+        Item::Deb(package) => apt::cache(&["show", package]).map(drop),
         Item::Archives => lists::know_debian(),
     }
 }
@@ -128,7 +128,7 @@ fn message(arguments: &[String], lacks: &[Lack], tried: bool) -> String {
     }
     let tools: Vec<Tool> = lacks.iter().flat_map(Lack::tools).copied().collect();
     let of_debian = lacks.iter().any(|lack| matches!(lack, Lack::Tools(_) | Lack::Debian(_)));
-    if of_debian && packages::find("apt-get").is_none() {
+    if of_debian && program::find("apt-get").is_none() {
         text += "\nThese come from Debian's packages: use a machine with Debian 12 or newer.";
     } else if !tools.is_empty() {
         text += &format!("\nRun as root: {}", packages::install_command(&packages::packages(&tools)));
@@ -223,7 +223,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part:?} is missing in:\n{text}");
         }
-        if packages::find("apt-get").is_some() {
+        if program::find("apt-get").is_some() {
             let command =
                 "apt-get update && apt-get install --no-install-recommends busybox-static qemu-system-x86";
             assert_eq!(text.matches(command).count(), 1, "{text}");
@@ -238,7 +238,7 @@ mod tests {
             "{}",
             text(false)
         );
-        if packages::find("apt-get").is_some() {
+        if program::find("apt-get").is_some() {
             assert!(text(false).ends_with("Run as root: apt-get update"), "{}", text(false));
             assert!(text(true).contains("the network or apt's sources"), "{}", text(true));
         }

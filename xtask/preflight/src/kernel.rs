@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result};
 
-use crate::{cache, deb, lists, packages};
+use crate::{apt, cache, deb, lists};
 
 /// Which of Debian 12's kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,11 +130,11 @@ pub(crate) fn newest(version: Version) -> Result<String> {
         Version::V6_12 => ("linux-image-6.12-cloud-amd64", r"^linux-image-6\.12\.[0-9]+\+deb12-cloud-amd64$"),
     };
     // The metapackage knows best. Lists without it (those of a newer Debian) may have the kernel.
-    let depends = packages::apt_cache(&["depends", meta]).unwrap_or_default();
+    let depends = apt::cache(&["depends", meta]).unwrap_or_default();
     if let Some(package) = dependency(&depends, version) {
         return Ok(package.to_owned());
     }
-    let found = packages::apt_cache(&["search", "--names-only", pattern])?;
+    let found = apt::cache(&["search", "--names-only", pattern])?;
     greatest(&found).map(str::to_owned).with_context(|| {
         format!(
             "apt knows no {version} cloud kernel ({meta}): \

@@ -8,6 +8,7 @@
 //! The lab uses this library for everything that comes from Debian: [`packages`],
 //! [`kernel`], [`deb`]. Every use of apt goes through [`lists`], which updates old package lists.
 
+mod apt;
 pub mod cache;
 mod cargo;
 mod check;
@@ -18,6 +19,7 @@ pub mod lists;
 mod memory;
 mod needs;
 pub mod packages;
+pub mod program;
 pub mod say;
 mod size;
 mod space;

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 
-use crate::packages;
+use crate::apt;
 use crate::say::step;
 
 /// Whether this run has updated the lists.
@@ -66,12 +66,12 @@ fn update_once() -> Update {
     if *updated {
         return Update::Earlier;
     }
-    if !packages::may_install() {
+    if !apt::may_install() {
         return Update::Refused;
     }
     *updated = true;
     step("apt's package lists are missing or old: updating them");
-    Update::Ran(packages::apt_get(&["update", "--quiet=2"]))
+    Update::Ran(apt::get(&["update", "--quiet=2"]))
 }
 
 /// Fails unless the lists hold an archive of Debian's own.

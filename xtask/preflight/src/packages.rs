@@ -1,14 +1,10 @@
 //! Programs, and the Debian packages that have them: found, named, or installed as root.
 
-use std::env;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use anyhow::{Result, bail};
 
-use anyhow::{Context, Result, bail};
-
-use crate::lists;
+use crate::program::find;
 use crate::say::step;
+use crate::{apt, lists};
 
 /// A program, and the Debian package that has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,20 +36,6 @@ pub const LAB: &[Tool] = &[
 pub const DISK: &[Tool] =
     &[tool("mmdebstrap", "mmdebstrap"), tool("mke2fs", "e2fsprogs"), tool("debugfs", "e2fsprogs")];
 
-/// The path of `program`, in PATH or where Debian keeps administrators' programs.
-pub fn find(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);
-    env::split_paths(&path).chain(usual).map(|directory| directory.join(program)).find(|file| file.is_file())
-}
-
-/// Whether this process may install packages: it runs as root, on a Debian.
-pub(crate) fn may_install() -> bool {
-    // The owner of a process's files is its effective user.
-    let root = std::fs::metadata("/proc/self").is_ok_and(|facts| facts.uid() == 0);
-    root && find("apt-get").is_some()
-}
-
 /// Those of `tools` that are not there.
 pub(crate) fn missing(tools: &[Tool]) -> Vec<Tool> {
     tools.iter().copied().filter(|tool| find(tool.program).is_none()).collect()
@@ -78,7 +60,7 @@ pub fn ensure(tools: &[Tool]) -> Result<()> {
         return Ok(());
     }
     let list = packages(&absent);
-    if !may_install() {
+    if !apt::may_install() {
         let programs: Vec<&str> = absent.iter().map(|tool| tool.program).collect();
         bail!("{} not found: install with `{}` as root", programs.join(", "), install_command(&list));
     }
@@ -86,7 +68,7 @@ pub fn ensure(tools: &[Tool]) -> Result<()> {
     let options = ["install", "--yes", "--quiet=2", "--no-install-recommends"];
     // A new machine may be installing its own updates.
     let patience = ["-o", "DPkg::Lock::Timeout=120"];
-    lists::with_fresh(|| apt_get(&[options.as_slice(), &patience, &list].concat()))?;
+    lists::with_fresh(|| apt::get(&[options.as_slice(), &patience, &list].concat()))?;
     match missing(tools).first() {
         Some(tool) => bail!("{} is still missing after installing {}", tool.program, tool.package),
         None => Ok(()),
@@ -96,30 +78,6 @@ pub fn ensure(tools: &[Tool]) -> Result<()> {
 /// What installs `packages`, for people.
 pub(crate) fn install_command(packages: &[&str]) -> String {
     format!("apt-get update && apt-get install --no-install-recommends {}", packages.join(" "))
-}
-
-/// Runs `apt-get` with `arguments`; its messages go with ours.
-pub(crate) fn apt_get(arguments: &[&str]) -> Result<()> {
-    let mut command = Command::new("apt-get");
-    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
-    // Standard output is for results.
-    command.stdout(std::io::stderr());
-    let status = command.status().context("starting apt-get")?;
-    if !status.success() {
-        bail!("apt-get {} failed: see its messages above", arguments.join(" "));
-    }
-    Ok(())
-}
-
-/// What `apt-cache` prints with `arguments`.
-pub(crate) fn apt_cache(arguments: &[&str]) -> Result<String> {
-    let output = Command::new("apt-cache").args(arguments).stdin(Stdio::null()).output();
-    let output =
-        output.context("starting apt-cache: kernels come from Debian's packages, so this needs Debian")?;
-    if !output.status.success() {
-        bail!("apt-cache {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+//! Figures with a bound that they should keep.
+
 use std::fmt;
 
 use serde::Serialize;
@@ -11,7 +13,7 @@ pub(crate) struct Goal {
     most: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     least: Option<f64>,
-    pub met: bool,
+    pub(crate) met: bool,
 }
 
 impl Goal {

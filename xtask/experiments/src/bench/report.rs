@@ -1,3 +1,5 @@
+//! What a benchmark prints: figures by name, judged by goals.
+
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -10,12 +12,12 @@ use crate::stats::Spread;
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     /// How often everything was measured. Each figure is the median of so many, with the smallest and the largest.
-    pub runs: usize,
-    pub figures: Vec<Figure>,
-    pub goals: Vec<Goal>,
+    pub(crate) runs: usize,
+    pub(crate) figures: Vec<Figure>,
+    pub(crate) goals: Vec<Goal>,
     /// What this machine did not let us do, and what else the reader must know of this run.
-    pub remarks: Vec<String>,
-    pub not_shown: &'static str,
+    pub(crate) remarks: Vec<String>,
+    pub(crate) not_shown: &'static str,
 }
 
 /// One figure, of all runs.
@@ -24,7 +26,7 @@ pub(crate) struct Figure {
     name: String,
     unit: &'static str,
     #[serde(flatten)]
-    pub spread: Spread,
+    pub(crate) spread: Spread,
 }
 
 impl Figure {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use plimsoll_lab::workspace::{self, step};
 use plimsoll_operate::Stage;
@@ -124,8 +124,7 @@ fn busy_among_idle(stage: &Stage, way: &Way, times: &mut Times) -> Result<()> {
         stage.run(&definition)?;
         if way.fixed {
             let part = Bytes(way.budget.0 / VMS as u64).to_string();
-            let output = stage.plimsoll(&["set", name, "--limit", &part])?;
-            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+            stage.succeed(&["set", name, "--limit", &part])?;
         }
     }
     let mut guests = names.iter().map(|name| stage.toucher(name)).collect::<Result<Vec<Toucher>>>()?;

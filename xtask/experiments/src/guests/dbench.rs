@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use clap::Args;
 use plimsoll_operate::Stage;
 use plimsoll_operate::definition::{Definition, Runs};
 use plimsoll_operate::toucher::{Answer, Toucher};
 use plimsoll_units::Bytes;
 use rustix::fs::{SeekFrom, seek};
+use serde::{Deserialize, Serialize};
 
 use super::dbench_disk::{LOAD, files};
 
@@ -22,6 +24,17 @@ const RUN: Duration = Duration::from_secs(900);
 
 /// Clients of a run, as in the paper.
 pub(crate) const CLIENTS: u32 = 40;
+
+/// How much a run does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args, Serialize, Deserialize)]
+pub(crate) struct Load {
+    /// Clients of a run.
+    #[arg(long)]
+    pub(crate) clients: u32,
+    /// What the clients of a run move together, in MB.
+    #[arg(long)]
+    pub(crate) megabytes: u32,
+}
 
 /// A guest with dbench on a disk of its own.
 pub(crate) struct Dbench {
@@ -53,12 +66,13 @@ impl Dbench {
         self.shell(&format!("{fresh} && {fill} && sync && echo 3 >/proc/sys/vm/drop_caches"), LIMIT).map(drop)
     }
 
-    /// Lets `clients` clients read and write until they have moved so many MB together. Returns how many it was in the end:
-    /// dbench tells once a second.
+    /// Lets clients read and write until they have moved `load` together. Returns how many MB it was in
+    /// the end: dbench tells once a second.
     ///
     /// It is as much work whatever time it takes. dbench itself works for a time, in which an emulated guest gets no further than
     /// the machine allows.
-    pub(crate) fn run(&mut self, clients: u32, megabytes: u32) -> Result<f64> {
+    pub(crate) fn run(&mut self, load: Load) -> Result<f64> {
+        let Load { clients, megabytes } = load;
         // With its longest time dbench counts from the beginning. It goes with the first thing that it says to nobody.
         let dbench = format!("chroot /work /usr/bin/dbench -c {LOAD} -D /files -t 36000 {clients}");
         let watch = format!(

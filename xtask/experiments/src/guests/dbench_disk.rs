@@ -1,19 +1,18 @@
 //! Guests that run dbench: the tiny image, which gets the drivers of a file system, and a disk with Debian's dbench.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use plimsoll_lab::cache;
-use plimsoll_lab::command::run;
-use plimsoll_lab::cpio::Archive;
-use plimsoll_lab::guest::{self, Image};
-use plimsoll_lab::kernel::{Kernel, Version};
+use plimsoll_lab::guest;
+use plimsoll_lab::kernel::Version;
 use plimsoll_lab::workspace::{Programs, step};
 use plimsoll_units::Bytes;
 use preflight::{deb, packages};
+
+use super::disk;
 
 /// The load in Debian's package: what one client does, recorded of a file server.
 const RECORDED: &str = "usr/share/dbench/client.txt";
@@ -48,9 +47,7 @@ pub(crate) fn build(version: Version, programs: &Programs) -> Result<PathBuf> {
     step("building a disk with Debian's dbench");
     let scratch = tempfile::tempdir_in(&home)?;
     let root = scratch.path().join("root");
-    for package in deb::DBENCH {
-        run(Command::new("dpkg-deb").arg("-x").arg(deb::file(package)?).arg(&root))?;
-    }
+    disk::unpack(deb::DBENCH, &root)?;
     let recorded = root.join(RECORDED);
     let load = scaled(
         &fs::read_to_string(&recorded).with_context(|| format!("reading {}", recorded.display()))?,
@@ -58,31 +55,13 @@ pub(crate) fn build(version: Version, programs: &Programs) -> Result<PathBuf> {
     )?;
     fs::remove_file(&recorded)?;
     fs::write(root.join(LOAD.trim_start_matches('/')), load)?;
-    let disk = scratch.path().join("disk");
-    File::create(&disk)?.set_len(DISK.0)?;
-    let mke2fs = packages::find("mke2fs").context("mke2fs not found: install e2fsprogs")?;
     // A lazily made table would be finished by the guest's kernel while it is measured.
-    run(Command::new(mke2fs)
-        .args(["-q", "-F", "-t", "ext4", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-d"])
-        .arg(&root)
-        .arg(&disk))?;
-    fs::remove_dir_all(&root)?;
+    let options = ["-E", "lazy_itable_init=0,lazy_journal_init=0"];
+    disk::move_into(&root, &scratch.path().join("disk"), DISK, &options)?;
     fs::copy(image.kernel(), scratch.path().join("vmlinuz"))?;
-    fs::write(scratch.path().join("initrd"), initrd(&image)?)?;
+    fs::write(scratch.path().join("initrd"), disk::initrd(&image)?)?;
     cache::keep(scratch, &directory, "disk")?;
     Ok(directory)
-}
-
-/// The tiny image's first file system with the drivers of ext4: the kernel unpacks one archive after the other.
-pub(super) fn initrd(image: &Image) -> Result<Vec<u8>> {
-    let mut whole = fs::read(image.initrd())?;
-    let mut more = Archive::new(Vec::new());
-    for (index, (name, content)) in Kernel::get(image.version)?.modules(&["ext4"])?.iter().enumerate() {
-        // The image's init loads what is there in the order of names.
-        more.file(&format!("{}/ext4-{index:02}-{name}", guest::MODULES_DIRECTORY), 0o644, content)?;
-    }
-    whole.extend(more.finish()?);
-    Ok(whole)
 }
 
 /// The beginning of a recorded load, with offsets and lengths divided by `divisor`. It ends where no file is open, since dbench begins

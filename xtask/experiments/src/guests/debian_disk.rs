@@ -1,13 +1,11 @@
 //! Guests that do the work of a Debian system: the tiny image, and a read-only disk with programs of Debian's.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use plimsoll_lab::cache;
-use plimsoll_lab::command::run;
 use plimsoll_lab::guest;
 use plimsoll_lab::kernel::Version;
 use plimsoll_lab::workspace::{Programs, step};
@@ -15,7 +13,7 @@ use plimsoll_units::Bytes;
 use preflight::{deb, packages};
 use serde::{Deserialize, Serialize};
 
-use super::dbench_disk::initrd;
+use super::disk;
 
 /// The disk's size: the files take some 80 MB.
 const DISK: Bytes = Bytes::mib(160);
@@ -64,24 +62,16 @@ pub(crate) fn build(programs: &Programs) -> Result<PathBuf> {
     step("building a disk with programs of Debian's");
     let scratch = tempfile::tempdir_in(&home)?;
     let root = scratch.path().join("root");
-    for package in deb::DEBIAN {
-        run(Command::new("dpkg-deb").arg("-x").arg(deb::file(package)?).arg(&root))?;
-    }
+    disk::unpack(deb::DEBIAN, &root)?;
     fs::create_dir_all(root.join("tmp"))?;
     fs::write(root.join("load.pl"), LOAD)?;
-    let disk = scratch.path().join("disk");
-    File::create(&disk)?.set_len(DISK.0)?;
-    let mke2fs = packages::find("mke2fs").context("mke2fs not found: install e2fsprogs")?;
     // Guests only read it: a journal would be of no use.
-    run(Command::new(mke2fs)
-        .args(["-q", "-F", "-t", "ext4", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=0", "-d"])
-        .arg(&root)
-        .arg(&disk))?;
-    fs::remove_dir_all(&root)?;
+    let options = ["-O", "^has_journal", "-E", "lazy_itable_init=0"];
+    disk::move_into(&root, &scratch.path().join("disk"), DISK, &options)?;
     for image in &images {
         let [kernel, initial, _] = files(scratch.path(), image.version);
         fs::copy(image.kernel(), kernel)?;
-        fs::write(initial, initrd(image)?)?;
+        fs::write(initial, disk::initrd(image)?)?;
     }
     cache::keep(scratch, &directory, "disk")?;
     Ok(directory)

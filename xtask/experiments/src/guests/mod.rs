@@ -7,4 +7,5 @@ pub(crate) mod content;
 pub(crate) mod dbench;
 pub(crate) mod dbench_disk;
 pub(crate) mod debian_disk;
+mod disk;
 pub(crate) mod worker;

@@ -22,17 +22,17 @@ const TURN: Duration = Duration::from_secs(600);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Job {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its kernel.
-    pub kernel: Version,
+    pub(crate) kernel: Version,
     /// Guest-physical memory.
-    pub size: Bytes,
+    pub(crate) size: Bytes,
     /// With whom it shares pages, as in a definition.
-    pub sharing: String,
+    pub(crate) sharing: String,
     /// What it works on.
-    pub work: Work,
+    pub(crate) work: Work,
     /// With which numbers.
-    pub seed: u32,
+    pub(crate) seed: u32,
 }
 
 /// Such a guest, running.

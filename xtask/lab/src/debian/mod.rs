@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use plimsoll_units::Bytes;
-use preflight::{kernel, lists, packages};
+use preflight::{kernel, lists, packages, program};
 
 use crate::kernel::Version;
 use crate::workspace::{note, step};
@@ -21,7 +21,7 @@ use crate::{cache, command};
 const PACKAGES: &str = "initramfs-tools,systemd,systemd-sysv,udev,dbus,kmod,iproute2,e2fsprogs,zstd";
 
 /// The smallest disk on which the system fits with room to work.
-pub const MIN_SIZE: Bytes = Bytes::mib(768);
+pub(crate) const MIN_SIZE: Bytes = Bytes::mib(768);
 
 /// Runs as mmdebstrap's last step: $1 is the new root. The system gets a name, its root file system, a console without a
 /// password, and none of the timers that would wake an idle guest; then it becomes an image, and its kernel and initrd are
@@ -130,7 +130,7 @@ fn debootstrap(package: &str, size: Bytes, out: &Path) -> Result<()> {
     let sources = lists::with_fresh(mirrors::sources)?;
     let finish = out.join("finish");
     fs::write(&finish, FINISH)?;
-    let mut command = Command::new(packages::find("mmdebstrap").context("mmdebstrap not found: install it")?);
+    let mut command = Command::new(program::find("mmdebstrap").context("mmdebstrap not found: install it")?);
     command.args(["--quiet", "--variant=minbase", &format!("--include={package},{PACKAGES}")]);
     command.arg(r#"--aptopt=Apt::Install-Recommends "false""#);
     mirrors::options()?.iter().for_each(|option| {

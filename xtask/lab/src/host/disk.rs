@@ -10,12 +10,11 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use plimsoll_units::Bytes;
-use preflight::packages;
 
+use crate::command;
 use crate::prctl;
 use crate::workspace::step;
 
@@ -38,18 +37,14 @@ pub(crate) fn empty(size: Bytes) -> Result<File> {
 fn ext4(size: Bytes, content: Option<&Path>) -> Result<File> {
     let image = tempfile::tempfile().context("making a file for a disk of the lab")?;
     image.set_len(size.0)?;
-    let mke2fs = packages::find("mke2fs").context("mke2fs not found: install e2fsprogs")?;
-    let mut command = Command::new(mke2fs);
-    command.args(["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-E", "lazy_itable_init=1", "-m", "0"]);
+    let mut command = command::mke2fs()?;
+    command.args(["-O", "^has_journal", "-E", "lazy_itable_init=1"]);
     if let Some(directory) = content {
         command.arg("-d").arg(directory);
     }
-    command.arg(format!("/proc/self/fd/{}", image.as_raw_fd())).stdin(Stdio::null());
+    command.arg(format!("/proc/self/fd/{}", image.as_raw_fd()));
     prctl::die_with_parent(&mut command, vec![image.as_raw_fd()]);
-    let output = command.output().context("starting mke2fs")?;
-    if !output.status.success() {
-        bail!("mke2fs of a disk of the lab: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
+    command::run(&mut command).context("making a disk of the lab")?;
     Ok(image)
 }
 

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
-use preflight::packages;
+use preflight::program;
 
 use crate::config::Config;
 use crate::prctl;
@@ -19,13 +19,13 @@ use crate::prctl;
 /// What QEMU boots.
 pub(crate) struct Boot<'a> {
     /// The bzImage.
-    pub kernel: &'a std::path::Path,
+    pub(crate) kernel: &'a std::path::Path,
     /// The first file system.
-    pub initramfs: &'a std::path::Path,
+    pub(crate) initramfs: &'a std::path::Path,
     /// A file system image that becomes the first disk. What the lab writes to it is thrown away.
-    pub scratch: &'a File,
+    pub(crate) scratch: &'a File,
     /// Another that becomes the second disk.
-    pub share: Option<&'a File>,
+    pub(crate) share: Option<&'a File>,
 }
 
 impl<'a> Boot<'a> {
@@ -46,7 +46,7 @@ impl Qemu {
     /// Starts it. The returned stream is the outer end of the agent's port.
     pub(crate) fn start(config: &Config, boot: &Boot<'_>) -> Result<(Self, UnixStream)> {
         let program =
-            packages::find("qemu-system-x86_64").context("QEMU not found: install qemu-system-x86")?;
+            program::find("qemu-system-x86_64").context("QEMU not found: install qemu-system-x86")?;
         let (ours, theirs) = UnixStream::pair().context("making the lab's port")?;
         let console = tempfile::tempfile().context("making the console's file")?;
         let messages = tempfile::tempfile().context("making the file for QEMU's messages")?;

@@ -98,9 +98,8 @@ fn wait(child: &mut Child, requests: &Receiver<wire::Frame>) -> Result<ExitStatu
         }
         match requests.recv_timeout(TICK) {
             Ok(frame) if frame.kind == Kind::Kill => {
-                let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a process id")?;
                 // It may have ended in the meantime.
-                rustix::process::kill_process_group(group, Signal::KILL).ok();
+                rustix::process::kill_process_group(Pid::from_child(child), Signal::KILL).ok();
             }
             Ok(_) | Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => thread::sleep(TICK),

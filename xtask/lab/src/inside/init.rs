@@ -29,8 +29,7 @@ pub fn main() -> Result<()> {
         .process_group(0)
         .spawn()
         .context("starting the lab's agent")?;
-    let pid = i32::try_from(agent.id()).ok().and_then(Pid::from_raw).context("the agent's process id")?;
-    reap_until(pid).context("waiting for the lab's agent")?;
+    reap_until(Pid::from_child(&agent)).context("waiting for the lab's agent")?;
     Err(power_off()).context("turning the lab off")
 }
 

@@ -27,9 +27,9 @@ use crate::guests::Guests;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host {
     /// Its kernel.
-    pub kernel: Version,
+    pub(crate) kernel: Version,
     /// Nested paging.
-    pub npt: bool,
+    pub(crate) npt: bool,
 }
 
 const fn host(kernel: Version, npt: bool) -> Host {
@@ -42,21 +42,21 @@ const OLD_NPT: Host = host(Version::V6_1, true);
 const OLD_SHADOW: Host = host(Version::V6_1, false);
 
 /// All hosts, in the order in which they are booted.
-pub const HOSTS: [Host; 4] = [NEW_NPT, OLD_SHADOW, NEW_SHADOW, OLD_NPT];
+pub(crate) const HOSTS: [Host; 4] = [NEW_NPT, OLD_SHADOW, NEW_SHADOW, OLD_NPT];
 
 /// A system test.
 pub struct Scenario {
     /// Its name on the command line.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// What must hold, in a line.
-    pub about: &'static str,
+    pub(crate) about: &'static str,
     /// Hosts that it runs on unless all are asked for: enough that every host runs overcommitted guests, and that what
     /// depends on the kernel or on the paging meets both. None: model guests suffice.
-    pub hosts: &'static [Host],
+    pub(crate) hosts: &'static [Host],
     /// Whether it wants the Debian disk in the shared directory.
-    pub disk: bool,
+    pub(crate) disk: bool,
     /// Whether it makes sense with model guests, which need no KVM.
-    pub model: bool,
+    pub(crate) model: bool,
     run: fn(Guests) -> Result<()>,
 }
 

@@ -12,7 +12,8 @@ pub(super) struct Step {
     pub(super) name: &'static str,
     /// What it does.
     pub(super) about: &'static str,
-    arguments: &'static [&'static str],
+    /// Cargo's, with spaces between them.
+    arguments: &'static str,
     environment: &'static [(&'static str, &'static str)],
 }
 
@@ -21,76 +22,44 @@ pub(super) const STEPS: &[Step] = &[
     Step {
         name: "format",
         about: "rustfmt changes nothing",
-        arguments: &["fmt", "--all", "--check"],
+        arguments: "fmt --all --check",
         environment: &[],
     },
     Step {
         name: "lint",
         about: "clippy has nothing to say",
-        arguments: &["clippy", "--locked", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"],
+        arguments: "clippy --locked --workspace --all-targets --quiet -- -D warnings",
         environment: &[],
     },
     Step {
         name: "lint-model",
         about: "nor about the model check",
-        arguments: &[
-            "clippy",
-            "--locked",
-            "--package",
-            "plimsoll-pmap",
-            "--features",
-            "model-check",
-            "--all-targets",
-            "--quiet",
-            "--",
-            "-D",
-            "warnings",
-        ],
+        arguments: "clippy --locked --package plimsoll-pmap --features model-check --all-targets --quiet -- -D warnings",
         environment: &[],
     },
     Step {
         name: "doc",
         about: "the documentation builds without a warning",
-        arguments: &["doc", "--locked", "--workspace", "--no-deps", "--document-private-items", "--quiet"],
+        arguments: "doc --locked --workspace --no-deps --document-private-items --quiet",
         // With private items documented, links to them lead somewhere.
         environment: &[("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links")],
     },
     Step {
         name: "unit",
         about: "unit and property tests",
-        arguments: &["test", "--locked", "--workspace", "--quiet"],
+        arguments: "test --locked --workspace --quiet",
         environment: &[],
     },
     Step {
         name: "counters",
         about: "10^9 verified writes of CPUs, a vCPU and a disk to memory that comes and goes",
-        arguments: &[
-            "test",
-            "--locked",
-            "--package",
-            "plimsoll-pmap",
-            "--lib",
-            "--quiet",
-            "counters::no_write_is_lost",
-            "--",
-            "--nocapture",
-        ],
+        arguments: "test --locked --package plimsoll-pmap --lib --quiet counters::no_write_is_lost -- --nocapture",
         environment: &[("PLIMSOLL_STRESS_WRITES", "1000000000")],
     },
     Step {
         name: "model",
         about: "the pmap's state machine under every kind of schedule",
-        arguments: &[
-            "test",
-            "--locked",
-            "--package",
-            "plimsoll-pmap",
-            "--lib",
-            "--features",
-            "model-check",
-            "--quiet",
-            "model_check",
-        ],
+        arguments: "test --locked --package plimsoll-pmap --lib --features model-check --quiet model_check",
         environment: &[],
     },
 ];
@@ -99,9 +68,9 @@ impl Step {
     /// Runs it. What it prints is shown when it fails, or when `verbose`.
     pub(super) fn run(&self, verbose: bool) -> Result<()> {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(self.arguments).envs(self.environment.iter().copied());
+        cargo.args(self.arguments.split(' ')).envs(self.environment.iter().copied());
         cargo.current_dir(workspace::root()).stdin(Stdio::null());
-        let what = format!("cargo {}", self.arguments.join(" "));
+        let what = format!("cargo {}", self.arguments);
         if verbose {
             let status =
                 cargo.stdout(std::io::stderr()).status().with_context(|| format!("starting {what}"))?;

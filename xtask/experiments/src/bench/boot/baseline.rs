@@ -11,7 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use plimsoll_lab::command;
-use preflight::packages;
+use preflight::program;
 
 use super::guest::Guest;
 
@@ -26,7 +26,7 @@ const FIRMWARE_PLACES: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
 
 /// Copies QEMU, its libraries and its firmware to `directory`. Returns QEMU's version, as it says it.
 pub(super) fn collect(directory: &Path) -> Result<String> {
-    let program = packages::find(PROGRAM).context("QEMU not found: install qemu-system-x86")?;
+    let program = program::find(PROGRAM).context("QEMU not found: install qemu-system-x86")?;
     let firmware =
         FIRMWARE_PLACES.iter().map(|place| Path::new(place).join(FIRMWARE)).find(|path| path.is_file());
     let firmware = firmware.with_context(|| format!("{FIRMWARE} not found: install qemu-system-data"))?;

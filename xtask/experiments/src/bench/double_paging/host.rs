@@ -1,3 +1,5 @@
+//! A host that keeps a VM below its size, by one choice of victims or another.
+
 use anyhow::{Result, ensure};
 use plimsoll_pmap::{Pmap, PpnRange};
 use plimsoll_units::{Pages, Ppn};

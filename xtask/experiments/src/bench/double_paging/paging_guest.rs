@@ -1,3 +1,5 @@
+//! A guest that swaps by itself, on memory that the host swaps, too.
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};

@@ -1,3 +1,5 @@
+//! In which order a program touches its pages.
+
 /// In which order a program touches its pages.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Pattern {

@@ -1,3 +1,5 @@
+//! Pages in the order of their last touch.
+
 use std::collections::BTreeMap;
 
 /// Pages in the order of their last touch.

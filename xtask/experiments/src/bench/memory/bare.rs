@@ -1,3 +1,5 @@
+//! The simplest server of page faults, which ours is compared with.
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;

@@ -1,3 +1,5 @@
+//! Pages with known content, aligned as direct I/O wants them.
+
 /// A page of memory, aligned as direct I/O wants it.
 #[derive(Clone)]
 #[repr(C, align(4096))]

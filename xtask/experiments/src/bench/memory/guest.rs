@@ -1,3 +1,5 @@
+//! A pmap whose faults a thread serves, as in the VMM.
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -22,7 +24,7 @@ const PRESENT: u64 = 1 << 63;
 
 /// Guest memory whose faults are served by a thread, as in the VMM.
 pub(crate) struct Guest {
-    pub pmap: Arc<Pmap>,
+    pub(crate) pmap: Arc<Pmap>,
     pagemap: File,
     stop: EventFd,
     server: Option<JoinHandle<()>>,

@@ -1,3 +1,5 @@
+//! The kernel's own merging of equal pages, and its settings.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -40,13 +42,13 @@ pub(crate) struct Ksm {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KsmCounts {
     /// Pages that were given up for an equal one.
-    pub merged: u64,
+    pub(crate) merged: u64,
     /// Pages that were given up for the kernel's page of zeros. Where it splits a huge page, Linux 6.12 does the same to those in it,
     /// and does not count them.
-    pub zeroed: u64,
-    pub full_scans: u64,
+    pub(crate) zeroed: u64,
+    pub(crate) full_scans: u64,
     /// Bytes saved, less those of what it remembers of pages: its own account.
-    pub profit: i64,
+    pub(crate) profit: i64,
 }
 
 impl Ksm {

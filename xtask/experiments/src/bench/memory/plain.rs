@@ -1,3 +1,5 @@
+//! Anonymous memory that no pmap knows.
+
 use anyhow::{Context, Result};
 use plimsoll_units::{Bytes as Size, CHUNK_SIZE};
 use vm_memory::mmap::MmapRegion;

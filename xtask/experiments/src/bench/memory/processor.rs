@@ -1,3 +1,5 @@
+//! Which processor a thread runs on.
+
 use std::sync::OnceLock;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};

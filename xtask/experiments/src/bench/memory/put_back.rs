@@ -1,3 +1,5 @@
+//! Settings of the kernel that are changed for a measurement, and put back whatever ends it.
+
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};

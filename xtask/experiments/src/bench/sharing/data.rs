@@ -1,3 +1,5 @@
+//! What the memory of two VMs holds: data sets with known numbers of equal pages.
+
 use clap::ValueEnum;
 
 use crate::bench::memory::buffer::{PageBuffer, Random};

@@ -1,3 +1,5 @@
+//! What came of one data set in one run, and how it is measured.
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -13,23 +15,23 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
     /// When nearly all was merged that could be.
-    pub converged: Spent,
+    pub(crate) converged: Spent,
     /// Pages that were merged by then.
-    pub merged: u64,
+    pub(crate) merged: u64,
     /// One more pass over memory that nobody had written to.
-    pub second_pass: Spent,
+    pub(crate) second_pass: Spent,
     /// Bytes saved at the end, less those of all that is remembered for it.
-    pub saved: i64,
+    pub(crate) saved: i64,
     /// The median time that a write to a merged page takes.
-    pub broken: Duration,
+    pub(crate) broken: Duration,
 }
 
 /// What something took.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spent {
     /// CPU time of all threads that had to do with it.
-    pub cpu: Duration,
-    pub elapsed: Duration,
+    pub(crate) cpu: Duration,
+    pub(crate) elapsed: Duration,
 }
 
 /// Measures what something takes.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 use plimsoll_lab::workspace::{note, step};
 use plimsoll_operate::Stage;
@@ -11,7 +11,7 @@ use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::super::lab;
-use crate::guests::dbench::Dbench;
+use crate::guests::dbench::{Dbench, Load};
 
 /// The sizes that are measured in both ways, in MB.
 pub(super) const SIZES: [u64; 4] = [128, 160, 192, 224];
@@ -32,18 +32,16 @@ pub struct Plan {
     /// How often each size is measured.
     #[arg(long)]
     pub(super) rounds: u32,
-    /// Clients of a run.
-    #[arg(long)]
-    pub(super) clients: u32,
-    /// What the clients of a run move together, in MB.
-    #[arg(long)]
-    pub(super) megabytes: u32,
+    /// A run of dbench.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(super) load: Load,
 }
 
 impl Plan {
     /// As the inner part's command line has it.
     pub(super) fn arguments(&self) -> Vec<String> {
-        let Self { rounds, clients, megabytes } = self;
+        let Self { rounds, load: Load { clients, megabytes } } = self;
         let line = format!("fig2 --rounds {rounds} --clients {clients} --megabytes {megabytes}");
         line.split(' ').map(str::to_owned).collect()
     }
@@ -83,9 +81,12 @@ fn rounds(plan: &Plan, stage: &Stage) -> Result<()> {
                 guest.fill(Bytes::mib(*mb))?;
                 let filled = begin.elapsed();
                 // The first runs are not counted: file systems are new in them.
-                let megabytes = if round == 0 { plan.megabytes.div_ceil(5) } else { plan.megabytes };
+                let mut load = plan.load;
+                if round == 0 {
+                    load.megabytes = load.megabytes.div_ceil(5);
+                }
                 lab::begin()?;
-                let moved = guest.run(plan.clients, megabytes)?;
+                let moved = guest.run(load)?;
                 let how = if ballooned { "ballooned to" } else { "configured with" };
                 note(&format!(
                     "{how} {mb} MB: {moved:.0} MB in {:.0} s, filled in {:.0} s",
@@ -115,8 +116,7 @@ fn rounds(plan: &Plan, stage: &Stage) -> Result<()> {
 
 /// Gives the VM a limit, as an operator would, and waits until its balloon has the rest.
 fn steer(stage: &Stage, limit: Bytes) -> Result<()> {
-    let output = stage.plimsoll(&["set", BALLOONED, "--limit", &limit.to_string()])?;
-    ensure!(output.status.success(), "plimsoll set: {}", String::from_utf8_lossy(&output.stderr).trim());
+    stage.succeed(&["set", BALLOONED, "--limit", &limit.to_string()])?;
     let begin = Instant::now();
     let rest = Bytes::mib(FULL) - limit;
     let mut last = None;

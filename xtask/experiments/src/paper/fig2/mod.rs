@@ -16,7 +16,7 @@ use preflight::lab_memory;
 
 use super::arguments::PaperArgs;
 use super::{files, lab};
-use crate::guests::dbench::CLIENTS;
+use crate::guests::dbench::{CLIENTS, Load};
 use crate::guests::dbench_disk;
 
 pub(super) use inside::{Plan, measure};
@@ -34,7 +34,7 @@ const ROUND: Duration = Duration::from_secs(1800);
 pub(super) fn run(arguments: &PaperArgs) -> Result<Report> {
     let programs = workspace::build()?;
     let share = dbench_disk::build(Version::V6_12, &programs)?;
-    let plan = Plan { rounds: arguments.rounds, clients: CLIENTS, megabytes: MEGABYTES };
+    let plan = Plan { rounds: arguments.rounds, load: Load { clients: CLIENTS, megabytes: MEGABYTES } };
     let limit = ROUND * (arguments.rounds + 1);
     let report = Report::new(plan, lab::measured(&programs, MEMORY, Some(&share), &plan.arguments(), limit)?);
     files::write(arguments, "fig2", &report.csv(), &report.svg())?;

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::super::lab::Timed;
 use super::inside::{FULL, Plan, SIZES, Sample};
+use crate::guests::dbench::Load;
 use crate::guests::dbench_disk::DIVISOR;
 use crate::stats::Spread;
 
@@ -90,7 +91,7 @@ impl Report {
                 spread(row.loss, 1)
             ));
         }
-        let Plan { rounds, clients, megabytes } = self.plan;
+        let Plan { rounds, load: Load { clients, megabytes } } = self.plan;
         lines.push(format!(
             "MB/s of dbench {clients}, in {rounds} rounds. Ours is scaled down for emulation: runs of {megabytes} MB, and the clients' files have a\n\
              {DIVISOR}th of their recorded size. Only the losses and the course compare with the paper's machine: a second is one for\n\
@@ -168,7 +169,7 @@ mod tests {
             sample(2, 128, true, 240.0, 20.0),
             sample(1, 256, false, 200.0, 10.0),
         ];
-        let report = Report::new(Plan { rounds: 2, clients: 40, megabytes: 100 }, samples);
+        let report = Report::new(Plan { rounds: 2, load: Load { clients: 40, megabytes: 100 } }, samples);
         let row = report.rows[0];
         assert_eq!(row.configured, Some(Spread { median: 11.0, min: 10.0, max: 12.0 }));
         assert_eq!(row.loss, Some(Spread { median: 5.0, min: 0.0, max: 10.0 }));

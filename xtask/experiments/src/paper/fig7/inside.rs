@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::Args;
 use plimsoll_lab::workspace::{note, step};
 use plimsoll_operate::Stage;
@@ -13,7 +13,7 @@ use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::super::lab;
-use crate::guests::dbench::Dbench;
+use crate::guests::dbench::{Dbench, Load};
 
 /// Guest-physical memory of each VM.
 pub(super) const SIZE: Bytes = Bytes::mib(256);
@@ -40,18 +40,16 @@ pub struct Plan {
     /// Seconds that a guest runs in a sampling period.
     #[arg(long)]
     pub(super) period: u32,
-    /// Clients of dbench.
-    #[arg(long)]
-    pub(super) clients: u32,
-    /// What the clients of a run move together, in MB.
-    #[arg(long)]
-    pub(super) megabytes: u32,
+    /// A run of dbench.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(super) load: Load,
 }
 
 impl Plan {
     /// As the inner part's command line has it.
     pub(super) fn arguments(&self) -> Vec<String> {
-        let Self { phase, period, clients, megabytes } = self;
+        let Self { phase, period, load: Load { clients, megabytes } } = self;
         let line =
             format!("fig7 --phase {phase} --period {period} --clients {clients} --megabytes {megabytes}");
         line.split(' ').map(str::to_owned).collect()
@@ -80,26 +78,26 @@ fn phases(plan: &Plan, stage: &Stage) -> Result<()> {
     // against a limit waits for its own balloon.
     idle.fill(SIZE)?;
     busy.fill(SIZE)?;
-    operate(stage, &["pool", "create", POOL, "--limit", &FOR_VMS.to_string()])?;
+    stage.succeed(&["pool", "create", POOL, "--limit", &FOR_VMS.to_string()])?;
     for name in VMS {
-        operate(stage, &["set", name, "--pool", POOL])?;
+        stage.succeed(&["set", name, "--pool", POOL])?;
     }
     stage.wait("the pool keeps its limit", SETTLED, |stage| {
         Ok((sum(held(stage)?) <= FOR_VMS).then_some(()))
     })?;
-    busy.run(plan.clients, plan.megabytes)?;
+    busy.run(plan.load)?;
     let begin = Instant::now();
     for (phase, tax) in TAXES.into_iter().enumerate() {
         step(&format!("idle memory is taxed with {tax}"));
         for name in VMS {
-            operate(stage, &["set", name, "--tax", &tax.to_string()])?;
+            stage.succeed(&["set", name, "--tax", &tax.to_string()])?;
         }
         let end = begin + Duration::from_secs(u64::from(plan.phase)) * u32::try_from(phase + 1)?;
         while_looking(stage, begin, phase, || {
             while Instant::now() < end {
                 let from = begin.elapsed().as_secs_f64();
                 lab::begin()?;
-                let moved = busy.run(plan.clients, plan.megabytes)?;
+                let moved = busy.run(plan.load)?;
                 let to = begin.elapsed().as_secs_f64();
                 lab::sample(&Sample::Run { from, to, phase, moved })?;
                 let held = held(stage)?.map(|bytes| bytes.to_string());
@@ -119,14 +117,6 @@ fn phases(plan: &Plan, stage: &Stage) -> Result<()> {
 fn start(stage: &Stage) -> Result<[Dbench; 2]> {
     let [idle, busy] = VMS.map(|name| Dbench::start(stage, &share(), name, SIZE));
     Ok([idle?, busy?])
-}
-
-/// Runs a command as an operator would.
-fn operate(stage: &Stage, arguments: &[&str]) -> Result<()> {
-    let output = stage.plimsoll(arguments)?;
-    let why = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "plimsoll {}: {}", arguments.join(" "), why.trim());
-    Ok(())
 }
 
 fn held(stage: &Stage) -> Result<[Bytes; 2]> {

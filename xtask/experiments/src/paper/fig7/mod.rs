@@ -16,7 +16,7 @@ use preflight::lab_memory;
 
 use super::arguments::PaperArgs;
 use super::{files, lab};
-use crate::guests::dbench::CLIENTS;
+use crate::guests::dbench::{CLIENTS, Load};
 use crate::guests::dbench_disk;
 
 pub(super) use inside::{Plan, measure};
@@ -39,8 +39,7 @@ pub(super) fn run(arguments: &PaperArgs) -> Result<Report> {
     let plan = Plan {
         phase: PHASE * arguments.stretch,
         period: PERIOD * arguments.stretch,
-        clients: CLIENTS,
-        megabytes: MEGABYTES,
+        load: Load { clients: CLIENTS, megabytes: MEGABYTES },
     };
     let limit = AROUND + Duration::from_secs(u64::from(plan.phase)) * 6;
     let report = Report::new(plan, lab::measured(&programs, MEMORY, Some(&share), &plan.arguments(), limit)?);

@@ -9,6 +9,7 @@ use super::super::exact;
 use super::super::lab::Timed;
 use super::super::table::{self, Row, mb, pages_mb};
 use super::inside::{FOR_VMS, Plan, Sample};
+use crate::guests::dbench::Load;
 use crate::guests::dbench_disk::DIVISOR;
 use crate::stats::Spread;
 
@@ -68,7 +69,7 @@ impl Report {
         let mbs = |s: Option<Spread>| {
             s.map_or_else(|| "-".to_owned(), |s| format!("{} ({} to {})", s.median, s.min, s.max))
         };
-        let Plan { phase, period, clients, megabytes } = self.plan;
+        let Plan { phase, period, load: Load { clients, megabytes } } = self.plan;
         format!(
             "{}\nOURS is what guests in the lab held in the second half of a phase of {phase} s, in a pool with a limit of {FOR_VMS}. The busy VM\n\
              runs dbench {clients} with files a {DIVISOR}th of their size: {} MB/s untaxed, {} taxed, in runs of {megabytes} MB; a second is one\n\
@@ -183,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_second_half_of_each_phase_counts() {
-        let plan = Plan { phase: 100, period: 3, clients: 40, megabytes: 10 };
+        let plan = Plan { phase: 100, period: 3, load: Load { clients: 40, megabytes: 10 } };
         let memory = |seconds: f64, phase, idle, busy| Timed {
             sample: Sample::Memory {
                 seconds,
