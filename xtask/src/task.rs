@@ -30,17 +30,18 @@ pub(crate) struct Task {
 enum Verb {
     /// Boot a virtual host under QEMU and run a command in it.
     ///
-    /// The host has a Debian kernel with kvm-amd on an emulated processor, busybox, and plimsolld, plimsoll-vmm,
-    /// plimsoll and toucher in /bin. Guests' kernels are in /guests/6.1 and /guests/6.12 (vmlinuz, initrd). The command's
-    /// output appears as it comes and its exit status becomes ours. Nothing is left running.
+    /// The host has a Debian kernel with kvm-amd on an emulated processor, busybox, and plimsolld,
+    /// plimsoll-vmm, plimsoll and toucher in /bin. Guests' kernels are in /guests/6.1 and
+    /// /guests/6.12 (vmlinuz, initrd). The command's output appears as it comes and its exit status
+    /// becomes ours. Nothing is left running.
     #[command(after_help = "Examples:\n  cargo xtask lab -- plimsoll doctor\n  \
         cargo xtask lab --kernel 6.1 --npt off -- sh -c 'uname -r; cat /sys/module/kvm_amd/parameters/npt'\n  \
         cargo xtask lab --share ./data --artifacts ./out -- sh -c 'cp /share/* /artifacts'")]
     Lab(LabArgs),
     /// Build a Debian disk: a root file system with Debian's own kernel, systemd and udev.
     ///
-    /// The packages come from the mirrors that this machine's apt uses. Root has no password on the console. Kernel and
-    /// initrd are put beside the disk, as PATH.vmlinuz and PATH.initrd.
+    /// The packages come from the mirrors that this machine's apt uses. Root has no password on the
+    /// console. Kernel and initrd are put beside the disk, as PATH.vmlinuz and PATH.initrd.
     #[command(after_help = "Example:\n  cargo xtask image -o /srv/vm/debian.raw\n  \
         and in the VM's definition:\n    [boot]\n    kernel = \"/srv/vm/debian.raw.vmlinuz\"\n    \
         initrd = \"/srv/vm/debian.raw.initrd\"\n    cmdline = \"console=ttyS0 root=/dev/vda\"\n    \
@@ -51,15 +52,18 @@ enum Verb {
     Bench(Bench),
     /// Print a figure of the paper that Plimsoll is built after, and ours beside it.
     ///
-    /// Figures 2 and 4 to 7 run guests in the lab, some ten minutes each on a machine that does nothing else, 4 and 5 longer; figure 8, and figure 7 on
-    /// request, are simulated in an instant.
+    /// Figures 2 and 4 to 7 run guests in the lab, some ten minutes each on a machine that does
+    /// nothing else, 4 and 5 longer; figure 8, and figure 7 on request, are simulated in an
+    /// instant.
     Paper(PaperArgs),
     Demo(DemoArgs),
-    /// Run every test: formatting, lints, docs, unit and property tests, and system tests in the lab.
+    /// Run every test: formatting, lints, docs, unit and property tests, and system tests in the
+    /// lab.
     #[command(after_help = "Examples:\n  cargo xtask test --list\n  cargo xtask test --only unit\n  \
         cargo xtask test --only overcommit --matrix\n  cargo xtask test --no-lab")]
     Test(TestArgs),
-    /// Install the Debian packages that the lab needs (as root), fetch its kernels and build everything.
+    /// Install the Debian packages that the lab needs (as root), fetch its kernels and build
+    /// everything.
     Setup(SetupArgs),
     /// What runs inside the lab.
     #[command(hide = true, subcommand)]

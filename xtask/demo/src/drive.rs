@@ -1,8 +1,10 @@
-//! The demo itself, on a host that can run its guests: phases in which each guest in turn needs its whole memory.
+//! The demo itself, on a host that can run its guests: phases in which each guest in turn needs its
+//! whole memory.
 //!
-//! In its turn a guest fills most of its memory with patterns and verifies them. Then it frees them, which gives the memory
-//! back through free page reporting; keeps a few patterns, which nobody may take; and fills its page cache, which it does
-//! not need: the next guest's turn succeeds only if balloons get that memory back.
+//! In its turn a guest fills most of its memory with patterns and verifies them. Then it frees
+//! them, which gives the memory back through free page reporting; keeps a few patterns, which must
+//! not be lost; and fills its page cache, which it does not need: the next guest's turn succeeds
+//! only if balloons get that memory back.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, IntoInnerError, Write};
@@ -23,7 +25,8 @@ use plimsoll_units::Bytes;
 use crate::age;
 use crate::report::Report;
 
-/// How long a guest may take to write or verify its memory: it may have to wait for others to give theirs.
+/// How long a guest may take to write or verify its memory: it may have to wait for others to give
+/// theirs.
 const PHASE_LIMIT: Duration = Duration::from_secs(240);
 
 /// What the demo consists of.
@@ -39,7 +42,8 @@ pub struct Plan {
     pub touched: Bytes,
     /// What it keeps afterwards, to be verified at the end.
     pub kept: Bytes,
-    /// What it then reads from its disk: page cache, which nobody needs and only the balloon can get back.
+    /// What it then reads from its disk: page cache, which no guest needs and only the balloon can
+    /// get back.
     pub cached: Bytes,
     /// Guests are threads of the VMM, not kernels.
     pub model: bool,
@@ -53,7 +57,8 @@ impl Plan {
     /// The demo with guests' kernels, or with models.
     pub fn new(model: bool) -> Self {
         let mib = Bytes::mib;
-        // Of 256 MiB a Debian kernel leaves about 190 to programs. A model has no kernel, and no page cache.
+        // Of 256 MiB a Debian kernel leaves about 190 to programs. A model has no kernel, and no
+        // page cache.
         let (touched, cached) = if model { (mib(232), Bytes::ZERO) } else { (mib(160), mib(48)) };
         let (size, budget, kept) = (mib(256), mib(640), mib(16));
         Self { vms: 4, size, budget, touched, kept, cached, model, table: true, waited: Duration::ZERO }
@@ -70,8 +75,8 @@ struct Counts {
     turns: Vec<Duration>,
 }
 
-/// Runs `plan` to its end. With `keep` the guests, their last patterns and the daemon go on, and the returned stage is
-/// still open.
+/// Runs `plan` to its end. With `keep` the guests, their last patterns and the daemon go on, and
+/// the returned stage is still open.
 pub fn run(plan: &Plan, keep: bool) -> Result<(Report, Stage)> {
     let kills_before = host_oom_kills()?;
     let stage = Stage::open(plan.budget)?;
@@ -184,7 +189,7 @@ fn report(plan: &Plan, counts: &Counts, peaks: &Peaks, host_kills: u64, took: Du
         && peaks.kernel <= plan.budget
         // A watcher that saw nothing has watched nothing.
         && peaks.kernel > Bytes::ZERO
-        // Somebody sat on memory that somebody else needed, or the demo has shown nothing.
+        // Some guest held memory that another needed, or the demo has shown nothing.
         && peaks.ballooned > Bytes::ZERO
         && peaks.errors.is_empty();
     Report {
@@ -211,7 +216,8 @@ fn tenths(time: Duration) -> f64 {
 
 /// The live table, on our standard output until it is killed.
 fn show_table(stage: &Stage) -> Result<Child> {
-    // Without a terminal it prints one block after the other; a terminal would be taken for itself alone.
+    // Without a terminal it prints one block after the other; a terminal would be taken for itself
+    // alone.
     let mut command = stage.command(&["top", "--interval", "3s"])?;
     let mut child = command.stdout(Stdio::piped()).spawn().context("starting plimsoll top")?;
     let mut lines = child.stdout.take().context("plimsoll top has no output")?;

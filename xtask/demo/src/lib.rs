@@ -1,11 +1,12 @@
 //! `cargo xtask demo`: four guests on a budget smaller than what they were promised.
 //!
-//! [`start`] finds a host that can run guests: this machine, or the lab, or with `--model` this machine
-//! without guests' kernels. [`drive`] is the demo on that host, and [`report`] what it ends with.
+//! [`start`] finds a host that can run guests: this machine, or the lab, or with `--model` this
+//! machine without guests' kernels. [`drive`] is the demo on that host, and [`report`] what it ends
+//! with.
 //!
-//! The demo is the first thing that a newcomer builds. So this package has a program of its own, which
-//! is all that `cargo xtask demo` needs beside Plimsoll's programs, and it depends on nothing that only
-//! tests or experiments use. Start reading at [`drive::run`].
+//! The demo is the first thing that a newcomer builds. So this package has a program of its own,
+//! which is all that `cargo xtask demo` needs beside Plimsoll's programs, and it depends on nothing
+//! that only tests or experiments use. Start reading at [`drive::run`].
 
 mod age;
 pub mod drive;
@@ -30,8 +31,9 @@ const LIMIT: Duration = Duration::from_secs(1200);
 
 /// Show four guests sharing less memory than they were promised.
 ///
-/// Four guests of 256 MiB run on a budget of 640 MiB; each in turn writes nearly its whole memory and verifies it. The
-/// guests run on this machine's KVM where it can run them, otherwise in the lab.
+/// Four guests of 256 MiB run on a budget of 640 MiB; each in turn writes nearly its whole memory
+/// and verifies it. The guests run on this machine's KVM where it can run them, otherwise in the
+/// lab.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Examples:\n  cargo xtask demo\n  cargo xtask demo --host-kernel 6.1 --npt off --json\n  \
@@ -46,7 +48,8 @@ pub struct DemoArgs {
     /// Leave the guests running at the end and say how to look at them.
     #[arg(long)]
     keep: bool,
-    /// Guests are host threads, not kernels: needs neither KVM nor QEMU. The same daemon, ledger and guest memory.
+    /// Guests are host threads, not kernels: needs neither KVM nor QEMU. The same daemon, ledger
+    /// and guest memory.
     #[arg(long)]
     model: bool,
     /// The kernel of the lab's virtual host, where the lab is used.

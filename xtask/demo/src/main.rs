@@ -1,6 +1,6 @@
 //! The program that `cargo xtask demo` runs, outside the lab and in it: [`plimsoll_demo`] alone.
 //!
-//! `xtask` has the same verb, beside all others. Whoever changes one command line changes both.
+//! `xtask` has the same verb, beside all others. A change to one command line is a change to both.
 
 use std::process::ExitCode;
 

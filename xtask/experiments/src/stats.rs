@@ -14,7 +14,8 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// The spread of `samples`, rounded to `digits` after the point; `None` where there are no samples.
+    /// The spread of `samples`, rounded to `digits` after the point; `None` where there are no
+    /// samples.
     pub(crate) fn of(samples: impl IntoIterator<Item = f64>, digits: u32) -> Option<Self> {
         let mut sorted: Vec<f64> = samples.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
@@ -38,8 +39,9 @@ pub(crate) fn median(samples: impl IntoIterator<Item = u64>) -> u64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(0)
 }
 
-/// The median of at least one value, between the ends of its 95 % interval. Those are values themselves, as far from the middle
-/// as that many tosses of a coin go (the sign test): a few turns that another program has spoilt widen it little.
+/// The median of at least one value, between the ends of its 95 % interval. Those are values
+/// themselves, as far from the middle as that many tosses of a coin go (the sign test): a few turns
+/// that another program has spoilt widen it little.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place among the values")]
 #[expect(clippy::cast_precision_loss, reason = "a count")]
 pub(crate) fn interval(values: &[f64]) -> [f64; 3] {

@@ -1,4 +1,5 @@
-//! A lab that goes on (`demo --keep`) takes commands from other terminals, over a socket in the cache.
+//! A lab that goes on (`demo --keep`) takes commands from other terminals, over a socket in the
+//! cache.
 
 use std::fs;
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -16,7 +16,8 @@ pub fn directory() -> Result<PathBuf> {
     preflight::cache::directory()
 }
 
-/// A key for things built from `parts`: changes when any of them does. Only for the cache, not against an adversary.
+/// A key for things built from `parts`: changes when any of them does. Only for the cache, not
+/// against an adversary.
 pub fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hasher = DefaultHasher::new();
     for part in parts {
@@ -26,8 +27,8 @@ pub fn key<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     format!("{:016x}", hasher.finish())
 }
 
-/// How long a cached image that nobody uses is kept. Every build makes new ones of tens of megabytes; a shorter time would
-/// take them from another `xtask` that is about to boot.
+/// How long a cached image is kept after its last use. Every build makes new ones of tens of
+/// megabytes; a shorter time would take them from another `xtask` that is about to boot.
 const KEPT: Duration = Duration::from_secs(3600);
 
 /// Removes what is in the cache directory `home` and was not [`used`] of late.
@@ -38,7 +39,7 @@ pub(crate) fn evict(home: &Path) -> Result<()> {
         if idle < KEPT {
             continue;
         }
-        // Another xtask may be removing the same; whoever comes second has nothing to do.
+        // Another xtask may be removing the same; the second one has nothing to do.
         fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path())).ok();
     }
     Ok(())

@@ -24,8 +24,8 @@ pub fn output(command: &mut Command) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// A `mke2fs` that makes an ext4 file system for a disk, all of it for its user. Its other arguments
-/// are to be added.
+/// A `mke2fs` that makes an ext4 file system for a disk, all of it for its user. Its other
+/// arguments are to be added.
 ///
 /// # Errors
 /// It is not installed.

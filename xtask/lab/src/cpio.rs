@@ -1,6 +1,7 @@
 //! Archives in the "newc" format of cpio, which the kernel unpacks as its first file system.
 //!
-//! Written here rather than by the `cpio` program, so that device nodes and owners need no privilege outside.
+//! Written here rather than by the `cpio` program, so that device nodes and owners need no
+//! privilege outside.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -13,7 +14,8 @@ const FILE: u32 = 0o100_000;
 const SYMLINK: u32 = 0o120_000;
 const CHARACTER_DEVICE: u32 = 0o020_000;
 
-/// An archive that is being written. Everything in it belongs to root. [`Archive::finish`] must be called.
+/// An archive that is being written. Everything in it belongs to root. [`Archive::finish`] must be
+/// called.
 pub struct Archive<W> {
     out: W,
     inode: u32,

@@ -1,4 +1,5 @@
-//! The guests' tiny first file system: busybox, virtio's drivers and `toucher`, for Debian's unmodified kernels.
+//! The guests' tiny first file system: busybox, virtio's drivers and `toucher`, for Debian's
+//! unmodified kernels.
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +13,8 @@ use crate::kernel::{Kernel, Version};
 use crate::programs::{self, add_busybox, stripped};
 use crate::workspace::{Programs, step};
 
-/// The drivers of what the VMM shows its guests; `button` and `evdev` bring the power button to acpid.
+/// The drivers of what the VMM shows its guests; `button` and `evdev` bring the power button to
+/// acpid.
 const MODULES: &[&str] = &[
     "virtio_mmio",
     "virtio_blk",

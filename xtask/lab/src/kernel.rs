@@ -42,8 +42,9 @@ impl Kernel {
         Some(Self { release, image, modules })
     }
 
-    /// The modules `names` and all that they depend on, in an order in which they can be loaded, uncompressed: file name
-    /// and content. Names of drivers that are built into this kernel are skipped; unknown names are an error.
+    /// The modules `names` and all that they depend on, in an order in which they can be loaded,
+    /// uncompressed: file name and content. Names of drivers that are built into this kernel are
+    /// skipped; unknown names are an error.
     pub fn modules(&self, names: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
         let read = |file: &str| {
             let path = self.modules.join(file);
@@ -64,7 +65,8 @@ impl Kernel {
     }
 }
 
-/// Paths of the modules `names` with their dependencies first, each once. `dependencies` is modules.dep.
+/// Paths of the modules `names` with their dependencies first, each once. `dependencies` is
+/// modules.dep.
 fn load_order<'a>(dependencies: &'a str, builtin: &str, names: &[&str]) -> Result<Vec<&'a str>> {
     let mut order: Vec<&str> = Vec::new();
     for name in names {

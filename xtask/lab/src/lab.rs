@@ -24,19 +24,23 @@ use crate::programs;
 use crate::wire::{self, Frame, Frames, Kind, Next, Request};
 use crate::workspace::{Programs, note, step};
 
-/// How long the lab may take to boot. Five seconds are usual; a loaded machine takes several times that.
+/// How long the lab may take to boot. Five seconds are usual; a loaded machine takes several times
+/// that.
 const BOOT_DEADLINE: Duration = Duration::from_secs(120);
 
-/// The size of the lab's own disk: swap space for all VMs of any test, and what a host keeps beside.
+/// The size of the lab's own disk: swap space for all VMs of any test, and what a host keeps
+/// beside.
 const SCRATCH: Bytes = Bytes::mib(8 << 10);
 
 /// How often a wait looks at its deadline.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How long the lab is left without an interrupt from outside. QEMU's VMRUN writes the processor's pending interrupts without
-/// the lock that its timers take ([`crate::host::qemu`] says more), so that a timer's interrupt is lost now and then, and with it the
-/// clock of a kernel that programs its next timer in the handler of the last: the lab then stood still for minutes, until
-/// some device woke it. Each interrupt delivers those before it. More often would cost the lab time, seldomer is seen.
+/// How long the lab is left without an interrupt from outside. QEMU's VMRUN writes the processor's
+/// pending interrupts without the lock that its timers take ([`crate::host::qemu`] says more), so
+/// that a timer's interrupt is lost now and then, and with it the clock of a kernel that programs
+/// its next timer in the handler of the last: the lab then stood still for minutes, until some
+/// device woke it. Each interrupt delivers those before it. More often would cost the lab time,
+/// seldomer is seen.
 const BEAT: Duration = Duration::from_millis(100);
 
 /// After a command was told to die, how long its end may take to be reported.
@@ -73,8 +77,9 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Runs `request` in the lab; what it prints goes to `output` as it comes, as [`Kind::Out`] or [`Kind::Err`]. Returns
-    /// its exit status. A command that runs longer than `limit` is killed, which is an error; the lab goes on.
+    /// Runs `request` in the lab; what it prints goes to `output` as it comes, as [`Kind::Out`] or
+    /// [`Kind::Err`]. Returns its exit status. A command that runs longer than `limit` is killed,
+    /// which is an error; the lab goes on.
     pub fn run(
         &mut self,
         request: &Request,

@@ -1,4 +1,5 @@
-//! How much the lab has run: QEMU's processor time. On a machine that does other things as well, it is less than what has passed.
+//! How much the lab has run: QEMU's processor time. On a machine that does other things as well, it
+//! is less than what has passed.
 
 use std::fs;
 use std::time::Duration;
@@ -23,7 +24,8 @@ impl ProcessorTime {
         let threads = fs::read_dir(&directory).with_context(|| format!("reading {directory}"))?;
         let mut nanoseconds = 0;
         for thread in threads.flatten() {
-            // A thread that ends in this moment has no file any more; those that run guests never do.
+            // A thread that ends in this moment has no file any more; those that run guests never
+            // do.
             let Ok(text) = fs::read_to_string(thread.path().join("schedstat")) else { continue };
             nanoseconds += run_time(&text).with_context(|| format!("{directory}: schedstat {text:?}"))?;
         }

@@ -30,8 +30,8 @@ pub(crate) fn add_busybox<W: Write>(archive: &mut Archive<W>, busybox: &Path) ->
     Ok(())
 }
 
-/// The program at `path` without its debugging information, which would only fill the lab's memory. Where there is no
-/// `strip` it is taken as it is.
+/// The program at `path` without its debugging information, which would only fill the lab's memory.
+/// Where there is no `strip` it is taken as it is.
 pub(crate) fn stripped(path: &Path) -> Result<Vec<u8>> {
     let whole = || fs::read(path).with_context(|| format!("reading {}", path.display()));
     let Some(strip) = program::find("strip") else { return whole() };

@@ -1,7 +1,8 @@
 //! The talk between `xtask` outside and its agent inside the lab, over one virtio-serial port.
 //!
-//! A frame is a kind (one byte), a length (four bytes, little-endian) and that many bytes of payload. The outside asks
-//! with [`Kind::Run`]; the inside answers with any number of [`Kind::Out`] and [`Kind::Err`], and one [`Kind::Exit`].
+//! A frame is a kind (one byte), a length (four bytes, little-endian) and that many bytes of
+//! payload. The outside asks with [`Kind::Run`]; the inside answers with any number of
+//! [`Kind::Out`] and [`Kind::Err`], and one [`Kind::Exit`].
 
 use std::io::{self, Read, Write};
 use std::time::Instant;
@@ -23,7 +24,8 @@ pub enum Kind {
     Out = 17,
     /// From the lab: standard error of the command.
     Err = 18,
-    /// From the lab: the command has ended; its exit status in decimal, 128 + the signal's number where one ended it.
+    /// From the lab: the command has ended; its exit status in decimal, 128 + the signal's number
+    /// where one ended it.
     Exit = 19,
 }
 
@@ -67,7 +69,8 @@ pub fn send(mut to: impl Write, kind: Kind, payload: &[u8]) -> io::Result<()> {
     to.flush()
 }
 
-/// Cuts a stream into frames. Keeps what came of an unfinished frame, so that a read which times out loses nothing.
+/// Cuts a stream into frames. Keeps what came of an unfinished frame, so that a read which times
+/// out loses nothing.
 pub struct Frames<R> {
     from: R,
     pending: Vec<u8>,
@@ -84,8 +87,8 @@ impl<R: Read> Frames<R> {
         &self.from
     }
 
-    /// The next frame; `None` at the end of the stream, or when `deadline` passes (which is looked at after every read,
-    /// so the stream needs a read timeout of its own).
+    /// The next frame; `None` at the end of the stream, or when `deadline` passes (which is looked
+    /// at after every read, so the stream needs a read timeout of its own).
     pub fn next(&mut self, deadline: Option<Instant>) -> io::Result<Next> {
         loop {
             if let Some(frame) = self.cut()? {

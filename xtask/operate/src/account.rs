@@ -13,8 +13,8 @@ use crate::files::Files;
 pub struct Account(String);
 
 impl Account {
-    /// How things stand, as far as that can be learned: of the VMs that the daemon has (`names`), of
-    /// which `explain` runs `plimsoll explain`, and from the daemon's `files`.
+    /// How things stand, as far as that can be learned: of the VMs that the daemon has (`names`),
+    /// of which `explain` runs `plimsoll explain`, and from the daemon's `files`.
     pub(crate) fn of(
         files: &Files,
         names: Result<Vec<String>>,

@@ -1,4 +1,5 @@
-//! The daemon's API over its unix socket: one request a connection, so that a daemon killed in between is noticed.
+//! The daemon's API over its unix socket: one request a connection, so that a daemon killed in
+//! between is noticed.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::de::DeserializeOwned;
 
-/// How long an answer may take. The daemon answers from memory; emulation on a loaded machine is slow.
+/// How long an answer may take. The daemon answers from memory; emulation on a loaded machine is
+/// slow.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The daemon at a socket.

@@ -108,7 +108,8 @@ impl Definition {
                 text += &format!("kernel = {kernel:?}\ninitrd = {initrd:?}\ncmdline = \"{console} quiet\"\n");
             }
             Runs::Model => {
-                // The model needs no privilege, and containers, where it serves best, lack parts of the jail.
+                // The model needs no privilege, and containers, where it serves best, lack parts of
+                // the jail.
                 text += "model = true\n[jail]\nallow_missing = [\"uid\", \"filesystem\", \"seccomp\", \"cgroup\"]\n";
             }
             Runs::Debian { kernel, initrd, disk } => {

@@ -1,12 +1,13 @@
-//! Plimsoll driven as an operator would: a daemon of our own, the `plimsoll` command, the API, and the
-//! guests' consoles.
+//! Plimsoll driven as an operator would: a daemon of our own, the `plimsoll` command, the API, and
+//! the guests' consoles.
 //!
-//! The demo, system tests and experiments open a [`Stage`], run VMs ([`definition`]) on it and talk to
-//! the program in them ([`toucher`]). What the kernel says of VMMs is in [`smaps`], apart from anything
-//! that Plimsoll says of itself.
+//! The demo, system tests and experiments open a [`Stage`], run VMs ([`definition`]) on it and talk
+//! to the program in them ([`toucher`]). What the kernel says of VMMs is in [`smaps`], apart from
+//! anything that Plimsoll says of itself.
 //!
 //! This crate links nothing of daemon and VMM but their API's types: it finds the programs beside
-//! the one that runs. It judges nothing; what must hold is up to its users. Start reading at [`Stage`].
+//! the one that runs. It judges nothing; what must hold is up to its users. Start reading at
+//! [`Stage`].
 
 mod account;
 mod api;

@@ -1,4 +1,5 @@
-//! What the kernel accounts to a process, read from `/proc/PID/smaps`: the measure that owes nothing to Plimsoll's ledger.
+//! What the kernel accounts to a process, read from `/proc/PID/smaps`: the measure that owes
+//! nothing to Plimsoll's ledger.
 
 use std::fs;
 use std::ops::Range;
@@ -9,8 +10,9 @@ use plimsoll_units::Bytes;
 /// Resident memory of a VMM, of Plimsoll or another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Guest memory and pools: the run of private memory that is as large as the guest, less the frames in it that it shares, and
-    /// every memfd of another hypervisor. Zero where there is no such run.
+    /// Guest memory and pools: the run of private memory that is as large as the guest, less the
+    /// frames in it that it shares, and every memfd of another hypervisor. Zero where there is no
+    /// such run.
     pub guest: Bytes,
     /// Everything else: code, heap, stacks, tables; what other processes share included.
     pub rest: Bytes,
@@ -35,8 +37,8 @@ pub fn account(pid: u32, size: Bytes) -> Result<Option<Account>> {
     }
 }
 
-/// Where guest memory of `size` lies in process `pid`: its mappings, and whether each is of frames that VMs share. None where there
-/// is no such memory.
+/// Where guest memory of `size` lies in process `pid`: its mappings, and whether each is of frames
+/// that VMs share. None where there is no such memory.
 pub fn guest_memory(pid: u32, size: Bytes) -> Result<Vec<(Range<u64>, bool)>> {
     let path = format!("/proc/{pid}/smaps");
     let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
@@ -61,22 +63,22 @@ struct Mapping<'a> {
     resident: u64,
     anonymous: u64,
     private_dirty: u64,
-    /// Not passed on by fork: KVM needs guest memory to be mapped so, and neither heaps nor stacks are, which may lie
-    /// beside it.
+    /// Not passed on by fork: KVM needs guest memory to be mapped so, and neither heaps nor stacks
+    /// are, which may lie beside it.
     not_inherited: bool,
-    /// Counted by the kernel towards what may be committed: guest memory of ours never is, buffers that may lie beside
-    /// it are.
+    /// Counted by the kernel towards what may be committed: guest memory of ours never is, buffers
+    /// that may lie beside it are.
     accounted: bool,
 }
 
 impl Mapping<'_> {
-    /// Anonymous memory that fork does not pass on, or frames in its place. A name given with `PR_SET_VMA_ANON_NAME` does not
-    /// matter.
+    /// Anonymous memory that fork does not pass on, or frames in its place. A name given with
+    /// `PR_SET_VMA_ANON_NAME` does not matter.
     fn may_be_guest(&self) -> bool {
         self.is_frames() || self.not_inherited && (self.name.is_empty() || self.name.starts_with("[anon"))
     }
 
-    /// Frames that VMs share: none is one VM's.
+    /// Frames that VMs share: they belong to no single VM.
     fn is_frames(&self) -> bool {
         self.name.contains("memfd:plimsoll-frames")
     }
@@ -87,7 +89,8 @@ impl Mapping<'_> {
         self.may_be_guest() && next.may_be_guest() && self.end == next.start && alike
     }
 
-    /// A file in memory of another hypervisor, which may be its guest's memory. Those of ours are small and not.
+    /// A file in memory of another hypervisor, which may be its guest's memory. Those of ours are
+    /// small and not.
     fn may_be_pool(&self) -> bool {
         self.name.contains("memfd:") && !self.name.contains("memfd:plimsoll-")
     }
@@ -98,7 +101,8 @@ impl Mapping<'_> {
     }
 
     fn private(&self) -> u64 {
-        // A file in a file system in memory is dirty for ever, even where it is code that every process shares.
+        // A file in a file system in memory is dirty for ever, even where it is code that every
+        // process shares.
         if self.writable { self.anonymous.max(self.private_dirty) } else { self.anonymous }
     }
 }
@@ -117,7 +121,8 @@ fn parse(text: &str, size: Bytes) -> Result<Account> {
     Ok(account)
 }
 
-/// Mappings that may be one to their process, though many to the kernel: chunks of guest memory differ in their flags.
+/// Mappings that may be one to their process, though many to the kernel: chunks of guest memory
+/// differ in their flags.
 fn runs<'a>(mappings: &'a [Mapping<'a>]) -> impl Iterator<Item = &'a [Mapping<'a>]> {
     mappings.chunk_by(Mapping::goes_on_in)
 }

@@ -43,7 +43,8 @@ pub struct Stage {
 impl Stage {
     /// Starts a daemon with `budget` of machine memory, and waits until it answers.
     pub fn open(budget: Bytes) -> Result<Self> {
-        // Samples six times as often as usual, so that what guests use shows within the time of a test.
+        // Samples six times as often as usual, so that what guests use shows within the time of a
+        // test.
         Self::open_with(budget, "sample_period = 5\n")
     }
 
@@ -152,7 +153,8 @@ impl Stage {
         match receiver.recv_timeout(COMMAND_DEADLINE) {
             Ok(output) => output.context("waiting for plimsoll"),
             Err(_) => {
-                rustix::process::kill_process(pid, Signal::KILL).ok(); // It may have ended this moment.
+                // It may have ended this moment.
+                rustix::process::kill_process(pid, Signal::KILL).ok();
                 bail!("plimsoll {} did not end in {} s", arguments.join(" "), COMMAND_DEADLINE.as_secs())
             }
         }
@@ -246,7 +248,8 @@ impl Stage {
         })
     }
 
-    /// Waits until all of the host's memory is free. That which VMs shared is so within a period of the daemon's after they have ended.
+    /// Waits until all of the host's memory is free. That which VMs shared is so within a period of
+    /// the daemon's after they have ended.
     pub fn wait_free(&self) -> Result<HostStatus> {
         self.wait("all memory is free", Duration::from_secs(30), |stage| {
             let host = stage.host()?;
@@ -270,7 +273,7 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        // Whoever does not answer any more has been seen before.
+        // A VMM that answers no more has been seen before.
         self.vms().ok();
         if self.daemon.is_some() {
             self.kill_daemon().ok();

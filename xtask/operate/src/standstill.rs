@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal};
 
-/// How long it may take until all threads of a process have stopped: none is in the kernel for longer than a disk takes.
+/// How long it may take until all threads of a process have stopped: a thread is in the kernel for
+/// no longer than a disk takes.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Keeps a process stopped; it goes on when this is dropped.
@@ -31,7 +32,8 @@ impl Standstill {
 
 impl Drop for Standstill {
     fn drop(&mut self) {
-        rustix::process::kill_process(self.0, Signal::CONT).ok(); // It may have been killed meanwhile.
+        // It may have been killed meanwhile.
+        rustix::process::kill_process(self.0, Signal::CONT).ok();
     }
 }
 

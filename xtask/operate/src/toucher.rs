@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 /// How long a guest may take from its start to `toucher`. Ten seconds are usual in the lab.
 const BOOT_DEADLINE: Duration = Duration::from_secs(180);
 
-/// How often `toucher` is greeted until it answers: what is typed before the guest's console is up is lost.
+/// How often `toucher` is greeted until it answers: what is typed before the guest's console is up
+/// is lost.
 const GREETING: Duration = Duration::from_millis(1000);
 
 /// How long a read waits before deadlines are looked at.
@@ -58,7 +59,8 @@ impl Toucher {
         while Instant::now() < deadline {
             self.send("meminfo")?;
             if self.answer("meminfo", Instant::now() + GREETING)?.is_some() {
-                // Answers come in order: after this one no answer to an earlier greeting is under way.
+                // Answers come in order: after this one no answer to an earlier greeting is under
+                // way.
                 self.ask("verify", GREETING * 30)?;
                 return Ok(());
             }
@@ -118,8 +120,8 @@ impl Toucher {
         Some(String::from_utf8_lossy(&line).trim().to_owned())
     }
 
-    /// Fails unless `bytes` are all right: `verify`, with the number of bytes that were looked at and of pages that
-    /// were not what was written.
+    /// Fails unless `bytes` are all right: `verify`, with the number of bytes that were looked at
+    /// and of pages that were not what was written.
     pub fn verify(&mut self, limit: Duration) -> Result<(u64, u64)> {
         let answer = self.ask("verify", limit)?;
         Ok((answer.number("bytes")?, answer.number("mismatched")?))

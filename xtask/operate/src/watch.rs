@@ -12,7 +12,8 @@ use crate::smaps;
 use crate::stage::Stage;
 use crate::standstill::Standstill;
 
-/// Time between two looks. Each reads every VMM's smaps, which emulation makes slow; peaks last longer than this.
+/// Time between two looks. Each reads every VMM's smaps, which emulation makes slow; peaks last
+/// longer than this.
 const PERIOD: Duration = Duration::from_millis(300);
 
 /// The highest values seen.
@@ -53,7 +54,8 @@ impl Peaks {
         self.ballooned = self.ballooned.max(vms.iter().map(|vm| vm.ballooned).sum());
         let mut kernel = accounted(&host, &vms)?;
         if kernel > host.budget {
-            // Memory may have gone from one VM to another between two looks. When all stand still none does.
+            // Memory may have gone from one VM to another between two looks. When all stand still
+            // none does.
             let _still: Vec<_> = vms.iter().filter_map(|vm| Standstill::of(vm.pid?).ok()).collect();
             kernel = accounted(&stage.host()?, &stage.vms()?)?;
         }
@@ -68,7 +70,8 @@ impl Peaks {
     }
 }
 
-/// What the kernel says that guests have, and the frames that they share, which are nobody's own.
+/// What the kernel says that guests have, and the frames that they share, which belong to no single
+/// VM.
 fn accounted(host: &HostStatus, vms: &[VmStatus]) -> Result<Bytes> {
     let guest = |vm: &VmStatus| -> Result<Bytes> {
         let Some(pid) = vm.pid else { return Ok(Bytes::ZERO) };

@@ -1,4 +1,4 @@
-//! apt, as it is run by hand.
+//! Calls of `apt-get` and `apt-cache`.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

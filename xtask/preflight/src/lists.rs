@@ -33,7 +33,8 @@ pub fn with_fresh<T>(work: impl FnMut() -> Result<T>) -> Result<T> {
     retried(work, update_once)
 }
 
-/// Updates the lists where this user may and this run has not; for those who want the newest.
+/// Updates the lists for a command that asks for the newest packages, unless this run has updated
+/// them or this user may not.
 pub fn refresh() {
     if let Update::Ran(Err(error)) = update_once() {
         // Lists of other archives may be at fault; a look-up that fails says more.

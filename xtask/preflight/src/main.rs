@@ -1,5 +1,5 @@
-//! `cargo xtask`, its first part: looks for what the command needs, then builds and runs the program
-//! that has it.
+//! `cargo xtask`, its first part: looks for what the command needs, then builds and runs the
+//! program that has it.
 
 use std::convert::Infallible;
 use std::env;
@@ -37,8 +37,8 @@ fn run() -> Result<Infallible> {
     Err(Error::new(cargo.exec()).context("starting cargo"))
 }
 
-/// The package, and its program, that has the command of `arguments`. The demo is the first thing that
-/// a newcomer builds, so it does without the rest.
+/// The package, and its program, that has the command of `arguments`. The demo is the first thing
+/// that a newcomer builds, so it does without the rest.
 fn program(arguments: &[String]) -> &'static str {
     match arguments.first().map(String::as_str) {
         Some("demo") => "plimsoll-demo",

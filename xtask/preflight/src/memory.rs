@@ -34,7 +34,7 @@ fn field(meminfo: &str, key: &str) -> Option<Size> {
 fn left(max: &str, current: &str, stat: &str) -> Option<Size> {
     let max: u64 = max.trim().parse().ok()?;
     let current: u64 = current.trim().parse().ok()?;
-    // The kernel drops files that nobody has used lately before it refuses memory.
+    // The kernel drops files that were not used lately before it refuses memory.
     let files = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse::<u64>().ok());
     Some(Size(max.saturating_sub(current.saturating_sub(files.unwrap_or(0)))))
 }

@@ -11,7 +11,8 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 use tempfile::TempDir;
 
-/// A directory for VMs' swap files. In the lab it is a file system of its own, so that all that is free in it is known.
+/// A directory for VMs' swap files. In the lab it is a file system of its own, so that all that is
+/// free in it is known.
 pub(crate) struct SwapSpace {
     directory: TempDir,
     mounted: bool,
@@ -70,14 +71,15 @@ impl Drop for SwapSpace {
     }
 }
 
-/// Has the kernel refuse io_uring to everybody, until this is dropped. A VMM then swaps with a thread, and has its swap file open
-/// where others can reach it; otherwise nobody but the kernel has it. Linux 6.6 or newer.
+/// Has the kernel refuse io_uring to everybody, until this is dropped. A VMM then swaps with a
+/// thread, and has its swap file open where others can reach it; otherwise only the kernel has it.
+/// Linux 6.6 or newer.
 pub(crate) struct NoIoUring(String);
 
 const IO_URING_DISABLED: &str = "/proc/sys/kernel/io_uring_disabled";
 
 impl NoIoUring {
-    /// From now on. Only for a host that is nobody else's.
+    /// Refuses it from now on. Only for a host that is ours alone.
     pub(crate) fn now() -> Result<Self> {
         ensure!(in_lab(), "io_uring is not taken from a machine that others use");
         let before = fs::read_to_string(IO_URING_DISABLED).context("asking whether there is io_uring")?;
@@ -116,8 +118,9 @@ impl SwapFile {
         self.0.set_len(0).context("truncating a swap file")
     }
 
-    /// Gives back what was set aside for it and not written yet, as on a disk that promised more than it has. Where the file
-    /// system is full, the next write to a new place fails. Nobody may write meanwhile.
+    /// Gives back what was set aside for it and not written yet, as on a disk that promised more
+    /// than it has. Where the file system is full, the next write to a new place fails. The VMM
+    /// must stand still meanwhile.
     pub(crate) fn lose_unwritten(&self) -> Result<()> {
         let size = self.0.metadata()?.len();
         let mut at = 0;

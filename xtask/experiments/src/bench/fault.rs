@@ -63,7 +63,8 @@ pub(crate) fn run(arguments: &FaultArgs) -> Result<ExitCode> {
     report(&rivals)?.print(arguments.json)
 }
 
-/// A guest that is full of pages of a kind, and memory that holds nothing; both served at the same place.
+/// A guest that is full of pages of a kind, and memory that holds nothing; both served at the same
+/// place.
 struct Rivals {
     guest: Guest,
     bare: Bare,
@@ -109,7 +110,7 @@ impl Rivals {
                 continue;
             }
             let offset = usize::try_from(ppn * PAGE_SIZE)?;
-            // Who comes second finds warmer caches: each as often as the other.
+            // The second measurement finds warmer caches: each comes second as often as the other.
             let ((our, word), (other, _)) = if random.next().is_multiple_of(2) {
                 let our = self.guest.touch(ppn)?;
                 (our, self.bare.touch(offset)?)
@@ -127,7 +128,8 @@ impl Rivals {
     }
 }
 
-/// Pages of this program's own file, from all of it: its code hardly shrinks, what it has for debuggers does.
+/// Pages of this program's own file, from all of it: its code hardly shrinks, what it has for
+/// debuggers does.
 fn program() -> Result<Vec<PageBuffer>> {
     let path = std::env::current_exe().context("finding this program's own file")?;
     let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -136,7 +138,8 @@ fn program() -> Result<Vec<PageBuffer>> {
     Ok(pages.iter().step_by(every).map(|page| PageBuffer(*page)).collect())
 }
 
-/// What is measured, in the order of [`run`]: pages of records and of a program, served elsewhere and here.
+/// What is measured, in the order of [`run`]: pages of records and of a program, served elsewhere
+/// and here.
 const NAMES: [[&str; 4]; 4] = [
     [
         "ours, elsewhere: records",

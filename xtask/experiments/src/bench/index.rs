@@ -27,12 +27,14 @@ const LEAST_LOOKUPS: f64 = 10.0;
 const BATCH: u32 = 512;
 /// Look-ups of each kind in a run.
 const SAMPLE: u32 = 1 << 21;
-/// Frames of the domain that has nothing else, 256 MiB of them: so many that what does not grow with them does not count.
+/// Frames of the domain that has nothing else, 256 MiB of them: so many that what does not grow
+/// with them does not count.
 const FRAMES: u32 = 1 << 16;
 
 /// VMs that have all entries, as a power of two.
 const OWNERS: u32 = 4;
-/// Who has the same content and no hints; whose pages change all the time. (The owners are numbered from 0.)
+/// Who has the same content and no hints; whose pages change all the time. (The owners are numbered
+/// from 0.)
 const OTHER: MemberId = MemberId(1000);
 const CHANGING: MemberId = MemberId(1001);
 
@@ -110,7 +112,7 @@ impl Content {
         self.place(owner).0
     }
 
-    /// A message about pages with content that nobody has seen.
+    /// A message about pages with new content.
     fn change(&mut self, batch: &mut Vec<(PageNo, u64)>) {
         batch.clear();
         for page in 0..BATCH {
@@ -146,7 +148,8 @@ struct Filled {
 }
 
 impl Filled {
-    /// Fills something, in messages of which `add` takes the first entry and as many as [`BATCH`], and says how many bytes it has.
+    /// Fills something, in messages of which `add` takes the first entry and as many as [`BATCH`],
+    /// and says how many bytes it has.
     fn fill(content: &Content, mut add: impl FnMut(&[(PageNo, u64)], u32) -> Result<u64>) -> Result<Self> {
         let mut filled = Self::default();
         let before = resident()?;
@@ -158,7 +161,8 @@ impl Filled {
             let bytes = timed(&mut time, || add(&batch, first))?;
             filled.messages.push(micros(time));
             filled.bytes = bytes as f64 / f64::from(first + BATCH);
-            // A VM's pages take their four bytes whether they are known or not; the first VMs to come are many in few.
+            // A VM's pages take their four bytes whether they are known or not; the first VMs to
+            // come are many in few.
             if first >= content.entries() / 4 {
                 filled.most_bytes = filled.most_bytes.max(filled.bytes);
             }
@@ -230,7 +234,7 @@ struct Rates {
     unchanged: Vec<f64>,
     /// Of pages whose content another VM has.
     wanted: Vec<f64>,
-    /// Of pages whose content changed to what nobody has: an entry goes, another comes.
+    /// Of pages whose content changed to new content: an entry goes, another comes.
     changed: Vec<f64>,
     map_found: Vec<f64>,
     map_changed: Vec<f64>,
@@ -281,7 +285,8 @@ fn measure(domain: &mut Domain, map: &mut Map, content: &mut Content, rates: &mu
     Ok(())
 }
 
-/// Adds the processor time that this thread takes for `work`: what else runs on the machine costs only caches then.
+/// Adds the processor time that this thread takes for `work`: what else runs on the machine costs
+/// only caches then.
 fn timed<T>(time: &mut Duration, work: impl FnOnce() -> T) -> T {
     let now = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default();
     let started = now();

@@ -1,5 +1,5 @@
-//! Benchmarks. Each measures Plimsoll against a baseline in the same run, by turns and after a warm-up, prints medians
-//! and spread, and says what its figures do not show.
+//! Benchmarks. Each measures Plimsoll against a baseline in the same run, by turns and after a
+//! warm-up, prints medians and spread, and says what its figures do not show.
 
 mod boot;
 mod double_paging;
@@ -25,23 +25,29 @@ use clap::Subcommand;
 pub enum Bench {
     /// Start-up time and memory of our VMM, in the lab, against QEMU's microvm machine.
     Boot(boot::BootArgs),
-    /// A guest that swaps by itself under a host that swaps: random victims against the least recently used ones.
+    /// A guest that swaps by itself under a host that swaps: random victims against the least
+    /// recently used ones.
     DoublePaging(double_paging::DoublePagingArgs),
-    /// How long a touch of a compressed page takes, against the shortest round trip of a page fault.
+    /// How long a touch of a compressed page takes, against the shortest round trip of a page
+    /// fault.
     Fault(fault::FaultArgs),
     /// How fast and how large the index of shared pages is, against a HashMap of the same entries.
     Index(index::IndexArgs),
     /// How long policy takes to divide a host's memory among 10 to 100,000 VMs in pools.
     Policy(policy::PolicyArgs),
-    /// How fast touched free memory goes back to the host, in 2 MiB and 4 KiB units, against a balloon without coalescing.
+    /// How fast touched free memory goes back to the host, in 2 MiB and 4 KiB units, against a
+    /// balloon without coalescing.
     Reclaim(reclaim::ReclaimArgs),
-    /// How soon a guest that turns busy has the memory that idle ones hold, by balloons and by swap, against free memory and fixed limits.
+    /// How soon a guest that turns busy has the memory that idle ones hold, by balloons and by
+    /// swap, against free memory and fixed limits.
     Response(response::ResponseArgs),
-    /// What sampling costs a guest that touches all its memory, and how far what it shows is from the truth.
+    /// What sampling costs a guest that touches all its memory, and how far what it shows is from
+    /// the truth.
     Sampling(sampling::SamplingArgs),
     /// How much equal memory is merged for how much CPU time, against the kernel's own merging.
     Sharing(sharing::SharingArgs),
-    /// How long a touch of a swapped page takes, against a bare read of the disk and against the kernel's own swapping.
+    /// How long a touch of a swapped page takes, against a bare read of the disk and against the
+    /// kernel's own swapping.
     Swap(swap::SwapArgs),
 }
 

@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::goal::Goal;
 
-/// 10,000 VMs in at most this many microseconds: a recomputation a second then takes half a percent of a core.
+/// 10,000 VMs in at most this many microseconds: a recomputation a second then takes half a percent
+/// of a core.
 const MOST_US: f64 = 5_000.0;
-/// Time per `n log n` may grow by this much from 1,000 to 100,000 VMs: the data outgrow the processor's caches meanwhile.
+/// Time per `n log n` may grow by this much from 1,000 to 100,000 VMs: the data outgrow the
+/// processor's caches meanwhile.
 const MOST_GROWTH: f64 = 1.5;
 
 const NOT_SHOWN: &str = "Processor time of one thread on this machine, the fastest of 31 runs: whatever else runs only adds to \
@@ -47,7 +49,8 @@ struct Run {
 }
 
 impl Run {
-    /// Nanoseconds per VM and doubling of their number: the same for all hosts if time grows as `n log n`.
+    /// Nanoseconds per VM and doubling of their number: the same for all hosts if time grows as `n
+    /// log n`.
     fn per_n_log_n(&self) -> f64 {
         let n = f64::from(self.vms);
         self.us * 1e3 / (n * n.log2())

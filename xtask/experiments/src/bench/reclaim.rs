@@ -16,14 +16,15 @@ use super::memory::plain::Plain;
 use super::memory::processor::{self, Place};
 use super::report::{Figure, Report, ratios};
 
-/// How much faster whole chunks are to go back than the pages of a balloon that does not gather them.
+/// How much faster whole chunks are to go back than the pages of a balloon that does not gather
+/// them.
 const LEAST_RATIO: f64 = 50.0;
 
-/// Memory given back in each way and run: 128 MiB. Less, and single calls that were interrupted show in the figure; more
-/// takes longer and tells no more.
+/// Memory given back in each way and run: 128 MiB. Less, and single calls that were interrupted
+/// show in the figure; more takes longer and tells no more.
 const CHUNKS: u64 = 64;
 
-/// A virtio balloon names so many pages at a time (`VIRTIO_BALLOON_ARRAY_PFNS_MAX` in Linux).
+/// How many pages a virtio balloon names at a time (`VIRTIO_BALLOON_ARRAY_PFNS_MAX` in Linux).
 const BALLOON_ARRAY: u64 = 256;
 
 const NOT_SHOWN: &str = "Time inside the calls that give memory back, on one thread, with no vCPU running: the flushes of other \
@@ -71,8 +72,8 @@ pub(crate) fn run(arguments: &ReclaimArgs) -> Result<ExitCode> {
 impl Rates {
     /// Measures every way once.
     ///
-    /// Each has memory of its own: what was given back page by page keeps its page table on older kernels, and comes back in
-    /// small pages.
+    /// Each has memory of its own: what was given back page by page keeps its page table on older
+    /// kernels, and comes back in small pages.
     fn measure(&mut self) -> Result<()> {
         self.ballooned_chunks.push(of_guest(&mut self.huge, inflate)?);
         self.plain_pages.push(of_plain(Some(&mut self.huge), PAGE_SIZE)?);
@@ -130,7 +131,8 @@ impl Rates {
     }
 }
 
-/// The rate at which `give_back` works on a guest's memory, whose part in huge pages goes to `huge`.
+/// The rate at which `give_back` works on a guest's memory, whose part in huge pages goes to
+/// `huge`.
 fn of_guest(huge: &mut Vec<f64>, give_back: impl FnOnce(&Guest) -> Result<()>) -> Result<f64> {
     let before = anonymous_huge()?;
     let guest = Guest::new(CHUNKS, Pages::ZERO, None, Place::Elsewhere)?;
@@ -139,7 +141,8 @@ fn of_guest(huge: &mut Vec<f64>, give_back: impl FnOnce(&Guest) -> Result<()>) -
     rate(|| give_back(&guest))
 }
 
-/// The rate of `DONTNEED` of `unit` bytes a call, of memory in huge pages if there is a `huge` for their part.
+/// The rate of `DONTNEED` of `unit` bytes a call, of memory in huge pages if there is a `huge` for
+/// their part.
 fn of_plain(huge: Option<&mut Vec<f64>>, unit: u64) -> Result<f64> {
     let before = anonymous_huge()?;
     let plain = Plain::new(CHUNKS, huge.is_some())?;

@@ -11,7 +11,8 @@ use crate::stats::Spread;
 /// What a benchmark found: figures by name, judged by goals.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// How often everything was measured. Each figure is the median of so many, with the smallest and the largest.
+    /// How often everything was measured. Each figure is the median of that many runs, with the
+    /// smallest and the largest.
     pub(crate) runs: usize,
     pub(crate) figures: Vec<Figure>,
     pub(crate) goals: Vec<Goal>,

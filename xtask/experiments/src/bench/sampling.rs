@@ -28,8 +28,8 @@ const SAMPLES: u32 = 100;
 const DEFAULT_RATE: f64 = 100.0 / 30.0;
 /// A period here, 600 times as short: at the default rate a turn would have no sample in it.
 const PERIOD: Duration = Duration::from_millis(50);
-/// How long memory is touched with and without sampling, by turns: two periods. Longer, and the machine is another one from
-/// turn to turn.
+/// How long memory is touched with and without sampling, by turns: two periods. Longer, and the
+/// machine is another one from turn to turn.
 const TURN: Duration = Duration::from_millis(100);
 /// Turns of both kinds in a run.
 const PAIRS: usize = 12;
@@ -61,7 +61,8 @@ pub struct SamplingArgs {
 /// What was measured, run by run.
 #[derive(Debug, Default)]
 struct Measured {
-    /// How much longer the toucher takes for a chunk while memory is sampled, in percent, pair by pair.
+    /// How much longer the toucher takes for a chunk while memory is sampled, in percent, pair by
+    /// pair.
     slower: Vec<f64>,
     /// How much more processor time, likewise.
     processor: Vec<f64>,
@@ -145,7 +146,8 @@ impl Measured {
         let rate = mean(&self.rates);
         figures.push(Figure::new("samples a second while that was measured", "", &self.rates)?);
         for (name, pairs) in measured {
-            // Of all pairs together: where a busy machine let few samples be taken, a pair by itself says little.
+            // Of all pairs together: where a busy machine let few samples be taken, a pair by
+            // itself says little.
             let pairs: Vec<f64> = pairs.iter().map(|percent| percent * DEFAULT_RATE / rate).collect();
             let [low, middle, high] = interval(&pairs);
             let name = format!("measured: {name}, with its 95 % interval");
@@ -251,7 +253,8 @@ fn sample(sampled: Option<&Guest>, period: Duration, over: &AtomicBool) -> Sampl
     Sampling { samples: samples as f64, busy: busy.as_secs_f64() }
 }
 
-/// Microseconds by which the pages of a chunk that is aside take longer to touch than those of one that is not.
+/// Microseconds by which the pages of a chunk that is aside take longer to touch than those of one
+/// that is not.
 fn touch_of_a_sample(guest: &Guest) -> Result<f64> {
     let mut sampler = Sampler::new(guest.pmap.clone(), SAMPLES);
     let (mut aside, mut there) = (Vec::new(), Vec::new());
@@ -278,7 +281,8 @@ fn touch_chunk(guest: &Guest, chunk: u64) -> Result<()> {
     (chunk * CHUNK_PAGES..(chunk + 1) * CHUNK_PAGES).try_for_each(|ppn| guest.write(ppn, ppn))
 }
 
-/// How far one period's sample is from the truth, in percent of memory, where `percent` of it is touched.
+/// How far one period's sample is from the truth, in percent of memory, where `percent` of it is
+/// touched.
 #[expect(clippy::cast_precision_loss, reason = "percentages")]
 fn error(guest: &Guest, percent: u64) -> Result<f64> {
     let chunks = CHUNKS * percent / 100;

@@ -24,23 +24,25 @@ use super::memory::swapon::KernelSwap;
 use super::report::{Figure, Report, ratios};
 use crate::stats::Spread;
 
-/// What our bookkeeping and our queue may add to the disk and to a page fault that another thread serves.
+/// What our bookkeeping and our queue may add to the disk and to a page fault that another thread
+/// serves.
 const MOST_RATIO: f64 = 1.2;
 
 /// Memory of the guest: 64 MiB.
 const CHUNKS: u64 = 32;
 const PAGES: u64 = CHUNKS * Pages::CHUNK.0;
-/// Slots of our swap. Where they were no more than the pages, resident pages would have to give up their copies, be written to
-/// other slots, and in time have no neighbours there.
+/// Slots of our swap. Where they were no more than the pages, resident pages would have to give up
+/// their copies, be written to other slots, and in time have no neighbours there.
 const SLOTS: u64 = PAGES + 1024;
-/// One page in so many is touched, so that none was read ahead with another.
+/// One page of this many is touched, so that no page was read ahead with another.
 const STRIDE: u64 = 32;
 /// Pages that are touched in a row: 8 MiB.
 const ROW: u64 = 2048;
 /// Pages of it that are timed together: eight of our reads.
 const BLOCK: u64 = 64;
 
-/// Rounds of taking that leave next to none of the kernel's pages in its swap cache: one to write, one or two to drop.
+/// Rounds of taking that leave next to none of the kernel's pages in its swap cache: one to write,
+/// one or two to drop.
 const WRITTEN_AND_DROPPED: u32 = 3;
 
 const NOT_SHOWN: &str = "The first read of a page by a thread of this process, one at a time, with the disk idle otherwise: what a \
@@ -56,8 +58,8 @@ pub struct SwapArgs {
     /// Measured runs of 512 faults of each kind, by turns, after one to warm up.
     #[arg(long, value_name = "N", default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: u32,
-    /// Where to put the files that are swapped to: a file system on the disk in question that knows O_DIRECT. The default
-    /// is the cache.
+    /// Where to put the files that are swapped to: a file system on the disk in question that knows
+    /// O_DIRECT. The default is the cache.
     #[arg(long, value_name = "PATH")]
     directory: Option<PathBuf>,
     /// Encrypt what we swap out.
@@ -136,7 +138,8 @@ impl Bench {
         Ok(Self { guest, bare, file, page, kernel, random: Random(1), times: Times::default() })
     }
 
-    /// Swaps nearly everything out, and touches pages here and there; then does so again, and touches pages in a row.
+    /// Swaps nearly everything out, and touches pages here and there; then does so again, and
+    /// touches pages in a row.
     fn measure(&mut self) -> Result<()> {
         self.page_out()?;
         self.touch_here_and_there()?;
@@ -150,8 +153,9 @@ impl Bench {
         self.kernel.as_ref().map_or(Ok(()), Kernel::page_out)
     }
 
-    /// Touches pages of every kind by turns, each time in another order: a processor that has been idle for longer, and what was
-    /// done last on the other one, make a round trip longer than it is.
+    /// Touches pages of every kind by turns, each time in another order: a processor that has been
+    /// idle for longer, and what was done last on the other one, make a round trip longer than it
+    /// is.
     fn touch_here_and_there(&mut self) -> Result<()> {
         let first = self.random.next() % STRIDE;
         let mut ppns: Vec<u64> = (first..PAGES).step_by(usize::try_from(STRIDE)?).collect();
@@ -170,8 +174,8 @@ impl Bench {
         Ok(())
     }
 
-    /// How long a touch of a page took; nothing where the page was not in the swap. Each is preceded and followed by the same
-    /// system calls.
+    /// How long a touch of a page took; nothing where the page was not in the swap. Each is
+    /// preceded and followed by the same system calls.
     fn touch(&mut self, kind: Kind, ppn: u64) -> Result<Option<Duration>> {
         let offset = usize::try_from(ppn * PAGE_SIZE)?;
         let (swapped_in, major) = (self.guest.pmap.stats().traffic.swapped_in, major_faults()?);
@@ -246,7 +250,8 @@ impl Bench {
 
 impl Kernel {
     fn new(directory: &Path) -> Result<Self> {
-        // More than twice what is needed: in a file that is half full the kernel frees a slot as soon as its page is back.
+        // More than twice what is needed: in a file that is half full the kernel frees a slot as
+        // soon as its page is back.
         let pages = u32::try_from(PAGES * 4)?;
         let swap = KernelSwap::new(directory, pages)?;
         let memory = Plain::new(CHUNKS, false)?;
@@ -256,8 +261,8 @@ impl Kernel {
         Ok(Self { memory, _swap: swap })
     }
 
-    /// Has the kernel take all pages. What it writes stays in its swap cache until memory is short, so pages are mapped again,
-    /// and given up once more now that they are clean.
+    /// Has the kernel take all pages. What it writes stays in its swap cache until memory is short,
+    /// so pages are mapped again, and given up once more now that they are clean.
     fn page_out(&self) -> Result<()> {
         for _ in 0..WRITTEN_AND_DROPPED {
             for ppn in 0..PAGES {
@@ -280,13 +285,15 @@ impl Kernel {
 fn major_faults() -> Result<u64> {
     let path = "/proc/thread-self/stat";
     let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
-    // The name, in parentheses, may hold anything. It is the second field; the count is the twelfth.
+    // The name, in parentheses, may hold anything. It is the second field; the count is the
+    // twelfth.
     let after = text.rsplit(") ").next().unwrap_or_default();
     let count = after.split(' ').nth(9).and_then(|count| count.parse().ok());
     count.with_context(|| format!("no count of major faults in {path}"))
 }
 
-/// A file without a name for all slots, written from end to end, that goes past the page cache. Page `n` is the guest's page `n`.
+/// A file without a name for all slots, written from end to end, that goes past the page cache.
+/// Page `n` is the guest's page `n`.
 fn scratch(directory: &Path) -> Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
     let opened = rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR);
@@ -306,8 +313,8 @@ fn scratch(directory: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// What a page of a row took, in microseconds: the mean of a block, and of those the median, because one fault that waits for
-/// its turn on a busy processor takes as long as many that do not.
+/// What a page of a row took, in microseconds: the mean of a block, and of those the median,
+/// because one fault that waits for its turn on a busy processor takes as long as many that do not.
 fn in_a_row(first: u64, touch: impl Fn(u64) -> Result<()>) -> Result<Option<f64>> {
     let mut blocks = Vec::new();
     for block in (first..first + ROW).step_by(usize::try_from(BLOCK)?) {

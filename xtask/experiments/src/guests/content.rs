@@ -1,4 +1,5 @@
-//! What guests' memory holds, read from outside: the measure of what they could share that owes nothing to Plimsoll's scanner.
+//! What guests' memory holds, read from outside: the measure of what they could share that owes
+//! nothing to Plimsoll's scanner.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -21,7 +22,8 @@ pub(crate) struct Content {
 }
 
 impl Content {
-    /// Adds what a guest with `size` of memory has, whose VMM is process `pid`. It must stand still.
+    /// Adds what a guest with `size` of memory has, whose VMM is process `pid`. It must stand
+    /// still.
     pub(crate) fn add(&mut self, pid: u32, size: Bytes) -> Result<()> {
         let open = |name: &str| {
             let path = format!("/proc/{pid}/{name}");
@@ -38,7 +40,7 @@ impl Content {
                     continue;
                 }
                 match memory.read_exact_at(&mut page, address) {
-                    // Nobody serves faults of a process that stands still.
+                    // Faults of a process that stands still are not served.
                     Err(error) if error.raw_os_error() == Some(libc::EIO) => continue,
                     outcome => outcome.context("reading guest memory")?,
                 }

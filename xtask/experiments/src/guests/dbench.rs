@@ -43,13 +43,15 @@ pub(crate) struct Dbench {
 }
 
 impl Dbench {
-    /// Starts a VM with what [`super::dbench_disk::build`] left in `share`, and waits until dbench can run.
+    /// Starts a VM with what [`super::dbench_disk::build`] left in `share`, and waits until dbench
+    /// can run.
     pub(crate) fn start(stage: &Stage, share: &Path, name: &str, size: Bytes) -> Result<Self> {
         let [kernel, initrd, original] = files(share);
         let disk: PathBuf = stage.path().join(format!("{name}.disk"));
         copy_sparse(&original, &disk).with_context(|| format!("copying {}", original.display()))?;
         let mut definition = Definition::new(name, size, Runs::Debian { kernel, initrd, disk });
-        // As in the paper's time, only a balloon takes memory from the guest: what it frees it keeps.
+        // As in the paper's time, only a balloon takes memory from the guest: what it frees it
+        // keeps.
         definition.reports_free_pages = false;
         stage.run(&definition)?;
         let mut dbench = Self { name: name.to_owned(), guest: stage.toucher(name)? };
@@ -57,8 +59,9 @@ impl Dbench {
         Ok(dbench)
     }
 
-    /// Makes the guest touch its free memory, with its page cache, and lets go of the cache: what the guest has not been given
-    /// yet it would otherwise be given while it is measured. Files of an earlier run are gone afterwards.
+    /// Makes the guest touch its free memory, with its page cache, and lets go of the cache: what
+    /// the guest has not been given yet it would otherwise be given while it is measured. Files of
+    /// an earlier run are gone afterwards.
     pub(crate) fn fill(&mut self, bytes: Bytes) -> Result<()> {
         let mib = bytes.0 >> 20;
         let fresh = "rm -rf /work/files && mkdir /work/files";
@@ -66,19 +69,21 @@ impl Dbench {
         self.shell(&format!("{fresh} && {fill} && sync && echo 3 >/proc/sys/vm/drop_caches"), LIMIT).map(drop)
     }
 
-    /// Lets clients read and write until they have moved `load` together. Returns how many MB it was in
-    /// the end: dbench tells once a second.
+    /// Lets clients read and write until they have moved `load` together. Returns how many MB it
+    /// was in the end: dbench tells once a second.
     ///
-    /// It is as much work whatever time it takes. dbench itself works for a time, in which an emulated guest gets no further than
-    /// the machine allows.
+    /// It is as much work whatever time it takes. dbench itself works for a time, in which an
+    /// emulated guest gets no further than the machine allows.
     pub(crate) fn run(&mut self, load: Load) -> Result<f64> {
         let Load { clients, megabytes } = load;
-        // With its longest time dbench counts from the beginning. It goes with the first thing that it says to nobody.
+        // With its longest time dbench counts from the beginning. It goes with the first thing that
+        // it says to nobody.
         let dbench = format!("chroot /work /usr/bin/dbench -c {LOAD} -D /files -t 36000 {clients}");
         let watch = format!(
             "awk '$4 == \"MB/sec\" {{ moved = $3 * $6 }} moved >= {megabytes} {{ exit }} END {{ print \"moved\", moved }}'"
         );
-        // The guest's first process reaps orphans after this only: until then they are listed as zombies.
+        // The guest's first process reaps orphans after this only: until then they are listed as
+        // zombies.
         let alive = "cat /proc/[0-9]*/stat 2>/dev/null | grep -q '(dbench) [^ZX]'";
         let end = format!("while {alive}; do killall -9 dbench 2>/dev/null; sleep 0.1; done");
         let answer = self.shell(&format!("{dbench} | {watch}; {end}; true"), RUN)?;

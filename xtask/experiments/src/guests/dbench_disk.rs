@@ -1,4 +1,5 @@
-//! Guests that run dbench: the tiny image, which gets the drivers of a file system, and a disk with Debian's dbench.
+//! Guests that run dbench: the tiny image, which gets the drivers of a file system, and a disk with
+//! Debian's dbench.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,20 +21,21 @@ const RECORDED: &str = "usr/share/dbench/client.txt";
 /// The disk's size, room for the clients' files; what is not used takes no space.
 const DISK: Bytes = Bytes::mib(384);
 
-/// Lines of the recorded load that a client does before it begins anew: it writes its files in the first thousand, and reads and
-/// changes them from there on. What follows are repetitions of the same, which no run here comes to.
+/// Lines of the recorded load that a client does before it begins anew: it writes its files in the
+/// first thousand, and reads and changes them from there on. What follows are repetitions of the
+/// same, which no run here comes to.
 const LINES: usize = 3500;
 
-/// The clients' files are a fifth of their recorded size: 170 MB of 40 clients together, so that what a
-/// guest has decides how much of them it caches. At full size no guest here could write them all in
-/// the time of a run.
+/// The clients' files are a fifth of their recorded size: 170 MB of 40 clients together, so that
+/// what a guest has decides how much of them it caches. At full size no guest here could write them
+/// all in the time of a run.
 pub(crate) const DIVISOR: u64 = 5;
 
 /// The load on the guest's disk.
 pub(crate) const LOAD: &str = "/load";
 
-/// A directory with `vmlinuz`, `initrd` and `disk`, from the cache where its inputs are the same. On the disk is dbench, and
-/// its load with files of a [`DIVISOR`]th of their size.
+/// A directory with `vmlinuz`, `initrd` and `disk`, from the cache where its inputs are the same.
+/// On the disk is dbench, and its load with files of a [`DIVISOR`]th of their size.
 pub(crate) fn build(version: Version, programs: &Programs) -> Result<PathBuf> {
     packages::ensure(packages::LAB)?;
     let image = guest::build(version, programs)?;
@@ -64,8 +66,8 @@ pub(crate) fn build(version: Version, programs: &Programs) -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// The beginning of a recorded load, with offsets and lengths divided by `divisor`. It ends where no file is open, since dbench begins
-/// anew without closing any.
+/// The beginning of a recorded load, with offsets and lengths divided by `divisor`. It ends where
+/// no file is open, since dbench begins anew without closing any.
 fn scaled(recorded: &str, divisor: u64) -> Result<String> {
     let mut text = String::new();
     let mut open = BTreeSet::new();
@@ -91,7 +93,8 @@ fn scaled(recorded: &str, divisor: u64) -> Result<String> {
     anyhow::bail!("dbench's load has no end within its first lines")
 }
 
-/// Offset, length and length done, divided so that ends which met still meet: a read that ended at the end of its file does.
+/// Offset, length and length done, divided so that ends which met still meet: a read that ended at
+/// the end of its file does.
 fn divided(numbers: [&str; 3], divisor: u64) -> Result<[u64; 3]> {
     let number = |text: &str| text.parse::<u64>().with_context(|| format!("{text:?} is no number"));
     let [offset, length, done] = [number(numbers[0])?, number(numbers[1])?, number(numbers[2])?];

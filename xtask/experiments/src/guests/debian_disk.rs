@@ -1,4 +1,5 @@
-//! Guests that do the work of a Debian system: the tiny image, and a read-only disk with programs of Debian's.
+//! Guests that do the work of a Debian system: the tiny image, and a read-only disk with programs
+//! of Debian's.
 
 use std::fmt;
 use std::fs;
@@ -45,8 +46,8 @@ impl fmt::Display for Work {
     }
 }
 
-/// A directory with `vmlinuz` and `initrd` of each version of Debian's kernel, and the `disk` for all of them, from the cache where
-/// its inputs are the same.
+/// A directory with `vmlinuz` and `initrd` of each version of Debian's kernel, and the `disk` for
+/// all of them, from the cache where its inputs are the same.
 pub(crate) fn build(programs: &Programs) -> Result<PathBuf> {
     packages::ensure(packages::LAB)?;
     let images = Version::ALL.map(|version| guest::build(version, programs));

@@ -20,8 +20,8 @@ pub(super) fn unpack(packages: &[&str], root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Moves all that is below `root` into an ext4 file system of `size` in the new file `disk`, made with
-/// mke2fs's `options`.
+/// Moves all that is below `root` into an ext4 file system of `size` in the new file `disk`, made
+/// with mke2fs's `options`.
 pub(super) fn move_into(root: &Path, disk: &Path, size: Bytes, options: &[&str]) -> Result<()> {
     File::create(disk)?.set_len(size.0)?;
     run(command::mke2fs()?.args(options).arg("-d").arg(root).arg(disk))?;
@@ -29,7 +29,8 @@ pub(super) fn move_into(root: &Path, disk: &Path, size: Bytes, options: &[&str])
     Ok(())
 }
 
-/// The tiny image's first file system with the drivers of ext4: the kernel unpacks one archive after the other.
+/// The tiny image's first file system with the drivers of ext4: the kernel unpacks one archive
+/// after the other.
 pub(super) fn initrd(image: &Image) -> Result<Vec<u8>> {
     let mut whole = fs::read(image.initrd())?;
     let mut more = Archive::new(Vec::new());

@@ -42,7 +42,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts it with what [`super::debian_disk::build`] left in `share`, and waits until it can work.
+    /// Starts it with what [`super::debian_disk::build`] left in `share`, and waits until it can
+    /// work.
     pub(crate) fn start(stage: &Stage, share: &Path, job: Job) -> Result<Self> {
         let [kernel, initrd, disk] = files(share, job.kernel);
         let mut definition = Definition::new(&job.name, job.size, Runs::Kernel { kernel, initrd });
@@ -68,12 +69,13 @@ impl Worker {
         &self.job
     }
 
-    /// Has it begin so many units of work.
+    /// Starts `units` units of work.
     pub(crate) fn begin(&mut self, units: u32) -> Result<()> {
         self.guest.send(&format!("run echo {units} >/work/tmp/ask && head -n 1 /work/tmp/answer"))
     }
 
-    /// Waits until they are done. Returns what came out, which is the same for the same units of the same job.
+    /// Waits until they are done. Returns what came out, which is the same for the same units of
+    /// the same job.
     pub(crate) fn end(&mut self) -> Result<u64> {
         let answer = self.guest.receive("run", TURN)?;
         let text = answer.text();

@@ -14,10 +14,12 @@ pub struct PaperArgs {
     /// Which figure of Waldspurger 2002.
     #[arg(value_enum)]
     pub(super) figure: Figure,
-    /// Show what the simulator makes of it, in an instant, instead of running guests. Figure 8 is always simulated.
+    /// Show what the simulator makes of it, in an instant, instead of running guests. Figure 8 is
+    /// always simulated.
     #[arg(long)]
     pub(super) simulated: bool,
-    /// Figure 2: measure every size so many times. Figure 4: so many turns of work with sharing and without; none with 0.
+    /// Figure 2: measure every size so many times. Figure 4: so many turns of work with sharing and
+    /// without; none with 0.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=50))]
     pub(super) rounds: u32,
     /// Figure 4: with so many guests, in increasing order. Default: 1,2,3,5,10, as in the paper.

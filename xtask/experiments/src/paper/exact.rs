@@ -3,7 +3,8 @@
 use plimsoll_policy::{Client, Tax, entitlements};
 use plimsoll_units::{Bytes, Pages};
 
-/// What policy gives the two VMs of figure 7, an idle and a busy one of 256 MB with 360 MB for both, that use `active`.
+/// What policy gives the two VMs of figure 7, an idle and a busy one of 256 MB with 360 MB for
+/// both, that use `active`.
 pub(super) fn fig7(tax: Tax, active: [Bytes; 2]) -> Vec<Pages> {
     let mib = |n| Pages::floor(Bytes::mib(n));
     let client = |active| Client {

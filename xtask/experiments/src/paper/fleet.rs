@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 use crate::guests::content::Content;
 use crate::guests::worker::{Job, Worker};
 
-/// What a daemon is told for sharing as the paper's: the sooner the better, and large pages do not count.
+/// What a daemon is told for sharing as the paper's: the sooner the better, and large pages do not
+/// count.
 pub(super) const SETTINGS: &str = "eager_sharing = true\n";
 
 /// How often it is looked at what guests share.
@@ -24,10 +25,10 @@ const LOOK: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_secs(20);
 /// And after so long anyway.
 const SETTLED: Duration = Duration::from_secs(300);
-/// Less than one in so many parts of guests' memory is no more.
+/// A gain below this part of guests' memory counts as none.
 const MORE: u64 = 400;
 
-/// By the end of so many looks at all of a guest, what it has when nobody works was found.
+/// After this many scans of a whole guest, all that idle guests can share was found.
 const PASSES: u64 = 3;
 
 /// Guests that belong together.
@@ -97,7 +98,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Every guest does so many units of work, all at the same time.
+    /// Every guest does `units` units of work, all at the same time.
     pub(super) fn work(&mut self, units: u32) -> Result<()> {
         for worker in &mut self.workers {
             worker.begin(units)?;
@@ -114,7 +115,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Nobody runs until this is dropped.
+    /// No guest runs until this is dropped.
     pub(super) fn stop(&self, stage: &Stage) -> Result<Vec<Standstill>> {
         let stop = |worker: &Worker| {
             let name = &worker.job().name;
@@ -124,7 +125,8 @@ impl Fleet {
         self.workers.iter().map(stop).collect()
     }
 
-    /// How much of their memory they would not need if each content were there once, and zeros not at all.
+    /// How much of their memory they would not need if each content were there once, and zeros not
+    /// at all.
     pub(super) fn mergeable(&self, stage: &Stage) -> Result<Bytes> {
         let _still = self.stop(stage)?;
         let mut content = Content::default();

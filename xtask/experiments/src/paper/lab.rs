@@ -1,7 +1,9 @@
-//! An experiment in the lab: boots it with what the guests need, runs the experiment's inner part and collects what it measures.
+//! An experiment in the lab: boots it with what the guests need, runs the experiment's inner part
+//! and collects what it measures.
 //!
-//! Guests are emulated, and the machine may do other things meanwhile: an hour of a guest is whatever the machine had time
-//! for. So what counts as a measurement's time is for how long the lab ran, which is measured from outside.
+//! Guests are emulated, and the machine may do other things meanwhile: an hour of a guest is
+//! whatever the machine had time for. So what counts as a measurement's time is for how long the
+//! lab ran, which is measured from outside.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -41,8 +43,8 @@ impl<T> Timed<T> {
     }
 }
 
-/// What `xtask inside paper` with `arguments` measured, in a lab with `memory` that has a copy of `share`, if any. Its progress is
-/// shown as it comes.
+/// What `xtask inside paper` with `arguments` measured, in a lab with `memory` that has a copy of
+/// `share`, if any. Its progress is shown as it comes.
 pub(super) fn measured<T: DeserializeOwned>(
     programs: &Programs,
     memory: Bytes,

@@ -1,7 +1,7 @@
 //! The paper's figures and ours, side by side.
 //!
-//! Figures 2, 4, 5, 6 and 7 are the paper's experiments with real guests in the [`lab`]; figures 7 and 8 also run in the
-//! simulator of `plimsoll plan`, in [`simulated`].
+//! Figures 2, 4, 5, 6 and 7 are the paper's experiments with real guests in the [`lab`]; figures 7
+//! and 8 also run in the simulator of `plimsoll plan`, in [`simulated`].
 
 mod arguments;
 mod exact;

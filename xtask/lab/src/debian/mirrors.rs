@@ -1,4 +1,5 @@
-//! Where Debian's packages come from: whatever this machine's apt is configured with, and nowhere else.
+//! Where Debian's packages come from: whatever this machine's apt is configured with, and nowhere
+//! else.
 
 use std::process::{Command, Stdio};
 
@@ -21,7 +22,8 @@ impl Source {
 
 /// Debian's own archives among this machine's sources.
 pub(super) fn sources() -> Result<Vec<Source>> {
-    // The target lists name the origin as the archive itself signs it, so other vendors' archives are told apart.
+    // The target lists name the origin as the archive itself signs it, so other vendors' archives
+    // are told apart.
     let format = "$(CREATED_BY)\t$(ORIGIN)\t$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)";
     let output = Command::new("apt-get")
         .args(["indextargets", "--format", format])
@@ -57,7 +59,8 @@ pub(super) fn suite(sources: &[Source]) -> Result<String> {
     shortest.map(str::to_owned).context("no suite")
 }
 
-/// How this machine's apt reaches its archives (proxies, timeouts), for an apt that does not read its configuration.
+/// How this machine's apt reaches its archives (proxies, timeouts), for an apt that does not read
+/// its configuration.
 pub(super) fn options() -> Result<Vec<String>> {
     let output = Command::new("apt-config")
         .args(["dump", "--format", "%f \"%v\";%n"])

@@ -1,7 +1,9 @@
-//! A Debian disk: a root file system with Debian's own kernel, initramfs-tools, systemd and udev, as its packages come.
+//! A Debian disk: a root file system with Debian's own kernel, initramfs-tools, systemd and udev,
+//! as its packages come.
 //!
-//! `mmdebstrap` makes it from the mirrors that this machine's apt is configured with; `mke2fs -d` puts it into an ext4
-//! image, so nothing is ever mounted. Images are cached by what went into them.
+//! `mmdebstrap` makes it from the mirrors that this machine's apt is configured with; `mke2fs -d`
+//! puts it into an ext4 image, so nothing is ever mounted. Images are cached by what went into
+//! them.
 
 mod mirrors;
 
@@ -23,9 +25,9 @@ const PACKAGES: &str = "initramfs-tools,systemd,systemd-sysv,udev,dbus,kmod,ipro
 /// The smallest disk on which the system fits with room to work.
 pub(crate) const MIN_SIZE: Bytes = Bytes::mib(768);
 
-/// Runs as mmdebstrap's last step: $1 is the new root. The system gets a name, its root file system, a console without a
-/// password, and none of the timers that would wake an idle guest; then it becomes an image, and its kernel and initrd are
-/// put beside it.
+/// Runs as mmdebstrap's last step: $1 is the new root. The system gets a name, its root file
+/// system, a console without a password, and none of the timers that would wake an idle guest; then
+/// it becomes an image, and its kernel and initrd are put beside it.
 const FINISH: &str = r#"set -e
 root=$1
 echo debian > "$root/etc/hostname"
@@ -74,7 +76,8 @@ impl Disk {
         self.directory.join("initrd")
     }
 
-    /// Copies the image to `path`, and kernel and initrd beside it, with `.vmlinuz` and `.initrd` after the name.
+    /// Copies the image to `path`, and kernel and initrd beside it, with `.vmlinuz` and `.initrd`
+    /// after the name.
     pub fn copy_to(&self, path: &Path) -> Result<()> {
         let beside = |suffix: &str| {
             let mut name = path.as_os_str().to_owned();

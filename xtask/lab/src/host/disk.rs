@@ -1,11 +1,11 @@
 //! The lab's disks: file system images, in files that have no name any more.
 //!
 //! **Share.** A copy of a directory of the outside. Debian's cloud kernels have no 9p and the other
-//! ways (virtiofs, a network file system) need a server beside QEMU, so the directory is copied when
-//! the lab boots. What the lab writes there stays there; `/artifacts` is the way back.
+//! ways (virtiofs, a network file system) need a server beside QEMU, so the directory is copied
+//! when the lab boots. What the lab writes there stays there; `/artifacts` is the way back.
 //!
-//! **Scratch.** An empty file system for what a host has on its disk: the daemon's records and logs,
-//! and VMs' swap space.
+//! **Scratch.** An empty file system for what a host has on its disk: the daemon's records and
+//! logs, and VMs' swap space.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

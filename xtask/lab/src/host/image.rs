@@ -1,4 +1,5 @@
-//! The lab's first and only file system: busybox, the kernel's modules and our programs, in a cpio archive.
+//! The lab's first and only file system: busybox, the kernel's modules and our programs, in a cpio
+//! archive.
 
 use std::fs::{self, File};
 use std::io::BufWriter;
@@ -12,7 +13,8 @@ use crate::programs::{self, add_busybox, stripped};
 use crate::workspace::{Programs, note, step};
 use crate::{cache, guest};
 
-/// Drivers of the lab's own hardware, and what a virtual-machine host uses. `kvm_amd` is loaded with its `npt` option.
+/// Drivers of the lab's own hardware, and what a virtual-machine host uses. `kvm_amd` is loaded
+/// with its `npt` option.
 const MODULES: &[&str] = &[
     "virtio_pci",
     "virtio_console",

@@ -1,7 +1,8 @@
 //! The QEMU process that is the lab's hardware. It never outlives this program.
 //!
-//! QEMU's emulation of SVM has races between its threads: those of several emulated processors ([`arguments`]), and those
-//! of its timers with one, since `helper_vmrun` sets `interrupt_request` without the global lock ([`crate::lab`] wakes it for that).
+//! QEMU's emulation of SVM has races between its threads: those of several emulated processors
+//! ([`arguments`]), and those of its timers with one, since `helper_vmrun` sets `interrupt_request`
+//! without the global lock ([`crate::lab`] wakes it for that).
 
 use std::fs::File;
 use std::io;
@@ -34,8 +35,8 @@ impl<'a> Boot<'a> {
     }
 }
 
-/// A running QEMU, killed on drop. The kernel kills it as well when the thread that started it ends in whatever way:
-/// start it from a thread that lives as long as the lab.
+/// A running QEMU, killed on drop. The kernel kills it as well when the thread that started it ends
+/// in whatever way: start it from a thread that lives as long as the lab.
 pub(crate) struct Qemu {
     child: Child,
     console: File,
@@ -95,11 +96,12 @@ fn arguments(config: &Config, boot: &Boot<'_>, port: i32) -> Vec<String> {
     let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
     // `max` has everything that QEMU can emulate: SVM and nested paging are what the lab is for.
     //
-    // One processor. With two, QEMU 7.2 and 10.0 now and then let the host's kernel take a page fault between loading a
-    // guest's state and leaving it: it then runs with the guest's GS base, faults in its fault handler until the stack of
-    // the vCPU's thread is used up, and the double fault counts as the guest's own ("the guest triple-faulted"), or
-    // as a reset of the whole lab. QEMU before 8.1 may also run code that another processor has just replaced.
-    // The machine's own merging of equal pages, where it is on, is kept out of what is measured inside.
+    // One processor. With two, QEMU 7.2 and 10.0 now and then let the host's kernel take a page
+    // fault between loading a guest's state and leaving it: it then runs with the guest's GS base,
+    // faults in its fault handler until the stack of the vCPU's thread is used up, and the double
+    // fault counts as the guest's own ("the guest triple-faulted"), or as a reset of the whole lab.
+    // QEMU before 8.1 may also run code that another processor has just replaced. The machine's own
+    // merging of equal pages, where it is on, is kept out of what is measured inside.
     let machine = "q35,usb=off,smm=off,hpet=off,mem-merge=off";
     add(&["-accel", "tcg,tb-size=1024", "-machine", machine, "-cpu", "max"]);
     add(&["-smp", "1", "-m", &format!("{}K", config.memory.0 >> 10)]);
@@ -107,12 +109,13 @@ fn arguments(config: &Config, boot: &Boot<'_>, port: i32) -> Vec<String> {
     add(&["-serial", "file:/dev/stdout"]);
     add(&["-kernel", &boot.kernel.display().to_string(), "-initrd", &boot.initramfs.display().to_string()]);
     let npt = if config.npt { "1" } else { "0" };
-    // The console stays quiet (a serial line is slow in emulation) but for warnings and notices, among them which system call ended
-    // a process; a panic ends QEMU at once.
+    // The console stays quiet (a serial line is slow in emulation) but for warnings and notices,
+    // among them which system call ended a process; a panic ends QEMU at once.
     let kernel = "console=ttyS0 quiet loglevel=6 panic=-1 mitigations=off random.trust_cpu=on tsc=reliable \
         cryptomgr.notests";
-    // QEMU hands our own time-stamp counter through. A kernel that measures its speed while we are busy gets it wrong by
-    // factors, and its clock, and every deadline in the lab, runs that much too fast.
+    // QEMU hands our own time-stamp counter through. A kernel that measures its speed while we are
+    // busy gets it wrong by factors, and its clock, and every deadline in the lab, runs that much
+    // too fast.
     let tsc = super::rdtsc::khz();
     add(&["-append", &format!("{kernel} tsc_early_khz={tsc} plimsoll.npt={npt}")]);
     add(&["-device", "virtio-serial-pci", "-chardev", &format!("socket,id=agent,fd={port}")]);
@@ -123,7 +126,8 @@ fn arguments(config: &Config, boot: &Boot<'_>, port: i32) -> Vec<String> {
     }
     add(&["-netdev", &network, "-device", "virtio-net-pci,netdev=net,romfile="]);
     for disk in boot.disks() {
-        // The file has no name any more, and QEMU's locks would see its second look at it as another program's.
+        // The file has no name any more, and QEMU's locks would see its second look at it as
+        // another program's.
         let file = format!("/proc/self/fd/{}", disk.as_raw_fd());
         add(&["-drive", &format!("file={file},if=virtio,format=raw,cache=unsafe,file.locking=off")]);
     }

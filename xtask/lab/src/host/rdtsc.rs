@@ -23,7 +23,8 @@ pub(super) fn khz() -> u64 {
 fn reading() -> (u64, Instant) {
     loop {
         let before = Instant::now();
-        // SAFETY: every x86-64 processor has the instruction; it reads a counter and touches no memory.
+        // SAFETY: every x86-64 processor has the instruction; it reads a counter and touches no
+        // memory.
         let ticks = unsafe { _rdtsc() };
         let after = Instant::now();
         if after.duration_since(before) < TIGHT {

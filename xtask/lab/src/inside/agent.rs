@@ -19,7 +19,8 @@ const PORT: &str = "/dev/vport0p1";
 /// How often a running command is looked at. The delay is added to every command's end.
 const TICK: Duration = Duration::from_millis(5);
 
-/// How long output may go on after the command's end: processes that it left in the background may hold the pipes.
+/// How long output may go on after the command's end: processes that it left in the background may
+/// hold the pipes.
 const DRAIN: Duration = Duration::from_millis(500);
 
 /// Serves the port until the outside closes it.

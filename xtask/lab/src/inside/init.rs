@@ -53,7 +53,8 @@ fn modules() -> Result<()> {
         let is_kvm_amd = file.to_string_lossy().ends_with("kvm_amd.ko");
         load_module(&file, if is_kvm_amd { npt } else { "" })?;
     }
-    // The module turns the option off by itself where it cannot have it: the lab must be what was asked for.
+    // The module turns the option off by itself where it cannot have it: the lab must be what was
+    // asked for.
     let found = fs::read_to_string("/sys/module/kvm_amd/parameters/npt").context("kvm_amd is not loaded")?;
     let found = if matches!(found.trim(), "1" | "Y") { "npt=1" } else { "npt=0" };
     ensure!(found == npt, "kvm_amd runs with {found}, not {npt}");

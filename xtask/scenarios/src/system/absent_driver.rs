@@ -1,5 +1,6 @@
-//! Two guests without a balloon driver on half the memory that they see: the busy one gets what it uses out of what the idle one
-//! does not, by compression and swap alone, and no page of either is lost.
+//! Two guests without a balloon driver on half the memory that they see: the busy one gets what it
+//! uses out of what the idle one does not, by compression and swap alone, and no page of either is
+//! lost.
 
 use std::time::Duration;
 
@@ -22,7 +23,8 @@ const BUDGET: Bytes = Bytes::mib(280);
 const TOUCHED: Bytes = Bytes::mib(160);
 /// How often the busy guest writes and verifies all of it.
 const PASSES: usize = 4;
-/// How long a guest may take to touch, write or verify its memory, while others must give theirs in emulation.
+/// How long a guest may take to touch, write or verify its memory, while others must give theirs in
+/// emulation.
 const LIMIT: Duration = Duration::from_secs(300);
 const NAMES: [&str; 2] = ["idle", "busy"];
 /// Swap space, and short sampling periods: the idle guest shows as idle within a minute.

@@ -1,5 +1,5 @@
-//! Wrong definitions and commands: each is refused in one line that says what and where, with a non-zero exit, and leaves
-//! nothing half made.
+//! Wrong definitions and commands: each is refused in one line that says what and where, with a
+//! non-zero exit, and leaves nothing half made.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -74,7 +74,8 @@ const COMMANDS: &[(&str, &str)] = &[
     ("--socket /no/such.sock ps", "/no/such.sock"),
 ];
 
-/// Configurations that the daemon must refuse: what is wrong, a part of what must be said, and the text.
+/// Configurations that the daemon must refuse: what is wrong, a part of what must be said, and the
+/// text.
 const CONFIGURATIONS: &[(&str, &str, &str)] = &[
     ("an unknown key in the configuration", "colour", "colour = 'red'\n"),
     ("a budget of nothing", "budget", "budget = 0\n"),

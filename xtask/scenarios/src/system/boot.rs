@@ -76,8 +76,8 @@ fn one_guest(stage: &Stage, version: Version) -> Result<()> {
     Ok(())
 }
 
-/// What the VM costs beside its guest's memory is no more than what the ledger charges for it: its process, and the page
-/// tables of process and guest. No other VM runs.
+/// What the VM costs beside its guest's memory is no more than what the ledger charges for it: its
+/// process, and the page tables of process and guest. No other VM runs.
 fn overhead(vm: &VmStatus) -> Result<()> {
     let pid = vm.pid.context("the VM is off")?;
     let account = smaps::account(pid, vm.size)?.with_context(|| format!("process {pid} is gone"))?;

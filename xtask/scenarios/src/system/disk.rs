@@ -1,4 +1,5 @@
-//! A Debian disk, as its packages come, reaches its login prompt with every virtio device bound by its stock driver.
+//! A Debian disk, as its packages come, reaches its login prompt with every virtio device bound by
+//! its stock driver.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -19,7 +20,8 @@ const BOOT: Duration = Duration::from_secs(420);
 const LIMIT: Duration = Duration::from_secs(180);
 const TICK: Duration = Duration::from_millis(100);
 
-/// Prints a line per virtio device: its type and its driver. The text that is looked for differs from what is typed.
+/// Prints a line per virtio device: its type and its driver. The text that is looked for differs
+/// from what is typed.
 const LOOK: &str = "for d in /sys/bus/virtio/devices/*; do \
     echo \"driver of $(cat $d/device): $(basename $(readlink $d/driver || echo none))\"; done; echo end-of\"-\"list";
 

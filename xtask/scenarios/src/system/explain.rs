@@ -1,4 +1,5 @@
-//! Shares, reservations, limits and pools move memory at run time, and `plimsoll explain` agrees with the ledger to the page.
+//! Shares, reservations, limits and pools move memory at run time, and `plimsoll explain` agrees
+//! with the ledger to the page.
 
 use std::time::Duration;
 
@@ -73,7 +74,7 @@ fn start(stage: &Stage, kinds: Guests) -> Result<Vec<Toucher>> {
 
 fn shares(stage: &Stage, guests: &mut [Toucher], touched: Bytes) -> Result<()> {
     note("shares of one are raised");
-    // Without a tax on idle memory nothing but shares and bounds tells who gets what.
+    // Without a tax on idle memory, shares and bounds alone divide memory.
     for name in NAMES {
         set(stage, name, &["--tax", "0"])?;
     }
@@ -137,7 +138,8 @@ fn reservation(stage: &Stage, guests: &mut [Toucher], touched: Bytes) -> Result<
         if output.status.success() {
             return Ok(Some(()));
         }
-        // Others have to give first; what they hold beyond their entitlements they give when someone is short.
+        // Others have to give first; what they hold beyond their entitlements they give when
+        // someone is short.
         set(stage, "two", &["--reservation", &stage.vm("two")?.grant.min(reserved).0.to_string()]).ok();
         for name in ["one", "three"] {
             set(stage, name, &["--limit", "160MiB"])?;
@@ -201,7 +203,8 @@ fn same(stage: &Stage, pools: &[PoolStatus], vms: &[VmStatus]) -> Result<()> {
     Ok(())
 }
 
-/// Waits for a moment at which nothing moves between one answer of the daemon and the next: then they all agree.
+/// Waits for a moment at which nothing moves between one answer of the daemon and the next: then
+/// they all agree.
 fn agrees(stage: &Stage) -> Result<()> {
     stage.wait("the host stands still for a moment", MOMENT, |stage| {
         let before = (stage.host()?, stage.vms()?);
@@ -262,8 +265,8 @@ fn whole(explained: &HostExplanation) -> Result<()> {
     Ok(())
 }
 
-/// No process holds more than the ledger grants it, as the kernel sees it. Each stands still meanwhile: pages that come and go while
-/// the kernel counts would be counted at two places.
+/// No process holds more than the ledger grants it, as the kernel sees it. Each stands still
+/// meanwhile: pages that come and go while the kernel counts would be counted at two places.
 fn kernel(stage: &Stage) -> Result<()> {
     for vm in stage.vms()? {
         let Some(pid) = vm.pid else { continue };

@@ -1,4 +1,5 @@
-//! A guest that is entitled to memory gets it at once, although another must give it up first; and while it waits, it is said why.
+//! A guest that is entitled to memory gets it at once, although another must give it up first; and
+//! while it waits, it is said why.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,8 @@ const SIZE: Bytes = Bytes::mib(256);
 const SWAP: Bytes = Bytes::mib(576);
 /// What guests write.
 struct Plan {
-    /// Half of it is more than the needy one ever wants: it is entitled to that however busy the rich one seems.
+    /// Half of it is more than the needy one ever wants: it is entitled to that however busy the
+    /// rich one seems.
     budget: Bytes,
     /// The rich one. With its kernel that is next to all that the other leaves.
     rich: Bytes,
@@ -41,7 +43,8 @@ impl Plan {
     }
 }
 
-/// How long nothing has moved when nothing does: VMMs return what their guests have not needed for a second or two.
+/// How long nothing has moved when nothing does: VMMs return what their guests have not needed for
+/// a second or two.
 const QUIET: Duration = Duration::from_secs(4);
 /// What the other has to give, at least.
 const FELT: Bytes = Bytes::mib(16);
@@ -91,16 +94,19 @@ fn scenario(stage: &Stage, kinds: Guests) -> Result<()> {
     Ok(())
 }
 
-/// What the one has beyond its entitlement is paged out of it as soon as the other needs it: before that has waited for the period
-/// in which memory is divided anew otherwise.
+/// What the one has beyond its entitlement is paged out of it as soon as the other needs it: before
+/// that has waited for the period in which memory is divided anew otherwise.
 fn at_once(stage: &Stage, needy: &mut Toucher, wanted: Bytes) -> Result<()> {
     note(&format!("one guest has next to all memory, the other writes {wanted}"));
     let before = stage.daemon_log().len();
     needy.ask(&format!("touch {} 2", wanted.0), LIMIT)?;
     let log = stage.daemon_log();
     let story = Story::of(log.get(before..).unwrap_or_default())?;
-    ensure!(story.called_in > 0, "nothing was called in from who has more than it is entitled to:\n{log}");
-    ensure!(!story.in_vain, "who is entitled to memory has waited in vain for it:\n{log}");
+    ensure!(
+        story.called_in > 0,
+        "nothing was called in from the VM that has more than its entitlement:\n{log}"
+    );
+    ensure!(!story.in_vain, "the VM that is entitled to memory has waited in vain for it:\n{log}");
     let mut waits = story.waits;
     ensure!(!waits.is_empty(), "it never waited for the other");
     waits.sort_unstable();
@@ -113,8 +119,8 @@ fn at_once(stage: &Stage, needy: &mut Toucher, wanted: Bytes) -> Result<()> {
     Ok(())
 }
 
-/// Why a VM is told to page out of what it has beyond its entitlement: somebody is owed that, or the host's state asks for it, which
-/// what somebody is owed has worsened.
+/// Why a VM is told to page out of what it has beyond its entitlement: another VM is owed that
+/// memory, or the host's state, which that debt has worsened, asks for it.
 const CALLED_IN: [&str; 2] = ["why=Some(Owed)", "why=Some(AboveTarget)"];
 
 /// What the daemon's log tells of the needy VM.
@@ -155,9 +161,10 @@ impl Story {
     }
 }
 
-/// While the rich VM's process stands still the needy one waits; its explanation says what for, and from when on it helps itself.
+/// While the rich VM's process stands still the needy one waits; its explanation says what for, and
+/// from when on it helps itself.
 fn says_why(stage: &Stage, needy: &mut Toucher, wanted: Bytes) -> Result<()> {
-    note("who would have to give stands still: the other waits, and is told why");
+    note("the VM that would have to give stands still: the other waits, and is told why");
     let still = Standstill::of(stage.vm(RICH)?.pid.context("the rich VM has no process")?)?;
     needy.send(&format!("touch {} 3", wanted.0))?;
     explains(stage, NEEDY, " within its entitlement; ")?;

@@ -1,4 +1,5 @@
-//! A guest that allocates without end: it waits, or its own kernel kills its process. The budget and the others hold.
+//! A guest that allocates without end: it waits, or its own kernel kills its process. The budget
+//! and the others hold.
 
 use std::time::{Duration, Instant};
 
@@ -52,7 +53,8 @@ fn scenario(stage: &Stage, kinds: Guests) -> Result<()> {
         }
         for guest in &mut good {
             ensure!(guest.verify_all(LIMIT)? == KEPT.0, "a good guest did not verify all that it wrote");
-            // What is reserved for them they still get, though the greedy guest would have taken it.
+            // What is reserved for them they still get, though the greedy guest would have taken
+            // it.
             guest.ask(&format!("touch {} 2", Bytes::mib(8).0), LIMIT)?;
             guest.verify_all(LIMIT)?;
         }

@@ -1,4 +1,5 @@
-//! `kill -9` of the daemon: guests go on; its successor finds them, and its ledger is what the kernel reports.
+//! `kill -9` of the daemon: guests go on; its successor finds them, and its ledger is what the
+//! kernel reports.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use plimsoll_units::Bytes;
 use crate::guests::Guests;
 
 const LIMIT: Duration = Duration::from_secs(240);
-/// How long the successor may take until its facts are as fresh as the kernel's: its VMMs report every second.
+/// How long the successor may take until its facts are as fresh as the kernel's: its VMMs report
+/// every second.
 const SETTLE: Duration = Duration::from_secs(30);
 /// Pages that a running guest touches between two looks at it.
 const SLACK: Bytes = Bytes::mib(4);
@@ -90,7 +92,8 @@ fn compare(stage: &Stage) -> Result<Option<String>> {
     for vm in vms.into_iter().filter(|vm| vm.power != Power::Off) {
         let pid = vm.pid.context("a VM that is on has no process")?;
         let kernel = smaps::account(pid, vm.size)?.with_context(|| format!("process {pid} is gone"))?.guest;
-        // What is compressed, and buffers, may lie beside guest memory, where the kernel's account cannot tell them apart.
+        // What is compressed, and buffers, may lie beside guest memory, where the kernel's account
+        // cannot tell them apart.
         let (most, least) = (vm.held, vm.held.saturating_sub(vm.paging.store));
         if kernel > vm.grant + BUFFERS || kernel > most + SLACK || kernel + SLACK < least {
             return Ok(Some(format!(

@@ -1,4 +1,5 @@
-//! `kill -9` of one VMM: the others do not notice, and its memory is back in the ledger within a second.
+//! `kill -9` of one VMM: the others do not notice, and its memory is back in the ledger within a
+//! second.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Other programs take memory that VMs were promised: what is divided shrinks, all guests give, by balloon or by paging, and none
-//! dies. When it comes back they have it again.
+//! Other programs take memory that VMs were promised: what is divided shrinks, all guests give, by
+//! balloon or by paging, and none dies. When it comes back they have it again.
 
 use std::fs::{self, File};
 use std::time::Duration;
@@ -28,8 +28,8 @@ const TOUCHED: Bytes = Bytes::mib(96);
 const SEED: u64 = 1;
 const BUDGET: Bytes = Bytes::mib(448);
 const SWAP: Bytes = Bytes::mib(576);
-/// What others leave the machine: 64 MiB less than the daemon keeps free of a machine of 3 GiB, so that guests have to give as
-/// much. Less, and the kernel would begin to look for somebody to kill.
+/// What others leave the machine: 64 MiB less than the daemon keeps free of a machine of 3 GiB, so
+/// that guests have to give as much. With less, the kernel would look for a process to kill.
 const LEFT: Bytes = Bytes::mib(112);
 const LIMIT: Duration = Duration::from_secs(240);
 
@@ -70,7 +70,7 @@ fn scenario(stage: &Stage, kinds: Guests) -> Result<()> {
         host.budget,
         before.granted + before.overhead + before.frames
     ));
-    ensure!(spent < before.granted + before.overhead, "nobody gave: {host:?}");
+    ensure!(spent < before.granted + before.overhead, "no guest gave memory: {host:?}");
     says(stage, "other programs of the host have taken")?;
     all_well(stage, &mut guests)?;
     let host = stage.host()?;
@@ -114,7 +114,8 @@ fn says(stage: &Stage, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Memory that nobody else can have: files in memory, in a file system of their own. It is free again when this is dropped.
+/// Memory that no other program can have: files in memory, in a file system of their own. It is
+/// free again when this is dropped.
 struct Hog {
     directory: TempDir,
     taken: Bytes,

@@ -1,8 +1,9 @@
-//! System tests: scenarios that run on a host with its own daemon and guests, in the lab or on usable
-//! KVM.
+//! System tests: scenarios that run on a host with its own daemon and guests, in the lab or on
+//! usable KVM.
 //!
-//! Each file is one scenario. A scenario opens a [`plimsoll_operate::Stage`], does what an operator (or
-//! fate) would do, and fails with what was expected and what was found. [`SCENARIOS`] lists them.
+//! Each file is one scenario. A scenario opens a [`plimsoll_operate::Stage`], does what an operator
+//! (or fate) would do, and fails with what was expected and what was found. [`SCENARIOS`] lists
+//! them.
 
 mod absent_driver;
 mod bad_input;
@@ -50,8 +51,9 @@ pub struct Scenario {
     pub(crate) name: &'static str,
     /// What must hold, in a line.
     pub(crate) about: &'static str,
-    /// Hosts that it runs on unless all are asked for: enough that every host runs overcommitted guests, and that what
-    /// depends on the kernel or on the paging meets both. None: model guests suffice.
+    /// Hosts that it runs on unless all are asked for: enough that every host runs overcommitted
+    /// guests, and that what depends on the kernel or on the paging meets both. None: model guests
+    /// suffice.
     pub(crate) hosts: &'static [Host],
     /// Whether it wants the Debian disk in the shared directory.
     pub(crate) disk: bool,

@@ -1,5 +1,5 @@
-//! `kill -9` in the midst of paging: of the daemon, which costs nobody anything, and of a VMM, which costs its VM only. Memory,
-//! swap space and grants are back afterwards, and no page is lost.
+//! `kill -9` in the midst of paging: of the daemon, which costs no VM anything, and of a VMM,
+//! which costs its VM only. Memory, swap space and grants are back afterwards, and no page is lost.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -32,7 +32,8 @@ const FELT: Bytes = Bytes::mib(4);
 const LIMIT: Duration = Duration::from_secs(240);
 /// How long the successor's facts may take to be as fresh as the kernel's.
 const SETTLE: Duration = Duration::from_secs(30);
-/// The ledger promises a second. Emulation with other guests at work takes several, and only a leak takes this long.
+/// The ledger promises a second. Emulation with other guests at work takes several, and only a leak
+/// takes this long.
 const BACK_WITHIN: Duration = Duration::from_secs(30);
 
 pub(super) fn run(kinds: Guests) -> Result<()> {
@@ -56,7 +57,8 @@ fn scenario(stage: &mut Stage, swap: &SwapSpace, kinds: Guests) -> Result<()> {
     swap_is_back(stage, swap, all_free)
 }
 
-/// Waits until that much is free to swap to. The kernel gives a VM's file back a moment after the process that used it has ended.
+/// Waits until that much is free to swap to. The kernel gives a VM's file back a moment after the
+/// process that used it has ended.
 fn swap_is_back(stage: &Stage, swap: &SwapSpace, free: Option<Bytes>) -> Result<()> {
     let back =
         stage.wait("the swap space is back", BACK_WITHIN, |_| Ok((swap.free()? == free).then_some(())));
@@ -95,7 +97,8 @@ fn verified(guests: &mut [Toucher]) -> Result<()> {
     Ok(())
 }
 
-/// Has all guests write their memory again and again while `work` is done; then what became of each.
+/// Has all guests write their memory again and again while `work` is done; then what became of
+/// each.
 fn churning<T>(guests: &mut [Toucher], work: impl FnOnce() -> Result<T>) -> Result<(T, Vec<Result<()>>)> {
     let over = AtomicBool::new(false);
     let write = |guest: &mut Toucher| {

@@ -1,5 +1,5 @@
-//! Swap space that fails: a VM whose pages cannot be written goes on without, one whose pages cannot be read back is stopped, and
-//! both say so. The others notice nothing.
+//! Swap space that fails: a VM whose pages cannot be written goes on without, one whose pages
+//! cannot be read back is stopped, and both say so. The others notice nothing.
 
 use std::time::Duration;
 
@@ -78,14 +78,15 @@ fn scenario(stage: &Stage, swap: &SwapSpace, kinds: Guests) -> Result<()> {
     Ok(())
 }
 
-/// Whether a VM has pages in its swap space, and with those that are zero or shared enough elsewhere
-/// than in its own memory. How many of each there are depends on what scans find first.
+/// Whether a VM has pages in its swap space, and with those that are zero or shared enough
+/// elsewhere than in its own memory. How many of each there are depends on what scans find first.
 fn swaps(vm: &VmStatus) -> bool {
     let swapped = vm.paging.swapped;
     swapped > Bytes::ZERO && swapped + vm.sharing.saved >= SWAPPED
 }
 
-/// What was set aside for a VM is not there when it is to be written, as on a disk that promised more than it has.
+/// What was set aside for a VM is not there when it is to be written, as on a disk that promised
+/// more than it has.
 fn cannot_write(stage: &Stage, swap: &SwapSpace, guest: &mut Toucher) -> Result<()> {
     note("one VM's swap space cannot be written any more");
     let name = NAMES[0];

@@ -1,10 +1,10 @@
 //! Faults of the emulator, told from ours by signatures that neither a processor nor a program of
 //! ours leaves.
 //!
-//! QEMU's emulation of SVM is wrong now and then ([`plimsoll_lab`] says how). A guest then dies with
-//! flags that no processor can have, or the lab's own kernel oopses. A page of a guest that we lost
-//! might look like the first: so every fault is printed with its consoles, counted, and excused
-//! once a run only.
+//! QEMU's emulation of SVM is wrong now and then ([`plimsoll_lab`] says how). A guest then dies
+//! with flags that no processor can have, or the lab's own kernel oopses. A page of a guest that we
+//! lost might look like the first: so every fault is printed with its consoles, counted, and
+//! excused once a run only.
 
 /// Where Linux prints the flags of the processor that it stopped.
 const FLAGS: &str = "EFLAGS: ";

@@ -1,8 +1,8 @@
 //! `cargo xtask test`: everything that is tested, in one place, from the quick to the slow.
 //!
-//! The steps of [`source`] look at the code as it is written; those of [`scenarios`] run the programs
-//! in the lab. Every step runs even when one before it failed, so that one run tells all that is
-//! wrong. Nothing is tried again, but for one fault of the [`emulator`] in a run.
+//! The steps of [`source`] look at the code as it is written; those of [`scenarios`] run the
+//! programs in the lab. Every step runs even when one before it failed, so that one run tells all
+//! that is wrong. Nothing is tried again, but for one fault of the [`emulator`] in a run.
 
 mod arguments;
 mod emulator;

@@ -1,7 +1,8 @@
 //! System tests: each host is booted once, and its scenarios run in it one after the other. As many
 //! hosts run side by side as this machine has processors and memory for; a lab has one processor.
 //!
-//! A scenario that fails has failed. It runs again only after the run's first fault of the emulator.
+//! A scenario that fails has failed. It runs again only after the run's first fault of the
+//! emulator.
 
 use std::collections::VecDeque;
 use std::num::NonZero;
@@ -23,13 +24,16 @@ use super::emulator;
 use super::tally::Tally;
 use crate::system::{self, HOSTS, Host, Scenario};
 
-/// How long a scenario may take. Two minutes are usual; every wait inside has a shorter deadline of its own.
+/// How long a scenario may take. Two minutes are usual; every wait inside has a shorter deadline of
+/// its own.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// The Debian disk that guests boot: big enough for the system and what it writes at its first boot.
+/// The Debian disk that guests boot: big enough for the system and what it writes at its first
+/// boot.
 const DISK_SIZE: Bytes = Bytes::mib(1024);
 
-/// Runs the scenarios that `arguments` ask for: those that can with model guests on this machine, then all in the lab.
+/// Runs the scenarios that `arguments` ask for: those that can with model guests on this machine,
+/// then all in the lab.
 pub(super) fn run(arguments: &TestArgs, tally: &Tally) {
     let wanted: Vec<&Scenario> = system::SCENARIOS.iter().filter(|s| arguments.wants(s.name)).collect();
     if wanted.is_empty() {

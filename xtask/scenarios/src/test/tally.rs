@@ -28,7 +28,8 @@ impl Tally {
         push(&self.results, (name.to_owned(), result.is_ok(), took));
     }
 
-    /// Counts a fault of the emulator in the step `name`. Whether it is excused: the run's first is.
+    /// Counts a fault of the emulator in the step `name`. Whether it is excused: the run's first
+    /// is.
     pub(super) fn excuses(&self, name: &str, signature: &str) -> bool {
         push(&self.emulator_faults, format!("{name}: {signature}")) == 1
     }

@@ -1,9 +1,9 @@
 //! The baseline: QEMU's microvm machine, as Debian builds it.
 //!
-//! The lab has no libraries and no Debian, so [`collect`] brings the program with all that it opens, and [`command()`] starts
-//! it there. The machine is made as close to ours as QEMU lets it be: the same kernel, initial ram disk, command line,
-//! memory and devices, virtio over MMIO announced by ACPI, and only the legacy devices that the guest would otherwise
-//! wait for.
+//! The lab has no libraries and no Debian, so [`collect`] brings the program with all that it
+//! opens, and [`command()`] starts it there. The machine is made as close to ours as QEMU lets it
+//! be: the same kernel, initial ram disk, command line, memory and devices, virtio over MMIO
+//! announced by ACPI, and only the legacy devices that the guest would otherwise wait for.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,8 @@ const LOADER: &str = "ld-linux-x86-64.so.2";
 const FIRMWARE: &str = "bios-microvm.bin";
 const FIRMWARE_PLACES: [&str; 2] = ["/usr/share/qemu", "/usr/share/seabios"];
 
-/// Copies QEMU, its libraries and its firmware to `directory`. Returns QEMU's version, as it says it.
+/// Copies QEMU, its libraries and its firmware to `directory`. Returns QEMU's version, as it says
+/// it.
 pub(super) fn collect(directory: &Path) -> Result<String> {
     let program = program::find(PROGRAM).context("QEMU not found: install qemu-system-x86")?;
     let firmware =
@@ -57,8 +58,9 @@ pub(super) fn command(guest: &Guest, console: &Path) -> Command {
     let place = Path::new(PLACE);
     let mut command = Command::new(place.join(LOADER));
     command.arg("--library-path").arg(place).arg(place.join(PROGRAM)).arg("-L").arg(place);
-    // Without a PCI bus, USB, option ROMs and a second interrupt controller, none of which we have either. With a clock
-    // chip: its absence, which this machine does not announce, costs the guest seconds of waiting.
+    // Without a PCI bus, USB, option ROMs and a second interrupt controller, none of which we have
+    // either. With a clock chip: its absence, which this machine does not announce, costs the guest
+    // seconds of waiting.
     let machine = "microvm,accel=kvm,acpi=on,pcie=off,usb=off,ioapic2=off,x-option-roms=off,\
         isa-serial=on,rtc=on,pit=on,pic=on";
     command

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The kernel's unit for the times in `/proc/PID/stat`; on x86 it has always been a hundredth of a second.
+/// The kernel's unit for the times in `/proc/PID/stat`; on x86 it has always been a hundredth of a
+/// second.
 const TICK: Duration = Duration::from_millis(10);
 
 /// The time now.
@@ -23,7 +24,8 @@ pub(super) fn process_start(pid: u32) -> Result<Duration> {
 }
 
 fn parse(stat: &str) -> Result<Duration> {
-    // The second field is the program's name in parentheses and may hold anything; the start is the 22nd.
+    // The second field is the program's name in parentheses and may hold anything; the start is the
+    // 22nd.
     let (_, fields) = stat.rsplit_once(')').context("no program name")?;
     let ticks = fields.split_whitespace().nth(22 - 3).context("too few fields")?;
     let ticks: u32 = ticks.parse().with_context(|| format!("{ticks:?} is no time"))?;

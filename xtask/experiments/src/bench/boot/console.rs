@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail};
 
 use super::clock::since_boot;
 
-/// How often the file is looked at. More often would take processor time from the guest, which shares the lab's
-/// processors with the measurement; both contenders' times are late by up to this.
+/// How often the file is looked at. More often would take processor time from the guest, which
+/// shares the lab's processors with the measurement; both contenders' times are late by up to this.
 const TICK: Duration = Duration::from_millis(2);
 
 /// Characters of console that an error shows.
@@ -30,8 +30,8 @@ impl Console {
         Self { path, file: None, said: Vec::new() }
     }
 
-    /// Waits until `line` has been said and returns when it was seen. `check` is called all the while and ends the wait
-    /// by its error.
+    /// Waits until `line` has been said and returns when it was seen. `check` is called all the
+    /// while and ends the wait by its error.
     pub(super) fn wait(
         &mut self,
         line: &str,

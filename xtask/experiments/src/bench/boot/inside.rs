@@ -37,7 +37,8 @@ const FIRST_LINE: &str = "init: user space is up";
 /// What the guest says last: from here on it waits, and memory stands still.
 const LAST_LINE: &str = "toucher: ready";
 
-/// How long a guest may take to its last line. Ten seconds are usual, and several times that on a loaded machine.
+/// How long a guest may take to its last line. Ten seconds are usual, and several times that on a
+/// loaded machine.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Name of our VM.
@@ -71,7 +72,8 @@ pub(super) enum Vmm {
 pub(super) struct Sample {
     /// From the start of the VMM's process to the guest's first line.
     pub(super) process: Duration,
-    /// From the start of the command that a person types to the guest's first line. The same for QEMU.
+    /// From the start of the command that a person types to the guest's first line. The same for
+    /// QEMU.
     pub(super) command: Duration,
     /// The VMM's resident memory outside guest memory.
     pub(super) outside: Bytes,
@@ -174,7 +176,8 @@ fn qemu(guest: &Guest, directory: &Path) -> Result<Sample> {
     sample(pid, first, begin)
 }
 
-/// The sample of process `pid`, whose guest said its first line at `first` after the command at `begin`.
+/// The sample of process `pid`, whose guest said its first line at `first` after the command at
+/// `begin`.
 fn sample(pid: u32, first: Duration, begin: Duration) -> Result<Sample> {
     let account = account(pid, SIZE)?.with_context(|| format!("process {pid} is gone"))?;
     ensure!(account.guest > Bytes::ZERO, "no mapping of process {pid} looks like guest memory of {SIZE}");

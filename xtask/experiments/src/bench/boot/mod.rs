@@ -1,7 +1,8 @@
-//! What a VM costs before its guest does anything: the time to the guest's first line, and the VMM's own memory.
+//! What a VM costs before its guest does anything: the time to the guest's first line, and the
+//! VMM's own memory.
 //!
-//! [`run`] boots the lab and starts ours and QEMU's microvm machine in it by turns, each start by a process of its own in
-//! the lab: [`mod@inside`].
+//! [`run`] boots the lab and starts ours and QEMU's microvm machine in it by turns, each start by a
+//! process of its own in the lab: [`mod@inside`].
 
 mod arguments;
 mod baseline;
@@ -31,7 +32,8 @@ pub(super) use self::inside::StartArgs;
 /// What tells which libraries QEMU needs.
 const TOOLS: &[Tool] = &[Tool { program: "ldd", package: "libc-bin" }];
 
-/// How long one start may take, with everything around it: more than the driver in the lab allows it.
+/// How long one start may take, with everything around it: more than the driver in the lab allows
+/// it.
 const LIMIT: Duration = Duration::from_secs(900);
 
 /// Measures and reports; fails where a goal is missed.

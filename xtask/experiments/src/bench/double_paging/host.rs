@@ -6,7 +6,8 @@ use plimsoll_units::{Pages, Ppn};
 
 use super::recency::Recency;
 
-/// Pages that the host takes at a time, once the VM holds more than it may: as many as the pmap takes under one hold of a lock.
+/// Pages that the host takes at a time, once the VM holds more than it may: as many as the pmap
+/// takes under one hold of a lock.
 pub(super) const BATCH: u64 = 64;
 
 /// How often the host tries to take them. Each try waits up to 100 ms for the disk.
@@ -62,7 +63,8 @@ impl Host {
         Ok(())
     }
 
-    /// All pages but the `keep` most recently touched ones. Most are gone already; some have come back along with others.
+    /// All pages but the `keep` most recently touched ones. Most are gone already; some have come
+    /// back along with others.
     fn least_recent(&self, keep: Pages) -> Result<Vec<PpnRange>> {
         let count = self.size.saturating_sub(usize::try_from(keep.0)?);
         let page = |frame| PpnRange::page(Ppn(frame as u64));

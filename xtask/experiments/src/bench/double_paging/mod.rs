@@ -1,32 +1,37 @@
 //! Double paging: a guest that swaps by itself under a host that swaps.
 //!
-//! Where a guest is short of memory, it writes the page that was used least recently to its own disk, and that makes it read
-//! the page. If its host has swapped the same page out, the host must bring it in first, only for the guest to give
-//! it up. A host that also takes the least recently used pages takes just those which the guest will take next. That is
-//! one of the reasons why ESX chose its victims at random (Waldspurger 2002, section 3.3), and why the pmap does.
+//! Where a guest is short of memory, it writes the page that was used least recently to its own
+//! disk, and that makes it read the page. If its host has swapped the same page out, the host must
+//! bring it in first, only for the guest to give it up. A host that also takes the least recently
+//! used pages takes just those which the guest will take next. That is one of the reasons why ESX
+//! chose its victims at random (Waldspurger 2002, section 3.3), and why the pmap does.
 //!
-//! A model of a guest (`paging_guest.rs`) runs on real guest memory: a pmap with a swap file, whose faults a thread serves as
-//! in the VMM. It has less memory than its programs use, replaces pages in the exact order of their use, and has a disk of its
-//! own. The host lets it hold three quarters of its memory. Runs with the same seed differ in nothing but the host's victims, random
-//! ones as [`Pmap::page_out`](plimsoll_pmap::Pmap::page_out) chooses them, or the least recently used ones, named page by page with
-//! [`Pmap::page_out_of`](plimsoll_pmap::Pmap::page_out_of).
+//! A model of a guest (`paging_guest.rs`) runs on real guest memory: a pmap with a swap file, whose
+//! faults a thread serves as in the VMM. It has less memory than its programs use, replaces pages
+//! in the exact order of their use, and has a disk of its own. The host lets it hold three quarters
+//! of its memory. Runs with the same seed differ in nothing but the host's victims, random ones as
+//! [`Pmap::page_out`](plimsoll_pmap::Pmap::page_out) chooses them, or the least recently used ones,
+//! named page by page with [`Pmap::page_out_of`](plimsoll_pmap::Pmap::page_out_of).
 //!
 //! # What it shows
 //!
-//! The pages that the guest writes out are in the host's swap about twice as often where the host takes the least recently used ones: always,
-//! where the guest touches its memory at random. A guest that scans its memory then makes the host read twice as much.
+//! The pages that the guest writes out are in the host's swap about twice as often where the host
+//! takes the least recently used ones: always, where the guest touches its memory at random. A
+//! guest that scans its memory then makes the host read twice as much.
 //!
-//! Random victims have their price. Where some pages are used much more than others, the host takes pages that will be needed soon, and
-//! the guest waits for it about half as often again; the last scenario is that alone, of a guest which does not swap. The pmap gives pages
-//! that have come back a second chance, and prefers chunks that samples have shown to be idle. The former is in these
+//! Random victims have their price. Where some pages are used much more than others, the host takes
+//! pages that will be needed soon, and the guest waits for it about half as often again; the last
+//! scenario is that alone, of a guest which does not swap. The pmap gives pages that have come back
+//! a second chance, and prefers chunks that samples have shown to be idle. The former is in these
 //! figures, the latter is not.
 //!
 //! # What it does not show
 //!
-//! Real guests; they reclaim in batches, less exactly, and drop file pages first. What it costs the host to learn which pages were used
-//! least recently, which it is told here. Ballooning, which lets the guest choose, and comes first in Plimsoll for that reason.
-//! A page that random victims take has neighbours that were taken with it, and is read ahead with them; single pages have none. So faults
-//! and pages read differ.
+//! Real guests; they reclaim in batches, less exactly, and drop file pages first. What it costs the
+//! host to learn which pages were used least recently, which it is told here. Ballooning, which
+//! lets the guest choose, and comes first in Plimsoll for that reason. A page that random victims
+//! take has neighbours that were taken with it, and is read ahead with them; single pages have
+//! none. So faults and pages read differ.
 
 mod host;
 mod paging_guest;
@@ -48,8 +53,8 @@ use super::memory::processor::{self, Place};
 use super::report::{Figure, Report, ratios};
 use crate::stats::Spread;
 
-/// The guest's memory: 16 MiB. More takes longer and shows the same; with less, what the host takes at a time is a large part
-/// of it.
+/// The guest's memory: 16 MiB. More takes longer and shows the same; with less, what the host takes
+/// at a time is a large part of it.
 const CHUNKS: u64 = 8;
 #[expect(clippy::cast_possible_truncation, reason = "4096")]
 const SIZE: usize = (CHUNKS * CHUNK_PAGES) as usize;
@@ -57,12 +62,13 @@ const SIZE: usize = (CHUNKS * CHUNK_PAGES) as usize;
 /// What the host lets the guest hold, in pages: three quarters.
 const MOST: Pages = Pages(CHUNKS * CHUNK_PAGES * 3 / 4);
 
-/// Accesses that are measured: two rounds of the programs' pages. As many before them are not, and before those every page is
-/// touched once.
+/// Accesses that are measured: two rounds of the programs' pages. As many before them are not, and
+/// before those every page is touched once.
 const ACCESSES: usize = 3 * SIZE;
 
-/// How much oftener a guest's disk is to find the page that it writes in the host's swap under least recently used victims than under
-/// random ones: otherwise random ones are not worth their price.
+/// How much oftener a guest's disk is to find the page that it writes in the host's swap under
+/// least recently used victims than under random ones: otherwise random ones are not worth their
+/// price.
 const LEAST_RATIO: f64 = 1.5;
 
 const NOT_SHOWN: &str = "A model of a guest, on one thread: a real one reclaims pages in batches, less exactly, and drops file pages \

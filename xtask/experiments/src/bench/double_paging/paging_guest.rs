@@ -17,11 +17,12 @@ use crate::bench::memory::processor::Place;
 #[expect(clippy::cast_possible_truncation, reason = "4096")]
 const PAGE: usize = PAGE_SIZE as usize;
 
-/// A guest whose programs use more memory than it has, so that it pages by itself: it replaces the least recently used page, and
-/// writes it to its disk first if it has changed. Its memory is a pmap's; its programs, its disk and its page tables are here.
+/// A guest whose programs use more memory than it has, so that it pages by itself: it replaces the
+/// least recently used page, and writes it to its disk first if it has changed. Its memory is a
+/// pmap's; its programs, its disk and its page tables are here.
 ///
-/// The disk reads and writes guest memory as a virtio device does. A page is therefore not brought in by the host where the disk
-/// overwrites it, but it is where the disk writes it out.
+/// The disk reads and writes guest memory as a virtio device does. A page is therefore not brought
+/// in by the host where the disk overwrites it, but it is where the disk writes it out.
 pub(super) struct PagingGuest {
     memory: Guest,
     host: Host,
@@ -64,8 +65,8 @@ pub(super) struct Counts {
 }
 
 impl PagingGuest {
-    /// A guest with `chunks` chunks of memory, of which it may hold `most` pages, and programs that use `pages` pages. All of
-    /// them begin on its disk, and hold what no host can compress.
+    /// A guest with `chunks` chunks of memory, of which it may hold `most` pages, and programs that
+    /// use `pages` pages. All of them begin on its disk, and hold what no host can compress.
     pub(super) fn new(chunks: u64, most: Pages, pages: usize, victims: Victims, seed: u64) -> Result<Self> {
         let size = usize::try_from(chunks * CHUNK_PAGES)?;
         let swap = swap_space(Pages(chunks * CHUNK_PAGES))?;
@@ -183,7 +184,8 @@ impl Counts {
     }
 }
 
-/// A file of `slots` pages without a name, which goes past the page cache where the file system can do that.
+/// A file of `slots` pages without a name, which goes past the page cache where the file system can
+/// do that.
 fn swap_space(slots: Pages) -> Result<SwapSpace> {
     let directory = cache::directory()?;
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;

@@ -14,8 +14,8 @@ use super::plain::Plain;
 use super::processor::{self, Place};
 use super::userfaultfd;
 
-/// Memory with the simplest server of its page faults that there can be: it waits for a fault, takes it, gets the page and
-/// copies it in. What ours is compared with.
+/// Memory with the simplest server of its page faults that there can be: it waits for a fault,
+/// takes it, gets the page and copies it in. What ours is compared with.
 pub(crate) struct Bare {
     memory: Arc<Plain>,
     stop: Arc<OwnedFd>,
@@ -23,8 +23,8 @@ pub(crate) struct Bare {
 }
 
 impl Bare {
-    /// Memory of `chunks` chunks. For each fault, `get` puts the content of the page at that offset into the buffer,
-    /// at `place`.
+    /// Memory of `chunks` chunks. For each fault, `get` puts the content of the page at that offset
+    /// into the buffer, at `place`.
     pub(crate) fn new(
         chunks: u64,
         place: Place,
@@ -37,7 +37,7 @@ impl Bare {
         let (served, stopped) = (Arc::clone(&memory), Arc::clone(&stop));
         let server = std::thread::spawn(move || {
             processor::stay(place);
-            // Without it whoever touches the memory hangs: better to end with a message.
+            // Without it a thread that touches the memory hangs: better to end with a message.
             serve(&uffd, &served, &stopped, &mut get).expect("a userfaultfd serves its faults");
         });
         Ok(Self { memory, stop, server: Some(server) })

@@ -8,7 +8,8 @@ pub(crate) struct PageBuffer(pub(crate) [u8; 4096]);
 impl PageBuffer {
     pub(crate) const ZERO: Self = Self([0; 4096]);
 
-    /// A page as programs have them: records of a pointer, a small number and nothing, which LZ4 makes less than half. The first word is `number`.
+    /// A page as programs have them: records of a pointer, a small number and nothing, which LZ4
+    /// makes less than half. The first word is `number`.
     pub(crate) fn records(number: u64) -> Self {
         let mut page = Self::ZERO;
         let mut random = Random(number);

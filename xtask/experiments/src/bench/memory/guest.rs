@@ -40,7 +40,8 @@ impl GrantSource for NoMore {
 impl Guest {
     /// Guest memory of `chunks` chunks, with huge pages and as much grant as it may ever need.
     ///
-    /// With `store`, pages that are taken from it are compressed where they shrink, and with `swap` swapped out. Its faults are served at `place`.
+    /// With `store`, pages that are taken from it are compressed where they shrink, and with `swap`
+    /// swapped out. Its faults are served at `place`.
     pub(crate) fn new(chunks: u64, store: Pages, swap: Option<SwapSpace>, place: Place) -> Result<Self> {
         let size = Pages(chunks * Pages::CHUNK.0);
         let config = Config {

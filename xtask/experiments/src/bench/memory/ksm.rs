@@ -10,8 +10,8 @@ use super::put_back::{self, Claim, PutBack};
 
 const DIRECTORY: &str = "/sys/kernel/mm/ksm";
 
-/// What every knob is set to, in this order; kernels that lack one do without. The daemon never sleeps, nobody slows it down,
-/// and zero pages are merged with the kernel's own.
+/// What every knob is set to, in this order; kernels that lack one do without. The daemon never
+/// sleeps, it is not slowed down, and zero pages are merged with the kernel's own.
 const KNOBS: [(&str, &str); 8] = [
     // An advisor would choose how many pages are scanned.
     ("advisor_mode", "none"),
@@ -43,8 +43,8 @@ pub(crate) struct Ksm {
 pub(crate) struct KsmCounts {
     /// Pages that were given up for an equal one.
     pub(crate) merged: u64,
-    /// Pages that were given up for the kernel's page of zeros. Where it splits a huge page, Linux 6.12 does the same to those in it,
-    /// and does not count them.
+    /// Pages that were given up for the kernel's page of zeros. Where it splits a huge page, Linux
+    /// 6.12 does the same to those in it, and does not count them.
     pub(crate) zeroed: u64,
     pub(crate) full_scans: u64,
     /// Bytes saved, less those of what it remembers of pages: its own account.
@@ -52,17 +52,18 @@ pub(crate) struct KsmCounts {
 }
 
 impl Ksm {
-    /// Opens the knobs. Fails where the kernel has no KSM or does not let us, or where somebody else uses it.
+    /// Opens the knobs. Fails where the kernel has no KSM or does not let us, or where another
+    /// program else uses it.
     pub(crate) fn new() -> Result<Self> {
-        // One for all: whoever sets the others sets this one.
+        // One lock for all: a program that sets the others sets this one.
         let claim = Claim::of(&[path("run")])?;
         ensure!(
             counter("pages_shared")? == 0,
-            "somebody else uses KSM: its figures would be mixed with ours"
+            "another program uses KSM: its figures would be mixed with ours"
         );
         let run = read("run")?;
-        // What we leave behind is taken apart first, because some knobs only move while nothing is shared; and the advisor
-        // comes last but one, because it holds another.
+        // What we leave behind is taken apart first, because some knobs only move while nothing is
+        // shared; and the advisor comes last but one, because it holds another.
         let mut before = vec![(path("run"), UNMERGED.to_owned())];
         let knobs: Vec<_> = KNOBS.into_iter().filter(|(knob, _)| path(knob).exists()).collect();
         for (knob, _) in knobs.iter().rev() {
@@ -82,7 +83,8 @@ impl Ksm {
         put_back::write(&path("run"), SCANNING)
     }
 
-    /// Returns when the daemon has ended what it was at. Fails where it had to do with other memory than ours.
+    /// Returns when the daemon has ended what it was at. Fails where it had to do with other memory
+    /// than ours.
     pub(crate) fn stop(&self) -> Result<()> {
         put_back::write(&path("run"), STOPPED)?;
         nobody_else()

@@ -29,8 +29,8 @@ pub(crate) fn advise(region: &MmapRegion, offset: usize, len: usize, advice: Adv
         Advice::NoHugePage => libc::MADV_NOHUGEPAGE,
         Advice::PageOut => libc::MADV_PAGEOUT,
     };
-    // SAFETY: the range lies in the region, which is private and anonymous; no reference points into it, because it
-    // gives out volatile slices only, to which any content is valid.
+    // SAFETY: the range lies in the region, which is private and anonymous; no reference points
+    // into it, because it gives out volatile slices only, to which any content is valid.
     let result = unsafe { libc::madvise(region.as_ptr().wrapping_add(offset).cast(), len, advice) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

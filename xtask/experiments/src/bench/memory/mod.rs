@@ -1,4 +1,5 @@
-//! What the benchmarks of guest memory have in common: a pmap whose faults are served, and plain memory to compare with.
+//! What the benchmarks of guest memory have in common: a pmap whose faults are served, and plain
+//! memory to compare with.
 
 pub(crate) mod bare;
 pub(crate) mod buffer;

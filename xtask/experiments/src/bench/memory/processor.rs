@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// Where a thread runs. A fault that wakes a thread on its own processor takes another time than one that wakes a thread on
-/// another, and the scheduler would change its mind from run to run.
+/// Where a thread runs. A fault that wakes a thread on its own processor takes another time than
+/// one that wakes a thread on another, and the scheduler would change its mind from run to run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Place {
     /// The first processor that this process may use: the thread that touches memory is there.
@@ -14,7 +14,8 @@ pub(crate) enum Place {
     Elsewhere,
 }
 
-/// Keeps the calling thread at `place`. The first call must come before threads are started, which inherit its place.
+/// Keeps the calling thread at `place`. The first call must come before threads are started, which
+/// inherit its place.
 pub(crate) fn stay(place: Place) {
     static ALLOWED: OnceLock<Vec<usize>> = OnceLock::new();
     let allowed = ALLOWED.get_or_init(|| {

@@ -14,19 +14,22 @@ use rustix::io::{Errno, FdFlags, fcntl_setfd};
 /// Reads to the end of its input, then writes each value to the file named before it.
 const SCRIPT: &str = r#"cat; while [ $# -gt 1 ]; do printf %s "$2" > "$1"; shift 2; done"#;
 
-/// How long it may take until a process that has ended has its settings put back. Whoever holds them for longer is running.
+/// How long it may take until a process that has ended has its settings put back. A process that
+/// holds them for longer is running.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The right to change settings: their files, locked.
 ///
-/// What a setting holds is its own value only once nobody else is about to put it back: somebody who was killed a moment ago has left
-/// his value there, and whoever took that for the original would put it back in the end. So files are locked before they are read, and it is the
-/// process that puts them back that keeps the locks, for as long as it lives.
+/// What a setting holds is its original value only once no other process is about to put it back. A
+/// process that was killed a moment ago has left its own value there; the next one would take that
+/// for the original, and put it back in the end. So files are locked before they are read, and it
+/// is the process that puts them back that keeps the locks, for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Claim(Vec<File>);
 
 impl Claim {
-    /// Waits for those who are about to put these settings back. Fails where somebody uses them.
+    /// Waits for processes that are about to put these settings back. Fails where another process
+    /// uses them.
     pub(crate) fn of(paths: &[PathBuf]) -> Result<Self> {
         Self::within(PATIENCE, paths)
     }
@@ -63,15 +66,17 @@ fn lock(path: &Path, deadline: Instant) -> Result<File> {
     }
 }
 
-/// Settings of the kernel that are as they were once this is dropped, or this process has ended, whatever ended it.
+/// Settings of the kernel that are as they were once this is dropped, or this process has ended,
+/// whatever ended it.
 ///
-/// A process of its own waits for that at the other end of a pipe, out of reach of a terminal's interrupt.
+/// A process of its own waits for that at the other end of a pipe, out of reach of a terminal's
+/// interrupt.
 #[derive(Debug)]
 pub(crate) struct PutBack(Child);
 
 impl PutBack {
-    /// Remembers `settings`, files with the value that each is to have again, which are written in this order. They were claimed
-    /// before those values were read.
+    /// Remembers `settings`, files with the value that each is to have again, which are written in
+    /// this order. They were claimed before those values were read.
     pub(crate) fn new(claim: &Claim, settings: &[(PathBuf, String)]) -> Result<Self> {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", SCRIPT, "put-back"]).process_group(0).stdin(Stdio::piped()).stdout(Stdio::null());
@@ -152,7 +157,8 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
     }
 
-    /// Whoever comes right after a process that was killed waits until it is put back, and takes that for the original.
+    /// A process that comes right after one that was killed waits until it is put back, and takes
+    /// that for the original.
     #[test]
     fn nobody_takes_a_changed_value_for_the_original() {
         let directory = tempfile::tempdir().unwrap();
@@ -162,7 +168,8 @@ mod tests {
         let mut killed = PutBack::set(name, "raised").unwrap();
         let refused = Claim::within(Duration::ZERO, std::slice::from_ref(&path)).unwrap_err();
         assert!(refused.to_string().contains("another benchmark"), "{refused:#}");
-        // It is gone: its end of the pipe is closed, and nobody waits for what puts it back.
+        // It is gone: its end of the pipe is closed, and no process waits for the one that puts it
+        // back.
         let pipe = killed.0.stdin.take();
         let next = thread::spawn({
             let name = name.to_owned();

@@ -15,10 +15,12 @@ use plimsoll_units::PAGE_SIZE;
 /// What the names of our files begin with. The number of the process follows.
 const PREFIX: &str = "bench-swap-";
 
-/// The name of the file that the kernel swaps to: for the signal handler, which can take no lock and no memory.
+/// The name of the file that the kernel swaps to: for the signal handler, which can take no lock
+/// and no memory.
 static IN_USE: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
 
-/// A file that the kernel swaps to until this is dropped, or the process is interrupted or told to end. There can be one.
+/// A file that the kernel swaps to until this is dropped, or the process is interrupted or told to
+/// end. There can be one.
 #[derive(Debug)]
 pub(crate) struct KernelSwap {
     path: PathBuf,
@@ -28,8 +30,9 @@ pub(crate) struct KernelSwap {
 impl KernelSwap {
     /// Makes a file of `pages` pages in `directory` and has the kernel swap to it.
     ///
-    /// Where there is swap space already the kernel might use that, and would be measured on another disk: then this fails.
-    /// What a benchmark that was killed has left behind is taken away first.
+    /// Where there is swap space already the kernel might use that, and would be measured on
+    /// another disk: then this fails. What a benchmark that was killed has left behind is taken
+    /// away first.
     pub(crate) fn new(directory: &Path, pages: u32) -> Result<Self> {
         take_stale_away(directory)?;
         let others = fs::read_to_string("/proc/swaps").context("reading /proc/swaps")?;
@@ -45,7 +48,8 @@ impl KernelSwap {
         for signal in [libc::SIGINT, libc::SIGTERM] {
             end_on(signal).context("catching a signal")?;
         }
-        // SAFETY: swapon reads the name, which ends with a NUL, and changes nothing in this process.
+        // SAFETY: swapon reads the name, which ends with a NUL, and changes nothing in this
+        // process.
         let result = unsafe { libc::swapon(name.as_ptr(), 0) };
         if result == -1 {
             return Err(io::Error::last_os_error()).context("the kernel does not let us use swapon");
@@ -75,7 +79,8 @@ fn end_on(signal: c_int) -> io::Result<()> {
     // The other signal waits: swapoff gives up when one comes.
     // SAFETY: the set is valid for the call.
     unsafe { libc::sigfillset(&raw mut action.sa_mask) };
-    // SAFETY: the structure is valid for the call, and the handler does nothing that a handler may not.
+    // SAFETY: the structure is valid for the call, and the handler does nothing that a handler may
+    // not.
     let result = unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -83,14 +88,16 @@ fn end_on(signal: c_int) -> io::Result<()> {
 extern "C" fn take_away_and_end(signal: c_int) {
     let name = IN_USE.load(Ordering::SeqCst);
     if !name.is_null() {
-        // SAFETY: the name ends with a NUL and is never freed. A handler may call what is no more than a system call.
+        // SAFETY: the name ends with a NUL and is never freed. A handler may call what is no more
+        // than a system call.
         unsafe { libc::swapoff(name) };
         // SAFETY: the same.
         unsafe { libc::unlink(name) };
     }
     // SAFETY: a handler may call it.
     unsafe { libc::signal(signal, libc::SIG_DFL) };
-    // SAFETY: a handler may call it. The signal comes when the handler returns, and then ends the process.
+    // SAFETY: a handler may call it. The signal comes when the handler returns, and then ends the
+    // process.
     unsafe { libc::raise(signal) };
 }
 
@@ -133,7 +140,8 @@ impl Drop for KernelSwap {
     }
 }
 
-/// Writes all of a swap file, without holes, and its header: version 1 (`union swap_header` in Linux).
+/// Writes all of a swap file, without holes, and its header: version 1 (`union swap_header` in
+/// Linux).
 fn format(file: &File, pages: u32) -> io::Result<()> {
     let zeros = vec![0; 1 << 20];
     let len = u64::from(pages) * PAGE_SIZE;

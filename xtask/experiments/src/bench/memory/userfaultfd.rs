@@ -41,14 +41,14 @@ pub(super) fn register(uffd: &Uffd, memory: &Plain) -> io::Result<()> {
     ioctl(uffd, IOC_REGISTER, &mut arg)
 }
 
-/// Puts `page` at the missing page at `offset` of `memory`, and wakes whoever waits for it.
+/// Puts `page` at the missing page at `offset` of `memory`, and wakes the threads that wait for it.
 pub(super) fn copy(uffd: &Uffd, memory: &Plain, offset: usize, page: &PageBuffer) -> io::Result<()> {
     let src = page.0.as_ptr() as u64;
     let dst = memory.address() + offset as u64;
     ioctl(uffd, IOC_COPY, &mut Copy { dst, src, len: PAGE_SIZE, mode: 0, copied: 0 })
 }
 
-/// The address of the next page that somebody waits for, if there is one.
+/// The address of the next page that a thread waits for, if there is one.
 pub(super) fn next_fault(uffd: &Uffd) -> io::Result<Option<u64>> {
     let mut message = [0; MESSAGE_SIZE];
     match rustix::io::read(uffd.as_fd(), &mut message) {
@@ -62,8 +62,8 @@ pub(super) fn next_fault(uffd: &Uffd) -> io::Result<Option<u64>> {
 }
 
 fn ioctl<T>(uffd: &Uffd, number: u32, arg: &mut T) -> io::Result<()> {
-    // SAFETY: `arg` is the structure that goes with `number`, alive for the call. The kernel only fills pages that are
-    // missing in memory to which no reference points.
+    // SAFETY: `arg` is the structure that goes with `number`, alive for the call. The kernel only
+    // fills pages that are missing in memory to which no reference points.
     let result = unsafe { libc::ioctl(uffd.as_fd().as_raw_fd(), libc::Ioctl::from(number), arg) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

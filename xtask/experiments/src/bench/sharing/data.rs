@@ -4,19 +4,22 @@ use clap::ValueEnum;
 
 use crate::bench::memory::buffer::{PageBuffer, Random};
 
-/// Pages of a run that is the same in both VMs: 256 KiB, as much as a program's code or a file that was read may have.
+/// Pages of a run that is the same in both VMs: 256 KiB, as much as a program's code or a file that
+/// was read may have.
 const RUN: u64 = 64;
 
 /// What the memory of two VMs holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Data {
-    /// Half of each VM's pages are in the other as well: single pages at places of their own, in an order of their own.
+    /// Half of each VM's pages are in the other as well: single pages at places of their own, in an
+    /// order of their own.
     Scattered,
     /// The same in runs of 64 pages, which lie at any page.
     Runs,
     /// Half of the pages are zeros, single pages here and there.
     Zero,
-    /// A tenth of each VM's pages are in the other as well, single pages; all others are like no other.
+    /// A tenth of each VM's pages are in the other as well, single pages; all others are like no
+    /// other.
     Unique,
 }
 

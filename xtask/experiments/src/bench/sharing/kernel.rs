@@ -27,7 +27,8 @@ pub(crate) fn measure(ksm: &Ksm, data: Data, memory: Memory) -> Result<Outcome> 
 fn merge(ksm: &Ksm, vms: &[Plain], contents: &[Contents], mergeable: u64) -> Result<Outcome> {
     let meter = Meter::start(|| Ok(ksm.cpu()? + process_cpu()))?;
     let resident_before = resident()?;
-    // Pages of zeros go, whether KSM counts them or not; others are counted as often as they are mapped.
+    // Pages of zeros go, whether KSM counts them or not; others are counted as often as they are
+    // mapped.
     let gone = || Ok::<_, anyhow::Error>(resident_before.saturating_sub(resident()?));
     let mut convergence = Convergence::new(mergeable, ksm.counts()?.full_scans);
     vms.iter().try_for_each(Plain::mergeable)?;

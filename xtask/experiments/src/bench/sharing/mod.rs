@@ -23,7 +23,7 @@ use super::report::{Figure, Report, ratios};
 
 /// What we are to merge for a second of CPU time, times what KSM merges.
 const LEAST_RATIOS: [(Data, f64); 3] = [(Data::Scattered, 2.0), (Data::Runs, 4.0), (Data::Zero, 4.0)];
-/// What a pass over memory that nobody has written to may cost, in percent of the first.
+/// What a pass over unchanged memory may cost, in percent of the first.
 const MOST_SECOND_PASS: f64 = 5.0;
 
 /// How many mappings a process may have.

@@ -18,7 +18,8 @@ use crate::bench::memory::processor::Place;
 const SLICE: Duration = Duration::from_millis(10);
 const ORDER: ScanOrder = ScanOrder { break_large: true };
 
-/// What a mapping takes of the kernel's memory, its part of the tree of mappings included, in bytes; measured on Linux 6.18.
+/// What a mapping takes of the kernel's memory, its part of the tree of mappings included, in
+/// bytes; measured on Linux 6.18.
 const MAPPING: u64 = 271;
 /// What the pmap knows of a page of a small chunk: its state, and what the scanner remembers of it.
 const STATE: u64 = 8 + 4;
@@ -98,7 +99,8 @@ impl Fleet {
         all.saturating_sub(self.host.stats().frames.0)
     }
 
-    /// Bytes saved, less those of the index, of what is known of pages, and of the kernel's mappings.
+    /// Bytes saved, less those of the index, of what is known of pages, and of the kernel's
+    /// mappings.
     fn saved(&self) -> Result<i64> {
         let index = self.host.stats().index.0;
         let chunks: u64 = self.vms.iter().map(|(vm, _)| vm.pmap.stats().chunks_small).sum();

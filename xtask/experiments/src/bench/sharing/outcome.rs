@@ -18,7 +18,7 @@ pub(crate) struct Outcome {
     pub(crate) converged: Spent,
     /// Pages that were merged by then.
     pub(crate) merged: u64,
-    /// One more pass over memory that nobody had written to.
+    /// One more pass over unchanged memory.
     pub(crate) second_pass: Spent,
     /// Bytes saved at the end, less those of all that is remembered for it.
     pub(crate) saved: i64,
@@ -59,7 +59,8 @@ pub(crate) fn process_cpu() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
-/// Tells when merging has come to its end: 99 % of what can be merged is, or two passes in a row found nothing new.
+/// Tells when merging has come to its end: 99 % of what can be merged is, or two passes in a row
+/// found nothing new.
 ///
 /// The last pages, which a random order or a race left out, would cost a pass each.
 pub(crate) struct Convergence {

@@ -17,7 +17,8 @@ use crate::guests::dbench::{Dbench, Load};
 pub(super) const SIZES: [u64; 4] = [128, 160, 192, 224];
 /// The size from which is ballooned, in MB.
 pub(super) const FULL: u64 = 256;
-/// Machine memory for all VMs: enough for all of them at once, so that only a limit makes a balloon grow.
+/// Machine memory for all VMs: enough for all of them at once, so that only a limit makes a balloon
+/// grow.
 const BUDGET: Bytes = Bytes::mib(2048);
 
 /// How long a balloon may take to its size.

@@ -1,5 +1,5 @@
-//! Figure 2: dbench with 40 clients in a VM that is configured with a size, and in one of 256 MB that is ballooned down to it
-//! (Waldspurger 2002, section 3.2).
+//! Figure 2: dbench with 40 clients in a VM that is configured with a size, and in one of 256 MB
+//! that is ballooned down to it (Waldspurger 2002, section 3.2).
 //!
 //! [`inside`] is the experiment; here is what is made of its measurements.
 
@@ -22,8 +22,8 @@ use crate::guests::dbench_disk;
 pub(super) use inside::{Plan, measure};
 pub(super) use report::Report;
 
-/// What the clients of a run move together, in MB: they write all their files, and work with them for a while. Half a minute in
-/// emulation; nine longer runs a round would take too long.
+/// What the clients of a run move together, in MB: they write all their files, and work with them
+/// for a while. Half a minute in emulation; nine longer runs a round would take too long.
 const MEGABYTES: u32 = 250;
 /// The lab's memory, which preflight looks for.
 const MEMORY: Bytes = Bytes(lab_memory::FIG2.0);

@@ -14,9 +14,11 @@ use super::super::lab;
 use crate::guests::debian_disk::Work;
 use crate::guests::worker::Job;
 
-/// Guest-physical memory of each VM: the smallest in which Debian's kernel leaves most to others. The paper's have 40 MB.
+/// Guest-physical memory of each VM: the smallest in which Debian's kernel leaves most to others.
+/// The paper's have 40 MB.
 pub(super) const SIZE: Bytes = Bytes::mib(128);
-/// Machine memory for all VMs: enough for all of them at once, so that nothing but sharing takes any from them.
+/// Machine memory for all VMs: enough for all of them at once, so that nothing but sharing takes
+/// any from them.
 const BUDGET: Bytes = Bytes::mib(5 << 10);
 
 /// How to measure.
@@ -41,18 +43,19 @@ impl Plan {
         line.split(' ').map(str::to_owned).collect()
     }
 
-    /// Units of each of so many guests in a turn.
+    /// Units of work of each of `guests` guests in a turn.
     pub(super) fn each(&self, guests: u32) -> u32 {
         (self.units / guests).max(1)
     }
 }
 
-/// A measurement with so many guests.
+/// A measurement with a number of guests.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(in crate::paper) enum Sample {
     /// What they share: in round 0 when that grows no more, else at the end of a turn of work.
     Picture { guests: u32, round: u32, picture: Picture },
-    /// How much of their memory they would not need if all of it were found that is there more than once, or zero.
+    /// How much of their memory they would not need if all of it were found that is there more than
+    /// once, or zero.
     Mergeable { guests: u32, bytes: Bytes },
     /// A turn of work of guests that share, or do not.
     Turn { guests: u32, round: u32, shares: bool },

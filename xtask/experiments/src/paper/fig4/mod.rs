@@ -1,4 +1,5 @@
-//! Figure 4: 1, 2, 3, 5 and 10 identical VMs under load that share pages with each other (Waldspurger 2002, section 4.4).
+//! Figure 4: 1, 2, 3, 5 and 10 identical VMs under load that share pages with each other
+//! (Waldspurger 2002, section 4.4).
 //!
 //! [`inside`] is the experiment; here is what is made of its measurements.
 
@@ -21,7 +22,8 @@ pub(super) use report::Report;
 
 /// Numbers of VMs, the paper's.
 pub(super) const GUESTS: [u32; 5] = [1, 2, 3, 5, 10];
-/// Units of work that all guests of a fleet do together in a turn: some twenty seconds in emulation.
+/// Units of work that all guests of a fleet do together in a turn: some twenty seconds in
+/// emulation.
 const UNITS: u32 = 360;
 /// The lab's memory, which preflight looks for.
 const MEMORY: Bytes = Bytes(lab_memory::FIG4.0);

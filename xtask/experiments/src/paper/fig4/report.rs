@@ -20,13 +20,14 @@ pub(in crate::paper) struct Report {
     figure: &'static str,
     plan: Plan,
     rows: Vec<Row>,
-    /// By how many percent more work is done with sharing than without, in the same processor time: pairs of turns with all numbers of
-    /// guests together.
+    /// By how many percent more work is done with sharing than without, in the same processor time:
+    /// pairs of turns with all numbers of guests together.
     gain: Option<Gain>,
     samples: Vec<Timed<Sample>>,
 }
 
-/// So many guests. Memory is in percent of theirs at the end of turns of work (the median), or when nothing more is found.
+/// What a number of guests share. Memory is in percent of theirs at the end of turns of work (the
+/// median), or when nothing more is found.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Row {
     guests: u32,
@@ -39,7 +40,8 @@ struct Row {
     reclaimed_mb: Option<f64>,
     zero_mb: Option<f64>,
     settled_reclaimed: Option<f64>,
-    /// The most that could be reclaimed when that was so: every page that was there more than once, or zero.
+    /// The most that could be reclaimed when that was so: every page that was there more than once,
+    /// or zero.
     mergeable: Option<f64>,
     gain: Option<Gain>,
 }
@@ -174,7 +176,7 @@ fn row(samples: &[Timed<Sample>], wanted: u32) -> Row {
             _ => None,
         })
     };
-    // Where nobody was measured at work, what they share at rest is all there is.
+    // Where no guest was measured at work, there is only what they share at rest.
     let working = pictures(true).next().is_some();
     let middle = |value: &dyn Fn(&Picture) -> f64| {
         Spread::of(pictures(working).map(|picture| value(&picture)), 1).map(|spread| spread.median)

@@ -1,5 +1,5 @@
-//! Figure 5: what unlike VMs share (Waldspurger 2002, section 4.4). The paper's are those of three production hosts; ours are fleets
-//! that differ in what a pair of their VMs has in common.
+//! Figure 5: what unlike VMs share (Waldspurger 2002, section 4.4). The paper's are those of three
+//! production hosts; ours are fleets that differ in what a pair of their VMs has in common.
 //!
 //! [`inside`] is the experiment; here is what is made of its measurements.
 

@@ -8,7 +8,8 @@ use super::super::lab::Timed;
 use super::super::table::mb;
 use super::inside::Sample;
 
-/// The paper's hosts: what they run, and in MB their memory and what of it is shared, reclaimed and, as far as it says, zero.
+/// The paper's hosts: what they run, and in MB their memory and what of it is shared, reclaimed
+/// and, as far as it says, zero.
 const PAPER: [(&str, u32, [f64; 3], Option<f64>); 3] = [
     ("A: 10 Windows NT", 10, [2048.0, 880.0, 673.0], None),
     ("B: 9 Linux", 9, [1846.0, 539.0, 345.0], Some(70.0)),

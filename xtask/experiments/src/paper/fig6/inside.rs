@@ -16,7 +16,8 @@ use super::super::lab;
 
 /// What the paper's toucher touches, in MB, one after the other.
 pub(super) const STEPS: [u64; 11] = [0, 50, 150, 200, 250, 200, 100, 200, 150, 0, 50];
-/// The guest's memory: the largest step and what its kernel needs, with room to tell them apart from all of it.
+/// The guest's memory: the largest step and what its kernel needs, with room to tell them apart
+/// from all of it.
 const SIZE: Bytes = Bytes::mib(384);
 /// More than the guest can have: nothing is reclaimed, so that only sampling disturbs it.
 const BUDGET: Bytes = Bytes::mib(768);

@@ -1,4 +1,5 @@
-//! Figure 6: what a VM is taken to use while its toucher steps through known amounts (Waldspurger 2002, section 5.3).
+//! Figure 6: what a VM is taken to use while its toucher steps through known amounts (Waldspurger
+//! 2002, section 5.3).
 //!
 //! [`inside`] is the experiment; here is what is made of its measurements.
 
@@ -20,8 +21,9 @@ use self::inside::STEPS;
 pub(super) use inside::{Plan, measure};
 pub(super) use report::Report;
 
-/// The paper's 40 minutes have 3.6 for a step, and sampling periods of 30 s of the VM's time. Ours are scaled down to a tenth; as the
-/// toucher rests half its time, a step has about as many periods as in the paper.
+/// The paper's 40 minutes have 3.6 for a step, and sampling periods of 30 s of the VM's time. Ours
+/// are scaled down to a tenth; as the toucher rests half its time, a step has about as many periods
+/// as in the paper.
 const STEP: u32 = 40;
 const PERIOD: u32 = 3;
 /// The lab's memory, which preflight looks for.

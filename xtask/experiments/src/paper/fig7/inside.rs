@@ -74,8 +74,8 @@ pub(in crate::paper) fn measure(plan: &Plan) -> Result<()> {
 fn phases(plan: &Plan, stage: &Stage) -> Result<()> {
     step(&format!("two VMs of {SIZE} in a pool with a limit of {FOR_VMS}"));
     let [mut idle, mut busy] = start(stage)?;
-    // One has used all its memory once and will not again; the other works from here on. The pool comes afterwards: who fills its memory
-    // against a limit waits for its own balloon.
+    // One has used all its memory once and will not again; the other works from here on. The pool
+    // comes afterwards: a VM that fills its memory against a limit waits for its own balloon.
     idle.fill(SIZE)?;
     busy.fill(SIZE)?;
     stage.succeed(&["pool", "create", POOL, "--limit", &FOR_VMS.to_string()])?;

@@ -1,5 +1,5 @@
-//! Figure 7: an idle and a busy VM of 256 MB with equal shares and 360 MB for both, at a tax of 0 and of 0.75 (Waldspurger 2002,
-//! section 5.4).
+//! Figure 7: an idle and a busy VM of 256 MB with equal shares and 360 MB for both, at a tax of 0
+//! and of 0.75 (Waldspurger 2002, section 5.4).
 //!
 //! [`inside`] is the experiment; here is what is made of its measurements.
 

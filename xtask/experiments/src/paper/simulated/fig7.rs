@@ -1,4 +1,5 @@
-//! Figure 7: two VMs of 256 MB with equal shares and 360 MB for them, one idle and one busy, at a tax of 0 and of 0.75.
+//! Figure 7: two VMs of 256 MB with equal shares and 360 MB for them, one idle and one busy, at a
+//! tax of 0 and of 0.75.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Figure 8: five Windows VMs of 1472 MB with 160 MB of overhead on a host of 1 GB, which boot at once.
+//! Figure 8: five Windows VMs of 1472 MB with 160 MB of overhead on a host of 1 GB, which boot at
+//! once.
 
 use std::time::Duration;
 

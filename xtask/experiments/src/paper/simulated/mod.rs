@@ -1,4 +1,5 @@
-//! The paper's experiments as the simulator of `plimsoll plan` sees them: the scenarios are those that `plimsoll plan` ships.
+//! The paper's experiments as the simulator of `plimsoll plan` sees them: the scenarios are those
+//! that `plimsoll plan` ships.
 
 mod fig7;
 mod fig8;
