@@ -64,3 +64,38 @@ pub fn used(path: &Path) {
     // Only the time of its eviction depends on this.
     fs::File::open(path).and_then(|file| file.set_modified(SystemTime::now())).ok();
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_whole_and_a_second_copy_of_it_is_dropped() {
+        let home = tempfile::tempdir().unwrap();
+        let made = |content: &str| {
+            let made = tempfile::tempdir_in(home.path()).unwrap();
+            fs::write(made.path().join("disk"), content).unwrap();
+            made
+        };
+        let place = home.path().join("image");
+        keep(made("first"), &place, "disk").unwrap();
+        keep(made("second"), &place, "disk").unwrap();
+        assert_eq!(fs::read_to_string(place.join("disk")).unwrap(), "first");
+        // What stands there is not what was made.
+        assert!(keep(made("third"), &place, "other").is_err());
+        assert_eq!(fs::read_dir(home.path()).unwrap().count(), 1, "copies are left");
+    }
+
+    #[test]
+    fn images_go_an_hour_after_their_last_use() {
+        let home = tempfile::tempdir().unwrap();
+        let (old, used_again) = (home.path().join("old"), home.path().join("used"));
+        for path in [&old, &used_again] {
+            fs::write(path, "").unwrap();
+            fs::File::open(path).unwrap().set_modified(SystemTime::now() - KEPT).unwrap();
+        }
+        used(&used_again);
+        evict(home.path()).unwrap();
+        assert!(!old.exists() && used_again.exists());
+    }
+}
