@@ -30,7 +30,7 @@
 //! allow_memory = false                 # true: swap space may be in memory (tmpfs, zram), for tests: no ledger counts that
 //!
 //! [tcp]                                # only when asked for
-//! listen = "127.0.0.1:7467"
+//! listen = "127.0.0.1:7467"            # a loopback address: nothing encrypts what goes over it
 //! token_file = "/etc/plimsoll/token"   # who shows this token may do everything
 //! ```
 
@@ -292,6 +292,14 @@ impl Config {
             "there is no VMM program {}: name it in the configuration (vmm = ...)",
             vmm.display()
         );
+        if let Some(tcp) = &self.tcp {
+            ensure!(
+                tcp.listen.ip().to_canonical().is_loopback(),
+                "tcp.listen {}: only a loopback address such as 127.0.0.1 is possible, because the token and all answers \
+                 go over it in clear; from other hosts use ssh -L, or a proxy on this host that speaks TLS",
+                tcp.listen
+            );
+        }
         self.token().map(drop)
     }
 
@@ -412,6 +420,9 @@ mod tests {
             ("uid_base = 0\n", "uid_base 0"),
             ("log = 'loud,=='\n", "log"),
             ("[tcp]\nlisten = 'x'\ntoken_file = '/t'\n", "line"),
+            ("[tcp]\nlisten = '0.0.0.0:1'\ntoken_file = '/t'\n", "tcp.listen 0.0.0.0:1: only a loopback"),
+            ("[tcp]\nlisten = '[::]:1'\ntoken_file = '/t'\n", "tcp.listen [::]:1"),
+            ("[tcp]\nlisten = '[::ffff:127.0.0.1]:1'\ntoken_file = '/nowhere'\n", "token_file /nowhere"),
             ("[tcp]\nlisten = '127.0.0.1:1'\ntoken_file = '/nowhere'\n", "token_file /nowhere"),
         ] {
             let error = error(&format!("{vmm}{text}"));

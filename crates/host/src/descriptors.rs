@@ -1,18 +1,74 @@
 //! File descriptors, of which the daemon may have only so many open.
+//!
+//! They are divided: [`RESERVE`] for the daemon itself, a part for connections of the API, the rest
+//! for VMs. A flood of connections takes none that VMs need, and VMs take none that a command needs
+//! which is to find out what is wrong.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that no VM may take: for users' requests, for what is read from `/proc`, and for
-/// killing. With fewer a daemon that is short of descriptors cannot be asked what it is short of;
-/// more are lost to VMs, which take some eight each.
+/// Descriptors that neither VMs nor connections may take: for files that are written, for what is
+/// read from `/proc`, and for killing. More are lost to VMs, which take some eight each.
 const RESERVE: usize = 24;
+/// Most connections of the API at a time. Each takes some 25 KiB besides its descriptor, and 1000
+/// VMs that are started at once are no more than a few hundred requests at a time.
+const MOST_CONNECTIONS: usize = 256;
+/// Fewest connections: a script, an operator, a monitor, and what TCP is given.
+const FEWEST_CONNECTIONS: usize = 8;
 
-/// Raises the limit as far as the daemon may. The usual limit is 1024, enough for about 120 VMs.
+/// Raises the limit as far as the daemon may. The usual limit is 1024, enough for about 100 VMs.
 pub(crate) fn raise() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!("the limit of open files cannot be raised: {e}");
+    }
+}
+
+/// How many connections of the API there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Connections {
+    pub(crate) unix: usize,
+    /// Those of TCP, which are a part of their own: clients without a token cannot use up what
+    /// local commands need.
+    pub(crate) tcp: usize,
+}
+
+impl Connections {
+    /// What the limit of open files leaves for connections.
+    pub(crate) fn allowed() -> Self {
+        Self::within(getrlimit(Resource::Nofile).current)
+    }
+
+    fn within(limit: Option<u64>) -> Self {
+        let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+        let all = (limit / 8).clamp(FEWEST_CONNECTIONS, MOST_CONNECTIONS);
+        Self { unix: all - all / 4, tcp: all / 4 }
+    }
+
+    fn all(self) -> usize {
+        self.unix + self.tcp
+    }
+}
+
+/// Connections of the API that are open, of this process as the limit is.
+static OPEN_CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts a connection of the API for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Counted(());
+
+impl Counted {
+    pub(crate) fn new() -> Self {
+        OPEN_CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        OPEN_CONNECTIONS.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -22,13 +78,29 @@ pub(crate) fn raise() {
 /// There are not: the limit, and what to do.
 pub(crate) fn check() -> anyhow::Result<()> {
     let Some(most) = getrlimit(Resource::Nofile).current else { return Ok(()) };
+    // A connection that begins in between counts twice, and one more VM is refused.
+    let connections = OPEN_CONNECTIONS.load(Ordering::Relaxed);
     let open =
         std::fs::read_dir("/proc/self/fd").context("cannot count the open files of plimsolld")?.count();
-    if u64::try_from(open + RESERVE).is_ok_and(|needed| needed <= most) {
+    let kept_back = Connections::within(Some(most)).all().saturating_sub(connections) + RESERVE;
+    if u64::try_from(open + kept_back).is_ok_and(|needed| needed <= most) {
         return Ok(());
     }
     bail!(
         "plimsolld may have too few files open ({most}): raise its limit (ulimit -n, or LimitNOFILE= of its unit) and restart it, \
          or stop a VM"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_have_a_part_of_any_limit() {
+        let all = |limit| Connections::within(limit).all();
+        assert_eq!([Some(0), Some(64), Some(256), Some(1024)].map(all), [8, 8, 32, 128]);
+        assert_eq!([Some(1 << 20), Some(u64::MAX), None].map(all), [256; 3]);
+        assert_eq!(Connections::within(Some(64)), Connections { unix: 6, tcp: 2 });
+    }
 }

@@ -13,10 +13,12 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::adopt::{self, Found};
+use crate::api::Gate;
 use crate::cgroup::Cgroups;
 use crate::config::{Budget, Config, UIDS};
 use crate::core::{AutomaticBudget, Clock, Core, Settings};
 use crate::daemon::Daemon;
+use crate::descriptors::Connections;
 use crate::inventory::Inventory;
 use crate::launch::{Gone, Site};
 use crate::paths::Paths;
@@ -113,10 +115,13 @@ async fn serve(config: &Config, core: Core, site: Site, uids: Uids, found: Found
     }
     daemon.taken_up();
     let api = api::router(daemon.caller(), site.paths);
-    let tcp = listen_tcp(config, api.clone()).await?;
+    let connections = Connections::allowed();
+    let tcp = listen_tcp(config, api.clone(), connections).await?;
     let socket = config.socket();
     let listener = bind(&socket)?;
-    let served = tokio::spawn(async move { axum::serve(listener, api).await });
+    // Who may connect may do everything: users are not protected from each other here.
+    let gate = Gate::new(connections.unix, connections.unix);
+    let served = tokio::spawn(api::serve_unix(listener, api, gate));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tracing::info!("plimsolld ready on {}", socket.display());
     let end = async {
@@ -144,14 +149,17 @@ async fn outlive_hangups(mut hangup: Signal) {
 async fn listen_tcp(
     config: &Config,
     api: axum::Router,
-) -> anyhow::Result<Option<tokio::task::JoinHandle<std::io::Result<()>>>> {
+    connections: Connections,
+) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
     let (Some(tcp), Some(token)) = (&config.tcp, config.token()?) else { return Ok(None) };
     let listener = TcpListener::bind(tcp.listen)
         .await
         .with_context(|| format!("cannot listen at tcp.listen {}", tcp.listen))?;
     tracing::info!("also on tcp {}, for who has the token", listener.local_addr()?);
     let api = api::with_token(api, token);
-    Ok(Some(tokio::spawn(async move { axum::serve(listener, api).await })))
+    // Half of them, so that one peer cannot keep another one out.
+    let gate = Gate::new(connections.tcp, connections.tcp.div_ceil(2));
+    Ok(Some(tokio::spawn(api::serve_tcp(listener, api, gate))))
 }
 
 /// Listens at `path`. The socket appears there under its name only when it takes connections, in place of one that a dead

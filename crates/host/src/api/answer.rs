@@ -1,6 +1,4 @@
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use plimsoll_protocol::api::ErrorBody;
@@ -35,6 +33,18 @@ impl ApiError {
     pub(super) fn unauthorized() -> Self {
         let text = "the bearer token is missing or wrong: it is in the daemon's token file".to_owned();
         Self { status: StatusCode::UNAUTHORIZED, text }
+    }
+
+    pub(super) fn too_long(text: String) -> Self {
+        Self { status: StatusCode::PAYLOAD_TOO_LARGE, text }
+    }
+
+    pub(super) fn late(text: String) -> Self {
+        Self { status: StatusCode::REQUEST_TIMEOUT, text }
+    }
+
+    pub(super) fn too_often(text: String) -> Self {
+        Self { status: StatusCode::TOO_MANY_REQUESTS, text }
     }
 }
 
@@ -76,13 +86,8 @@ pub(super) fn success(answer: Answer) -> Response {
 }
 
 /// Reads a request's body, whatever content type it claims.
-pub(super) fn parse<T: DeserializeOwned>(
-    what: &str,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<T, ApiError> {
-    let body =
-        body.map_err(|e| ApiError { status: e.status(), text: format!("{what}: {}", e.body_text()) })?;
-    let mut json = serde_json::Deserializer::from_slice(&body);
+pub(super) fn parse<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|e| {
         let field = match e.path().to_string() {
             root if root == "." => String::new(),

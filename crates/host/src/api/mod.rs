@@ -1,29 +1,33 @@
 //! The HTTP/JSON API; its types and table of paths are those of [`plimsoll_protocol::api`].
 
 mod answer;
+mod body;
 mod explain;
+mod gate;
 mod history;
 mod log;
+mod pace;
 mod pools;
+mod server;
+mod stalls;
 mod token;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{Path, State};
+use axum::middleware::from_fn;
 use axum::routing::{get, post};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::VmChange;
 use plimsoll_protocol::definition::VmDefinition;
 
 use self::answer::{ApiError, ApiResult, parse};
+pub(crate) use self::gate::Gate;
+pub(crate) use self::server::{serve_tcp, serve_unix};
 pub(crate) use self::token::with_token;
 use crate::core::Request;
 use crate::daemon::Caller;
 use crate::paths::Paths;
-
-/// Largest body of a request: a definition with the longest command line and all its disks takes some 40 KB (a path is up
-/// to 4096 bytes).
-const MAX_BODY: usize = 64 << 10;
 
 /// What the handlers share.
 #[derive(Clone, Debug)]
@@ -34,7 +38,7 @@ struct Api {
 
 /// All paths of the API.
 pub(crate) fn router(caller: Caller, paths: Paths) -> Router {
-    Router::new()
+    let api = Router::new()
         .route("/v1/host", get(host))
         .route("/v1/events", get(events))
         .route("/v1/sharing", get(sharing))
@@ -51,8 +55,13 @@ pub(crate) fn router(caller: Caller, paths: Paths) -> Router {
         .route("/v1/pools/{name}", get(pools::show).patch(pools::change).delete(pools::remove))
         .fallback(async || ApiError::no_path())
         .method_not_allowed_fallback(async || ApiError::no_method())
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(Api { caller, paths })
+        .with_state(Api { caller, paths });
+    within_bounds(api)
+}
+
+/// The same API, with bodies read and changes made within bounds.
+fn within_bounds(api: Router) -> Router {
+    api.layer(from_fn(body::read_within_bounds)).layer(from_fn(pace::keep))
 }
 
 impl Api {
@@ -77,11 +86,8 @@ async fn list(State(api): State<Api>) -> ApiResult {
     api.call(Request::List).await
 }
 
-async fn create(
-    State(api): State<Api>,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
-) -> ApiResult {
-    let definition: VmDefinition = parse("the definition", body)?;
+async fn create(State(api): State<Api>, body: Bytes) -> ApiResult {
+    let definition: VmDefinition = parse("the definition", &body)?;
     definition.check().map_err(|e| ApiError::invalid(e.to_string()))?;
     api.call(Request::Create(Box::new(definition))).await
 }
@@ -90,12 +96,8 @@ async fn show(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
     api.call(Request::Get(vm_name(name)?)).await
 }
 
-async fn change(
-    State(api): State<Api>,
-    Path(name): Path<String>,
-    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
-) -> ApiResult {
-    let change: VmChange = parse("the change", body)?;
+async fn change(State(api): State<Api>, Path(name): Path<String>, body: Bytes) -> ApiResult {
+    let change: VmChange = parse("the change", &body)?;
     api.call(Request::Change(vm_name(name)?, change)).await
 }
 

@@ -1,5 +1,4 @@
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use plimsoll_protocol::PoolName;
 use plimsoll_protocol::pool::{PoolChange, PoolDefinition};
@@ -12,8 +11,8 @@ pub(super) async fn list(State(api): State<Api>) -> ApiResult {
     api.call(Request::Pools).await
 }
 
-pub(super) async fn create(State(api): State<Api>, body: Result<Bytes, BytesRejection>) -> ApiResult {
-    let definition: PoolDefinition = parse("the pool", body)?;
+pub(super) async fn create(State(api): State<Api>, body: Bytes) -> ApiResult {
+    let definition: PoolDefinition = parse("the pool", &body)?;
     api.call(Request::CreatePool(definition)).await
 }
 
@@ -21,12 +20,8 @@ pub(super) async fn show(State(api): State<Api>, Path(name): Path<String>) -> Ap
     api.call(Request::Pool(pool_name(name)?)).await
 }
 
-pub(super) async fn change(
-    State(api): State<Api>,
-    Path(name): Path<String>,
-    body: Result<Bytes, BytesRejection>,
-) -> ApiResult {
-    let change: PoolChange = parse("the change", body)?;
+pub(super) async fn change(State(api): State<Api>, Path(name): Path<String>, body: Bytes) -> ApiResult {
+    let change: PoolChange = parse("the change", &body)?;
     api.call(Request::ChangePool(pool_name(name)?, change)).await
 }
 

@@ -1,0 +1,37 @@
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::time::timeout;
+
+use super::answer::ApiError;
+
+/// Largest body of a request: a definition with the longest command line and all its disks takes
+/// some 40 KB (a path is up to 4096 bytes).
+const MOST: usize = 64 << 10;
+/// How long a body may take. Bodies fit into a socket's buffer: a client that is slower has left or
+/// means harm, and its connection is somebody else's.
+const TIME: Duration = Duration::from_secs(10);
+
+/// Reads a request's body before its handler runs, within [`MOST`] and [`TIME`].
+pub(super) async fn read_within_bounds(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    match timeout(TIME, axum::body::to_bytes(body, MOST)).await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(head, Body::from(bytes))).await,
+        Ok(Err(e)) => {
+            // The only error of its own that `to_bytes` has is that of the length.
+            let text = match std::error::Error::source(&e) {
+                Some(_) => format!("the request's body is longer than {MOST} bytes"),
+                None => format!("the request's body cannot be read: {e}"),
+            };
+            ApiError::too_long(text).into_response()
+        }
+        Err(_) => {
+            let text =
+                format!("the request's body did not arrive within {} s: send it at once", TIME.as_secs());
+            ApiError::late(text).into_response()
+        }
+    }
+}
