@@ -8,6 +8,7 @@
 //! | `greedy` | wants its whole size at once |
 //! | `lazy` | wants its whole size, and its balloon never inflates |
 //! | `small` | holds 1 MiB of what it is granted |
+//! | `hog` | holds 64 MiB beyond what it is granted |
 //! | `mute` | ends without a hello |
 //! | `old` | says hello in another version |
 //! | `broken` | fails instead of running |
@@ -119,6 +120,11 @@ impl Vm {
         self.facts.grant = config.grant;
         self.facts.balloon_driver = true;
         self.hold(config.grant);
+        if self.is("hog") {
+            let more = Pages::ceil(Bytes::mib(64));
+            // For as long as the process runs.
+            Ram::new(more).touch(Pages::ZERO, more);
+        }
         self.running = true;
         say(wire, &FromVmm::Running { missing_jail: config.allow_missing.clone() });
         if self.is("greedy") || self.is("lazy") {

@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use crate::adopt::Survivor;
+use crate::cgroup::MemoryBound;
 use crate::core::{
     Answer, Clock, Core, Discovered, Effect, Failure, FailureKind, Input, Request, RequestId, RunId, Started,
     unsaved_note,
@@ -76,6 +77,8 @@ struct Live {
     doomed: bool,
     /// The run record names the domain that it was last told to share in.
     may_map: bool,
+    /// `None`: nothing of the kernel holds it to its grant, as far as is known.
+    bound: Option<Arc<MemoryBound>>,
 }
 
 /// Requests that wait until adopted VMs have answered or are known to be late.
@@ -115,6 +118,7 @@ impl Daemon {
     /// A daemon that knows no running VM yet. Must be called within a runtime.
     pub(crate) fn new(core: Core, site: Site, uids: Uids) -> Self {
         let (sender, inbox) = mpsc::channel(INBOX);
+        let oom = OomWatch::start(site.cgroups.as_ref().ok().cloned());
         Self {
             core,
             saver: Saver::start(site.paths.clone(), sender.clone()),
@@ -127,7 +131,7 @@ impl Daemon {
             last_call: 0,
             rota: Rota::default(),
             busy: Busy::default(),
-            oom: Arc::new(OomWatch::start()),
+            oom: Arc::new(oom),
             asking_processes: false,
             asking_guests: false,
             sender,
@@ -170,6 +174,7 @@ impl Daemon {
             record: None,
             doomed: false,
             may_map: true,
+            bound: None,
         };
         self.live.insert(run, live);
         let settling = self.settling.get_or_insert_with(|| Settling {
@@ -209,6 +214,10 @@ impl Daemon {
         if let Some(uid) = record.uid {
             self.uids.adopt(uid);
         }
+        live.bound = match &self.site.cgroups {
+            Ok(cgroups) => cgroups.adopt(&record.definition, record.pid).map(Arc::new),
+            Err(_) => None,
+        };
         (live.link, live.directory, live.uid, live.record) =
             (Some(link), directory, record.uid, Some(record));
         self.handle(Input::Reached(run, Box::new(adopted)));
@@ -325,10 +334,10 @@ impl Daemon {
         match effect {
             Effect::Launch { run, record, grant } => self.launch(run, *record, grant),
             Effect::Grant { run, pages, total } => {
-                self.write_grant(run, total);
+                self.note_grant(run, total);
                 self.post(run, ToVmm::Grant(pages), Vec::new());
             }
-            Effect::Returned { run, total } => self.write_grant(run, total),
+            Effect::Returned { run, total } => self.note_grant(run, total),
             Effect::Send(run, message) => self.post(run, message, Vec::new()),
             Effect::SendWith(run, message, fds) => self.post_sharing(run, message, fds),
             Effect::Kill(run) => {
@@ -422,9 +431,14 @@ impl Daemon {
         }
     }
 
-    fn write_grant(&self, run: RunId, total: Pages) {
-        if let Some(Err(e)) = self.live.get(&run).map(|live| live.directory.write_grant(total)) {
+    /// Writes down what a VM is granted, and has the kernel allow it, before the VMM hears of it.
+    fn note_grant(&self, run: RunId, total: Pages) {
+        let Some(live) = self.live.get(&run) else { return };
+        if let Err(e) = live.directory.write_grant(total) {
             tracing::error!(run = run.0, "cannot write down its grant: {e}");
+        }
+        if let Some(bound) = &live.bound {
+            bound.set(total);
         }
     }
 
@@ -464,12 +478,15 @@ impl Daemon {
     }
 
     fn install(&mut self, run: RunId, launched: Launched) -> anyhow::Result<Started> {
-        let Launched { process, mut child, wire, mut directory, record } = launched;
+        let Launched { process, mut child, wire, mut directory, record, bound } = launched;
         let link = match Link::new(wire) {
             Ok(link) => link,
             Err(e) => {
                 process.kill();
                 child.wait()?;
+                if let Ok(cgroups) = &self.site.cgroups {
+                    cgroups.remove(&record.definition.name, process.pid());
+                }
                 return Err(e.into());
             }
         };
@@ -480,28 +497,28 @@ impl Daemon {
         let (log, process) = (self.site.paths.vmm_log(&vm), Arc::new(process));
         let what = Watch {
             run,
+            vm: vm.clone(),
             process: Arc::clone(&process),
             child: Some(child),
             link: link.clone(),
             log,
             oom: Arc::clone(&self.oom),
         };
-        let (link, process, record) = (Some(link), Some(process), Some(record));
-        self.live
-            .insert(run, Live { vm, link, process, directory, uid, record, doomed: false, may_map: true });
+        let (link, process, record, bound) = (Some(link), Some(process), Some(record), bound.map(Arc::new));
+        let (doomed, may_map) = (false, true);
+        self.live.insert(run, Live { vm, link, process, directory, uid, record, doomed, may_map, bound });
         tokio::spawn(watch(what, self.sender.clone()));
         Ok(started)
     }
 
     fn clear(&mut self, run: RunId, name: &VmName) {
-        if let Some(live) = self.live.remove(&run) {
-            if let Some(uid) = live.uid {
-                self.uids.release(uid);
-            }
-            live.directory.remove();
+        let Some(live) = self.live.remove(&run) else { return };
+        if let Some(uid) = live.uid {
+            self.uids.release(uid);
         }
-        if let Ok(cgroups) = &self.site.cgroups {
-            cgroups.remove(name);
+        live.directory.remove();
+        if let (Ok(cgroups), Some(process)) = (&self.site.cgroups, &live.process) {
+            cgroups.remove(name, process.pid());
         }
     }
 }

@@ -11,6 +11,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use crate::oom::OomKill;
+
 /// Why [`Process::find`] has no process to return.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotFound {
@@ -127,19 +129,25 @@ pub(crate) fn boot_id() -> io::Result<String> {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned())
 }
 
-/// How a child has ended, in words. `oom` tells whether the kernel's OOM killer has ended a process
-/// of the daemon's control group, or of the machine where groups do not count that.
-pub(crate) fn ending(status: std::process::ExitStatus, oom: impl FnOnce() -> bool) -> String {
+/// How a child has ended, in words. `oom` tells whether the kernel's OOM killer has ended it, as far
+/// as can be told.
+pub(crate) fn ending(status: std::process::ExitStatus, oom: impl FnOnce() -> Option<OomKill>) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
-        (None, Some(9)) if oom() => {
-            "signal 9, SIGKILL, by the kernel's OOM killer: the host or a control group was short of memory".to_owned()
-        }
-        (None, Some(9)) => {
-            "signal 9, SIGKILL, not sent by plimsolld: by an operator, or by the kernel for want of memory (see dmesg)"
-                .to_owned()
-        }
+        (None, Some(9)) => match oom() {
+            Some(OomKill::OwnBound) => {
+                "signal 9, SIGKILL, by the kernel's OOM killer: it used more memory than it was granted".to_owned()
+            }
+            Some(OomKill::Shortage) => {
+                "signal 9, SIGKILL, by the kernel's OOM killer: the host or a control group was short of memory"
+                    .to_owned()
+            }
+            None => {
+                "signal 9, SIGKILL, not sent by plimsolld: by an operator, or by the kernel for want of memory (see dmesg)"
+                    .to_owned()
+            }
+        },
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => "unknown".to_owned(),
     }
@@ -177,8 +185,10 @@ mod tests {
         assert!(!found.is_gone());
         found.kill();
         let status = child.wait().unwrap();
-        assert!(ending(status, || false).contains("SIGKILL, not sent by plimsolld"));
-        assert!(ending(status, || true).contains("SIGKILL, by the kernel's OOM killer"));
+        assert!(ending(status, || None).contains("SIGKILL, not sent by plimsolld"));
+        let by_oom = |kill| ending(status, || Some(kill));
+        assert!(by_oom(OomKill::Shortage).contains("by the kernel's OOM killer: the host or"));
+        assert!(by_oom(OomKill::OwnBound).contains("more memory than it was granted"));
         assert!(found.is_gone());
         assert!(matches!(Process::find(pid, start), Err(NotFound::Gone(_))));
         found.kill();

@@ -64,6 +64,10 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         core.tell(problem);
     }
     let cgroups = Cgroups::find().inspect_err(|why| tracing::warn!("VMs get no control groups: {why}"));
+    if let Some(why) = cgroups.as_ref().ok().and_then(Cgroups::unlimited) {
+        core.tell(format!("the kernel does not hold VMMs to their grants, plimsolld watches them: {why}"));
+    }
+    cgroups.iter().for_each(Cgroups::sweep);
     let rules = config.rules();
     let site = Site {
         paths,

@@ -6,6 +6,7 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 
+use plimsoll_protocol::VmName;
 use tokio::io::Interest;
 use tokio::sync::mpsc::Sender;
 
@@ -13,7 +14,7 @@ use crate::core::{Input, RunId};
 use crate::epoll::register;
 use crate::incoming::Incoming;
 use crate::link::{Intake, Link};
-use crate::oom::OomWatch;
+use crate::oom::{OomKill, OomWatch};
 use crate::process::{Process, ending, last_line};
 use crate::reach::{Outcome, Reach, gone};
 
@@ -25,6 +26,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) run: RunId,
+    pub(crate) vm: VmName,
     pub(crate) process: Arc<Process>,
     /// `None` where an earlier daemon started it.
     pub(crate) child: Option<Child>,
@@ -35,7 +37,7 @@ pub(crate) struct Watch {
 
 /// Passes on what the VMM says, in order, and at last that its process is gone: after everything it had said.
 pub(crate) async fn watch(watch: Watch, inbox: Sender<Incoming>) {
-    let Watch { run, process, child, link, log, oom } = watch;
+    let Watch { run, vm, process, child, link, log, oom } = watch;
     {
         let mut ended = pin!(ended(&process));
         let mut talk = pin!(talk(run, &link, &inbox));
@@ -46,18 +48,18 @@ pub(crate) async fn watch(watch: Watch, inbox: Sender<Incoming>) {
             }
         }
     }
-    send(&inbox, Input::Exited(run, how(child, &log, &oom))).await;
+    send(&inbox, Input::Exited(run, how(child, &log, || oom.explains(&vm, process.pid())))).await;
 }
 
 /// Gets in touch with a VMM that an earlier daemon started, and watches over it from then on.
 pub(crate) async fn adopt(reach: Reach, log: PathBuf, oom: Arc<OomWatch>, inbox: Sender<Incoming>) {
-    let run = reach.run;
+    let (run, vm) = (reach.run, reach.vm.clone());
     match reach.reach(&inbox).await {
         Outcome::Gone(how) => send(&inbox, Input::Exited(run, with_log(how, &log))).await,
         Outcome::Reached(reached, process) => {
             let link = reached.link.clone();
             inbox.send(Incoming::Reached(run, reached)).await.ok(); // The daemon may be about to end.
-            watch(Watch { run, process, child: None, link, log, oom }, inbox).await;
+            watch(Watch { run, vm, process, child: None, link, log, oom }, inbox).await;
         }
     }
 }
@@ -104,19 +106,22 @@ async fn send(inbox: &Sender<Incoming>, input: Input) {
     inbox.send(Incoming::Input(input)).await.ok();
 }
 
-/// How a process ended, as far as can be known of it.
-fn how(child: Option<Child>, log: &std::path::Path, oom: &OomWatch) -> String {
+/// How a process ended, as far as can be known of it. `oom`: the OOM killer has ended it, or one
+/// like it.
+fn how(child: Option<Child>, log: &std::path::Path, oom: impl FnOnce() -> Option<OomKill>) -> String {
+    let elsewhere = "exit status went to another process, since the daemon was restarted";
     let ending = match child {
         // Its pidfd was readable, so this does not wait.
-        Some(mut child) => {
-            child.wait().map_or_else(|e| e.to_string(), |status| ending(status, || oom.explains_one()))
-        }
-        None if oom.explains_one() => {
-            "probably by the kernel's OOM killer, which ended a process here; its exit \
-             status went to another process, since the daemon was restarted"
-                .to_owned()
-        }
-        None => "its exit status went to another process, since the daemon was restarted".to_owned(),
+        Some(mut child) => child.wait().map_or_else(|e| e.to_string(), |status| ending(status, oom)),
+        None => match oom() {
+            Some(OomKill::OwnBound) => {
+                "by the kernel's OOM killer: it used more memory than it was granted".to_owned()
+            }
+            Some(OomKill::Shortage) => {
+                format!("probably by the kernel's OOM killer, which ended a process here; its {elsewhere}")
+            }
+            None => format!("its {elsewhere}"),
+        },
     };
     with_log(ending, log)
 }

@@ -120,6 +120,18 @@ fn a_hostile_vmm_ends_itself_only() {
 }
 
 #[test]
+fn a_vmm_that_takes_more_than_it_was_granted_is_ended_alone() {
+    let host = Host::new(512, "");
+    let good = host.run("good", "64MiB");
+    host.run("hog", "64MiB");
+    let off = wait_until("it is ended", || Some(host.vm("hog")).filter(|vm| vm.power == Power::Off));
+    let exit = off.exit.unwrap().to_string();
+    assert!(exit.contains("more than the") || exit.contains("OOM killer"), "{exit}");
+    assert_eq!((host.vm("good").pid, host.vm("good").grant), (good.pid, good.grant));
+    assert_eq!(host.status().granted, good.grant);
+}
+
+#[test]
 fn a_daemon_that_cannot_work_says_why_in_one_line() {
     let host = Host::new(512, "");
     let run = |config: &str, arguments: &[&str]| {

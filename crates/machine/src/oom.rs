@@ -21,6 +21,12 @@ impl OomKills {
         Self { file: own.into_iter().find(counts).unwrap_or_else(|| proc.join("vmstat")) }
     }
 
+    /// Counts in the control group (version 2) at `group` and in all below it.
+    #[must_use]
+    pub fn of_group(group: &Path) -> Self {
+        Self { file: group.join("memory.events") }
+    }
+
     /// How many there have been so far. `None` where the kernel does not tell.
     #[must_use]
     pub fn count(&self) -> Option<u64> {
@@ -48,5 +54,7 @@ mod tests {
         assert_eq!(OomKills::find(directory.path()).count(), Some(7));
         std::fs::write(at("g/a/memory.events"), "low 0\noom 3\noom_kill 2\noom_group_kill 1\n").unwrap();
         assert_eq!(OomKills::find(directory.path()).count(), Some(2));
+        assert_eq!(OomKills::of_group(&at("g/a")).count(), Some(2));
+        assert_eq!(OomKills::of_group(&at("g")).count(), None);
     }
 }

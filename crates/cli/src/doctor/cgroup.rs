@@ -7,6 +7,8 @@ use rustix::fs::Access;
 use super::{Check, privilege, read};
 
 const NAME: &str = "cgroup";
+/// What plimsolld limits VMs' processes by.
+const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 
 /// Whether a VM's process can get a control group of its own.
 pub(super) fn check() -> Check {
@@ -58,13 +60,24 @@ fn judge(group: Option<Group>) -> Check {
             format!("cgroup v2 at {shown} cannot be written: {error}"),
             "run plimsolld as root, with cgroups writable where this is a container",
         ),
-        Ok(()) if !controllers.split_ascii_whitespace().any(|c| c == "memory") => Check::limited(
-            NAME,
-            format!("cgroup v2 at {shown} is writable, without the memory controller"),
-            "the kernel cannot back up the memory limits of VMs' processes",
-            "boot without cgroup v1, or write +memory to cgroup.subtree_control of the groups above it",
-        ),
-        Ok(()) => Check::ok(NAME, format!("v2 at {shown} is writable, with the memory controller")),
+        Ok(()) => {
+            let there: Vec<&str> = controllers.split_ascii_whitespace().collect();
+            let lacking: Vec<&str> = CONTROLLERS.into_iter().filter(|c| !there.contains(c)).collect();
+            if lacking.is_empty() {
+                return Check::ok(
+                    NAME,
+                    format!("v2 at {shown} is writable, with {}", CONTROLLERS.join(", ")),
+                );
+            }
+            Check::limited(
+                NAME,
+                format!("cgroup v2 at {shown} is writable, without the controllers {}", lacking.join(", ")),
+                "the kernel does not hold VMs' processes to their memory: one that takes more is ended by plimsolld, \
+                 some seconds later",
+                "boot without cgroup v1, and run plimsolld in a group that has them: Delegate=yes of its systemd unit, or \
+                 write +memory +pids +cpu to cgroup.subtree_control of the groups above",
+            )
+        }
     }
 }
 
@@ -93,7 +106,9 @@ mod tests {
             assert_eq!(check.verdict, Verdict::Missing);
             assert!(check.todo.contains("allow_missing = [\"cgroup\"]"), "{check:?}");
         }
-        assert_eq!(group("cpu io", Ok(())).verdict, Verdict::Limited);
-        assert_eq!(group("cpu memory", Ok(())).verdict, Verdict::Ok);
+        let limited = group("cpu io", Ok(()));
+        assert_eq!(limited.verdict, Verdict::Limited);
+        assert!(format!("{limited:?}").contains("without the controllers memory, pids"), "{limited:?}");
+        assert_eq!(group("cpu memory pids", Ok(())).verdict, Verdict::Ok);
     }
 }

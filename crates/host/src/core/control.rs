@@ -24,6 +24,9 @@ pub(crate) const AT_ONCE: Duration = Duration::from_millis(10);
 /// A VM whose process holds this much more than it was granted is reported. The kernel counts resident pages with an
 /// error of up to 64 pages a thread, and the VMM's own memory is not all used at once.
 const EXCESS: Bytes = Bytes::mib(4);
+/// How many looks in a row, one a second, may find that. What a VMM is late to give back it has given
+/// by then; more, and a VMM that a guest has taken over keeps longer what others were promised.
+const LOOKS: u8 = 8;
 
 /// The control loop.
 impl Core {
@@ -114,13 +117,17 @@ impl Core {
         }
     }
 
-    /// Takes the kernel's account of the processes of VMs, and tells of those that hold more than
-    /// they may.
+    /// The most memory of its own that the process of a run may hold.
+    pub(crate) fn most_held(&self, id: RunId) -> Bytes {
+        let account = self.ledger.account(id);
+        (account.grant + account.overhead).bytes() + EXCESS
+    }
+
+    /// Takes the kernel's account of the processes of VMs. Tells of those that hold more than they
+    /// may, and ends those that last in it.
     pub(super) fn processes(&mut self, processes: &[(RunId, ProcessMemory)]) {
         for &(id, process) in processes {
-            let ledger = self.ledger.account(id);
-            let most = (ledger.grant + ledger.overhead).bytes() + EXCESS;
-            let shared = (self.references(id) + Pages(WINDOW as u64)).bytes();
+            let (most, frames) = (self.most_held(id), self.mapped(id));
             let Some(name) = self.runs.get(&id).cloned() else { continue };
             let Some(run) = self.run_mut(id) else { continue };
             run.kernel.process = process;
@@ -129,16 +136,28 @@ impl Core {
                 continue;
             }
             // Frames that it maps are no memory of its own.
-            let holds = process.anonymous.saturating_add(process.shared.saturating_sub(shared));
-            let excess = holds > most;
-            if excess && !run.excess {
-                let text = format!("its process holds {holds}, which is more than the {most} it may");
-                run.excess = true;
-                self.event(Some(&name), text);
-            } else if !excess {
-                run.excess = false;
+            let holds = process.anonymous.saturating_add(process.shared.saturating_sub(frames));
+            if holds <= most {
+                run.excess = 0;
+                continue;
+            }
+            run.excess = run.excess.saturating_add(1);
+            let text = format!("its process holds {holds}, which is more than the {most} it may");
+            match run.excess {
+                1 => self.event(Some(&name), text),
+                LOOKS.. => self.breach(id, &format!("{text}, for {LOOKS} s")),
+                _ => {}
             }
         }
+    }
+
+    /// The most that the process of a run may map of what is not its own: each frame at its place
+    /// in guest memory, all frames where they are compared, and the window to the daemon.
+    fn mapped(&self, id: RunId) -> Bytes {
+        let sharing = self.run(id).map(|run| [run.sharing.domain, run.sharing.leaving]);
+        let domains = sharing.into_iter().flatten().flatten();
+        let frames: Pages = domains.map(|domain| self.domains.frames_of(domain)).sum();
+        (self.references(id) + frames + Pages(WINDOW as u64)).bytes()
     }
 
     /// Takes the kernel's account of the memory of some guests.

@@ -67,8 +67,8 @@ pub(crate) struct Run {
     pub(crate) balloon: Pages,
     pub(crate) liveness: Liveness,
     pub(crate) kernel: KernelAccount,
-    /// It was seen to hold more than it was granted.
-    pub(crate) excess: bool,
+    /// How many times in a row its process was seen to hold more than it may.
+    pub(crate) excess: u8,
     pub(crate) missing_jail: Vec<JailPart>,
     /// The reason that its VMM gave for ending.
     pub(crate) told: Option<ExitReason>,
@@ -176,7 +176,7 @@ impl Run {
             balloon: Pages::ZERO,
             liveness: Liveness::new(now),
             kernel: KernelAccount::default(),
-            excess: false,
+            excess: 0,
             missing_jail: Vec::new(),
             told: None,
             ended: None,

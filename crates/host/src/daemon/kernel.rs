@@ -7,6 +7,7 @@ use std::time::Instant;
 use plimsoll_units::Bytes;
 
 use super::Daemon;
+use crate::cgroup::Cgroups;
 use crate::core::RunId;
 use crate::incoming::Incoming;
 use crate::memory::Usable;
@@ -23,25 +24,34 @@ impl Daemon {
         let asked: Vec<_> = self
             .live
             .iter()
-            .filter_map(|(run, live)| Some((*run, Arc::clone(live.process.as_ref()?), live.link.is_none())))
+            .filter_map(|(run, live)| {
+                // What one that cannot be asked holds is all charged.
+                let most = if live.link.is_some() { self.core.most_held(*run) } else { Bytes(u64::MAX) };
+                Some((*run, Arc::clone(live.process.as_ref()?), live.link.is_none(), most))
+            })
             .collect();
         // Memory of a process that is not known would count as taken by other programs.
         let all_known = asked.len() == self.live.len();
         let (sender, frames) = (self.sender.clone(), self.core.frames().bytes());
         tokio::task::spawn_blocking(move || {
             let processes: Vec<_> =
-                asked.iter().map(|(run, process, _)| (*run, kernel_account::process(process))).collect();
+                asked.iter().map(|(run, process, ..)| (*run, kernel_account::process(process))).collect();
             // What VMs share that have not answered yet is not in the core's account.
-            let silent = asked.iter().filter(|(.., silent)| *silent).map(|(_, process, _)| process.pid());
+            let silent =
+                asked.iter().filter(|(_, _, silent, _)| *silent).map(|(_, process, ..)| process.pid());
             let frames = frames.max(adopt::frames(silent));
-            let held = processes.iter().map(|(_, memory)| memory.anonymous).sum::<Bytes>();
+            // What a VMM takes beyond what it may is missing elsewhere, and no VM is promised it.
+            let own =
+                processes.iter().zip(&asked).map(|((_, memory), (.., most))| memory.anonymous.min(*most));
+            let held = own.sum::<Bytes>();
             let usable = Usable::look(held.saturating_add(frames)).filter(|_| all_known);
             sender.blocking_send(Incoming::Processes(processes, usable)).ok(); // The daemon may be about to end.
         });
     }
 
-    /// Asks the kernel for the memory of those guests whose turn it is, and cuts the logs of all
-    /// VMMs. Both may take long: for page tables, and for a disk.
+    /// Asks the kernel for the memory of those guests whose turn it is, lowers the bounds of those
+    /// that have given memory back, and cuts the logs of all VMMs. All of it may take long: for page
+    /// tables, for files' pages that are taken back, and for a disk.
     pub(super) fn ask_for_guests(&mut self) {
         if std::mem::replace(&mut self.asking_guests, true) {
             return;
@@ -50,6 +60,8 @@ impl Daemon {
         let process = |(run, ram)| Some((run, (Arc::clone(self.live.get(&run)?.process.as_ref()?), ram)));
         let asked: HashMap<RunId, _> = self.core.ranges().into_iter().filter_map(process).collect();
         let logs: Vec<_> = self.live.values().map(|live| self.site.paths.vmm_log(&live.vm)).collect();
+        let bounds: Vec<_> = self.live.values().filter_map(|live| live.bound.clone()).collect();
+        let cgroups = self.site.cgroups.clone();
         let turn = self.rota.turn(began, asked.keys().copied());
         let sender = self.sender.clone();
         tokio::task::spawn_blocking(move || {
@@ -58,6 +70,8 @@ impl Daemon {
             let look = |run| asked.get(&run).map(|(process, ram)| kernel_account::guest(process, *ram));
             let guests = turn.run(look, spent);
             let cost = spent();
+            bounds.iter().for_each(|bound| bound.lower());
+            cgroups.iter().for_each(Cgroups::tidy);
             logs.iter().for_each(|log| vmm_log::cut(log));
             sender.blocking_send(Incoming::Guests { began, guests, cost }).ok(); // As above.
         });

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail, ensure};
 use jiff::Timestamp;
 use plimsoll_policy::Rules;
+use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::{
     BootConfig, DiskConfig, FdRole, FromVmm, GuestKind, NetConfig, SamplingConfig, SwapConfig, ToVmm, VERSION,
 };
@@ -32,7 +33,7 @@ use self::resources::Resources;
 pub(crate) use self::rundir::{RunDir, RunRecord, remove};
 pub(crate) use self::spawn::reserve_control_fd;
 pub(crate) use self::survey::{Gone, Look, There, identify, look};
-use crate::cgroup::Cgroups;
+use crate::cgroup::{Cgroups, MemoryBound};
 use crate::descriptors;
 use crate::paths::Paths;
 use crate::process::{Process, boot_id, last_line, start_time};
@@ -73,6 +74,8 @@ pub(crate) struct Launched {
     pub(crate) wire: Wire,
     pub(crate) directory: RunDir,
     pub(crate) record: RunRecord,
+    /// `None`: nothing of the kernel holds it to its grant.
+    pub(crate) bound: Option<MemoryBound>,
 }
 
 /// Starts a VMM.
@@ -92,14 +95,16 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     let console = directory.listen_for_console(plan.uid)?;
     let console_log = rundir::console_log(&site.paths, name)?;
     let vmm_log = rundir::vmm_log(&site.paths, name)?;
-    let mut child = Undo(Some(spawn::spawn(&site.vmm, &site.log, name, listener, vmm_log)?));
+    let child = spawn::spawn(&site.vmm, &site.log, name, listener, vmm_log)?;
+    let mut child = Undo { child: Some(child), site, name };
     let pid = child.get()?.id();
     let process = Process::of_child(child.get()?)?;
-    if !missing.contains(&JailPart::Cgroup)
-        && let Ok(cgroups) = &site.cgroups
-    {
-        cgroups.put(name, pid).context("cannot put the VM in a control group of its own")?;
-    }
+    let bound = match &site.cgroups {
+        Ok(cgroups) => cgroups
+            .put(definition, pid, plan.grant)
+            .context("cannot put the VM in a control group of its own")?,
+        Err(_) => None, // One of the missing parts.
+    };
     let record = RunRecord {
         pid,
         start_time: start_time(pid).context("cannot read when the VMM began")?,
@@ -129,8 +134,8 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     }
     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     wire.send(&ToVmm::Boot(Box::new(config)), &fds).context("cannot send the VMM its configuration")?;
-    let child = child.0.take().ok_or_else(|| anyhow!("the child is there until here"))?;
-    Ok(Launched { process, child, wire, directory, record })
+    let child = child.child.take().ok_or_else(|| anyhow!("the child is there until here"))?;
+    Ok(Launched { process, child, wire, directory, record, bound })
 }
 
 /// A VM's swap space, allocated.
@@ -147,21 +152,27 @@ fn swap_space(site: &Site, definition: &VmDefinition) -> anyhow::Result<Option<S
     Ok(Some(SwapSpace { file, config: SwapConfig { slots, encrypt: swap.encrypt } }))
 }
 
-/// A child that is killed and waited for unless it is taken out.
-struct Undo(Option<Child>);
+/// A child that is killed and waited for, and its group removed, unless it is taken out.
+struct Undo<'a> {
+    child: Option<Child>,
+    site: &'a Site,
+    name: &'a VmName,
+}
 
-impl Undo {
+impl Undo<'_> {
     fn get(&self) -> anyhow::Result<&Child> {
-        self.0.as_ref().ok_or_else(|| anyhow!("the child has been taken"))
+        self.child.as_ref().ok_or_else(|| anyhow!("the child has been taken"))
     }
 }
 
-impl Drop for Undo {
+impl Drop for Undo<'_> {
     fn drop(&mut self) {
-        if let Some(mut child) = self.0.take()
-            && let Err(e) = child.kill().and_then(|()| child.wait().map(drop))
-        {
+        let Some(mut child) = self.child.take() else { return };
+        if let Err(e) = child.kill().and_then(|()| child.wait().map(drop)) {
             tracing::error!("cannot end a VMM that did not come up: {e}");
+        }
+        if let Ok(cgroups) = &self.site.cgroups {
+            cgroups.remove(self.name, child.id());
         }
     }
 }

@@ -9,7 +9,7 @@
 //! | filesystem | nothing can be opened: an empty root directory, and Landlock without a rule where the kernel has it | it reads the host's files |
 //! | seccomp | a list of system calls and of ioctl numbers; any other kills the process | the kernel's whole surface |
 //! | file length | no file grows beyond the longest of those that it writes, or the console log's maximum | it fills the host's file systems |
-//! | cgroup | the daemon's part, see there | it uses more processor time and kernel memory than its share |
+//! | cgroup | the daemon's part: its memory, threads and processor time are bounded | it takes what others were promised |
 //!
 //! A part that cannot be had keeps the VM from starting, unless its definition allows that ([`Rules::allow_missing`]). The
 //! order matters: the root directory changes while we still may, the user changes while the filter still lets us.

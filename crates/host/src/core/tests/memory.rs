@@ -98,6 +98,29 @@ fn an_excess_is_told_and_the_kernels_numbers_kept_though_guests_are_looked_at_se
 }
 
 #[test]
+fn a_vmm_that_lasts_in_holding_more_than_it_may_is_ended_and_a_late_one_is_not() {
+    let mut world = World::new(640);
+    let (hog, late) = (world.up(definition("hog", 256, "")), world.up(definition("late", 256, "")));
+    let look = |world: &mut World, of_late| {
+        let process = |mib| ProcessMemory { anonymous: Bytes::mib(mib), shared: Bytes::ZERO };
+        world.input(Input::Processes(vec![(hog, process(300)), (late, process(of_late))]));
+    };
+    for second in 0..7 {
+        look(&mut world, if second == 4 { 10 } else { 300 });
+        assert_eq!(world.killed, []);
+    }
+    look(&mut world, 300);
+    assert_eq!(world.killed, [hog]);
+    world.input(Input::Exited(hog, "signal 9".into()));
+    let exit = world.vm("hog").exit.unwrap().to_string();
+    assert!(exit.contains("holds 300MiB, which is more than") && exit.contains("for 8 s"), "{exit}");
+    // Frames of others, and those that it compares with, are not its own.
+    let shared = ProcessMemory { anonymous: Bytes::mib(10), shared: Bytes::mib(1) };
+    (0..20).for_each(|_| world.input(Input::Processes(vec![(late, shared)])));
+    assert_eq!(world.killed, [hog]);
+}
+
+#[test]
 fn every_want_is_answered_so_that_a_vmm_can_make_do() {
     let mut world = World::new(128);
     let run = world.up(definition("a", 256, ""));
