@@ -224,9 +224,13 @@ impl Domain {
         self.sweep(TIDY_PAGES);
         self.scrub_on(TIDY_RUNS);
         let frames = self.punch(TIDY_RUNS);
+        Freed { frames, more: self.has_chores() }
+    }
+
+    /// Whether there is something for [`Domain::tidy`] to do.
+    pub fn has_chores(&self) -> bool {
         let postponed = self.frames.lingering() > 0 || self.scrubbed.is_some();
-        let more = (postponed && !self.recovering) || self.members.vacant().is_some();
-        Freed { frames, more }
+        (postponed && !self.recovering) || self.members.has_vacant()
     }
 
     /// What the domain has.

@@ -110,6 +110,11 @@ impl Members {
         self.rooms.iter_mut().find(|room| room.tenant.is_none())
     }
 
+    /// Whether nobody lives in some room.
+    pub(crate) fn has_vacant(&self) -> bool {
+        self.rooms.iter().any(|room| room.tenant.is_none())
+    }
+
     /// Forgets the rooms that nobody lives in and that are clear.
     pub(crate) fn demolish(&mut self) {
         self.rooms.retain(|room| room.tenant.is_some() || room.cleared < room.holdings.len());

@@ -30,6 +30,7 @@ mod stall;
 mod status;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod unreachable;
 mod usage;
 
@@ -64,6 +65,7 @@ pub(crate) use self::explain::Explained;
 pub(crate) use self::messages::foreign;
 pub(crate) use self::recovery::Stock;
 pub(crate) use self::run::Run;
+use self::tokens::Askers;
 pub(crate) use self::unreachable::{Adopted, Discovered};
 pub(crate) use crate::run_id::RunId;
 
@@ -305,6 +307,10 @@ pub(crate) struct Core {
     events: Events,
     recorder: Recorder,
     last_run: u64,
+    /// Who takes time for sharing.
+    askers: Askers,
+    /// The domain that was tidied last.
+    tidied: Option<DomainId>,
     clock: Clock,
     last_control: Instant,
     /// When the machine's memory was looked at last.
@@ -343,6 +349,8 @@ impl Core {
             events: Events::default(),
             recorder: Recorder::default(),
             last_run: 0,
+            askers: Askers::default(),
+            tidied: None,
             clock,
             last_control: clock.now,
             last_usable: clock.now,

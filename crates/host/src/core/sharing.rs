@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
 
 use plimsoll_policy::Gain;
 use plimsoll_protocol::VmName;
@@ -10,6 +9,7 @@ use plimsoll_sharing::{Domain, MemberStats, Offered, Window};
 use plimsoll_units::{FrameNo, PageNo, Pages};
 
 use super::run::Run;
+use super::tokens::Tokens;
 use super::{Core, Effect, RunId, size};
 use crate::domains::{self, Known, Owner, member};
 
@@ -19,6 +19,10 @@ const IN_TRANSIT: Pages = Pages((32 << 20) / plimsoll_units::PAGE_SIZE);
 
 /// Memory in holes between frames, which a correct VMM never touches, before it is looked for: that takes time.
 const HOLES: Pages = Pages(64);
+
+/// Domains that have something to do in one control period: each takes a millisecond or two of the
+/// loop's thread. With more, a host whose VMs all end at once would not answer meanwhile.
+const TIDIED: usize = 4;
 
 /// Page sharing: the daemon's side. What VMMs say of pages is checked against what the daemon has named to them, and memory moves
 /// between grants and frames in the ledger as frames come and go.
@@ -174,12 +178,21 @@ impl Core {
         Some((result, freed))
     }
 
-    /// Does what domains put off, and has them take back what somebody made of holes in their files.
+    /// Does what domains put off, of a few that have something to do at a time, and has them take
+    /// back what somebody made of holes in their files.
     pub(super) fn tidy_domains(&mut self) {
         let ids: Vec<DomainId> = self.domains.all().map(|(id, _)| id).collect();
-        for id in ids {
-            let more = self.frees(id, |domain| domain.tidy().more).is_some_and(|(more, _)| more);
-            self.urgent |= more;
+        // After those that had their turn.
+        let next = ids.iter().position(|id| Some(*id) > self.tidied).unwrap_or(0);
+        let mut busy = 0;
+        for &id in ids[next..].iter().chain(&ids[..next]) {
+            if busy == TIDIED {
+                self.urgent = true;
+                break;
+            }
+            busy += usize::from(self.domains.get(id).is_some_and(Domain::has_chores));
+            self.urgent |= self.frees(id, |domain| domain.tidy().more).is_some_and(|(more, _)| more);
+            self.tidied = Some(id);
             self.domains.drop_empty(id);
             let Some(domain) = self.domains.get_mut(id) else { continue };
             if domain.excess().is_ok_and(|excess| excess > HOLES) {
@@ -292,12 +305,13 @@ impl Core {
             return;
         }
         let now = self.clock.now;
+        let rate = self.askers.ask(id, now);
         let Some(run) = self.run_mut(id) else { return };
         if ![run.sharing.domain, run.sharing.leaving].contains(&Some(domain)) {
             // What it held there it holds no more.
             return;
         }
-        run.sharing.tokens.spend(now, pages.len() as u64);
+        run.sharing.tokens.spend(now, rate, pages.len() as u64);
         let given = self.frees(domain, |domain| domain.give_back(member(id), pages, mismatched));
         self.leave_if_done(id);
         if given.is_some_and(|(_, freed)| freed > Pages::ZERO) {
@@ -310,8 +324,9 @@ impl Core {
         let now = self.clock.now;
         let held = self.ledger.account(id).grant + self.references(id);
         let size = self.runs.get(&id).and_then(|name| self.vm(name)).map(|vm| size(&vm.record.definition))?;
+        let rate = self.askers.ask(id, now);
         let run = self.run_mut(id).filter(|run| run.sharing.domain == Some(domain))?;
-        let may = run.sharing.tokens.take(now, tokens) && held <= size.saturating_add(IN_TRANSIT);
+        let may = run.sharing.tokens.take(now, rate, tokens) && held <= size.saturating_add(IN_TRANSIT);
         if may { self.domains.get_mut(domain) } else { None }
     }
 
@@ -366,76 +381,9 @@ pub(crate) struct Membership {
     tokens: Tokens,
 }
 
-/// How much of the daemon's time a VM may take for sharing. Above that its questions are answered at once with nothing: it has looked
-/// for pages in vain, and nobody else waits for it.
-#[derive(Debug, Default)]
-struct Tokens {
-    /// Below zero after more was given back than there were tokens for.
-    left: i64,
-    since: Option<Instant>,
-}
-
-impl Tokens {
-    /// What a page costs that is offered, and not just looked up: it is copied, hashed and written.
-    const OFFERED: u64 = 16;
-    /// A million look-ups a second, a tenth of a processor of the daemon. Less, and a VMM that may use a whole processor would wait for
-    /// nothing; more, and a few hostile ones would keep the daemon from its other work.
-    const RATE: i64 = 1_000_000;
-    /// Of so much time: what an honest VMM sends at once after having been quiet.
-    const BURST: Duration = Duration::from_millis(250);
-    const MOST: i64 = Self::RATE / 4;
-
-    fn refill(&mut self, now: Instant) {
-        let passed = self.since.map_or(Self::BURST, |since| now.saturating_duration_since(since));
-        let micros = i64::try_from(passed.min(Self::BURST * 2).as_micros()).unwrap_or(0);
-        self.left = (self.left + micros * Self::RATE / 1_000_000).min(Self::MOST);
-        self.since = Some(now);
-    }
-
-    /// Takes what a question costs, if that much is left.
-    fn take(&mut self, now: Instant, cost: u64) -> bool {
-        self.refill(now);
-        let cost = i64::try_from(cost).unwrap_or(i64::MAX);
-        let may = cost <= self.left;
-        if may {
-            self.left -= cost;
-        }
-        may
-    }
-
-    /// Takes what has to be done in any case.
-    fn spend(&mut self, now: Instant, cost: u64) {
-        self.refill(now);
-        let cost = i64::try_from(cost).unwrap_or(i64::MAX);
-        self.left = self.left.saturating_sub(cost).max(-Self::MOST);
-    }
-}
-
 impl Run {
     /// Whether it still holds frames of a domain that it was in before.
     pub(super) fn is_leaving(&self) -> bool {
         self.sharing.leaving.is_some()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flood_is_answered_at_a_bounded_rate_and_a_quiet_vm_at_once() {
-        let mut tokens = Tokens::default();
-        let begin = Instant::now();
-        let mut taken = 0;
-        for ms in 0..1000 {
-            let now = begin + Duration::from_millis(ms);
-            while tokens.take(now, 512) {
-                taken += 512;
-            }
-        }
-        assert!((1_000_000..=1_300_000).contains(&taken), "{taken}");
-        tokens.spend(begin + Duration::from_secs(1), u64::MAX);
-        assert!(!tokens.take(begin + Duration::from_millis(1100), 1), "what it has given back counts");
-        assert!(tokens.take(begin + Duration::from_secs(2), 512));
     }
 }

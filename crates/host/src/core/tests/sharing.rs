@@ -702,3 +702,51 @@ fn a_vm_that_brings_another_file_than_its_own_shares_nothing_with_anybody() {
     assert_eq!((world.vm("a").sharing.shared, world.vm("b").sharing.shared), (pages(1), Bytes::ZERO));
     assert_eq!(world.domain(a), world.domain(b), "from now on it may share as before");
 }
+
+#[test]
+fn many_vms_that_ask_have_equal_parts_of_the_daemons_time() {
+    let mut world = World::new(4096);
+    let runs: Vec<RunId> = (0..12).map(|i| world.in_domain(&format!("vm{i}"), "own")).collect();
+    // All have asked in the last second, and are quiet for a moment.
+    for _ in 0..2 {
+        runs.iter().for_each(|run| drop(world.look_up(*run, &[(0, 1)])));
+        world.clock.now += Duration::from_millis(1100);
+    }
+    let all: Vec<(u32, u64)> = (0..512).map(|page| (page, u64::from(page))).collect();
+    for run in runs {
+        let answered =
+            (0..200).take_while(|_| !world.look_up(run, &all).contains(&Found::Busy)).count() * all.len();
+        assert!(
+            (30_000..=50_000).contains(&answered),
+            "{answered}: a twelfth of half a million, alone 250 000"
+        );
+    }
+}
+
+#[test]
+fn a_few_domains_are_tidied_at_a_time_and_all_in_turn() {
+    let mut world = World::new(4096);
+    let pairs: Vec<[RunId; 2]> = (0..10)
+        .map(|i| ["a", "b"].map(|vm| world.in_domain(&format!("{vm}{i}"), &format!("d{i}"))))
+        .collect();
+    for &[a, b] in &pairs {
+        world.share(a, b, 5);
+    }
+    let chores = |world: &World| {
+        let domains = &world.core.domains;
+        domains.all().filter(|(id, _)| domains.get(*id).is_some_and(|d| d.has_chores())).count()
+    };
+    world.core.urgent = false;
+    for &[_, b] in &pairs {
+        world.input(Input::Exited(b, "signal 9".into()));
+    }
+    let mut left = vec![chores(&world)];
+    while *left.last().unwrap() > 0 {
+        world.clock.now += Duration::from_millis(100);
+        world.core.control();
+        left.push(chores(&world));
+        assert!(left.len() < 1000, "{left:?}");
+    }
+    assert!(left.windows(2).all(|two| two[0] - two[1] <= 4), "{left:?}");
+    assert!(left[0] >= 6 && left.len() > 3, "{left:?}");
+}
