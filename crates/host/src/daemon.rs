@@ -478,7 +478,7 @@ impl Daemon {
     }
 
     fn install(&mut self, run: RunId, launched: Launched) -> anyhow::Result<Started> {
-        let Launched { process, mut child, wire, mut directory, record, bound } = launched;
+        let Launched { process, mut child, wire, mut directory, record, bound, log } = launched;
         let link = match Link::new(wire) {
             Ok(link) => link,
             Err(e) => {
@@ -494,7 +494,8 @@ impl Daemon {
         let started =
             Started { pid: process.pid(), missing_jail: record.missing_jail.clone(), swap: record.swap };
         let (vm, uid) = (record.definition.name.clone(), record.uid);
-        let (log, process) = (self.site.paths.vmm_log(&vm), Arc::new(process));
+        let (logged, log, process) =
+            (tokio::spawn(log.run()), self.site.paths.vmm_log(&vm), Arc::new(process));
         let what = Watch {
             run,
             vm: vm.clone(),
@@ -503,6 +504,7 @@ impl Daemon {
             link: link.clone(),
             log,
             oom: Arc::clone(&self.oom),
+            logged: Some(logged),
         };
         let (link, process, record, bound) = (Some(link), Some(process), Some(record), bound.map(Arc::new));
         let (doomed, may_map) = (false, true);

@@ -31,6 +31,7 @@ mod ledger;
 mod link;
 mod liveness;
 mod lock;
+mod log_pipe;
 mod memory;
 mod oom;
 mod outbox;

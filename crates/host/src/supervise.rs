@@ -9,11 +9,13 @@ use std::time::Duration;
 use plimsoll_protocol::VmName;
 use tokio::io::Interest;
 use tokio::sync::mpsc::Sender;
+use tokio::task::JoinHandle;
 
 use crate::core::{Input, RunId};
 use crate::epoll::register;
 use crate::incoming::Incoming;
 use crate::link::{Intake, Link};
+use crate::log_pipe::LogPipe;
 use crate::oom::{OomKill, OomWatch};
 use crate::process::{Process, ending, last_line};
 use crate::reach::{Outcome, Reach, gone};
@@ -33,11 +35,13 @@ pub(crate) struct Watch {
     pub(crate) link: Link,
     pub(crate) log: PathBuf,
     pub(crate) oom: Arc<OomWatch>,
+    /// Moves its messages to the log; `None` where there is no pipe to read them from.
+    pub(crate) logged: Option<JoinHandle<()>>,
 }
 
 /// Passes on what the VMM says, in order, and at last that its process is gone: after everything it had said.
 pub(crate) async fn watch(watch: Watch, inbox: Sender<Incoming>) {
-    let Watch { run, vm, process, child, link, log, oom } = watch;
+    let Watch { run, vm, process, child, link, log, oom, logged } = watch;
     {
         let mut ended = pin!(ended(&process));
         let mut talk = pin!(talk(run, &link, &inbox));
@@ -48,18 +52,24 @@ pub(crate) async fn watch(watch: Watch, inbox: Sender<Incoming>) {
             }
         }
     }
+    if let Some(logged) = logged {
+        // Its last messages tell why it ended.
+        tokio::time::timeout(DRAIN, logged).await.ok();
+    }
     send(&inbox, Input::Exited(run, how(child, &log, || oom.explains(&vm, process.pid())))).await;
 }
 
 /// Gets in touch with a VMM that an earlier daemon started, and watches over it from then on.
 pub(crate) async fn adopt(reach: Reach, log: PathBuf, oom: Arc<OomWatch>, inbox: Sender<Incoming>) {
     let (run, vm) = (reach.run, reach.vm.clone());
+    // A VMM of an older release has the log itself.
+    let logged = LogPipe::open(&reach.directory, log.clone()).ok().map(|pipe| tokio::spawn(pipe.run()));
     match reach.reach(&inbox).await {
         Outcome::Gone(how) => send(&inbox, Input::Exited(run, with_log(how, &log))).await,
         Outcome::Reached(reached, process) => {
             let link = reached.link.clone();
             inbox.send(Incoming::Reached(run, reached)).await.ok(); // The daemon may be about to end.
-            watch(Watch { run, vm, process, child: None, link, log, oom }, inbox).await;
+            watch(Watch { run, vm, process, child: None, link, log, oom, logged }, inbox).await;
         }
     }
 }

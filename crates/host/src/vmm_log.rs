@@ -1,16 +1,16 @@
-//! Keeping the VMMs' logs small. A VMM writes to its log itself, so that it can after the daemon has died too.
+//! Keeping the VMMs' logs small: see [`crate::log_pipe`] for what comes at most in a second.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Longest log: a VMM that works writes some lines. The limit may be exceeded by what one can write in a second.
+/// Longest log: a VMM that works writes some lines. The limit may be exceeded by what comes in a second.
 const MOST: u64 = 1 << 20;
 /// What stays of a log that is too long: its end tells why the VMM is in trouble.
 const KEPT: u64 = 256 << 10;
 
-/// Cuts the log at `path` if it is too long. What the VMM writes at that very moment may be lost.
+/// Cuts the log at `path` if it is too long. What comes at that very moment may be lost.
 pub(crate) fn cut(path: &Path) {
     if let Err(e) = try_cut(path)
         && e.kind() != io::ErrorKind::NotFound
@@ -27,6 +27,23 @@ fn try_cut(path: &Path) -> io::Result<()> {
     let kept = tail(&file, KEPT)?;
     file.set_len(0)?;
     file.write_all(&kept)
+}
+
+/// Longest console log: a VMM keeps it below 4 MiB itself. Beyond that it is no VMM's of ours.
+const MOST_CONSOLE: u64 = 8 << 20;
+
+/// Empties the console log at `path` if it is longer than any VMM makes it, which only one does that
+/// a guest has taken over. The VMM writes to it directly, and may make it as long as its swap space.
+pub(crate) fn bound_console(path: &Path) {
+    let too_long = |file: &File| file.metadata().is_ok_and(|m| m.len() > MOST_CONSOLE);
+    let emptied = match OpenOptions::new().write(true).open(path) {
+        Ok(file) if too_long(&file) => file.set_len(0),
+        _ => return,
+    };
+    tracing::warn!(
+        "the console log {} is longer than a VMM makes it, and emptied: {emptied:?}",
+        path.display()
+    );
 }
 
 /// At most the last `most` bytes of a file, from a line's beginning where it is longer.
@@ -52,6 +69,20 @@ pub(crate) fn tail(file: &File, most: u64) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_console_log_that_no_vmm_makes_is_emptied() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("log");
+        let len_after = |len| {
+            File::create(&path).unwrap().set_len(len).unwrap();
+            bound_console(&path);
+            std::fs::metadata(&path).unwrap().len()
+        };
+        assert_eq!(len_after(MOST_CONSOLE), MOST_CONSOLE);
+        assert_eq!(len_after(MOST_CONSOLE + 1), 0);
+        bound_console(&directory.path().join("none"));
+    }
 
     #[test]
     fn a_long_log_keeps_its_end_and_its_writer_goes_on() {

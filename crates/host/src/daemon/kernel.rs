@@ -59,7 +59,9 @@ impl Daemon {
         let began = Instant::now();
         let process = |(run, ram)| Some((run, (Arc::clone(self.live.get(&run)?.process.as_ref()?), ram)));
         let asked: HashMap<RunId, _> = self.core.ranges().into_iter().filter_map(process).collect();
-        let logs: Vec<_> = self.live.values().map(|live| self.site.paths.vmm_log(&live.vm)).collect();
+        let paths = &self.site.paths;
+        let names = self.live.values().map(|live| &live.vm);
+        let logs: Vec<_> = names.map(|vm| (paths.vmm_log(vm), paths.console_log(vm))).collect();
         let bounds: Vec<_> = self.live.values().filter_map(|live| live.bound.clone()).collect();
         let cgroups = self.site.cgroups.clone();
         let turn = self.rota.turn(began, asked.keys().copied());
@@ -72,7 +74,10 @@ impl Daemon {
             let cost = spent();
             bounds.iter().for_each(|bound| bound.lower());
             cgroups.iter().for_each(Cgroups::tidy);
-            logs.iter().for_each(|log| vmm_log::cut(log));
+            for (log, console) in &logs {
+                vmm_log::cut(log);
+                vmm_log::bound_console(console);
+            }
             sender.blocking_send(Incoming::Guests { began, guests, cost }).ok(); // As above.
         });
     }

@@ -35,6 +35,7 @@ pub(crate) use self::spawn::reserve_control_fd;
 pub(crate) use self::survey::{Gone, Look, There, identify, look};
 use crate::cgroup::{Cgroups, MemoryBound};
 use crate::descriptors;
+use crate::log_pipe::LogPipe;
 use crate::paths::Paths;
 use crate::process::{Process, boot_id, last_line, start_time};
 use crate::swap::SwapSite;
@@ -76,6 +77,7 @@ pub(crate) struct Launched {
     pub(crate) record: RunRecord,
     /// `None`: nothing of the kernel holds it to its grant.
     pub(crate) bound: Option<MemoryBound>,
+    pub(crate) log: LogPipe,
 }
 
 /// Starts a VMM.
@@ -94,7 +96,7 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     let listener = directory.listen_for_daemon()?;
     let console = directory.listen_for_console(plan.uid)?;
     let console_log = rundir::console_log(&site.paths, name)?;
-    let vmm_log = rundir::vmm_log(&site.paths, name)?;
+    let (log, vmm_log) = directory.log_pipe(&site.paths, name)?;
     let child = spawn::spawn(&site.vmm, &site.log, name, listener, vmm_log)?;
     let mut child = Undo { child: Some(child), site, name };
     let pid = child.get()?.id();
@@ -120,9 +122,12 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     directory.write_record(&record)?;
     directory.write_grant(plan.grant)?;
     let wire = directory.connect()?;
-    let failed = |e: anyhow::Error| match last_line(&site.paths.vmm_log(name)) {
-        line if line.is_empty() => e,
-        line => e.context(format!("its log ends with: {line}")),
+    let failed = |e: anyhow::Error| {
+        log.pump();
+        match last_line(&site.paths.vmm_log(name)) {
+            line if line.is_empty() => e,
+            line => e.context(format!("its log ends with: {line}")),
+        }
     };
     greet(&wire, &process).map_err(failed)?;
     let (mut config, mut fds) = boot_config(site, plan, resources, console_log, console)?;
@@ -135,7 +140,7 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     wire.send(&ToVmm::Boot(Box::new(config)), &fds).context("cannot send the VMM its configuration")?;
     let child = child.child.take().ok_or_else(|| anyhow!("the child is there until here"))?;
-    Ok(Launched { process, child, wire, directory, record, bound })
+    Ok(Launched { process, child, wire, directory, record, bound, log })
 }
 
 /// A VM's swap space, allocated.

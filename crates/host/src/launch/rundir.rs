@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::survey::{Look, look};
 use crate::domains::Known;
 use crate::format;
+use crate::log_pipe::LogPipe;
 use crate::paths::{CONSOLE_SOCKET, CONTROL_SOCKET, GRANT_RECORD, Paths, RUN_RECORD};
 
 /// The run directory of one VM: it is there while the VM runs, and for the daemon's user alone.
@@ -123,6 +124,14 @@ impl RunDir {
     /// The VM is off.
     pub(crate) fn remove(mut self) {
         self.keep = false;
+    }
+
+    /// The way of the VMM's messages to its log, of this run alone, and the VMM's end of it.
+    pub(super) fn log_pipe(&self, paths: &Paths, vm: &VmName) -> anyhow::Result<(LogPipe, File)> {
+        let path = paths.vmm_log(vm);
+        log(&path)?;
+        LogPipe::create(&self.path, path)
+            .with_context(|| format!("cannot make a pipe for the log in {}", self.path.display()))
     }
 
     pub(super) fn listen_for_daemon(&self) -> anyhow::Result<OwnedFd> {
@@ -247,21 +256,13 @@ fn listen(path: &Path, kind: SocketType, backlog: i32) -> anyhow::Result<OwnedFd
 
 /// The file that takes the console's output, of this run alone.
 pub(super) fn console_log(paths: &Paths, vm: &VmName) -> anyhow::Result<OwnedFd> {
-    log(&paths.console_log(vm), false).map(OwnedFd::from)
+    log(&paths.console_log(vm)).map(OwnedFd::from)
 }
 
-/// The file that takes the VMM's messages, of this run alone.
-pub(super) fn vmm_log(paths: &Paths, vm: &VmName) -> anyhow::Result<File> {
-    // Appending, so that the daemon can cut it while the VMM writes.
-    log(&paths.vmm_log(vm), true)
-}
-
-fn log(path: &Path, append: bool) -> anyhow::Result<File> {
+fn log(path: &Path) -> anyhow::Result<File> {
     let open = || -> io::Result<File> {
         let mut options = OpenOptions::new();
-        options.read(true).create(true).mode(0o600);
-        let file = if append { options.append(true) } else { options.write(true) }.open(path)?;
-        file.set_len(0)?;
+        let file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(path)?;
         Ok(file)
     };
     open().with_context(|| format!("cannot open the log {}", path.display()))
