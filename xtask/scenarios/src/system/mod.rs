@@ -8,6 +8,7 @@
 mod absent_driver;
 mod bad_input;
 mod boot;
+mod cgroup;
 mod disk;
 mod explain;
 mod fast_path;
@@ -158,6 +159,14 @@ pub const SCENARIOS: &[Scenario] = &[
         disk: false,
         model: false,
         run: swap_failures::run,
+    },
+    Scenario {
+        name: "cgroup",
+        about: "a VMM that allocates without end dies alone; one that forks or fills its log harms nobody",
+        hosts: &[NEW_NPT],
+        disk: false,
+        model: false,
+        run: cgroup::run,
     },
     Scenario {
         name: "bad-input",
