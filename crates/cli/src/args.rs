@@ -32,7 +32,7 @@ pub(crate) struct Args {
         long,
         global = true,
         overrides_with = "url",
-        value_name = "http://HOST:PORT",
+        value_name = "http[s]://HOST:PORT",
         help_heading = "Connection"
     )]
     url: Option<String>,
@@ -45,6 +45,9 @@ pub(crate) struct Args {
         help_heading = "Connection"
     )]
     token_file: Option<PathBuf>,
+    /// File with the certificate by which to know a daemon at https://, or that of its authority
+    #[arg(long, global = true, overrides_with = "ca_file", value_name = "FILE", help_heading = "Connection")]
+    ca_file: Option<PathBuf>,
     /// Print facts as JSON, and errors as {"error": TEXT}; sizes are whole bytes
     #[arg(long, global = true, overrides_with = "json")]
     pub(crate) json: bool,
@@ -130,8 +133,13 @@ impl Args {
     pub(crate) fn address(&self) -> Result<Address> {
         match (&self.socket, &self.url, &self.token_file) {
             (Some(_), Some(_), _) => bail!("--socket and --url name two daemons: use one of them"),
+            (_, None, _) if self.ca_file.is_some() => {
+                bail!("--ca-file is for --url: a unix socket is not encrypted")
+            }
             (_, None, Some(_)) => bail!("--token-file is for --url: a unix socket asks for no token"),
-            (None, Some(url), token_file) => Address::tcp(url, token_file.as_deref()),
+            (None, Some(url), token_file) => {
+                Address::tcp(url, token_file.as_deref(), self.ca_file.as_deref())
+            }
             (Some(socket), None, None) => Ok(Address::Socket(socket.clone())),
             (None, None, None) => {
                 let socket = std::env::var_os(SOCKET_VARIABLE).filter(|s| !s.is_empty());
@@ -181,7 +189,9 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused() {
-        for line in ["ps --socket /s --url http://a:1", "ps --token-file /t", "ps --url ftp://a:1"] {
+        for line in
+            ["ps --socket /s --url http://a:1", "ps --token-file /t", "ps --ca-file /c", "ps --url ftp://a:1"]
+        {
             assert!(parse(line).unwrap().address().is_err(), "{line}");
         }
     }

@@ -21,6 +21,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
+use crate::tls::Tls;
+
 /// How long a connection may take: a unix socket takes it at once or never, a TCP connection a few round trips.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long an answer may take. Starting a VM opens disks and starts a process, which a host short of memory does
@@ -40,8 +42,8 @@ pub(crate) struct Client {
 pub(crate) enum Address {
     /// A unix socket of this host.
     Socket(PathBuf),
-    /// `HOST:PORT`, with the token that the daemon asks of strangers.
-    Tcp { authority: String, token: Option<String> },
+    /// `HOST:PORT`, with the token that the daemon asks of strangers; encrypted where there is `tls`.
+    Tcp { authority: String, token: Option<String>, tls: Option<Tls> },
 }
 
 /// What is done to a VM's power.
@@ -183,16 +185,25 @@ impl Client {
                     let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
                     exchange(connected.map_err(|e| no_socket(path, &e))?, request).await
                 }
-                Address::Tcp { authority, .. } => {
+                Address::Tcp { authority, tls, .. } => {
                     let connected = timeout(CONNECT_TIME, TcpStream::connect(authority)).await;
                     let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
                     let connected = connected.with_context(|| {
                         format!(
-                            "no daemon answers at http://{authority}: \
+                            "no daemon answers at {authority}: \
                              check host and port, and that plimsolld was told to listen there"
                         )
                     });
-                    exchange(connected?, request).await
+                    let Some(tls) = tls else { return exchange(connected?, request).await };
+                    let agreed = timeout(CONNECT_TIME, tls.connect(connected?)).await;
+                    let agreed =
+                        agreed.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+                    let agreed = agreed.with_context(|| {
+                        format!(
+                            "no TLS with the daemon at {authority}: check --ca-file, and [tcp] of plimsolld"
+                        )
+                    });
+                    exchange(agreed?, request).await
                 }
             }
         })
@@ -253,16 +264,25 @@ fn no_socket(path: &Path, error: &io::Error) -> anyhow::Error {
 }
 
 impl Address {
-    /// The daemon at `http://HOST:PORT`.
+    /// The daemon at `http://HOST:PORT`, or at `https://HOST:PORT` by a certificate in `ca_file`.
     ///
     /// # Errors
-    /// Another scheme, a path, no port; a token file that cannot be read or holds no token.
-    pub(crate) fn tcp(url: &str, token_file: Option<&Path>) -> Result<Self> {
-        let authority = url.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    /// Another scheme, a path, no port; a token file that cannot be read or holds no token; `https`
+    /// without a certificate, or one without `https`.
+    pub(crate) fn tcp(url: &str, token_file: Option<&Path>, ca_file: Option<&Path>) -> Result<Self> {
+        let encrypted = url.strip_prefix("https://");
+        let authority = encrypted.or_else(|| url.strip_prefix("http://"));
+        let authority = authority.map(|rest| rest.strip_suffix('/').unwrap_or(rest));
         let port =
             |a: &str| a.rsplit_once(':').is_some_and(|(h, p)| !h.is_empty() && p.parse::<u16>().is_ok());
         let Some(authority) = authority.filter(|a| port(a) && !a.contains(['/', '@', ' ', '?'])) else {
-            bail!("url {url:?}: write http://HOST:PORT");
+            bail!("url {url:?}: write http://HOST:PORT or https://HOST:PORT");
+        };
+        let tls = match (encrypted, ca_file) {
+            (Some(_), Some(file)) => Some(Tls::new(authority, file)?),
+            (None, None) => None,
+            (Some(_), None) => bail!("url {url:?}: name the daemon's certificate with --ca-file"),
+            (None, Some(_)) => bail!("--ca-file is for https://: {url:?} is not encrypted"),
         };
         let token = token_file.map(|path| {
             let text = std::fs::read_to_string(path);
@@ -273,7 +293,7 @@ impl Address {
             }
             Ok(token.to_owned())
         });
-        Ok(Self::Tcp { authority: authority.to_owned(), token: token.transpose()? })
+        Ok(Self::Tcp { authority: authority.to_owned(), token: token.transpose()?, tls })
     }
 }
 
@@ -283,25 +303,32 @@ mod tests {
 
     #[test]
     fn a_url_is_taken_or_refused_as_a_whole() {
-        let tcp = |authority: &str| Address::Tcp { authority: authority.into(), token: None };
-        assert_eq!(Address::tcp("http://localhost:80", None).unwrap(), tcp("localhost:80"));
-        assert_eq!(Address::tcp("http://[::1]:8080/", None).unwrap(), tcp("[::1]:8080"));
+        let tcp = |authority: &str| Address::Tcp { authority: authority.into(), token: None, tls: None };
+        let address = |url| Address::tcp(url, None, None);
+        assert_eq!(address("http://localhost:80").unwrap(), tcp("localhost:80"));
+        assert_eq!(address("http://[::1]:8080/").unwrap(), tcp("[::1]:8080"));
         for bad in ["https://a:1", "http://a", "http://:1", "http://a:1/x", "http://a:99999", "http://u@a:1"]
         {
-            assert!(Address::tcp(bad, None).is_err(), "{bad}");
+            assert!(address(bad).is_err(), "{bad}");
         }
+        let file = Path::new("/nowhere");
+        assert!(address("https://a:1").unwrap_err().to_string().contains("--ca-file"));
+        assert!(
+            Address::tcp("http://a:1", None, Some(file)).unwrap_err().to_string().contains("is for https")
+        );
+        assert!(Address::tcp("https://a:1", None, Some(file)).unwrap_err().to_string().contains("/nowhere"));
     }
 
     #[test]
     fn a_token_is_trimmed_and_must_be_one() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, "secret\n").unwrap();
-        let Address::Tcp { token, .. } = Address::tcp("http://a:1", Some(file.path())).unwrap() else {
+        let Address::Tcp { token, .. } = Address::tcp("http://a:1", Some(file.path()), None).unwrap() else {
             panic!()
         };
         assert_eq!(token.as_deref(), Some("secret"));
         std::fs::write(&file, "two words\n").unwrap();
-        assert!(Address::tcp("http://a:1", Some(file.path())).is_err());
+        assert!(Address::tcp("http://a:1", Some(file.path()), None).is_err());
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod interval;
 mod output;
 mod sys;
 mod table;
+mod tls;
 
 use std::process::ExitCode;
 

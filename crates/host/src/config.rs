@@ -30,8 +30,10 @@
 //! allow_memory = false                 # true: swap space may be in memory (tmpfs, zram), for tests: no ledger counts that
 //!
 //! [tcp]                                # only when asked for
-//! listen = "127.0.0.1:7467"            # a loopback address: nothing encrypts what goes over it
+//! listen = "127.0.0.1:7467"            # without certificate and key a loopback address: nothing encrypts what goes over it
 //! token_file = "/etc/plimsoll/token"   # who shows this token may do everything
+//! # certificate = "/etc/plimsoll/cert.pem" # for TLS: the certificate, and those between it and its authority
+//! # key = "/etc/plimsoll/key.pem"          # its key
 //! ```
 
 use std::net::SocketAddr;
@@ -45,9 +47,11 @@ use plimsoll_protocol::control::{
 };
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Deserializer};
+use tokio_rustls::TlsAcceptor;
 
 use crate::paths::{MAX_RUN_DIRECTORY, Paths};
 use crate::swap::{SwapChoice, SwapSite};
+use crate::tls;
 
 /// Read when no other file is named, if it exists.
 pub(crate) const DEFAULT_FILE: &str = "/etc/plimsoll/plimsolld.toml";
@@ -139,6 +143,8 @@ impl ThresholdChoice {
 pub(crate) struct Tcp {
     pub(crate) listen: SocketAddr,
     pub(crate) token_file: PathBuf,
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
 }
 
 /// How much machine memory VMs may use.
@@ -294,12 +300,17 @@ impl Config {
         );
         if let Some(tcp) = &self.tcp {
             ensure!(
-                tcp.listen.ip().to_canonical().is_loopback(),
-                "tcp.listen {}: only a loopback address such as 127.0.0.1 is possible, because the token and all answers \
-                 go over it in clear; from other hosts use ssh -L, or a proxy on this host that speaks TLS",
+                tcp.certificate.is_some() == tcp.key.is_some(),
+                "[tcp]: certificate and key belong together: name both, or neither"
+            );
+            ensure!(
+                tcp.certificate.is_some() || tcp.listen.ip().to_canonical().is_loopback(),
+                "tcp.listen {}: without TLS only a loopback address such as 127.0.0.1 is possible, because the token and \
+                 all answers go over it in clear; name tcp.certificate and tcp.key, or use ssh -L from other hosts",
                 tcp.listen
             );
         }
+        self.tls()?;
         self.token().map(drop)
     }
 
@@ -352,13 +363,25 @@ impl Config {
         ThresholdChoice { kind: self.thresholds, min_free: self.min_free }
     }
 
+    /// How TCP connections are encrypted; `None`: they are not.
+    ///
+    /// # Errors
+    /// Certificate or key cannot be read or used, or others can read the key.
+    pub(crate) fn tls(&self) -> anyhow::Result<Option<TlsAcceptor>> {
+        match &self.tcp {
+            Some(Tcp { certificate: Some(certificate), key: Some(key), .. }) => {
+                private(key).with_context(|| format!("tcp.key {}", key.display()))?;
+                tls::acceptor(certificate, key).map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// The token that clients over TCP have to show; `None`: there is no TCP listener.
     pub(crate) fn token(&self) -> anyhow::Result<Option<String>> {
-        use std::os::unix::fs::PermissionsExt;
         let Some(Tcp { token_file, .. }) = &self.tcp else { return Ok(None) };
         let what = || format!("tcp.token_file {}", token_file.display());
-        let mode = std::fs::metadata(token_file).with_context(what)?.permissions().mode();
-        ensure!(mode & 0o077 == 0, "{}: others may read it: chmod 600 it", what());
+        private(token_file).with_context(what)?;
         let token = std::fs::read_to_string(token_file).with_context(what)?.trim().to_owned();
         ensure!(
             token.len() >= 16 && token.chars().all(|c| c.is_ascii_graphic()),
@@ -367,6 +390,14 @@ impl Config {
         );
         Ok(Some(token))
     }
+}
+
+/// Checks that nobody else can read a file.
+fn private(file: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(file)?.permissions().mode();
+    ensure!(mode & 0o077 == 0, "others may read it: chmod 600 it");
+    Ok(())
 }
 
 /// Checks a budget, however it was found.
@@ -420,7 +451,15 @@ mod tests {
             ("uid_base = 0\n", "uid_base 0"),
             ("log = 'loud,=='\n", "log"),
             ("[tcp]\nlisten = 'x'\ntoken_file = '/t'\n", "line"),
-            ("[tcp]\nlisten = '0.0.0.0:1'\ntoken_file = '/t'\n", "tcp.listen 0.0.0.0:1: only a loopback"),
+            (
+                "[tcp]\nlisten = '0.0.0.0:1'\ntoken_file = '/t'\n",
+                "tcp.listen 0.0.0.0:1: without TLS only a loopback",
+            ),
+            ("[tcp]\nlisten = '0.0.0.0:1'\ntoken_file = '/t'\nkey = '/k'\n", "belong together"),
+            (
+                "[tcp]\nlisten = '0.0.0.0:1'\ntoken_file = '/t'\nkey = '/nowhere'\ncertificate = '/c'\n",
+                "tcp.key /nowhere: No such file",
+            ),
             ("[tcp]\nlisten = '[::]:1'\ntoken_file = '/t'\n", "tcp.listen [::]:1"),
             ("[tcp]\nlisten = '[::ffff:127.0.0.1]:1'\ntoken_file = '/nowhere'\n", "token_file /nowhere"),
             ("[tcp]\nlisten = '127.0.0.1:1'\ntoken_file = '/nowhere'\n", "token_file /nowhere"),
@@ -498,11 +537,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let token_file = directory.path().join("token");
         std::fs::write(&token_file, "0123456789abcdef\n").unwrap();
-        let tcp = Tcp { listen: "127.0.0.1:1".parse().unwrap(), token_file: token_file.clone() };
+        let listen = "127.0.0.1:1".parse().unwrap();
+        let tcp = Tcp { listen, token_file: token_file.clone(), certificate: None, key: None };
         let config = Config { tcp: Some(tcp), ..Config::default() };
         let mode = |m| std::fs::set_permissions(&token_file, PermissionsExt::from_mode(m)).unwrap();
         mode(0o644);
-        assert!(config.token().unwrap_err().to_string().contains("chmod"));
+        assert!(format!("{:#}", config.token().unwrap_err()).contains("chmod"));
         mode(0o600);
         assert_eq!(config.token().unwrap().as_deref(), Some("0123456789abcdef"));
         std::fs::write(&token_file, "short").unwrap();

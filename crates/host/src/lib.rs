@@ -47,6 +47,7 @@ mod saver;
 mod start;
 mod supervise;
 mod swap;
+mod tls;
 mod uids;
 mod vmm_log;
 

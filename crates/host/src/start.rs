@@ -160,10 +160,11 @@ async fn listen_tcp(
         .await
         .with_context(|| format!("cannot listen at tcp.listen {}", tcp.listen))?;
     tracing::info!("also on tcp {}, for who has the token", listener.local_addr()?);
+    let tls = config.tls()?;
     let api = api::with_token(api, token);
     // Half of them, so that one peer cannot keep another one out.
     let gate = Gate::new(connections.tcp, connections.tcp.div_ceil(2));
-    Ok(Some(tokio::spawn(api::serve_tcp(listener, api, gate))))
+    Ok(Some(tokio::spawn(api::serve_tcp(listener, api, gate, tls))))
 }
 
 /// Listens at `path`. The socket appears there under its name only when it takes connections, in place of one that a dead

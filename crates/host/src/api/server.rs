@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
+use tokio_rustls::{Accept, TlsAcceptor};
 
 use super::gate::{Gate, Passage, Peer};
 use super::pace::{Client, Pace};
@@ -47,7 +48,7 @@ pub(crate) async fn serve_unix(listener: UnixListener, api: Router, gate: Arc<Ga
             Ok((stream, user))
         });
         match accepted {
-            Ok((stream, user)) => admit(stream, Peer::User(user), &api, &gate, &pace),
+            Ok((stream, user)) => admit(stream, Peer::User(user), &api, &gate, &pace, None),
             Err(e) => pause(&e).await,
         }
         // A flood does not keep those that were taken from being served.
@@ -55,13 +56,15 @@ pub(crate) async fn serve_unix(listener: UnixListener, api: Router, gate: Arc<Ga
     }
 }
 
-/// Serves `api` over TCP.
-pub(crate) async fn serve_tcp(listener: TcpListener, api: Router, gate: Arc<Gate>) {
+/// Serves `api` over TCP, encrypted where there is `tls`.
+pub(crate) async fn serve_tcp(listener: TcpListener, api: Router, gate: Arc<Gate>, tls: Option<TlsAcceptor>) {
     let pace = Arc::new(Pace::default());
     loop {
         gate.opens().await;
         match listener.accept().await {
-            Ok((stream, address)) => admit(stream, Peer::at(address.ip()), &api, &gate, &pace),
+            Ok((stream, address)) => {
+                admit(stream, Peer::at(address.ip()), &api, &gate, &pace, tls.as_ref());
+            }
             Err(e) => pause(&e).await,
         }
         tokio::task::yield_now().await; // As above.
@@ -76,16 +79,27 @@ async fn pause(e: &io::Error) {
     tokio::time::sleep(PAUSE).await;
 }
 
-fn admit<S>(stream: S, peer: Peer, api: &Router, gate: &Arc<Gate>, pace: &Arc<Pace>)
-where
+fn admit<S>(
+    stream: S,
+    peer: Peer,
+    api: &Router,
+    gate: &Arc<Gate>,
+    pace: &Arc<Pace>,
+    tls: Option<&TlsAcceptor>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut stream = Unstalled::new(stream);
     match gate.enter(peer) {
         Some(passage) => {
             let client = Client { peer, pace: Arc::clone(pace) };
-            tokio::spawn(serve(stream, passage, client, api.clone()));
+            match tls {
+                Some(tls) => tokio::spawn(serve_encrypted(tls.accept(stream), passage, client, api.clone())),
+                None => tokio::spawn(serve(stream, passage, client, api.clone())),
+            };
         }
+        // What is not encrypted would make no sense there.
+        None if tls.is_some() => {}
         None => {
             tokio::spawn(async move {
                 // What fits into the socket at once.
@@ -93,6 +107,22 @@ where
                 tokio::time::timeout(PAUSE, told).await.ok();
             });
         }
+    }
+}
+
+/// Serves one connection over TLS, once both sides have agreed on it.
+async fn serve_encrypted<S>(handshake: Accept<S>, passage: Passage, client: Client, api: Router)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let agreed = tokio::select! {
+        agreed = tokio::time::timeout(HEAD_TIME, handshake) => agreed,
+        () = passage.ends() => return,
+    };
+    match agreed {
+        Ok(Ok(stream)) => serve(stream, passage, client, api).await,
+        Ok(Err(e)) => tracing::debug!("a client does not agree on TLS: {e}"),
+        Err(_) => {}
     }
 }
 
