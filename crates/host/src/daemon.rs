@@ -1,9 +1,10 @@
 //! The loop that carries inputs to the [`Core`] and carries out what it decides.
 //!
 //! Everything runs on one thread but what may wait for a disk: launches, records and the kernel's account, which are
-//! done beside it and whose results come back as inputs; [`kernel`] asks for that account.
+//! done beside it and whose results come back as inputs; [`kernel`] asks for that account, [`lives`] launches.
 
 mod kernel;
+mod lives;
 
 use std::collections::{BTreeSet, HashMap};
 use std::os::fd::OwnedFd;
@@ -22,12 +23,11 @@ use tokio::time::MissedTickBehavior;
 use crate::adopt::Survivor;
 use crate::cgroup::MemoryBound;
 use crate::core::{
-    Answer, Clock, Core, Discovered, Effect, Failure, FailureKind, Input, Request, RequestId, RunId, Started,
+    Answer, Clock, Core, Discovered, Effect, Failure, FailureKind, Input, Request, RequestId, RunId,
     unsaved_note,
 };
 use crate::incoming::{CallResult, Incoming, Reached};
-use crate::inventory::Record;
-use crate::launch::{Launched, Plan, RunDir, RunRecord, Site, There, identify, launch};
+use crate::launch::{RunDir, RunRecord, Site, There, identify};
 use crate::link::Link;
 use crate::oom::OomWatch;
 use crate::process::Process;
@@ -35,7 +35,7 @@ use crate::processors::{Busy, Times};
 use crate::reach::Reach;
 use crate::rota::Rota;
 use crate::saver::Saver;
-use crate::supervise::{Watch, adopt, watch};
+use crate::supervise::adopt;
 use crate::uids::Uids;
 
 /// Messages that may wait for the daemon. A VMM or client that finds the inbox full waits in turn with the others.
@@ -439,88 +439,6 @@ impl Daemon {
         }
         if let Some(bound) = &live.bound {
             bound.set(total);
-        }
-    }
-
-    fn launch(&mut self, run: RunId, record: Record, grant: Pages) {
-        let uid = self.uids.take();
-        self.launching.insert(run, uid);
-        let (site, sender) = (Arc::clone(&self.site), self.sender.clone());
-        let definition = record.definition.clone();
-        let started = record.started.unwrap_or_else(Timestamp::now);
-        let saved = self.saver.save(Box::new(record));
-        tokio::spawn(async move {
-            let launched = async {
-                // What is not on disk yet is written later; until then the run directory knows of
-                // the VM.
-                saved.await.ok();
-                let plan = Plan { definition, grant, uid, started };
-                tokio::task::spawn_blocking(move || launch(&site, &plan)).await?
-            };
-            let result = launched.await.map(Box::new);
-            sender.send(Incoming::Launched(run, result)).await.ok(); // The daemon may be about to end.
-        });
-    }
-
-    fn launched(&mut self, run: RunId, result: anyhow::Result<Box<Launched>>) {
-        let uid = self.launching.remove(&run).flatten();
-        let result = result.and_then(|launched| self.install(run, *launched));
-        let input = match result {
-            Ok(started) => Ok(started),
-            Err(e) => {
-                if let Some(uid) = uid {
-                    self.uids.release(uid);
-                }
-                Err(Failure::new(FailureKind::Unfit, format!("{e:#}")))
-            }
-        };
-        self.handle(Input::Launched(run, input));
-    }
-
-    fn install(&mut self, run: RunId, launched: Launched) -> anyhow::Result<Started> {
-        let Launched { process, mut child, wire, mut directory, record, bound, log } = launched;
-        let link = match Link::new(wire) {
-            Ok(link) => link,
-            Err(e) => {
-                process.kill();
-                child.wait()?;
-                if let Ok(cgroups) = &self.site.cgroups {
-                    cgroups.remove(&record.definition.name, process.pid());
-                }
-                return Err(e.into());
-            }
-        };
-        directory.keep();
-        let started =
-            Started { pid: process.pid(), missing_jail: record.missing_jail.clone(), swap: record.swap };
-        let (vm, uid) = (record.definition.name.clone(), record.uid);
-        let (logged, log, process) =
-            (tokio::spawn(log.run()), self.site.paths.vmm_log(&vm), Arc::new(process));
-        let what = Watch {
-            run,
-            vm: vm.clone(),
-            process: Arc::clone(&process),
-            child: Some(child),
-            link: link.clone(),
-            log,
-            oom: Arc::clone(&self.oom),
-            logged: Some(logged),
-        };
-        let (link, process, record, bound) = (Some(link), Some(process), Some(record), bound.map(Arc::new));
-        let (doomed, may_map) = (false, true);
-        self.live.insert(run, Live { vm, link, process, directory, uid, record, doomed, may_map, bound });
-        tokio::spawn(watch(what, self.sender.clone()));
-        Ok(started)
-    }
-
-    fn clear(&mut self, run: RunId, name: &VmName) {
-        let Some(live) = self.live.remove(&run) else { return };
-        if let Some(uid) = live.uid {
-            self.uids.release(uid);
-        }
-        live.directory.remove();
-        if let (Ok(cgroups), Some(process)) = (&self.site.cgroups, &live.process) {
-            cgroups.remove(name, process.pid());
         }
     }
 }
