@@ -5,8 +5,21 @@
 //! virtio: vCPUs and devices are to it whoever touches the mapping. It never decides how much memory a VM should
 //! have; that arrives as grants from a [`GrantSource`].
 //!
-//! Start reading at [`Pmap`], then the states below, then `fault.rs`, `release.rs`, `evict.rs`, `swap_in.rs` and `share.rs`, where
-//! the transitions are.
+//! Start reading at [`Pmap`], then the states below, then `transition/`.
+//!
+//! # Layers
+//!
+//! Each imports from those below it only, and no two folders import each other.
+//!
+//! | layer | has |
+//! |---|---|
+//! | `pmap.rs` | [`Pmap`]: hands calls to drivers |
+//! | `driver/` | what sets transitions off: faults, devices, balloon, eviction, scanner, sampler; the audit |
+//! | `transition/` | what may become of a chunk or page: functions over memory and a locked chunk |
+//! | `page/` | the states of chunks and pages |
+//! | `content/` | content outside of guest memory: store, swap, frames |
+//! | `memory/`, `account/` | guest RAM as the kernel sees it; what is held, and who waits |
+//! | `address/` | names for chunks, pages, and sets of them |
 //!
 //! # Use
 //!
@@ -49,15 +62,15 @@
 //! | ballooned | zeros, and the guest has promised not to touch it | no | | 0 |
 //! | private | in guest memory | yes | no | 1 |
 //! | clean | in guest memory, and the same in the swap | yes | yes | 1 |
-//! | compressed | in the store (`store/`) | no | | its part of the store |
-//! | leaving | in a write buffer of the swap (`swap/`) | no | | 0: the buffers are the VMM's overhead |
+//! | compressed | in the store (`content/store/`) | no | | its part of the store |
+//! | leaving | in a write buffer of the swap (`content/swap/`) | no | | 0: the buffers are the VMM's overhead |
 //! | swapped | in the swap | no | | 0 |
 //! | arriving | in the swap, being read | no | | 1 |
 //! | aside | in a place of its own behind guest RAM | no | no | 1 |
 //! | shared | in a frame of the pool, of which it is a mapping | as the kernel likes | yes | 0: the host's ledger counts frames |
 //!
 //! A private page may be *overlaid*: it lies in the mapping of a frame that it was shared with, where the kernel has copied it.
-//! Before anything else than being shared again can become of it, it moves to anonymous memory (`rehome.rs`).
+//! Before anything else than being shared again can become of it, it moves to anonymous memory (`transition/rehome.rs`).
 //!
 //! # Transitions
 //!
@@ -112,7 +125,7 @@
 //! - *Protect before looking* at a page that is to leave: what is written after it was copied would be lost. A write that
 //!   comes meanwhile waits, finds the lock taken, and is answered from the page's new state.
 //! - *The copy in the swap is good only while the page is protected.* Whoever lets it be written frees the slot first.
-//! - *A completion holds its slot* (`swap/`): whoever finds a page in the state that was left for a slot, with its completion
+//! - *A completion holds its slot* (`content/swap/`): whoever finds a page in the state that was left for a slot, with its completion
 //!   in hand, knows that it is about this content and no earlier one. What is given back while it is on its way is
 //!   therefore ignored when it comes.
 //! - *Nothing waits for a disk under a lock.* The thread that serves faults begins reads, and puts in place what has come.
@@ -140,7 +153,7 @@
 //! All of them are checked by `model_check` as well, which runs these transitions on a kernel of its own under thousands
 //! of schedules (`cargo test -p plimsoll-pmap --lib --features model-check model_check`).
 //!
-//! That both do notice is tested too: `mutation.rs` holds deliberate defects that test builds switch on, and
+//! That both do notice is tested too: `mutation.rs` names deliberate defects that test builds switch on, and
 //! `cargo test -p plimsoll-pmap notice` shows each of them found, as does the model check. It alone sees a page that was written
 //! before its frame was guarded: to an audit that is a write that waits.
 //!
@@ -193,78 +206,41 @@
 //! `madvise` is `MADV_DONTNEED`, `MADV_COLD`, `MADV_COLLAPSE` and `MADV_HUGEPAGE`.
 
 mod account;
-mod aside;
-mod audit;
-mod chunk;
-mod elsewhere;
+mod address;
+mod content;
+mod driver;
 mod error;
-mod evict;
-mod fault;
-mod frames;
-mod grant;
-mod host_range;
-mod inflation;
-mod iovec;
-mod islands;
-mod layout;
-#[cfg_attr(all(test, feature = "model-check"), path = "model_check/mmap.rs")]
-mod mmap;
+#[cfg(test)]
+mod inject;
+mod lock;
+mod memory;
 #[cfg(test)]
 #[cfg(feature = "model-check")]
 mod model_check;
+#[cfg(test)]
 mod mutation;
-mod page_out;
-mod page_set;
-#[cfg_attr(all(test, feature = "model-check"), path = "model_check/pagemap.rs")]
-mod pagemap;
-mod pin;
-mod pin_budget;
+mod page;
 mod pmap;
-mod promote;
-mod ram;
-mod rehome;
-mod release;
-mod sample;
-mod scan;
-mod share;
-mod stall;
-mod store;
-#[cfg_attr(
-    all(test, feature = "model-check"),
-    expect(dead_code, reason = "the model's disk needs less, and the swap's own tests are left out")
-)]
-mod swap;
-mod swap_in;
 mod sync;
-mod table;
-mod tally;
-mod touch;
-#[cfg_attr(all(test, feature = "model-check"), path = "model_check/uffd.rs")]
-pub mod uffd;
-mod waiting;
-mod zeros;
+mod transition;
 
 #[cfg(test)]
 #[cfg(not(feature = "model-check"))]
 mod tests;
 
-pub use account::{SharingTraffic, Traffic};
-pub use aside::MAX_SAMPLES;
-pub use audit::Mismatch;
+pub use account::{GrantSource, SharingTraffic, Stalled, Traffic};
+pub use address::{MAX_SAMPLES, PpnRange};
+pub use content::{Found, FramePool, FrameSource, MOST_OFFERED, SwapSpace};
+pub use driver::audit::Mismatch;
+pub use driver::eviction::PagedOut;
+pub use driver::inflation::Inflation;
+pub use driver::pin::{Intent, IoGuard, PinRequest};
+pub use driver::sampler::{Sampled, Sampler, Seen};
+pub use driver::scanner::{ScanOrder, Scanned};
 pub use error::Error;
-pub use frames::{Found, FramePool, FrameSource, MOST_OFFERED};
-pub use grant::GrantSource;
-pub use inflation::Inflation;
-pub use layout::PpnRange;
-pub use page_out::PagedOut;
-pub use pin::{Intent, IoGuard, PinRequest};
+pub use memory::{GuestRam, RamRegion, uffd};
 pub use pmap::{Config, Pmap, Stats};
-pub use ram::{GuestRam, RamRegion};
-pub use release::{Release, ReleaseOutcome};
-pub use sample::{Sampled, Sampler, Seen};
-pub use scan::{ScanOrder, Scanned};
-pub use stall::Stalled;
-pub use swap::SwapSpace;
+pub use transition::release::{Release, ReleaseOutcome};
 
 /// System calls that this crate makes after [`Pmap::new`], for a seccomp filter. What Rust's threads, locks and
 /// allocator need comes on top.

@@ -1,4 +1,8 @@
-//! Deliberate defects, for tests to show that they would be noticed. Only test builds can switch one on.
+//! Deliberate defects, for tests to show that they would be noticed.
+//!
+//! No production code knows of them. Most are in a stand-in for a part of the crate, which test
+//! builds use in its place: `memory/defects.rs` for the kernel, `account/defects.rs`,
+//! `page/defects.rs` and `content/swap/defects.rs`. The others are in what a test does: `inject.rs`.
 
 /// A rule of the crate, broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,29 +35,4 @@ pub(crate) enum Mutation {
     EarlyDeparture,
     /// A slot of the swap is reused while I/O on it is in flight (invariants 3 and 4).
     EarlyReuse,
-}
-
-/// The defects switched on in one pmap.
-#[derive(Debug, Default)]
-pub(crate) struct Mutations {
-    #[cfg(test)]
-    active: crate::sync::Mutex<Option<Mutation>>,
-}
-
-impl Mutations {
-    #[cfg(test)]
-    pub(crate) fn set(&self, mutation: Option<Mutation>) {
-        *crate::chunk::lock(&self.active) = mutation;
-    }
-
-    #[cfg(test)]
-    pub(crate) fn has(&self, mutation: Mutation) -> bool {
-        *crate::chunk::lock(&self.active) == Some(mutation)
-    }
-
-    #[cfg(not(test))]
-    #[expect(clippy::unused_self, reason = "test builds look it up")]
-    pub(crate) const fn has(&self, _mutation: Mutation) -> bool {
-        false
-    }
 }

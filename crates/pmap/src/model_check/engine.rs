@@ -11,8 +11,8 @@ use shuttle::sync::{Arc, Condvar, Mutex};
 
 use super::event::Event;
 use super::task::{Memory, Task};
-use crate::chunk::lock;
-use crate::host_range::PAGE;
+use crate::address::PAGE;
+use crate::sync::lock;
 
 pub(super) const DEPTH: usize = 64;
 

@@ -11,9 +11,9 @@ use shuttle::thread;
 
 use super::host::Host;
 use super::kernel::kernel;
-use crate::chunk::lock;
-use crate::host_range::PAGE;
+use crate::address::PAGE;
 use crate::pmap::Pmap;
+use crate::sync::lock;
 use crate::{Found, FramePool, FrameSource};
 
 /// Most frames: many more than there are pages, so that one may be named that there is not.

@@ -11,7 +11,8 @@ use shuttle::sync::Arc;
 use vm_memory::GuestAddress;
 
 use super::kernel::{Frame, kernel};
-use crate::host_range::PAGE;
+use crate::address::PAGE;
+use crate::inject::pin;
 use crate::pmap::Pmap;
 use crate::{Intent, PpnRange, Release};
 
@@ -100,10 +101,11 @@ impl Guest {
         for _ in 0..REQUESTS {
             let range = |page: u64| (GuestAddress(page * PAGE_SIZE), Bytes(PAGE_SIZE));
             let shared = range(thread_rng().gen_range(SHARED) as u64);
-            let first = self.pmap.pin(&[shared], Intent::Use).unwrap();
-            let second = self.pmap.pin(&[range(DEVICES_OWN.0)], Intent::Overwrite).unwrap();
+            let first = pin(&self.pmap, &[shared], Intent::Use);
+            let second = pin(&self.pmap, &[range(DEVICES_OWN.0)], Intent::Overwrite);
             let pieces = first.iovecs().iter().chain(second.iovecs());
-            let offset = |piece: &libc::iovec| self.pmap.mapping.offset_of(piece.iov_base as u64);
+            let offset =
+                |piece: &libc::iovec| self.pmap.vm().memory.mapping().offset_of(piece.iov_base as u64);
             let pages: Vec<usize> = pieces.map(|piece| offset(piece).unwrap() / PAGE).collect();
             // A device looks up where the pages are once, and writes there.
             let frames: Vec<(usize, Frame)> =

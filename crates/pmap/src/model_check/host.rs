@@ -9,11 +9,11 @@ use shuttle::sync::{Condvar, Mutex};
 use shuttle::thread;
 
 use crate::Error;
-use crate::chunk::lock;
-use crate::grant::GrantSource;
-use crate::host_range::HostRange;
+use crate::account::GrantSource;
+use crate::address::HostRange;
 use crate::model_check::kernel::{BASE, kernel};
 use crate::pmap::Pmap;
+use crate::sync::lock;
 
 /// See the module's documentation.
 pub(super) struct Host {

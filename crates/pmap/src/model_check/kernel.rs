@@ -27,10 +27,10 @@ use plimsoll_units::FrameNo;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::{Condvar, Mutex, MutexGuard};
 
-use crate::chunk::lock;
-use crate::host_range::{CHUNK, HostRange, PAGE};
-use crate::page_set::PageSet;
-use crate::uffd::{Fault, Ready};
+use crate::address::PageSet;
+use crate::address::{CHUNK, HostRange, PAGE};
+use crate::memory::{Fault, Ready};
+use crate::sync::lock;
 
 /// Where the kernel puts the mapping. Nothing is there: an access that does not go through [`Kernel`] ends the test.
 pub(crate) const BASE: usize = 1 << 40;

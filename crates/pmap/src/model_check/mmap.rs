@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use plimsoll_units::FrameNo;
 use vm_memory::VolatileSlice;
 
-use crate::host_range::{CHUNK, HostRange, PAGE};
+use crate::address::{CHUNK, HostRange, PAGE};
 use crate::model_check::kernel::{BASE, kernel};
 
 /// The model's mapping of guest RAM.

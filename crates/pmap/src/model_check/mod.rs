@@ -46,12 +46,12 @@ use shuttle::sync::Arc;
 use shuttle::{Config, FailurePersistence, Runner, thread};
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::chunk::Backing;
-use crate::layout::ChunkNo;
+use crate::address::ChunkNo;
+use crate::address::PageSet;
+use crate::memory::uffd::Uffd;
 use crate::mutation::Mutation;
-use crate::page_set::PageSet;
+use crate::page::Backing;
 use crate::pmap::Pmap;
-use crate::uffd::Uffd;
 use crate::{PpnRange, Release, Sampler, ScanOrder, SharingTraffic, SwapSpace, Traffic};
 use frames::Frames;
 use guest::{CHUNKS, Guest};
@@ -100,14 +100,11 @@ fn execute(case: Case) {
     };
     let pmap = Pmap::new(config, host.clone()).unwrap();
     pmap.mutate(case.mutation);
-    if let Some(swap) = &pmap.swap {
-        swap.mutate(case.mutation);
-    }
     let serve = |pmap: &Arc<Pmap>| pmap.serve_faults(&EventFd::new(0).unwrap()).unwrap();
     let servers: Vec<_> = (0..thread_rng().gen_range(1..=2)).map(|_| spawn(&pmap, serve)).collect();
     let granter = with_host(&pmap, &host, Host::grant);
     let pager = with_host(&pmap, &host, Host::page_out);
-    let disk = pmap.swap.as_ref().map(|swap| swap.faults());
+    let disk = pmap.vm().content.swap().map(|swap| swap.faults());
     let worker = disk.clone().map(|disk| thread::spawn(move || disk.work()));
 
     let fills = case.paging || case.sharing;
@@ -147,9 +144,9 @@ fn execute(case: Case) {
     let stats = pmap.stats();
     assert_eq!((stats.held, stats.store), (Pages::ZERO, Pages::ZERO), "held after a reset");
     audit(&pmap);
-    if let (Some(swap), Some(disk), Some(worker)) = (&pmap.swap, disk, worker) {
+    if let (Some(swap), Some(disk), Some(worker)) = (pmap.vm().content.swap(), disk, worker) {
         while !swap.is_idle() {
-            pmap.settle_swap();
+            crate::driver::faults::settle_swap(pmap.vm());
             thread::yield_now();
         }
         assert_eq!(swap.free_slots(), slots, "no slot is lost");
@@ -248,10 +245,10 @@ fn share(pmap: &Arc<Pmap>, frames: &Arc<Frames>) {
 
 /// Nobody waits to write any more: what is shared is a frame, and nothing that nobody counts.
 fn nothing_shared_is_own(pmap: &Pmap) {
-    for no in (0..pmap.layout.chunks()).map(ChunkNo) {
-        if let Backing::Small(table) = &pmap.chunk(no).backing {
+    for no in (0..pmap.vm().memory.layout().chunks()).map(ChunkNo) {
+        if let Backing::Small(table) = &pmap.vm().chunk(no).backing {
             let shared = table.pages(|state| state.frame().is_some());
-            let own = pmap.pagemap.own(pmap.chunk_range(no).start, &shared).unwrap();
+            let own = pmap.vm().memory.really_own(no, &shared).unwrap();
             assert_eq!(own, PageSet::EMPTY, "shared, and own");
         }
     }

@@ -2,8 +2,8 @@
 
 use std::io;
 
+use crate::address::PageSet;
 use crate::model_check::kernel::kernel;
-use crate::page_set::PageSet;
 
 /// The model's `/proc/self/pagemap`.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::host_range::{HostRange, PAGE};
+use crate::address::{HostRange, PAGE};
 use crate::model_check::kernel::kernel;
 
 /// The model's userfaultfd.

@@ -20,9 +20,10 @@ use super::direct_io::Disk;
 use super::frames::Frames;
 use super::harness::{Served, address, paged};
 use super::vcpu::{Guest, Words};
-use crate::chunk::lock;
-use crate::host_range::PAGE;
+use crate::address::PAGE;
+use crate::inject::pin;
 use crate::mutation::Mutation;
+use crate::sync::lock;
 use crate::{Intent, PpnRange, Release, Sampler, ScanOrder};
 
 const CHUNKS: u64 = 12;
@@ -186,13 +187,13 @@ fn device(world: &World<'_>, asynchronous: bool) {
         let start = fastrand::u64(..CHUNKS) * 512 + first + fastrand::u64(..half - pages);
         let range = [(address(start), Size(pages * PAGE_SIZE))];
         let ppns = start..start + pages;
-        let guard = world.vm.pmap.pin(&range, Intent::Use).unwrap();
+        let guard = pin(&world.vm.pmap, &range, Intent::Use);
         ppns.clone().for_each(|ppn| world.fill(ppn, words(visit)));
         disk.write(&guard).unwrap();
         drop(guard);
         // Whatever becomes of the pages meanwhile, the disk overwrites all of it.
         ppns.clone().for_each(|ppn| world.fill(ppn, words(0)));
-        let guard = world.vm.pmap.pin(&range, Intent::Overwrite).unwrap();
+        let guard = pin(&world.vm.pmap, &range, Intent::Overwrite);
         disk.read(&guard).unwrap();
         drop(guard);
         if let Some(ppn) = ppns.into_iter().find(|&ppn| !world.check(ppn, words(visit))) {
@@ -286,7 +287,7 @@ fn watch(all: &All, worlds: &[&World<'_>], writes: u64, expected: bool, finished
             for pmap in worlds.iter().map(|world| &world.vm.pmap) {
                 pmap.mutate(None);
                 pmap.add_grant(Pages(CHUNKS * 512));
-                pmap.uffd.wake(pmap.mapping.range(0, pmap.mapping.len())).unwrap();
+                pmap.vm().memory.wake_all().unwrap();
             }
         }
         if told.elapsed() > Duration::from_secs(10) {

@@ -9,12 +9,12 @@ use plimsoll_units::{Pages, Ppn};
 
 use super::harness::{HIGH, Served, eventually, paged};
 use super::paging::{get, noise, put, take_all, text};
-use crate::chunk::Backing;
-use crate::layout::ChunkNo;
+use crate::address::ChunkNo;
+use crate::content::SwapSlot;
+use crate::content::swap::engine::Faults;
 use crate::mutation::Mutation;
-use crate::swap::SwapSlot;
-use crate::swap::engine::Faults;
-use crate::table::PageState;
+use crate::page::Backing;
+use crate::page::PageState;
 use crate::{PpnRange, Release};
 
 /// More than all pages of any test here need.
@@ -29,7 +29,7 @@ fn noisy(pages: u64, store: u64) -> Served {
 }
 
 fn faults(vm: &Served) -> Arc<Faults> {
-    vm.pmap.swap.as_ref().unwrap().faults()
+    vm.pmap.vm().content.swap().unwrap().faults()
 }
 
 fn spawn_get(vm: &Served, ppn: u64) -> JoinHandle<Vec<u8>> {
@@ -41,7 +41,7 @@ fn spawn_get(vm: &Served, ppn: u64) -> JoinHandle<Vec<u8>> {
 fn slots_and_charged(vm: &Served) -> (Vec<SwapSlot>, Pages) {
     let mut slots = Vec::new();
     let mut charged = Pages::ZERO;
-    for chunk in vm.pmap.all_chunks() {
+    for chunk in vm.pmap.vm().chunks.lock_all().iter() {
         charged += chunk.tally().backed;
         let Backing::Small(table) = &chunk.backing else { continue };
         slots.extend(table.states().filter_map(|state| match state {
@@ -65,7 +65,7 @@ fn adds_up(vm: &Served) -> Result<(), String> {
     if slots.len() as u64 != used || vm.free_slots() + Pages(used) != Pages(SLOTS) {
         return Err(format!("{used} slots in use, {} distinct, {:?} free", slots.len(), vm.free_slots()));
     }
-    let store = crate::chunk::lock(&vm.pmap.store).pages();
+    let store = vm.pmap.vm().content.store_pages();
     if (stats.store, stats.held) != (store, charged + store) {
         return Err(format!("{charged:?} and {store:?} of the store, but {stats:?}"));
     }
@@ -218,7 +218,7 @@ fn a_read_that_ends_late_changes_nothing() {
 fn a_bad_sector_is_told_when_its_page_is_needed() {
     let vm = noisy(64, 0);
     take_all(&vm);
-    let bad = match &vm.pmap.chunk(ChunkNo(0)).backing {
+    let bad = match &vm.pmap.vm().chunk(ChunkNo(0)).backing {
         Backing::Small(table) => table.get(9),
         _ => panic!("all pages are in the swap"),
     };

@@ -8,7 +8,7 @@ use plimsoll_units::{FrameNo, PAGE_SIZE, PageNo, Pages, page_hash};
 use rustix::fs::MemfdFlags;
 
 use super::harness::Served;
-use crate::chunk::lock;
+use crate::sync::lock;
 use crate::{Found, FramePool, FrameSource};
 
 /// Most frames of a pool.

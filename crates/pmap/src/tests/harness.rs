@@ -7,9 +7,9 @@ use plimsoll_units::{PAGE_SIZE, Pages, Ppn};
 use vm_memory::{Bytes, GuestAddress};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::chunk::lock;
-use crate::swap::tests::space;
-use crate::uffd::Uffd;
+use crate::content::swap::tests::space;
+use crate::memory::uffd::Uffd;
+use crate::sync::lock;
 use crate::{Config, Error, GrantSource, Pmap, PpnRange, Stats};
 
 /// Longest wait for anything that should happen at once. Generous: the machine may be busy with other tests.
@@ -110,17 +110,19 @@ impl Served {
 
     /// The figures once every transition under way has been recorded: a served page wakes its thread before that.
     pub(crate) fn stats(&self) -> Stats {
-        drop(self.pmap.all_chunks());
+        drop(self.pmap.vm().chunks.lock_all());
         self.pmap.stats()
     }
 
     /// Waits until the swap has taken all that it was given.
     pub(crate) fn settle(&self) {
-        eventually("the swap is idle", || self.pmap.swap.as_ref().is_none_or(crate::swap::Swap::is_idle));
+        eventually("the swap is idle", || {
+            self.pmap.vm().content.swap().is_none_or(crate::content::Swap::is_idle)
+        });
     }
 
     pub(crate) fn free_slots(&self) -> Pages {
-        self.pmap.swap.as_ref().map_or(Pages::ZERO, crate::swap::Swap::free_slots)
+        self.pmap.vm().content.swap().map_or(Pages::ZERO, crate::content::Swap::free_slots)
     }
 
     pub(crate) fn audit(&self) {

@@ -111,10 +111,10 @@ fn a_page_that_was_only_read_is_dropped_and_not_written_again() {
     vm.settle();
     vm.audit();
     assert_eq!(vm.free_slots(), Pages(2048 - 16), "the copies are kept");
-    vm.pmap.swap.as_ref().unwrap().faults().fail_writes(0, usize::MAX);
+    vm.pmap.vm().content.swap().unwrap().faults().fail_writes(0, usize::MAX);
     take_all(&vm);
     assert_eq!((vm.stats().swapped, vm.source.troubles()), (Pages(16), vec![]), "nothing was written");
-    vm.pmap.swap.as_ref().unwrap().faults().heal();
+    vm.pmap.vm().content.swap().unwrap().faults().heal();
     (0..16).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn)));
 }
 
@@ -197,13 +197,13 @@ fn what_a_device_overwrites_is_not_read_first() {
     let vm = paged(3, 2048, false, 100, 2048);
     (0..4).for_each(|ppn| put(&vm, ppn, &if ppn == 2 { text(9) } else { noise(ppn) }));
     take_all(&vm);
-    vm.pmap.swap.as_ref().unwrap().faults().fail_reads(0, usize::MAX);
+    vm.pmap.vm().content.swap().unwrap().faults().fail_reads(0, usize::MAX);
     let whole = (address(1), Bytes(2 * PAGE_SIZE));
     let guard = vm.pmap.pin(&[whole], Intent::Overwrite).unwrap();
     assert_eq!((vm.read(1), vm.read(2), vm.stats().held), (0, 0, Pages(2)));
     drop(guard);
     assert!(vm.source.troubles().is_empty());
-    vm.pmap.swap.as_ref().unwrap().faults().heal();
+    vm.pmap.vm().content.swap().unwrap().faults().heal();
     // The first page is only covered in part.
     let part = (vm_memory::GuestAddress(1), Bytes(4095));
     drop(vm.pmap.pin(&[part], Intent::Overwrite).unwrap());
@@ -271,7 +271,7 @@ fn when_pressure_has_passed_chunks_are_large_again() {
 fn after_a_write_error_nothing_is_lost_and_nothing_more_is_swapped() {
     let vm = paged(3, 2048, true, 0, 2048);
     (0..512).for_each(|ppn| put(&vm, ppn, &noise(ppn)));
-    vm.pmap.swap.as_ref().unwrap().faults().fail_writes(0, 1);
+    vm.pmap.vm().content.swap().unwrap().faults().fail_writes(0, 1);
     vm.pmap.page_out(Pages(64));
     eventually("the error is told", || !vm.source.troubles().is_empty());
     vm.pmap.page_out(Pages(100));
@@ -291,12 +291,12 @@ fn a_page_that_cannot_be_read_is_told_and_others_can() {
     let vm = paged(3, 2048, false, 0, 2048);
     (0..64).for_each(|ppn| put(&vm, ppn, &noise(ppn)));
     take_all(&vm);
-    vm.pmap.swap.as_ref().unwrap().faults().fail_reads(0, usize::MAX);
+    vm.pmap.vm().content.swap().unwrap().faults().fail_reads(0, usize::MAX);
     let lost = vm.spawn_write(0, 1);
     eventually("the error is told", || !vm.source.troubles().is_empty());
     assert!(vm.source.troubles()[0].contains("page Ppn(0)"), "{:?}", vm.source.troubles());
     vm.settle();
-    vm.pmap.swap.as_ref().unwrap().faults().heal();
+    vm.pmap.vm().content.swap().unwrap().faults().heal();
     (8..64).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn)));
     vm.audit();
     // The VM would be stopped now; here whoever waits is let go.
@@ -314,7 +314,7 @@ fn pages_that_are_named_are_taken_and_no_others() {
     vm.settle();
     vm.audit();
     let swapped = |ppn| {
-        let chunk = vm.pmap.chunk(crate::layout::ChunkNo(0));
+        let chunk = vm.pmap.vm().chunk(crate::address::ChunkNo(0));
         !chunk.served().contains(ppn)
     };
     assert!((0..512).all(|ppn| swapped(ppn) == (ppn == 300 || (100..150).contains(&ppn))));

@@ -151,7 +151,7 @@ fn what_is_aside_comes_back_where_the_kernel_moves_nothing() {
         sampler.begin();
         let aside = sampler.seen().chunks.sampled + sampler.seen().pages.sampled;
         assert!(aside >= CHUNKS, "{aside}");
-        vm.pmap.mapping.full.store(true, Ordering::SeqCst);
+        vm.pmap.vm().memory.mapping().full.store(true, Ordering::SeqCst);
         assert_eq!((vm.read(0), vm.read(528)), (1, 529));
         vm.write(1024, 7);
         vm.write(1024, 1025);
@@ -159,7 +159,7 @@ fn what_is_aside_comes_back_where_the_kernel_moves_nothing() {
         assert!((1..=3).contains(&(sampler.seen().chunks.touched + sampler.seen().pages.touched)));
         sampler.end();
         vm.audit();
-        vm.pmap.mapping.full.store(false, Ordering::SeqCst);
+        vm.pmap.vm().memory.mapping().full.store(false, Ordering::SeqCst);
         pages().for_each(|ppn| assert_eq!(vm.read(ppn), ppn + 1, "page {ppn}"));
         pages().for_each(|ppn| vm.write(ppn, ppn + 2));
         // And all is as it was: what was copied back can be put aside and given back again.
@@ -177,7 +177,7 @@ fn what_is_aside_comes_back_where_the_kernel_moves_nothing() {
 fn a_private_page_that_was_left_protected_can_be_written() {
     let vm = served(CHUNKS, 2048, false);
     vm.write(5, 1);
-    vm.pmap.protect(crate::layout::ChunkNo(0), &crate::page_set::PageSet::one(5)).unwrap();
+    vm.pmap.vm().memory.protect(crate::address::ChunkNo(0), &crate::address::PageSet::one(5)).unwrap();
     vm.write(5, 2);
     assert_eq!(vm.read(5), 2);
     vm.audit();
@@ -213,8 +213,8 @@ fn no_huge_page_is_lost_to_sampling() {
 
 /// What the kernel says of guest RAM's huge pages, in KiB. 0 where there are none to be had.
 fn huge_pages(vm: &Served) -> u64 {
-    let start = vm.pmap.mapping.host(0) as u64;
-    let end = start + vm.pmap.mapping.len() as u64;
+    let start = vm.pmap.vm().memory.mapping().host(0) as u64;
+    let end = start + vm.pmap.vm().memory.mapping().len() as u64;
     let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
     let (mut inside, mut sum) = (false, 0);
     for line in smaps.lines() {

@@ -235,7 +235,7 @@ fn unchanged_pages_are_not_read_again() {
 fn shared_pages_break_where_the_kernel_makes_no_mapping() {
     let (host, a, b) = twins(300, false);
     (0..20).for_each(|ppn| put(&a, ppn, &noise(3000 + ppn)));
-    a.pmap.mapping.full.store(true, std::sync::atomic::Ordering::SeqCst);
+    a.pmap.vm().memory.mapping().full.store(true, std::sync::atomic::Ordering::SeqCst);
     (10..40).step_by(2).for_each(|ppn| put(&a, ppn, &noise(3000 + ppn)));
     (500..520).for_each(|ppn| put(&a, ppn, &noise(ppn - 499)));
     scan(&a);
@@ -250,7 +250,7 @@ fn shared_pages_break_where_the_kernel_makes_no_mapping() {
     (0..300).for_each(|ppn| assert_eq!(get(&a, ppn), content(ppn), "page {ppn}"));
     (0..300).for_each(|ppn| assert_eq!(get(&b, ppn), noise(ppn + 1), "page {ppn}"));
     (500..520).for_each(|ppn| assert_eq!(get(&a, ppn), noise(ppn - 499), "page {ppn}"));
-    a.pmap.mapping.full.store(false, std::sync::atomic::Ordering::SeqCst);
+    a.pmap.vm().memory.mapping().full.store(false, std::sync::atomic::Ordering::SeqCst);
     take_all(&a);
     (0..300).for_each(|ppn| assert_eq!(get(&a, ppn), content(ppn), "page {ppn}"));
     a.audit();
@@ -295,7 +295,7 @@ fn a_chunk_that_is_aside_is_scanned_where_it_is_and_brought_back_where_it_pays()
 
 /// Mappings of this process within a VM's guest RAM.
 fn mappings_of(vm: &Served) -> u64 {
-    let ram = vm.pmap.mapping.range(0, vm.pmap.mapping.len());
+    let ram = vm.pmap.vm().memory.mapping().range(0, vm.pmap.vm().memory.mapping().len());
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let starts = maps.lines().filter_map(|line| u64::from_str_radix(line.split('-').next()?, 16).ok());
     starts.filter(|start| (ram.start..ram.start + ram.len).contains(start)).count() as u64
@@ -306,7 +306,7 @@ fn the_account_of_mappings_is_never_below_what_the_process_has() {
     let (host, a, b) = twins(200, false);
     let chunks = a.stats().size.0 / 512;
     let check = |what: &str, most: u64| {
-        let (counted, there) = (a.pmap.account().mappings(), mappings_of(&a));
+        let (counted, there) = (a.pmap.vm().account().mappings(), mappings_of(&a));
         assert!(there <= counted + chunks, "{what}: {there} mappings, {counted} counted beside the chunks'");
         assert!(counted <= most, "{what}: {counted} counted");
         a.audit();
@@ -315,7 +315,7 @@ fn the_account_of_mappings_is_never_below_what_the_process_has() {
     // Broken shares stay in the mappings of their frames.
     (0..200).step_by(3).for_each(|ppn| put(&a, ppn, &noise(5000 + ppn)));
     check("written", 400);
-    assert!(a.pmap.account().mappings() > 0);
+    assert!(a.pmap.vm().account().mappings() > 0);
     // They are taken out of them, and come back into memory that is not the chunk's own.
     take_all(&a);
     check("paged out", 800);

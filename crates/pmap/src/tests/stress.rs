@@ -14,8 +14,9 @@ use vm_memory::Bytes;
 
 use super::direct_io::Disk;
 use super::harness::{Served, address, paged};
-use crate::chunk::lock;
+use crate::inject::pin;
 use crate::mutation::Mutation;
+use crate::sync::lock;
 use crate::{Inflation, Intent, PpnRange, Release, Sampler};
 
 /// Longest time without any progress. A queued fault is served within milliseconds; a lost wake-up waits for ever.
@@ -207,7 +208,7 @@ fn device(world: &World, id: u64, seed: u64) {
             .collect();
         let ranges: Vec<_> =
             runs.iter().map(|&(ppn, pages)| (address(ppn), Size(pages * PAGE_SIZE))).collect();
-        let guard = world.vm.pmap.pin(&ranges, Intent::Use).unwrap();
+        let guard = pin(&world.vm.pmap, &ranges, Intent::Use);
         let ppns = || runs.iter().flat_map(|&(ppn, pages)| ppn..ppn + pages);
         ppns().for_each(|ppn| put(world, ppn, generation));
         let written = disk.write(&guard).unwrap();
@@ -345,7 +346,7 @@ fn round(world: &World, ops: u64, seed: u64) -> Result<(), String> {
 /// Waits until `finished`. Where nothing moves, records that as the failure, and mends the VM so that the threads
 /// can end.
 fn watch(world: &World, finished: impl Fn() -> bool) {
-    let expected = world.vm.pmap.mutations.has(Mutation::NoWake);
+    let expected = world.vm.pmap.mutation() == Some(Mutation::NoWake);
     let stuck = if expected { STUCK_EXPECTED } else { STUCK };
     let mut last = (world.progress.load(Ordering::Relaxed), Instant::now());
     while !finished() {
@@ -356,7 +357,7 @@ fn watch(world: &World, finished: impl Fn() -> bool) {
         if last.1.elapsed() > stuck {
             world.fail("somebody waits for a page that is there".to_owned());
             world.vm.pmap.mutate(None);
-            world.vm.pmap.uffd.wake(world.vm.pmap.mapping.range(0, world.vm.pmap.mapping.len())).unwrap();
+            world.vm.pmap.vm().memory.wake_all().unwrap();
         }
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -1,0 +1,132 @@
+use std::time::{Duration, Instant};
+
+/// Time that a VM was stalled for memory since its memory was made, in the terms of Linux's PSI.
+///
+/// A fault is stalled while it waits for a grant or for a read from the swap. Decompression is work
+/// and no stall.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stalled {
+    /// At least one fault was stalled, or the VM was held.
+    pub some: Duration,
+    /// As many faults were stalled as the VM has tasks, or the VM was held. Part of `some`.
+    pub full: Duration,
+}
+
+/// The clock of [`Stalled`]. It reads the time only when the stall begins, ends or changes its
+/// kind, and nothing is decided by it, so that the model check can run with it.
+#[derive(Debug)]
+pub(crate) struct StallClock {
+    /// Stalled faults at which all of the VM stands still.
+    tasks: u64,
+    faults: u64,
+    held: bool,
+    past: Stalled,
+    /// When the stall that lasts began, or last changed its kind.
+    since: Option<(Instant, Kind)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Some,
+    Full,
+}
+
+impl Default for StallClock {
+    fn default() -> Self {
+        Self { tasks: 1, faults: 0, held: false, past: Stalled::default(), since: None }
+    }
+}
+
+impl StallClock {
+    /// Notes that `faults` are stalled from now on.
+    pub(crate) fn observe(&mut self, faults: u64) {
+        self.faults = faults;
+        self.turn();
+    }
+
+    pub(crate) fn set_tasks(&mut self, tasks: u64) {
+        self.tasks = tasks;
+        self.turn();
+    }
+
+    pub(crate) fn hold(&mut self, held: bool) {
+        self.held = held;
+        self.turn();
+    }
+
+    fn turn(&mut self) {
+        let kind = match self.faults {
+            _ if self.held => Some(Kind::Full),
+            0 => None,
+            faults if faults < self.tasks => Some(Kind::Some),
+            _ => Some(Kind::Full),
+        };
+        if kind != self.since.map(|(_, kind)| kind) {
+            let now = Instant::now();
+            self.past = self.at(now);
+            self.since = kind.map(|kind| (now, kind));
+        }
+    }
+
+    /// Time stalled so far, the stall that lasts included.
+    pub(crate) fn so_far(&self) -> Stalled {
+        self.at(Instant::now())
+    }
+
+    fn at(&self, now: Instant) -> Stalled {
+        let mut stalled = self.past;
+        if let Some((since, kind)) = self.since {
+            let lasts = now.saturating_duration_since(since);
+            stalled.some += lasts;
+            if kind == Kind::Full {
+                stalled.full += lasts;
+            }
+        }
+        stalled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: Duration = Duration::from_millis(20);
+
+    /// Times are compared with what has passed at least: a thread may sleep longer.
+    #[test]
+    fn the_clock_runs_while_faults_are_stalled() {
+        let mut clock = StallClock::default();
+        clock.set_tasks(2);
+        let now = |clock: &StallClock| clock.at(Instant::now());
+        std::thread::sleep(STEP);
+        assert_eq!(now(&clock), Stalled::default());
+        clock.observe(1);
+        std::thread::sleep(STEP);
+        let one = now(&clock);
+        assert!(one.some >= STEP && one.full == Duration::ZERO, "{one:?}");
+        clock.observe(2);
+        std::thread::sleep(STEP);
+        let two = now(&clock);
+        assert!(two.some >= 2 * STEP && two.full >= STEP && two.full <= two.some - STEP, "{two:?}");
+        clock.observe(0);
+        let ended = now(&clock);
+        assert!(ended.some >= two.some);
+        std::thread::sleep(STEP);
+        assert_eq!(now(&clock), ended, "nothing is stalled");
+    }
+
+    #[test]
+    fn a_vm_that_is_held_is_stalled_in_full() {
+        let mut clock = StallClock::default();
+        clock.set_tasks(8);
+        clock.hold(true);
+        clock.observe(1);
+        std::thread::sleep(STEP);
+        clock.hold(false);
+        let held = clock.at(Instant::now());
+        assert!(held.full >= STEP, "{held:?}");
+        std::thread::sleep(STEP);
+        let after = clock.at(Instant::now());
+        assert!(after.full == held.full && after.some >= held.some + STEP, "{after:?}");
+    }
+}

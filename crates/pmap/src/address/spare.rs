@@ -1,0 +1,49 @@
+use super::page_set::{SLOTS, Slot};
+
+/// Most samples at a time. Each large chunk needs a place of 2 MiB of address space, 2 GiB in all,
+/// and up to three mappings of the 65 530 that a process may have by default. More would gain
+/// little: 1000 samples are off by 1.6 % of memory at worst.
+pub const MAX_SAMPLES: usize = 1000;
+
+/// Places for single pages, in chunks; the places for chunks follow.
+const PAGE_PLACES: usize = MAX_SAMPLES.div_ceil(SLOTS as usize);
+/// All places, in chunks.
+pub(crate) const SPARE_CHUNKS: usize = PAGE_PLACES + MAX_SAMPLES;
+
+/// A place for memory that is set aside, in pages from the end of guest RAM on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spare(u32);
+
+impl Spare {
+    /// The place of the page that is the `index`th among the samples.
+    pub(crate) fn of_page(index: usize) -> Self {
+        Self::new(index)
+    }
+
+    /// The place of the chunk that is the `index`th among the samples.
+    pub(crate) fn of_chunk(index: usize) -> Self {
+        Self::new((PAGE_PLACES + index) * usize::from(SLOTS))
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "some 500 000 pages at most")]
+    fn new(page: usize) -> Self {
+        assert!(page < SPARE_CHUNKS * usize::from(SLOTS), "a place behind guest RAM");
+        Self(page as u32)
+    }
+
+    /// How many chunks behind guest RAM reach to the end of the place's first page.
+    pub(crate) fn chunks(self) -> u32 {
+        self.0 / u32::from(SLOTS) + 1
+    }
+
+    /// How many pages behind guest RAM the place begins.
+    pub(crate) fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The place as a chunk behind guest RAM and a page of it.
+    #[expect(clippy::cast_possible_truncation, reason = "a page of a chunk")]
+    pub(crate) fn place(self) -> (usize, Slot) {
+        ((self.0 / u32::from(SLOTS)) as usize, (self.0 % u32::from(SLOTS)) as Slot)
+    }
+}

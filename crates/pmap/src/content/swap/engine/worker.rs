@@ -1,0 +1,103 @@
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::thread::JoinHandle;
+
+use super::{Ended, preadv};
+use crate::content::swap::event::Event;
+use crate::content::swap::task::Task;
+use crate::lock::{Lock, SWAP_WORKER};
+use crate::sync::{Arc, Condvar};
+
+/// A thread that carries tasks out one after the other, reads first: somebody waits for those.
+///
+/// It is started when the first task comes, and so has whatever restrictions the process was put under by then.
+#[derive(Debug)]
+pub(super) struct Worker {
+    desk: Arc<Desk>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Desk {
+    file: File,
+    event: Arc<Event>,
+    state: Lock<State, SWAP_WORKER>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    reads: VecDeque<Task>,
+    writes: VecDeque<Task>,
+    ended: VecDeque<Ended>,
+    stop: bool,
+}
+
+impl Worker {
+    pub(super) fn new(file: File, event: Arc<Event>) -> Self {
+        let desk = Desk { file, event, state: Lock::default(), changed: Condvar::new() };
+        Self { desk: Arc::new(desk), thread: None }
+    }
+
+    /// Takes a task. Where no thread is to be had, the caller's carries it out.
+    pub(super) fn submit(&mut self, task: Task) {
+        if let Err(error) = self.start() {
+            tracing::debug!(%error, "no thread for the swap's I/O: done at once");
+            return self.desk.carry_out(task);
+        }
+        let mut state = self.desk.state.lock();
+        if task.is_write() {
+            state.writes.push_back(task);
+        } else {
+            state.reads.push_back(task);
+        }
+        self.desk.changed.notify_one();
+    }
+
+    pub(super) fn ended(&mut self) -> Option<Ended> {
+        self.desk.state.lock().ended.pop_front()
+    }
+
+    fn start(&mut self) -> io::Result<()> {
+        if self.thread.is_none() {
+            let desk = Arc::clone(&self.desk);
+            let thread = std::thread::Builder::new().name("swap".into());
+            self.thread = Some(thread.spawn(move || while desk.carry_out_next() {})?);
+        }
+        Ok(())
+    }
+}
+
+impl Desk {
+    /// Waits for a task and carries it out; whether there may be more.
+    fn carry_out_next(&self) -> bool {
+        let idle = |state: &mut State| !state.stop && state.reads.is_empty() && state.writes.is_empty();
+        let mut state = self.state.lock().wait_while(&self.changed, idle);
+        if state.stop {
+            return false;
+        }
+        let task = state.reads.pop_front().or_else(|| state.writes.pop_front());
+        drop(state);
+        task.into_iter().for_each(|task| self.carry_out(task));
+        true
+    }
+
+    fn carry_out(&self, mut task: Task) {
+        let result = preadv::carry_out(&self.file, &mut task);
+        self.state.lock().ended.push_back((task, result));
+        self.event.signal();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.desk.state.lock().stop = true;
+        self.desk.changed.notify_one();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that did the swap's I/O had panicked");
+        }
+    }
+}

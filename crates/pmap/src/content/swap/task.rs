@@ -1,0 +1,61 @@
+use crate::sync::Arc;
+
+use plimsoll_units::PAGE_SIZE;
+
+use super::buffers::Buffer;
+use super::slots::SwapSlot;
+use crate::address::PAGE;
+
+/// One I/O: adjacent slots, and a buffer for each.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) first: SwapSlot,
+    /// Whose content it is, for each slot.
+    pub(super) owners: Vec<u64>,
+    pub(super) memory: Memory,
+    /// Pages of it that were read or written already.
+    pub(super) done: usize,
+    /// How often in a row it ended without having moved a page, and without an error that says why.
+    pub(super) stalls: u8,
+}
+
+#[derive(Debug)]
+pub(super) enum Memory {
+    Read(Vec<Buffer>),
+    /// Shared with whoever wants a page back before it is written.
+    Write(Vec<Arc<Buffer>>),
+}
+
+impl Task {
+    pub(super) fn new(first: SwapSlot, owners: Vec<u64>, memory: Memory) -> Self {
+        Self { first, owners, memory, done: 0, stalls: 0 }
+    }
+
+    pub(super) fn is_write(&self) -> bool {
+        matches!(self.memory, Memory::Write(_))
+    }
+
+    /// Pages, done or not.
+    pub(super) fn len(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Where in the file what is not done yet begins, in bytes.
+    pub(super) fn offset(&self) -> u64 {
+        u64::from(self.first.plus(self.done).0) * PAGE_SIZE
+    }
+
+    /// The memory of what is not done yet, as the kernel takes it. For a read it must be written only while nobody
+    /// but the engine has the task; for a write it must be read only.
+    pub(super) fn iovecs(&mut self) -> Vec<libc::iovec> {
+        let iovec = |base: *mut u8| libc::iovec { iov_base: base.cast(), iov_len: PAGE };
+        match &mut self.memory {
+            Memory::Read(buffers) => {
+                buffers.iter_mut().skip(self.done).map(|to| iovec(to.as_mut_ptr())).collect()
+            }
+            Memory::Write(buffers) => {
+                buffers.iter().skip(self.done).map(|from| iovec(from.as_ptr().cast_mut())).collect()
+            }
+        }
+    }
+}

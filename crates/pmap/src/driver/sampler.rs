@@ -1,0 +1,237 @@
+use std::collections::BTreeSet;
+
+use plimsoll_units::Pages;
+
+use crate::address::{ChunkNo, MAX_SAMPLES, Place, SLOTS, Slot, Spare};
+use crate::page::{Backing, Evidence, PageState};
+use crate::sync::Arc;
+use crate::transition::Vm;
+use crate::transition::aside::{bring_back, bring_page_back, put_chunk_aside, put_page_aside};
+
+/// Estimates how much of its memory a VM uses, without asking the guest: puts randomly chosen parts of it aside for a
+/// period, and counts how many are touched (Waldspurger 2002, section 5.3).
+///
+/// A large chunk is put aside as a whole, so that no huge page is broken for it; of small chunks single pages. It costs
+/// whoever touches it a fault, once a period; nothing is copied, and what is aside stays charged. It has no thread: whoever owns it says when periods
+/// begin and end. There is one for a [`Pmap`] at a time.
+#[derive(Debug)]
+pub struct Sampler {
+    vm: Arc<Vm>,
+    samples: usize,
+    watched: Vec<Watched>,
+    seen: Seen,
+    arrivals: u64,
+}
+
+/// What was put aside, and where it is.
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    chunk: ChunkNo,
+    /// `None`: all of the chunk.
+    slot: Option<Slot>,
+    spare: Spare,
+}
+
+/// What was drawn: a chunk, or the n-th resident page of one.
+type Drawn = (ChunkNo, Option<usize>);
+
+/// What the samples of a period have shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Large chunks.
+    pub chunks: Sampled,
+    /// Pages of small chunks.
+    pub pages: Sampled,
+    /// Pages that faults have brought in since the period began: they were there to be touched, but not to be sampled.
+    pub arrived: Pages,
+}
+
+/// Samples of one size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sampled {
+    /// How many there were to choose from when the period began.
+    pub population: u64,
+    /// How many are watched.
+    pub sampled: u64,
+    /// How many of those were touched since.
+    pub touched: u64,
+}
+
+impl Sampler {
+    /// A sampler that takes `samples` samples a period, at least 1 and at most [`MAX_SAMPLES`].
+    pub(crate) fn over(vm: Arc<Vm>, samples: u32) -> Self {
+        let samples = usize::try_from(samples).unwrap_or(MAX_SAMPLES).clamp(1, MAX_SAMPLES);
+        let arrivals = vm.account().arrivals();
+        Self { vm, samples, watched: Vec::new(), seen: Seen::default(), arrivals }
+    }
+
+    /// Begins a period: chooses what to watch, each page that the VM has with the same chance, so that a large chunk weighs
+    /// 512. One that cannot be put aside now is not watched.
+    pub fn begin(&mut self) {
+        self.end();
+        let drawn = self.draw();
+        self.arrivals = self.vm.account().arrivals();
+        self.vm.touches.clear();
+        let mut chunks = free_places(&self.watched, Spare::of_chunk);
+        let mut pages = free_places(&self.watched, Spare::of_page);
+        for (no, nth) in drawn {
+            match nth {
+                None => chunks.next().into_iter().for_each(|spare| self.watch_chunk(no, spare)),
+                Some(nth) => pages.next().into_iter().for_each(|spare| self.watch_page(no, nth, spare)),
+            }
+        }
+    }
+
+    /// Ends the period: brings back what was not touched. What cannot be brought back keeps its
+    /// place, and is tried again by its next touch and at the end of the next period.
+    pub fn end(&mut self) {
+        let watched = std::mem::take(&mut self.watched);
+        self.watched = watched.into_iter().filter(|&watched| !self.end_one(watched)).collect();
+    }
+
+    /// Brings back one sample; false where it is still aside.
+    fn end_one(&self, watched: Watched) -> bool {
+        let Watched { chunk: no, slot, spare } = watched;
+        let mut chunk = self.vm.chunk(no);
+        let untouched = match (&chunk.backing, slot) {
+            (Backing::Aside(place), None) => *place == spare,
+            (Backing::Small(table), Some(slot)) => table.get(slot) == PageState::Aside(spare),
+            _ => false,
+        };
+        if !untouched {
+            // It was touched, or given back.
+            return true;
+        }
+        let brought = match slot {
+            None => bring_back(&self.vm.memory, no, &mut chunk),
+            Some(slot) => bring_page_back(&self.vm.memory, Place { chunk: no, slot }, &mut chunk).map(drop),
+        };
+        match brought {
+            Ok(()) if chunk.evidence == Evidence::None => chunk.evidence = Evidence::Idle,
+            Ok(()) => {}
+            Err(error) => {
+                tracing::error!(%error, ppn = self.vm.memory.layout().ppn(no, 0).0, "memory stays aside");
+                return false;
+            }
+        }
+        true
+    }
+
+    /// What was seen of the period so far, or of the last one until the next begins.
+    pub fn seen(&self) -> Seen {
+        let mut seen = self.seen;
+        let touches = &self.vm.touches;
+        for (sampled, touched) in [(&mut seen.chunks, touches.chunks()), (&mut seen.pages, touches.pages())] {
+            sampled.touched = u64::from(touched).min(sampled.sampled);
+        }
+        seen.arrived = Pages(self.vm.account().arrivals().saturating_sub(self.arrivals));
+        seen
+    }
+
+    /// Draws as many pages as there are to be samples from all that the VM has resident. Two of the same large chunk are one
+    /// sample.
+    fn draw(&mut self) -> BTreeSet<Drawn> {
+        self.seen = Seen::default();
+        let chunks = self.vm.memory.layout().chunks();
+        // Where the pages of each chunk end, if all are counted through, and whether it is large.
+        let mut ends: Vec<(u64, bool)> = Vec::with_capacity(chunks);
+        let mut end = 0;
+        for no in 0..chunks {
+            let large = match &self.vm.chunk(ChunkNo(no)).backing {
+                Backing::Large => {
+                    self.seen.chunks.population += 1;
+                    end += u64::from(SLOTS);
+                    true
+                }
+                Backing::Small(table) => {
+                    let pages = table.pages(PageState::is_resident).count().0;
+                    self.seen.pages.population += pages;
+                    end += pages;
+                    false
+                }
+                Backing::Empty { .. } | Backing::Aside(_) => false,
+            };
+            ends.push((end, large));
+        }
+        let mut drawn = BTreeSet::new();
+        for _ in 0..if end > 0 { self.samples } else { 0 } {
+            let page = fastrand::u64(..end);
+            let no = ends.partition_point(|&(end, _)| end <= page);
+            let first = no.checked_sub(1).map_or(0, |before| ends[before].0);
+            #[expect(clippy::cast_possible_truncation, reason = "less than a chunk")]
+            let nth = (!ends[no].1).then_some((page - first) as usize);
+            drawn.insert((ChunkNo(no), nth));
+        }
+        drawn
+    }
+
+    fn watch_chunk(&mut self, no: ChunkNo, spare: Spare) {
+        let mut chunk = self.vm.chunk(no);
+        let Backing::Large = chunk.backing else { return };
+        if !chunk.busy().is_empty() {
+            // A device is at it, which no fault would show.
+            chunk.evidence = Evidence::Used;
+            self.vm.touches.count_chunk();
+        } else if let Err(error) = put_chunk_aside(&self.vm.memory, no, &mut chunk, spare) {
+            return tracing::debug!(%error, "a chunk cannot be put aside");
+        } else {
+            chunk.evidence = Evidence::None;
+            self.watched.push(Watched { chunk: no, slot: None, spare });
+        }
+        self.seen.chunks.sampled += 1;
+    }
+
+    fn watch_page(&mut self, no: ChunkNo, nth: usize, spare: Spare) {
+        let mut chunk = self.vm.chunk(no);
+        let Backing::Small(table) = &chunk.backing else { return };
+        // Counted as when they were drawn, with those that are aside since. It may have lost some.
+        let drawn_from = table.pages(|state| state.is_resident() || matches!(state, PageState::Aside(_)));
+        let slot = drawn_from.iter().nth(nth).filter(|&slot| table.get(slot).is_resident());
+        let Some(slot) = slot else { return };
+        if chunk.busy().contains(slot) {
+            chunk.evidence = Evidence::Used;
+            self.vm.touches.count_page();
+        } else {
+            let before = chunk.tally();
+            let put = put_page_aside(&self.vm, Place { chunk: no, slot }, &mut chunk, spare);
+            // It may have been taken out of the mapping of a frame.
+            self.vm.record(before, &chunk);
+            if let Err(error) = put {
+                return tracing::debug!(%error, "a page cannot be put aside");
+            }
+            chunk.evidence = Evidence::None;
+            self.watched.push(Watched { chunk: no, slot: Some(slot), spare });
+        }
+        self.seen.pages.sampled += 1;
+    }
+}
+
+/// The places of one kind in which nothing of `watched` is.
+fn free_places(watched: &[Watched], place: fn(usize) -> Spare) -> impl Iterator<Item = Spare> + use<> {
+    let taken: Vec<Spare> = watched.iter().map(|watched| watched.spare).collect();
+    (0..MAX_SAMPLES).map(place).filter(move |spare| !taken.contains(spare))
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_not_used_again_before_what_is_there_was_brought_back() {
+        let watched = [Spare::of_chunk(0), Spare::of_chunk(2), Spare::of_page(1)].map(|spare| Watched {
+            chunk: ChunkNo(7),
+            slot: None,
+            spare,
+        });
+        let first = |place: fn(usize) -> Spare| free_places(&watched, place).take(2).collect::<Vec<_>>();
+        assert_eq!(first(Spare::of_chunk), [Spare::of_chunk(1), Spare::of_chunk(3)]);
+        assert_eq!(first(Spare::of_page), [Spare::of_page(0), Spare::of_page(2)]);
+        assert_eq!(free_places(&watched, Spare::of_chunk).count(), MAX_SAMPLES - 2);
+    }
+}

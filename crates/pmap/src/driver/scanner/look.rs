@@ -1,0 +1,124 @@
+//! Finding what is new in a chunk: pages that hold zeros, and hashes of pages that have changed.
+
+use plimsoll_units::{Pages, page_hash};
+
+use super::notes::{LINE, LOOK_AGAIN, Note, Notes, Scan, line, looked_up, print, resting};
+use crate::address::{CHUNK, ChunkNo, PAGE, PageSet, Place, SLOTS, Slot};
+use crate::page::{Backing, Chunk, PageState};
+use crate::transition::Vm;
+
+/// Pages that are read under one hold of a chunk's lock: some 30 us.
+const BATCH: Slot = 64;
+/// Every so many passes each page is read again, whether or not it seems to have changed.
+const THOROUGH: u32 = 16;
+/// One in so many pages is looked at to see whether a chunk has changed; in as many passes each of them.
+const STRIDE: u32 = 4;
+
+/// Pages of a chunk that may be shared.
+#[derive(Default)]
+pub(super) struct Candidates {
+    pub(super) looked_at: u64,
+    pub(super) zeros: PageSet,
+    pub(super) hashes: Vec<(Slot, u64)>,
+}
+
+/// Finds what is new in a chunk: pages that hold zeros, and the hashes of others that have changed.
+pub(super) fn look_at(vm: &Vm, scan: &mut Scan, no: ChunkNo) -> Candidates {
+    let mut candidates = Candidates::default();
+    let Some(pages) = pages_to_scan(vm, no, &mut scan.notes[no.0]) else {
+        return candidates;
+    };
+    candidates.looked_at = pages.count().0;
+    let Some(notes) = &mut scan.notes[no.0] else { return candidates };
+    let thorough = scan.pass.is_multiple_of(THOROUGH);
+    if !thorough && seems_unchanged(vm, no, notes, &pages, scan.pass) {
+        return candidates;
+    }
+    let mut left = pages;
+    let mut page = Box::new([0; PAGE]);
+    while !left.is_empty() {
+        let batch = left.first(Pages(BATCH.into()));
+        left = left.minus(&batch);
+        let chunk = vm.chunk(no);
+        let there = match &chunk.backing {
+            Backing::Large | Backing::Aside(_) => PageSet::FULL,
+            Backing::Small(table) => table.pages(PageState::is_resident),
+            Backing::Empty { .. } => return candidates,
+        };
+        let start = pages_of(vm, no, &chunk);
+        for slot in batch.intersection(&there).iter() {
+            let (offset, note) = (start + usize::from(slot) * PAGE, &mut notes[usize::from(slot)]);
+            if !thorough && note.print != 0 && note.print == print_at(vm, offset, slot) {
+                continue;
+            }
+            if vm.memory.is_zero_at(offset) {
+                note.print = LOOK_AGAIN;
+                candidates.zeros.insert(slot);
+            } else {
+                vm.memory.read_at(offset, &mut page[..]);
+                note.print = print(&page[line(slot)..][..LINE]);
+                candidates.hashes.push((slot, page_hash(&page)));
+            }
+        }
+    }
+    candidates
+}
+
+/// The pages of a chunk that are there and do not rest; `None` where there are none.
+fn pages_to_scan(vm: &Vm, no: ChunkNo, notes: &mut Option<Box<Notes>>) -> Option<PageSet> {
+    let mut chunk = vm.chunk(no);
+    let busy = chunk.busy();
+    let (pages, broken) = match &mut chunk.backing {
+        Backing::Large | Backing::Aside(_) => {
+            // Reading what is not there would bring it. What was there once still is, or costs nothing more.
+            let known = notes.as_ref().map(|notes| looked_up(notes)).filter(|known| !known.is_empty());
+            let start = pages_of(vm, no, &chunk);
+            (known.or_else(|| vm.memory.backed_at(start).ok())?, PageSet::EMPTY)
+        }
+        Backing::Small(table) => (table.pages(PageState::is_resident), std::mem::take(&mut table.broken)),
+        Backing::Empty { .. } => return None,
+    };
+    drop(chunk);
+    let notes = notes.get_or_insert_with(|| Box::new([Note::default(); SLOTS as usize]));
+    let rests = resting(notes, &pages, &broken);
+    Some(pages.minus(&busy).minus(&rests)).filter(|pages| !pages.is_empty())
+}
+
+/// Whether a part of a chunk's pages is as it was when they were last looked up.
+fn seems_unchanged(vm: &Vm, no: ChunkNo, notes: &Notes, pages: &PageSet, pass: u32) -> bool {
+    let chunk = vm.chunk(no);
+    let there = match &chunk.backing {
+        Backing::Large | Backing::Aside(_) => *pages,
+        Backing::Small(table) => table.among(pages, PageState::is_resident),
+        Backing::Empty { .. } => return true,
+    };
+    let start = pages_of(vm, no, &chunk);
+    let turn = |slot: &Slot| u32::from(*slot) % STRIDE == pass % STRIDE;
+    there.iter().filter(turn).all(|slot| {
+        let known = notes[usize::from(slot)].print;
+        known != 0 && known == print_at(vm, start + usize::from(slot) * PAGE, slot)
+    })
+}
+
+/// Where the pages of a chunk are that has them: in guest RAM, or behind it while samples are taken, which nobody
+/// else notices if it is read there.
+fn pages_of(vm: &Vm, no: ChunkNo, chunk: &Chunk) -> usize {
+    if let Backing::Aside(spare) = chunk.backing { vm.memory.spare_offset(spare) } else { no.0 * CHUNK }
+}
+
+fn print_at(vm: &Vm, offset: usize, slot: Slot) -> u16 {
+    let mut bytes = [0; LINE];
+    vm.memory.read_at(offset + line(slot), &mut bytes);
+    print(&bytes)
+}
+
+/// The hash of a page that is there; `None` where it is not.
+pub(super) fn hash_of(vm: &Vm, place: Place) -> Option<u64> {
+    let chunk = vm.chunk(place.chunk);
+    let Backing::Small(table) = &chunk.backing else { return None };
+    let mut page = [0; PAGE];
+    table.get(place.slot).is_resident().then(|| {
+        vm.memory.read_page(place, &mut page);
+        page_hash(&page)
+    })
+}

@@ -1,0 +1,327 @@
+//! Looking for pages that others have, too.
+
+mod look;
+mod notes;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::time::Duration;
+
+use plimsoll_units::{FrameNo, PageNo, Pages, page_hash};
+use rustix::time::{ClockId, clock_gettime};
+
+use self::look::{hash_of, look_at};
+use self::notes::Scan;
+use super::service::serve_freed;
+use crate::address::{ChunkNo, PAGE, Place, PpnRange, Slot, page_no};
+use crate::content::{Found, FramePool, FrameSource, MOST_OFFERED, Pool};
+use crate::lock::{HINTS, Lock, SCAN};
+use crate::page::Backing;
+use crate::sync::Arc;
+use crate::transition::Vm;
+use crate::transition::break_up::break_large;
+use crate::transition::frames::references;
+use crate::transition::share::share_in_chunk;
+use crate::transition::unshare::unshare;
+use crate::transition::zeros::drop_zeros;
+
+/// A large chunk is broken up for so many pages that can be shared: fewer save less than what the lost huge page costs.
+const WORTH_BREAKING: usize = 32;
+
+/// What the scanner may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanOrder {
+    /// Large chunks are broken up where that pays. Otherwise they are only looked at.
+    pub break_large: bool,
+}
+
+/// What came of [`Pmap::scan`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// Pages that were looked at.
+    pub pages: Pages,
+    /// By how much the VM holds less.
+    pub freed: Pages,
+    /// All of the VM has been looked at once more.
+    pub pass_ended: bool,
+}
+
+/// What the source has to say of pages of a chunk.
+#[derive(Default)]
+struct Known {
+    frames: Vec<(Slot, FrameNo)>,
+    wanted: Vec<(Slot, u64)>,
+    unanswered: Vec<Slot>,
+}
+
+impl Known {
+    /// Those that can be shared.
+    fn slots(&self) -> impl Iterator<Item = Slot> {
+        let frames = self.frames.iter().map(|&(slot, _)| slot);
+        frames.chain(self.wanted.iter().map(|&(slot, _)| slot))
+    }
+}
+
+/// Finds pages that hold zeros or what others hold, drops the former and shares the latter.
+pub(crate) struct Scanner {
+    vm: Arc<Vm>,
+    scan: Lock<Scan, SCAN>,
+    /// Chunks that are to be looked at first.
+    hurried: Lock<BTreeSet<ChunkNo>, HINTS>,
+}
+
+impl Scanner {
+    pub(crate) fn new(vm: Arc<Vm>) -> Self {
+        Self { vm, scan: Lock::default(), hurried: Lock::default() }
+    }
+
+    /// Looks for pages that hold zeros, or what others hold, too, and shares them; for so much of this thread's processor
+    /// time, or until all of the VM has been looked at. Pages are looked at in random order, those first that
+    /// [`Pmap::hurry`] has named; those that have not changed are passed over, and so are those that were broken lately,
+    /// for a while that grows.
+    ///
+    /// May block as long as the [`FrameSource`](crate::FrameSource) does, but never for a grant.
+    pub(crate) fn scan(&self, order: ScanOrder, budget: Duration) -> Scanned {
+        let vm = &*self.vm;
+        let start = processor_time();
+        let mut scan = self.scan.lock();
+        let mut scanned = Scanned::default();
+        loop {
+            scan.hurried.append(&mut *self.hurried.lock());
+            let (no, last) = scan.next(vm.memory.layout().chunks(), order);
+            let (pages, freed) = self.scan_chunk(&mut scan, no);
+            scanned.pages += pages;
+            scanned.freed += freed;
+            if freed > Pages::ZERO {
+                serve_freed(vm, freed);
+            }
+            if last || processor_time().saturating_sub(start) >= budget {
+                scanned.pass_ended = last;
+                return scanned;
+            }
+        }
+    }
+
+    /// Has every page looked at as if for the first time: whoever was told of them has forgotten it.
+    pub(crate) fn forget(&self) {
+        self.scan.lock().forget();
+    }
+
+    /// Has pages looked at before all others, because they were just loaded from a file that others may have loaded, too.
+    pub(crate) fn hurry(&self, ranges: &[PpnRange]) {
+        let vm = &*self.vm;
+        self.hurried.lock().extend(vm.memory.layout().by_chunk(ranges).0.map(|(no, _)| no));
+    }
+
+    /// Shares what can be of a chunk that is about to be paged out; returns by how much the VM holds less.
+    pub(crate) fn share_before(&self, no: ChunkNo) -> Pages {
+        let vm = &*self.vm;
+        if vm.frames.pool().is_none() {
+            return Pages::ZERO;
+        }
+        let Some(mut scan) = self.scan.try_lock() else { return Pages::ZERO };
+        scan.notes.resize_with(vm.memory.layout().chunks(), || None);
+        let may_break = std::mem::replace(&mut scan.may_break, true);
+        let (_, freed) = self.scan_chunk(&mut scan, no);
+        scan.may_break = may_break;
+        freed
+    }
+
+    /// From now on pages are shared with those frames. What was shared before must have ended: [`Pmap::leave_frames`].
+    ///
+    /// # Errors
+    /// The pool cannot be mapped.
+    pub(crate) fn join(&self, pool: FramePool, source: Arc<dyn FrameSource>) -> io::Result<()> {
+        let vm = &*self.vm;
+        let pool = Pool::new(pool, source)?;
+        let mut scan = self.scan.lock();
+        scan.forget();
+        vm.frames.join(pool);
+        Ok(())
+    }
+
+    /// Ends all sharing: pages get back their own copies, as far as the grant has room for which nobody waits. Returns how
+    /// many are left; call it again when there is room. With none left the pool is let go.
+    pub(crate) fn leave(&self) -> Pages {
+        let vm = &*self.vm;
+        let _scan = self.scan.lock();
+        for no in vm.memory.layout().chunk_numbers() {
+            unshare(vm, no);
+        }
+        // Those that a device may still be reading included.
+        let left = Pages(references(vm).len() as u64);
+        if left == Pages::ZERO {
+            vm.frames.leave();
+        }
+        left
+    }
+
+    /// Shares pages with frames that the source holds for them. What cannot be shared is given back. Large chunks are broken up
+    /// for it only where the last [`ScanOrder`](crate::ScanOrder) said so, and where it pays.
+    pub(crate) fn share(&self, pages: &[(PageNo, FrameNo)]) {
+        let vm = &*self.vm;
+        let mut scan = self.scan.lock();
+        let Some(pool) = vm.frames.pool() else { return };
+        let mut pages = pages.to_vec();
+        pages.sort_unstable();
+        let mut freed = Pages::ZERO;
+        let outside = pages.extract_if(.., |(page, _)| u64::from(page.0) >= vm.memory.layout().pages().0);
+        outside.for_each(|page| tracing::error!(?page, "a frame for a page outside guest RAM"));
+        for of_chunk in pages.chunk_by(|a, b| Place::of_page_no(a.0).chunk == Place::of_page_no(b.0).chunk) {
+            let no = Place::of_page_no(of_chunk[0].0).chunk;
+            let pairs: Vec<_> =
+                of_chunk.iter().map(|&(page, frame)| (Place::of_page_no(page).slot, frame)).collect();
+            if !self.may_share_in(&mut scan, no, pairs.len()) {
+                let slots = pairs.iter().map(|&(slot, _)| slot);
+                scan.look_again(no, slots);
+            }
+            freed += share_or_give_back(vm, &pool, no, &pairs, |_| None);
+        }
+        serve_freed(vm, freed);
+    }
+
+    /// Whether pages of a chunk can be shared now, where so many could be. A large one is broken up for that if it pays.
+    fn may_share_in(&self, scan: &mut Scan, no: ChunkNo, gain: usize) -> bool {
+        let vm = &*self.vm;
+        if !matches!(vm.chunk(no).backing, Backing::Large | Backing::Aside(_)) {
+            return true;
+        }
+        if gain >= WORTH_BREAKING {
+            if scan.may_break
+                && let Some(freed) = break_large(vm, no)
+            {
+                serve_freed(vm, freed);
+                return true;
+            }
+            scan.promising.insert(no);
+        }
+        false
+    }
+
+    fn scan_chunk(&self, scan: &mut Scan, no: ChunkNo) -> (Pages, Pages) {
+        let vm = &*self.vm;
+        let pool = vm.frames.pool();
+        let candidates = look_at(vm, scan, no);
+        {
+            let mut account = vm.account();
+            account.sharing.scanned += candidates.looked_at;
+            account.sharing.hashed += candidates.hashes.len() as u64;
+        }
+        let mut known = match &pool {
+            Some(pool) => look_up(pool, no, &candidates.hashes),
+            None => Known::default(),
+        };
+        scan.look_again(no, known.unanswered.iter().copied());
+        let mut freed = Pages::ZERO;
+        let gain = candidates.zeros.iter().count() + known.frames.len() + known.wanted.len();
+        if gain > 0 && self.may_share_in(scan, no, gain) {
+            freed += drop_zeros(vm, no, &candidates.zeros);
+        } else {
+            // What was found is to be found again when it may be used.
+            scan.look_again(no, known.slots());
+            known.wanted.clear();
+        }
+        if let Some(pool) = &pool {
+            for wanted in known.wanted.chunks(MOST_OFFERED) {
+                let (made, unpaid) = self.offer(pool, no, wanted);
+                known.frames.extend(made);
+                scan.look_again(no, unpaid.into_iter());
+            }
+            known.frames.sort_unstable();
+            let hash = |slot| {
+                let at = candidates.hashes.binary_search_by_key(&slot, |&(slot, _)| slot).ok()?;
+                Some(candidates.hashes[at].1)
+            };
+            freed += share_or_give_back(vm, pool, no, &known.frames, hash);
+        }
+        (Pages(candidates.looked_at), freed)
+    }
+
+    /// Offers pages, as far as the grant has pages to pay for frames. Returns the frames that they are to become, and the pages
+    /// for which there was nothing to pay with.
+    fn offer(&self, pool: &Pool, no: ChunkNo, wanted: &[(Slot, u64)]) -> (Vec<(Slot, FrameNo)>, Vec<Slot>) {
+        let vm = &*self.vm;
+        let (mut pages, mut content) = (Vec::new(), Vec::new());
+        {
+            let chunk = vm.chunk(no);
+            let Backing::Small(table) = &chunk.backing else { return Default::default() };
+            let mut page = [0; PAGE];
+            for &(slot, hash) in wanted {
+                if table.get(slot).is_resident() {
+                    vm.memory.read_page(Place { chunk: no, slot }, &mut page);
+                    if page_hash(&page) == hash {
+                        pages.push((page_no(no, slot), hash));
+                        content.push(page);
+                    }
+                }
+            }
+        }
+        let slot = |page: PageNo| Place::of_page_no(page).slot;
+        let paid = vm.account().give_away(Pages(pages.len() as u64));
+        let paid = usize::try_from(paid.0).unwrap_or(pages.len());
+        let unpaid = pages.drain(paid..).map(|(page, _)| slot(page)).collect();
+        content.truncate(paid);
+        if pages.is_empty() {
+            return (Vec::new(), unpaid);
+        }
+        let frames = pool.source.offer(&pages, &content).unwrap_or_default();
+        let made = pages.iter().zip(frames).filter_map(|(&(page, _), frame)| Some((slot(page), frame?)));
+        (made.collect(), unpaid)
+    }
+}
+
+/// Shares pages of a chunk, in order, and gives back the frames of those that could not be; `hash` knows which hash made
+/// the source name a frame for a page.
+fn share_or_give_back(
+    vm: &Vm,
+    pool: &Pool,
+    no: ChunkNo,
+    pairs: &[(Slot, FrameNo)],
+    hash: impl Fn(Slot) -> Option<u64>,
+) -> Pages {
+    let shared = share_in_chunk(vm, pool, no, pairs);
+    let (mut changed, mut mismatched) = (Vec::new(), Vec::new());
+    for &(slot, frame) in pairs {
+        if shared.pages.contains(slot) {
+            continue;
+        }
+        // The page has changed since, as pages do; or else the source was wrong.
+        let wrong = shared.different.contains(slot) && hash(slot) == hash_of(vm, Place { chunk: no, slot });
+        let list = if wrong && hash(slot).is_some() { &mut mismatched } else { &mut changed };
+        list.push((page_no(no, slot), frame));
+    }
+    for (pages, mismatch) in [(changed, false), (mismatched, true)] {
+        if !pages.is_empty() {
+            pool.source.give_back(&pages, mismatch);
+        }
+    }
+    shared.freed
+}
+
+/// Asks the source about pages.
+fn look_up(pool: &Pool, no: ChunkNo, hashes: &[(Slot, u64)]) -> Known {
+    let mut known = Known::default();
+    if hashes.is_empty() {
+        return known;
+    }
+    let pages: Vec<(PageNo, u64)> = hashes.iter().map(|&(slot, hash)| (page_no(no, slot), hash)).collect();
+    let Some(found) = pool.source.look_up(&pages) else {
+        known.unanswered.extend(hashes.iter().map(|&(slot, _)| slot));
+        return known;
+    };
+    for (&(slot, hash), found) in hashes.iter().zip(found) {
+        match found {
+            Found::Nothing => {}
+            Found::Frame(frame) => known.frames.push((slot, frame)),
+            Found::Wanted => known.wanted.push((slot, hash)),
+        }
+    }
+    known
+}
+
+/// The processor time that this thread has used.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
+}

@@ -1,0 +1,155 @@
+//! The kernel's interfaces with deliberate defects: what `kernel.rs` is in production.
+
+use std::io;
+use std::ops::Deref;
+use std::sync::Mutex;
+
+use plimsoll_units::FrameNo;
+
+use super::kernel;
+use super::mmap::{FrameView, Mapping};
+use super::pagemap::Pagemap;
+use super::uffd::{Access, Uffd};
+use crate::address::{CHUNK, HostRange, PAGE, PageSet};
+use crate::mutation::Mutation;
+use crate::sync::Arc;
+
+/// A kernel that does its work, except for what the active defect says.
+pub(crate) struct Kernel {
+    kernel: kernel::Kernel,
+    active: Mutex<Option<Mutation>>,
+    /// Chunks that were to be armed, and are not yet: see [`Mutation::LateArming`].
+    late: Mutex<Vec<HostRange>>,
+}
+
+impl Kernel {
+    pub(super) fn new(mapping: Arc<Mapping>, uffd: Uffd, pagemap: Pagemap) -> Self {
+        let kernel = kernel::Kernel::new(mapping, uffd, pagemap);
+        Self { kernel, active: Mutex::default(), late: Mutex::default() }
+    }
+
+    pub(crate) fn set(&self, mutation: Option<Mutation>) {
+        *self.active.lock().unwrap() = mutation;
+    }
+
+    pub(crate) fn active(&self) -> Option<Mutation> {
+        *self.active.lock().unwrap()
+    }
+
+    fn has(&self, mutation: Mutation) -> bool {
+        self.active() == Some(mutation)
+    }
+
+    pub(super) fn arm(&self, range: HostRange) -> io::Result<()> {
+        if self.has(Mutation::LateArming) && range.len == CHUNK as u64 {
+            self.late.lock().unwrap().push(range);
+            return Ok(());
+        }
+        self.kernel.arm(range)
+    }
+
+    /// Arms what was to be armed before something else than a discard is done to `range`.
+    fn catch_up(&self, range: HostRange) -> io::Result<()> {
+        let overlaps =
+            |late: &HostRange| late.start < range.start + range.len && range.start < late.start + late.len;
+        let late: Vec<_> = self.late.lock().unwrap().extract_if(.., |late| overlaps(late)).collect();
+        late.into_iter().try_for_each(|range| self.kernel.arm(range))
+    }
+
+    fn bytes(&self, offset: usize, len: usize) -> HostRange {
+        self.kernel.mapping.range(offset, len)
+    }
+
+    pub(super) fn disarm(&self, range: HostRange) -> io::Result<()> {
+        self.catch_up(range)?;
+        self.kernel.disarm(range)
+    }
+
+    pub(super) fn protect(&self, range: HostRange) -> io::Result<()> {
+        self.catch_up(range)?;
+        if self.has(Mutation::NoProtection) { Ok(()) } else { self.kernel.protect(range) }
+    }
+
+    pub(super) fn unprotect(&self, range: HostRange) -> io::Result<()> {
+        self.catch_up(range)?;
+        self.kernel.unprotect(range)
+    }
+
+    pub(super) fn fill(&self, address: u64, wake: bool) -> io::Result<()> {
+        self.catch_up(page(address))?;
+        self.kernel.fill(address, wake && !self.has(Mutation::NoWake))
+    }
+
+    pub(super) fn map_zero(&self, address: u64, wake: bool) -> io::Result<()> {
+        self.catch_up(page(address))?;
+        self.kernel.map_zero(address, wake && !self.has(Mutation::NoWake))
+    }
+
+    pub(super) fn put(
+        &self,
+        address: u64,
+        content: &[u8; PAGE],
+        access: Access,
+        wake: bool,
+    ) -> io::Result<()> {
+        self.catch_up(page(address))?;
+        let access = if self.has(Mutation::StaleCopy) { Access::Full } else { access };
+        self.kernel.put(address, content, access, wake && !self.has(Mutation::NoWake))
+    }
+
+    pub(super) fn discard(&self, offset: usize, len: usize) -> io::Result<()> {
+        let discarded = self.kernel.discard(offset, len);
+        if self.has(Mutation::LateArming) {
+            std::thread::yield_now();
+        }
+        self.catch_up(self.bytes(offset, len))?;
+        discarded
+    }
+
+    pub(super) fn relocate(&self, from: usize, to: usize, len: usize) -> io::Result<()> {
+        self.catch_up(self.bytes(from, len))?;
+        self.catch_up(self.bytes(to, len))?;
+        let mapping = &self.kernel.mapping;
+        if self.has(Mutation::NoRehoming) && from == mapping.staging() && len < CHUNK {
+            return Ok(());
+        }
+        let aside = mapping.len() <= from && from < mapping.blank();
+        if self.has(Mutation::StrandedAside) && aside && len == CHUNK {
+            return self.kernel.disarm(self.bytes(to, len));
+        }
+        self.kernel.relocate(from, to, len)
+    }
+
+    pub(super) fn equals(&self, offset: usize, view: &FrameView, frame: FrameNo) -> bool {
+        self.has(Mutation::BlindSharing) || self.kernel.equals(offset, view, frame)
+    }
+
+    pub(super) fn copy_frame(&self, offset: usize) {
+        if !self.has(Mutation::EarlyDeparture) {
+            self.kernel.copy_frame(offset);
+        }
+    }
+
+    pub(super) fn backed(&self, start: u64) -> io::Result<PageSet> {
+        self.catch_up(HostRange { start, len: CHUNK as u64 })?;
+        self.kernel.backed(start)
+    }
+
+    pub(super) fn own(&self, start: u64, pages: &PageSet) -> io::Result<PageSet> {
+        let own = self.kernel.own(start, pages)?;
+        Ok(if self.has(Mutation::UnseenWrite) { PageSet::EMPTY } else { own })
+    }
+}
+
+fn page(address: u64) -> HostRange {
+    HostRange { start: address, len: PAGE as u64 }
+}
+
+/// What has no defect.
+impl Deref for Kernel {
+    type Target = kernel::Kernel;
+
+    fn deref(&self) -> &Self::Target {
+        &self.kernel
+    }
+}

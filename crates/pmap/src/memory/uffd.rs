@@ -1,0 +1,358 @@
+//! The kernel's userfaultfd: who serves the page faults of a range of memory.
+//!
+//! A module of our own, and not the `userfaultfd` crate: that one needs libclang to build and hides which error an
+//! operation had. The ioctl numbers are asserted below against the kernel's ABI.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use plimsoll_units::PAGE_SIZE;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::mm::UserfaultfdFlags;
+use vmm_sys_util::eventfd::EventFd;
+
+use crate::address::{HostRange, PAGE};
+use crate::error::Error;
+
+/// A userfaultfd of this process, with the features that guest memory needs agreed upon with the kernel.
+#[derive(Debug)]
+pub struct Uffd(OwnedFd);
+
+/// What the kernel's userfaultfd can do, for `plimsoll doctor`.
+///
+/// Guest memory needs [`Features::write_protect`]; everything else here makes later mechanisms cheaper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    bits: u64,
+}
+
+/// A page fault that waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// The host address of the page.
+    pub(crate) address: u64,
+    /// Whether the access was a write; that to a page that is there and write-protected included.
+    pub(crate) write: bool,
+}
+
+/// What else is to be done than to read faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) stop: bool,
+    pub(crate) other: bool,
+}
+
+/// What a page that is put in place lets the guest do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Read and write.
+    Full,
+    /// Read. A write asks first.
+    ReadOnly,
+}
+
+#[repr(C)]
+struct Api {
+    api: u64,
+    features: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct Register {
+    range: HostRange,
+    mode: u64,
+    ioctls: u64,
+}
+
+#[repr(C)]
+struct Copy {
+    dst: u64,
+    src: u64,
+    len: u64,
+    mode: u64,
+    copied: i64,
+}
+
+#[repr(C)]
+struct WriteProtect {
+    range: HostRange,
+    mode: u64,
+}
+
+#[repr(C)]
+struct Zeropage {
+    range: HostRange,
+    mode: u64,
+    zeroed: i64,
+}
+
+const fn ioctl_number(direction: u32, number: u32, size: usize) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "sizes of the structures above")]
+    let size = size as u32;
+    (direction << 30) | (size << 16) | (0xAA << 8) | number
+}
+const READ: u32 = 2;
+const READ_WRITE: u32 = 3;
+
+/// Makes a userfaultfd, on `/dev/userfaultfd`.
+const IOC_NEW: u32 = ioctl_number(0, 0x00, 0);
+const IOC_API: u32 = ioctl_number(READ_WRITE, 0x3F, size_of::<Api>());
+const IOC_REGISTER: u32 = ioctl_number(READ_WRITE, 0x00, size_of::<Register>());
+const IOC_UNREGISTER: u32 = ioctl_number(READ, 0x01, size_of::<HostRange>());
+const IOC_WAKE: u32 = ioctl_number(READ, 0x02, size_of::<HostRange>());
+const IOC_COPY: u32 = ioctl_number(READ_WRITE, 0x03, size_of::<Copy>());
+const IOC_ZEROPAGE: u32 = ioctl_number(READ_WRITE, 0x04, size_of::<Zeropage>());
+const IOC_WRITEPROTECT: u32 = ioctl_number(READ_WRITE, 0x06, size_of::<WriteProtect>());
+
+// The kernel's ABI, include/uapi/linux/userfaultfd.h.
+const _: () = assert!(IOC_NEW == 0xAA00);
+const _: () = assert!(IOC_API == 0xC018_AA3F);
+const _: () = assert!(IOC_REGISTER == 0xC020_AA00);
+const _: () = assert!(IOC_UNREGISTER == 0x8010_AA01);
+const _: () = assert!(IOC_WAKE == 0x8010_AA02);
+const _: () = assert!(IOC_COPY == 0xC028_AA03);
+const _: () = assert!(IOC_ZEROPAGE == 0xC020_AA04);
+const _: () = assert!(IOC_WRITEPROTECT == 0xC018_AA06);
+
+/// The ioctls used once guest memory is made: what a seccomp filter must let through on the userfaultfd.
+pub const IOCTLS: [u32; 6] =
+    [IOC_REGISTER, IOC_UNREGISTER, IOC_WAKE, IOC_COPY, IOC_ZEROPAGE, IOC_WRITEPROTECT];
+
+const API_VERSION: u64 = 0xAA;
+const REGISTER_MISSING: u64 = 1 << 0;
+const REGISTER_WP: u64 = 1 << 1;
+const COPY_DONTWAKE: u64 = 1 << 0;
+const COPY_WP: u64 = 1 << 1;
+const WRITEPROTECT_WP: u64 = 1 << 0;
+const FEATURE_WP: u64 = 1 << 0;
+const EVENT_PAGEFAULT: u8 = 0x12;
+const PAGEFAULT_WRITE: u64 = 1 << 0;
+
+/// `struct uffd_msg`: event at 0, flags at 8, address at 16.
+const MESSAGE_SIZE: usize = 32;
+/// Messages taken by one read. A guest has few vCPUs and each waits for one fault; more per read only delays the
+/// first of them.
+const MESSAGES: usize = 16;
+
+/// What a new page is copied from. The kernel copies from it, so it must be readable memory of this process.
+#[repr(align(4096))]
+struct ZeroPage([u8; PAGE]);
+static ZERO_PAGE: ZeroPage = ZeroPage([0; PAGE]);
+
+impl Uffd {
+    /// Makes a userfaultfd from an open `/dev/userfaultfd`.
+    ///
+    /// The right to open that device is all the privilege needed, so a privileged process can open it and pass it
+    /// on. This call must be made in the process whose memory is to be served.
+    ///
+    /// # Errors
+    /// [`Error::Uffd`] where `device` is something else, or the kernel lacks write protection (before 5.7).
+    pub fn from_device(device: BorrowedFd<'_>) -> Result<Self, Error> {
+        let (uffd, _) = handshake(new_from_device(device)?, FEATURE_WP)?;
+        Ok(uffd)
+    }
+
+    /// Makes a userfaultfd by the system call, which needs CAP_SYS_PTRACE or `vm.unprivileged_userfaultfd` set to 1.
+    ///
+    /// # Errors
+    /// [`Error::Uffd`] without that right, or where the kernel lacks write protection (before 5.7).
+    pub fn from_syscall() -> Result<Self, Error> {
+        let (uffd, _) = handshake(new_from_syscall()?, FEATURE_WP)?;
+        Ok(uffd)
+    }
+
+    /// Makes a userfaultfd in whichever way this process may: the device, then the system call.
+    ///
+    /// # Errors
+    /// [`Error::Uffd`] of the system call, where both are refused.
+    pub fn open() -> Result<Self, Error> {
+        let Ok(device) = std::fs::File::open("/dev/userfaultfd") else { return Self::from_syscall() };
+        Self::from_device(device.as_fd())
+    }
+
+    /// From now on a missing page in `range` asks, and write protection may be used there.
+    pub(crate) fn arm(&self, range: HostRange) -> io::Result<()> {
+        let mut arg = Register { range, mode: REGISTER_MISSING | REGISTER_WP, ioctls: 0 };
+        self.ioctl(IOC_REGISTER, &mut arg)
+    }
+
+    /// From now on the kernel serves `range` by itself. Wakes whoever waits for a page of it.
+    pub(crate) fn disarm(&self, mut range: HostRange) -> io::Result<()> {
+        self.ioctl(IOC_UNREGISTER, &mut range)
+    }
+
+    /// Lets everyone who waits for a page of `range` try again.
+    pub(crate) fn wake(&self, mut range: HostRange) -> io::Result<()> {
+        self.ioctl(IOC_WAKE, &mut range)
+    }
+
+    /// Puts a page of zeros, private and writable, at the missing page `address`, and wakes whoever waits for it
+    /// unless `wake` is false.
+    pub(crate) fn fill(&self, address: u64, wake: bool) -> io::Result<()> {
+        self.put(address, &ZERO_PAGE.0, Access::Full, wake)
+    }
+
+    /// Puts a private copy of `content` at the missing page `address`, and wakes whoever waits for it unless `wake`
+    /// is false.
+    pub(crate) fn put(
+        &self,
+        address: u64,
+        content: &[u8; PAGE],
+        access: Access,
+        wake: bool,
+    ) -> io::Result<()> {
+        let protect = if access == Access::ReadOnly { COPY_WP } else { 0 };
+        let mode = protect | if wake { 0 } else { COPY_DONTWAKE };
+        let src = std::ptr::from_ref(content) as u64;
+        let mut arg = Copy { dst: address, src, len: PAGE_SIZE, mode, copied: 0 };
+        self.ioctl(IOC_COPY, &mut arg)
+    }
+
+    /// From now on a write to a page of `range` that is there asks. When this returns no processor can write there any
+    /// more without having asked.
+    pub(crate) fn protect(&self, range: HostRange) -> io::Result<()> {
+        self.write_protect(range, WRITEPROTECT_WP)
+    }
+
+    /// Lets writes to `range` pass again, and wakes who waits to write there.
+    pub(crate) fn unprotect(&self, range: HostRange) -> io::Result<()> {
+        self.write_protect(range, 0)
+    }
+
+    /// Before Linux 6.3 the kernel does this within one mapping only, and finds none where a range is in several: then it is
+    /// done in halves.
+    fn write_protect(&self, range: HostRange, mode: u64) -> io::Result<()> {
+        match self.ioctl(IOC_WRITEPROTECT, &mut WriteProtect { range, mode }) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) && range.len > PAGE_SIZE => {
+                let half = (range.len / PAGE_SIZE / 2) * PAGE_SIZE;
+                self.write_protect(HostRange { start: range.start, len: half }, mode)?;
+                self.write_protect(HostRange { start: range.start + half, len: range.len - half }, mode)
+            }
+            done => done,
+        }
+    }
+
+    /// Maps the kernel's page of zeros at the missing page `address`, and wakes whoever waits for it unless `wake`
+    /// is false. The first write gets a private page from the kernel without asking.
+    pub(crate) fn map_zero(&self, address: u64, wake: bool) -> io::Result<()> {
+        let mode = if wake { 0 } else { COPY_DONTWAKE };
+        let mut arg = Zeropage { range: HostRange { start: address, len: PAGE_SIZE }, mode, zeroed: 0 };
+        self.ioctl(IOC_ZEROPAGE, &mut arg)
+    }
+
+    /// Waits until there are faults to read, `stop` is readable, or `other` is.
+    pub(crate) fn wait(&self, stop: &EventFd, other: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
+        // SAFETY: the descriptor stays open for as long as `stop` is borrowed.
+        let stop = unsafe { BorrowedFd::borrow_raw(stop.as_raw_fd()) };
+        let other = other.unwrap_or(stop);
+        let mut fds = [self.0.as_fd(), stop, other].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        match poll(&mut fds, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        if fds[0].revents().contains(PollFlags::ERR) {
+            return Err(io::Error::other("the userfaultfd is in an error condition"));
+        }
+        Ok(Ready { stop: !fds[1].revents().is_empty(), other: !fds[2].revents().is_empty() })
+    }
+
+    /// Takes the faults that wait to be read, without blocking; none is no error.
+    pub(crate) fn read(&self) -> io::Result<Vec<Fault>> {
+        let mut buffer = [0; MESSAGE_SIZE * MESSAGES];
+        match rustix::io::read(&self.0, &mut buffer) {
+            Ok(len) => Ok(buffer[..len].chunks_exact(MESSAGE_SIZE).filter_map(parse).collect()),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn ioctl<T>(&self, number: u32, arg: &mut T) -> io::Result<()> {
+        // SAFETY: `arg` is the structure that goes with `number` (the methods above pair them), alive for the call.
+        // What the kernel does to the memory named in it is the meaning of each method: it fills pages that were
+        // missing, which no reference can point to, or changes who is asked about them.
+        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::Ioctl::from(number), arg) };
+        if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+impl AsFd for Uffd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Features {
+    /// Write faults can be caught (Linux 5.7). Guest memory cannot do without.
+    pub fn write_protect(self) -> bool {
+        self.has(0)
+    }
+
+    /// Pages can be moved without copying (UFFDIO_MOVE, Linux 6.8).
+    pub fn move_pages(self) -> bool {
+        self.has(16)
+    }
+
+    /// Written pages can be found without faults (WP_ASYNC and with it PAGEMAP_SCAN, Linux 6.7).
+    pub fn write_protect_async(self) -> bool {
+        self.has(15)
+    }
+
+    /// Missing page-table entries can be write-protected too (WP_UNPOPULATED, Linux 6.4).
+    pub fn write_protect_unpopulated(self) -> bool {
+        self.has(13)
+    }
+
+    fn has(self, bit: u32) -> bool {
+        self.bits & (1 << bit) != 0
+    }
+}
+
+/// Asks the kernel what its userfaultfd can do, through `device` (an open `/dev/userfaultfd`) or the system call.
+///
+/// # Errors
+/// [`Error::Uffd`] where a userfaultfd cannot be had that way.
+pub fn probe(device: Option<BorrowedFd<'_>>) -> Result<Features, Error> {
+    let fd = match device {
+        Some(device) => new_from_device(device)?,
+        None => new_from_syscall()?,
+    };
+    handshake(fd, 0).map(|(_, features)| features)
+}
+
+fn new_from_device(device: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
+    let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // SAFETY: USERFAULTFD_IOC_NEW takes its flags by value and touches no memory.
+    let fd = unsafe { libc::ioctl(device.as_raw_fd(), libc::Ioctl::from(IOC_NEW), flags) };
+    if fd == -1 {
+        let action = "make one from the device passed as /dev/userfaultfd";
+        return Err(Error::Uffd { action, source: io::Error::last_os_error() });
+    }
+    // SAFETY: the kernel just made this descriptor for us; nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn new_from_syscall() -> Result<OwnedFd, Error> {
+    // SAFETY: the system call touches no memory; what the descriptor is used for is up to `Uffd`.
+    let made = unsafe { rustix::mm::userfaultfd(UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK) };
+    let action = "make one: open /dev/userfaultfd to this user, or set vm.unprivileged_userfaultfd to 1";
+    made.map_err(|errno| Error::Uffd { action, source: errno.into() })
+}
+
+/// Agrees on `features` with the kernel and learns what else it has. Possible once for each descriptor.
+fn handshake(fd: OwnedFd, features: u64) -> Result<(Uffd, Features), Error> {
+    let uffd = Uffd(fd);
+    let mut api = Api { api: API_VERSION, features, ioctls: 0 };
+    let action = "agree on its features: guest memory needs write protection, Linux 5.7 or newer";
+    uffd.ioctl(IOC_API, &mut api).map_err(|source| Error::Uffd { action, source })?;
+    Ok((uffd, Features { bits: api.features }))
+}
+
+/// The fault in one message, or `None` for an event that was not asked for.
+fn parse(message: &[u8]) -> Option<Fault> {
+    let word = |at: usize| Some(u64::from_ne_bytes(message.get(at..at + 8)?.try_into().ok()?));
+    if message.first() != Some(&EVENT_PAGEFAULT) {
+        return None;
+    }
+    Some(Fault { address: word(16)? & !(PAGE_SIZE - 1), write: word(8)? & PAGEFAULT_WRITE != 0 })
+}

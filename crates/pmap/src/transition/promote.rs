@@ -1,0 +1,76 @@
+//! Small chunks that become large again.
+
+use plimsoll_units::Pages;
+
+use super::elsewhere::forget;
+use super::frames::give_back_departed;
+use super::provide::provide_page;
+use super::rehome::heal;
+use super::vm::Vm;
+use crate::address::{ChunkNo, PageSet, Place};
+use crate::memory::warn_of_mappings;
+use crate::page::{Backing, PageState, Table, Touch};
+
+/// Pages that a small chunk must have to be worth making large: half. With fewer, most of what that costs would be for
+/// pages that nobody uses, and whose content may have to be fetched first.
+const WORTH: Pages = Pages(Pages::CHUNK.0 / 2);
+
+/// Makes a small chunk large if at least half of its pages are charged, none is ballooned, and the
+/// grant suffices for the rest. What is in the swap is asked for, so that a later call finds it.
+pub(crate) fn promote_chunk(vm: &Vm, no: ChunkNo) -> bool {
+    let mut chunk = vm.chunk(no);
+    let before = chunk.tally();
+    let busy = !chunk.busy().is_empty();
+    let Backing::Small(table) = &mut chunk.backing else { return false };
+    if before.backed < WORTH || before.ballooned > Pages::ZERO || busy {
+        return false;
+    }
+    let rest = Pages::CHUNK - before.backed;
+    let mut left = vm.account().charge_spare(rest);
+    let promoted = left == rest && complete(vm, no, table, &mut left) && hand_over(vm, no, table);
+    give_back_departed(vm, no, table, &PageSet::EMPTY);
+    if promoted {
+        left = Pages::ZERO;
+        chunk.backing = Backing::Large;
+    }
+    let mut account = vm.account();
+    account.changed(before, chunk.tally());
+    account.uncharge(left);
+    promoted
+}
+
+/// Brings back what pages have elsewhere, and shares nothing any more; false while some of it is on its way.
+fn complete(vm: &Vm, no: ChunkNo, table: &mut Table, left: &mut Pages) -> bool {
+    let apart = |state: PageState| state.is_elsewhere() || state.frame().is_some();
+    for slot in table.pages(apart).iter() {
+        provide_page(vm, Place { chunk: no, slot }, table, left, Touch::Not);
+    }
+    table.pages(|state| !state.is_resident() && !state.is_blank()).is_empty()
+}
+
+/// Lets the kernel serve a chunk from now on whose content is all there.
+fn hand_over(vm: &Vm, no: ChunkNo, table: &mut Table) -> bool {
+    make_all_dirty(vm, no, table);
+    if let Err(error) = heal(&vm.memory, no, table) {
+        tracing::warn!(%error, "a chunk that had shared pages stays small");
+        return false;
+    }
+    if let Err(error) = vm.memory.disarm(no) {
+        warn_of_mappings(&error);
+        return false;
+    }
+    vm.memory.collapse(no);
+    true
+}
+
+/// Gives up the swap's copies of a chunk's resident pages: they may be written from now on.
+pub(crate) fn make_all_dirty(vm: &Vm, no: ChunkNo, table: &mut Table) {
+    let clean = table.pages(|state| matches!(state, PageState::Clean(_)));
+    if let Err(error) = vm.memory.unprotect(no, &clean) {
+        tracing::error!(%error, "pages cannot be let be written");
+        return;
+    }
+    let copies: Vec<_> = clean.iter().map(|slot| table.get(slot)).collect();
+    table.set_all(&clean, PageState::Private);
+    forget(vm, copies);
+}
