@@ -24,7 +24,8 @@ impl GrantSource for Generous {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // The first pass warms the host's memory, which on a nested host is dear when never used before.
+    // The first pass warms the host's memory, which on a nested host is dear when never used
+    // before.
     for (huge_pages, shown) in [(true, false), (true, true), (false, true)] {
         let regions = vec![PpnRange::new(Ppn(0), Pages(CHUNKS * CHUNK_PAGES))];
         let grant = Pages(CHUNKS * CHUNK_PAGES);

@@ -2,7 +2,8 @@ use std::io;
 
 use plimsoll_units::{Bytes, Pages, Ppn};
 
-/// What can go wrong with guest memory. No guest input leads here except through [`Error::OutsideRam`].
+/// What can go wrong with guest memory. No guest input leads here except through
+/// [`Error::OutsideRam`].
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The regions given for guest RAM cannot be laid out.
@@ -68,7 +69,8 @@ pub enum Error {
         /// The device's reason.
         source: io::Error,
     },
-    /// Pages could not be written to the swap. They are kept in memory; nothing is lost, and nothing more is swapped out.
+    /// Pages could not be written to the swap. They are kept in memory; nothing is lost, and
+    /// nothing more is swapped out.
     #[error("cannot write to the swap: no more pages are swapped out")]
     SwapWrite {
         /// The device's reason.

@@ -7,7 +7,7 @@ use crate::address::Place;
 use crate::content::Completion;
 use crate::content::swap::defects::BeforeCompletion;
 use crate::mutation::Mutation;
-use crate::page::{Backing, PageState, Touch};
+use crate::page::{Backing, PageState, Step, Touch};
 use crate::pmap::Pmap;
 use crate::sync::{Arc, Weak};
 use crate::transition::Vm;
@@ -25,7 +25,7 @@ impl Pmap {
             let weak = Arc::downgrade(vm);
             let blind = mutation == Some(Mutation::BlindCompletion);
             swap.probe(blind.then(|| -> BeforeCompletion {
-                Box::new(move |completion| expect_completion(&weak, completion))
+                std::sync::Arc::new(move |completion: &Completion| expect_completion(&weak, completion))
             }));
         }
     }
@@ -58,9 +58,12 @@ fn expect_completion(vm: &Weak<Vm>, completion: &Completion) {
     let Backing::Small(table) = &mut chunk.backing else { return };
     let expected = match table.get(place.slot) {
         PageState::Arriving { from, .. } if read && from == slot => return,
-        _ if read => PageState::Arriving { from: slot, touch: Touch::Not },
+        _ if read => PageState::Arriving { from: slot, touch: Touch::ReadAhead },
         _ => PageState::Leaving(slot),
     };
-    table.set(place.slot, expected);
-    vm.record(before, &chunk);
+    table.set(place.slot, expected, Step::Defect);
+    // As the transitions do: the end of a write changes nothing that counts.
+    if read {
+        vm.record(before, &chunk);
+    }
 }

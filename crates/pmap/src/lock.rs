@@ -42,6 +42,7 @@ pub(crate) const FRAMES: Rank = 6;
 pub(crate) const FAILED_WRITES: Rank = 7;
 pub(crate) const SWAP_SCHEDULE: Rank = 8;
 pub(crate) const SWAP_QUEUE: Rank = 9;
+#[cfg_attr(all(test, feature = "model-check"), expect(dead_code, reason = "the model has another engine"))]
 pub(crate) const SWAP_WORKER: Rank = 10;
 pub(crate) const SWAP_BOOK: Rank = 11;
 pub(crate) const SWAP_BUFFERS: Rank = 12;
@@ -80,7 +81,8 @@ impl<T, const RANK: Rank> Lock<T, RANK> {
         }
     }
 
-    /// Takes several locks of one rank, which every thread that does so must name in the same order.
+    /// Takes several locks of one rank, which every thread that does so must name in the same
+    /// order.
     pub(crate) fn lock_all(locks: &[Self]) -> Guards<'_, T> {
         let held = Held::new(RANK);
         Guards { guards: locks.iter().map(|each| lock(&each.0)).collect(), _held: held }

@@ -1,16 +1,19 @@
+#[cfg(test)]
+mod tests;
+
 use plimsoll_units::Pages;
 
 use super::stall::{StallClock, Stalled};
 use super::tally::{Kind, Tally};
-use super::waiting::{Need, Turn, Waiting};
+use super::waiting::{Need, Reservation, Waiting};
 use crate::address::{ChunkNo, PageSet, Place};
 
-/// The VM's account of machine memory: what it was granted, what it holds, who waits.
+/// The VM's account of machine memory: its grant, what it holds, and the faults that wait.
 ///
-/// `held <= grant` at every moment (invariant 1). Memory is charged before the kernel may provide it and uncharged
-/// after it is gone, so `held` is never less than what is resident. Charging and queueing are one step under the
-/// account's lock, and so are making room and choosing who gets it: nobody can go to sleep past the grant that would
-/// have served him.
+/// `held <= grant` at every moment (invariant 1). Memory is charged before the kernel may provide
+/// it and uncharged after it is gone, so `held` is never less than what is resident. To charge or
+/// to queue is one step under the account's lock, and so is to make room and to choose the fault
+/// that gets it. So no fault is queued after the room for it was made.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     grant: Pages,
@@ -33,11 +36,11 @@ pub(crate) struct Account {
     /// Pages that are being read from the swap, and that faults wait for.
     awaited: Pages,
     pub(crate) stalls: StallClock,
-    told: Pages,
-    telling: bool,
+    reported: Pages,
+    reporting: bool,
 }
 
-/// Pages that went to and fro, since the start.
+/// Pages that were compressed and swapped, and brought back, since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Put into the store of compressed pages.
@@ -142,7 +145,8 @@ impl Account {
         self.grant - self.held
     }
 
-    /// Charges what a fault needs and returns how much that is; or queues the fault and returns `None`.
+    /// Charges what a fault needs and returns how much that is; or queues the fault and returns
+    /// `None`.
     pub(crate) fn charge_or_wait(&mut self, place: Place, need: Need) -> Option<Pages> {
         self.faults += 1;
         let pages = match need {
@@ -157,7 +161,8 @@ impl Account {
         None
     }
 
-    /// Charges up to `most` pages that nobody waits for, as far as there is slack, and returns how many.
+    /// Charges up to `most` pages, as far as the grant has room and no fault waits; returns how
+    /// many.
     pub(crate) fn charge_spare(&mut self, most: Pages) -> Pages {
         let spare = if self.waiting.need() == Pages::ZERO { most.min(self.slack()) } else { Pages::ZERO };
         self.held += spare;
@@ -171,32 +176,33 @@ impl Account {
         self.observe_stalls();
     }
 
-    /// The next who can be served, charged already.
-    pub(crate) fn next_turn(&mut self) -> Option<Turn> {
+    /// The next waiting faults that can be served, with their pages charged.
+    pub(crate) fn next_reservation(&mut self) -> Option<Reservation> {
         let turn = self.waiting.next(self.slack())?;
         self.held += turn.reserved;
         self.observe_stalls();
         Some(turn)
     }
 
-    /// Gives back what was charged and is not, or no longer, used.
+    /// Uncharges pages that are not used, or not any more.
     pub(crate) fn uncharge(&mut self, pages: Pages) {
         self.held -= pages;
     }
 
-    /// Records what of a charge was used.
+    /// Records how many charged pages a fault has brought in.
     pub(crate) fn arrived(&mut self, pages: Pages) {
         self.arrivals += pages.0;
     }
 
-    /// The store has come to occupy `after` pages and not `before`; `freed` pages were given back to that end.
+    /// Records that the store occupies `after` pages instead of `before`, and that `freed` other
+    /// pages were given up for it.
     pub(crate) fn store_changed(&mut self, before: Pages, after: Pages, freed: Pages) {
         self.store = self.store + after - before;
         self.held += after;
         self.uncharge(before + freed);
     }
 
-    /// Records a chunk's change of state. `held` is the caller's to charge and uncharge.
+    /// Records a chunk's change of state. The caller charges and uncharges `held`.
     pub(crate) fn changed(&mut self, from: Tally, to: Tally) {
         self.chunks[from.kind as usize] -= 1;
         self.chunks[to.kind as usize] += 1;
@@ -210,7 +216,7 @@ impl Account {
         self.observe_stalls();
     }
 
-    /// Pages of a chunk are there now: see [`Waiting::served`].
+    /// Records that pages of a chunk are present: see [`Waiting::served`].
     pub(crate) fn served(&mut self, chunk: ChunkNo, pages: impl FnOnce() -> PageSet) {
         self.waiting.served(chunk, pages);
         self.observe_stalls();
@@ -220,9 +226,9 @@ impl Account {
         self.grant = self.grant.saturating_add(pages);
     }
 
-    /// The source has answered: see [`Waiting::make_do`].
-    pub(crate) fn make_do(&mut self) {
-        self.waiting.make_do();
+    /// Records that the source has answered: see [`Waiting::accept_pages`].
+    pub(crate) fn accept_pages(&mut self) {
+        self.waiting.accept_pages();
     }
 
     /// Lowers the grant to what is held and waited for, and `keep` more; returns by how much.
@@ -233,8 +239,9 @@ impl Account {
         given
     }
 
-    /// Gives up to `most` pages of the grant away for good, as far as they are not used and nobody waits; returns how many.
-    pub(crate) fn give_away(&mut self, most: Pages) -> Pages {
+    /// Lowers the grant by up to `most` pages, as far as they are not used and no fault waits;
+    /// returns by how many.
+    pub(crate) fn pay_for_frames(&mut self, most: Pages) -> Pages {
         let spare = if self.waiting.need() == Pages::ZERO { most.min(self.slack()) } else { Pages::ZERO };
         self.grant -= spare;
         spare
@@ -254,66 +261,21 @@ impl Account {
         self.stalls.observe(self.waiting.faults() + self.awaited.0);
     }
 
-    /// What to tell the source, if it must be told and nobody else is at it. The caller then tells it and calls
-    /// [`Account::keep_telling`] until that has nothing more. So the source hears changes in order, from one thread
-    /// at a time, and may call back.
-    pub(crate) fn start_telling(&mut self) -> Option<Pages> {
-        if self.telling {
+    /// The shortfall to report, if it has changed and no other thread is reporting. The caller
+    /// reports it, and calls [`Account::next_report`] until that returns nothing. So the source
+    /// hears changes in order, from one thread at a time, and may call back.
+    pub(crate) fn start_report(&mut self) -> Option<Pages> {
+        if self.reporting {
             return None;
         }
-        self.telling = true;
-        self.keep_telling()
+        self.reporting = true;
+        self.next_report()
     }
 
-    pub(crate) fn keep_telling(&mut self) -> Option<Pages> {
+    pub(crate) fn next_report(&mut self) -> Option<Pages> {
         let wanted = self.wanted();
-        self.telling = wanted != self.told;
-        self.told = wanted;
-        self.telling.then_some(wanted)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn place(chunk: usize) -> Place {
-        Place { chunk: ChunkNo(chunk), slot: 0 }
-    }
-
-    #[test]
-    fn what_is_charged_never_exceeds_the_grant() {
-        let mut account = Account::new(Pages(600), 8);
-        assert_eq!(account.charge_or_wait(place(0), Need::Chunk), Some(Pages(512)));
-        assert_eq!(account.charge_or_wait(place(1), Need::Chunk), None);
-        assert_eq!(account.wanted(), Pages(424), "88 pages of slack count");
-        assert_eq!(account.charge_or_wait(place(2), Need::Page), Some(Pages(1)));
-        assert_eq!(account.next_turn(), None);
-        account.add_grant(Pages(425));
-        assert_eq!(account.next_turn().map(|turn| turn.reserved), Some(Pages(512)));
-        assert_eq!((account.held(), account.grant()), (Pages(1025), Pages(1025)));
-    }
-
-    #[test]
-    fn a_grant_is_returned_down_to_what_is_held_and_waited_for() {
-        let mut account = Account::new(Pages(1000), 8);
-        account.charge_or_wait(place(0), Need::Chunk);
-        assert_eq!(account.return_grant(Pages(88)), Pages(400));
-        account.charge_or_wait(place(1), Need::Chunk);
-        assert_eq!(account.return_grant(Pages::ZERO), Pages::ZERO, "the slack is waited for");
-        assert_eq!(account.grant(), Pages(600));
-    }
-
-    #[test]
-    fn the_source_is_told_of_changes_only_and_by_one_at_a_time() {
-        let mut account = Account::new(Pages::ZERO, 8);
-        assert_eq!(account.start_telling(), None);
-        account.wait(place(0), Need::Page);
-        assert_eq!(account.start_telling(), Some(Pages(1)));
-        account.wait(place(1), Need::Page);
-        assert_eq!(account.start_telling(), None, "somebody is at it");
-        assert_eq!(account.keep_telling(), Some(Pages(2)));
-        assert_eq!(account.keep_telling(), None);
-        assert_eq!(account.start_telling(), None);
+        self.reporting = wanted != self.reported;
+        self.reported = wanted;
+        self.reporting.then_some(wanted)
     }
 }

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use plimsoll_units::Pages;
 
 use super::balance;
-use super::waiting::{Need, Turn};
+use super::waiting::{Need, Reservation};
 use crate::address::Place;
 use crate::mutation::Mutation;
 
@@ -34,8 +34,8 @@ impl Account {
         Some(charged)
     }
 
-    pub(crate) fn next_turn(&mut self) -> Option<Turn> {
-        let turn = self.account.next_turn()?;
+    pub(crate) fn next_reservation(&mut self) -> Option<Reservation> {
+        let turn = self.account.next_reservation()?;
         self.forget_chunk(turn.reserved);
         Some(turn)
     }

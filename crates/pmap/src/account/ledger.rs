@@ -36,21 +36,21 @@ impl Ledger {
     }
 
     /// Tells the source what is wanted, if that has changed. Call it without any lock.
-    pub(crate) fn tell_source(&self) {
-        let mut news = self.account().start_telling();
+    pub(crate) fn report_wanted(&self) {
+        let mut news = self.account().start_report();
         while let Some(total) = news {
             self.source.want(total);
-            news = self.account().keep_telling();
+            news = self.account().next_report();
         }
     }
 
     /// Tells the source that the VM holds less. Call it without any lock.
-    pub(crate) fn tell_freed(&self) {
+    pub(crate) fn report_freed(&self) {
         self.source.freed();
     }
 
     /// Tells the source that the swap fails. Call it without any lock.
-    pub(crate) fn tell_trouble(&self, what: Error) {
+    pub(crate) fn report_trouble(&self, what: Error) {
         self.source.trouble(what);
     }
 }

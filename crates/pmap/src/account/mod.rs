@@ -1,7 +1,7 @@
-//! What the VM was granted, what it holds, who waits, and for how long.
+//! The VM's grant, what it holds, and the faults that wait for more.
 //!
 //! [`Account`] is arithmetic. [`Ledger`] is the account behind its lock, with the
-//! [`GrantSource`] that is told what is wanted.
+//! [`GrantSource`] that is reported what is wanted.
 
 mod balance;
 #[cfg(test)]

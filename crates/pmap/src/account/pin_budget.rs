@@ -17,7 +17,7 @@ pub(crate) struct PinBudget {
 #[derive(Debug, Default)]
 struct State {
     pinned: Pages,
-    /// Tickets are served in order, so that many small pins cannot pass a large one for ever.
+    /// Tickets are served in order, so that small pins cannot pass a large one for ever.
     next_ticket: u64,
     serving: u64,
 }
@@ -30,14 +30,14 @@ pub(crate) struct PinPermit {
 }
 
 impl State {
-    /// One pin may always be alone, however large.
+    /// A pin that is alone fits, however large it is.
     fn fits(&self, pages: Pages, most: Pages) -> bool {
         self.pinned == Pages::ZERO || self.pinned.saturating_add(pages) <= most
     }
 }
 
 impl PinBudget {
-    /// Takes `pages` if at most `most` are pinned then and nobody waits for the budget.
+    /// Takes `pages` if at most `most` are pinned then and no request waits for the budget.
     pub(crate) fn try_take(self: &Arc<Self>, pages: Pages, most: Pages) -> Option<PinPermit> {
         let mut state = self.state.lock();
         if state.next_ticket != state.serving || !state.fits(pages, most) {

@@ -15,7 +15,7 @@ pub(crate) struct Tally {
     pub(crate) shared: Pages,
     /// Pages that were dropped because they held zeros.
     pub(crate) zero: Pages,
-    /// Pages that are being read from the swap, and that a fault waits for.
+    /// Pages that are being read from the swap and that a fault waits for.
     pub(crate) awaited: Pages,
     /// Mappings beyond one, for pages that are, or were, shared.
     pub(crate) mappings: u64,

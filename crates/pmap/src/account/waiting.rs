@@ -1,3 +1,6 @@
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, VecDeque};
 
 use plimsoll_units::Pages;
@@ -6,9 +9,9 @@ use crate::address::{ChunkNo, PageSet, Place};
 
 /// Faults that wait for a grant, chunk by chunk, in the order in which the chunks began to wait.
 ///
-/// One entry for a chunk, whatever number of its pages is waited for, so the queue is bounded by the VM's size. A
-/// thread that gave up (a signal took a vCPU out of its fault) leaves its page behind; serving it wastes a page of the
-/// VM's own grant, and nothing else.
+/// A chunk has one entry, however many of its pages are waited for, so the VM's size bounds the
+/// queue. A thread that gives up (a signal takes a vCPU out of its fault) leaves its page in the
+/// queue. Serving that page costs the VM one page of its own grant.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     order: VecDeque<ChunkNo>,
@@ -20,15 +23,15 @@ pub(crate) struct Waiting {
 /// What a fault needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// A whole chunk, to become large; a page where no more is to be had.
+    /// A whole chunk, which becomes large; or a page, if the source grants no more.
     Chunk,
     /// One page.
     Page,
 }
 
-/// A chunk whose turn it is: serve `pages` of it with the `reserved` pages, which are charged already.
+/// Waiting pages of a chunk that can be served, with `reserved` pages that are charged already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Turn {
+pub(crate) struct Reservation {
     pub(crate) chunk: ChunkNo,
     pub(crate) pages: PageSet,
     pub(crate) reserved: Pages,
@@ -38,18 +41,18 @@ pub(crate) struct Turn {
 struct Entry {
     pages: PageSet,
     need: Need,
-    /// The source was asked for a whole chunk and has answered with less.
-    makes_do: bool,
+    /// The source has answered with less than a chunk: single pages will do.
+    accepts_pages: bool,
 }
 
 impl Entry {
     fn need(&self) -> Pages {
-        if self.need == Need::Chunk && !self.makes_do { Pages::CHUNK } else { self.pages.count() }
+        if self.need == Need::Chunk && !self.accepts_pages { Pages::CHUNK } else { self.pages.count() }
     }
 }
 
 impl Waiting {
-    /// Pages that all who wait need together.
+    /// Pages that all waiting faults need together.
     pub(crate) fn need(&self) -> Pages {
         self.need
     }
@@ -63,24 +66,25 @@ impl Waiting {
     pub(crate) fn push(&mut self, place: Place, need: Need) {
         let entry = self.entries.entry(place.chunk).or_insert_with(|| {
             self.order.push_back(place.chunk);
-            Entry { pages: PageSet::EMPTY, need, makes_do: false }
+            Entry { pages: PageSet::EMPTY, need, accepts_pages: false }
         });
         let before = if entry.pages.is_empty() { Pages::ZERO } else { entry.need() };
         let faults = entry.pages.count();
         entry.pages.insert(place.slot);
         self.faults = self.faults + entry.pages.count() - faults;
-        // The chunk's state may have changed since it began to wait: the latest fault knows it best.
+        // The chunk's state may have changed since it began to wait: the latest fault knows it
+        // best.
         entry.need = need;
         self.need = self.need + entry.need() - before;
     }
 
-    /// Takes the first chunk that `slack` pages suffice for. One that needs single pages takes what there is and
-    /// keeps its place with the rest. It may pass one that needs a whole chunk: that one has asked for it and loses
-    /// nothing but the slack it could not use.
-    pub(crate) fn next(&mut self, slack: Pages) -> Option<Turn> {
+    /// Takes the first chunk for which `slack` pages suffice. A chunk that needs single pages takes
+    /// what there is and keeps its place with the rest. It may pass one that needs a whole chunk,
+    /// which has asked for its pages and could not use the slack.
+    pub(crate) fn next(&mut self, slack: Pages) -> Option<Reservation> {
         let fits = |entry: &Entry| match entry.need {
             Need::Chunk if slack >= Pages::CHUNK => true,
-            Need::Chunk => entry.makes_do && slack > Pages::ZERO,
+            Need::Chunk => entry.accepts_pages && slack > Pages::ZERO,
             Need::Page => slack > Pages::ZERO,
         };
         let at = self.order.iter().position(|chunk| self.entries.get(chunk).is_some_and(fits))?;
@@ -92,10 +96,11 @@ impl Waiting {
         entry.pages = entry.pages.minus(&pages);
         self.faults -= pages.count();
         self.settle(chunk, before);
-        Some(Turn { chunk, pages, reserved: if whole { Pages::CHUNK } else { pages.count() } })
+        Some(Reservation { chunk, pages, reserved: if whole { Pages::CHUNK } else { pages.count() } })
     }
 
-    /// Pages of a chunk are there now, whoever provided them: nobody waits for those any more.
+    /// Records that pages of a chunk are present, whatever provided them: no fault waits for them
+    /// any more.
     pub(crate) fn served(&mut self, chunk: ChunkNo, pages: impl FnOnce() -> PageSet) {
         let Some(entry) = self.entries.get_mut(&chunk) else { return };
         let before = entry.need();
@@ -105,7 +110,7 @@ impl Waiting {
         self.settle(chunk, before);
     }
 
-    /// Brings the sum and the queue up to date with an entry that has fewer pages than when it needed `before`.
+    /// Updates the sum and the queue after an entry that needed `before` has lost pages.
     fn settle(&mut self, chunk: ChunkNo, before: Pages) {
         let Some(entry) = self.entries.get(&chunk) else { return };
         let left = if entry.pages.is_empty() { Pages::ZERO } else { entry.need() };
@@ -116,98 +121,17 @@ impl Waiting {
         }
     }
 
-    /// The source has answered: whoever still waits for a whole chunk makes do with single pages.
-    pub(crate) fn make_do(&mut self) {
+    /// Records that the source has answered: chunks that still wait accept single pages.
+    pub(crate) fn accept_pages(&mut self) {
         for entry in self.entries.values_mut() {
             let before = entry.need();
-            entry.makes_do = true;
+            entry.accepts_pages = true;
             self.need = self.need + entry.need() - before;
         }
     }
 
-    /// Forgets all who wait.
+    /// Forgets all waiting faults.
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn place(chunk: usize, slot: u16) -> Place {
-        Place { chunk: ChunkNo(chunk), slot }
-    }
-
-    #[test]
-    fn one_page_may_pass_a_chunk_that_does_not_fit() {
-        let mut waiting = Waiting::default();
-        waiting.push(place(0, 7), Need::Chunk);
-        waiting.push(place(1, 8), Need::Page);
-        assert_eq!(waiting.need(), Pages(513));
-        let turn = waiting.next(Pages(100)).unwrap();
-        assert_eq!((turn.chunk, turn.reserved), (ChunkNo(1), Pages(1)));
-        assert_eq!(waiting.next(Pages(99)), None);
-        assert_eq!(waiting.need(), Pages(512));
-    }
-
-    #[test]
-    fn after_an_answer_a_chunk_makes_do_with_pages() {
-        let mut waiting = Waiting::default();
-        for slot in 0..3 {
-            waiting.push(place(0, slot), Need::Chunk);
-        }
-        assert_eq!((waiting.need(), waiting.next(Pages(511))), (Pages(512), None));
-        waiting.make_do();
-        assert_eq!(waiting.need(), Pages(3));
-        assert_eq!(waiting.next(Pages::ZERO), None);
-        assert_eq!(waiting.next(Pages(2)).unwrap().pages.count(), Pages(2));
-        assert_eq!(waiting.need(), Pages(1));
-        assert_eq!(waiting.next(Pages(512)).unwrap().reserved, Pages(512), "a whole chunk after all");
-        assert!(waiting.order.is_empty() && waiting.entries.is_empty());
-        assert_eq!(waiting.need(), Pages::ZERO);
-    }
-
-    proptest! {
-        #[test]
-        fn nobody_waits_who_could_be_served(
-            steps in prop::collection::vec((0usize..4, 0u16..6, any::<bool>(), 0u64..600, 0u8..9), 1..60)
-        ) {
-            let mut waiting = Waiting::default();
-            for (chunk, slot, whole, slack, step) in steps {
-                match step {
-                    0..4 => waiting.push(place(chunk, slot), if whole { Need::Chunk } else { Need::Page }),
-                    4 => waiting.make_do(),
-                    5 => waiting.served(ChunkNo(chunk), || PageSet::span(0, slot)),
-                    _ => {
-                        let turn = waiting.next(Pages(slack));
-                        let paid = |turn: &Turn| turn.reserved <= Pages(slack) && !turn.pages.is_empty();
-                        prop_assert!(turn.iter().all(paid));
-                        let served = |entry: &Entry| {
-                            slack >= 512 || slack > 0 && (entry.makes_do || entry.need == Need::Page)
-                        };
-                        prop_assert!(turn.is_some() || !waiting.entries.values().any(served));
-                    }
-                }
-                prop_assert_eq!(waiting.need(), waiting.entries.values().map(Entry::need).sum());
-                prop_assert_eq!(waiting.order.len(), waiting.entries.len());
-                let faults: Pages = waiting.entries.values().map(|entry| entry.pages.count()).sum();
-                prop_assert_eq!(waiting.faults(), faults.0);
-            }
-        }
-    }
-
-    #[test]
-    fn first_come_first_served() {
-        let mut waiting = Waiting::default();
-        for chunk in [3, 1, 2] {
-            waiting.push(place(chunk, 0), Need::Page);
-            waiting.push(place(chunk, 0), Need::Page);
-        }
-        assert_eq!(waiting.need(), Pages(3), "a page is waited for once");
-        let order: Vec<_> = std::iter::from_fn(|| waiting.next(Pages(1))).map(|turn| turn.chunk.0).collect();
-        assert_eq!(order, [3, 1, 2]);
     }
 }

@@ -1,3 +1,6 @@
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
 use std::vec::IntoIter;
 
@@ -31,7 +34,8 @@ impl PpnRange {
     }
 }
 
-/// A chunk's place in the mapping: the regions' chunks one after the other, without the holes between them.
+/// A chunk's place in the mapping: the regions' chunks one after the other, without the holes
+/// between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ChunkNo(pub(crate) usize);
 
@@ -96,7 +100,8 @@ pub(crate) struct Placed {
 }
 
 impl Layout {
-    /// Lays `regions` out one after the other. They must be in order, apart, and made of whole, aligned chunks.
+    /// Lays `regions` out one after the other. They must be in order, apart, and made of whole,
+    /// aligned chunks.
     pub(crate) fn new(regions: &[PpnRange]) -> Result<Self, Error> {
         let mut layout = Self { regions: Vec::new(), pages: Pages::ZERO };
         let mut last_end = 0;
@@ -138,7 +143,8 @@ impl Layout {
         &self.regions
     }
 
-    /// The byte of the mapping behind guest-physical `address`, where `len` bytes from there are RAM of one region.
+    /// The byte of the mapping behind guest-physical `address`, where `len` bytes from there are
+    /// RAM of one region.
     pub(crate) fn offset(&self, address: u64, len: u64) -> Option<usize> {
         let end = address.checked_add(len)?;
         let placed = self.regions.iter().find(|placed| {
@@ -156,8 +162,8 @@ impl Layout {
         Ppn(placed.range.start.0 + index - placed.first)
     }
 
-    /// Sorts `ranges`, which may be in any order, overlap, and lie anywhere, into one set of pages for each chunk of
-    /// RAM that they touch, in order; and counts the pages that are not RAM.
+    /// Sorts `ranges`, which may be in any order, overlap, and lie anywhere, into one set of pages
+    /// for each chunk of RAM that they touch, in order; and counts the pages that are not RAM.
     pub(crate) fn by_chunk(&self, ranges: &[PpnRange]) -> (ChunkSets, Pages) {
         let mut runs = Vec::with_capacity(ranges.len());
         let mut ignored = Pages::ZERO;
@@ -191,8 +197,8 @@ impl Layout {
 /// What x86-64 page tables can name.
 const MAX_GUEST_ADDRESS: u64 = 1 << 52;
 
-/// Sets of pages, chunk by chunk, cut from sorted runs as they are asked for: a range over a whole VM costs no more
-/// memory than a page.
+/// Sets of pages, chunk by chunk, cut from sorted runs as they are asked for: a range over a whole
+/// VM costs no more memory than a page.
 pub(crate) struct ChunkSets {
     runs: IntoIter<(u64, u64)>,
     current: Option<(u64, u64)>,
@@ -213,74 +219,5 @@ impl Iterator for ChunkSets {
             self.current = if cut < end { Some((cut, end)) } else { self.runs.next() };
         }
         Some((chunk, set))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn layout() -> Layout {
-        let low = PpnRange::new(Ppn(0), Pages(1024));
-        let high = PpnRange::new(Ppn(1 << 20), Pages(512));
-        Layout::new(&[low, high]).unwrap()
-    }
-
-    #[test]
-    fn regions_that_cannot_be_laid_out_are_refused() {
-        for bad in [
-            &[][..],
-            &[(0, 0)],
-            &[(1, 512)],
-            &[(0, 511)],
-            &[(512, 512), (0, 512)],
-            &[(0, 1024), (512, 512)],
-            &[(u64::MAX - 511, 512)],
-            &[(1 << 40, 512)],
-        ] {
-            let regions: Vec<_> = bad.iter().map(|&(s, n)| PpnRange::new(Ppn(s), Pages(n))).collect();
-            assert!(Layout::new(&regions).is_err(), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn addresses_are_ram_only_within_one_region() {
-        let layout = layout();
-        assert_eq!(layout.offset(0, 4 << 20), Some(0));
-        assert_eq!(layout.offset(1, 4 << 20), None);
-        assert_eq!(layout.offset(4 << 20, 1), None);
-        assert_eq!(layout.offset(4 << 30, 4096), Some(4 << 20));
-        assert_eq!(layout.offset(u64::MAX, 2), None);
-        assert_eq!(layout.ppn(ChunkNo(2), 3), Ppn((1 << 20) + 3));
-        assert_eq!(layout.ppn(ChunkNo(1), 511), Ppn(1023));
-    }
-
-    proptest! {
-        #[test]
-        fn any_list_of_ranges_is_sorted_into_the_pages_that_are_ram(
-            ranges in prop::collection::vec(
-                (prop_oneof![0u64..2000, (1u64 << 20) - 600..(1 << 20) + 600, any::<u64>()],
-                 prop_oneof![0u64..700, any::<u64>()]),
-                0..20,
-            )
-        ) {
-            let layout = layout();
-            let ranges: Vec<_> = ranges.iter().map(|&(s, n)| PpnRange::new(Ppn(s), Pages(n))).collect();
-            let (sets, _ignored) = layout.by_chunk(&ranges);
-            let mut found = BTreeSet::new();
-            let mut last = None;
-            for (chunk, set) in sets {
-                prop_assert!(last < Some(chunk) && !set.is_empty());
-                last = Some(chunk);
-                found.extend(set.iter().map(|slot| layout.ppn(chunk, slot).0));
-            }
-            let ram = (0..1024).chain(1 << 20..(1 << 20) + 512);
-            let named = |ppn: &u64| ranges.iter().any(|r| r.start.0 <= *ppn && *ppn < r.end());
-            prop_assert_eq!(found, ram.filter(named).collect::<BTreeSet<_>>());
-        }
     }
 }

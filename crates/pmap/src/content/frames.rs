@@ -7,24 +7,27 @@ use crate::lock::{FRAMES, Lock};
 use crate::memory::FrameView;
 use crate::sync::Arc;
 
-/// Whoever knows which pages of all VMs are the same. In Plimsoll that is the daemon, at the other end of the VMM's control
-/// link. A page is compared in full with the frame that the source names before it is shared. From then on the source is
-/// trusted with the page's content: it must keep the frame as it is for as long as the page refers to it.
+/// Knows which pages of all VMs are the same. In Plimsoll that is the daemon, at the other end of
+/// the VMM's control link. A page is compared in full with the frame that the source names before
+/// it is shared. From then on the source is trusted with the page's content: it must keep the frame
+/// unchanged while the page refers to it.
 ///
 /// Pages are named by their number in guest RAM, without the holes.
 pub trait FrameSource: Send + Sync {
-    /// What is known of pages with these hashes ([`plimsoll_units::page_hash`]), in the same order; `None` where the source cannot be
-    /// asked now. Called without any lock that a fault needs; it may block for some seconds.
+    /// What the source knows of pages with these hashes ([`plimsoll_units::page_hash`]), in the
+    /// same order; `None` if it cannot be asked now. Called without any lock that a fault needs; it
+    /// may block for some seconds.
     fn look_up(&self, pages: &[(PageNo, u64)]) -> Option<Vec<Found>>;
 
-    /// Makes frames of up to [`MOST_OFFERED`] pages with the given content, and names them, in the same order: what could not be
-    /// made is `None`. The grant has been lowered by as many pages as are offered; for what is not made it comes back through
+    /// Makes frames of up to [`MOST_OFFERED`] pages with the given content, and names them in the
+    /// same order; `None` for a frame that could not be made. The grant has been lowered by the
+    /// number of pages offered. What is not made comes back through
     /// [`Pmap::add_grant`](crate::Pmap::add_grant). May block as `look_up` does.
     fn offer(&self, pages: &[(PageNo, u64)], content: &[[u8; 4096]]) -> Option<Vec<Option<FrameNo>>>;
 
-    /// The pages are not these frames any more, or have not become so: because their content is another one although the hash
-    /// is the same, where `mismatched`. Called with locks held, by the fault thread, too: it must not block, and must not call
-    /// the pmap.
+    /// Gives back frames that the pages are not, or not any more; `mismatched` if their content
+    /// differs although the hash is the same. Called with locks held, also by the fault thread: it
+    /// must not block, and must not call the pmap.
     fn give_back(&self, pages: &[(PageNo, FrameNo)], mismatched: bool);
 }
 
@@ -34,9 +37,9 @@ pub const MOST_OFFERED: usize = 64;
 /// What a [`FrameSource`] knows of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing that helps. It remembers the hash.
+    /// Nothing that helps. The source remembers the hash.
     Nothing,
-    /// A frame with the same hash, which is held for the page from now on, until it is given back.
+    /// A frame with the same hash. It is held for the page until it is given back.
     Frame(FrameNo),
     /// Another page has the same hash: offer yours.
     Wanted,
@@ -45,7 +48,7 @@ pub enum Found {
 /// Where shared pages come from.
 #[derive(Debug)]
 pub struct FramePool {
-    /// The frames one after the other: open for reading only.
+    /// The file of frames, one after the other, open for reading only.
     pub fd: OwnedFd,
     /// How many there can be.
     pub frames: Pages,

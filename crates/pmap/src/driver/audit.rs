@@ -5,10 +5,11 @@ use crate::page::{Backing, Chunk, PageState};
 use crate::sync::MutexGuard;
 use crate::transition::Vm;
 
-/// A difference between what the pmap believes and what the kernel shows, or between two of its own figures.
+/// A difference between what the pmap believes and what the kernel shows, or between two of its own
+/// figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
-    /// The kernel backs pages that the pmap takes for absent: they are held and nobody counts them.
+    /// The kernel backs pages that the pmap takes for absent: they are held and not counted.
     #[error("{pages:?} in the chunk at {chunk:?}, from {first:?} on, should be absent and are present")]
     Present {
         /// The chunk's first page.
@@ -18,7 +19,7 @@ pub enum Mismatch {
         /// How many there are in the chunk.
         pages: Pages,
     },
-    /// The kernel backs nothing where the pmap has a private page: its content is lost.
+    /// The kernel backs nothing where the pmap has a resident page: its content is lost.
     #[error("{pages:?} in the chunk at {chunk:?}, from {first:?} on, should be present and are lost")]
     Lost {
         /// The chunk's first page.
@@ -28,13 +29,14 @@ pub enum Mismatch {
         /// How many there are in the chunk.
         pages: Pages,
     },
-    /// Pages are aside that no chunk has put there: they are held and nobody counts them.
+    /// Pages are aside that no chunk has set aside: they are held and not counted.
     #[error("{pages:?} are aside and no chunk's")]
     Stray {
         /// How many there are in one place for pages that are aside.
         pages: Pages,
     },
-    /// A page can be written without asking although the swap's copy of it counts as good; or it asks although there is none.
+    /// A page can be written without asking although its copy in the swap counts as good; or a
+    /// write asks although there is no copy.
     #[error(
         "{pages:?} in the chunk at {chunk:?}, from {first:?} on, are write-protected and should not be, or should and are not"
     )]
@@ -70,7 +72,8 @@ pub enum Mismatch {
         /// What was granted.
         grant: Pages,
     },
-    /// What is compressed, swapped, shared or waited for is not what is counted.
+    /// The number of pages that are compressed, swapped, shared or awaited is not the number
+    /// counted.
     #[error("{marked:?} are marked as {what} and {counted:?} counted")]
     Elsewhere {
         /// Compressed, swapped, shared, or awaited from the swap.
@@ -80,7 +83,7 @@ pub enum Mismatch {
         /// What the account says.
         counted: Pages,
     },
-    /// The balloon's size is not the number of pages in it.
+    /// The number of ballooned pages is not the number counted.
     #[error("{marked:?} are marked as ballooned and {counted:?} counted")]
     Balloon {
         /// Pages in state ballooned.
@@ -108,12 +111,10 @@ struct Sums {
     awaited: Pages,
 }
 
-/// Compares every page's state with the kernel's view of it, and the account with both, while nothing moves: all
-/// transitions wait for as long as it takes, a few milliseconds for each GiB.
+/// See [`Pmap::audit`](crate::Pmap::audit).
 ///
 /// # Errors
-/// Every mismatch found, at most three for each chunk, one for each that is aside, and seven
-/// for the whole. Each is a defect of this crate, or of somebody who mapped over guest memory.
+/// Every mismatch found.
 pub(crate) fn audit(vm: &Vm) -> Result<(), Vec<Mismatch>> {
     let chunks = vm.chunks.lock_all();
     let mut found = Vec::new();
@@ -149,8 +150,8 @@ fn audit_chunk(vm: &Vm, no: ChunkNo, chunk: &Chunk, sums: &mut Sums, found: &mut
             (resident, resident, table.pages(|state| matches!(state, PageState::Clean(_))))
         }
     };
-    // What the kernel shows of a frame's mapping says nothing: it comes and goes, and is a copy already where somebody waits to
-    // write.
+    // What the kernel shows of a frame's mapping says nothing: it comes and goes, and is a copy
+    // already if a thread waits to write it.
     let frames = match &chunk.backing {
         Backing::Small(table) => table.pages(|state| state.frame().is_some()),
         _ => PageSet::EMPTY,
@@ -172,7 +173,7 @@ fn audit_chunk(vm: &Vm, no: ChunkNo, chunk: &Chunk, sums: &mut Sums, found: &mut
     differ(unlike, |chunk, first, pages| Mismatch::Protection { chunk, first, pages });
 }
 
-/// What is aside belongs to a chunk.
+/// Checks that all memory behind guest RAM belongs to a chunk.
 fn audit_aside(vm: &Vm, chunks: &[MutexGuard<'_, Chunk>], sums: &mut Sums, found: &mut Vec<Mismatch>) {
     let mut owned = vec![PageSet::EMPTY; vm.memory.spare_chunks()];
     for chunk in chunks {

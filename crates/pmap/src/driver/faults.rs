@@ -12,18 +12,20 @@ use crate::memory::Fault;
 use crate::page::{Backing, ChunkGuard, PageState, Touch};
 use crate::transition::Vm;
 use crate::transition::aside::note_touch;
-use crate::transition::provide::{Found, find, let_write, make_dirty, populate};
+use crate::transition::provide::{Lookup, find, let_write, make_dirty, populate};
 use crate::transition::swap_in::{Settled, arrive, leave};
 
-/// Serves page faults until `stop` is readable. Run it on a thread of its own; two may run side by side.
+/// Serves page faults until `stop` is readable: see
+/// [`Pmap::serve_faults`](crate::Pmap::serve_faults).
 ///
-/// This thread waits for nothing but faults and the swap's answers: a fault that the grant does not cover is
-/// queued, and whoever makes room serves it; a page in the swap is asked for, and put in place when it comes. It
-/// never touches guest memory, where it would wait for itself.
+/// The thread waits for nothing but faults and the swap's answers. A fault that the grant does not
+/// cover is queued, and the driver that makes room serves it. A page in the swap is asked for, and
+/// put in place when it comes. The thread touches no page whose fault it would have to serve
+/// itself.
 ///
 /// # Errors
-/// [`Error::Uffd`] where faults can no longer be read. Whatever touches absent memory then hangs, so the VM must
-/// be stopped.
+/// [`Error::Uffd`] where faults can no longer be read. Whatever touches absent memory then hangs,
+/// so the VM must be stopped.
 pub(crate) fn serve_faults(vm: &Vm, stop: &EventFd) -> Result<(), Error> {
     let failed = |source| Error::Uffd { action: "read page faults", source };
     let swap = vm.content.swap().map(AsFd::as_fd);
@@ -34,7 +36,7 @@ pub(crate) fn serve_faults(vm: &Vm, stop: &EventFd) -> Result<(), Error> {
         }
         let faults = vm.memory.read_faults().map_err(failed)?;
         faults.into_iter().for_each(|fault| serve_fault(vm, fault));
-        // What these faults have asked the swap for is begun without another turn.
+        // Begins what these faults have asked of the swap without another round.
         if ready.other || vm.content.swap().is_some_and(Swap::is_queued) {
             settle_swap(vm);
         }
@@ -52,8 +54,8 @@ fn serve_fault(vm: &Vm, fault: Fault) {
     answer(vm, place, chunk, touch);
 }
 
-/// Asks for a page that a device is about to use, as a write by the device would, without
-/// waiting for it. Does nothing where the page is there.
+/// Asks for a page that a device is about to use, as a write by the device would, without waiting
+/// for it. Does nothing if the page is present.
 pub(crate) fn demand(vm: &Vm, place: Place) {
     let chunk = vm.chunk(place.chunk);
     let there = match &chunk.backing {
@@ -71,15 +73,16 @@ fn answer(vm: &Vm, place: Place, mut chunk: ChunkGuard<'_>, touch: Touch) {
     note_touch(vm, place, &mut chunk);
     let before = chunk.tally();
     match find(vm, &mut chunk, place.slot, touch) {
-        Found::There if touch == Touch::Write => let_write(vm, place),
-        Found::There => vm.memory.wake(place),
-        // It may have been read ahead until now, and is waited for from now on.
-        Found::Coming => {
+        Lookup::Present if touch == Touch::Write => let_write(vm, place),
+        Lookup::Present => vm.memory.wake(place),
+        // The page may have been read ahead until now, and a fault waits for it from now on.
+        Lookup::Arriving => {
             vm.record(before, &chunk);
         }
-        Found::Protected(copy) => make_dirty(vm, place, &mut chunk, copy),
-        Found::Missing(need) => {
-            // A statement of its own: the account must be unlocked again before the page is provided.
+        Lookup::Protected(copy) => make_dirty(vm, place, &mut chunk, copy),
+        Lookup::Missing(need) => {
+            // A statement of its own: the guard of the account must be gone before the page is
+            // provided.
             let charged = vm.account().charge_or_wait(place, need);
             if let Some(charged) = charged {
                 let page = PageSet::one(place.slot);
@@ -88,27 +91,28 @@ fn answer(vm: &Vm, place: Place, mut chunk: ChunkGuard<'_>, touch: Touch) {
         }
     }
     drop(chunk);
-    // Not all of the charge may have been used; and the store is smaller now if the page was in it.
+    // The page may have needed less than was charged, and the store is smaller if it was in there.
     serve_waiting(vm);
 }
 
-/// Brings page states up to date with what the swap has read and written.
+/// Applies what the swap has read and written.
 pub(crate) fn settle_swap(vm: &Vm) {
     let Some(swap) = vm.content.swap() else { return };
-    // The last first: of pages that were read together the first is the one that somebody waits for. Once it runs it goes on
-    // to the others, and would meet each of them on its way, for the price of a fault.
+    // The last one first: of pages that were read together, the first is the one that a fault waits
+    // for. Once its thread runs, it goes on to the others, and would meet each of them on its way,
+    // for the price of a fault.
     for completion in swap.completions().into_iter().rev() {
         match completion {
             Completion::Read(read) => match arrive(vm, read) {
                 Settled::Served => {}
                 Settled::Uncharged => serve_waiting(vm),
                 Settled::Lost(error) => {
-                    vm.ledger.tell_trouble(error);
+                    vm.ledger.report_trouble(error);
                     serve_waiting(vm);
                 }
             },
             Completion::Written(written) => {
-                leave(vm, written).into_iter().for_each(|error| vm.ledger.tell_trouble(error));
+                leave(vm, written).into_iter().for_each(|error| vm.ledger.report_trouble(error));
             }
         }
     }

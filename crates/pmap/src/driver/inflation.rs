@@ -10,10 +10,11 @@ use crate::transition::release::{Release, ReleaseOutcome, deflate_in_chunk, rele
 
 /// Gathers a balloon's pages into chunks before they are given back.
 ///
-/// A virtio balloon names pages one by one, 256 at a time, in any order. Given back as they come they would break up
-/// every large chunk on the way; gathered, 512 pages of one chunk leave an empty chunk at the cost of one call, and
-/// its huge page comes back whole. A chunk is released as soon as it is complete, the rest by [`Inflation::flush`],
-/// which the balloon device calls when the guest has stopped inflating: at its target, or after a pause.
+/// A virtio balloon names pages one by one, 256 at a time, in any order. Given back as they come,
+/// they would break up every large chunk on the way. Gathered, 512 pages of one chunk leave an
+/// empty chunk for the cost of one call, and its huge page comes back whole. A chunk is released as
+/// soon as it is complete; the rest by [`Inflation::flush`], which the balloon device calls when
+/// the guest has stopped inflating: at its target, or after a pause.
 #[derive(Debug)]
 pub struct Inflation {
     vm: Arc<Vm>,
@@ -25,7 +26,8 @@ impl Inflation {
         Self { vm, pending: BTreeMap::new() }
     }
 
-    /// Takes pages that the guest has put into its balloon; releases the chunks that are complete with them.
+    /// Takes pages that the guest has put into its balloon; releases the chunks that are complete
+    /// with them.
     pub fn inflate(&mut self, ppns: &[Ppn]) -> ReleaseOutcome {
         let (sets, ignored) = self.vm.memory.layout().by_chunk(&ranges(ppns));
         let mut outcome = ReleaseOutcome { ignored, ..ReleaseOutcome::default() };
@@ -74,7 +76,7 @@ impl Inflation {
     }
 }
 
-/// Pages that follow each other as they were named, as most do, make one range.
+/// Joins consecutive page numbers to ranges.
 fn ranges(ppns: &[Ppn]) -> Vec<PpnRange> {
     let runs = ppns.chunk_by(|one, next| one.0.checked_add(1) == Some(next.0));
     runs.map(|run| PpnRange::new(run[0], Pages(run.len() as u64))).collect()

@@ -14,3 +14,4 @@ pub(crate) mod release;
 pub(crate) mod sampler;
 pub(crate) mod scanner;
 pub(crate) mod service;
+pub(crate) mod stats;

@@ -12,11 +12,11 @@ use crate::memory::IoVecs;
 use crate::page::{Backing, PageState};
 use crate::sync::Arc;
 use crate::transition::Vm;
-use crate::transition::frames::let_frames_go;
+use crate::transition::frames::return_frames;
 use crate::transition::release::drop_content;
 
-/// Fewest pages that devices may pin together, however small the grant: a segment of a disk's
-/// request (128 KiB). With fewer a VM with a small grant would read its disk page by page.
+/// Pages that devices may pin together in any case, however small the grant: a segment of a disk's
+/// request (128 KiB). With fewer, a VM with a small grant would read its disk page by page.
 const LEAST_PINNED: Pages = Pages(32);
 
 /// What a device is about to do with guest memory.
@@ -24,16 +24,16 @@ const LEAST_PINNED: Pages = Pages(32);
 pub enum Intent {
     /// Read it, or write parts of it: its content matters.
     Use,
-    /// Write all of it. Pages that it covers whole, and that are compressed or swapped, are not brought back for that: until
-    /// they are written they hold zeros.
+    /// Write all of it. Pages that it covers wholly and that are compressed or swapped are not
+    /// brought back: they hold zeros until they are written.
     Overwrite,
 }
 
-/// Pages of guest memory that the kernel may read and write asynchronously: as long as it lives, no transition
-/// touches them.
+/// Pages of guest memory that the kernel may read and write asynchronously: while this lives, no
+/// transition touches them.
 ///
-/// Drop it when the I/O has ended, not before. One that is never dropped keeps its pages from being given back, and
-/// does no other harm.
+/// Drop it when the I/O has ended, not before. If it is never dropped, its pages cannot be given
+/// back; it does no other harm.
 #[derive(Debug)]
 pub struct IoGuard {
     vm: Arc<Vm>,
@@ -42,18 +42,18 @@ pub struct IoGuard {
     _permit: PinPermit,
 }
 
-/// A wish to pin ranges of guest memory. See [`Pmap::pin_request`].
+/// A request to pin ranges of guest memory. See [`Pmap::pin_request`](crate::Pmap::pin_request).
 #[derive(Debug)]
 pub struct PinRequest {
     pins: Arc<Pins>,
     /// As (offset in the mapping, length).
     pieces: Vec<(usize, usize)>,
     intent: Intent,
-    /// The pages are locked and asked for, and not all of them are there yet.
+    /// The pages are locked and asked for, and some are still missing.
     begun: Option<IoGuard>,
 }
 
-/// Memory that devices have pinned, and how much of it there may be.
+/// The memory that devices pin, and how much of it there may be.
 #[derive(Debug)]
 pub(crate) struct Pins {
     vm: Arc<Vm>,
@@ -89,17 +89,18 @@ impl Pins {
 }
 
 impl PinRequest {
-    /// Whether its pages are locked. They count against [`Pmap::most_pinned`] from then on.
+    /// Whether its pages are locked. They count against
+    /// [`Pmap::most_pinned`](crate::Pmap::most_pinned) from then on.
     pub fn has_begun(&self) -> bool {
         self.begun.is_some()
     }
 
-    /// Pins the pages if that takes no waiting. Otherwise the request comes back: it has
-    /// [begun](Self::has_begun), and its pages are on their way; or devices have pinned as much as
+    /// Pins the pages if that needs no waiting. Otherwise the request comes back: either it has
+    /// [begun](Self::has_begun) and its pages are on their way, or devices have pinned as much as
     /// they may. Then try again, or [`wait`](Self::wait).
     ///
     /// # Errors
-    /// The request, where it has to wait.
+    /// The request, if it has to wait.
     pub fn try_pin(mut self) -> Result<IoGuard, Self> {
         let guard = match self.begun.take() {
             Some(guard) => guard,
@@ -115,11 +116,11 @@ impl PinRequest {
         Ok(guard)
     }
 
-    /// Pins the pages. Waits until other pins leave room, and for pages that are absent and that
-    /// the grant does not cover.
+    /// Pins the pages. Waits until other pins leave room, and for absent pages that the grant does
+    /// not cover.
     ///
     /// The thread that serves the balloon must not call this for other devices: the balloon may be
-    /// what brings the grant. Nor must a thread that other pins wait for to be dropped.
+    /// what brings the grant. Nor must a thread that drops the pins that others wait for.
     pub fn wait(mut self) -> IoGuard {
         let guard = self.begun.take().unwrap_or_else(|| {
             let permit = self.pins.budget.take(self.pages(), || self.pins.most());
@@ -129,8 +130,8 @@ impl PinRequest {
         guard
     }
 
-    /// Locks the pages against transitions, and asks for all that are missing at once: the grant
-    /// that they need is known as a whole, and the swap reads them side by side.
+    /// Locks the pages against transitions, and asks for all missing ones at once: the source then
+    /// hears of all that they need, and the swap reads them side by side.
     fn begin(&self, permit: PinPermit) -> IoGuard {
         let vm = &self.pins.vm;
         let mut guard = IoGuard {
@@ -152,8 +153,7 @@ impl PinRequest {
         guard
     }
 
-    /// Touches every page, so that the kernel has it in the page table. Waits for those that are
-    /// not there.
+    /// Touches every page, so that the kernel has it in the page table. Waits for missing pages.
     fn touch(&self) {
         for (offset, len) in &self.pieces {
             (offset / PAGE..(offset + len).div_ceil(PAGE))
@@ -161,7 +161,7 @@ impl PinRequest {
         }
     }
 
-    /// The pages that it pins; those of several ranges count several times.
+    /// The number of pages that it pins; a page of several ranges counts several times.
     fn pages(&self) -> Pages {
         let pages = |&(offset, len): &(usize, usize)| ((offset + len).div_ceil(PAGE) - offset / PAGE) as u64;
         Pages(self.pieces.iter().map(pages).sum())
@@ -169,8 +169,8 @@ impl PinRequest {
 }
 
 impl IoGuard {
-    /// The pinned memory in the order it was asked for, for `preadv` and its kin or an io_uring. The slice stays
-    /// where it is for as long as the guard lives, even if the guard is moved.
+    /// The pinned memory, in the order in which it was asked for, for `preadv` and its kin or an
+    /// io_uring. The slice stays where it is while the guard lives, even if the guard is moved.
     pub fn iovecs(&self) -> &[libc::iovec] {
         self.iovecs.as_slice()
     }
@@ -196,12 +196,12 @@ impl Drop for IoGuard {
         for &(no, first, len) in &self.pinned {
             let mut chunk = self.vm.chunk(no);
             chunk.end_io(first, len);
-            let_frames_go(&self.vm, no, &mut chunk);
+            return_frames(&self.vm, no, &mut chunk);
         }
     }
 }
 
-/// Gives up what pages have elsewhere, because they are about to be overwritten.
+/// Forgets the content that pages have elsewhere, because they are about to be overwritten.
 fn drop_contents(vm: &Vm, pages: Range<usize>) {
     for (no, first, len) in pages_by_chunk(pages) {
         drop_content(vm, no, &PageSet::span(first, len));
@@ -209,8 +209,7 @@ fn drop_contents(vm: &Vm, pages: Range<usize>) {
     serve_waiting(vm);
 }
 
-/// The pages of a run that a device cannot use yet. None of them goes missing again while they
-/// are pinned.
+/// The pages of a run that a device cannot use yet. No page goes missing again while it is pinned.
 fn missing(vm: &Vm, (no, first, len): (ChunkNo, Slot, Slot)) -> PageSet {
     let run = PageSet::span(first, len);
     match &vm.chunk(no).backing {

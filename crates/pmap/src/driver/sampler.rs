@@ -1,19 +1,23 @@
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 
 use plimsoll_units::Pages;
 
 use crate::address::{ChunkNo, MAX_SAMPLES, Place, SLOTS, Slot, Spare};
-use crate::page::{Backing, Evidence, PageState};
+use crate::page::{Activity, Backing, PageState};
 use crate::sync::Arc;
 use crate::transition::Vm;
 use crate::transition::aside::{bring_back, bring_page_back, put_chunk_aside, put_page_aside};
 
-/// Estimates how much of its memory a VM uses, without asking the guest: puts randomly chosen parts of it aside for a
-/// period, and counts how many are touched (Waldspurger 2002, section 5.3).
+/// Estimates how much of its memory a VM uses, without asking the guest: sets randomly chosen parts
+/// of it aside for a period, and counts how many are touched (Waldspurger 2002, section 5.3).
 ///
-/// A large chunk is put aside as a whole, so that no huge page is broken for it; of small chunks single pages. It costs
-/// whoever touches it a fault, once a period; nothing is copied, and what is aside stays charged. It has no thread: whoever owns it says when periods
-/// begin and end. There is one for a [`Pmap`] at a time.
+/// A large chunk is set aside as a whole, so that no huge page is broken for it; of small chunks
+/// single pages are. A touch of a sample costs a fault, once a period. Nothing is copied, and
+/// samples stay charged. A sampler has no thread: its owner says when periods begin and end. There
+/// is one for a [`Pmap`](crate::Pmap) at a time.
 #[derive(Debug)]
 pub struct Sampler {
     vm: Arc<Vm>,
@@ -23,26 +27,27 @@ pub struct Sampler {
     arrivals: u64,
 }
 
-/// What was put aside, and where it is.
+/// A sample, and where it is.
 #[derive(Clone, Copy, Debug)]
 struct Watched {
     chunk: ChunkNo,
-    /// `None`: all of the chunk.
+    /// The page, or `None` for the whole chunk.
     slot: Option<Slot>,
     spare: Spare,
 }
 
-/// What was drawn: a chunk, or the n-th resident page of one.
+/// A drawn sample: a chunk, or the n-th resident page of one.
 type Drawn = (ChunkNo, Option<usize>);
 
-/// What the samples of a period have shown.
+/// What the samples of a period show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     /// Large chunks.
     pub chunks: Sampled,
     /// Pages of small chunks.
     pub pages: Sampled,
-    /// Pages that faults have brought in since the period began: they were there to be touched, but not to be sampled.
+    /// Pages that faults have brought in since the period began. They could be touched, but not
+    /// sampled.
     pub arrived: Pages,
 }
 
@@ -58,15 +63,14 @@ pub struct Sampled {
 }
 
 impl Sampler {
-    /// A sampler that takes `samples` samples a period, at least 1 and at most [`MAX_SAMPLES`].
     pub(crate) fn over(vm: Arc<Vm>, samples: u32) -> Self {
         let samples = usize::try_from(samples).unwrap_or(MAX_SAMPLES).clamp(1, MAX_SAMPLES);
         let arrivals = vm.account().arrivals();
         Self { vm, samples, watched: Vec::new(), seen: Seen::default(), arrivals }
     }
 
-    /// Begins a period: chooses what to watch, each page that the VM has with the same chance, so that a large chunk weighs
-    /// 512. One that cannot be put aside now is not watched.
+    /// Begins a period: draws samples, each resident page with the same chance, so that a large
+    /// chunk weighs 512. A sample that cannot be set aside now is left out.
     pub fn begin(&mut self) {
         self.end();
         let drawn = self.draw();
@@ -82,14 +86,15 @@ impl Sampler {
         }
     }
 
-    /// Ends the period: brings back what was not touched. What cannot be brought back keeps its
-    /// place, and is tried again by its next touch and at the end of the next period.
+    /// Ends the period: brings back the samples that were not touched. One that cannot be brought
+    /// back keeps its place, and is tried again at its next touch and at the end of the next
+    /// period.
     pub fn end(&mut self) {
         let watched = std::mem::take(&mut self.watched);
         self.watched = watched.into_iter().filter(|&watched| !self.end_one(watched)).collect();
     }
 
-    /// Brings back one sample; false where it is still aside.
+    /// Brings back one sample; false if it is still aside.
     fn end_one(&self, watched: Watched) -> bool {
         let Watched { chunk: no, slot, spare } = watched;
         let mut chunk = self.vm.chunk(no);
@@ -99,7 +104,7 @@ impl Sampler {
             _ => false,
         };
         if !untouched {
-            // It was touched, or given back.
+            // The sample was touched, or given back.
             return true;
         }
         let brought = match slot {
@@ -107,7 +112,7 @@ impl Sampler {
             Some(slot) => bring_page_back(&self.vm.memory, Place { chunk: no, slot }, &mut chunk).map(drop),
         };
         match brought {
-            Ok(()) if chunk.evidence == Evidence::None => chunk.evidence = Evidence::Idle,
+            Ok(()) if chunk.activity == Activity::Unknown => chunk.activity = Activity::Idle,
             Ok(()) => {}
             Err(error) => {
                 tracing::error!(%error, ppn = self.vm.memory.layout().ppn(no, 0).0, "memory stays aside");
@@ -117,7 +122,7 @@ impl Sampler {
         true
     }
 
-    /// What was seen of the period so far, or of the last one until the next begins.
+    /// What the period has shown so far, or the last one until the next begins.
     pub fn seen(&self) -> Seen {
         let mut seen = self.seen;
         let touches = &self.vm.touches;
@@ -128,12 +133,12 @@ impl Sampler {
         seen
     }
 
-    /// Draws as many pages as there are to be samples from all that the VM has resident. Two of the same large chunk are one
-    /// sample.
+    /// Draws as many of the resident pages as there are to be samples. Two pages of one large chunk
+    /// are one sample.
     fn draw(&mut self) -> BTreeSet<Drawn> {
         self.seen = Seen::default();
         let chunks = self.vm.memory.layout().chunks();
-        // Where the pages of each chunk end, if all are counted through, and whether it is large.
+        // For each chunk, the number of pages up to its end, and whether it is large.
         let mut ends: Vec<(u64, bool)> = Vec::with_capacity(chunks);
         let mut end = 0;
         for no in 0..chunks {
@@ -169,13 +174,13 @@ impl Sampler {
         let mut chunk = self.vm.chunk(no);
         let Backing::Large = chunk.backing else { return };
         if !chunk.busy().is_empty() {
-            // A device is at it, which no fault would show.
-            chunk.evidence = Evidence::Used;
+            // A device uses the chunk, which no fault would show.
+            chunk.activity = Activity::Used;
             self.vm.touches.count_chunk();
         } else if let Err(error) = put_chunk_aside(&self.vm.memory, no, &mut chunk, spare) {
             return tracing::debug!(%error, "a chunk cannot be put aside");
         } else {
-            chunk.evidence = Evidence::None;
+            chunk.activity = Activity::Unknown;
             self.watched.push(Watched { chunk: no, slot: None, spare });
         }
         self.seen.chunks.sampled += 1;
@@ -184,29 +189,29 @@ impl Sampler {
     fn watch_page(&mut self, no: ChunkNo, nth: usize, spare: Spare) {
         let mut chunk = self.vm.chunk(no);
         let Backing::Small(table) = &chunk.backing else { return };
-        // Counted as when they were drawn, with those that are aside since. It may have lost some.
+        // Counted as when they were drawn, with those that were set aside since. Some may be gone.
         let drawn_from = table.pages(|state| state.is_resident() || matches!(state, PageState::Aside(_)));
         let slot = drawn_from.iter().nth(nth).filter(|&slot| table.get(slot).is_resident());
         let Some(slot) = slot else { return };
         if chunk.busy().contains(slot) {
-            chunk.evidence = Evidence::Used;
+            chunk.activity = Activity::Used;
             self.vm.touches.count_page();
         } else {
             let before = chunk.tally();
             let put = put_page_aside(&self.vm, Place { chunk: no, slot }, &mut chunk, spare);
-            // It may have been taken out of the mapping of a frame.
+            // The page may have been moved out of the mapping of a frame.
             self.vm.record(before, &chunk);
             if let Err(error) = put {
                 return tracing::debug!(%error, "a page cannot be put aside");
             }
-            chunk.evidence = Evidence::None;
+            chunk.activity = Activity::Unknown;
             self.watched.push(Watched { chunk: no, slot: Some(slot), spare });
         }
         self.seen.pages.sampled += 1;
     }
 }
 
-/// The places of one kind in which nothing of `watched` is.
+/// The places of one kind that no sample of `watched` has.
 fn free_places(watched: &[Watched], place: fn(usize) -> Spare) -> impl Iterator<Item = Spare> + use<> {
     let taken: Vec<Spare> = watched.iter().map(|watched| watched.spare).collect();
     (0..MAX_SAMPLES).map(place).filter(move |spare| !taken.contains(spare))
@@ -215,23 +220,5 @@ fn free_places(watched: &[Watched], place: fn(usize) -> Spare) -> impl Iterator<
 impl Drop for Sampler {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_is_not_used_again_before_what_is_there_was_brought_back() {
-        let watched = [Spare::of_chunk(0), Spare::of_chunk(2), Spare::of_page(1)].map(|spare| Watched {
-            chunk: ChunkNo(7),
-            slot: None,
-            spare,
-        });
-        let first = |place: fn(usize) -> Spare| free_places(&watched, place).take(2).collect::<Vec<_>>();
-        assert_eq!(first(Spare::of_chunk), [Spare::of_chunk(1), Spare::of_chunk(3)]);
-        assert_eq!(first(Spare::of_page), [Spare::of_page(0), Spare::of_page(2)]);
-        assert_eq!(free_places(&watched, Spare::of_chunk).count(), MAX_SAMPLES - 2);
     }
 }

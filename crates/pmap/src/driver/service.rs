@@ -6,23 +6,23 @@ use crate::page::Touch;
 use crate::transition::Vm;
 use crate::transition::provide::populate;
 
-/// Serves those who wait, as far as the grant goes, and tells the source what is still wanted. Called, without
-/// any lock, by whoever has made room.
+/// Serves waiting faults, as far as the grant goes, and reports what is still wanted. Every driver
+/// that makes room calls it, without any lock.
 pub(crate) fn serve_waiting(vm: &Vm) {
     loop {
-        // A statement of its own: the account's lock is taken after a chunk's, never before.
-        let turn = vm.account().next_turn();
+        // A statement of its own: the guard of the account must be gone before a chunk is locked.
+        let turn = vm.account().next_reservation();
         let Some(turn) = turn else { break };
         let mut chunk = vm.chunk(turn.chunk);
         populate(vm, turn.chunk, &mut chunk, &turn.pages, turn.reserved, Touch::Unknown);
     }
-    vm.ledger.tell_source();
+    vm.ledger.report_wanted();
 }
 
-/// Serves those who wait from what was `freed`, and tells the source that there may be more than they need.
+/// Serves waiting faults from `freed` pages, and reports that there may be more than they need.
 pub(crate) fn serve_freed(vm: &Vm, freed: Pages) {
     serve_waiting(vm);
     if freed > Pages::ZERO {
-        vm.ledger.tell_freed();
+        vm.ledger.report_freed();
     }
 }

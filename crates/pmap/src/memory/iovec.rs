@@ -12,7 +12,8 @@ pub(crate) struct IoVecs {
     _mapping: Arc<Mapping>,
 }
 
-// SAFETY: the addresses point into the mapping, which belongs to no thread and lives as long as this does.
+// SAFETY: the addresses point into the mapping, which belongs to no thread and lives as long as
+// this does.
 unsafe impl Send for IoVecs {}
 // SAFETY: as above; a shared reference only copies addresses out.
 unsafe impl Sync for IoVecs {}

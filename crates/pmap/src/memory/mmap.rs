@@ -1,4 +1,5 @@
-//! The mapping behind guest RAM: mmap, mremap, madvise, and access to bytes that a guest may change at any time.
+//! The mapping behind guest RAM: mmap, mremap, madvise, and access to bytes that a guest may change
+//! at any time.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -10,8 +11,9 @@ use vm_memory::VolatileSlice;
 
 use crate::address::{CHUNK, HostRange, PAGE};
 
-/// One private anonymous mapping for all of a VM's RAM, aligned to chunks so that the kernel can use huge pages, and
-/// behind it *spare* address space, where pages can be put aside. What is there is still the VM's, but nobody touches it.
+/// One private anonymous mapping for all of a VM's RAM, aligned to chunks so that the kernel can
+/// use huge pages. Behind it is *spare* address space, where memory can be set aside: that is still
+/// the VM's, but nothing touches it there.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     base: NonNull<u8>,
@@ -22,18 +24,20 @@ pub(crate) struct Mapping {
     pub(crate) full: std::sync::atomic::AtomicBool,
 }
 
-// SAFETY: the mapping belongs to no thread. Its bytes are reached only through volatile slices and atomics, because
-// the guest writes them at the same time in any case.
+// SAFETY: the mapping belongs to no thread. Its bytes are reached only through volatile slices and
+// atomics, because the guest writes them at the same time in any case.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps `len` bytes, which must be whole chunks and not zero, and reserves `spare` bytes, also whole chunks and at least two:
-    /// the last two are [`Mapping::blank`] and [`Mapping::staging`]. No memory is used until it is touched.
+    /// Maps `len` bytes, which must be whole chunks and not zero, and reserves `spare` bytes, also
+    /// whole chunks and at least two: the last two are [`Mapping::blank`] and [`Mapping::staging`].
+    /// No memory is used until it is touched.
     ///
-    /// The mapping stays out of children (a forked page cannot be moved or write-protected safely) and out of core
-    /// dumps (guest memory is the guest's secret). With `huge_pages` false the kernel is told to use none.
+    /// The mapping stays out of children (a forked page cannot be moved or write-protected safely)
+    /// and out of core dumps (guest memory is the guest's secret). With `huge_pages` false the
+    /// kernel is told to use none.
     pub(crate) fn new(len: usize, spare: usize, huge_pages: bool) -> io::Result<Self> {
         let total = len.checked_add(spare).and_then(|total| total.checked_add(CHUNK));
         let padded = total.ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
@@ -68,7 +72,8 @@ impl Mapping {
         mapping.advise(0, len + spare, libc::MADV_DONTFORK)?;
         mapping.advise(0, len + spare, libc::MADV_DONTDUMP)?;
         let advice = if huge_pages { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
-        // A kernel without transparent huge pages refuses both, and then serves small pages, which is correct too.
+        // A kernel without transparent huge pages refuses both, and then serves small pages, which
+        // is correct too.
         mapping.advise(0, len, advice).ok();
         mapping.advise(mapping.blank(), CHUNK, advice).ok();
         mapping.advise(mapping.staging(), CHUNK, libc::MADV_NOHUGEPAGE).ok();
@@ -87,17 +92,18 @@ impl Mapping {
         self.spare
     }
 
-    /// A chunk behind guest RAM that nobody ever touches: moved anywhere it is fresh memory.
+    /// A chunk behind guest RAM that is never touched: moved anywhere, it is fresh memory.
     pub(crate) fn blank(&self) -> usize {
         self.len + self.spare - 2 * CHUNK
     }
 
-    /// A chunk of small pages where content is put together that is then moved to its place.
+    /// A chunk of small pages where content is put together before it moves to its place.
     pub(crate) fn staging(&self) -> usize {
         self.len + self.spare - CHUNK
     }
 
-    /// The host address of byte `offset`, which must lie in the mapping or in the spare address space behind it.
+    /// The host address of byte `offset`, which must lie in the mapping or in the spare address
+    /// space behind it.
     pub(crate) fn host(&self, offset: usize) -> *mut u8 {
         debug_assert!(offset <= self.len + self.spare);
         self.base.as_ptr().wrapping_add(offset)
@@ -108,63 +114,70 @@ impl Mapping {
         HostRange { start: self.host(offset) as u64, len: len as u64 }
     }
 
-    /// The offset of host address `address`, where that is in the mapping.
+    /// The offset of host address `address`, if that is in the mapping.
     pub(crate) fn offset_of(&self, address: u64) -> Option<usize> {
         let offset = usize::try_from(address.checked_sub(self.base.as_ptr() as u64)?).ok()?;
         (offset < self.len).then_some(offset)
     }
 
-    /// Gives whole pages back to the kernel. They read as zeros afterwards, and fault where they are armed.
+    /// Gives whole pages back to the kernel. They read as zeros afterwards, and fault if they are
+    /// armed.
     pub(crate) fn discard(&self, offset: usize, len: usize) -> io::Result<()> {
         self.advise(offset, len, libc::MADV_DONTNEED)
     }
 
-    /// Moves whole pages, contents and all, from `from` to `to`; one of the two is spare, and nothing may be present at
-    /// `to`. Nothing is present at `from` afterwards. A huge page stays one, and pages that are pinned stay so.
+    /// Moves whole pages, contents and all, from `from` to `to`. One of the two is spare, and
+    /// nothing may be present at `to`. Nothing is present at `from` afterwards. A huge page stays
+    /// one, and pinned pages stay pinned.
     ///
-    /// For everybody else this is one step: whoever touches either place meanwhile waits for its end. What is at `to`
-    /// afterwards is not armed, and `from` is as it was. The kernel refuses where `from` is more than one mapping for it,
-    /// or there are too many; then nothing has changed.
+    /// All other threads see one step: a touch of either place meanwhile waits for its end. What is
+    /// at `to` afterwards is not armed, and `from` is as it was. The kernel refuses if `from` is
+    /// more than one mapping, or if there are too many; then nothing has changed.
     ///
-    /// UFFDIO_MOVE (Linux 6.8) would be a little faster for a huge page, ten times slower for 512 small ones, and
-    /// breaks the huge page where a fault has left a page table at `to`. This one replaces the page table.
+    /// UFFDIO_MOVE (Linux 6.8) would be a little faster for a huge page and ten times slower for
+    /// 512 small ones, and it breaks the huge page where a fault has left a page table at `to`.
+    /// mremap replaces the page table.
     pub(crate) fn relocate(&self, from: usize, to: usize, len: usize) -> io::Result<()> {
         let inside = |offset: usize| offset.checked_add(len).is_some_and(|end| end <= self.len + self.spare);
         assert!(inside(from) && inside(to) && from.abs_diff(to) >= len, "two ranges of the mapping");
         self.has_room()?;
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
-        // SAFETY: both ranges are ours and stay mapped: this flag keeps the old one, and the new one is replaced in one
-        // step. Nothing but volatile slices and atomics, to which any content is valid, points into either.
+        // SAFETY: both ranges are ours and stay mapped: this flag keeps the old one, and the new
+        // one is replaced in one step. Nothing but volatile slices and atomics, to which any
+        // content is valid, points into either.
         let moved = unsafe { libc::mremap(self.host(from).cast(), len, len, flags, self.host(to)) };
         if moved == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Splits the huge page around `offset`, if there is one, into small ones, so that those given back afterwards are
-    /// free at once. Best effort: one with a page under device I/O stays whole for now.
+    /// Splits the huge page around `offset`, if there is one, so that small pages that are given
+    /// back afterwards are free at once. Best effort: a huge page with a page under device I/O
+    /// stays whole for now.
     ///
-    /// MADV_COLD on part of a huge page does that since Linux 5.4, and nothing else to a page that is discarded next.
-    /// MADV_DONTNEED on part of one only takes the page out of the page table: the kernel would keep the memory until
-    /// it runs short.
+    /// MADV_COLD on part of a huge page does that since Linux 5.4, and nothing else to a page that
+    /// is discarded next. MADV_DONTNEED on part of one only takes the page out of the page table:
+    /// the kernel would keep the memory until it runs short.
     pub(crate) fn split_huge_page(&self, offset: usize) {
         if let Err(error) = self.advise(offset, PAGE, libc::MADV_COLD) {
             tracing::debug!(%error, "a huge page may stay whole until memory is short");
         }
     }
 
-    /// Asks for a huge page in place of the chunk at `offset`, whose pages must not be armed. Best effort: where the kernel
-    /// has none at hand, or the guest writes meanwhile, it makes one later by itself.
+    /// Asks for a huge page in place of the chunk at `offset`, whose pages must not be armed. Best
+    /// effort: if the kernel has none at hand, or the guest writes meanwhile, it makes one later by
+    /// itself.
     pub(crate) fn collapse(&self, offset: usize) {
         if let Err(error) = self.advise(offset, CHUNK, libc::MADV_COLLAPSE) {
             tracing::debug!(%error, "a chunk has small pages for now");
         }
     }
 
-    /// Copies bytes within the mapping, or to the spare space behind it. They must be present, and nobody may write them.
+    /// Copies bytes within the mapping, or to the spare space behind it. They must be present, and
+    /// must not be written meanwhile.
     pub(crate) fn copy(&self, from: usize, to: usize, len: usize) {
         let inside = |offset: usize| offset.checked_add(len).is_some_and(|end| end <= self.len + self.spare);
         assert!(inside(from) && inside(to) && from.abs_diff(to) >= len, "two ranges of the mapping");
-        // SAFETY: both ranges are ours, mapped readable and writable where this is used, and apart. No reference points into
-        // either: everybody uses volatile slices and atomics.
+        // SAFETY: both ranges are ours, mapped readable and writable where this is used, and apart.
+        // No reference points into either: all access is through volatile slices and atomics.
         unsafe { std::ptr::copy_nonoverlapping(self.host(from), self.host(to), len) };
     }
 
@@ -174,16 +187,18 @@ impl Mapping {
         self.advise(offset, len, libc::MADV_HUGEPAGE).ok();
     }
 
-    /// Puts a private mapping of `len` bytes of `file` from `at` on in place of what is at `offset`: what is read there is the
-    /// file's, and what is written the writer's own. It is not armed.
+    /// Puts a private mapping of `len` bytes of `file` from `at` on in the place of what is at
+    /// `offset`. Reads there see the file, and a write gets a copy of its own. It is not armed.
     ///
-    /// One step for everybody else. On error (the process has too many mappings) what was there still is.
+    /// All other threads see one step. On error (the process has too many mappings) nothing has
+    /// changed.
     pub(crate) fn overlay(&self, offset: usize, len: usize, file: BorrowedFd<'_>, at: u64) -> io::Result<()> {
         assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "a range of guest RAM");
         let at = libc::off_t::try_from(at).map_err(io::Error::other)?;
         self.has_room()?;
-        // SAFETY: the range is guest RAM, which stays mapped readable and writable. Nothing but volatile slices and atomics, to
-        // which any content is valid, points into it; that the content is the same is the caller's to see to.
+        // SAFETY: the range is guest RAM, which stays mapped readable and writable. Nothing but
+        // volatile slices and atomics, to which any content is valid, points into it; that the
+        // content is the same is the caller's to see to.
         let mapped = unsafe {
             libc::mmap(
                 self.host(offset).cast(),
@@ -197,7 +212,7 @@ impl Mapping {
         if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Tests have the kernel refuse.
+    /// Has the kernel refuse in tests.
     #[cfg(test)]
     fn has_room(&self) -> io::Result<()> {
         let full = self.full.load(Ordering::SeqCst);
@@ -210,25 +225,26 @@ impl Mapping {
         Ok(())
     }
 
-    /// Whether the page at `offset` holds what `other`, a page of another mapping of this process, holds.
+    /// Whether the page at `offset` holds what frame `frame` holds.
     pub(crate) fn equals(&self, offset: usize, other: &FrameView, frame: FrameNo) -> bool {
         let (own, other) = (self.host(offset), other.page(frame));
-        // SAFETY: both are whole pages that are mapped for as long as the borrows live. What somebody writes meanwhile makes the
-        // result useless and nothing else; no reference is made to either.
+        // SAFETY: both are whole pages that are mapped for as long as the borrows live. A write
+        // meanwhile makes the result useless and does no other harm; no reference is made to
+        // either.
         unsafe { libc::memcmp(own.cast(), other.cast(), PAGE) == 0 }
     }
 
-    /// Whether the page at `offset` holds zeros. It must be present, or whoever calls waits for it.
+    /// Whether the page at `offset` holds zeros. It must be present, or the caller waits for it.
     pub(crate) fn is_zero(&self, offset: usize) -> bool {
         static ZEROS: [u8; PAGE] = [0; PAGE];
         assert!(offset + PAGE <= self.len + self.spare, "a page of the mapping");
-        // SAFETY: a whole page of ours, mapped for as long as the borrow lives. What somebody writes meanwhile makes the result
-        // useless and nothing else; no reference is made to it.
+        // SAFETY: a whole page of ours, mapped for as long as the borrow lives. A write meanwhile
+        // makes the result useless and does no other harm; no reference is made to it.
         unsafe { libc::memcmp(self.host(offset).cast(), ZEROS.as_ptr().cast(), PAGE) == 0 }
     }
 
-    /// Copies a page out of guest memory, or out of the spare space behind it where something is kept. It must be present, or
-    /// whoever calls waits for it.
+    /// Copies a page out of guest RAM, or out of the spare space behind it. It must be present, or
+    /// the caller waits for it.
     pub(crate) fn read_page(&self, offset: usize, page: &mut [u8; PAGE]) {
         self.read(offset, &mut page[..]);
     }
@@ -237,21 +253,22 @@ impl Mapping {
     pub(crate) fn read(&self, offset: usize, bytes: &mut [u8]) {
         let end = offset.checked_add(bytes.len());
         assert!(end.is_some_and(|end| end <= self.len + self.spare), "a part of a page of the mapping");
-        // SAFETY: the range is ours, and the mapping lives as long as the borrow of `self`. Volatile access is what memory
-        // shared with a guest needs.
+        // SAFETY: the range is ours, and the mapping lives as long as the borrow of `self`.
+        // Volatile access is what memory shared with a guest needs.
         let slice = unsafe { VolatileSlice::new(self.host(offset), bytes.len()) };
         slice.copy_to(bytes);
     }
 
-    /// Makes the page at `offset` present and writable, as a guest's write would, without changing it. Waits where
-    /// the page is armed until somebody serves it.
+    /// Makes the page at `offset` present and writable, as a write by the guest does, without
+    /// changing it. If the page is armed, waits until the fault is served.
     pub(crate) fn touch(&self, offset: usize) {
         assert!(offset < self.len, "a page of the mapping");
-        // SAFETY: the byte lies in the mapping, is always mapped readable and writable, and is only ever accessed by
-        // atomic or volatile accesses in this process.
+        // SAFETY: the byte lies in the mapping, is always mapped readable and writable, and is only
+        // ever accessed by atomic or volatile accesses in this process.
         let byte = unsafe { AtomicU8::from_ptr(self.host(offset)) };
-        // Compare-and-exchange always makes a write cycle and never changes a byte here. An idempotent `fetch_or`
-        // may be compiled to a plain load, which would map the shared zero page instead.
+        // Compare-and-exchange always makes a write cycle and never changes a byte here. An
+        // idempotent `fetch_or` may be compiled to a plain load, which would map the shared zero
+        // page instead.
         byte.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed).ok();
     }
 
@@ -260,16 +277,17 @@ impl Mapping {
         if offset.checked_add(len)? > self.len {
             return None;
         }
-        // SAFETY: the range was just checked, and the mapping lives as long as the borrow of `self`. Volatile access
-        // is what memory shared with a guest needs.
+        // SAFETY: the range was just checked, and the mapping lives as long as the borrow of
+        // `self`. Volatile access is what memory shared with a guest needs.
         Some(unsafe { VolatileSlice::new(self.host(offset), len) })
     }
 
     fn advise(&self, offset: usize, len: usize, advice: i32) -> io::Result<()> {
         let end = offset.checked_add(len);
         assert!(end.is_some_and(|end| end <= self.len + self.spare), "a range of the mapping");
-        // SAFETY: the range is ours. The only advice used that changes content is MADV_DONTNEED, and nothing but
-        // volatile slices and atomics, to which any content is valid, points into the mapping.
+        // SAFETY: the range is ours. The only advice used that changes content is MADV_DONTNEED,
+        // and nothing but volatile slices and atomics, to which any content is valid, points into
+        // the mapping.
         let result = unsafe { libc::madvise(self.host(offset).cast(), len, advice) };
         if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
@@ -282,10 +300,12 @@ impl Mapping {
         if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    /// Names the mapping in /proc/self/smaps, so that people and tools can tell guest RAM from the rest.
+    /// Names the mapping in /proc/self/smaps, so that people and tools can tell guest RAM from the
+    /// rest.
     fn name(&self, offset: usize, len: usize) {
         let name = c"plimsoll-ram";
-        // SAFETY: the kernel copies the name, which is a NUL-terminated string, and only labels our own range.
+        // SAFETY: the kernel copies the name, which is a NUL-terminated string, and only labels our
+        // own range.
         let result = unsafe {
             libc::prctl(libc::PR_SET_VMA, libc::PR_SET_VMA_ANON_NAME, self.host(offset), len, name.as_ptr())
         };
@@ -303,7 +323,7 @@ impl Drop for Mapping {
     }
 }
 
-/// All of a frame pool, to be read: a mapping of its own, apart from guest RAM.
+/// A read-only mapping of all of a frame pool, apart from guest RAM.
 #[derive(Debug)]
 pub(crate) struct FrameView {
     base: NonNull<u8>,
@@ -316,7 +336,7 @@ unsafe impl Send for FrameView {}
 unsafe impl Sync for FrameView {}
 
 impl FrameView {
-    /// Maps the first `frames` pages of `pool`, as far as it is or will be long.
+    /// Maps the first `frames` pages of `pool`, as far as it is or will become long.
     pub(crate) fn new(pool: BorrowedFd<'_>, frames: usize) -> io::Result<Self> {
         let len = frames.checked_mul(PAGE).filter(|len| *len > 0).ok_or(io::ErrorKind::InvalidInput)?;
         // SAFETY: a new mapping wherever the kernel likes replaces nothing.
@@ -354,7 +374,8 @@ fn trim(start: *mut libc::c_void, len: usize) -> io::Result<()> {
     if len == 0 {
         return Ok(());
     }
-    // SAFETY: called with the slack before and after the aligned range, which is ours and not used yet.
+    // SAFETY: called with the slack before and after the aligned range, which is ours and not used
+    // yet.
     let result = unsafe { libc::munmap(start, len) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -1,4 +1,5 @@
-//! Guest RAM as the kernel sees it: one mapping, armed with userfaultfd, by chunks and runs of pages.
+//! Guest RAM as the kernel sees it: one mapping, armed with userfaultfd, by chunks and runs of
+//! pages.
 //!
 //! [`Memory`] turns chunk and page numbers into system calls. It knows neither page states nor what
 //! anything costs: a transition decides what to call, and in which order. All calls about a chunk
@@ -50,7 +51,7 @@ use crate::lock::{Lock, STAGING};
 use crate::sync::Arc;
 use crate::sync::atomic::AtomicU32;
 
-/// The mapping behind guest RAM, and who provides its missing pages.
+/// The mapping behind guest RAM, its userfaultfd, and the kernel's view of its pages.
 pub(crate) struct Memory {
     layout: Layout,
     kernel: Kernel,

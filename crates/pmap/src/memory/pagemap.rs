@@ -14,8 +14,8 @@ const FILE: u64 = 1 << 61;
 
 /// The kernel's own view of which pages have a backing: `/proc/self/pagemap`.
 ///
-/// Opened when guest memory is made, because a jailed process can open nothing. Page frame numbers are hidden from
-/// unprivileged readers; the two bits used here are not.
+/// Opened when guest memory is made, because a jailed process can open nothing. Page frame numbers
+/// are hidden from unprivileged readers; the two bits used here are not.
 #[derive(Debug)]
 pub(crate) struct Pagemap(File);
 
@@ -24,8 +24,8 @@ impl Pagemap {
         File::open("/proc/self/pagemap").map(Self)
     }
 
-    /// The pages of the chunk at host address `start` that the kernel backs with something: memory, the shared zero
-    /// page, the host's swap, or a page on its way between two places.
+    /// The pages of the chunk at host address `start` that the kernel backs with something: memory,
+    /// the shared zero page, the host's swap, or a page on its way between two places.
     pub(crate) fn backed(&self, start: u64) -> io::Result<PageSet> {
         self.pages(start, PRESENT | SWAPPED)
     }
@@ -35,10 +35,10 @@ impl Pagemap {
         self.pages(start, PROTECTED)
     }
 
-    /// Those of `pages` of the chunk at host address `start` that are there and no file's: in the mapping of a file they are copies
-    /// of this process.
+    /// Those of `pages` of the chunk at host address `start` that are present and not a file's: in
+    /// the mapping of a file they are copies of this process.
     pub(crate) fn own(&self, start: u64, pages: &PageSet) -> io::Result<PageSet> {
-        // The kernel goes from mapping to mapping: what is between a few pages is not looked at.
+        // The kernel goes from mapping to mapping: it does not look at what is between a few pages.
         let whole = pages.is_ragged();
         let runs: Vec<_> = if whole { vec![(0, SLOTS)] } else { pages.runs().collect() };
         let mut own = PageSet::EMPTY;

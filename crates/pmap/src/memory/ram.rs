@@ -12,9 +12,9 @@ use crate::address::{Layout, Placed};
 
 /// Guest RAM as `vm-memory` sees it, for access by the CPU from any thread of the VMM.
 ///
-/// Such an access faults as a vCPU's does: it may wait for a grant, and needs no lock. Memory that the kernel reads or
-/// writes asynchronously (O_DIRECT, io_uring) must be pinned instead, see [`Pmap::pin`](crate::Pmap::pin). The thread
-/// that serves faults must never use this.
+/// Such an access faults as a vCPU's does: it may wait for a grant, and needs no lock. Memory that
+/// the kernel reads or writes asynchronously (O_DIRECT, io_uring) must be pinned instead, see
+/// [`Pmap::pin`](crate::Pmap::pin). The thread that serves faults must never use this.
 ///
 /// Cheap to clone. It dereferences to a [`vm_memory::GuestMemoryBackend`], and is itself the
 /// `Deref<Target: GuestMemory> + Clone` that `virtio-queue` asks for.

@@ -1,7 +1,7 @@
-//! The kernel's userfaultfd: who serves the page faults of a range of memory.
+//! The kernel's userfaultfd: serving the page faults of a range of memory from user space.
 //!
-//! A module of our own, and not the `userfaultfd` crate: that one needs libclang to build and hides which error an
-//! operation had. The ioctl numbers are asserted below against the kernel's ABI.
+//! A module of our own, and not the `userfaultfd` crate: that one needs libclang to build and hides
+//! which error an operation had. The ioctl numbers are asserted below against the kernel's ABI.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -14,13 +14,15 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::address::{HostRange, PAGE};
 use crate::error::Error;
 
-/// A userfaultfd of this process, with the features that guest memory needs agreed upon with the kernel.
+/// A userfaultfd of this process, with the features that guest memory needs agreed upon with the
+/// kernel.
 #[derive(Debug)]
 pub struct Uffd(OwnedFd);
 
 /// What the kernel's userfaultfd can do, for `plimsoll doctor`.
 ///
-/// Guest memory needs [`Features::write_protect`]; everything else here makes later mechanisms cheaper.
+/// Guest memory needs [`Features::write_protect`]; everything else here makes later mechanisms
+/// cheaper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Features {
     bits: u64,
@@ -31,18 +33,18 @@ pub struct Features {
 pub(crate) struct Fault {
     /// The host address of the page.
     pub(crate) address: u64,
-    /// Whether the access was a write; that to a page that is there and write-protected included.
+    /// Whether the access was a write, to a missing page or to one that is write-protected.
     pub(crate) write: bool,
 }
 
-/// What else is to be done than to read faults.
+/// What is ready besides faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ready {
     pub(crate) stop: bool,
     pub(crate) other: bool,
 }
 
-/// What a page that is put in place lets the guest do.
+/// What the guest may do with a page that is put in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Read and write.
@@ -115,7 +117,8 @@ const _: () = assert!(IOC_COPY == 0xC028_AA03);
 const _: () = assert!(IOC_ZEROPAGE == 0xC020_AA04);
 const _: () = assert!(IOC_WRITEPROTECT == 0xC018_AA06);
 
-/// The ioctls used once guest memory is made: what a seccomp filter must let through on the userfaultfd.
+/// The ioctls used once guest memory is made: what a seccomp filter must let through on the
+/// userfaultfd.
 pub const IOCTLS: [u32; 6] =
     [IOC_REGISTER, IOC_UNREGISTER, IOC_WAKE, IOC_COPY, IOC_ZEROPAGE, IOC_WRITEPROTECT];
 
@@ -131,11 +134,12 @@ const PAGEFAULT_WRITE: u64 = 1 << 0;
 
 /// `struct uffd_msg`: event at 0, flags at 8, address at 16.
 const MESSAGE_SIZE: usize = 32;
-/// Messages taken by one read. A guest has few vCPUs and each waits for one fault; more per read only delays the
-/// first of them.
+/// Messages taken by one read. A guest has few vCPUs and each waits for one fault; more per read
+/// only delays the first of them.
 const MESSAGES: usize = 16;
 
-/// What a new page is copied from. The kernel copies from it, so it must be readable memory of this process.
+/// What a new page is copied from. The kernel copies from it, so it must be readable memory of this
+/// process.
 #[repr(align(4096))]
 struct ZeroPage([u8; PAGE]);
 static ZERO_PAGE: ZeroPage = ZeroPage([0; PAGE]);
@@ -143,17 +147,19 @@ static ZERO_PAGE: ZeroPage = ZeroPage([0; PAGE]);
 impl Uffd {
     /// Makes a userfaultfd from an open `/dev/userfaultfd`.
     ///
-    /// The right to open that device is all the privilege needed, so a privileged process can open it and pass it
-    /// on. This call must be made in the process whose memory is to be served.
+    /// The right to open that device is all the privilege needed, so a privileged process can open
+    /// it and pass it on. This call must be made in the process whose memory is to be served.
     ///
     /// # Errors
-    /// [`Error::Uffd`] where `device` is something else, or the kernel lacks write protection (before 5.7).
+    /// [`Error::Uffd`] where `device` is something else, or the kernel lacks write protection
+    /// (before 5.7).
     pub fn from_device(device: BorrowedFd<'_>) -> Result<Self, Error> {
         let (uffd, _) = handshake(new_from_device(device)?, FEATURE_WP)?;
         Ok(uffd)
     }
 
-    /// Makes a userfaultfd by the system call, which needs CAP_SYS_PTRACE or `vm.unprivileged_userfaultfd` set to 1.
+    /// Makes a userfaultfd by the system call, which needs CAP_SYS_PTRACE or
+    /// `vm.unprivileged_userfaultfd` set to 1.
     ///
     /// # Errors
     /// [`Error::Uffd`] without that right, or where the kernel lacks write protection (before 5.7).
@@ -171,30 +177,30 @@ impl Uffd {
         Self::from_device(device.as_fd())
     }
 
-    /// From now on a missing page in `range` asks, and write protection may be used there.
+    /// Makes touches of missing pages in `range` send faults, and allows write protection there.
     pub(crate) fn arm(&self, range: HostRange) -> io::Result<()> {
         let mut arg = Register { range, mode: REGISTER_MISSING | REGISTER_WP, ioctls: 0 };
         self.ioctl(IOC_REGISTER, &mut arg)
     }
 
-    /// From now on the kernel serves `range` by itself. Wakes whoever waits for a page of it.
+    /// Has the kernel serve `range` by itself, and wakes the threads that wait for its pages.
     pub(crate) fn disarm(&self, mut range: HostRange) -> io::Result<()> {
         self.ioctl(IOC_UNREGISTER, &mut range)
     }
 
-    /// Lets everyone who waits for a page of `range` try again.
+    /// Lets the threads that wait for a page of `range` try again.
     pub(crate) fn wake(&self, mut range: HostRange) -> io::Result<()> {
         self.ioctl(IOC_WAKE, &mut range)
     }
 
-    /// Puts a page of zeros, private and writable, at the missing page `address`, and wakes whoever waits for it
-    /// unless `wake` is false.
+    /// Puts a page of zeros, private and writable, at the missing page `address`; wakes the threads
+    /// that wait for it, unless `wake` is false.
     pub(crate) fn fill(&self, address: u64, wake: bool) -> io::Result<()> {
         self.put(address, &ZERO_PAGE.0, Access::Full, wake)
     }
 
-    /// Puts a private copy of `content` at the missing page `address`, and wakes whoever waits for it unless `wake`
-    /// is false.
+    /// Puts a private copy of `content` at the missing page `address`; wakes the threads that wait
+    /// for it, unless `wake` is false.
     pub(crate) fn put(
         &self,
         address: u64,
@@ -209,19 +215,19 @@ impl Uffd {
         self.ioctl(IOC_COPY, &mut arg)
     }
 
-    /// From now on a write to a page of `range` that is there asks. When this returns no processor can write there any
-    /// more without having asked.
+    /// Makes writes to present pages of `range` send faults. When this returns no processor can
+    /// write there without having asked.
     pub(crate) fn protect(&self, range: HostRange) -> io::Result<()> {
         self.write_protect(range, WRITEPROTECT_WP)
     }
 
-    /// Lets writes to `range` pass again, and wakes who waits to write there.
+    /// Lets writes to `range` pass again, and wakes the threads that wait to write there.
     pub(crate) fn unprotect(&self, range: HostRange) -> io::Result<()> {
         self.write_protect(range, 0)
     }
 
-    /// Before Linux 6.3 the kernel does this within one mapping only, and finds none where a range is in several: then it is
-    /// done in halves.
+    /// Before Linux 6.3 the kernel does this within one mapping only, and finds none if a range is
+    /// in several. Then it is done in halves.
     fn write_protect(&self, range: HostRange, mode: u64) -> io::Result<()> {
         match self.ioctl(IOC_WRITEPROTECT, &mut WriteProtect { range, mode }) {
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) && range.len > PAGE_SIZE => {
@@ -233,8 +239,9 @@ impl Uffd {
         }
     }
 
-    /// Maps the kernel's page of zeros at the missing page `address`, and wakes whoever waits for it unless `wake`
-    /// is false. The first write gets a private page from the kernel without asking.
+    /// Maps the kernel's page of zeros at the missing page `address`; wakes the threads that wait
+    /// for it, unless `wake` is false. At the first write the kernel puts a private page there
+    /// without asking.
     pub(crate) fn map_zero(&self, address: u64, wake: bool) -> io::Result<()> {
         let mode = if wake { 0 } else { COPY_DONTWAKE };
         let mut arg = Zeropage { range: HostRange { start: address, len: PAGE_SIZE }, mode, zeroed: 0 };
@@ -257,7 +264,7 @@ impl Uffd {
         Ok(Ready { stop: !fds[1].revents().is_empty(), other: !fds[2].revents().is_empty() })
     }
 
-    /// Takes the faults that wait to be read, without blocking; none is no error.
+    /// Reads the faults that were sent, without blocking. There may be none.
     pub(crate) fn read(&self) -> io::Result<Vec<Fault>> {
         let mut buffer = [0; MESSAGE_SIZE * MESSAGES];
         match rustix::io::read(&self.0, &mut buffer) {
@@ -268,9 +275,10 @@ impl Uffd {
     }
 
     fn ioctl<T>(&self, number: u32, arg: &mut T) -> io::Result<()> {
-        // SAFETY: `arg` is the structure that goes with `number` (the methods above pair them), alive for the call.
-        // What the kernel does to the memory named in it is the meaning of each method: it fills pages that were
-        // missing, which no reference can point to, or changes who is asked about them.
+        // SAFETY: `arg` is the structure that goes with `number` (the methods above pair them),
+        // alive for the call. What the kernel does to the memory named in it is the meaning of each
+        // method: it fills pages that were missing, which no reference can point to, or changes
+        // whether faults are sent.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::Ioctl::from(number), arg) };
         if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
@@ -308,7 +316,8 @@ impl Features {
     }
 }
 
-/// Asks the kernel what its userfaultfd can do, through `device` (an open `/dev/userfaultfd`) or the system call.
+/// Asks the kernel what its userfaultfd can do, through `device` (an open `/dev/userfaultfd`) or
+/// the system call.
 ///
 /// # Errors
 /// [`Error::Uffd`] where a userfaultfd cannot be had that way.
@@ -328,7 +337,7 @@ fn new_from_device(device: BorrowedFd<'_>) -> Result<OwnedFd, Error> {
         let action = "make one from the device passed as /dev/userfaultfd";
         return Err(Error::Uffd { action, source: io::Error::last_os_error() });
     }
-    // SAFETY: the kernel just made this descriptor for us; nobody else knows of it.
+    // SAFETY: the kernel just made this descriptor, and nothing else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -339,7 +348,8 @@ fn new_from_syscall() -> Result<OwnedFd, Error> {
     made.map_err(|errno| Error::Uffd { action, source: errno.into() })
 }
 
-/// Agrees on `features` with the kernel and learns what else it has. Possible once for each descriptor.
+/// Agrees on `features` with the kernel and learns what else it has. Possible once for each
+/// descriptor.
 fn handshake(fd: OwnedFd, features: u64) -> Result<(Uffd, Features), Error> {
     let uffd = Uffd(fd);
     let mut api = Api { api: API_VERSION, features, ioctls: 0 };

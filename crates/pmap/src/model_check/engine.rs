@@ -1,5 +1,5 @@
-//! What `swap/engine/` is in production: a disk that does what it was told in any order, at any later time, in one go or in
-//! parts, and fails now and then.
+//! What `swap/engine/` is in production: a disk that does what it was told in any order, at any
+//! later time, in one go or in parts, and fails now and then.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -1,4 +1,5 @@
-//! What `swap/event.rs` is in production: here it tells the model's kernel, which wakes who serves faults.
+//! What `swap/event.rs` is in production: here it tells the model's kernel, which wakes who serves
+//! faults.
 
 use std::fs::File;
 use std::io;

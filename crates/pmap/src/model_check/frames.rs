@@ -1,5 +1,6 @@
-//! The model's daemon as far as frames are concerned, and other VMs of the same sharing domain: it knows frames, or makes them,
-//! names wrong ones, does not answer, and overwrites a frame as soon as nobody has it.
+//! The model's daemon as far as frames are concerned, and other VMs of the same sharing domain: it
+//! knows frames, or makes them, names wrong ones, does not answer, and overwrites a frame as soon
+//! as nobody has it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -65,7 +66,8 @@ impl Frames {
         lock(&self.state).frames.values().map(|known| known.pages.len()).sum()
     }
 
-    /// Frees frames that nobody has any more. Whoever has one nevertheless finds something else there.
+    /// Frees frames that nobody has any more. Whoever has one nevertheless finds something else
+    /// there.
     fn free(&self, state: &mut State) {
         let gone = state.frames.extract_if(.., |_, known| known.pages.is_empty() && !known.elsewhere);
         for (frame, _) in gone {

@@ -1,7 +1,8 @@
 //! What uses the model's guest memory: vCPUs, and a device.
 //!
-//! A page is divided into lanes. Each belongs to one user, who writes generations to it and knows what it must hold, so that
-//! all may use the same page at the same time and nobody's loss is hidden by another's write.
+//! A page is divided into lanes. Each belongs to one user, who writes generations to it and knows
+//! what it must hold, so that all may use the same page at the same time and nobody's loss is
+//! hidden by another's write.
 
 use std::ops::Range;
 
@@ -18,11 +19,12 @@ use crate::{Intent, PpnRange, Release};
 
 /// One that is used page by page, and one that is written and given back as a whole.
 pub(super) const CHUNKS: u64 = 2;
-/// Pages that all users use. Those from [`NOISY`] on do not shrink to half; of the others there are as many as it takes for
-/// compression to begin.
+/// Pages that all users use. Those from [`NOISY`] on do not shrink to half; of the others there are
+/// as many as it takes for compression to begin.
 const SHARED: Range<usize> = 0..6;
 const NOISY: usize = 4;
-/// The page of the first vCPU alone, followed by that of the second. They give them up and get them back empty.
+/// The page of the first vCPU alone, followed by that of the second. They give them up and get them
+/// back empty.
 const VCPUS_OWN: usize = 6;
 /// The device's own page, which is reported as free while the device uses it.
 pub(super) const DEVICES_OWN: Ppn = Ppn(8);
@@ -32,9 +34,11 @@ const SCRATCH: usize = 512;
 const LANE: usize = PAGE / 3;
 /// The device's number among the users.
 const DEVICE: usize = 2;
-/// What a vCPU does before it ends. More makes for longer executions, in which delays hit the same place less often.
+/// What a vCPU does before it ends. More makes for longer executions, in which delays hit the same
+/// place less often.
 const STEPS: usize = 5;
-/// The same where pages are shared: what that takes is longer, and it is while it lasts that they must write.
+/// The same where pages are shared: what that takes is longer, and it is while it lasts that they
+/// must write.
 const STEPS_WHILE_SHARING: usize = 15;
 /// I/O requests.
 const REQUESTS: usize = 2;

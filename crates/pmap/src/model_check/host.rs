@@ -1,5 +1,5 @@
-//! The model's host: asked for grants, it gives what it likes, takes back what it can, and has the VM's pages taken when it
-//! has nothing left to give.
+//! The model's host: asked for grants, it gives what it likes, takes back what it can, and has the
+//! VM's pages taken when it has nothing left to give.
 
 use std::sync::PoisonError;
 
@@ -50,7 +50,8 @@ impl GrantSource for Host {
     fn trouble(&self, what: Error) {
         match what {
             Error::SwapWrite { .. } => {}
-            // In production the VM must be stopped, for the device has said that it cannot. Here it can the next time.
+            // In production the VM must be stopped, for the device has said that it cannot. Here it
+            // can the next time.
             Error::SwapRead { ppn, .. } => kernel().wake(page_of(ppn)),
             other => panic!("{other}"),
         }
@@ -93,13 +94,14 @@ impl Host {
             drop(desk);
             self.news.notify_all();
             self.agrees(pmap);
-            // Who wants more and is not told of anything new would else keep everybody from running.
+            // Who wants more and is not told of anything new would else keep everybody from
+            // running.
             thread::yield_now();
         }
     }
 
-    /// Takes pages from the VM whenever there is nothing left to grant, until the host is closed. What cannot be had that
-    /// way comes from elsewhere.
+    /// Takes pages from the VM whenever there is nothing left to grant, until the host is closed.
+    /// What cannot be had that way comes from elsewhere.
     pub(super) fn page_out(&self, pmap: &Pmap) {
         while let Some(wanted) = self.next_shortage() {
             let out = pmap.page_out(wanted);
@@ -128,7 +130,8 @@ impl Host {
         lock(&self.desk).budget += Pages(1);
     }
 
-    /// What the VM takes for granted is what was granted, less what it has given for frames and nobody has counted yet.
+    /// What the VM takes for granted is what was granted, less what it has given for frames and
+    /// nobody has counted yet.
     fn agrees(&self, pmap: &Pmap) {
         // In this order: the VM gives first, and is counted afterwards.
         let ledger = lock(&self.desk).ledger;

@@ -1,7 +1,8 @@
 //! The kernel of the model: page tables, frames, and who waits for a page fault to be answered.
 //!
-//! It does what Linux does as far as guest memory can tell (mm/userfaultfd.c, fs/userfaultfd.c), each system call and each
-//! access of a processor in one indivisible step, and anything may happen between two steps. What it knows of a page:
+//! It does what Linux does as far as guest memory can tell (mm/userfaultfd.c, fs/userfaultfd.c),
+//! each system call and each access of a processor in one indivisible step, and anything may happen
+//! between two steps. What it knows of a page:
 //!
 //! | page | touched for reading | touched for writing |
 //! |---|---|---|
@@ -13,26 +14,31 @@
 //! | a shared frame's mapping | reads the shared frame, armed or not | a frame of the page's own with its content appears |
 //! | the same, write-protected | as before | a fault is sent; where nobody had read the page, that frame has appeared before |
 //!
-//! A page stays in a shared frame's mapping when it has got a frame of its own: discarded, it is the shared frame again.
+//! A page stays in a shared frame's mapping when it has got a frame of its own: discarded, it is
+//! the shared frame again.
 //!
-//! Left out: what the processors' address caches remember (every change of a mapping flushes them before the system call
-//! returns), huge pages except that the kernel may bring in more than was touched, and running out of memory.
+//! Left out: what the processors' address caches remember (every change of a mapping flushes them
+//! before the system call returns), huge pages except that the kernel may bring in more than was
+//! touched, and running out of memory.
 
-use std::collections::BTreeMap;
+mod state;
+
 use std::io;
 use std::ops::Range;
 use std::sync::PoisonError;
 
 use plimsoll_units::FrameNo;
-use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::{Condvar, Mutex, MutexGuard};
 
 use crate::address::PageSet;
 use crate::address::{CHUNK, HostRange, PAGE};
 use crate::memory::{Fault, Ready};
 use crate::sync::lock;
+pub(crate) use state::Frame;
+use state::{Backing, Page, State, Touch};
 
-/// Where the kernel puts the mapping. Nothing is there: an access that does not go through [`Kernel`] ends the test.
+/// Where the kernel puts the mapping. Nothing is there: an access that does not go through
+/// [`Kernel`] ends the test.
 pub(crate) const BASE: usize = 1 << 40;
 
 const CHUNK_PAGES: usize = CHUNK / PAGE;
@@ -56,59 +62,6 @@ pub(crate) struct Kernel {
     news: Condvar,
 }
 
-#[derive(Default)]
-struct State {
-    pages: Vec<Page>,
-    /// Their content; `None`: zeros.
-    frames: Vec<Option<Box<[u8; PAGE]>>>,
-    /// The file of shared frames.
-    pool: BTreeMap<FrameNo, Box<[u8; PAGE]>>,
-    sleepers: Vec<Sleeper>,
-    tickets: u64,
-    stopped: bool,
-    signalled: bool,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Page {
-    armed: bool,
-    protected: bool,
-    backing: Backing,
-    /// In whose mapping it is, where that is not anonymous.
-    shared: Option<FrameNo>,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Backing {
-    #[default]
-    Missing,
-    Zeros,
-    /// The shared frame itself.
-    Shared,
-    Frame(Frame),
-}
-
-/// A page of machine memory. It stays where it is when it is unmapped, so that whoever still writes to it writes in vain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Frame(usize);
-
-/// A thread that has sent a fault.
-struct Sleeper {
-    ticket: u64,
-    page: usize,
-    fault: Fault,
-    /// The fault was read by who serves it.
-    read: bool,
-    woken: bool,
-}
-
-/// What a fault message finds when it looks for the page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Touch {
-    Read,
-    Write,
-}
-
 /// Guest memory as processors and devices see it.
 impl Kernel {
     /// One indivisible load by a processor of `into.len()` bytes within a page.
@@ -125,7 +78,8 @@ impl Kernel {
         self.grab(offset / PAGE, |frame| frame[within(offset, content.len())].copy_from_slice(content));
     }
 
-    /// Makes a page present and writable, as a device's I/O does at its start, and returns the frame behind it.
+    /// Makes a page present and writable, as a device's I/O does at its start, and returns the
+    /// frame behind it.
     pub(crate) fn frame(&self, page: usize) -> Frame {
         self.grab(page, |_| {})
     }
@@ -144,7 +98,8 @@ impl Kernel {
         self.state().content(frame)[within(at, content.len())].copy_from_slice(content);
     }
 
-    /// Copies a page that is there to one that is not armed. The processor does it: nothing keeps others from writing meanwhile.
+    /// Copies a page that is there to one that is not armed. The processor does it: nothing keeps
+    /// others from writing meanwhile.
     pub(crate) fn copy(&self, from: usize, to: usize) {
         let mut content = [0; PAGE];
         self.load(from * PAGE, &mut content);
@@ -207,8 +162,8 @@ impl Kernel {
         }
     }
 
-    /// mremap(2) with MREMAP_DONTUNMAP: pages go from one place to another, which is not armed then. They must be anonymous: each
-    /// mapping of a shared frame is one of its own.
+    /// mremap(2) with MREMAP_DONTUNMAP: pages go from one place to another, which is not armed
+    /// then. They must be anonymous: each mapping of a shared frame is one of its own.
     pub(crate) fn relocate(&self, from: Range<usize>, to: usize) -> io::Result<()> {
         let mut state = self.state();
         if state.pages[from.clone()].iter().any(|page| page.shared.is_some()) {
@@ -222,7 +177,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// mmap(2) with MAP_FIXED and MAP_PRIVATE: shared frames, from `first` on, in the place of pages.
+    /// mmap(2) with MAP_FIXED and MAP_PRIVATE: shared frames, from `first` on, in the place of
+    /// pages.
     pub(crate) fn overlay(&self, pages: Range<usize>, first: FrameNo) {
         let mut state = self.state();
         for (page, frame) in pages.zip(first.0..) {
@@ -292,7 +248,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// poll(2) on the userfaultfd, on the descriptor that says that it is the end, and on that of the swap.
+    /// poll(2) on the userfaultfd, on the descriptor that says that it is the end, and on that of
+    /// the swap.
     pub(crate) fn wait(&self) -> Ready {
         let mut state = self.state();
         while !state.stopped
@@ -359,88 +316,6 @@ impl Kernel {
             .filter(|sleeper| range.contains(&sleeper.page))
             .for_each(|s| s.woken = true);
         self.woken.notify_all();
-    }
-}
-
-impl State {
-    fn would_pass(&self, page: usize, touch: Touch) -> bool {
-        let Page { armed, protected, backing, shared } = self.pages[page];
-        if backing == Backing::Missing && shared.is_none() {
-            !armed
-        } else {
-            !protected || touch == Touch::Read
-        }
-    }
-
-    /// Whether a touch is no fault that is sent. What the kernel serves by itself is there then.
-    fn passes(&mut self, page: usize, touch: Touch) -> bool {
-        let passes = self.would_pass(page, touch);
-        let Page { backing, shared, .. } = self.pages[page];
-        match (backing, shared, touch) {
-            (Backing::Missing, Some(_), Touch::Read) => self.pages[page].backing = Backing::Shared,
-            // Before it looks whether that may be written.
-            (Backing::Missing, Some(_), Touch::Write) => self.new_copy(page),
-            _ if !passes => {}
-            (Backing::Missing, None, Touch::Read) => self.pages[page].backing = Backing::Zeros,
-            (Backing::Missing, None, Touch::Write) => {
-                self.new_zeros(page);
-                self.fault_around(page);
-            }
-            (Backing::Shared, _, Touch::Write) => self.new_copy(page),
-            (Backing::Zeros, _, Touch::Write) => self.new_zeros(page),
-            (Backing::Zeros | Backing::Shared | Backing::Frame(_), ..) => {}
-        }
-        passes
-    }
-
-    /// The kernel may bring in more than was touched: a huge page, if the rest of the chunk is missing as well.
-    fn fault_around(&mut self, page: usize) {
-        let first = page / CHUNK_PAGES * CHUNK_PAGES;
-        let others = (first..first + CHUNK_PAGES).filter(|&other| other != page);
-        let missing = |page: &Page| !page.armed && page.backing == Backing::Missing && page.shared.is_none();
-        if others.clone().all(|other| missing(&self.pages[other])) && thread_rng().gen_bool(0.5) {
-            others.for_each(|other| self.new_zeros(other));
-        }
-    }
-
-    fn new_zeros(&mut self, page: usize) {
-        self.pages[page].backing = Backing::Frame(self.new_frame(None));
-    }
-
-    fn new_copy(&mut self, page: usize) {
-        let content =
-            self.pages[page].shared.and_then(|frame| self.pool.get(&frame)).map(|content| **content);
-        self.pages[page].backing = Backing::Frame(self.new_frame(content.as_ref()));
-    }
-
-    /// What a page holds; `None`: zeros.
-    fn content_of(&self, page: usize) -> Option<&[u8; PAGE]> {
-        let Page { backing, shared, .. } = self.pages[page];
-        match backing {
-            Backing::Frame(frame) => self.frames[frame.0].as_deref(),
-            Backing::Shared => self.pool.get(&shared?).map(|content| &**content),
-            Backing::Zeros | Backing::Missing => None,
-        }
-    }
-
-    fn new_frame(&mut self, content: Option<&[u8; PAGE]>) -> Frame {
-        self.frames.push(content.map(|content| Box::new(*content)));
-        Frame(self.frames.len() - 1)
-    }
-
-    fn content(&mut self, frame: Frame) -> &mut [u8; PAGE] {
-        self.frames[frame.0].get_or_insert_with(|| Box::new([0; PAGE]))
-    }
-
-    fn send(&mut self, page: usize, touch: Touch) -> u64 {
-        self.tickets += 1;
-        let fault = Fault { address: (BASE + page * PAGE) as u64, write: touch == Touch::Write };
-        self.sleepers.push(Sleeper { ticket: self.tickets, page, fault, read: false, woken: false });
-        self.tickets
-    }
-
-    fn is_woken(&self, ticket: u64) -> bool {
-        self.sleepers.iter().any(|sleeper| sleeper.ticket == ticket && sleeper.woken)
     }
 }
 

@@ -17,8 +17,9 @@ pub(crate) struct Mapping {
     spare: usize,
 }
 
-/// Most spare address space. Sampling reserves places for a thousand chunks, of which the model can use but two, behind two for pages;
-/// the last two chunks are [`Mapping::blank`] and [`Mapping::staging`].
+/// Most spare address space. Sampling reserves places for a thousand chunks, of which the model can
+/// use but two, behind two for pages; the last two chunks are [`Mapping::blank`] and
+/// [`Mapping::staging`].
 const MOST_SPARE: usize = 6 * CHUNK;
 
 impl Mapping {

@@ -1,37 +1,42 @@
+#[cfg(test)]
+mod tests;
+
 use plimsoll_units::Pages;
 
-use super::evidence::Evidence;
+use super::activity::Activity;
 use super::state::PageState;
+use super::step::{State, Step, note};
 use super::table::Table;
 use crate::account::{Kind, Tally};
 use crate::address::{ChunkNo, PageSet, SLOTS, Slot, Spare};
 use crate::lock::{CHUNK, Guard, Guards, Lock};
 
-/// One chunk of guest memory: its state and the device I/O in flight on it. The states and the transitions between
-/// them are described in the crate's documentation.
+/// One chunk of guest memory: its state and the device I/O in flight on it. The states and the
+/// transitions between them are described in the crate's documentation.
 #[derive(Debug, Default)]
 pub(crate) struct Chunk {
     pub(crate) backing: Backing,
-    /// What its last sample has shown.
-    pub(crate) evidence: Evidence,
-    /// Runs of pages with device I/O in flight, as (first, length), one for each pin. A list and not a count for each
-    /// page: there are as many as requests in flight, mostly none.
+    /// What the last sample of it showed.
+    pub(crate) activity: Activity,
+    /// Runs of pages with device I/O in flight, as (first, length), one for each pin. A list and
+    /// not a count for each page: there are as many as requests in flight, mostly none.
     io: Vec<(Slot, Slot)>,
 }
 
-/// Who provides the chunk's pages.
+/// What provides the chunk's pages.
 #[derive(Debug)]
 pub(crate) enum Backing {
-    /// Nobody: no page is present, all are armed.
+    /// Nothing: no page is present, and all are armed.
     Empty {
         /// All 512 pages are in the guest's balloon. A chunk of which only some are is small.
         ballooned: bool,
-        /// How many pages were dropped because they held zeros. Which they were is forgotten.
+        /// The number of pages that were dropped because they held zeros. The chunk does not keep
+        /// which.
         zero: Slot,
     },
     /// The kernel, unasked. Costs 512 pages, whatever is resident.
     Large,
-    /// Nobody: it is large, but all of it has been put aside, to see whether it is touched. All are armed.
+    /// Nothing: the chunk is large, but all of it is set aside as a sample. All pages are armed.
     Aside(Spare),
     /// The pmap, page by page; all are armed.
     Small(Box<Table>),
@@ -43,7 +48,25 @@ impl Default for Backing {
     }
 }
 
+impl Backing {
+    fn name(&self) -> State {
+        match self {
+            Self::Empty { .. } => State::EmptyChunk,
+            Self::Large => State::LargeChunk,
+            Self::Aside(_) => State::AsideChunk,
+            Self::Small(_) => State::SmallChunk,
+        }
+    }
+}
+
 impl Chunk {
+    /// Changes the chunk's state, in a step for which the table of transitions has a row; returns
+    /// what it was.
+    pub(crate) fn set_backing(&mut self, backing: Backing, step: Step) -> Backing {
+        note(step, self.backing.name(), backing.name());
+        std::mem::replace(&mut self.backing, backing)
+    }
+
     pub(crate) fn kind(&self) -> Kind {
         match self.backing {
             Backing::Empty { .. } => Kind::Empty,
@@ -52,7 +75,8 @@ impl Chunk {
         }
     }
 
-    /// The pages for which nobody waits: those that are there or on their way, or that the kernel serves.
+    /// The pages that no fault waits for: the resident ones, those on their way, and all that the
+    /// kernel serves.
     pub(crate) fn served(&self) -> PageSet {
         match &self.backing {
             Backing::Empty { .. } => PageSet::EMPTY,
@@ -77,7 +101,7 @@ impl Chunk {
     pub(crate) fn small_table(&mut self) -> Option<&mut Table> {
         if let Backing::Empty { ballooned, .. } = self.backing {
             let state = if ballooned { PageState::Ballooned } else { PageState::Absent };
-            self.backing = Backing::Small(Table::all(state));
+            self.set_backing(Backing::Small(Table::all(state)), Step::Split);
         }
         match &mut self.backing {
             Backing::Small(table) => Some(table),
@@ -85,15 +109,16 @@ impl Chunk {
         }
     }
 
-    /// A small chunk whose pages are all absent or zero, or all ballooned, becomes empty, and its table is freed; except
-    /// where some are mappings of their own: that must be remembered.
+    /// Makes a small chunk empty if all of its pages are absent or zero, or all are ballooned. A
+    /// chunk that consists of several mappings stays small, because that must be remembered.
     pub(crate) fn empty_if_uniform(&mut self) {
         let Backing::Small(table) = &self.backing else { return };
-        if !table.islands.is_empty() {
+        if !table.extra_mappings.is_empty() {
             return;
         }
         if let Some(ballooned) = table.is_empty() {
-            self.backing = Backing::Empty { ballooned, zero: table.zeros() };
+            let empty = Backing::Empty { ballooned, zero: table.zeros() };
+            self.set_backing(empty, Step::Collect);
         }
     }
 
@@ -149,37 +174,5 @@ impl Chunks {
     /// Locks all chunks, in order. Nothing is in transition while the guards live.
     pub(crate) fn lock_all(&self) -> Guards<'_, Chunk> {
         Lock::lock_all(&self.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_small_chunk_that_is_all_absent_or_all_ballooned_is_empty() {
-        let mut chunk = Chunk::default();
-        chunk.small_table().unwrap().set(5, PageState::Ballooned);
-        chunk.empty_if_uniform();
-        assert_eq!(chunk.kind(), Kind::Small, "which pages are ballooned must be remembered");
-        assert_eq!(chunk.tally().ballooned, Pages(1));
-        chunk.small_table().unwrap().set_all(&PageSet::FULL, PageState::Ballooned);
-        chunk.empty_if_uniform();
-        assert_eq!(chunk.tally(), Tally { ballooned: Pages::CHUNK, ..Tally::default() });
-        chunk.small_table().unwrap().set_all(&PageSet::FULL, PageState::Absent);
-        chunk.empty_if_uniform();
-        assert_eq!(chunk.tally(), Tally::default());
-    }
-
-    #[test]
-    fn io_on_the_same_pages_is_counted() {
-        let mut chunk = Chunk::default();
-        chunk.start_io(3, 4);
-        chunk.start_io(3, 4);
-        chunk.start_io(6, 2);
-        chunk.end_io(3, 4);
-        assert_eq!(chunk.busy(), PageSet::span(3, 5));
-        chunk.end_io(3, 4);
-        assert_eq!(chunk.busy(), PageSet::span(6, 2));
     }
 }

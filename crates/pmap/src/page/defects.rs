@@ -1,14 +1,14 @@
-//! The count of touches with a deliberate defect: what `evidence.rs` has in production.
+//! The count of touches with a deliberate defect: what `activity.rs` has in production.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::evidence;
+use super::activity;
 
 /// Touches that, on demand, are not counted.
 #[derive(Debug, Default)]
 pub(crate) struct Touches {
-    touches: evidence::Touches,
+    touches: activity::Touches,
     uncounted: AtomicBool,
 }
 
@@ -31,7 +31,7 @@ impl Touches {
 }
 
 impl Deref for Touches {
-    type Target = evidence::Touches;
+    type Target = activity::Touches;
 
     fn deref(&self) -> &Self::Target {
         &self.touches

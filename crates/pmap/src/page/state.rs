@@ -1,5 +1,6 @@
 use plimsoll_units::FrameNo;
 
+use super::step::State;
 use super::touch::Touch;
 use crate::address::Spare;
 use crate::content::{Handle, SwapSlot};
@@ -9,7 +10,7 @@ use crate::content::{Handle, SwapSlot};
 pub(crate) enum PageState {
     /// Never touched, or given back: zeros, nothing resident.
     Absent,
-    /// As absent: it was there, and seen to hold zeros.
+    /// As absent; it was resident, and was dropped because it held zeros.
     Zero,
     /// As absent, and in the guest's balloon.
     Ballooned,
@@ -27,12 +28,12 @@ pub(crate) enum PageState {
     Arriving {
         /// Where it is read from.
         from: SwapSlot,
-        /// By whom it is waited for: where that is a write, its copy in the swap will not be kept.
+        /// What waits for it. After a write its copy in the swap is not kept.
         touch: Touch,
     },
-    /// Put aside, to see whether it is touched.
+    /// Set aside as a sample: its next touch is a fault.
     Aside(Spare),
-    /// The mapping of a frame that others may have, too. Write-protected.
+    /// The mapping of a frame that other VMs may have too. Write-protected.
     Shared(FrameNo),
 }
 
@@ -65,9 +66,25 @@ impl PageState {
         }
     }
 
+    pub(super) fn name(self) -> State {
+        match self {
+            Self::Absent => State::Absent,
+            Self::Zero => State::Zero,
+            Self::Ballooned => State::Ballooned,
+            Self::Private => State::Private,
+            Self::Clean(_) => State::Clean,
+            Self::Compressed(_) => State::Compressed,
+            Self::Leaving(_) => State::Leaving,
+            Self::Swapped(_) => State::Swapped,
+            Self::Arriving { .. } => State::Arriving,
+            Self::Aside(_) => State::Aside,
+            Self::Shared(_) => State::Shared,
+        }
+    }
+
     /// Whether it is being read from the swap, and a fault waits for it.
     pub(super) fn is_awaited(self) -> bool {
-        matches!(self, Self::Arriving { touch, .. } if touch != Touch::Not)
+        matches!(self, Self::Arriving { touch, .. } if touch != Touch::ReadAhead)
     }
 
     /// Whether it costs the grant a page.
@@ -75,12 +92,12 @@ impl PageState {
         self.class() == Class::Charged
     }
 
-    /// Whether the page is there: its content is guest memory itself.
+    /// Whether the page is resident: its content is guest memory itself.
     pub(crate) fn is_resident(self) -> bool {
         matches!(self, Self::Private | Self::Clean(_))
     }
 
-    /// The frame that it is.
+    /// The frame that it is a mapping of.
     pub(crate) fn frame(self) -> Option<FrameNo> {
         if let Self::Shared(frame) = self { Some(frame) } else { None }
     }

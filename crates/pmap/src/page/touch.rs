@@ -1,10 +1,10 @@
-/// How a page is touched. The greater counts where there are several.
+/// How a page is touched. Of several touches the greatest counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Touch {
-    /// Not yet: it is brought in because it may be.
-    Not,
+    /// Not at all: the page is read from the swap along with a neighbour.
+    ReadAhead,
     Read,
-    /// It has waited for a grant, and nobody remembers.
+    /// A read or a write: the fault was queued, and the queue does not keep which.
     Unknown,
     Write,
 }

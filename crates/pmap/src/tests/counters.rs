@@ -1,12 +1,14 @@
-//! Verified counters: host threads, a vCPU and a device each own pages in every chunk, and every word of a page is a counter of
-//! its owner. A visit reads each word of a page, which must hold what the last visit wrote, and writes the next value. All
-//! transitions run against it as fast as they can. A write that was lost shows at the next visit. Another VM does the same, and
-//! both share equal pages, of which there are many, with each other and among their own.
+//! Verified counters: host threads, a vCPU and a device each own pages in every chunk, and every
+//! word of a page is a counter of its owner. A visit reads each word of a page, which must hold
+//! what the last visit wrote, and writes the next value. All transitions run against it as fast as
+//! they can. A write that was lost shows at the next visit. Another VM does the same, and both
+//! share equal pages, of which there are many, with each other and among their own.
 //!
-//! `PLIMSOLL_STRESS_WRITES` sets how many writes are verified (default 20 million, seconds). `cargo xtask test --only counters`
-//! verifies 10^9; a soak of 10^11, some half an hour: `PLIMSOLL_STRESS_WRITES=100000000000 PLIMSOLL_STRESS_REPEATS=100
-//! cargo test -p plimsoll-pmap --release counters::no_write`. `PLIMSOLL_STRESS_REPEATS` is how often a page is visited before the
-//! next one (default 8): with more, more writes are verified for each transition.
+//! `PLIMSOLL_STRESS_WRITES` sets how many writes are verified (default 20 million, seconds). `cargo
+//! xtask test --only counters` verifies 10^9; a soak of 10^11, some half an hour:
+//! `PLIMSOLL_STRESS_WRITES=100000000000 PLIMSOLL_STRESS_REPEATS=100 cargo test -p plimsoll-pmap
+//! --release counters::no_write`. `PLIMSOLL_STRESS_REPEATS` is how often a page is visited before
+//! the next one (default 8): with more, more writes are verified for each transition.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,7 +35,8 @@ const STORE: u64 = 300;
 const SLOTS: u64 = 5000;
 /// Words of a page.
 const WORDS: u64 = 512;
-/// Visits to a page before the next one: transitions come in between, and more writes are verified for each fault.
+/// Visits to a page before the next one: transitions come in between, and more writes are verified
+/// for each fault.
 fn repeats() -> usize {
     let repeats = std::env::var("PLIMSOLL_STRESS_REPEATS").ok();
     repeats.map_or(8, |repeats| repeats.parse().expect("PLIMSOLL_STRESS_REPEATS is a number"))
@@ -54,8 +57,8 @@ const GLANCE: Duration = Duration::from_millis(5);
 /// Writes of which some must have been to shared pages.
 const MANY: u64 = 10_000_000;
 
-/// What the words of a page hold after `visits`: as large as can be where that is odd, and next to nothing otherwise. A page
-/// never visited, or given back, holds zeros.
+/// What the words of a page hold after `visits`: as large as can be where that is odd, and next to
+/// nothing otherwise. A page never visited, or given back, holds zeros.
 fn words(visits: u64) -> Words {
     let step = if visits.is_multiple_of(2) { 0 } else { 0x9E37_79B9_7F4A_7C15 };
     Words { first: visits, step }

@@ -1,5 +1,5 @@
-//! I/O on a file opened with O_DIRECT, by io_uring or preadv: the kernel reads and writes guest memory behind its back,
-//! as it does for a disk.
+//! I/O on a file opened with O_DIRECT, by io_uring or preadv: the kernel reads and writes guest
+//! memory behind its back, as it does for a disk.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -11,7 +11,8 @@ use io_uring::{IoUring, opcode, types};
 
 use crate::IoGuard;
 
-/// A file without a page cache in between where the file system has that, so that the kernel works on the pages.
+/// A file without a page cache in between where the file system has that, so that the kernel works
+/// on the pages.
 pub(crate) struct Disk {
     file: File,
     ring: Option<IoUring>,
@@ -20,7 +21,8 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// A disk that is asked by io_uring, if `asynchronous` and not forbidden here, or else by preadv and pwritev.
+    /// A disk that is asked by io_uring, if `asynchronous` and not forbidden here, or else by
+    /// preadv and pwritev.
     pub(crate) fn new(asynchronous: bool) -> Self {
         // Unlike /tmp, /var/tmp is on a disk almost everywhere.
         let file = tempfile::NamedTempFile::new_in("/var/tmp").or_else(|_| tempfile::NamedTempFile::new());
@@ -59,15 +61,16 @@ impl Disk {
                 opcode::Readv::new(types::Fd(fd), vecs, count.try_into().unwrap()).build(),
             );
         }
-        // SAFETY: the guard keeps the memory that its iovecs point to. It is guest memory, which is only accessed by
-        // volatile and atomic accesses, so the kernel may write it at any time.
+        // SAFETY: the guard keeps the memory that its iovecs point to. It is guest memory, which is
+        // only accessed by volatile and atomic accesses, so the kernel may write it at any time.
         result(unsafe { libc::preadv(fd, vecs, count.try_into().unwrap(), 0) })
     }
 }
 
 /// Submits `entry` and waits for its end.
 fn complete(ring: &mut IoUring, entry: Entry) -> io::Result<usize> {
-    // SAFETY: the memory is kept by the guard that the caller borrows until this returns, after the I/O has ended.
+    // SAFETY: the memory is kept by the guard that the caller borrows until this returns, after the
+    // I/O has ended.
     unsafe { ring.submission().push(&entry) }.unwrap();
     while let Err(error) = ring.submit_and_wait(1) {
         assert_eq!(error.kind(), io::ErrorKind::Interrupted);

@@ -1,5 +1,5 @@
-//! A swap device that is full, slow or broken: nobody but who needs it waits, nothing but what it ate is lost, and
-//! frames, slots and the store's pages add up afterwards.
+//! A swap device that is full, slow or broken: nobody but who needs it waits, nothing but what it
+//! ate is lost, and frames, slots and the store's pages add up afterwards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,7 +72,8 @@ fn adds_up(vm: &Served) -> Result<(), String> {
     Ok(())
 }
 
-/// The same once all I/O has ended. Writes that have failed hold on to their slots until their pages are touched.
+/// The same once all I/O has ended. Writes that have failed hold on to their slots until their
+/// pages are touched.
 fn adds_up_soon(vm: &Served) {
     eventually("it adds up", || adds_up(vm).is_ok());
     adds_up(vm).unwrap();
@@ -324,8 +325,8 @@ fn run_both(writers: &mut [Writer<'_>; 2], from: u64) -> Result<(), String> {
     })
 }
 
-/// Two writers who verify what they wrote, somebody who takes pages away, and a device that is slow now and then, moves
-/// less than it was asked to, and breaks in the end.
+/// Two writers who verify what they wrote, somebody who takes pages away, and a device that is slow
+/// now and then, moves less than it was asked to, and breaks in the end.
 #[test]
 fn nothing_is_lost_on_a_device_that_is_slow_and_breaks() {
     for breaks in [false, true] {

@@ -14,8 +14,8 @@ use crate::{Found, FramePool, FrameSource};
 /// Most frames of a pool.
 const FRAMES: u64 = 1 << 16;
 
-/// A host with one sharing domain, as simple as can be and without mercy: a frame whose last reference is given back is
-/// overwritten at once, and used again first.
+/// A host with one sharing domain, as simple as can be and without mercy: a frame whose last
+/// reference is given back is overwritten at once, and used again first.
 pub(crate) struct Frames {
     pool: File,
     state: Mutex<State>,

@@ -12,7 +12,8 @@ use crate::memory::uffd::Uffd;
 use crate::sync::lock;
 use crate::{Config, Error, GrantSource, Pmap, PpnRange, Stats};
 
-/// Longest wait for anything that should happen at once. Generous: the machine may be busy with other tests.
+/// Longest wait for anything that should happen at once. Generous: the machine may be busy with
+/// other tests.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A source that remembers what it was asked for, and answers by itself only if told how.
@@ -67,7 +68,8 @@ pub(crate) struct Served {
     servers: Vec<JoinHandle<()>>,
 }
 
-/// RAM of `chunks` chunks below a hole and one above it, with a grant of `grant` pages, and nowhere to put pages.
+/// RAM of `chunks` chunks below a hole and one above it, with a grant of `grant` pages, and nowhere
+/// to put pages.
 pub(crate) fn served(chunks: u64, grant: u64, huge_pages: bool) -> Served {
     paged(chunks, grant, huge_pages, 0, 0)
 }
@@ -108,7 +110,8 @@ impl Served {
         std::thread::spawn(move || ram.write_obj(value, address(ppn)).unwrap())
     }
 
-    /// The figures once every transition under way has been recorded: a served page wakes its thread before that.
+    /// The figures once every transition under way has been recorded: a served page wakes its
+    /// thread before that.
     pub(crate) fn stats(&self) -> Stats {
         drop(self.pmap.vm().chunks.lock_all());
         self.pmap.stats()

@@ -61,7 +61,8 @@ fn a_running_guest_loses_nothing_to_releases_beside_its_pages() {
     with_guest(CHUNKS * 512, true, |vm, mut guest| {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            // The guest keeps the lower half of each chunk; the upper half it writes and gives back at once.
+            // The guest keeps the lower half of each chunk; the upper half it writes and gives back
+            // at once.
             scope.spawn(|| {
                 for i in 0.. {
                     if done.load(Ordering::SeqCst) {

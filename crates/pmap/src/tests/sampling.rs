@@ -140,7 +140,8 @@ fn what_is_watched_can_be_paged_out() {
     vm.audit();
 }
 
-/// The most mappings a process may have are reached while samples are aside, which cannot be moved back then.
+/// The most mappings a process may have are reached while samples are aside, which cannot be moved
+/// back then.
 #[test]
 fn what_is_aside_comes_back_where_the_kernel_moves_nothing() {
     for huge_pages in [true, false] {
@@ -172,7 +173,8 @@ fn what_is_aside_comes_back_where_the_kernel_moves_nothing() {
     }
 }
 
-/// The thread that serves faults must not wake a guest for ever over a page that could not be unprotected when that was due.
+/// The thread that serves faults must not wake a guest for ever over a page that could not be
+/// unprotected when that was due.
 #[test]
 fn a_private_page_that_was_left_protected_can_be_written() {
     let vm = served(CHUNKS, 2048, false);

@@ -134,7 +134,8 @@ fn what_was_shared_can_be_released_ballooned_paged_out_promoted_sampled_and_rese
     (0..400).for_each(|ppn| assert_eq!((get(&a, ppn), get(&b, ppn)), (vec![0; 4096], noise(ppn + 1))));
 }
 
-/// Why pages are taken out of the mappings of frames first: discarded there, they are the frames again.
+/// Why pages are taken out of the mappings of frames first: discarded there, they are the frames
+/// again.
 #[test]
 fn paging_out_within_the_mapping_of_a_frame_is_noticed() {
     let (_host, a, _b) = twins(100, false);
@@ -192,7 +193,8 @@ fn a_frame_that_a_device_reads_is_kept() {
     let (host, a, b) = twins(10, false);
     let range = (address(3), Bytes(PAGE_SIZE));
     let guard = a.pmap.pin(&[range], Intent::Use).unwrap();
-    // Pinning makes pages writable. One that is shared while it is pinned is a device's that only reads.
+    // Pinning makes pages writable. One that is shared while it is pinned is a device's that only
+    // reads.
     assert_eq!(a.stats().shared, Pages(9));
     drop(guard);
     host.check(&[&a, &b]);
@@ -257,7 +259,8 @@ fn shared_pages_break_where_the_kernel_makes_no_mapping() {
     host.check(&[&a, &b]);
 }
 
-/// A chunk that is being sampled is read where it is aside: the scanner's look is no use of it by the guest.
+/// A chunk that is being sampled is read where it is aside: the scanner's look is no use of it by
+/// the guest.
 #[test]
 fn a_chunk_that_is_aside_is_scanned_where_it_is_and_brought_back_where_it_pays() {
     for (alike, pays) in [(8, false), (100, true)] {

@@ -1,5 +1,6 @@
-//! A guest of a few instructions that starts in user mode, so that it runs wherever `/dev/kvm` opens, also where the CPU has
-//! no hardware virtualization and no guest kernel would boot. Its page faults are real second-level ones.
+//! A guest of a few instructions that starts in user mode, so that it runs wherever `/dev/kvm`
+//! opens, also where the CPU has no hardware virtualization and no guest kernel would boot. Its
+//! page faults are real second-level ones.
 
 use std::io::Write;
 
@@ -20,8 +21,9 @@ const WRITE: u64 = SYSTEM + 0x4000;
 const VERIFY: u64 = SYSTEM + 0x4100;
 const COUNT: u64 = SYSTEM + 0x4200;
 const SYSTEM_SIZE: usize = 0x5000;
-/// Where a program writes when it is at its end: in no slot, so that KVM tells us. Not `out`, which user mode may only do while
-/// its I/O privilege lasts: a KVM without hardware virtualization was seen to lose that on the way through a fault.
+/// Where a program writes when it is at its end: in no slot, so that KVM tells us. Not `out`, which
+/// user mode may only do while its I/O privilege lasts: a KVM without hardware virtualization was
+/// seen to lose that on the way through a fault.
 const DONE: u64 = SYSTEM + 0x20_0000;
 
 /// Writes rdi + rdx to both ends of the page at rdi, for rsi pages; then writes to [`DONE`].
@@ -36,7 +38,8 @@ const WRITE_CODE: &[u8] = &[
     0x88, 0x04, 0x25, 0x00, 0x00, 0x20, 0x40, // mov [DONE], al
 ];
 
-/// Counts in r8 the pages, of rsi from rdi on, that do not hold what the code above writes; then writes to [`DONE`].
+/// Counts in r8 the pages, of rsi from rdi on, that do not hold what the code above writes; then
+/// writes to [`DONE`].
 const VERIFY_CODE: &[u8] = &[
     0x48, 0x89, 0xf8, // again: mov rax, rdi
     0x48, 0x01, 0xd0, // add rax, rdx
@@ -53,8 +56,9 @@ const VERIFY_CODE: &[u8] = &[
     0xeb, 0xe6, // jmp next
 ];
 
-/// For each of rsi pages, rdx bytes apart from rdi on: counts in r8 the words that are not r10, r10 + r13, r10 + 2 * r13 and so
-/// on, and writes r12, r12 + r14 and so on in their place; then writes to [`DONE`].
+/// For each of rsi pages, rdx bytes apart from rdi on: counts in r8 the words that are not r10,
+/// `r10 + r13`, `r10 + 2 * r13` and so on, and writes r12, `r12 + r14` and so on in their place;
+/// then writes to [`DONE`].
 const COUNT_CODE: &[u8] = &[
     0x48, 0x89, 0xfb, // next: mov rbx, rdi
     0x4d, 0x89, 0xd1, // mov r9, r10
@@ -121,8 +125,8 @@ impl Guest {
         self.run(VERIFY, first, pages, kvm_regs { rdx: salt, ..Default::default() })
     }
 
-    /// Verifies that each word of `pages` pages, `apart` pages from each other, holds `old`, and makes it `new`; returns how
-    /// many words did not.
+    /// Verifies that each word of `pages` pages, `apart` pages from each other, holds `old`, and
+    /// makes it `new`; returns how many words did not.
     pub(crate) fn count(&mut self, first: u64, pages: u64, apart: u64, old: Words, new: Words) -> u64 {
         let regs = kvm_regs {
             rdx: apart * PAGE_SIZE,
@@ -168,12 +172,13 @@ fn map(vm: &VmFd, slot: u32, guest: u64, len: u64, host: *mut u8) {
         memory_size: len,
         userspace_addr: host as u64,
     };
-    // SAFETY: the guest may write all of it: it is guest RAM, or memory made for the guest that nobody refers to;
-    // both outlive the guest.
+    // SAFETY: the guest may write all of it: it is guest RAM, or memory made for the guest that
+    // nobody refers to; both outlive the guest.
     unsafe { vm.set_user_memory_region(region) }.unwrap();
 }
 
-/// Page tables that map the first GiB and the system's GiB to themselves for user mode, and the code.
+/// Page tables that map the first GiB and the system's GiB to themselves for user mode, and the
+/// code.
 fn system_memory() -> GuestMemoryMmap {
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(SYSTEM), SYSTEM_SIZE)]).unwrap();
     // Present, writable, user, accessed, dirty; with bit 7 a 2 MiB page.

@@ -8,10 +8,10 @@ use super::aside::bring_back;
 use super::vm::Vm;
 use crate::address::{ChunkNo, Place, SLOTS};
 use crate::memory::Memory;
-use crate::page::{Backing, Chunk, Table};
+use crate::page::{Backing, Chunk, Step, Table};
 
-/// Breaks a large chunk up. Armed first, so that no page appears any more; then the kernel knows which pages
-/// are there.
+/// The table of a large chunk that becomes small. Armed first, so that no further page appears;
+/// then the kernel knows which pages are present. Step `BreakUp`.
 pub(crate) fn break_up(memory: &Memory, no: ChunkNo) -> io::Result<Box<Table>> {
     memory.arm(no)?;
     match memory.backed(no) {
@@ -23,7 +23,7 @@ pub(crate) fn break_up(memory: &Memory, no: ChunkNo) -> io::Result<Box<Table>> {
     }
 }
 
-/// Gives a whole large chunk back. False where its pages could not be discarded.
+/// Gives a whole large chunk back; false if its pages could not be discarded. Step `EmptyLarge`.
 ///
 /// Armed first: a page that the guest touches after the discard must ask, or it would be present
 /// without being charged.
@@ -31,12 +31,13 @@ pub(crate) fn empty_large(memory: &Memory, no: ChunkNo, chunk: &mut Chunk) -> io
     memory.arm(no)?;
     let discarded = memory.discard(no, (0, SLOTS)).is_ok();
     if discarded {
-        chunk.backing = Backing::default();
+        chunk.set_backing(Backing::default(), Step::EmptyLarge);
     }
     Ok(discarded)
 }
 
-/// Breaks a large chunk up, so that pages of it can be shared; false where that cannot be.
+/// Makes a large chunk small, so that pages of it can be shared; returns by how much the VM holds
+/// less, or `None` if the chunk cannot be broken up. Step `BreakUp`.
 pub(crate) fn break_large(vm: &Vm, no: ChunkNo) -> Option<Pages> {
     let mut chunk = vm.chunk(no);
     let before = chunk.tally();
@@ -51,7 +52,7 @@ pub(crate) fn break_large(vm: &Vm, no: ChunkNo) -> Option<Pages> {
         return None;
     }
     match break_up(&vm.memory, no) {
-        Ok(table) => chunk.backing = Backing::Small(table),
+        Ok(table) => drop(chunk.set_backing(Backing::Small(table), Step::BreakUp)),
         Err(error) => {
             tracing::warn!(%error, "a large chunk cannot be broken up to share pages of it");
             return None;

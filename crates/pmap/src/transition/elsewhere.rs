@@ -1,4 +1,4 @@
-//! What pages have outside of guest memory: a place in the store, a slot of the swap.
+//! Content outside of guest memory: in the store, or in a slot of the swap.
 
 use plimsoll_units::Pages;
 
@@ -6,8 +6,8 @@ use super::vm::Vm;
 use crate::address::PAGE;
 use crate::page::PageState;
 
-/// The content of a page that is elsewhere and can be had without waiting; `None` where there is none, so that the
-/// page reads as zeros.
+/// The content of a page that is elsewhere, if it can be had without waiting; `None` for a page
+/// that reads as zeros.
 pub(crate) fn content_of(vm: &Vm, state: PageState) -> Option<Box<[u8; PAGE]>> {
     let zeros = || Box::new([0; PAGE]);
     match state {
@@ -26,8 +26,8 @@ pub(crate) fn content_of(vm: &Vm, state: PageState) -> Option<Box<[u8; PAGE]>> {
     }
 }
 
-/// Gives up what pages that were in `states` have outside of guest memory, and returns by how much the store is smaller.
-/// The pages' states must be others by now.
+/// Forgets the content of pages that were in `states` and are not any more; returns by how much the
+/// store is smaller.
 pub(crate) fn forget(vm: &Vm, states: impl IntoIterator<Item = PageState>) -> Pages {
     let mut handles = Vec::new();
     for state in states {
@@ -39,7 +39,7 @@ pub(crate) fn forget(vm: &Vm, states: impl IntoIterator<Item = PageState>) -> Pa
             | PageState::Arriving { from: slot, .. } => {
                 vm.content.free_slot(slot);
             }
-            // A frame is let go by its page's number, and when no device reads it.
+            // A frame is given back by its page's number, once no device reads it.
             PageState::Absent
             | PageState::Zero
             | PageState::Ballooned

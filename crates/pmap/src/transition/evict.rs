@@ -1,26 +1,27 @@
-//! Taking pages out of a chunk that the guest does not give: into the store, into the swap, or,
-//! where they hold nothing but zeros, away.
+//! Taking pages that the guest does not give: into the store, into the swap, or, if they hold
+//! zeros, away.
 
 use plimsoll_units::Pages;
 
+use super::anonymous::make_anonymous;
 use super::aside::bring_back;
 use super::break_up::break_up;
-use super::rehome::rehome;
 use super::vm::Vm;
 use crate::address::{ChunkNo, PAGE, PageSet, Place, Slot};
 use crate::content::{Buffer, MOST_PACKED, SwapSlot, pack};
-use crate::page::{Backing, Evidence, PageState, Table};
+use crate::page::{Activity, Backing, PageState, Step, Table};
 
-/// Pages that are taken under one hold of a chunk's lock. A fault in the chunk waits for as long: compressing a page takes
-/// some 5 us. Fewer, and the flushes of the processors' address caches are shared by fewer.
+/// Pages that are taken under one hold of a chunk's lock. A fault in the chunk waits as long, and
+/// compressing a page takes some 5 us. With fewer, each flush of the processors' address caches
+/// serves fewer pages.
 pub(crate) const BATCH: Slot = 64;
-/// Fewer pages of a batch are not worth compressing: the store may have to begin a page, and its index another, and what
-/// it comes to occupy must never be more than what was freed for it.
+/// Fewest pages of a batch that are worth compressing. With fewer, the store might have to begin a
+/// page, and its index another, and occupy more than was freed for it.
 const FEWEST_PACKED: usize = 4;
 
-/// The pages of a batch, by what is to become of them.
+/// The pages of a batch, by what becomes of them.
 #[derive(Default)]
-struct Sorted {
+struct Classified {
     /// They hold zeros.
     zeros: PageSet,
     /// Compressed, as (page, length); their content one after the other.
@@ -33,13 +34,15 @@ struct Sorted {
 /// Which of a chunk's pages may be taken.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Choice<'a> {
-    /// All but those that faults have brought in since this was last tried; and none where the last sample saw the chunk in use.
+    /// All but those that faults have brought in since this was last tried. None if the last sample
+    /// saw the chunk in use.
     Idle,
-    /// These, in use or not.
+    /// These, whether or not they are in use.
     These(&'a PageSet),
 }
 
-/// The pages that a chunk has, and those of them that may be taken. It is small afterwards; and what making it so has freed.
+/// Makes a chunk small, and returns what that has freed, the resident pages, and those of them that
+/// may be taken. Step `BreakUp`.
 pub(crate) fn victims_in(vm: &Vm, no: ChunkNo, choice: Choice<'_>) -> (Pages, PageSet, PageSet) {
     let mut chunk = vm.chunk(no);
     let before = chunk.tally();
@@ -49,12 +52,12 @@ pub(crate) fn victims_in(vm: &Vm, no: ChunkNo, choice: Choice<'_>) -> (Pages, Pa
         tracing::warn!(%error, "a chunk that is aside cannot be brought back to take pages from it");
     }
     if let Backing::Large = chunk.backing {
-        let used = std::mem::take(&mut chunk.evidence) == Evidence::Used;
+        let used = std::mem::take(&mut chunk.activity) == Activity::Used;
         if used && matches!(choice, Choice::Idle) {
             return (Pages::ZERO, PageSet::EMPTY, PageSet::EMPTY);
         }
         match break_up(&vm.memory, no) {
-            Ok(table) => chunk.backing = Backing::Small(table),
+            Ok(table) => drop(chunk.set_backing(Backing::Small(table), Step::BreakUp)),
             Err(error) => {
                 tracing::warn!(%error, "a large chunk cannot be broken up to take pages from it")
             }
@@ -76,7 +79,7 @@ pub(crate) fn victims_in(vm: &Vm, no: ChunkNo, choice: Choice<'_>) -> (Pages, Pa
 }
 
 /// Takes those of `batch` that are resident and that no device uses; returns by how much the VM
-/// holds less.
+/// holds less. Step `Evict`.
 pub(crate) fn evict_batch(vm: &Vm, no: ChunkNo, batch: &PageSet) -> Pages {
     let mut chunk = vm.chunk(no);
     let before = chunk.tally();
@@ -85,77 +88,84 @@ pub(crate) fn evict_batch(vm: &Vm, no: ChunkNo, batch: &PageSet) -> Pages {
     let batch = table.among(&batch, PageState::is_resident);
     let clean = table.among(&batch, |state| matches!(state, PageState::Clean(_)));
     let dirty = batch.minus(&clean);
-    let freed = take(vm, no, table, &dirty, &clean);
+    let freed = evict_pages(vm, no, table, &dirty, &clean);
     chunk.empty_if_uniform();
     vm.account().changed(before, chunk.tally());
     freed
 }
 
-/// Takes pages and settles what they cost; returns by how much the VM holds less.
-fn take(vm: &Vm, no: ChunkNo, table: &mut Table, dirty: &PageSet, clean: &PageSet) -> Pages {
-    if let Err(error) = rehome(&vm.memory, no, table, dirty) {
+/// Takes pages and settles their cost; returns by how much the VM holds less.
+fn evict_pages(vm: &Vm, no: ChunkNo, table: &mut Table, dirty: &PageSet, clean: &PageSet) -> Pages {
+    if let Err(error) = make_anonymous(&vm.memory, no, table, dirty) {
         tracing::warn!(%error, "pages cannot be taken out of the mapping of a frame, and stay");
         return Pages::ZERO;
     }
-    let sorted = match vm.memory.protect(no, dirty) {
-        Ok(()) => sort(vm, no, dirty),
+    let classified = match vm.memory.protect(no, dirty) {
+        Ok(()) => classify(vm, no, dirty),
         Err(error) => {
             tracing::warn!(%error, "pages cannot be write-protected and stay");
-            Sorted::default()
+            Classified::default()
         }
     };
-    let gone = sorted.pages().union(clean);
+    let gone = classified.pages().union(clean);
     for run in gone.runs() {
         if let Err(error) = vm.memory.discard(no, run) {
-            // Nothing is lost: they cannot be written, and a touch finds them.
+            // Nothing is lost: the pages cannot be written, and a touch finds them.
             tracing::error!(%error, "pages that were taken from the guest stay resident");
         }
     }
-    // The rest may be written again.
+    // The pages that stay may be written again.
     if let Err(error) = vm.memory.unprotect(no, &dirty.minus(&gone)) {
         tracing::error!(%error, "pages stay write-protected");
     }
-    dispose(vm, no, table, sorted, clean, gone.count())
+    settle(vm, no, table, classified, clean, gone.count())
 }
 
-/// Gives pages that are gone their new states, and charges the store for what it has taken in their place.
-fn dispose(vm: &Vm, no: ChunkNo, table: &mut Table, sorted: Sorted, clean: &PageSet, gone: Pages) -> Pages {
+/// Gives pages that are gone their new states, and charges the store for what it holds now.
+fn settle(
+    vm: &Vm,
+    no: ChunkNo,
+    table: &mut Table,
+    classified: Classified,
+    clean: &PageSet,
+    gone: Pages,
+) -> Pages {
     {
         let mut account = vm.account();
-        account.traffic.zeros += sorted.zeros.count().0;
-        account.traffic.zipped += sorted.packed.len() as u64;
-        account.traffic.swapped_out += sorted.copied.len() as u64 + clean.count().0;
+        account.traffic.zeros += classified.zeros.count().0;
+        account.traffic.zipped += classified.packed.len() as u64;
+        account.traffic.swapped_out += classified.copied.len() as u64 + clean.count().0;
     }
     for slot in clean.iter() {
         if let PageState::Clean(copy) = table.get(slot) {
-            table.set(slot, PageState::Swapped(copy));
+            table.set(slot, PageState::Swapped(copy), Step::Evict);
         }
     }
-    table.set_all(&sorted.zeros, PageState::Zero);
+    table.set_all(&classified.zeros, PageState::Zero, Step::Evict);
     let owner = |slot| Place { chunk: no, slot }.index();
     let leave = |(slot, to, buffer)| {
-        table.set(slot, PageState::Leaving(to));
+        table.set(slot, PageState::Leaving(to), Step::Evict);
         (to, owner(slot), buffer)
     };
-    let writes = sorted.copied.into_iter().map(leave).collect();
+    let writes = classified.copied.into_iter().map(leave).collect();
     if let Some(swap) = vm.content.swap() {
         swap.write(writes);
     }
-    let mut content = sorted.content.as_slice();
+    let mut content = classified.content.as_slice();
     vm.content.in_store(&vm.ledger, gone, |store| {
         let before = store.pages();
-        for (slot, len) in sorted.packed {
+        for (slot, len) in classified.packed {
             let packed = content.split_off(..len).expect("what was appended, page by page");
             let handle = store.insert(owner(slot), packed).expect("there is room for a batch");
-            table.set(slot, PageState::Compressed(handle));
+            table.set(slot, PageState::Compressed(handle), Step::Evict);
         }
         (gone + before).saturating_sub(store.pages())
     })
 }
 
-/// Looks at pages, which nobody can write, and decides what is to become of them. Those that are left out stay.
-fn sort(vm: &Vm, no: ChunkNo, pages: &PageSet) -> Sorted {
-    let mut sorted = Sorted::default();
+/// Reads write-protected pages and decides what becomes of them. Pages that are left out stay.
+fn classify(vm: &Vm, no: ChunkNo, pages: &PageSet) -> Classified {
+    let mut classified = Classified::default();
     let mut page = Box::new([0; PAGE]);
     let mut packed = [0; MOST_PACKED];
     let room = vm.content.store_has_room_for(BATCH.into());
@@ -163,23 +173,23 @@ fn sort(vm: &Vm, no: ChunkNo, pages: &PageSet) -> Sorted {
     for slot in pages.iter() {
         vm.memory.read_page(Place { chunk: no, slot }, &mut page);
         if is_zero(&page) {
-            sorted.zeros.insert(slot);
+            classified.zeros.insert(slot);
         } else if let Some(len) = room.then(|| pack(&page, &mut packed)).flatten() {
-            sorted.packed.push((slot, len));
-            sorted.content.extend_from_slice(&packed[..len]);
+            classified.packed.push((slot, len));
+            classified.content.extend_from_slice(&packed[..len]);
         } else {
             bulky.insert(slot);
         }
     }
-    if sorted.packed.len() < FEWEST_PACKED {
-        bulky = bulky.union(&sorted.packed.drain(..).map(|(slot, _)| slot).collect());
-        sorted.content.clear();
+    if classified.packed.len() < FEWEST_PACKED {
+        bulky = bulky.union(&classified.packed.drain(..).map(|(slot, _)| slot).collect());
+        classified.content.clear();
     }
-    sorted.copied = copy_for_swap(vm, no, &bulky);
-    sorted
+    classified.copied = copy_for_swap(vm, no, &bulky);
+    classified
 }
 
-/// Copies pages into write buffers, each with a slot of the swap, as far as there are buffers and slots.
+/// Copies pages into write buffers, each with a slot of the swap, as far as there are both.
 fn copy_for_swap(vm: &Vm, no: ChunkNo, pages: &PageSet) -> Vec<(Slot, SwapSlot, Buffer)> {
     let Some(swap) = vm.content.usable_swap() else { return Vec::new() };
     let mut copied = Vec::new();
@@ -197,7 +207,7 @@ fn copy_for_swap(vm: &Vm, no: ChunkNo, pages: &PageSet) -> Vec<(Slot, SwapSlot, 
     copied
 }
 
-impl Sorted {
+impl Classified {
     fn pages(&self) -> PageSet {
         let packed = self.packed.iter().map(|&(slot, _)| slot);
         let copied = self.copied.iter().map(|&(slot, ..)| slot);

@@ -2,21 +2,22 @@
 
 use plimsoll_units::Pages;
 
+use super::anonymous::merge_mappings;
 use super::elsewhere::forget;
-use super::frames::give_back_departed;
+use super::frames::return_unused_frames;
 use super::provide::provide_page;
-use super::rehome::heal;
 use super::vm::Vm;
 use crate::address::{ChunkNo, PageSet, Place};
 use crate::memory::warn_of_mappings;
-use crate::page::{Backing, PageState, Table, Touch};
+use crate::page::{Backing, PageState, Step, Table, Touch};
 
-/// Pages that a small chunk must have to be worth making large: half. With fewer, most of what that costs would be for
-/// pages that nobody uses, and whose content may have to be fetched first.
+/// Pages that a small chunk must have to be worth making large: half. With fewer, most of the cost
+/// would be for pages that are not used, and whose content may have to be fetched first.
 const WORTH: Pages = Pages(Pages::CHUNK.0 / 2);
 
 /// Makes a small chunk large if at least half of its pages are charged, none is ballooned, and the
-/// grant suffices for the rest. What is in the swap is asked for, so that a later call finds it.
+/// grant suffices for the rest. Pages in the swap are asked for, so that a later call finds them
+/// resident. Step `Promote`.
 pub(crate) fn promote_chunk(vm: &Vm, no: ChunkNo) -> bool {
     let mut chunk = vm.chunk(no);
     let before = chunk.tally();
@@ -28,10 +29,10 @@ pub(crate) fn promote_chunk(vm: &Vm, no: ChunkNo) -> bool {
     let rest = Pages::CHUNK - before.backed;
     let mut left = vm.account().charge_spare(rest);
     let promoted = left == rest && complete(vm, no, table, &mut left) && hand_over(vm, no, table);
-    give_back_departed(vm, no, table, &PageSet::EMPTY);
+    return_unused_frames(vm, no, table, &PageSet::EMPTY);
     if promoted {
         left = Pages::ZERO;
-        chunk.backing = Backing::Large;
+        chunk.set_backing(Backing::Large, Step::Promote);
     }
     let mut account = vm.account();
     account.changed(before, chunk.tally());
@@ -39,19 +40,19 @@ pub(crate) fn promote_chunk(vm: &Vm, no: ChunkNo) -> bool {
     promoted
 }
 
-/// Brings back what pages have elsewhere, and shares nothing any more; false while some of it is on its way.
+/// Provides all pages whose content is elsewhere or shared; false while some are on their way.
 fn complete(vm: &Vm, no: ChunkNo, table: &mut Table, left: &mut Pages) -> bool {
     let apart = |state: PageState| state.is_elsewhere() || state.frame().is_some();
     for slot in table.pages(apart).iter() {
-        provide_page(vm, Place { chunk: no, slot }, table, left, Touch::Not);
+        provide_page(vm, Place { chunk: no, slot }, table, left, Touch::ReadAhead);
     }
     table.pages(|state| !state.is_resident() && !state.is_blank()).is_empty()
 }
 
-/// Lets the kernel serve a chunk from now on whose content is all there.
+/// Has the kernel serve a complete chunk by itself.
 fn hand_over(vm: &Vm, no: ChunkNo, table: &mut Table) -> bool {
     make_all_dirty(vm, no, table);
-    if let Err(error) = heal(&vm.memory, no, table) {
+    if let Err(error) = merge_mappings(&vm.memory, no, table) {
         tracing::warn!(%error, "a chunk that had shared pages stays small");
         return false;
     }
@@ -63,7 +64,8 @@ fn hand_over(vm: &Vm, no: ChunkNo, table: &mut Table) -> bool {
     true
 }
 
-/// Gives up the swap's copies of a chunk's resident pages: they may be written from now on.
+/// Gives up the swap's copies of a chunk's resident pages, which may be written from now on. Step
+/// `Dirty`.
 pub(crate) fn make_all_dirty(vm: &Vm, no: ChunkNo, table: &mut Table) {
     let clean = table.pages(|state| matches!(state, PageState::Clean(_)));
     if let Err(error) = vm.memory.unprotect(no, &clean) {
@@ -71,6 +73,6 @@ pub(crate) fn make_all_dirty(vm: &Vm, no: ChunkNo, table: &mut Table) {
         return;
     }
     let copies: Vec<_> = clean.iter().map(|slot| table.get(slot)).collect();
-    table.set_all(&clean, PageState::Private);
+    table.set_all(&clean, PageState::Private, Step::Dirty);
     forget(vm, copies);
 }

@@ -1,9 +1,9 @@
-//! What a touch brings: pages of zeros, content that was elsewhere, large chunks.
+//! Pages that a touch brings in: zeros, content that was elsewhere, large chunks.
 
 use plimsoll_units::Pages;
 
 use super::elsewhere::{content_of, forget};
-use super::frames::let_frames_go;
+use super::frames::return_frames;
 use super::swap_in::fetch;
 use super::unshare::break_page;
 use super::vm::Vm;
@@ -11,22 +11,23 @@ use crate::account::Need;
 use crate::address::{ChunkNo, PageSet, Place, Slot};
 use crate::content::SwapSlot;
 use crate::memory::{Access, warn_of_mappings};
-use crate::page::{Backing, Chunk, Evidence, PageState, Table, Touch};
+use crate::page::{Activity, Backing, Chunk, PageState, Step, Table, Touch};
 
-/// What a fault finds where it struck.
-pub(crate) enum Found {
-    /// The page, for somebody has provided it since the fault was sent.
-    There,
-    /// The page, write-protected because the swap holds the same; and it is to be written.
+/// What a fault finds at its page.
+pub(crate) enum Lookup {
+    /// The page: it was provided since the fault was sent.
+    Present,
+    /// The page, write-protected because the swap holds the same; and the fault is a write.
     Protected(SwapSlot),
-    /// A page that is being read from the swap: its arrival wakes who waits.
-    Coming,
-    /// Nothing, until this much is charged.
+    /// A page that is being read from the swap. Its arrival wakes the threads that wait.
+    Arriving,
+    /// Nothing: this much has to be charged first.
     Missing(Need),
 }
 
-/// Provides `pages` of a chunk with the `charged` pages, as far as they go, and wakes who waits for them. Queues
-/// the pages for which they do not suffice, and uncharges what is not used.
+/// Provides `pages` of a chunk, as far as the `charged` pages go, and wakes the threads that wait
+/// for them. Queues the pages for which they do not suffice, and uncharges what is not used. Steps
+/// `Enlarge`, `Split`, `Provide`, `Fetch`, `Unshare`.
 pub(crate) fn populate(
     vm: &Vm,
     no: ChunkNo,
@@ -42,7 +43,7 @@ pub(crate) fn populate(
         left -= Pages::CHUNK;
     } else if let Some(table) = chunk.small_table() {
         pages.iter().for_each(|slot| provide_page(vm, Place { chunk: no, slot }, table, &mut left, touch));
-        let_frames_go(vm, no, chunk);
+        return_frames(vm, no, chunk);
         chunk.empty_if_uniform();
     } else {
         pages.iter().for_each(|slot| vm.memory.wake(Place { chunk: no, slot }));
@@ -51,17 +52,18 @@ pub(crate) fn populate(
     account.changed(before, chunk.tally());
     account.uncharge(left);
     account.arrived(charged - left);
-    // A fault may have passed the queue, if it came just when there was room again.
+    // A later fault may have been served before the queue, if it came just when there was room
+    // again.
     account.served(no, || chunk.served());
 }
 
-/// Lets the kernel serve an empty chunk from now on; false where it will not, because the VM has too many
-/// mappings already. Its first touch gets a huge page if there is one.
+/// Has the kernel serve an empty chunk by itself; its first touch gets a huge page if there is one.
+/// False if the kernel refuses, because the process has too many mappings. Step `Enlarge`.
 fn enlarge(vm: &Vm, no: ChunkNo, chunk: &mut Chunk) -> bool {
     match vm.memory.disarm(no) {
         Ok(()) => {
-            chunk.backing = Backing::Large;
-            chunk.evidence = Evidence::Used;
+            chunk.set_backing(Backing::Large, Step::Enlarge);
+            chunk.activity = Activity::Used;
             true
         }
         Err(error) => {
@@ -71,7 +73,7 @@ fn enlarge(vm: &Vm, no: ChunkNo, chunk: &mut Chunk) -> bool {
     }
 }
 
-/// Provides one page of a small chunk, for one page of `left`.
+/// Provides one page of a small chunk, for one page of `left`. Steps `Provide`, `Fetch`, `Unshare`.
 pub(crate) fn provide_page(vm: &Vm, place: Place, table: &mut Table, left: &mut Pages, touch: Touch) {
     let slot = place.slot;
     let state = table.get(slot);
@@ -97,8 +99,8 @@ pub(crate) fn provide_page(vm: &Vm, place: Place, table: &mut Table, left: &mut 
     }
     let provided = match content_of(vm, state) {
         Some(content) => vm.memory.put(place, &content, Access::Full),
-        // A page that is only read costs no memory until it is written; it is charged all the same, because the
-        // kernel does not ask when it is.
+        // A page that is only read costs no memory until it is written. It is charged all the same,
+        // because the kernel does not ask before it provides memory for the write.
         None if touch == Touch::Read => vm.memory.map_zero(place),
         None => vm.memory.fill(place),
     };
@@ -108,13 +110,14 @@ pub(crate) fn provide_page(vm: &Vm, place: Place, table: &mut Table, left: &mut 
             tracing::error!(ppn = vm.memory.ppn(place).0, "a page thought absent was there");
             vm.memory.unprotect(place.chunk, &PageSet::one(slot)).ok();
         }
-        // The host has no memory although it granted some, or the process is ending. The thread tries again.
+        // The host has no memory although it granted some, or the process is ending. The thread
+        // tries again.
         Err(error) => {
             tracing::error!(%error, ppn = vm.memory.ppn(place).0, "cannot provide a page");
             return vm.memory.wake(place);
         }
     }
-    table.set(slot, PageState::Private);
+    table.set(slot, PageState::Private, Step::Provide);
     table.recent.insert(slot);
     *left -= Pages(1);
     match state {
@@ -128,48 +131,49 @@ pub(crate) fn provide_page(vm: &Vm, place: Place, table: &mut Table, left: &mut 
     forget(vm, [state]);
 }
 
-pub(crate) fn find(vm: &Vm, chunk: &mut Chunk, slot: Slot, touch: Touch) -> Found {
+pub(crate) fn find(vm: &Vm, chunk: &mut Chunk, slot: Slot, touch: Touch) -> Lookup {
     match &mut chunk.backing {
-        // What is still aside could not be brought back: the touch tries again.
-        Backing::Large | Backing::Aside(_) => Found::There,
-        Backing::Empty { ballooned: false, .. } if vm.memory.huge_pages() => Found::Missing(Need::Chunk),
+        // A chunk that is still aside could not be brought back: the touch tries again.
+        Backing::Large | Backing::Aside(_) => Lookup::Present,
+        Backing::Empty { ballooned: false, .. } if vm.memory.huge_pages() => Lookup::Missing(Need::Chunk),
         // One page of a ballooned chunk was touched: the others stay in the balloon.
-        Backing::Empty { .. } => Found::Missing(Need::Page),
+        Backing::Empty { .. } => Lookup::Missing(Need::Page),
         Backing::Small(table) => match table.get(slot) {
-            PageState::Private | PageState::Aside(_) => Found::There,
-            PageState::Clean(copy) if touch == Touch::Write => Found::Protected(copy),
-            PageState::Clean(_) => Found::There,
+            PageState::Private | PageState::Aside(_) => Lookup::Present,
+            PageState::Clean(copy) if touch == Touch::Write => Lookup::Protected(copy),
+            PageState::Clean(_) => Lookup::Present,
             PageState::Arriving { from, touch: before } => {
-                table.set(slot, PageState::Arriving { from, touch: touch.max(before) });
-                Found::Coming
+                table.set(slot, PageState::Arriving { from, touch: touch.max(before) }, Step::Await);
+                Lookup::Arriving
             }
-            PageState::Shared(_) if touch == Touch::Read => Found::There,
+            PageState::Shared(_) if touch == Touch::Read => Lookup::Present,
             PageState::Absent
             | PageState::Zero
             | PageState::Shared(_)
             | PageState::Ballooned
             | PageState::Compressed(_)
             | PageState::Leaving(_)
-            | PageState::Swapped(_) => Found::Missing(Need::Page),
+            | PageState::Swapped(_) => Lookup::Missing(Need::Page),
         },
     }
 }
 
-/// A page whose copy in the swap is as good as it is about to be written: from now on it is not.
+/// Lets a clean page be written: its copy in the swap is given up. Step `Dirty`.
 pub(crate) fn make_dirty(vm: &Vm, place: Place, chunk: &mut Chunk, copy: SwapSlot) {
     let Backing::Small(table) = &mut chunk.backing else { return };
     if let Err(error) = vm.memory.unprotect(place.chunk, &PageSet::one(place.slot)) {
         tracing::error!(%error, ppn = vm.memory.ppn(place).0, "cannot let a page be written");
         return vm.memory.wake(place);
     }
-    table.set(place.slot, PageState::Private);
+    table.set(place.slot, PageState::Private, Step::Dirty);
     forget(vm, [PageState::Clean(copy)]);
 }
 
-/// A page is there that may be written, and yet somebody waits to: another fault was faster, or it could not be unprotected
-/// when that was due. Only waking would then have it ask for ever.
+/// Lets a thread write a page that is present and may be written. It waits although another fault
+/// was faster, or because unprotecting the page failed when that was due. If it were only woken, it
+/// would ask for ever.
 pub(crate) fn let_write(vm: &Vm, place: Place) {
-    // What is not armed cannot be protected.
+    // A page that is not armed cannot be protected.
     if vm.memory.unprotect(place.chunk, &PageSet::one(place.slot)).is_err() {
         vm.memory.wake(place);
     }

@@ -1,18 +1,18 @@
-//! Pages that the guest gives back, and all of them at a reset.
+//! Pages that the guest gives back, and all of guest memory at a reset.
 
 use std::io;
 
 use plimsoll_units::Pages;
 
+use super::anonymous::{merge_if_empty, replace_by_fresh};
 use super::aside::bring_back;
 use super::break_up::{break_up, empty_large};
 use super::elsewhere::forget;
-use super::frames::let_frames_go;
-use super::rehome::{level, renew};
+use super::frames::return_frames;
 use super::vm::Vm;
 use crate::address::{ChunkNo, PageSet, Place};
 use crate::error::Error;
-use crate::page::{Backing, Chunk, PageState, Table};
+use crate::page::{Backing, Chunk, PageState, Step, Table};
 
 /// Why the guest gives pages back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,14 +23,14 @@ pub enum Release {
     Reported,
 }
 
-/// What became of pages that the guest gave back.
+/// Result of a release.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReleaseOutcome {
-    /// By how much the VM holds less. Breaking up a large chunk also frees its pages that were never touched, so
-    /// this can be more than was asked.
+    /// By how much the VM holds less. Breaking up a large chunk also frees its pages that were
+    /// never touched, so this can be more than was asked.
     pub freed: Pages,
-    /// Pages that stay as they are, because device I/O is in flight on them or because the kernel refused (which is
-    /// logged). They are not counted as ballooned.
+    /// Pages that stay as they are, because device I/O is in flight on them or the kernel refused
+    /// (which is logged). They do not count as ballooned.
     pub busy: Pages,
     /// Pages named that are not guest RAM.
     pub ignored: Pages,
@@ -44,7 +44,8 @@ impl std::ops::AddAssign for ReleaseOutcome {
     }
 }
 
-/// Releases pages of one chunk. The caller serves those who wait afterwards.
+/// Releases pages of one chunk; the caller serves waiting faults afterwards. Steps `Release`,
+/// `EmptyLarge`, `BreakUp`, `Balloon`, `Collect`.
 pub(crate) fn release_in_chunk(vm: &Vm, no: ChunkNo, set: &PageSet, how: Release) -> ReleaseOutcome {
     let mut chunk = vm.chunk(no);
     let busy = chunk.busy().intersection(set);
@@ -55,12 +56,12 @@ pub(crate) fn release_in_chunk(vm: &Vm, no: ChunkNo, set: &PageSet, how: Release
     }
     let before = chunk.tally();
     let given = give_back(vm, no, &mut chunk, &set);
-    let_frames_go(vm, no, &mut chunk);
+    return_frames(vm, no, &mut chunk);
     match given {
         Ok(freed) => {
             outcome.freed = freed;
             mark(&mut chunk, &set, how);
-            level(&vm.memory, no, &mut chunk);
+            merge_if_empty(&vm.memory, no, &mut chunk);
             chunk.empty_if_uniform();
         }
         Err(error) => {
@@ -80,21 +81,21 @@ pub(crate) fn deflate_in_chunk(vm: &Vm, no: ChunkNo, set: &PageSet) {
     }
     if let Some(table) = chunk.small_table() {
         let popped = table.among(set, |state| state == PageState::Ballooned);
-        table.set_all(&popped, PageState::Absent);
+        table.set_all(&popped, PageState::Absent, Step::Deflate);
         chunk.empty_if_uniform();
     }
     vm.record(before, &chunk);
 }
 
-/// Makes `set` absent for the kernel, and returns by how much the store is smaller. Afterwards the chunk is empty or
-/// small; on error it is as it was, or small.
+/// Makes `set` absent, and returns by how much the store is smaller. Afterwards the chunk is empty
+/// or small; after an error it is as it was, or small.
 fn give_back(vm: &Vm, no: ChunkNo, chunk: &mut Chunk, set: &PageSet) -> io::Result<Pages> {
     bring_back(&vm.memory, no, chunk)?;
     if let Backing::Large = chunk.backing {
         if set.is_full() && empty_large(&vm.memory, no, chunk)? {
             return Ok(Pages::ZERO);
         }
-        chunk.backing = Backing::Small(break_up(&vm.memory, no)?);
+        chunk.set_backing(Backing::Small(break_up(&vm.memory, no)?), Step::BreakUp);
         if let Some((first, _)) = set.runs().next() {
             vm.memory.split_huge_page(Place { chunk: no, slot: first });
         }
@@ -105,11 +106,11 @@ fn give_back(vm: &Vm, no: ChunkNo, chunk: &mut Chunk, set: &PageSet) -> io::Resu
     Ok(Pages::ZERO)
 }
 
-/// Gives back what the pages of `set` have: memory in runs as long as the set's, and what they have elsewhere. They are
-/// absent then. Returns by how much the store is smaller.
+/// Discards the pages of `set`, in runs as long as the set's, and forgets their content elsewhere.
+/// They are absent then. Returns by how much the store is smaller.
 fn discard_pages(vm: &Vm, no: ChunkNo, table: &mut Table, set: &PageSet) -> io::Result<Pages> {
     let mut freed = Pages::ZERO;
-    renew(&vm.memory, no, table, set)?;
+    replace_by_fresh(&vm.memory, no, table, set)?;
     let resident = table.among(set, PageState::is_resident);
     for (first, len) in set.runs() {
         let run = PageSet::span(first, len);
@@ -118,9 +119,9 @@ fn discard_pages(vm: &Vm, no: ChunkNo, table: &mut Table, set: &PageSet) -> io::
         }
         let had: Vec<_> = run.iter().map(|slot| table.get(slot)).collect();
         let given_up = table.among(&run, |state| state != PageState::Ballooned);
-        table.set_all(&given_up, PageState::Absent);
+        table.set_all(&given_up, PageState::Absent, Step::Release);
         if had.iter().any(|state| matches!(state, PageState::Arriving { .. })) {
-            // What is read for them will find that they do not need it any more: whoever waits for it must ask anew.
+            // The reads for them will find them absent: threads that wait must ask anew.
             vm.memory.wake_run(no, (first, len));
         }
         freed += forget(vm, had);
@@ -128,15 +129,12 @@ fn discard_pages(vm: &Vm, no: ChunkNo, table: &mut Table, set: &PageSet) -> io::
     Ok(freed)
 }
 
-/// Gives all guest memory back, for a reboot: everything is absent, the balloon empty, and the next touch of any
-/// page finds zeros. Returns by how much the VM holds less. The grant stays. Swap space that could not be written is tried
-/// anew.
-///
-/// Stop the vCPUs first, and let device I/O end. Faults that still wait are woken to be taken anew.
+/// Makes all chunks empty; returns by how much the VM holds less. See
+/// [`Pmap::reset`](crate::Pmap::reset). Step `Reset`.
 ///
 /// # Errors
-/// [`Error::IoInFlight`] while pages are pinned, with nothing changed; [`Error::Uffd`] and [`Error::Discard`]
-/// where the kernel refuses, with the memory as it was, in which case the VM must not go on.
+/// [`Error::IoInFlight`] while pages are pinned, with nothing changed; others where the kernel
+/// refuses, with the memory as it was.
 pub(crate) fn reset(vm: &Vm) -> Result<Pages, Error> {
     let mut chunks = vm.chunks.lock_all();
     let busy = chunks.iter().filter(|chunk| !chunk.busy().is_empty()).count();
@@ -147,16 +145,16 @@ pub(crate) fn reset(vm: &Vm) -> Result<Pages, Error> {
     for (no, chunk) in chunks.iter_mut().enumerate() {
         bring_back(&vm.memory, ChunkNo(no), chunk).map_err(|source| Error::Aside { source })?;
         if let Backing::Small(table) = &mut chunk.backing {
-            let renewed = renew(&vm.memory, ChunkNo(no), table, &PageSet::FULL);
+            let renewed = replace_by_fresh(&vm.memory, ChunkNo(no), table, &PageSet::FULL);
             renewed.map_err(|source| Error::Discard { source })?;
         }
-        let_frames_go(vm, ChunkNo(no), chunk);
+        return_frames(vm, ChunkNo(no), chunk);
     }
     vm.memory.arm_all().map_err(|source| Error::Uffd { action: "register guest RAM anew", source })?;
     vm.memory.discard_all().map_err(|source| Error::Discard { source })?;
     let mut freed = Pages::ZERO;
     for (chunk, before) in chunks.iter_mut().zip(before) {
-        let backing = std::mem::take(&mut chunk.backing);
+        let backing = chunk.set_backing(Backing::default(), Step::Reset);
         freed += vm.record(before, chunk);
         if let Backing::Small(table) = backing {
             forget(vm, table.states().filter(|state| !matches!(state, PageState::Compressed(_))));
@@ -168,37 +166,39 @@ pub(crate) fn reset(vm: &Vm) -> Result<Pages, Error> {
         occupied
     });
     vm.account().forget_waiting();
-    // Nothing depends on the swap any more. Whether it works now the next write shows, and no page is lost if it does not.
+    // No page depends on the swap any more. The next write shows whether it works now, and no page
+    // is lost if it does not.
     vm.content.retry_swap();
     drop(chunks);
     vm.memory.wake_all().map_err(|source| Error::Uffd { action: "wake waiting faults", source })?;
     Ok(freed)
 }
 
-/// Marks pages that were just given back: the balloon's are remembered, so that it is known how large it is and when
-/// it is popped.
+/// Marks released pages that are in the balloon, so that its size is known, and when the guest
+/// takes a page out of it. Step `Balloon`.
 fn mark(chunk: &mut Chunk, set: &PageSet, how: Release) {
     match how {
         Release::Ballooned if set.is_full() && matches!(chunk.backing, Backing::Empty { .. }) => {
-            chunk.backing = Backing::Empty { ballooned: true, zero: 0 };
+            chunk.set_backing(Backing::Empty { ballooned: true, zero: 0 }, Step::Balloon);
         }
         Release::Ballooned => {
             if let Some(table) = chunk.small_table() {
-                table.set_all(set, PageState::Ballooned);
+                table.set_all(set, PageState::Ballooned, Step::Balloon);
             }
         }
         Release::Reported => {}
     }
 }
 
-/// Gives up what pages of a chunk have elsewhere: a device is about to overwrite them.
+/// Forgets the content that pages of a chunk have elsewhere: a device is about to overwrite them.
+/// Step `Overwrite`.
 pub(crate) fn drop_content(vm: &Vm, no: ChunkNo, set: &PageSet) {
     let mut chunk = vm.chunk(no);
     let before = chunk.tally();
     let Backing::Small(table) = &mut chunk.backing else { return };
     let elsewhere = table.among(set, PageState::is_elsewhere);
     let states: Vec<_> = elsewhere.iter().map(|slot| table.get(slot)).collect();
-    table.set_all(&elsewhere, PageState::Absent);
+    table.set_all(&elsewhere, PageState::Absent, Step::Overwrite);
     chunk.empty_if_uniform();
     vm.record(before, &chunk);
     forget(vm, states);

@@ -1,8 +1,12 @@
-//! Sharing pages, and ending that.
+//! Putting frames in the place of pages with the same content.
 //!
-//! A page is shared when its content is compared in full with a frame's, under write protection, and found the same: then a
-//! private mapping of the frame takes its place (Waldspurger 2002, section 4.2). It stays write-protected, so that a write
-//! asks, is charged, and gets a copy of its own.
+//! A page is shared after its content was compared in full with a frame's, under write protection,
+//! and found the same: then a private mapping of the frame takes its place (Waldspurger 2002,
+//! section 4.2). It stays write-protected, so that a write asks, is charged, and gets a copy of its
+//! own.
+
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::AsFd;
 
@@ -13,37 +17,37 @@ use super::vm::Vm;
 use crate::address::{ChunkNo, PageSet, Place, Slot};
 use crate::content::{MAPPINGS_OF_RUN, Pool, most_for_short_runs};
 use crate::memory::{offset, warn_of_mappings};
-use crate::page::{Backing, PageState, Table};
+use crate::page::{Backing, PageState, Step, Table};
 
-/// Shortest run of pages that is worth a mapping where mappings are short.
+/// Shortest run of pages that is worth a mapping when mappings are short.
 const LONG_RUN: Slot = 16;
 
-/// What became of pages that were to be shared.
+/// Result of sharing pages of one chunk.
 #[derive(Default)]
-pub(crate) struct Shared {
-    /// They are frames now.
+pub(crate) struct Outcome {
+    /// Pages that are shared now.
     pub(crate) pages: PageSet,
-    /// They were written to before they could be protected, and are private.
+    /// Pages that were written before they could be protected, and are private.
     own: PageSet,
-    /// Their content is not the frame's.
-    pub(crate) different: PageSet,
+    /// Pages whose content is not the frame's.
+    pub(crate) mismatched: PageSet,
     /// By how much the VM holds less.
     pub(crate) freed: Pages,
 }
 
-/// Neighbours whose frames are neighbours: one mapping.
+/// Neighbouring pages with neighbouring frames: one mapping.
 struct Run {
     slot: Slot,
     frame: FrameNo,
     len: Slot,
 }
 
-/// Replaces resident pages of a small chunk by frames with the same content.
-pub(crate) fn share_in_chunk(vm: &Vm, pool: &Pool, no: ChunkNo, pairs: &[(Slot, FrameNo)]) -> Shared {
+/// Replaces resident pages of a small chunk by frames with the same content. Step `Share`.
+pub(crate) fn share_in_chunk(vm: &Vm, pool: &Pool, no: ChunkNo, pairs: &[(Slot, FrameNo)]) -> Outcome {
     let mut chunk = vm.chunk(no);
     let before = chunk.tally();
     let busy = chunk.busy();
-    let Backing::Small(table) = &mut chunk.backing else { return Shared::default() };
+    let Backing::Small(table) = &mut chunk.backing else { return Outcome::default() };
     let usable = table.pages(PageState::is_resident).minus(&busy);
     let usable = |&(slot, frame): &(Slot, FrameNo)| usable.contains(slot) && pool.view.has(frame);
     let mut runs = runs(pairs.iter().copied().filter(usable));
@@ -52,11 +56,11 @@ pub(crate) fn share_in_chunk(vm: &Vm, pool: &Pool, no: ChunkNo, pairs: &[(Slot, 
     let mut shared = compare_and_map(vm, pool, no, table, &runs);
     let gone = shared.pages.union(&shared.own);
     let copies: Vec<_> = gone.iter().map(|slot| table.get(slot)).collect();
-    table.set_all(&shared.own, PageState::Private);
+    table.set_all(&shared.own, PageState::Private, Step::Share);
     for run in &runs {
         for (slot, frame) in (run.slot..run.slot + run.len).zip(run.frame.0..) {
             if shared.pages.contains(slot) {
-                table.set(slot, PageState::Shared(FrameNo(frame)));
+                table.set(slot, PageState::Shared(FrameNo(frame)), Step::Share);
             }
         }
     }
@@ -65,21 +69,21 @@ pub(crate) fn share_in_chunk(vm: &Vm, pool: &Pool, no: ChunkNo, pairs: &[(Slot, 
     shared.freed = vm.record(before, &chunk);
     let mut account = vm.account();
     account.sharing.merged += shared.pages.count().0;
-    account.sharing.mismatched += shared.different.count().0;
+    account.sharing.mismatched += shared.mismatched.count().0;
     drop(account);
     vm.memory.wake_hull(no, &shared.pages);
     shared
 }
 
-/// Puts frames in the place of pages that hold the same. Their states are as before; those that were overlaid, or are now, are
-/// marked.
-fn compare_and_map(vm: &Vm, pool: &Pool, no: ChunkNo, table: &mut Table, runs: &[Run]) -> Shared {
+/// Maps frames over pages with the same content. The pages keep their states; those that were
+/// overlaid, or are now, are marked.
+fn compare_and_map(vm: &Vm, pool: &Pool, no: ChunkNo, table: &mut Table, runs: &[Run]) -> Outcome {
     let all = runs.iter().fold(PageSet::EMPTY, |set, run| set.union(&PageSet::span(run.slot, run.len)));
     let dirty = table.unguarded(&all);
     if let Err(error) = vm.memory.protect(no, &dirty) {
         tracing::warn!(%error, "pages cannot be write-protected and are not shared");
         vm.memory.unprotect(no, &dirty).ok();
-        return Shared::default();
+        return Outcome::default();
     }
     let mut same = Vec::new();
     for run in runs {
@@ -88,24 +92,24 @@ fn compare_and_map(vm: &Vm, pool: &Pool, no: ChunkNo, table: &mut Table, runs: &
         let at = |slot| Place { chunk: no, slot };
         same.extend(pages.filter(|&(slot, frame)| vm.memory.equals(at(slot), &pool.view, frame)));
     }
-    let different = all.minus(&same.iter().map(|&(slot, _)| slot).collect());
+    let mismatched = all.minus(&same.iter().map(|&(slot, _)| slot).collect());
     let mapped = overlay(vm, pool, no, table, same);
-    // All of them in one call, if they were protected so.
+    // If the whole chunk was protected in one call, it is unprotected in one.
     let rest = if dirty == PageSet::FULL { dirty } else { dirty.minus(&mapped) };
     let own = guard(vm, no, &mapped, &rest);
     let pages = mapped.minus(&own);
     table.overlaid = table.overlaid.minus(&pages).union(&own);
-    Shared { pages, own, different, freed: Pages::ZERO }
+    Outcome { pages, own, mismatched, freed: Pages::ZERO }
 }
 
-/// Maps frames over pages; returns the pages where that went well.
+/// Maps frames over pages; returns the pages that were mapped.
 fn overlay(vm: &Vm, pool: &Pool, no: ChunkNo, table: &mut Table, same: Vec<(Slot, FrameNo)>) -> PageSet {
     let mut mapped = PageSet::EMPTY;
     for run in runs(same.into_iter()) {
         match vm.memory.overlay(no, (run.slot, run.len), pool.fd.as_fd(), run.frame) {
             Ok(()) => {
                 mapped = mapped.union(&PageSet::span(run.slot, run.len));
-                table.islands.put(run.slot, run.len);
+                table.extra_mappings.put(run.slot, run.len);
             }
             Err(error) => {
                 warn_of_mappings(&error);
@@ -116,8 +120,8 @@ fn overlay(vm: &Vm, pool: &Pool, no: ChunkNo, table: &mut Table, same: Vec<(Slot
     mapped
 }
 
-/// Sees to it that frames that were just mapped cannot be written without asking, and that the `rest` of the pages can; returns
-/// those that had been written by then: they are the guest's own.
+/// Write-protects the frames that were just mapped, and unprotects the `rest`; returns the pages
+/// that were written in between: those are the guest's own copies.
 fn guard(vm: &Vm, no: ChunkNo, mapped: &PageSet, rest: &PageSet) -> PageSet {
     let guarded = vm.memory.arm_pages(no, mapped);
     let guarded =
@@ -138,7 +142,7 @@ fn guard(vm: &Vm, no: ChunkNo, mapped: &PageSet, rest: &PageSet) -> PageSet {
     own
 }
 
-/// Joins neighbours, which come in order.
+/// Joins neighbours, which come in order, to runs.
 fn runs(pairs: impl Iterator<Item = (Slot, FrameNo)>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for (slot, frame) in pairs {
@@ -154,32 +158,12 @@ fn runs(pairs: impl Iterator<Item = (Slot, FrameNo)>) -> Vec<Run> {
     runs
 }
 
-/// Leaves those of `runs` for which there are mappings, beside `mappings` of at most `most`. The last
-/// quarter is for long runs.
+/// Keeps those of `runs` for which there are mappings, if `mappings` of at most `most` are taken.
+/// The last quarter is for long runs.
 fn keep_what_fits(runs: &mut Vec<Run>, mappings: u64, most: u64) {
     if mappings + MAPPINGS_OF_RUN * runs.len() as u64 > most_for_short_runs(most) {
         runs.retain(|run| run.len >= LONG_RUN);
     }
     let fit = most.saturating_sub(mappings) / MAPPINGS_OF_RUN;
     runs.truncate(usize::try_from(fit).unwrap_or(usize::MAX));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_run_is_shared_beyond_the_mappings_that_there_are() {
-        let fitting = |mappings, most| {
-            let run = |len| Run { slot: 0, frame: FrameNo(0), len };
-            let mut runs = vec![run(1), run(16), run(3), run(100), run(20)];
-            keep_what_fits(&mut runs, mappings, most);
-            runs.iter().map(|run| run.len).collect::<Vec<_>>()
-        };
-        assert_eq!(fitting(65, 100), [1, 16, 3, 100, 20]);
-        assert_eq!(fitting(66, 100), [16, 100, 20], "the last quarter is for long ones");
-        assert_eq!(fitting(95, 100), [16, 100]);
-        assert!(fitting(99, 100).is_empty());
-        assert!(fitting(500, 100).is_empty());
-    }
 }

@@ -11,11 +11,11 @@ use crate::address::{Place, SLOTS, Slot};
 use crate::content::{Read, SwapSlot, Written};
 use crate::error::Error;
 use crate::memory::Access;
-use crate::page::{Backing, PageState, Table, Touch};
+use crate::page::{Backing, PageState, Step, Table, Touch};
 
-/// Pages that are read at once at most, where neighbours in guest memory are neighbours in the swap. A guest that goes on from
-/// page to page waits once instead of eight times, for some half longer; more would push out what it uses for what it may never
-/// touch.
+/// Most pages that are read at once, where neighbours in guest memory are neighbours in the swap. A
+/// guest that goes on from page to page then waits once instead of eight times, for half as long
+/// again. More would push out what the guest uses for what it may never touch.
 const READ_AHEAD: Slot = 8;
 
 /// What became of a page that was read from the swap.
@@ -24,29 +24,29 @@ pub(crate) enum Settled {
     Served,
     /// It is in the swap as before, and was uncharged.
     Uncharged,
-    /// The same; and it cannot be read, although a fault waits for it.
+    /// The same; it cannot be read, and a fault waits for it.
     Lost(Error),
 }
 
-/// Starts to read a page, charged already, from the swap; and its neighbours, if the guest has come from one of them, as
-/// far as the grant has pages for which nobody waits.
+/// Starts to read a page, which is charged, from the swap. Reads its neighbours along if the guest
+/// has come from one of them, as far as the grant has pages that no fault waits for. Step `Fetch`.
 pub(crate) fn fetch(vm: &Vm, place: Place, table: &mut Table, from: SwapSlot, touch: Touch) {
     let Some(swap) = vm.content.swap() else { return };
-    let ahead = Ahead::of(table, place.slot);
+    let ahead = ReadAhead::of(table, place.slot);
     let spare = vm.account().charge_spare(ahead.pages());
     let run = ahead.first(spare).around(place.slot);
     let owners: Vec<u64> = run.clone().map(|slot| Place { slot, ..place }.index()).collect();
     let mut first = from;
     for slot in run.rev() {
         let PageState::Swapped(from) = table.get(slot) else { continue };
-        let touch = if slot == place.slot { touch } else { Touch::Not };
-        table.set(slot, PageState::Arriving { from, touch });
+        let touch = if slot == place.slot { touch } else { Touch::ReadAhead };
+        table.set(slot, PageState::Arriving { from, touch }, Step::Fetch);
         first = from;
     }
     swap.read(first, &owners);
 }
 
-/// A page has been read. Puts it in place, unless it was given back meanwhile.
+/// Puts a page in place that was read, unless it was given back meanwhile. Steps `Arrive`, `Miss`.
 pub(crate) fn arrive(vm: &Vm, read: Read) -> Settled {
     let (place, from) = (Place::of(read.owner), read.slot);
     let mut chunk = vm.chunk(place.chunk);
@@ -61,7 +61,7 @@ pub(crate) fn arrive(vm: &Vm, read: Read) -> Settled {
     match read.result.map(|content| vm.memory.put(place, &content, access)) {
         Ok(Ok(())) => {
             let state = if write { PageState::Private } else { PageState::Clean(from) };
-            table.set(place.slot, state);
+            table.set(place.slot, state, Step::Arrive);
             table.recent.insert(place.slot);
             vm.record(before, &chunk);
             vm.account().traffic.swapped_in += 1;
@@ -70,32 +70,35 @@ pub(crate) fn arrive(vm: &Vm, read: Read) -> Settled {
             }
             Settled::Served
         }
-        // The host has no memory although it granted some, or the process is ending. The thread tries again.
+        // The host has no memory although it granted some, or the process is ending. The thread
+        // tries again.
         Ok(Err(error)) => {
             tracing::error!(%error, ppn = vm.memory.ppn(place).0, "cannot put a page in place that was read");
-            table.set(place.slot, PageState::Swapped(from));
+            table.set(place.slot, PageState::Swapped(from), Step::Miss);
             vm.record(before, &chunk);
             vm.memory.wake(place);
             Settled::Uncharged
         }
-        // It was only read along with another one. If it is needed it is read again, and if not nothing is lost.
-        Err(error) if touch == Touch::Not => {
+        // It was read along with another page. If it is needed it is read again; if not, nothing is
+        // lost.
+        Err(error) if touch == Touch::ReadAhead => {
             tracing::warn!(%error, ppn = vm.memory.ppn(place).0, "a page that nobody needs cannot be read from the swap");
-            table.set(place.slot, PageState::Swapped(from));
+            table.set(place.slot, PageState::Swapped(from), Step::Miss);
             vm.record(before, &chunk);
             vm.memory.wake(place);
             Settled::Uncharged
         }
         Err(source) => {
-            table.set(place.slot, PageState::Swapped(from));
+            table.set(place.slot, PageState::Swapped(from), Step::Miss);
             vm.record(before, &chunk);
             Settled::Lost(Error::SwapRead { ppn: vm.memory.ppn(place), source })
         }
     }
 }
 
-/// A page has been written, or could not be. What could not stays in the swap's write buffer until it is touched, and
-/// nothing more is swapped out.
+/// Notes that a page was written. If it could not be, its content stays in the write buffer until
+/// it is touched, and nothing more is swapped out; the first such error since a reset is returned.
+/// Step `Written`.
 pub(crate) fn leave(vm: &Vm, written: Written) -> Option<Error> {
     let place = Place::of(written.owner);
     let mut chunk = vm.chunk(place.chunk);
@@ -106,7 +109,7 @@ pub(crate) fn leave(vm: &Vm, written: Written) -> Option<Error> {
     }
     let source = match &written.result {
         Ok(()) => {
-            table.set(place.slot, PageState::Swapped(written.slot));
+            table.set(place.slot, PageState::Swapped(written.slot), Step::Written);
             return None;
         }
         Err(source) => copy_of(source),
@@ -118,16 +121,17 @@ fn copy_of(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error)
 }
 
-/// How many pages before and after one lie next to it in guest memory and in the swap alike.
+/// How many pages before and after a page lie next to it both in guest memory and in the swap.
 #[derive(Clone, Copy, Debug)]
-struct Ahead {
+struct ReadAhead {
     before: Slot,
     after: Slot,
 }
 
-impl Ahead {
-    /// All that is worth reading with page `slot`, which is in the swap. Nothing where no fault has lately brought in the page
-    /// before or after it: whoever jumps about would wait longer, for pages that it does not want.
+impl ReadAhead {
+    /// All that is worth reading along with page `slot`, which is in the swap. Nothing if no fault
+    /// has lately brought in the page before or after it: a guest that jumps about would wait
+    /// longer, for pages that it does not want.
     fn of(table: &Table, slot: Slot) -> Self {
         let came_from = |neighbour: Option<Slot>| neighbour.is_some_and(|slot| table.recent.contains(slot));
         if !came_from(slot.checked_sub(1)) && !came_from(Some(slot + 1).filter(|&next| next < SLOTS)) {
@@ -152,7 +156,7 @@ impl Ahead {
         Pages((self.before + self.after).into())
     }
 
-    /// As much of it as `most` pages suffice for: those that follow first.
+    /// As much of it as `most` pages suffice for: the pages behind first.
     fn first(self, most: Pages) -> Self {
         let most = Slot::try_from(most.0).unwrap_or(Slot::MAX);
         let after = self.after.min(most);

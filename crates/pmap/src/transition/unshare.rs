@@ -2,30 +2,32 @@
 
 use plimsoll_units::{FrameNo, Pages};
 
-use super::frames::let_frames_go;
+use super::frames::return_frames;
 use super::vm::Vm;
 use crate::address::{ChunkNo, PageSet, Place};
-use crate::page::{Backing, PageState, Table};
+use crate::page::{Backing, PageState, Step, Table};
 
-/// Gives a shared page, charged already, a copy of its own; false where that cannot be done.
+/// Gives a shared page, which is charged, a copy of its own; false if that fails. Step `Unshare`.
 pub(crate) fn break_page(vm: &Vm, place: Place, table: &mut Table, frame: FrameNo) -> bool {
     if let Err(error) = vm.memory.unprotect(place.chunk, &PageSet::one(place.slot)) {
         tracing::error!(%error, ppn = vm.memory.ppn(place).0, "cannot let a shared page be written");
         vm.memory.wake(place);
         return false;
     }
-    // The kernel copies it now, and not when the guest comes to it: the frame may be another one by then.
+    // Copies the page now, and not when the guest writes it: the frame may have other content by
+    // then.
     vm.memory.copy_frame(place);
-    table.set(place.slot, PageState::Private);
+    table.set(place.slot, PageState::Private, Step::Unshare);
     table.recent.insert(place.slot);
     table.broken.insert(place.slot);
     table.overlaid.insert(place.slot);
-    table.departed.push((place.slot, frame));
+    table.unreturned.push((place.slot, frame));
     vm.account().sharing.broken += 1;
     true
 }
 
-/// Gives shared pages of a chunk copies of their own, as far as the grant goes.
+/// Gives shared pages of a chunk copies of their own, as far as the grant has pages that no fault
+/// waits for.
 pub(crate) fn unshare(vm: &Vm, no: ChunkNo) {
     let mut chunk = vm.chunk(no);
     let before = chunk.tally();
@@ -40,7 +42,7 @@ pub(crate) fn unshare(vm: &Vm, no: ChunkNo) {
             left -= Pages(1);
         }
     }
-    let_frames_go(vm, no, &mut chunk);
+    return_frames(vm, no, &mut chunk);
     let mut account = vm.account();
     account.changed(before, chunk.tally());
     account.uncharge(left);

@@ -4,14 +4,14 @@ use std::io;
 
 use plimsoll_units::Pages;
 
+use super::anonymous::make_anonymous;
 use super::elsewhere::forget;
-use super::rehome::rehome;
 use super::vm::Vm;
 use crate::address::{ChunkNo, PageSet};
 use crate::memory::Memory;
-use crate::page::{Backing, PageState, Table};
+use crate::page::{Backing, PageState, Step, Table};
 
-/// Drops pages that hold zeros; returns by how much the VM holds less.
+/// Drops pages that still hold zeros; returns by how much the VM holds less. Step `DropZero`.
 pub(crate) fn drop_zeros(vm: &Vm, no: ChunkNo, zeros: &PageSet) -> Pages {
     if zeros.is_empty() {
         return Pages::ZERO;
@@ -29,7 +29,7 @@ pub(crate) fn drop_zeros(vm: &Vm, no: ChunkNo, zeros: &PageSet) -> Pages {
         }
     };
     let copies: Vec<_> = dropped.iter().map(|slot| table.get(slot)).collect();
-    table.set_all(&dropped, PageState::Zero);
+    table.set_all(&dropped, PageState::Zero, Step::DropZero);
     forget(vm, copies);
     chunk.empty_if_uniform();
     vm.account().sharing.zeroed += dropped.count().0;
@@ -39,14 +39,14 @@ pub(crate) fn drop_zeros(vm: &Vm, no: ChunkNo, zeros: &PageSet) -> Pages {
 }
 
 fn drop_if_zero(memory: &Memory, no: ChunkNo, table: &mut Table, pages: &PageSet) -> io::Result<PageSet> {
-    rehome(memory, no, table, pages)?;
+    make_anonymous(memory, no, table, pages)?;
     let dirty = table.unguarded(pages);
     let outcome = memory.protect(no, &dirty).and_then(|()| {
         let zeros = memory.zeros(no, pages);
         memory.discard_pages(no, &zeros)?;
         Ok(zeros)
     });
-    // Also those that are gone: nothing is there that could be protected.
+    // Unprotects the dropped pages as well: where nothing is, nothing can be protected.
     memory.unprotect(no, &dirty)?;
     outcome
 }

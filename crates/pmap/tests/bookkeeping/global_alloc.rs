@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// The system's allocator, counted.
 pub(crate) struct Counting;
 
-/// Bytes that are allocated, with what the allocator adds to each: its header, and what it rounds up by.
+/// Bytes that are allocated, with what the allocator adds to each: its header, and what it rounds
+/// up by.
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 
 /// Bytes of glibc's header.

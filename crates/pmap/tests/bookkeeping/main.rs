@@ -1,5 +1,6 @@
-//! What bookkeeping costs, measured: the heap of this process, all that it has outside of guest memory, and the kernel's
-//! page tables. Printed with `cargo test -p plimsoll-pmap --test bookkeeping -- --nocapture`.
+//! What bookkeeping costs, measured: the heap of this process, all that it has outside of guest
+//! memory, and the kernel's page tables. Printed with `cargo test -p plimsoll-pmap --test
+//! bookkeeping -- --nocapture`.
 //!
 //! | what | grows with |
 //! |---|---|
@@ -32,7 +33,8 @@ use global_alloc::allocated;
 const SIZE: Pages = Pages(1 << 20);
 const CHUNKS: u64 = SIZE.0 / CHUNK_PAGES;
 
-/// Parts of guest memory that bookkeeping may cost: where there is no pressure, and where every chunk is small.
+/// Parts of guest memory that bookkeeping may cost: where there is no pressure, and where every
+/// chunk is small.
 const CALM: f64 = 0.0001;
 const SMALL: f64 = 0.005;
 
@@ -59,7 +61,8 @@ struct Vm {
 struct Cost {
     /// Of the heap.
     heap: u64,
-    /// All that this process does not share with anybody, heap and store included, and guest memory not.
+    /// All that this process does not share with anybody, heap and store included, and guest memory
+    /// not.
     outside: u64,
     /// Page tables of the whole process.
     tables: u64,
@@ -112,7 +115,8 @@ impl Vm {
         bytes as f64 / self.pmap.stats().size.bytes().0 as f64
     }
 
-    /// Waits until the figures are so. A thread whose fault is served goes on before that is counted.
+    /// Waits until the figures are so. A thread whose fault is served goes on before that is
+    /// counted.
     fn wait(&self, so: impl Fn(&Stats) -> bool) {
         let end = Instant::now() + Duration::from_secs(60);
         while !so(&self.pmap.stats()) {
@@ -228,7 +232,8 @@ fn with_every_chunk_small_bookkeeping_stays_within_half_a_percent() {
     }
 }
 
-/// Where all pages are elsewhere, what is in the store and what is in the swap add nothing that is not charged.
+/// Where all pages are elsewhere, what is in the store and what is in the swap add nothing that is
+/// not charged.
 #[test]
 fn with_every_page_elsewhere_bookkeeping_stays_within_half_a_percent() {
     const PAGES: Pages = Pages(1 << 16);

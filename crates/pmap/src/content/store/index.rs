@@ -17,8 +17,9 @@ const END: u16 = u16::MAX;
 
 /// Where each record is: a word for each handle.
 ///
-/// Records move, handles do not, so a block of entries stays until all its handles are free. New handles come from the
-/// lowest block with room, which keeps the blocks dense while the store turns over.
+/// Records move, handles do not, so a block of entries stays until all its handles are free. New
+/// handles come from the lowest block with room, which keeps the blocks dense while the store turns
+/// over.
 #[derive(Debug)]
 pub(super) struct Index {
     memory: Reserve,

@@ -6,20 +6,22 @@ use super::mmap::Reserve;
 use super::record::{HEADER, Header, LARGEST, UNIT};
 use crate::address::PAGE;
 
-/// Bytes of a segment: what cleaning copies at most. A larger one stalls the fault that waits for it longer (10 us here), a
-/// smaller one wastes more at its end, where on average half a record does not fit (1 % here).
+/// Bytes of a segment: what cleaning copies at most. A larger one stalls the fault that waits for
+/// it longer (10 us here), a smaller one wastes more at its end, where on average half a record
+/// does not fit (1 % here).
 pub(super) const SEGMENT: usize = 16 * PAGE;
-/// Segments with less dead memory than this are not worth cleaning. At least twice a record: half of what is freed may go at the
-/// end of the segment that survivors fill up, and the other half makes up for the record whose removal led to cleaning.
+/// Segments with less dead memory than this are not worth cleaning. At least twice a record: half
+/// of what is freed may go at the end of the segment that survivors fill up, and the other half
+/// makes up for the record whose removal led to cleaning.
 const WORTH_CLEANING: usize = SEGMENT / 16;
-/// With this many pages or more, the open segment keeps the memory that it does not use yet: system calls and page faults saved
-/// for at most 1.6 % of the memory.
+/// With this many pages or more, the open segment keeps the memory that it does not use yet: system
+/// calls and page faults saved for at most 1.6 % of the memory.
 const LARGE: usize = 1024;
 
 /// Records one after the other, in segments. New ones go to the end of the open segment.
 ///
-/// A removed record leaves dead memory behind. [`Log::clean`] moves what lives in the segment that has most of it to the
-/// end of the log, so that the segment is free.
+/// A removed record leaves dead memory behind. [`Log::clean`] moves what lives in the segment that
+/// has most of it to the end of the log, so that the segment is free.
 #[derive(Debug)]
 pub(super) struct Log {
     memory: Reserve,
@@ -114,7 +116,8 @@ impl Log {
         there_is.then(|| size.div_ceil(PAGE))
     }
 
-    /// Pages that `count` records of any size need at most, or `None` where there are no segments for them.
+    /// Pages that `count` records of any size need at most, or `None` where there are no segments
+    /// for them.
     pub(super) fn need_for(&self, count: usize) -> Option<usize> {
         let open = self.open().copied().unwrap_or(Segment {
             used: SEGMENT,
@@ -136,7 +139,8 @@ impl Log {
         Some(whole - spared)
     }
 
-    /// Adds a record for `header` and `packed`, for which there must be a segment, and returns its place.
+    /// Adds a record for `header` and `packed`, for which there must be a segment, and returns its
+    /// place.
     pub(super) fn append(&mut self, header: &Header, packed: &[u8]) -> u32 {
         let at = self.take(header.size());
         let record = &mut self.memory.bytes_mut()[at..at + header.size()];
@@ -171,8 +175,8 @@ impl Log {
         }
     }
 
-    /// Cleans the segment with most dead memory, if one is worth it, and says in `index` where its records are now. Never
-    /// takes more memory than it gives back.
+    /// Cleans the segment with most dead memory, if one is worth it, and says in `index` where its
+    /// records are now. Never takes more memory than it gives back.
     pub(super) fn clean(&mut self, index: &mut Index) {
         let Some(&(_, victim)) = self.worth_cleaning.last() else { return };
         let before = self.pages;

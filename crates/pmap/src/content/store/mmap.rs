@@ -1,4 +1,5 @@
-//! The memory behind the store: a reserved range of addresses whose pages come with the first write and go when told.
+//! The memory behind the store: a reserved range of addresses whose pages come with the first write
+//! and go when told.
 
 use std::io;
 use std::ops::Range;
@@ -13,7 +14,8 @@ pub(super) struct Reserve {
     len: usize,
 }
 
-// SAFETY: the mapping belongs to no thread, and nothing else points into it: it is like a `Box<[u8]>`.
+// SAFETY: the mapping belongs to no thread, and nothing else points into it: it is like a
+// `Box<[u8]>`.
 unsafe impl Send for Reserve {}
 // SAFETY: as above; shared access only reads.
 unsafe impl Sync for Reserve {}
@@ -21,8 +23,8 @@ unsafe impl Sync for Reserve {}
 impl Reserve {
     /// Reserves addresses for at least `len` bytes.
     ///
-    /// Small pages only, because a huge page would bring memory that nobody asked for. Out of children and core dumps as
-    /// guest RAM is: it is the same content.
+    /// Small pages only, because a huge page would bring memory that is not needed. Out of children
+    /// and core dumps, as guest RAM is: it is the same content.
     pub(super) fn new(len: usize) -> io::Result<Self> {
         let len = len.max(PAGE).next_multiple_of(PAGE);
         // SAFETY: a new anonymous mapping wherever the kernel likes replaces nothing.
@@ -49,12 +51,13 @@ impl Reserve {
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: the mapping is `len` readable bytes for as long as `self` lives, and written only through `&mut self`.
+        // SAFETY: the mapping is `len` readable bytes for as long as `self` lives, and written only
+        // through `&mut self`.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, writable too, and borrowed by nobody else.
+        // SAFETY: as above, writable too, and borrowed by no other.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
     }
 
@@ -64,7 +67,8 @@ impl Reserve {
             return;
         }
         if let Err(error) = self.advise(range, libc::MADV_DONTNEED) {
-            // The kernel refuses only where memory is locked. The VM then costs the host more than it is charged.
+            // The kernel refuses only where memory is locked. The VM then costs the host more than
+            // it is charged.
             tracing::error!(%error, "memory of the compression store could not be given back");
         }
     }
@@ -72,8 +76,8 @@ impl Reserve {
     fn advise(&self, range: Range<usize>, advice: i32) -> io::Result<()> {
         assert!(range.start <= range.end && range.end <= self.len, "a range of the mapping");
         let start = self.base.as_ptr().wrapping_add(range.start);
-        // SAFETY: the range is ours. The only advice used that changes content, MADV_DONTNEED, comes through
-        // `&mut self`, and any content is valid.
+        // SAFETY: the range is ours. The only advice used that changes content, MADV_DONTNEED,
+        // comes through `&mut self`, and any content is valid.
         let result = unsafe { libc::madvise(start.cast(), range.len(), advice) };
         if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }

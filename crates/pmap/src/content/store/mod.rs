@@ -1,8 +1,8 @@
 //! The compression store: packed pages in little memory, bounded, and given back as they go.
 //!
-//! A page that shrinks to half or less (fn@pack) becomes a *record* at the end of a *log* of 64 KiB segments. An *index* of
-//! one word a handle says where each record is, so that records can move. Records know their neighbours in age: the oldest
-//! goes to swap first.
+//! A page that shrinks to half or less (fn@pack) becomes a *record* at the end of a *log* of 64 KiB
+//! segments. An *index* of one word a handle says where each record is, so that records can move.
+//! Records know their neighbours in age: the oldest goes to swap first.
 //!
 //! # Bounds
 //!
@@ -13,18 +13,22 @@
 //! | bookkeeping | 22 bytes a page stored, 8 for rounding | `record.rs`, `index.rs` |
 //! | one call | one segment copied | segments worth cleaning are kept in order |
 //!
-//! Bookkeeping in records and index is memory of the store, and charged. Beside it are 64 KiB for cleaning and 40 bytes a segment.
+//! Bookkeeping in records and index is memory of the store, and charged. Beside it are 64 KiB for
+//! cleaning and 40 bytes a segment.
 //!
-//! The bound on fragmentation has one exception. Handles do not move, so a page of the index stays while one of its 1024
-//! handles is in use. A store that has shrunk to less than a twentieth of what it was, by removals all over the place, may waste
-//! more than 15 % of the little that is left.
+//! The bound on fragmentation has one exception. Handles do not move, so a page of the index stays
+//! while one of its 1024 handles is in use. A store that has shrunk to less than a twentieth of
+//! what it was, by removals all over the place, may waste more than 15 % of the little that is
+//! left.
 //!
 //! # Alternatives not taken
 //!
-//! - *Size classes* (as in zsmalloc): filling a hole with the class's last record needs no cleaning, but each class has a page
-//!   partly used, which is too much in the store of a small VM, and each record is rounded up.
+//! - *Size classes* (as in zsmalloc): filling a hole with the class's last record needs no
+//!   cleaning, but each class has a page partly used, which is too much in the store of a small VM,
+//!   and each record is rounded up.
 //! - *Segments from the allocator*: it keeps for itself what was freed.
-//! - *The index's words in the page tables of the chunks*: cleaning would need the locks of all chunks.
+//! - *The index's words in the page tables of the chunks*: cleaning would need the locks of all
+//!   chunks.
 
 mod index;
 mod log;
@@ -46,11 +50,12 @@ use crate::address::PAGE;
 
 pub(crate) use self::pack::{MOST_PACKED, pack};
 
-/// Most pages of a store: what a place of 31 bits reaches, less two segments. That is a tenth of a VM of 320 GiB; a larger VM has
-/// no larger store.
+/// Most pages of a store: what a place of 31 bits reaches, less two segments. That is a tenth of a
+/// VM of 320 GiB; a larger VM has no larger store.
 const LARGEST_STORE: usize = (UNIT << 31) / PAGE - 2 * SEGMENT / PAGE;
-/// One byte in this many may be waste before a segment is cleaned. With the page that index and open segment each use in part,
-/// fragmentation stays below 15 %. A larger number makes cleaning copy more for each byte that it frees.
+/// One byte in this many may be waste before a segment is cleaned. With the page that index and
+/// open segment each use in part, fragmentation stays below 15 %. A larger number makes cleaning
+/// copy more for each byte that it frees.
 const WASTE: usize = 8;
 
 /// A packed page in the store. Valid until it is removed.
@@ -68,7 +73,8 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Makes an empty store that will use at most `most` machine pages. Reserves addresses; uses no memory yet.
+    /// Makes an empty store that will use at most `most` machine pages. Reserves addresses; uses no
+    /// memory yet.
     pub(crate) fn new(most: Pages) -> io::Result<Self> {
         let most = usize::try_from(most.0).unwrap_or(LARGEST_STORE).min(LARGEST_STORE);
         // One segment is open, one being cleaned, and all others are full.
@@ -77,8 +83,8 @@ impl Store {
         Ok(Self { most, log: Log::new(segments)?, index, oldest: NONE, youngest: NONE })
     }
 
-    /// Stores what [`fn@pack`] made of page `owner`. `None` where the store would exceed its bound, or where `owner` is beyond
-    /// 2^32 pages.
+    /// Stores what [`fn@pack`] made of page `owner`. `None` where the store would exceed its bound,
+    /// or where `owner` is beyond 2^32 pages.
     pub(crate) fn insert(&mut self, owner: u64, packed: &[u8]) -> Option<Handle> {
         let owner = u32::try_from(owner).ok()?;
         let len =
@@ -130,7 +136,8 @@ impl Store {
         Some((Handle(oldest), self.log.header(self.place(oldest)).owner.into()))
     }
 
-    /// Machine pages that the store uses. Changes in [`Self::insert`], [`Self::remove`] and [`Self::clear`] only.
+    /// Machine pages that the store uses. Changes in [`Self::insert`], [`Self::remove`] and
+    /// [`Self::clear`] only.
     pub(crate) fn pages(&self) -> Pages {
         Pages(self.occupied() as u64)
     }

@@ -4,15 +4,16 @@ use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
 
 use crate::address::PAGE;
 
-/// A page is worth packing if it shrinks to this many bytes: half. Above, what is saved does not pay for the time and the
-/// bookkeeping, and the page would take the place of two better ones.
+/// A page is worth packing if it shrinks to this many bytes: half. Above that, the saving does not
+/// pay for time and bookkeeping, and the page would take the place of two better ones.
 pub(crate) const MOST_PACKED: usize = PAGE / 2;
 
 /// What LZ4 may need for a page of noise.
 const SCRATCH: usize = 4608;
 const _: () = assert!(SCRATCH >= get_maximum_output_size(PAGE));
 
-/// Packs `page` into `out` and returns how many bytes that took. `None` where it does not shrink to half.
+/// Packs `page` into `out` and returns how many bytes that took. `None` where it does not shrink to
+/// half.
 pub(crate) fn pack(page: &[u8; PAGE], out: &mut [u8; MOST_PACKED]) -> Option<usize> {
     // The packer refuses less room than the worst page needs.
     let mut scratch = [0; SCRATCH];
@@ -23,8 +24,8 @@ pub(crate) fn pack(page: &[u8; PAGE], out: &mut [u8; MOST_PACKED]) -> Option<usi
 
 /// Unpacks what [`pack`] made.
 pub(super) fn unpack(packed: &[u8], page: &mut [u8; PAGE]) {
-    // Nobody but this process ever writes packed bytes, so nothing but a bug can make this fail; going on with half a page
-    // would hand the guest another's content.
+    // Only this process writes packed bytes, so only a bug can make this fail. Going on with half a
+    // page would hand the guest another's content.
     let len = decompress_into(packed, page).expect("what pack made can be unpacked");
     assert_eq!(len, PAGE, "what pack made is a page");
 }

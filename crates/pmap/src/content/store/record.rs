@@ -1,4 +1,4 @@
-//! What stands in the log for each packed page.
+//! The records of the log: one for each packed page.
 //!
 //! | byte | is |
 //! |---|---|
@@ -18,7 +18,8 @@ pub(super) const NONE: u32 = u32::MAX;
 
 /// Bytes before the packed page.
 pub(super) const HEADER: usize = 18;
-/// Records begin at multiples of this. More wastes memory (half of it for each record); less, and 31 bits do not reach 32 GiB.
+/// Records begin at multiples of this. More wastes memory (half of it for each record); less, and
+/// 31 bits do not reach 32 GiB.
 pub(super) const UNIT: usize = 16;
 /// Bytes of the largest record.
 pub(super) const LARGEST: usize = size(MOST_PACKED);

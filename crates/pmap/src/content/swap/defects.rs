@@ -6,7 +6,7 @@ use super::Completion;
 use super::slots::{self, SwapSlot};
 
 /// What a test does with each completion before the fault thread sees it.
-pub(crate) type BeforeCompletion = Box<dyn Fn(&Completion) + Send + Sync>;
+pub(crate) type BeforeCompletion = std::sync::Arc<dyn Fn(&Completion) + Send + Sync>;
 
 /// A test's look at completions.
 #[derive(Default)]
@@ -14,8 +14,10 @@ pub(super) struct Probe(pub(super) std::sync::Mutex<Option<BeforeCompletion>>);
 
 impl Probe {
     pub(super) fn see(&self, completions: &[Completion]) {
-        if let Some(probe) = &*self.0.lock().unwrap() {
-            completions.iter().for_each(probe);
+        // Unlocked again first: the probe takes locks at which the model check changes threads.
+        let probe = self.0.lock().unwrap().clone();
+        if let Some(probe) = probe {
+            completions.iter().for_each(|completion| probe(completion));
         }
     }
 }

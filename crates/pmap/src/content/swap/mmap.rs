@@ -7,7 +7,8 @@ use std::ptr::NonNull;
 
 use crate::address::PAGE;
 
-/// One page of a mapping, owned by whoever has this. It may be moved between threads, and the page stays where it is.
+/// One page of a mapping, and its only owner. It may be moved between threads; the page stays where
+/// it is.
 #[derive(Debug)]
 pub(super) struct MappedPage {
     page: NonNull<[u8; PAGE]>,
@@ -15,14 +16,16 @@ pub(super) struct MappedPage {
     _area: Arc<Area>,
 }
 
-// SAFETY: the page is anonymous memory that belongs to no thread, and nobody else has a pointer to it.
+// SAFETY: the page is anonymous memory that belongs to no thread, and nothing else has a pointer to
+// it.
 unsafe impl Send for MappedPage {}
 // SAFETY: a shared reference only gives shared references to the page's bytes.
 unsafe impl Sync for MappedPage {}
 
 /// Maps `count` pages of zeros, which must not be none. They use no memory until they are written.
 ///
-/// They stay out of children and out of core dumps: they will hold guest memory, which is the guest's secret.
+/// They stay out of children and out of core dumps: they will hold guest memory, which is the
+/// guest's secret.
 pub(super) fn map_pages(count: usize) -> io::Result<Vec<MappedPage>> {
     let area = Arc::new(Area::new(count * PAGE)?);
     let page = |index: usize| {
@@ -36,8 +39,9 @@ impl Deref for MappedPage {
     type Target = [u8; PAGE];
 
     fn deref(&self) -> &Self::Target {
-        // SAFETY: the page lies in the area, which stays mapped readable and writable as long as this exists; every
-        // page of it has one owner, so that a borrow of the owner is a borrow of the page. Bytes have no alignment.
+        // SAFETY: the page lies in the area, which stays mapped readable and writable as long as
+        // this exists; every page of it has one owner, so that a borrow of the owner is a borrow of
+        // the page. Bytes have no alignment.
         unsafe { self.page.as_ref() }
     }
 }

@@ -1,8 +1,8 @@
 //! One VM's share of the host's swap: pages written to a file, and read back.
 //!
-//! [`Swap`] knows slots, buffers and I/O. Which page leaves, what its state is, and what it costs the grant is the
-//! pmap's affair; here an *owner* is a number that comes back with a completion. Nothing here waits for the disk but
-//! [`Swap::wait_for_buffers`], so all else may be called under a chunk's lock.
+//! [`Swap`] knows slots, buffers and I/O. It does not know which page leaves, its state, or its
+//! cost; here an *owner* is a number that comes back with a completion. Only
+//! [`Swap::wait_for_buffers`] waits for the disk, so all else may be called under a chunk's lock.
 //!
 //! # The file
 //!
@@ -10,11 +10,12 @@
 //! |---|---|
 //! | `n * 4096` to `n * 4096 + 4095` | slot `n`: a page, as it was or encrypted; anything, where the slot is not in use |
 //!
-//! There is no header, no table and no checksum: which slot is whose is known to the VMM that wrote them and to nobody
-//! else, and dies with it. The file is worth nothing to the next VMM, which may be given it as it is.
+//! There is no header, no table and no checksum: only the VMM that wrote a slot knows whose it is,
+//! and that dies with the VMM. The next VMM may be given the file as it is.
 //!
-//! Encrypted, a page is AES-256-XTS with the slot's number as its data unit (see `cipher.rs`). The key lives as
-//! long as the [`Swap`], in its memory only: when the VMM is gone, so is what was in the file.
+//! Encrypted, a page is AES-256-XTS with the slot's number as its data unit (see `cipher.rs`). The
+//! key lives as long as the [`Swap`], in its memory only: when the VMM is gone, so is what was in
+//! the file.
 //!
 //! # A slot's life
 //!
@@ -28,24 +29,26 @@
 //! | reserved, written | [`Swap::free`] | free |
 //! | being written or read | [`Swap::free`] | doomed: free once its completion is dropped |
 //!
-//! A completion is a value that holds on to its slot. Whoever has it, and finds under the chunk's lock that the page is
-//! still in the state that was left for this slot, knows that it is about this I/O and not about an earlier one: the
-//! slot cannot have been reused. A failed write's content is still there to be taken back with [`Swap::pending`].
+//! A completion is a value that holds on to its slot. If the page, under its chunk's lock, is still
+//! in the state that was left for this slot, the completion is about this I/O and not about an
+//! earlier one: the slot cannot have been reused. A failed write's content can still be taken back
+//! with [`Swap::pending`].
 //!
 //! # Who enters the kernel
 //!
-//! Reads and writes are queued, which makes the descriptor readable; [`Swap::completions`] begins them and collects
-//! what has ended. Only threads that never wait in the kernel for a guest page may call it, such as those that serve
-//! faults. The kernel finishes direct I/O as work of the thread that began it. If that thread then read from a file
-//! into guest memory and met a page that is being read in, it would wait inside the kernel for work that only itself
-//! does on the way out.
+//! Reads and writes are queued, which makes the descriptor readable; [`Swap::completions`] begins
+//! them and collects those that have ended. Only threads that never wait in the kernel for a guest
+//! page may call it, such as those that serve faults. The kernel finishes direct I/O as work of the
+//! thread that began it. If that thread then read from a file into guest memory and met a page that
+//! is being read in, it would wait inside the kernel for work that only itself does on the way out.
 //!
 //! Where io_uring is refused, a thread of the swap's does the I/O.
 //!
 //! # Bounds
 //!
-//! [`WRITE_BUFFERS`] and [`READ_BUFFERS`] bound the memory, [`engine::DEPTH`] the I/Os in flight. Reads that find no
-//! buffer wait in a queue that is as long as pages are arriving, each of which is charged.
+//! [`WRITE_BUFFERS`] and [`READ_BUFFERS`] bound the memory, [`engine::DEPTH`] the I/Os in flight.
+//! Reads that find no buffer wait in a queue that is as long as pages are arriving, each of which
+//! is charged.
 
 mod buffers;
 mod cipher;
@@ -56,12 +59,12 @@ pub(crate) mod engine;
 #[cfg_attr(all(test, feature = "model-check"), path = "../../model_check/event.rs")]
 mod event;
 mod mmap;
+mod schedule;
 mod slots;
 mod task;
 #[cfg(test)]
 #[cfg(not(feature = "model-check"))]
 pub(crate) mod tests;
-mod traffic;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -83,27 +86,27 @@ use cipher::Cipher;
 use defects::Slots;
 use engine::Engine;
 use event::Event;
+use schedule::{Outcome, Queue, Schedule};
 #[cfg(not(test))]
 use slots::Slots;
-use traffic::{Outcome, Queue, Traffic};
 
-/// Pages that may be on their way to the file: 1 MiB. Fewer than a disk writes in the time of a wake-up leave it
-/// idle; more is memory that is not given back yet.
+/// Pages that may be on their way to the file: 1 MiB. Fewer than a disk writes in the time of a
+/// wake-up leave it idle; more is memory that is not given back yet.
 const WRITE_BUFFERS: usize = 256;
-/// Pages that may be on their way back, those read ahead included. They are apart from those for writes, so that a
-/// fault never waits for a write.
+/// Pages that may be on their way back, those read ahead included. They are apart from those for
+/// writes, so that a fault never waits for a write.
 const READ_BUFFERS: usize = 128;
 
 /// Where a VM's pages may be swapped to.
 #[derive(Debug)]
 pub struct SwapSpace {
-    /// A file or a block device, open for reading and writing, if possible with `O_DIRECT`: otherwise the host's page
-    /// cache keeps the pages in memory that were to leave it. It is the VM's alone and at least `slots` pages long.
-    /// What it holds does not matter.
+    /// A file or a block device, open for reading and writing, if possible with `O_DIRECT`:
+    /// otherwise the host's page cache keeps the pages in memory that were to leave it. It is the
+    /// VM's alone and at least `slots` pages long. What it holds does not matter.
     pub file: OwnedFd,
     /// Pages that it takes.
     pub slots: Pages,
-    /// Encrypt what is written, with a key that nobody but this process ever has.
+    /// Encrypt what is written, with a key that only this process ever has.
     pub encrypt: bool,
 }
 
@@ -119,7 +122,7 @@ pub(crate) struct Swap {
 struct Shared {
     book: Lock<Book, SWAP_BOOK>,
     queue: Lock<Queue, SWAP_QUEUE>,
-    traffic: Lock<Traffic, SWAP_SCHEDULE>,
+    schedule: Lock<Schedule, SWAP_SCHEDULE>,
     write_buffers: Arc<Pool>,
     event: Arc<Event>,
     cipher: Option<Cipher>,
@@ -148,7 +151,8 @@ pub(crate) struct Read {
     _hold: Hold,
 }
 
-/// A page that was written, or could not be. Its content can be had from [`Swap::pending`] while this lives.
+/// A page that was written, or could not be. Its content can be had from [`Swap::pending`] while
+/// this lives.
 #[derive(Debug)]
 pub(crate) struct Written {
     pub(crate) slot: SwapSlot,
@@ -166,11 +170,11 @@ struct Hold {
 }
 
 impl Swap {
-    /// Sets up all that needs system calls which a jail forbids.
+    /// Makes all system calls that a jail forbids.
     ///
     /// # Errors
-    /// The file is too short for its slots, there are more of them than 32 bits count, or the kernel has no memory or
-    /// no descriptor left.
+    /// The file is too short for its slots, there are more of them than 32 bits count, or the
+    /// kernel has no memory or no descriptor left.
     pub(crate) fn new(space: SwapSpace) -> io::Result<Self> {
         Self::with(space, Engine::new)
     }
@@ -183,7 +187,7 @@ impl Swap {
         let shared = Shared {
             book: Lock::new(Book { slots: Slots::new(slots), leaving: HashMap::new() }),
             queue: Lock::default(),
-            traffic: Lock::new(Traffic::new(engine, read_buffers)),
+            schedule: Lock::new(Schedule::new(engine, read_buffers)),
             write_buffers: Pool::new(WRITE_BUFFERS, &event)?,
             cipher: if space.encrypt { Some(Cipher::new()?) } else { None },
             event,
@@ -195,7 +199,7 @@ impl Swap {
         })
     }
 
-    /// Takes up to `count` free slots, adjacent as far as possible; fewer or none when few or none are free.
+    /// Takes up to `count` free slots, adjacent as far as possible; fewer if fewer are free.
     pub(crate) fn reserve(&self, count: u16) -> Vec<SwapSlot> {
         self.shared.book.lock().slots.reserve(count)
     }
@@ -221,14 +225,14 @@ impl Swap {
         self.shared.write_buffers.take()
     }
 
-    /// Waits until [`buffer`](Self::buffer) has `count`, but no longer than `timeout`; whether it has any. Others may take
-    /// them.
+    /// Waits until [`buffer`](Self::buffer) has `count`, for at most `timeout`; returns whether it
+    /// has any. Other threads may take them.
     pub(crate) fn wait_for_buffers(&self, count: usize, timeout: Duration) -> bool {
         self.shared.write_buffers.wait(count, timeout)
     }
 
-    /// Writes pages to reserved slots, each with the number of its owner. Pages that come one after the other, in one
-    /// call or several, and have adjacent slots are written together.
+    /// Writes pages to reserved slots, each with the number of its owner. Pages that come one after
+    /// the other, in one call or several, and have adjacent slots are written together.
     pub(crate) fn write(&self, pages: Vec<(SwapSlot, u64, Buffer)>) {
         if pages.is_empty() {
             return;
@@ -252,7 +256,7 @@ impl Swap {
         self.shared.event.signal();
     }
 
-    /// The content of a slot that is being written; false where the slot is not.
+    /// Reads the content of a slot that is being written; false if it is not being written.
     pub(crate) fn pending(&self, slot: SwapSlot, content: &mut [u8; PAGE]) -> bool {
         let buffer = self.shared.book.lock().leaving.get(&slot).map(Arc::clone);
         let Some(buffer) = buffer else { return false };
@@ -280,14 +284,14 @@ impl Swap {
         !self.shared.queue.lock().is_empty()
     }
 
-    /// Begins what was queued, and returns what has ended. To be called whenever the descriptor is readable, by threads
-    /// that never wait in the kernel for a guest page.
+    /// Begins what was queued, and returns what has ended. To be called whenever the descriptor is
+    /// readable, by threads that never wait in the kernel for a guest page.
     pub(crate) fn completions(&self) -> Vec<Completion> {
         let shared = &self.shared;
-        // Before looking: a signal that comes while we look is one for the next time.
+        // Before looking: a signal that comes meanwhile is for the next call.
         shared.event.clear();
         let mut outcomes = Vec::new();
-        if let Err(error) = shared.traffic.lock().advance(&shared.queue, &mut outcomes) {
+        if let Err(error) = shared.schedule.lock().advance(&shared.queue, &mut outcomes) {
             tracing::debug!(%error, "the kernel takes no I/O for the swap now: tried again");
             shared.event.signal();
         }
@@ -313,7 +317,7 @@ impl Swap {
     /// What the device may be told to do wrong.
     #[cfg(test)]
     pub(crate) fn faults(&self) -> Arc<engine::Faults> {
-        Arc::clone(&self.shared.traffic.lock().engine.faults)
+        Arc::clone(&self.shared.schedule.lock().engine.faults)
     }
 }
 

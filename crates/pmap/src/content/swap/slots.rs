@@ -1,3 +1,6 @@
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 
 /// A page's place in the swap file: bytes `number * 4096` to `number * 4096 + 4095`.
@@ -14,30 +17,32 @@ impl SwapSlot {
 
 /// Which slots are in use.
 ///
-/// A slot is in use from [`reserve`](Self::reserve) to [`free`](Self::free), and beyond that until every I/O on it
-/// that was told of has ended: otherwise a late write would destroy, or a late read return, another page's content.
+/// A slot is in use from [`reserve`](Self::reserve) to [`free`](Self::free), and beyond that until
+/// every I/O on it that was told of has ended: otherwise a late write would destroy, or a late read
+/// return, another page's content.
 #[derive(Debug)]
 pub(super) struct Slots {
     /// A bit a slot, one: in use. Bits behind the last slot are ones.
     words: Vec<u64>,
     len: u32,
     free: u32,
-    /// Where the search begins: behind what was reserved last, so that what leaves in turn lies in a row.
+    /// Where the search begins: behind the slots reserved last, so that pages that leave one after
+    /// the other lie in a row.
     cursor: u32,
-    /// Slots that I/O is in flight on.
+    /// Slots with I/O in flight.
     flights: HashMap<SwapSlot, Flights>,
 }
 
 #[derive(Debug, Default)]
 struct Flights {
     count: u32,
-    /// Nobody wants the slot any more.
+    /// The slot was freed.
     freed: bool,
 }
 
-/// How far the search for a long run goes before it makes do with shorter ones, in slots (1 GiB of swap). Without an
-/// end it would take a millisecond in a large fragmented file, under a lock; with a near one, writes would be scattered
-/// while there are long runs elsewhere.
+/// Slots that are searched for a long run before shorter ones are taken (1 GiB of swap). Without a
+/// bound the search would take a millisecond in a large fragmented file, under a lock; with a small
+/// one, writes would be scattered while there are long runs elsewhere.
 const WINDOW: u32 = 1 << 18;
 const WORD: u32 = u64::BITS;
 
@@ -69,7 +74,8 @@ impl Slots {
         self.flights.len()
     }
 
-    /// Takes `count` slots, or as many as are free: in one run if there is one nearby, in long runs rather than short.
+    /// Takes `count` slots, or as many as are free: in one run if there is one nearby, in long runs
+    /// rather than short.
     pub(super) fn reserve(&mut self, count: u16) -> Vec<SwapSlot> {
         let wanted = u32::from(count).min(self.free);
         let mut taken = Vec::with_capacity(wanted as usize);
@@ -82,7 +88,8 @@ impl Slots {
         taken
     }
 
-    /// Takes up to `left` slots from free runs that have at least `shortest`, and returns how many are still wanted.
+    /// Takes up to `left` slots from free runs that have at least `shortest`, and returns how many
+    /// are still wanted.
     fn sweep(&mut self, shortest: u32, mut left: u32, taken: &mut Vec<SwapSlot>) -> u32 {
         let start = self.cursor;
         let window = if shortest > 1 { WINDOW } else { self.len };
@@ -106,7 +113,8 @@ impl Slots {
         left
     }
 
-    /// The first slot from `from` on that is free, or that is not; the number of slots if there is none.
+    /// The first slot from `from` on that is free, or that is not; the number of slots if there is
+    /// none.
     fn next(&self, from: u32, free: bool) -> u32 {
         let mut mask = !0 << (from % WORD);
         for (index, word) in (from / WORD..).zip(self.words.iter().skip((from / WORD) as usize)) {
@@ -165,113 +173,5 @@ impl Slots {
         assert!(self.is_used(slot), "a slot is freed once");
         self.words[(slot.0 / WORD) as usize] &= !(1 << (slot.0 % WORD));
         self.free += 1;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn numbers(slots: &[SwapSlot]) -> Vec<u32> {
-        slots.iter().map(|slot| slot.0).collect()
-    }
-
-    #[test]
-    fn what_leaves_in_turn_lies_in_a_row() {
-        let mut slots = Slots::new(200);
-        assert_eq!(numbers(&slots.reserve(64)), (0..64).collect::<Vec<_>>());
-        assert_eq!(numbers(&slots.reserve(70)), (64..134).collect::<Vec<_>>());
-        slots.free(SwapSlot(3));
-        assert_eq!(numbers(&slots.reserve(2)), [134, 135], "a hole is not worth going back for");
-        assert_eq!(slots.reserve(u16::MAX).len(), 65);
-        assert_eq!(slots.reserve(1), []);
-    }
-
-    #[test]
-    fn long_runs_are_taken_before_short_ones() {
-        let mut slots = Slots::new(256);
-        slots.reserve(256);
-        for slot in (0..64).step_by(2).chain(100..110).chain(200..230) {
-            slots.free(SwapSlot(slot));
-        }
-        assert_eq!(numbers(&slots.reserve(24)), (200..224).collect::<Vec<_>>());
-        let rest = numbers(&slots.reserve(16));
-        assert!((100..110).all(|slot| rest.contains(&slot)), "{rest:?}");
-        assert!((224..230).all(|slot| rest.contains(&slot)), "{rest:?}");
-    }
-
-    #[test]
-    fn a_slot_freed_with_io_in_flight_is_not_reused_before_its_end() {
-        let mut slots = Slots::new(1);
-        let slot = slots.reserve(1)[0];
-        slots.begin(slot);
-        slots.begin(slot);
-        slots.free(slot);
-        slots.end(slot);
-        assert_eq!((slots.reserve(1), slots.is_idle()), (vec![], false));
-        slots.end(slot);
-        assert_eq!((slots.reserve(1), slots.is_idle()), (vec![slot], true));
-    }
-
-    #[test]
-    fn a_long_run_beyond_the_window_is_found_by_and_by() {
-        let mut slots = Slots::new(3 * WINDOW);
-        while slots.free_slots() > 0 {
-            slots.reserve(u16::MAX);
-        }
-        for slot in 2 * WINDOW..2 * WINDOW + 100 {
-            slots.free(SwapSlot(slot));
-        }
-        assert_eq!(slots.reserve(100).len(), 100);
-    }
-
-    proptest! {
-        #[test]
-        fn slots_in_use_are_never_handed_out(
-            len in 1u32..400,
-            steps in prop::collection::vec((0u8..6, 0u16..90, any::<prop::sample::Index>()), 1..80)
-        ) {
-            let mut slots = Slots::new(len);
-            let (mut used, mut flying, mut freed) = (Vec::new(), Vec::new(), HashSet::new());
-            for (step, count, which) in steps {
-                match step {
-                    0 | 1 => {
-                        let free = slots.free_slots();
-                        let new = slots.reserve(count);
-                        prop_assert_eq!(new.len(), usize::from(count).min(free as usize));
-                        for slot in new {
-                            prop_assert!(slot.0 < len && !used.contains(&slot) && !flying.contains(&slot));
-                            used.push(slot);
-                        }
-                    }
-                    2 | 3 if !used.is_empty() => {
-                        let slot = used.swap_remove(which.index(used.len()));
-                        slots.free(slot);
-                        if flying.contains(&slot) {
-                            freed.insert(slot);
-                        }
-                    }
-                    4 if !used.is_empty() => {
-                        let slot = used[which.index(used.len())];
-                        slots.begin(slot);
-                        flying.push(slot);
-                    }
-                    5 if !flying.is_empty() => {
-                        let slot = flying.swap_remove(which.index(flying.len()));
-                        slots.end(slot);
-                        if !flying.contains(&slot) {
-                            freed.remove(&slot);
-                        }
-                    }
-                    _ => {}
-                }
-                prop_assert_eq!(slots.free_slots() as usize, len as usize - used.len() - freed.len());
-                prop_assert_eq!(slots.is_idle(), flying.is_empty());
-            }
-        }
     }
 }

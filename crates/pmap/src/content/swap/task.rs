@@ -10,7 +10,7 @@ use crate::address::PAGE;
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) first: SwapSlot,
-    /// Whose content it is, for each slot.
+    /// The owner of each slot's content.
     pub(super) owners: Vec<u64>,
     pub(super) memory: Memory,
     /// Pages of it that were read or written already.
@@ -22,7 +22,7 @@ pub(super) struct Task {
 #[derive(Debug)]
 pub(super) enum Memory {
     Read(Vec<Buffer>),
-    /// Shared with whoever wants a page back before it is written.
+    /// Shared with a fault that wants a page back before it is written.
     Write(Vec<Arc<Buffer>>),
 }
 
@@ -45,8 +45,8 @@ impl Task {
         u64::from(self.first.plus(self.done).0) * PAGE_SIZE
     }
 
-    /// The memory of what is not done yet, as the kernel takes it. For a read it must be written only while nobody
-    /// but the engine has the task; for a write it must be read only.
+    /// The memory of the part that is not done yet, as the kernel takes it. For a read it may be
+    /// written only while the engine alone has the task; for a write it may only be read.
     pub(super) fn iovecs(&mut self) -> Vec<libc::iovec> {
         let iovec = |base: *mut u8| libc::iovec { iov_base: base.cast(), iov_len: PAGE };
         match &mut self.memory {

@@ -2,16 +2,16 @@
 
 use plimsoll_units::{Pages, page_hash};
 
-use super::notes::{LINE, LOOK_AGAIN, Note, Notes, Scan, line, looked_up, print, resting};
+use super::notes::{LINE, Note, Notes, STALE, Scan, fingerprint, line, looked_up, skipped_pages};
 use crate::address::{CHUNK, ChunkNo, PAGE, PageSet, Place, SLOTS, Slot};
 use crate::page::{Backing, Chunk, PageState};
 use crate::transition::Vm;
 
-/// Pages that are read under one hold of a chunk's lock: some 30 us.
+/// Pages that are read under one hold of a chunk's lock, in some 30 us.
 const BATCH: Slot = 64;
-/// Every so many passes each page is read again, whether or not it seems to have changed.
-const THOROUGH: u32 = 16;
-/// One in so many pages is looked at to see whether a chunk has changed; in as many passes each of them.
+/// In one of this many passes each page is read, whether or not it seems to have changed.
+const FULL_PASS: u32 = 16;
+/// One in this many pages is looked at to see whether a chunk has changed; other ones in each pass.
 const STRIDE: u32 = 4;
 
 /// Pages of a chunk that may be shared.
@@ -30,8 +30,8 @@ pub(super) fn look_at(vm: &Vm, scan: &mut Scan, no: ChunkNo) -> Candidates {
     };
     candidates.looked_at = pages.count().0;
     let Some(notes) = &mut scan.notes[no.0] else { return candidates };
-    let thorough = scan.pass.is_multiple_of(THOROUGH);
-    if !thorough && seems_unchanged(vm, no, notes, &pages, scan.pass) {
+    let full_pass = scan.pass.is_multiple_of(FULL_PASS);
+    if !full_pass && seems_unchanged(vm, no, notes, &pages, scan.pass) {
         return candidates;
     }
     let mut left = pages;
@@ -48,15 +48,15 @@ pub(super) fn look_at(vm: &Vm, scan: &mut Scan, no: ChunkNo) -> Candidates {
         let start = pages_of(vm, no, &chunk);
         for slot in batch.intersection(&there).iter() {
             let (offset, note) = (start + usize::from(slot) * PAGE, &mut notes[usize::from(slot)]);
-            if !thorough && note.print != 0 && note.print == print_at(vm, offset, slot) {
+            if !full_pass && note.fingerprint != 0 && note.fingerprint == fingerprint_at(vm, offset, slot) {
                 continue;
             }
             if vm.memory.is_zero_at(offset) {
-                note.print = LOOK_AGAIN;
+                note.fingerprint = STALE;
                 candidates.zeros.insert(slot);
             } else {
                 vm.memory.read_at(offset, &mut page[..]);
-                note.print = print(&page[line(slot)..][..LINE]);
+                note.fingerprint = fingerprint(&page[line(slot)..][..LINE]);
                 candidates.hashes.push((slot, page_hash(&page)));
             }
         }
@@ -64,13 +64,14 @@ pub(super) fn look_at(vm: &Vm, scan: &mut Scan, no: ChunkNo) -> Candidates {
     candidates
 }
 
-/// The pages of a chunk that are there and do not rest; `None` where there are none.
+/// The pages of a chunk that are present and not skipped; `None` if there are none.
 fn pages_to_scan(vm: &Vm, no: ChunkNo, notes: &mut Option<Box<Notes>>) -> Option<PageSet> {
     let mut chunk = vm.chunk(no);
     let busy = chunk.busy();
     let (pages, broken) = match &mut chunk.backing {
         Backing::Large | Backing::Aside(_) => {
-            // Reading what is not there would bring it. What was there once still is, or costs nothing more.
+            // A read would bring in a missing page. A page that was present once still is, or costs
+            // nothing more.
             let known = notes.as_ref().map(|notes| looked_up(notes)).filter(|known| !known.is_empty());
             let start = pages_of(vm, no, &chunk);
             (known.or_else(|| vm.memory.backed_at(start).ok())?, PageSet::EMPTY)
@@ -80,11 +81,11 @@ fn pages_to_scan(vm: &Vm, no: ChunkNo, notes: &mut Option<Box<Notes>>) -> Option
     };
     drop(chunk);
     let notes = notes.get_or_insert_with(|| Box::new([Note::default(); SLOTS as usize]));
-    let rests = resting(notes, &pages, &broken);
-    Some(pages.minus(&busy).minus(&rests)).filter(|pages| !pages.is_empty())
+    let skipped = skipped_pages(notes, &pages, &broken);
+    Some(pages.minus(&busy).minus(&skipped)).filter(|pages| !pages.is_empty())
 }
 
-/// Whether a part of a chunk's pages is as it was when they were last looked up.
+/// Whether a sample of a chunk's pages is as it was when they were last looked up.
 fn seems_unchanged(vm: &Vm, no: ChunkNo, notes: &Notes, pages: &PageSet, pass: u32) -> bool {
     let chunk = vm.chunk(no);
     let there = match &chunk.backing {
@@ -95,24 +96,24 @@ fn seems_unchanged(vm: &Vm, no: ChunkNo, notes: &Notes, pages: &PageSet, pass: u
     let start = pages_of(vm, no, &chunk);
     let turn = |slot: &Slot| u32::from(*slot) % STRIDE == pass % STRIDE;
     there.iter().filter(turn).all(|slot| {
-        let known = notes[usize::from(slot)].print;
-        known != 0 && known == print_at(vm, start + usize::from(slot) * PAGE, slot)
+        let known = notes[usize::from(slot)].fingerprint;
+        known != 0 && known == fingerprint_at(vm, start + usize::from(slot) * PAGE, slot)
     })
 }
 
-/// Where the pages of a chunk are that has them: in guest RAM, or behind it while samples are taken, which nobody
-/// else notices if it is read there.
+/// Where the pages of a chunk are mapped: in guest RAM, or behind it while it is set aside. Reading
+/// them there counts as no touch.
 fn pages_of(vm: &Vm, no: ChunkNo, chunk: &Chunk) -> usize {
     if let Backing::Aside(spare) = chunk.backing { vm.memory.spare_offset(spare) } else { no.0 * CHUNK }
 }
 
-fn print_at(vm: &Vm, offset: usize, slot: Slot) -> u16 {
+fn fingerprint_at(vm: &Vm, offset: usize, slot: Slot) -> u16 {
     let mut bytes = [0; LINE];
     vm.memory.read_at(offset + line(slot), &mut bytes);
-    print(&bytes)
+    fingerprint(&bytes)
 }
 
-/// The hash of a page that is there; `None` where it is not.
+/// The hash of a page; `None` if it is not resident.
 pub(super) fn hash_of(vm: &Vm, place: Place) -> Option<u64> {
     let chunk = vm.chunk(place.chunk);
     let Backing::Small(table) = &chunk.backing else { return None };

@@ -1,4 +1,4 @@
-//! Looking for pages that others have, too.
+//! Finding pages with zeros, and pages that other VMs have too.
 
 mod look;
 mod notes;
@@ -25,70 +25,66 @@ use crate::transition::share::share_in_chunk;
 use crate::transition::unshare::unshare;
 use crate::transition::zeros::drop_zeros;
 
-/// A large chunk is broken up for so many pages that can be shared: fewer save less than what the lost huge page costs.
+/// Pages that must be shareable for a large chunk to be broken up: fewer save less than what the
+/// lost huge page costs.
 const WORTH_BREAKING: usize = 32;
 
 /// What the scanner may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScanOrder {
-    /// Large chunks are broken up where that pays. Otherwise they are only looked at.
+    /// Break large chunks up if that pays. Otherwise they are only read.
     pub break_large: bool,
 }
 
-/// What came of [`Pmap::scan`].
+/// Result of [`Pmap::scan`](crate::Pmap::scan).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scanned {
     /// Pages that were looked at.
     pub pages: Pages,
     /// By how much the VM holds less.
     pub freed: Pages,
-    /// All of the VM has been looked at once more.
+    /// A pass has ended: all of the VM has been looked at once more.
     pub pass_ended: bool,
 }
 
-/// What the source has to say of pages of a chunk.
+/// The source's answers about pages of a chunk.
 #[derive(Default)]
-struct Known {
+struct LookedUp {
     frames: Vec<(Slot, FrameNo)>,
     wanted: Vec<(Slot, u64)>,
     unanswered: Vec<Slot>,
 }
 
-impl Known {
-    /// Those that can be shared.
+impl LookedUp {
+    /// The pages that can be shared.
     fn slots(&self) -> impl Iterator<Item = Slot> {
         let frames = self.frames.iter().map(|&(slot, _)| slot);
         frames.chain(self.wanted.iter().map(|&(slot, _)| slot))
     }
 }
 
-/// Finds pages that hold zeros or what others hold, drops the former and shares the latter.
+/// Finds pages that hold zeros, and drops them; and pages that other VMs have too, and shares them.
 pub(crate) struct Scanner {
     vm: Arc<Vm>,
     scan: Lock<Scan, SCAN>,
     /// Chunks that are to be looked at first.
-    hurried: Lock<BTreeSet<ChunkNo>, HINTS>,
+    prioritized: Lock<BTreeSet<ChunkNo>, HINTS>,
 }
 
 impl Scanner {
     pub(crate) fn new(vm: Arc<Vm>) -> Self {
-        Self { vm, scan: Lock::default(), hurried: Lock::default() }
+        Self { vm, scan: Lock::default(), prioritized: Lock::default() }
     }
 
-    /// Looks for pages that hold zeros, or what others hold, too, and shares them; for so much of this thread's processor
-    /// time, or until all of the VM has been looked at. Pages are looked at in random order, those first that
-    /// [`Pmap::hurry`] has named; those that have not changed are passed over, and so are those that were broken lately,
-    /// for a while that grows.
-    ///
-    /// May block as long as the [`FrameSource`](crate::FrameSource) does, but never for a grant.
+    /// See [`Pmap::scan`](crate::Pmap::scan).
     pub(crate) fn scan(&self, order: ScanOrder, budget: Duration) -> Scanned {
         let vm = &*self.vm;
         let start = processor_time();
         let mut scan = self.scan.lock();
         let mut scanned = Scanned::default();
         loop {
-            scan.hurried.append(&mut *self.hurried.lock());
-            let (no, last) = scan.next(vm.memory.layout().chunks(), order);
+            scan.prioritized.append(&mut *self.prioritized.lock());
+            let (no, last) = scan.next(vm.memory.layout().chunks(), order.break_large);
             let (pages, freed) = self.scan_chunk(&mut scan, no);
             scanned.pages += pages;
             scanned.freed += freed;
@@ -102,18 +98,19 @@ impl Scanner {
         }
     }
 
-    /// Has every page looked at as if for the first time: whoever was told of them has forgotten it.
+    /// See [`Pmap::scan_anew`](crate::Pmap::scan_anew).
     pub(crate) fn forget(&self) {
         self.scan.lock().forget();
     }
 
-    /// Has pages looked at before all others, because they were just loaded from a file that others may have loaded, too.
+    /// See [`Pmap::hurry`](crate::Pmap::hurry).
     pub(crate) fn hurry(&self, ranges: &[PpnRange]) {
         let vm = &*self.vm;
-        self.hurried.lock().extend(vm.memory.layout().by_chunk(ranges).0.map(|(no, _)| no));
+        self.prioritized.lock().extend(vm.memory.layout().by_chunk(ranges).0.map(|(no, _)| no));
     }
 
-    /// Shares what can be of a chunk that is about to be paged out; returns by how much the VM holds less.
+    /// Shares pages of a chunk that is about to be paged out; returns by how much the VM holds
+    /// less.
     pub(crate) fn share_before(&self, no: ChunkNo) -> Pages {
         let vm = &*self.vm;
         if vm.frames.pool().is_none() {
@@ -127,7 +124,7 @@ impl Scanner {
         freed
     }
 
-    /// From now on pages are shared with those frames. What was shared before must have ended: [`Pmap::leave_frames`].
+    /// See [`Pmap::join_frames`](crate::Pmap::join_frames).
     ///
     /// # Errors
     /// The pool cannot be mapped.
@@ -140,15 +137,14 @@ impl Scanner {
         Ok(())
     }
 
-    /// Ends all sharing: pages get back their own copies, as far as the grant has room for which nobody waits. Returns how
-    /// many are left; call it again when there is room. With none left the pool is let go.
+    /// See [`Pmap::leave_frames`](crate::Pmap::leave_frames).
     pub(crate) fn leave(&self) -> Pages {
         let vm = &*self.vm;
         let _scan = self.scan.lock();
         for no in vm.memory.layout().chunk_numbers() {
             unshare(vm, no);
         }
-        // Those that a device may still be reading included.
+        // Pages whose frames a device may still be reading count as well.
         let left = Pages(references(vm).len() as u64);
         if left == Pages::ZERO {
             vm.frames.leave();
@@ -156,8 +152,7 @@ impl Scanner {
         left
     }
 
-    /// Shares pages with frames that the source holds for them. What cannot be shared is given back. Large chunks are broken up
-    /// for it only where the last [`ScanOrder`](crate::ScanOrder) said so, and where it pays.
+    /// See [`Pmap::share`](crate::Pmap::share).
     pub(crate) fn share(&self, pages: &[(PageNo, FrameNo)]) {
         let vm = &*self.vm;
         let mut scan = self.scan.lock();
@@ -173,14 +168,15 @@ impl Scanner {
                 of_chunk.iter().map(|&(page, frame)| (Place::of_page_no(page).slot, frame)).collect();
             if !self.may_share_in(&mut scan, no, pairs.len()) {
                 let slots = pairs.iter().map(|&(slot, _)| slot);
-                scan.look_again(no, slots);
+                scan.mark_stale(no, slots);
             }
             freed += share_or_give_back(vm, &pool, no, &pairs, |_| None);
         }
         serve_freed(vm, freed);
     }
 
-    /// Whether pages of a chunk can be shared now, where so many could be. A large one is broken up for that if it pays.
+    /// Whether `gain` pages of this chunk may be shared now. Breaks up a large chunk first if
+    /// `gain` justifies it.
     fn may_share_in(&self, scan: &mut Scan, no: ChunkNo, gain: usize) -> bool {
         let vm = &*self.vm;
         if !matches!(vm.chunk(no).backing, Backing::Large | Backing::Aside(_)) {
@@ -193,7 +189,7 @@ impl Scanner {
                 serve_freed(vm, freed);
                 return true;
             }
-            scan.promising.insert(no);
+            scan.worth_breaking.insert(no);
         }
         false
     }
@@ -209,23 +205,23 @@ impl Scanner {
         }
         let mut known = match &pool {
             Some(pool) => look_up(pool, no, &candidates.hashes),
-            None => Known::default(),
+            None => LookedUp::default(),
         };
-        scan.look_again(no, known.unanswered.iter().copied());
+        scan.mark_stale(no, known.unanswered.iter().copied());
         let mut freed = Pages::ZERO;
         let gain = candidates.zeros.iter().count() + known.frames.len() + known.wanted.len();
         if gain > 0 && self.may_share_in(scan, no, gain) {
             freed += drop_zeros(vm, no, &candidates.zeros);
         } else {
-            // What was found is to be found again when it may be used.
-            scan.look_again(no, known.slots());
+            // The pages are to be found again when they may be shared.
+            scan.mark_stale(no, known.slots());
             known.wanted.clear();
         }
         if let Some(pool) = &pool {
             for wanted in known.wanted.chunks(MOST_OFFERED) {
                 let (made, unpaid) = self.offer(pool, no, wanted);
                 known.frames.extend(made);
-                scan.look_again(no, unpaid.into_iter());
+                scan.mark_stale(no, unpaid.into_iter());
             }
             known.frames.sort_unstable();
             let hash = |slot| {
@@ -237,8 +233,8 @@ impl Scanner {
         (Pages(candidates.looked_at), freed)
     }
 
-    /// Offers pages, as far as the grant has pages to pay for frames. Returns the frames that they are to become, and the pages
-    /// for which there was nothing to pay with.
+    /// Offers pages, as far as the grant has pages to pay for frames. Returns the frames that they
+    /// are to become, and the pages that could not be paid for.
     fn offer(&self, pool: &Pool, no: ChunkNo, wanted: &[(Slot, u64)]) -> (Vec<(Slot, FrameNo)>, Vec<Slot>) {
         let vm = &*self.vm;
         let (mut pages, mut content) = (Vec::new(), Vec::new());
@@ -257,7 +253,7 @@ impl Scanner {
             }
         }
         let slot = |page: PageNo| Place::of_page_no(page).slot;
-        let paid = vm.account().give_away(Pages(pages.len() as u64));
+        let paid = vm.account().pay_for_frames(Pages(pages.len() as u64));
         let paid = usize::try_from(paid.0).unwrap_or(pages.len());
         let unpaid = pages.drain(paid..).map(|(page, _)| slot(page)).collect();
         content.truncate(paid);
@@ -270,8 +266,8 @@ impl Scanner {
     }
 }
 
-/// Shares pages of a chunk, in order, and gives back the frames of those that could not be; `hash` knows which hash made
-/// the source name a frame for a page.
+/// Shares pages of a chunk, in order, and gives back the frames of those that could not be shared.
+/// `hash(slot)` is the hash under which the source named the frame.
 fn share_or_give_back(
     vm: &Vm,
     pool: &Pool,
@@ -285,8 +281,8 @@ fn share_or_give_back(
         if shared.pages.contains(slot) {
             continue;
         }
-        // The page has changed since, as pages do; or else the source was wrong.
-        let wrong = shared.different.contains(slot) && hash(slot) == hash_of(vm, Place { chunk: no, slot });
+        // Either the page has changed since, or the source was wrong.
+        let wrong = shared.mismatched.contains(slot) && hash(slot) == hash_of(vm, Place { chunk: no, slot });
         let list = if wrong && hash(slot).is_some() { &mut mismatched } else { &mut changed };
         list.push((page_no(no, slot), frame));
     }
@@ -299,8 +295,8 @@ fn share_or_give_back(
 }
 
 /// Asks the source about pages.
-fn look_up(pool: &Pool, no: ChunkNo, hashes: &[(Slot, u64)]) -> Known {
-    let mut known = Known::default();
+fn look_up(pool: &Pool, no: ChunkNo, hashes: &[(Slot, u64)]) -> LookedUp {
+    let mut known = LookedUp::default();
     if hashes.is_empty() {
         return known;
     }

@@ -52,7 +52,8 @@ impl Faults {
         Self { orders: Mutex::default(), event }
     }
 
-    /// After `after` more reads, `count` reads fail with EIO. Those that are tried again page by page count anew.
+    /// After `after` more reads, `count` reads fail with EIO. Those that are tried again page by
+    /// page count anew.
     pub(crate) fn fail_reads(&self, after: usize, count: usize) {
         lock(&self.orders).reads = Failing { after, count };
     }

@@ -1,4 +1,4 @@
-//! Who carries reads and writes of the swap file out: an io_uring, or a thread.
+//! What carries out reads and writes of the swap file: an io_uring, or a thread.
 
 #[cfg(test)]
 mod faults;
@@ -17,8 +17,8 @@ use super::event::Event;
 use super::task::Task;
 use crate::sync::Arc;
 
-/// Tasks that may be in flight. A device that does much at a time wants many; each costs a place in the ring, and what
-/// is in flight is what a page that is needed at once waits behind.
+/// Tasks that may be in flight. A device that does much at a time wants many; each costs a place in
+/// the ring, and what is in flight is what a page that is needed at once waits behind.
 pub(super) const DEPTH: usize = 64;
 
 /// A task that has ended, and how many bytes were read or written: perhaps fewer than it had.
@@ -39,7 +39,7 @@ enum Carrier {
 }
 
 impl Engine {
-    /// An io_uring, or where that is refused a thread.
+    /// An io_uring, or a thread if that is refused.
     pub(super) fn new(file: File, event: &Arc<Event>) -> Self {
         match Uring::new(&file, event) {
             Ok(uring) => Self::of(Carrier::Uring(Box::new(uring)), event),
@@ -64,8 +64,8 @@ impl Engine {
         }
     }
 
-    /// Takes a task; no more than [`DEPTH`] may be in flight. It is begun at the next [`commit`](Self::commit) at the
-    /// latest.
+    /// Takes a task; no more than [`DEPTH`] may be in flight. It is begun at the next
+    /// [`commit`](Self::commit) at the latest.
     pub(super) fn submit(&mut self, task: Task) {
         #[cfg(test)]
         let Some(task) = self.faults.meet(task) else { return };
@@ -78,7 +78,7 @@ impl Engine {
     /// Begins what was submitted.
     ///
     /// # Errors
-    /// The kernel takes nothing now; what was submitted stays, for the next call.
+    /// The kernel takes nothing now; what was submitted stays for the next call.
     pub(super) fn commit(&mut self) -> io::Result<()> {
         match &mut self.carrier {
             Carrier::Uring(uring) => uring.commit(),

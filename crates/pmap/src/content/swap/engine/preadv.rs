@@ -12,7 +12,8 @@ pub(super) fn carry_out(file: &File, task: &mut Task) -> io::Result<usize> {
     let iovecs = task.iovecs();
     let count = libc::c_int::try_from(iovecs.len()).map_err(io::Error::other)?;
     let moved = if task.is_write() {
-        // SAFETY: the buffers belong to the task, are not changed while it has them, and outlive the call.
+        // SAFETY: the buffers belong to the task, are not changed while it has them, and outlive
+        // the call.
         unsafe { libc::pwritev(file.as_raw_fd(), iovecs.as_ptr(), count, offset) }
     } else {
         // SAFETY: the buffers belong to the task alone, which is borrowed mutably for the call.

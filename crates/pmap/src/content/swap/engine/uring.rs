@@ -1,7 +1,7 @@
 //! An io_uring for the swap file.
 //!
-//! Like the disk's it is restricted, here to reading and writing this one file: whoever breaks into the VMM cannot use
-//! it to get around the seccomp filter.
+//! Like the disk's it is restricted, here to reading and writing this one file: a guest that has
+//! broken into the VMM cannot use it to get around the seccomp filter.
 
 use std::fmt;
 use std::fs::File;
@@ -34,7 +34,8 @@ struct Flight {
     _iovecs: Vec<libc::iovec>,
 }
 
-// SAFETY: the addresses in a task's list point into buffers that the task owns, and it may move between threads.
+// SAFETY: the addresses in a task's list point into buffers that the task owns, and it may move
+// between threads.
 unsafe impl Send for Uring {}
 
 impl Uring {
@@ -70,8 +71,8 @@ impl Uring {
         };
         let place = self.empty.pop().expect("no more tasks are in flight than the ring has places");
         self.tasks[place] = Some(Flight { task, _iovecs: iovecs });
-        // SAFETY: the list of buffers and the buffers themselves belong to the task, which stays in its place until
-        // the kernel says that it has ended; `Drop` waits for that.
+        // SAFETY: the list of buffers and the buffers themselves belong to the task, which stays in
+        // its place until the kernel says that it has ended; `Drop` waits for that.
         let pushed = unsafe { self.ring.submission().push(&entry.user_data(place as u64)) };
         pushed.expect("the ring has a place for every task");
     }
@@ -110,8 +111,8 @@ impl Drop for Uring {
         while self.empty.len() < DEPTH {
             while self.ended().is_some() {}
             if self.empty.len() < DEPTH && self.ring.submit_and_wait(1).is_err() {
-                // The kernel is short of memory, or interrupted: the tasks go on, and giving their memory up is not
-                // an option.
+                // The kernel is short of memory, or interrupted: the tasks go on, and giving their
+                // memory up is not an option.
                 std::thread::yield_now();
             }
         }

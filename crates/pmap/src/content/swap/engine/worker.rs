@@ -9,17 +9,18 @@ use crate::content::swap::task::Task;
 use crate::lock::{Lock, SWAP_WORKER};
 use crate::sync::{Arc, Condvar};
 
-/// A thread that carries tasks out one after the other, reads first: somebody waits for those.
+/// A thread that carries out tasks one after the other, reads first, because faults wait for those.
 ///
-/// It is started when the first task comes, and so has whatever restrictions the process was put under by then.
+/// It is started when the first task comes, and so has whatever restrictions the process was put
+/// under by then.
 #[derive(Debug)]
 pub(super) struct Worker {
-    desk: Arc<Desk>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
-struct Desk {
+struct Shared {
     file: File,
     event: Arc<Event>,
     state: Lock<State, SWAP_WORKER>,
@@ -36,41 +37,41 @@ struct State {
 
 impl Worker {
     pub(super) fn new(file: File, event: Arc<Event>) -> Self {
-        let desk = Desk { file, event, state: Lock::default(), changed: Condvar::new() };
-        Self { desk: Arc::new(desk), thread: None }
+        let shared = Shared { file, event, state: Lock::default(), changed: Condvar::new() };
+        Self { shared: Arc::new(shared), thread: None }
     }
 
-    /// Takes a task. Where no thread is to be had, the caller's carries it out.
+    /// Takes a task. If no thread can be started, the caller's carries it out.
     pub(super) fn submit(&mut self, task: Task) {
         if let Err(error) = self.start() {
             tracing::debug!(%error, "no thread for the swap's I/O: done at once");
-            return self.desk.carry_out(task);
+            return self.shared.carry_out(task);
         }
-        let mut state = self.desk.state.lock();
+        let mut state = self.shared.state.lock();
         if task.is_write() {
             state.writes.push_back(task);
         } else {
             state.reads.push_back(task);
         }
-        self.desk.changed.notify_one();
+        self.shared.changed.notify_one();
     }
 
     pub(super) fn ended(&mut self) -> Option<Ended> {
-        self.desk.state.lock().ended.pop_front()
+        self.shared.state.lock().ended.pop_front()
     }
 
     fn start(&mut self) -> io::Result<()> {
         if self.thread.is_none() {
-            let desk = Arc::clone(&self.desk);
+            let shared = Arc::clone(&self.shared);
             let thread = std::thread::Builder::new().name("swap".into());
-            self.thread = Some(thread.spawn(move || while desk.carry_out_next() {})?);
+            self.thread = Some(thread.spawn(move || while shared.carry_out_next() {})?);
         }
         Ok(())
     }
 }
 
-impl Desk {
-    /// Waits for a task and carries it out; whether there may be more.
+impl Shared {
+    /// Waits for a task and carries it out; false when the worker stops.
     fn carry_out_next(&self) -> bool {
         let idle = |state: &mut State| !state.stop && state.reads.is_empty() && state.writes.is_empty();
         let mut state = self.state.lock().wait_while(&self.changed, idle);
@@ -92,8 +93,8 @@ impl Desk {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.desk.state.lock().stop = true;
-        self.desk.changed.notify_one();
+        self.shared.state.lock().stop = true;
+        self.shared.changed.notify_one();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

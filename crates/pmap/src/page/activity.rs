@@ -2,12 +2,12 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// What is known of the use of a chunk; the idlest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Evidence {
+pub(crate) enum Activity {
     /// The chunk, or a page of it, was not touched for a whole period.
     Idle,
     /// Nothing: neither the chunk nor a page of it was sampled since a fault.
     #[default]
-    None,
+    Unknown,
     /// The chunk, or a page of it, was touched while it was sampled; or a fault has made it large.
     Used,
 }

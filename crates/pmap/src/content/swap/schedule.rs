@@ -9,17 +9,18 @@ use crate::address::PAGE;
 use crate::lock::{Lock, SWAP_QUEUE};
 use crate::sync::Arc;
 
-/// Writes that may be in flight: half of all, so that a read, which somebody waits for, always finds a place.
+/// Writes that may be in flight: half of all, so that a read, which a fault waits for, always finds
+/// a place.
 const MOST_WRITES: usize = DEPTH / 2;
-/// Pages in one write: 256 KiB. With shorter ones a disk spends its time between them; a longer one keeps a read
-/// waiting.
+/// Pages in one write: 256 KiB. With shorter ones a disk spends its time between them; a longer one
+/// keeps a read waiting.
 const LONGEST_WRITE: usize = 64;
-/// How often in a row a task may end without a page moved and without an error of the device, before that is one. Such
-/// ends are rare (a signal, memory short); fewer would make an error of bad luck, and without a bound a broken file
-/// system could keep a task going round for ever.
+/// How often in a row a task may end without a page moved and without an error of the device; then
+/// that is an error. Such ends are rare (a signal, memory short). Fewer would turn bad luck into an
+/// error, and without a bound a broken file system could repeat a task for ever.
 const MOST_STALLS: u8 = 16;
 
-/// What waits to be begun. Anyone may add to it at any time.
+/// I/O that waits to be begun. Any thread may add to it.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     reads: VecDeque<Run>,
@@ -40,9 +41,9 @@ pub(super) enum Outcome {
     Written(SwapSlot, u64, io::Result<()>),
 }
 
-/// The engine, and which tasks it is given when.
+/// The engine, and the order in which it is given tasks.
 #[derive(Debug)]
-pub(super) struct Traffic {
+pub(super) struct Schedule {
     pub(super) engine: Engine,
     /// For reads.
     buffers: Arc<Pool>,
@@ -77,7 +78,7 @@ impl Queue {
     /// Takes a read off the queue, as far as there are buffers for it.
     fn next_read(&mut self, pool: &Arc<Pool>) -> Option<Task> {
         let run = self.reads.front_mut()?;
-        let first = pool.take_or_call()?;
+        let first = pool.take_or_notify()?;
         let more = std::iter::from_fn(|| pool.take()).take(run.owners.len().saturating_sub(1));
         let buffers: Vec<Buffer> = std::iter::once(first).chain(more).collect();
         let rest = run.owners.split_off(buffers.len().min(run.owners.len()));
@@ -91,15 +92,16 @@ impl Queue {
     }
 }
 
-impl Traffic {
+impl Schedule {
     pub(super) fn new(engine: Engine, buffers: Arc<Pool>) -> Self {
         Self { engine, buffers, again: VecDeque::new(), reads: 0, writes: 0 }
     }
 
-    /// Collects what has ended, and begins what waits.
+    /// Collects tasks that have ended, and begins tasks that wait.
     ///
     /// # Errors
-    /// The kernel takes nothing now; call again. What has ended is in `outcomes` all the same.
+    /// The kernel takes nothing now: call again. Tasks that have ended are in `outcomes` all the
+    /// same.
     pub(super) fn advance(
         &mut self,
         queue: &Lock<Queue, SWAP_QUEUE>,
@@ -132,7 +134,7 @@ impl Traffic {
         read.or_else(|| if self.writes < MOST_WRITES { queue.writes.pop_front() } else { None })
     }
 
-    /// Decides how a task goes on that has ended once.
+    /// Decides what follows after a task has ended.
     fn settle(&mut self, mut task: Task, result: io::Result<usize>, outcomes: &mut Vec<Outcome>) {
         let bytes = result.as_ref().copied().unwrap_or(0);
         task.done += bytes / PAGE;
@@ -141,7 +143,7 @@ impl Traffic {
         }
         task.stalls = if bytes >= PAGE { 0 } else { task.stalls + 1 };
         match result {
-            // Less than a page is no end: whatever cut it short shows in the next attempt.
+            // Less than a page is not the end: the next attempt shows what cut it short.
             Ok(1..) if task.stalls < MOST_STALLS => self.again.push_back(task),
             Ok(_) if task.is_write() => self.fail(task, &io::ErrorKind::WriteZero.into(), outcomes),
             Ok(_) => self.fail(task, &io::ErrorKind::UnexpectedEof.into(), outcomes),
@@ -150,8 +152,8 @@ impl Traffic {
         }
     }
 
-    /// Ends a task that cannot go on. A read of several pages is tried page by page first, so that one that cannot be
-    /// read does no harm to its neighbours.
+    /// Ends a task that cannot go on. A read of several pages is tried page by page first, so that
+    /// a page that cannot be read does not harm its neighbours.
     fn fail(&mut self, mut task: Task, error: &io::Error, outcomes: &mut Vec<Outcome>) {
         let owners = task.owners.split_off(task.done);
         let first = task.first.plus(task.done);
@@ -190,7 +192,8 @@ fn finish(task: Task, outcomes: &mut Vec<Outcome>) {
     }
 }
 
-/// Errors that say nothing about the device. A task is cancelled when the thread that began it ends.
+/// Errors that say nothing about the device. A task is cancelled when the thread that began it
+/// ends.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::ECANCELED))
 }
