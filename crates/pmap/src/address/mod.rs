@@ -10,6 +10,6 @@ mod spare;
 pub(crate) use host_range::{CHUNK, HostRange, PAGE};
 pub use layout::PpnRange;
 pub(crate) use layout::{ChunkNo, Layout, Place, Placed, page_no, pages_by_chunk};
-pub(crate) use page_set::{PageSet, SLOTS, Slot};
+pub(crate) use page_set::{MAX_RUN, PageSet, SLOTS, Slot};
 pub use spare::MAX_SAMPLES;
 pub(crate) use spare::{SPARE_CHUNKS, Spare};

@@ -11,6 +11,11 @@ pub(crate) type Slot = u16;
 
 /// Number of slots in a chunk, in the type of a slot.
 pub(crate) const SLOTS: Slot = 512;
+
+/// Most pages that one fault provides where the guest goes from page to page: 64 KiB. Fewer, and a
+/// guest that touches memory in order has more faults; more, and pages that it never touches are
+/// charged to it.
+pub(crate) const MAX_RUN: Slot = 16;
 const _: () = assert!(SLOTS as u64 == CHUNK_PAGES);
 
 /// A set of pages of one chunk: a bit for each of its 512 pages.

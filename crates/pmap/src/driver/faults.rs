@@ -2,17 +2,18 @@
 
 use std::os::fd::AsFd;
 
+use plimsoll_units::Pages;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::service::serve_waiting;
-use crate::address::{PageSet, Place};
+use crate::address::{PageSet, Place, Slot};
 use crate::content::{Completion, Swap};
 use crate::error::Error;
 use crate::memory::Fault;
 use crate::page::{Backing, ChunkGuard, PageState, Touch};
 use crate::transition::Vm;
 use crate::transition::aside::note_touch;
-use crate::transition::provide::{Lookup, find, let_write, make_dirty, populate};
+use crate::transition::provide::{Lookup, find, let_write, make_dirty, populate, populate_run};
 use crate::transition::swap_in::{Settled, arrive, leave};
 
 /// Serves page faults until `stop` is readable: see
@@ -51,7 +52,8 @@ fn serve_fault(vm: &Vm, fault: Fault) {
     };
     let touch = if fault.write { Touch::Write } else { Touch::Read };
     let chunk = vm.chunk(place.chunk);
-    answer(vm, place, chunk, touch);
+    let following = if fault.write { chunk.following(place.slot) } else { 0 };
+    answer(vm, place, chunk, touch, following);
 }
 
 /// Asks for a page that a device is about to use, as a write by the device would, without waiting
@@ -64,12 +66,13 @@ pub(crate) fn demand(vm: &Vm, place: Place) {
         Backing::Empty { .. } | Backing::Aside(_) => false,
     };
     if !there {
-        answer(vm, place, chunk, Touch::Write);
+        // The device asks for each page that it needs.
+        answer(vm, place, chunk, Touch::Write, 0);
     }
 }
 
-/// Answers a touch of a page, or queues it.
-fn answer(vm: &Vm, place: Place, mut chunk: ChunkGuard<'_>, touch: Touch) {
+/// Answers a touch of a page, or queues it. Up to `following` absent pages behind it come with it.
+fn answer(vm: &Vm, place: Place, mut chunk: ChunkGuard<'_>, touch: Touch, following: Slot) {
     note_touch(vm, place, &mut chunk);
     let before = chunk.tally();
     match find(vm, &mut chunk, place.slot, touch) {
@@ -85,8 +88,13 @@ fn answer(vm: &Vm, place: Place, mut chunk: ChunkGuard<'_>, touch: Touch) {
             // provided.
             let charged = vm.account().charge_or_wait(place, need);
             if let Some(charged) = charged {
-                let page = PageSet::one(place.slot);
-                populate(vm, place.chunk, &mut chunk, &page, charged, touch);
+                let spare = vm.account().charge_spare(Pages(following.into()));
+                if spare > Pages::ZERO {
+                    populate_run(vm, place, &mut chunk, charged + spare, touch);
+                } else {
+                    let page = PageSet::one(place.slot);
+                    populate(vm, place.chunk, &mut chunk, &page, charged, touch);
+                }
             }
         }
     }

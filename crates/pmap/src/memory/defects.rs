@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Deref;
 use std::sync::Mutex;
 
-use plimsoll_units::FrameNo;
+use plimsoll_units::{FrameNo, PAGE_SIZE};
 
 use super::kernel;
 use super::mmap::{FrameView, Mapping};
@@ -75,9 +75,9 @@ impl Kernel {
         self.kernel.unprotect(range)
     }
 
-    pub(super) fn fill(&self, address: u64, wake: bool) -> io::Result<()> {
-        self.catch_up(page(address))?;
-        self.kernel.fill(address, wake && !self.has(Mutation::NoWake))
+    pub(super) fn fill(&self, address: u64, pages: u16, wake: bool) -> io::Result<u16> {
+        self.catch_up(HostRange { start: address, len: u64::from(pages) * PAGE_SIZE })?;
+        self.kernel.fill(address, pages, wake && !self.has(Mutation::NoWake))
     }
 
     pub(super) fn map_zero(&self, address: u64, wake: bool) -> io::Result<()> {

@@ -38,8 +38,8 @@ impl Kernel {
         self.uffd.unprotect(range)
     }
 
-    pub(super) fn fill(&self, address: u64, wake: bool) -> io::Result<()> {
-        self.uffd.fill(address, wake)
+    pub(super) fn fill(&self, address: u64, pages: u16, wake: bool) -> io::Result<u16> {
+        self.uffd.fill(address, pages, wake)
     }
 
     pub(super) fn map_zero(&self, address: u64, wake: bool) -> io::Result<()> {

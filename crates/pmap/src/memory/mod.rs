@@ -194,9 +194,10 @@ impl Memory {
         self.kernel.unprotect(self.run_range(no, run))
     }
 
-    /// Puts a page of zeros at a missing page, and wakes threads that wait for it.
-    pub(crate) fn fill(&self, place: Place) -> io::Result<()> {
-        self.kernel.fill(self.page_address(place), true)
+    /// Puts up to `pages` pages of zeros, at most [`MAX_RUN`](crate::address::MAX_RUN), at missing pages of one chunk, and
+    /// wakes threads that wait for them. Returns how many it put there, at least one.
+    pub(crate) fn fill(&self, place: Place, pages: Slot) -> io::Result<Slot> {
+        self.kernel.fill(self.page_address(place), pages, true)
     }
 
     /// Maps the kernel's page of zeros at a missing page, and wakes threads that wait for it.

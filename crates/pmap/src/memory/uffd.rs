@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::mm::UserfaultfdFlags;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::address::{HostRange, PAGE};
+use crate::address::{HostRange, MAX_RUN, PAGE};
 use crate::error::Error;
 
 /// A userfaultfd of this process, with the features that guest memory needs agreed upon with the
@@ -138,11 +138,11 @@ const MESSAGE_SIZE: usize = 32;
 /// only delays the first of them.
 const MESSAGES: usize = 16;
 
-/// What a new page is copied from. The kernel copies from it, so it must be readable memory of this
+/// What new pages are copied from. The kernel copies from it, so it must be readable memory of this
 /// process.
 #[repr(align(4096))]
-struct ZeroPage([u8; PAGE]);
-static ZERO_PAGE: ZeroPage = ZeroPage([0; PAGE]);
+struct Zeros([u8; PAGE * MAX_RUN as usize]);
+static ZEROS: Zeros = Zeros([0; PAGE * MAX_RUN as usize]);
 
 impl Uffd {
     /// Makes a userfaultfd from an open `/dev/userfaultfd`.
@@ -193,10 +193,22 @@ impl Uffd {
         self.ioctl(IOC_WAKE, &mut range)
     }
 
-    /// Puts a page of zeros, private and writable, at the missing page `address`; wakes the threads
-    /// that wait for it, unless `wake` is false.
-    pub(crate) fn fill(&self, address: u64, wake: bool) -> io::Result<()> {
-        self.put(address, &ZERO_PAGE.0, Access::Full, wake)
+    /// Puts up to `pages` pages of zeros, at most [`MAX_RUN`], private and writable, at the missing
+    /// pages from `address` on; wakes the threads that wait for them, unless `wake` is false. Returns
+    /// how many it put there, at least one. They must lie in one mapping.
+    pub(crate) fn fill(&self, address: u64, pages: u16, wake: bool) -> io::Result<u16> {
+        let pages = pages.min(MAX_RUN);
+        let mode = if wake { 0 } else { COPY_DONTWAKE };
+        let src = std::ptr::from_ref(&ZEROS.0) as u64;
+        let mut arg = Copy { dst: address, src, len: u64::from(pages) * PAGE_SIZE, mode, copied: 0 };
+        match self.ioctl(IOC_COPY, &mut arg) {
+            Ok(()) => Ok(pages),
+            // It was stopped on the way.
+            Err(error) => match u64::try_from(arg.copied).map(|copied| copied / PAGE_SIZE) {
+                Ok(copied @ 1..) => Ok(u16::try_from(copied).unwrap_or(pages).min(pages)),
+                _ => Err(error),
+            },
+        }
     }
 
     /// Puts a private copy of `content` at the missing page `address`; wakes the threads that wait

@@ -49,8 +49,11 @@ impl Uffd {
         Ok(())
     }
 
-    pub(crate) fn fill(&self, address: u64, wake: bool) -> io::Result<()> {
-        self.put(address, &[0; PAGE], Access::Full, wake)
+    pub(crate) fn fill(&self, address: u64, pages: u16, wake: bool) -> io::Result<u16> {
+        for page in 0..u64::from(pages) {
+            self.put(address + page * PAGE as u64, &[0; PAGE], Access::Full, wake)?;
+        }
+        Ok(pages)
     }
 
     pub(crate) fn put(

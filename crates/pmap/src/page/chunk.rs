@@ -135,6 +135,15 @@ impl Chunk {
         }
     }
 
+    /// How many pages are provided with the absent one in `slot` when it is written to: see
+    /// [`Table::following`].
+    pub(crate) fn following(&self, slot: Slot) -> Slot {
+        match &self.backing {
+            Backing::Small(table) => table.following(slot),
+            Backing::Empty { .. } | Backing::Large | Backing::Aside(_) => 0,
+        }
+    }
+
     /// The pages with device I/O in flight.
     pub(crate) fn busy(&self) -> PageSet {
         self.io.iter().fold(PageSet::EMPTY, |set, &(first, len)| set.union(&PageSet::span(first, len)))

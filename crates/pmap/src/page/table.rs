@@ -7,7 +7,7 @@ use super::extra_mappings::ExtraMappings;
 use super::state::{CLASSES, Class, PageState};
 use super::step::{Step, note};
 use crate::account::{Kind, Tally};
-use crate::address::{PageSet, SLOTS, Slot};
+use crate::address::{MAX_RUN, PageSet, SLOTS, Slot};
 
 /// The states of a small chunk's pages. Exists only while the chunk is small.
 #[derive(Debug)]
@@ -103,6 +103,21 @@ impl Table {
         let guarded = self.pages(|state| matches!(state, PageState::Clean(_) | PageState::Shared(_)));
         let open = pages.minus(&guarded);
         if open.is_ragged() && guarded.is_empty() { PageSet::FULL } else { open }
+    }
+
+    /// How many absent pages right behind the absent one in `slot` are provided with it: as many as
+    /// are present right before it. So a guest that goes from page to page has a fault for twice as
+    /// many pages each time, up to [`MAX_RUN`], and one that touches single pages pays for nothing
+    /// else.
+    pub(crate) fn following(&self, slot: Slot) -> Slot {
+        if self.get(slot) != PageState::Absent {
+            return 0;
+        }
+        let present = |at: &Slot| self.get(*at).is_resident();
+        let before = (slot.saturating_sub(MAX_RUN - 1)..slot).rev().take_while(present).count();
+        let absent = |at: &Slot| self.get(*at) == PageState::Absent;
+        let behind = (slot + 1..SLOTS).take(before).take_while(absent).count();
+        Slot::try_from(behind).unwrap_or(0)
     }
 
     /// The number of pages that were dropped because they held zeros.

@@ -32,6 +32,24 @@ fn without_huge_pages_each_page_is_charged_alone() {
 }
 
 #[test]
+fn pages_written_in_order_come_in_runs() {
+    let vm = served(4, 2048, false);
+    (0..256).for_each(|ppn| vm.write(ppn, ppn + 1));
+    (0..256).for_each(|ppn| assert_eq!(vm.read(ppn), ppn + 1));
+    let stats = vm.stats();
+    assert!(stats.faults < 30 && (256..256 + 16).contains(&stats.held.0), "{stats:?}");
+    vm.audit();
+    // A page here and there comes alone, and so does one for which the grant leaves nothing else.
+    let scattered = served(4, 2048, false);
+    (0..64).for_each(|n| scattered.write(7 * n, n));
+    assert_eq!((scattered.stats().held, scattered.stats().faults), (Pages(64), 64));
+    let full = served(4, 3, false);
+    (0..3).for_each(|ppn| full.write(ppn, 1));
+    assert_eq!(full.stats().held, Pages(3));
+    full.audit();
+}
+
+#[test]
 fn a_fault_beyond_the_grant_waits_and_others_do_not() {
     let vm = served(4, 512, true);
     vm.write(0, 1);

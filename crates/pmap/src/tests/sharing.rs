@@ -82,7 +82,8 @@ fn pages_of_one_vm_are_shared_with_each_other() {
 #[test]
 fn zeros_are_dropped_without_a_frame() {
     let vm = served(3, 4096, false);
-    (0..100).for_each(|ppn| put(&vm, ppn, &noise(1)));
+    // Backwards, so that no page is provided with another.
+    (0..100).rev().for_each(|ppn| put(&vm, ppn, &noise(1)));
     (0..100).for_each(|ppn| put(&vm, ppn, &[0; 4096]));
     put(&vm, 7, &noise(7));
     scan(&vm);

@@ -57,6 +57,35 @@ pub(crate) fn populate(
     account.served(no, || chunk.served());
 }
 
+/// Provides an absent page that is written to, and absent pages behind it, as far as the `charged`
+/// pages go, with one call; uncharges what is not used. Step `Provide`.
+pub(crate) fn populate_run(vm: &Vm, place: Place, chunk: &mut Chunk, charged: Pages, touch: Touch) {
+    let before = chunk.tally();
+    let provided = match &mut chunk.backing {
+        Backing::Small(table) => fill_run(vm, place, table, charged),
+        Backing::Empty { .. } | Backing::Large | Backing::Aside(_) => Pages::ZERO,
+    };
+    if provided == Pages::ZERO {
+        // The kernel does not fill across mappings, for one.
+        return populate(vm, place.chunk, chunk, &PageSet::one(place.slot), charged, touch);
+    }
+    let mut account = vm.account();
+    account.changed(before, chunk.tally());
+    account.uncharge(charged - provided);
+    account.arrived(provided);
+    account.served(place.chunk, || chunk.served());
+}
+
+fn fill_run(vm: &Vm, place: Place, table: &mut Table, pages: Pages) -> Pages {
+    let wanted = Slot::try_from(pages.0).unwrap_or(Slot::MAX);
+    let Ok(filled) = vm.memory.fill(place, wanted) else { return Pages::ZERO };
+    for slot in place.slot..place.slot + filled {
+        table.set(slot, PageState::Private, Step::Provide);
+        table.recent.insert(slot);
+    }
+    Pages(filled.into())
+}
+
 /// Has the kernel serve an empty chunk by itself; its first touch gets a huge page if there is one.
 /// False if the kernel refuses, because the process has too many mappings. Step `Enlarge`.
 fn enlarge(vm: &Vm, no: ChunkNo, chunk: &mut Chunk) -> bool {
@@ -102,7 +131,7 @@ pub(crate) fn provide_page(vm: &Vm, place: Place, table: &mut Table, left: &mut 
         // A page that is only read costs no memory until it is written. It is charged all the same,
         // because the kernel does not ask before it provides memory for the write.
         None if touch == Touch::Read => vm.memory.map_zero(place),
-        None => vm.memory.fill(place),
+        None => vm.memory.fill(place, 1).map(drop),
     };
     match provided {
         Ok(()) => {}
