@@ -61,7 +61,7 @@ impl Toucher {
             if self.answer("meminfo", Instant::now() + GREETING)?.is_some() {
                 // Answers come in order: after this one no answer to an earlier greeting is under
                 // way.
-                self.ask("verify", GREETING * 30)?;
+                self.ask("verify", limit)?;
                 return Ok(());
             }
         }

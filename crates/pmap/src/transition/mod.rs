@@ -16,7 +16,7 @@
 //! |---|---|---|---|
 //! | `Enlarge` | EMPTY | LARGE | touched, and the grant has 512 pages left: charge 512; disarm, which wakes |
 //! | `Split` | EMPTY | SMALL | a page of it is touched or ballooned, and the rest stays as it is |
-//! | `Provide` | absent, zero, ballooned, compressed, leaving | private | touched: charge 1; fill the page, with its content where it has one, which wakes; forget the content |
+//! | `Provide` | absent, zero, ballooned, compressed, leaving | private | touched, or absent behind pages that are written in order: charge 1; fill the page, with its content where it has one, which wakes; forget the content |
 //! | `Fetch` | swapped | arriving | touched, or next to a page that is: charge 1; ask the swap for it |
 //! | `Await` | arriving | arriving | touched: remember how |
 //! | `Arrive` | arriving | clean, private | it was read: fill the page write-protected, which wakes; private, without protection and with its slot freed, where a write waits |
