@@ -23,12 +23,14 @@ use tokio::time::timeout;
 
 use crate::tls::Tls;
 
-/// How long a connection may take: a unix socket takes it at once or never, a TCP connection a few round trips.
+/// How long a connection may take: a unix socket takes it at once or never, a TCP connection a few
+/// round trips.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
-/// How long an answer may take. Starting a VM opens disks and starts a process, which a host short of memory does
-/// slowly; a daemon that is silent for longer hangs, and the operator should know.
+/// How long an answer may take. Starting a VM opens disks and starts a process, which a host short
+/// of memory does slowly; a daemon that is silent for longer hangs, and the operator should know.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
-/// Largest answer: logs are the largest ones. More would fill our memory at the word of whoever owns the socket.
+/// Largest answer: logs are the largest ones. More would fill our memory at the word of whoever
+/// owns the socket.
 const MAX_ANSWER: usize = 256 << 20;
 
 /// The daemon, as the CLI sees it: one method per entry of the API. Each call makes one connection.
@@ -42,7 +44,8 @@ pub(crate) struct Client {
 pub(crate) enum Address {
     /// A unix socket of this host.
     Socket(PathBuf),
-    /// `HOST:PORT`, with the token that the daemon asks of strangers; encrypted where there is `tls`.
+    /// `HOST:PORT`, with the token that the daemon asks of strangers; encrypted where there is
+    /// `tls`.
     Tcp { authority: String, token: Option<String>, tls: Option<Tls> },
 }
 
@@ -232,7 +235,8 @@ where
     if status.is_success() { Ok(body) } else { Err(refusal(&what, status, &body)) }
 }
 
-/// What the daemon says against a request. Its text names what failed and what to do, so nothing is added to it.
+/// What the daemon says against a request. Its text names what failed and what to do, so nothing is
+/// added to it.
 fn refusal(what: &str, status: StatusCode, body: &[u8]) -> anyhow::Error {
     match serde_json::from_slice::<ErrorBody>(body) {
         Ok(body) => anyhow!(body.error),
@@ -263,6 +267,13 @@ fn no_socket(path: &Path, error: &io::Error) -> anyhow::Error {
     }
 }
 
+/// Whether `HOST:PORT` is this machine itself, whatever names are taken to mean elsewhere.
+fn is_loopback(authority: &str) -> bool {
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
 impl Address {
     /// The daemon at `http://HOST:PORT`, or at `https://HOST:PORT` by a certificate in `ca_file`.
     ///
@@ -278,6 +289,12 @@ impl Address {
         let Some(authority) = authority.filter(|a| port(a) && !a.contains(['/', '@', ' ', '?'])) else {
             bail!("url {url:?}: write http://HOST:PORT or https://HOST:PORT");
         };
+        if encrypted.is_none() && token_file.is_some() && !is_loopback(authority) {
+            bail!(
+                "url {url:?}: the token would go over the network for everybody to read; use https:// and --ca-file, \
+                 or http:// to this machine itself"
+            );
+        }
         let tls = match (encrypted, ca_file) {
             (Some(_), Some(file)) => Some(Tls::new(authority, file)?),
             (None, None) => None,
@@ -323,12 +340,15 @@ mod tests {
     fn a_token_is_trimmed_and_must_be_one() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, "secret\n").unwrap();
-        let Address::Tcp { token, .. } = Address::tcp("http://a:1", Some(file.path()), None).unwrap() else {
+        let far = Address::tcp("http://a:1", Some(file.path()), None).unwrap_err().to_string();
+        assert!(far.contains("for everybody to read"), "{far}");
+        let near = "http://127.0.0.1:1";
+        let Address::Tcp { token, .. } = Address::tcp(near, Some(file.path()), None).unwrap() else {
             panic!()
         };
         assert_eq!(token.as_deref(), Some("secret"));
         std::fs::write(&file, "two words\n").unwrap();
-        assert!(Address::tcp("http://a:1", Some(file.path()), None).is_err());
+        assert!(Address::tcp(near, Some(file.path()), None).is_err());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The loop that carries inputs to the [`Core`] and carries out what it decides.
 //!
-//! Everything runs on one thread but what may wait for a disk: launches, records and the kernel's account, which are
-//! done beside it and whose results come back as inputs; [`kernel`] asks for that account, [`lives`] launches.
+//! Everything runs on one thread but what may wait for a disk: launches, records and the kernel's
+//! account, which are done beside it and whose results come back as inputs; [`kernel`] asks for
+//! that account, [`lives`] launches.
 
 mod kernel;
 mod lives;
@@ -21,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
 use crate::adopt::Survivor;
-use crate::cgroup::MemoryBound;
+use crate::cgroup::{self, MemoryBound};
 use crate::core::{
     Answer, Clock, Core, Discovered, Effect, Failure, FailureKind, Input, Request, RequestId, RunId,
     unsaved_note,
@@ -38,7 +39,8 @@ use crate::saver::Saver;
 use crate::supervise::adopt;
 use crate::uids::Uids;
 
-/// Messages that may wait for the daemon. A VMM or client that finds the inbox full waits in turn with the others.
+/// Messages that may wait for the daemon. A VMM or client that finds the inbox full waits in turn
+/// with the others.
 const INBOX: usize = 256;
 
 /// How long requests wait for adopted VMs to answer, so that a command right after a restart finds
@@ -214,10 +216,7 @@ impl Daemon {
         if let Some(uid) = record.uid {
             self.uids.adopt(uid);
         }
-        live.bound = match &self.site.cgroups {
-            Ok(cgroups) => cgroups.adopt(&record.definition, record.pid).map(Arc::new),
-            Err(_) => None,
-        };
+        live.bound = cgroup::adopt(&record.definition, record.pid).map(Arc::new);
         (live.link, live.directory, live.uid, live.record) =
             (Some(link), directory, record.uid, Some(record));
         self.handle(Input::Reached(run, Box::new(adopted)));

@@ -30,8 +30,19 @@ impl OomKills {
     /// How many there have been so far. `None` where the kernel does not tell.
     #[must_use]
     pub fn count(&self) -> Option<u64> {
+        self.number("oom_kill ")
+    }
+
+    /// Whether processes were ended because the control group was at its own bound, and not because
+    /// the machine had no memory.
+    #[must_use]
+    pub fn reached_bound(&self) -> bool {
+        [self.count(), self.number("oom ")].iter().all(|number| number.is_some_and(|n| n > 0))
+    }
+
+    fn number(&self, key: &str) -> Option<u64> {
         let text = std::fs::read_to_string(&self.file).ok()?;
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+        text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
     }
 }
 
@@ -56,5 +67,8 @@ mod tests {
         assert_eq!(OomKills::find(directory.path()).count(), Some(2));
         assert_eq!(OomKills::of_group(&at("g/a")).count(), Some(2));
         assert_eq!(OomKills::of_group(&at("g")).count(), None);
+        assert!(OomKills::of_group(&at("g/a")).reached_bound());
+        std::fs::write(at("g/a/memory.events"), "low 0\noom 0\noom_kill 2\n").unwrap();
+        assert!(!OomKills::of_group(&at("g/a")).reached_bound(), "the machine's OOM killer came");
     }
 }

@@ -22,7 +22,8 @@ pub(super) fn check() -> Check {
     judge(group).jail(JailPart::Cgroup)
 }
 
-/// The control group (version 2) that this process is in; the daemon makes those of VMs below its own.
+/// The control group (version 2) that this process is in; the daemon makes those of VMs below its
+/// own.
 struct Group {
     path: PathBuf,
     controllers: String,
@@ -74,8 +75,8 @@ fn judge(group: Option<Group>) -> Check {
                 format!("cgroup v2 at {shown} is writable, without the controllers {}", lacking.join(", ")),
                 "the kernel does not hold VMs' processes to their memory: one that takes more is ended by plimsolld, \
                  some seconds later",
-                "boot without cgroup v1, and run plimsolld in a group that has them: Delegate=yes of its systemd unit, or \
-                 write +memory +pids +cpu to cgroup.subtree_control of the groups above",
+                "boot without cgroup v1, and run plimsolld in a group that has them: Delegate=yes, DelegateSubgroup=daemon and \
+                 KillMode=process in its systemd unit, or write +memory +pids +cpu to cgroup.subtree_control of the groups above",
             )
         }
     }

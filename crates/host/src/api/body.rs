@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http_body_util::LengthLimitError;
 use tokio::time::timeout;
 
 use super::answer::ApiError;
@@ -21,12 +22,12 @@ pub(super) async fn read_within_bounds(request: Request, next: Next) -> Response
     match timeout(TIME, axum::body::to_bytes(body, MOST)).await {
         Ok(Ok(bytes)) => next.run(Request::from_parts(head, Body::from(bytes))).await,
         Ok(Err(e)) => {
-            // The only error of its own that `to_bytes` has is that of the length.
-            let text = match std::error::Error::source(&e) {
-                Some(_) => format!("the request's body is longer than {MOST} bytes"),
-                None => format!("the request's body cannot be read: {e}"),
-            };
-            ApiError::too_long(text).into_response()
+            let e = e.into_inner();
+            if e.is::<LengthLimitError>() {
+                let text = format!("the request's body is longer than {MOST} bytes");
+                return ApiError::too_long(text).into_response();
+            }
+            ApiError::invalid(format!("the request's body cannot be read: {e}")).into_response()
         }
         Err(_) => {
             let text =

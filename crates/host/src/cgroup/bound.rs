@@ -1,5 +1,5 @@
-//! The most memory that a VM's group may use. It follows the VM's grant: it is raised before the VMM
-//! hears of a grant, and lowered some time after a return.
+//! The most memory that a VM's group may use. It follows the VM's grant: it is raised before the
+//! VMM hears of a grant, and lowered some time after a return.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use plimsoll_machine::medium;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_units::{Bytes, Pages};
 
@@ -81,7 +82,10 @@ impl MemoryBound {
         Ok(Self {
             max: max.map_err(|e| at(&path, &e))?,
             group,
-            beside: overhead.bytes() + SLACK + Pages(BATCH.0 * processors).bytes(),
+            beside: overhead.bytes()
+                + SLACK
+                + Pages(BATCH.0 * processors).bytes()
+                + disks_in_memory(definition),
             state: Mutex::new(State { grant, written: Bytes::ZERO, pause: (0, 1) }),
         })
     }
@@ -148,4 +152,14 @@ impl MemoryBound {
         // Nothing panics between two changes that belong together.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a VM's disks take of memory when they are full, those that are files in memory: the kernel
+/// charges what a guest writes there to the group, and can take none of it back.
+fn disks_in_memory(definition: &VmDefinition) -> Bytes {
+    let written = definition.disks.iter().filter(|disk| !disk.read_only);
+    let lengths = written
+        .filter(|disk| medium::memory_under(&disk.path).is_some())
+        .filter_map(|disk| Some(Bytes(std::fs::metadata(&disk.path).ok()?.len())));
+    lengths.fold(Bytes::ZERO, Bytes::saturating_add)
 }

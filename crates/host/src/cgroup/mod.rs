@@ -6,10 +6,10 @@
 //! BASE/vm-NAME.PID one VMM, with limits on memory, processes and processor time
 //! ```
 //!
-//! Groups outlive the daemon as VMs do; the next daemon finds them by name and process. (Two daemons
-//! may be in one group, and have VMs of one name.) Where the
-//! controllers cannot be had, VMs get groups without limits ([`Cgroups::unlimited`] says why), and
-//! the daemon ends a VM that lasts in holding more than it may.
+//! Groups outlive the daemon as VMs do; the next daemon finds them by name and process. (Two
+//! daemons may be in one group, and have VMs of one name.) Where the controllers cannot be had, VMs
+//! get groups without limits ([`Cgroups::unlimited`] says why), and the daemon ends a VM that lasts
+//! in holding more than it may.
 
 mod bound;
 
@@ -64,7 +64,8 @@ impl Cgroups {
 
     /// Uses `base`, for a daemon that is process `pid`.
     fn below(base: PathBuf, pid: u32) -> Result<Self, String> {
-        let probe = base.join("plimsoll-probe");
+        // Another daemon may be trying the same.
+        let probe = base.join(format!("plimsoll-probe.{pid}"));
         make(&base)
             .and_then(|()| make(&probe))
             .and_then(|()| std::fs::remove_dir(&probe))
@@ -96,24 +97,13 @@ impl Cgroups {
             write(&path.join("cgroup.procs"), &pid.to_string())?;
             Ok(bound)
         };
-        // Another daemon may have swept it away before the process was in it.
-        place().or_else(|e: io::Error| if e.kind() == io::ErrorKind::NotFound { place() } else { Err(e) })
-    }
-
-    /// What holds the VMM of `pid`, which an earlier daemon started, to its grant. `None`: it is in
-    /// no group of ours with limits.
-    pub(crate) fn adopt(&self, definition: &VmDefinition, pid: u32) -> Option<MemoryBound> {
-        let path = self.of(&definition.name, pid);
-        let text = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-        let there = text.lines().any(|line| line.parse() == Ok(pid));
-        if !there || self.limits.is_err() {
-            return None;
-        }
-        MemoryBound::adopt(path, definition)
-            .inspect_err(
-                |e| tracing::warn!(vm = %definition.name, "the kernel does not hold it to its grant: {e}"),
-            )
-            .ok()
+        // Another daemon may have swept it away before the process was in it. A write to a file of
+        // a group that is gone fails with ENODEV.
+        let gone = |e: &io::Error| {
+            e.kind() == io::ErrorKind::NotFound
+                || e.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
+        };
+        place().or_else(|e: io::Error| if gone(&e) { place() } else { Err(e) })
     }
 
     /// Removes the group of a VM whose VMM was process `pid` and is gone, and ends whatever else is
@@ -151,7 +141,7 @@ impl Cgroups {
     /// Whether the kernel has ended the VMM of process `pid`, whose group is still there, because
     /// it used more than the group may.
     pub(crate) fn oom_killed(&self, vm: &VmName, pid: u32) -> bool {
-        OomKills::of_group(&self.of(vm, pid)).count().is_some_and(|kills| kills > 0)
+        OomKills::of_group(&self.of(vm, pid)).reached_bound()
     }
 
     /// The count of all OOM kills of VMs and of the daemon, where there are limits.
@@ -161,12 +151,40 @@ impl Cgroups {
     }
 
     fn of(&self, vm: &VmName, pid: u32) -> PathBuf {
-        self.base.join(format!("{PREFIX}{vm}.{pid}"))
+        self.base.join(name(vm, pid))
     }
 }
 
 /// Names of VMs' groups begin with this.
 const PREFIX: &str = "vm-";
+
+fn name(vm: &VmName, pid: u32) -> String {
+    format!("{PREFIX}{vm}.{pid}")
+}
+
+/// What holds the VMM of `pid`, which an earlier daemon started, to its grant. `None`: nothing
+/// does.
+///
+/// The group may be one that this daemon would not make: below another base, or where it could set
+/// no limits. A bound that nobody raises would end the VM, so one that cannot be managed is lifted.
+pub(crate) fn adopt(definition: &VmDefinition, pid: u32) -> Option<MemoryBound> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    adopt_by(&mounts, &own, definition, pid)
+}
+
+fn adopt_by(mounts: &str, own: &str, definition: &VmDefinition, pid: u32) -> Option<MemoryBound> {
+    let path = group(mounts, own).filter(|path| path.ends_with(name(&definition.name, pid)))?;
+    let max = path.join("memory.max");
+    if !max.exists() {
+        return None; // A group without limits.
+    }
+    let lift = |e: io::Error| {
+        let lifted = write(&max, "max").map_or_else(|e| format!("stays: {e}"), |()| "is lifted".to_owned());
+        tracing::warn!(vm = %definition.name, "the bound of its memory cannot be managed and {lifted}: {e}");
+    };
+    MemoryBound::adopt(path, definition).map_err(lift).ok()
+}
 
 /// Moves the daemon out of `base` and has the kernel limit the groups below it.
 fn switch_on(base: &Path, pid: u32) -> Result<(), String> {
@@ -240,21 +258,32 @@ fn make(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Where VMs' groups go: below the daemon's own, or beside it where it is in its leaf already. In the
-/// root group, which is everybody's, a group of ours comes between.
+/// Where VMs' groups go: below the daemon's own, or beside it where it is in its leaf already. In
+/// the root group, which is everybody's, a group of ours comes between.
 fn base(mounts: &str, own: &str) -> Option<PathBuf> {
-    let mount = mounts.lines().find_map(|line| {
-        let (fields, kind) = line.split_once(" - ")?;
-        kind.starts_with("cgroup2 ").then(|| fields.split(' ').nth(4))?
-    })?;
-    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    if own.split('/').any(|part| part == "..") {
-        return None;
-    }
-    let own = Path::new(own);
+    let (mount, own) = (mount(mounts)?, within(own)?);
     let own = if own.ends_with(LEAF) { own.parent()? } else { own };
     let base = Path::new(mount).join(own);
     Some(if own == Path::new("") { base.join("plimsoll") } else { base })
+}
+
+/// The group of a process, by its `/proc/PID/cgroup`.
+fn group(mounts: &str, own: &str) -> Option<PathBuf> {
+    Some(Path::new(mount(mounts)?).join(within(own)?))
+}
+
+/// Where cgroup v2 is mounted.
+fn mount(mounts: &str) -> Option<&str> {
+    mounts.lines().find_map(|line| {
+        let (fields, kind) = line.split_once(" - ")?;
+        kind.starts_with("cgroup2 ").then(|| fields.split(' ').nth(4))?
+    })
+}
+
+/// The path of a group below the mount; `None` where it lies outside.
+fn within(own: &str) -> Option<&Path> {
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    (!own.split('/').any(|part| part == "..")).then(|| Path::new(own))
 }
 
 #[cfg(test)]

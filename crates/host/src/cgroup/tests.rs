@@ -1,5 +1,6 @@
 use std::process::Command;
 
+use plimsoll_protocol::definition::Disk;
 use plimsoll_units::Bytes;
 
 use super::*;
@@ -8,6 +9,12 @@ use super::*;
 struct Groups(tempfile::TempDir);
 
 impl Groups {
+    /// Adopts the group in which process 88 is.
+    fn adopt(&self, vm: &str, pid: u32) -> Option<MemoryBound> {
+        let mounts = format!("33 30 0:4 / {} rw - cgroup2 cgroup2 rw\n", self.0.path().display());
+        adopt_by(&mounts, &format!("0::/vm-{vm}.88\n"), &definition(vm), pid)
+    }
+
     fn new(controllers: &str) -> Self {
         let groups = Self(tempfile::tempdir().unwrap());
         groups.write("cgroup.controllers", controllers);
@@ -88,7 +95,7 @@ fn without_controllers_vms_have_groups_and_it_is_said_what_is_missing() {
     assert!(cgroups.put(&definition("a"), 88, mib(64)).unwrap().is_none());
     assert_eq!(groups.read("vm-a.88/cgroup.procs"), "88");
     assert_eq!(groups.read("vm-a.88/memory.max"), "");
-    assert!(cgroups.adopt(&definition("a"), 88).is_none());
+    assert!(groups.adopt("a", 88).is_none());
 }
 
 #[test]
@@ -115,14 +122,42 @@ fn the_bound_rises_before_a_grant_and_falls_when_memory_is_back() {
 }
 
 #[test]
+fn a_disk_in_memory_is_within_the_bound() {
+    let groups = Groups::new("cpu memory pids\n");
+    let disk = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+    disk.as_file().set_len(Bytes::mib(300).0).unwrap();
+    let mut with_disk = definition("a");
+    with_disk.disks.push(Disk { path: disk.path().to_owned(), read_only: false });
+    groups.open().put(&definition("a"), 88, mib(64)).unwrap().unwrap();
+    let without = groups.most("a");
+    groups.open().put(&with_disk, 88, mib(64)).unwrap().unwrap();
+    assert_eq!(groups.most("a"), without + Bytes::mib(300));
+    with_disk.disks[0].read_only = true;
+    groups.open().put(&with_disk, 88, mib(64)).unwrap().unwrap();
+    assert_eq!(groups.most("a"), without);
+}
+
+#[test]
+fn a_bound_that_cannot_be_managed_is_lifted() {
+    let groups = Groups::new("cpu memory pids\n");
+    groups.open().put(&definition("a"), 88, mib(64)).unwrap().unwrap();
+    groups.write("vm-a.88/memory.max", "\u{0}\u{1}");
+    // What is no number is no bound, and is raised no further.
+    assert!(groups.adopt("a", 88).is_some());
+    std::fs::write(groups.0.path().join("vm-a.88/memory.max"), [0xff, 0xfe]).unwrap();
+    assert!(groups.adopt("a", 88).is_none());
+    assert_eq!(groups.read("vm-a.88/memory.max"), "max");
+}
+
+#[test]
 fn a_group_outlives_the_daemon() {
     let groups = Groups::new("cpu memory pids\n");
     groups.open().put(&definition("a"), 88, mib(64)).unwrap().unwrap();
     let begin = groups.most("a");
     let cgroups = groups.open();
     cgroups.sweep();
-    assert!(cgroups.adopt(&definition("a"), 89).is_none(), "another process is there");
-    let bound = cgroups.adopt(&definition("a"), 88).unwrap();
+    assert!(groups.adopt("a", 89).is_none(), "another process is there");
+    let bound = groups.adopt("a", 88).unwrap();
     groups.used("a", Bytes::mib(1));
     bound.set(mib(64));
     assert_eq!(groups.most("a"), begin);

@@ -11,21 +11,24 @@ use super::{Core, ProcessMemory, RunId, size};
 use crate::history::Reading;
 use crate::liveness::Sight;
 
-/// How often memory is divided anew when nothing happens: the pace at which balloons were told their targets
-/// (Waldspurger 2002, section 3.2) and at which VMMs report.
+/// How often memory is divided anew when nothing happens: the pace at which balloons were told
+/// their targets (Waldspurger 2002, section 3.2) and at which VMMs report.
 pub(crate) const PERIOD: Duration = Duration::from_secs(1);
-/// How soon it is divided anew when a VM waits. Sooner, and a crowd of waiting VMs would keep the daemon busy with
-/// arithmetic; later, and a guest stands still for longer than a balloon needs to begin.
+/// How soon it is divided anew when a VM waits. Sooner, and a crowd of waiting VMs would keep the
+/// daemon busy with arithmetic; later, and a guest stands still for longer than a balloon needs to
+/// begin.
 pub(crate) const SHORTEST: Duration = Duration::from_millis(100);
-/// How soon, when a VM begins to wait for what is not free: others that have more than they are entitled to are told at once to
-/// page it out. Sooner, and a guest that touches new memory page by page would keep the daemon busy; later, and a burst of such
-/// faults adds up to a pause that its users notice.
+/// How soon, when a VM begins to wait for what is not free: others that have more than they are
+/// entitled to are told at once to page it out. Sooner, and a guest that touches new memory page by
+/// page would keep the daemon busy; later, and a burst of such faults adds up to a pause that its
+/// users notice.
 pub(crate) const AT_ONCE: Duration = Duration::from_millis(10);
-/// A VM whose process holds this much more than it was granted is reported. The kernel counts resident pages with an
-/// error of up to 64 pages a thread, and the VMM's own memory is not all used at once.
+/// A VM whose process holds this much more than it was granted is reported, and what the kernel may
+/// be wrong by ([`miscounted`]).
 const EXCESS: Bytes = Bytes::mib(4);
-/// How many looks in a row, one a second, may find that. What a VMM is late to give back it has given
-/// by then; more, and a VMM that a guest has taken over keeps longer what others were promised.
+/// How many looks in a row, one a second, may find that. What a VMM is late to give back it has
+/// given by then; more, and a VMM that a guest has taken over keeps longer what others were
+/// promised.
 const LOOKS: u8 = 8;
 
 /// The control loop.
@@ -83,7 +86,8 @@ impl Core {
             let Some(run) = vm.run.as_deref_mut().filter(|run| run.takes_part()) else { continue };
             let before = run.liveness.health();
             let grant = self.ledger.account(run.id).grant;
-            // A balloon counts as far as what it freed has come back. A VMM may keep a chunk for the next fault.
+            // A balloon counts as far as what it freed has come back. A VMM may keep a chunk for
+            // the next fault.
             let came_back = size(&vm.record.definition).saturating_sub(grant) + Pages::CHUNK;
             let sight = Sight {
                 driver: run.facts.balloon_driver,
@@ -120,7 +124,7 @@ impl Core {
     /// The most memory of its own that the process of a run may hold.
     pub(crate) fn most_held(&self, id: RunId) -> Bytes {
         let account = self.ledger.account(id);
-        (account.grant + account.overhead).bytes() + EXCESS
+        (account.grant + account.overhead).bytes() + EXCESS + miscounted(self.processors.number)
     }
 
     /// Takes the kernel's account of the processes of VMs. Tells of those that hold more than they
@@ -157,7 +161,8 @@ impl Core {
         let sharing = self.run(id).map(|run| [run.sharing.domain, run.sharing.leaving]);
         let domains = sharing.into_iter().flatten().flatten();
         let frames: Pages = domains.map(|domain| self.domains.frames_of(domain)).sum();
-        (self.references(id) + frames + Pages(WINDOW as u64)).bytes()
+        let untaken = self.run(id).map_or(Pages::ZERO, |run| run.sharing.untaken);
+        (self.references(id) + frames + untaken + Pages(WINDOW as u64)).bytes()
     }
 
     /// Takes the kernel's account of the memory of some guests.
@@ -170,5 +175,26 @@ impl Core {
             }
         }
         self.peak_kernel = self.peak_kernel.max(self.running().map(|(_, run)| run.kernel.ram).sum());
+    }
+}
+
+/// By how much the kernel may count too many resident pages of a process, as `/proc/PID/status`
+/// shows them. Since Linux 6.2 each processor keeps up to `max(32, 2 * processors)` pages of each
+/// kind to itself (`percpu_counter_batch`), before that each thread up to 64; there are two kinds
+/// that count here.
+fn miscounted(processors: u32) -> Bytes {
+    let processors = u64::from(processors.max(1));
+    Pages(2 * processors * (2 * processors).max(64)).bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_counts_less_exactly_the_more_processors_there_are() {
+        assert_eq!(miscounted(0), Bytes(512 << 10));
+        assert_eq!(miscounted(2), Bytes::mib(1));
+        assert_eq!(miscounted(64), Bytes::mib(64));
     }
 }

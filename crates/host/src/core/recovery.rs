@@ -18,6 +18,16 @@ pub(crate) struct Stock {
     pub(crate) holds: Vec<(PageNo, FrameNo)>,
 }
 
+impl Stock {
+    /// The most that the VMM may map of frames: each at its place in guest memory, and all of the
+    /// pool where they are compared.
+    fn most_mapped(&self) -> Pages {
+        // The kernel counts blocks of 512 bytes.
+        let pool = rustix::fs::fstat(&self.pool).map_or(0, |stat| stat.st_blocks.cast_unsigned() / 8);
+        Pages(pool.saturating_add(self.holds.len() as u64))
+    }
+}
+
 /// Taking over the frames of an earlier daemon.
 ///
 /// A frame that no VM reports is nobody's, and its memory goes back to the host. So a domain is
@@ -34,6 +44,10 @@ impl Core {
                 name.as_ref(),
                 format!("what it shares cannot be taken over, and is shared no more: {e:#}"),
             );
+            let untaken = stock.most_mapped();
+            if let Some(run) = self.run_mut(id) {
+                run.sharing.untaken = untaken;
+            }
             return;
         }
         if let Some(run) = self.run_mut(id) {

@@ -13,21 +13,24 @@ use super::tokens::Tokens;
 use super::{Core, Effect, RunId, size};
 use crate::domains::{self, Known, Owner, member};
 
-/// References that a VM may have beyond what its size and its grant explain: those of pages that it has merged and not returned yet. Less,
-/// and an honest VM that merges fast would be refused; more, and a hostile one could hold as many frames that it has no page for.
+/// References that a VM may have beyond what its size and its grant explain: those of pages that it
+/// has merged and not returned yet. Less, and an honest VM that merges fast would be refused; more,
+/// and a hostile one could hold as many frames that it has no page for.
 const IN_TRANSIT: Pages = Pages((32 << 20) / plimsoll_units::PAGE_SIZE);
 
-/// Memory in holes between frames, which a correct VMM never touches, before it is looked for: that takes time.
+/// Memory in holes between frames, which a correct VMM never touches, before it is looked for: that
+/// takes time.
 const HOLES: Pages = Pages(64);
 
 /// Domains that have something to do in one control period: each takes a millisecond or two of the
 /// loop's thread. With more, a host whose VMs all end at once would not answer meanwhile.
 const TIDIED: usize = 4;
 
-/// Page sharing: the daemon's side. What VMMs say of pages is checked against what the daemon has named to them, and memory moves
-/// between grants and frames in the ledger as frames come and go.
+/// Page sharing: the daemon's side. What VMMs say of pages is checked against what the daemon has
+/// named to them, and memory moves between grants and frames in the ledger as frames come and go.
 impl Core {
-    /// Has a VM take part in the domain that its definition names, and tells it. What it holds of another one it gives back by and by.
+    /// Has a VM take part in the domain that its definition names, and tells it. What it holds of
+    /// another one it gives back by and by.
     pub(super) fn share(&mut self, id: RunId) {
         let Some(name) = self.runs.get(&id).cloned() else { return };
         let Some(definition) = self.vm(&name).map(|vm| &vm.record.definition) else { return };
@@ -50,7 +53,8 @@ impl Core {
         self.effect(Effect::SendWith(id, ToVmm::Sharing { domain, scan }, fds));
     }
 
-    /// Has a VM take part in the domain of `owner`, unless it does already; what it is to be told of it.
+    /// Has a VM take part in the domain of `owner`, unless it does already; what it is to be told
+    /// of it.
     fn join(
         &mut self,
         id: RunId,
@@ -109,7 +113,8 @@ impl Core {
         );
     }
 
-    /// Has VMs leave domains that others have left, for new ones of the same names, as far as there is room for that.
+    /// Has VMs leave domains that others have left, for new ones of the same names, as far as there
+    /// is room for that.
     pub(super) fn move_on(&mut self) {
         let runs: Vec<RunId> = self.running().map(|(_, run)| run.id).collect();
         for id in runs {
@@ -119,8 +124,9 @@ impl Core {
         }
     }
 
-    /// Whether a VM is in a domain that is closed, and the host has room for it to leave: until it shares its pages anew they are its
-    /// own. Without room it keeps what it shares, and shares nothing new: a host that is short of memory does not become shorter.
+    /// Whether a VM is in a domain that is closed, and the host has room for it to leave: until it
+    /// shares its pages anew they are its own. Without room it keeps what it shares, and shares
+    /// nothing new: a host that is short of memory does not become shorter.
     fn moves_on(&self, id: RunId) -> bool {
         let settled = |run: &&Run| run.takes_part() && !run.is_leaving();
         let Some(domain) = self.run(id).filter(settled).and_then(|run| run.sharing.domain) else {
@@ -160,8 +166,8 @@ impl Core {
         }
     }
 
-    /// Does something that may free frames of a domain, or find memory in it that nobody has counted. How many it freed: the ledger has
-    /// them back.
+    /// Does something that may free frames of a domain, or find memory in it that nobody has
+    /// counted. How many it freed: the ledger has them back.
     pub(super) fn frees<R>(
         &mut self,
         id: DomainId,
@@ -215,7 +221,8 @@ impl Core {
         self.effect(Effect::Send(id, ToVmm::Found { id: question, found }));
     }
 
-    /// A VMM offers content. It has lowered its grant by as many pages: they become frames, or come back.
+    /// A VMM offers content. It has lowered its grant by as many pages: they become frames, or come
+    /// back.
     pub(super) fn offer(
         &mut self,
         id: RunId,
@@ -271,7 +278,8 @@ impl Core {
         self.effect(Effect::Grant { run: id, pages, total });
     }
 
-    /// Tells those whose hints came true. Who does not listen to that domain any more gets nothing of it.
+    /// Tells those whose hints came true. Who does not listen to that domain any more gets nothing
+    /// of it.
     fn notify(&mut self, domain: DomainId, notices: Vec<(plimsoll_sharing::MemberId, PageNo, FrameNo)>) {
         let mut told: BTreeMap<RunId, Vec<(PageNo, FrameNo)>> = BTreeMap::new();
         for (member, page, frame) in notices {
@@ -319,7 +327,8 @@ impl Core {
         }
     }
 
-    /// The domain that a VM means, if it takes part there, asks for no more than it may in the time, and holds no more than it can.
+    /// The domain that a VM means, if it takes part there, asks for no more than it may in the
+    /// time, and holds no more than it can.
     fn member_of(&mut self, id: RunId, domain: DomainId, tokens: u64) -> Option<&mut Domain> {
         let now = self.clock.now;
         let held = self.ledger.account(id).grant + self.references(id);
@@ -335,7 +344,8 @@ impl Core {
         self.memberships(id).map(|stats| stats.references).sum()
     }
 
-    /// A VM's part of the frames of its domains, by references: it is charged for them as for memory of its own.
+    /// A VM's part of the frames of its domains, by references: it is charged for them as for
+    /// memory of its own.
     pub(super) fn part(&self, id: RunId) -> Pages {
         self.memberships(id).map(|stats| stats.charge).sum()
     }
@@ -373,6 +383,8 @@ pub(crate) struct Membership {
     pub(super) domain: Option<DomainId>,
     /// The one that it was in before, as long as it refers to frames there.
     pub(super) leaving: Option<DomainId>,
+    /// What it may map of frames that could not be taken over from an earlier daemon.
+    pub(super) untaken: Pages,
     window: Option<Window>,
     /// How much it was last told to look for pages.
     pub(super) scan: ScanBudget,

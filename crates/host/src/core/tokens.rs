@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use super::RunId;
 
 /// Tokens a second of all VMs together. A token is what a look-up costs, a tenth of a microsecond:
-/// a fifth of a processor. Less, and a host whose VMs come up at once shares late; more, and hostile
-/// VMMs keep the daemon from moving memory.
+/// a fifth of a processor. Less, and a host whose VMs come up at once shares late; more, and
+/// hostile VMMs keep the daemon from moving memory.
 const RATE_OF_ALL: i64 = 2_000_000;
-/// Tokens a second of one VM, however few ask: a tenth of a processor. Less, and a VMM that may use a
-/// whole processor to look for pages would wait for nothing.
+/// Tokens a second of one VM, however few ask: a tenth of a processor. Less, and a VMM that may use
+/// a whole processor to look for pages would wait for nothing.
 const RATE_OF_ONE: i64 = RATE_OF_ALL / 2;
 /// Tokens of so much time are kept: what an honest VMM sends at once after having been quiet.
 const BURST: Duration = Duration::from_millis(250);
@@ -64,8 +64,11 @@ impl Tokens {
         let micros = i64::try_from(passed.min(BURST * 2).as_micros()).unwrap_or(0);
         // The first time there are as many as may be kept.
         let more = if self.since.is_none() { Self::most(rate) } else { micros * rate / 1_000_000 };
-        self.left = (self.left + more).min(Self::most(rate));
-        self.since = Some(now);
+        // Less than one is kept as time: who asks often would get none.
+        if more > 0 || self.since.is_none() {
+            self.left = (self.left + more).min(Self::most(rate));
+            self.since = Some(now);
+        }
     }
 
     /// Takes what a question costs, if that much is left at `rate` tokens a second.
