@@ -1,4 +1,5 @@
-//! Measures a full recomputation of what all VMs of a host are to have on one core: one JSON object a line, a line a number of VMs.
+//! Measures a full recomputation of what all VMs of a host are to have on one core: one JSON object
+//! a line, a line a number of VMs.
 //!
 //! `cargo bench -p plimsoll-policy`; `cargo xtask bench policy` runs it and judges the figures.
 
@@ -66,14 +67,16 @@ fn measure(run: impl Fn()) -> Times {
     Times { best: times[0], median: times[RUNS / 2] }
 }
 
-/// Processor time that this thread has used: unlike the time of day it stands still while others have the core.
+/// Processor time that this thread has used: unlike the time of day it stands still while others
+/// have the core.
 #[expect(clippy::cast_precision_loss, reason = "a measurement of seconds")]
 fn micros() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 * 1e6 + time.tv_nsec as f64 / 1e3
 }
 
-/// A host of `count` VMs of 1 to 16 GiB in three levels of pools, some with reservations and limits.
+/// A host of `count` VMs of 1 to 16 GiB in three levels of pools, some with reservations and
+/// limits.
 fn host(count: usize) -> (PoolTree, Vec<Member>) {
     let mut random = Random(count as u64);
     let teams = count.div_ceil(VMS_PER_TEAM);
@@ -113,8 +116,8 @@ fn host(count: usize) -> (PoolTree, Vec<Member>) {
     (tree, members)
 }
 
-/// The host as one that is short of memory, whose VMs together hold all that is available: everything that can be decided
-/// about them has to be.
+/// The host as one that is short of memory, whose VMs together hold all that is available:
+/// everything that can be decided about them has to be.
 fn pressed(available: Pages, members: &[Member]) -> (Host, Vec<Vm>) {
     let thresholds = Thresholds::sliding(available.bytes());
     let host = Host {

@@ -2,12 +2,14 @@ use std::fmt;
 
 use plimsoll_units::{Bytes, Pages};
 
-/// Machine memory charged for a VM beside its guest's: the VMM's own memory and the kernel's tables for it.
+/// Machine memory charged for a VM beside its guest's: the VMM's own memory and the kernel's tables
+/// for it.
 ///
-/// - 8 MiB: what a VMM may use outside guest memory (its measured size is kept below that by a benchmark).
+/// - 8 MiB: what a VMM may use outside guest memory (its measured size is kept below that by a
+///   benchmark).
 /// - 512 KiB a vCPU: its thread's stack, run structure and kernel objects.
-/// - 1/128 of the size: host page tables and second-level page tables (8 bytes a page each) and the pmap's per-page
-///   records (at most 16 bytes a page), all at their worst.
+/// - 1/128 of the size: host page tables and second-level page tables (8 bytes a page each) and the
+///   pmap's per-page records (at most 16 bytes a page), all at their worst.
 pub fn overhead(size: Pages, vcpus: u8) -> Pages {
     let vcpu = Bytes(u64::from(vcpus) * (512 << 10));
     Pages::ceil(Bytes::mib(8) + vcpu) + Pages(size.0.div_ceil(128))
@@ -56,8 +58,9 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// Whether a VM may power on: reservation and overhead must fit into what is unreserved (Waldspurger 2002, section 6.1),
-/// and into what is free, because a promise that only another VM's goodwill can keep is none.
+/// Whether a VM may power on: reservation and overhead must fit into what is unreserved
+/// (Waldspurger 2002, section 6.1), and into what is free, because a promise that only another VM's
+/// goodwill can keep is none.
 ///
 /// # Errors
 /// The [`Refusal`] with its numbers.

@@ -11,8 +11,8 @@ pub enum Sizing {
     NotNeeded,
     /// It holds what lies between target and size.
     FollowsTarget,
-    /// As [`Self::FollowsTarget`], and the target stands at the VM's working set: what else has to be reclaimed comes from others, who
-    /// hold idle memory.
+    /// As [`Self::FollowsTarget`], and the target stands at the VM's working set: what else has to
+    /// be reclaimed comes from others, who hold idle memory.
     WorkingSet,
     /// It would be larger, and is as large as any may be.
     Largest,
@@ -25,7 +25,8 @@ pub enum Sizing {
     GrowsSlowly,
     /// There is no driver: the size is what a driver will be told when it comes.
     NoDriver,
-    /// The driver has not done what it was told for too long: the next mechanism reclaims in its place.
+    /// The driver has not done what it was told for too long: the next mechanism reclaims in its
+    /// place.
     Stuck,
 }
 
@@ -39,7 +40,8 @@ pub(crate) struct Balloon {
 }
 
 impl Balloon {
-    /// The balloon that goes with `target`. `spared`: the target would be lower, were it not for the working set.
+    /// The balloon that goes with `target`. `spared`: the target would be lower, were it not for
+    /// the working set.
     pub(crate) fn new(rules: &Rules, elapsed: Duration, vm: &Vm, target: Pages, spared: bool) -> Self {
         let wish = vm.size.saturating_sub(target);
         let largest = wish.min(vm.largest_balloon(rules));

@@ -9,23 +9,27 @@ pub struct SharedFrames {
     pub pages: Pages,
 }
 
-/// The machine memory that a VM is charged for, which is what it *holds* wherever memory is divided.
+/// The machine memory that a VM is charged for, which is what it *holds* wherever memory is
+/// divided.
 ///
 /// - A private page costs a page.
 /// - A compressed page costs what it takes in the store (`compressed`): the savings are its VM's.
-/// - A shared frame costs its sharers equal parts: a page that maps a frame of `n` sharers costs `1 / n` of a page. A page of
-///   zeros that maps no frame costs nothing.
+/// - A shared frame costs its sharers equal parts: a page that maps a frame of `n` sharers costs `1
+///   / n` of a page. A page of zeros that maps no frame costs nothing.
 ///
-/// Equal parts, because then what all VMs are charged is what their memory takes, whoever came first: a page a VM too much at
-/// worst, from rounding up, never less. Were the first sharer charged alone, its charge would jump when it finds out that others
-/// have the same page, and theirs when it leaves; were nobody charged, a VM would pay nothing for memory that it keeps from
-/// others as soon as one of them has the same content. A sharer that leaves raises the charge of the others by no more
-/// than a frame in all.
+/// Equal parts, because then what all VMs are charged is what their memory takes, whoever came
+/// first: a page a VM too much at worst, from rounding up, never less. Were the first sharer
+/// charged alone, its charge would jump when it finds out that others have the same page, and
+/// theirs when it leaves; were nobody charged, a VM would pay nothing for memory that it keeps from
+/// others as soon as one of them has the same content. A sharer that leaves raises the charge of
+/// the others by no more than a frame in all.
 ///
-/// What a VM saves shows in what it holds and not in its entitlement: it has more guest pages in memory for the same charge, and is
-/// the later above its target. It is never charged for more than the guest pages that are in memory.
+/// What a VM saves shows in what it holds and not in its entitlement: it has more guest pages in
+/// memory for the same charge, and is the later above its target. It is never charged for more than
+/// the guest pages that are in memory.
 pub fn charge(private: Pages, compressed: Pages, shared: &[SharedFrames]) -> Pages {
-    /// Parts of a page: enough that rounding each kind of frame up does not add up to a page before there are 2^12 kinds.
+    /// Parts of a page: enough that rounding each kind of frame up does not add up to a page before
+    /// there are 2^12 kinds.
     const PARTS: u128 = 1 << 32;
     let parts = shared.iter().fold(0u128, |sum, frames| {
         sum.saturating_add((u128::from(frames.pages.0) * PARTS).div_ceil(u128::from(frames.sharers.max(1))))

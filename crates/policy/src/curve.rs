@@ -1,14 +1,15 @@
 //! What a VM or a pool holds at a given water level, as curves of straight pieces.
 //!
-//! Whoever holds pages pays for them: 1 for an active page, `k` for an idle one. At level `l` a VM or pool with `S` shares pays
-//! `l * S`, unless a bound holds it. A VM's pages are a curve over what it pays with one bend, at its active pages. A pool pays
-//! what its children pay: its curve comes from sweeping over the bends of its children's.
+//! Whoever holds pages pays for them: 1 for an active page, `k` for an idle one. At level `l` a VM
+//! or pool with `S` shares pays `l * S`, unless a bound holds it. A VM's pages are a curve over
+//! what it pays with one bend, at its active pages. A pool pays what its children pay: its curve
+//! comes from sweeping over the bends of its children's.
 
 use crate::entitlement::{Client, Tax};
 use crate::precise_sum::PreciseSum;
 
-/// A change of slope at a level: pages per level that begin and that end there, and the change of cost per level. What begins
-/// and what ends are kept apart so that the sums lose nothing.
+/// A change of slope at a level: pages per level that begin and that end there, and the change of
+/// cost per level. What begins and what ends are kept apart so that the sums lose nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bend {
     level: f64,
@@ -32,8 +33,8 @@ pub(crate) struct Curve {
 }
 
 impl Curve {
-    /// The curve of siblings: `start` is what they hold and pay at level 0, `bends` where each begins to hold more, changes
-    /// its slope and holds no more.
+    /// The curve of siblings: `start` is what they hold and pay at level 0, `bends` where each
+    /// begins to hold more, changes its slope and holds no more.
     pub(crate) fn of_siblings(start: Point, bends: Vec<Bend>) -> Self {
         let mut points = Vec::with_capacity(bends.len() + 1);
         points.push(start);
@@ -44,7 +45,8 @@ impl Curve {
         Self { points }
     }
 
-    /// The part of the curve from `min` to `max` pages. Below the curve's first point pages are paid for at that point's average.
+    /// The part of the curve from `min` to `max` pages. Below the curve's first point pages are
+    /// paid for at that point's average.
     pub(crate) fn within(&self, min: f64, max: f64) -> Self {
         let at = |pages: f64| Point { pages, ..self.at_pages(pages) };
         let first = match self.points.first() {
@@ -108,7 +110,8 @@ impl Curve {
     }
 }
 
-/// The level at which siblings hold `pages`; see [`Curve::of_siblings`]. The highest bend where they cannot hold so many.
+/// The level at which siblings hold `pages`; see [`Curve::of_siblings`]. The highest bend where
+/// they cannot hold so many.
 pub(crate) fn level_at(start: Point, bends: Vec<Bend>, pages: f64) -> f64 {
     let (mut before, mut after) = (start, start);
     if pages > start.pages {
@@ -122,8 +125,8 @@ pub(crate) fn level_at(start: Point, bends: Vec<Bend>, pages: f64) -> f64 {
 
 /// Calls `reach` at every level where the siblings' curve bends, in rising order, until it says no.
 fn sweep(start: Point, mut bends: Vec<Bend>, mut reach: impl FnMut(Point) -> bool) {
-    // Stable sorting finds the runs that pools below have sorted before. Levels are never negative, and the bits of such
-    // numbers are in the numbers' order.
+    // Stable sorting finds the runs that pools below have sorted before. Levels are never negative,
+    // and the bits of such numbers are in the numbers' order.
     bends.sort_by_key(|bend| bend.level.to_bits());
     let (mut cost, mut pages) = (PreciseSum::default(), PreciseSum::default());
     let (mut cost_slope, mut page_slope) = (PreciseSum::default(), PreciseSum::default());

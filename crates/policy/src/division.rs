@@ -1,27 +1,33 @@
 //! The exact division of a host's memory over a tree of resource pools.
 //!
-//! Min-funding revocation takes the next page from the root's child that pays least per share, and within a pool from that
-//! pool's child that pays least per share, down to a VM. A pool's price is the paper's `rho` of what its VMs hold together:
-//! its shares divided by the cost of those pages, 1 for an active and `k` for an idle one (Waldspurger 2002, sections 5.1
-//! and 5.3). At rest siblings that no bound holds pay the same per share, at every level of the tree.
+//! Min-funding revocation takes the next page from the root's child that pays least per share, and
+//! within a pool from that pool's child that pays least per share, down to a VM. A pool's price is
+//! the paper's `rho` of what its VMs hold together: its shares divided by the cost of those pages,
+//! 1 for an active and `k` for an idle one (Waldspurger 2002, sections 5.1 and 5.3). At rest
+//! siblings that no bound holds pay the same per share, at every level of the tree.
 //!
-//! **Bounds.** A VM holds between its reservation and the smaller of limit and size. A pool's *floor* is its reservation or,
-//! where it is expandable and that is more, the sum of its children's floors; its *ceiling* is its limit or, where that is
-//! less, the sum of its children's ceilings; a floor above the ceiling is cut to it. A floor depends on nothing outside its own
-//! subtree, so that no parameter of a sibling changes what a subtree is guaranteed. A pool's reservation beyond those
-//! of its children belongs to all of them: it is divided by their shares.
+//! **Bounds.** A VM holds between its reservation and the smaller of limit and size. A pool's
+//! *floor* is its reservation or, where it is expandable and that is more, the sum of its
+//! children's floors; its *ceiling* is its limit or, where that is less, the sum of its children's
+//! ceilings; a floor above the ceiling is cut to it. A floor depends on nothing outside its own
+//! subtree, so that no parameter of a sibling changes what a subtree is guaranteed. A pool's
+//! reservation beyond those of its children belongs to all of them: it is divided by their shares.
 //!
-//! **Where reservations do not fit.** The children's floors of a pool may exceed what the pool has: after the host has lost
-//! memory; or in a pool that is not expandable, or whose limit is below what its children reserve. Then each child gets
-//! its floor scaled down in the same proportion, nothing is divided by shares, and a [`Shortfall`] tells it. Other pools
-//! whose children's floors fit are not touched by it. A pool that is not expandable may still get enough by its shares, and then
-//! nothing is scaled: its children's reservations beyond its own are met while memory is plenty, and promised never.
+//! **Where reservations do not fit.** The children's floors of a pool may exceed what the pool has:
+//! after the host has lost memory; or in a pool that is not expandable, or whose limit is below
+//! what its children reserve. Then each child gets its floor scaled down in the same proportion,
+//! nothing is divided by shares, and a [`Shortfall`] tells it. Other pools whose children's floors
+//! fit are not touched by it. A pool that is not expandable may still get enough by its shares, and
+//! then nothing is scaled: its children's reservations beyond its own are met while memory is
+//! plenty, and promised never.
 //!
-//! **Every change recomputes all.** A structure that takes one VM's change in less is deliberately absent. A change moves the
-//! water level and with it the entitlement of every VM that no bound holds: the answer itself is thousands of numbers, and
-//! writing and rounding them takes a good part of what all takes (`cargo xtask bench policy`: some 4 ms for 10,000 VMs).
-//! Estimates of activity change for all VMs in every period anyway, and commands come far apart: at one recomputation
-//! a second this is 0.4 % of one core. An incremental tree would have to agree with this one to the page for ever.
+//! **Every change recomputes all.** A structure that takes one VM's change in less is deliberately
+//! absent. A change moves the water level and with it the entitlement of every VM that no bound
+//! holds: the answer itself is thousands of numbers, and writing and rounding them takes a good
+//! part of what all takes (`cargo xtask bench policy`: some 4 ms for 10,000 VMs). Estimates of
+//! activity change for all VMs in every period anyway, and commands come far apart: at one
+//! recomputation a second this is 0.4 % of one core. An incremental tree would have to agree with
+//! this one to the page for ever.
 
 use plimsoll_units::Pages;
 
@@ -41,8 +47,9 @@ pub struct Member {
 }
 
 impl Member {
-    /// What it pays per share for `pages`, in active pages: the inverse of the paper's price `rho` (Waldspurger 2002, section 5.3).
-    /// At rest the same for all siblings that no bound holds: their pool's water level. `tax` is the host's.
+    /// What it pays per share for `pages`, in active pages: the inverse of the paper's price `rho`
+    /// (Waldspurger 2002, section 5.3). At rest the same for all siblings that no bound holds:
+    /// their pool's water level. `tax` is the host's.
     #[expect(clippy::cast_precision_loss, reason = "as in `Child`")]
     pub fn pays(&self, tax: Tax, pages: Pages) -> f64 {
         VmCurve::new(&self.client, self.tax.unwrap_or(tax)).level_of(pages.0 as f64)
@@ -56,12 +63,15 @@ pub struct Division {
     pub available: Pages,
     /// What each VM is entitled to, in the order given.
     pub vms: Vec<Pages>,
-    /// What the VMs of each pool are entitled to together, by [`PoolId::index`]; the first is the root.
+    /// What the VMs of each pool are entitled to together, by [`PoolId::index`]; the first is the
+    /// root.
     pub pools: Vec<Pages>,
-    /// The water level among the children of the root: what one share pays, in pages. It is 0 where nothing is left beyond
-    /// the reservations, and the level at which the last one has all that it may hold where memory is plenty.
+    /// The water level among the children of the root: what one share pays, in pages. It is 0 where
+    /// nothing is left beyond the reservations, and the level at which the last one has all that it
+    /// may hold where memory is plenty.
     pub level: f64,
-    /// The water level among the children of each pool, by [`PoolId::index`]. It is 0 in a pool with a [`Shortfall`].
+    /// The water level among the children of each pool, by [`PoolId::index`]. It is 0 in a pool
+    /// with a [`Shortfall`].
     pub levels: Vec<f64>,
     /// What set each VM's entitlement, in the order given.
     pub causes: Vec<Cause>,
@@ -71,18 +81,21 @@ pub struct Division {
     pub shortfalls: Vec<Shortfall>,
 }
 
-/// What set a VM's entitlement: the nearest thing that would have to change first for it to get more.
+/// What set a VM's entitlement: the nearest thing that would have to change first for it to get
+/// more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// Its reservation, above what its shares are worth.
     Reservation,
     /// The smaller of its limit and size: it has all that it may have.
     Limit,
-    /// The reservation of a pool above it, which holds the level in that pool above what the pool's shares are worth.
+    /// The reservation of a pool above it, which holds the level in that pool above what the pool's
+    /// shares are worth.
     PoolReservation(PoolId),
     /// The limit of a pool above it, which holds the level in that pool down.
     PoolLimit(PoolId),
-    /// The water level of the host: its shares, and those of the pools above it, against everybody's.
+    /// The water level of the host: its shares, and those of the pools above it, against
+    /// everybody's.
     Level,
     /// Reservations in this pool do not fit; what it has is scaled down. See [`Shortfall`].
     Shortfall(PoolId),
@@ -112,9 +125,9 @@ const NOTHING: EffectiveBounds = EffectiveBounds { reservation: Pages::ZERO, lim
 
 /// Divides `available` among `members`.
 ///
-/// Every entitlement lies between reservation and limit, a pool's sum between its floor and ceiling, and all add up to
-/// `available` exactly where the ceilings allow it and the reservations leave it. O(n log n) in the number of VMs, times the
-/// depth of the tree.
+/// Every entitlement lies between reservation and limit, a pool's sum between its floor and
+/// ceiling, and all add up to `available` exactly where the ceilings allow it and the reservations
+/// leave it. O(n log n) in the number of VMs, times the depth of the tree.
 ///
 /// # Panics
 /// Where a member is in a pool that `pools` does not have.
@@ -122,7 +135,8 @@ pub fn divide(available: Pages, tax: Tax, pools: &PoolTree, members: &[Member]) 
     divide_reserving(available, available, tax, pools, members)
 }
 
-/// [`divide`], where what is reserved comes first: if it exceeds `available`, it is divided instead, up to `most`.
+/// [`divide`], where what is reserved comes first: if it exceeds `available`, it is divided
+/// instead, up to `most`.
 ///
 /// # Panics
 /// As [`divide`].
@@ -240,7 +254,8 @@ impl Child {
         match &self.kind {
             Kind::Vm { .. } if at_ceiling => Some(Cause::Limit),
             Kind::Vm { .. } => held_up.then_some(Cause::Reservation),
-            // Where its children's ceilings make its own, each of them is at its own, which is nearer.
+            // Where its children's ceilings make its own, each of them is at its own, which is
+            // nearer.
             Kind::Pool(pool) if at_ceiling => Some(Cause::PoolLimit(pool.id)),
             Kind::Pool(pool) => {
                 (held_up && self.floor > pool.family.floor).then_some(Cause::PoolReservation(pool.id))
@@ -301,7 +316,8 @@ impl Family {
         Curve::of_siblings(self.start(), self.bends())
     }
 
-    /// The level at which the children hold `pages` together: what the curve says, found without making all of it.
+    /// The level at which the children hold `pages` together: what the curve says, found without
+    /// making all of it.
     fn level_at(&self, pages: u64) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "as in `Child`")]
         level_at(self.start(), self.bends(), pages.clamp(self.floor, self.ceiling) as f64)
@@ -319,7 +335,8 @@ impl Family {
         bends
     }
 
-    /// Divides `pages` among the children, whose level then is `level`, and theirs among theirs. `cause` is what set the level.
+    /// Divides `pages` among the children, whose level then is `level`, and theirs among theirs.
+    /// `cause` is what set the level.
     fn divide(&self, id: PoolId, pages: u64, level: f64, cause: Cause, division: &mut Division) {
         let short = pages < self.floor;
         let (parts, level) = if short {
@@ -363,10 +380,12 @@ impl Family {
         parts
     }
 
-    /// Whole pages near the water level that add up to `pages`, which lies between floor and ceiling.
+    /// Whole pages near the water level that add up to `pages`, which lies between floor and
+    /// ceiling.
     fn whole(&self, pages: u64, level: f64) -> Vec<u64> {
         let mut parts: Vec<u64> = self.children.iter().map(|c| c.pages_at(level)).collect();
-        // Rounding down leaves less than a page a child, and the level's own error is smaller still: one or two rounds.
+        // Rounding down leaves less than a page a child, and the level's own error is smaller
+        // still: one or two rounds.
         loop {
             let sum: u64 = parts.iter().sum();
             let count = usize::try_from(sum.abs_diff(pages)).unwrap_or(usize::MAX);
@@ -388,7 +407,8 @@ impl Family {
         }
     }
 
-    /// The children that can take (or give) a page; the lower the number, the sooner it is their turn.
+    /// The children that can take (or give) a page; the lower the number, the sooner it is their
+    /// turn.
     fn candidates(&self, parts: &[u64], add: bool) -> Vec<(f64, usize)> {
         let all = self.children.iter().zip(parts).enumerate();
         if add {
@@ -398,7 +418,8 @@ impl Family {
         }
     }
 
-    /// Bounds of the VMs below, where the pools above stand for `backed` of their floors and allow `limit`.
+    /// Bounds of the VMs below, where the pools above stand for `backed` of their floors and allow
+    /// `limit`.
     fn bound(&self, backed: u64, limit: u64, bounds: &mut [EffectiveBounds]) {
         let parts = if backed < self.floor {
             self.scaled(backed)

@@ -22,7 +22,8 @@ fn member(tree: &PoolTree, name: Option<&str>, client: Client) -> Member {
     Member { client, tax: None, pool: name.map_or(PoolId::ROOT, |n| tree.find(n).unwrap()) }
 }
 
-/// A host as the properties draw it: pool `i` is named so; its parent is an earlier one or the root.
+/// A host as the properties draw it: pool `i` is named so; its parent is an earlier one or the
+/// root.
 #[derive(Clone, Debug)]
 struct Case {
     pools: Vec<NamedPool>,
@@ -159,7 +160,8 @@ fn after_a_loss_of_memory_reservations_shrink_in_proportion() {
     let tree = PoolTree::new(&[named("a", None, pool(1, 300, None))]).unwrap();
     let in_pool = member(&tree, Some("a"), client(100, 400, 1, 400));
     let alone = member(&tree, None, client(100, 400, 1, 400));
-    // 400 are reserved and 200 are left: 150 for the pool, which are enough for what its VM has reserved.
+    // 400 are reserved and 200 are left: 150 for the pool, which are enough for what its VM has
+    // reserved.
     let division = divide(Pages(200), Tax::DEFAULT, &tree, &[in_pool, alone]);
     assert_eq!(division.vms, [Pages(150), Pages(50)]);
     let shortfall = Shortfall { pool: PoolId::ROOT, reserved: Pages(400), has: Pages(200) };
@@ -227,8 +229,9 @@ proptest! {
                 Cause::Level => true,
             };
             prop_assert!(agrees, "{:?} {:?}", division.causes[i], division);
-            // Whoever no bound of his own holds is at the level of his siblings, whatever set that. One whose reservation would
-            // just hold him may have got the page that rounding leaves over.
+            // Whoever no bound of his own holds is at the level of his siblings, whatever set that.
+            // One whose reservation would just hold him may have got the page that rounding leaves
+            // over.
             let at_level = matches!(division.causes[i], Cause::Level | Cause::PoolLimit(_) | Cause::PoolReservation(_));
             if at_level && got > member.client.reservation + Pages(1) {
                 let (below, beyond) = (pays(Pages(got.0 - 1)), pays(got + Pages(1)));
@@ -302,7 +305,8 @@ proptest! {
             if pages <= family.floor || pages >= family.ceiling {
                 return;
             }
-            // Nobody who could give a page pays more than one who could take it would pay with it, a page more or less.
+            // Nobody who could give a page pays more than one who could take it would pay with it,
+            // a page more or less.
             let most = family.children.iter().filter(|c| held(c, &division) > c.floor + 1)
                 .map(|c| c.level_of(held(c, &division) - 1)).fold(0.0, f64::max);
             let least = family.children.iter().filter(|c| held(c, &division) + 1 < c.ceiling)
@@ -337,7 +341,8 @@ proptest! {
 
     #[test]
     fn idle_pages_are_taken_before_active_ones_at_equal_shares(sizes in prop::collection::vec((10..500u64, 0..=100u64), 2..8), short in 0..3000u64) {
-        // The steepest tax: as long as somebody holds more idle memory than it costs, nobody gives an active page.
+        // The steepest tax: as long as somebody holds more idle memory than it costs, nobody gives
+        // an active page.
         let tax = Tax::new(0.99).unwrap();
         let vms: Vec<Client> = sizes.iter().map(|&(size, percent)| client(0, size, 1, size * percent / 100)).collect();
         let all: u64 = vms.iter().map(|c| c.limit.0).sum();
@@ -375,7 +380,8 @@ proptest! {
 
     #[test]
     fn sums_of_shares_far_apart_lose_nothing(big in 1..=8u32, available in 1..1_000_000_000u64) {
-        // A host of terabytes with shares from 1 to 10^8: the small ones' prices still agree within a page.
+        // A host of terabytes with shares from 1 to 10^8: the small ones' prices still agree within
+        // a page.
         let shares: Vec<u64> = (0..40).map(|i| 10u64.pow(i % (big + 1))).collect();
         let vms: Vec<Client> = shares.iter().map(|&s| client(0, 1 << 28, s, 1 << 20)).collect();
         let got = entitlements(Pages(available), Tax::DEFAULT, &vms);

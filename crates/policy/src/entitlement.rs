@@ -1,16 +1,19 @@
 //! The division of memory at which min-funding revocation with the idle-memory tax comes to rest.
 //!
-//! Revocation takes pages from the client with the lowest price `rho = S / (P * (f + k * (1 - f)))`, `k = 1 / (1 - tax)`
-//! (Waldspurger 2002, sections 5.1 and 5.3). With `A = f * P` active pages the denominator is what the client pays
-//! for its pages: 1 for an active page, `k` for an idle one. At rest all clients that no bound holds pay the same per
-//! share, the *water level*. What a client holds at a given level is a piecewise linear, never falling function, so
-//! the level at which the pages add up is found exactly by sweeping over the bends of all clients, in O(n log n).
+//! Revocation takes pages from the client with the lowest price `rho = S / (P * (f + k * (1 -
+//! f)))`, `k = 1 / (1 - tax)` (Waldspurger 2002, sections 5.1 and 5.3). With `A = f * P` active
+//! pages the denominator is what the client pays for its pages: 1 for an active page, `k` for an
+//! idle one. At rest all clients that no bound holds pay the same per share, the *water level*.
+//! What a client holds at a given level is a piecewise linear, never falling function, so the level
+//! at which the pages add up is found exactly by sweeping over the bends of all clients, in O(n log
+//! n).
 
 use plimsoll_units::Pages;
 
 use crate::division::divide_flat;
 
-/// The tax on idle memory: the fraction of an idle page's worth that its holder forfeits, 0 to 0.99.
+/// The tax on idle memory: the fraction of an idle page's worth that its holder forfeits, 0 to
+/// 0.99.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tax(f64);
 
@@ -41,7 +44,8 @@ impl Tax {
 pub struct Client {
     /// What it gets at least. The paper's `min`.
     pub reservation: Pages,
-    /// What it gets at most: the smaller of limit and size. Raised to `reservation` where it is below.
+    /// What it gets at most: the smaller of limit and size. Raised to `reservation` where it is
+    /// below.
     pub limit: Pages,
     /// Its weight; 0 counts as 1.
     pub shares: u64,
@@ -51,9 +55,10 @@ pub struct Client {
 
 /// What each client is entitled to, in the order given.
 ///
-/// Every entitlement lies between reservation and limit; they add up to `available` exactly where the limits allow it and
-/// the reservations leave it. Where even the reservations exceed `available`, each client gets its reservation scaled down
-/// in proportion, which tells the caller that memory was lost after admission.
+/// Every entitlement lies between reservation and limit; they add up to `available` exactly where
+/// the limits allow it and the reservations leave it. Where even the reservations exceed
+/// `available`, each client gets its reservation scaled down in proportion, which tells the caller
+/// that memory was lost after admission.
 ///
 /// [`divide`](crate::divide) does the same over a tree of resource pools.
 pub fn entitlements(available: Pages, tax: Tax, clients: &[Client]) -> Vec<Pages> {
@@ -80,7 +85,8 @@ mod tests {
         (0.0..0.95f64).prop_map(Tax)
     }
 
-    /// The paper's algorithm as printed: from everybody at the limit, a page at a time from the lowest price.
+    /// The paper's algorithm as printed: from everybody at the limit, a page at a time from the
+    /// lowest price.
     fn revoke_page_by_page(available: u64, tax: Tax, clients: &[Client]) -> Vec<u64> {
         let level = |i: usize, pages: u64| {
             let active = clients[i].active.0;
@@ -102,13 +108,15 @@ mod tests {
 
     #[test]
     fn figure_7_of_the_paper() {
-        // Two VMs of 256 MB, equal shares, 360 MB for them; one idle with about 10 MB active, one busy.
+        // Two VMs of 256 MB, equal shares, 360 MB for them; one idle with about 10 MB active, one
+        // busy.
         let mb = 256;
         let vms = [client(0, 256 * mb, 1, 10 * mb), client(0, 256 * mb, 1, 256 * mb)];
         let plain = entitlements(Pages(360 * mb), Tax::NONE, &vms);
         assert_eq!(plain, [Pages(180 * mb), Pages(180 * mb)]);
         let taxed = entitlements(Pages(360 * mb), Tax::DEFAULT, &vms);
-        // Equal prices: 10 + 4 * (idle - 10) = busy and idle + busy = 360 give 78 and 282; the busy VM's size stops it at
+        // Equal prices: 10 + 4 * (idle - 10) = busy and idle + busy = 360 give 78 and 282; the busy
+        // VM's size stops it at
         // 256. The paper measured about 101 and 243.
         assert_eq!(taxed, [Pages(104 * mb), Pages(256 * mb)]);
     }
@@ -162,7 +170,8 @@ mod tests {
         fn without_tax_memory_goes_by_shares_within_bounds(spare in 0..6000u64, vms in any_clients(1000)) {
             let available = vms.iter().map(|c| c.reservation.0).sum::<u64>() + spare;
             let got = entitlements(Pages(available), Tax::NONE, &vms);
-            // Pages per share of those who could take a page are no less than of those who could give one, within a page.
+            // Pages per share of those who could take a page are no less than of those who could
+            // give one, within a page.
             for (a, to) in vms.iter().zip(&got).filter(|(c, p)| **p < c.limit) {
                 for (b, from) in vms.iter().zip(&got).filter(|(c, p)| **p > c.reservation) {
                     prop_assert!((to.0 + 1) * b.shares >= (from.0 - 1) * a.shares, "{:?}", got);

@@ -1,7 +1,8 @@
 //! How much memory a VM actively uses, from random samples of it (Waldspurger 2002, section 5.3).
 //!
-//! In each period some of the VM's memory, chosen at random, is made unmapped, and the touches are counted. Three averages
-//! follow from it, and the greatest of them counts: memory is given fast and taken slowly.
+//! In each period some of the VM's memory, chosen at random, is made unmapped, and the touches are
+//! counted. Three averages follow from it, and the greatest of them counts: memory is given fast
+//! and taken slowly.
 //!
 //! | average | half-life | gain | after a step up | noise of 100 samples |
 //! |---|---|---|---|---|
@@ -9,16 +10,17 @@
 //! | fast | 1 period: 30 s | 0.5 | 50 % in one period, 94 % in 4 | 2.9 % |
 //! | fast, with the period under way | | 0.5 | 50 % as soon as the pages are touched | 2.9 % |
 //!
-//! The paper prints no gains. Ours come from half-lives, `gain = 1 - 2^(-elapsed / half-life)`, and those from the period:
-//! whoever wants the estimate to follow faster makes periods shorter, and its noise stays what the number of samples makes
-//! it. A sample of `n` from a VM of which the fraction `f` is active has the standard deviation
-//! `sqrt(f (1 - f) / n)`: 5 % of memory at worst with the paper's 100. An average with gain `g` keeps `sqrt(g / (2 - g))`
-//! of it, which is the noise in the table; [`Estimator::SLOW_PERIODS`] and [`Estimator::FAST_PERIODS`] say what
-//! breaks on either side. The greatest of several noisy numbers lies above their mean, here by less than 2 % of memory:
-//! an error towards leaving memory where it is.
+//! The paper prints no gains. Ours come from half-lives, `gain = 1 - 2^(-elapsed / half-life)`, and
+//! those from the period: whoever wants the estimate to follow faster makes periods shorter, and
+//! its noise stays what the number of samples makes it. A sample of `n` from a VM of which the
+//! fraction `f` is active has the standard deviation `sqrt(f (1 - f) / n)`: 5 % of memory at worst
+//! with the paper's 100. An average with gain `g` keeps `sqrt(g / (2 - g))` of it, which is the
+//! noise in the table; [`Estimator::SLOW_PERIODS`] and [`Estimator::FAST_PERIODS`] say what breaks
+//! on either side. The greatest of several noisy numbers lies above their mean, here by less than 2
+//! % of memory: an error towards leaving memory where it is.
 //!
-//! The averages are of pages, not of the paper's fraction of the VM's memory: a balloon that shrinks what a VM holds must not
-//! seem to shrink what it uses.
+//! The averages are of pages, not of the paper's fraction of the VM's memory: a balloon that
+//! shrinks what a VM holds must not seem to shrink what it uses.
 
 use std::time::Duration;
 
@@ -40,16 +42,18 @@ pub struct Stratum {
 
 /// What a period's samples have shown so far.
 ///
-/// The two sizes are strata, each of which stands for its own population: ten chunks and ten pages are twenty samples, but
-/// the ten chunks may speak for most of the VM. A touched chunk counts with all its pages, since it can only be taken
-/// whole; what is idle within it shows once it has been broken into small pages.
+/// The two sizes are strata, each of which stands for its own population: ten chunks and ten pages
+/// are twenty samples, but the ten chunks may speak for most of the VM. A touched chunk counts with
+/// all its pages, since it can only be taken whole; what is idle within it shows once it has been
+/// broken into small pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// Large chunks.
     pub chunks: Stratum,
     /// Pages held in small chunks.
     pub pages: Stratum,
-    /// Pages that faults brought in during the period. No sample could contain them, and they were touched for certain.
+    /// Pages that faults brought in during the period. No sample could contain them, and they were
+    /// touched for certain.
     pub arrived: Pages,
 }
 
@@ -70,8 +74,8 @@ pub struct Estimate {
     pub fast: Pages,
     /// The fast average with what the period under way has shown.
     pub now: Pages,
-    /// The truth lies within this of the greatest average with 90 % probability, as far as chance decides: how the VM has
-    /// changed since is not in it.
+    /// The truth lies within this of the greatest average with 90 % probability, as far as chance
+    /// decides: how the VM has changed since is not in it.
     pub margin: Pages,
 }
 
@@ -94,11 +98,13 @@ impl Estimator {
     pub const PERIOD: Duration = Duration::from_secs(30);
     /// How many samples a period has if nobody says otherwise (the same).
     pub const SAMPLES: u32 = 100;
-    /// The slow average's half-life. Longer, and an idle VM keeps others from memory: at four periods half of it is free after
-    /// two minutes. Shorter, and a VM that pauses for a minute loses its working set, and noise decides who pays the tax.
+    /// The slow average's half-life. Longer, and an idle VM keeps others from memory: at four
+    /// periods half of it is free after two minutes. Shorter, and a VM that pauses for a minute
+    /// loses its working set, and noise decides who pays the tax.
     pub const SLOW_PERIODS: u32 = 4;
-    /// The fast average's half-life. Longer, and a VM that wakes up waits for what it is entitled to: at one period 94 % is
-    /// seen after four. Shorter, and the greatest of three averages is a single sample's noise.
+    /// The fast average's half-life. Longer, and a VM that wakes up waits for what it is entitled
+    /// to: at one period 94 % is seen after four. Shorter, and the greatest of three averages is a
+    /// single sample's noise.
     pub const FAST_PERIODS: u32 = 1;
 
     /// One that knows nothing yet, for periods of this length, which is not zero.
@@ -114,8 +120,8 @@ impl Estimator {
         self.period.saturating_mul(Self::FAST_PERIODS)
     }
 
-    /// A period of `elapsed` has ended, in which the VM ran and `sample` was seen. One without samples teaches nothing but
-    /// what arrived.
+    /// A period of `elapsed` has ended, in which the VM ran and `sample` was seen. One without
+    /// samples teaches nothing but what arrived.
     pub fn end_period(&mut self, elapsed: Duration, sample: &Sample) {
         let Some(seen) = sample.active() else {
             return;
@@ -128,17 +134,18 @@ impl Estimator {
         });
     }
 
-    /// The estimate `elapsed` into a period that has shown `so_far`; between periods that is a sample of nothing, with what
-    /// there is to sample. A VM that nobody has looked at for a whole period is taken
-    /// to use all that it holds.
+    /// The estimate `elapsed` into a period that has shown `so_far`; between periods that is a
+    /// sample of nothing, with what there is to sample. A VM that nobody has looked at for a whole
+    /// period is taken to use all that it holds.
     pub fn estimate(&self, elapsed: Duration, so_far: &Sample) -> Estimate {
         let held = so_far.held();
         let Some((slow, fast)) = self.averages else {
             let all = whole(held);
             return Estimate { slow: all, fast: all, now: all, margin: all };
         };
-        // Pages not touched yet may still be: what is seen so far is too low rather than too high, and can only raise the
-        // greatest average. How much of the period is over decides nothing but how much the next one will count.
+        // Pages not touched yet may still be: what is seen so far is too low rather than too high,
+        // and can only raise the greatest average. How much of the period is over decides nothing
+        // but how much the next one will count.
         let weight = gain(elapsed.max(self.period), self.fast());
         let blended = so_far.active().map_or(fast, |seen| fast.with(seen, weight));
         let arrived = Average { pages: count(so_far.arrived.0), variance: 0.0 };
@@ -161,8 +168,8 @@ impl Sample {
             + count(self.arrived.0)
     }
 
-    /// Active pages as this sample alone shows them; `None` if it is empty. Where one size was not sampled, it is taken
-    /// to be as active as the other.
+    /// Active pages as this sample alone shows them; `None` if it is empty. Where one size was not
+    /// sampled, it is taken to be as active as the other.
     fn active(&self) -> Option<Average> {
         let fraction = |this: &Stratum, other: &Stratum| this.fraction().or(other.fraction());
         let strata = [(self.chunks, self.pages, CHUNK_PAGES), (self.pages, self.chunks, 1)];
@@ -181,8 +188,9 @@ impl Stratum {
         (self.sampled > 0).then(|| count(self.touched.min(self.sampled)) / count(self.sampled))
     }
 
-    /// The variance of [`Self::fraction`] after Agresti and Coull: unlike the plain one it is not 0 where none or all were
-    /// touched. Less, the more of the population was sampled, and 0 where all of it was.
+    /// The variance of [`Self::fraction`] after Agresti and Coull: unlike the plain one it is not 0
+    /// where none or all were touched. Less, the more of the population was sampled, and 0 where
+    /// all of it was.
     fn variance(&self) -> f64 {
         let sampled = count(self.sampled.min(self.population));
         let touched = count(self.touched).min(sampled);
@@ -215,7 +223,8 @@ impl Average {
     }
 }
 
-/// The weight of a period's observation that lets those before it fade by half in every `half_life`.
+/// The weight of a period's observation that lets those before it fade by half in every
+/// `half_life`.
 fn gain(period: Duration, half_life: Duration) -> f64 {
     1.0 - 0.5f64.powf(period.as_secs_f64() / half_life.as_secs_f64())
 }

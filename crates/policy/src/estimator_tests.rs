@@ -32,7 +32,8 @@ fn any_sample() -> impl Strategy<Value = Sample> {
     })
 }
 
-/// Draws `sampled` of `population` pages without putting them back and counts those among the first `active` (SplitMix64).
+/// Draws `sampled` of `population` pages without putting them back and counts those among the first
+/// `active` (SplitMix64).
 fn draw(seed: &mut u64, population: u64, active: u64, sampled: u64) -> u64 {
     let (mut left, mut hits, mut touched) = (population, active, 0);
     for _ in 0..sampled {
@@ -51,7 +52,8 @@ fn draw(seed: &mut u64, population: u64, active: u64, sampled: u64) -> u64 {
 
 #[test]
 fn a_chunk_weighs_what_it_stands_for() {
-    // 1 of 10 chunks and 50 of 100 pages: not 51 of 110, but a tenth of the one and half of the other.
+    // 1 of 10 chunks and 50 of 100 pages: not 51 of 110, but a tenth of the one and half of the
+    // other.
     let sample = Sample { chunks: stratum(10, 10, 1), pages: stratum(1000, 100, 50), arrived: Pages(7) };
     let mut estimator = Estimator::default();
     estimator.end_period(PERIOD, &sample);
@@ -133,7 +135,8 @@ fn figure_6_of_the_paper() {
         if truth > before {
             assert!(estimates[3] + tenth > truth, "up to {step} MB after two minutes: {estimates:?}");
         } else {
-            // Half-lives of 120 s: a quarter of the step is left after four minutes, and half after two.
+            // Half-lives of 120 s: a quarter of the step is left after four minutes, and half after
+            // two.
             let half = (before - truth) / 2;
             assert!(estimates[3] + tenth >= truth + half, "down to {step} MB too fast: {estimates:?}");
             assert!(estimates[7] <= truth + half / 2 + tenth * 3 / 2, "down to {step} MB: {estimates:?}");

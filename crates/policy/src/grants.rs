@@ -20,8 +20,8 @@
 //!
 //! **Order.** VMs below their entitlements come first. Among them those come first that have waited
 //! in vain for a whole period, in order of shares: the VM with the least memory for its shares is
-//! the next. All others are served by need, the smallest first, so that a large one cannot starve
-//! them.
+//! the next. Then come VMs below what they are lent, then all others. Those are served by need, the
+//! smallest first, so that a large one cannot starve them.
 
 use std::time::Duration;
 
@@ -35,10 +35,10 @@ use crate::{Driver, PoolId, PoolTree, Thresholds};
 /// for longer than its users bear.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a VM gets beyond what it may have while its balloon inflates, whatever others wait for. Less,
-/// and the pages that are on their way into the balloon leave no whole chunk for the next fault,
-/// which then serves a single page; more, and many balloons that inflate at once take what others
-/// wait for.
+/// What a VM gets beyond what it may have while its balloon inflates, whatever others wait for.
+/// Less, and the pages that are on their way into the balloon leave no whole chunk for the next
+/// fault, which then serves a single page; more, and many balloons that inflate at once take what
+/// others wait for.
 pub const CIRCULATING: Pages = Pages(2 * Pages::CHUNK.0);
 
 /// The most that a VM gets beyond what it may have, a chunk at a time, for its balloon to inflate.
@@ -294,9 +294,11 @@ impl Grants {
             let party = &self.parties[*i];
             let starved = party.starved || party.waited >= PATIENCE;
             match party.is_owed() {
+                // Whoever has only borrowed comes after those whose own it is.
+                true if party.granted >= party.entitlement => (2, 0.0, party.wanted),
                 true if starved => (0, self.price(*i), party.wanted),
                 true => (1, 0.0, party.wanted),
-                false => (2, 0.0, party.wanted),
+                false => (3, 0.0, party.wanted),
             }
         };
         order.sort_by(|a, b| {

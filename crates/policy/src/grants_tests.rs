@@ -343,3 +343,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_lender_comes_before_its_borrower() {
+    let borrower = Party { entitlement: mib(90), lent: mib(30), wanted: mib(1), starved: true, ..waiting() };
+    let beyond = Party { entitlement: mib(90), wanted: Pages(1), ..waiting() };
+    let round = grants(mib(200), &[beyond, borrower, waiting()]);
+    assert_eq!(round.order(), [2, 1, 0]);
+}

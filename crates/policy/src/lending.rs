@@ -1,16 +1,16 @@
 //! What VMs leave of their entitlements goes to VMs that use or lack more than theirs.
 //!
 //! Min-funding revocation takes pages from VMs that hold them (Waldspurger 2002, section 5.1). A VM
-//! that is entitled to more than it holds, and asks for nothing, gives none and needs none: were its
-//! part kept for it, a VM that lacks memory would stand still in front of what nobody uses. So what
-//! VMs leave is lent to those that use or lack memory beyond their entitlements, by shares and up to
-//! what they use and lack: among siblings first, what is left there among the siblings of their pool, and so on up
-//! the tree, within the limits of all pools.
+//! that is entitled to more than it holds, and asks for nothing, gives none and needs none: were
+//! its part kept for it, a VM that lacks memory would stand still in front of what nobody uses. So
+//! what VMs leave is lent to those that use or lack memory beyond their entitlements, by shares and
+//! up to what they use and lack: among siblings first, what is left there among the siblings of
+//! their pool, and so on up the tree, within the limits of all pools.
 //!
-//! What is lent is the borrower's to hold, and to have reclaimed from others for it, until the lender
-//! asks. The lender's entitlement stays as it is: its faults are served from what is free, and the
-//! loan shrinks with the next decision. What is reserved is not lent here: [`Grants`](crate::Grants)
-//! lends it where it comes back at once.
+//! What is lent is the borrower's to hold, and to have reclaimed from others for it, until the
+//! lender asks. The lender's entitlement stays as it is: its faults are served from what is free,
+//! and the loan shrinks with the next decision. What is reserved is not lent here:
+//! [`Grants`](crate::Grants) lends it where it comes back at once.
 
 use plimsoll_units::Pages;
 
@@ -53,11 +53,10 @@ fn lacks(vm: &Vm) -> Pages {
     vm.lacks.max(vm.wanted)
 }
 
-/// What a VM uses and lacks beyond what it is entitled to. Were a loan called back as soon as its VM
-/// lacks nothing, the VM would lack it again.
+/// What a VM uses and lacks beyond what it is entitled to. Were a loan called back as soon as its
+/// VM lacks nothing, the VM would lack it again.
 fn beyond(vm: &Vm, entitled: Pages) -> Pages {
-    let uses = vm.held.min(vm.member.client.active);
-    let asks = if lacks(vm) > Pages::ZERO { asks_for(vm) } else { uses };
+    let asks = vm.held.min(vm.member.client.active).saturating_add(lacks(vm));
     // A VM gains nothing by a balloon that does not follow.
     match vm.driver {
         Driver::Stuck => Pages::ZERO,
@@ -106,14 +105,17 @@ impl<'a> Market<'a> {
         Self { pools, vms, members, below, standing, lacks }
     }
 
-    /// Lends what VMs of a pool have `left`, there first, and returns what nobody there lacks.
+    /// Lends what VMs of a pool have `left`, there first, and returns what nobody there lacks and
+    /// the pool has not reserved.
     fn settle(&mut self, pool: PoolId, left: &[Pages]) -> Pages {
         let mut pot = self.members[pool.index()].iter().map(|&i| left[i]).sum::<Pages>();
         for at in 0..self.below[pool.index()].len() {
             let child = self.below[pool.index()][at];
             pot = pot.saturating_add(self.settle(child, left));
         }
-        pot - self.lend(pool, pot)
+        pot -= self.lend(pool, pot);
+        let reserved = self.pools.get(pool).map_or(Pages::ZERO, |named| named.pool.reservation);
+        pot.min(self.stands(pool).saturating_add(pot).saturating_sub(reserved))
     }
 
     /// Lends up to `most` to those who lack memory in a pool, and returns how much that was.
@@ -125,7 +127,8 @@ impl<'a> Market<'a> {
             .map(|borrower| (self.shares(borrower), self.need(borrower).0, borrower))
             .filter(|&(_, need, _)| need > 0)
             .collect();
-        // Those first whose need is the smallest for their shares: what they leave is for the others.
+        // Those first whose need is the smallest for their shares: what they leave is for the
+        // others.
         borrowers
             .sort_by(|a, b| (u128::from(a.1) * u128::from(b.0)).cmp(&(u128::from(b.1) * u128::from(a.0))));
         let mut shares: u128 = borrowers.iter().map(|&(shares, ..)| u128::from(shares)).sum();
@@ -270,6 +273,35 @@ mod tests {
         let (entitled, lending) = lending(&pools, &vms);
         assert!(lending.claims[0] > entitled[0]);
         assert!(lending.standing[0] + lending.standing[1] <= mib(200));
+    }
+
+    #[test]
+    fn what_a_pool_has_reserved_stays_within_it() {
+        let pool = Pool { shares: 1, reservation: mib(300), limit: None, expandable: true };
+        let pools = PoolTree::new(&[NamedPool { name: "p".to_owned(), parent: None, pool }]).unwrap();
+        let quiet = |held| {
+            let mut vm = vm(held, 20, 0);
+            vm.member.pool = pools.ids().last().unwrap();
+            vm
+        };
+        let outsider = vm(250, 256, 100);
+        let (entitled, all) = lending(&pools, &[quiet(20), quiet(20), outsider, vm(240, 256, 0)]);
+        assert!(entitled[0] + entitled[1] >= mib(300), "{entitled:?}");
+        assert!(all.standing[2] - entitled[2] <= entitled[0] + entitled[1] - mib(300));
+        // A VM of the pool may have what another of it leaves.
+        let mut busy = quiet(200);
+        busy.lacks = mib(50);
+        let (entitled, all) = lending(&pools, &[quiet(20), busy, outsider, vm(240, 256, 0)]);
+        assert!(all.claims[1] >= entitled[1]);
+    }
+
+    #[test]
+    fn idle_memory_is_not_borrowed_for() {
+        let idle = vm(250, 60, 4);
+        let (entitled, lending) = lending_with(idle, &[vm(200, 200, 30), vm(10, 10, 0)]);
+        assert!(beyond(&idle, entitled[0]) == Pages::ZERO, "{entitled:?}");
+        assert_eq!(lending.claims[0], entitled[0]);
+        assert!(lending.claims[1] >= entitled[1]);
     }
 
     proptest! {

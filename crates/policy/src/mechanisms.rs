@@ -25,8 +25,9 @@ pub struct Mechanisms {
 pub enum Paging {
     /// From nobody.
     Off,
-    /// What no balloon can take: all of it from a VM without a driver or with one that does not follow, and what lies
-    /// beyond the largest balloon (Waldspurger 2002, section 3.3, counts the upper bound among these).
+    /// What no balloon can take: all of it from a VM without a driver or with one that does not
+    /// follow, and what lies beyond the largest balloon (Waldspurger 2002, section 3.3, counts the
+    /// upper bound among these).
     WhereNoBalloonCan,
     /// From all that are above their targets.
     Everybody,

@@ -24,12 +24,12 @@
 //!   ask for it any more, and others may.
 //!
 //! **What a guest calls free it does not use.** Samples are believed only as far as the guest's own
-//! account leaves room for them: they see late that a program has ended, the guest knows at once. Need
-//! that nothing waits for any more is bounded in the same way. A guest that calls too much free loses by it, and one that
-//! calls nothing free is left with its samples.
+//! account leaves room for them: they see late that a program has ended, the guest knows at once.
+//! Need that nothing waits for any more is bounded in the same way. A guest that calls too much
+//! free loses by it, and one that calls nothing free is left with its samples.
 //!
-//! **A balloon that grows makes its own VM wait**: the guest's kernel may clear each page before the
-//! balloon gets it, and that takes memory for a moment. Such waits are no lack as long as they
+//! **A balloon that grows makes its own VM wait**: the guest's kernel may clear each page before
+//! the balloon gets it, and that takes memory for a moment. Such waits are no lack as long as they
 //! stall the VM for less than [`Need::INFLATING`] of the time.
 //!
 //! A guest can make its VM wait by touching memory, and so make its need rise. It then gets what
@@ -47,7 +47,8 @@ use crate::fraction::{count, whole};
 pub struct Signs {
     /// What samples show that it uses of what it holds.
     pub estimate: Pages,
-    /// The most that it uses by its guest's own account ([`Spare::used`](crate::Spare::used)), if there is one.
+    /// The most that it uses by its guest's own account, if there is one: see
+    /// [`Spare::used`](crate::Spare::used).
     pub used: Option<Pages>,
     /// What it holds.
     pub held: Pages,
@@ -59,8 +60,8 @@ pub struct Signs {
     pub given: Pages,
     /// What it took of its own pages since then to serve its faults.
     pub replaced: Pages,
-    /// The parts of the last ten seconds, and of the time since the last look, in which something in
-    /// it was stalled for memory: 0 to 1.
+    /// The parts of the last ten seconds, and of the time since the last look, in which something
+    /// in it was stalled for memory: 0 to 1.
     pub stall: [f64; 2],
     /// Its balloon has still to grow.
     pub inflates: bool,
@@ -102,9 +103,9 @@ impl Need {
     /// seconds to use what it was given begins anew with every chunk; longer, and need that has
     /// passed is counted on for longer.
     pub const GRACE: Duration = Duration::from_secs(5);
-    /// In which the lack of a VM that stands still doubles. Shorter, and an idle VM that waits for its
-    /// own balloon to make room seems to need all its memory; longer, and a VM that stands still
-    /// does so for longer than its users bear.
+    /// In which the lack of a VM that stands still doubles. Shorter, and an idle VM that waits for
+    /// its own balloon to make room seems to need all its memory; longer, and a VM that stands
+    /// still does so for longer than its users bear.
     pub const DOUBLING: Duration = Duration::from_secs(2);
     /// Periods of the samples in which a need that is not seen any more fades by half at first.
     /// Fewer, and others' balloons stop before they have given what was needed, and samples, which

@@ -2,12 +2,12 @@ use std::collections::HashMap;
 
 use plimsoll_units::Pages;
 
-/// Most pools above a VM, the root not counted. vSphere allows 8; each level costs one more pass over its VMs, and 32 keeps
-/// the recursion over the tree far from any stack's end.
+/// Most pools above a VM, the root not counted. vSphere allows 8; each level costs one more pass
+/// over its VMs, and 32 keeps the recursion over the tree far from any stack's end.
 pub const MAX_POOL_DEPTH: usize = 32;
 
-/// Largest number of shares: 5000 times the protocol's largest for a VM, for pools that hold many. Beyond some 2^50
-/// the sums of shares would lose single ones.
+/// Largest number of shares: 5000 times the protocol's largest for a VM, for pools that hold many.
+/// Beyond some 2^50 the sums of shares would lose single ones.
 pub const MAX_POOL_SHARES: u64 = 1_000_000_000_000;
 
 /// What an operator gives a resource pool, among its siblings: pools and VMs of the same parent.
@@ -19,8 +19,8 @@ pub struct Pool {
     pub reservation: Pages,
     /// What its VMs have together at most; `None`: no limit of its own.
     pub limit: Option<Pages>,
-    /// What is reserved within it beyond `reservation` is reserved from its parent. Without it, `reservation` is
-    /// all that its children's reservations can count on.
+    /// What is reserved within it beyond `reservation` is reserved from its parent. Without it,
+    /// `reservation` is all that its children's reservations can count on.
     pub expandable: bool,
 }
 
@@ -62,7 +62,8 @@ pub struct PoolTree {
     ids: HashMap<String, PoolId>,
 }
 
-/// Pools that make no tree, or a pool with parameters that contradict each other: which, in which field, with which value.
+/// Pools that make no tree, or a pool with parameters that contradict each other: which, in which
+/// field, with which value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PoolError {
     /// Two pools have the same name.
@@ -225,7 +226,8 @@ impl PoolTree {
         self.pools.len() + 1
     }
 
-    /// Every pool but the root with its parameters and its parent's index, children before their parents.
+    /// Every pool but the root with its parameters and its parent's index, children before their
+    /// parents.
     pub(crate) fn leaves_first(&self) -> impl Iterator<Item = (PoolId, Pool, PoolId)> {
         self.pools.iter().enumerate().rev().map(|(i, (named, parent))| (PoolId(i + 1), named.pool, *parent))
     }

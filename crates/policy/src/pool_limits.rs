@@ -6,7 +6,8 @@ use crate::vm::Vm;
 /// What the limits of pools leave of VMs' targets. By [`PoolId::index`].
 #[derive(Debug)]
 pub(crate) struct PoolLimits {
-    /// The part of what VMs would have beyond their entitlements that fits into the pool and those above it.
+    /// The part of what VMs would have beyond their entitlements that fits into the pool and those
+    /// above it.
     parts: Vec<f64>,
     /// The pool or one above it has a limit that its VMs could exceed.
     bind: Vec<bool>,
@@ -29,7 +30,8 @@ impl Sums {
 }
 
 impl PoolLimits {
-    /// For VMs that are entitled to `entitled`, which fits into all limits, and would have targets of `wished`.
+    /// For VMs that are entitled to `entitled`, which fits into all limits, and would have targets
+    /// of `wished`.
     pub(crate) fn new(pools: &PoolTree, vms: &[Vm], entitled: &[Pages], wished: &[Pages]) -> Self {
         let mut sums = vec![Sums::default(); pools.count()];
         for ((vm, &entitled), &wished) in vms.iter().zip(entitled).zip(wished) {

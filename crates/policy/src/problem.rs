@@ -6,8 +6,8 @@ use crate::division::{Member, divide};
 use crate::entitlement::{Client, Tax};
 use crate::pool::{MAX_POOL_SHARES, NamedPool, Pool, PoolError, PoolId, PoolTree};
 
-/// Largest sum of all VMs' sizes, 8 PiB: up to it every byte count has its own floating-point number, so that no
-/// sum loses a byte. No host is near it.
+/// Largest sum of all VMs' sizes, 8 PiB: up to it every byte count has its own floating-point
+/// number, so that no sum loses a byte. No host is near it.
 const MAX_TOTAL: u64 = 1 << 53;
 
 /// A division to solve, in an operator's words: named VMs and pools, in bytes, unchecked.
@@ -68,7 +68,8 @@ pub struct Solution {
     pub entitlements: Vec<Bytes>,
     /// What each pool's VMs are entitled to together, in the order given.
     pub pools: Vec<Bytes>,
-    /// The water level among the root's children: what one share pays, in bytes. See [`crate::Division::level`].
+    /// The water level among the root's children: what one share pays, in bytes. See
+    /// [`crate::Division::level`].
     pub water_level: f64,
     /// Where reservations did not fit.
     pub shortfalls: Vec<PoolShortfall>,
@@ -106,7 +107,8 @@ pub enum ProblemError {
 }
 
 impl Problem {
-    /// Checks and solves it. Where all amounts are whole pages, so are the answers; else it is solved to the byte.
+    /// Checks and solves it. Where all amounts are whole pages, so are the answers; else it is
+    /// solved to the byte.
     ///
     /// # Errors
     /// The first field that is out of its bounds.
@@ -133,8 +135,9 @@ impl Problem {
         })
     }
 
-    /// Bytes that the solver counts as one page: those of a page where that loses nothing, else 1. Limits that
-    /// limit nothing, which tools write as the largest number that they have, do not count.
+    /// Bytes that the solver counts as one page: those of a page where that loses nothing, else 1.
+    /// Limits that limit nothing, which tools write as the largest number that they have, do not
+    /// count.
     fn unit(&self) -> u64 {
         let vms = self.vms.iter().flat_map(|vm| {
             let limit = vm.limit.filter(|limit| *limit < vm.size);
@@ -284,7 +287,8 @@ mod tests {
         assert_eq!(whole.pools, [Bytes(4096)]);
         let odd = Problem { machine: Bytes(12289), tax: 0.0, ..problem() }.solve().unwrap();
         assert_eq!(odd.entitlements, [Bytes(6145), Bytes(6144)]);
-        // Equal prices: 2 + 4 x = 8190 - x with x idle bytes of the first, which makes 1639.6 and 6552.4.
+        // Equal prices: 2 + 4 x = 8190 - x with x idle bytes of the first, which makes 1639.6 and
+        // 6552.4.
         let mut active = problem();
         active.machine = Bytes(8192);
         active.vms[0].active = Bytes(2);

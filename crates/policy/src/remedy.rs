@@ -1,9 +1,10 @@
 //! What would have to change for a VM to get more.
 //!
-//! Every answer is tried, not derived: memory is divided again with the one change, and the remedy says what came out. Where a number
-//! has to be found (how many shares?), it is the least that reaches the goal, to within a hundredth. Where nothing
-//! reaches the goal, the remedy aims at nine tenths of what is within reach, since the last tenth of what shares can do costs
-//! more than all before. One to two hundred divisions in all for a VM three pools deep.
+//! Every answer is tried, not derived: memory is divided again with the one change, and the remedy
+//! says what came out. Where a number has to be found (how many shares?), it is the least that
+//! reaches the goal, to within a hundredth. Where nothing reaches the goal, the remedy aims at nine
+//! tenths of what is within reach, since the last tenth of what shares can do costs more than all
+//! before. One to two hundred divisions in all for a VM three pools deep.
 
 use plimsoll_units::Pages;
 
@@ -44,14 +45,16 @@ pub enum Change {
     PoolLimit(PoolId, Pages),
     /// The shares of a pool that the VM is in.
     PoolShares(PoolId, u64),
-    /// The reservation of a pool that the VM is in, for which the pools above it and the host can stand.
+    /// The reservation of a pool that the VM is in, for which the pools above it and the host can
+    /// stand.
     PoolReservation(PoolId, Pages),
     /// So much more machine memory for guests.
     Memory(Pages),
 }
 
-/// What would give VM `index` of `vms` the entitlement that it has and `more`, or as much of that as the change can bring. What
-/// changes nothing is left out. The VM's own matters come first, then its pools from the inside out, then the host's.
+/// What would give VM `index` of `vms` the entitlement that it has and `more`, or as much of that
+/// as the change can bring. What changes nothing is left out. The VM's own matters come first, then
+/// its pools from the inside out, then the host's.
 ///
 /// # Panics
 /// Where there is no such VM, or a VM is in a pool that `pools` does not have.
@@ -169,7 +172,8 @@ impl Case<'_> {
         self.tried(change, &self.situation.with_client(|c| c.limit = bound))
     }
 
-    /// A reservation of what it is to get, or as much of that as the pools above it and the host can stand for.
+    /// A reservation of what it is to get, or as much of that as the pools above it and the host
+    /// can stand for.
     fn reserved(&self, client: &Client) -> Option<Remedy> {
         let attempt = |reservation: u64| {
             let reservation = Pages(reservation);
@@ -232,9 +236,9 @@ impl Case<'_> {
         helps.then_some(Remedy { change, entitlement })
     }
 
-    /// The least of the values from `now` to `most` that reaches the goal, or nine tenths of what any of them reaches.
-    /// The more the value, the more it reaches, until it is too much for others and no remedy any more. `change` returns nothing
-    /// where a value is not admitted.
+    /// The least of the values from `now` to `most` that reaches the goal, or nine tenths of what
+    /// any of them reaches. The more the value, the more it reaches, until it is too much for
+    /// others and no remedy any more. `change` returns nothing where a value is not admitted.
     fn least(
         &self,
         now: u64,
@@ -268,8 +272,8 @@ impl Case<'_> {
     }
 }
 
-/// Neighbours within a hundredth of each other, of which the first does not have the property and the second, like `high`, does.
-/// `low` is taken not to have it.
+/// Neighbours within a hundredth of each other, of which the first does not have the property and
+/// the second, like `high`, does. `low` is taken not to have it.
 fn bisect(mut low: u64, mut high: u64, has: impl Fn(u64) -> bool) -> Option<(u64, u64)> {
     while high - low > 1 && high - low > high / 100 {
         let middle = low + (high - low) / 2;

@@ -59,7 +59,8 @@ fn entitled(memory: u64, pools: &PoolTree, vms: &[Vm]) -> Vec<Pages> {
 fn a_busy_vm_among_equals_is_told_its_shares_and_reservation_and_the_hosts_memory() {
     let pools = PoolTree::default();
     let vms = [0, 1].map(|_| vm(1000, client(0, 1000, 100, 1000), PoolId::ROOT));
-    // 500 each: 700 take 7/3 of the other's shares, with a hundredth to spare, or 400 pages more for both.
+    // 500 each: 700 take 7/3 of the other's shares, with a hundredth to spare, or 400 pages more
+    // for both.
     let changes: Vec<Change> = remedies_of(1000, &pools, &vms, 0, 200).iter().map(|r| r.change).collect();
     let [Change::Shares(shares), Change::Reservation(Pages(700)), Change::Memory(Pages(memory))] =
         changes[..]

@@ -19,13 +19,16 @@ pub struct Claim {
 
 /// Everything that a host promises: to the VMs that run or are about to, and to its pools.
 ///
-/// **Machine memory.** A VM reserves from its pool. A pool stands for its own reservation; where its children reserve more, an
-/// *expandable* one reserves the difference from the pool above it, and so on up to the host, and another can promise no more.
-/// Nor can a pool promise more than its limit. A pool's own reservation counts in full, used or not. So ESX does it, except for
-/// overheads: the host stands for those, not the VM's pool, so that a pool's reservation is guest memory and nothing else.
+/// **Machine memory.** A VM reserves from its pool. A pool stands for its own reservation; where
+/// its children reserve more, an *expandable* one reserves the difference from the pool above it,
+/// and so on up to the host, and another can promise no more. Nor can a pool promise more than its
+/// limit. A pool's own reservation counts in full, used or not. So ESX does it, except for
+/// overheads: the host stands for those, not the VM's pool, so that a pool's reservation is guest
+/// memory and nothing else.
 ///
-/// **Swap space.** What a VM may have and is not guaranteed, `size - reservation`, must fit into the swap space, or a VM could not
-/// be brought down to its reservation (Waldspurger 2002, section 6.1).
+/// **Swap space.** What a VM may have and is not guaranteed, `size - reservation`, must fit into
+/// the swap space, or a VM could not be brought down to its reservation (Waldspurger 2002, section
+/// 6.1).
 #[derive(Clone, Copy, Debug)]
 pub struct Reservations<'a> {
     /// Machine memory for guests and overheads: the budget.
@@ -38,7 +41,8 @@ pub struct Reservations<'a> {
     pub vms: &'a [Claim],
 }
 
-/// A promise that cannot be kept: who is short, with the numbers. Its text is one line and says what to do.
+/// A promise that cannot be kept: who is short, with the numbers. Its text is one line and says
+/// what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overcommitment {
     /// What is short.
@@ -118,12 +122,13 @@ impl Account {
 }
 
 impl Reservations<'_> {
-    /// Whether the host may go over to promising `after`: with one more VM or pool, with other parameters of one, with a VM
-    /// in another pool. Whatever makes nothing shorter than it is already is allowed, so that a host that has lost memory can
-    /// be relieved step by step.
+    /// Whether the host may go over to promising `after`: with one more VM or pool, with other
+    /// parameters of one, with a VM in another pool. Whatever makes nothing shorter than it is
+    /// already is allowed, so that a host that has lost memory can be relieved step by step.
     ///
     /// # Errors
-    /// What would be short, or shorter than before; the innermost pool first, then the host's memory, then its swap space.
+    /// What would be short, or shorter than before; the innermost pool first, then the host's
+    /// memory, then its swap space.
     ///
     /// # Panics
     /// Where a VM is in a pool that `pools` does not have.
@@ -164,7 +169,8 @@ impl Reservations<'_> {
         })
     }
 
-    /// What each pool has promised to its children, by [`PoolId::index`]; the host has promised the overheads as well.
+    /// What each pool has promised to its children, by [`PoolId::index`]; the host has promised the
+    /// overheads as well.
     fn promises(&self) -> Vec<Pages> {
         let mut promises = vec![Pages::ZERO; self.pools.count()];
         let mut add = |id: PoolId, pages: Pages| {

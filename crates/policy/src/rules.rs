@@ -16,11 +16,12 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Beyond 65 % a guest that suddenly needs memory thrashes before its balloon can give way, much below it ballooning
-    /// reclaims too little (ESXi, `Mem.CtlMaxPercent` 65).
+    /// Beyond 65 % a guest that suddenly needs memory thrashes before its balloon can give way,
+    /// much below it ballooning reclaims too little (ESXi, `Mem.CtlMaxPercent` 65).
     pub const LARGEST_BALLOON: u8 = 65;
 
-    /// Beyond a tenth of a VM's size, what is compressed to be out of the way is itself in the way (ESXi, `Mem.MemZipMaxPct` 10).
+    /// Beyond a tenth of a VM's size, what is compressed to be out of the way is itself in the way
+    /// (ESXi, `Mem.MemZipMaxPct` 10).
     pub const LARGEST_STORE: u8 = 10;
 
     /// Most machine memory that the compressed pages of a VM of `size` may take.
@@ -33,11 +34,12 @@ impl Rules {
         part_of(size, self.largest_balloon.min(100))
     }
 
-    /// 128 MiB a second. The paper limits the rate too and prints none (Waldspurger 2002, section 3.2). Faster, and a guest
-    /// loses its page cache and more before the estimate of what it uses has seen the first refault: at this rate a VM
-    /// of 4 GiB loses a tenth in three seconds and the most that it can lose in twenty, a fast half-life of the
-    /// estimator. Slower, and a host that a few large VMs fill falls from soft to hard, where pages are swapped that a
-    /// balloon would have found free.
+    /// 128 MiB a second. The paper limits the rate too and prints none (Waldspurger 2002, section
+    /// 3.2). Faster, and a guest loses its page cache and more before the estimate of what it uses
+    /// has seen the first refault: at this rate a VM of 4 GiB loses a tenth in three seconds and
+    /// the most that it can lose in twenty, a fast half-life of the estimator. Slower, and a host
+    /// that a few large VMs fill falls from soft to hard, where pages are swapped that a balloon
+    /// would have found free.
     pub const INFLATION: Pages = Pages((128 << 20) / plimsoll_units::PAGE_SIZE);
 }
 

@@ -1,8 +1,9 @@
 //! How much each VM looks for pages that can be shared.
 //!
-//! Looking costs processor time and saves memory, so both decide: how idle the host's processors are, how short of memory it is, and what
-//! looking has lately brought in that VM. The paper scans at a fixed rate and leaves the rest to later work (Waldspurger 2002,
-//! section 4.3); Linux's KSM does the same, which is why it takes a processor of hosts where there is nothing to find.
+//! Looking costs processor time and saves memory, so both decide: how idle the host's processors
+//! are, how short of memory it is, and what looking has lately brought in that VM. The paper scans
+//! at a fixed rate and leaves the rest to later work (Waldspurger 2002, section 4.3); Linux's KSM
+//! does the same, which is why it takes a processor of hosts where there is nothing to find.
 
 use plimsoll_units::Pages;
 
@@ -33,7 +34,8 @@ pub struct ScanVm {
 /// What a VM is to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
-    /// Processor time that it may take, in ten-thousandths of one processor: at most [`Scan::WHOLE`].
+    /// Processor time that it may take, in ten-thousandths of one processor: at most
+    /// [`Scan::WHOLE`].
     pub share: u16,
     /// Large chunks are broken for pages of them that can be shared.
     pub break_large: bool,
@@ -42,25 +44,29 @@ pub struct Scan {
 impl Scan {
     /// A whole processor: one thread looks.
     pub const WHOLE: u16 = 10_000;
-    /// What a VM always may take where there are few: some thousand pages a second, a GiB in a minute or two. Less, and a VM whose content becomes
-    /// like others' would not be noticed for hours.
+    /// What a VM always may take where there are few: some thousand pages a second, a GiB in a
+    /// minute or two. Less, and a VM whose content becomes like others' would not be noticed for
+    /// hours.
     pub const LEAST: u16 = 20;
 }
 
-/// What all VMs together take at least, as a part of the host's processors: more, and many VMs with nothing to share would cost what
-/// somebody notices.
+/// What all VMs together take at least, as a part of the host's processors: more, and many VMs with
+/// nothing to share would cost what somebody notices.
 const LEAST_OF_ALL: f64 = 0.005;
 
-/// From this gain on looking is worth all that there is for it: a page in fifty is what a first pass over guests of different systems
-/// brings (zero pages alone). Lower, and time goes into memory that has been looked through; higher, and a fleet of different guests never
-/// gets what it could.
+/// From this gain on looking is worth all that there is for it: a page in fifty is what a first
+/// pass over guests of different systems brings (zero pages alone). Lower, and time goes into
+/// memory that has been looked through; higher, and a fleet of different guests never gets what it
+/// could.
 const WORTHWHILE: f64 = 0.02;
 
 /// How much each VM looks for pages, in the order given.
 ///
-/// All together take an eighth of the idle time of the host's processors while it has memory, a quarter in state clear and half
-/// below. It is divided by what there is to look at, less where looking has brought little. A VM of which nothing is known yet is taken to
-/// be worth it. None takes less than [`Scan::LEAST`], or where there are many than its part of one in two hundred of the host's time.
+/// All together take an eighth of the idle time of the host's processors while it has memory, a
+/// quarter in state clear and half below. It is divided by what there is to look at, less where
+/// looking has brought little. A VM of which nothing is known yet is taken to be worth it. None
+/// takes less than [`Scan::LEAST`], or where there are many than its part of one in two hundred of
+/// the host's time.
 pub fn scan(host: &ScanHost, vms: &[ScanVm]) -> Vec<Scan> {
     let all = allowed(host);
     let weights: Vec<f64> = vms.iter().map(weight).collect();
@@ -114,7 +120,8 @@ fn share(part: f64, least: u16) -> u16 {
     part.clamp(f64::from(least), f64::from(Scan::WHOLE)) as u16
 }
 
-/// What looking for pages has lately brought in one VM. Old observations fade as new pages are looked at.
+/// What looking for pages has lately brought in one VM. Old observations fade as new pages are
+/// looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Gain {
     scanned: f64,
@@ -124,8 +131,9 @@ pub struct Gain {
 }
 
 impl Gain {
-    /// Pages looked at after which what was seen before counts half: 128 MiB. Fewer, and a hole in a VM's content would stop the search
-    /// for what is behind it; more, and a VM that has been looked through goes on for long.
+    /// Pages looked at after which what was seen before counts half: 128 MiB. Fewer, and a hole in
+    /// a VM's content would stop the search for what is behind it; more, and a VM that has been
+    /// looked through goes on for long.
     const HALF: f64 = 32768.0;
     /// Pages that have to be looked at before anything is known, even if a VM has less: 16 MiB.
     const LEAST: u64 = 4096;
@@ -139,10 +147,12 @@ impl Gain {
         self.saved = self.saved * fades + merged.saturating_sub(broken) as f64;
     }
 
-    /// Pages saved for each page looked at, 0 to 1; `None`: too few have been looked at, for a VM that holds so many.
+    /// Pages saved for each page looked at, 0 to 1; `None`: too few have been looked at, for a VM
+    /// that holds so many.
     ///
-    /// That is less than all of them once: what is found first are hints, which save nothing until another VM is found to have the same.
-    /// Who stopped at that would leave nothing for those to find who come later.
+    /// That is less than all of them once: what is found first are hints, which save nothing until
+    /// another VM is found to have the same. Who stopped at that would leave nothing for those to
+    /// find who come later.
     pub fn rate(&self, held: Pages) -> Option<f64> {
         (self.seen >= held.0.max(Self::LEAST)).then(|| (self.saved / self.scanned).clamp(0.0, 1.0))
     }

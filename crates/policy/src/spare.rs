@@ -92,8 +92,8 @@ impl Spare {
         Some(self.bound.min(returned))
     }
 
-    /// The most that a guest of `size` uses by its own account: what is neither free nor in its balloon.
-    /// `None`: the guest has given no account.
+    /// The most that a guest of `size` uses by its own account: what is neither free nor in its
+    /// balloon. `None`: the guest has given no account.
     pub fn used(&self, size: Pages) -> Option<Pages> {
         let account = self.account?;
         Some(size.saturating_sub(account.free).saturating_sub(account.ballooned))

@@ -17,8 +17,8 @@ pub enum State {
 
 /// Amounts of free memory at which the state changes.
 ///
-/// All derive from minFree with ESXi's percentages. A state is entered when free memory falls below the threshold of its
-/// name; `high`, 400 %, is what reclamation aims for, not a state's edge.
+/// All derive from minFree with ESXi's percentages. A state is entered when free memory falls below
+/// the threshold of its name; `high`, 400 %, is what reclamation aims for, not a state's edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
     /// Reclamation, once begun, aims to have this much free: 400 % of minFree.
@@ -34,8 +34,8 @@ pub struct Thresholds {
 }
 
 impl Thresholds {
-    /// ESXi's thresholds for a host of `budget`: minFree slides, 6 % of the first 4 GiB, 4 % up to 12, 2 % up to 28, 1 %
-    /// beyond (ESXi, `Mem.MinFreePct`).
+    /// ESXi's thresholds for a host of `budget`: minFree slides, 6 % of the first 4 GiB, 4 % up to
+    /// 12, 2 % up to 28, 1 % beyond (ESXi, `Mem.MinFreePct`).
     pub fn sliding(budget: Bytes) -> Self {
         const GIB: u64 = 1 << 30;
         let bands =
@@ -47,8 +47,9 @@ impl Thresholds {
         Self::of_min_free(Bytes(min_free))
     }
 
-    /// The paper's fixed percentages: high at 6 % free, soft at 4, hard at 2, low at 1 (Waldspurger 2002, section 6.3). The paper
-    /// knows no state clear: here it is what lies between high and soft.
+    /// The paper's fixed percentages: high at 6 % free, soft at 4, hard at 2, low at 1 (Waldspurger
+    /// 2002, section 6.3). The paper knows no state clear: here it is what lies between high and
+    /// soft.
     pub fn fixed(budget: Bytes) -> Self {
         let percent = |p: u64| Pages::ceil(Bytes(budget.0 / 100 * p + budget.0 % 100 * p / 100));
         Self { high: percent(6), clear: percent(6), soft: percent(4), hard: percent(2), low: percent(1) }
@@ -77,8 +78,9 @@ impl Thresholds {
     }
 }
 
-/// The host's state over time. It worsens at once; it improves only when free memory exceeds the better state's edge by
-/// an eighth ("significantly", Waldspurger 2002, section 6.3), so that a signal that wobbles by less never flaps.
+/// The host's state over time. It worsens at once; it improves only when free memory exceeds the
+/// better state's edge by an eighth ("significantly", Waldspurger 2002, section 6.3), so that a
+/// signal that wobbles by less never flaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct States(State);
 
@@ -117,7 +119,8 @@ mod tests {
     fn min_free_slides_as_esxi_documents() {
         let clear = |gib: u64| Thresholds::sliding(Bytes::mib(gib << 10)).clear.bytes();
         assert_eq!(clear(4).0 >> 20, 245);
-        // ESXi's published example: a host of 100 GB keeps 6 % of 4, 4 % of 8, 2 % of 16 and 1 % of 72 GB: 1.6 GB.
+        // ESXi's published example: a host of 100 GB keeps 6 % of 4, 4 % of 8, 2 % of 16 and 1 % of
+        // 72 GB: 1.6 GB.
         assert_eq!(clear(100).0 >> 20, 1638);
     }
 
@@ -166,7 +169,8 @@ mod tests {
             let floor = [thresholds.clear, thresholds.soft, thresholds.hard, thresholds.low][edge];
             let mut states = States::default();
             states.observe(Pages(start), &thresholds);
-            // From wherever it comes, the signal settles in one state with its first readings below and above the edge.
+            // From wherever it comes, the signal settles in one state with its first readings below
+            // and above the edge.
             let (low, high) = (Pages(floor.0 - 1), Pages(floor.0 - 1 + floor.0 / 8));
             states.observe(high, &thresholds);
             let settled = states.observe(low, &thresholds);

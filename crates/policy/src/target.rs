@@ -1,37 +1,44 @@
-//! What each VM's mechanisms are to do: from entitlements, the host's state and what VMs hold to targets, balloons and amounts.
+//! What each VM's mechanisms are to do: from entitlements, the host's state and what VMs hold to
+//! targets, balloons and amounts.
 //!
-//! **Entitlements** divide what is left when minFree stays free or, where more is reserved, as much as is reserved: admission
-//! promises all machine memory, and a promise comes before minFree.
+//! **Entitlements** divide what is left when minFree stays free or, where more is reserved, as much
+//! as is reserved: admission promises all machine memory, and a promise comes before minFree.
 //!
 //! **What VMs leave** of their entitlements is lent to VMs that use or lack more than theirs
 //! (`lending.rs`). Wherever this says "entitlement", what is lent is part of it.
 //!
-//! **Targets** never lie below entitlements. As long as the host has memory they only rise, by what is free beyond the high
-//! threshold. Once memory has to be reclaimed ([`Outcome::reclaiming`]) VMs that hold more than they
-//! are entitled to give. In state soft and below they give until what is free reaches the high
-//! threshold (Waldspurger 2002, section 6.3: targets aim above high in every state), in better states
-//! what others lack of their entitlements. Were more taken for those, targets would fall and rise
-//! again with every fault that waits for a moment.
+//! **Targets** never lie below entitlements. As long as the host has memory they only rise, by what
+//! is free beyond the high threshold. Once memory has to be reclaimed ([`Outcome::reclaiming`]) VMs
+//! that hold more than they are entitled to give. In state soft and below they give until what is
+//! free reaches the high threshold (Waldspurger 2002, section 6.3: targets aim above high in every
+//! state), in better states what others lack of their entitlements. Were more taken for those,
+//! targets would fall and rise again with every fault that waits for a moment.
 //!
-//! **Working sets.** What somebody holds beyond his entitlement *and* his working set is idle, and taken first, from all in
-//! proportion. Only where that does not suffice do VMs give below their working sets, again in proportion. A VM whose target is
-//! below its working set already, because it was idle when the target was set, is lifted to it from what is free above minFree and
-//! otherwise from idle memory. So no balloon that works keeps a VM below its working set while somebody holds idle memory.
-//! Below its entitlement nobody gives, idle or not: how much idle memory counts against its holder the tax decides, and it has
-//! done so when it set the entitlement. Were idle memory within entitlements taken as well, a tax of 0 would not mean what it says.
+//! **Working sets.** What somebody holds beyond his entitlement *and* his working set is idle, and
+//! taken first, from all in proportion. Only where that does not suffice do VMs give below their
+//! working sets, again in proportion. A VM whose target is below its working set already, because
+//! it was idle when the target was set, is lifted to it from what is free above minFree and
+//! otherwise from idle memory. So no balloon that works keeps a VM below its working set while
+//! somebody holds idle memory. Below its entitlement nobody gives, idle or not: how much idle
+//! memory counts against its holder the tax decides, and it has done so when it set the
+//! entitlement. Were idle memory within entitlements taken as well, a tax of 0 would not mean what
+//! it says.
 //!
-//! **Who does not follow** (no driver, or a stuck one) is steered to the same target by the next mechanism, and
-//! for that it is never rewarded: its target does not rise above its entitlement until it follows again.
+//! **Who does not follow** (no driver, or a stuck one) is steered to the same target by the next
+//! mechanism, and for that it is never rewarded: its target does not rise above its entitlement
+//! until it follows again.
 //!
-//! **Who is owed memory** does not wait for balloons. What VMs lack that they are entitled to, and that is not free, is
-//! compressed and swapped out at once of those who hold more than their targets, in proportion, in every state.
+//! **Who is owed memory** does not wait for balloons. What VMs lack that they are entitled to, and
+//! that is not free, is compressed and swapped out at once of those who hold more than their
+//! targets, in proportion, in every state.
 //!
-//! **Who is owed nothing** and needs more helps himself: a VM at the most that it may have, and one that has waited in vain for a
-//! control period, page out pages of their own ([`Decision::level`]).
+//! **Who is owed nothing** and needs more helps himself: a VM at the most that it may have, and one
+//! that has waited in vain for a control period, page out pages of their own ([`Decision::level`]).
 //!
-//! **A pool's limit** holds for its VMs' targets together, in every state: what they would have beyond their entitlements is
-//! scaled down to fit. What one of them leaves of its entitlement and another is lent counts once, and for the one
-//! that has it: a limit comes before the lender's entitlement.
+//! **A pool's limit** holds for its VMs' targets together, in every state: what they would have
+//! beyond their entitlements is scaled down to fit. What one of them leaves of its entitlement and
+//! another is lent counts once, and for the one that has it: a limit comes before the lender's
+//! entitlement.
 
 use std::time::Duration;
 
@@ -67,13 +74,15 @@ pub struct Host {
 }
 
 impl Host {
-    /// What is divided into entitlements unless more is reserved: what is left for guests when minFree stays free.
+    /// What is divided into entitlements unless more is reserved: what is left for guests when
+    /// minFree stays free.
     pub fn available(&self) -> Pages {
         self.for_guests.saturating_sub(self.thresholds.clear)
     }
 }
 
-/// Entitlements, targets, balloons and what each mechanism is to do, for all VMs in the order given.
+/// Entitlements, targets, balloons and what each mechanism is to do, for all VMs in the order
+/// given.
 ///
 /// # Panics
 /// Where a VM is in a pool that `pools` does not have.
@@ -179,8 +188,8 @@ impl Balance {
         } else {
             Pages::ZERO
         };
-        // Who is below his working set may have what is free above minFree, unless that is what is short, and the idle memory
-        // that the shortage leaves.
+        // Who is below his working set may have what is free above minFree, unless that is what is
+        // short, and the idle memory that the shortage leaves.
         let free = if pressed { Pages::ZERO } else { open.saturating_sub(owed) };
         let lifted = below.min(free.saturating_add(idle.saturating_sub(shortage)));
         Self {
@@ -257,7 +266,8 @@ fn out_of_reach(rules: &Rules, vm: &Vm, entitlement: Pages) -> Pages {
     vm.held.saturating_sub(entitlement).saturating_sub(vm.takeable(rules))
 }
 
-/// The target that a VM keeps as far as nothing is taken from it: under pressure no more than it holds.
+/// The target that a VM keeps as far as nothing is taken from it: under pressure no more than it
+/// holds.
 fn keeps(vm: &Vm, pressed: bool) -> Pages {
     if pressed { vm.target.min(vm.held) } else { vm.target }
 }
@@ -278,7 +288,8 @@ fn lacking(vm: &Vm) -> Pages {
     }
 }
 
-/// What VMs lack, are entitled to, and cannot be given of what is free: it is paged out of others at once.
+/// What VMs lack, are entitled to, and cannot be given of what is free: it is paged out of others
+/// at once.
 struct Due {
     /// Free memory down to the low threshold is theirs: see [`Grants`](crate::Grants).
     due: Pages,
@@ -304,7 +315,8 @@ fn can_give(vm: &Vm, target: Pages) -> Pages {
     vm.held.saturating_sub(target).min(vm.pageable.total())
 }
 
-/// What is to be paged out of a VM that is above `target` and whose balloon brings `balloon` of that.
+/// What is to be paged out of a VM that is above `target` and whose balloon brings `balloon` of
+/// that.
 fn paged(mechanisms: Mechanisms, vm: &Vm, target: Pages, balloon: Pages) -> Pages {
     let above = vm.held.saturating_sub(target);
     match mechanisms.paging {
@@ -315,13 +327,14 @@ fn paged(mechanisms: Mechanisms, vm: &Vm, target: Pages, balloon: Pages) -> Page
 }
 
 impl Reclaim {
-    /// What `mechanisms` take from a VM that is above `target`, whose balloon brings `balloon` of that, and of which `paged` is to
-    /// be paged out, as far as that is possible.
+    /// What `mechanisms` take from a VM that is above `target`, whose balloon brings `balloon` of
+    /// that, and of which `paged` is to be paged out, as far as that is possible.
     fn new(mechanisms: Mechanisms, vm: &Vm, target: Pages, balloon: Pages, paged: Pages) -> Self {
         // A page that shrinks to half gives back as much as it then takes of the store.
         let compression = paged.min(vm.pageable.store);
         let swap = (paged - compression).min(vm.pageable.swap);
-        // A VM of which nothing can be paged would stand still for ever: its balloon cannot run either.
+        // A VM of which nothing can be paged would stand still for ever: its balloon cannot run
+        // either.
         let blocks = mechanisms.block && compression.saturating_add(swap) > Pages::ZERO;
         let block = if blocks { vm.held.saturating_sub(target) } else { Pages::ZERO };
         Self { balloon, compression, swap, block }
@@ -373,7 +386,8 @@ impl PoolOutcome {
     }
 }
 
-/// The share of `whole` that falls to a weight of `weight` out of `all`, at most `weight` itself; rounded up.
+/// The share of `whole` that falls to a weight of `weight` out of `all`, at most `weight` itself;
+/// rounded up.
 fn part(whole: Pages, weight: Pages, all: Pages) -> Pages {
     if all == Pages::ZERO || weight == Pages::ZERO {
         return Pages::ZERO;

@@ -82,7 +82,8 @@ fn memory_goes_from_the_idle_to_the_one_that_needs_it() {
 
 #[test]
 fn who_waits_for_what_it_is_entitled_to_is_served_from_those_above_their_entitlements() {
-    // The host is in state high, but what is free above minFree does not suffice for the one that waits.
+    // The host is in state high, but what is free above minFree does not suffice for the one that
+    // waits.
     let vms = [vm(250, 256, 0), vm(250, 256, 0), vm(64, 256, 100)];
     let outcome = decide_in(&PoolTree::default(), &host(40, State::High), &vms);
     assert!(outcome.reclaiming && outcome.owed == mib(100), "{outcome:?}");
@@ -104,7 +105,8 @@ fn who_waits_for_what_it_is_entitled_to_is_served_from_those_above_their_entitle
     let lacking = [vms[0], vms[1], Vm { lacks: mib(100), ..vm(64, 256, 4) }];
     let outcome = decide_in(&PoolTree::default(), &host(40, State::High), &lacking);
     assert!(gives(&outcome).abs_diff((mib(60) + minfree).0) <= 2, "{outcome:?}");
-    // Others page all of it out at once, as far as it is not free, and not only what faults wait for.
+    // Others page all of it out at once, as far as it is not free, and not only what faults wait
+    // for.
     let paged: Pages = outcome.vms.iter().map(|d| d.reclaim.compression + d.reclaim.swap).sum();
     assert!(paged >= mib(60), "{outcome:?}");
     let patient = [vms[0], vms[1], vm(64, 256, 0)];
@@ -135,7 +137,8 @@ fn pool(name: &str, limit: Option<u64>) -> NamedPool {
 
 #[test]
 fn a_working_set_is_spared_while_others_hold_idle_memory() {
-    // The third is entitled to all of its memory by its shares, which leaves 118 MiB to the first and 65 to the second.
+    // The third is entitled to all of its memory by its shares, which leaves 118 MiB to the first
+    // and 65 to the second.
     let vms = [weighing(1, vm(200, 160, 0)), weighing(2, vm(200, 8, 0)), weighing(20, vm(38, 256, 0))];
     let host = Host { for_guests: mib(478), ..host(40, State::Soft) };
     let outcome = decide_in(&PoolTree::default(), &host, &vms);
@@ -154,7 +157,8 @@ fn a_vm_that_wakes_up_below_its_working_set_is_lifted_to_it_from_what_is_free_or
     let awake = Vm { target: mib(100), ..vm(100, 144, 0) };
     let quiet = decide(&host(218, State::High), &[awake, vm(140, 5, 0), vm(140, 5, 0)]);
     assert!(quiet[0].target >= mib(180) && quiet[1].target == mib(256), "{quiet:?}");
-    // 96 MiB are entitled, 80 are missing, 7 are free above minFree, and two hold more than they are entitled to or use.
+    // 96 MiB are entitled, 80 are missing, 7 are free above minFree, and two hold more than they
+    // are entitled to or use.
     let vms = [awake, vm(170, 5, 0), vm(163, 5, 0), vm(16, 256, 0)];
     let vms: Vec<Vm> = vms.into_iter().zip([1, 2, 2, 20]).map(|(vm, shares)| weighing(shares, vm)).collect();
     let host = Host { for_guests: mib(494), ..host(45, State::High) };
@@ -231,11 +235,13 @@ fn who_does_not_follow_is_taken_by_the_next_mechanism_alone() {
         [vms[0], Vm { pageable: Pageable { store: mib(1), ..absent.pageable }, ..absent }, vms[2], vms[3]];
     let [before, after] = [decisions[1], decide(&host(0, State::Soft), &full)[1]].map(|d| d.reclaim);
     assert_eq!((after.compression, after.swap), (mib(1), before.compression + before.swap - mib(1)));
-    // Nothing is counted on that cannot be had, and who can give nothing is not made to wait for that.
+    // Nothing is counted on that cannot be had, and who can give nothing is not made to wait for
+    // that.
     let bare = [vms[0], Vm { pageable: Pageable::default(), ..absent }, vms[2], vms[3]];
     let cannot = decide(&host(0, State::Low), &bare)[1].reclaim;
     assert_eq!((cannot.compression, cannot.swap, cannot.block), (Pages(0), Pages(0), Pages(0)));
-    // In state hard pages are swapped out from those with a balloon too, and in state low all above target wait.
+    // In state hard pages are swapped out from those with a balloon too, and in state low all above
+    // target wait.
     let hard = decide(&host(0, State::Hard), &vms)[0].reclaim;
     assert!(hard.balloon > Pages(0) && hard.swap > Pages(0) && hard.block == Pages(0), "{hard:?}");
     let low = decide(&host(0, State::Low), &vms);

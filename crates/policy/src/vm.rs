@@ -30,7 +30,8 @@ pub struct Vm {
     pub waited: bool,
 }
 
-/// What can still be compressed and swapped out of a VM. Nothing of what it cannot give is counted on.
+/// What can still be compressed and swapped out of a VM. Nothing of what it cannot give is counted
+/// on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pageable {
     /// Machine memory by which its store of compressed pages may grow.
@@ -57,9 +58,9 @@ pub enum Driver {
     Stuck,
 }
 
-/// A quarter: what a VM may need beyond its estimate before the estimate has followed. Less, and a guest whose sample was
-/// unlucky (100 of 30 s are off by 5 % of memory at worst) is squeezed below what it uses; more, and little of an idle
-/// VM's memory counts as idle.
+/// A quarter: what a VM may need beyond its estimate before the estimate has followed. Less, and a
+/// guest whose sample was unlucky (100 of 30 s are off by 5 % of memory at worst) is squeezed below
+/// what it uses; more, and little of an idle VM's memory counts as idle.
 const HEADROOM_DIVISOR: u64 = 4;
 
 impl Vm {
@@ -79,8 +80,8 @@ impl Vm {
         balloon.saturating_add(self.pageable.total()).min(self.held)
     }
 
-    /// Its working set: what it actively uses and a quarter more, as far as its limit allows. Nothing is taken from it while
-    /// somebody holds idle memory that he is not entitled to.
+    /// Its working set: what it actively uses and a quarter more, as far as its limit allows.
+    /// Nothing is taken from it while somebody holds idle memory that he is not entitled to.
     pub fn working_set(&self) -> Pages {
         let active = self.member.client.active;
         active.saturating_add(Pages(active.0 / HEADROOM_DIVISOR)).min(self.member.client.limit)

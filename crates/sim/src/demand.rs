@@ -41,7 +41,8 @@ pub struct Point {
 pub struct Want {
     /// Memory that it touches all the time.
     pub active: Bytes,
-    /// Memory that has content it wants to keep, `active` included; `None`: all that was ever active.
+    /// Memory that has content it wants to keep, `active` included; `None`: all that was ever
+    /// active.
     pub content: Option<Bytes>,
 }
 
@@ -70,7 +71,8 @@ pub struct Trace {
 }
 
 impl Demand {
-    /// What is wanted `at` after power on. `swing` from -1 to 1 is where in its jitter the guest is.
+    /// What is wanted `at` after power on. `swing` from -1 to 1 is where in its jitter the guest
+    /// is.
     pub(crate) fn at(&self, at: Duration, swing: f64) -> Want {
         let want = self.curve.at(at);
         Want { active: scaled(want.active, 1.0 + self.jitter * swing), ..want }

@@ -1,4 +1,5 @@
-//! Strict reading of a scenario's TOML: every error is one line that names the place, the key and the value.
+//! Strict reading of a scenario's TOML: every error is one line that names the place, the key and
+//! the value.
 
 use std::time::Duration;
 
@@ -118,7 +119,8 @@ pub(crate) fn size(value: &Value) -> Result<Bytes, String> {
     }
 }
 
-/// The highest speed, 1 TiB a second: memory itself is slower, and sums of what it moves stay far from overflow.
+/// The highest speed, 1 TiB a second: memory itself is slower, and sums of what it moves stay far
+/// from overflow.
 const MAX_SPEED: Bytes = Bytes::mib(1 << 20);
 
 /// An amount a second: a size, with or without "/s".

@@ -10,7 +10,8 @@ use plimsoll_units::{Bytes, Pages};
 use crate::random::Random;
 use crate::scenario::Scenario;
 
-/// Moments that are tried: a risk of one in a hundred is met twenty times, and so known within some tenths of a percent.
+/// Moments that are tried: a risk of one in a hundred is met twenty times, and so known within some
+/// tenths of a percent.
 const MOMENTS: u32 = 2000;
 
 /// Levels of active memory that a curve is looked at for.
@@ -65,7 +66,8 @@ pub struct Fit {
     pub refusal: Option<String>,
     /// How far reclaiming has to go for all to have what they use on average.
     pub state: State,
-    /// What each of them is entitled to when all use what they do on average; of none what one more would be.
+    /// What each of them is entitled to when all use what they do on average; of none what one more
+    /// would be.
     pub entitlement: Pages,
     /// What is lacking if all VMs use the most that they ever do at once.
     pub short_at_peak: Pages,
@@ -110,7 +112,8 @@ impl Occupied {
         }
     }
 
-    /// The host with 0 to `most` more of `kind`, one after the other; it ends with the first that admission refuses.
+    /// The host with 0 to `most` more of `kind`, one after the other; it ends with the first that
+    /// admission refuses.
     pub fn fit(&self, kind: &Tenant, most: usize, seed: u64) -> Vec<Fit> {
         let mut moments = Moments::new(&self.vms, seed);
         let mut host = self.clone();
@@ -178,7 +181,8 @@ impl Occupied {
         }
     }
 
-    /// What the last VM is entitled to, which is of `kind`; where there is none yet, what one would be.
+    /// What the last VM is entitled to, which is of `kind`; where there is none yet, what one would
+    /// be.
     fn entitlement(&self, kind: &Tenant, more: usize, available: Pages) -> Pages {
         let mut members: Vec<Member> = self.vms.iter().map(Tenant::member).collect();
         if more == 0 {
@@ -231,8 +235,8 @@ impl Tenant {
     }
 }
 
-/// What all VMs use together at moments of no one's choice, each VM independent of the others. With one more VM every moment has
-/// more, so that risk only grows.
+/// What all VMs use together at moments of no one's choice, each VM independent of the others. With
+/// one more VM every moment has more, so that risk only grows.
 struct Moments {
     used: Vec<Pages>,
     random: Vec<Random>,
@@ -315,7 +319,8 @@ mod tests {
 
     #[test]
     fn a_risk_is_the_chance_that_peaks_meet() {
-        // Three VMs, of which each is at its peak a tenth of the time: only all three at once do not fit.
+        // Three VMs, of which each is at its peak a tenth of the time: only all three at once do
+        // not fit.
         let levels = [10, 10, 10, 10, 10, 10, 10, 10, 10, 300];
         let fits = host(850, None, vec![]).fit(&tenant(400, 0, &levels), 3, 1);
         assert_eq!((fits[2].risk, fits[3].short_at_peak), (0.0, mib(900 - 850 + 30 + 50)));

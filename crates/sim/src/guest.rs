@@ -8,7 +8,8 @@ use crate::memory::{Bounds, Memory, Taken};
 use crate::random::Random;
 use crate::scenario::GuestSpec;
 
-/// How often a guest's swing around its demand is drawn anew: programs start and end in seconds to minutes.
+/// How often a guest's swing around its demand is drawn anew: programs start and end in seconds to
+/// minutes.
 const SWING: Duration = Duration::from_secs(20);
 
 /// A guest that runs.
@@ -102,7 +103,8 @@ impl Guest {
         spec.asks.then_some(Account { total: self.size, available, free, ballooned, stalls: 0 })
     }
 
-    /// What it could not use of what it wants to zero and to touch, with so many machine pages more.
+    /// What it could not use of what it wants to zero and to touch, with so many machine pages
+    /// more.
     pub(crate) fn lacking(&self, spec: &GuestSpec, speeds: Speeds, granted: Pages) -> Pages {
         let mut after = self.clone();
         after.run(spec, speeds, granted);

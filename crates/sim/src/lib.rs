@@ -1,9 +1,10 @@
 //! A host on paper: VMs with memory demand over time, under the daemon's own policy.
 //!
-//! [`simulate`] takes a [`Scenario`] and returns its [`Course`]. The decisions are those of `plimsoll-policy`, called as the
-//! daemon calls them once a second; only what they act on is modelled: guests that touch, keep and free memory
-//! (`guest.rs`, `memory.rs`), balloons, sharing, swap, and the random samples that estimates come from. The same scenario with the
-//! same seed gives the same course on every machine.
+//! [`simulate`] takes a [`Scenario`] and returns its [`Course`]. The decisions are those of
+//! `plimsoll-policy`, called as the daemon calls them once a second; only what they act on is
+//! modelled: guests that touch, keep and free memory (`guest.rs`, `memory.rs`), balloons, sharing,
+//! swap, and the random samples that estimates come from. The same scenario with the same seed
+//! gives the same course on every machine.
 //!
 //! Where sampling, sharing and swap are concerned the facts that policy is given are these: a VM
 //! uses what its samples show and what its faults wait for; it holds its own pages and its part of
@@ -12,12 +13,15 @@
 //! target, gives way, and is squeezed again). A VM pages out what it holds and waits for beyond its
 //! level, so that its faults replace pages of its own where policy says so.
 //!
-//! This crate never does I/O: scenarios and traces come in as text, courses go out as values. Start with [`Simulation::step`].
+//! This crate never does I/O: scenarios and traces come in as text, courses go out as values. Start
+//! with [`Simulation::step`].
 //!
-//! [`Occupied::fit`] answers another question, without time: how many more VMs of a kind a host can take.
+//! [`Occupied::fit`] answers another question, without time: how many more VMs of a kind a host can
+//! take.
 //!
-//! What the models leave out: compression (what policy would compress is swapped), large pages and how pages lie in them,
-//! the time that reclaiming takes beyond the speeds given, and what a guest's slowness does to its own demand.
+//! What the models leave out: compression (what policy would compress is swapped), large pages and
+//! how pages lie in them, the time that reclaiming takes beyond the speeds given, and what a
+//! guest's slowness does to its own demand.
 
 mod course;
 mod demand;

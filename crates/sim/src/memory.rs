@@ -1,6 +1,7 @@
 use plimsoll_units::Pages;
 
-/// A guest's memory by what its pages are, in the guest's eyes and in the host's. They always add up to its size.
+/// A guest's memory by what its pages are, in the guest's eyes and in the host's. They always add
+/// up to its size.
 ///
 /// | | the guest has content in it | free in the guest |
 /// |---|---|---|
@@ -111,7 +112,8 @@ impl Memory {
         Taken { touched: done, machine: done, ..Taken::default() }
     }
 
-    /// The guest comes to use `active` pages and keep `content`, as far as its balloon leaves it that and `bounds` allow.
+    /// The guest comes to use `active` pages and keep `content`, as far as its balloon leaves it
+    /// that and `bounds` allow.
     pub(crate) fn follow(&mut self, active: Pages, content: Pages, bounds: Bounds) -> Taken {
         self.forget(self.content().saturating_sub(content.max(active)));
         let own = self.own(active);
@@ -142,7 +144,8 @@ impl Memory {
         let [cold, swapped, common] = take([&mut self.cold, &mut self.swapped, &mut self.common], n);
         self.loose += cold;
         self.stale += swapped;
-        // A frame stands for it until the guest writes there; for the host it is as if it had nothing.
+        // A frame stands for it until the guest writes there; for the host it is as if it had
+        // nothing.
         self.empty += common;
         let active = (n - cold - swapped - common).min(self.active);
         shift(&mut self.active, &mut self.loose, active);
@@ -166,7 +169,8 @@ impl Memory {
         let mut after = *self;
         let mut taken = after.take_free(wish - warm);
         if !taken.fits(&bounds) {
-            // Free pages come in random order: the guest stands still at the first that nothing may back.
+            // Free pages come in random order: the guest stands still at the first that nothing may
+            // back.
             let all = taken.touched;
             let within = |of: Pages, max: Pages| if of > max { portion(all, max, of) } else { all };
             let mut n = within(taken.machine, bounds.machine).min(within(taken.swapped_in, bounds.swap_in));
@@ -201,8 +205,8 @@ impl Memory {
             (Pages::ZERO, Pages::ZERO, Pages::ZERO, Pages::ZERO);
     }
 
-    /// The balloon takes up to `n` pages: free ones first, then idle content, which the guest drops or writes to its own
-    /// disk, and at last what it uses.
+    /// The balloon takes up to `n` pages: free ones first, then idle content, which the guest drops
+    /// or writes to its own disk, and at last what it uses.
     pub(crate) fn inflate(&mut self, n: Pages) {
         let free = [&mut self.loose, &mut self.blank, &mut self.zero, &mut self.stale, &mut self.empty];
         let taken: Pages = take(free, n).into_iter().sum();
@@ -224,8 +228,9 @@ impl Memory {
         shift(&mut self.ballooned, &mut self.empty, n);
     }
 
-    /// Takes up to `n` machine pages by swapping: random ones among the idle, then among the active. Returns how many
-    /// were freed and how many of those had to be written: a zero page is shared instead.
+    /// Takes up to `n` machine pages by swapping: random ones among the idle, then among the
+    /// active. Returns how many were freed and how many of those had to be written: a zero page is
+    /// shared instead.
     pub(crate) fn swap_out(&mut self, n: Pages, writes: Pages) -> (Pages, Pages) {
         let mut after = *self;
         let result = after.swap_all(n);

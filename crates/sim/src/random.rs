@@ -1,10 +1,12 @@
-/// Random numbers that are the same for the same seed on every machine and for ever: SplitMix64 (Steele, Lea and Flood
-/// 2014). A crate's generators may change between its versions, and with them every scenario's golden values.
+/// Random numbers that are the same for the same seed on every machine and for ever: SplitMix64
+/// (Steele, Lea and Flood 2014). A crate's generators may change between its versions, and with
+/// them every scenario's golden values.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The numbers of `seed` and `stream`: one stream for each use, so that one VM's draws never shift another's.
+    /// The numbers of `seed` and `stream`: one stream for each use, so that one VM's draws never
+    /// shift another's.
     pub(crate) fn new(seed: u64, stream: u64) -> Self {
         let mut random = Self(seed ^ stream.wrapping_mul(0xd605_1b29_4a8c_e3f7));
         random.next();

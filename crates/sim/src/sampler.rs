@@ -6,15 +6,17 @@ use plimsoll_units::Pages;
 use crate::memory::Memory;
 use crate::random::Random;
 
-/// The sampling of one VM: random pages are chosen at the start of each period, and the touches counted until its end
-/// (Waldspurger 2002, section 5.3). Pages are sampled singly, as in a VM under pressure; chunks would read higher.
+/// The sampling of one VM: random pages are chosen at the start of each period, and the touches
+/// counted until its end (Waldspurger 2002, section 5.3). Pages are sampled singly, as in a VM
+/// under pressure; chunks would read higher.
 #[derive(Clone, Debug)]
 pub(crate) struct Sampler {
     estimator: Estimator,
     random: Random,
     period: Duration,
     sampled: u32,
-    /// Where in the order of all pages, the most active first, the chosen ones lie: from 0 to 1, sorted.
+    /// Where in the order of all pages, the most active first, the chosen ones lie: from 0 to 1,
+    /// sorted.
     places: Vec<f64>,
     /// Since the period began, in the VM's own time.
     elapsed: Duration,
@@ -46,13 +48,14 @@ impl Sampler {
         (self.elapsed, self.arrived, self.active) = (Duration::ZERO, Pages::ZERO, 0.0);
     }
 
-    /// `elapsed` has passed, in which faults brought in `arrived` pages. A VM that `waits` does not run, and time that it
-    /// does not run does not count.
+    /// `elapsed` has passed, in which faults brought in `arrived` pages. A VM that `waits` does not
+    /// run, and time that it does not run does not count.
     pub(crate) fn observe(&mut self, memory: &Memory, elapsed: Duration, arrived: Pages, waits: bool) {
         self.arrived += arrived;
         let population = self.population(memory);
         if population > Pages::ZERO {
-            // What arrived in this period was not there to be sampled; it is active as long as anything is.
+            // What arrived in this period was not there to be sampled; it is active as long as
+            // anything is.
             let old = memory.active.saturating_sub(self.arrived);
             self.active = self.active.max(ratio(old, population));
         }

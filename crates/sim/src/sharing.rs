@@ -1,6 +1,6 @@
-//! Page sharing as far as a plan needs it. Zero pages cost nothing to share. Of their content VMs of a domain have a part in
-//! common; a page of it can be shared once two of them have been scanned that far, and all sharers together then hold
-//! one frame of it (Waldspurger 2002, section 4).
+//! Page sharing as far as a plan needs it. Zero pages cost nothing to share. Of their content VMs
+//! of a domain have a part in common; a page of it can be shared once two of them have been scanned
+//! that far, and all sharers together then hold one frame of it (Waldspurger 2002, section 4).
 
 use plimsoll_units::Pages;
 
@@ -27,8 +27,8 @@ impl Scan {
         self.known
     }
 
-    /// Looks at `n` random pages of `memory`, of whose content the part `common` is like others'. Zero pages are shared at
-    /// once.
+    /// Looks at `n` random pages of `memory`, of whose content the part `common` is like others'.
+    /// Zero pages are shared at once.
     pub(crate) fn look(&mut self, memory: &mut Memory, n: Pages, common: f64) {
         let held = memory.held();
         let zeros = self.hits(n, memory.blank, held).min(memory.blank);
@@ -39,7 +39,8 @@ impl Scan {
         self.known = (self.known + found).min(potential);
     }
 
-    /// How many of `n` random pages out of `all` are among `wanted`: the mean, rounded up or down by chance.
+    /// How many of `n` random pages out of `all` are among `wanted`: the mean, rounded up or down
+    /// by chance.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -64,7 +65,8 @@ fn scaled(pages: Pages, by: f64) -> Pages {
     Pages((pages.0 as f64 * by) as u64)
 }
 
-/// Lets the VMs of a domain share what the scans of two of them have found. Returns the frames that they hold together.
+/// Lets the VMs of a domain share what the scans of two of them have found. Returns the frames that
+/// they hold together.
 pub(crate) fn share(vms: &mut [(&mut Memory, Pages)]) -> Pages {
     let mut known: Vec<Pages> = vms.iter().map(|(_, known)| *known).collect();
     known.sort_unstable();
@@ -76,7 +78,8 @@ pub(crate) fn share(vms: &mut [(&mut Memory, Pages)]) -> Pages {
     vms.iter().map(|(memory, _)| memory.common).max().unwrap_or_default()
 }
 
-/// Divides a scan of `n` pages among VMs that hold `held`, in proportion, in whole batches. `credit` keeps what is left over.
+/// Divides a scan of `n` pages among VMs that hold `held`, in proportion, in whole batches.
+/// `credit` keeps what is left over.
 pub(crate) fn divide_scan(n: Pages, held: &[Pages], credit: &mut [u64]) -> Vec<Pages> {
     let all: u64 = held.iter().map(|h| h.0).sum();
     let mut take = |(held, credit): (&Pages, &mut u64)| {

@@ -426,7 +426,8 @@ impl Simulation {
         }
     }
 
-    /// What the daemon does once a period: the state, then entitlements, targets and amounts to reclaim.
+    /// What the daemon does once a period: the state, then entitlements, targets and amounts to
+    /// reclaim.
     fn control(&mut self) {
         self.forget_patience();
         let thresholds = self.scenario.host.thresholds.of(self.memory.bytes());

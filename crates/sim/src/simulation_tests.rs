@@ -14,8 +14,8 @@ pub(super) fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// Size, reservation, shares, start, life, zeroes at boot, balloon driver after, two levels of active memory, content beyond
-/// them, and flags: reports free memory, asks, shares.
+/// Size, reservation, shares, start, life, zeroes at boot, balloon driver after, two levels of
+/// active memory, content beyond them, and flags: reports free memory, asks, shares.
 type VmFacts =
     ((u64, u64, u64), (u64, Option<u64>), (bool, Option<u64>), (u64, u64, u64), (bool, bool, bool));
 
@@ -119,8 +119,8 @@ fn check(simulation: &Simulation) -> Result<(), TestCaseError> {
         );
         prop_assert!(run.target >= run.entitlement && run.guest.memory.held() <= spec.limit);
         let owed = spec.reservation.saturating_sub(run.charged());
-        // A sharer that drops a frame leaves its part of it to the others at once, and they give back what that takes
-        // them over their targets only by and by.
+        // A sharer that drops a frame leaves its part of it to the others at once, and they give
+        // back what that takes them over their targets only by and by.
         let (grants, runs) = simulation.round(|vm| if vm == i { owed } else { Pages::ZERO });
         let party = runs.iter().position(|run| *run == i).unwrap();
         // What is lent comes back by swapping.

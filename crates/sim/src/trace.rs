@@ -1,6 +1,8 @@
-//! Recorded courses as CSV, with a line of titles: `seconds,vm,active_bytes,held_bytes,entitlement_bytes,ballooned_bytes`.
-//! That is what a running host records and what the simulator writes. Of it a demand takes what was active, and as content what was
-//! held: what a balloon kept from the guest then cannot be known. Other columns may follow or be missing.
+//! Recorded courses as CSV, with a line of titles:
+//! `seconds,vm,active_bytes,held_bytes,entitlement_bytes,ballooned_bytes`. That is what a running
+//! host records and what the simulator writes. Of it a demand takes what was active, and as content
+//! what was held: what a balloon kept from the guest then cannot be known. Other columns may follow
+//! or be missing.
 
 use std::time::Duration;
 
@@ -12,7 +14,8 @@ use crate::demand::{Trace, Want};
 pub const COLUMNS: [&str; 6] =
     ["seconds", "vm", "active_bytes", "held_bytes", "entitlement_bytes", "ballooned_bytes"];
 
-/// The course of `vm` in `text`, from its first line on; without a name that of the only VM that it has.
+/// The course of `vm` in `text`, from its first line on; without a name that of the only VM that it
+/// has.
 ///
 /// # Errors
 /// What is missing or no number, with its line.

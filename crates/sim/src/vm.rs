@@ -91,7 +91,8 @@ impl Run {
         self.entitlement + self.lent
     }
 
-    /// Pages that its guest may use and that are not charged to it: shared ones beyond its part of the frames, and swapped ones.
+    /// Pages that its guest may use and that are not charged to it: shared ones beyond its part of
+    /// the frames, and swapped ones.
     fn free_of_charge(&self) -> Pages {
         let memory = &self.guest.memory;
         (memory.allocated() + memory.on_swap()).saturating_sub(self.charged())
@@ -153,7 +154,8 @@ impl Run {
         let held = self.charged();
         plimsoll_policy::Vm {
             member: Member { client, tax: spec.tax, pool },
-            // What its guest has without machine memory of its own need not be in its balloon for it to come to its target.
+            // What its guest has without machine memory of its own need not be in its balloon for
+            // it to come to its target.
             size: spec.size.saturating_sub(self.free_of_charge()),
             held,
             wanted: self.wanted.min(spec.limit.saturating_sub(held)),
@@ -202,8 +204,8 @@ impl Run {
         }
     }
 
-    /// What its guest wants to touch and cannot because the host lacks memory: it is in the balloon, on swap or waited for. What
-    /// a guest has merely not come to yet does not count.
+    /// What its guest wants to touch and cannot because the host lacks memory: it is in the
+    /// balloon, on swap or waited for. What a guest has merely not come to yet does not count.
     fn short(&self) -> Pages {
         let memory = &self.guest.memory;
         self.guest.short().min(memory.ballooned + memory.on_swap() + self.missing)

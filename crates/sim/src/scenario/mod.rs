@@ -7,8 +7,8 @@ use crate::demand::Demand;
 
 mod parse;
 
-/// Most steps times VMs that a scenario may take: some minutes of one core. A duration in the wrong unit is told instead of
-/// computed all night.
+/// Most steps times VMs that a scenario may take: some minutes of one core. A duration in the wrong
+/// unit is told instead of computed all night.
 const MAX_WORK: u64 = 200_000_000;
 
 /// Most VMs of a scenario.
@@ -166,7 +166,8 @@ pub enum Changed {
 }
 
 impl Scenario {
-    /// The scenario in `text`, TOML. `read` fetches the text of a file that it names, a recorded trace.
+    /// The scenario in `text`, TOML. `read` fetches the text of a file that it names, a recorded
+    /// trace.
     ///
     /// # Errors
     /// One line: whose key, which value, what would do.
