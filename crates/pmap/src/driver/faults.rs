@@ -90,7 +90,7 @@ fn answer(vm: &Vm, place: Place, mut chunk: ChunkGuard<'_>, touch: Touch, follow
             if let Some(charged) = charged {
                 let spare = vm.account().charge_spare(Pages(following.into()));
                 if spare > Pages::ZERO {
-                    populate_run(vm, place, &mut chunk, charged + spare, touch);
+                    populate_run(vm, place, &mut chunk, charged + spare);
                 } else {
                     let page = PageSet::one(place.slot);
                     populate(vm, place.chunk, &mut chunk, &page, charged, touch);

@@ -194,8 +194,9 @@ impl Memory {
         self.kernel.unprotect(self.run_range(no, run))
     }
 
-    /// Puts up to `pages` pages of zeros, at most [`MAX_RUN`](crate::address::MAX_RUN), at missing pages of one chunk, and
-    /// wakes threads that wait for them. Returns how many it put there, at least one.
+    /// Puts up to `pages` pages of zeros, at most [`MAX_RUN`](crate::address::MAX_RUN), at missing
+    /// pages of one chunk, and wakes threads that wait for them. Returns how many it put there, at
+    /// least one.
     pub(crate) fn fill(&self, place: Place, pages: Slot) -> io::Result<Slot> {
         self.kernel.fill(self.page_address(place), pages, true)
     }

@@ -194,8 +194,8 @@ impl Uffd {
     }
 
     /// Puts up to `pages` pages of zeros, at most [`MAX_RUN`], private and writable, at the missing
-    /// pages from `address` on; wakes the threads that wait for them, unless `wake` is false. Returns
-    /// how many it put there, at least one. They must lie in one mapping.
+    /// pages from `address` on; wakes the threads that wait for them, unless `wake` is false.
+    /// Returns how many it put there, at least one. They must lie in one mapping.
     pub(crate) fn fill(&self, address: u64, pages: u16, wake: bool) -> io::Result<u16> {
         let pages = pages.min(MAX_RUN);
         let mode = if wake { 0 } else { COPY_DONTWAKE };

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use shuttle::rand::{Rng, thread_rng};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::address::{HostRange, PAGE};
@@ -50,6 +51,8 @@ impl Uffd {
     }
 
     pub(crate) fn fill(&self, address: u64, pages: u16, wake: bool) -> io::Result<u16> {
+        // The kernel may stop on the way.
+        let pages = thread_rng().gen_range(1..=pages);
         for page in 0..u64::from(pages) {
             self.put(address + page * PAGE as u64, &[0; PAGE], Access::Full, wake)?;
         }

@@ -106,15 +106,16 @@ impl Table {
     }
 
     /// How many absent pages right behind the absent one in `slot` are provided with it: as many as
-    /// are present right before it. So a guest that goes from page to page has a fault for twice as
-    /// many pages each time, up to [`MAX_RUN`], and one that touches single pages pays for nothing
-    /// else.
+    /// are present right before it, if faults have brought those in lately. So a guest that goes
+    /// from page to page has a fault for twice as many pages each time, up to [`MAX_RUN`], and one
+    /// that touches single pages pays for nothing else. None in a chunk of several mappings, which
+    /// the kernel does not fill in one call, and none before a page that is not absent.
     pub(crate) fn following(&self, slot: Slot) -> Slot {
-        if self.get(slot) != PageState::Absent {
+        if self.get(slot) != PageState::Absent || self.mappings() > 0 {
             return 0;
         }
-        let present = |at: &Slot| self.get(*at).is_resident();
-        let before = (slot.saturating_sub(MAX_RUN - 1)..slot).rev().take_while(present).count();
+        let came = |at: &Slot| self.get(*at).is_resident() && self.recent.contains(*at);
+        let before = (slot.saturating_sub(MAX_RUN - 1)..slot).rev().take_while(came).count();
         let absent = |at: &Slot| self.get(*at) == PageState::Absent;
         let behind = (slot + 1..SLOTS).take(before).take_while(absent).count();
         Slot::try_from(behind).unwrap_or(0)

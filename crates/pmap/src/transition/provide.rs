@@ -57,17 +57,17 @@ pub(crate) fn populate(
     account.served(no, || chunk.served());
 }
 
-/// Provides an absent page that is written to, and absent pages behind it, as far as the `charged`
-/// pages go, with one call; uncharges what is not used. Step `Provide`.
-pub(crate) fn populate_run(vm: &Vm, place: Place, chunk: &mut Chunk, charged: Pages, touch: Touch) {
+/// Provides an absent page of a small chunk that is written to, and absent pages behind it, as far
+/// as the `charged` pages go, with one call; uncharges what is not used. Step `Provide`.
+pub(crate) fn populate_run(vm: &Vm, place: Place, chunk: &mut Chunk, charged: Pages) {
     let before = chunk.tally();
     let provided = match &mut chunk.backing {
         Backing::Small(table) => fill_run(vm, place, table, charged),
         Backing::Empty { .. } | Backing::Large | Backing::Aside(_) => Pages::ZERO,
     };
     if provided == Pages::ZERO {
-        // The kernel does not fill across mappings, for one.
-        return populate(vm, place.chunk, chunk, &PageSet::one(place.slot), charged, touch);
+        // The host may have no memory at the moment: one page is asked for again.
+        return populate(vm, place.chunk, chunk, &PageSet::one(place.slot), charged, Touch::Write);
     }
     let mut account = vm.account();
     account.changed(before, chunk.tally());
