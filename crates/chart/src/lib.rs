@@ -1,6 +1,8 @@
-//! Drawings of curves, as SVG: a title, bands and panels one below the other, all over the same horizontal axis.
+//! Drawings of curves, as SVG: a title, bands and panels one below the other, all over the same
+//! horizontal axis.
 //!
-//! Start at [`Drawing`]. It knows nothing of what it draws: callers bring numbers and the words for them.
+//! Start at [`Drawing`]. It knows nothing of what it draws: callers bring numbers and the words for
+//! them.
 
 use std::fmt::Write;
 

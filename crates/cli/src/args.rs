@@ -13,7 +13,8 @@ const SOCKET_VARIABLE: &str = "PLIMSOLL_SOCKET";
 
 /// Run virtual machines on less memory than they were promised
 ///
-/// plimsoll talks to plimsolld, the daemon of this host. Only "doctor" and "plan" need no daemon; "plan fit" asks it for its host.
+/// plimsoll talks to plimsolld, the daemon of this host. Only "doctor" and "plan" need no daemon;
+/// "plan fit" asks it for its host.
 #[derive(Debug, Parser)]
 #[command(
     name = "plimsoll",

@@ -5,11 +5,12 @@ use plimsoll_protocol::definition::VmDefinition;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// Largest definition that is read: a hundred times what one with every device needs. A disk image named by mistake
-/// is refused before it fills memory.
+/// Largest definition that is read: a hundred times what one with every device needs. A disk image
+/// named by mistake is refused before it fills memory.
 const MAX_LEN: u64 = 1 << 20;
 
-/// Reads and checks a definition; its relative paths become absolute, taken from the file's directory.
+/// Reads and checks a definition; its relative paths become absolute, taken from the file's
+/// directory.
 ///
 /// # Errors
 /// One line that names the file, and where there is one the line and the field.
@@ -58,8 +59,8 @@ fn line_of(text: &str, at: usize) -> usize {
     1 + text.bytes().take(at).filter(|&b| b == b'\n').count()
 }
 
-/// Where the value of `field` (a path such as `boot.kernel`) stands. In a list of tables only the first is looked
-/// at, and only where it is the only one: else the line could be another's.
+/// Where the value of `field` (a path such as `boot.kernel`) stands. In a list of tables only the
+/// first is looked at, and only where it is the only one: else the line could be another's.
 fn find(text: &str, field: &str) -> Option<usize> {
     let root = DeTable::parse(text).ok()?;
     let mut keys = field.split('.');

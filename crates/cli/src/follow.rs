@@ -1,8 +1,9 @@
-/// What `new` adds to `old`, where both are windows of one growing sequence (a log, a list of events) of which the
-/// oldest part may have been dropped: `new` after its longest beginning that is also an end of `old`.
+/// What `new` adds to `old`, where both are windows of one growing sequence (a log, a list of
+/// events) of which the oldest part may have been dropped: `new` after its longest beginning that
+/// is also an end of `old`.
 ///
-/// The failure function of Knuth, Morris and Pratt finds it in one pass, so that a long log of equal lines costs no
-/// more.
+/// The failure function of Knuth, Morris and Pratt finds it in one pass, so that a long log of
+/// equal lines costs no more.
 pub(crate) fn added<'a, T: Eq>(old: &[T], new: &'a [T]) -> &'a [T] {
     if new.is_empty() {
         return new;

@@ -2,11 +2,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A span of time as people write it: a number and `ms`, `s`, `m` or `h`; a bare number is seconds, as for `sleep`.
+/// A span of time as people write it: a number and `ms`, `s`, `m` or `h`; a bare number is seconds,
+/// as for `sleep`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Interval(pub(crate) Duration);
 
-/// Longest interval: a week. More is a slip of the hand, and keeps every deadline far from the clock's end.
+/// Longest interval: a week. More is a slip of the hand, and keeps every deadline far from the
+/// clock's end.
 const MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 impl FromStr for Interval {

@@ -13,7 +13,8 @@ pub(crate) struct Output {
     json: bool,
 }
 
-/// The reader of our output has gone (`plimsoll ps | head -1`). Nobody is left to tell, and nothing failed.
+/// The reader of our output has gone (`plimsoll ps | head -1`). Nobody is left to tell, and nothing
+/// failed.
 #[derive(Debug)]
 struct ReaderGone;
 
@@ -75,7 +76,8 @@ impl Output {
         })
     }
 
-    /// Shows how a wait goes on, on one line of the terminal that is overwritten; nothing where no one looks.
+    /// Shows how a wait goes on, on one line of the terminal that is overwritten; nothing where no
+    /// one looks.
     pub(crate) fn progress(&self, text: &str) {
         let mut stderr = io::stderr().lock();
         if !self.json && stderr.is_terminal() {
@@ -96,7 +98,8 @@ impl Output {
     }
 }
 
-/// Prints why a command failed, in one line on the standard error: what failed, on what, what to do.
+/// Prints why a command failed, in one line on the standard error: what failed, on what, what to
+/// do.
 pub(crate) fn failure(error: &anyhow::Error, json: bool) -> ExitCode {
     if error.is::<ReaderGone>() {
         return ExitCode::SUCCESS;
@@ -118,7 +121,8 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
 }
 
-/// clap's text of several paragraphs in one line: what is wrong and its tips, and in place of the usage where help is.
+/// clap's text of several paragraphs in one line: what is wrong and its tips, and in place of the
+/// usage where help is.
 fn what_is_wrong(text: &str) -> String {
     let mut parts: Vec<String> = Vec::new();
     for paragraph in text.split("\n\n").map(str::trim) {
@@ -141,7 +145,8 @@ fn complain(text: &str, json: bool) {
     writeln!(io::stderr(), "{line}").ok();
 }
 
-/// `text` without characters that would drive the operator's terminal: names of failures come from guests, too.
+/// `text` without characters that would drive the operator's terminal: names of failures come from
+/// guests, too.
 fn harmless(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }

@@ -1,5 +1,5 @@
-/// A table of text: the first column and those made with [`Column::left`] are aligned to the left, numbers to the
-/// right.
+/// A table of text: the first column and those made with [`Column::left`] are aligned to the left,
+/// numbers to the right.
 pub(crate) struct Table {
     columns: Vec<Column>,
     rows: Vec<Vec<String>>,
@@ -24,7 +24,8 @@ impl Column {
     }
 }
 
-/// Blanks between columns: two keep sizes apart at a glance, more would not leave `top` within 100 characters.
+/// Blanks between columns: two keep sizes apart at a glance, more would not leave `top` within 100
+/// characters.
 const GAP: &str = "  ";
 
 impl Table {

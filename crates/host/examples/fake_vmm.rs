@@ -43,7 +43,8 @@ fn main() {
     if name.starts_with("mute") {
         return;
     }
-    // SAFETY: the daemon passes the listening socket there, and nothing else in this process uses it.
+    // SAFETY: the daemon passes the listening socket there, and nothing else in this process uses
+    // it.
     let listener = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
     let mut vm = Vm { name, ram: Ram::default(), facts: Facts::default(), running: false, fds: Vec::new() };
     loop {
@@ -206,7 +207,8 @@ impl Ram {
     fn touch(&self, from: Pages, to: Pages) {
         for page in from.0..to.0 {
             let address = self.address + usize::try_from(Bytes(page * PAGE_SIZE).0).unwrap();
-            // SAFETY: `to` is at most the size of the mapping, which stays for the life of the process.
+            // SAFETY: `to` is at most the size of the mapping, which stays for the life of the
+            // process.
             unsafe { std::ptr::with_exposed_provenance_mut::<u8>(address).write_volatile(1) };
         }
     }

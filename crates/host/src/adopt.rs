@@ -1,8 +1,9 @@
 //! Finding the VMs that an earlier daemon started.
 //!
-//! A VM is known by its run directory, which only the daemon's user can write. The process is the one that the record
-//! there names by number, start time and boot. (`SO_PEERCRED` would not tell: on a connection to a listening socket it
-//! names who called `listen`, which was the earlier daemon.)
+//! A VM is known by its run directory, which only the daemon's user can write. The process is the
+//! one that the record there names by number, start time and boot. (`SO_PEERCRED` would not tell:
+//! on a connection to a listening socket it names who called `listen`, which was the earlier
+//! daemon.)
 //!
 //! Finding a VM waits for nobody. Whether its VMM answers is for [`crate::reach`] to find out.
 

@@ -57,16 +57,16 @@ use crate::tls;
 pub(crate) const DEFAULT_FILE: &str = "/etc/plimsoll/plimsolld.toml";
 /// Smallest budget: the smallest VM with its overhead, and something to keep free.
 pub(crate) const MIN_BUDGET: Bytes = Bytes::mib(64);
-/// Largest balloon that may be set, in percent: a guest needs the rest for its kernel, or it runs out of memory and
-/// takes back at once what its balloon gave.
+/// Largest balloon that may be set, in percent: a guest needs the rest for its kernel, or it runs
+/// out of memory and takes back at once what its balloon gave.
 const MAX_LARGEST_BALLOON: u8 = 95;
-/// Largest store that may be set, in percent: each page in it takes half a page or less, so at half a VM's size all of it could be
-/// compressed, and more would serve nothing.
+/// Largest store that may be set, in percent: each page in it takes half a page or less, so at half
+/// a VM's size all of it could be compressed, and more would serve nothing.
 const MAX_LARGEST_STORE: u8 = 50;
 /// Users that VMs may run as, from `uid_base` on: more than VMs ever fit a host.
 pub(crate) const UIDS: u32 = 65_536;
-/// Above what systemd hands out to containers (up to 1879048191) and below 2^31, from where some programs take user
-/// numbers for negative.
+/// Above what systemd hands out to containers (up to 1879048191) and below 2^31, from where some
+/// programs take user numbers for negative.
 const UID_BASE: u32 = 1_900_000_000;
 
 /// The configuration as written; what is missing has its default.
@@ -201,8 +201,8 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads `file`, or the default file where there is one, or takes the defaults. Everything is checked that can be
-    /// without changing anything.
+    /// Reads `file`, or the default file where there is one, or takes the defaults. Everything is
+    /// checked that can be without changing anything.
     ///
     /// # Errors
     /// Which file and key, which value, and what would do.

@@ -42,17 +42,20 @@ pub(crate) struct Known {
 
 /// All domains that have a member.
 ///
-/// A VM that leaves a named domain while it runs keeps a descriptor of its frames, and nobody can take that from a process. So the
-/// domain is *closed*: no content comes into its frames any more. If that VM ends before anybody else has joined the domain by its
-/// name, it is opened again. Otherwise a new one has taken its name by then, to which the others move.
+/// A VM that leaves a named domain while it runs keeps a descriptor of its frames, and nobody can
+/// take that from a process. So the domain is *closed*: no content comes into its frames any more.
+/// If that VM ends before anybody else has joined the domain by its name, it is opened again.
+/// Otherwise a new one has taken its name by then, to which the others move.
 #[derive(Debug, Default)]
 pub(crate) struct Domains {
     all: BTreeMap<DomainId, Owned>,
-    /// VMs that can read the frames of domains that they are not in any more. A domain may be recovered later than its entry here.
+    /// VMs that can read the frames of domains that they are not in any more. A domain may be
+    /// recovered later than its entry here.
     former: BTreeSet<(DomainId, RunId)>,
 }
 
-/// A VM as member of its domain. Runs are counted from 1 in each life of the daemon, which starts fewer than 2^32.
+/// A VM as member of its domain. Runs are counted from 1 in each life of the daemon, which starts
+/// fewer than 2^32.
 pub(crate) fn member(run: RunId) -> MemberId {
     MemberId(u32::try_from(run.0).unwrap_or(u32::MAX))
 }
@@ -63,7 +66,8 @@ pub(crate) fn run(member: MemberId) -> RunId {
 }
 
 impl Domains {
-    /// Has `run` take part in the domain of `owner`, which is made with room for `limit` frames where there is none yet.
+    /// Has `run` take part in the domain of `owner`, which is made with room for `limit` frames
+    /// where there is none yet.
     ///
     /// # Errors
     /// There is no file or no memory for it, or the VM is too large.
@@ -202,8 +206,9 @@ impl Domains {
         self.get(id).and_then(|domain| domain.member(member(run))).unwrap_or_default()
     }
 
-    /// Drops a domain that nobody takes part in and that has no frames any more. As long as it has some it stays, for them to be given
-    /// back one by one: a process that was a member once might still map the file.
+    /// Drops a domain that nobody takes part in and that has no frames any more. As long as it has
+    /// some it stays, for them to be given back one by one: a process that was a member once might
+    /// still map the file.
     pub(crate) fn drop_empty(&mut self, id: DomainId) {
         let empty =
             |domain: &Domain| domain.members().next().is_none() && domain.stats().frames == Pages::ZERO;
@@ -224,7 +229,8 @@ impl Domains {
     }
 }
 
-/// The number of a domain: that of the file of its frames, which is the same for whoever holds a descriptor.
+/// The number of a domain: that of the file of its frames, which is the same for whoever holds a
+/// descriptor.
 fn id(domain: &Domain) -> io::Result<DomainId> {
     inode(domain.pool()?)
 }

@@ -28,7 +28,8 @@ impl<T: Owner> AsRawFd for Waited<T> {
 /// # Errors
 /// The kernel's.
 pub(crate) fn register<T: Owner>(owner: T, interest: Interest) -> io::Result<AsyncFd<Waited<T>>> {
-    // SAFETY: an owner keeps the one descriptor that it returns open until it is dropped, and the registration owns it.
+    // SAFETY: an owner keeps the one descriptor that it returns open until it is dropped, and the
+    // registration owns it.
     let registered = unsafe { AsyncFd::register_with_interest(Waited(owner), interest) };
     registered.map_err(|e| e.into_parts().1)
 }

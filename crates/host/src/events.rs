@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use plimsoll_protocol::api::Event;
 
-/// Most events that are remembered: some screens full. More would cost memory for what the log has anyway.
+/// Most events that are remembered: some screens full. More would cost memory for what the log has
+/// anyway.
 const MOST: usize = 512;
 
 /// The latest events, oldest first.

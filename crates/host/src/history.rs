@@ -8,11 +8,12 @@ use plimsoll_protocol::history::{History, Sample};
 use plimsoll_protocol::{Percent, VmName};
 use plimsoll_units::Pages;
 
-/// Time between two records. What is active counts half after 15 s: at 5 s no step of it is lost; more often would only cost
-/// memory.
+/// Time between two records. What is active counts half after 15 s: at 5 s no step of it is lost;
+/// more often would only cost memory.
 pub(crate) const PERIOD: Duration = Duration::from_secs(5);
-/// Most records of all VMs together, some 40 MiB of memory: with 100 VMs they reach back for three hours and a half, with 1000 for
-/// twenty minutes. More would have to be paid by every host; for longer, ask again and keep the answers.
+/// Most records of all VMs together, some 40 MiB of memory: with 100 VMs they reach back for three
+/// hours and a half, with 1000 for twenty minutes. More would have to be paid by every host; for
+/// longer, ask again and keep the answers.
 const MOST: usize = 1 << 18;
 /// Longest that a record is kept, so that a host with one VM does not answer with weeks.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);

@@ -1,12 +1,12 @@
 //! What the kernel says of a VMM's memory. No VMM can change that account.
 //!
 //! Two readings, both from `/proc/PID`:
-//! - `status` ([`process`]): anonymous and shared memory of the whole process, off by up to 64 pages
-//!   a thread. It costs some 20 us, and is read of all VMs each second. Frames that the VM maps are
-//!   part of its shared memory.
-//! - `smaps` ([`guest`]), over the range that the VMM calls guest memory: exact, without frames. The
-//!   kernel walks the page tables for it: some 10 ms for a GiB of small pages, next to nothing for
-//!   huge pages. [`Rota`](crate::rota::Rota) bounds what that takes of a processor.
+//! - `status` ([`process`]): anonymous and shared memory of the whole process, off by up to 64
+//!   pages a thread. It costs some 20 us, and is read of all VMs each second. Frames that the VM
+//!   maps are part of its shared memory.
+//! - `smaps` ([`guest`]), over the range that the VMM calls guest memory: exact, without frames.
+//!   The kernel walks the page tables for it: some 10 ms for a GiB of small pages, next to nothing
+//!   for huge pages. [`Rota`](crate::rota::Rota) bounds what that takes of a processor.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -17,13 +17,14 @@ use plimsoll_units::Bytes;
 use crate::core::{KernelAccount, ProcessMemory};
 use crate::process::Process;
 
-/// Most text that is read of one `smaps`: 65 530 mappings (`vm.max_map_count`) of about 750 bytes are 50 MB.
+/// Most text that is read of one `smaps`: 65 530 mappings (`vm.max_map_count`) of about 750 bytes
+/// are 50 MB.
 const MAX_SMAPS: u64 = 64 << 20;
 /// Longest line of it: a path of 4096 bytes and its numbers.
 const MAX_LINE: u64 = 8192;
 
-/// The account of one process, whose VMM says that guest memory is at `ram`. Zeros where the process
-/// is gone or closed to this user.
+/// The account of one process, whose VMM says that guest memory is at `ram`. Zeros where the
+/// process is gone or closed to this user.
 pub(crate) fn read(process: &Process, ram: (u64, Bytes)) -> KernelAccount {
     KernelAccount { ram: guest(process, ram), process: self::process(process) }
 }
@@ -50,8 +51,8 @@ pub(crate) fn process(process: &Process) -> ProcessMemory {
     ProcessMemory { anonymous: part("RssAnon:"), shared: part("RssShmem:") }
 }
 
-/// Anonymous memory of the mappings that begin within a range. Guest memory is set apart from its neighbours by its flags
-/// (MADV_DONTFORK), so no mapping reaches across its edges.
+/// Anonymous memory of the mappings that begin within a range. Guest memory is set apart from its
+/// neighbours by its flags (MADV_DONTFORK), so no mapping reaches across its edges.
 fn resident(smaps: impl Read, (start, len): (u64, Bytes)) -> Bytes {
     let end = start.saturating_add(len.0);
     let mut text = BufReader::with_capacity(64 << 10, smaps.take(MAX_SMAPS));

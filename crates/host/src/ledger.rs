@@ -8,8 +8,9 @@ use crate::run_id::RunId;
 
 /// Who was promised how much of the budget.
 ///
-/// At every message boundary `budget = granted + overhead + frames + free`. Nothing changes an account but the methods below, and
-/// each of them either keeps the sum or refuses and changes nothing.
+/// At every message boundary `budget = granted + overhead + frames + free`. Nothing changes an
+/// account but the methods below, and each of them either keeps the sum or refuses and changes
+/// nothing.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     configured: Pages,
@@ -64,12 +65,14 @@ impl Ledger {
         }
     }
 
-    /// Machine memory that Plimsoll may use: [`Ledger::sustained`], and more only while VMs still hold more than that.
+    /// Machine memory that Plimsoll may use: [`Ledger::sustained`], and more only while VMs still
+    /// hold more than that.
     pub(crate) fn budget(&self) -> Pages {
         self.budget
     }
 
-    /// What is to be divided: the configured budget or, where others have taken a part of it, the rest.
+    /// What is to be divided: the configured budget or, where others have taken a part of it, the
+    /// rest.
     pub(crate) fn sustained(&self) -> Pages {
         self.sustained
     }
@@ -79,8 +82,8 @@ impl Ledger {
         self.configured - self.sustained
     }
 
-    /// The machine has `usable` memory for VMs now, what they have included. Promises are kept: where they come to more, the
-    /// budget comes down to it as memory comes back.
+    /// The machine has `usable` memory for VMs now, what they have included. Promises are kept:
+    /// where they come to more, the budget comes down to it as memory comes back.
     pub(crate) fn sustain(&mut self, usable: Pages) {
         self.sustained = self.configured.min(usable);
         self.settle();
@@ -138,8 +141,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// Opens the account of a VM that already holds its memory, whatever the budget says: what is spent is spent. Where that
-    /// exceeds the configured budget, the budget rises to it and comes down as memory comes back.
+    /// Opens the account of a VM that already holds its memory, whatever the budget says: what is
+    /// spent is spent. Where that exceeds the configured budget, the budget rises to it and comes
+    /// down as memory comes back.
     pub(crate) fn adopt(&mut self, run: RunId, account: Account) -> Result<(), LedgerError> {
         let spent = account.grant.checked_add(account.overhead).and_then(|a| a.checked_add(self.spent()));
         match spent {
@@ -201,7 +205,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Takes over memory of frames that is there already, whatever the budget says, as [`Ledger::adopt`] does.
+    /// Takes over memory of frames that is there already, whatever the budget says, as
+    /// [`Ledger::adopt`] does.
     pub(crate) fn adopt_frames(&mut self, pages: Pages) {
         self.frames = self.frames.saturating_add(pages);
         self.settle();
@@ -237,7 +242,8 @@ impl Ledger {
         self.budget = self.sustained.max(self.spent());
     }
 
-    /// Whether the totals are the sums of the accounts and fit the budget. Cheap enough to be asked at every message.
+    /// Whether the totals are the sums of the accounts and fit the budget. Cheap enough to be asked
+    /// at every message.
     pub(crate) fn adds_up(&self) -> bool {
         let sum = |part: fn(&Account) -> Pages| self.accounts.values().map(part).sum::<Pages>();
         sum(|a| a.grant) == self.granted

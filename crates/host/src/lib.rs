@@ -1,8 +1,10 @@
 //! `plimsolld`, the daemon: one per host.
 //!
-//! It knows the host's VMs ([`inventory`]) and resource pools ([`pools`]), keeps the account of machine memory ([`ledger`]), decides who gets how much of it
-//! ([`core`], with the arithmetic of `plimsoll-policy`), starts VMMs ([`launch`]), speaks with them ([`link`]) and answers users
-//! ([`api`]). [`daemon`] carries messages between these parts; start reading there, or at [`core`] for what is decided.
+//! It knows the host's VMs ([`inventory`]) and resource pools ([`pools`]), keeps the account of
+//! machine memory ([`ledger`]), decides who gets how much of it ([`core`], with the arithmetic of
+//! `plimsoll-policy`), starts VMMs ([`launch`]), speaks with them ([`link`]) and answers users
+//! ([`api`]). [`daemon`] carries messages between these parts; start reading there, or at [`core`]
+//! for what is decided.
 //!
 //! It never maps a guest's memory (what a VMM offers to share, it reads as a file:
 //! [`plimsoll_sharing::Window`]) and never waits for a VMM: what a VMM says is a claim that is
@@ -61,7 +63,8 @@ use std::path::PathBuf;
     about = "Runs virtual machines in less memory than they were promised"
 )]
 pub struct Arguments {
-    /// The configuration; default: /etc/plimsoll/plimsolld.toml where it exists, else built-in values.
+    /// The configuration; default: /etc/plimsoll/plimsolld.toml where it exists, else built-in
+    /// values.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Check the configuration and end.

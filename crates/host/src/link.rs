@@ -1,7 +1,7 @@
 //! The connection to one VMM.
 //!
-//! Nothing that a VMM does to its end can hold up the daemon: what it does not read is kept in an [`Outbox`] that cannot
-//! grow, and what it sends is taken no faster than [`RATE`].
+//! Nothing that a VMM does to its end can hold up the daemon: what it does not read is kept in an
+//! [`Outbox`] that cannot grow, and what it sends is taken no faster than [`RATE`].
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,8 +17,9 @@ use tokio::time::Instant;
 use crate::epoll::{Waited, register};
 use crate::outbox::{Letter, Outbox};
 
-/// Most messages of one VMM within [`WINDOW`]: a VM that touches new memory as fast as it can sends one for every 2 MiB
-/// chunk, some 5000 a second. Above it the VMM's socket fills and its sender waits.
+/// Most messages of one VMM within [`WINDOW`]: a VM that touches new memory as fast as it can sends
+/// one for every 2 MiB chunk, some 5000 a second. Above it the VMM's socket fills and its sender
+/// waits.
 const RATE: u32 = 1000;
 /// See [`RATE`].
 const WINDOW: Duration = Duration::from_millis(100);
@@ -45,7 +46,8 @@ impl Link {
         Ok(Self(Arc::new(shared)))
     }
 
-    /// Sends `message` with its descriptors, now if the VMM reads and else when it does. What comes back is not sent: see [`Outbox::put`].
+    /// Sends `message` with its descriptors, now if the VMM reads and else when it does. What comes
+    /// back is not sent: see [`Outbox::put`].
     pub(crate) fn post(&self, message: ToVmm, fds: Vec<OwnedFd>) -> Option<ToVmm> {
         let unsent = self.outbox().put(Letter { message, fds });
         if !self.flush() {
@@ -100,7 +102,8 @@ impl Link {
         }
     }
 
-    /// Sends what it can; whether nothing is left. A closed connection takes nothing: its reader notices.
+    /// Sends what it can; whether nothing is left. A closed connection takes nothing: its reader
+    /// notices.
     fn flush(&self) -> bool {
         let mut outbox = self.outbox();
         while let Some(letter) = outbox.take() {

@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 use plimsoll_protocol::api::BalloonHealth;
 use plimsoll_units::Pages;
 
-/// How long a balloon may stand still below its target. A driver is asked once and works at once; a guest that has to
-/// write back its page cache first still makes some progress within a few seconds. Shorter, and a busy guest is called
-/// stuck; longer, and others wait for nothing.
+/// How long a balloon may stand still below its target. A driver is asked once and works at once; a
+/// guest that has to write back its page cache first still makes some progress within a few
+/// seconds. Shorter, and a busy guest is called stuck; longer, and others wait for nothing.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
-/// Progress of less than this is none: drivers move in units of 256 pages, and single pages trickle for other reasons.
+/// Progress of less than this is none: drivers move in units of 256 pages, and single pages trickle
+/// for other reasons.
 const STEP: Pages = Pages(64);
 
-/// The progress of one balloon. What counts is what came back, never what the guest's driver claims.
+/// The progress of one balloon. What counts is what came back, never what the guest's driver
+/// claims.
 #[derive(Debug)]
 pub(crate) struct Liveness {
     best: Pages,

@@ -1,8 +1,8 @@
 //! The way of a VMM's messages to its log: a pipe of the kernel's size, which the daemon empties at
 //! a bounded rate. What a VMM writes beyond that is lost, so no VMM fills a disk.
 //!
-//! The pipe has a name in the run directory. It outlives the daemon with the VM: what the VMM writes
-//! meanwhile stays there as far as it fits, and the next daemon reads it.
+//! The pipe has a name in the run directory. It outlives the daemon with the VM: what the VMM
+//! writes meanwhile stays there as far as it fits, and the next daemon reads it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -23,7 +23,8 @@ const NAME: &str = "log";
 /// Most that is read at a time: what a pipe holds.
 const CHUNK: usize = 64 << 10;
 /// Bytes that are read in a second, in the long run: a VMM that works writes some lines, and a boot
-/// with `log = "debug"` some 100 KB. Logs are cut each second, so this is how much one may be too long.
+/// with `log = "debug"` some 100 KB. Logs are cut each second, so this is how much one may be too
+/// long.
 const RATE: u64 = 256 << 10;
 
 /// The daemon's end of a VMM's log.

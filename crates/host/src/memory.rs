@@ -34,7 +34,8 @@ pub(crate) fn budget(config: &Config, running: Bytes) -> anyhow::Result<Bytes> {
     check_budget(budget, config.min_free).map(|()| budget)
 }
 
-/// Whether the machine has the budget that `config` names. An automatic one changes with the machine.
+/// Whether the machine has the budget that `config` names. An automatic one changes with the
+/// machine.
 ///
 /// # Errors
 /// As [`budget`].
@@ -72,8 +73,8 @@ impl Usable {
     /// not tell.
     ///
     /// Half of the margin may be used up by others before the VMs have to give: were it none, every
-    /// program that starts would cost guests memory; were it all, the kernel would look for somebody
-    /// to kill before they had given.
+    /// program that starts would cost guests memory; were it all, the kernel would look for
+    /// somebody to kill before they had given.
     pub(crate) fn look(running: Bytes) -> Option<Self> {
         let reading = Reading::take(Path::new("/proc")).inspect_err(|e| tracing::warn!("{e}")).ok()?;
         let half = |whose, total| Bytes(margin(whose, total).0 / 2);
@@ -103,9 +104,9 @@ fn left(reading: &Reading, running: Bytes, margin: impl Fn(Whose, Bytes) -> Byte
 /// 64 MiB within a control group.
 ///
 /// What is available counts page cache that the host's own programs live on, and they grow. Without
-/// the constant part a small host would push out the very programs that run it; a control group holds
-/// few of them. The proportional part covers the kernel's tables, which grow with memory. More would
-/// only be lost.
+/// the constant part a small host would push out the very programs that run it; a control group
+/// holds few of them. The proportional part covers the kernel's tables, which grow with memory.
+/// More would only be lost.
 fn margin(whose: Whose, total: Bytes) -> Bytes {
     let constant = match whose {
         Whose::Machine => Bytes::mib(256),

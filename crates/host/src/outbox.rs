@@ -6,8 +6,8 @@ use plimsoll_protocol::sharing::{MAX_BATCH, ScanBudget};
 use plimsoll_protocol::wire::{Wire, WireError};
 use plimsoll_units::Pages;
 
-/// Most [`ToVmm::Share`] that wait for a VMM: 2 MiB of memory. One that reads has some at most; one that does not is not to
-/// be told of ever more pages.
+/// Most [`ToVmm::Share`] that wait for a VMM: 2 MiB of memory. One that reads has some at most; one
+/// that does not is not to be told of ever more pages.
 const MOST_SHARES: usize = 512;
 
 /// A message and its descriptors.
@@ -28,7 +28,8 @@ impl Letter {
     }
 }
 
-/// What is yet to be sent to one VMM. Messages of a kind merge or replace each other, or are bounded in number.
+/// What is yet to be sent to one VMM. Messages of a kind merge or replace each other, or are
+/// bounded in number.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     grant: Option<Pages>,
@@ -44,7 +45,8 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Keeps a message until it is taken. What comes back is a [`ToVmm::Share`] for which there is no room: nobody will hear of it.
+    /// Keeps a message until it is taken. What comes back is a [`ToVmm::Share`] for which there is
+    /// no room: nobody will hear of it.
     pub(crate) fn put(&mut self, letter: Letter) -> Option<ToVmm> {
         match letter.message {
             ToVmm::Grant(pages) => {

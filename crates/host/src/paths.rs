@@ -22,7 +22,8 @@ pub(crate) struct Paths {
     pub(crate) run: PathBuf,
 }
 
-/// Longest run directory: with `/vms/`, a name of 32 and `/console.sock` it fits the 107 bytes of a unix socket's address.
+/// Longest run directory: with `/vms/`, a name of 32 and `/console.sock` it fits the 107 bytes of a
+/// unix socket's address.
 pub(crate) const MAX_RUN_DIRECTORY: usize = 107 - "/vms/".len() - 32 - "/console.sock".len();
 
 impl Paths {

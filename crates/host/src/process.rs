@@ -42,7 +42,8 @@ impl Process {
         Ok(Self { pid, pidfd })
     }
 
-    /// Takes hold of the process with number `pid`, if it is the one that began at `start` (see [`start_time`]).
+    /// Takes hold of the process with number `pid`, if it is the one that began at `start` (see
+    /// [`start_time`]).
     ///
     /// # Errors
     /// [`NotFound::Gone`] only where the kernel says so; every other failure says nothing of the
@@ -106,14 +107,16 @@ fn has_ended(pid: u32) -> NotFound {
     NotFound::Gone(format!("process {pid} has ended"))
 }
 
-/// When a process began, in clock ticks since the machine did: with its number it names one process for good.
+/// When a process began, in clock ticks since the machine did: with its number it names one process
+/// for good.
 ///
 /// # Errors
 /// `NotFound` or `ESRCH` where the process is gone; `InvalidData` where `/proc` makes no sense; the
 /// kernel's else.
 pub(crate) fn start_time(pid: u32) -> io::Result<u64> {
     let stat = String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/stat"))?).into_owned();
-    // The second field is the program's name in parentheses and may hold anything; the start is field 22.
+    // The second field is the program's name in parentheses and may hold anything; the start is
+    // field 22.
     let after_name = stat.rsplit_once(')').map(|(_, rest)| rest);
     let field = after_name.and_then(|rest| rest.split_whitespace().nth(19));
     let invalid =
@@ -129,8 +132,8 @@ pub(crate) fn boot_id() -> io::Result<String> {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned())
 }
 
-/// How a child has ended, in words. `oom` tells whether the kernel's OOM killer has ended it, as far
-/// as can be told.
+/// How a child has ended, in words. `oom` tells whether the kernel's OOM killer has ended it, as
+/// far as can be told.
 pub(crate) fn ending(status: std::process::ExitStatus, oom: impl FnOnce() -> Option<OomKill>) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {

@@ -24,7 +24,8 @@ impl Times {
         Self::parse(&std::fs::read_to_string("/proc/stat").ok()?)
     }
 
-    /// From a line such as `cpu  user nice system idle iowait irq softirq steal guest guest_nice`; guests' time is part of the user's.
+    /// From a line such as `cpu  user nice system idle iowait irq softirq steal guest guest_nice`;
+    /// guests' time is part of the user's.
     fn parse(text: &str) -> Option<Self> {
         let total = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
         let times: Vec<u64> = total.split_whitespace().take(8).map_while(|n| n.parse().ok()).collect();
@@ -40,8 +41,8 @@ impl Times {
 
 /// Makes what the processors lately did out of what they did since boot.
 ///
-/// That they are busy is believed at once, and that they are idle only as it lasts: whoever uses idle time must be gone when it is
-/// wanted.
+/// That they are busy is believed at once, and that they are idle only as it lasts: whoever uses
+/// idle time must be gone when it is wanted.
 #[derive(Debug, Default)]
 pub(crate) struct Busy {
     last: Option<Times>,

@@ -34,9 +34,9 @@ pub(crate) struct Turn {
 impl Rota {
     /// The time between two turns, and the shortest between two looks at a VM.
     pub(crate) const PERIOD: Duration = Duration::from_secs(1);
-    /// A VM that was not looked at for this long is overdue. Longer, and users are shown numbers of a
-    /// past that they do not remember; shorter, and 90 VMs of 1 GiB in small pages cost more than a
-    /// tenth of a processor.
+    /// A VM that was not looked at for this long is overdue. Longer, and users are shown numbers of
+    /// a past that they do not remember; shorter, and 90 VMs of 1 GiB in small pages cost more than
+    /// a tenth of a processor.
     const OVERDUE: Duration = Duration::from_secs(9);
     /// One part in so many of a processor's time is spent while nothing is overdue.
     const SHARE: u32 = 100;
@@ -74,8 +74,8 @@ impl Rota {
 }
 
 impl Turn {
-    /// Looks at VMs as long as there is time. `look` returns `None` for a VM that cannot be looked at.
-    /// `spent` tells the time that the turn has taken so far.
+    /// Looks at VMs as long as there is time. `look` returns `None` for a VM that cannot be looked
+    /// at. `spent` tells the time that the turn has taken so far.
     pub(crate) fn run<T>(
         &self,
         mut look: impl FnMut(RunId) -> Option<T>,

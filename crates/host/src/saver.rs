@@ -1,4 +1,5 @@
-//! Writing records to disk without holding up the daemon: one writer, in the order of what was asked for.
+//! Writing records to disk without holding up the daemon: one writer, in the order of what was
+//! asked for.
 //!
 //! What cannot be written, because the disk is full for example, is kept in memory and tried again
 //! until it is on disk or something newer takes its place.

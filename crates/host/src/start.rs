@@ -140,8 +140,8 @@ async fn serve(config: &Config, core: Core, site: Site, uids: Uids, found: Found
     std::fs::remove_file(&socket).with_context(|| format!("cannot remove {}", socket.display()))
 }
 
-/// Tells what a hangup does not do. It comes from an operator who means "read the configuration", or
-/// from the end of the terminal that plimsolld was started in.
+/// Tells what a hangup does not do. It comes from an operator who means "read the configuration",
+/// or from the end of the terminal that plimsolld was started in.
 async fn outlive_hangups(mut hangup: Signal) {
     while hangup.recv().await.is_some() {
         tracing::warn!(
@@ -167,8 +167,8 @@ async fn listen_tcp(
     Ok(Some(tokio::spawn(api::serve_tcp(listener, api, gate, tls))))
 }
 
-/// Listens at `path`. The socket appears there under its name only when it takes connections, in place of one that a dead
-/// daemon left.
+/// Listens at `path`. The socket appears there under its name only when it takes connections, in
+/// place of one that a dead daemon left.
 fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     // Only these errors mean that nobody listens there.
     let none = [std::io::ErrorKind::NotFound, std::io::ErrorKind::ConnectionRefused];

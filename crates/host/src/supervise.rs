@@ -20,8 +20,8 @@ use crate::oom::{OomKill, OomWatch};
 use crate::process::{Process, ending, last_line};
 use crate::reach::{Outcome, Reach, gone};
 
-/// How long to read on after the process' end: what it sent is in the socket already, unless another process holds the
-/// other end, which only a hostile VMM arranges.
+/// How long to read on after the process' end: what it sent is in the socket already, unless
+/// another process holds the other end, which only a hostile VMM arranges.
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// What to watch.
@@ -39,7 +39,8 @@ pub(crate) struct Watch {
     pub(crate) logged: Option<JoinHandle<()>>,
 }
 
-/// Passes on what the VMM says, in order, and at last that its process is gone: after everything it had said.
+/// Passes on what the VMM says, in order, and at last that its process is gone: after everything it
+/// had said.
 pub(crate) async fn watch(watch: Watch, inbox: Sender<Incoming>) {
     let Watch { run, vm, process, child, link, log, oom, logged } = watch;
     {

@@ -1,11 +1,12 @@
 //! Swap space: where VMs' pages go that machine memory cannot hold.
 //!
-//! Each VM has a file of its own, without a name, of its size less its reservation, allocated when it starts: swapping out can
-//! then never fail for lack of space. Only the VM's process has it open. It is gone with that process, however that ends, and
-//! whatever the daemon does meanwhile.
+//! Each VM has a file of its own, without a name, of its size less its reservation, allocated when
+//! it starts: swapping out can then never fail for lack of space. Only the VM's process has it
+//! open. It is gone with that process, however that ends, and whatever the daemon does meanwhile.
 //!
-//! **Memory is no swap space.** A file system in memory, or on a compressed disk in memory, would take
-//! the memory that swapping is to free, and no ledger would count it. [`SwapSite::check`] refuses it.
+//! **Memory is no swap space.** A file system in memory, or on a compressed disk in memory, would
+//! take the memory that swapping is to free, and no ledger would count it. [`SwapSite::check`]
+//! refuses it.
 //!
 //! **A floor stays free** on the file system ([`KEPT_FREE`]): others write to it too, the daemon's
 //! own records among them.
@@ -73,7 +74,8 @@ impl SwapSite {
     /// A VM's swap space of that many pages.
     ///
     /// # Errors
-    /// What is short and by how much, or what the directory's file system cannot do; and what to do about it.
+    /// What is short and by how much, or what the directory's file system cannot do; and what to do
+    /// about it.
     pub(crate) fn allocate(&self, pages: Pages) -> anyhow::Result<File> {
         let space = space(&self.directory).with_context(|| {
             format!("swap space: cannot ask what is free in {}", self.directory.display())
@@ -113,8 +115,8 @@ impl SwapSite {
         )
     }
 
-    /// A file that has never had a name, and cannot be given one. Past the page cache where the file system allows that: what is
-    /// swapped out to save memory must not lie in memory again.
+    /// A file that has never had a name, and cannot be given one. Past the page cache where the
+    /// file system allows that: what is swapped out to save memory must not lie in memory again.
     fn open(&self) -> std::io::Result<File> {
         let open = |flags| {
             OpenOptions::new()

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Longest log: a VMM that works writes some lines. The limit may be exceeded by what comes in a second.
+/// Longest log: a VMM that works writes some lines. The limit may be exceeded by what comes in a
+/// second.
 const MOST: u64 = 1 << 20;
 /// What stays of a log that is too long: its end tells why the VMM is in trouble.
 const KEPT: u64 = 256 << 10;
@@ -32,8 +33,9 @@ fn try_cut(path: &Path) -> io::Result<()> {
 /// Longest console log: a VMM keeps it below 4 MiB itself. Beyond that it is no VMM's of ours.
 const MOST_CONSOLE: u64 = 8 << 20;
 
-/// Empties the console log at `path` if it is longer than any VMM makes it, which only one does that
-/// a guest has taken over. The VMM writes to it directly, and may make it as long as its swap space.
+/// Empties the console log at `path` if it is longer than any VMM makes it, which only one does
+/// that a guest has taken over. The VMM writes to it directly, and may make it as long as its swap
+/// space.
 pub(crate) fn bound_console(path: &Path) {
     let too_long = |file: &File| file.metadata().is_ok_and(|m| m.len() > MOST_CONSOLE);
     let emptied = match OpenOptions::new().write(true).open(path) {

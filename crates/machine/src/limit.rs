@@ -69,7 +69,8 @@ fn above(mounts: &str, own: &str, version: Version) -> Vec<Group> {
         // It is outside of what this process sees.
         return Vec::new();
     }
-    // A container may see its own group at the mount point, and be told the path from the host's root.
+    // A container may see its own group at the mount point, and be told the path from the host's
+    // root.
     let below = own.strip_prefix(root).unwrap_or(Path::new(""));
     let here = if below == Path::new("") { mount.to_owned() } else { mount.join(below) };
     let within = here.ancestors().take_while(|path| path.starts_with(mount));

@@ -23,8 +23,8 @@
 //! | `GET /v1/sharing` | | `[`[`DomainStatus`]`]` |
 //! | `GET /v1/events` | | `[`[`Event`]`]`, the latest, oldest first |
 //!
-//! Sizes are whole bytes in answers, and bytes or text ("512MiB") in requests. An error answers with a status from 400 up
-//! and an [`ErrorBody`].
+//! Sizes are whole bytes in answers, and bytes or text ("512MiB") in requests. An error answers
+//! with a status from 400 up and an [`ErrorBody`].
 
 use std::path::PathBuf;
 
@@ -55,8 +55,9 @@ pub const DEFAULT_SOCKET: &str = "/run/plimsoll/plimsoll.sock";
 pub struct HostStatus {
     /// Machine memory that Plimsoll may use.
     pub budget: Bytes,
-    /// The part of the configured budget that other programs of the host have taken: not in `budget`, unless VMs still have
-    /// it. Zero where the budget is automatic: it follows what the machine has.
+    /// The part of the configured budget that other programs of the host have taken: not in
+    /// `budget`, unless VMs still have it. Zero where the budget is automatic: it follows what the
+    /// machine has.
     #[serde(default)]
     pub taken: Bytes,
     /// Promised to guests.
@@ -244,7 +245,8 @@ pub struct VmStatus {
 }
 
 impl VmStatus {
-    /// What it is charged, and measured by against its entitlement, target and limits: its grant and its part of shared frames.
+    /// What it is charged, and measured by against its entitlement, target and limits: its grant
+    /// and its part of shared frames.
     pub fn charge(&self) -> Bytes {
         self.grant.saturating_add(self.sharing.charged)
     }
@@ -273,8 +275,8 @@ pub struct PagingStatus {
     pub out_rate: Bytes,
     /// Lately read from there in a second.
     pub in_rate: Bytes,
-    /// What it may hold, what it waits for included, before pages of its own are compressed and swapped out; `None`: that happens
-    /// to it never.
+    /// What it may hold, what it waits for included, before pages of its own are compressed and
+    /// swapped out; `None`: that happens to it never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<Bytes>,
     /// Why its own pages are, or would be, compressed and swapped out; `None`: nothing asks for it.
@@ -292,7 +294,8 @@ pub struct PagingStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PagingReason {
-    /// It is above its target, and its balloon cannot bring all of that, or not soon enough for the host's state.
+    /// It is above its target, and its balloon cannot bring all of that, or not soon enough for the
+    /// host's state.
     AboveTarget,
     /// Others wait for memory that they are entitled to, and it holds more than it is.
     Owed,
@@ -423,7 +426,8 @@ pub struct PoolStatus {
     pub reserved: Bytes,
     /// What policy gives its VMs together now.
     pub entitled: Bytes,
-    /// What its VMs are charged, those in pools below included: their grants and their parts of shared frames.
+    /// What its VMs are charged, those in pools below included: their grants and their parts of
+    /// shared frames.
     pub granted: Bytes,
     /// The pools directly in it.
     pub pools: Vec<PoolName>,

@@ -1,14 +1,16 @@
 //! The messages between the daemon and one VMM.
 //!
-//! The daemon starts a VMM with a listening socket as file descriptor [`CONTROL_FD`] and connects to it. At every
-//! connection the VMM speaks first: [`FromVmm::Hello`]. Then the daemon sends [`ToVmm::Boot`], once in the VMM's life,
-//! with the file descriptors that its roles name. A daemon that has been restarted connects to the same socket, reads the
-//! `Hello`, and rebuilds its ledger from it.
+//! The daemon starts a VMM with a listening socket as file descriptor [`CONTROL_FD`] and connects
+//! to it. At every connection the VMM speaks first: [`FromVmm::Hello`]. Then the daemon sends
+//! [`ToVmm::Boot`], once in the VMM's life, with the file descriptors that its roles name. A daemon
+//! that has been restarted connects to the same socket, reads the `Hello`, and rebuilds its ledger
+//! from it.
 //!
-//! Grants move as differences, each applied exactly once: [`ToVmm::Grant`] counts from the moment it is sent (the ledger
-//! is charged first), [`FromVmm::Return`] from the moment it is read (the VMM lowered its grant before it wrote). When a
-//! connection ends the VMM reads what is left in it before it says `Hello` on the next one, so no grant is lost; the
-//! totals in `Hello` make up for returns that nobody read.
+//! Grants move as differences, each applied exactly once: [`ToVmm::Grant`] counts from the moment
+//! it is sent (the ledger is charged first), [`FromVmm::Return`] from the moment it is read (the
+//! VMM lowered its grant before it wrote). When a connection ends the VMM reads what is left in it
+//! before it says `Hello` on the next one, so no grant is lost; the totals in `Hello` make up for
+//! returns that nobody read.
 
 use std::fmt;
 use std::time::Duration;
@@ -20,7 +22,8 @@ use crate::VmName;
 use crate::definition::{Balloon, Cpu, JailPart, MacAddress};
 use crate::sharing::{DomainId, Found, ScanBudget, SharingKind};
 
-/// Version of these messages. Daemon and VMM of different versions do not talk: the daemon says so in the VM's status.
+/// Version of these messages. Daemon and VMM of different versions do not talk: the daemon says so
+/// in the VM's status.
 pub const VERSION: u32 = 6;
 /// The file descriptor at which a VMM finds its listening control socket.
 pub const CONTROL_FD: i32 = 3;
@@ -36,18 +39,21 @@ pub enum ToVmm {
     Grant(Pages),
     /// The balloon's size to steer to.
     BalloonTarget(Pages),
-    /// Compress and swap out until what the VM holds, and what its faults wait for beyond its grant, come to at most `level`. So a
-    /// level below the grant takes memory back, and a level at the grant has the VM serve its own faults from its own memory.
-    /// Replaces what was said before, and stays in force; each later [`ToVmm::Grant`] raises it by as much.
+    /// Compress and swap out until what the VM holds, and what its faults wait for beyond its
+    /// grant, come to at most `level`. So a level below the grant takes memory back, and a level at
+    /// the grant has the VM serve its own faults from its own memory. Replaces what was said
+    /// before, and stays in force; each later [`ToVmm::Grant`] raises it by as much.
     Paging {
         /// The level; `None`: nothing is paged out.
         level: Option<Pages>,
-        /// The VM's processors stand still while more than that is held, unless nothing more can be paged out.
+        /// The VM's processors stand still while more than that is held, unless nothing more can be
+        /// paged out.
         block: bool,
     },
-    /// With whom the VM shares pages, and how much it looks for them. Comes after `Boot` and whenever the domain changes; without,
-    /// nothing is shared. With [`SharingKind::Frames`] come two descriptors: the domain's frames, for reading, and the VM's window of
-    /// [`WINDOW`] pages, for writing.
+    /// With whom the VM shares pages, and how much it looks for them. Comes after `Boot` and
+    /// whenever the domain changes; without, nothing is shared. With [`SharingKind::Frames`] come
+    /// two descriptors: the domain's frames, for reading, and the VM's window of [`WINDOW`] pages,
+    /// for writing.
     ///
     /// [`WINDOW`]: crate::sharing::WINDOW
     Sharing {
@@ -69,11 +75,12 @@ pub enum ToVmm {
     Offered {
         /// That of the offer.
         id: u32,
-        /// The frame that now has each page's content; a reference to it is held for that page. `None`: it was not taken.
+        /// The frame that now has each page's content; a reference to it is held for that page.
+        /// `None`: it was not taken.
         frames: Vec<Option<FrameNo>>,
     },
-    /// Other VMs have offered what these pages are said to hold: each has a reference to that frame from now on, and is to be compared
-    /// with it. At most [`MAX_BATCH`] pages.
+    /// Other VMs have offered what these pages are said to hold: each has a reference to that frame
+    /// from now on, and is to be compared with it. At most [`MAX_BATCH`] pages.
     ///
     /// [`MAX_BATCH`]: crate::sharing::MAX_BATCH
     Share {
@@ -88,8 +95,8 @@ pub enum ToVmm {
     Query,
 }
 
-/// From a VMM to the daemon. The daemon takes every number as a claim: it bounds it by what it knows (the VM's
-/// size, the grants that it gave).
+/// From a VMM to the daemon. The daemon takes every number as a claim: it bounds it by what it
+/// knows (the VM's size, the grants that it gave).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromVmm {
     /// The first message of every connection.
@@ -104,8 +111,8 @@ pub enum FromVmm {
         /// Parts of the jail that are not in force.
         missing_jail: Vec<JailPart>,
     },
-    /// Pages that faults wait for beyond the grant: a total, zero when none is left. The answer is [`ToVmm::Grant`], with
-    /// as much as the daemon has to give, perhaps later.
+    /// Pages that faults wait for beyond the grant: a total, zero when none is left. The answer is
+    /// [`ToVmm::Grant`], with as much as the daemon has to give, perhaps later.
     Want(Pages),
     /// The VMM lowered its own grant by this much.
     Return(Pages),
@@ -113,8 +120,8 @@ pub enum FromVmm {
     Report(Facts),
     /// The guest rebooted: all its memory is given back and it starts anew.
     Rebooted,
-    /// What is known of pages with these hashes (64 bits of xxh3)? At most [`MAX_BATCH`] pages, at most one question or
-    /// offer at a time; the answer is [`ToVmm::Found`].
+    /// What is known of pages with these hashes (64 bits of xxh3)? At most [`MAX_BATCH`] pages, at
+    /// most one question or offer at a time; the answer is [`ToVmm::Found`].
     ///
     /// [`MAX_BATCH`]: crate::sharing::MAX_BATCH
     LookUp {
@@ -125,8 +132,9 @@ pub enum FromVmm {
         /// The pages and their hashes.
         pages: Vec<(PageNo, u64)>,
     },
-    /// The window begins with the content of these pages, in their order: to be made frames. At most [`WINDOW`] pages. The VMM has
-    /// lowered its own grant by as many; the answer is [`ToVmm::Offered`].
+    /// The window begins with the content of these pages, in their order: to be made frames. At
+    /// most [`WINDOW`] pages. The VMM has lowered its own grant by as many; the answer is
+    /// [`ToVmm::Offered`].
     ///
     /// [`WINDOW`]: crate::sharing::WINDOW
     Offer {
@@ -148,8 +156,8 @@ pub enum FromVmm {
         /// They never were shared: what the frames hold is something else.
         mismatched: bool,
     },
-    /// To a daemon that has been restarted, right after `Hello`, from a VMM that holds frames: here is the descriptor by which it reads
-    /// them. What it holds follows in [`FromVmm::Holds`].
+    /// To a daemon that has been restarted, right after `Hello`, from a VMM that holds frames: here
+    /// is the descriptor by which it reads them. What it holds follows in [`FromVmm::Holds`].
     Pool(DomainId),
     /// The pages that hold frames. At most [`MAX_BATCH`] at a time.
     ///
@@ -160,7 +168,8 @@ pub enum FromVmm {
         /// These were the last.
         last: bool,
     },
-    /// Something that the operator should know and that stops nothing. At most [`MAX_NOTICE`] bytes.
+    /// Something that the operator should know and that stops nothing. At most [`MAX_NOTICE`]
+    /// bytes.
     Notice(String),
     /// The VMM ends now, and why.
     Exit(ExitReason),
@@ -222,7 +231,8 @@ pub struct Facts {
     pub mismatched: u64,
     /// Processor time that looking for pages has taken.
     pub scan_cpu: Duration,
-    /// The VMM is near the most mappings that its process may have: only runs of pages and zero pages are shared.
+    /// The VMM is near the most mappings that its process may have: only runs of pages and zero
+    /// pages are shared.
     pub mappings_full: bool,
     /// Chunks by state.
     pub chunks: Chunks,
@@ -239,14 +249,16 @@ pub struct Facts {
     pub reboots: u32,
     /// What the guest's balloon driver says of the guest; `None` where it said nothing yet.
     pub guest: Option<GuestFacts>,
-    /// Where guest memory is mapped in the VMM: host address and length, for the daemon to look it up in the kernel's own
-    /// account of the process. Longer than guest memory: what is sampled is behind it.
+    /// Where guest memory is mapped in the VMM: host address and length, for the daemon to look it
+    /// up in the kernel's own account of the process. Longer than guest memory: what is sampled is
+    /// behind it.
     pub ram: (u64, Bytes),
     /// What sampling shows.
     pub sampling: SamplingFacts,
 }
 
-/// What sampling shows (Waldspurger 2002, section 5.3). Periods are counted in time that the VM runs.
+/// What sampling shows (Waldspurger 2002, section 5.3). Periods are counted in time that the VM
+/// runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SamplingFacts {
     /// The number of the period under way; the first is 1, and 0 is none.
@@ -308,8 +320,8 @@ pub struct Chunks {
     pub small: u64,
 }
 
-/// Statistics of the guest's balloon driver. They may be lies: they may ask for memory (as a fault does) but are never
-/// taken as proof of idleness.
+/// Statistics of the guest's balloon driver. They may be lies: they may ask for memory (as a fault
+/// does) but are never taken as proof of idleness.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestFacts {
     /// Memory that the guest sees.
@@ -432,7 +444,8 @@ pub enum FdRole {
     Disk(u8),
     /// A tap device, by index of its interface.
     Tap(u8),
-    /// The file that is the VM's swap space, open for reading and writing, past the page cache where the file system can.
+    /// The file that is the VM's swap space, open for reading and writing, past the page cache
+    /// where the file system can.
     Swap,
     /// The file that takes the console's output, open for reading and writing.
     ConsoleLog,

@@ -44,16 +44,19 @@ pub const MAX_VCPUS: u8 = 8;
 pub const MIN_SIZE: Bytes = Bytes::mib(32);
 /// Largest VM: 1 TiB keeps every page count within 32 bits, which the balloon's interface uses.
 pub const MAX_SIZE: Bytes = Bytes::mib(1 << 20);
-/// Most disks and most network interfaces of a VM: each takes an interrupt line, of which 14 are there for devices.
+/// Most disks and most network interfaces of a VM: each takes an interrupt line, of which 14 are
+/// there for devices.
 pub const MAX_DISKS: usize = 8;
 /// See [`MAX_DISKS`].
 pub const MAX_NETS: usize = 4;
-/// Longest kernel command line: what the x86 boot protocol's `cmdline_size` of Debian's kernels allows.
+/// Longest kernel command line: what the x86 boot protocol's `cmdline_size` of Debian's kernels
+/// allows.
 pub const MAX_CMDLINE: usize = 2047;
 /// Largest share count: ten times what the largest VM has at high shares.
 pub const MAX_SHARES: u64 = 200_000_000;
 
-/// A VM as defined. Obtained with [`VmDefinition::from_toml`], which checks everything that needs no look at the host.
+/// A VM as defined. Obtained with [`VmDefinition::from_toml`], which checks everything that needs
+/// no look at the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmDefinition {
@@ -147,8 +150,9 @@ pub struct Boot {
     /// The kernel's command line.
     #[serde(default = "default_cmdline")]
     pub cmdline: String,
-    /// No guest kernel at all: a host thread touches the VM's memory through the same pmap and speaks the toucher's
-    /// language on the console. For hosts without usable KVM; never a real guest.
+    /// No guest kernel at all: a host thread touches the VM's memory through the same pmap and
+    /// speaks the toucher's language on the console. For hosts without usable KVM; never a real
+    /// guest.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub model: bool,
 }
@@ -199,8 +203,8 @@ impl Default for Balloon {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Jail {
-    /// Parts of the jail that the VM may run without where the host does not have them. A missing part that is not
-    /// named here keeps the VM from starting.
+    /// Parts of the jail that the VM may run without where the host does not have them. A missing
+    /// part that is not named here keeps the VM from starting.
     pub allow_missing: Vec<JailPart>,
 }
 
@@ -380,10 +384,12 @@ impl DefinitionError {
 }
 
 impl VmDefinition {
-    /// Reads and checks a definition. Relative paths are taken from `directory`, the definition's own.
+    /// Reads and checks a definition. Relative paths are taken from `directory`, the definition's
+    /// own.
     ///
     /// # Errors
-    /// Text that is not TOML, an unknown key, a value out of its bounds: one line that names field and value.
+    /// Text that is not TOML, an unknown key, a value out of its bounds: one line that names field
+    /// and value.
     pub fn from_toml(text: &str, directory: &Path) -> Result<Self, DefinitionError> {
         let mut definition: Self = toml::from_str(text).map_err(|e| {
             let line = e.span().map_or(0, |s| 1 + text.bytes().take(s.start).filter(|&b| b == b'\n').count());
@@ -403,7 +409,8 @@ impl VmDefinition {
         self.limit.unwrap_or(self.size).min(self.size)
     }
 
-    /// Checks every bound that needs no look at the host. Whoever takes a definition from elsewhere (the API) calls it.
+    /// Checks every bound that needs no look at the host. Whoever takes a definition from elsewhere
+    /// (the API) calls it.
     ///
     /// # Errors
     /// The first field that is out of its bounds, in one line.
@@ -450,7 +457,8 @@ impl VmDefinition {
     }
 }
 
-/// Checks a reservation and a limit against a VM's size, at definition and when they are changed later.
+/// Checks a reservation and a limit against a VM's size, at definition and when they are changed
+/// later.
 ///
 /// # Errors
 /// Which bound is broken, by which value.

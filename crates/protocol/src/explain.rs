@@ -1,7 +1,7 @@
 //! Why a VM has the memory that it has, and who holds the rest.
 //!
-//! Everything in one explanation was taken at one moment: the host's and the VMs' status in it are those of the ledger, and the
-//! decisions are those that follow from them, to the page.
+//! Everything in one explanation was taken at one moment: the host's and the VMs' status in it are
+//! those of the ledger, and the decisions are those that follow from them, to the page.
 
 use jiff::Timestamp;
 use plimsoll_units::Bytes;
@@ -42,13 +42,15 @@ pub struct VmExplanation {
     pub activity: ActivityParts,
     /// The pools that it is in, from the inside out.
     pub pools: Vec<PoolExplanation>,
-    /// What follows for it; `None`: it is off, or nobody can talk to it, and memory is not divided for it.
+    /// What follows for it; `None`: it is off, or nobody can talk to it, and memory is not divided
+    /// for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<VmDecision>,
     /// What starting it takes, if it is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<ToStart>,
-    /// What would have to change for it to be entitled to `more` than it is, or as much of that as the change can bring.
+    /// What would have to change for it to be entitled to `more` than it is, or as much of that as
+    /// the change can bring.
     pub more: Bytes,
     /// See `more`. Each is tried alone, everything else left as it is.
     pub remedies: Vec<Remedy>,
@@ -71,7 +73,8 @@ pub struct HostDecision {
     pub reclaiming: bool,
     /// What has to be reclaimed.
     pub shortage: Bytes,
-    /// The water level among VMs and pools that are in no pool: what one share pays, in bytes of active memory.
+    /// The water level among VMs and pools that are in no pool: what one share pays, in bytes of
+    /// active memory.
     pub level: f64,
     /// Where reservations do not fit.
     pub shortfalls: Vec<Shortfall>,
@@ -131,7 +134,8 @@ pub struct VmShare {
 pub struct VmDecision {
     /// What it is entitled to.
     pub entitlement: Bytes,
-    /// What it may have beyond that because it uses or lacks more, and others leave that much of what they are entitled to.
+    /// What it may have beyond that because it uses or lacks more, and others leave that much of
+    /// what they are entitled to.
     #[serde(default)]
     pub lent: Bytes,
     /// What set the entitlement.
@@ -140,7 +144,8 @@ pub struct VmDecision {
     pub tax: TaxRate,
     /// What it is taken to use actively.
     pub active: Bytes,
-    /// What each of its shares pays for its entitlement, in bytes of active memory: idle memory costs the tax on top.
+    /// What each of its shares pays for its entitlement, in bytes of active memory: idle memory
+    /// costs the tax on top.
     pub pays: f64,
     /// The water level of its pool, in the same unit. The same where it set the entitlement.
     pub level: f64,
@@ -235,7 +240,8 @@ pub enum Cause {
     PoolReservation(PoolName),
     /// The limit of a pool that it is in.
     PoolLimit(PoolName),
-    /// The water level of the host: its shares, and those of the pools above it, against everybody's.
+    /// The water level of the host: its shares, and those of the pools above it, against
+    /// everybody's.
     Level,
     /// Reservations there do not fit, and what there is is scaled down.
     Shortfall(Place),
@@ -270,11 +276,12 @@ pub enum Sizing {
 pub struct ActivityParts {
     /// The estimate.
     pub active: Bytes,
-    /// What sampling shows. Without, as long as a VM has not been sampled for a whole period, it counts as using all that
-    /// it holds.
+    /// What sampling shows. Without, as long as a VM has not been sampled for a whole period, it
+    /// counts as using all that it holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub estimate: Option<ActivityEstimate>,
-    /// The most that it uses by its guest's own account: what is neither free nor in its balloon. Samples count up to that.
+    /// The most that it uses by its guest's own account: what is neither free nor in its balloon.
+    /// Samples count up to that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<Bytes>,
     /// What its faults wait for.
@@ -283,7 +290,8 @@ pub struct ActivityParts {
     pub missing: Bytes,
 }
 
-/// What sampling shows of a VM's memory (Waldspurger 2002, section 5.3). The greatest of the three averages counts.
+/// What sampling shows of a VM's memory (Waldspurger 2002, section 5.3). The greatest of the three
+/// averages counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActivityEstimate {
     /// The slow average: half of it is the last four periods'.

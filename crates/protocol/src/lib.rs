@@ -2,14 +2,14 @@
 //!
 //! - [`definition`]: a virtual machine as its operator writes it down (TOML).
 //! - [`pool`]: a resource pool likewise.
-//! - [`control`]: the messages between the daemon and one VMM, and [`wire`], the socket that carries them;
-//!   [`sharing`]: the words of page sharing.
+//! - [`control`]: the messages between the daemon and one VMM, and [`wire`], the socket that
+//!   carries them; [`sharing`]: the words of page sharing.
 //! - [`api`]: what the daemon tells its users over HTTP, with [`stall`] for time stalled;
 //!   [`explain`]: why; [`history`]: what was.
 //!
-//! This crate never decides anything and keeps no state. Types here are plain facts; what they mean for memory is
-//! decided by the daemon (grants) and by the pmap (pages). Neither side of a [`wire`] trusts the other's numbers: each
-//! type documents the bounds that its receiver has to check.
+//! This crate never decides anything and keeps no state. Types here are plain facts; what they mean
+//! for memory is decided by the daemon (grants) and by the pmap (pages). Neither side of a [`wire`]
+//! trusts the other's numbers: each type documents the bounds that its receiver has to check.
 
 pub mod api;
 pub mod control;

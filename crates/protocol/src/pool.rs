@@ -9,15 +9,18 @@ use serde::{Deserialize, Serialize};
 use crate::definition::{DefinitionError, Shares};
 use crate::{OrNone, PoolName};
 
-/// A pool's shares in words are those of a VM of this size, as in vSphere: 5, 10 or 20 per MiB of 16 GiB.
+/// A pool's shares in words are those of a VM of this size, as in vSphere: 5, 10 or 20 per MiB of
+/// 16 GiB.
 const SHARES_SIZE: Bytes = Bytes::mib(16 << 10);
-/// Most memory that a pool may reserve or be limited to, 1 PiB: no host is near it, and the sums over
-/// [`MAX_POOLS`] stay far from the end of 64 bits.
+/// Most memory that a pool may reserve or be limited to, 1 PiB: no host is near it, and the sums
+/// over [`MAX_POOLS`] stay far from the end of 64 bits.
 pub const MAX_POOL_MEMORY: Bytes = Bytes::mib(1 << 30);
-/// Most pools of a host: ten times what an operator can keep in mind, and little enough for every list of them to be read.
+/// Most pools of a host: ten times what an operator can keep in mind, and little enough for every
+/// list of them to be read.
 pub const MAX_POOLS: usize = 1024;
 
-/// Where a VM or a pool is: in a pool, or directly on the host, which is the tree's root and is written `/`.
+/// Where a VM or a pool is: in a pool, or directly on the host, which is the tree's root and is
+/// written `/`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Place {
@@ -95,8 +98,8 @@ pub struct PoolDefinition {
     /// Machine memory that its VMs together never exceed; `None`: no limit of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<Bytes>,
-    /// What is reserved within it beyond its own reservation is reserved from its parent. Without, its own
-    /// reservation is all that reservations within it can count on.
+    /// What is reserved within it beyond its own reservation is reserved from its parent. Without,
+    /// its own reservation is all that reservations within it can count on.
     #[serde(default = "yes")]
     pub expandable: bool,
 }

@@ -1,7 +1,9 @@
-//! Page sharing: with whom a VM shares (Waldspurger 2002, section 4), the words of the messages about it, and what users are told.
+//! Page sharing: with whom a VM shares (Waldspurger 2002, section 4), the words of the messages
+//! about it, and what users are told.
 //!
-//! A *frame* is a machine page that stands for all pages of a domain with its content. Frames are written by the daemon only; VMMs map
-//! them for reading. A *hint* is a page of which the daemon knows nothing but its hash. A page has at most one reference or one hint.
+//! A *frame* is a machine page that stands for all pages of a domain with its content. Frames are
+//! written by the daemon only; VMMs map them for reading. A *hint* is a page of which the daemon
+//! knows nothing but its hash. A page has at most one reference or one hint.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,15 +13,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DomainName, NameError, VmName};
 
-/// Pages of the window through which a VMM offers content. More, and the daemon would copy for longer than a waiting fault should wait
-/// for it; fewer, and every message would carry little.
+/// Pages of the window through which a VMM offers content. More, and the daemon would copy for
+/// longer than a waiting fault should wait for it; fewer, and every message would carry little.
 pub const WINDOW: usize = 64;
 /// Most pages that one message speaks of: one chunk, so that it fits a packet with room to spare.
 pub const MAX_BATCH: usize = 512;
 /// A whole processor, in the unit of [`ScanBudget::share`].
 pub const WHOLE_CPU: u16 = 10_000;
 
-/// With whom a VM shares pages, as its operator writes it: `own`, `zero`, `off` or the name of a domain.
+/// With whom a VM shares pages, as its operator writes it: `own`, `zero`, `off` or the name of a
+/// domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Sharing {
@@ -75,8 +78,8 @@ impl From<Sharing> for String {
     }
 }
 
-/// The daemon's number for a domain's frames. It is never used again while the machine runs, and outlives the daemon: where a VMM is
-/// told the same number again, its frames are the same ones.
+/// The daemon's number for a domain's frames. It is never used again while the machine runs, and
+/// outlives the daemon: where a VMM is told the same number again, its frames are the same ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DomainId(pub u64);
@@ -88,8 +91,8 @@ pub enum SharingKind {
     Off,
     /// Zero pages cost nothing.
     Zero,
-    /// And pages read the frames of a domain. A VMM that had another domain before brings its pages back from there, gives the
-    /// references back, and only then asks about this one.
+    /// And pages read the frames of a domain. A VMM that had another domain before brings its pages
+    /// back from there, gives the references back, and only then asks about this one.
     Frames {
         /// Which.
         domain: DomainId,
@@ -112,7 +115,8 @@ pub struct ScanBudget {
 pub enum Found {
     /// Nothing: it is a hint from now on.
     New,
-    /// There is a frame of that hash, and a reference to it is held for the page from now on: compare and map it, or give it back.
+    /// There is a frame of that hash, and a reference to it is held for the page from now on:
+    /// compare and map it, or give it back.
     Frame(FrameNo),
     /// Another page has the same hash: offer yours.
     Wanted,
@@ -134,7 +138,8 @@ pub struct SharingStatus {
     pub charged: Bytes,
     /// Guest memory that was found to hold zeros, and costs nothing.
     pub zero: Bytes,
-    /// What it would need more if nothing were shared: what it shares, less its part of the frames, and zero pages.
+    /// What it would need more if nothing were shared: what it shares, less its part of the frames,
+    /// and zero pages.
     pub saved: Bytes,
     /// Looked at since it was started.
     pub scanned: Bytes,
@@ -156,9 +161,11 @@ pub struct SharingStatus {
     pub budget: u16,
     /// Large chunks are broken for pages of them that can be shared.
     pub break_large: bool,
-    /// Its process is near the most mappings that it may have: only runs of pages and zero pages are shared.
+    /// Its process is near the most mappings that it may have: only runs of pages and zero pages
+    /// are shared.
     pub mappings_full: bool,
-    /// Its VMM has said too much of pages that was not true: what it asks is not answered for a while.
+    /// Its VMM has said too much of pages that was not true: what it asks is not answered for a
+    /// while.
     pub doubted: bool,
 }
 
@@ -168,8 +175,8 @@ pub struct DomainStatus {
     /// Its name; `None`: it is a VM's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<DomainName>,
-    /// A VM that was in it runs on and could read its frames: nothing new is shared in it. The others move to a new domain of the same
-    /// name as memory allows.
+    /// A VM that was in it runs on and could read its frames: nothing new is shared in it. The
+    /// others move to a new domain of the same name as memory allows.
     #[serde(default)]
     pub closed: bool,
     /// The VMs in it, those included that are about to leave.

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 /// Highest tax: at 1 an idle page would cost infinitely much.
 const MAX_TAX: f64 = 0.99;
 
-/// The part of an idle page's worth that a VM forfeits, from 0 to 0.99 (Waldspurger 2002, section 5.2).
+/// The part of an idle page's worth that a VM forfeits, from 0 to 0.99 (Waldspurger 2002, section
+/// 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
 pub struct TaxRate(f64);

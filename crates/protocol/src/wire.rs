@@ -1,8 +1,9 @@
-//! The socket between daemon and VMM: SEQPACKET, one postcard-encoded message a packet, with file descriptors.
+//! The socket between daemon and VMM: SEQPACKET, one postcard-encoded message a packet, with file
+//! descriptors.
 //!
-//! A message is at most [`MAX_MESSAGE`] bytes and [`MAX_FDS`] descriptors. What does not decode ends the connection: the
-//! other side is broken or hostile. Nothing here blocks unless the socket does; both sides use it non-blocking with
-//! their own event loops ([`Wire`] is [`AsFd`]).
+//! A message is at most [`MAX_MESSAGE`] bytes and [`MAX_FDS`] descriptors. What does not decode
+//! ends the connection: the other side is broken or hostile. Nothing here blocks unless the socket
+//! does; both sides use it non-blocking with their own event loops ([`Wire`] is [`AsFd`]).
 
 use std::io;
 use std::io::{IoSlice, IoSliceMut};
@@ -99,8 +100,8 @@ impl Wire {
     /// Receives one message and the descriptors that came with it (close-on-exec).
     ///
     /// # Errors
-    /// [`WireError::Closed`] at the end of the connection, [`WireError::Garbled`] for what is no message, else the
-    /// socket's.
+    /// [`WireError::Closed`] at the end of the connection, [`WireError::Garbled`] for what is no
+    /// message, else the socket's.
     pub fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), WireError> {
         let mut buffer = vec![0; MAX_MESSAGE];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
@@ -111,7 +112,8 @@ impl Wire {
                 rustix::net::recvmsg(&self.0, &mut iov, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
             })
         };
-        // A side that closes with messages unread leaves this error, once, before what it had sent itself.
+        // A side that closes with messages unread leaves this error, once, before what it had sent
+        // itself.
         let received = match receive() {
             Err(rustix::io::Errno::CONNRESET) => receive(),
             result => result,
@@ -127,7 +129,8 @@ impl Wire {
                 fds.extend(passed);
             }
         }
-        // A packet of no bytes and the end of the connection look alike, and no message encodes to nothing.
+        // A packet of no bytes and the end of the connection look alike, and no message encodes to
+        // nothing.
         if received.bytes == 0 {
             return Err(WireError::Closed);
         }

@@ -2,35 +2,40 @@ use std::io;
 
 use plimsoll_units::{Bytes, FrameNo, PageNo, Pages};
 
-/// Who takes part in a domain: a VM, by a number that the caller chooses and never uses for two at once.
+/// Who takes part in a domain: a VM, by a number that the caller chooses and never uses for two at
+/// once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(pub u32);
 
 /// What a look-up found for a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing has this hash: the page is now a hint, for others to find. So is a page that already was one of this hash.
+    /// Nothing has this hash: the page is now a hint, for others to find. So is a page that already
+    /// was one of this hash.
     New,
     /// This frame has the hash. The page holds a reference to it now.
     Frame(FrameNo),
     /// Another page has the same hash: offer yours.
     Wanted,
-    /// Nothing is to be done: the page holds a reference already, is outside the VM, too many of the VM's hashes proved false
-    /// lately, or another page has the same hash but the domain is closed.
+    /// Nothing is to be done: the page holds a reference already, is outside the VM, too many of
+    /// the VM's hashes proved false lately, or another page has the same hash but the domain is
+    /// closed.
     Busy,
 }
 
 /// What became of an offer.
 #[derive(Debug, Default)]
 pub struct Offered {
-    /// For each page offered, in order, the frame with its content, to which the page holds a reference now. `None`: it stays as it is.
+    /// For each page offered, in order, the frame with its content, to which the page holds a
+    /// reference now. `None`: it stays as it is.
     pub frames: Vec<Option<FrameNo>>,
     /// Frames that the pool did not have before. The others of `frames` existed.
     pub created: Pages,
-    /// Hints that came true: these pages hold a reference to these frames now, and their VMs must be told. They may belong to
-    /// the VM that offered.
+    /// Hints that came true: these pages hold a reference to these frames now, and their VMs must
+    /// be told. They may belong to the VM that offered.
     pub notices: Vec<(MemberId, PageNo, FrameNo)>,
-    /// The pool could not be written: nothing was created from there on. The host is probably out of memory.
+    /// The pool could not be written: nothing was created from there on. The host is probably out
+    /// of memory.
     pub error: Option<io::Error>,
 }
 
@@ -59,7 +64,8 @@ pub struct Freed {
 pub struct Stats {
     /// Frames that take machine memory. This is what the ledger counts. Includes `lingering`.
     pub frames: Pages,
-    /// Of `frames`, those that nobody refers to any more, and whose memory [`Domain::tidy`](crate::Domain::tidy) has yet to give back.
+    /// Of `frames`, those that nobody refers to any more, and whose memory
+    /// [`Domain::tidy`](crate::Domain::tidy) has yet to give back.
     pub lingering: Pages,
     /// Pages of members that hold a reference.
     pub references: Pages,

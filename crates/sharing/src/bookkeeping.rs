@@ -43,7 +43,8 @@ impl Domain {
         }
     }
 
-    /// What has this hash is a frame from now on, and not the hint at `place`, which is none any more.
+    /// What has this hash is a frame from now on, and not the hint at `place`, which is none any
+    /// more.
     pub(crate) fn replace_hint(&mut self, place: Place, key: Key, frame: FrameNo) {
         self.index.set(key, Target::frame(frame));
         let Some(room) = self.members.room_of(place) else { return };
@@ -58,7 +59,8 @@ impl Domain {
         Some((owner, room.page(place)))
     }
 
-    /// The page holds a reference from now on, that the caller has counted at the frame; it is no hint any more.
+    /// The page holds a reference from now on, that the caller has counted at the frame; it is no
+    /// hint any more.
     pub(crate) fn refer(&mut self, place: Place, frame: FrameNo) {
         self.forget_hint(place);
         let Some(room) = self.members.room_of(place) else { return };
@@ -100,7 +102,8 @@ impl Domain {
         self.members.demolish();
     }
 
-    /// Gives memory of freed frames back to the host, up to so many runs of them. How many frames that were.
+    /// Gives memory of freed frames back to the host, up to so many runs of them. How many frames
+    /// that were.
     pub(crate) fn punch(&mut self, most_runs: usize) -> Pages {
         let mut punched = Pages::ZERO;
         if self.recovering {

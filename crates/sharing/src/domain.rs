@@ -14,10 +14,12 @@ use crate::pool::{Page, Pool};
 use crate::target::{Kind, Target};
 use crate::{Found, Freed, GivenBack, MAX_PAGES, MemberId, MemberStats, Stats};
 
-/// VMs that may share pages with each other, what is known of their pages, and the frames that they share.
+/// VMs that may share pages with each other, what is known of their pages, and the frames that they
+/// share.
 ///
-/// A page of a member holds nothing, or is a *hint* (its hash is known, others can find it), or holds a *reference* to one frame.
-/// Members report what they did in order; what contradicts what is known is ignored and counted.
+/// A page of a member holds nothing, or is a *hint* (its hash is known, others can find it), or
+/// holds a *reference* to one frame. Members report what they did in order; what contradicts what
+/// is known is ignored and counted.
 #[derive(Debug)]
 pub struct Domain {
     pub(crate) pool: Pool,
@@ -30,12 +32,14 @@ pub struct Domain {
     pub(crate) recovering: bool,
     /// No frame is made: see [`Domain::close`].
     pub(crate) closed: bool,
-    /// Where the search for memory of the pool that belongs to no frame goes on; `None` where there is none.
+    /// Where the search for memory of the pool that belongs to no frame goes on; `None` where there
+    /// is none.
     pub(crate) scrubbed: Option<FrameNo>,
 }
 
-/// Look-ups whose memory is fetched at once. A processor waits for some 10 to 20 accesses at a time; with twice as many it is
-/// never idle, and what was fetched first is still in its nearest cache.
+/// Look-ups whose memory is fetched at once. A processor waits for some 10 to 20 accesses at a
+/// time; with twice as many it is never idle, and what was fetched first is still in its nearest
+/// cache.
 const AT_ONCE: usize = 32;
 /// A page that is looked up.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +50,8 @@ struct Wanted {
     seen: Option<Target>,
 }
 
-/// Pages of members that left whose hints are dropped at each call, besides its own work: so that they go although nobody calls
-/// [`Domain::tidy`], and no call takes long.
+/// Pages of members that left whose hints are dropped at each call, besides its own work: so that
+/// they go although nobody calls [`Domain::tidy`], and no call takes long.
 const SWEEP: usize = 1024;
 /// The same for a call that is there for it: about a millisecond.
 const TIDY_PAGES: usize = 8 * 1024;
@@ -55,8 +59,8 @@ const TIDY_PAGES: usize = 8 * 1024;
 const TIDY_RUNS: usize = 512;
 
 impl Domain {
-    /// A domain without members, with room for `limit` frames, or [`MAX_PAGES`] if that is less. Their memory is taken as they
-    /// are made, and goes back as they are freed.
+    /// A domain without members, with room for `limit` frames, or [`MAX_PAGES`] if that is less.
+    /// Their memory is taken as they are made, and goes back as they are freed.
     pub fn new(limit: Pages) -> Result<Self, Error> {
         let limit = limit.min(MAX_PAGES);
         Self::with_pool(Pool::new(limit)?, limit, page_hash)
@@ -76,25 +80,30 @@ impl Domain {
         })
     }
 
-    /// A descriptor of the pool for a member: it can read and map frames, and no more, even if it opens the descriptor anew, provided that
-    /// it runs as another user than this process and without its rights. Frame `n` is at [`FrameNo::offset`].
+    /// A descriptor of the pool for a member: it can read and map frames, and no more, even if it
+    /// opens the descriptor anew, provided that it runs as another user than this process and
+    /// without its rights. Frame `n` is at [`FrameNo::offset`].
     pub fn pool(&self) -> io::Result<OwnedFd> {
         self.pool.reader()
     }
 
-    /// `member`, a VM of `size` pages, takes part from now on. All that it names must be pages below `size`.
+    /// `member`, a VM of `size` pages, takes part from now on. All that it names must be pages
+    /// below `size`.
     pub fn join(&mut self, member: MemberId, size: Pages) -> Result<(), Error> {
         self.members.join(member, size)
     }
 
-    /// `member` is gone: its process has ended, or maps nothing of the pool any more. It may join anew. Its references and hints end bit by bit, here and with [`Domain::tidy`], so that nobody
-    /// waits for that; nothing is said about them to anybody. Nothing happens if it was no member.
+    /// `member` is gone: its process has ended, or maps nothing of the pool any more. It may join
+    /// anew. Its references and hints end bit by bit, here and with [`Domain::tidy`], so that
+    /// nobody waits for that; nothing is said about them to anybody. Nothing happens if it was no
+    /// member.
     pub fn leave(&mut self, member: MemberId) -> Freed {
         if self.members.leave(member) { self.tidy() } else { Freed::default() }
     }
 
-    /// Somebody who is no member can still read the pool: no frame is made in it from now on. What has a frame already is shared as before.
-    /// A process that was given a descriptor cannot be made to give it up, so this lasts as long as the process, or for ever.
+    /// Somebody who is no member can still read the pool: no frame is made in it from now on. What
+    /// has a frame already is shared as before. A process that was given a descriptor cannot be
+    /// made to give it up, so this lasts as long as the process, or for ever.
     pub fn close(&mut self) {
         self.closed = true;
     }
@@ -104,7 +113,8 @@ impl Domain {
         self.closed = false;
     }
 
-    /// Looks up pages of `member` by their hashes; see [`Found`] for what comes of it. Answers in order.
+    /// Looks up pages of `member` by their hashes; see [`Found`] for what comes of it. Answers in
+    /// order.
     ///
     /// A hint for an earlier content of a page is forgotten.
     pub fn look_up(&mut self, member: MemberId, pages: &[(PageNo, u64)]) -> Vec<Found> {
@@ -120,7 +130,8 @@ impl Domain {
             let changes = self.index.changes();
             answers.extend(wanted[..pages.len()].iter().map(|wanted| match wanted {
                 Some(Wanted { place, key, seen }) => {
-                    // What was seen while fetching is still so, unless an answer before this one changed the index.
+                    // What was seen while fetching is still so, unless an answer before this one
+                    // changed the index.
                     let seen = seen.filter(|_| self.index.changes() == changes);
                     let found = seen.or_else(|| self.index.find(*key));
                     self.look_up_one(*place, *key, found.map(Target::kind))
@@ -131,7 +142,8 @@ impl Domain {
         answers
     }
 
-    /// What is needed to look up so many pages; `None` for a page that there is not. All memory for that is on its way.
+    /// What is needed to look up so many pages; `None` for a page that there is not. All memory for
+    /// that is on its way.
     fn fetch(&self, member: MemberId, pages: &[(PageNo, u64)]) -> [Option<Wanted>; AT_ONCE] {
         let mut wanted = [None; AT_ONCE];
         let Some(room) = self.members.get(member) else { return wanted };
@@ -168,7 +180,8 @@ impl Domain {
                 }
                 if self.closed { Found::Busy } else { Found::Wanted }
             }
-            // Nobody's any more, or of somebody whose hashes are worth nothing: this page is a better hint.
+            // Nobody's any more, or of somebody whose hashes are worth nothing: this page is a
+            // better hint.
             Some(Kind::Hint(other)) => {
                 self.forget_hint(other);
                 self.make_hint(place, key);
@@ -181,10 +194,11 @@ impl Domain {
         }
     }
 
-    /// Takes back references that `member` names by page and frame. `mismatched`: it never mapped them, because the
-    /// pages differ from the frames.
+    /// Takes back references that `member` names by page and frame. `mismatched`: it never mapped
+    /// them, because the pages differ from the frames.
     ///
-    /// A frame that nobody refers to any more is free, and its memory goes back to the host at once.
+    /// A frame that nobody refers to any more is free, and its memory goes back to the host at
+    /// once.
     pub fn give_back(
         &mut self,
         member: MemberId,
@@ -218,8 +232,9 @@ impl Domain {
         result
     }
 
-    /// Does a part of what was put off, for a millisecond or two: what members that left had ends, memory of freed frames goes back to the
-    /// host. Call it at times, and again soon while there is more.
+    /// Does a part of what was put off, for a millisecond or two: what members that left had ends,
+    /// memory of freed frames goes back to the host. Call it at times, and again soon while there
+    /// is more.
     pub fn tidy(&mut self) -> Freed {
         self.sweep(TIDY_PAGES);
         self.scrub_on(TIDY_RUNS);
@@ -272,8 +287,9 @@ impl Domain {
         self.members.ids()
     }
 
-    /// Machine memory that the pool takes beyond its frames. More than none means that somebody has touched holes in a mapping
-    /// of it, which fills them with zeros; [`Domain::scrub`] takes that back.
+    /// Machine memory that the pool takes beyond its frames. More than none means that somebody has
+    /// touched holes in a mapping of it, which fills them with zeros; [`Domain::scrub`] takes that
+    /// back.
     pub fn excess(&self) -> io::Result<Pages> {
         let counted = Pages(self.frames.in_use() + self.frames.lingering());
         Ok(self.pool.resident()?.saturating_sub(counted))

@@ -15,8 +15,9 @@ use block::{Block, MANY};
 
 /// Which frames there are, how many references each has, and which one is next.
 ///
-/// A frame is *used* as long as it has references. Then it *lingers* until its memory is punched out of the pool; then it is
-/// *free*. Only free frames are made anew: nothing is written where an old mapping may be, or a hole may follow.
+/// A frame is *used* as long as it has references. Then it *lingers* until its memory is punched
+/// out of the pool; then it is *free*. Only free frames are made anew: nothing is written where an
+/// old mapping may be, or a hole may follow.
 #[derive(Debug)]
 pub(crate) struct Frames {
     limit: u32,
@@ -53,8 +54,9 @@ impl Frames {
         }
     }
 
-    /// A free frame comes into use, with one reference: the one behind `after` if that is free, else one with room for `room` behind it
-    /// (itself included), if there is one, and in the smallest place that has that. `None` where the limit is reached.
+    /// A free frame comes into use, with one reference: the one behind `after` if that is free,
+    /// else one with room for `room` behind it (itself included), if there is one, and in the
+    /// smallest place that has that. `None` where the limit is reached.
     pub(crate) fn create(&mut self, after: Option<FrameNo>, room: usize, prefix: Prefix) -> Option<FrameNo> {
         let next =
             after.and_then(|after| after.0.checked_add(1)).map(FrameNo).filter(|next| self.is_free(*next));
@@ -75,7 +77,8 @@ impl Frames {
         self.references += 1;
     }
 
-    /// A frame that is free takes memory all the same: it lingers. Nothing changes if it is in use, or is lingering already.
+    /// A frame that is free takes memory all the same: it lingers. Nothing changes if it is in use,
+    /// or is lingering already.
     pub(crate) fn linger(&mut self, frame: FrameNo) {
         if self.is_free(frame) {
             self.change(frame, Block::linger);
@@ -119,7 +122,8 @@ impl Frames {
         self.references += 1;
     }
 
-    /// One reference less to a frame in use. The prefix of its hash, where that was the last one: it lingers now.
+    /// One reference less to a frame in use. The prefix of its hash, where that was the last one:
+    /// it lingers now.
     pub(crate) fn release(&mut self, frame: FrameNo) -> Option<Prefix> {
         self.references -= 1;
         if let Some(more) = self.more.get_mut(&frame) {
@@ -199,7 +203,8 @@ impl Frames {
         Some(FrameNo(number * BLOCK + narrow(first)))
     }
 
-    /// Changes a frame's block, and keeps it where it can be found. There is one afterwards unless it is vacant.
+    /// Changes a frame's block, and keeps it where it can be found. There is one afterwards unless
+    /// it is vacant.
     fn change<T>(&mut self, frame: FrameNo, change: impl FnOnce(&mut Block, usize) -> T) -> T {
         let number = frame.0 / BLOCK;
         while self.blocks.len() <= index(number) && self.push_block().is_some() {}

@@ -16,13 +16,15 @@ use lines::Lines;
 use shape::{Group, Shape};
 use tag::Tag;
 
-/// From the key of a hash to the frame or the hint that has it: a hash table that grows and shrinks by one line at a time.
+/// From the key of a hash to the frame or the hint that has it: a hash table that grows and shrinks
+/// by one line at a time.
 ///
-/// An entry is in its home line, which its key says ([`Shape`]), or in one of the next lines of its group, or, where these are full, in the overflow. A look-up
-/// costs one access to memory in most cases, and that can be asked for beforehand ([`Index::prefetch`]).
+/// An entry is in its home line, which its key says ([`Shape`]), or in one of the next lines of its
+/// group, or, where these are full, in the overflow. A look-up costs one access to memory in most
+/// cases, and that can be asked for beforehand ([`Index::prefetch`]).
 ///
-/// Entries leave without a trace, but their home line goes on saying how far to look for entries of it. So as entries come and go
-/// groups are dealt out anew, one after the other.
+/// Entries leave without a trace, but their home line goes on saying how far to look for entries of
+/// it. So as entries come and go groups are dealt out anew, one after the other.
 #[derive(Debug)]
 pub(crate) struct Index {
     shape: Shape,
@@ -40,12 +42,14 @@ pub(crate) struct Index {
     hand: Vec<(Tag, Target)>,
 }
 
-/// Used slots of 100, at most. More, and few entries are in their home lines; fewer cost memory: at 88 an entry takes 10.4
-/// bytes. A table that gets emptier than [`FULL_ENOUGH`] shrinks.
+/// Used slots of 100, at most. More, and few entries are in their home lines; fewer cost memory: at
+/// 88 an entry takes 10.4 bytes. A table that gets emptier than [`FULL_ENOUGH`] shrinks.
 const FULL: usize = 88;
-/// Far enough below [`FULL`] that a table that breathes does not deal its entries out with each breath.
+/// Far enough below [`FULL`] that a table that breathes does not deal its entries out with each
+/// breath.
 const FULL_ENOUGH: usize = 78;
-/// Entries removed for each group that is dealt out anew: so every group is when about an eighth of its entries have changed.
+/// Entries removed for each group that is dealt out anew: so every group is when about an eighth of
+/// its entries have changed.
 const REMOVALS: usize = 16;
 
 /// Where an entry is.
@@ -79,8 +83,8 @@ impl Index {
         self.lines.prefetch(group.address(group.home(prefix)));
     }
 
-    /// Has more memory fetched where the first access, made here, shows that it will be needed. What the first line tells is
-    /// returned: it may be all.
+    /// Has more memory fetched where the first access, made here, shows that it will be needed.
+    /// What the first line tells is returned: it may be all.
     #[inline]
     pub(crate) fn prefetch_more(&self, key: Key) -> Option<Target> {
         let tag = Tag::of(key);
@@ -133,7 +137,8 @@ impl Index {
         removed
     }
 
-    /// A number that is another one whenever anything was set or removed: what was found before is found as long as it stays.
+    /// A number that is another one whenever anything was set or removed: what was found before is
+    /// found as long as it stays.
     #[inline]
     pub(crate) fn changes(&self) -> u64 {
         self.changes
@@ -277,7 +282,8 @@ impl Index {
         }
     }
 
-    /// Puts all entries in the hand where they belong: first as many as possible into their home lines, then the others.
+    /// Puts all entries in the hand where they belong: first as many as possible into their home
+    /// lines, then the others.
     fn deal(&mut self) {
         let mut hand = std::mem::take(&mut self.hand);
         hand.retain(|(tag, target)| {

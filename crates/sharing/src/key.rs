@@ -2,18 +2,20 @@ use std::hash::{BuildHasher, RandomState};
 
 /// A page's hash as the index uses it.
 ///
-/// Members choose what they look up. If they knew where a hash goes they could send all of theirs to one place, and make every
-/// look-up there slow for everybody. So hashes are stirred with a secret first. Distinct hashes have distinct keys.
+/// Members choose what they look up. If they knew where a hash goes they could send all of theirs
+/// to one place, and make every look-up there slow for everybody. So hashes are stirred with a
+/// secret first. Distinct hashes have distinct keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key(pub(crate) u64);
 
-/// The highest bits of a key: all that is needed to find the part of the index where an entry is. This is what the
-/// bookkeeping of pages and frames keeps of a hash.
+/// The highest bits of a key: all that is needed to find the part of the index where an entry is.
+/// This is what the bookkeeping of pages and frames keeps of a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Prefix(pub(crate) u32);
 
 impl Prefix {
-    /// Bits of a prefix. Enough for the most pages that a domain may have; and with the bit that says "hint" they fit a word.
+    /// Bits of a prefix. Enough for the most pages that a domain may have; and with the bit that
+    /// says "hint" they fit a word.
     pub(crate) const BITS: u32 = 30;
 }
 
@@ -38,8 +40,8 @@ impl Secret {
         Self([0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344, 0xa409_3822_299f_31d0])
     }
 
-    /// Two rounds of multiplying by odd numbers and folding high bits into low ones. Each step can be undone, so no two hashes
-    /// meet. The highest bits depend on all others.
+    /// Two rounds of multiplying by odd numbers and folding high bits into low ones. Each step can
+    /// be undone, so no two hashes meet. The highest bits depend on all others.
     pub(crate) fn key(&self, hash: u64) -> Key {
         let [first, second, third] = self.0;
         let once = (hash ^ first).wrapping_mul(second | 1);
@@ -54,7 +56,8 @@ mod tests {
 
     #[test]
     fn nobody_can_send_hashes_to_one_place() {
-        // Whatever bits a member varies, the prefixes are spread: no 64th part of the index gets twice its part.
+        // Whatever bits a member varies, the prefixes are spread: no 64th part of the index gets
+        // twice its part.
         for shift in [0, 8, 16, 32, 48] {
             let secret = Secret::new();
             let mut parts = [0; 64];

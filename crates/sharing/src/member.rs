@@ -15,8 +15,8 @@ pub(crate) struct Place(pub(crate) u32);
 
 /// What is known of each member, and whose page is where.
 ///
-/// Each member has a room: a range of places as long as the VM has pages. The room of a member that left stays until nothing in it
-/// is held any more; nobody is its tenant then.
+/// Each member has a room: a range of places as long as the VM has pages. The room of a member that
+/// left stays until nothing in it is held any more; nobody is its tenant then.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
     /// In order of their places.
@@ -173,7 +173,8 @@ impl Room {
         self.holdings.get(page.0 as usize).into_iter().for_each(prefetch);
     }
 
-    /// The next `most` pages that may still hold something, the first of them by its place. They count as cleared from now on.
+    /// The next `most` pages that may still hold something, the first of them by its place. They
+    /// count as cleared from now on.
     pub(crate) fn clear(&mut self, most: usize) -> (Place, &mut [Holding]) {
         let from = self.cleared;
         self.cleared = self.holdings.len().min(from.saturating_add(most));

@@ -16,9 +16,9 @@ pub(crate) const HUGE: usize = {
 
 /// An array that begins as zeros and takes memory as it is touched.
 ///
-/// It is not from the allocator, for two reasons. What is looked up at random in gigabytes waits for the processor's page tables longer
-/// than for the memory itself unless huge pages map it. And its memory goes back to the host when it is dropped, whatever else
-/// the process keeps.
+/// It is not from the allocator, for two reasons. What is looked up at random in gigabytes waits
+/// for the processor's page tables longer than for the memory itself unless huge pages map it. And
+/// its memory goes back to the host when it is dropped, whatever else the process keeps.
 #[derive(Debug)]
 pub(crate) struct Zeroed<T> {
     base: NonNull<T>,
@@ -35,9 +35,10 @@ unsafe impl<T: Sync> Sync for Zeroed<T> {}
 pub(crate) enum Grain {
     /// 4 KiB: for what may stay small.
     Small,
-    /// 2 MiB. The first touch of one takes 0.2 ms, for the kernel to clear it; where the host is itself a virtual machine, and that memory was
-    /// never used before, 4.5 ms. That is what the slowest look-up while an index grows waits for: a page of the index and one of
-    /// a member's pages, if both begin.
+    /// 2 MiB. The first touch of one takes 0.2 ms, for the kernel to clear it; where the host is
+    /// itself a virtual machine, and that memory was never used before, 4.5 ms. That is what the
+    /// slowest look-up while an index grows waits for: a page of the index and one of a member's
+    /// pages, if both begin.
     Huge,
 }
 
@@ -60,8 +61,8 @@ impl<T: FromZeros> Zeroed<T> {
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let array = Self { base, len };
         if grain == Grain::Huge {
-            // SAFETY: the range is ours, and this advice changes no content. A kernel without huge pages refuses it; then
-            // everything is only slower.
+            // SAFETY: the range is ours, and this advice changes no content. A kernel without huge
+            // pages refuses it; then everything is only slower.
             unsafe { madvise(array.base.as_ptr().cast(), bytes, Advice::LinuxHugepage) }.ok();
         }
         Ok(array)
@@ -73,7 +74,8 @@ fn trim(start: *mut std::ffi::c_void, len: usize) {
     // The mapping is page-aligned, so what is left of a page at the end is too short to unmap.
     let len = len & !4095;
     if len > 0 {
-        // SAFETY: called with the slack before and after the array, which is ours and not used. It costs address space if it stays.
+        // SAFETY: called with the slack before and after the array, which is ours and not used. It
+        // costs address space if it stays.
         unsafe { munmap(start, len) }.ok();
     }
 }
@@ -83,8 +85,9 @@ impl<T> Deref for Zeroed<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: the mapping has room for so many values and lives as long as `self`; it is aligned to a page, and
-        // zeros are a value (`FromZeros`, at `new`), as is whatever was written since.
+        // SAFETY: the mapping has room for so many values and lives as long as `self`; it is
+        // aligned to a page, and zeros are a value (`FromZeros`, at `new`), as is whatever was
+        // written since.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
     }
 }
@@ -99,7 +102,8 @@ impl<T> DerefMut for Zeroed<T> {
 
 impl<T> Drop for Zeroed<T> {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, every borrow of it has ended, and the values need no dropping.
+        // SAFETY: the mapping is ours, every borrow of it has ended, and the values need no
+        // dropping.
         unsafe { munmap(self.base.as_ptr().cast(), self.len * size_of::<T>()) }.ok();
     }
 }

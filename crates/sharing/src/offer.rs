@@ -7,18 +7,21 @@ use crate::pool::Page;
 use crate::target::Kind;
 use crate::{Domain, MemberId, Offered};
 
-/// Frames that are written at once. One by one takes 2.3 us a frame (Linux 6.18), eight at a time 1.5, and 64 hardly less.
+/// Frames that are written at once. One by one takes 2.3 us a frame (Linux 6.18), eight at a time
+/// 1.5, and 64 hardly less.
 const AT_ONCE: usize = 16;
 
 impl Domain {
-    /// Takes content that `member` has in pages of these hashes, as far as others have it too or frames of it exist.
+    /// Takes content that `member` has in pages of these hashes, as far as others have it too or
+    /// frames of it exist.
     ///
-    /// `content` copies page `i` of the offer out of memory that the member may be writing to at the same time; it is called once at most for
-    /// each. Only that copy counts: it is hashed, and taken if its hash is the one announced. Neighbouring
-    /// pages get neighbouring frames where the pool has room.
+    /// `content` copies page `i` of the offer out of memory that the member may be writing to at
+    /// the same time; it is called once at most for each. Only that copy counts: it is hashed, and
+    /// taken if its hash is the one announced. Neighbouring pages get neighbouring frames where the
+    /// pool has room.
     ///
-    /// The caller has moved `pages.len()` pages from the member's grant to frames before, and moves back what is not
-    /// [created](Offered::created).
+    /// The caller has moved `pages.len()` pages from the member's grant to frames before, and moves
+    /// back what is not [created](Offered::created).
     pub fn offer(
         &mut self,
         member: MemberId,
@@ -87,8 +90,8 @@ impl Domain {
         }
     }
 
-    /// A new frame with one reference, without content and not in the index yet. Those of the offer that are in the same state are
-    /// its predecessors.
+    /// A new frame with one reference, without content and not in the index yet. Those of the offer
+    /// that are in the same state are its predecessors.
     fn create(&mut self, key: Key, placing: Placing, offer: &mut Offer) -> Option<FrameNo> {
         if self.recovering || self.closed {
             return None;
@@ -105,8 +108,8 @@ impl Domain {
         Some(frame)
     }
 
-    /// Writes the new frames of an offer, which are neighbours, and makes them known to both who have the content. Where they cannot be
-    /// written there are none.
+    /// Writes the new frames of an offer, which are neighbours, and makes them known to both who
+    /// have the content. Where they cannot be written there are none.
     fn fill(&mut self, offer: &mut Offer) {
         let Some(first) = offer.new.first() else { return };
         let written = self.pool.write(first.frame, &offer.content);

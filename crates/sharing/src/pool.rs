@@ -11,14 +11,16 @@ use crate::error::Error;
 /// The content of a page.
 pub(crate) type Page = [u8; 4096];
 
-/// What keeps a file of frames as it is: members map it, and a file that shrinks below them kills them.
+/// What keeps a file of frames as it is: members map it, and a file that shrinks below them kills
+/// them.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
-/// The file behind the frames: a memfd, as long as its frames may be many, with holes where there are none.
+/// The file behind the frames: a memfd, as long as its frames may be many, with holes where there
+/// are none.
 ///
-/// Only this process writes it. Members get a read-only descriptor. The file belongs to the daemon's user and has mode 0400, so another user who
-/// opens the descriptor anew through /proc gets no more than reading. (F_SEAL_FUTURE_WRITE would do as much, but
-/// forbids punching holes.)
+/// Only this process writes it. Members get a read-only descriptor. The file belongs to the
+/// daemon's user and has mode 0400, so another user who opens the descriptor anew through /proc
+/// gets no more than reading. (F_SEAL_FUTURE_WRITE would do as much, but forbids punching holes.)
 #[derive(Debug)]
 pub(crate) struct Pool {
     file: File,
@@ -40,7 +42,8 @@ impl Pool {
 
     /// The pool behind `descriptor`, which may be a read-only one, as members hold it.
     ///
-    /// Refuses what is no sealed memfd of whole pages. Whether it is *the* pool only the caller can know, by its inode.
+    /// Refuses what is no sealed memfd of whole pages. Whether it is *the* pool only the caller can
+    /// know, by its inode.
     pub(crate) fn reopen(descriptor: &OwnedFd) -> Result<Self, Error> {
         let seals =
             fs::fcntl_get_seals(descriptor).map_err(|_| Error::NotAPool { problem: "it is no memfd" })?;
@@ -97,7 +100,8 @@ impl Pool {
         Ok(Some((FrameNo(first), Pages(end.saturating_sub(start)))))
     }
 
-    /// Gives the memory of `frames` frames from `first` on back to the host. They read as zeros afterwards, in mappings too.
+    /// Gives the memory of `frames` frames from `first` on back to the host. They read as zeros
+    /// afterwards, in mappings too.
     pub(crate) fn punch(&self, first: FrameNo, frames: Pages) -> io::Result<()> {
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         loop {
@@ -126,7 +130,8 @@ impl Pool {
 fn memfd() -> rustix::io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     match fs::memfd_create(c"plimsoll-frames", flags | MemfdFlags::NOEXEC_SEAL) {
-        // Before Linux 6.3 there is no such flag, and nobody who could execute the file anyway: its mode says no.
+        // Before Linux 6.3 there is no such flag, and nobody who could execute the file anyway: its
+        // mode says no.
         Err(rustix::io::Errno::INVAL) => fs::memfd_create(c"plimsoll-frames", flags),
         result => result,
     }

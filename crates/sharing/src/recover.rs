@@ -9,12 +9,13 @@ use crate::target::{Kind, Target};
 use crate::{Domain, Freed, MemberId};
 
 impl Domain {
-    /// The domain of an earlier life of this daemon, from a descriptor of its pool as members hold it. The caller has made sure that
-    /// it is the file that the earlier daemon made, by its inode.
+    /// The domain of an earlier life of this daemon, from a descriptor of its pool as members hold
+    /// it. The caller has made sure that it is the file that the earlier daemon made, by its inode.
     ///
-    /// It has no members and no frames at first. Members [join](Domain::join) and report with [`Domain::hold`] what they refer to;
-    /// when all have, or are known to be gone, [`Domain::recovered`] ends this. Until then look-ups find what was
-    /// reported, but no frame is made and none is freed: somebody else may still report it.
+    /// It has no members and no frames at first. Members [join](Domain::join) and report with
+    /// [`Domain::hold`] what they refer to; when all have, or are known to be gone,
+    /// [`Domain::recovered`] ends this. Until then look-ups find what was reported, but no frame is
+    /// made and none is freed: somebody else may still report it.
     pub fn recover(pool: &OwnedFd) -> Result<Self, Error> {
         let pool = Pool::reopen(pool)?;
         let limit = pool.limit()?;
@@ -23,10 +24,12 @@ impl Domain {
         Ok(domain)
     }
 
-    /// `member` refers to these frames, from the time before. How many of them were taken: a frame without content is not, nor
-    /// a second one for the same page, nor anything once recovery has ended.
+    /// `member` refers to these frames, from the time before. How many of them were taken: a frame
+    /// without content is not, nor a second one for the same page, nor anything once recovery has
+    /// ended.
     ///
-    /// The content of each frame is hashed when it is first reported, which takes about a microsecond.
+    /// The content of each frame is hashed when it is first reported, which takes about a
+    /// microsecond.
     pub fn hold(&mut self, member: MemberId, pages: &[(PageNo, FrameNo)]) -> Pages {
         let held =
             pages.iter().filter(|(page, frame)| self.hold_one(member, *page, *frame).is_some()).count();
@@ -51,7 +54,8 @@ impl Domain {
     /// Takes a frame that exists into the account again, unless it has no content.
     fn adopt(&mut self, frame: FrameNo) -> Option<()> {
         let data = self.pool.data(frame);
-        // An error says nothing about the frame: better to keep one too many than to punch one that is mapped.
+        // An error says nothing about the frame: better to keep one too many than to punch one that
+        // is mapped.
         if data.is_ok_and(|found| found.is_none_or(|(first, _)| first != frame)) {
             return None;
         }
@@ -63,7 +67,8 @@ impl Domain {
             (Err(error), _) => {
                 tracing::warn!(%error, ?frame, "a shared frame cannot be read and will not be found by others");
             }
-            // Its content has a frame already. Members may map either, so both stay; one of them is found.
+            // Its content has a frame already. Members may map either, so both stay; one of them is
+            // found.
             (Ok(()), Some(Kind::Frame(_))) => {}
             (Ok(()), Some(Kind::Hint(place))) => self.replace_hint(place, key, frame),
             (Ok(()), None) => self.index.set(key, Target::frame(frame)),
@@ -71,14 +76,16 @@ impl Domain {
         Some(())
     }
 
-    /// Everybody has reported. All other memory of the pool goes back to the host, bit by bit: see [`Domain::tidy`].
+    /// Everybody has reported. All other memory of the pool goes back to the host, bit by bit: see
+    /// [`Domain::tidy`].
     pub fn recovered(&mut self) -> Freed {
         self.recovering = false;
         self.scrub();
         self.tidy()
     }
 
-    /// Has the following calls of [`Domain::tidy`] find memory of the pool that belongs to no frame, and give it back to the host.
+    /// Has the following calls of [`Domain::tidy`] find memory of the pool that belongs to no
+    /// frame, and give it back to the host.
     pub fn scrub(&mut self) {
         self.scrubbed = Some(FrameNo(0));
     }

@@ -3,7 +3,8 @@ use zerocopy::FromZeros;
 
 use crate::member::Place;
 
-/// What an entry of the index stands for, in 32 bits: a frame, with the highest bit set, or a hint, by its place.
+/// What an entry of the index stands for, in 32 bits: a frame, with the highest bit set, or a hint,
+/// by its place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
 pub(crate) struct Target(u32);
 

@@ -1,8 +1,9 @@
 /// Whether what a member says of its pages is worth acting on.
 ///
-/// A hash that proves false costs others time: a page is copied, compared and not shared. Some are natural, because a page may
-/// change after it was hashed. A member most of whose hashes prove false is left alone for a while, which grows each time (a
-/// page that matched falsely is not shared, Waldspurger 2002, section 4.2; here it is the member that is judged, because a page's
+/// A hash that proves false costs others time: a page is copied, compared and not shared. Some are
+/// natural, because a page may change after it was hashed. A member most of whose hashes prove
+/// false is left alone for a while, which grows each time (a page that matched falsely is not
+/// shared, Waldspurger 2002, section 4.2; here it is the member that is judged, because a page's
 /// next content may be good).
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Trust {
@@ -14,7 +15,8 @@ pub(crate) struct Trust {
     lapses: u32,
 }
 
-/// References named before a judgement: fewer and an unlucky start would count for much; more and a flood costs that many copies.
+/// References named before a judgement: fewer and an unlucky start would count for much; more and a
+/// flood costs that many copies.
 const SOME: u32 = 128;
 /// After so many the past counts half.
 const MANY: u32 = 4096;

@@ -1,7 +1,8 @@
 //! A member's window: the memory in which it shows pages that it offers.
 //!
-//! The member writes it, and this side reads it as a file. It is never mapped here, so that nothing a member does to it can do
-//! more than spoil what it shows; its size is sealed, so that not even the length changes.
+//! The member writes it, and this side reads it as a file. It is never mapped here, so that nothing
+//! a member does to it can do more than spoil what it shows; its size is sealed, so that not even
+//! the length changes.
 
 use std::fs::File;
 use std::io;
@@ -49,7 +50,8 @@ impl Window {
 /// Pages read in one system call: for single ones it costs as much as the copying.
 const AT_ONCE: usize = 8;
 
-/// A member's pages, each copied when it or one shortly before it is asked for: what the member writes later changes nothing.
+/// A member's pages, each copied when it or one shortly before it is asked for: what the member
+/// writes later changes nothing.
 #[derive(Debug)]
 pub struct Shown<'a> {
     window: &'a Window,

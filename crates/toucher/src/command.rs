@@ -20,13 +20,15 @@ pub(crate) enum Command {
     Verify(Option<u64>),
     /// `free [SEED]`: give the memory back to the guest's kernel.
     Free(Option<u64>),
-    /// `disk PATH BYTES SEED`: write the seed's pattern over the start of a disk, flush, and read it back.
+    /// `disk PATH BYTES SEED`: write the seed's pattern over the start of a disk, flush, and read
+    /// it back.
     Disk(PathBuf, usize, u64),
     /// `cache PATH BYTES`: fill the guest's page cache with the start of a file or disk.
     Cache(PathBuf, usize),
     /// `alloc-forever`: take memory in a child process until the guest's kernel kills it.
     AllocForever,
-    /// `work BYTES`: keep touching so much memory from now on, again and again; the answer comes at once.
+    /// `work BYTES`: keep touching so much memory from now on, again and again; the answer comes at
+    /// once.
     Work(usize),
     /// `worked`: how much that has touched.
     Worked,
@@ -153,7 +155,8 @@ impl Command {
     }
 }
 
-/// Total, free and available memory in bytes, as the guest's kernel counts them, and how often it killed for memory.
+/// Total, free and available memory in bytes, as the guest's kernel counts them, and how often it
+/// killed for memory.
 fn meminfo() -> Result<String, String> {
     let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("meminfo {path}: {error}"));
     let (text, counts) = (read("/proc/meminfo")?, read("/proc/vmstat")?);

@@ -1,4 +1,5 @@
-//! Patterns on a disk: written through the page cache, flushed, and read back from the device itself.
+//! Patterns on a disk: written through the page cache, flushed, and read back from the device
+//! itself.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -11,8 +12,9 @@ use crate::pattern::{self, PAGE};
 /// Bytes read or written at once: several requests' worth for any block device.
 const PIECE: usize = 256 << 10;
 
-/// Writes `bytes` (rounded up to [`PIECE`]) of the pattern of `seed` at the start of `path`, then reads them back
-/// around the page cache. Returns the bytes written and the pages that came back wrong.
+/// Writes `bytes` (rounded up to [`PIECE`]) of the pattern of `seed` at the start of `path`, then
+/// reads them back around the page cache. Returns the bytes written and the pages that came back
+/// wrong.
 pub(crate) fn write_and_read(path: &Path, bytes: usize, seed: u64) -> io::Result<(usize, usize)> {
     let pieces = bytes.div_ceil(PIECE);
     // Pages of a mapping are aligned as direct reads need it.
@@ -36,7 +38,8 @@ pub(crate) fn write_and_read(path: &Path, bytes: usize, seed: u64) -> io::Result
     Ok((pieces * PIECE, mismatched))
 }
 
-/// Reads the first `bytes` of `path` through the page cache, which keeps them. Returns how many there were.
+/// Reads the first `bytes` of `path` through the page cache, which keeps them. Returns how many
+/// there were.
 pub(crate) fn cache(path: &Path, bytes: usize) -> io::Result<u64> {
     let file = File::open(path)?;
     let read = io::copy(&mut (&file).take(bytes as u64), &mut io::sink());

@@ -7,7 +7,8 @@ use crate::libc_memory::Mapping;
 use crate::libc_power::{self, End};
 use crate::pattern::{self, PAGE};
 
-/// What the hog takes at a time: small against any guest, so that the count is close to what it got.
+/// What the hog takes at a time: small against any guest, so that the count is close to what it
+/// got.
 const STEP: usize = 1 << 20;
 
 /// Runs the hog in a child process until it dies; returns how, and the bytes that it had touched.

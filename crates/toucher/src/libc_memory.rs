@@ -35,7 +35,8 @@ impl Mapping {
 
     /// The memory, as words.
     pub(crate) fn words(&self) -> &[u64] {
-        // SAFETY: the mapping is readable, page-aligned, initialised by the kernel, and lives as long as `self`.
+        // SAFETY: the mapping is readable, page-aligned, initialised by the kernel, and lives as
+        // long as `self`.
         unsafe { slice::from_raw_parts(self.words.as_ptr(), self.len / 8) }
     }
 
@@ -59,7 +60,8 @@ impl Mapping {
 
     /// The first words as counters that another process may change at the same time.
     pub(crate) fn counters(&self) -> &[AtomicU64; 2] {
-        // SAFETY: the mapping is aligned and at least a page long, and lives as long as `self`; atomics may alias.
+        // SAFETY: the mapping is aligned and at least a page long, and lives as long as `self`;
+        // atomics may alias.
         unsafe { &*self.words.as_ptr().cast() }
     }
 }

@@ -10,10 +10,11 @@ pub(crate) enum End {
     Status(i32),
 }
 
-/// Runs `child` in a forked process and returns how that process ended. `child` must not return normally with
-/// anything of value: the process ends after it.
+/// Runs `child` in a forked process and returns how that process ended. `child` must not return
+/// normally with anything of value: the process ends after it.
 pub(crate) fn in_child(child: impl FnOnce()) -> io::Result<End> {
-    // SAFETY: this program has one thread, so the child finds no lock held by a thread that is gone.
+    // SAFETY: this program has one thread, so the child finds no lock held by a thread that is
+    // gone.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
@@ -25,8 +26,8 @@ pub(crate) fn in_child(child: impl FnOnce()) -> io::Result<End> {
     }
 }
 
-/// Runs `child` in a forked process that ends after it, and returns that process's id. It dies with the thread that started
-/// it.
+/// Runs `child` in a forked process that ends after it, and returns that process's id. It dies with
+/// the thread that started it.
 ///
 /// `child` must neither allocate nor take a lock where this process has several threads.
 pub(crate) fn child(child: impl FnOnce()) -> io::Result<i32> {
@@ -44,13 +45,14 @@ pub(crate) fn child(child: impl FnOnce()) -> io::Result<i32> {
     }
 }
 
-/// Reaps the orphans that ended, as a machine's first process has to: each keeps memory of the kernel until then. Elsewhere nothing is
-/// done.
+/// Reaps the orphans that ended, as a machine's first process has to: each keeps memory of the
+/// kernel until then. Elsewhere nothing is done.
 pub(crate) fn reap() {
     if std::process::id() != 1 {
         return;
     }
-    // SAFETY: a null status is allowed; no child of ours that is waited for elsewhere has ended by now.
+    // SAFETY: a null status is allowed; no child of ours that is waited for elsewhere has ended by
+    // now.
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
 }
 

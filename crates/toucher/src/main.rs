@@ -1,8 +1,10 @@
-//! `toucher` runs inside demo and test guests: it writes patterns to memory, and later verifies every byte of them.
+//! `toucher` runs inside demo and test guests: it writes patterns to memory, and later verifies
+//! every byte of them.
 //!
-//! It is driven over the guest's serial console: it reads one command a line and answers each with one line that
-//! starts with `toucher:`, so that a driver outside can tell its answers from the kernel's messages. It never decides
-//! anything itself. Start reading at [`command::Command`] for the language, [`region::Regions`] for the patterns.
+//! It is driven over the guest's serial console: it reads one command a line and answers each with
+//! one line that starts with `toucher:`, so that a driver outside can tell its answers from the
+//! kernel's messages. It never decides anything itself. Start reading at [`command::Command`] for
+//! the language, [`region::Regions`] for the patterns.
 
 mod command;
 mod disk;
@@ -47,7 +49,8 @@ fn answer(state: &mut State, line: &str) {
     }
 }
 
-/// Prints one answer. It is preceded by a line break, because the kernel may have left the cursor in mid-line.
+/// Prints one answer. It is preceded by a line break, because the kernel may have left the cursor
+/// in mid-line.
 fn say(text: &str) {
     let mut out = io::stdout().lock();
     // A console that is gone cannot be told so.

@@ -1,11 +1,12 @@
-//! What a page holds: 512 words that depend on the seed and on the page's index, so that a page which is lost,
-//! zeroed, stale or swapped with another never verifies.
+//! What a page holds: 512 words that depend on the seed and on the page's index, so that a page
+//! which is lost, zeroed, stale or swapped with another never verifies.
 
 /// Bytes in a page, the granule of patterns (and of the hypervisor's transitions).
 pub(crate) const PAGE: usize = 4096;
 const WORDS: usize = PAGE / 8;
 
-/// An odd constant far from simple bit patterns (2^64 / golden ratio): consecutive words differ in many bits.
+/// An odd constant far from simple bit patterns (2^64 / golden ratio): consecutive words differ in
+/// many bits.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Fills `page` with the pattern of `seed` and `index`.

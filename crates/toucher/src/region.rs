@@ -3,7 +3,8 @@
 use crate::libc_memory::Mapping;
 use crate::pattern::{self, PAGE};
 
-/// More seeds than any scenario uses; a driver that forgets to free is told so instead of filling the guest.
+/// More seeds than any scenario uses; a driver that forgets to free is told so instead of filling
+/// the guest.
 const MAX_REGIONS: usize = 64;
 
 /// Memory that holds the pattern of one seed.
@@ -40,7 +41,8 @@ pub(crate) struct Verdict {
 pub(crate) struct Regions(Vec<Region>);
 
 impl Regions {
-    /// Maps `bytes` (rounded up to pages) and fills them with the pattern of `seed`. Returns the bytes filled.
+    /// Maps `bytes` (rounded up to pages) and fills them with the pattern of `seed`. Returns the
+    /// bytes filled.
     pub(crate) fn touch(&mut self, bytes: usize, seed: u64) -> Result<usize, String> {
         if self.0.iter().any(|region| region.seed == seed) {
             return Err(format!("touch seed {seed} is in use: free it first"));

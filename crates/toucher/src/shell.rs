@@ -5,9 +5,11 @@ use std::process::{Command, Stdio};
 
 use crate::libc_power;
 
-/// Runs `line` to its end. Returns its exit status and the last line of what it wrote, to either output.
+/// Runs `line` to its end. Returns its exit status and the last line of what it wrote, to either
+/// output.
 pub(crate) fn run(line: &str) -> io::Result<(i32, String)> {
-    // One pipe for both outputs would need a lock between them; the shell joins them before anything is written.
+    // One pipe for both outputs would need a lock between them; the shell joins them before
+    // anything is written.
     let joined = format!("exec 2>&1\n{line}");
     let output = Command::new("sh").args(["-c", &joined]).stdin(Stdio::null()).output()?;
     libc_power::reap();

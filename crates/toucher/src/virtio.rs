@@ -3,8 +3,8 @@
 use std::fs;
 use std::io;
 
-/// One `NAME:TYPE=DRIVER` per virtio device, in order of name; the driver is `none` where nothing bound it. TYPE is the
-/// virtio device type in decimal (1 net, 2 block, 4 entropy, 5 balloon).
+/// One `NAME:TYPE=DRIVER` per virtio device, in order of name; the driver is `none` where nothing
+/// bound it. TYPE is the virtio device type in decimal (1 net, 2 block, 4 entropy, 5 balloon).
 pub(crate) fn devices() -> io::Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/sys/bus/virtio/devices")? {

@@ -1,4 +1,5 @@
-//! The worker: a process that touches its memory again and again, so that the guest has a working set of known size.
+//! The worker: a process that touches its memory again and again, so that the guest has a working
+//! set of known size.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,10 +13,12 @@ use crate::pattern::{PAGE, words};
 /// Address space of the worker, more than any guest here has. What is not touched takes no memory.
 const MOST: usize = 4 << 30;
 
-/// Pages between two looks at what is wanted: soon enough for a step to be sharp, seldom enough to cost nothing.
+/// Pages between two looks at what is wanted: soon enough for a step to be sharp, seldom enough to
+/// cost nothing.
 const STRIDE: usize = 256;
 
-/// How long the worker rests at least after it has touched everything once: without work to do it must not spin.
+/// How long the worker rests at least after it has touched everything once: without work to do it
+/// must not spin.
 const REST: Duration = Duration::from_millis(50);
 
 /// A worker, as its parent sees it. It ends with the guest.
@@ -34,8 +37,8 @@ impl Worker {
         Ok(Self { shared })
     }
 
-    /// From now on it touches the first `bytes` of its memory, and not the rest, which it keeps. Returns what that comes to in
-    /// whole pages, at most [`MOST`].
+    /// From now on it touches the first `bytes` of its memory, and not the rest, which it keeps.
+    /// Returns what that comes to in whole pages, at most [`MOST`].
     pub(crate) fn set(&self, bytes: usize) -> usize {
         let pages = bytes.min(MOST).div_ceil(PAGE);
         wanted(&self.shared).store(pages as u64, Ordering::Relaxed);
@@ -56,7 +59,8 @@ fn touched(shared: &Mapping) -> &AtomicU64 {
     &shared.counters()[1]
 }
 
-/// Touches what is wanted, for ever. It rests as long as it works, so that whoever shares its processor is served as well.
+/// Touches what is wanted, for ever. It rests as long as it works, so that whoever shares its
+/// processor is served as well.
 fn work(mut memory: Mapping, shared: &Mapping) {
     loop {
         let begin = Instant::now();

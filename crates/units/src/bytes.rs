@@ -7,9 +7,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A quantity of memory in bytes.
 ///
-/// Text form: a decimal number with an optional binary unit (`KiB`, `MiB`, `GiB`, `TiB`, or their first letters, in
-/// either case); `512MiB`, `1.5G` and `4096` are all read. Decimal units (`MB`) are refused, because operators
-/// who write them may mean either. [`fmt::Display`] writes the largest unit that loses nothing where four digits do, else one decimal.
+/// Text form: a decimal number with an optional binary unit (`KiB`, `MiB`, `GiB`, `TiB`, or their
+/// first letters, in either case); `512MiB`, `1.5G` and `4096` are all read. Decimal units (`MB`)
+/// are refused, because operators who write them may mean either. [`fmt::Display`] writes the
+/// largest unit that loses nothing where four digits do, else one decimal.
 ///
 /// Serialized as an integer number of bytes; deserialized from an integer or from the text form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -138,7 +139,8 @@ impl Serialize for Bytes {
 
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Formats that do not describe themselves (postcard, between daemon and VMM) carry the integer.
+        // Formats that do not describe themselves (postcard, between daemon and VMM) carry the
+        // integer.
         if !deserializer.is_human_readable() {
             return u64::deserialize(deserializer).map(Self);
         }

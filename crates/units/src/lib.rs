@@ -1,9 +1,10 @@
-//! The words every other crate counts in: [`Bytes`], [`Pages`] and [`Ppn`]; [`PageNo`] and [`FrameNo`] for pages that are
-//! shared, and [`fn@page_hash`], by which all of Plimsoll recognises content.
+//! The words every other crate counts in: [`Bytes`], [`Pages`] and [`Ppn`]; [`PageNo`] and
+//! [`FrameNo`] for pages that are shared, and [`fn@page_hash`], by which all of Plimsoll recognises
+//! content.
 //!
-//! This crate never allocates, never does I/O and knows no other crate of the project. A quantity of memory crosses
-//! a crate boundary as one of these types, never as a bare integer. Start with [`Bytes`], which also reads and
-//! writes sizes as people do ("512MiB").
+//! This crate never allocates, never does I/O and knows no other crate of the project. A quantity
+//! of memory crosses a crate boundary as one of these types, never as a bare integer. Start with
+//! [`Bytes`], which also reads and writes sizes as people do ("512MiB").
 
 mod bytes;
 mod page_hash;

@@ -14,8 +14,8 @@ impl FrameNo {
     }
 }
 
-/// A page of a VM's memory by its place among all of them, holes in the guest-physical address space left out: less than the VM's size
-/// in pages.
+/// A page of a VM's memory by its place among all of them, holes in the guest-physical address
+/// space left out: less than the VM's size in pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PageNo(pub u32);

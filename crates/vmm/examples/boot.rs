@@ -1,12 +1,13 @@
-//! Boots one guest without a daemon, for whoever works on the VMM: it plays the daemon, grants what is asked, prints the
-//! console, types the lines that it is given (each after the last one's answer) and prints how the guest ended.
+//! Boots one guest without a daemon, for whoever works on the VMM: it plays the daemon, grants what
+//! is asked, prints the console, types the lines that it is given (each after the last one's
+//! answer) and prints how the guest ended.
 //!
 //! ```text
 //! boot KERNEL INITRD SIZE_MIB BUDGET_MIB VCPUS CMDLINE [DISK=PATH ...] [LINE ...]
 //! ```
 //!
-//! `plimsoll-vmm` is taken from the directory of this program, `/dev/kvm` from the host, the time limit in seconds from
-//! the environment (`BOOT_LIMIT`, 120).
+//! `plimsoll-vmm` is taken from the directory of this program, `/dev/kvm` from the host, the time
+//! limit in seconds from the environment (`BOOT_LIMIT`, 120).
 
 #![allow(
     clippy::unwrap_used,

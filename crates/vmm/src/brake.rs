@@ -25,8 +25,8 @@ impl Brake {
         self.on.load(Ordering::SeqCst)
     }
 
-    /// Puts it on or takes it off. One that is in the guest is kicked out of it; as the kick may come just before it enters, a
-    /// brake that is to stay on is put on again from time to time.
+    /// Puts it on or takes it off. One that is in the guest is kicked out of it; as the kick may
+    /// come just before it enters, a brake that is to stay on is put on again from time to time.
     pub(crate) fn set(&self, on: bool) {
         let was = self.on.swap(on, Ordering::SeqCst);
         if on {

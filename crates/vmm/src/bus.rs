@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-/// A device behind a range of ports or addresses. It is called by every vCPU's thread; whatever the guest does with it, it
-/// neither panics nor blocks for long.
+/// A device behind a range of ports or addresses. It is called by every vCPU's thread; whatever the
+/// guest does with it, it neither panics nor blocks for long.
 pub(crate) trait BusDevice: Send + Sync {
     /// Fills `data` (1 to 8 bytes) with what is at `offset` from the range's base.
     fn read(&self, offset: u64, data: &mut [u8]);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Something that happened and that a thread waits for with poll(2): a non-blocking event descriptor, shared by clones.
+/// Something that happened and that a thread waits for with poll(2): a non-blocking event
+/// descriptor, shared by clones.
 #[derive(Clone, Debug)]
 pub(crate) struct Event(Arc<OwnedFd>);
 

@@ -15,8 +15,9 @@ pub(crate) enum GuestEvent {
     Failed(String),
 }
 
-/// Events that wait to be judged at most. The first one ends or restarts the guest, so what comes after it says nothing new;
-/// but a guest can write to its reset register without end until it is stopped.
+/// Events that wait to be judged at most. The first one ends or restarts the guest, so what comes
+/// after it says nothing new; but a guest can write to its reset register without end until it is
+/// stopped.
 const MAX_WAITING: usize = 8;
 
 /// Tells events to who judges them. Never blocks.

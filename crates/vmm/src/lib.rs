@@ -1,15 +1,16 @@
 //! One VM's process: `plimsoll-vmm`.
 //!
-//! The daemon starts it with a control socket, passes it what needs privilege to open, and tells it what VM to become. It
-//! makes the VM's memory (through `plimsoll-pmap`) and devices, closes its jail, and runs the guest until that ends.
+//! The daemon starts it with a control socket, passes it what needs privilege to open, and tells it
+//! what VM to become. It makes the VM's memory (through `plimsoll-pmap`) and devices, closes its
+//! jail, and runs the guest until that ends.
 //!
-//! It never decides how much memory its VM may have: it asks for grants, waits for them, returns what it does not need, and
-//! steers the balloon where it is told. It opens no file, no socket and no device of its own. It trusts the daemon and
-//! nothing that the guest says.
+//! It never decides how much memory its VM may have: it asks for grants, waits for them, returns
+//! what it does not need, and steers the balloon where it is told. It opens no file, no socket and
+//! no device of its own. It trusts the daemon and nothing that the guest says.
 //!
-//! Start reading at `control`, the thread that leads this life, then `machine`, which puts a VM together. [`virtio`] are
-//! its devices, `boot` is what the kernel finds, `vcpu` runs it, `jail` is what a broken-out guest would find. `model` is a
-//! guest for hosts that cannot run guest kernels.
+//! Start reading at `control`, the thread that leads this life, then `machine`, which puts a VM
+//! together. [`virtio`] are its devices, `boot` is what the kernel finds, `vcpu` runs it, `jail` is
+//! what a broken-out guest would find. `model` is a guest for hosts that cannot run guest kernels.
 //!
 //! | thread | waits for | touches guest memory |
 //! |---|---|---|
@@ -50,7 +51,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use plimsoll_protocol::control::{CONTROL_FD, ExitReason};
 
-/// Leads a VMM's life, from the first connection at the socket that it was started with to the VM's end.
+/// Leads a VMM's life, from the first connection at the socket that it was started with to the VM's
+/// end.
 ///
 /// The exit code is 0 where the guest shut down, 1 where the VMM failed, 2 where the guest crashed.
 ///
@@ -68,7 +70,8 @@ pub fn run() -> Result<ExitCode> {
     session.run().context("the control thread cannot wait")
 }
 
-/// A panic in any thread is a bug, after which nothing of the VM is to be trusted: the VM ends and says so.
+/// A panic in any thread is a bug, after which nothing of the VM is to be trusted: the VM ends and
+/// says so.
 fn end_on_panic(mailbox: Arc<control::Mailbox>) {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

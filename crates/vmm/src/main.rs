@@ -1,4 +1,5 @@
-//! `plimsoll-vmm`: one VM's process. Started by the daemon, with the control socket as file descriptor 3.
+//! `plimsoll-vmm`: one VM's process. Started by the daemon, with the control socket as file
+//! descriptor 3.
 
 use std::process::ExitCode;
 

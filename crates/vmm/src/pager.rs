@@ -1,8 +1,10 @@
-//! Compresses and swaps out pages of the VM when the daemon says so, and makes chunks large again when it does not.
+//! Compresses and swaps out pages of the VM when the daemon says so, and makes chunks large again
+//! when it does not.
 //!
-//! One thread does it, which may wait for the disk. The daemon names a level ([`ToVmm::Paging`]); what is held beyond it, or waited
-//! for, is paged out, a little at a time. What that frees serves the VM's own faults first, and the rest of the grant goes back
-//! by the way that it always takes. Without a daemon the VM keeps what it has and serves its faults from that.
+//! One thread does it, which may wait for the disk. The daemon names a level ([`ToVmm::Paging`]);
+//! what is held beyond it, or waited for, is paged out, a little at a time. What that frees serves
+//! the VM's own faults first, and the rest of the grant goes back by the way that it always takes.
+//! Without a daemon the VM keeps what it has and serves its faults from that.
 //!
 //! [`ToVmm::Paging`]: plimsoll_protocol::control::ToVmm::Paging
 
@@ -18,9 +20,11 @@ use crate::brake::Brake;
 use crate::sharing::Exchange;
 use crate::sync::lock;
 
-/// Taken before orders are looked at again. Less, and each page costs a look; more, and an order that has changed is obeyed late.
+/// Taken before orders are looked at again. Less, and each page costs a look; more, and an order
+/// that has changed is obeyed late.
 const STEP: Pages = Pages::CHUNK;
-/// How often it is looked whether more is held than the level allows: a guest comes to that by itself only within its grant.
+/// How often it is looked whether more is held than the level allows: a guest comes to that by
+/// itself only within its grant.
 const TICK: Duration = Duration::from_secs(1);
 /// How long paging rests at first when nothing could be taken. Device I/O ends meanwhile, and pages
 /// that were in use may be so no more.
@@ -144,7 +148,8 @@ impl Pager {
         lock(&self.0.orders).level.map_or(most, |level| most.min(level.saturating_sub(held)))
     }
 
-    /// Whether chunks are broken up for pages that can be shared: then they are not made large again, which would end that.
+    /// Whether chunks are broken up for pages that can be shared: then they are not made large
+    /// again, which would end that.
     pub(crate) fn keep_small(&self, small: bool) {
         self.0.small.store(small, Ordering::Relaxed);
     }

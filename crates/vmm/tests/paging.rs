@@ -1,4 +1,5 @@
-//! The whole process with a model guest that has less memory than it uses: levels, the store, swap space, blocking.
+//! The whole process with a model guest that has less memory than it uses: levels, the store, swap
+//! space, blocking.
 
 mod daemon;
 

@@ -1,4 +1,5 @@
-//! Whole processes with model guests that share pages, and a daemon that has the real index and frames.
+//! Whole processes with model guests that share pages, and a daemon that has the real index and
+//! frames.
 
 mod daemon;
 mod hub;

@@ -7,7 +7,8 @@ use plimsoll_protocol::api::{Power, VmStatus};
 use super::{Context, wait};
 use crate::client::Act;
 
-/// Longest wait for a killed VM to be gone: the kernel gives its memory back within seconds, however large it was.
+/// Longest wait for a killed VM to be gone: the kernel gives its memory back within seconds,
+/// however large it was.
 const KILL_TIME: Duration = Duration::from_secs(30);
 
 pub(super) fn run(name: &VmName, context: &Context) -> Result<()> {

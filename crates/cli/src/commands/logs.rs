@@ -8,7 +8,8 @@ use super::Context;
 use crate::client::LogSource;
 use crate::follow;
 
-/// How often a log that is followed is read again: logs come whole, so more often would cost the daemon for little.
+/// How often a log that is followed is read again: logs come whole, so more often would cost the
+/// daemon for little.
 const POLL: Duration = Duration::from_secs(1);
 
 const HELP: &str = "\

@@ -174,7 +174,8 @@ const COLUMNS: [Column; 9] = [
     Column::left("VMS"),
 ];
 
-/// The pools as the daemon lists them, parents before their children, each indented below its parent.
+/// The pools as the daemon lists them, parents before their children, each indented below its
+/// parent.
 fn tree(pools: &[PoolStatus]) -> String {
     if pools.is_empty() {
         return "No pools: all VMs are on the host itself. Make one with: plimsoll pool create POOL"

@@ -8,8 +8,8 @@ use plimsoll_protocol::pool::Place;
 use super::{Context, start, wait};
 use crate::definition_file;
 
-/// Longest wait for a VM to run: loading a kernel takes moments; a grant on a host short of memory takes as long as
-/// balloons do.
+/// Longest wait for a VM to run: loading a kernel takes moments; a grant on a host short of memory
+/// takes as long as balloons do.
 const START_TIME: Duration = Duration::from_secs(60);
 
 const HELP: &str = "\

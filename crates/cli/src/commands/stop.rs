@@ -36,7 +36,8 @@ impl Stop {
         let name = &self.name;
         let pressed = context.client.act(name, Act::Stop);
         if self.kill && pressed.is_err() && context.client.vm(name)?.power != Power::Off {
-            // There is no button to press yet, or nobody to press it: what was asked for is that it ends.
+            // There is no button to press yet, or nobody to press it: what was asked for is that it
+            // ends.
             return context.output.facts(&kill::kill(name, context)?, kill::ended);
         }
         pressed?;

@@ -12,8 +12,8 @@ use super::{Context, ps, stall};
 use crate::interval::Interval;
 use crate::table::{Column, Table};
 
-/// Shortest interval: faster, the daemon would work for the table more than for the VMs, whose facts are a second
-/// old.
+/// Shortest interval: faster, the daemon would work for the table more than for the VMs, whose
+/// facts are a second old.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 const HELP: &str = "\
@@ -107,7 +107,8 @@ impl Top {
             }
             match look(context) {
                 Ok(now) => shown = lines(&now),
-                // A daemon that is being restarted comes back: the last table stays, and says how old it is.
+                // A daemon that is being restarted comes back: the last table stays, and says how
+                // old it is.
                 Err(error) => note_error(&mut shown, &format!("{error:#}")),
             }
         }
@@ -234,8 +235,8 @@ fn draw(lines: &[String]) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Whether someone wants to leave before `interval` has passed. A change of the screen's size ends the wait early,
-/// for the table to be drawn anew.
+/// Whether someone wants to leave before `interval` has passed. A change of the screen's size ends
+/// the wait early, for the table to be drawn anew.
 fn left_within(interval: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + interval;
     while event::poll(deadline.saturating_duration_since(Instant::now()))? {

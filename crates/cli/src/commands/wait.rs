@@ -7,12 +7,12 @@ use plimsoll_protocol::api::VmStatus;
 use super::Context;
 use crate::interval::age;
 
-/// How often a VM is asked about while its state is waited for: what a person takes for at once, at a cost to the
-/// daemon that is not seen.
+/// How often a VM is asked about while its state is waited for: what a person takes for at once, at
+/// a cost to the daemon that is not seen.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Waits until `done` holds for a VM; `None` where it does not within `limit`. A person at the terminal sees
-/// `doing` and the time that has passed.
+/// Waits until `done` holds for a VM; `None` where it does not within `limit`. A person at the
+/// terminal sees `doing` and the time that has passed.
 pub(crate) fn until(
     context: &Context,
     name: &VmName,

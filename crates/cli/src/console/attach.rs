@@ -8,8 +8,8 @@ use crate::output::Output;
 
 /// Ctrl-]: what telnet and virsh use, and what few programs in guests want.
 const ESCAPE: u8 = 0x1d;
-/// Input that may wait for a guest that reads slowly. A person never types that much; a pipe is not read further
-/// until the guest has read some.
+/// Input that may wait for a guest that reads slowly. A person never types that much; a pipe is not
+/// read further until the guest has read some.
 const MAX_PENDING: usize = 64 << 10;
 
 /// How an attachment ended.
@@ -43,8 +43,8 @@ pub(crate) fn at_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
-/// Copies the input to the console and the console to the output. At a terminal Ctrl-] leaves; the end of an input
-/// that is none ends only the sending.
+/// Copies the input to the console and the console to the output. At a terminal Ctrl-] leaves; the
+/// end of an input that is none ends only the sending.
 pub(crate) fn attach(stream: UnixStream, output: &Output) -> Result<End> {
     let raw = at_terminal().then(Raw::new).transpose()?;
     stream.set_nonblocking(true).context("attaching to the console")?;

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// Longest line that is kept: a guest may print without end and without a newline. What is longer is cut into lines.
+/// Longest line that is kept: a guest may print without end and without a newline. What is longer
+/// is cut into lines.
 const MAX_LINE: usize = 64 << 10;
-/// How long the rest of a line is waited for once its text was seen: a line leaves a serial port in pieces, and a
-/// prompt ("login:") never ends its line.
+/// How long the rest of a line is waited for once its text was seen: a line leaves a serial port in
+/// pieces, and a prompt ("login:") never ends its line.
 const REST_TIME: Duration = Duration::from_millis(300);
 
 /// Watches a console for a line.

@@ -5,7 +5,8 @@ use crate::sys;
 
 /// Oldest kernel that works: Debian 12's, the oldest that is tested.
 const FLOOR: (u32, u32) = (6, 1);
-/// Oldest kernel that works best: the first with `UFFDIO_MOVE`, which moves pages of guests without a copy.
+/// Oldest kernel that works best: the first with `UFFDIO_MOVE`, which moves pages of guests without
+/// a copy.
 const BEST: (u32, u32) = (6, 8);
 
 /// The kernel's version.

@@ -5,9 +5,9 @@ use plimsoll_machine::limit::Limit;
 
 use super::{Check, read};
 
-/// Mappings that do not limit a VM in practice: an isolated shared page costs two, so this many let 128 Ki pages
-/// (512 MiB) of a VM be shared one by one. Lower, sharing stops early; higher only costs kernel memory where it is
-/// used.
+/// Mappings that do not limit a VM in practice: an isolated shared page costs two, so this many let
+/// 128 Ki pages (512 MiB) of a VM be shared one by one. Lower, sharing stops early; higher only
+/// costs kernel memory where it is used.
 const ENOUGH_MAPPINGS: u64 = 262_144;
 
 /// Whether a control group leaves VMs less memory than the machine has.

@@ -1,5 +1,5 @@
-//! What this host can do. Each check gathers its facts first and judges them in a function without I/O, so that hosts
-//! other than the one at hand can be tested.
+//! What this host can do. Each check gathers its facts first and judges them in a function without
+//! I/O, so that hosts other than the one at hand can be tested.
 
 mod cgroup;
 mod check;

@@ -47,7 +47,8 @@ fn judge_seccomp(actions: Option<&str>) -> Check {
     )
 }
 
-/// Whether a VM's process can be kept from the file system: by Landlock, by an empty root directory, or best by both.
+/// Whether a VM's process can be kept from the file system: by Landlock, by an empty root
+/// directory, or best by both.
 pub(super) fn landlock() -> Check {
     judge_landlock(sys::landlock::version(), rustix::process::geteuid().is_root()).jail(JailPart::Filesystem)
 }

@@ -3,7 +3,8 @@
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
-/// `struct io_uring_params` of linux/io_uring.h: 120 bytes, of which all zeros ask for nothing special.
+/// `struct io_uring_params` of linux/io_uring.h: 120 bytes, of which all zeros ask for nothing
+/// special.
 #[repr(C, align(8))]
 struct Params([u8; 120]);
 

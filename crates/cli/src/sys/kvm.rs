@@ -62,6 +62,7 @@ pub(crate) fn ask() -> io::Result<Answer> {
 
 /// One of KVM's ioctls that take a number and give one.
 fn ask_number(device: &File, request: libc::Ioctl, argument: libc::c_ulong) -> i32 {
-    // SAFETY: these requests take their argument by value and touch no memory of ours; the descriptor is open.
+    // SAFETY: these requests take their argument by value and touch no memory of ours; the
+    // descriptor is open.
     unsafe { libc::ioctl(device.as_raw_fd(), request, argument) }
 }

@@ -1,5 +1,5 @@
-//! The system interfaces that `doctor` probes, one module each; the only unsafe code of this program. Each probe
-//! asks and changes nothing.
+//! The system interfaces that `doctor` probes, one module each; the only unsafe code of this
+//! program. Each probe asks and changes nothing.
 
 pub(crate) mod io_uring;
 pub(crate) mod kvm;

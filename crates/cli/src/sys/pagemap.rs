@@ -32,8 +32,8 @@ pub(crate) fn scan_works() -> bool {
     let Ok(pagemap) = File::open("/proc/self/pagemap") else { return false };
     // A scan of nothing.
     let mut arg = ScanArg { size: ARG_SIZE, ..ScanArg::default() };
-    // SAFETY: the kernel reads and writes one `pm_scan_arg`, whose layout is its own and which lives through the
-    // call.
+    // SAFETY: the kernel reads and writes one `pm_scan_arg`, whose layout is its own and which
+    // lives through the call.
     let done = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut arg) };
     // Any other error means that the request is known.
     done >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOTTY)

@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-/// The device, which (unlike the system call) gives descriptors that also take faults of the kernel itself.
+/// The device, which (unlike the system call) gives descriptors that also take faults of the kernel
+/// itself.
 pub(crate) const DEVICE: &str = "/dev/userfaultfd";
 
 /// Pages can be write-protected (`UFFD_FEATURE_PAGEFAULT_FLAG_WP`, Linux 5.7).
@@ -45,7 +46,8 @@ pub(crate) fn features() -> io::Result<u64> {
     // SAFETY: the kernel just made this descriptor for us and nothing else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     let mut api = Api { api: API, features: 0, ioctls: 0 };
-    // SAFETY: the ioctl reads and writes one `Api`, whose layout is the kernel's and which lives through the call.
+    // SAFETY: the ioctl reads and writes one `Api`, whose layout is the kernel's and which lives
+    // through the call.
     let done = unsafe { libc::ioctl(fd.as_raw_fd(), UFFDIO_API, &raw mut api) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(api.features) }
 }

@@ -13,8 +13,8 @@ use tempfile::TempDir;
 /// A request line, and the status and body of each answer that is left for it.
 type Answers = Vec<(String, VecDeque<(u16, String)>)>;
 
-/// Takes connections until the test's process ends. Each request line is answered by the first answer that is left
-/// for it; the last one stays.
+/// Takes connections until the test's process ends. Each request line is answered by the first
+/// answer that is left for it; the last one stays.
 pub(crate) struct Fake {
     directory: TempDir,
     answers: Arc<Mutex<Answers>>,

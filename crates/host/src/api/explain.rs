@@ -10,7 +10,8 @@ pub(super) async fn host(State(api): State<Api>) -> ApiResult {
     api.call(Request::Explain).await
 }
 
-/// The remedies take some time in a host of thousands of VMs: they are found beside the daemon's own thread.
+/// The remedies take some time in a host of thousands of VMs: they are found beside the daemon's
+/// own thread.
 pub(super) async fn vm(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
     match api.caller.call(Request::ExplainVm(vm_name(name)?)).await? {
         Answer::Explained(explained) => {

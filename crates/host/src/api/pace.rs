@@ -29,7 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Peers that are remembered at most. One whose pause was long enough need not be.
 const MOST_PEERS: usize = 1024;
 
-/// Who sent a request, and the pace that it keeps with all others. The server adds it to each request.
+/// Who sent a request, and the pace that it keeps with all others. The server adds it to each
+/// request.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     pub(super) peer: Peer,

@@ -8,8 +8,9 @@ use crate::pools::Pools;
 
 /// Whether what is to be promised can be kept.
 ///
-/// Two questions are asked: whether it fits what pools, machine and swap space have not promised yet (Waldspurger 2002, section
-/// 6.1), and whether it is there now, because a promise that only another VM's goodwill can keep is none.
+/// Two questions are asked: whether it fits what pools, machine and swap space have not promised
+/// yet (Waldspurger 2002, section 6.1), and whether it is there now, because a promise that only
+/// another VM's goodwill can keep is none.
 impl Core {
     /// Whether a VM that is off may be started.
     pub(super) fn admit_start(&self, definition: &VmDefinition) -> Result<(), Failure> {
@@ -68,7 +69,8 @@ impl Core {
         before.admits(&self.reservations(pools, after)).map_err(|why| why.to_string())
     }
 
-    /// What a VM with a run may still reserve in its pool; at least what it has reserved, which was admitted.
+    /// What a VM with a run may still reserve in its pool; at least what it has reserved, which was
+    /// admitted.
     pub(super) fn unreserved_but(&self, run: RunId, definition: &VmDefinition) -> Pages {
         let others = self.claims(&self.pools, Some(run));
         let pool = place(&self.pools, &definition.pool);

@@ -66,8 +66,8 @@ impl Core {
         self.event(None, text);
     }
 
-    /// Other programs of the host may have taken memory that VMs could be promised: it is promised no more, and what was is
-    /// called back.
+    /// Other programs of the host may have taken memory that VMs could be promised: it is promised
+    /// no more, and what was is called back.
     fn sustain(&mut self, usable: Pages) {
         let before = self.ledger.taken();
         self.ledger.sustain(usable);

@@ -29,7 +29,8 @@ pub(super) struct Divided {
 
 /// Dividing memory: from what is known to entitlements, targets and balloons.
 impl Core {
-    /// Divides memory anew and tells the balloons. `elapsed`: since it was last done, by which balloons may have grown.
+    /// Divides memory anew and tells the balloons. `elapsed`: since it was last done, by which
+    /// balloons may have grown.
     pub(super) fn divide(&mut self, elapsed: Duration) -> Divided {
         let (names, vms): (Vec<VmName>, Vec<PolicyVm>) = self
             .running()
@@ -45,7 +46,8 @@ impl Core {
     }
 
     fn situation(&self, elapsed: Duration) -> Host {
-        // Who takes no part keeps what it has until its process is gone; who is about to start will take its overhead.
+        // Who takes no part keeps what it has until its process is gone; who is about to start will
+        // take its overhead.
         let lost: Pages = self
             .running()
             .map(|(definition, run)| match run.phase {
@@ -64,10 +66,11 @@ impl Core {
         }
     }
 
-    /// A VM as policy sees it. Its grant and its part of the frames of its sharing domain stand for what it holds: a VMM that claims to
-    /// hold less keeps the grant all the same, and honest ones return what they do not use. So what a frame costs is paid by
-    /// those who share it, in equal parts (see [`charge`](fn@plimsoll_policy::charge)), and what sharing saves makes room within an
-    /// entitlement, which it does not change.
+    /// A VM as policy sees it. Its grant and its part of the frames of its sharing domain stand for
+    /// what it holds: a VMM that claims to hold less keeps the grant all the same, and honest ones
+    /// return what they do not use. So what a frame costs is paid by those who share it, in equal
+    /// parts (see [`charge`](fn@plimsoll_policy::charge)), and what sharing saves makes room within
+    /// an entitlement, which it does not change.
     fn party(&self, definition: &VmDefinition, run: &Run) -> PolicyVm {
         let held = self.charged(run.id);
         let limit = limit(definition);
@@ -99,9 +102,11 @@ impl Core {
         }
     }
 
-    /// What a VM's guest has in memory without being charged for it: shared pages beyond its part of the frames, and zero pages. That
-    /// much need not be in its balloon for the VM to come to its target. What its VMM says of zero pages is believed as far as
-    /// grant, references and balloon leave room for them, so that a lie cannot make the balloon smaller than what is to come back.
+    /// What a VM's guest has in memory without being charged for it: shared pages beyond its part
+    /// of the frames, and zero pages. That much need not be in its balloon for the VM to come to
+    /// its target. What its VMM says of zero pages is believed as far as grant, references and
+    /// balloon leave room for them, so that a lie cannot make the balloon smaller than what is to
+    /// come back.
     fn free_of_charge(&self, definition: &VmDefinition, run: &Run) -> Pages {
         let (grant, references) = (self.ledger.account(run.id).grant, self.references(run.id));
         let others = size(definition).saturating_sub(grant).saturating_sub(run.facts.ballooned);
@@ -163,7 +168,8 @@ impl Core {
         }
     }
 
-    /// Tells a VMM from where on it pages, if that has changed by more than a little, or if its VM `exceeds` what it may have.
+    /// Tells a VMM from where on it pages, if that has changed by more than a little, or if its VM
+    /// `exceeds` what it may have.
     fn steer_paging(&mut self, name: &VmName, decision: &Decision, exceeds: bool) {
         let step = BALLOON_STEP.0;
         // A VMM counts its own pages only.
@@ -194,7 +200,8 @@ impl Core {
     }
 
     fn steer(&mut self, name: &VmName, before: &PolicyVm, decision: &Decision) {
-        // A limit holds to the page: a last step too small to be told would leave the VM above it for ever.
+        // A limit holds to the page: a last step too small to be told would leave the VM above it
+        // for ever.
         let exceeds = before.held > decision.most;
         self.steer_paging(name, decision, exceeds);
         let Some(run) = self.vms.get_mut(name).and_then(|vm| vm.run.as_deref_mut()) else {

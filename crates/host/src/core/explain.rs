@@ -17,8 +17,8 @@ use super::run::Run;
 use super::{Answer, Core, Failure, overhead, reservation, size};
 use crate::pools::Pools;
 
-/// An explanation of one VM that lacks only its remedies: to find them, memory is divided some hundred times over, and the
-/// daemon has other things to do.
+/// An explanation of one VM that lacks only its remedies: to find them, memory is divided some
+/// hundred times over, and the daemon has other things to do.
 #[derive(Clone, Debug)]
 pub(crate) struct Explained {
     explanation: VmExplanation,
@@ -47,7 +47,8 @@ impl Explained {
     }
 }
 
-/// Why things are as they are. Memory is divided anew first, so that every number follows from the ledger as it is now.
+/// Why things are as they are. Memory is divided anew first, so that every number follows from the
+/// ledger as it is now.
 impl Core {
     pub(super) fn explain_host(&mut self) -> HostExplanation {
         let divided = self.divide(std::time::Duration::ZERO);
@@ -226,8 +227,8 @@ const NO_ACTIVITY: ActivityParts = ActivityParts {
     missing: Bytes::ZERO,
 };
 
-/// How much more is asked for on a VM's behalf: what it waits for or, where it waits for nothing, a quarter of what it is
-/// entitled to, which is enough to be felt.
+/// How much more is asked for on a VM's behalf: what it waits for or, where it waits for nothing, a
+/// quarter of what it is entitled to, which is enough to be felt.
 fn more(grant: &Bytes, wanted: &Bytes, decision: &VmDecision) -> Bytes {
     let needs = grant.saturating_add(*wanted).saturating_sub(decision.entitlement);
     if *wanted > Bytes::ZERO && needs > Bytes::ZERO {

@@ -13,14 +13,15 @@ use super::{
 use crate::inventory::Record;
 use crate::ledger::Account;
 
-/// Grant to begin with: a Debian kernel and its initial ram disk take 40 to 60 MiB before the guest's first line. Less
-/// costs messages while they are loaded, more takes memory that a small guest may never touch.
+/// Grant to begin with: a Debian kernel and its initial ram disk take 40 to 60 MiB before the
+/// guest's first line. Less costs messages while they are loaded, more takes memory that a small
+/// guest may never touch.
 const INITIAL_GRANT: Pages = Pages((64 << 20) / plimsoll_units::PAGE_SIZE);
 
 /// A VM's process from its admission to its end.
 impl Core {
-    /// Admits a VM that is off, and launches it as soon as enough is free. `starter` hears when its guest runs, or why
-    /// not.
+    /// Admits a VM that is off, and launches it as soon as enough is free. `starter` hears when its
+    /// guest runs, or why not.
     pub(super) fn start(&mut self, name: &VmName, starter: RequestId, undo: Undo) -> Result<(), Failure> {
         let Some(vm) = self.vm(name) else {
             return Err(Failure::new(FailureKind::Unknown, format!("there is no VM {name}")));
@@ -46,7 +47,8 @@ impl Core {
         Ok(())
     }
 
-    /// Charges and launches those who wait to start, as far as what is free allows, the first first.
+    /// Charges and launches those who wait to start, as far as what is free allows, the first
+    /// first.
     pub(super) fn launch_queued(&mut self) {
         let mut queued: Vec<(RunId, VmDefinition)> = self
             .running()
@@ -184,7 +186,8 @@ impl Core {
         self.over(id, FailureKind::Unfit, &text, Some(exit));
     }
 
-    /// Ends a run's account. A run that never came to be undoes what its start did to the inventory.
+    /// Ends a run's account. A run that never came to be undoes what its start did to the
+    /// inventory.
     fn over(&mut self, id: RunId, kind: FailureKind, text: &str, exit: Option<Exit>) {
         self.leave(id);
         self.heard(id);

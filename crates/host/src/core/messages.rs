@@ -15,8 +15,8 @@ use super::{Core, Effect, LAST_GRACE, RunId, limit, size};
 /// Address space behind guest memory where samples are.
 const ASIDE: Bytes = Bytes(MAX_SAMPLES as u64 * plimsoll_units::CHUNK_SIZE);
 
-/// What VMMs say. A VMM is taken to be hostile: its numbers are bounded by what is possible, and what is not possible
-/// at all ends it.
+/// What VMMs say. A VMM is taken to be hostile: its numbers are bounded by what is possible, and
+/// what is not possible at all ends it.
 impl Core {
     pub(super) fn message(&mut self, id: RunId, message: FromVmm) {
         let Some(name) = self.runs.get(&id).cloned() else { return };
@@ -199,8 +199,8 @@ fn took_back(before: &Facts, facts: &Facts) -> bool {
     driven && facts.balloon_actual.saturating_add(BALLOON_STEP) <= told
 }
 
-/// The part of a sample's claims that can be true of a VM of `size`. A VMM that makes its VM seem idle gets less for it,
-/// and one that makes it seem busy no more than its shares are worth.
+/// The part of a sample's claims that can be true of a VM of `size`. A VMM that makes its VM seem
+/// idle gets less for it, and one that makes it seem busy no more than its shares are worth.
 fn possible_sample(claim: SampleFacts, size: Pages) -> SampleFacts {
     let sampled = |claim: Sampled, most: u64| {
         let population = claim.population.min(most);
@@ -215,13 +215,14 @@ fn possible_sample(claim: SampleFacts, size: Pages) -> SampleFacts {
     }
 }
 
-/// What a VM may wait for: what its limit leaves or, where that was lowered below its grant, the chunk that its driver
-/// may need to run.
+/// What a VM may wait for: what its limit leaves or, where that was lowered below its grant, the
+/// chunk that its driver may need to run.
 fn room(limit: Pages, grant: Pages) -> Pages {
     if grant > limit { Pages::CHUNK } else { limit.saturating_sub(grant) }
 }
 
-/// A text of a VMM as one line of bounded length without control characters: it goes to logs and terminals.
+/// A text of a VMM as one line of bounded length without control characters: it goes to logs and
+/// terminals.
 fn one_line(text: &str) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     let mut line = String::new();

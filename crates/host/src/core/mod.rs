@@ -1,14 +1,17 @@
 //! What the daemon decides, without doing any of it.
 //!
-//! [`Core`] is a state machine: [`Core::handle`] takes one [`Input`] (a request of a user, a message of a VMM, the end of a
-//! process, the clock) and returns the [`Effect`]s that the world around it is to carry out, in order. It reads no clock and
-//! does no I/O but on the memory that VMs share, which is the daemon's own, so every course of events can be tested, and the ledger is whole between any two inputs.
+//! [`Core`] is a state machine: [`Core::handle`] takes one [`Input`] (a request of a user, a
+//! message of a VMM, the end of a process, the clock) and returns the [`Effect`]s that the world
+//! around it is to carry out, in order. It reads no clock and does no I/O but on the memory that
+//! VMs share, which is the daemon's own, so every course of events can be tested, and the ledger is
+//! whole between any two inputs.
 //!
 //! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs,
-//! [`control`] is the loop, [`budget`] follows the machine, [`divide`] divides memory, [`grants`] gives it out, [`sharing`] has VMs
-//! share pages ([`recovery`] where an earlier daemon had), [`mod@unreachable`] takes over VMs of an
-//! earlier daemon, [`heartbeat`] notices VMMs that say nothing, [`scan`] has VMs look for pages to
-//! share, [`stall`] counts the time that VMs are stalled, [`status`] tells of it, [`explain`] why.
+//! [`control`] is the loop, [`budget`] follows the machine, [`divide`] divides memory, [`grants`]
+//! gives it out, [`sharing`] has VMs share pages ([`recovery`] where an earlier daemon had),
+//! [`mod@unreachable`] takes over VMs of an earlier daemon, [`heartbeat`] notices VMMs that say
+//! nothing, [`scan`] has VMs look for pages to share, [`stall`] counts the time that VMs are
+//! stalled, [`status`] tells of it, [`explain`] why.
 
 mod admission;
 mod budget;
@@ -242,7 +245,8 @@ pub(crate) enum Effect {
     SavePools(Vec<PoolDefinition>, Vec<(RequestId, Result<Answer, Failure>)>),
     /// Remove a VM's record and logs, and give the answers afterwards.
     Forget(VmName, Vec<(RequestId, Result<Answer, Failure>)>),
-    /// Remember for a restarted daemon that the VMM will map frames of this domain: it is told next.
+    /// Remember for a restarted daemon that the VMM will map frames of this domain: it is told
+    /// next.
     Joins(RunId, Known),
     /// Remember for a restarted daemon what the VMM said at its start.
     Settled(RunId, Vec<JailPart>),
@@ -499,7 +503,8 @@ pub(crate) fn unsaved_note(why: &str) -> String {
     )
 }
 
-/// A VM whose pool is not there, because someone has changed the daemon's files, is taken to be in none.
+/// A VM whose pool is not there, because someone has changed the daemon's files, is taken to be in
+/// none.
 fn place(definition: &mut VmDefinition, pools: &Pools) {
     if pools.id(&definition.pool).is_none() {
         tracing::error!(vm = %definition.name, "there is no pool {}: it is on the host itself now", definition.pool);
@@ -527,8 +532,10 @@ fn overhead(definition: &VmDefinition) -> Pages {
     plimsoll_policy::overhead(size(definition), definition.vcpus)
 }
 
-/// How long a request waits for a VM that is being started or killed before it is answered anyway: a VMM is set up in
-/// well under a second, and a process in an uninterruptible wait dies when that ends.
+/// How long a request waits for a VM that is being started or killed before it is answered anyway:
+/// a VMM is set up in well under a second, and a process in an uninterruptible wait dies when that
+/// ends.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long a VMM may take to end once it has said so or closed the connection: it closes its disks.
+/// How long a VMM may take to end once it has said so or closed the connection: it closes its
+/// disks.
 const LAST_GRACE: Duration = Duration::from_secs(5);

@@ -6,8 +6,8 @@ use plimsoll_units::{Bytes, Pages};
 use super::run::Run;
 use super::{Answer, Core, Effect, Failure, FailureKind, RequestId, reservation};
 
-/// What users ask of resource pools. A change is checked on a copy of all pools, which takes the place of the old ones
-/// only when nothing speaks against it.
+/// What users ask of resource pools. A change is checked on a copy of all pools, which takes the
+/// place of the old ones only when nothing speaks against it.
 impl Core {
     pub(super) fn create_pool(&mut self, id: RequestId, definition: PoolDefinition) -> Result<(), Failure> {
         let name = definition.name.clone();

@@ -19,12 +19,13 @@ pub(crate) struct Rates {
     pub(super) cpu: u64,
 }
 
-/// Reports that come closer to each other are taken together with the next: over less time a rate is noise.
+/// Reports that come closer to each other are taken together with the next: over less time a rate
+/// is noise.
 const SHORTEST: Duration = Duration::from_millis(200);
 
 impl Rates {
-    /// The rates between two reports that came `elapsed` apart; `None`: too close. Counters that run backwards, as only a hostile VMM's do,
-    /// count as standing still.
+    /// The rates between two reports that came `elapsed` apart; `None`: too close. Counters that
+    /// run backwards, as only a hostile VMM's do, count as standing still.
     pub(super) fn between(before: &Facts, after: &Facts, elapsed: Duration) -> Option<Self> {
         if elapsed < SHORTEST {
             return None;

@@ -45,8 +45,8 @@ impl Core {
         }
     }
 
-    /// Defines a VM, in place of one of the same name that is off, and starts it. If it does not start, nothing has
-    /// changed.
+    /// Defines a VM, in place of one of the same name that is off, and starts it. If it does not
+    /// start, nothing has changed.
     fn create(&mut self, id: RequestId, definition: VmDefinition) -> Result<(), Failure> {
         definition.check().map_err(|e| Failure::new(FailureKind::Invalid, e.to_string()))?;
         self.must_be_place(&definition.pool)?;

@@ -42,7 +42,8 @@ pub(crate) struct Run {
     pub(crate) stall: StallAccount,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) entitlement: Pages,
-    /// What it may have beyond its entitlement: see [`Decision::lent`](plimsoll_policy::Decision::lent).
+    /// What it may have beyond its entitlement: see
+    /// [`Decision::lent`](plimsoll_policy::Decision::lent).
     pub(crate) lent: Pages,
     pub(crate) target: Pages,
     /// The most that it may be granted as policy has it: its limit, or less where its pool has one.

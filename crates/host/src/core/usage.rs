@@ -19,8 +19,8 @@ impl Usage {
         Self { estimator: Estimator::new(period), period: 0, sampled: false }
     }
 
-    /// The VMM has reported. What it says of its last period counts once. Of periods that nobody heard of, because the
-    /// daemon was not there, the last one stands for all.
+    /// The VMM has reported. What it says of its last period counts once. Of periods that nobody
+    /// heard of, because the daemon was not there, the last one stands for all.
     pub(super) fn observe(&mut self, facts: &SamplingFacts) {
         if facts.period == self.period {
             return;
@@ -38,8 +38,8 @@ impl Usage {
         self.sampled
     }
 
-    /// The estimate for a VM that holds `held` and whose period under way has shown `now`. One that has not been sampled
-    /// uses all that it holds.
+    /// The estimate for a VM that holds `held` and whose period under way has shown `now`. One that
+    /// has not been sampled uses all that it holds.
     pub(super) fn estimate(&self, now: &SampleFacts, held: Pages) -> Estimate {
         if !self.sampled {
             return Estimate { slow: held, fast: held, now: held, margin: held };

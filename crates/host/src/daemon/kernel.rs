@@ -50,8 +50,8 @@ impl Daemon {
     }
 
     /// Asks the kernel for the memory of those guests whose turn it is, lowers the bounds of those
-    /// that have given memory back, and cuts the logs of all VMMs. All of it may take long: for page
-    /// tables, for files' pages that are taken back, and for a disk.
+    /// that have given memory back, and cuts the logs of all VMMs. All of it may take long: for
+    /// page tables, for files' pages that are taken back, and for a disk.
     pub(super) fn ask_for_guests(&mut self) {
         if std::mem::replace(&mut self.asking_guests, true) {
             return;

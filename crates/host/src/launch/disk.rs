@@ -12,8 +12,8 @@ use rustix::io::Errno;
 /// Unit of a disk's size.
 const SECTOR: u64 = 512;
 
-/// Opens a disk. The lock belongs to the open file, which the VMM gets: it lasts as long as the VMM does, whatever
-/// becomes of the daemon.
+/// Opens a disk. The lock belongs to the open file, which the VMM gets: it lasts as long as the VMM
+/// does, whatever becomes of the daemon.
 ///
 /// # Errors
 /// What is wrong with it and what to do.

@@ -1,8 +1,8 @@
 //! Which process a VMM is, where its run record does not tell.
 //!
 //! A crash of the daemon between the start of a VMM and its run record leaves such a VMM, as does a
-//! record that somebody has damaged. The kernel adds the sender to each message on a connection that
-//! asks for it (`SO_PASSCRED`), so the greeting names the process.
+//! record that somebody has damaged. The kernel adds the sender to each message on a connection
+//! that asks for it (`SO_PASSCRED`), so the greeting names the process.
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;

@@ -1,5 +1,5 @@
-//! From a definition to a running VMM: everything is opened and checked before anything is started, and what was begun is
-//! undone where a later step fails.
+//! From a definition to a running VMM: everything is opened and checked before anything is started,
+//! and what was begun is undone where a later step fails.
 
 mod bzimage;
 mod disk;

@@ -21,7 +21,8 @@ pub(super) struct Resources {
 }
 
 impl Resources {
-    /// Opens what `definition` names. Changes nothing but the state of its taps, which ends with the descriptors.
+    /// Opens what `definition` names. Changes nothing but the state of its taps, which ends with
+    /// the descriptors.
     ///
     /// # Errors
     /// What cannot be used, and what to do.

@@ -139,7 +139,8 @@ impl RunDir {
         listen(&self.path.join(CONTROL_SOCKET), SocketType::SEQPACKET, 2)
     }
 
-    /// The console's socket. A VM's own user may not reach it by its path; the descriptor is all it gets.
+    /// The console's socket. A VM's own user may not reach it by its path; the descriptor is all it
+    /// gets.
     pub(super) fn listen_for_console(&self, _uid: Option<u32>) -> anyhow::Result<OwnedFd> {
         listen(&self.path.join(CONSOLE_SOCKET), SocketType::STREAM, 8)
     }
@@ -148,9 +149,10 @@ impl RunDir {
         format::write(&self.path.join(RUN_RECORD), record)
     }
 
-    /// Writes down what the VM was granted: before the VMM hears of it, so that a daemon that comes after a crash
-    /// knows how much it may claim. Eight bytes in one write on a memory file system: they are there whole, and cost
-    /// about a microsecond. Nothing is granted to a VM whose record of it is not open.
+    /// Writes down what the VM was granted: before the VMM hears of it, so that a daemon that comes
+    /// after a crash knows how much it may claim. Eight bytes in one write on a memory file system:
+    /// they are there whole, and cost about a microsecond. Nothing is granted to a VM whose record
+    /// of it is not open.
     pub(crate) fn write_grant(&self, grant: Pages) -> io::Result<()> {
         self.grant.as_ref().map_or(Ok(()), |file| file.write_all_at(&grant.0.to_le_bytes(), 0))
     }

@@ -12,8 +12,9 @@ use plimsoll_protocol::control::CONTROL_FD;
 
 use crate::oom;
 
-/// Occupies [`CONTROL_FD`] in this process for as long as it runs, before anything else opens a file: the duplicate that
-/// a child makes there must not land on a descriptor that the standard library uses between fork and exec.
+/// Occupies [`CONTROL_FD`] in this process for as long as it runs, before anything else opens a
+/// file: the duplicate that a child makes there must not land on a descriptor that the standard
+/// library uses between fork and exec.
 ///
 /// # Errors
 /// `/dev/null` cannot be opened.
@@ -23,8 +24,8 @@ pub(crate) fn reserve_control_fd() -> std::io::Result<Option<File>> {
     Ok((null.as_raw_fd() == CONTROL_FD).then_some(null))
 }
 
-/// Starts `program` in a session of its own, with `control` as its [`CONTROL_FD`] and `log` as its standard error. It
-/// outlives the daemon.
+/// Starts `program` in a session of its own, with `control` as its [`CONTROL_FD`] and `log` as its
+/// standard error. It outlives the daemon.
 ///
 /// # Errors
 /// The program cannot be started.
@@ -51,7 +52,8 @@ pub(super) fn spawn(
         let duplicate = unsafe { libc::dup2(raw, CONTROL_FD) };
         if duplicate == CONTROL_FD { Ok(()) } else { Err(std::io::Error::last_os_error()) }
     };
-    // SAFETY: the closure makes two system calls and neither allocates nor takes locks; its errors carry only numbers.
+    // SAFETY: the closure makes two system calls and neither allocates nor takes locks; its errors
+    // carry only numbers.
     let command = unsafe { command.pre_exec(in_child) };
     let child = command.spawn().with_context(|| format!("cannot start {}", program.display()));
     drop(control);

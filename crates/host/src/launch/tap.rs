@@ -6,7 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 
-/// Attaches to the tap device `name`, which must exist: frames come and go with a virtio-net header.
+/// Attaches to the tap device `name`, which must exist: frames come and go with a virtio-net
+/// header.
 ///
 /// # Errors
 /// Why not, and what to do.

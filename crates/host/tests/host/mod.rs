@@ -1,4 +1,5 @@
-//! A daemon in a directory of its own, with a VMM that is no VMM (`examples/fake_vmm.rs`), driven over its API.
+//! A daemon in a directory of its own, with a VMM that is no VMM (`examples/fake_vmm.rs`), driven
+//! over its API.
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "only tests use it")]
@@ -219,7 +220,8 @@ pub fn error_of(body: &str) -> String {
     text
 }
 
-/// A definition of a model guest that may run without the parts of the jail that a test host may lack.
+/// A definition of a model guest that may run without the parts of the jail that a test host may
+/// lack.
 pub fn definition(name: &str, size: &str) -> Value {
     json!({"name": name, "size": size, "boot": {"model": true}, "jail": {"allow_missing": ["uid", "cgroup"]}})
 }

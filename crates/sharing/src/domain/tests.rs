@@ -165,7 +165,8 @@ fn many_pages_of_one_content_and_one_offer_make_one_frame() {
 fn answers_in_a_batch_take_the_ones_before_into_account() {
     let mut domain = domain();
     domain.look_up(A, &[(PageNo(0), hash(1)), (PageNo(1), hash(2))]);
-    // Page 0 changes, so the third page finds no hint of its old content, and the last one finds the third.
+    // Page 0 changes, so the third page finds no hint of its old content, and the last one finds
+    // the third.
     let pages = [(0, 3), (1, 2), (2, 1), (3, 1)].map(|(page, word)| (PageNo(page), hash(word)));
     assert_eq!(domain.look_up(A, &pages), [Found::New, Found::New, Found::New, Found::Wanted]);
     domain.audit();
@@ -271,7 +272,8 @@ fn holes_that_a_member_fills_by_reading_are_noticed_and_punched() {
     let mut domain = domain();
     let frame = domain.share(A, B, 1, 1);
     assert_eq!(domain.excess().unwrap(), Pages(0));
-    // Reading a hole in a mapping gives it memory; here the file's owner writes it, to the same effect.
+    // Reading a hole in a mapping gives it memory; here the file's owner writes it, to the same
+    // effect.
     domain.pool.write(FrameNo(77), &[page(0)]).unwrap();
     domain.pool.write(FrameNo(900), &[page(0)]).unwrap();
     assert_eq!(domain.excess().unwrap(), Pages(2));

@@ -1,7 +1,8 @@
 use super::bits::{Bits, LEN};
 use crate::key::Prefix;
 
-/// A count that says "this many or more": what is more stands elsewhere. Most frames have few references.
+/// A count that says "this many or more": what is more stands elsewhere. Most frames have few
+/// references.
 pub(super) const MANY: u8 = u8::MAX;
 
 /// 512 frames: 5.3 bytes for each.
@@ -87,8 +88,9 @@ impl Block {
         self.free().longest()
     }
 
-    /// What can be punched at once: from the first frame that has memory and no reference to the last one before one that
-    /// has. Free frames between them are no reason to stop: punching them does nothing.
+    /// What can be punched at once: from the first frame that has memory and no reference to the
+    /// last one before one that has. Free frames between them are no reason to stop: punching them
+    /// does nothing.
     pub(super) fn lingering_run(&self) -> Option<(usize, usize)> {
         let first = self.lingering.next(0)?;
         let end = self.used.next(first).unwrap_or(LEN);

@@ -21,7 +21,8 @@ fn neighbours_get_neighbouring_frames_and_scattered_pages_fill_gaps() {
     assert_eq!(first, (0..64).collect::<Vec<_>>());
     let second = run(&mut frames, 64);
     assert_eq!(second, (64..128).collect::<Vec<_>>());
-    // A gap of three and one of one: what fits best is used, and a long run goes where it stays whole.
+    // A gap of three and one of one: what fits best is used, and a long run goes where it stays
+    // whole.
     for frame in [3, 10, 11, 12] {
         assert_eq!(frames.release(FrameNo(frame)), Some(PREFIX));
     }

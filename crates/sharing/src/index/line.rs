@@ -6,10 +6,12 @@ use crate::target::Target;
 /// Entries of a line: as many as fit a cache line beside what says where more are.
 pub(super) const SLOTS: usize = 7;
 
-/// The farthest that an entry may be from its home line, in lines of its group: what `state` can tell.
+/// The farthest that an entry may be from its home line, in lines of its group: what `state` can
+/// tell.
 pub(super) const FARTHEST: usize = 15;
 
-/// Seven entries in the 64 bytes of a cache line, so that looking at all of them costs one access to memory:
+/// Seven entries in the 64 bytes of a cache line, so that looking at all of them costs one access
+/// to memory:
 ///
 /// | bytes | are |
 /// |---|---|
@@ -41,7 +43,8 @@ impl Line {
         self.len() == SLOTS
     }
 
-    /// How many lines further, round the group, there are entries that are at home here. It may be fewer by now.
+    /// How many lines further, round the group, there are entries that are at home here. It may be
+    /// fewer by now.
     pub(super) fn reach(&self) -> usize {
         usize::from((self.state & !OVERFLOWS) >> REACH_SHIFT)
     }
@@ -64,7 +67,8 @@ impl Line {
         self.state |= OVERFLOWS;
     }
 
-    /// The slot of `tag`. (All slots are compared, used or not: eight-fold arithmetic instead of a loop that may end at any time.)
+    /// The slot of `tag`. (All slots are compared, used or not: eight-fold arithmetic instead of a
+    /// loop that may end at any time.)
     #[inline]
     pub(super) fn find(&self, tag: Tag) -> Option<usize> {
         let (low, high) = tag.parts();

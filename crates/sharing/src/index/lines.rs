@@ -7,8 +7,8 @@ use crate::prefetch::prefetch;
 /// Lines in a slab: a huge page of them.
 const SLAB: usize = HUGE / size_of::<Line>();
 
-/// So many slabs have small pages. Behind them, a huge page that is only begun is less than a tenth of what the table
-/// takes; before, it could be most of it.
+/// So many slabs have small pages. Behind them, a huge page that is only begun is less than a tenth
+/// of what the table takes; before, it could be most of it.
 const SMALL_SLABS: usize = 8;
 
 /// A row of lines that grows and shrinks at its end without ever moving.

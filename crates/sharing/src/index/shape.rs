@@ -1,18 +1,21 @@
 use crate::key::Prefix;
 
-/// The least lines of a group; the most are one fewer than twice as many, because a group of twice as many is two.
+/// The least lines of a group; the most are one fewer than twice as many, because a group of twice
+/// as many is two.
 ///
-/// The more, the less do groups differ in how full they are, and the fewer entries overflow; but making room takes as
-/// long as dealing a group's entries out anew: 16 to 31 lines are 2 us at most.
+/// The more, the less do groups differ in how full they are, and the fewer entries overflow; but
+/// making room takes as long as dealing a group's entries out anew: 16 to 31 lines are 2 us at
+/// most.
 const LEAST: usize = 16;
 
 /// How lines make up groups, and which entries belong to which.
 ///
-/// Keys are in order: a group has a range of them, all ranges being equal but for what was halved already, and its lines have equal parts
-/// of that. *Growing* adds one line to one group, in order of the groups, and goes round again when all have one
-/// more. A group that gets its 32nd line is two groups of 16 from then on. So nothing but one group is ever touched, and all are as full as
-/// each other, but for one line. (Linear hashing, Litwin 1980, with partial expansions, Larson 1980: without these, half of the
-/// groups would be half as full as the others.)
+/// Keys are in order: a group has a range of them, all ranges being equal but for what was halved
+/// already, and its lines have equal parts of that. *Growing* adds one line to one group, in order
+/// of the groups, and goes round again when all have one more. A group that gets its 32nd line is
+/// two groups of 16 from then on. So nothing but one group is ever touched, and all are as full as
+/// each other, but for one line. (Linear hashing, Litwin 1980, with partial expansions, Larson
+/// 1980: without these, half of the groups would be half as full as the others.)
 ///
 /// Lines are numbered in the order in which they were added, which [`Group::address`] computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +99,8 @@ impl Shape {
         Group { level, number: self::number(prefix, level), lines: LEAST }
     }
 
-    /// The groups that have the prefixes of `group`, which is one of this shape or of the one before it: itself, or the two that
-    /// it has become.
+    /// The groups that have the prefixes of `group`, which is one of this shape or of the one
+    /// before it: itself, or the two that it has become.
     pub(super) fn parts(self, group: Group) -> impl Iterator<Item = Group> {
         let prefixes = group.prefixes();
         let middle = u64::midpoint(prefixes.start, prefixes.end);
@@ -127,9 +130,10 @@ impl Group {
 
     /// The place of one of its lines among all.
     ///
-    /// Lines that all groups of a level got in one round stand together, in order of the groups. A group that came from the upper
-    /// half of another has the lines that the other got from its 17th on; one that came from the lower half has that one's first 16, and
-    /// so on back to the only group of the beginning.
+    /// Lines that all groups of a level got in one round stand together, in order of the groups. A
+    /// group that came from the upper half of another has the lines that the other got from its
+    /// 17th on; one that came from the lower half has that one's first 16, and so on back to the
+    /// only group of the beginning.
     #[inline]
     pub(super) fn address(&self, line: usize) -> usize {
         if line >= LEAST {

@@ -2,8 +2,9 @@ use crate::key::{Key, Prefix};
 
 /// What an entry keeps of its key: the highest 40 bits.
 ///
-/// Two hashes with one tag are taken for the same, and comparing the pages shows that they are not. Among 16 million entries that happens to
-/// one look-up in 65,000, and to one in 1000 among a thousand million: cheaper than three more bytes for every entry.
+/// Two hashes with one tag are taken for the same, and comparing the pages shows that they are not.
+/// Among 16 million entries that happens to one look-up in 65,000, and to one in 1000 among a
+/// thousand million: cheaper than three more bytes for every entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Tag(u64);
 

@@ -1,7 +1,8 @@
 //! The ACPI tables: what the kernel is told of hardware that it cannot find by itself.
 //!
-//! Hardware-reduced ACPI 6: no power management timer, no fixed events, no system control interrupt. Sleep and reset are
-//! registers of [`layout::POWER_PORT`], the power button comes through a generic event device, virtio devices are `LNRO0005`.
+//! Hardware-reduced ACPI 6: no power management timer, no fixed events, no system control
+//! interrupt. Sleep and reset are registers of [`layout::POWER_PORT`], the power button comes
+//! through a generic event device, virtio devices are `LNRO0005`.
 
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::{GenericAddress, Sdt};
@@ -49,7 +50,8 @@ fn fadt(dsdt: u64) -> Sdt {
     const SLEEP_BUTTON_IS_A_DEVICE: u32 = 1 << 5;
     const RESET_REGISTER: u32 = 1 << 10;
     const HARDWARE_REDUCED: u32 = 1 << 20;
-    /// No VGA, no message-signalled interrupts, no PCIe ASPM, no CMOS clock; and neither legacy devices nor a keyboard controller.
+    /// No VGA, no message-signalled interrupts, no PCIe ASPM, no CMOS clock; and neither legacy
+    /// devices nor a keyboard controller.
     const ARCHITECTURE: u16 = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5;
     let mut fadt = Sdt::new(*b"FACP", 276, 6, OEM, TABLE, 1);
     fadt.write_u16(109, ARCHITECTURE);

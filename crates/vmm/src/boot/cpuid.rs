@@ -11,7 +11,8 @@ pub(crate) struct Offer {
     pub(crate) nested: bool,
 }
 
-/// Turns what KVM supports into what vCPU `index` of `count` shows: one package of `count` cores, one thread each.
+/// Turns what KVM supports into what vCPU `index` of `count` shows: one package of `count` cores,
+/// one thread each.
 ///
 /// # Errors
 /// KVM's list has no room for the topology leaves.
@@ -57,7 +58,8 @@ fn adapt(leaf: &mut kvm_cpuid_entry2, index: u32, count: u32, offer: Offer) {
                 leaf.eax |= (count - 1) << 26;
             }
         }
-        // No performance counters, Intel's and AMD's: they would show a guest more of the host than it needs.
+        // No performance counters, Intel's and AMD's: they would show a guest more of the host than
+        // it needs.
         0xa | 0x8000_0022 => clear(leaf),
         0x8000_0001 => {
             // PerfCtrExtCore, PerfCtrExtNB and PerfCtrExtLLC.
@@ -73,8 +75,9 @@ fn adapt(leaf: &mut kvm_cpuid_entry2, index: u32, count: u32, offer: Offer) {
         // What SVM can do.
         0x8000_000a if !offer.nested => clear(leaf),
         0x8000_0008 => leaf.ecx = (count - 1) | (id_bits(count) << 12),
-        // A page fault of ours lasts as long as a grant is waited for. A guest that is told of it (asynchronous page
-        // faults, bits 4, 10 and 14) puts the task to sleep in a state that no ordinary host makes last: it waits in place.
+        // A page fault of ours lasts as long as a grant is waited for. A guest that is told of it
+        // (asynchronous page faults, bits 4, 10 and 14) puts the task to sleep in a state that no
+        // ordinary host makes last: it waits in place.
         KVM_FEATURES => leaf.eax &= !(1 << 4 | 1 << 10 | 1 << 14),
         0x8000_001e => (leaf.eax, leaf.ebx, leaf.ecx) = (index, index, 0),
         _ => {}

@@ -32,7 +32,8 @@ pub(crate) enum ImageError {
     Memory { address: u64, source: vm_memory::GuestMemoryError },
 }
 
-/// A bzImage (Documentation/arch/x86/boot.rst): its setup header, checked, and the file that the rest is in.
+/// A bzImage (Documentation/arch/x86/boot.rst): its setup header, checked, and the file that the
+/// rest is in.
 #[derive(Debug)]
 pub(crate) struct KernelImage {
     file: File,
@@ -103,7 +104,8 @@ impl KernelImage {
         u64::from(self.u32(at)) | u64::from(self.u32(at + 4)) << 32
     }
 
-    /// The setup header as it goes into the zero page at [`HEADER`]: the byte at 0x201 says where it ends.
+    /// The setup header as it goes into the zero page at [`HEADER`]: the byte at 0x201 says where
+    /// it ends.
     pub(crate) fn header(&self) -> &[u8] {
         let end = (MAGIC + usize::from(self.setup[0x201])).min(HEADER_SPACE);
         &self.setup[HEADER..end]
@@ -114,7 +116,8 @@ impl KernelImage {
         self.u64(PREF_ADDRESS)
     }
 
-    /// End of the memory that it needs from [`KernelImage::load_address`] on before it looks at the memory map.
+    /// End of the memory that it needs from [`KernelImage::load_address`] on before it looks at the
+    /// memory map.
     pub(crate) fn end(&self) -> u64 {
         let needed = u64::from(self.u32(INIT_SIZE)).max(self.len - self.payload);
         self.load_address().saturating_add(needed)
@@ -178,8 +181,8 @@ impl Initrd {
     }
 }
 
-/// Copies part of a file to guest memory, through a buffer: read(2) straight into memory that waits for a grant fails where
-/// the userfaultfd was made without privilege.
+/// Copies part of a file to guest memory, through a buffer: read(2) straight into memory that waits
+/// for a grant fails where the userfaultfd was made without privilege.
 fn copy(file: &File, from: std::ops::Range<u64>, ram: &GuestRam, to: u64) -> Result<(), ImageError> {
     let mut buffer = vec![0; COPY];
     let mut at = from.start;

@@ -16,8 +16,8 @@
 //! 0x1_0000_0000 high RAM
 //! ```
 //!
-//! Ports: 0x20..0xa1 and 0x40..0x61 KVM's PIC and PIT, 0x64 reset as a keyboard controller does it, 0x3f8 the serial port,
-//! 0x505 pvpanic, 0x600 sleep and reset, 0x604 the event device.
+//! Ports: 0x20..0xa1 and 0x40..0x61 KVM's PIC and PIT, 0x64 reset as a keyboard controller does it,
+//! 0x3f8 the serial port, 0x505 pvpanic, 0x600 sleep and reset, 0x604 the event device.
 
 use plimsoll_pmap::PpnRange;
 use plimsoll_units::{CHUNK_SIZE, PAGE_SIZE, Pages, Ppn};
@@ -36,7 +36,8 @@ pub(crate) const BOOT_STACK: u64 = ZERO_PAGE - 16;
 pub(crate) const PML4: u64 = 0x9000;
 /// The one page of page directory pointers.
 pub(crate) const PDPT: u64 = PML4 + PAGE_SIZE;
-/// Four pages of page directories: 4 GiB in pages of 2 MiB, which reaches all that the kernel's entry code may touch.
+/// Four pages of page directories: 4 GiB in pages of 2 MiB, which reaches all that the kernel's
+/// entry code may touch.
 pub(crate) const PAGE_DIRECTORIES: u64 = PDPT + PAGE_SIZE;
 /// The command line, with its terminating zero.
 pub(crate) const CMDLINE: u64 = 0x2_0000;
@@ -68,7 +69,8 @@ pub(crate) const HIGH: u64 = 1 << 32;
 pub(crate) const SERIAL_GSI: u32 = 4;
 /// Interrupt line of the event device (power button).
 pub(crate) const EVENT_GSI: u32 = 5;
-/// The first virtio device's line; the I/O APIC has 24. Lines below are a PC's: 0 timer, 1 keyboard, 2 cascade, 8 clock, 9 ACPI.
+/// The first virtio device's line; the I/O APIC has 24. Lines below are a PC's: 0 timer, 1
+/// keyboard, 2 cascade, 8 clock, 9 ACPI.
 pub(crate) const VIRTIO_GSI: u32 = 10;
 /// Lines of the I/O APIC.
 pub(crate) const GSIS: u32 = 24;

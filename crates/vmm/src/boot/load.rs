@@ -11,7 +11,8 @@ use super::zero_page::zero_page;
 use super::{layout, registers};
 use crate::whole_pages::whole_pages;
 
-/// Everything that is written to a guest's memory before it begins: checked once, written at every boot.
+/// Everything that is written to a guest's memory before it begins: checked once, written at every
+/// boot.
 #[derive(Debug)]
 pub(crate) struct BootImage {
     kernel: KernelImage,
@@ -25,7 +26,8 @@ impl BootImage {
     /// Checks that it all fits.
     ///
     /// # Errors
-    /// Kernel or initrd cannot be used, or the VM's size, or its command line, does not suit the kernel.
+    /// Kernel or initrd cannot be used, or the VM's size, or its command line, does not suit the
+    /// kernel.
     pub(crate) fn new(
         kernel: File,
         initrd: Option<File>,
@@ -78,7 +80,8 @@ impl BootImage {
         Ok(())
     }
 
-    /// The pages that hold nothing but what was loaded from kernel and initrd: other VMs may have them, too.
+    /// The pages that hold nothing but what was loaded from kernel and initrd: other VMs may have
+    /// them, too.
     pub(crate) fn loaded_pages(&self) -> Vec<PpnRange> {
         let initrd = self.initrd.as_ref().and_then(|(_, at, len)| whole_pages((*at).into(), (*len).into()));
         self.kernel.pages().into_iter().chain(initrd).collect()

@@ -1,5 +1,5 @@
-//! What a kernel finds when it begins: itself, its command line, its initrd, the machine's description, and the first
-//! vCPU in 64-bit mode.
+//! What a kernel finds when it begins: itself, its command line, its initrd, the machine's
+//! description, and the first vCPU in 64-bit mode.
 //!
 //! [`layout`] says where everything is. [`load::BootImage`] puts it there.
 

@@ -1,12 +1,14 @@
-//! The state in which vCPUs begin: 64-bit mode as the boot protocol asks for (Documentation/arch/x86/boot.rst, "64-bit boot
-//! protocol"), on page tables that map the first 4 GiB to themselves.
+//! The state in which vCPUs begin: 64-bit mode as the boot protocol asks for
+//! (Documentation/arch/x86/boot.rst, "64-bit boot protocol"), on page tables that map the first 4
+//! GiB to themselves.
 
 use kvm_bindings::{kvm_fpu, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs};
 use plimsoll_units::PAGE_SIZE;
 
 use super::layout;
 
-/// Descriptors of flat segments: null, unused, code of 64 bits (selector 0x10), data (0x18), task state.
+/// Descriptors of flat segments: null, unused, code of 64 bits (selector 0x10), data (0x18), task
+/// state.
 const DESCRIPTORS: [u64; 5] = [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x008f_8b00_0000_ffff];
 /// Offset of their last byte.
 const GDT_LIMIT: u16 = 5 * 8 - 1;
@@ -99,7 +101,8 @@ pub(crate) fn msrs() -> Vec<kvm_msr_entry> {
     vec![entry(MISC_ENABLE, FAST_STRINGS), entry(MTRR_DEF_TYPE, MTRRS_ON_WRITE_BACK)]
 }
 
-/// Sets the local APIC's pins as firmware leaves them: LINT0 takes the PIC's interrupts, LINT1 non-maskable ones.
+/// Sets the local APIC's pins as firmware leaves them: LINT0 takes the PIC's interrupts, LINT1
+/// non-maskable ones.
 pub(crate) fn set_lint_pins(registers: &mut [std::os::raw::c_char; 1024]) {
     const LVT_LINT0: usize = 0x350;
     const LVT_LINT1: usize = 0x360;

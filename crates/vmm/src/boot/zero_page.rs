@@ -21,8 +21,8 @@ enum Kind {
     Reserved = 2,
 }
 
-/// The kernel's first page of facts (`boot_params`, Documentation/arch/x86/zero-page.rst). `initrd` is its address and
-/// length; both are below 4 GiB.
+/// The kernel's first page of facts (`boot_params`, Documentation/arch/x86/zero-page.rst). `initrd`
+/// is its address and length; both are below 4 GiB.
 pub(crate) fn zero_page(kernel: &KernelImage, ram: &[PpnRange], initrd: Option<(u32, u32)>) -> Vec<u8> {
     let mut page = vec![0; layout::PAGE];
     let mut put = |at: usize, bytes: &[u8]| page[at..at + bytes.len()].copy_from_slice(bytes);

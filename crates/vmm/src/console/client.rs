@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{RecvFlags, SendFlags};
 
-/// Output that a client may be behind. A client that reads nothing for longer is dropped, so that it costs the VMM no
-/// more than this; less would drop terminals that scroll slowly.
+/// Output that a client may be behind. A client that reads nothing for longer is dropped, so that
+/// it costs the VMM no more than this; less would drop terminals that scroll slowly.
 const MAX_BEHIND: usize = 256 * 1024;
 
 /// Somebody attached to the console: a connected stream socket, never waited for.

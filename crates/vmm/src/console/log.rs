@@ -3,8 +3,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-/// Most bytes that a console log takes on the host's disk. The log of a boot takes some 100 KB: less would lose the boot of
-/// a guest that has just failed, more is paid for every VM of the host.
+/// Most bytes that a console log takes on the host's disk. The log of a boot takes some 100 KB:
+/// less would lose the boot of a guest that has just failed, more is paid for every VM of the host.
 pub(crate) const MAX_LOG: u64 = 4 << 20;
 /// What stays when the log is full: half, so that each byte is copied once at most on average.
 const KEPT: u64 = MAX_LOG / 2;
@@ -32,8 +32,8 @@ impl ConsoleLog {
         Ok(Self { file, len, lost: 0 })
     }
 
-    /// Appends `bytes`, of which the newest [`KEPT`] count. Where the file cannot be written, as on a
-    /// full disk, they are lost; the log says how many once it can be written again.
+    /// Appends `bytes`, of which the newest [`KEPT`] count. Where the file cannot be written, as on
+    /// a full disk, they are lost; the log says how many once it can be written again.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         let noted = match self.lost {
             0 => self.write(bytes),

@@ -1,9 +1,10 @@
-//! The guest's console: its output goes to a bounded log file and to everybody who is attached, what they type goes to
-//! the guest.
+//! The guest's console: its output goes to a bounded log file and to everybody who is attached,
+//! what they type goes to the guest.
 //!
-//! One thread does all of it and never waits for anybody: output that does not fit is counted and dropped
-//! ([`output::Output`]), a client that does not read is dropped ([`client::Client`]), what is typed waits in a bounded
-//! queue until the guest takes it, and clients are not read while that queue is full.
+//! One thread does all of it and never waits for anybody: output that does not fit is counted and
+//! dropped ([`output::Output`]), a client that does not read is dropped ([`client::Client`]), what
+//! is typed waits in a bounded queue until the guest takes it, and clients are not read while that
+//! queue is full.
 
 mod client;
 mod log;
@@ -26,15 +27,16 @@ pub(crate) use serial::SerialPort;
 
 use crate::event::Event;
 
-/// Most clients at once: enough for every operator on duty, few enough that their queues stay below 2 MiB.
+/// Most clients at once: enough for every operator on duty, few enough that their queues stay below
+/// 2 MiB.
 const MAX_CLIENTS: usize = 4;
 /// Typed bytes that wait for the guest: a line of the longest length that a Linux terminal takes.
 const MAX_TYPED: usize = 4096;
 
 /// Who takes what is typed: a serial port or a model guest.
 pub(crate) trait Keyboard: Send + Sync {
-    /// Takes the first of `bytes` that have room and says how many. When it took fewer than all, it writes the event that
-    /// it was made with once there is room again.
+    /// Takes the first of `bytes` that have room and says how many. When it took fewer than all, it
+    /// writes the event that it was made with once there is room again.
     fn offer(&self, bytes: &[u8]) -> usize;
 }
 
@@ -81,7 +83,8 @@ impl Console {
         Ok(Self { stop, thread })
     }
 
-    /// Writes what the guest has said so far to the log and to those clients that have room, and ends.
+    /// Writes what the guest has said so far to the log and to those clients that have room, and
+    /// ends.
     pub(crate) fn finish(self) {
         self.stop.asked.store(true, Ordering::Release);
         self.stop.event.signal();
@@ -169,8 +172,8 @@ impl Service {
         let mut ready = ready.iter();
         let typed = &mut self.typed;
         self.clients.retain_mut(|client| {
-            // Sending may have dropped clients, and then the flags are off by some: reading never blocks, and the next
-            // round sees what this one missed.
+            // Sending may have dropped clients, and then the flags are off by some: reading never
+            // blocks, and the next round sees what this one missed.
             let flags = ready.next().copied().unwrap_or(PollFlags::empty());
             let mut alive = stays(client.flush());
             if alive && !(flags - PollFlags::OUT).is_empty() {

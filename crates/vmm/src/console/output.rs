@@ -5,14 +5,16 @@ use std::sync::Mutex;
 use crate::event::Event;
 use crate::sync::lock;
 
-/// Bytes that wait for the console thread at most. A guest writes one byte an exit, some 100 KB a second, so the thread
-/// has half a second to come round. Smaller loses output on a busy host, larger lets a guest hold VMM memory.
+/// Bytes that wait for the console thread at most. A guest writes one byte an exit, some 100 KB a
+/// second, so the thread has half a second to come round. Smaller loses output on a busy host,
+/// larger lets a guest hold VMM memory.
 const MAX_PENDING: usize = 64 * 1024;
-/// Bytes that are remembered to tell how a guest ended: a panic's report with its stack takes about 4 KiB.
+/// Bytes that are remembered to tell how a guest ended: a panic's report with its stack takes about
+/// 4 KiB.
 const MAX_TAIL: usize = 16 * 1024;
 
-/// What the guest wrote to its console and the console thread has not yet fetched. Writing never blocks: what does not
-/// fit is lost, and the loss is told in the output.
+/// What the guest wrote to its console and the console thread has not yet fetched. Writing never
+/// blocks: what does not fit is lost, and the loss is told in the output.
 #[derive(Debug)]
 pub(crate) struct Output {
     state: Mutex<State>,
@@ -69,11 +71,11 @@ impl Output {
         &self.ready
     }
 
-    /// The first line of a kernel panic that is the last thing the kernel told. A kernel that restarts or powers off in
-    /// order says `reboot: ...` after it.
+    /// The first line of a kernel panic that is the last thing the kernel told. A kernel that
+    /// restarts or powers off in order says `reboot: ...` after it.
     ///
-    /// What a program writes at the same time may lie in the midst of that line. Then a line counts that follows it: where the kernel
-    /// was loaded, which it tells at no other time.
+    /// What a program writes at the same time may lie in the midst of that line. Then a line counts
+    /// that follows it: where the kernel was loaded, which it tells at no other time.
     pub(crate) fn panic_line(&self) -> Option<String> {
         const PANIC: &str = "Kernel panic - not syncing";
         const WHERE: &str = "Kernel Offset: ";

@@ -5,26 +5,27 @@ use plimsoll_units::Pages;
 use super::outbox::Outbox;
 use crate::machine::Vm;
 
-/// Grant that the VM keeps beyond what it holds: one chunk. It is what the next fault needs at most, so a guest that frees
-/// and takes a chunk in turn does not cross the wire each time, twice with less. More would be memory that nobody can use,
-/// in every VM.
+/// Grant that the VM keeps beyond what it holds: one chunk. It is what the next fault needs at
+/// most, so a guest that frees and takes a chunk in turn does not cross the wire each time, twice
+/// with less. More would be memory that nobody can use, in every VM.
 const SLACK: Pages = Pages::CHUNK;
 
-/// What it keeps in place of that while its balloon grows: the daemon's policy lets as much circulate
-/// (`CIRCULATING`).
+/// What it keeps in place of that while its balloon grows: the daemon's policy lets as much
+/// circulate (`CIRCULATING`).
 const GROWING: Pages = Pages(2 * Pages::CHUNK.0);
 
-/// Slack that pays for frames where pages are shared: as many as are offered at a time. Each page that is shared then frees what its frame
-/// has cost. Less, and offers are small; more would lie idle.
+/// Slack that pays for frames where pages are shared: as many as are offered at a time. Each page
+/// that is shared then frees what its frame has cost. Less, and offers are small; more would lie
+/// idle.
 const CAPITAL: Pages = Pages(WINDOW as u64);
-/// Ticks between two times that capital is asked for. A host that has none to give has it when memory was freed somewhere, and that
-/// takes a while.
+/// Ticks between two times that capital is asked for. A host that has none to give has it when
+/// memory was freed somewhere, and that takes a while.
 const PATIENCE: u32 = 10;
 
 /// What goes to and fro between the pmap and the daemon: wants and returns.
 ///
-/// One want is unanswered at a time. If a second were sent before the grant for the first came in, the daemon would grant
-/// what they have in common twice.
+/// One want is unanswered at a time. If a second were sent before the grant for the first came in,
+/// the daemon would grant what they have in common twice.
 #[derive(Debug, Default)]
 pub(super) struct Grants {
     /// What the daemon was asked for last.
@@ -33,7 +34,8 @@ pub(super) struct Grants {
     unanswered: bool,
     /// What pages that are to be shared no more need to come back, beyond what faults wait for.
     leaving: Pages,
-    /// What is lacking of the capital for sharing, while it is asked for. Nobody waits for it: it is asked for until the next tick.
+    /// What is lacking of the capital for sharing, while it is asked for. Nobody waits for it: it
+    /// is asked for until the next tick.
     capital: Pages,
     /// Ticks until it is asked for again.
     patience: u32,
@@ -67,8 +69,9 @@ impl Grants {
         pmap.add_grant(pages);
         if pages > Pages::ZERO {
             self.leaving = Pages::ZERO;
-            // What was wanted has been served. The next fault may want just as much: that is no change for the pmap, but a
-            // new want for the daemon. After a grant of nothing it would be the same want again, without end.
+            // What was wanted has been served. The next fault may want just as much: that is no
+            // change for the pmap, but a new want for the daemon. After a grant of nothing it would
+            // be the same want again, without end.
             self.told = Pages::ZERO;
         }
         self.refresh(pmap, outbox);
@@ -88,8 +91,8 @@ impl Grants {
 
     /// Guest memory was given back: what it makes idle goes to those who need it.
     pub(super) fn freed(&mut self, vm: &Vm, outbox: &mut Outbox) {
-        // Where the daemon wants memory back, nothing is kept but what brings more back: by sharing,
-        // and by the balloon, for which the guest's kernel may clear each page first.
+        // Where the daemon wants memory back, nothing is kept but what brings more back: by
+        // sharing, and by the balloon, for which the guest's kernel may clear each page first.
         let capital = if vm.guest.balloon().inflates() {
             GROWING
         } else if vm.scanner.shares() {
@@ -104,8 +107,8 @@ impl Grants {
         }
     }
 
-    /// Once a period: repeats a want that has changed while it was unanswered, and returns grant that the guest did not need
-    /// for a whole period.
+    /// Once a period: repeats a want that has changed while it was unanswered, and returns grant
+    /// that the guest did not need for a whole period.
     pub(super) fn tick(&mut self, vm: &Vm, outbox: &mut Outbox) {
         let stats = vm.pmap.stats();
         self.capital = self.lacking(vm, &stats);
@@ -118,8 +121,8 @@ impl Grants {
         (self.idle, self.held) = (idle, stats.held);
     }
 
-    /// What is to be asked for so that sharing can begin, where the VM's level leaves room for it. A VM whose memory is wanted has some
-    /// when it has given some.
+    /// What is to be asked for so that sharing can begin, where the VM's level leaves room for it.
+    /// A VM whose memory is wanted has some when it has given some.
     fn lacking(&mut self, vm: &Vm, stats: &Stats) -> Pages {
         self.patience = self.patience.saturating_sub(1);
         let slack = stats.grant.saturating_sub(stats.held);

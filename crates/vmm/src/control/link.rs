@@ -11,8 +11,9 @@ use super::outbox::Outbox;
 
 /// The VMM's end of the control socket: one connection at a time, of whom we trust.
 ///
-/// The next connection is accepted only after everything that the last one brought has been read and acted upon, so no
-/// grant is lost between two daemons; until then it waits in the socket's backlog.
+/// The next connection is accepted only after everything that the last one brought has been read
+/// and acted upon, so no grant is lost between two daemons; until then it waits in the socket's
+/// backlog.
 pub(crate) struct Link {
     listener: OwnedFd,
     /// Beside root, the user who started this process.
@@ -60,7 +61,8 @@ impl Link {
         self.connection.as_ref().is_some_and(|c| !c.deaf)
     }
 
-    /// Accepts a waiting connection while there is none, and queues the `Hello`. Returns whether there is a new one.
+    /// Accepts a waiting connection while there is none, and queues the `Hello`. Returns whether
+    /// there is a new one.
     pub(crate) fn accept(&mut self, facts: Facts, running: Option<&[JailPart]>) -> bool {
         if self.connection.is_some() {
             return false;

@@ -10,11 +10,12 @@ use plimsoll_units::Pages;
 use crate::event::Event;
 use crate::sync::lock;
 
-/// Notices that wait for the control thread at most. A guest can cause them (a device that it drives wrongly says so):
-/// what comes faster than they are fetched is counted and dropped.
+/// Notices that wait for the control thread at most. A guest can cause them (a device that it
+/// drives wrongly says so): what comes faster than they are fetched is counted and dropped.
 const MAX_NOTICES: usize = 32;
 
-/// What the VM's threads have to tell the daemon, until the control thread fetches it. Posting never blocks.
+/// What the VM's threads have to tell the daemon, until the control thread fetches it. Posting
+/// never blocks.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     mail: Mutex<Mail>,

@@ -1,10 +1,11 @@
 //! The control thread: the VMM's end of the conversation with the daemon.
 //!
-//! It waits in one place only ([`session::Session::run`]), for the daemon, for the VM's own threads ([`Mailbox`]) and for the
-//! time of the next report. It never touches guest memory, where it could wait for a grant that only it can receive.
+//! It waits in one place only ([`session::Session::run`]), for the daemon, for the VM's own threads
+//! ([`Mailbox`]) and for the time of the next report. It never touches guest memory, where it could
+//! wait for a grant that only it can receive.
 //!
-//! What goes out is kept as a state ([`outbox::Outbox`]), so a daemon that is slow, or away, costs nothing; a daemon that
-//! comes back finds all that it needs in the first message.
+//! What goes out is kept as a state ([`outbox::Outbox`]), so a daemon that is slow, or away, costs
+//! nothing; a daemon that comes back finds all that it needs in the first message.
 
 mod grants;
 mod link;

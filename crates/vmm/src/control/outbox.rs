@@ -11,8 +11,9 @@ use crate::sharing::Exchange;
 /// Notices kept for a daemon that does not read or is away; the oldest go first.
 const MAX_NOTICES: usize = 64;
 
-/// What is to be sent, until the socket takes it. It is a state and not a queue, so it does not grow while the daemon is
-/// away: totals replace each other, differences add up. What is to be said of frames is in the [`Exchange`].
+/// What is to be sent, until the socket takes it. It is a state and not a queue, so it does not
+/// grow while the daemon is away: totals replace each other, differences add up. What is to be said
+/// of frames is in the [`Exchange`].
 pub(crate) struct Outbox {
     exchange: Arc<Exchange>,
     hello: Option<Facts>,
@@ -40,7 +41,8 @@ impl Outbox {
         }
     }
 
-    /// A connection begins with these facts. What earlier connections left unsaid is in them, except notices.
+    /// A connection begins with these facts. What earlier connections left unsaid is in them,
+    /// except notices.
     pub(crate) fn hello(&mut self, facts: Facts, running: Option<Vec<JailPart>>) {
         let notices = std::mem::take(&mut self.notices);
         let exit = self.exit.take();
@@ -91,8 +93,9 @@ impl Outbox {
             || self.exchange.has_next()
     }
 
-    /// The message that is to be sent next. What a new daemon must know comes first, what says that memory is free before what
-    /// asks for some, and the end last; of frames nothing is said any more then.
+    /// The message that is to be sent next. What a new daemon must know comes first, what says that
+    /// memory is free before what asks for some, and the end last; of frames nothing is said any
+    /// more then.
     pub(crate) fn next(&self) -> Option<FromVmm> {
         if let Some(facts) = self.hello {
             return Some(FromVmm::Hello { version: VERSION, facts });

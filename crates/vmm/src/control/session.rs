@@ -17,8 +17,8 @@ use super::outbox::Outbox;
 use crate::machine::Vm;
 use crate::sharing::{Answer, Exchange};
 
-/// How long the last words may take to get out. The daemon reads at once or is away; an end that waits for it longer would
-/// only keep memory that others need.
+/// How long the last words may take to get out. The daemon reads at once or is away; an end that
+/// waits for it longer would only keep memory that others need.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The VMM's life, as the control thread leads it.

@@ -4,8 +4,10 @@ use std::io;
 
 use plimsoll_units::Bytes;
 
-/// Open files of a VMM at most: some 20 fixed ones, two for each device and queue, and the console's clients come to about
-/// 100. A guest that has broken out cannot use up the host's file table; much less would refuse the largest VM.
+/// Open files of a VMM at most: some 20 fixed ones, two for each device and queue, and the
+/// console's clients come to about
+/// 100. A guest that has broken out cannot use up the host's file table; much less would refuse the
+///      largest VM.
 const MAX_DESCRIPTORS: libc::rlim_t = 256;
 
 fn check(result: libc::c_int) -> io::Result<()> {
@@ -24,8 +26,8 @@ fn limit(resource: libc::__rlimit_resource_t, most: libc::rlim_t) -> io::Result<
     check(unsafe { libc::setrlimit(resource, &raw const limit) })
 }
 
-/// No core dump ever holds guest memory, and no process of the same user reads it through `/proc` or ptrace. The
-/// daemon's root still looks at our mappings.
+/// No core dump ever holds guest memory, and no process of the same user reads it through `/proc`
+/// or ptrace. The daemon's root still looks at our mappings.
 pub(super) fn forbid_core_dumps() -> io::Result<()> {
     limit(libc::RLIMIT_CORE, 0)?;
     // SAFETY: this prctl takes integers only.
@@ -46,8 +48,9 @@ pub(super) fn limit_file_length(longest: Bytes) -> io::Result<()> {
     limit(libc::RLIMIT_FSIZE, longest.0)
 }
 
-/// Has malloc make do with few arenas, which keep less memory. By default it counts the processors when it has made eight, one for
-/// each thread, in a file that there is not in the jail. More than two would serve threads that allocate all the time, which ours do not.
+/// Has malloc make do with few arenas, which keep less memory. By default it counts the processors
+/// when it has made eight, one for each thread, in a file that there is not in the jail. More than
+/// two would serve threads that allocate all the time, which ours do not.
 pub(super) fn limit_arenas() {
     // SAFETY: mallopt takes integers only.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
@@ -90,20 +93,24 @@ pub(super) fn drop_capabilities() -> io::Result<()> {
     const VERSION: u32 = 0x2008_0522;
     let header = Header { version: VERSION, pid: 0 };
     let none: [Data; 2] = Default::default();
-    // SAFETY: capset reads a header and, for this version, two data structures; both live for the call.
+    // SAFETY: capset reads a header and, for this version, two data structures; both live for the
+    // call.
     let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) };
     check(if result < 0 { -1 } else { 0 })
 }
 
-/// The root directory becomes one that is empty and stays so: the directory of a process that has ended, in `/proc`.
+/// The root directory becomes one that is empty and stays so: the directory of a process that has
+/// ended, in `/proc`.
 ///
-/// A child that shares our root directory (but not our memory) changes it to its own `/proc/self/fdinfo` and ends. No mount and no directory
-/// on disk is needed, and nothing is left to clean up.
+/// A child that shares our root directory (but not our memory) changes it to its own
+/// `/proc/self/fdinfo` and ends. No mount and no directory on disk is needed, and nothing is left
+/// to clean up.
 pub(super) fn enter_empty_root() -> io::Result<()> {
     // The calls that the child makes are prepared here, so that it does nothing but calls.
     let directory = c"/proc/self/fdinfo";
     let flags = libc::CLONE_FS | libc::SIGCHLD;
-    // SAFETY: without CLONE_VM and with a null stack this is fork(2), except that the root directory is shared.
+    // SAFETY: without CLONE_VM and with a null stack this is fork(2), except that the root
+    // directory is shared.
     let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     if child == 0 {
         // SAFETY: a string that lives as long as the program.

@@ -1,7 +1,8 @@
 //! The jail: what the VMM takes away from itself before the guest's first instruction.
 //!
-//! A guest that breaks out of its virtual machine finds itself in this process. What it can do from here is what the jail
-//! leaves: its own memory, the descriptors that the daemon passed, and the system calls of [`seccomp`].
+//! A guest that breaks out of its virtual machine finds itself in this process. What it can do from
+//! here is what the jail leaves: its own memory, the descriptors that the daemon passed, and the
+//! system calls of [`seccomp`].
 //!
 //! | part | what | without it |
 //! |---|---|---|
@@ -11,12 +12,14 @@
 //! | file length | no file grows beyond the longest of those that it writes, or the console log's maximum | it fills the host's file systems |
 //! | cgroup | the daemon's part: its memory, threads and processor time are bounded | it takes what others were promised |
 //!
-//! A part that cannot be had keeps the VM from starting, unless its definition allows that ([`Rules::allow_missing`]). The
-//! order matters: the root directory changes while we still may, the user changes while the filter still lets us.
+//! A part that cannot be had keeps the VM from starting, unless its definition allows that
+//! ([`Rules::allow_missing`]). The order matters: the root directory changes while we still may,
+//! the user changes while the filter still lets us.
 //!
-//! It closes in two steps. [`close`] comes first, while the process has one thread: users, capabilities and Landlock are
-//! per thread in Linux. Then the devices are made, whose threads inherit all that, and whose io_urings need system calls that
-//! a running VM does not. Then [`filter`] forbids those, for all threads at once.
+//! It closes in two steps. [`close`] comes first, while the process has one thread: users,
+//! capabilities and Landlock are per thread in Linux. Then the devices are made, whose threads
+//! inherit all that, and whose io_urings need system calls that a running VM does not. Then
+//! [`filter`] forbids those, for all threads at once.
 
 mod filesystem;
 mod libc_process;
@@ -28,8 +31,9 @@ use plimsoll_protocol::definition::JailPart;
 use plimsoll_units::Bytes;
 use rustix::time::{ClockId, clock_gettime};
 
-/// Set to `log`, it makes the filter report forbidden system calls to the kernel's log instead of killing: for whoever
-/// extends the VMM. The daemon starts VMMs with an environment of its own, so no guest gets at it.
+/// Set to `log`, it makes the filter report forbidden system calls to the kernel's log instead of
+/// killing: for whoever extends the VMM. The daemon starts VMMs with an environment of its own, so
+/// no guest gets at it.
 const SECCOMP_MODE: &str = "PLIMSOLL_SECCOMP";
 
 /// What the jail is to be like.
@@ -77,7 +81,8 @@ pub(crate) enum Missing {
     Filter(#[from] seccompiler::BackendError),
 }
 
-/// The first step, for a process of one thread: file system and user. Returns the parts that are not in force.
+/// The first step, for a process of one thread: file system and user. Returns the parts that are
+/// not in force.
 ///
 /// # Errors
 /// The first part that cannot be had and is not allowed to be missing.
@@ -88,12 +93,14 @@ pub(crate) fn close(rules: Rules<'_>) -> Result<Vec<JailPart>, JailError> {
     Ok(filesystem.into_iter().chain(uid).collect())
 }
 
-/// The second step, for all threads: the filter of system calls. Returns it where it is not in force.
+/// The second step, for all threads: the filter of system calls. Returns it where it is not in
+/// force.
 ///
 /// # Errors
 /// It cannot be had and is not allowed to be missing.
 pub(crate) fn filter(rules: Rules<'_>) -> Result<Option<JailPart>, JailError> {
-    // At its first call rustix looks up where the kernel's clocks are, which takes a system call or a file of /proc.
+    // At its first call rustix looks up where the kernel's clocks are, which takes a system call or
+    // a file of /proc.
     let _first = clock_gettime(ClockId::ThreadCPUTime);
     let log = std::env::var_os(SECCOMP_MODE).is_some_and(|mode| mode == "log");
     let mode = if log { seccomp::Mode::Log } else { seccomp::Mode::Kill };

@@ -1,7 +1,7 @@
 //! The list of system calls that a running VMM may use.
 //!
-//! One filter for all threads, inherited by those that are started later. What is not listed kills the process, except
-//! what libc can do without ([`UNKNOWN`]).
+//! One filter for all threads, inherited by those that are started later. What is not listed kills
+//! the process, except what libc can do without ([`UNKNOWN`]).
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,10 @@ use seccompiler::{
 
 use super::Missing;
 
-/// System calls that the kernel seems not to have: they answer `ENOSYS`. The flags of `clone3` lie behind a pointer that a filter
-/// cannot follow; libc then uses `clone`, which may only start threads. `openat` is called by malloc when a thread has freed much
-/// memory, to learn whether the host overcommits; it then takes the careful way.
+/// System calls that the kernel seems not to have: they answer `ENOSYS`. The flags of `clone3` lie
+/// behind a pointer that a filter cannot follow; libc then uses `clone`, which may only start
+/// threads. `openat` is called by malloc when a thread has freed much memory, to learn whether the
+/// host overcommits; it then takes the careful way.
 const UNKNOWN: &[i64] = &[libc::SYS_clone3, libc::SYS_openat];
 
 /// What happens to a forbidden system call.
@@ -142,7 +143,8 @@ const fn both(driver: u32, number: u32, size: u32) -> u32 {
 
 /// Installs the filter for all threads and all that they start.
 pub(super) fn apply(mode: Mode) -> Result<(), Missing> {
-    // Of two filters that disagree the stricter answer counts: ENOSYS before a pass, death before ENOSYS.
+    // Of two filters that disagree the stricter answer counts: ENOSYS before a pass, death before
+    // ENOSYS.
     seccompiler::apply_filter_all_threads(&unknown_fail()?)?;
     seccompiler::apply_filter_all_threads(&allowed_only(mode)?)?;
     Ok(())

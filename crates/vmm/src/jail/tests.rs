@@ -42,7 +42,8 @@ fn enter(rules: Rules<'_>) -> Result<Vec<JailPart>, JailError> {
     Ok(missing)
 }
 
-/// What the child says of what it tried; written without allocation worries to a descriptor that stays open.
+/// What the child says of what it tried; written without allocation worries to a descriptor that
+/// stays open.
 fn tell(what: &str) {
     rustix::io::write(std::io::stderr(), format!("told: {what}\n").as_bytes()).unwrap();
 }
@@ -85,7 +86,8 @@ fn threads_files_and_memory_still_work_inside() {
                 });
             }
         });
-        // What a thread has freed is given back: more than malloc keeps, and in pieces that it does not map one by one.
+        // What a thread has freed is given back: more than malloc keeps, and in pieces that it does
+        // not map one by one.
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| drop((0..1024).map(|_| vec![1u8; 4096]).collect::<Vec<_>>()));
@@ -111,7 +113,8 @@ fn nothing_can_be_opened_inside() {
         become_user(rules()).unwrap();
         for path in ["/etc/passwd", "/proc/self/mem", "/dev/kvm", "../etc/passwd", "/"] {
             let error = std::fs::File::open(path).unwrap_err();
-            // Landlock says EACCES, an empty directory ENOENT, the directory of a process that is gone ESRCH.
+            // Landlock says EACCES, an empty directory ENOENT, the directory of a process that is
+            // gone ESRCH.
             let closed = [libc::EACCES, libc::ENOENT, libc::ESRCH].map(Some).contains(&error.raw_os_error());
             tell(&format!("{path} {closed}"));
         }

@@ -24,8 +24,8 @@ pub(crate) struct VirtioDevices {
     pub(crate) balloon: BalloonHandle,
 }
 
-/// One device's registers. The lock is held by one vCPU at a time, and, while the guest resets the device, until its I/O
-/// has ended.
+/// One device's registers. The lock is held by one vCPU at a time, and, while the guest resets the
+/// device, until its I/O has ended.
 pub(crate) struct Window(Mutex<MmioTransport>);
 
 impl BusDevice for Window {
@@ -39,8 +39,8 @@ impl BusDevice for Window {
 }
 
 impl VirtioDevices {
-    /// Makes all devices of `config`: disks, then interfaces, then the balloon and the source of entropy. Linux names disks
-    /// and interfaces in the order in which it finds them.
+    /// Makes all devices of `config`: disks, then interfaces, then the balloon and the source of
+    /// entropy. Linux names disks and interfaces in the order in which it finds them.
     ///
     /// # Errors
     /// Descriptors and configuration do not agree, or a backend is refused by its device.
@@ -110,8 +110,8 @@ impl VirtioDevices {
         (0..).zip(&self.windows).try_for_each(|(index, window)| connect(index, &lock(&window.0)))
     }
 
-    /// Resets all: no I/O is in flight afterwards, and no interrupt pending. Waits for I/O, and for pages that a device
-    /// waits for.
+    /// Resets all: no I/O is in flight afterwards, and no interrupt pending. Waits for I/O, and for
+    /// pages that a device waits for.
     pub(crate) fn reset(&self) {
         self.windows.iter().for_each(|window| lock(&window.0).reset());
     }

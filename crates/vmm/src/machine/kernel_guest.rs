@@ -98,7 +98,8 @@ impl Machine {
         Arc::clone(&self.serial)
     }
 
-    /// Lets the guest run, on threads of the machine's. `missing` is what the jail lacks, to be told with the news.
+    /// Lets the guest run, on threads of the machine's. `missing` is what the jail lacks, to be
+    /// told with the news.
     ///
     /// # Errors
     /// No thread is to be had.

@@ -1,4 +1,5 @@
-//! KVM's part of a machine: made anew at every boot, from the descriptor of `/dev/kvm` that the daemon passed.
+//! KVM's part of a machine: made anew at every boot, from the descriptor of `/dev/kvm` that the
+//! daemon passed.
 
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 
@@ -43,7 +44,8 @@ impl Hypervisor {
     /// # Errors
     /// It is not `/dev/kvm`, or not one that can run our VMs.
     pub(crate) fn new(device: OwnedFd, nested: bool) -> Result<Self> {
-        // SAFETY: the descriptor is ours to give away. Whether it is /dev/kvm is asked next; another driver answers ENOTTY.
+        // SAFETY: the descriptor is ours to give away. Whether it is /dev/kvm is asked next;
+        // another driver answers ENOTTY.
         let kvm = unsafe { Kvm::from_raw_fd(device.into_raw_fd()) };
         ensure!(
             u32::try_from(kvm.get_api_version()) == Ok(KVM_API_VERSION),
@@ -80,13 +82,15 @@ impl Hypervisor {
                 userspace_addr: region.host() as u64,
                 flags: 0,
             };
-            // SAFETY: the region is mapped as long as the pmap lives, which is longer than this VM: the machine holds it.
+            // SAFETY: the region is mapped as long as the pmap lives, which is longer than this VM:
+            // the machine holds it.
             unsafe { vm.set_user_memory_region(slot) }.context("KVM_SET_USER_MEMORY_REGION")?;
         }
         Ok(vm)
     }
 
-    /// Has KVM emulate no performance counters. CPUID alone does not: AMD's four oldest have no bit.
+    /// Has KVM emulate no performance counters. CPUID alone does not: AMD's four oldest have no
+    /// bit.
     fn withhold_counters(&self, vm: &VmFd) -> Result<()> {
         if !self.counters_optional {
             return Ok(());

@@ -76,10 +76,11 @@ pub(crate) struct Vm {
 }
 
 impl Vm {
-    /// Turns this process into the VM of `config`: makes its memory and devices, closes the jail, lets the guest run.
+    /// Turns this process into the VM of `config`: makes its memory and devices, closes the jail,
+    /// lets the guest run.
     ///
-    /// Nothing of the guest runs before the jail is closed. The devices' threads are started in between its two steps, as
-    /// they need system calls that the second forbids.
+    /// Nothing of the guest runs before the jail is closed. The devices' threads are started in
+    /// between its two steps, as they need system calls that the second forbids.
     ///
     /// # Errors
     /// What was refused, on one line. The process is then good for nothing else.
@@ -230,8 +231,8 @@ fn make_memory(config: &BootConfig, fds: &mut PassedFds, mailbox: &Arc<Mailbox>)
     Ok(Pmap::new(Config { regions, uffd, huge_pages, grant, store: config.store, swap }, mailbox)?)
 }
 
-/// Starts the thread that answers page faults. It never ends while the process lives: were it to, whoever touches guest
-/// memory would hang.
+/// Starts the thread that answers page faults. It never ends while the process lives: were it to,
+/// whoever touches guest memory would hang.
 fn serve_faults(pmap: &Arc<Pmap>, mailbox: &Arc<Mailbox>) -> Result<()> {
     let (pmap, mailbox) = (Arc::clone(pmap), Arc::clone(mailbox));
     let never = EventFd::new(0).context("fault thread")?;

@@ -7,11 +7,13 @@ use crate::boot::acpi::{EVENT_POWER_BUTTON, RESET_VALUE, SLEEP_TYPE_OFF};
 use crate::bus::BusDevice;
 use crate::guest_event::{GuestEvent, Teller};
 
-/// Sleep control, sleep status and reset: the registers from [`crate::boot::layout::POWER_PORT`] on.
+/// Sleep control, sleep status and reset: the registers from [`crate::boot::layout::POWER_PORT`]
+/// on.
 #[derive(Debug)]
 pub(crate) struct PowerRegisters(pub(crate) Teller);
 
-/// The bit of the sleep control register that makes it so (ACPI 6.4, table 4.19), and where the sleep type begins.
+/// The bit of the sleep control register that makes it so (ACPI 6.4, table 4.19), and where the
+/// sleep type begins.
 const SLEEP_ENABLE: u8 = 1 << 5;
 const SLEEP_TYPE_SHIFT: u8 = 2;
 

@@ -11,11 +11,12 @@ use crate::sync::lock;
 
 const _: () = assert!(control::MAX_SAMPLES as usize <= plimsoll_pmap::MAX_SAMPLES);
 
-/// How often time is counted: often enough that a wait of a second stands out in the shortest period.
+/// How often time is counted: often enough that a wait of a second stands out in the shortest
+/// period.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The periods of sampling. They are counted in time that the VM runs (Waldspurger 2002, section 5.3): while its faults
-/// wait for memory it touches nothing, and would seem idle for it.
+/// The periods of sampling. They are counted in time that the VM runs (Waldspurger 2002, section
+/// 5.3): while its faults wait for memory it touches nothing, and would seem idle for it.
 pub(super) struct Sampling(Mutex<Periods>);
 
 struct Periods {

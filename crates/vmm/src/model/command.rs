@@ -1,6 +1,7 @@
 use std::str::FromStr;
 
-/// One line of the `toucher` language, see there, which the model knows two words more of (`turn` and `clear`). Numbers are decimal; sizes are bytes.
+/// One line of the `toucher` language, see there, which the model knows two words more of (`turn`
+/// and `clear`). Numbers are decimal; sizes are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     /// Fill new memory with the seed's pattern.

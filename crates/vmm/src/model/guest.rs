@@ -75,7 +75,8 @@ impl Guest for ModelGuest {
     }
 
     fn set_balloon_target(&self, pages: Pages) {
-        // Under the lock, so that the balloon's thread cannot miss it between its last look and its sleep.
+        // Under the lock, so that the balloon's thread cannot miss it between its last look and its
+        // sleep.
         let memory = lock(&self.shared.memory);
         self.shared.target.store(pages.0, Ordering::Relaxed);
         self.shared.changed.notify_all();
@@ -101,7 +102,8 @@ impl Guest for ModelGuest {
 }
 
 impl Shared {
-    /// The balloon's driver: follows the target as far as free pages go, and hands free chunks back.
+    /// The balloon's driver: follows the target as far as free pages go, and hands free chunks
+    /// back.
     fn drive_balloon(&self) {
         let mut inflation = Inflation::new(Arc::clone(&self.parts.pmap));
         let mut memory = lock(&self.memory);
@@ -157,7 +159,8 @@ impl Shared {
         }
     }
 
-    /// Does it. Returns the answer: the command's name, then facts; or nothing where all has been said.
+    /// Does it. Returns the answer: the command's name, then facts; or nothing where all has been
+    /// said.
     fn obey(&self, command: Command, regions: &mut Regions) -> Result<String, String> {
         match command {
             Command::Touch(bytes, seed) => self.touch(bytes, seed, regions),

@@ -109,7 +109,8 @@ impl Memory {
         popped.iter().map(|at| self.pages[*at].0).collect()
     }
 
-    /// Whole free chunks of which something was used before: what free page reporting hands back. Clean afterwards.
+    /// Whole free chunks of which something was used before: what free page reporting hands back.
+    /// Clean afterwards.
     pub(super) fn report(&mut self) -> Vec<PpnRange> {
         if self.count(Use::Free) < CHUNK_PAGES {
             return Vec::new();

@@ -1,10 +1,12 @@
-//! What a page holds, word for word as the `toucher` program writes it: 512 words that depend on the seed and on the page's
-//! number, so that a page which is lost, zeroed, stale or swapped with another never verifies.
+//! What a page holds, word for word as the `toucher` program writes it: 512 words that depend on
+//! the seed and on the page's number, so that a page which is lost, zeroed, stale or swapped with
+//! another never verifies.
 
 /// Bytes in a page.
 pub(super) const PAGE: usize = 4096;
 
-/// An odd constant far from simple bit patterns (2^64 / golden ratio): consecutive words differ in many bits.
+/// An odd constant far from simple bit patterns (2^64 / golden ratio): consecutive words differ in
+/// many bits.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The page of `seed` and `index`.

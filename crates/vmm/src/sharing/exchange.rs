@@ -10,20 +10,25 @@ use plimsoll_units::{FrameNo, PageNo};
 use crate::control::Mailbox;
 use crate::sync::lock;
 
-/// How long a question waits for its answer. The daemon answers within milliseconds or is in trouble; the pager waits, too, and a
-/// VM from which memory is wanted back gives nothing meanwhile. Whoever was left without an answer asks nothing more until it has come.
+/// How long a question waits for its answer. The daemon answers within milliseconds or is in
+/// trouble; the pager waits, too, and a VM from which memory is wanted back gives nothing
+/// meanwhile. Whoever was left without an answer asks nothing more until it has come.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is said about frames between the VM's threads and the daemon: one question at a time, and references that are given back.
+/// What is said about frames between the VM's threads and the daemon: one question at a time, and
+/// references that are given back.
 ///
-/// The daemon's account of the references that this VM holds must never be short of one that is in use: the frame would be emptied
-/// under the guest. Hence:
+/// The daemon's account of the references that this VM holds must never be short of one that is in
+/// use: the frame would be emptied under the guest. Hence:
 /// - An answer that nobody waits for any more is given back page by page when it comes.
-/// - While there is no daemon nothing is kept here. The next one hears what is held in the first place ([`Stock`]), and nobody may be
-///   about to use a reference that is not in that list. So whatever can be given references runs in a [`Shift`], and before the control
-///   thread says `Hello` it has all of them end ([`Exchange::halt`]). It is also why the grant in `Hello` is right: who offers pages has
-///   lowered it for them, and either the offer went out over an earlier connection or the grant is back where it was.
-/// - No question is asked of a new daemon before it has said what is shared ([`Exchange::open`]), as its window is another one.
+/// - While there is no daemon nothing is kept here. The next one hears what is held in the first
+///   place ([`Stock`]), and nobody may be about to use a reference that is not in that list. So
+///   whatever can be given references runs in a [`Shift`], and before the control thread says
+///   `Hello` it has all of them end ([`Exchange::halt`]). It is also why the grant in `Hello` is
+///   right: who offers pages has lowered it for them, and either the offer went out over an earlier
+///   connection or the grant is back where it was.
+/// - No question is asked of a new daemon before it has said what is shared ([`Exchange::open`]),
+///   as its window is another one.
 pub(crate) struct Exchange {
     state: Mutex<State>,
     changed: Condvar,
@@ -39,7 +44,8 @@ struct State {
     open: Option<DomainId>,
     question: Option<Question>,
     last_id: u32,
-    /// To be said, in this order: which frames there are, which are held (until all has been said), which are not any more.
+    /// To be said, in this order: which frames there are, which are held (until all has been said),
+    /// which are not any more.
     pool: Option<(DomainId, Arc<OwnedFd>)>,
     holds: Option<VecDeque<(PageNo, FrameNo)>>,
     given_back: VecDeque<GivenBack>,
@@ -59,8 +65,8 @@ struct Question {
     abandoned: bool,
 }
 
-/// References of one kind. Not more than a VM has pages in all: each is given back once, and the daemon names no frame for a page
-/// before it has read that the last one was given back.
+/// References of one kind. Not more than a VM has pages in all: each is given back once, and the
+/// daemon names no frame for a page before it has read that the last one was given back.
 struct GivenBack {
     domain: DomainId,
     mismatched: bool,
@@ -155,7 +161,8 @@ impl Exchange {
         self.changed.notify_all();
     }
 
-    /// The right to ask about a domain, after those who were first; `None` where there is nobody to answer.
+    /// The right to ask about a domain, after those who were first; `None` where there is nobody to
+    /// answer.
     pub(super) fn turn(&self, domain: DomainId) -> Option<Turn<'_>> {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.state();
@@ -186,8 +193,8 @@ impl Exchange {
 
 /// For the control thread.
 impl Exchange {
-    /// Has all shifts end and none begin, until [`Exchange::go_on`]. False where some have not ended yet: there will be mail when they
-    /// have.
+    /// Has all shifts end and none begin, until [`Exchange::go_on`]. False where some have not
+    /// ended yet: there will be mail when they have.
     pub(crate) fn halt(&self) -> bool {
         let mut state = self.state();
         state.halted = true;
@@ -260,7 +267,8 @@ impl Exchange {
         state.pool.is_some() || state.holds.is_some() || !state.given_back.is_empty() || asked
     }
 
-    /// The message that is to be sent next. What is given back comes before what is asked, which may be about the same pages.
+    /// The message that is to be sent next. What is given back comes before what is asked, which
+    /// may be about the same pages.
     pub(crate) fn next(&self) -> Option<FromVmm> {
         let state = self.state();
         if let Some((domain, _)) = &state.pool {

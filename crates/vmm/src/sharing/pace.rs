@@ -2,8 +2,9 @@ use std::time::{Duration, Instant};
 
 use plimsoll_protocol::sharing::WHOLE_CPU;
 
-/// When a thread may work again that may use a part of a processor's time. What it used counts when it is known, so a stretch of work
-/// that took long is followed by a rest that is as long in proportion.
+/// When a thread may work again that may use a part of a processor's time. What it used counts when
+/// it is known, so a stretch of work that took long is followed by a rest that is as long in
+/// proportion.
 pub(super) struct Pace {
     due: Instant,
     share: u16,
@@ -14,7 +15,8 @@ impl Pace {
         Self { due: now, share: 0 }
     }
 
-    /// May use so many ten-thousandths of a processor from now on. A rest that is under way becomes shorter or longer accordingly.
+    /// May use so many ten-thousandths of a processor from now on. A rest that is under way becomes
+    /// shorter or longer accordingly.
     pub(super) fn set(&mut self, share: u16, now: Instant) {
         let share = share.min(WHOLE_CPU);
         if share == self.share {

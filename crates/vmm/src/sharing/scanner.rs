@@ -1,7 +1,8 @@
 //! Looks for pages that can be shared, as much as the daemon lets it.
 //!
-//! One thread does that, and whatever else may take long: joining a domain, leaving one (which waits for a grant: the pages come back),
-//! sharing what other VMs' offers have made frames of. The control thread only leaves its orders here.
+//! One thread does that, and whatever else may take long: joining a domain, leaving one (which
+//! waits for a grant: the pages come back), sharing what other VMs' offers have made frames of. The
+//! control thread only leaves its orders here.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,20 +22,22 @@ use super::pace::Pace;
 use crate::control::Mailbox;
 use crate::sync::lock;
 
-/// Processor time after which orders are looked at again: that of some chunks whose pages are shared. With the smallest budget it comes
-/// every five seconds.
+/// Processor time after which orders are looked at again: that of some chunks whose pages are
+/// shared. With the smallest budget it comes every five seconds.
 const SLICE: Duration = Duration::from_millis(5);
-/// Shortest time from the end of a pass over all of memory to the next. What has just been looked at has hardly changed, and a page
-/// that is written again and again is left alone for a number of passes.
+/// Shortest time from the end of a pass over all of memory to the next. What has just been looked
+/// at has hardly changed, and a page that is written again and again is left alone for a number of
+/// passes.
 const BETWEEN_PASSES: Duration = Duration::from_secs(1);
-/// Frames that others have found for pages of ours are used when there are so many, or after so long: those of neighbours together, for a
-/// third of the price.
+/// Frames that others have found for pages of ours are used when there are so many, or after so
+/// long: those of neighbours together, for a third of the price.
 const GATHERED: usize = 8192;
 const GATHERED_FOR: Duration = Duration::from_secs(1);
-/// What is asked for at a time to bring shared pages back. Less, and leaving a domain takes many rounds; more, and the grant for it lies
-/// idle for a while.
+/// What is asked for at a time to bring shared pages back. Less, and leaving a domain takes many
+/// rounds; more, and the grant for it lies idle for a while.
 const LEAVING_STEP: Pages = Pages(4096);
-/// How often it is tried whether shared pages can be brought back with what the grant has to spare by itself.
+/// How often it is tried whether shared pages can be brought back with what the grant has to spare
+/// by itself.
 const LEAVING_TICK: Duration = Duration::from_millis(250);
 
 /// The scanner, as other threads see it.
@@ -64,8 +67,8 @@ struct Active {
 struct Orders {
     change: Option<Change>,
     budget: ScanBudget,
-    /// Whether pages are looked for. Not from when a change is ordered to when it is made, and not while there is no daemon: what was found
-    /// could not be told, and would be looked for again.
+    /// Whether pages are looked for. Not from when a change is ordered to when it is made, and not
+    /// while there is no daemon: what was found could not be told, and would be looked for again.
     looks: bool,
     /// Frames that are held for pages of ours.
     named: Named,
@@ -173,7 +176,8 @@ impl Scanner {
         self.change(|orders| orders.looks = false);
     }
 
-    /// What another daemon must know of the frames that this VM has. Nobody may be taking references.
+    /// What another daemon must know of the frames that this VM has. Nobody may be taking
+    /// references.
     pub(crate) fn stock(&self) -> Option<Stock> {
         let active = lock(&self.0.active);
         let Active { domain, pool, .. } = active.as_ref()?;

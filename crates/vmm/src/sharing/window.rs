@@ -7,8 +7,8 @@ use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
 
 const PAGE: usize = 4096;
 
-/// The memory in which the VM shows the daemon the content of pages that it offers. The daemon reads it, once, and believes what it has
-/// read and nothing else.
+/// The memory in which the VM shows the daemon the content of pages that it offers. The daemon
+/// reads it, once, and believes what it has read and nothing else.
 pub(super) struct Window(MmapRegion);
 
 impl Window {

@@ -8,9 +8,9 @@
 //! | shutdown (triple fault) | the guest crashed |
 //! | failed entry, internal error | the guest crashed: it put the processor into a state that KVM cannot run |
 //!
-//! A guest that was stopped by the brake, or for seconds in one entry, is told (`KVM_KVMCLOCK_CTRL`)
-//! before it runs on, so far as the kernel lets us: one whose page comes while it is inside KVM goes
-//! on at once, and is told at its next exit.
+//! A guest that was stopped by the brake, or for seconds in one entry, is told
+//! (`KVM_KVMCLOCK_CTRL`) before it runs on, so far as the kernel lets us: one whose page comes
+//! while it is inside KVM goes on at once, and is told at its next exit.
 //!
 //! A vCPU that waits for memory waits inside KVM, and only a signal gets it out ([`Crew::stop`]).
 
@@ -29,8 +29,9 @@ use crate::brake::Brake;
 use crate::bus::Bus;
 use crate::guest_event::{GuestEvent, Teller};
 
-/// How long a vCPU tries to reach memory that is being moved. A move takes milliseconds; a VM that cannot run for this
-/// long will not go on. Shorter fails VMs of a host that is merely slow, longer hides that nothing happens.
+/// How long a vCPU tries to reach memory that is being moved. A move takes milliseconds; a VM that
+/// cannot run for this long will not go on. Shorter fails VMs of a host that is merely slow, longer
+/// hides that nothing happens.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two such attempts: about what a move takes.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -57,7 +58,8 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
-    /// Lets `vcpus` run. What happens to the guest is told to `events`, after which the vCPU concerned waits to be stopped.
+    /// Lets `vcpus` run. What happens to the guest is told to `events`, after which the vCPU
+    /// concerned waits to be stopped.
     ///
     /// # Errors
     /// No thread is to be had; those that were started are stopped again.
@@ -89,8 +91,8 @@ impl Crew {
         Ok(crew)
     }
 
-    /// Stops all vCPUs and closes them. Waits for those that are in a device, and on kernels that do not let a signal
-    /// interrupt it (before 6.2) for those that wait for a grant.
+    /// Stops all vCPUs and closes them. Waits for those that are in a device, and on kernels that
+    /// do not let a signal interrupt it (before 6.2) for those that wait for a grant.
     pub(crate) fn stop(self) {
         self.stop.store(true, Ordering::SeqCst);
         // Nobody may be kicked who has ended.
@@ -161,8 +163,8 @@ impl Vcpu {
     /// Runs the guest until it leaves, and serves that.
     fn enter(&mut self) -> Result<Option<GuestEvent>, kvm_ioctls::Error> {
         match self.fd.run()? {
-            // String instructions bring many accesses at once. All our port registers are a byte wide, so each byte is an
-            // access to the same port.
+            // String instructions bring many accesses at once. All our port registers are a byte
+            // wide, so each byte is an access to the same port.
             VcpuExit::IoIn(port, data) => {
                 data.iter_mut()
                     .for_each(|byte| self.buses.ports.read(port.into(), std::slice::from_mut(byte)));

@@ -14,7 +14,8 @@ use super::{Activation, DeviceKind, NoticeSink, VirtioDevice, feature};
 
 /// Linux keeps one request outstanding.
 const QUEUE_SIZES: &[u16] = &[16];
-/// Random bytes for one request. Drivers ask for some tens at a time; the more, the longer one notification may take.
+/// Random bytes for one request. Drivers ask for some tens at a time; the more, the longer one
+/// notification may take.
 const MAX_REQUEST: usize = 4096;
 
 /// The front of the entropy device.
@@ -96,7 +97,8 @@ fn fill(memory: &GuestRam, chain: &Chain) -> Result<u32, Broken> {
         match getrandom(&mut random[done..], GetRandomFlags::empty()) {
             Ok(count) => done += count,
             Err(Errno::INTR) => {}
-            // A kernel without random numbers: fewer is an answer that drivers understand, zeros would not be one.
+            // A kernel without random numbers: fewer is an answer that drivers understand, zeros
+            // would not be one.
             Err(_) => break,
         }
     }

@@ -13,8 +13,8 @@ pub const CONFIG_CHANGE: u32 = 2;
 
 /// The device's end of its interrupt. Clones share it. Callable from any thread, never waits.
 ///
-/// The cause is set first and the line pulsed after: a driver that acknowledges between the two finds the cause again
-/// or has seen the buffers already, so an edge-triggered line loses nothing.
+/// The cause is set first and the line pulsed after: a driver that acknowledges between the two
+/// finds the cause again or has seen the buffers already, so an edge-triggered line loses nothing.
 #[derive(Clone)]
 pub struct Interrupt {
     shared: Arc<Shared>,
@@ -84,7 +84,8 @@ impl Interrupt {
         self.shared.cause.fetch_and(!causes, Ordering::SeqCst);
     }
 
-    /// The device was reset: no causes. The generation goes on counting, so a driver never takes two contents for one.
+    /// The device was reset: no causes. The generation goes on counting, so a driver never takes
+    /// two contents for one.
     pub(super) fn reset(&self) {
         self.shared.needs_reset.store(false, Ordering::SeqCst);
         self.shared.cause.store(0, Ordering::SeqCst);

@@ -1,4 +1,5 @@
-//! The virtio-mmio transport, version 2 (VIRTIO 1.2, section 4.2): one device in a window of guest-physical addresses.
+//! The virtio-mmio transport, version 2 (VIRTIO 1.2, section 4.2): one device in a window of
+//! guest-physical addresses.
 
 use std::io;
 use std::sync::Arc;
@@ -9,14 +10,15 @@ use super::interrupt::Interrupt;
 use super::registers::{Effect, Live, Registers, offset};
 use super::{Activation, DeviceKind, VirtioDevice};
 
-/// Length of the window. The registers take 0x100 bytes and the longest configuration space fewer than as many again;
-/// a whole page keeps two devices from sharing one.
+/// Length of the window. The registers take 0x100 bytes and the longest configuration space fewer
+/// than as many again; a whole page keeps two devices from sharing one.
 pub const WINDOW: u64 = 0x1000;
-/// Where in the window the driver writes a queue's number to notify it: the address for ioeventfd, four bytes wide,
-/// with the queue's number as the value to match.
+/// Where in the window the driver writes a queue's number to notify it: the address for ioeventfd,
+/// four bytes wide, with the queue's number as the value to match.
 pub const NOTIFY_OFFSET: u64 = offset::QUEUE_NOTIFY;
 
-/// A device behind its registers. The VM's bus calls it for every access to the window, one at a time.
+/// A device behind its registers. The VM's bus calls it for every access to the window, one at a
+/// time.
 pub struct MmioTransport {
     registers: Registers,
     device: Box<dyn VirtioDevice>,
@@ -50,8 +52,8 @@ impl MmioTransport {
         self.interrupt.line()
     }
 
-    /// The eventfds to register as ioeventfds, by queue number, at [`NOTIFY_OFFSET`]. Notifications work without as
-    /// well, through [`write`](Self::write), only slower.
+    /// The eventfds to register as ioeventfds, by queue number, at [`NOTIFY_OFFSET`]. Notifications
+    /// work without as well, through [`write`](Self::write), only slower.
     pub fn kicks(&self) -> &[EventFd] {
         &self.kicks
     }
@@ -73,8 +75,8 @@ impl MmioTransport {
 
     /// The guest writes `data` at `offset` of the window.
     ///
-    /// Waits as [`VirtioDevice::reset`] does when the guest resets the device: its driver takes its memory back right
-    /// after.
+    /// Waits as [`VirtioDevice::reset`] does when the guest resets the device: its driver takes its
+    /// memory back right after.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
         if let Some(config) = offset.checked_sub(offset::CONFIG) {
             self.device.write_config(config, data);
@@ -84,7 +86,8 @@ impl MmioTransport {
         }
     }
 
-    /// Resets the device, as the guest does and as a reboot of the guest does. Waits as [`VirtioDevice::reset`] does.
+    /// Resets the device, as the guest does and as a reboot of the guest does. Waits as
+    /// [`VirtioDevice::reset`] does.
     pub fn reset(&mut self) {
         self.device.reset();
         self.registers.reset();

@@ -1,16 +1,19 @@
 //! The VM's virtio devices (VIRTIO 1.2) and the transport that shows them to the guest.
 //!
-//! A device has two halves. The front, a [`VirtioDevice`], answers the transport on the vCPU's thread: identity,
-//! features, configuration space. The back owns the queues and runs on a thread of its own, the device's `worker`,
-//! because it touches guest memory and every such touch may wait for a grant: the front never waits for it, except in
-//! [`VirtioDevice::reset`], and no device waits for another. The balloon in particular goes on giving memory back
-//! while the disk waits for some.
+//! A device has two halves. The front, a [`VirtioDevice`], answers the transport on the vCPU's
+//! thread: identity, features, configuration space. The back owns the queues and runs on a thread
+//! of its own, the device's `worker`, because it touches guest memory and every such touch may wait
+//! for a grant: the front never waits for it, except in [`VirtioDevice::reset`], and no device
+//! waits for another. The balloon in particular goes on giving memory back while the disk waits for
+//! some.
 //!
-//! The transport is [`mmio::MmioTransport`]; PCI can join beside it, as [`VirtioDevice`] knows nothing of registers.
+//! The transport is [`mmio::MmioTransport`]; PCI can join beside it, as [`VirtioDevice`] knows
+//! nothing of registers.
 //!
-//! The guest is hostile. What it writes to registers is held against the state machine in `registers`, what it writes
-//! to queues against the rules in `ring`; a queue that breaks the rules stops its device with `DEVICE_NEEDS_RESET`
-//! and one notice. The work for one notification is bounded.
+//! The guest is hostile. What it writes to registers is held against the state machine in
+//! `registers`, what it writes to queues against the rules in `ring`; a queue that breaks the rules
+//! stops its device with `DEVICE_NEEDS_RESET` and one notice. The work for one notification is
+//! bounded.
 //!
 //! # System calls of the device threads
 //!
@@ -25,8 +28,8 @@
 //! | block, pins | `write` (eventfd), what the pmap does to bring pages back |
 //! | balloon | what the pmap does to release pages |
 //!
-//! `io_uring_setup`, `io_uring_register` and the other `ioctl`s of tap devices are called only when a device or its
-//! link is made, and the threads start then, too: make them before the jail closes.
+//! `io_uring_setup`, `io_uring_register` and the other `ioctl`s of tap devices are called only when
+//! a device or its link is made, and the threads start then, too: make them before the jail closes.
 
 pub mod balloon;
 pub mod block;
@@ -101,8 +104,8 @@ pub mod feature {
 pub struct Activation {
     /// The features that both sides agreed on.
     pub features: u64,
-    /// One entry per queue of the device; `None` where the driver did not make it ready. Sizes and alignment are
-    /// checked, the addresses are not yet held against guest memory.
+    /// One entry per queue of the device; `None` where the driver did not make it ready. Sizes and
+    /// alignment are checked, the addresses are not yet held against guest memory.
     pub queues: Vec<Option<Queue>>,
     /// One per queue: readable after the driver has notified it.
     pub kicks: Arc<[EventFd]>,
@@ -112,9 +115,9 @@ pub struct Activation {
 
 /// The front half of a device, as a transport sees it.
 ///
-/// Its life is any number of rounds of [`activate`](Self::activate) and [`reset`](Self::reset). The transport calls
-/// it from vCPU threads, one call at a time. Configuration space may be read and written at any time. Nothing here
-/// touches guest memory.
+/// Its life is any number of rounds of [`activate`](Self::activate) and [`reset`](Self::reset). The
+/// transport calls it from vCPU threads, one call at a time. Configuration space may be read and
+/// written at any time. Nothing here touches guest memory.
 pub trait VirtioDevice: Send {
     /// What it is.
     fn kind(&self) -> DeviceKind;
@@ -125,18 +128,20 @@ pub trait VirtioDevice: Send {
     /// The largest size of each of its queues: powers of two. Never changes.
     fn queue_sizes(&self) -> &[u16];
 
-    /// Reads configuration space from `offset`. Bytes beyond its end are left as they are (the caller has zeroed
-    /// `data`).
+    /// Reads configuration space from `offset`. Bytes beyond its end are left as they are (the
+    /// caller has zeroed `data`).
     fn read_config(&self, offset: u64, data: &mut [u8]);
 
     /// Writes configuration space from `offset`. What the driver may not write is ignored.
     fn write_config(&mut self, offset: u64, data: &[u8]);
 
-    /// The driver is ready: begin to serve its queues. Never called twice without a reset in between.
+    /// The driver is ready: begin to serve its queues. Never called twice without a reset in
+    /// between.
     fn activate(&mut self, activation: Activation);
 
-    /// Back to the state after creation. When it returns, no I/O is in flight and the device touches guest memory no
-    /// more; that may take as long as its I/O takes, or as a page that it waits for.
+    /// Back to the state after creation. When it returns, no I/O is in flight and the device
+    /// touches guest memory no more; that may take as long as its I/O takes, or as a page that it
+    /// waits for.
     fn reset(&mut self);
 
     /// Waits until what the guest asked for before has been taken up.
@@ -144,11 +149,12 @@ pub trait VirtioDevice: Send {
     fn barrier(&self);
 }
 
-/// Where devices report what the operator should know and what stops nothing. Called from device threads, seldom.
+/// Where devices report what the operator should know and what stops nothing. Called from device
+/// threads, seldom.
 pub type NoticeSink = Arc<dyn Fn(String) + Send + Sync>;
 
-/// Copies the part of `config` that begins at `offset` to the front of `data`: [`VirtioDevice::read_config`] for
-/// devices whose configuration space is an array of bytes.
+/// Copies the part of `config` that begins at `offset` to the front of `data`:
+/// [`VirtioDevice::read_config`] for devices whose configuration space is an array of bytes.
 fn read_config_bytes(config: &[u8], offset: u64, data: &mut [u8]) {
     let Some(tail) = usize::try_from(offset).ok().and_then(|offset| config.get(offset..)) else { return };
     let count = tail.len().min(data.len());

@@ -1,13 +1,15 @@
-//! The virtio-mmio register file (VIRTIO 1.2, section 4.2.2) as a pure state machine: values in, effects out.
+//! The virtio-mmio register file (VIRTIO 1.2, section 4.2.2) as a pure state machine: values in,
+//! effects out.
 //!
-//! The driver is hostile: a write that is out of order, out of bounds or unknown is ignored, and reads of what does not
-//! exist give zero. In particular
+//! The driver is hostile: a write that is out of order, out of bounds or unknown is ignored, and
+//! reads of what does not exist give zero. In particular
 //!
-//! - status bits are only ever added, in the order ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK; writing zero resets;
-//! - features are taken between DRIVER and FEATURES_OK, and FEATURES_OK stays clear unless they are a subset of what is
-//!   offered that has VERSION_1;
-//! - queues are set up between FEATURES_OK and DRIVER_OK; a queue becomes ready only with a size that is a power of two
-//!   up to the maximum and with aligned rings that end below 2^64.
+//! - status bits are only ever added, in the order ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK;
+//!   writing zero resets;
+//! - features are taken between DRIVER and FEATURES_OK, and FEATURES_OK stays clear unless they are
+//!   a subset of what is offered that has VERSION_1;
+//! - queues are set up between FEATURES_OK and DRIVER_OK; a queue becomes ready only with a size
+//!   that is a power of two up to the maximum and with aligned rings that end below 2^64.
 
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestAddress;
@@ -108,7 +110,8 @@ struct QueueRegisters {
 }
 
 impl Registers {
-    /// The registers of a device that offers `features` and has one queue per entry of `queue_sizes`.
+    /// The registers of a device that offers `features` and has one queue per entry of
+    /// `queue_sizes`.
     pub(super) fn new(device_id: u32, features: u64, queue_sizes: &[u16]) -> Self {
         Self {
             device_id,
@@ -274,7 +277,8 @@ impl QueueRegisters {
         Self { max, size: max.into(), ready: false, descriptors: 0, driver: 0, device: 0 }
     }
 
-    /// Size and alignment are as VIRTIO 1.2, section 2.7 wants them, and no ring wraps around the address space.
+    /// Size and alignment are as VIRTIO 1.2, section 2.7 wants them, and no ring wraps around the
+    /// address space.
     fn is_sound(&self) -> bool {
         let size = u64::from(self.size);
         let fits = |base: u64, align: u64, length: u64| {

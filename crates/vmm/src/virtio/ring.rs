@@ -1,9 +1,10 @@
-//! A device's end of a virtqueue: takes chains of buffers from the driver and gives them back used, holding all of it
-//! against the rules.
+//! A device's end of a virtqueue: takes chains of buffers from the driver and gives them back used,
+//! holding all of it against the rules.
 //!
-//! What breaks a queue, each as VIRTIO 1.2, section 2.7 forbids it to drivers: an available index that runs ahead by
-//! more than the queue's size, a head or next index outside the table, a chain that loops or is longer than the
-//! queue, a table within a table, a readable buffer behind a writable one, and anything outside of guest memory.
+//! What breaks a queue, each as VIRTIO 1.2, section 2.7 forbids it to drivers: an available index
+//! that runs ahead by more than the queue's size, a head or next index outside the table, a chain
+//! that loops or is longer than the queue, a table within a table, a readable buffer behind a
+//! writable one, and anything outside of guest memory.
 
 use std::fmt;
 use std::num::Wrapping;
@@ -91,8 +92,8 @@ impl Ring {
         Chain::new(chain, size, memory).map(Some)
     }
 
-    /// Gives chains back to the driver: the head of each and the bytes written to it. The driver sees either all of
-    /// them or none yet.
+    /// Gives chains back to the driver: the head of each and the bytes written to it. The driver
+    /// sees either all of them or none yet.
     pub(super) fn push(&mut self, memory: &impl GuestMemory, chains: &[(u16, u32)]) -> Result<(), Broken> {
         let ring = self.queue.used_ring();
         for &(head, written) in chains {
@@ -107,14 +108,14 @@ impl Ring {
             .map_err(|_| Broken::Memory)
     }
 
-    /// Interrupts the driver if something was pushed since the last call and it wants to know (VIRTIO 1.2, section
-    /// 2.7.7).
+    /// Interrupts the driver if something was pushed since the last call and it wants to know
+    /// (VIRTIO 1.2, section 2.7.7).
     pub(super) fn notify(&mut self, memory: &impl GuestMemory, interrupt: &Interrupt) -> Result<(), Broken> {
         if self.used == self.announced {
             return Ok(());
         }
-        // The driver looks for used buffers after it has said what it wants: so the buffers must be visible before this
-        // looks at what it wants.
+        // The driver looks for used buffers after it has said what it wants: so the buffers must be
+        // visible before this looks at what it wants.
         fence(Ordering::SeqCst);
         let ring = self.queue.avail_ring();
         let load =
@@ -137,8 +138,8 @@ impl Ring {
         self.queue.enable_notification(memory).map_err(|_| Broken::Memory)
     }
 
-    /// Gives every available chain to `serve`, which returns the bytes that it wrote to it, and back to the driver;
-    /// at most as many as the queue is long.
+    /// Gives every available chain to `serve`, which returns the bytes that it wrote to it, and
+    /// back to the driver; at most as many as the queue is long.
     pub(super) fn serve_each(
         &mut self,
         memory: &impl GuestMemory,
@@ -155,7 +156,8 @@ impl Ring {
     }
 }
 
-/// A run of buffers in guest memory, in the driver's order, all of it within guest memory when it was checked.
+/// A run of buffers in guest memory, in the driver's order, all of it within guest memory when it
+/// was checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Spans {
     spans: Vec<Span>,
@@ -217,7 +219,8 @@ impl Chain {
                 _ => made.readable.spans.push(span),
             }
         }
-        // The iterator ends early, without an error, where the chain is cut, loops or leads outside its table.
+        // The iterator ends early, without an error, where the chain is cut, loops or leads outside
+        // its table.
         if complete { Ok(made) } else { Err(Broken::Chain) }
     }
 }

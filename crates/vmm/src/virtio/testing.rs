@@ -156,7 +156,8 @@ impl Rig {
         u64::from(high) << 32 | u64::from(self.get(offset::DEVICE_FEATURES))
     }
 
-    /// Resets the device and agrees on those of `features` that are offered, and on the queues' sizes.
+    /// Resets the device and agrees on those of `features` that are offered, and on the queues'
+    /// sizes.
     pub(super) fn set_up(&mut self, features: u64, sizes: &[u16]) -> Vec<Queue> {
         self.set(offset::STATUS, 0);
         let features = features & self.offered() | feature::VERSION_1;
@@ -204,8 +205,8 @@ impl Rig {
         self.set(offset::QUEUE_NOTIFY, queue.index);
     }
 
-    /// Notifies as a driver does that has agreed on `EVENT_IDX`: only when the device asked for what was made
-    /// available since the last call (VIRTIO 1.2, section 2.7.10).
+    /// Notifies as a driver does that has agreed on `EVENT_IDX`: only when the device asked for
+    /// what was made available since the last call (VIRTIO 1.2, section 2.7.10).
     pub(super) fn kick_when_asked(&mut self, queue: &mut Queue) {
         let asked = self.guest.read_u16(queue.used() + 4 + 8 * u64::from(queue.size));
         let (new, old) =
@@ -219,7 +220,8 @@ impl Rig {
         self.get(offset::STATUS) & status::NEEDS_RESET != 0
     }
 
-    /// Makes a chain available, notifies, and waits until it comes back; returns how many bytes were written to it.
+    /// Makes a chain available, notifies, and waits until it comes back; returns how many bytes
+    /// were written to it.
     pub(super) fn run(&mut self, queue: &mut Queue, buffers: &[Buffer]) -> u32 {
         let head = queue.add(&self.guest, buffers);
         self.kick(queue);
@@ -284,8 +286,8 @@ impl Queue {
         self.descriptors() + 0x8000
     }
 
-    /// Makes a chain available without a notification; returns its head. Descriptors are taken in turn: no more may be
-    /// outstanding than the queue has.
+    /// Makes a chain available without a notification; returns its head. Descriptors are taken in
+    /// turn: no more may be outstanding than the queue has.
     pub(super) fn add(&mut self, guest: &Guest, buffers: &[Buffer]) -> u16 {
         let head = self.next_descriptor;
         for (index, &(address, length, flags)) in buffers.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! The thread of one device: it waits for the driver's notifications, the backend's file descriptor and a deadline, and
-//! runs the device's back half.
+//! The thread of one device: it waits for the driver's notifications, the backend's file descriptor
+//! and a deadline, and runs the device's back half.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -18,10 +18,12 @@ use super::interrupt::Interrupt;
 use super::ring::Broken;
 use super::{Activation, NoticeSink};
 
-/// Between two notices about broken queues of one device. A guest can break its queue and reset the device in a loop:
-/// shorter and it floods the operator's log, longer and the operator misses that it goes on.
+/// Between two notices about broken queues of one device. A guest can break its queue and reset the
+/// device in a loop: shorter and it floods the operator's log, longer and the operator misses that
+/// it goes on.
 const NOTICE_PERIOD: Duration = Duration::from_secs(60);
-/// The devices' stacks: they recurse nowhere and keep buffers on the heap. Only what is touched costs memory.
+/// The devices' stacks: they recurse nowhere and keep buffers on the heap. Only what is touched
+/// costs memory.
 const STACK_SIZE: usize = 256 * 1024;
 /// After a failed wait, which only a kernel short of memory gives: not at once again.
 const RETRY_DELAY: Duration = Duration::from_millis(10);
@@ -40,11 +42,12 @@ pub(super) trait Back: Send + 'static {
     /// The driver broke the rules of a queue: the device stops until it is reset.
     fn serve(&mut self, event: Event) -> Result<Progress, Broken>;
 
-    /// Ends what [`start`](Self::start) began: waits for I/O in flight, then drops the queues. Also called when
-    /// `start` or `serve` failed, and when there was none.
+    /// Ends what [`start`](Self::start) began: waits for I/O in flight, then drops the queues. Also
+    /// called when `start` or `serve` failed, and when there was none.
     fn stop(&mut self);
 
-    /// The file descriptors to wait for beside the queues, and for what. Asked before every wait, only while started.
+    /// The file descriptors to wait for beside the queues, and for what. Asked before every wait,
+    /// only while started.
     fn sources(&self) -> [Option<(BorrowedFd<'_>, PollFlags)>; 2] {
         [None, None]
     }
@@ -201,8 +204,8 @@ impl<B: Back> Loop<B> {
         }
     }
 
-    /// Waits for events of the device or for an order, at most until `limit`. Returns the former, and
-    /// whether the bell has rung for the latter.
+    /// Waits for events of the device or for an order, at most until `limit`. Returns the former,
+    /// and whether the bell has rung for the latter.
     fn wait(&mut self, limit: Option<Instant>) -> (Vec<Event>, bool) {
         let mut fds = vec![PollFd::from_borrowed_fd(as_fd(&self.bell), PollFlags::IN)];
         let mut events = vec![];
@@ -262,7 +265,8 @@ impl<B: Back> Loop<B> {
         match order {
             Order::Start(activation) => {
                 let active = Active::new(&activation);
-                // Linux fills queues (the balloon's statistics) before it is ready, and notifies of that once.
+                // Linux fills queues (the balloon's statistics) before it is ready, and notifies of
+                // that once.
                 self.again.extend(active.queues.iter().copied().map(Event::Kick));
                 self.active = Some(active);
                 if let Err(broken) = self.back.start(*activation) {

@@ -75,7 +75,8 @@ pub fn model_config(size: Bytes) -> BootConfig {
 }
 
 impl Daemon {
-    /// Starts a VMM and boots `config` with the console's and userfaultfd's descriptors beside `fds`.
+    /// Starts a VMM and boots `config` with the console's and userfaultfd's descriptors beside
+    /// `fds`.
     pub fn start(config: BootConfig, fds: Vec<(FdRole, OwnedFd)>, budget: Bytes) -> Self {
         Self::start_with_log(config, fds, budget, None)
     }
@@ -100,7 +101,8 @@ impl Daemon {
         if let Some(log) = log {
             command.stderr(log).env(plimsoll_log::FILTER_VARIABLE, "trace");
         }
-        // Away from the number that it is to have in the child: the duplicate there loses the flag that closes it.
+        // Away from the number that it is to have in the child: the duplicate there loses the flag
+        // that closes it.
         let listener = rustix::io::fcntl_dupfd_cloexec(&listener, CONTROL_FD + 1).unwrap();
         let raw = listener.as_raw_fd();
         // SAFETY: both are descriptors of ours.

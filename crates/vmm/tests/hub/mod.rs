@@ -1,4 +1,5 @@
-//! A daemon for several VMMs that share pages: the real index and frames of one domain, a ledger, and a window for each.
+//! A daemon for several VMMs that share pages: the real index and frames of one domain, a ledger,
+//! and a window for each.
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "only tests use it")]
 
@@ -222,7 +223,8 @@ impl Hub {
         }
     }
 
-    /// Waits until so many pages of a VM are shared, but for [`WATCHED`], in its own account and in the domain's.
+    /// Waits until so many pages of a VM are shared, but for [`WATCHED`], in its own account and in
+    /// the domain's.
     pub fn until_shared(&mut self, vm: usize, pages: Pages) {
         self.until("shared pages", |hub| {
             let shared = hub.facts(vm).shared;

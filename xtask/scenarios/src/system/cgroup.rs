@@ -1,5 +1,6 @@
-//! VMMs that a guest has taken over, each within the control group of its VM: one that allocates without end dies alone, one that
-//! forks and one that fills its log harm nobody. A program put into the group stands for each.
+//! VMMs that a guest has taken over, each within the control group of its VM: one that allocates
+//! without end dies alone, one that forks and one that fills its log harm nobody. A program put
+//! into the group stands for each.
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -89,6 +89,57 @@ impl Step {
 mod tests {
     use super::*;
 
+    /// Longest line of a comment, in columns. Tables and code in comments may be longer.
+    const WIDTH: usize = 100;
+
+    #[test]
+    fn comments_are_narrow_enough_to_be_read() {
+        let (mut files, mut wide) = (0, Vec::new());
+        let mut directories = vec![workspace::root().join("crates"), workspace::root().join("xtask")];
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(&directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    files += 1;
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    let too_wide = too_wide(&text).into_iter();
+                    wide.extend(too_wide.map(|line| format!("{}:{line}", path.display())));
+                }
+            }
+        }
+        assert!(files > 300, "only {files} files were found");
+        assert!(wide.is_empty(), "comments of more than {WIDTH} columns:\n{}", wide.join("\n"));
+    }
+
+    /// Numbers of the lines with comments that are too wide.
+    fn too_wide(text: &str) -> Vec<usize> {
+        let (mut code, mut lines) = (false, Vec::new());
+        for (number, line) in (1..).zip(text.lines()) {
+            let comment =
+                line.trim_start().strip_prefix("//").map(|c| c.trim_start_matches(['/', '!']).trim_start());
+            let Some(comment) = comment else {
+                code = false;
+                continue;
+            };
+            code ^= comment.starts_with("```");
+            if line.chars().count() > WIDTH && !code && !comment.starts_with('|') {
+                lines.push(number);
+            }
+        }
+        lines
+    }
+
+    #[test]
+    fn tables_and_code_in_comments_may_be_wide() {
+        let wide = "x".repeat(WIDTH);
+        let text = format!(
+            "// {wide}\n//! | {wide} |\n/// ```\n/// {wide}\n/// ```\nlet a = {wide};\n    /// {wide}\n"
+        );
+        assert_eq!(too_wide(&text), [1, 7]);
+    }
+
     #[test]
     fn preflight_knows_the_steps_that_need_no_lab() {
         let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();

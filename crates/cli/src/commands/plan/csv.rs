@@ -6,7 +6,8 @@ use plimsoll_sim::{COLUMNS, Course, Scenario};
 const MORE: &str =
     "target_bytes,estimate_bytes,backed_bytes,swapped_bytes,short_bytes,host_state,host_free_bytes";
 
-/// The course of every VM while it runs, in the columns of a recorded history, which a scenario can read again.
+/// The course of every VM while it runs, in the columns of a recorded history, which a scenario can
+/// read again.
 pub(super) fn text(scenario: &Scenario, course: &Course) -> String {
     let mut text = format!("{},{MORE}\n", COLUMNS.join(","));
     for frame in &course.frames {

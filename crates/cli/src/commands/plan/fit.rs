@@ -18,7 +18,8 @@ use crate::table::{Column, Table};
 
 /// Levels that stand for a VM's load: at 50, the part of the time at the peak is right to 2 %.
 const LEVELS: u32 = 50;
-/// What a VM uses where nothing else is known: a quarter of its size is what hosts of mixed VMs were found to use.
+/// What a VM uses where nothing else is known: a quarter of its size is what hosts of mixed VMs
+/// were found to use.
 const USUAL_PERCENT: u64 = 25;
 /// Most lines of the table; of more VMs some are left out.
 const LINES: usize = 24;
@@ -207,7 +208,8 @@ impl Fit {
         })
     }
 
-    /// `peak` for the part of the time that a VM is busy, `usual` for the rest; never above `limit`.
+    /// `peak` for the part of the time that a VM is busy, `usual` for the rest; never above
+    /// `limit`.
     fn levels(&self, usual: Pages, peak: Pages, limit: Pages) -> Vec<Pages> {
         let busy = LEVELS * self.busy / 100;
         let level = |i| if i < busy { peak.max(usual) } else { usual };

@@ -1,4 +1,5 @@
-//! A [`Problem`] as JSON. Read by hand rather than derived, so that every error names VM or pool, field and value.
+//! A [`Problem`] as JSON. Read by hand rather than derived, so that every error names VM or pool,
+//! field and value.
 
 use plimsoll_policy::{PoolClaim, Problem, Tax, VmClaim};
 use plimsoll_units::Bytes;
@@ -7,7 +8,8 @@ use serde_json::{Map, Value};
 /// Longest value that an error repeats; of longer ones it shows the beginning.
 const SHOWN: usize = 60;
 
-/// Largest whole number up to which every one has its own floating-point number, as tools write them (1e9).
+/// Largest whole number up to which every one has its own floating-point number, as tools write
+/// them (1e9).
 const MAX_FLOAT: f64 = 9_007_199_254_740_992.0;
 
 /// The problem in `text`. Bounds are for [`Problem::solve`] to check.
@@ -138,7 +140,8 @@ impl Fields {
     }
 }
 
-/// A value for an error's one line. Whole numbers beyond 64 bits have become floating-point ones, but are shown whole.
+/// A value for an error's one line. Whole numbers beyond 64 bits have become floating-point ones,
+/// but are shown whole.
 fn shown(value: &Value) -> String {
     match value.as_f64() {
         Some(x) if value.is_f64() && x.fract() == 0.0 && x.abs() < 1e30 => format!("{x:.0}"),
@@ -153,7 +156,8 @@ fn shorten(text: &str) -> String {
     format!("{}...", text.chars().take(SHOWN).collect::<String>())
 }
 
-/// What is no JSON, with the field before it: programs write NaN and Infinity where a number failed them.
+/// What is no JSON, with the field before it: programs write NaN and Infinity where a number failed
+/// them.
 fn syntax(text: &str, error: &serde_json::Error) -> String {
     let place = || {
         let line = text.split_inclusive('\n').nth(error.line().checked_sub(1)?)?;

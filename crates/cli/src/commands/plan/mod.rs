@@ -1,4 +1,5 @@
-//! `plimsoll plan`: what policy would do, on paper. Only `fit` without `--host` asks a daemon, and changes nothing there.
+//! `plimsoll plan`: what policy would do, on paper. Only `fit` without `--host` asks a daemon, and
+//! changes nothing there.
 
 mod chart;
 mod csv;

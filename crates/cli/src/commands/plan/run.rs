@@ -42,11 +42,13 @@ Examples:
 
 /// Try a host and its VMs over time, as a scenario describes them
 ///
-/// The daemon's own policy decides; guests, balloons, page sharing, swap and the sampling of active memory are modelled.
+/// The daemon's own policy decides; guests, balloons, page sharing, swap and the sampling of active
+/// memory are modelled.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(super) struct Run {
-    /// The scenario's file, or the name of a shipped one: figure7, figure8, sandbox-host, vdi-morning, database-neighbour
+    /// The scenario's file, or the name of a shipped one: figure7, figure8, sandbox-host,
+    /// vdi-morning, database-neighbour
     #[arg(value_name = "SCENARIO.toml")]
     scenario: PathBuf,
     /// Write the course of every VM to this file
@@ -74,7 +76,8 @@ impl Run {
         let chart = chart::text(&scenario, &course, colours(output));
         let text = report::text(&scenario, &course, &chart);
         if colours(output) {
-            // Colours are control characters, which facts must not have. Names and titles have none.
+            // Colours are control characters, which facts must not have. Names and titles have
+            // none.
             return output.bytes(format!("{text}\n").as_bytes());
         }
         output.facts(&facts::Facts::new(&scenario, &course), |_| text)

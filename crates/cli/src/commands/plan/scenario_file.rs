@@ -4,8 +4,8 @@ use anyhow::{Context, Result, anyhow};
 use plimsoll_sim::Scenario;
 use plimsoll_units::Bytes;
 
-/// Largest scenario, and largest trace, that is read: a week of a hundred VMs every 15 s. A disk image named by mistake is
-/// refused before it fills memory.
+/// Largest scenario, and largest trace, that is read: a week of a hundred VMs every 15 s. A disk
+/// image named by mistake is refused before it fills memory.
 const MAX_LEN: u64 = 512 << 20;
 
 /// Scenarios that come with the command, by name.

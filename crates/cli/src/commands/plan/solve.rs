@@ -10,7 +10,8 @@ use serde::{Serialize, Serializer};
 use super::json;
 use crate::output::Output;
 
-/// Largest input that is read: a million VMs. A disk image named by mistake is refused before it fills memory.
+/// Largest input that is read: a million VMs. A disk image named by mistake is refused before it
+/// fills memory.
 const MAX_LEN: u64 = 256 << 20;
 
 const HELP: &str = "\

@@ -1,4 +1,5 @@
-//! The course as a drawing: a band of states, the host's amounts, then one panel for each kind of VM.
+//! The course as a drawing: a band of states, the host's amounts, then one panel for each kind of
+//! VM.
 
 use std::time::Duration;
 
@@ -65,7 +66,8 @@ fn state(state: State) -> (&'static str, &'static str) {
     }
 }
 
-/// The end of a scale whose quarters are whole: 1, 2 or 4 times a power of two of MiB, a quarter of that more or less.
+/// The end of a scale whose quarters are whole: 1, 2 or 4 times a power of two of MiB, a quarter of
+/// that more or less.
 fn round_up(most: f64) -> f64 {
     let mib = f64::from(1 << 20);
     let mut scale = 4.0 * mib;

@@ -38,7 +38,8 @@ enum Happening {
     Pass(u64),
     /// The machine has so many MiB for VMs now.
     Sustain(u64),
-    /// A VMM speaks of pages, in the domain that another VM is in; its window shows pages of these contents.
+    /// A VMM speaks of pages, in the domain that another VM is in; its window shows pages of these
+    /// contents.
     Speak(u8, u8, Speech, Vec<(u32, u8)>),
     /// A VM shares with others now.
     Sharing(u8, u8),
@@ -143,7 +144,8 @@ fn happening() -> impl Strategy<Value = Happening> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
-    /// `World::input` asserts after every input that the ledger adds up and that every grant told is a grant charged.
+    /// `World::input` asserts after every input that the ledger adds up and that every grant told
+    /// is a grant charged.
     #[test]
     fn no_course_of_events_breaks_the_ledger_or_a_limit(course in prop::collection::vec(happening(), 0..120)) {
         let mut world = World::new(640);
@@ -203,8 +205,8 @@ proptest! {
                 let grant = world.core.ledger.account(run.id).grant;
                 if run.phase == Phase::Queued || !run.takes_part() { Pages::ZERO } else { reservation(definition).saturating_sub(grant) }
             };
-            // What was reserved may be lost to others, until they give it back and VMs do. What is a frame may be in use by others as long
-            // as its own VM uses it, too.
+            // What was reserved may be lost to others, until they give it back and VMs do. What is
+            // a frame may be in use by others as long as its own VM uses it, too.
             let there = world.core.ledger.free() + world.core.ledger.frames();
             prop_assert!(taken || there >= world.core.running().map(unheld).sum());
             let parts: Pages = world.core.running().map(|(_, run)| world.core.part(run.id)).sum();

@@ -1,6 +1,7 @@
 use super::*;
 
-/// A VM of 512 MiB with swap space that holds most of a host of 640 MiB, and another that is about to need some.
+/// A VM of 512 MiB with swap space that holds most of a host of 640 MiB, and another that is about
+/// to need some.
 fn crowded() -> (World, RunId, RunId) {
     let mut world = World::new(640);
     let rich = world.up(definition("rich", 512, ""));
@@ -15,7 +16,8 @@ fn crowded() -> (World, RunId, RunId) {
     (world, rich, needy)
 }
 
-/// Neither has a balloon driver. What is taken from the one is there for the other before a tenth of a second has passed.
+/// Neither has a balloon driver. What is taken from the one is there for the other before a tenth
+/// of a second has passed.
 #[test]
 fn who_is_entitled_to_memory_has_it_within_100_ms_although_another_must_give_it_first() {
     let (mut world, rich, needy) = crowded();

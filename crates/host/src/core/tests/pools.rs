@@ -49,7 +49,8 @@ pub(super) fn crowd() -> (World, [RunId; 3]) {
 #[test]
 fn a_pool_is_one_among_its_siblings_whatever_it_holds() {
     let (mut world, _) = crowd();
-    // Of what is there the pool may have half, and its VMs half of that; what the other cannot use is left to them.
+    // Of what is there the pool may have half, and its VMs half of that; what the other cannot use
+    // is left to them.
     let (a, b, c) = (world.entitled("a"), world.entitled("b"), world.entitled("c"));
     assert!(a.abs_diff(b) <= 1 && c > 240, "{a} {b} {c}");
     world.set_pool("prod", json!({"shares": 5120})).unwrap();

@@ -439,7 +439,8 @@ fn what_a_vmm_does_not_hear_of_it_does_not_hold() {
     assert_eq!((world.vm("a").sharing.shared, world.host().frames), (Bytes::ZERO, pages(1)));
 }
 
-/// Frames take no entitlement from who has no part in them, and all parts together are what they take.
+/// Frames take no entitlement from who has no part in them, and all parts together are what they
+/// take.
 #[test]
 fn frames_are_charged_to_those_who_share_them_in_equal_parts() {
     let mut world = World::new(640);
@@ -454,7 +455,8 @@ fn frames_are_charged_to_those_who_share_them_in_equal_parts() {
         (charged(&mut world, "a"), charged(&mut world, "b"), charged(&mut world, "c")),
         (pages(100), pages(100), Bytes::ZERO)
     );
-    // What b paid for all of them is not taken for idle memory of a: levels are told in a VM's own pages.
+    // What b paid for all of them is not taken for idle memory of a: levels are told in a VM's own
+    // pages.
     world.core.run_mut(a).unwrap().swap = mib(256);
     let limit = VmChange { limit: Some(OrNone::To(Bytes::mib(60))), ..VmChange::default() };
     world.answer(Request::Change(name("a"), limit)).unwrap();

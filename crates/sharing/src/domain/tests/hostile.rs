@@ -45,7 +45,8 @@ fn what_was_not_taken_cannot_be_given_back() {
     let frame = domain.share(A, B, 1, 1);
     let other = domain.share(A, B, 2, 2);
     let ignored = GivenBack { ignored: 1, ..GivenBack::default() };
-    // Another's; another page's; another frame's; of a page or a frame that there is not; of nobody.
+    // Another's; another page's; another frame's; of a page or a frame that there is not; of
+    // nobody.
     assert_eq!(domain.end(C, 1, frame), ignored);
     assert_eq!(domain.end(B, 3, frame), ignored);
     assert_eq!(domain.end(B, 1, other), ignored);

@@ -107,7 +107,8 @@ impl Model {
 /// A, B: keep to the rules. C: does not.
 #[derive(Clone, Debug)]
 enum Step {
-    /// An honest member looks at a page: looks it up, offers it where it is wanted, compares before it maps.
+    /// An honest member looks at a page: looks it up, offers it where it is wanted, compares before
+    /// it maps.
     Scan(MemberId, u32),
     /// An honest member's guest writes; a page that was shared is its own again first.
     Write(MemberId, u32, u64),

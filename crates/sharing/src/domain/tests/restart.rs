@@ -5,7 +5,8 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::*;
 
-/// A domain with five frames that A and B share, as it is left by a daemon that dies: the descriptor of a member, and the frames.
+/// A domain with five frames that A and B share, as it is left by a daemon that dies: the
+/// descriptor of a member, and the frames.
 fn left_behind() -> (OwnedFd, Vec<FrameNo>) {
     let mut domain = domain();
     let frames = (0..5).map(|n| domain.share(A, B, n, n.into())).collect();
@@ -96,7 +97,8 @@ fn reports_that_cannot_be_true_are_not_taken() {
 
 #[test]
 fn two_frames_of_one_content_are_both_kept() {
-    // A frame that was freed and not punched, which a hostile member claims, and the one that came after it.
+    // A frame that was freed and not punched, which a hostile member claims, and the one that came
+    // after it.
     let (pool, frames) = left_behind();
     let before = Domain::recover(&pool).unwrap();
     before.pool.write(FrameNo(800), &[page(2)]).unwrap();

@@ -102,7 +102,8 @@ fn a_frame_is_put_behind_the_one_of_the_page_before_it() {
         domain.end(B, at, frames[at as usize]);
     }
     domain.ask(A, 50, hash(50));
-    // Page 100 has what frame 2 holds, and 101 what is new: there is room for it in front of frame 2, too.
+    // Page 100 has what frame 2 holds, and 101 what is new: there is room for it in front of frame
+    // 2, too.
     let pages = [(PageNo(100), hash(2)), (PageNo(101), hash(50))];
     let offered = domain.offer(B, &pages, |_, copy| *copy = page(50));
     assert_eq!(offered.frames, [Some(FrameNo(2)), Some(FrameNo(3))]);

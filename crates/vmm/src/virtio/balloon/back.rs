@@ -16,10 +16,11 @@ use super::{Shared, bit, statistics};
 
 /// How often the guest is asked for statistics: as often as the VMM reports them.
 const STATISTICS_PERIOD: Duration = Duration::from_secs(1);
-/// Pages in one inflate or deflate request. Linux sends 256; many more would make one notification long.
+/// Pages in one inflate or deflate request. Linux sends 256; many more would make one notification
+/// long.
 const MAX_PAGES: usize = 64 * 1024;
-/// The guest has stopped inflating for now when nothing came for so long. Shorter, and chunks that are about to be
-/// complete are broken up; longer, and the memory comes back later.
+/// The guest has stopped inflating for now when nothing came for so long. Shorter, and chunks that
+/// are about to be complete are broken up; longer, and the memory comes back later.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How soon it is looked whether the guest has stopped because it waits for memory. Shorter, and a
 /// balloon that grows costs a wake-up for each request; longer, and it grows more slowly.
@@ -67,8 +68,8 @@ enum Role {
     Reporting,
 }
 
-/// The roles of the queues, in order. The queues of features that were not agreed on are not there, and those behind
-/// them move up: so Linux numbers them, and so does every device that it drives.
+/// The roles of the queues, in order. The queues of features that were not agreed on are not there,
+/// and those behind them move up: so Linux numbers them, and so does every device that it drives.
 fn roles(features: u64) -> impl Iterator<Item = Role> {
     let statistics = (features & bit::STATS_VQ != 0).then_some(Role::Statistics);
     let reporting = (features & bit::PAGE_REPORTING != 0).then_some(Role::Reporting);
@@ -131,7 +132,8 @@ impl BalloonBack {
             let Some(chain) = ring.pop(&*self.ram)? else { break };
             let mut buffer = [0; statistics::MAX_LENGTH];
             let length = chain.readable.read(&*self.ram, &mut buffer)?;
-            // Linux queues an empty buffer at first on some versions: nothing said is not zeros said.
+            // Linux queues an empty buffer at first on some versions: nothing said is not zeros
+            // said.
             if length > 0 {
                 let ballooned = self.pmap.stats().ballooned;
                 let said = statistics::parse(&buffer[..length]);

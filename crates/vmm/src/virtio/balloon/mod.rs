@@ -1,14 +1,16 @@
-//! The memory balloon (VIRTIO 1.2, section 5.5), with statistics, deflate-on-oom and free page reporting.
+//! The memory balloon (VIRTIO 1.2, section 5.5), with statistics, deflate-on-oom and free page
+//! reporting.
 //!
-//! What the guest puts into the balloon or reports as free goes to the pmap, which decides what becomes of it. The
-//! balloon has a thread of its own, which never pins memory and so gives memory back while other devices wait for
-//! some.
+//! What the guest puts into the balloon or reports as free goes to the pmap, which decides what
+//! becomes of it. The balloon has a thread of its own, which never pins memory and so gives memory
+//! back while other devices wait for some.
 //!
-//! Poisoned pages: a guest that fills free pages with a pattern and expects to find it again says so with a
-//! `poison_val`. The feature is offered, because a Linux guest that clears pages as it frees them (`init_on_free`)
-//! reports none without it; its `poison_val` is zero, and zeros are what a page given back reads as. With any other
-//! value the pages that the guest reports stay as they are, since they would come back without the pattern. Pages in
-//! the balloon are not affected: the guest fills them itself as it frees them after deflating.
+//! Poisoned pages: a guest that fills free pages with a pattern and expects to find it again says
+//! so with a `poison_val`. The feature is offered, because a Linux guest that clears pages as it
+//! frees them (`init_on_free`) reports none without it; its `poison_val` is zero, and zeros are
+//! what a page given back reads as. With any other value the pages that the guest reports stay as
+//! they are, since they would come back without the pattern. Pages in the balloon are not affected:
+//! the guest fills them itself as it frees them after deflating.
 
 mod back;
 mod statistics;
@@ -29,7 +31,8 @@ use super::worker::Worker;
 use super::{Activation, DeviceKind, NoticeSink, VirtioDevice, feature, read_config_bytes};
 use back::BalloonBack;
 
-/// Inflate, deflate, and those that the driver's features bring. Linux wants 32 places for free page reporting.
+/// Inflate, deflate, and those that the driver's features bring. Linux wants 32 places for free
+/// page reporting.
 const QUEUE_SIZES: &[u16] = &[128, 128, 128, 128];
 
 /// Feature bits (VIRTIO 1.2, section 5.5.3).
@@ -75,7 +78,8 @@ struct Shared {
 }
 
 impl Balloon {
-    /// A balloon for `memory` that offers what `offers` says, and its handle. `name` is for its thread and in notices.
+    /// A balloon for `memory` that offers what `offers` says, and its handle. `name` is for its
+    /// thread and in notices.
     ///
     /// # Errors
     /// No file descriptor or no thread left.

@@ -1,12 +1,13 @@
-//! The statistics that a balloon driver sends (VIRTIO 1.2, section 5.5.6.3): pairs of a tag and a value.
+//! The statistics that a balloon driver sends (VIRTIO 1.2, section 5.5.6.3): pairs of a tag and a
+//! value.
 
 use plimsoll_protocol::control::GuestFacts;
 use plimsoll_units::Bytes;
 
 /// `struct virtio_balloon_stat`: a tag of two bytes, a value of eight, nothing between.
 const PAIR: usize = 10;
-/// Bytes of a buffer that are looked at. There are 16 tags today; the rest would be tags that nobody knows, or
-/// repetitions.
+/// Bytes of a buffer that are looked at. There are 16 tags today; the rest would be tags that
+/// nobody knows, or repetitions.
 pub(super) const MAX_LENGTH: usize = 64 * PAIR;
 
 /// Reads what the driver sent. Linux gives amounts of memory in bytes. Linux 6.1 sends the tags up

@@ -249,8 +249,8 @@ impl BlockBack {
     fn judge(&self, work: &Work, result: io::Result<u32>) -> Status {
         let unsupported = |error: &io::Error| error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error());
         let ok = match (work, result) {
-            // The kernel ends a transfer early only where the file does or the space: see io_uring's and preadv's
-            // handling of regular files and block devices.
+            // The kernel ends a transfer early only where the file does or the space: see
+            // io_uring's and preadv's handling of regular files and block devices.
             (Work::Transfer(transfer), Ok(done)) => transfer.part_is(done),
             (Work::Flush | Work::Discard | Work::Zero { .. }, Ok(_)) => true,
             // What a discarded sector holds is undefined, so what it held will do.
@@ -331,7 +331,8 @@ impl Back for BlockBack {
                 self.in_flight -= 1;
             }
             if self.in_flight > 0 && self.engine.wait().is_err() {
-                // Interrupted, or a kernel short of memory: what is in flight must end before the guest goes on.
+                // Interrupted, or a kernel short of memory: what is in flight must end before the
+                // guest goes on.
                 std::thread::yield_now();
             }
         }

@@ -24,8 +24,9 @@ impl Engine {
         Self::Blocking(Blocking { file, ended: VecDeque::new() })
     }
 
-    /// Takes a task. `tag` comes back with its end; it is below [`QUEUE_SIZE`](super::QUEUE_SIZE) and no other task
-    /// in flight has it. With an io_uring, the kernel learns of the task at the next [`commit`](Self::commit).
+    /// Takes a task. `tag` comes back with its end; it is below [`QUEUE_SIZE`](super::QUEUE_SIZE)
+    /// and no other task in flight has it. With an io_uring, the kernel learns of the task at the
+    /// next [`commit`](Self::commit).
     pub(super) fn submit(&mut self, tag: u16, task: Task) {
         match self {
             Self::Uring(uring) => uring.submit(tag, task),

@@ -1,9 +1,10 @@
 //! The disk (VIRTIO 1.2, section 5.2): a raw file or a block device, one queue.
 //!
-//! Requests run side by side, as many as the queue holds, on an io_uring of the device's own; where that is forbidden
-//! they run one after the other. While the kernel reads or writes a request's memory, its pages are pinned in the
-//! pmap, which keeps them out of every transition; the ring itself has no guest memory registered. The cache is a
-//! write-back cache: the guest's flush is `fdatasync`.
+//! Requests run side by side, as many as the queue holds, on an io_uring of the device's own; where
+//! that is forbidden they run one after the other. While the kernel reads or writes a request's
+//! memory, its pages are pinned in the pmap, which keeps them out of every transition; the ring
+//! itself has no guest memory registered. The cache is a write-back cache: the guest's flush is
+//! `fdatasync`.
 //!
 //! Pages that are pinned make room for nobody. So all devices together pin at most a quarter of the
 //! grant ([`Pmap::most_pinned`]), a request for more is done in parts, and pages that are not there
@@ -36,7 +37,8 @@ use uring::Uring;
 
 /// Bytes in a sector, the unit of virtio's disk addresses, whatever the disk's own.
 const SECTOR: u64 = 512;
-/// Requests that may be in flight. Fewer starve a fast disk; more cost memory for buffers' addresses.
+/// Requests that may be in flight. Fewer starve a fast disk; more cost memory for buffers'
+/// addresses.
 const QUEUE_SIZE: u16 = 256;
 /// Buffers in a request beside its header and its status byte: a chain may be as long as the queue.
 const MAX_SEGMENTS: u32 = QUEUE_SIZE as u32 - 2;
@@ -46,8 +48,8 @@ const MAX_SEGMENT: u32 = 128 * 1024;
 const MAX_REQUEST: u32 = MAX_SEGMENTS * MAX_SEGMENT;
 /// Sectors in a discard request: 1 GiB. It frees blocks and costs little.
 const MAX_DISCARD_SECTORS: u32 = 1 << 21;
-/// Sectors in a write-zeroes request: 16 MiB. Where the file system cannot zero a range, the device's thread writes
-/// the zeros, and nothing else meanwhile.
+/// Sectors in a write-zeroes request: 16 MiB. Where the file system cannot zero a range, the
+/// device's thread writes the zeros, and nothing else meanwhile.
 const MAX_ZERO_SECTORS: u32 = 1 << 15;
 /// Length of the disk's name that the guest can ask for.
 const ID_LENGTH: usize = 20;
@@ -85,8 +87,8 @@ pub struct Block {
 }
 
 impl Block {
-    /// A disk that reads and writes `memory`. `name` is for its thread and in notices. A refused io_uring is told to
-    /// `notices`. Make it before the jail closes: it sets the io_uring up.
+    /// A disk that reads and writes `memory`. `name` is for its thread and in notices. A refused
+    /// io_uring is told to `notices`. Make it before the jail closes: it sets the io_uring up.
     ///
     /// # Errors
     /// The file's size cannot be found, or no file descriptor or thread is left.
@@ -158,7 +160,8 @@ fn features(read_only: bool) -> u64 {
     always | if read_only { bit::RO } else { bit::DISCARD | bit::WRITE_ZEROES }
 }
 
-/// `struct virtio_blk_config` (VIRTIO 1.2, section 5.2.4) up to the last field that a feature here shows.
+/// `struct virtio_blk_config` (VIRTIO 1.2, section 5.2.4) up to the last field that a feature here
+/// shows.
 fn config_space(sectors: u64) -> [u8; 60] {
     let mut config = [0; 60];
     let mut put = |at: usize, bytes: &[u8]| config[at..at + bytes.len()].copy_from_slice(bytes);

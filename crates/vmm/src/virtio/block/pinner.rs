@@ -1,7 +1,7 @@
 //! The thread that waits for guest pages in the device's stead.
 //!
-//! A page may wait for as long as the host is short of memory. The device's own thread must not: it answers the
-//! requests that have ended, and only with that their pages can make room for others.
+//! A page may wait for as long as the host is short of memory. The device's own thread must not: it
+//! answers the requests that have ended, and only with that their pages can make room for others.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -54,7 +54,8 @@ impl Pinner {
         self.busy
     }
 
-    /// Waits for `request`, which is part of request `tag`. Only while it is not [busy](Self::is_busy).
+    /// Waits for `request`, which is part of request `tag`. Only while it is not
+    /// [busy](Self::is_busy).
     pub(super) fn wait_for(&mut self, tag: u16, request: PinRequest) {
         let requests = self.requests.as_ref().expect("gone only when dropped");
         requests.send((tag, request)).expect("the thread ends when this is dropped");

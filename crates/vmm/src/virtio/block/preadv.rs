@@ -9,8 +9,8 @@ use plimsoll_pmap::IoGuard;
 /// Fills `memory` from `offset` of `file`, and returns how many bytes were read.
 pub(super) fn read(file: &File, memory: &IoGuard, offset: u64) -> io::Result<u32> {
     let (count, offset) = arguments(memory, offset)?;
-    // SAFETY: the guard keeps the memory that its buffers name mapped during the call; the guest may write it
-    // meanwhile, as it may at any time, and nothing here takes a reference to it.
+    // SAFETY: the guard keeps the memory that its buffers name mapped during the call; the guest
+    // may write it meanwhile, as it may at any time, and nothing here takes a reference to it.
     result(unsafe { libc::preadv(file.as_raw_fd(), memory.iovecs().as_ptr(), count, offset) })
 }
 

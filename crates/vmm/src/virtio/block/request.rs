@@ -121,7 +121,8 @@ impl Bounds {
         self.bytes(sector, length.into())
     }
 
-    /// The byte at which `sector` begins, where `length` bytes from there are whole sectors of the disk.
+    /// The byte at which `sector` begins, where `length` bytes from there are whole sectors of the
+    /// disk.
     fn bytes(self, sector: u64, length: u64) -> Option<u64> {
         let end = sector.checked_add(length / SECTOR)?;
         (length.is_multiple_of(SECTOR) && end <= self.sectors).then_some(())?;

@@ -233,7 +233,8 @@ fn the_disk_tells_its_name() {
 
 #[test]
 fn zeros_are_written_where_the_file_cannot_zero_a_range() {
-    // A sealed memfd refuses any change of its allocation with EPERM, tmpfs refuses ZERO_RANGE with EOPNOTSUPP.
+    // A sealed memfd refuses any change of its allocation with EPERM, tmpfs refuses ZERO_RANGE with
+    // EOPNOTSUPP.
     let memfd = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap();
     let mut file = File::from(memfd);
     file.write_all(&pattern(1 << 20, 9)).unwrap();
@@ -277,7 +278,8 @@ fn a_reset_waits_for_requests_in_flight_and_the_disk_works_again() {
 
 #[test]
 fn the_io_uring_reaches_nothing_but_its_file() {
-    // What the restrictions forbid, the kernel answers with EACCES; a ring that the test makes the same way shows it.
+    // What the restrictions forbid, the kernel answers with EACCES; a ring that the test makes the
+    // same way shows it.
     let file = tempfile::tempfile().unwrap();
     let uring = Uring::new(&file).unwrap();
     assert_eq!(uring.try_forbidden(), Some(libc::EACCES));

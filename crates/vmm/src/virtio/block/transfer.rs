@@ -1,4 +1,5 @@
-//! A request to read or write, done part by part where its buffers are more than devices may pin at once.
+//! A request to read or write, done part by part where its buffers are more than devices may pin at
+//! once.
 
 use plimsoll_pmap::{Error, Intent, IoGuard, PinRequest, Pmap};
 use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
@@ -80,7 +81,8 @@ impl Transfer {
     }
 }
 
-/// How many bytes from the beginning of `buffers` are in `most` pages: whole sectors, and one at least.
+/// How many bytes from the beginning of `buffers` are in `most` pages: whole sectors, and one at
+/// least.
 fn part_of(buffers: &Spans, most: Pages) -> u32 {
     let (mut bytes, mut room) = (0_u64, most.0);
     for span in buffers.iter() {

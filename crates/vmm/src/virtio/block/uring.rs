@@ -1,7 +1,8 @@
 //! An io_uring for one file.
 //!
-//! The ring is restricted to reading, writing, syncing and allocating that one file: whoever breaks into the VMM cannot
-//! use it to get around the seccomp filter. The filter in turn keeps him from making another.
+//! The ring is restricted to reading, writing, syncing and allocating that one file: whoever breaks
+//! into the VMM cannot use it to get around the seccomp filter. The filter in turn keeps him from
+//! making another.
 
 use std::fs::File;
 use std::io;
@@ -51,8 +52,8 @@ impl Uring {
         let slot = &mut self.tasks[usize::from(tag)];
         assert!(slot.is_none(), "a tag names one task in flight");
         let entry = entry(slot.insert(task)).user_data(tag.into());
-        // SAFETY: the buffers that the entry names belong to the task's guard, and the task stays in its slot until
-        // the kernel says that it has ended; `Drop` waits for that.
+        // SAFETY: the buffers that the entry names belong to the task's guard, and the task stays
+        // in its slot until the kernel says that it has ended; `Drop` waits for that.
         let pushed = unsafe { self.ring.submission().push(&entry) };
         pushed.expect("the ring has a place for every tag");
         self.in_flight += 1;
@@ -97,8 +98,8 @@ impl Drop for Uring {
         while self.in_flight > 0 {
             while self.ended().is_some() {}
             if self.in_flight > 0 && self.commit(1).is_err() {
-                // The kernel is short of memory, or interrupted: the tasks go on, and giving their memory up is not
-                // an option.
+                // The kernel is short of memory, or interrupted: the tasks go on, and giving their
+                // memory up is not an option.
                 std::thread::yield_now();
             }
         }

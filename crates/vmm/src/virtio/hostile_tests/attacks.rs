@@ -88,7 +88,8 @@ fn buffers() -> impl Strategy<Value = Buffer> {
         ],
         length,
     );
-    // What is placed in RAM may not reach a canary: 2 MiB and more from there is straddling on purpose, and refused.
+    // What is placed in RAM may not reach a canary: 2 MiB and more from there is straddling on
+    // purpose, and refused.
     let placed =
         placed.prop_map(|(at, length)| if at < LOW_END { (at, length.min(2 << 20)) } else { (at, length) });
     (prop_oneof![5 => placed, 1 => straddling], prop_oneof![6 => 0u16..8, 1 => any::<u16>()])

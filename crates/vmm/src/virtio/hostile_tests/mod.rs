@@ -1,8 +1,9 @@
-//! Guests that mean harm: whatever they write to registers and queues, nothing panics, nothing hangs, nothing but their
-//! own memory changes, and after a reset the device works again.
+//! Guests that mean harm: whatever they write to registers and queues, nothing panics, nothing
+//! hangs, nothing but their own memory changes, and after a reset the device works again.
 //!
-//! `attacks` are any sequences of deeds on any device, `races` guests that change rings while a device reads them,
-//! `breaches` each rule broken by itself, `limits` what must stay bounded or go on.
+//! `attacks` are any sequences of deeds on any device, `races` guests that change rings while a
+//! device reads them, `breaches` each rule broken by itself, `limits` what must stay bounded or go
+//! on.
 
 mod attacks;
 mod breaches;

@@ -15,7 +15,8 @@ use super::super::entropy::Entropy;
 use super::super::net::{Link, Net};
 use super::super::testing::{DATA, HIGH, LOW_END, Queue, Rig, WRITE};
 
-/// Written around the hole in guest memory: no buffer of these tests is valid there, so nothing may change it.
+/// Written around the hole in guest memory: no buffer of these tests is valid there, so nothing may
+/// change it.
 const CANARY: [u8; 8192] = [0x5a; 8192];
 pub(super) const DISK: u64 = 4 << 20;
 

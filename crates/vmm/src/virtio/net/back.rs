@@ -12,7 +12,8 @@ use super::super::worker::{Back, Event, Progress};
 use super::super::{Activation, NoticeSink};
 use super::{HEADER, Link, MAX_PACKET, RECEIVE, TRANSMIT, bit, tap};
 
-/// Packets received in one turn, before the other queue has its own. More would let one direction starve the other.
+/// Packets received in one turn, before the other queue has its own. More would let one direction
+/// starve the other.
 const RECEIVE_BUDGET: usize = 64;
 /// Where in the header the number of merged buffers is.
 const NUM_BUFFERS: std::ops::Range<usize> = 10..12;
@@ -22,7 +23,8 @@ pub(super) struct NetBack {
     link: Link,
     memory: GuestRam,
     notices: NoticeSink,
-    /// A notice about the link was given: a guest that resets the device over and over brings no other.
+    /// A notice about the link was given: a guest that resets the device over and over brings no
+    /// other.
     told: bool,
     buffer: Box<[u8]>,
     receive: Option<Receive>,
@@ -119,8 +121,8 @@ impl NetBack {
             let length = chain.readable.read(&**memory, buffer)?;
             let whole = usize::try_from(chain.readable.len()).is_ok_and(|total| total == length);
             if whole && length >= HEADER {
-                // What the link does not take (it is full, or down, or the packet makes no sense) is lost, as on a
-                // wire.
+                // What the link does not take (it is full, or down, or the packet makes no sense)
+                // is lost, as on a wire.
                 rustix::io::write(&link.fd, &buffer[..length]).ok();
             }
             Ok(0)
@@ -167,8 +169,8 @@ impl Receive {
         Ok(Delivery::Done)
     }
 
-    /// Takes buffers from the queue until they have room for `length` bytes; false where the driver has to provide
-    /// more.
+    /// Takes buffers from the queue until they have room for `length` bytes; false where the driver
+    /// has to provide more.
     fn gather(&mut self, memory: &GuestRam, length: usize) -> Result<bool, Broken> {
         loop {
             let room: u64 = self.held.iter().map(|chain| u64::from(chain.writable.len())).sum();

@@ -1,10 +1,11 @@
 //! The network interface (VIRTIO 1.2, section 5.1): a tap device, one pair of queues.
 //!
-//! Packets pass through a buffer of the device's own, one copy each way: the header that the kernel sees is then not
-//! one that the guest can change meanwhile, and no system call waits for a page of the guest.
+//! Packets pass through a buffer of the device's own, one copy each way: the header that the kernel
+//! sees is then not one that the guest can change meanwhile, and no system call waits for a page of
+//! the guest.
 //!
-//! Mergeable receive buffers let a guest take large packets without keeping 64 KiB for each slot of its queue: memory
-//! that it would never give back.
+//! Mergeable receive buffers let a guest take large packets without keeping 64 KiB for each slot of
+//! its queue: memory that it would never give back.
 
 mod back;
 mod tap;
@@ -28,8 +29,8 @@ const RECEIVE: usize = 0;
 const TRANSMIT: usize = 1;
 /// `struct virtio_net_hdr_v1`, before every packet in both directions.
 const HEADER: usize = 12;
-/// A header and the longest packet that segmentation offload makes: 64 KiB of IP and an Ethernet header with a VLAN
-/// tag.
+/// A header and the longest packet that segmentation offload makes: 64 KiB of IP and an Ethernet
+/// header with a VLAN tag.
 const MAX_PACKET: usize = HEADER + 65535 + 18;
 
 /// Feature bits (VIRTIO 1.2, section 5.1.3).
@@ -64,9 +65,9 @@ impl Link {
         Ok(Self { fd, is_tap: true })
     }
 
-    /// Anything that keeps packets apart, such as a socket of type `SOCK_SEQPACKET` or `SOCK_DGRAM`: each packet
-    /// comes with its virtio header of 12 bytes, and the other end takes no offloads. An empty packet is the end of
-    /// the link.
+    /// Anything that keeps packets apart, such as a socket of type `SOCK_SEQPACKET` or
+    /// `SOCK_DGRAM`: each packet comes with its virtio header of 12 bytes, and the other end takes
+    /// no offloads. An empty packet is the end of the link.
     ///
     /// # Errors
     /// It cannot be made non-blocking.

@@ -62,7 +62,8 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A new tap device with these flags, which is gone when it is closed; `None` where this machine gives none.
+    /// A new tap device with these flags, which is gone when it is closed; `None` where this
+    /// machine gives none.
     pub(in super::super) fn create(flags: libc::c_int) -> Option<OwnedFd> {
         let device = std::fs::File::options().read(true).write(true).open("/dev/net/tun").ok()?;
         // SAFETY: an ifreq is plain data, for which zeros are a value.
