@@ -41,6 +41,14 @@ pub fn groups(proc: &Path) -> Vec<Group> {
     [Version::Two, Version::One].into_iter().flat_map(|version| above(&mounts, &own, version)).collect()
 }
 
+/// Directories of the group (version 2) of a process and of those above it, up to where they are
+/// mounted, by what `/proc/self/mountinfo` and the `/proc/PID/cgroup` of the process say. Empty if
+/// version 2 is not mounted, or if the group lies outside of the mount.
+#[must_use]
+pub fn unified(mounts: &str, own: &str) -> Vec<PathBuf> {
+    above(mounts, own, Version::Two).into_iter().map(|group| group.path).collect()
+}
+
 /// The own group in one hierarchy and those above it, as far as they are mounted.
 fn above(mounts: &str, own: &str, version: Version) -> Vec<Group> {
     let own = own.lines().find_map(|line| {

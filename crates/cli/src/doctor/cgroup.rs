@@ -1,6 +1,7 @@
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use plimsoll_machine::limit;
 use plimsoll_protocol::definition::JailPart;
 use rustix::fs::Access;
 
@@ -31,17 +32,9 @@ struct Group {
 }
 
 /// Where it is: in the first mount of cgroup v2, which on some hosts stands beside version 1.
+/// Nothing can be made in a group outside of what a container sees.
 fn own_group(mounts: &str, own: &str) -> Option<PathBuf> {
-    let mount = mounts.lines().find_map(|line| {
-        let (fields, kind) = line.split_once(" - ")?;
-        kind.starts_with("cgroup2 ").then(|| fields.split(' ').nth(4))?
-    })?;
-    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    // A group outside of what a container sees: nothing can be made there.
-    (!own.split('/').any(|part| part == "..")).then(|| match own {
-        "" => mount.into(),
-        own => Path::new(mount).join(own),
-    })
+    limit::unified(mounts, own).into_iter().next()
 }
 
 fn judge(group: Option<Group>) -> Check {

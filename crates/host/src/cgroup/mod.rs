@@ -19,6 +19,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use plimsoll_machine::limit;
 use plimsoll_machine::oom::OomKills;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::definition::VmDefinition;
@@ -174,7 +175,8 @@ pub(crate) fn adopt(definition: &VmDefinition, pid: u32) -> Option<MemoryBound> 
 }
 
 fn adopt_by(mounts: &str, own: &str, definition: &VmDefinition, pid: u32) -> Option<MemoryBound> {
-    let path = group(mounts, own).filter(|path| path.ends_with(name(&definition.name, pid)))?;
+    let path = limit::unified(mounts, own).into_iter().next();
+    let path = path.filter(|path| path.ends_with(name(&definition.name, pid)))?;
     let max = path.join("memory.max");
     if !max.exists() {
         return None; // A group without limits.
@@ -261,29 +263,10 @@ fn make(path: &Path) -> io::Result<()> {
 /// Where VMs' groups go: below the daemon's own, or beside it where it is in its leaf already. In
 /// the root group, which is everybody's, a group of ours comes between.
 fn base(mounts: &str, own: &str) -> Option<PathBuf> {
-    let (mount, own) = (mount(mounts)?, within(own)?);
-    let own = if own.ends_with(LEAF) { own.parent()? } else { own };
-    let base = Path::new(mount).join(own);
-    Some(if own == Path::new("") { base.join("plimsoll") } else { base })
-}
-
-/// The group of a process, by its `/proc/PID/cgroup`.
-fn group(mounts: &str, own: &str) -> Option<PathBuf> {
-    Some(Path::new(mount(mounts)?).join(within(own)?))
-}
-
-/// Where cgroup v2 is mounted.
-fn mount(mounts: &str) -> Option<&str> {
-    mounts.lines().find_map(|line| {
-        let (fields, kind) = line.split_once(" - ")?;
-        kind.starts_with("cgroup2 ").then(|| fields.split(' ').nth(4))?
-    })
-}
-
-/// The path of a group below the mount; `None` where it lies outside.
-fn within(own: &str) -> Option<&Path> {
-    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    (!own.split('/').any(|part| part == "..")).then(|| Path::new(own))
+    let mut groups = limit::unified(mounts, own).into_iter();
+    let own = groups.next()?;
+    let base = if own.ends_with(LEAF) { groups.next()? } else { own };
+    Some(if groups.len() == 0 { base.join("plimsoll") } else { base })
 }
 
 #[cfg(test)]
