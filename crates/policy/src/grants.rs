@@ -294,7 +294,7 @@ impl Grants {
             let party = &self.parties[*i];
             let starved = party.starved || party.waited >= PATIENCE;
             match party.is_owed() {
-                // Whoever has only borrowed comes after those whose own it is.
+                // A VM that only borrows comes after the VMs that are entitled.
                 true if party.granted >= party.entitlement => (2, 0.0, party.wanted),
                 true if starved => (0, self.price(*i), party.wanted),
                 true => (1, 0.0, party.wanted),

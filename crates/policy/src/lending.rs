@@ -83,7 +83,7 @@ struct Market<'a> {
     lacks: Vec<Pages>,
 }
 
-/// Somebody who may borrow: a VM, or those in a pool.
+/// A borrower: a VM, or the VMs in a pool.
 #[derive(Clone, Copy)]
 enum Borrower {
     Vm(usize),
@@ -118,7 +118,7 @@ impl<'a> Market<'a> {
         pot.min(self.stands(pool).saturating_add(pot).saturating_sub(reserved))
     }
 
-    /// Lends up to `most` to those who lack memory in a pool, and returns how much that was.
+    /// Lends up to `most` to the VMs in a pool that lack memory. Returns how much it has lent.
     fn lend(&mut self, pool: PoolId, most: Pages) -> Pages {
         let vms = self.members[pool.index()].iter().map(|&i| Borrower::Vm(i));
         let pools = self.below[pool.index()].iter().map(|&id| Borrower::Pool(id));

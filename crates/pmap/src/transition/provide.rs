@@ -7,7 +7,7 @@ use super::frames::return_frames;
 use super::swap_in::fetch;
 use super::unshare::break_page;
 use super::vm::Vm;
-use crate::account::Need;
+use crate::account::{Need, Tally};
 use crate::address::{ChunkNo, PageSet, Place, Slot};
 use crate::content::SwapSlot;
 use crate::memory::{Access, warn_of_mappings};
@@ -48,6 +48,12 @@ pub(crate) fn populate(
     } else {
         pages.iter().for_each(|slot| vm.memory.wake(Place { chunk: no, slot }));
     }
+    settle_charge(vm, no, chunk, before, charged, left);
+}
+
+/// Records the change of a chunk from `before`, and uncharges what is `left` of the `charged`
+/// pages.
+fn settle_charge(vm: &Vm, no: ChunkNo, chunk: &Chunk, before: Tally, charged: Pages, left: Pages) {
     let mut account = vm.account();
     account.changed(before, chunk.tally());
     account.uncharge(left);
@@ -69,11 +75,7 @@ pub(crate) fn populate_run(vm: &Vm, place: Place, chunk: &mut Chunk, charged: Pa
         // The host may have no memory at the moment: one page is asked for again.
         return populate(vm, place.chunk, chunk, &PageSet::one(place.slot), charged, Touch::Write);
     }
-    let mut account = vm.account();
-    account.changed(before, chunk.tally());
-    account.uncharge(charged - provided);
-    account.arrived(provided);
-    account.served(place.chunk, || chunk.served());
+    settle_charge(vm, place.chunk, chunk, before, charged, charged - provided);
 }
 
 fn fill_run(vm: &Vm, place: Place, table: &mut Table, pages: Pages) -> Pages {
