@@ -8,7 +8,7 @@
 //! idle_tax = 0.75                      # part of an idle page's worth that its VM forfeits, 0 to 0.99
 //! largest_balloon = 65                 # percent of a VM's size, 1 to 95
 //! sample_pages = 100                   # of each VM's memory watched in a period, 1 to 1000: a large chunk counts as one
-//! sample_period = 30                   # seconds that a VM runs in a period, 1 to 3600; what it uses shows within a few
+//! sample_period = 15                   # seconds that a VM executes in a period, 1 to 3600; what it uses shows within a few
 //! largest_store = 10                   # most that compressed pages may take, percent of a VM's size, 0 (none are compressed) to 50
 //! eager_sharing = false                # true: in every state VMs look for pages to share as they do in state soft, with half of the processors'
 //!                                      # idle time whatever it has brought, and at the price of large pages: more VMs fit before memory is short

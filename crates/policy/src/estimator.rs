@@ -6,8 +6,8 @@
 //!
 //! | average | half-life | gain | after a step up | noise of 100 samples |
 //! |---|---|---|---|---|
-//! | slow | 4 periods: 120 s | 0.16 | 16 % in one period, 91 % in 14 | 1.5 % |
-//! | fast | 1 period: 30 s | 0.5 | 50 % in one period, 94 % in 4 | 2.9 % |
+//! | slow | 4 periods: 60 s | 0.16 | 16 % in one period, 91 % in 14 | 1.5 % |
+//! | fast | 1 period: 15 s | 0.5 | 50 % in one period, 94 % in 4 | 2.9 % |
 //! | fast, with the period under way | | 0.5 | 50 % as soon as the pages are touched | 2.9 % |
 //!
 //! The paper prints no gains. Ours come from half-lives, `gain = 1 - 2^(-elapsed / half-life)`, and
@@ -94,12 +94,16 @@ impl Default for Estimator {
 }
 
 impl Estimator {
-    /// How long a period is if nobody says otherwise (Waldspurger 2002, section 5.3).
-    pub const PERIOD: Duration = Duration::from_secs(30);
-    /// How many samples a period has if nobody says otherwise (the same).
+    /// How long a period is by default. The paper has 30 s (Waldspurger 2002, section 5.3), when a
+    /// page taken wrongly cost a disk's 10 ms. Longer, and memory follows a change of loads late:
+    /// desktops that wake in turn (`scenarios/vdi-morning.toml`) swap 60 times as much at 30 s.
+    /// Shorter, and a VM that pauses for a minute loses its working set, and each VM costs the host
+    /// more: at 15 s, seven samples a second.
+    pub const PERIOD: Duration = Duration::from_secs(15);
+    /// How many samples a period has by default (Waldspurger 2002, section 5.3).
     pub const SAMPLES: u32 = 100;
     /// The slow average's half-life. Longer, and an idle VM keeps others from memory: at four
-    /// periods half of it is free after two minutes. Shorter, and a VM that pauses for a minute
+    /// periods half of it is free after a minute. Shorter, and a VM that pauses for a minute
     /// loses its working set, and noise decides who pays the tax.
     pub const SLOW_PERIODS: u32 = 4;
     /// The fast average's half-life. Longer, and a VM that wakes up waits for what it is entitled

@@ -14,8 +14,10 @@
 //! - **Waits that follow each other** within [`Need::GRACE`] are one lack: a VM that is served, or
 //!   serves itself from its own pages, waits again and again, each time for a moment.
 //! - **While a VM lacks memory its need does not fall.** A VM that stands still touches little,
-//!   and would look idle for it. The paper times samples by the VM's execution for the same
-//!   reason (Waldspurger 2002, section 5.3).
+//!   and would look idle for it.
+//! - **Only time in which a VM executes lets its need fade.** The paper times samples by the VM's
+//!   execution for the same reason (Waldspurger 2002, section 5.3): a VM that gets a quarter of
+//!   the processor that it wants needs four times as long to touch what it uses.
 //! - **Once it lacks nothing** the need fades to what samples show, by half in a period of those:
 //!   long enough for others to give, and for samples to see what the VM does with it. A VM that
 //!   lacks memory again after its need has fallen was not done: its need then fades at half that
@@ -65,8 +67,10 @@ pub struct Signs {
     pub stall: [f64; 2],
     /// Its balloon has still to grow.
     pub inflates: bool,
-    /// It is known not to run freely for another reason: its guest scrapes for memory, or its
-    /// processors are stopped.
+    /// How long it has executed since the last look: it waited neither for memory nor for a
+    /// processor.
+    pub executed: Duration,
+    /// Its guest scrapes for memory.
     pub starved: bool,
 }
 
@@ -171,7 +175,8 @@ impl Need {
         } else if !lacked {
             self.missing = 0.0;
             if !signs.starved {
-                let left = |half_life: Duration| 0.5f64.powf(elapsed.as_secs_f64() / half_life.as_secs_f64());
+                let left =
+                    |half_life: Duration| 0.5f64.powf(signs.executed.as_secs_f64() / half_life.as_secs_f64());
                 let holds = held.max(estimate);
                 let (within, above) = (self.level.min(holds) - estimate, self.level - holds);
                 let faded =
@@ -212,13 +217,18 @@ mod tests {
         Signs { estimate, most: Pages(65_536), waits, given, ..Signs::default() }
     }
 
+    /// Observes `need` of a VM that executes all the time.
+    fn look(need: &mut Need, elapsed: Duration, signs: &Signs) {
+        need.observe(elapsed, &Signs { executed: elapsed, ..*signs });
+    }
+
     #[test]
     fn an_idle_vm_that_waits_for_a_page_needs_a_chunk() {
         let mut need = Need::default();
         for _ in 0..100 {
-            need.observe(SECOND, &signs(11_000, 1, 0));
+            look(&mut need, SECOND, &signs(11_000, 1, 0));
             assert_eq!(need.missing(), Pages(CHUNK));
-            need.observe(SECOND * 6, &signs(11_000, 0, 1));
+            look(&mut need, SECOND * 6, &signs(11_000, 0, 1));
         }
         assert!(need.active(Pages(11_000)) <= Pages(11_000 + CHUNK));
     }
@@ -227,7 +237,7 @@ mod tests {
     fn a_vm_that_stands_still_needs_more_and_more() {
         let mut need = Need::default();
         for second in 0..20 {
-            need.observe(SECOND, &Signs { stall: [0.5; 2], ..signs(11_000, (second + 1) % 2, 1) });
+            look(&mut need, SECOND, &Signs { stall: [0.5; 2], ..signs(11_000, (second + 1) % 2, 1) });
             let least = CHUNK << (second / 2);
             assert!(need.missing().0 >= least.min(65_536 - 11_000), "{need:?} after {second} s");
         }
@@ -238,7 +248,11 @@ mod tests {
     fn a_vm_uses_what_it_holds_as_far_as_it_stands_still() {
         for (stall, uses) in [(0.0, 11_000), (0.1, 16_000), (0.25, 23_500), (0.5, 36_000), (1.0, 36_000)] {
             let mut need = Need::default();
-            need.observe(SECOND, &Signs { held: Pages(36_000), stall: [stall, 0.0], ..signs(11_000, 1, 0) });
+            look(
+                &mut need,
+                SECOND,
+                &Signs { held: Pages(36_000), stall: [stall, 0.0], ..signs(11_000, 1, 0) },
+            );
             assert_eq!(need.active(Pages(11_000)), Pages(uses + CHUNK), "{stall}");
         }
     }
@@ -246,11 +260,12 @@ mod tests {
     #[test]
     fn a_vm_that_takes_all_that_it_is_given_misses_twice_as_much_each_time() {
         let mut need = Need::default();
-        need.observe(SECOND, &signs(11_000, CHUNK, 0));
+        look(&mut need, SECOND, &signs(11_000, CHUNK, 0));
         let mut missing = Vec::new();
         for _ in 0..8 {
-            need.observe(SECOND, &signs(11_000, 0, need.missing().0));
-            need.observe(SECOND, &signs(11_000, 1, 0));
+            let given = need.missing().0;
+            look(&mut need, SECOND, &signs(11_000, 0, given));
+            look(&mut need, SECOND, &signs(11_000, 1, 0));
             missing.push(need.missing().0 / CHUNK);
         }
         assert_eq!(missing, [1, 2, 4, 8, 16, 32, 64, 106]);
@@ -258,7 +273,7 @@ mod tests {
         // The same for one that serves itself from its own pages.
         let mut need = Need::default();
         for _ in 0..3 {
-            need.observe(SECOND, &Signs { replaced: Pages(600), ..signs(11_000, 0, 0) });
+            look(&mut need, SECOND, &Signs { replaced: Pages(600), ..signs(11_000, 0, 0) });
         }
         assert_eq!(need.missing(), Pages(1200));
     }
@@ -269,21 +284,23 @@ mod tests {
         let inflates =
             |stall| Signs { held: Pages(30_000), stall: [stall; 2], inflates: true, ..signs(11_000, 1, 512) };
         for _ in 0..60 {
-            need.observe(SECOND, &inflates(Need::INFLATING / 2.0));
+            look(&mut need, SECOND, &inflates(Need::INFLATING / 2.0));
         }
         assert_eq!((need.missing(), need.active(Pages(11_000))), (Pages::ZERO, Pages(11_000)));
-        need.observe(SECOND, &inflates(Need::INFLATING));
+        look(&mut need, SECOND, &inflates(Need::INFLATING));
         assert!(need.missing() > Pages::ZERO);
     }
 
     #[test]
     fn need_fades_at_the_pace_of_the_samples() {
         let mut need = Need::new(SECOND * 4);
-        need.observe(SECOND, &signs(11_000, 8192, 0));
+        look(&mut need, SECOND, &signs(11_000, 8192, 0));
         let high = need.active(Pages::ZERO).0;
         let holds = Signs { held: Pages(30_000), ..signs(11_000, 0, 0) };
-        need.observe(Need::GRACE * 2, &Signs { starved: true, ..holds });
-        need.observe(SECOND * 4, &holds);
+        look(&mut need, Need::GRACE * 2, &Signs { starved: true, ..holds });
+        // A minute in which it executes for 2 s counts as that.
+        need.observe(SECOND * 60, &Signs { executed: SECOND * 2, ..holds });
+        look(&mut need, SECOND * 2, &holds);
         assert_eq!(need.active(Pages::ZERO).0, (high - 11_000) / 2 + 11_000);
     }
 
@@ -291,18 +308,18 @@ mod tests {
     fn what_a_guest_calls_free_it_does_not_use() {
         let mut need = Need::default();
         let said = |used, waits| Signs { used: Some(Pages(used)), ..signs(40_000, waits, 0) };
-        need.observe(SECOND, &said(50_000, 0));
+        look(&mut need, SECOND, &said(50_000, 0));
         assert_eq!(need.active(Pages(40_000)), Pages(40_000));
-        need.observe(SECOND, &said(12_000, 0));
+        look(&mut need, SECOND, &said(12_000, 0));
         assert_eq!(need.active(Pages(40_000)), Pages(12_000));
         // One that waits may have said so before it did.
-        need.observe(SECOND, &said(12_000, 8192));
+        look(&mut need, SECOND, &said(12_000, 8192));
         assert_eq!(need.active(Pages(40_000)), Pages(20_192));
-        need.observe(Need::GRACE, &said(12_000, 0));
+        look(&mut need, Need::GRACE, &said(12_000, 0));
         assert_eq!(need.active(Pages(40_000)), Pages(20_192));
-        need.observe(SECOND, &said(12_000, 0));
+        look(&mut need, SECOND, &said(12_000, 0));
         assert_eq!(need.active(Pages(40_000)), Pages(12_000));
-        need.observe(SECOND, &signs(40_000, 0, 0));
+        look(&mut need, SECOND, &signs(40_000, 0, 0));
         assert_eq!(need.active(Pages(40_000)), Pages(40_000), "it says nothing any more");
     }
 
@@ -310,7 +327,7 @@ mod tests {
     fn a_vm_that_was_stalled_lacks_memory_even_if_it_does_not_wait_now() {
         for (now, lacks) in [(Need::STALLED, CHUNK), (Need::STALLED / 2.0, 0)] {
             let mut need = Need::default();
-            need.observe(SECOND, &Signs { stall: [0.0, now], ..signs(11_000, 0, 0) });
+            look(&mut need, SECOND, &Signs { stall: [0.0, now], ..signs(11_000, 0, 0) });
             assert_eq!(need.missing(), Pages(lacks));
         }
     }
@@ -319,8 +336,8 @@ mod tests {
     fn waits_far_apart_are_lacks_of_their_own() {
         let mut need = Need::default();
         for _ in 0..7 {
-            need.observe(Need::GRACE * 2, &signs(11_000, 0, 5000));
-            need.observe(SECOND, &signs(11_000, 1, 5000));
+            look(&mut need, Need::GRACE * 2, &signs(11_000, 0, 5000));
+            look(&mut need, SECOND, &signs(11_000, 1, 5000));
             assert_eq!(need.missing(), Pages(CHUNK));
         }
     }
@@ -328,19 +345,19 @@ mod tests {
     #[test]
     fn need_does_not_fall_while_the_vm_lacks_memory_and_fades_when_it_does_not() {
         let mut need = Need::default();
-        need.observe(SECOND, &signs(40_000, 5000, 0));
+        look(&mut need, SECOND, &signs(40_000, 5000, 0));
         for _ in 0..120 {
-            need.observe(SECOND, &signs(13_000, 1, 1));
+            look(&mut need, SECOND, &signs(13_000, 1, 1));
         }
         assert_eq!(need.active(Pages(13_000)), Pages(45_000), "what it was seen to need at first");
         let holds = |held| Signs { held: Pages(held), ..signs(13_000, 0, 0) };
         for _ in 0..120 {
-            need.observe(SECOND, &Signs { starved: true, ..holds(50_000) });
+            look(&mut need, SECOND, &Signs { starved: true, ..holds(50_000) });
         }
         assert_eq!(need.active(Pages(13_000)), Pages(45_000));
-        need.observe(Estimator::PERIOD, &holds(50_000));
+        look(&mut need, Estimator::PERIOD, &holds(50_000));
         assert_eq!(need.active(Pages(13_000)), Pages(29_000), "half of the way");
-        need.observe(Need::GRACE, &holds(13_000));
+        look(&mut need, Need::GRACE, &holds(13_000));
         assert_eq!(need.active(Pages(13_000)), Pages(21_000), "it has given the memory back");
     }
 
@@ -349,17 +366,17 @@ mod tests {
         let mut need = Need::default();
         let mut falls = Vec::new();
         for _ in 0..8 {
-            need.observe(SECOND, &signs(11_000, 8192, 0));
+            look(&mut need, SECOND, &signs(11_000, 8192, 0));
             let high = need.active(Pages::ZERO);
             for _ in 0..60 {
-                need.observe(SECOND, &Signs { held: Pages(20_000), ..signs(11_000, 0, 0) });
+                look(&mut need, SECOND, &Signs { held: Pages(20_000), ..signs(11_000, 0, 0) });
             }
             falls.push(high.0 - need.active(Pages::ZERO).0);
         }
         assert_eq!(need.fading, Estimator::PERIOD * Need::SLOWEST_PERIODS);
         assert!(falls.windows(2).all(|pair| pair[1] <= pair[0]), "{falls:?}");
         for _ in 0..3600 {
-            need.observe(SECOND, &signs(11_000, 0, 0));
+            look(&mut need, SECOND, &signs(11_000, 0, 0));
         }
         assert_eq!((need.active(Pages::ZERO), need.fading), (Pages(11_000), Estimator::PERIOD), "it is done");
     }

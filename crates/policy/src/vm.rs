@@ -59,7 +59,7 @@ pub enum Driver {
 }
 
 /// A quarter: what a VM may need beyond its estimate before the estimate has followed. Less, and a
-/// guest whose sample was unlucky (100 of 30 s are off by 5 % of memory at worst) is squeezed below
+/// guest whose sample was unlucky (100 in a period are off by 5 % of memory at worst) is squeezed below
 /// what it uses; more, and little of an idle VM's memory counts as idle.
 const HEADROOM_DIVISOR: u64 = 4;
 

@@ -24,7 +24,7 @@ use crate::sharing::{DomainId, Found, ScanBudget, SharingKind};
 
 /// Version of these messages. Daemon and VMM of different versions do not talk: the daemon says so
 /// in the VM's status.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 /// The file descriptor at which a VMM finds its listening control socket.
 pub const CONTROL_FD: i32 = 3;
 /// How often a VMM reports its [`Facts`] unasked.
@@ -258,9 +258,11 @@ pub struct Facts {
 }
 
 /// What sampling shows (Waldspurger 2002, section 5.3). Periods are counted in time that the VM
-/// runs.
+/// executes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SamplingFacts {
+    /// How long the VM has executed: it waited neither for memory nor for a processor.
+    pub executed: Duration,
     /// The number of the period under way; the first is 1, and 0 is none.
     pub period: u64,
     /// What it has shown so far.
@@ -272,7 +274,7 @@ pub struct SamplingFacts {
 /// What one period's samples show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SampleFacts {
-    /// How long the VM has run in it.
+    /// How long the VM has executed in it.
     pub elapsed: Duration,
     /// Samples of large chunks.
     pub chunks: Sampled,

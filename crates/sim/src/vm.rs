@@ -132,6 +132,7 @@ impl Run {
             replaced: self.replaced,
             stall: [self.stall, stalled],
             inflates: self.inflates(spec, now),
+            executed: elapsed,
             starved: self.spare.is_short(),
         };
         self.need.observe(elapsed, &signs);

@@ -141,7 +141,8 @@ impl Core {
                 replaced: run.replaced,
                 stall: run.stall.lately(),
                 inflates: run.inflates(),
-                starved: run.facts.blocked || run.spare.is_short(),
+                executed: run.executed,
+                starved: run.spare.is_short(),
             };
             (run.id, signs)
         };
@@ -149,7 +150,7 @@ impl Core {
         for (id, signs) in signs {
             let Some(run) = self.run_mut(id) else { continue };
             let took_back = std::mem::take(&mut run.took_back);
-            (run.given, run.replaced) = (Pages::ZERO, Pages::ZERO);
+            (run.given, run.replaced, run.executed) = (Pages::ZERO, Pages::ZERO, Duration::ZERO);
             run.spare.observe(elapsed, run.facts.guest.as_ref().map(account).as_ref(), took_back);
             run.need.observe(elapsed, &signs);
         }

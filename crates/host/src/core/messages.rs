@@ -137,6 +137,8 @@ impl Core {
         if matches!(run.pages, Some(PagingCause::AtLimit | PagingCause::Waited)) {
             run.replaced = run.replaced.saturating_add(paged_out(&before, &facts));
         }
+        let executed = |facts: &Facts| facts.sampling.executed;
+        run.executed = run.executed.saturating_add(executed(&facts).saturating_sub(executed(&before)));
         run.usage.observe(&facts.sampling);
         // A grant that the VMM has not read yet answers a part of what it said it waits for.
         let under_way = grant.saturating_sub(facts.grant);
@@ -178,6 +180,7 @@ pub(super) fn possible(claim: Facts, definition: &VmDefinition, grant: Pages) ->
         shared: claim.shared.min(size),
         zero: claim.zero.min(size),
         sampling: SamplingFacts {
+            executed: claim.sampling.executed,
             period: claim.sampling.period,
             now: possible_sample(claim.sampling.now, size),
             last: possible_sample(claim.sampling.last, size),

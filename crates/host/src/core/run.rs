@@ -39,6 +39,8 @@ pub(crate) struct Run {
     pub(crate) given: Pages,
     /// Pages that it has paged out since then to serve its own faults.
     pub(crate) replaced: Pages,
+    /// How long it has executed since then.
+    pub(crate) executed: Duration,
     pub(crate) stall: StallAccount,
     pub(crate) heartbeat: Heartbeat,
     pub(crate) entitlement: Pages,
@@ -160,6 +162,7 @@ impl Run {
             took_back: false,
             given: Pages::ZERO,
             replaced: Pages::ZERO,
+            executed: Duration::ZERO,
             stall: StallAccount::new(&Facts::default(), Duration::ZERO, now),
             heartbeat: Heartbeat::default(),
             entitlement: Pages::ZERO,

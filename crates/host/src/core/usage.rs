@@ -81,7 +81,7 @@ mod tests {
         assert_eq!((active(&usage, 0), usage.has_samples()), (Pages(900), false), "nobody has looked yet");
         usage.observe(&SamplingFacts { period: 1, ..SamplingFacts::default() });
         assert_eq!(active(&usage, 0), Pages(900));
-        let idle = SamplingFacts { period: 2, now: facts(0), last: facts(10) };
+        let idle = SamplingFacts { period: 2, now: facts(0), last: facts(10), ..SamplingFacts::default() };
         usage.observe(&idle);
         assert_eq!(active(&usage, 0), Pages(100));
         (0..10).for_each(|_| usage.observe(&idle));

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use plimsoll_policy::{NamedPool, Pool, PoolTree, Tax, overhead};
+use plimsoll_policy::{Estimator, NamedPool, Pool, PoolTree, Tax, overhead};
 use plimsoll_units::{Bytes, Pages};
 use toml::Value;
 
@@ -104,7 +104,7 @@ fn host(mut fields: Fields) -> Result<HostSpec, String> {
         balloon_speed: fields.or("balloon_speed", speed, BALLOON_SPEED)?,
         scan_speed: fields.or("scan_speed", speed, SCAN_SPEED)?,
         sample_pages: fields.or("sample_pages", sample, 100)?,
-        sample_period: fields.or("sample_period", positive_time, Duration::from_secs(30))?,
+        sample_period: fields.or("sample_period", positive_time, Estimator::PERIOD)?,
     };
     // More than a petabyte is a slip, and sums of such would overflow.
     if !(Bytes::mib(1)..=Bytes::mib(1 << 30)).contains(&host.memory) {

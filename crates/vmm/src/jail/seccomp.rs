@@ -92,29 +92,30 @@ const KVM_RUN: u32 = none(KVM, 0x80);
 
 /// Requests of ioctl beside [`KVM_RUN`] and those on the userfaultfd, which the pmap lists itself.
 const IOCTL: &[u32] = &[
-    none(KVM, 0x01),            // KVM_CREATE_VM
-    none(KVM, 0x03),            // KVM_CHECK_EXTENSION
-    none(KVM, 0x04),            // KVM_GET_VCPU_MMAP_SIZE
-    both(KVM, 0x05, 8),         // KVM_GET_SUPPORTED_CPUID
-    none(KVM, 0x41),            // KVM_CREATE_VCPU
-    write(KVM, 0x46, 32),       // KVM_SET_USER_MEMORY_REGION
-    none(KVM, 0x47),            // KVM_SET_TSS_ADDR
-    write(KVM, 0x48, 8),        // KVM_SET_IDENTITY_MAP_ADDR
-    none(KVM, 0x60),            // KVM_CREATE_IRQCHIP
-    write(KVM, 0x76, 32),       // KVM_IRQFD
-    write(KVM, 0x77, 64),       // KVM_CREATE_PIT2
-    write(KVM, 0x79, 64),       // KVM_IOEVENTFD
-    read(KVM, 0x81, 144),       // KVM_GET_REGS
-    write(KVM, 0x82, 144),      // KVM_SET_REGS
-    read(KVM, 0x83, 312),       // KVM_GET_SREGS
-    write(KVM, 0x84, 312),      // KVM_SET_SREGS
-    write(KVM, 0x89, 8),        // KVM_SET_MSRS
-    write(KVM, 0x8d, 416),      // KVM_SET_FPU
-    read(KVM, 0x8e, 1024),      // KVM_GET_LAPIC
-    write(KVM, 0x8f, 1024),     // KVM_SET_LAPIC
-    write(KVM, 0x90, 8),        // KVM_SET_CPUID2
-    write(KVM, 0xa3, 104),      // KVM_ENABLE_CAP
-    none(KVM, 0xad),            // KVM_KVMCLOCK_CTRL
+    none(KVM, 0x01),        // KVM_CREATE_VM
+    none(KVM, 0x03),        // KVM_CHECK_EXTENSION
+    none(KVM, 0x04),        // KVM_GET_VCPU_MMAP_SIZE
+    both(KVM, 0x05, 8),     // KVM_GET_SUPPORTED_CPUID
+    none(KVM, 0x41),        // KVM_CREATE_VCPU
+    write(KVM, 0x46, 32),   // KVM_SET_USER_MEMORY_REGION
+    none(KVM, 0x47),        // KVM_SET_TSS_ADDR
+    write(KVM, 0x48, 8),    // KVM_SET_IDENTITY_MAP_ADDR
+    none(KVM, 0x60),        // KVM_CREATE_IRQCHIP
+    write(KVM, 0x76, 32),   // KVM_IRQFD
+    write(KVM, 0x77, 64),   // KVM_CREATE_PIT2
+    write(KVM, 0x79, 64),   // KVM_IOEVENTFD
+    read(KVM, 0x81, 144),   // KVM_GET_REGS
+    write(KVM, 0x82, 144),  // KVM_SET_REGS
+    read(KVM, 0x83, 312),   // KVM_GET_SREGS
+    write(KVM, 0x84, 312),  // KVM_SET_SREGS
+    write(KVM, 0x89, 8),    // KVM_SET_MSRS
+    write(KVM, 0x8d, 416),  // KVM_SET_FPU
+    read(KVM, 0x8e, 1024),  // KVM_GET_LAPIC
+    write(KVM, 0x8f, 1024), // KVM_SET_LAPIC
+    write(KVM, 0x90, 8),    // KVM_SET_CPUID2
+    write(KVM, 0xa3, 104),  // KVM_ENABLE_CAP
+    none(KVM, 0xad),        // KVM_KVMCLOCK_CTRL
+    crate::vcpu::KVM_GET_STATS_FD,
     write(b'T' as u32, 208, 4), // TUNSETOFFLOAD
     none(b'T' as u32, 0x21),    // FIONBIO
 ];

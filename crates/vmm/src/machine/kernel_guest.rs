@@ -23,7 +23,7 @@ use crate::control::Mailbox;
 use crate::event::Event;
 use crate::fds::PassedFds;
 use crate::guest_event::{GuestEvent, Teller, channel};
-use crate::vcpu::{Buses, Crew};
+use crate::vcpu::{Buses, Crew, Execution};
 use crate::virtio::balloon::BalloonHandle;
 
 /// A machine that runs a guest's kernel on KVM: everything that stays when the guest reboots.
@@ -103,12 +103,17 @@ impl Machine {
     ///
     /// # Errors
     /// No thread is to be had.
-    pub(crate) fn start(self, missing: Vec<JailPart>, brake: Arc<Brake>) -> Result<KernelGuest> {
+    pub(crate) fn start(
+        self,
+        missing: Vec<JailPart>,
+        brake: Arc<Brake>,
+        execution: Arc<Execution>,
+    ) -> Result<KernelGuest> {
         let guest = KernelGuest { balloon: self.devices.balloon.clone(), events: self.events.clone() };
         thread::Builder::new()
             .name("machine".to_owned())
             .spawn(move || {
-                let reason = match self.live(missing, &brake) {
+                let reason = match self.live(missing, &brake, &execution) {
                     Ok(reason) => reason,
                     Err(error) => ExitReason::Failed(format!("{error:#}")),
                 };
@@ -119,7 +124,7 @@ impl Machine {
     }
 
     /// Boots the guest as often as it asks for. Returns why it ended.
-    fn live(&self, missing: Vec<JailPart>, brake: &Arc<Brake>) -> Result<ExitReason> {
+    fn live(&self, missing: Vec<JailPart>, brake: &Arc<Brake>, execution: &Execution) -> Result<ExitReason> {
         let mut missing = Some(missing);
         loop {
             // Loading needs memory, and memory needs grants: this thread may wait for them.
@@ -133,7 +138,8 @@ impl Machine {
                 vm.register_irqfd(interrupt, gsi).with_context(|| format!("KVM_IRQFD for line {gsi}"))?;
             }
             let vcpus = self.hypervisor.create_vcpus(&vm, self.vcpus, self.image.entry())?;
-            let crew = Crew::start(vcpus, &self.buses, &self.tell, brake).context("vCPU threads")?;
+            let crew =
+                Crew::start(vcpus, &self.buses, &self.tell, brake, execution).context("vCPU threads")?;
             match missing.take() {
                 Some(missing) => self.mailbox.running(missing),
                 None => self.mailbox.rebooted(),

@@ -31,6 +31,7 @@ use crate::jail;
 use crate::model::{Input, ModelGuest, Parts};
 use crate::pager::Pager;
 use crate::sharing::{Exchange, Scanner};
+use crate::vcpu::Execution;
 use kernel_guest::Machine;
 use sampling::Sampling;
 
@@ -114,7 +115,9 @@ impl Vm {
         let brake = Arc::new(Brake::default());
         let pager = Pager::start(&pmap, &brake, exchange).context("pager thread")?;
         let scanner = Scanner::start(&pmap, exchange, mailbox).context("scanner thread")?;
-        let sampling = Sampling::start(&pmap, &brake, config.sampling).context("sampling thread")?;
+        let execution = Arc::new(Execution::default());
+        let sampling =
+            Sampling::start(&pmap, &brake, &execution, config.sampling).context("sampling thread")?;
         let console = |keyboard: Arc<dyn Keyboard>| {
             let (output, room) = (Arc::clone(&output), room.clone());
             Console::start(Ends { output, log, listener, keyboard, room }).context("console")
@@ -122,7 +125,7 @@ impl Vm {
         let (guest, console): (Box<dyn Guest>, _) = match machine {
             Some(machine) => {
                 let console = console(machine.serial())?;
-                (Box::new(machine.start(missing, Arc::clone(&brake))?), console)
+                (Box::new(machine.start(missing, Arc::clone(&brake), execution)?), console)
             }
             None => {
                 let input = Arc::new(Input::new(room.clone()));

@@ -8,6 +8,7 @@ use plimsoll_units::Pages;
 
 use crate::brake::Brake;
 use crate::sync::lock;
+use crate::vcpu::Execution;
 
 const _: () = assert!(control::MAX_SAMPLES as usize <= plimsoll_pmap::MAX_SAMPLES);
 
@@ -15,15 +16,19 @@ const _: () = assert!(control::MAX_SAMPLES as usize <= plimsoll_pmap::MAX_SAMPLE
 /// period.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The periods of sampling. They are counted in time that the VM runs (Waldspurger 2002, section
-/// 5.3): while its faults wait for memory it touches nothing, and would seem idle for it.
+/// The periods of sampling. They are counted in time that the VM executes (Waldspurger 2002, section
+/// 5.3): while it waits for memory or for a processor it touches nothing, and would seem idle for
+/// it.
 pub(super) struct Sampling(Mutex<Periods>);
 
 struct Periods {
     sampler: Sampler,
     length: Duration,
     number: u64,
-    ran: Duration,
+    /// In the period under way.
+    elapsed: Duration,
+    /// In all.
+    executed: Duration,
     last: SampleFacts,
 }
 
@@ -32,11 +37,13 @@ impl Sampling {
     pub(super) fn start(
         pmap: &Arc<Pmap>,
         brake: &Arc<Brake>,
+        execution: &Arc<Execution>,
         config: SamplingConfig,
     ) -> io::Result<Arc<Self>> {
         let sampler = Sampler::new(Arc::clone(pmap), config.samples);
         let sampling = Arc::new(Self(Mutex::new(Periods::new(sampler, config.period))));
-        let (pmap, brake, periods) = (Arc::clone(pmap), Arc::clone(brake), Arc::clone(&sampling));
+        let (pmap, brake) = (Arc::clone(pmap), Arc::clone(brake));
+        let (execution, periods) = (Arc::clone(execution), Arc::clone(&sampling));
         thread::Builder::new().name("sampler".to_owned()).spawn(move || {
             let mut before = Instant::now();
             loop {
@@ -45,8 +52,10 @@ impl Sampling {
                 // A process that was stopped has not run for all that time.
                 let elapsed = now.saturating_duration_since(before).min(4 * TICK);
                 before = now;
+                let executed = execution.lap(elapsed);
+                // Devices wait for memory, too, and so do models, which have no processors.
                 if pmap.stats().wanted == Pages::ZERO && !brake.is_on() {
-                    lock(&periods.0).advance(elapsed);
+                    lock(&periods.0).advance(executed);
                 }
             }
         })?;
@@ -60,13 +69,21 @@ impl Sampling {
 
 impl Periods {
     fn new(sampler: Sampler, length: Duration) -> Self {
-        Self { sampler, length, number: 0, ran: Duration::ZERO, last: SampleFacts::default() }
+        Self {
+            sampler,
+            length,
+            number: 0,
+            elapsed: Duration::ZERO,
+            executed: Duration::ZERO,
+            last: SampleFacts::default(),
+        }
     }
 
-    /// The VM has run for so long.
-    fn advance(&mut self, elapsed: Duration) {
-        self.ran += elapsed;
-        if self.number > 0 && self.ran < self.length {
+    /// The VM has executed for this long.
+    fn advance(&mut self, executed: Duration) {
+        self.elapsed += executed;
+        self.executed += executed;
+        if self.number > 0 && self.elapsed < self.length {
             return;
         }
         if self.number > 0 {
@@ -75,7 +92,7 @@ impl Periods {
         }
         self.sampler.begin();
         self.number += 1;
-        self.ran = Duration::ZERO;
+        self.elapsed = Duration::ZERO;
     }
 
     fn now(&self) -> SampleFacts {
@@ -85,10 +102,10 @@ impl Periods {
             sampled: seen.sampled,
             touched: seen.touched,
         };
-        SampleFacts { elapsed: self.ran, chunks: sampled(chunks), pages: sampled(pages), arrived }
+        SampleFacts { elapsed: self.elapsed, chunks: sampled(chunks), pages: sampled(pages), arrived }
     }
 
     fn facts(&self) -> SamplingFacts {
-        SamplingFacts { period: self.number, now: self.now(), last: self.last }
+        SamplingFacts { executed: self.executed, period: self.number, now: self.now(), last: self.last }
     }
 }

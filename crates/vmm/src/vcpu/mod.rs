@@ -14,8 +14,11 @@
 //!
 //! A vCPU that waits for memory waits inside KVM, and only a signal gets it out ([`Crew::stop`]).
 
+mod execution;
 mod kvm_run;
+mod kvm_stats;
 mod signal;
+mod thread_clock;
 
 use std::io;
 use std::sync::Arc;
@@ -28,6 +31,10 @@ use kvm_ioctls::{VcpuExit, VcpuFd};
 use crate::brake::Brake;
 use crate::bus::Bus;
 use crate::guest_event::{GuestEvent, Teller};
+pub(crate) use execution::Execution;
+use kvm_stats::HaltStats;
+pub(crate) use kvm_stats::KVM_GET_STATS_FD;
+use thread_clock::ThreadClock;
 
 /// How long a vCPU tries to reach memory that is being moved. A move takes milliseconds; a VM that
 /// cannot run for this long will not go on. Shorter fails VMs of a host that is merely slow, longer
@@ -58,18 +65,21 @@ pub(crate) struct Crew {
 }
 
 impl Crew {
-    /// Lets `vcpus` run. What happens to the guest is told to `events`, after which the vCPU
-    /// concerned waits to be stopped.
+    /// Lets `vcpus` run, watched by `execution`. What happens to the guest is told to `events`,
+    /// after which the vCPU concerned waits to be stopped.
     ///
     /// # Errors
-    /// No thread is to be had; those that were started are stopped again.
+    /// KVM does not count a vCPU's halts, or a thread cannot be started. Threads that were started
+    /// have been stopped.
     pub(crate) fn start(
         vcpus: Vec<VcpuFd>,
         buses: &Buses,
         events: &Teller,
         brake: &Arc<Brake>,
+        execution: &Execution,
     ) -> io::Result<Self> {
         signal::prepare()?;
+        let halts = vcpus.iter().map(HaltStats::of).collect::<io::Result<Vec<_>>>()?;
         let mut crew = Self { stop: Arc::default(), threads: Vec::new(), brake: Arc::clone(brake) };
         for (index, fd) in vcpus.into_iter().enumerate() {
             let vcpu = Vcpu {
@@ -88,7 +98,18 @@ impl Crew {
             }
         }
         brake.take_kicks(crew.threads.iter().map(signal::kicker).collect());
-        Ok(crew)
+        let clocks = crew.threads.iter().map(ThreadClock::of).collect::<io::Result<Vec<_>>>();
+        match clocks {
+            Ok(clocks) => {
+                let vcpus = clocks.into_iter().zip(halts);
+                execution.watch(vcpus.map(|(clock, halts)| execution::Vcpu::new(clock, halts)).collect());
+                Ok(crew)
+            }
+            Err(error) => {
+                crew.stop();
+                Err(error)
+            }
+        }
     }
 
     /// Stops all vCPUs and closes them. Waits for those that are in a device, and on kernels that

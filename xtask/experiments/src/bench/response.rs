@@ -42,7 +42,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 const NOT_SHOWN: &str = "Guests are models, threads of their VMMs on this machine's processors: they have no kernel, so no page \
     cache, no reclaim of their own and no balloon driver that clears pages. What idle guests hold is memory that they have freed and \
-    do not report. Samples are taken thirty times as often as by default, so that idle guests are believed idle within a run. A rule \
+    do not report. Samples are taken fifteen times as often as by default, so that idle guests are believed idle within a run. A rule \
     that sizes balloons from outside, as Proxmox has it, and free page reporting alone are not compared: models have nothing for them.";
 
 #[derive(Debug, Args)]

@@ -24,9 +24,9 @@ const MOST_COST: f64 = 0.1;
 const CHUNKS: u64 = 128;
 /// Samples a period, as by default. Some are of the same chunk, and count once.
 const SAMPLES: u32 = 100;
-/// Samples a second by default: 100 in 30 s.
-const DEFAULT_RATE: f64 = 100.0 / 30.0;
-/// A period here, 600 times as short: at the default rate a turn would have no sample in it.
+/// Samples a second by default: 100 in 15 s.
+const DEFAULT_RATE: f64 = 100.0 / 15.0;
+/// A period here, 300 times as short: at the default rate a turn would have no sample in it.
 const PERIOD: Duration = Duration::from_millis(50);
 /// How long memory is touched with and without sampling, by turns: two periods. Longer, and the
 /// machine is another one from turn to turn.
@@ -38,7 +38,7 @@ const PASSES: usize = 20;
 /// Working sets, in percent of memory.
 const WORKING_SETS: [u64; 5] = [10, 25, 50, 75, 90];
 
-const NOT_SHOWN: &str = "The costs are those of one sample, at the default 100 in 30 s: measured are some 400 times as many \
+const NOT_SHOWN: &str = "The costs are those of one sample, at the default 100 in 15 s: measured are some 200 times as many \
     a second, and the difference is divided by how many there were. A sample is one fault, how many there are, so it adds up; \
     but a processor that has been idle for seconds wakes more slowly than one that was for 50 ms. A busy machine shows: whoever \
     touches what is aside waits for a thread to answer. The guest is a thread of the host: a vCPU's exits are not in it. Errors \

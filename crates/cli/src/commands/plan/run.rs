@@ -20,7 +20,7 @@ demand; all else may be left out:
   swap = \"32GiB\"                  none if left out
   overhead = \"32MiB\"              of each VM; by the daemon's formula if left out
   swap_speed, balloon_speed, scan_speed = \"100MiB/s\"
-  sample_pages = 100, sample_period = \"30s\"
+  sample_pages = 100, sample_period = \"15s\"
   [[pool]]                        name, parent, shares, reservation, limit, expandable
   [[vm]]                          name, size; count, every: time between the starts of a count;
                                   start, life, reservation, limit, shares, tax, pool, vcpus, overhead

@@ -68,7 +68,7 @@ prop_compose! {
             shared: p[5], zero: p[0], scanned: n, merged: p[1].0, zeroed: n, broken: p[2].0, mismatched: n,
             scan_cpu: Duration::from_nanos(n), mappings_full: driver, faults: n, stall_some: Duration::from_nanos(n),
             stall_full: Duration::new(n, 7), guest: Some(guest), ram: (n, bytes),
-            sampling: SamplingFacts { period: n % 5, now: sample(p[0].0, n, p[1]), last: sample(n, p[2].0, p[3]) },
+            sampling: SamplingFacts { executed: Duration::from_nanos(n), period: n % 5, now: sample(p[0].0, n, p[1]), last: sample(n, p[2].0, p[3]) },
             chunks: plimsoll_protocol::control::Chunks { empty: n, large: p[3].0, small: n / 2 }, reboots: u32::MAX,
         }
     }

@@ -248,8 +248,13 @@ impl World {
     fn untouched(&self, held: Pages) -> SamplingFacts {
         let pages = Sampled { population: held.0, sampled: 100.min(held.0), touched: 0 };
         let sample = SampleFacts { elapsed: SECOND * 30, pages, ..SampleFacts::default() };
-        let ran = self.clock.now.saturating_duration_since(self.begun).as_secs();
-        SamplingFacts { period: 2 + ran / 30, now: sample, last: sample }
+        let executed = self.executed();
+        SamplingFacts { executed, period: 2 + executed.as_secs() / 30, now: sample, last: sample }
+    }
+
+    /// How long VMs have executed that never wait.
+    fn executed(&self) -> Duration {
+        self.clock.now.saturating_duration_since(self.begun)
     }
 
     /// A VMM that pages out at once what it holds beyond its level.
@@ -277,7 +282,11 @@ impl World {
             ballooned,
             balloon_actual: ballooned,
             balloon_driver: true,
-            sampling: if self.idle.contains(&run) { self.untouched(grant) } else { SamplingFacts::default() },
+            sampling: if self.idle.contains(&run) {
+                self.untouched(grant)
+            } else {
+                SamplingFacts { executed: self.executed(), ..SamplingFacts::default() }
+            },
             ..Facts::default()
         };
         self.say(run, FromVmm::Report(facts));

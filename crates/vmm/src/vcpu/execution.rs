@@ -1,0 +1,68 @@
+use std::io;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::kvm_stats::HaltStats;
+use super::thread_clock::ThreadClock;
+use crate::sync::lock;
+
+/// How much of the time a VM's processors execute.
+///
+/// One that has the processor, or that its guest has halted, executes. One that waits for a
+/// processor, for memory, or for a device that emulates an access, does not: what it does not
+/// touch meanwhile says nothing of what it needs (Waldspurger 2002, section 5.3).
+#[derive(Debug, Default)]
+pub(crate) struct Execution(Mutex<Vec<Vcpu>>);
+
+/// One processor: where its counters stood at the last look.
+#[derive(Debug)]
+pub(super) struct Vcpu {
+    clock: ThreadClock,
+    halts: HaltStats,
+    ran: Duration,
+    halted: Duration,
+}
+
+impl Execution {
+    /// These are the VM's processors, in place of those before.
+    pub(super) fn watch(&self, vcpus: Vec<Vcpu>) {
+        *lock(&self.0) = vcpus;
+    }
+
+    /// How long of `elapsed`, which has passed since the last call, the VM has executed: as long as
+    /// that of its processors that was kept from it for longest. All of it for a VM without
+    /// processors of its own.
+    pub(crate) fn lap(&self, elapsed: Duration) -> Duration {
+        let mut vcpus = lock(&self.0);
+        // One that has just ended is watched no longer in a moment.
+        let laps = vcpus.iter_mut().filter_map(|vcpu| vcpu.lap(elapsed).ok());
+        laps.min().unwrap_or(elapsed)
+    }
+}
+
+impl Vcpu {
+    pub(super) fn new(clock: ThreadClock, halts: HaltStats) -> Self {
+        Self { clock, halts, ran: Duration::ZERO, halted: Duration::ZERO }
+    }
+
+    fn lap(&mut self, elapsed: Duration) -> io::Result<Duration> {
+        // In this order: a halt that begins or ends between two readings counts as one.
+        let is_halted = self.halts.is_halted()?;
+        let (ran, halted) = (self.clock.time()?, self.halts.waited()?);
+        let executed = ran.saturating_sub(self.ran) + halted.saturating_sub(self.halted);
+        (self.ran, self.halted) = (ran, halted);
+        // KVM counts a halt when it ends.
+        Ok(if is_halted { elapsed } else { executed.min(elapsed) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vm_without_processors_executes_all_the_time() {
+        let second = Duration::from_secs(1);
+        assert_eq!(Execution::default().lap(second), second);
+    }
+}
