@@ -16,6 +16,7 @@
 //! | [`SWAP_BOOK`] | the swap's slots | a look |
 //! | [`SWAP_BUFFERS`] | free buffers | a look |
 //! | [`PINS`] | how many pages are pinned | a look |
+//! | [`PROBES`] | which chunks are probed, and where | a look |
 //! | [`ACCOUNT`] | the account | arithmetic |
 //!
 //! A thread takes locks downwards only, and one of each rank; except that
@@ -47,7 +48,8 @@ pub(crate) const SWAP_WORKER: Rank = 10;
 pub(crate) const SWAP_BOOK: Rank = 11;
 pub(crate) const SWAP_BUFFERS: Rank = 12;
 pub(crate) const PINS: Rank = 13;
-pub(crate) const ACCOUNT: Rank = 14;
+pub(crate) const PROBES: Rank = 14;
+pub(crate) const ACCOUNT: Rank = 15;
 
 /// A mutex with a place in the order of locks.
 #[derive(Debug, Default)]

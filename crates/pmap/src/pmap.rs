@@ -21,7 +21,7 @@ use crate::driver::{faults, release};
 use crate::error::Error;
 use crate::memory::uffd::Uffd;
 use crate::memory::{GuestRam, Memory, RamRegion};
-use crate::page::{Chunks, Touches};
+use crate::page::{Chunks, Probes, Touches};
 use crate::sync::Arc;
 use crate::transition::Vm;
 use crate::transition::frames::references;
@@ -76,6 +76,7 @@ impl Pmap {
             frames: Frames::new(),
             ledger: Ledger::new(config.grant, chunks, source),
             touches: Touches::default(),
+            probes: Probes::default(),
         });
         let scanner = Arc::new(Scanner::new(Arc::clone(&vm)));
         Ok(Arc::new(Self {

@@ -280,6 +280,8 @@ pub struct SampleFacts {
     pub chunks: Sampled,
     /// Samples of pages of small chunks.
     pub pages: Sampled,
+    /// Samples of pages inside large chunks that were touched; the population is that of `chunks`.
+    pub inside: Sampled,
     /// Pages that faults brought in.
     pub arrived: Pages,
 }

@@ -306,6 +306,8 @@ pub struct ActivityEstimate {
     pub chunks: Sampled,
     /// Pages of small chunks watched in this period.
     pub pages: Sampled,
+    /// Pages watched in this period inside large chunks that were touched.
+    pub inside: Sampled,
     /// What faults brought in during this period.
     pub arrived: Bytes,
 }

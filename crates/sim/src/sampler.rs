@@ -82,7 +82,7 @@ impl Sampler {
             sampled: u64::from(self.sampled).min(population),
             touched: u64::try_from(touched).unwrap_or(u64::MAX).min(population),
         };
-        Sample { chunks: Stratum::default(), pages, arrived: self.arrived.min(memory.held()) }
+        Sample { pages, arrived: self.arrived.min(memory.held()), ..Sample::default() }
     }
 
     /// The estimate as of now.
@@ -90,7 +90,7 @@ impl Sampler {
         if self.elapsed.is_zero() {
             let population = memory.held().0;
             let nothing = Stratum { population, sampled: 0, touched: 0 };
-            let sample = Sample { chunks: Stratum::default(), pages: nothing, arrived: Pages::ZERO };
+            let sample = Sample { pages: nothing, ..Sample::default() };
             return self.estimator.estimate(Duration::ZERO, &sample);
         }
         self.estimator.estimate(self.elapsed, &self.sample(memory))

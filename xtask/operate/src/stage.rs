@@ -45,7 +45,7 @@ impl Stage {
     pub fn open(budget: Bytes) -> Result<Self> {
         // Samples six times as often as usual, so that what guests use shows within the time of a
         // test.
-        Self::open_with(budget, "sample_period = 5\n")
+        Self::open_with(budget, "sample_period = 2\n")
     }
 
     /// The same with further lines of configuration.

@@ -2,19 +2,22 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use plimsoll_protocol::api::{HostStatus, VmStatus};
 use plimsoll_units::Bytes;
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::smaps;
 use crate::stage::Stage;
 use crate::standstill::Standstill;
 
-/// Time between two looks. Each reads every VMM's smaps, which emulation makes slow; peaks last
-/// longer than this.
+/// The least time between two looks.
 const PERIOD: Duration = Duration::from_millis(300);
+/// The part of a processor that the looks may take. Each reads every VMM's smaps, which emulation
+/// makes slow: a watcher that takes more makes those slow whom it watches.
+const SHARE: f64 = 0.05;
 
 /// The highest values seen.
 #[derive(Clone, Debug, Default)]
@@ -80,6 +83,19 @@ fn accounted(host: &HostStatus, vms: &[VmStatus]) -> Result<Bytes> {
     vms.iter().try_fold(host.frames, |sum, vm| Ok(sum + guest(vm)?))
 }
 
+/// The processor time of this thread.
+fn processor_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}
+
+/// Sleeps for `time`, or until it is `over`.
+fn wait(time: Duration, over: &AtomicBool) {
+    let end = Instant::now() + time;
+    while Instant::now() < end && !over.load(Ordering::Relaxed) {
+        thread::sleep(PERIOD.min(end.saturating_duration_since(Instant::now())));
+    }
+}
+
 /// Runs `work` while watching `stage`; returns what it returned and what was seen.
 pub fn while_watching<T>(stage: &Stage, work: impl FnOnce() -> Result<T>) -> Result<(T, Peaks)> {
     let over = AtomicBool::new(false);
@@ -87,10 +103,12 @@ pub fn while_watching<T>(stage: &Stage, work: impl FnOnce() -> Result<T>) -> Res
         let watching = scope.spawn(|| {
             let mut peaks = Peaks::default();
             while !over.load(Ordering::Relaxed) {
+                let begin = processor_time();
                 if let Err(error) = peaks.look(stage) {
                     peaks.complain(format!("{error:#}"));
                 }
-                thread::sleep(PERIOD);
+                let took = processor_time().saturating_sub(begin);
+                wait(PERIOD.max(took.div_f64(SHARE)), &over);
             }
             peaks
         });

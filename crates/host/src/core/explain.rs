@@ -204,6 +204,7 @@ impl Core {
             margin: estimate.margin.bytes(),
             chunks: now.chunks,
             pages: now.pages,
+            inside: now.inside,
             arrived: now.arrived.bytes(),
         })
     }

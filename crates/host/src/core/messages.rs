@@ -210,10 +210,20 @@ fn possible_sample(claim: SampleFacts, size: Pages) -> SampleFacts {
         let sampled = claim.sampled.min(population).min(MAX_SAMPLES.into());
         Sampled { population, sampled, touched: claim.touched.min(sampled) }
     };
+    // Of each chunk several pages are watched.
+    let inside = |claim: Sampled, chunks: u64| {
+        let watched = claim.sampled.min(MAX_SAMPLES.into());
+        Sampled {
+            population: claim.population.min(chunks),
+            sampled: watched,
+            touched: claim.touched.min(watched),
+        }
+    };
     SampleFacts {
         elapsed: claim.elapsed.min(LONGEST_SAMPLE_PERIOD),
         chunks: sampled(claim.chunks, size.0 / plimsoll_units::CHUNK_PAGES),
         pages: sampled(claim.pages, size.0),
+        inside: inside(claim.inside, size.0 / plimsoll_units::CHUNK_PAGES),
         arrived: claim.arrived.min(size),
     }
 }

@@ -56,7 +56,12 @@ impl Usage {
 }
 
 fn sample(facts: &SampleFacts) -> Sample {
-    Sample { chunks: stratum(facts.chunks), pages: stratum(facts.pages), arrived: facts.arrived }
+    Sample {
+        chunks: stratum(facts.chunks),
+        pages: stratum(facts.pages),
+        inside: stratum(facts.inside),
+        arrived: facts.arrived,
+    }
 }
 
 fn stratum(facts: Sampled) -> Stratum {

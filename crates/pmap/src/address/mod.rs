@@ -12,4 +12,4 @@ pub use layout::PpnRange;
 pub(crate) use layout::{ChunkNo, Layout, Place, Placed, page_no, pages_by_chunk};
 pub(crate) use page_set::{MAX_RUN, PageSet, SLOTS, Slot};
 pub use spare::MAX_SAMPLES;
-pub(crate) use spare::{SPARE_CHUNKS, Spare};
+pub(crate) use spare::{Kind, MAX_INSIDE, SPARE_CHUNKS, Spare};

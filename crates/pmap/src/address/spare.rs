@@ -5,8 +5,11 @@ use super::page_set::{SLOTS, Slot};
 /// little: 1000 samples are off by 1.6 % of memory at worst.
 pub const MAX_SAMPLES: usize = 1000;
 
+/// Most pages at a time that are watched inside large chunks.
+pub(crate) const MAX_INSIDE: usize = 64;
+
 /// Places for single pages, in chunks; the places for chunks follow.
-const PAGE_PLACES: usize = MAX_SAMPLES.div_ceil(SLOTS as usize);
+const PAGE_PLACES: usize = (MAX_SAMPLES + MAX_INSIDE).div_ceil(SLOTS as usize);
 /// All places, in chunks.
 pub(crate) const SPARE_CHUNKS: usize = PAGE_PLACES + MAX_SAMPLES;
 
@@ -14,10 +17,35 @@ pub(crate) const SPARE_CHUNKS: usize = PAGE_PLACES + MAX_SAMPLES;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spare(u32);
 
+/// What a place is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A sampled chunk.
+    Chunk,
+    /// A sampled page of a small chunk.
+    Page,
+    /// A page of a chunk that is probed.
+    Inside,
+}
+
 impl Spare {
     /// The place of the page that is the `index`th among the samples.
     pub(crate) fn of_page(index: usize) -> Self {
         Self::new(index)
+    }
+
+    /// The place of the page that is the `index`th of those inside probed chunks.
+    pub(crate) fn of_inside(index: usize) -> Self {
+        Self::new(MAX_SAMPLES + index)
+    }
+
+    /// What it is for.
+    pub(crate) fn kind(self) -> Kind {
+        match self.index() {
+            page if page < MAX_SAMPLES => Kind::Page,
+            page if page < PAGE_PLACES * usize::from(SLOTS) => Kind::Inside,
+            _ => Kind::Chunk,
+        }
     }
 
     /// The place of the chunk that is the `index`th among the samples.

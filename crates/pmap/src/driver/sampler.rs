@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use plimsoll_units::Pages;
 
-use crate::address::{ChunkNo, MAX_SAMPLES, Place, SLOTS, Slot, Spare};
-use crate::page::{Activity, Backing, PageState};
+use crate::address::{ChunkNo, Kind, MAX_INSIDE, MAX_SAMPLES, Place, SLOTS, Slot, Spare};
+use crate::page::{Activity, Backing, Inside, PageState};
 use crate::sync::Arc;
 use crate::transition::Vm;
 use crate::transition::aside::{bring_back, bring_page_back, put_chunk_aside, put_page_aside};
@@ -15,13 +15,14 @@ use crate::transition::aside::{bring_back, bring_page_back, put_chunk_aside, put
 /// of it aside for a period, and counts how many are touched (Waldspurger 2002, section 5.3).
 ///
 /// A large chunk is set aside as a whole, so that no huge page is broken for it; of small chunks
-/// single pages are. A touch of a sample costs a fault, once a period. Nothing is copied, and
+/// single pages are. A touched chunk need not be in use as a whole: see [`Sampler::probing`]. A touch of a sample costs a fault, once a period. Nothing is copied, and
 /// samples stay charged. A sampler has no thread: its owner says when periods begin and end. There
 /// is one for a [`Pmap`](crate::Pmap) at a time.
 #[derive(Debug)]
 pub struct Sampler {
     vm: Arc<Vm>,
     samples: usize,
+    probes: usize,
     watched: Vec<Watched>,
     seen: Seen,
     arrivals: u64,
@@ -46,6 +47,9 @@ pub struct Seen {
     pub chunks: Sampled,
     /// Pages of small chunks.
     pub pages: Sampled,
+    /// Pages of large chunks that were touched, other than the one of the first touch. The
+    /// population is that of `chunks`.
+    pub inside: Sampled,
     /// Pages that faults have brought in since the period began. They could be touched, but not
     /// sampled.
     pub arrived: Pages,
@@ -66,7 +70,14 @@ impl Sampler {
     pub(crate) fn over(vm: Arc<Vm>, samples: u32) -> Self {
         let samples = usize::try_from(samples).unwrap_or(MAX_SAMPLES).clamp(1, MAX_SAMPLES);
         let arrivals = vm.account().arrivals();
-        Self { vm, samples, watched: Vec::new(), seen: Seen::default(), arrivals }
+        Self { vm, samples, probes: 0, watched: Vec::new(), seen: Seen::default(), arrivals }
+    }
+
+    /// Probes up to `chunks` large chunks in each period from now on: those that are touched are
+    /// made small, and up to 64 pages inside them all are watched.
+    pub fn probing(mut self, chunks: u32) -> Self {
+        self.probes = usize::try_from(chunks).unwrap_or(MAX_INSIDE).min(MAX_INSIDE);
+        self
     }
 
     /// Begins a period: draws samples, each resident page with the same chance, so that a large
@@ -76,6 +87,7 @@ impl Sampler {
         let drawn = self.draw();
         self.arrivals = self.vm.account().arrivals();
         self.vm.touches.clear();
+        self.plan_probes(&drawn);
         let mut chunks = free_places(&self.watched, Spare::of_chunk);
         let mut pages = free_places(&self.watched, Spare::of_page);
         for (no, nth) in drawn {
@@ -90,8 +102,28 @@ impl Sampler {
     /// back keeps its place, and is tried again at its next touch and at the end of the next
     /// period.
     pub fn end(&mut self) {
-        let watched = std::mem::take(&mut self.watched);
-        self.watched = watched.into_iter().filter(|&watched| !self.end_one(watched)).collect();
+        let inside = self.vm.probes.end();
+        self.seen.inside.sampled += inside.len() as u64;
+        let inside = inside.into_iter().map(|Inside { chunk, slot, spare }| Watched {
+            chunk,
+            slot: Some(slot),
+            spare,
+        });
+        let watched = std::mem::take(&mut self.watched).into_iter().chain(inside);
+        let (left, ended): (Vec<_>, Vec<_>) = watched.partition(|&watched| !self.end_one(watched));
+        self.watched = left;
+        let places = ended.into_iter().map(|watched| watched.spare);
+        self.vm.probes.release(places.filter(|spare| spare.kind() == Kind::Inside));
+    }
+
+    /// Plans to look inside some of the large chunks among `drawn`. Planned before they are set
+    /// aside: those that are touched at once are the busiest.
+    fn plan_probes(&self, drawn: &BTreeSet<Drawn>) {
+        let mut large: Vec<ChunkNo> =
+            drawn.iter().filter(|(_, nth)| nth.is_none()).map(|(no, _)| *no).collect();
+        fastrand::shuffle(&mut large);
+        let pages = MAX_INSIDE / self.probes.max(1);
+        large.into_iter().take(self.probes).for_each(|no| self.vm.probes.plan(no, pages));
     }
 
     /// Brings back one sample; false if it is still aside.
@@ -129,6 +161,9 @@ impl Sampler {
         for (sampled, touched) in [(&mut seen.chunks, touches.chunks()), (&mut seen.pages, touches.pages())] {
             sampled.touched = u64::from(touched).min(sampled.sampled);
         }
+        seen.inside.population = seen.chunks.population;
+        seen.inside.sampled += self.vm.probes.watched();
+        seen.inside.touched = u64::from(touches.inside()).min(seen.inside.sampled);
         seen.arrived = Pages(self.vm.account().arrivals().saturating_sub(self.arrivals));
         seen
     }

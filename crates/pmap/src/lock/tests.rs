@@ -16,7 +16,7 @@ fn locks_may_be_taken_downwards_and_released_in_any_order() {
 }
 
 #[test]
-#[should_panic(expected = "a lock of rank 3 is taken while one of rank 14 is held")]
+#[should_panic(expected = "a lock of rank 3 is taken while one of rank 15 is held")]
 fn a_chunk_must_not_be_locked_with_the_account_held() {
     let (outer, inner) = (Outer::new(1), Inner::new(2));
     let _inner = inner.lock();

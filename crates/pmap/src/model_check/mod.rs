@@ -230,7 +230,7 @@ fn be_rude(pmap: &Arc<Pmap>) {
 /// Puts all large chunks aside, twice. Enough samples are drawn that chance, over which shuttle has
 /// no say, leaves none out.
 fn sample(pmap: &Arc<Pmap>) {
-    let mut sampler = Sampler::new(pmap.clone(), 40);
+    let mut sampler = Sampler::new(pmap.clone(), 40).probing(4);
     for _ in 0..2 {
         sampler.begin();
         thread::yield_now();

@@ -17,12 +17,14 @@ pub(crate) enum Activity {
 pub(crate) struct Touches {
     chunks: AtomicU32,
     pages: AtomicU32,
+    inside: AtomicU32,
 }
 
 impl Touches {
     pub(crate) fn clear(&self) {
         self.chunks.store(0, Ordering::Relaxed);
         self.pages.store(0, Ordering::Relaxed);
+        self.inside.store(0, Ordering::Relaxed);
     }
 
     pub(crate) fn count_chunk(&self) {
@@ -33,11 +35,20 @@ impl Touches {
         self.pages.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A page of a probed chunk was touched.
+    pub(crate) fn count_inside(&self) {
+        self.inside.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn chunks(&self) -> u32 {
         self.chunks.load(Ordering::Relaxed)
     }
 
     pub(crate) fn pages(&self) -> u32 {
         self.pages.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn inside(&self) -> u32 {
+        self.inside.load(Ordering::Relaxed)
     }
 }

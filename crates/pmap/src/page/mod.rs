@@ -9,6 +9,7 @@ mod chunk;
 #[cfg(test)]
 mod defects;
 mod extra_mappings;
+mod probes;
 mod state;
 pub(crate) mod step;
 mod table;
@@ -21,6 +22,7 @@ pub(crate) use chunk::{Backing, Chunk, ChunkGuard, Chunks};
 #[cfg(test)]
 pub(crate) use defects::Touches;
 pub(crate) use extra_mappings::ExtraMappings;
+pub(crate) use probes::{Inside, Probes};
 pub(crate) use state::PageState;
 pub(crate) use step::Step;
 pub(crate) use table::Table;

@@ -5,7 +5,7 @@ use vm_memory::Bytes;
 
 use super::harness::{Served, address, eventually, paged, served};
 use crate::mutation::Mutation;
-use crate::{Intent, PpnRange, Release, Sampler};
+use crate::{Intent, PpnRange, Release, Sampler, Seen};
 
 const CHUNKS: u64 = 4;
 
@@ -47,6 +47,52 @@ fn a_touch_that_is_not_counted_is_noticed() {
     sampler.begin();
     vm.write(0, 1);
     assert_eq!(sampler.seen().chunks.touched, 0);
+}
+
+#[test]
+fn a_probe_shows_how_much_of_a_touched_chunk_is_in_use() {
+    let vm = large();
+    (0..CHUNKS * 512).for_each(|ppn| vm.write(ppn, ppn + 1));
+    let mut sampler = Sampler::new(vm.pmap.clone(), ALL).probing(4);
+    sampler.begin();
+    assert_eq!((sampler.seen().chunks.sampled, sampler.seen().inside.sampled), (CHUNKS, 0));
+    assert_eq!(vm.read(512), 513);
+    vm.audit();
+    let Seen { chunks, inside, .. } = sampler.seen();
+    assert_eq!((chunks.touched, inside.population, inside.sampled, inside.touched), (1, CHUNKS, 16, 0));
+    // Of the second chunk that is touched all is used.
+    (1024..1536).for_each(|ppn| assert_eq!(vm.read(ppn), ppn + 1));
+    // A page is back a moment before it is counted.
+    eventually("all touches are counted", || sampler.seen().inside.touched == 16);
+    let Seen { chunks, inside, pages, .. } = sampler.seen();
+    assert_eq!((chunks.touched, inside.sampled, pages.touched), (2, 32, 0));
+    assert_eq!((vm.stats().chunks_large, vm.stats().held), (CHUNKS - 2, Pages(CHUNKS * 512)));
+    vm.audit();
+    sampler.end();
+    assert_eq!((sampler.seen().inside.sampled, sampler.seen().inside.touched), (32, 16));
+    (0..CHUNKS * 512).for_each(|ppn| assert_eq!(vm.read(ppn), ppn + 1));
+    vm.audit();
+    assert_eq!(vm.pmap.promote(9), 2, "chunks that were probed are large again");
+    // What was planned and is still aside can go at any time.
+    sampler.begin();
+    vm.write(0, 7);
+    assert!(vm.pmap.reset().is_ok());
+    vm.audit();
+    sampler.end();
+    assert_eq!((vm.read(0), vm.read(512)), (0, 0));
+}
+
+#[test]
+fn a_chunk_with_device_io_is_not_probed() {
+    let vm = large();
+    let mut sampler = Sampler::new(vm.pmap.clone(), ALL).probing(4);
+    sampler.begin();
+    let guard = vm.pmap.pin(&[(address(0), Size(4096))], Intent::Use).unwrap();
+    vm.audit();
+    drop(guard);
+    sampler.end();
+    (0..CHUNKS).for_each(|chunk| assert_eq!(vm.read(chunk * 512), chunk + 1));
+    vm.audit();
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::io;
 
 use super::anonymous::make_anonymous;
 use super::elsewhere::forget;
+use super::probe::probe;
 use super::vm::Vm;
-use crate::address::{ChunkNo, PageSet, Place, SLOTS, Spare};
+use crate::address::{ChunkNo, Kind, PageSet, Place, SLOTS, Spare};
 use crate::memory::Memory;
 use crate::page::{Activity, Backing, Chunk, PageState, Step};
 
@@ -32,7 +33,10 @@ pub(crate) fn put_chunk_aside(
 /// was aside is large again. On error the rest stays aside. Step `BringBack`.
 pub(crate) fn bring_back(memory: &Memory, no: ChunkNo, chunk: &mut Chunk) -> io::Result<()> {
     match &chunk.backing {
-        Backing::Aside(_) => bring_chunk_back(memory, no, chunk),
+        Backing::Aside(_) => {
+            bring_chunk_back(memory, no, chunk)?;
+            memory.try_wake(no, (0, SLOTS))
+        }
         Backing::Small(table) => {
             let aside = table.pages(|state| matches!(state, PageState::Aside(_)));
             aside
@@ -43,6 +47,7 @@ pub(crate) fn bring_back(memory: &Memory, no: ChunkNo, chunk: &mut Chunk) -> io:
     }
 }
 
+/// The threads that wait for it are still to be woken.
 fn bring_chunk_back(memory: &Memory, no: ChunkNo, chunk: &mut Chunk) -> io::Result<()> {
     let Backing::Aside(spare) = chunk.backing else { return Ok(()) };
     // Memory that was moved is not armed.
@@ -53,21 +58,21 @@ fn bring_chunk_back(memory: &Memory, no: ChunkNo, chunk: &mut Chunk) -> io::Resu
         tracing::debug!(%error, "a large chunk stays armed");
     }
     chunk.set_backing(Backing::Large, Step::BringBack);
-    memory.try_wake(no, (0, SLOTS))
+    Ok(())
 }
 
-/// Brings a page of a small chunk back and wakes the threads that wait for it; false if it was not
-/// aside. Step `BringBack`.
-pub(crate) fn bring_page_back(memory: &Memory, place: Place, chunk: &mut Chunk) -> io::Result<bool> {
-    let Backing::Small(table) = &mut chunk.backing else { return Ok(false) };
-    let PageState::Aside(spare) = table.get(place.slot) else { return Ok(false) };
+/// Brings a page of a small chunk back and wakes the threads that wait for it. Returns where it
+/// was, if it was aside. Step `BringBack`.
+pub(crate) fn bring_page_back(memory: &Memory, place: Place, chunk: &mut Chunk) -> io::Result<Option<Spare>> {
+    let Backing::Small(table) = &mut chunk.backing else { return Ok(None) };
+    let PageState::Aside(spare) = table.get(place.slot) else { return Ok(None) };
     memory.bring_back(place.chunk, (place.slot, 1), spare)?;
     table.set(place.slot, PageState::Private, Step::BringBack);
     let run = (place.slot, 1);
     // The page is present: no touch finds it missing before it is armed again.
     memory.arm_run(place.chunk, run)?;
     memory.try_wake(place.chunk, run)?;
-    Ok(true)
+    Ok(Some(spare))
 }
 
 /// Sets a resident page of a small chunk aside. Its copy in the swap is given up: kernels differ in
@@ -89,23 +94,31 @@ pub(crate) fn put_page_aside(vm: &Vm, place: Place, chunk: &mut Chunk, spare: Sp
 }
 
 /// Notes that a fault has touched a page, before it is answered, and brings back what was aside
-/// there. Step `BringBack`.
+/// there. A chunk that is to be probed is. Step `BringBack`.
 pub(crate) fn note_touch(vm: &Vm, place: Place, chunk: &mut Chunk) {
     chunk.activity = Activity::Unknown;
-    let whole = matches!(chunk.backing, Backing::Aside(_));
-    let brought = if whole {
-        bring_chunk_back(&vm.memory, place.chunk, chunk).map(|()| true)
+    let brought = if let Backing::Aside(spare) = chunk.backing {
+        bring_chunk_back(&vm.memory, place.chunk, chunk).map(|()| Some(spare))
     } else {
         bring_page_back(&vm.memory, place, chunk)
     };
     match brought {
-        Ok(false) => {}
-        Ok(true) => {
+        Ok(None) => {}
+        Ok(Some(spare)) => {
             chunk.activity = Activity::Used;
+            match spare.kind() {
+                Kind::Chunk => {
+                    vm.touches.count_chunk();
+                    probe(vm, place, chunk);
+                    // Only now: a thread that ran on would touch what is about to be watched.
+                    vm.memory.wake_run(place.chunk, (0, SLOTS));
+                }
+                Kind::Page => vm.touches.count_page(),
+                Kind::Inside => vm.touches.count_inside(),
+            }
             if let Backing::Small(table) = &mut chunk.backing {
                 table.recent.insert(place.slot);
             }
-            if whole { vm.touches.count_chunk() } else { vm.touches.count_page() }
         }
         Err(error) => {
             tracing::error!(%error, ppn = vm.memory.ppn(place).0, "cannot bring back what was put aside");

@@ -2,7 +2,7 @@ use crate::account::{AccountGuard, Ledger, Tally};
 use crate::address::ChunkNo;
 use crate::content::{Content, Frames};
 use crate::memory::Memory;
-use crate::page::{Chunk, ChunkGuard, Chunks, Touches};
+use crate::page::{Chunk, ChunkGuard, Chunks, Probes, Touches};
 
 /// What transitions work on: one VM's memory, its states, its content elsewhere, and its account.
 pub(crate) struct Vm {
@@ -12,6 +12,7 @@ pub(crate) struct Vm {
     pub(crate) frames: Frames,
     pub(crate) ledger: Ledger,
     pub(crate) touches: Touches,
+    pub(crate) probes: Probes,
 }
 
 impl std::fmt::Debug for Vm {

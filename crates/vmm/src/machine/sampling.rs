@@ -12,6 +12,10 @@ use crate::vcpu::Execution;
 
 const _: () = assert!(control::MAX_SAMPLES as usize <= plimsoll_pmap::MAX_SAMPLES);
 
+/// Large chunks a period that are looked into. More would break more huge pages for a figure that
+/// changes little from one period to the next; with fewer, it is known too late.
+const PROBES: u32 = 4;
+
 /// How often time is counted: often enough that a wait of a second stands out in the shortest
 /// period.
 const TICK: Duration = Duration::from_millis(250);
@@ -40,7 +44,7 @@ impl Sampling {
         execution: &Arc<Execution>,
         config: SamplingConfig,
     ) -> io::Result<Arc<Self>> {
-        let sampler = Sampler::new(Arc::clone(pmap), config.samples);
+        let sampler = Sampler::new(Arc::clone(pmap), config.samples).probing(PROBES);
         let sampling = Arc::new(Self(Mutex::new(Periods::new(sampler, config.period))));
         let (pmap, brake) = (Arc::clone(pmap), Arc::clone(brake));
         let (execution, periods) = (Arc::clone(execution), Arc::clone(&sampling));
@@ -96,13 +100,19 @@ impl Periods {
     }
 
     fn now(&self) -> SampleFacts {
-        let Seen { chunks, pages, arrived } = self.sampler.seen();
+        let Seen { chunks, pages, inside, arrived } = self.sampler.seen();
         let sampled = |seen: plimsoll_pmap::Sampled| Sampled {
             population: seen.population,
             sampled: seen.sampled,
             touched: seen.touched,
         };
-        SampleFacts { elapsed: self.elapsed, chunks: sampled(chunks), pages: sampled(pages), arrived }
+        SampleFacts {
+            elapsed: self.elapsed,
+            chunks: sampled(chunks),
+            pages: sampled(pages),
+            inside: sampled(inside),
+            arrived,
+        }
     }
 
     fn facts(&self) -> SamplingFacts {

@@ -123,13 +123,13 @@ fn active(activity: &ActivityParts) -> String {
 }
 
 fn samples(estimate: &ActivityEstimate) -> String {
-    let ActivityEstimate { slow, fast, now, margin, chunks, pages, arrived } = estimate;
-    let touched = [(chunks, "chunks of 2MiB"), (pages, "pages")]
+    let ActivityEstimate { slow, fast, now, margin, chunks, pages, inside, arrived } = estimate;
+    let touched = [(chunks, "chunks of 2MiB"), (inside, "pages inside such"), (pages, "other pages")]
         .into_iter()
         .filter(|(sampled, _)| sampled.sampled > 0)
         .map(|(sampled, what)| format!("{} of {} {what}", sampled.touched, sampled.sampled))
         .collect::<Vec<_>>()
-        .join(" and ");
+        .join(", ");
     let touched =
         if touched.is_empty() { "nothing is watched".to_owned() } else { format!("{touched} touched") };
     let arrived = more_than_nothing(*arrived, |arrived| format!(", {arrived} brought in"));
@@ -290,6 +290,7 @@ mod tests {
                 "estimate": {
                     "slow": mib(36), "fast": mib(30), "now": mib(32), "margin": mib(8), "arrived": mib(2),
                     "chunks": {"population": 60, "sampled": 40, "touched": 5},
+                    "inside": {"population": 60, "sampled": 64, "touched": 3},
                     "pages": {"population": 5120, "sampled": 17, "touched": 1},
                 },
             },
@@ -332,7 +333,7 @@ stalled      full 5.26% 2.00% 0.50%, some 6.17% 2.50% 0.75% of the last 10, 60 a
 swapping     all VMs have 0B compressed into 0B and 0B swapped out; 0B of swap space promised
 bounds       at least 64MiB (reservation 64MiB), at most 256MiB (limit 256MiB, size 256MiB)
 price        its 2560 shares pay 128.0KiB a share, as all do that no bound holds (level of its pool: 128.0KiB a share); idle memory is taxed at 0.75
-active       40MiB: most of 36MiB (slow average), 30MiB (fast), 32MiB (with this period: 5 of 40 chunks of 2MiB and 1 of 17 pages touched, 2MiB brought in), give or take 8MiB, of which 35MiB counts, since the rest is free by its guest's own account, 4MiB is waited for
+active       40MiB: most of 36MiB (slow average), 30MiB (fast), 32MiB (with this period: 5 of 40 chunks of 2MiB, 3 of 64 pages inside such, 1 of 17 other pages touched, 2MiB brought in), give or take 8MiB, of which 35MiB counts, since the rest is free by its guest's own account, 4MiB is waited for
 working set  50MiB, taken from only when no one holds idle memory to give
 target       160MiB, of which it is 40MiB above
 balloon      56MiB of 96MiB: what lies between target and size; 40MiB is still to come

@@ -76,7 +76,13 @@ prop_compose! {
 
 fn sample(a: u64, b: u64, arrived: Pages) -> SampleFacts {
     let sampled = Sampled { population: a, sampled: b, touched: a };
-    SampleFacts { elapsed: Duration::from_millis(b), chunks: sampled, pages: sampled, arrived }
+    SampleFacts {
+        elapsed: Duration::from_millis(b),
+        chunks: sampled,
+        pages: sampled,
+        inside: sampled,
+        arrived,
+    }
 }
 
 fn any_message() -> impl Strategy<Value = FromVmm> {

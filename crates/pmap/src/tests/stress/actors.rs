@@ -13,7 +13,7 @@ use super::{
 use crate::inject::pin;
 use crate::tests::direct_io::Disk;
 use crate::tests::harness::address;
-use crate::{Inflation, Intent, PpnRange, Release, Sampler};
+use crate::{Inflation, Intent, PpnRange, Release, Sampler, Seen};
 
 /// Pages that a writer gives up: to the balloon, or as free.
 pub(super) struct Given {
@@ -190,13 +190,17 @@ pub(super) fn granter(world: &World, running: &AtomicBool, seed: u64) {
 /// Puts chunks aside all the time.
 pub(super) fn sampler(world: &World, seed: u64) {
     let mut random = Random(seed);
-    let mut sampler = Sampler::new(world.vm.pmap.clone(), SAMPLES);
+    let mut sampler = Sampler::new(world.vm.pmap.clone(), SAMPLES).probing(4);
     while !world.over() {
         sampler.begin();
         (0..random.below(4)).for_each(|_| std::thread::yield_now());
         sampler.end();
         let seen = sampler.seen();
-        if seen.chunks.touched > seen.chunks.sampled || seen.chunks.sampled > seen.chunks.population {
+        let Seen { chunks, inside, .. } = seen;
+        if chunks.touched > chunks.sampled
+            || chunks.sampled > chunks.population
+            || inside.touched > inside.sampled
+        {
             return world.fail(format!("{seen:?}"));
         }
     }
