@@ -43,7 +43,7 @@ pub struct Stage {
 impl Stage {
     /// Starts a daemon with `budget` of machine memory, and waits until it answers.
     pub fn open(budget: Bytes) -> Result<Self> {
-        // Samples six times as often as usual, so that what guests use shows within the time of a
+        // Samples seven times as often as usual, so that what guests use shows within the time of a
         // test.
         Self::open_with(budget, "sample_period = 2\n")
     }
