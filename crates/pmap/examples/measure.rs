@@ -9,10 +9,10 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use plimsoll_pmap::Event;
 use plimsoll_pmap::{Config, GrantSource, Pmap, PpnRange, Release, uffd::Uffd};
 use plimsoll_units::{CHUNK_PAGES, PAGE_SIZE, Pages, Ppn};
 use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// 256 MiB: enough chunks for a median, little enough for any machine.
 const CHUNKS: u64 = 128;
@@ -33,11 +33,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             Config { regions, uffd: Uffd::open()?, huge_pages, grant, store: Pages::ZERO, swap: None },
             Arc::new(Generous),
         )?;
-        let stop = EventFd::new(EFD_NONBLOCK)?;
+        let stop = Event::new()?;
         std::thread::scope(|scope| -> Result<(), Box<dyn Error>> {
             let server = scope.spawn(|| pmap.serve_faults(&stop));
             let rows = measure(&pmap, huge_pages);
-            stop.write(1)?;
+            stop.signal();
             server.join().map_err(|_| "the fault thread died")??;
             rows?.iter().filter(|_| shown).for_each(|(what, median)| {
                 println!("{what:<52} {:>9.1}", median.as_secs_f64() * 1e6);

@@ -15,16 +15,16 @@
 //! # Example
 //!
 //! A VM of 4 MiB that may hold two pages, with a host thread as its guest. Memory costs nothing
-//! until it is touched, and what the guest gives back is free at once.
+//! until it is touched. What the guest gives back is free at once, and reads as zeros when it is
+//! touched again.
 //!
 //! ```
 //! use std::sync::Arc;
 //!
 //! use plimsoll_pmap::uffd::Uffd;
-//! use plimsoll_pmap::{Config, GrantSource, Pmap, PpnRange, Release};
+//! use plimsoll_pmap::{Config, Event, GrantSource, Pmap, PpnRange, Release};
 //! use plimsoll_units::{Pages, Ppn};
 //! use vm_memory::{Bytes, GuestAddress};
-//! use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 //!
 //! /// Grants nothing beyond what the VM has from the start.
 //! struct Fixed;
@@ -47,23 +47,32 @@
 //!     swap: None,
 //! };
 //! let pmap = Pmap::new(config, Arc::new(Fixed))?;
-//! let stop = EventFd::new(EFD_NONBLOCK)?;
-//! let (value, held, released) = std::thread::scope(|scope| {
-//!     scope.spawn(|| pmap.serve_faults(&stop));
-//!     // The guest. Each first touch of a page is a fault that the thread above serves.
+//! assert_eq!(pmap.stats().held, Pages::ZERO);
+//!
+//! let stop = Event::new()?;
+//! std::thread::scope(|scope| {
+//!     // Each first touch of a page is a fault, which this thread serves.
+//!     let server = scope.spawn(|| pmap.serve_faults(&stop));
 //!     let guest = scope.spawn(|| {
 //!         let page = GuestAddress(4096);
-//!         pmap.ram().write_obj(42_u64, page)?;
-//!         pmap.ram().read_obj::<u64>(page)
+//!         pmap.ram().write_obj(42_u64, page).expect("a page of the VM");
+//!         assert_eq!(pmap.ram().read_obj::<u64>(page).expect("a page of the VM"), 42);
+//!         assert_eq!(pmap.stats().held, Pages(1));
+//!
+//!         // The balloon takes the page.
+//!         let released = pmap.release(&[PpnRange::page(Ppn(1))], Release::Ballooned);
+//!         assert_eq!(released.freed, Pages(1));
+//!         assert_eq!((pmap.stats().held, pmap.stats().ballooned), (Pages::ZERO, Pages(1)));
+//!
+//!         // A touch takes it out of the balloon again. What it held is gone.
+//!         assert_eq!(pmap.ram().read_obj::<u64>(page).expect("a page of the VM"), 0);
+//!         assert_eq!(pmap.stats().ballooned, Pages::ZERO);
 //!     });
-//!     let value = guest.join();
-//!     let held = pmap.stats().held;
-//!     let released = pmap.release(&[PpnRange::page(Ppn(1))], Release::Ballooned);
-//!     stop.write(1).map(|()| (value, held, released))
+//!     let end = guest.join();
+//!     stop.signal();
+//!     end.expect("every assertion holds");
+//!     server.join().expect("the server does not panic")
 //! })?;
-//! assert_eq!(value.unwrap()?, 42);
-//! assert_eq!((held, released.freed), (Pages(1), Pages(1)));
-//! assert_eq!(pmap.stats().ballooned, Pages(1));
 //! # Ok(())
 //! # }
 //! ```
@@ -222,6 +231,7 @@ pub use driver::scanner::{ScanOrder, Scanned};
 pub use driver::stats::Stats;
 pub use error::Error;
 pub use memory::{GuestRam, RamRegion, uffd};
+pub use plimsoll_sys::Event;
 pub use pmap::{Config, Pmap};
 pub use transition::release::{Release, ReleaseOutcome};
 

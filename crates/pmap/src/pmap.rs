@@ -1,9 +1,9 @@
 use std::io;
 use std::time::Duration;
 
+use plimsoll_sys::Event;
 use plimsoll_units::{Bytes, FrameNo, PageNo, Pages};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::account::{GrantSource, Ledger, Stalled};
 use crate::address::{HostRange, PpnRange};
@@ -114,7 +114,7 @@ impl Pmap {
     /// # Errors
     /// [`Error::Uffd`] if faults can no longer be read. Touches of absent memory then hang, so the
     /// VM must be stopped.
-    pub fn serve_faults(&self, stop: &EventFd) -> Result<(), Error> {
+    pub fn serve_faults(&self, stop: &Event) -> Result<(), Error> {
         faults::serve_faults(&self.vm, stop)
     }
 

@@ -1,11 +1,12 @@
 //! Arrays in memory of their own (mmap), with huge pages.
 
 use std::io;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use plimsoll_sys::mmap::{Advice, Memory};
 use plimsoll_units::CHUNK_SIZE;
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use zerocopy::FromZeros;
 
 /// What a huge page maps.
@@ -21,14 +22,10 @@ pub(crate) const HUGE: usize = {
 /// its memory goes back to the host when it is dropped, whatever else the process keeps.
 #[derive(Debug)]
 pub(crate) struct Zeroed<T> {
-    base: NonNull<T>,
+    memory: Memory,
     len: usize,
+    values: PhantomData<T>,
 }
-
-// SAFETY: the array is this value's alone, like a Vec.
-unsafe impl<T: Send> Send for Zeroed<T> {}
-// SAFETY: as above.
-unsafe impl<T: Sync> Sync for Zeroed<T> {}
 
 /// Whether memory is taken in huge pages, where the kernel has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,40 +40,22 @@ pub(crate) enum Grain {
 }
 
 impl<T: FromZeros> Zeroed<T> {
-    /// `len` values, not none.
+    /// `len` values, at least one.
     pub(crate) fn new(len: usize, grain: Grain) -> io::Result<Self> {
         const { assert!(align_of::<T>() <= 4096 && !std::mem::needs_drop::<T>()) };
         let bytes = len.checked_mul(size_of::<T>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        // Room to begin where a huge page can.
-        let slack = if grain == Grain::Huge { HUGE } else { 0 };
-        let total = bytes.checked_add(slack).ok_or(io::ErrorKind::OutOfMemory)?;
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a new anonymous mapping wherever the kernel likes replaces nothing.
-        let raw = unsafe { mmap_anonymous(std::ptr::null_mut(), total, access, flags)? };
-        let head = if slack == 0 { 0 } else { (raw as usize).next_multiple_of(HUGE) - raw as usize };
-        let base = raw.wrapping_byte_add(head);
-        trim(raw, head);
-        trim(base.wrapping_byte_add(bytes.next_multiple_of(4096)), slack - head);
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let array = Self { base, len };
+        let memory = Memory::new(bytes, if grain == Grain::Huge { HUGE } else { 1 })?;
         if grain == Grain::Huge {
-            // SAFETY: the range is ours, and this advice changes no content. A kernel without huge
-            // pages refuses it; then everything is only slower.
-            unsafe { madvise(array.base.as_ptr().cast(), bytes, Advice::LinuxHugepage) }.ok();
+            // A kernel without huge pages refuses; then everything is only slower.
+            memory.space().advise(0..bytes, Advice::HugePages).ok();
         }
-        Ok(array)
+        Ok(Self { memory, len, values: PhantomData })
     }
 }
 
-/// Unmaps slack of a new mapping.
-fn trim(start: *mut std::ffi::c_void, len: usize) {
-    // The mapping is page-aligned, so what is left of a page at the end is too short to unmap.
-    let len = len & !4095;
-    if len > 0 {
-        // SAFETY: called with the slack before and after the array, which is ours and not used. It
-        // costs address space if it stays.
-        unsafe { munmap(start, len) }.ok();
+impl<T> Zeroed<T> {
+    fn base(&self) -> NonNull<T> {
+        self.memory.space().base().cast()
     }
 }
 
@@ -85,10 +64,9 @@ impl<T> Deref for Zeroed<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: the mapping has room for so many values and lives as long as `self`; it is
-        // aligned to a page, and zeros are a value (`FromZeros`, at `new`), as is whatever was
-        // written since.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.len) }
+        // SAFETY: the memory has room for `len` values and lives as long as `self`; it is aligned to
+        // a page, and zeros are a value (`FromZeros`, at `new`), as is whatever was written since.
+        unsafe { std::slice::from_raw_parts(self.base().as_ptr(), self.len) }
     }
 }
 
@@ -96,15 +74,7 @@ impl<T> DerefMut for Zeroed<T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as above, and `self` is borrowed alone.
-        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
-    }
-}
-
-impl<T> Drop for Zeroed<T> {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, every borrow of it has ended, and the values need no
-        // dropping.
-        unsafe { munmap(self.base.as_ptr().cast(), self.len * size_of::<T>()) }.ok();
+        unsafe { std::slice::from_raw_parts_mut(self.base().as_ptr(), self.len) }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::sync::lock;
+use plimsoll_sys::lock;
 
 /// How long a processor that stands still looks away before it looks again whether it is to end.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);

@@ -77,7 +77,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::sync::lock;
+    use plimsoll_sys::lock;
 
     #[derive(Default)]
     struct Echo(Mutex<Vec<(u64, usize)>>);

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use plimsoll_pmap::{Pmap, Stats};
+use plimsoll_sys::lock;
 use plimsoll_units::Pages;
 
 use crate::brake::Brake;
 use crate::sharing::Exchange;
-use crate::sync::lock;
 
 /// Taken before orders are looked at again. Less, and each page costs a look; more, and an order
 /// that has changed is obeyed late.

@@ -2,8 +2,8 @@
 
 use std::os::fd::AsFd;
 
+use plimsoll_sys::Event;
 use plimsoll_units::Pages;
-use vmm_sys_util::eventfd::EventFd;
 
 use super::service::serve_waiting;
 use crate::address::{PageSet, Place, Slot};
@@ -27,7 +27,7 @@ use crate::transition::swap_in::{Settled, arrive, leave};
 /// # Errors
 /// [`Error::Uffd`] where faults can no longer be read. Whatever touches absent memory then hangs,
 /// so the VM must be stopped.
-pub(crate) fn serve_faults(vm: &Vm, stop: &EventFd) -> Result<(), Error> {
+pub(crate) fn serve_faults(vm: &Vm, stop: &Event) -> Result<(), Error> {
     let failed = |source| Error::Uffd { action: "read page faults", source };
     let swap = vm.content.swap().map(AsFd::as_fd);
     loop {

@@ -8,6 +8,7 @@ pub(crate) mod audit;
 pub(crate) mod eviction;
 pub(crate) mod faults;
 pub(crate) mod inflation;
+mod iovec;
 pub(crate) mod pin;
 pub(crate) mod promotion;
 pub(crate) mod release;

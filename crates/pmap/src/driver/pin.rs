@@ -1,5 +1,6 @@
 use std::ops::Range;
 
+use plimsoll_sys::iovec::IoVec;
 use plimsoll_units::{Bytes, Pages};
 use vm_memory::GuestAddress;
 
@@ -169,9 +170,9 @@ impl PinRequest {
 }
 
 impl IoGuard {
-    /// The pinned memory, in the order in which it was asked for, for `preadv` and its kin or an
-    /// io_uring. The slice stays where it is while the guard lives, even if the guard is moved.
-    pub fn iovecs(&self) -> &[libc::iovec] {
+    /// The pinned memory, in the order in which it was asked for. The slice stays where it is while
+    /// the guard lives, even if the guard is moved.
+    pub(crate) fn pieces(&self) -> &[IoVec] {
         self.iovecs.as_slice()
     }
 

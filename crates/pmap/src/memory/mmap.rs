@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use plimsoll_sys::mmap::{self, AddressSpace, Advice};
 use plimsoll_units::FrameNo;
 use vm_memory::VolatileSlice;
 
@@ -16,19 +17,15 @@ use crate::address::{CHUNK, HostRange, PAGE};
 /// the VM's, but nothing touches it there.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    base: NonNull<u8>,
+    /// RAM, and the spare address space. Its bytes are reached only through volatile slices and
+    /// atomics, because the guest writes them at the same time in any case.
+    space: AddressSpace,
     len: usize,
     spare: usize,
     /// The process has as many mappings as it may have: the kernel makes no more, and moves none.
     #[cfg(test)]
     pub(crate) full: std::sync::atomic::AtomicBool,
 }
-
-// SAFETY: the mapping belongs to no thread. Its bytes are reached only through volatile slices and
-// atomics, because the guest writes them at the same time in any case.
-unsafe impl Send for Mapping {}
-// SAFETY: as above.
-unsafe impl Sync for Mapping {}
 
 impl Mapping {
     /// Maps `len` bytes, which must be whole chunks and not zero, and reserves `spare` bytes, also
@@ -39,29 +36,9 @@ impl Mapping {
     /// and out of core dumps (guest memory is the guest's secret). With `huge_pages` false the
     /// kernel is told to use none.
     pub(crate) fn new(len: usize, spare: usize, huge_pages: bool) -> io::Result<Self> {
-        let total = len.checked_add(spare).and_then(|total| total.checked_add(CHUNK));
-        let padded = total.ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        // SAFETY: a new anonymous mapping wherever the kernel likes replaces nothing.
-        let raw = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                padded,
-                libc::PROT_NONE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
-                -1,
-                0,
-            )
-        };
-        if raw == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let head = (raw as usize).next_multiple_of(CHUNK) - raw as usize;
-        let base = raw.wrapping_byte_add(head);
-        trim(raw, head)?;
-        trim(base.wrapping_byte_add(len + spare), CHUNK - head)?;
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let total = len.checked_add(spare).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
         let mapping = Self {
-            base,
+            space: AddressSpace::new(total, CHUNK, mmap::Access::None)?,
             len,
             spare,
             #[cfg(test)]
@@ -69,14 +46,14 @@ impl Mapping {
         };
         mapping.open(0, len)?;
         mapping.open(mapping.blank(), 2 * CHUNK)?;
-        mapping.advise(0, len + spare, libc::MADV_DONTFORK)?;
-        mapping.advise(0, len + spare, libc::MADV_DONTDUMP)?;
-        let advice = if huge_pages { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+        mapping.space.keep_secret()?;
+        let advice = if huge_pages { Advice::HugePages } else { Advice::SmallPages };
+        let (blank, staging) = (mapping.blank(), mapping.staging());
         // A kernel without transparent huge pages refuses both, and then serves small pages, which
         // is correct too.
-        mapping.advise(0, len, advice).ok();
-        mapping.advise(mapping.blank(), CHUNK, advice).ok();
-        mapping.advise(mapping.staging(), CHUNK, libc::MADV_NOHUGEPAGE).ok();
+        mapping.space.advise(0..len, advice).ok();
+        mapping.space.advise(blank..staging, advice).ok();
+        mapping.space.advise(staging..total, Advice::SmallPages).ok();
         mapping.name(0, len);
         mapping.name(mapping.blank(), CHUNK);
         Ok(mapping)
@@ -106,7 +83,7 @@ impl Mapping {
     /// space behind it.
     pub(crate) fn host(&self, offset: usize) -> *mut u8 {
         debug_assert!(offset <= self.len + self.spare);
-        self.base.as_ptr().wrapping_add(offset)
+        self.space.base().as_ptr().wrapping_add(offset)
     }
 
     /// The host addresses of `len` bytes from `offset`.
@@ -116,7 +93,7 @@ impl Mapping {
 
     /// The offset of host address `address`, if that is in the mapping.
     pub(crate) fn offset_of(&self, address: u64) -> Option<usize> {
-        let offset = usize::try_from(address.checked_sub(self.base.as_ptr() as u64)?).ok()?;
+        let offset = usize::try_from(address.checked_sub(self.space.base().as_ptr() as u64)?).ok()?;
         (offset < self.len).then_some(offset)
     }
 
@@ -184,7 +161,7 @@ impl Mapping {
     /// Lets the kernel use huge pages again where it was told not to.
     pub(crate) fn allow_huge(&self, offset: usize, len: usize) {
         // A kernel without transparent huge pages refuses, and then serves small pages.
-        self.advise(offset, len, libc::MADV_HUGEPAGE).ok();
+        self.space.advise(offset..offset + len, Advice::HugePages).ok();
     }
 
     /// Puts a private mapping of `len` bytes of `file` from `at` on in the place of what is at
@@ -316,13 +293,6 @@ impl Mapping {
     }
 }
 
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and every borrow of it has ended.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len + self.spare) };
-    }
-}
-
 /// A read-only mapping of all of a frame pool, apart from guest RAM.
 #[derive(Debug)]
 pub(crate) struct FrameView {
@@ -367,15 +337,4 @@ impl Drop for FrameView {
         // SAFETY: the mapping is ours, and every borrow of it has ended.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.frames * PAGE) };
     }
-}
-
-/// Unmaps the slack that alignment left. `len` may be zero.
-fn trim(start: *mut libc::c_void, len: usize) -> io::Result<()> {
-    if len == 0 {
-        return Ok(());
-    }
-    // SAFETY: called with the slack before and after the aligned range, which is ours and not used
-    // yet.
-    let result = unsafe { libc::munmap(start, len) };
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -30,8 +30,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Once;
 
+use plimsoll_sys::Event;
 use plimsoll_units::{FrameNo, PAGE_SIZE, Ppn};
-use vmm_sys_util::eventfd::EventFd;
 
 #[cfg(test)]
 use self::defects::Kernel;
@@ -143,7 +143,7 @@ impl Memory {
 /// Page faults.
 impl Memory {
     /// Waits until there are faults to read, `stop` is readable, or `other` is.
-    pub(crate) fn wait(&self, stop: &EventFd, other: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
+    pub(crate) fn wait(&self, stop: &Event, other: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
         self.kernel.uffd.wait(stop, other)
     }
 

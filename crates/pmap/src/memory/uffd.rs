@@ -6,10 +6,10 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use plimsoll_sys::Event;
 use plimsoll_units::PAGE_SIZE;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::mm::UserfaultfdFlags;
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::address::{HostRange, MAX_RUN, PAGE};
 use crate::error::Error;
@@ -261,9 +261,8 @@ impl Uffd {
     }
 
     /// Waits until there are faults to read, `stop` is readable, or `other` is.
-    pub(crate) fn wait(&self, stop: &EventFd, other: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
-        // SAFETY: the descriptor stays open for as long as `stop` is borrowed.
-        let stop = unsafe { BorrowedFd::borrow_raw(stop.as_raw_fd()) };
+    pub(crate) fn wait(&self, stop: &Event, other: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
+        let stop = stop.as_fd();
         let other = other.unwrap_or(stop);
         let mut fds = [self.0.as_fd(), stop, other].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         match poll(&mut fds, None) {

@@ -29,7 +29,7 @@ pub(super) struct Engine {
 pub(crate) struct Faults {
     disk: Mutex<Disk>,
     begun: Condvar,
-    event: Arc<Event>,
+    event: Event,
 }
 
 #[derive(Debug, Default)]
@@ -45,8 +45,8 @@ struct Disk {
 }
 
 impl Engine {
-    pub(super) fn new(_file: File, event: &Arc<Event>) -> Self {
-        let faults = Faults { disk: Mutex::default(), begun: Condvar::new(), event: Arc::clone(event) };
+    pub(super) fn new(_file: File, event: &Event) -> Self {
+        let faults = Faults { disk: Mutex::default(), begun: Condvar::new(), event: event.clone() };
         Self { faults: Arc::new(faults) }
     }
 

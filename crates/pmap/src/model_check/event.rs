@@ -1,19 +1,20 @@
-//! What `swap/event.rs` is in production: here it tells the model's kernel, which wakes who serves
-//! faults.
+//! What `plimsoll_sys::event` is in production. Here an event tells the model's kernel, which wakes
+//! the threads that serve faults.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use crate::model_check::kernel::kernel;
 
 /// The model's eventfd. There is one.
-#[derive(Debug)]
-pub(super) struct Event(File);
+#[derive(Clone, Debug)]
+pub(super) struct Event(Arc<File>);
 
 impl Event {
     pub(super) fn new() -> io::Result<Self> {
-        File::open("/dev/null").map(Self)
+        Ok(Self(Arc::new(File::open("/dev/null")?)))
     }
 
     pub(super) fn signal(&self) {

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use plimsoll_sys::iovec::IoVec;
 use plimsoll_units::{Bytes, PAGE_SIZE, PageNo, Pages, Ppn};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::Arc;
@@ -107,9 +108,8 @@ impl Guest {
             let shared = range(thread_rng().gen_range(SHARED) as u64);
             let first = pin(&self.pmap, &[shared], Intent::Use);
             let second = pin(&self.pmap, &[range(DEVICES_OWN.0)], Intent::Overwrite);
-            let pieces = first.iovecs().iter().chain(second.iovecs());
-            let offset =
-                |piece: &libc::iovec| self.pmap.vm().memory.mapping().offset_of(piece.iov_base as u64);
+            let pieces = first.pieces().iter().chain(second.pieces());
+            let offset = |piece: &IoVec| self.pmap.vm().memory.mapping().offset_of(piece.base() as u64);
             let pages: Vec<usize> = pieces.map(|piece| offset(piece).unwrap() / PAGE).collect();
             // A device looks up where the pages are once, and writes there.
             let frames: Vec<(usize, Frame)> =

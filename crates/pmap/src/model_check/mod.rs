@@ -42,6 +42,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use plimsoll_sys::Event;
 use plimsoll_units::{Pages, Ppn};
 use shuttle::rand::{Rng, RngCore, thread_rng};
 use shuttle::scheduler::{
@@ -49,7 +50,6 @@ use shuttle::scheduler::{
 };
 use shuttle::sync::Arc;
 use shuttle::{Config, FailurePersistence, Runner, thread};
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::address::ChunkNo;
 use crate::address::PageSet;
@@ -104,7 +104,7 @@ fn execute(case: Case) {
     };
     let pmap = Pmap::new(config, host.clone()).unwrap();
     pmap.mutate(case.mutation);
-    let serve = |pmap: &Arc<Pmap>| pmap.serve_faults(&EventFd::new(0).unwrap()).unwrap();
+    let serve = |pmap: &Arc<Pmap>| pmap.serve_faults(&Event::new().unwrap()).unwrap();
     let servers: Vec<_> = (0..thread_rng().gen_range(1..=2)).map(|_| spawn(&pmap, serve)).collect();
     let granter = with_host(&pmap, &host, Host::grant);
     let pager = with_host(&pmap, &host, Host::page_out);

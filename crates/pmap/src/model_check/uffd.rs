@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use plimsoll_sys::Event;
 use shuttle::rand::{Rng, thread_rng};
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::address::{HostRange, PAGE};
 use crate::model_check::kernel::kernel;
@@ -81,7 +81,7 @@ impl Uffd {
         kernel().provide(address, None, false, wake)
     }
 
-    pub(crate) fn wait(&self, _stop: &EventFd, _other: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
+    pub(crate) fn wait(&self, _stop: &Event, _other: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
         Ok(kernel().wait())
     }
 

@@ -41,7 +41,7 @@ impl Disk {
 
     /// Writes the pinned memory to the file.
     pub(crate) fn write(&mut self, guard: &IoGuard) -> io::Result<usize> {
-        let (fd, vecs, count) = (self.file.as_raw_fd(), guard.iovecs().as_ptr(), guard.iovecs().len());
+        let (fd, vecs, count) = (self.file.as_raw_fd(), guard.pieces().as_ptr().cast(), guard.pieces().len());
         if let Some(ring) = &mut self.ring {
             return complete(
                 ring,
@@ -54,7 +54,7 @@ impl Disk {
 
     /// Reads the file into the pinned memory.
     pub(crate) fn read(&mut self, guard: &IoGuard) -> io::Result<usize> {
-        let (fd, vecs, count) = (self.file.as_raw_fd(), guard.iovecs().as_ptr(), guard.iovecs().len());
+        let (fd, vecs, count) = (self.file.as_raw_fd(), guard.pieces().as_ptr().cast(), guard.pieces().len());
         if let Some(ring) = &mut self.ring {
             return complete(
                 ring,

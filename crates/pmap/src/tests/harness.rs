@@ -3,9 +3,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use plimsoll_sys::Event;
 use plimsoll_units::{PAGE_SIZE, Pages, Ppn};
 use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::content::swap::tests::space;
 use crate::memory::uffd::Uffd;
@@ -64,7 +64,7 @@ impl GrantSource for Source {
 pub(crate) struct Served {
     pub(crate) pmap: Arc<Pmap>,
     pub(crate) source: Arc<Source>,
-    stop: EventFd,
+    stop: Event,
     servers: Vec<JoinHandle<()>>,
 }
 
@@ -83,9 +83,9 @@ pub(crate) fn paged(chunks: u64, grant: u64, huge_pages: bool, store: u64, slots
     let swap = (slots > 0).then(|| space(slots, true));
     let config = Config { regions, uffd, huge_pages, grant: Pages(grant), store: Pages(store), swap };
     let pmap = Pmap::new(config, source.clone()).unwrap();
-    let stop = EventFd::new(EFD_NONBLOCK).unwrap();
+    let stop = Event::new().unwrap();
     let serve = || {
-        let (pmap, stop) = (Arc::clone(&pmap), stop.try_clone().unwrap());
+        let (pmap, stop) = (Arc::clone(&pmap), stop.clone());
         std::thread::spawn(move || pmap.serve_faults(&stop).unwrap())
     };
     Served { servers: vec![serve(), serve()], pmap, source, stop }
@@ -135,7 +135,7 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        self.stop.write(1).unwrap();
+        self.stop.signal();
         for server in self.servers.drain(..) {
             server.join().unwrap();
         }

@@ -21,11 +21,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use plimsoll_pmap::Event;
 use plimsoll_pmap::uffd::Uffd;
 use plimsoll_pmap::{Config, GrantSource, Pmap, PpnRange, Stats, SwapSpace};
 use plimsoll_units::{CHUNK_PAGES, PAGE_SIZE, Pages, Ppn};
 use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use global_alloc::allocated;
 
@@ -50,7 +50,7 @@ impl GrantSource for Nobody {
 /// A VM whose faults are served, and what the process had before there was it.
 struct Vm {
     pmap: Arc<Pmap>,
-    stop: EventFd,
+    stop: Event,
     server: Option<JoinHandle<()>>,
     before: Cost,
     _alone: MutexGuard<'static, ()>,
@@ -81,8 +81,8 @@ impl Vm {
             swap: Some(space(size)),
         };
         let pmap = Pmap::new(config, Arc::new(Nobody)).unwrap();
-        let stop = EventFd::new(EFD_NONBLOCK).unwrap();
-        let (served, stopped) = (Arc::clone(&pmap), stop.try_clone().unwrap());
+        let stop = Event::new().unwrap();
+        let (served, stopped) = (Arc::clone(&pmap), stop.clone());
         let server = std::thread::spawn(move || served.serve_faults(&stopped).unwrap());
         Self { pmap, stop, server: Some(server), before, _alone: alone }
     }
@@ -136,7 +136,7 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        self.stop.write(1).unwrap();
+        self.stop.signal();
         if let Some(server) = self.server.take() {
             server.join().unwrap();
         }

@@ -21,11 +21,10 @@ use std::thread::JoinHandle;
 use client::{Client, Gone};
 pub(crate) use log::{ConsoleLog, MAX_LOG};
 pub(crate) use output::Output;
+use plimsoll_sys::Event;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::SocketFlags;
 pub(crate) use serial::SerialPort;
-
-use crate::event::Event;
 
 /// Most clients at once: enough for every operator on duty, few enough that their queues stay below
 /// 2 MiB.

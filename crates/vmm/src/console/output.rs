@@ -2,8 +2,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Mutex;
 
-use crate::event::Event;
-use crate::sync::lock;
+use plimsoll_sys::{Event, lock};
 
 /// Bytes that wait for the console thread at most. A guest writes one byte an exit, some 100 KB a
 /// second, so the thread has half a second to come round. Smaller loses output on a busy host,

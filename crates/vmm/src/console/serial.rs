@@ -1,14 +1,13 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use plimsoll_sys::{Event, lock};
 use vm_superio::serial::SerialEvents;
 use vm_superio::{Serial, Trigger};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::{Keyboard, Output};
 use crate::bus::BusDevice;
-use crate::event::Event;
-use crate::sync::lock;
 
 /// The guest's first serial port: a 16550A whose output never blocks the guest.
 #[derive(Debug)]

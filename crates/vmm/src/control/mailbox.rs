@@ -5,10 +5,8 @@ use std::sync::Mutex;
 use plimsoll_pmap::{Error, GrantSource};
 use plimsoll_protocol::control::{ExitReason, MAX_NOTICE};
 use plimsoll_protocol::definition::JailPart;
+use plimsoll_sys::{Event, lock};
 use plimsoll_units::Pages;
-
-use crate::event::Event;
-use crate::sync::lock;
 
 /// Notices that wait for the control thread at most. A guest can cause them (a device that it
 /// drives wrongly says so): what comes faster than they are fetched is counted and dropped.

@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result, ensure};
 use plimsoll_pmap::Pmap;
 use plimsoll_protocol::control::BootConfig;
+use plimsoll_sys::lock;
 
 use crate::boot::layout;
 use crate::bus::{Bus, BusDevice};
 use crate::control::Mailbox;
 use crate::fds::PassedFds;
-use crate::sync::lock;
 use crate::virtio::balloon::{Balloon, BalloonHandle};
 use crate::virtio::block::{Block, BlockConfig};
 use crate::virtio::entropy::Entropy;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use plimsoll_pmap::Pmap;
 use plimsoll_protocol::control::{BootConfig, ExitReason};
 use plimsoll_protocol::definition::JailPart;
+use plimsoll_sys::Event;
 use plimsoll_units::Pages;
 
 use super::devices::VirtioDevices;
@@ -20,7 +21,6 @@ use crate::brake::Brake;
 use crate::bus::Bus;
 use crate::console::{Output, SerialPort};
 use crate::control::Mailbox;
-use crate::event::Event;
 use crate::fds::PassedFds;
 use crate::guest_event::{GuestEvent, Teller, channel};
 use crate::vcpu::{Buses, Crew, Execution};

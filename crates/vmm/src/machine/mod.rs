@@ -18,14 +18,13 @@ use plimsoll_protocol::control::{
     SHORTEST_SAMPLE_PERIOD, SamplingConfig, SwapConfig,
 };
 use plimsoll_protocol::definition::{MAX_SIZE, MAX_VCPUS, MIN_SIZE};
+use plimsoll_sys::Event;
 use plimsoll_units::{Bytes, Pages};
-use vmm_sys_util::eventfd::EventFd;
 
 use crate::boot::layout;
 use crate::brake::Brake;
 use crate::console::{Console, ConsoleLog, Ends, Keyboard, MAX_LOG, Output};
 use crate::control::Mailbox;
-use crate::event::Event;
 use crate::fds::PassedFds;
 use crate::jail;
 use crate::model::{Input, ModelGuest, Parts};
@@ -238,7 +237,7 @@ fn make_memory(config: &BootConfig, fds: &mut PassedFds, mailbox: &Arc<Mailbox>)
 /// whoever touches guest memory would hang.
 fn serve_faults(pmap: &Arc<Pmap>, mailbox: &Arc<Mailbox>) -> Result<()> {
     let (pmap, mailbox) = (Arc::clone(pmap), Arc::clone(mailbox));
-    let never = EventFd::new(0).context("fault thread")?;
+    let never = Event::new().context("fault thread")?;
     thread::Builder::new()
         .name("faults".to_owned())
         .spawn(move || {

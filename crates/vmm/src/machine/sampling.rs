@@ -4,10 +4,10 @@ use std::{io, thread};
 
 use plimsoll_pmap::{Pmap, Sampler, Seen};
 use plimsoll_protocol::control::{self, SampleFacts, Sampled, SamplingConfig, SamplingFacts};
+use plimsoll_sys::lock;
 use plimsoll_units::Pages;
 
 use crate::brake::Brake;
-use crate::sync::lock;
 use crate::vcpu::Execution;
 
 const _: () = assert!(control::MAX_SAMPLES as usize <= plimsoll_pmap::MAX_SAMPLES);

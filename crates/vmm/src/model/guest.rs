@@ -6,6 +6,7 @@ use std::{io, thread};
 use plimsoll_pmap::{Inflation, Pmap, PpnRange, Release};
 use plimsoll_protocol::control::{ExitReason, GuestFacts};
 use plimsoll_protocol::definition::Balloon;
+use plimsoll_sys::{Event, lock};
 use plimsoll_units::{Bytes, Pages};
 use vm_memory::{Bytes as _, GuestAddress};
 
@@ -15,9 +16,7 @@ use super::pattern::{self, PAGE};
 use crate::brake::Brake;
 use crate::console::{Keyboard, Output};
 use crate::control::Mailbox;
-use crate::event::Event;
 use crate::machine::{BalloonFacts, Guest};
-use crate::sync::lock;
 
 /// Pages that the balloon takes at once, as many as Linux's driver puts into one array.
 const BALLOON_BATCH: usize = 256;

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use plimsoll_protocol::control::FromVmm;
 use plimsoll_protocol::sharing::{DomainId, Found, MAX_BATCH};
+use plimsoll_sys::lock;
 use plimsoll_units::{FrameNo, PageNo};
 
 use crate::control::Mailbox;
-use crate::sync::lock;
 
 /// How long a question waits for its answer. The daemon answers within milliseconds or is in
 /// trouble; the pager waits, too, and a VM from which memory is wanted back gives nothing

@@ -5,11 +5,11 @@ use anyhow::Result;
 use plimsoll_pmap::{Found, FrameSource, MOST_OFFERED, Pmap};
 use plimsoll_protocol::control::FromVmm;
 use plimsoll_protocol::sharing::{self, DomainId, MAX_BATCH, WINDOW};
+use plimsoll_sys::lock;
 use plimsoll_units::{FrameNo, PageNo, Pages};
 
 use super::exchange::{Answer, Exchange, NoAnswer};
 use super::window::Window;
-use crate::sync::lock;
 
 const _: () = assert!(MOST_OFFERED <= WINDOW, "what is offered at once fits the window");
 

@@ -13,14 +13,14 @@ use std::{io, thread};
 use anyhow::{Context, Result};
 use plimsoll_pmap::{FramePool, Pmap, ScanOrder};
 use plimsoll_protocol::sharing::{DomainId, ScanBudget, SharingKind};
+use plimsoll_sys::clock::thread_processor_time;
+use plimsoll_sys::lock;
 use plimsoll_units::{FrameNo, PageNo, Pages};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::exchange::{Exchange, Stock};
 use super::frames::DomainFrames;
 use super::pace::Pace;
 use crate::control::Mailbox;
-use crate::sync::lock;
 
 /// Processor time after which orders are looked at again: that of some chunks whose pages are
 /// shared. With the smallest budget it comes every five seconds.
@@ -217,7 +217,7 @@ impl Shared {
         let mut pace = Pace::new(Instant::now());
         loop {
             let work = self.next(&mut pace);
-            let (start, before) = (Instant::now(), processor_time());
+            let (start, before) = (Instant::now(), thread_processor_time());
             match work {
                 Work::Change(change) => self.obey(change),
                 Work::Share => self.share(),
@@ -228,7 +228,7 @@ impl Shared {
                     }
                 }
             }
-            let used = processor_time().saturating_sub(before);
+            let used = thread_processor_time().saturating_sub(before);
             pace.used(used, start);
             let nanos = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
             self.used.fetch_add(nanos, Ordering::Relaxed);
@@ -358,11 +358,4 @@ impl Shared {
         }
         self.pmap.share(&all);
     }
-}
-
-/// What this thread has used.
-fn processor_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }

@@ -2,9 +2,10 @@ use std::io;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use plimsoll_sys::lock;
+
 use super::kvm_stats::HaltStats;
 use super::thread_clock::ThreadClock;
-use crate::sync::lock;
 
 /// How much of the time a VM's processors execute.
 ///

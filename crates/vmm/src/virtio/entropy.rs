@@ -7,9 +7,10 @@ use plimsoll_pmap::{GuestRam, Pmap};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use super::back::{Back, Broken, DeviceEvent, Progress};
 use super::interrupt::Interrupt;
-use super::ring::{Broken, Chain, Ring};
-use super::worker::{Back, Event, Progress, Worker};
+use super::ring::{Chain, Ring};
+use super::worker::Worker;
 use super::{Activation, DeviceKind, NoticeSink, VirtioDevice, feature};
 
 /// Linux keeps one request outstanding.
@@ -78,7 +79,7 @@ impl Back for EntropyBack {
         Ok(())
     }
 
-    fn serve(&mut self, _event: Event) -> Result<Progress, Broken> {
+    fn serve(&mut self, _event: DeviceEvent) -> Result<Progress, Broken> {
         let Some((ring, interrupt)) = &mut self.active else { return Ok(Progress::Done) };
         ring.serve_each(&*self.memory, interrupt, |chain| fill(&self.memory, chain))
     }

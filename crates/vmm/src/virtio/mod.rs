@@ -31,6 +31,7 @@
 //! `io_uring_setup`, `io_uring_register` and the other `ioctl`s of tap devices are called only when
 //! a device or its link is made, and the threads start then, too: make them before the jail closes.
 
+mod back;
 pub mod balloon;
 pub mod block;
 pub mod entropy;

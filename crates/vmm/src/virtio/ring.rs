@@ -6,48 +6,14 @@
 //! that loops or is longer than the queue, a table within a table, a readable buffer behind a
 //! writable one, and anything outside of guest memory.
 
-use std::fmt;
 use std::num::Wrapping;
 use std::sync::atomic::{Ordering, fence};
 
 use virtio_queue::{Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress, GuestMemory, Permissions};
 
+use super::back::{Broken, Progress};
 use super::interrupt::Interrupt;
-use super::worker::Progress;
-
-/// How a driver broke the rules of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Broken {
-    /// The rings are not in guest memory.
-    Rings,
-    /// The available index ran ahead by more than the queue's size.
-    AvailableIndex,
-    /// The chain loops, is cut, or is longer than the queue.
-    Chain,
-    /// A readable buffer after a writable one.
-    Order,
-    /// A buffer outside of guest memory.
-    Address,
-    /// A chain without the buffers that the device's protocol wants, or with one beyond its bounds.
-    Layout,
-    /// Guest memory could not be reached.
-    Memory,
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Rings => "its rings lie outside of guest memory",
-            Self::AvailableIndex => "its available index ran ahead by more than its size",
-            Self::Chain => "a descriptor chain loops, is cut off or is too long",
-            Self::Order => "a readable buffer follows a writable one",
-            Self::Address => "a buffer lies outside of guest memory",
-            Self::Layout => "a request lacks a buffer or is too long",
-            Self::Memory => "guest memory could not be reached",
-        })
-    }
-}
 
 /// A queue that the driver made ready, its rings within guest memory.
 #[derive(Debug)]

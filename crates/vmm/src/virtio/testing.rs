@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use plimsoll_pmap::uffd::Uffd;
 use plimsoll_pmap::{Config, GrantSource, GuestRam, Pmap, PpnRange, SwapSpace};
+use plimsoll_sys::Event;
 use plimsoll_units::{CHUNK_PAGES, Pages, Ppn};
 use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::mmio::MmioTransport;
 use super::registers::{offset, status};
@@ -36,7 +36,7 @@ impl GrantSource for NoMore {
 /// Guest memory with its fault thread.
 pub(super) struct Guest {
     pub(super) pmap: Arc<Pmap>,
-    stop: Arc<EventFd>,
+    stop: Event,
     faults: Option<JoinHandle<()>>,
 }
 
@@ -68,8 +68,8 @@ impl Guest {
             swap,
         };
         let pmap = Pmap::new(config, Arc::new(NoMore)).unwrap();
-        let stop = Arc::new(EventFd::new(EFD_NONBLOCK).unwrap());
-        let (server, server_stop) = (Arc::clone(&pmap), Arc::clone(&stop));
+        let stop = Event::new().unwrap();
+        let (server, server_stop) = (Arc::clone(&pmap), stop.clone());
         let faults = Some(thread::spawn(move || server.serve_faults(&server_stop).unwrap()));
         Self { pmap, stop, faults }
     }
@@ -99,7 +99,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.stop.write(1).unwrap();
+        self.stop.signal();
         self.faults.take().unwrap().join().unwrap();
     }
 }

@@ -2,20 +2,20 @@
 //! and a deadline, and runs the device's back half.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use plimsoll_sys::Event;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use virtio_queue::Queue;
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+use vmm_sys_util::eventfd::EventFd;
 
+use super::back::{Back, Broken, DeviceEvent, Progress};
 use super::eventfd::as_fd;
 use super::interrupt::Interrupt;
-use super::ring::Broken;
 use super::{Activation, NoticeSink};
 
 /// Between two notices about broken queues of one device. A guest can break its queue and reset the
@@ -28,60 +28,10 @@ const STACK_SIZE: usize = 256 * 1024;
 /// After a failed wait, which only a kernel short of memory gives: not at once again.
 const RETRY_DELAY: Duration = Duration::from_millis(10);
 
-/// The back half of a device. All calls come from its worker thread.
-pub(super) trait Back: Send + 'static {
-    /// The driver is ready.
-    ///
-    /// # Errors
-    /// A queue that cannot be used: the device stops until it is reset.
-    fn start(&mut self, activation: Activation) -> Result<(), Broken>;
-
-    /// Serves `event`, with a bounded amount of work.
-    ///
-    /// # Errors
-    /// The driver broke the rules of a queue: the device stops until it is reset.
-    fn serve(&mut self, event: Event) -> Result<Progress, Broken>;
-
-    /// Ends what [`start`](Self::start) began: waits for I/O in flight, then drops the queues. Also
-    /// called when `start` or `serve` failed, and when there was none.
-    fn stop(&mut self);
-
-    /// The file descriptors to wait for beside the queues, and for what. Asked before every wait,
-    /// only while started.
-    fn sources(&self) -> [Option<(BorrowedFd<'_>, PollFlags)>; 2] {
-        [None, None]
-    }
-
-    /// When to be called with [`Event::Deadline`]. Asked before every wait, only while started.
-    fn deadline(&self) -> Option<Instant> {
-        None
-    }
-}
-
-/// Why the back half is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// The driver notified this queue.
-    Kick(usize),
-    /// One of the [`Back::sources`] is ready.
-    Source,
-    /// The [`Back::deadline`] has passed.
-    Deadline,
-}
-
-/// What serving an event left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// Nothing: wait for the next event.
-    Done,
-    /// More of the same than one call may do: call again, after other events had their turn.
-    More,
-}
-
 /// A handle of the thread; dropping it stops the device and waits for the thread's end.
 pub(super) struct Worker {
     orders: Sender<Order>,
-    bell: EventFd,
+    bell: Event,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -101,9 +51,9 @@ impl Worker {
     /// No file descriptor or no thread left.
     pub(super) fn spawn(name: String, back: impl Back, notices: NoticeSink) -> io::Result<Self> {
         let (orders, inbox) = mpsc::channel();
-        let bell = EventFd::new(EFD_NONBLOCK)?;
+        let bell = Event::new()?;
         let notices = Notices { name: name.clone(), sink: notices, last: None, suppressed: 0 };
-        let thread_bell = bell.try_clone()?;
+        let thread_bell = bell.clone();
         let thread = thread::Builder::new().name(name).stack_size(STACK_SIZE).spawn(move || {
             Loop { back, inbox, bell: thread_bell, active: None, again: vec![], notices }.run()
         })?;
@@ -137,8 +87,7 @@ impl Worker {
 
     fn send(&self, order: Order) -> bool {
         let sent = self.orders.send(order).is_ok();
-        // Fails only when the counter is full, and then the thread is woken anyway.
-        self.bell.write(1).ok();
+        self.bell.signal();
         sent
     }
 }
@@ -156,11 +105,11 @@ impl Drop for Worker {
 struct Loop<B> {
     back: B,
     inbox: Receiver<Order>,
-    bell: EventFd,
+    bell: Event,
     /// Set between a start and the next stop or broken queue.
     active: Option<Active>,
     /// Events that were served in part.
-    again: Vec<Event>,
+    again: Vec<DeviceEvent>,
     notices: Notices,
 }
 
@@ -195,7 +144,7 @@ impl<B: Back> Loop<B> {
                 continue;
             }
             // Drained before the orders are taken, so none is left behind without its bell.
-            self.bell.read().ok();
+            self.bell.clear();
             while let Ok(order) = self.inbox.try_recv() {
                 if !self.obey(order) {
                     return;
@@ -206,18 +155,18 @@ impl<B: Back> Loop<B> {
 
     /// Waits for events of the device or for an order, at most until `limit`. Returns the former,
     /// and whether the bell has rung for the latter.
-    fn wait(&mut self, limit: Option<Instant>) -> (Vec<Event>, bool) {
-        let mut fds = vec![PollFd::from_borrowed_fd(as_fd(&self.bell), PollFlags::IN)];
+    fn wait(&mut self, limit: Option<Instant>) -> (Vec<DeviceEvent>, bool) {
+        let mut fds = vec![PollFd::new(&self.bell, PollFlags::IN)];
         let mut events = vec![];
         let mut deadline = None;
         if let Some(active) = &self.active {
             for &index in &active.queues {
                 fds.push(PollFd::from_borrowed_fd(as_fd(&active.kicks[index]), PollFlags::IN));
-                events.push(Event::Kick(index));
+                events.push(DeviceEvent::Kick(index));
             }
             for (fd, flags) in self.back.sources().into_iter().flatten() {
                 fds.push(PollFd::from_borrowed_fd(fd, flags));
-                events.push(Event::Source);
+                events.push(DeviceEvent::Source);
             }
             deadline = self.back.deadline();
         }
@@ -236,7 +185,7 @@ impl<B: Back> Loop<B> {
         let ready = fds[1..].iter().zip(events).filter(|(fd, _)| !fd.revents().is_empty());
         let mut ready: Vec<_> = ready.map(|(_, event)| event).collect();
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            ready.push(Event::Deadline);
+            ready.push(DeviceEvent::Deadline);
         }
         for event in self.again.drain(..) {
             if !ready.contains(&event) {
@@ -246,10 +195,10 @@ impl<B: Back> Loop<B> {
         (ready, rung)
     }
 
-    fn serve(&mut self, event: Event) {
+    fn serve(&mut self, event: DeviceEvent) {
         // An event before this one may have stopped the device.
         let Some(active) = &self.active else { return };
-        if let Event::Kick(index) = event {
+        if let DeviceEvent::Kick(index) = event {
             // Empty where the event is served again.
             active.kicks[index].read().ok();
         }
@@ -267,7 +216,7 @@ impl<B: Back> Loop<B> {
                 let active = Active::new(&activation);
                 // Linux fills queues (the balloon's statistics) before it is ready, and notifies of
                 // that once.
-                self.again.extend(active.queues.iter().copied().map(Event::Kick));
+                self.again.extend(active.queues.iter().copied().map(DeviceEvent::Kick));
                 self.active = Some(active);
                 if let Err(broken) = self.back.start(*activation) {
                     self.fail(&broken);

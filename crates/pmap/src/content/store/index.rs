@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use super::mmap::Reserve;
 use super::record::word;
+use super::reserve::Reserve;
 use crate::address::PAGE;
 
 /// Bytes of an entry.

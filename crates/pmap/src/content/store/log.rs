@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 use std::io;
 
 use super::index::Index;
-use super::mmap::Reserve;
 use super::record::{HEADER, Header, LARGEST, UNIT};
+use super::reserve::Reserve;
 use crate::address::PAGE;
 
 /// Bytes of a segment: what cleaning copies at most. A larger one stalls the fault that waits for

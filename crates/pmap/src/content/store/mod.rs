@@ -32,9 +32,9 @@
 
 mod index;
 mod log;
-mod mmap;
 mod pack;
 mod record;
+mod reserve;
 
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,7 @@ pub(super) struct Pool {
     /// As many buffers as a waiter wants are free.
     returned: Condvar,
     /// Signalled when a buffer is returned after [`Pool::take_or_notify`] found none.
-    notify: Arc<Event>,
+    notify: Event,
 }
 
 #[derive(Debug)]
@@ -32,13 +32,13 @@ struct State {
 
 impl Pool {
     /// A pool of `count` buffers, which must not be zero.
-    pub(super) fn new(count: usize, notify: &Arc<Event>) -> io::Result<Arc<Self>> {
+    pub(super) fn new(count: usize, notify: &Event) -> io::Result<Arc<Self>> {
         // The lowest addresses first, so that a VM that seldom swaps touches few pages.
         let free = map_pages(count)?.into_iter().rev().collect();
         Ok(Arc::new(Self {
             state: Lock::new(State { free, notify_next: false, wake_at: 0 }),
             returned: Condvar::new(),
-            notify: Arc::clone(notify),
+            notify: notify.clone(),
         }))
     }
 

@@ -56,8 +56,10 @@ mod cipher;
 pub(crate) mod defects;
 #[cfg_attr(all(test, feature = "model-check"), path = "../../model_check/engine.rs")]
 pub(crate) mod engine;
-#[cfg_attr(all(test, feature = "model-check"), path = "../../model_check/event.rs")]
+#[cfg(all(test, feature = "model-check"))]
+#[path = "../../model_check/event.rs"]
 mod event;
+mod iovec;
 mod mmap;
 mod schedule;
 mod slots;
@@ -72,6 +74,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+#[cfg(not(all(test, feature = "model-check")))]
+use plimsoll_sys::event;
 use plimsoll_units::{PAGE_SIZE, Pages};
 
 pub(crate) use buffers::Buffer;
@@ -124,7 +128,7 @@ struct Shared {
     queue: Lock<Queue, SWAP_QUEUE>,
     schedule: Lock<Schedule, SWAP_SCHEDULE>,
     write_buffers: Arc<Pool>,
-    event: Arc<Event>,
+    event: Event,
     cipher: Option<Cipher>,
 }
 
@@ -179,9 +183,9 @@ impl Swap {
         Self::with(space, Engine::new)
     }
 
-    fn with(space: SwapSpace, engine: impl FnOnce(File, &Arc<Event>) -> Engine) -> io::Result<Self> {
+    fn with(space: SwapSpace, engine: impl FnOnce(File, &Event) -> Engine) -> io::Result<Self> {
         let slots = check(&space)?;
-        let event = Arc::new(Event::new()?);
+        let event = Event::new()?;
         let engine = engine(space.file.into(), &event);
         let read_buffers = Pool::new(READ_BUFFERS, &event)?;
         let shared = Shared {

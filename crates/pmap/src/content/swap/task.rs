@@ -1,5 +1,6 @@
 use crate::sync::Arc;
 
+use plimsoll_sys::iovec::IoVec;
 use plimsoll_units::PAGE_SIZE;
 
 use super::buffers::Buffer;
@@ -17,6 +18,8 @@ pub(super) struct Task {
     pub(super) done: usize,
     /// How often in a row it ended without having moved a page, and without an error that says why.
     pub(super) stalls: u8,
+    /// The memory of the part that is not done yet, while an engine has the task.
+    iovecs: Vec<IoVec>,
 }
 
 #[derive(Debug)]
@@ -28,7 +31,7 @@ pub(super) enum Memory {
 
 impl Task {
     pub(super) fn new(first: SwapSlot, owners: Vec<u64>, memory: Memory) -> Self {
-        Self { first, owners, memory, done: 0, stalls: 0 }
+        Self { first, owners, memory, done: 0, stalls: 0, iovecs: Vec::new() }
     }
 
     pub(super) fn is_write(&self) -> bool {
@@ -47,15 +50,18 @@ impl Task {
 
     /// The memory of the part that is not done yet, as the kernel takes it. For a read it may be
     /// written only while the engine alone has the task; for a write it may only be read.
-    pub(super) fn iovecs(&mut self) -> Vec<libc::iovec> {
-        let iovec = |base: *mut u8| libc::iovec { iov_base: base.cast(), iov_len: PAGE };
+    pub(super) fn list_memory(&mut self) -> &[IoVec] {
+        self.iovecs.clear();
         match &mut self.memory {
             Memory::Read(buffers) => {
-                buffers.iter_mut().skip(self.done).map(|to| iovec(to.as_mut_ptr())).collect()
+                let pieces = buffers.iter_mut().skip(self.done);
+                self.iovecs.extend(pieces.map(|to| IoVec::new(to.as_mut_ptr(), PAGE)));
             }
             Memory::Write(buffers) => {
-                buffers.iter().skip(self.done).map(|from| iovec(from.as_ptr().cast_mut())).collect()
+                let pieces = buffers.iter().skip(self.done);
+                self.iovecs.extend(pieces.map(|from| IoVec::new(from.as_ptr().cast_mut(), PAGE)));
             }
         }
+        &self.iovecs
     }
 }

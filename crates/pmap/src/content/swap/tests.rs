@@ -3,6 +3,7 @@ mod course;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::Instant;
 
+use plimsoll_sys::task::Task as Request;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::*;
@@ -23,7 +24,7 @@ pub(crate) fn space(slots: u64, encrypt: bool) -> SwapSpace {
     SwapSpace { file: opened.into(), slots: Pages(slots), encrypt }
 }
 
-type MakeEngine = fn(File, &Arc<Event>) -> Engine;
+type MakeEngine = fn(File, &Event) -> Engine;
 const ENGINES: [MakeEngine; 2] = [Engine::new, Engine::worker];
 
 /// Waits until the descriptor is readable, then collects.
@@ -290,8 +291,10 @@ fn a_file_that_is_too_short_is_refused() {
 fn the_ring_does_nothing_but_read_and_write() {
     let event = Event::new().unwrap();
     let file = File::from(space(1, false).file);
-    let Ok(uring) = engine::uring::Uring::new(&file, &event) else { return };
-    assert_eq!(uring.try_forbidden(), Some(libc::EACCES));
+    let Ok(mut ring) = engine::ring(&file, &event) else { return };
+    ring.submit((), Request::Sync);
+    ring.wait().unwrap();
+    assert_eq!(ring.ended().unwrap().2.unwrap_err().raw_os_error(), Some(libc::EACCES));
 }
 
 /// Everything that is in flight now, held until all of it has ended.

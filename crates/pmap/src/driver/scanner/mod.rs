@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
+use plimsoll_sys::clock::thread_processor_time;
 use plimsoll_units::{FrameNo, PageNo, Pages, page_hash};
-use rustix::time::{ClockId, clock_gettime};
 
 use self::look::{hash_of, look_at};
 use self::notes::Scan;
@@ -79,7 +79,7 @@ impl Scanner {
     /// See [`Pmap::scan`](crate::Pmap::scan).
     pub(crate) fn scan(&self, order: ScanOrder, budget: Duration) -> Scanned {
         let vm = &*self.vm;
-        let start = processor_time();
+        let start = thread_processor_time();
         let mut scan = self.scan.lock();
         let mut scanned = Scanned::default();
         loop {
@@ -91,7 +91,7 @@ impl Scanner {
             if freed > Pages::ZERO {
                 serve_freed(vm, freed);
             }
-            if last || processor_time().saturating_sub(start) >= budget {
+            if last || thread_processor_time().saturating_sub(start) >= budget {
                 scanned.pass_ended = last;
                 return scanned;
             }
@@ -313,11 +313,4 @@ fn look_up(pool: &Pool, no: ChunkNo, hashes: &[(Slot, u64)]) -> LookedUp {
         }
     }
     known
-}
-
-/// The processor time that this thread has used.
-fn processor_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }

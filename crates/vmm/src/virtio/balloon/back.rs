@@ -9,9 +9,9 @@ use plimsoll_protocol::control::GuestFacts;
 use plimsoll_units::{PAGE_SIZE, Pages, Ppn};
 
 use super::super::Activation;
+use super::super::back::{Back, Broken, DeviceEvent, Progress};
 use super::super::interrupt::Interrupt;
-use super::super::ring::{Broken, Chain, Ring, Span};
-use super::super::worker::{Back, Event, Progress};
+use super::super::ring::{Chain, Ring, Span};
 use super::{Shared, bit, statistics};
 
 /// How often the guest is asked for statistics: as often as the VMM reports them.
@@ -234,10 +234,10 @@ impl Back for BalloonBack {
         Ok(())
     }
 
-    fn serve(&mut self, event: Event) -> Result<Progress, Broken> {
+    fn serve(&mut self, event: DeviceEvent) -> Result<Progress, Broken> {
         let Some(mut active) = self.active.take() else { return Ok(Progress::Done) };
         let result = match event {
-            Event::Kick(index) => self.serve_queue(&mut active, index),
+            DeviceEvent::Kick(index) => self.serve_queue(&mut active, index),
             _ => self.serve_deadline(&mut active),
         };
         self.active = Some(active);

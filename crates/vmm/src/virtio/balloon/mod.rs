@@ -19,11 +19,12 @@ mod tests;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use plimsoll_pmap::Pmap;
 use plimsoll_protocol::control::GuestFacts;
 use plimsoll_protocol::definition;
+use plimsoll_sys::lock;
 use plimsoll_units::Pages;
 
 use super::interrupt::Interrupt;
@@ -160,11 +161,11 @@ impl Shared {
 
     fn guest(&self) -> MutexGuard<'_, Option<GuestFacts>> {
         // A value is only ever replaced whole.
-        self.guest.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.guest)
     }
 
     fn interrupt(&self) -> MutexGuard<'_, Option<Interrupt>> {
-        self.interrupt.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.interrupt)
     }
 
     fn count_ignored(&self, pages: Pages) {

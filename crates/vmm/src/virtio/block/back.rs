@@ -12,13 +12,12 @@ use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::super::Activation;
+use super::super::back::{Back, Broken, DeviceEvent, Progress};
 use super::super::interrupt::Interrupt;
-use super::super::ring::{Broken, Ring, Spans};
-use super::super::worker::{Back, Event, Progress};
-use super::engine::Engine;
+use super::super::ring::{Ring, Spans};
+use super::engine::{Engine, Task};
 use super::pinner::Pinner;
 use super::request::{Action, Bounds, Request, Status};
-use super::task::Task;
 use super::transfer::{Direction, Transfer};
 use super::{ID_LENGTH, QUEUE_SIZE};
 use crate::whole_pages::whole_pages;
@@ -246,7 +245,7 @@ impl BlockBack {
         Ok(())
     }
 
-    fn judge(&self, work: &Work, result: io::Result<u32>) -> Status {
+    fn judge(&self, work: &Work, result: io::Result<usize>) -> Status {
         let unsupported = |error: &io::Error| error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error());
         let ok = match (work, result) {
             // The kernel ends a transfer early only where the file does or the space: see
@@ -315,7 +314,7 @@ impl Back for BlockBack {
         Ok(())
     }
 
-    fn serve(&mut self, _event: Event) -> Result<Progress, Broken> {
+    fn serve(&mut self, _event: DeviceEvent) -> Result<Progress, Broken> {
         let Some((mut ring, interrupt)) = self.active.take() else { return Ok(Progress::Done) };
         let result = self.serve_ring(&mut ring, &interrupt);
         self.active = Some((ring, interrupt));

@@ -1,46 +1,64 @@
-//! Who carries disk requests out: an io_uring, or the device's own thread.
+//! What carries disk requests out: an io_uring, or the device's own thread.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use super::preadv;
-use super::task::{Ended, Task};
-use super::uring::Uring;
+use plimsoll_pmap::IoGuard;
+use plimsoll_sys::preadv::carry_out;
+use plimsoll_sys::task::Operation;
+use plimsoll_sys::uring::Uring;
+
+use super::QUEUE_SIZE;
+
+/// One thing for the kernel to do with the disk, on pinned guest memory.
+pub(super) type Task = plimsoll_sys::task::Task<IoGuard>;
+
+/// A task that has ended: the number that it was submitted under, and the bytes that were read or
+/// written.
+pub(super) type Ended = (u16, io::Result<usize>);
 
 /// Carries out tasks.
 pub(super) enum Engine {
     /// Side by side.
-    Uring(Box<Uring>),
+    Uring(Box<Uring<u16, IoGuard>>),
     /// One after the other, at once when submitted.
     Blocking(Blocking),
 }
 
 impl Engine {
+    /// An io_uring that reads, writes, syncs and allocates `file`, and does nothing else.
+    ///
+    /// # Errors
+    /// The kernel has no io_uring, forbids it, or is older than restrictions (Linux 5.10).
+    pub(super) fn uring(file: &File) -> io::Result<Self> {
+        let all = [Operation::Read, Operation::Write, Operation::Sync, Operation::Allocate];
+        Ok(Self::Uring(Box::new(Uring::new(file, QUEUE_SIZE.into(), &all, None)?)))
+    }
+
     /// The engine that needs nothing of the kernel but `preadv` and `pwritev`.
     pub(super) fn blocking(file: Arc<File>) -> Self {
         Self::Blocking(Blocking { file, ended: VecDeque::new() })
     }
 
-    /// Takes a task. `tag` comes back with its end; it is below [`QUEUE_SIZE`](super::QUEUE_SIZE)
-    /// and no other task in flight has it. With an io_uring, the kernel learns of the task at the
-    /// next [`commit`](Self::commit).
+    /// Takes a task. `tag` comes back with its end. At most [`QUEUE_SIZE`] tasks may be in flight.
+    /// With an io_uring, the kernel learns of the task at the next [`commit`](Self::commit).
     pub(super) fn submit(&mut self, tag: u16, task: Task) {
         match self {
             Self::Uring(uring) => uring.submit(tag, task),
-            Self::Blocking(blocking) => blocking.run(tag, &task),
+            Self::Blocking(blocking) => blocking.run(tag, task),
         }
     }
 
     /// Hands to the kernel what was submitted.
     ///
     /// # Errors
-    /// The kernel takes nothing now; what was submitted stays, for the next call.
+    /// The kernel takes nothing now; what was submitted stays for the next call.
     pub(super) fn commit(&mut self) -> io::Result<()> {
         match self {
-            Self::Uring(uring) => uring.commit(0),
+            Self::Uring(uring) => uring.commit(),
             Self::Blocking(_) => Ok(()),
         }
     }
@@ -51,7 +69,7 @@ impl Engine {
     /// The kernel cannot wait now.
     pub(super) fn wait(&mut self) -> io::Result<()> {
         match self {
-            Self::Uring(uring) => uring.commit(1),
+            Self::Uring(uring) => uring.wait(),
             Self::Blocking(_) => Ok(()),
         }
     }
@@ -59,7 +77,7 @@ impl Engine {
     /// The next task that has ended. Its memory is no longer pinned.
     pub(super) fn ended(&mut self) -> Option<Ended> {
         match self {
-            Self::Uring(uring) => uring.ended(),
+            Self::Uring(uring) => uring.ended().map(|(tag, _, result)| (tag, result)),
             Self::Blocking(blocking) => blocking.ended.pop_front(),
         }
     }
@@ -80,15 +98,8 @@ pub(super) struct Blocking {
 }
 
 impl Blocking {
-    fn run(&mut self, tag: u16, task: &Task) {
-        let result = match task {
-            Task::Read { offset, memory } => preadv::read(&self.file, memory, *offset),
-            Task::Write { offset, memory } => preadv::write(&self.file, memory, *offset),
-            Task::Sync => self.file.sync_data().map(|()| 0),
-            Task::Allocate { flags, offset, length } => {
-                rustix::fs::fallocate(&self.file, *flags, *offset, *length).map(|()| 0).map_err(Into::into)
-            }
-        };
+    fn run(&mut self, tag: u16, mut task: Task) {
+        let result = carry_out(&self.file, &mut task);
         self.ended.push_back((tag, result));
     }
 }

@@ -13,13 +13,10 @@
 mod back;
 mod engine;
 mod pinner;
-mod preadv;
 mod request;
-mod task;
 #[cfg(test)]
 mod tests;
 mod transfer;
-mod uring;
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -33,7 +30,6 @@ use back::BlockBack;
 use engine::Engine;
 use pinner::Pinner;
 use request::Bounds;
-use uring::Uring;
 
 /// Bytes in a sector, the unit of virtio's disk addresses, whatever the disk's own.
 const SECTOR: u64 = 512;
@@ -102,9 +98,9 @@ impl Block {
         let sectors = disk.file.seek(SeekFrom::End(0))? / SECTOR;
         let features = features(disk.read_only);
         let file = Arc::new(disk.file);
-        let engine = match disk.io_uring.then(|| Uring::new(&file)) {
+        let engine = match disk.io_uring.then(|| Engine::uring(&file)) {
             None => Engine::blocking(Arc::clone(&file)),
-            Some(Ok(uring)) => Engine::Uring(Box::new(uring)),
+            Some(Ok(engine)) => engine,
             Some(Err(error)) => {
                 notices(format!(
                     "device {name}: the kernel refuses an io_uring ({error}); its requests run one after the other"

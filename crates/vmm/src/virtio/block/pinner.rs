@@ -4,14 +4,12 @@
 //! answers the requests that have ended, and only with that their pages can make room for others.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 
 use plimsoll_pmap::{IoGuard, PinRequest};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-
-use super::super::eventfd::as_fd;
+use plimsoll_sys::Event;
 
 /// It recurses nowhere and keeps nothing on its stack.
 const STACK_SIZE: usize = 128 * 1024;
@@ -21,7 +19,7 @@ pub(super) struct Pinner {
     /// `None` when it is to end.
     requests: Option<Sender<(u16, PinRequest)>>,
     pinned: Receiver<(u16, IoGuard)>,
-    bell: EventFd,
+    bell: Event,
     busy: bool,
     thread: Option<JoinHandle<()>>,
 }
@@ -34,16 +32,15 @@ impl Pinner {
     pub(super) fn spawn(name: &str) -> io::Result<Self> {
         let (requests, inbox) = mpsc::channel::<(u16, PinRequest)>();
         let (outbox, pinned) = mpsc::channel();
-        let bell = EventFd::new(EFD_NONBLOCK)?;
-        let thread_bell = bell.try_clone()?;
+        let bell = Event::new()?;
+        let thread_bell = bell.clone();
         let thread =
             thread::Builder::new().name(format!("{name}-pin")).stack_size(STACK_SIZE).spawn(move || {
                 for (tag, request) in inbox {
                     if outbox.send((tag, request.wait())).is_err() {
                         break;
                     }
-                    // Fails only when the counter is full, and then the device is woken anyway.
-                    thread_bell.write(1).ok();
+                    thread_bell.signal();
                 }
             })?;
         Ok(Self { requests: Some(requests), pinned, bell, busy: false, thread: Some(thread) })
@@ -68,7 +65,7 @@ impl Pinner {
             return None;
         }
         // Before the message is looked for: one that comes later rings again.
-        self.bell.read().ok();
+        self.bell.clear();
         let pinned = self.pinned.try_recv().ok()?;
         self.busy = false;
         Some(pinned)
@@ -85,7 +82,7 @@ impl Pinner {
 
     /// Readable when [`Pinner::pinned`] has something; `None` while nothing is waited for.
     pub(super) fn source(&self) -> Option<BorrowedFd<'_>> {
-        self.busy.then(|| as_fd(&self.bell))
+        self.busy.then(|| self.bell.as_fd())
     }
 }
 

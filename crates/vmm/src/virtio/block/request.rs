@@ -2,7 +2,8 @@
 
 use plimsoll_pmap::GuestRam;
 
-use super::super::ring::{Broken, Chain, Spans};
+use super::super::back::Broken;
+use super::super::ring::{Chain, Spans};
 use super::{MAX_DISCARD_SECTORS, MAX_REQUEST, MAX_ZERO_SECTORS, SECTOR};
 
 /// Length of the header that every request begins with.

@@ -277,15 +277,6 @@ fn a_reset_waits_for_requests_in_flight_and_the_disk_works_again() {
 }
 
 #[test]
-fn the_io_uring_reaches_nothing_but_its_file() {
-    // What the restrictions forbid, the kernel answers with EACCES; a ring that the test makes the
-    // same way shows it.
-    let file = tempfile::tempfile().unwrap();
-    let uring = Uring::new(&file).unwrap();
-    assert_eq!(uring.try_forbidden(), Some(libc::EACCES));
-}
-
-#[test]
 fn without_io_uring_the_disk_works_and_says_so() {
     // In a thread of its own, which keeps the filter to itself and to the threads that it makes.
     let refused = std::thread::spawn(|| {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::super::ring::Spans;
 use super::SECTOR;
-use super::task::Task;
+use super::engine::Task;
 
 /// Which way data goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,14 +57,14 @@ impl Transfer {
     pub(super) fn task(&self, memory: IoGuard) -> Task {
         let offset = self.offset;
         match self.direction {
-            Direction::Read => Task::Read { offset, memory },
-            Direction::Write => Task::Write { offset, memory },
+            Direction::Read => Task::Read { offset, to: memory },
+            Direction::Write => Task::Write { offset, from: memory },
         }
     }
 
     /// Whether `done` bytes are all of the part under way.
-    pub(super) fn part_is(&self, done: u32) -> bool {
-        self.part == done
+    pub(super) fn part_is(&self, done: usize) -> bool {
+        usize::try_from(self.part) == Ok(done)
     }
 
     /// Whether there is a part after this one.

@@ -6,9 +6,9 @@ use plimsoll_pmap::GuestRam;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
+use super::super::back::{Back, Broken, DeviceEvent, Progress};
 use super::super::interrupt::Interrupt;
-use super::super::ring::{Broken, Chain, Ring};
-use super::super::worker::{Back, Event, Progress};
+use super::super::ring::{Chain, Ring};
 use super::super::{Activation, NoticeSink};
 use super::{HEADER, Link, MAX_PACKET, RECEIVE, TRANSMIT, bit, tap};
 
@@ -219,9 +219,9 @@ impl Back for NetBack {
         Ok(())
     }
 
-    fn serve(&mut self, event: Event) -> Result<Progress, Broken> {
+    fn serve(&mut self, event: DeviceEvent) -> Result<Progress, Broken> {
         match event {
-            Event::Kick(TRANSMIT) => self.transmit(),
+            DeviceEvent::Kick(TRANSMIT) => self.transmit(),
             _ => self.receive(),
         }
     }

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use plimsoll_pmap::uffd::Uffd;
-use plimsoll_pmap::{Config, GrantSource, Pmap, PpnRange, Stats, SwapSpace};
+use plimsoll_pmap::{Config, Event, GrantSource, Pmap, PpnRange, Stats, SwapSpace};
 use plimsoll_units::{PAGE_SIZE, Pages, Ppn};
 use vm_memory::{Bytes, GuestAddress};
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::buffer::PageBuffer;
 use super::processor::{self, Place};
@@ -26,7 +25,7 @@ const PRESENT: u64 = 1 << 63;
 pub(crate) struct Guest {
     pub(crate) pmap: Arc<Pmap>,
     pagemap: File,
-    stop: EventFd,
+    stop: Event,
     server: Option<JoinHandle<()>>,
 }
 
@@ -54,9 +53,9 @@ impl Guest {
             swap,
         };
         let pmap = Pmap::new(config, Arc::new(NoMore))?;
-        let stop = EventFd::new(EFD_NONBLOCK).context("making an event")?;
+        let stop = Event::new().context("making an event")?;
         let served = Arc::clone(&pmap);
-        let stopped = stop.try_clone().context("copying an event")?;
+        let stopped = stop.clone();
         let server = std::thread::spawn(move || {
             processor::stay(place);
             served.serve_faults(&stopped).expect("a userfaultfd that works can be read until it is closed");
@@ -117,7 +116,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        self.stop.write(1).expect("an event that was never written can be");
+        self.stop.signal();
         if let Some(server) = self.server.take() {
             // It has said what was wrong.
             server.join().ok();

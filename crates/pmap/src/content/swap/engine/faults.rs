@@ -8,13 +8,13 @@ use crate::address::PAGE;
 use crate::content::swap::event::Event;
 use crate::content::swap::slots::SwapSlot;
 use crate::content::swap::task::Task;
-use crate::sync::{Arc, Mutex, lock};
+use crate::sync::{Mutex, lock};
 
 /// Orders for one swap device. They hold for I/O that begins after them.
 #[derive(Debug)]
 pub(crate) struct Faults {
     orders: Mutex<Orders>,
-    event: Arc<Event>,
+    event: Event,
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ impl Failing {
 }
 
 impl Faults {
-    pub(super) fn new(event: Arc<Event>) -> Self {
+    pub(super) fn new(event: Event) -> Self {
         Self { orders: Mutex::default(), event }
     }
 

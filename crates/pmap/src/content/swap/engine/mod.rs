@@ -2,19 +2,20 @@
 
 #[cfg(test)]
 mod faults;
-mod preadv;
-pub(super) mod uring;
 mod worker;
 
 use std::fs::File;
 use std::io;
 
+use plimsoll_sys::task::{Operation, Task as Request};
+use plimsoll_sys::uring::Uring;
+
 #[cfg(test)]
 pub(crate) use self::faults::Faults;
-use self::uring::Uring;
 use self::worker::Worker;
 use super::event::Event;
 use super::task::Task;
+#[cfg(test)]
 use crate::sync::Arc;
 
 /// Tasks that may be in flight. A device that does much at a time wants many; each costs a place in
@@ -34,14 +35,14 @@ pub(super) struct Engine {
 
 #[derive(Debug)]
 enum Carrier {
-    Uring(Box<Uring>),
+    Uring(Box<Uring<(), Task>>),
     Worker(Worker),
 }
 
 impl Engine {
     /// An io_uring, or a thread if that is refused.
-    pub(super) fn new(file: File, event: &Arc<Event>) -> Self {
-        match Uring::new(&file, event) {
+    pub(super) fn new(file: File, event: &Event) -> Self {
+        match ring(&file, event) {
             Ok(uring) => Self::of(Carrier::Uring(Box::new(uring)), event),
             Err(error) => {
                 tracing::info!(%error, "no io_uring for the swap: a thread does its I/O, one after the other");
@@ -51,16 +52,16 @@ impl Engine {
     }
 
     /// The engine that needs nothing of the kernel but `preadv` and `pwritev`.
-    pub(super) fn worker(file: File, event: &Arc<Event>) -> Self {
-        Self::of(Carrier::Worker(Worker::new(file, Arc::clone(event))), event)
+    pub(super) fn worker(file: File, event: &Event) -> Self {
+        Self::of(Carrier::Worker(Worker::new(file, event.clone())), event)
     }
 
     #[cfg_attr(not(test), expect(unused_variables, reason = "injected faults signal it"))]
-    fn of(carrier: Carrier, event: &Arc<Event>) -> Self {
+    fn of(carrier: Carrier, event: &Event) -> Self {
         Self {
             carrier,
             #[cfg(test)]
-            faults: Arc::new(Faults::new(Arc::clone(event))),
+            faults: Arc::new(Faults::new(event.clone())),
         }
     }
 
@@ -70,7 +71,7 @@ impl Engine {
         #[cfg(test)]
         let Some(task) = self.faults.meet(task) else { return };
         match &mut self.carrier {
-            Carrier::Uring(uring) => uring.submit(task),
+            Carrier::Uring(uring) => uring.submit((), request(task)),
             Carrier::Worker(worker) => worker.submit(task),
         }
     }
@@ -98,11 +99,27 @@ impl Engine {
             }
         }
         let ended = match &mut self.carrier {
-            Carrier::Uring(uring) => uring.ended(),
+            Carrier::Uring(uring) => uring.ended().map(|((), request, result)| (task_of(request), result)),
             Carrier::Worker(worker) => worker.ended(),
         };
         #[cfg(test)]
         let ended = ended.map(|ended| self.faults.shorten(ended));
         ended
     }
+}
+
+/// A ring that reads and writes `file`, and does nothing else.
+pub(super) fn ring(file: &File, event: &Event) -> io::Result<Uring<(), Task>> {
+    Uring::new(file, DEPTH, &[Operation::Read, Operation::Write], Some(event))
+}
+
+/// What the kernel is to do for `task`.
+fn request(task: Task) -> Request<Task> {
+    let offset = task.offset();
+    if task.is_write() { Request::Write { offset, from: task } } else { Request::Read { offset, to: task } }
+}
+
+/// The task that `request` was made of.
+fn task_of(request: Request<Task>) -> Task {
+    request.into_buffers().expect("the swap only reads and writes")
 }

@@ -3,7 +3,9 @@ use std::fs::File;
 use std::io;
 use std::thread::JoinHandle;
 
-use super::{Ended, preadv};
+use plimsoll_sys::preadv::carry_out;
+
+use super::{Ended, request, task_of};
 use crate::content::swap::event::Event;
 use crate::content::swap::task::Task;
 use crate::lock::{Lock, SWAP_WORKER};
@@ -22,7 +24,7 @@ pub(super) struct Worker {
 #[derive(Debug)]
 struct Shared {
     file: File,
-    event: Arc<Event>,
+    event: Event,
     state: Lock<State, SWAP_WORKER>,
     changed: Condvar,
 }
@@ -36,7 +38,7 @@ struct State {
 }
 
 impl Worker {
-    pub(super) fn new(file: File, event: Arc<Event>) -> Self {
+    pub(super) fn new(file: File, event: Event) -> Self {
         let shared = Shared { file, event, state: Lock::default(), changed: Condvar::new() };
         Self { shared: Arc::new(shared), thread: None }
     }
@@ -84,9 +86,10 @@ impl Shared {
         true
     }
 
-    fn carry_out(&self, mut task: Task) {
-        let result = preadv::carry_out(&self.file, &mut task);
-        self.state.lock().ended.push_back((task, result));
+    fn carry_out(&self, task: Task) {
+        let mut request = request(task);
+        let result = carry_out(&self.file, &mut request);
+        self.state.lock().ended.push_back((task_of(request), result));
         self.event.signal();
     }
 }

@@ -1,0 +1,30 @@
+//! Linux's interfaces that more than one crate needs, each wrapped once.
+//!
+//! | module | wraps |
+//! |---|---|
+//! | [`event`] | an eventfd: one thread signals, another waits with `poll` |
+//! | [`mmap`] | private anonymous memory and reserved address space |
+//! | [`iovec`] | `struct iovec`, and the promise that its memory stays valid |
+//! | [`task`] | one thing that the kernel does with a file |
+//! | [`uring`] | an io_uring that is restricted to one file |
+//! | [`preadv`] | the same tasks without an io_uring, on the calling thread |
+//! | [`clock`] | processor time of a thread |
+//! | [`lock`](mod@lock) | locks of threads that may have panicked |
+//!
+//! An interface that one crate uses stays in that crate. This crate knows no page state, no guest
+//! and no daemon. It decides nothing, keeps no global state and logs nothing: errors go to the
+//! caller. Its `unsafe` stands in [`mmap`], [`iovec`], [`uring`] and [`preadv`].
+//!
+//! Start with [`task`]: it is the only part that needs a promise of its callers.
+
+pub mod clock;
+pub mod event;
+pub mod iovec;
+pub mod lock;
+pub mod mmap;
+pub mod preadv;
+pub mod task;
+pub mod uring;
+
+pub use event::Event;
+pub use lock::lock;

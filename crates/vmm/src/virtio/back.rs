@@ -1,0 +1,93 @@
+//! What a device's back half does: calls from its thread, what they answer, and how a driver may
+//! break the rules.
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+use rustix::event::PollFlags;
+
+use super::Activation;
+
+/// The back half of a device. All calls come from its worker thread.
+pub(super) trait Back: Send + 'static {
+    /// The driver is ready.
+    ///
+    /// # Errors
+    /// A queue that cannot be used: the device stops until it is reset.
+    fn start(&mut self, activation: Activation) -> Result<(), Broken>;
+
+    /// Serves `event`, with a bounded amount of work.
+    ///
+    /// # Errors
+    /// The driver broke the rules of a queue: the device stops until it is reset.
+    fn serve(&mut self, event: DeviceEvent) -> Result<Progress, Broken>;
+
+    /// Ends what [`start`](Self::start) began: waits for I/O in flight, then drops the queues. Also
+    /// called when `start` or `serve` failed, and when there was none.
+    fn stop(&mut self);
+
+    /// The file descriptors to wait for beside the queues, and for what. Asked before every wait,
+    /// only while started.
+    fn sources(&self) -> [Option<(BorrowedFd<'_>, PollFlags)>; 2] {
+        [None, None]
+    }
+
+    /// When to be called with [`DeviceEvent::Deadline`]. Asked before every wait, only while started.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+}
+
+/// Why the back half is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DeviceEvent {
+    /// The driver notified this queue.
+    Kick(usize),
+    /// One of the [`Back::sources`] is ready.
+    Source,
+    /// The [`Back::deadline`] has passed.
+    Deadline,
+}
+
+/// What serving an event left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nothing: wait for the next event.
+    Done,
+    /// More of the same than one call may do: call again, after other events had their turn.
+    More,
+}
+
+/// How a driver broke the rules of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// The rings are not in guest memory.
+    Rings,
+    /// The available index ran ahead by more than the queue's size.
+    AvailableIndex,
+    /// The chain loops, is cut, or is longer than the queue.
+    Chain,
+    /// A readable buffer after a writable one.
+    Order,
+    /// A buffer outside of guest memory.
+    Address,
+    /// A chain without the buffers that the device's protocol wants, or with one beyond its bounds.
+    Layout,
+    /// Guest memory could not be reached.
+    Memory,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rings => "its rings lie outside of guest memory",
+            Self::AvailableIndex => "its available index ran ahead by more than its size",
+            Self::Chain => "a descriptor chain loops, is cut off or is too long",
+            Self::Order => "a readable buffer follows a writable one",
+            Self::Address => "a buffer lies outside of guest memory",
+            Self::Layout => "a request lacks a buffer or is too long",
+            Self::Memory => "guest memory could not be reached",
+        })
+    }
+}
