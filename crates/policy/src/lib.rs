@@ -10,6 +10,32 @@
 //! a VM that waits may have at once, [`remedies`] what would have to change for a VM to get more.
 //! [`Reservations`] says who may power on and what may be reserved, [`fn@charge`] what counts as
 //! held, [`fn@scan`] how much VMs look for pages that can be shared.
+//!
+//! # Example
+//!
+//! An idle and a busy VM of 256 pages and equal shares on a machine of 360 pages. Without a tax on
+//! idle memory each has half of it. With the tax of 75 % an idle page costs as much as four active
+//! ones, so most of it goes to the VM that uses it (Waldspurger 2002, section 5.3).
+//!
+//! ```
+//! use plimsoll_policy::{Client, Tax, entitlements};
+//! use plimsoll_units::Pages;
+//!
+//! let client = |active| Client {
+//!     reservation: Pages::ZERO,
+//!     limit: Pages(256),
+//!     shares: 1000,
+//!     active: Pages(active),
+//! };
+//! let (idle, busy) = (client(0), client(256));
+//!
+//! let untaxed = entitlements(Pages(360), Tax::NONE, &[idle, busy]);
+//! assert_eq!(untaxed, [Pages(180), Pages(180)]);
+//!
+//! // The busy VM has all that it can use, and the idle one what is left.
+//! let taxed = entitlements(Pages(360), Tax::DEFAULT, &[idle, busy]);
+//! assert_eq!(taxed, [Pages(104), Pages(256)]);
+//! ```
 
 mod admission;
 mod balloon;

@@ -1,42 +1,77 @@
 //! Pages that VMs share: the machine-wide half.
 //!
 //! A [`Domain`] is a set of VMs that may share pages with each other. It knows which content its
-//! members have, by hash, keeps the *frames* that they map in place of pages of their own, and
-//! counts who refers to which. It believes no member: a frame's content is written and hashed here,
-//! and a member can only spoil what is its own.
+//! members have, by hash. It keeps the *frames* that members map in place of pages of their own,
+//! and counts the references to them. It believes no member: a frame's content is written and
+//! hashed here, and a member can spoil only what is its own.
 //!
-//! This crate knows no sockets and no policy, maps nothing of a guest, and never sees guest memory
-//! but for the copies that members offer. Start reading at [`Domain`], then `offer.rs`, then
-//! `index.rs`.
+//! This crate knows no sockets and no policy, and maps nothing of a guest. It sees guest memory
+//! only as copies that members offer.
+//!
+//! Start reading at [`Domain`], then `offer.rs`, then `index.rs`.
+//!
+//! # Example
+//!
+//! Two VMs have a page of the same content, and share a frame from then on.
+//!
+//! ```
+//! use plimsoll_sharing::{Domain, Found, MemberId};
+//! use plimsoll_units::{PageNo, Pages, page_hash};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (a, b) = (MemberId(1), MemberId(2));
+//! let mut domain = Domain::new(Pages(1000))?;
+//! domain.join(a, Pages(512))?;
+//! domain.join(b, Pages(512))?;
+//! let content = [7; 4096];
+//! let hash = page_hash(&content);
+//!
+//! // Nothing has this hash yet: page 3 of A becomes a hint.
+//! assert_eq!(domain.look_up(a, &[(PageNo(3), hash)]), [Found::New]);
+//! // B finds the hint and offers its content, which becomes a frame for both pages.
+//! assert_eq!(domain.look_up(b, &[(PageNo(9), hash)]), [Found::Wanted]);
+//! let offered = domain.offer(b, &[(PageNo(9), hash)], |_, copy| *copy = content);
+//! let frame = offered.frames[0].ok_or("the pool has room")?;
+//! assert_eq!(offered.notices, [(a, PageNo(3), frame)], "A is to be told");
+//! assert_eq!((domain.stats().frames, domain.stats().saved), (Pages(1), Pages(1)));
+//!
+//! // Both write to their pages, and give their references back. The last one frees the frame.
+//! domain.give_back(a, &[(PageNo(3), frame)], false);
+//! domain.give_back(b, &[(PageNo(9), frame)], false);
+//! domain.tidy();
+//! assert_eq!(domain.stats().frames, Pages::ZERO);
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # How a page becomes shared
 //!
-//! | step | who | what |
+//! | step | by | what |
 //! |---|---|---|
-//! | 1 | A | [looks up](Domain::look_up) a page by its hash; nothing has it: the page is a *hint* |
+//! | 1 | A | [looks up](Domain::look_up) a page by its hash. Nothing has this hash: the page is a *hint* |
 //! | 2 | B | looks up a page of the same hash: [`Found::Wanted`] |
-//! | 3 | B | [offers](Domain::offer) the content. It is copied, the copy hashed, and if that fits, it becomes a frame with two *references*: B's page and A's |
+//! | 3 | B | [offers](Domain::offer) the content. It is copied, and the copy is hashed. If the hash fits, the copy becomes a frame with two *references*: B's page and A's |
 //! | 4 | A, B | are told the frame, compare their pages with it under write protection, and map it, or [give back](Domain::give_back) the reference |
 //! | 5 | C | looks up a page of the same hash: [`Found::Frame`], with a reference; compares, maps |
 //! | 6 | any | writes to its page, so it maps the frame no more, and gives back the reference. After the last one the frame's memory goes back to the host |
 //!
-//! Hints, hashes and comparing are the paper's (Waldspurger 2002, section 4). There one program
-//! reads all pages; here the reading and comparing is the VMMs' work, and what they say is only
-//! believed as far as it concerns themselves.
+//! Hints, hashes and comparing are the paper's (Waldspurger 2002, section 4). In the paper one
+//! program reads all pages. Here VMMs read and compare, and a VMM is believed only about itself.
 //!
 //! # What a member can do to others
 //!
-//! - *A false hash* finds a frame or a hint that its page does not match. It costs a comparison or
-//!   a copy, and nothing is shared. Members most of whose hashes prove false are left alone for a
-//!   growing while (`trust.rs`).
-//! - *False content*: refused, because the copy is hashed.
-//! - *Keeping references*: they count for what it is charged, one for each of its pages at most.
-//!   *Giving back what it has not*: ignored.
-//! - *Hashes that all go to one place* of the index: needs a secret that it does not know
+//! - *A false hash* finds a frame or a hint that the member's page does not match. It costs a
+//!   comparison or a copy, and nothing is shared. A member most of whose hashes prove false is
+//!   ignored for a growing time (`trust.rs`).
+//! - *False content* is refused, because the copy is hashed.
+//! - *Kept references* count for what the member is charged, one for each of its pages at most. A
+//!   *return of what it does not have* is ignored.
+//! - *Hashes that all go to one place* of the index need a secret that members do not know
 //!   (`key.rs`).
-//! - *Reading the pool*: it can read every frame of its domain. That is what a domain means. Its
-//!   process can do so even after it has left; so whoever lets one leave that runs on
-//!   [closes](Domain::close) the domain, and has the others share in another one.
+//! - *Reading the pool*: a member can read every frame of its domain. That is what a domain means.
+//!   Its process can read them even after it has left. So a caller that lets a member leave while
+//!   its process runs on [closes](Domain::close) the domain, and the other members share in another
+//!   one.
 //!
 //! # Bookkeeping, byte by byte
 //!
@@ -51,21 +86,21 @@
 //! A hint takes 14.4 bytes; a page that shares a frame with one other 12; a page that has a frame
 //! for itself, which is the dearest, 19.7.
 //!
-//! Why so:
-//! - *An entry is found from its page or frame*, to be removed, because these keep the prefix of
-//!   the hash, which is all that says where in the index it is. So no entry needs a link, and the
-//!   index can deal them out as it likes.
+//! The reasons:
+//! - *An entry is found from its page or frame* when it is to be removed: both keep the prefix of
+//!   the hash, which alone says where in the index the entry is. So no entry needs a link, and the
+//!   index places entries as it likes.
 //! - *A page's number in 31 bits* (a *place*: members have consecutive ranges) leaves one bit to
 //!   tell hints from frames.
 //! - *40 bits of a hash in an entry* suffice, because comparing in full follows (`index/tag.rs`).
-//! - *A byte for references*, with a map for those frames that have more: few do, and those save so
-//!   much that it does not matter. What the paper does with 16 bits (section 4.2).
+//! - *A byte for references*, with a map for the frames that have more: these are few, and each
+//!   saves far more memory than its map entry takes. The paper uses 16 bits (section 4.2).
 //! - *Lines of 64 bytes* are what memory is read in: a look-up waits for one, and look-ups of a
 //!   batch wait together (`Domain::look_up`).
 //! - *Growing by one line* instead of doubling: nothing else waits meanwhile, and the table is
 //!   never half empty (`index/shape.rs`).
 //!
-//! # Who may do what to the pool
+//! # Rights on the pool
 //!
 //! The pool is a memfd (`pool.rs`). The daemon writes it by system calls and maps it nowhere.
 //! Members have a read-only descriptor. The file's mode keeps other users from opening it for
@@ -73,22 +108,22 @@
 //! mapping of its own fills it with zeros, which takes memory: [`Domain::excess`] tells,
 //! [`Domain::scrub`] takes it back.
 //!
-//! A frame is *used* while it has references, *lingers* until its memory is punched out, and is
-//! *free* then. Only free frames are used again. That nothing maps a frame without a reference is
-//! the members' part: who maps one reads zeros, or other content of its domain, in what it takes
-//! for its own memory.
+//! A frame is *used* while it has references. Then it *lingers* until its memory is punched out,
+//! and is *free* afterwards. Only free frames are used again. Members see to it that they map no
+//! frame without a reference. A member that maps one all the same reads zeros, or other content of
+//! its domain, in what it takes for its own memory.
 //!
 //! # Alternatives not taken
 //!
 //! - *A hash map from std*: 35 bytes an entry on average, and all other members wait while it moves
 //!   16 million entries.
-//! - *Two candidate lines for each entry* (cuckoo hashing): fuller, but a look-up of what is not
-//!   there, which is most of them, reads both.
+//! - *Two candidate lines for each entry* (cuckoo hashing): fuller, but a look-up that finds
+//!   nothing reads both, and most look-ups find nothing.
 //! - *Full hashes for frames*: 3 bytes more for each; comparing pages is needed anyway.
 //! - *Sweeping the index* when a member leaves: walking what the member had finds each of its
 //!   entries at once.
-//! - *Mapping the pool here*, to write frames without system calls: a copy less, but a page that
-//!   cannot be had (a memory limit) would be a signal instead of an error.
+//! - *Mapping the pool here*, to write frames without system calls: it saves a copy, but a page that
+//!   the kernel refuses (a memory limit) would be a signal instead of an error.
 
 mod answer;
 mod bookkeeping;
