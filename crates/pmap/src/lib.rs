@@ -107,7 +107,7 @@
 //! | `page/` | the states of chunks and pages |
 //! | `content/` | content outside of guest memory: store, swap, frames |
 //! | `memory/`, `account/` | guest RAM as the kernel sees it; what is held, and which faults wait |
-//! | `address/` | names for chunks, pages, and sets of them |
+//! | `address/` | names for chunks and pages, and where they are mapped |
 //!
 //! # States
 //!

@@ -1,19 +1,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use plimsoll_units::{FrameNo, Pages};
+use plimsoll_units::{FrameNo, PageSet, Pages, SLOTS, Slot};
 
 use crate::key::Prefix;
 use crate::prefetch::prefetch;
 
-mod bits;
 mod block;
 #[cfg(test)]
 mod tests;
 
-use bits::LEN;
-use block::{Block, MANY};
+use block::{Block, MANY, longest_run};
 
-/// Which frames there are, how many references each has, and which one is next.
+/// The frames of a pool, how many references each has, and which one is made next.
 ///
 /// A frame is *used* as long as it has references. Then it *lingers* until its memory is punched
 /// out of the pool; then it is *free*. Only free frames are made anew: nothing is written where an
@@ -21,7 +19,7 @@ use block::{Block, MANY};
 #[derive(Debug)]
 pub(crate) struct Frames {
     limit: u32,
-    /// None: nothing in it is used or lingers. Frames behind the last block are free too.
+    /// `None`: nothing in the block is used or lingers. Frames behind the last block are free too.
     blocks: Vec<Option<Box<Block>>>,
     /// For each length of the longest run of free frames in a block, as a power of two, the blocks.
     by_room: [BTreeSet<u32>; CLASSES],
@@ -34,11 +32,11 @@ pub(crate) struct Frames {
 }
 
 /// No free frame, runs of 1, from 2 on, from 4 on, ..., 512.
-const CLASSES: usize = 2 + LEN.ilog2() as usize;
+const CLASSES: usize = 2 + SLOTS.ilog2() as usize;
 
 /// Frames of a block.
 const BLOCK: u32 = 512;
-const _: () = assert!(BLOCK as usize == LEN);
+const _: () = assert!(BLOCK == SLOTS as u32);
 
 impl Frames {
     pub(crate) fn new(limit: u32) -> Self {
@@ -54,21 +52,22 @@ impl Frames {
         }
     }
 
-    /// A free frame comes into use, with one reference: the one behind `after` if that is free,
-    /// else one with room for `room` behind it (itself included), if there is one, and in the
-    /// smallest place that has that. `None` where the limit is reached.
+    /// Puts a free frame into use, with one reference: the one behind `after` if that is free.
+    /// Otherwise the first of a run of at least `room` free frames, in a block with as little room
+    /// beyond that as possible; without such a run, the first of one of the longest runs. `None`
+    /// where the limit is reached.
     pub(crate) fn create(&mut self, after: Option<FrameNo>, room: usize, prefix: Prefix) -> Option<FrameNo> {
         let next =
             after.and_then(|after| after.0.checked_add(1)).map(FrameNo).filter(|next| self.is_free(*next));
         let frame = match next {
             Some(next) => next,
-            None => self.find_room(room.clamp(1, LEN))?,
+            None => self.find_room(room.clamp(1, SLOTS.into()))?,
         };
         self.adopt(frame, prefix);
         Some(frame)
     }
 
-    /// A frame without references comes into use, with one.
+    /// Puts a frame without references into use, with one reference.
     pub(crate) fn adopt(&mut self, frame: FrameNo, prefix: Prefix) {
         let lingered = self.is_lingering(frame);
         self.change(frame, |block, at| block.take(at, prefix));
@@ -77,8 +76,8 @@ impl Frames {
         self.references += 1;
     }
 
-    /// A frame that is free takes memory all the same: it lingers. Nothing changes if it is in use,
-    /// or is lingering already.
+    /// Takes note that a free frame has memory: it lingers. Does nothing if the frame is in use or
+    /// lingers already.
     pub(crate) fn linger(&mut self, frame: FrameNo) {
         if self.is_free(frame) {
             self.change(frame, Block::linger);
@@ -86,7 +85,7 @@ impl Frames {
         }
     }
 
-    /// Whether somebody refers to `frame`.
+    /// Whether `frame` has references.
     pub(crate) fn is_used(&self, frame: FrameNo) -> bool {
         self.block(frame).is_some_and(|block| block.is_used(at(frame)))
     }
@@ -106,12 +105,12 @@ impl Frames {
         u64::from(count) + self.more.get(&frame).map_or(0, |more| u64::from(*more))
     }
 
-    /// Has fetched what is needed to count a reference to `frame`.
+    /// Fetches the memory that counting a reference to `frame` needs.
     pub(crate) fn prefetch(&self, frame: FrameNo) {
         self.block(frame).into_iter().for_each(|block| prefetch(block.count(at(frame))));
     }
 
-    /// One reference more to a frame in use. There are fewer than 2^31 pages that could hold one.
+    /// Adds a reference to a frame in use. Fewer than 2^31 pages can hold one.
     pub(crate) fn acquire(&mut self, frame: FrameNo) {
         let count = self.used_block(frame).count_mut(at(frame));
         if *count < MANY {
@@ -122,8 +121,8 @@ impl Frames {
         self.references += 1;
     }
 
-    /// One reference less to a frame in use. The prefix of its hash, where that was the last one:
-    /// it lingers now.
+    /// Removes a reference from a frame in use. If it was the last one, the frame lingers now, and
+    /// the prefix of its hash is returned.
     pub(crate) fn release(&mut self, frame: FrameNo) -> Option<Prefix> {
         self.references -= 1;
         if let Some(more) = self.more.get_mut(&frame) {
@@ -146,27 +145,27 @@ impl Frames {
         Some(prefix)
     }
 
-    /// A run of lingering frames to punch, with free ones between them perhaps.
+    /// A run of lingering frames to punch. Free ones may lie between them.
     pub(crate) fn lingering_run(&self) -> Option<(FrameNo, Pages)> {
         let number = *self.with_lingering.first()?;
         let (first, len) = self.blocks.get(index(number))?.as_ref()?.lingering_run()?;
-        Some((FrameNo(number * BLOCK + narrow(first)), Pages(len as u64)))
+        Some((FrameNo(number * BLOCK + u32::from(first)), Pages(len.into())))
     }
 
-    /// Such a run was punched. How many frames lingered in it.
+    /// Takes note that such a run was punched, and returns how many frames lingered in it.
     pub(crate) fn punched(&mut self, first: FrameNo, frames: Pages) -> Pages {
-        let len = usize::try_from(frames.0).expect("no more than a block");
-        let punched = self.change(first, |block, at| block.punched(at, len)) as u64;
-        self.lingering -= punched;
-        Pages(punched)
+        let len = Slot::try_from(frames.0).expect("no more than a block");
+        let punched = self.change(first, |block, at| block.punched(at, len));
+        self.lingering -= punched.0;
+        punched
     }
 
-    /// Frames that somebody refers to.
+    /// Frames that have references.
     pub(crate) fn in_use(&self) -> u64 {
         self.used
     }
 
-    /// Frames that nobody refers to and that have memory.
+    /// Frames that have memory and no references.
     pub(crate) fn lingering(&self) -> u64 {
         self.lingering
     }
@@ -179,7 +178,7 @@ impl Frames {
         self.limit
     }
 
-    /// Memory that it takes, about.
+    /// The memory that this takes, about.
     pub(crate) fn bytes(&self) -> usize {
         let blocks = self.blocks.iter().flatten().count() * size_of::<Block>();
         // Nodes of the maps are at least half full.
@@ -198,21 +197,20 @@ impl Frames {
             None => self.by_room[1..enough].iter().rev().find_map(|blocks| blocks.first().copied())?,
         };
         let free = self.free(number);
-        let room = room.min(free.longest());
-        let (first, _) = free.runs().find(|(_, len)| *len >= room)?;
-        Some(FrameNo(number * BLOCK + narrow(first)))
+        let room = room.min(longest_run(&free).into());
+        let (first, _) = free.runs().find(|(_, len)| usize::from(*len) >= room)?;
+        Some(FrameNo(number * BLOCK + u32::from(first)))
     }
 
-    /// Changes a frame's block, and keeps it where it can be found. There is one afterwards unless
-    /// it is vacant.
-    fn change<T>(&mut self, frame: FrameNo, change: impl FnOnce(&mut Block, usize) -> T) -> T {
+    /// Changes a frame's block, and files the block under its new room. A vacant block is dropped.
+    fn change<T>(&mut self, frame: FrameNo, change: impl FnOnce(&mut Block, Slot) -> T) -> T {
         let number = frame.0 / BLOCK;
         while self.blocks.len() <= index(number) && self.push_block().is_some() {}
         let frames = self.frames_of(number);
         let mut block = self.blocks[index(number)].take().unwrap_or_else(|| Box::new(Block::new(frames)));
-        let (room, lingers) = (class(block.longest_free()), block.lingers());
+        let (room, lingers) = (class(block.longest_free().into()), block.lingers());
         let result = change(&mut block, at(frame));
-        self.refile(number, room, class(block.longest_free()));
+        self.refile(number, room, class(block.longest_free().into()));
         if block.lingers() {
             self.with_lingering.insert(number);
         } else if lingers {
@@ -232,7 +230,7 @@ impl Frames {
             return None;
         }
         self.blocks.push(None);
-        self.by_room[class(self.frames_of(number))].insert(number);
+        self.by_room[class(self.frames_of(number).into())].insert(number);
         Some(number)
     }
 
@@ -241,7 +239,7 @@ impl Frames {
         while self.blocks.last().is_some_and(Option::is_none) {
             self.blocks.pop();
             let number = narrow(self.blocks.len());
-            let room = class(self.frames_of(number));
+            let room = class(self.frames_of(number).into());
             self.by_room[room].remove(&number);
         }
     }
@@ -253,16 +251,16 @@ impl Frames {
         }
     }
 
-    fn free(&self, number: u32) -> bits::Bits {
+    fn free(&self, number: u32) -> PageSet {
         match &self.blocks[index(number)] {
             Some(block) => block.free(),
-            None => bits::Bits::from(self.frames_of(number)).complement(),
+            None => PageSet::span(0, self.frames_of(number)),
         }
     }
 
-    /// How many frames a block has: the last one may have fewer.
-    fn frames_of(&self, number: u32) -> usize {
-        LEN.min((self.limit - number * BLOCK) as usize)
+    /// How many frames a block has: 512, but the last one may have fewer.
+    fn frames_of(&self, number: u32) -> Slot {
+        Slot::try_from(self.limit - number * BLOCK).map_or(SLOTS, |left| left.min(SLOTS))
     }
 
     fn block(&self, frame: FrameNo) -> Option<&Block> {
@@ -275,14 +273,14 @@ impl Frames {
     }
 }
 
-/// Of the blocks with such a longest run of free frames.
+/// The class in `by_room` of blocks whose longest run of free frames is `longest`.
 fn class(longest: usize) -> usize {
     longest.checked_ilog2().map_or(0, |power| 1 + power as usize)
 }
 
 /// The frame's place in its block.
-fn at(frame: FrameNo) -> usize {
-    index(frame.0) % LEN
+fn at(frame: FrameNo) -> Slot {
+    Slot::try_from(frame.0 % BLOCK).expect("512 at most")
 }
 
 fn index(number: u32) -> usize {

@@ -1,6 +1,6 @@
 //! The words every other crate counts in: [`Bytes`], [`Pages`] and [`Ppn`]; [`PageNo`] and
 //! [`FrameNo`] for pages that are shared, and [`fn@page_hash`], by which all of Plimsoll recognises
-//! content.
+//! content. [`PageSet`] is a set of pages of a chunk.
 //!
 //! This crate never allocates, never does I/O and knows no other crate of the project. A quantity
 //! of memory crosses a crate boundary as one of these types, never as a bare integer. Start with
@@ -8,10 +8,12 @@
 
 mod bytes;
 mod page_hash;
+mod page_set;
 mod pages;
 mod sharing;
 
 pub use bytes::{Bytes, ParseBytesError};
 pub use page_hash::page_hash;
+pub use page_set::{PageSet, SLOTS, Slot};
 pub use pages::{CHUNK_PAGES, CHUNK_SIZE, PAGE_SIZE, Pages, Ppn};
 pub use sharing::{FrameNo, PageNo};

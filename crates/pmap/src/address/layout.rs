@@ -6,8 +6,8 @@ use std::vec::IntoIter;
 
 use plimsoll_units::{CHUNK_PAGES, PAGE_SIZE, PageNo, Pages, Ppn};
 
-use super::page_set::{PageSet, Slot};
 use crate::error::Error;
+use plimsoll_units::{PageSet, Slot};
 
 /// A run of guest-physical pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

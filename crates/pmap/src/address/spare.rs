@@ -1,4 +1,4 @@
-use super::page_set::{SLOTS, Slot};
+use plimsoll_units::{SLOTS, Slot};
 
 /// Most samples at a time. Each large chunk needs a place of 2 MiB of address space, 2 GiB in all,
 /// and up to three mappings of the 65 530 that a process may have by default. More would gain

@@ -45,7 +45,9 @@ pub(crate) use self::pagemap::Pagemap;
 pub use self::ram::{GuestRam, RamRegion};
 use self::uffd::Uffd;
 pub(crate) use self::uffd::{Access, Fault, Ready};
-use crate::address::{CHUNK, ChunkNo, HostRange, Layout, PAGE, PageSet, Place, PpnRange, SPARE_CHUNKS, Slot};
+use crate::address::{
+    CHUNK, ChunkNo, HostRange, Layout, PAGE, PageSet, Place, PpnRange, SPARE_CHUNKS, Slot, is_ragged,
+};
 use crate::error::Error;
 use crate::lock::{Lock, STAGING};
 use crate::sync::Arc;
@@ -169,7 +171,7 @@ impl Memory {
 
     /// Arms pages: run by run where they are few, and the chunk at once where they are many.
     pub(crate) fn arm_pages(&self, no: ChunkNo, pages: &PageSet) -> io::Result<()> {
-        if pages.is_ragged() {
+        if is_ragged(pages) {
             return self.arm(no);
         }
         pages.runs().try_for_each(|run| self.arm_run(no, run))

@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 
 use plimsoll_units::PAGE_SIZE;
 
-use crate::address::{PageSet, SLOTS, Slot};
+use crate::address::{PageSet, SLOTS, Slot, is_ragged};
 
 const ENTRY: usize = 8;
 const PRESENT: u64 = 1 << 63;
@@ -39,7 +39,7 @@ impl Pagemap {
     /// the mapping of a file they are copies of this process.
     pub(crate) fn own(&self, start: u64, pages: &PageSet) -> io::Result<PageSet> {
         // The kernel goes from mapping to mapping: it does not look at what is between a few pages.
-        let whole = pages.is_ragged();
+        let whole = is_ragged(pages);
         let runs: Vec<_> = if whole { vec![(0, SLOTS)] } else { pages.runs().collect() };
         let mut own = PageSet::EMPTY;
         for (first, len) in runs {

@@ -7,7 +7,7 @@ use super::extra_mappings::ExtraMappings;
 use super::state::{CLASSES, Class, PageState};
 use super::step::{Step, note};
 use crate::account::{Kind, Tally};
-use crate::address::{MAX_RUN, PageSet, SLOTS, Slot};
+use crate::address::{MAX_RUN, PageSet, SLOTS, Slot, is_ragged};
 
 /// The states of a small chunk's pages. Exists only while the chunk is small.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Table {
     pub(crate) fn unguarded(&self, pages: &PageSet) -> PageSet {
         let guarded = self.pages(|state| matches!(state, PageState::Clean(_) | PageState::Shared(_)));
         let open = pages.minus(&guarded);
-        if open.is_ragged() && guarded.is_empty() { PageSet::FULL } else { open }
+        if is_ragged(&open) && guarded.is_empty() { PageSet::FULL } else { open }
     }
 
     /// How many absent pages right behind the absent one in `slot` are provided with it: as many as

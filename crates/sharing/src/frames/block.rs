@@ -1,8 +1,9 @@
-use super::bits::{Bits, LEN};
+use plimsoll_units::{PageSet, Pages, SLOTS, Slot};
+
 use crate::key::Prefix;
 
-/// A count that says "this many or more": what is more stands elsewhere. Most frames have few
-/// references.
+/// A count that says "this many or more". Further references are counted in
+/// [`Frames`](super::Frames); most frames have few.
 pub(super) const MANY: u8 = u8::MAX;
 
 /// 512 frames: 5.3 bytes for each.
@@ -11,103 +12,106 @@ pub(super) const MANY: u8 = u8::MAX;
 /// |---|---|
 /// | 0..2048 | the prefix of each frame's hash |
 /// | 2048..2560 | how many references each has, up to 255 |
-/// | 2560..2688 | a bit for each: referred to; not referred to, with memory |
-/// | 2688..2696 | how many there are: 512, but for the last block of a pool |
+/// | 2560..2688 | a bit for each: in use; lingering |
+/// | 2688..2690 | the number of frames: 512, but for the last block of a pool |
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Block {
-    prefixes: [Prefix; LEN],
-    counts: [u8; LEN],
-    used: Bits,
-    lingering: Bits,
-    frames: usize,
+    prefixes: [Prefix; SLOTS as usize],
+    counts: [u8; SLOTS as usize],
+    used: PageSet,
+    lingering: PageSet,
+    frames: Slot,
 }
 
 const _: () = assert!(size_of::<Block>() == 2696);
 
 impl Block {
-    /// With so many frames.
-    pub(super) fn new(frames: usize) -> Self {
+    /// A block of `frames` frames.
+    pub(super) fn new(frames: Slot) -> Self {
         Self {
-            prefixes: [Prefix(0); LEN],
-            counts: [0; LEN],
-            used: Bits::default(),
-            lingering: Bits::default(),
+            prefixes: [Prefix(0); SLOTS as usize],
+            counts: [0; SLOTS as usize],
+            used: PageSet::EMPTY,
+            lingering: PageSet::EMPTY,
             frames,
         }
     }
 
     /// Frames without references and without memory.
-    pub(super) fn free(&self) -> Bits {
+    pub(super) fn free(&self) -> PageSet {
         let taken = self.used.union(&self.lingering);
-        let taken = if self.frames == LEN { taken } else { taken.union(&Bits::from(self.frames)) };
-        taken.complement()
+        PageSet::span(0, self.frames).minus(&taken)
     }
 
-    /// Nobody refers to any frame, and none has memory.
+    /// Whether no frame has references or memory.
     pub(super) fn is_vacant(&self) -> bool {
-        self.used == Bits::default() && !self.lingers()
+        self.used.is_empty() && !self.lingers()
     }
 
-    pub(super) fn is_used(&self, frame: usize) -> bool {
-        self.used.get(frame)
+    pub(super) fn is_used(&self, frame: Slot) -> bool {
+        self.used.contains(frame)
     }
 
-    pub(super) fn is_lingering(&self, frame: usize) -> bool {
-        self.lingering.get(frame)
+    pub(super) fn is_lingering(&self, frame: Slot) -> bool {
+        self.lingering.contains(frame)
     }
 
-    /// A frame comes into use, with one reference.
-    pub(super) fn take(&mut self, frame: usize, prefix: Prefix) {
-        self.lingering.clear(frame);
-        self.used.set(frame);
-        self.prefixes[frame] = prefix;
-        self.counts[frame] = 1;
+    /// Puts a frame into use, with one reference.
+    pub(super) fn take(&mut self, frame: Slot, prefix: Prefix) {
+        self.lingering.remove(frame);
+        self.used.insert(frame);
+        self.prefixes[usize::from(frame)] = prefix;
+        self.counts[usize::from(frame)] = 1;
     }
 
-    /// A frame is in use no more but has memory.
-    pub(super) fn linger(&mut self, frame: usize) {
-        self.used.clear(frame);
-        self.lingering.set(frame);
-        self.counts[frame] = 0;
+    /// Takes a frame out of use; it still has memory.
+    pub(super) fn linger(&mut self, frame: Slot) {
+        self.used.remove(frame);
+        self.lingering.insert(frame);
+        self.counts[usize::from(frame)] = 0;
     }
 
-    /// These frames have no memory any more. How many had.
-    pub(super) fn punched(&mut self, first: usize, frames: usize) -> usize {
+    /// Takes note that these frames have no memory any more, and returns how many had.
+    pub(super) fn punched(&mut self, first: Slot, frames: Slot) -> Pages {
         let before = self.lingering.count();
-        (first..first + frames).for_each(|frame| self.lingering.clear(frame));
+        self.lingering = self.lingering.minus(&PageSet::span(first, frames));
         before - self.lingering.count()
     }
 
     pub(super) fn lingers(&self) -> bool {
-        self.lingering != Bits::default()
+        !self.lingering.is_empty()
     }
 
-    /// The longest run of free frames.
-    pub(super) fn longest_free(&self) -> usize {
-        self.free().longest()
+    /// The length of the longest run of free frames.
+    pub(super) fn longest_free(&self) -> Slot {
+        longest_run(&self.free())
     }
 
-    /// What can be punched at once: from the first frame that has memory and no reference to the
-    /// last one before one that has. Free frames between them are no reason to stop: punching them
-    /// does nothing.
-    pub(super) fn lingering_run(&self) -> Option<(usize, usize)> {
+    /// The run that can be punched at once: from the first lingering frame to the last one before
+    /// the next frame in use. Free frames may lie between them: punching them does nothing.
+    pub(super) fn lingering_run(&self) -> Option<(Slot, Slot)> {
         let first = self.lingering.next(0)?;
-        let end = self.used.next(first).unwrap_or(LEN);
+        let end = self.used.next(first).unwrap_or(SLOTS);
         let last =
             self.lingering.runs().map(|(run, len)| run + len - 1).take_while(|last| *last < end).last()?;
         Some((first, last + 1 - first))
     }
 
-    pub(super) fn prefix(&self, frame: usize) -> Prefix {
-        self.prefixes[frame]
+    pub(super) fn prefix(&self, frame: Slot) -> Prefix {
+        self.prefixes[usize::from(frame)]
     }
 
-    pub(super) fn count(&self, frame: usize) -> &u8 {
-        &self.counts[frame]
+    pub(super) fn count(&self, frame: Slot) -> &u8 {
+        &self.counts[usize::from(frame)]
     }
 
-    pub(super) fn count_mut(&mut self, frame: usize) -> &mut u8 {
-        &mut self.counts[frame]
+    pub(super) fn count_mut(&mut self, frame: Slot) -> &mut u8 {
+        &mut self.counts[usize::from(frame)]
     }
+}
+
+/// The length of the longest run in `frames`.
+pub(super) fn longest_run(frames: &PageSet) -> Slot {
+    frames.runs().map(|(_, len)| len).max().unwrap_or(0)
 }

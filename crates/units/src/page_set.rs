@@ -1,33 +1,31 @@
 #[cfg(test)]
 mod tests;
 
-use plimsoll_units::{CHUNK_PAGES, Pages};
+use crate::{CHUNK_PAGES, Pages};
 
 const WORDS: usize = 8;
 const _: () = assert!(WORDS as u64 * 64 == CHUNK_PAGES);
 
-/// A page's place in its chunk, 0 to 511.
-pub(crate) type Slot = u16;
+/// A page's place among 512, 0 to 511.
+pub type Slot = u16;
 
-/// Number of slots in a chunk, in the type of a slot.
-pub(crate) const SLOTS: Slot = 512;
+/// Number of slots in a [`PageSet`].
+pub const SLOTS: Slot = 512;
 
-/// Most pages that one fault provides where the guest goes from page to page: 64 KiB. Fewer, and a
-/// guest that touches memory in order has more faults; more, and pages that it never touches are
-/// charged to it.
-pub(crate) const MAX_RUN: Slot = 16;
 const _: () = assert!(SLOTS as u64 == CHUNK_PAGES);
 
-/// A set of pages of one chunk: a bit for each of its 512 pages.
+/// A set of pages out of 512: a bit for each page of a chunk, or each frame of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct PageSet([u64; WORDS]);
+pub struct PageSet([u64; WORDS]);
 
 impl PageSet {
-    pub(crate) const EMPTY: Self = Self([0; WORDS]);
-    pub(crate) const FULL: Self = Self([u64::MAX; WORDS]);
+    /// No pages.
+    pub const EMPTY: Self = Self([0; WORDS]);
+    /// All 512 pages.
+    pub const FULL: Self = Self([u64::MAX; WORDS]);
 
-    /// The `len` pages from `first` on, cut off at the end of the chunk.
-    pub(crate) fn span(first: Slot, len: Slot) -> Self {
+    /// The `len` pages from `first` on, cut off at the end.
+    pub fn span(first: Slot, len: Slot) -> Self {
         Self::below(first.saturating_add(len)).minus(&Self::below(first))
     }
 
@@ -39,46 +37,59 @@ impl PageSet {
         }))
     }
 
-    pub(crate) fn one(slot: Slot) -> Self {
+    /// The one page `slot`, which must be below 512.
+    pub fn one(slot: Slot) -> Self {
         Self::span(slot, 1)
     }
 
     /// Adds `slot`, which must be below 512.
-    pub(crate) fn insert(&mut self, slot: Slot) {
+    pub fn insert(&mut self, slot: Slot) {
         self.0[usize::from(slot / 64)] |= 1 << (slot % 64);
     }
 
-    pub(crate) fn contains(&self, slot: Slot) -> bool {
+    /// Removes `slot`, which must be below 512.
+    pub fn remove(&mut self, slot: Slot) {
+        self.0[usize::from(slot / 64)] &= !(1 << (slot % 64));
+    }
+
+    /// Whether `slot`, which must be below 512, is in the set.
+    pub fn contains(&self, slot: Slot) -> bool {
         self.0[usize::from(slot / 64)] & (1 << (slot % 64)) != 0
     }
 
-    pub(crate) fn count(&self) -> Pages {
+    /// How many pages are in the set.
+    pub fn count(&self) -> Pages {
         Pages(self.0.iter().map(|word| u64::from(word.count_ones())).sum())
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether no page is in the set.
+    pub fn is_empty(&self) -> bool {
         *self == Self::EMPTY
     }
 
-    pub(crate) fn is_full(&self) -> bool {
+    /// Whether all 512 pages are in the set.
+    pub fn is_full(&self) -> bool {
         *self == Self::FULL
     }
 
     /// The pages behind those of the set.
-    pub(crate) fn shifted(&self) -> Self {
+    pub fn shifted(&self) -> Self {
         let carried = |word: usize| word.checked_sub(1).map_or(0, |before| self.0[before] >> 63);
         Self(std::array::from_fn(|word| self.0[word] << 1 | carried(word)))
     }
 
-    pub(crate) fn union(&self, other: &Self) -> Self {
+    /// The pages that are in either set.
+    pub fn union(&self, other: &Self) -> Self {
         self.zip(other, |a, b| a | b)
     }
 
-    pub(crate) fn intersection(&self, other: &Self) -> Self {
+    /// The pages that are in both sets.
+    pub fn intersection(&self, other: &Self) -> Self {
         self.zip(other, |a, b| a & b)
     }
 
-    pub(crate) fn minus(&self, other: &Self) -> Self {
+    /// The pages that are in this set and not in `other`.
+    pub fn minus(&self, other: &Self) -> Self {
         self.zip(other, |a, b| a & !b)
     }
 
@@ -86,7 +97,8 @@ impl PageSet {
         Self(std::array::from_fn(|i| op(self.0[i], other.0[i])))
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
+    /// The pages of the set, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
         (0..).step_by(64).zip(self.0).flat_map(|(first, mut word)| {
             std::iter::from_fn(move || {
                 #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
@@ -98,10 +110,10 @@ impl PageSet {
     }
 
     /// The longest runs of consecutive pages, as (first, length), in order.
-    pub(crate) fn runs(&self) -> impl Iterator<Item = (Slot, Slot)> + '_ {
+    pub fn runs(&self) -> impl Iterator<Item = (Slot, Slot)> + '_ {
         let mut next = 0;
         std::iter::from_fn(move || {
-            let first = self.next_where(next, |word| word)?;
+            let first = self.next(next)?;
             let end = self.next_where(first, |word| !word).unwrap_or(SLOTS);
             next = end;
             Some((first, end - first))
@@ -122,23 +134,21 @@ impl PageSet {
         None
     }
 
+    /// The first page of the set from `from` on.
+    pub fn next(&self, from: Slot) -> Option<Slot> {
+        self.next_where(from, |word| word)
+    }
+
     /// The shortest run that has all pages of the set, as (first, length); `None` where it has
     /// none.
-    pub(crate) fn hull(&self) -> Option<(Slot, Slot)> {
+    pub fn hull(&self) -> Option<(Slot, Slot)> {
         let first = self.iter().next()?;
         let last = self.iter().last()?;
         Some((first, last - first + 1))
     }
 
-    /// Whether it is many runs: more than it is worth a system call each.
-    pub(crate) fn is_ragged(&self) -> bool {
-        /// A system call for a whole chunk costs about as much as a few for single pages.
-        const FEW: usize = 16;
-        self.runs().nth(FEW).is_some()
-    }
-
     /// The first `count` pages of the set, or all where it has fewer.
-    pub(crate) fn first(&self, count: Pages) -> Self {
+    pub fn first(&self, count: Pages) -> Self {
         let mut left = count.0;
         let mut set = Self::EMPTY;
         for slot in self.iter() {
