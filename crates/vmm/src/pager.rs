@@ -134,7 +134,7 @@ impl Pager {
     }
 
     /// There is no daemon: the VM makes do with its `grant`.
-    pub(crate) fn alone(&self, grant: Pages) {
+    pub(crate) fn daemon_lost(&self, grant: Pages) {
         self.order(Some(grant), false);
     }
 
@@ -194,7 +194,7 @@ impl Shared {
             self.hold(orders.block);
             let out = {
                 // Pages are shared rather than paged out where they can be.
-                let _shift = self.exchange.shift();
+                let _permit = self.exchange.permit_references();
                 self.pmap.page_out(excess.min(STEP))
             };
             let stuck = out.freed == Pages::ZERO;

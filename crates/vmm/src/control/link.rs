@@ -26,7 +26,7 @@ pub(crate) struct Link {
 struct Connection {
     wire: Wire,
     /// The other side no longer reads; what it has sent is still to be read.
-    deaf: bool,
+    half_closed: bool,
 }
 
 impl Link {
@@ -46,7 +46,7 @@ impl Link {
     pub(crate) fn interest(&self) -> (BorrowedFd<'_>, PollFlags) {
         match &self.connection {
             None => (self.listener.as_fd(), PollFlags::IN),
-            Some(c) if c.deaf || !self.outbox.has_next() => (c.wire.as_fd(), PollFlags::IN),
+            Some(c) if c.half_closed || !self.outbox.has_next() => (c.wire.as_fd(), PollFlags::IN),
             Some(c) => (c.wire.as_fd(), PollFlags::IN | PollFlags::OUT),
         }
     }
@@ -58,7 +58,7 @@ impl Link {
 
     /// Whether a daemon is connected.
     pub(crate) fn is_up(&self) -> bool {
-        self.connection.as_ref().is_some_and(|c| !c.deaf)
+        self.connection.as_ref().is_some_and(|c| !c.half_closed)
     }
 
     /// Accepts a waiting connection while there is none, and queues the `Hello`. Returns whether
@@ -73,7 +73,7 @@ impl Link {
         };
         match rustix::net::sockopt::socket_peercred(&socket) {
             Ok(peer) if peer.uid.is_root() || peer.uid.as_raw() == self.starter => {
-                self.connection = Some(Connection { wire: Wire::new(socket), deaf: false });
+                self.connection = Some(Connection { wire: Wire::new(socket), half_closed: false });
                 self.outbox.hello(facts, running.map(<[_]>::to_vec));
                 true
             }
@@ -99,7 +99,7 @@ impl Link {
 
     /// Sends what the socket takes.
     pub(crate) fn flush(&mut self) {
-        let Some(connection) = self.connection.as_mut().filter(|c| !c.deaf) else { return };
+        let Some(connection) = self.connection.as_mut().filter(|c| !c.half_closed) else { return };
         while let Some(message) = self.outbox.next() {
             let descriptor = self.outbox.descriptor(&message);
             let descriptors: Vec<_> = descriptor.iter().map(|fd| fd.as_fd()).collect();
@@ -108,7 +108,7 @@ impl Link {
                 Err(WireError::TooLong(n)) => tracing::error!(n, "a message is too long and is not sent"),
                 Err(error) => {
                     tracing::debug!(%error, "the daemon does not read any more");
-                    connection.deaf = true;
+                    connection.half_closed = true;
                     return;
                 }
                 Ok(()) => {}

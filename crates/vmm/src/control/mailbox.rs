@@ -60,8 +60,8 @@ impl Mailbox {
         self.arrived.signal();
     }
 
-    /// Wakes whoever fetches the mail: there is something elsewhere that it has to do with.
-    pub(crate) fn nudge(&self) {
+    /// Wakes the control thread without mail: something has changed elsewhere that it acts on.
+    pub(crate) fn wake(&self) {
         self.arrived.signal();
     }
 

@@ -100,7 +100,7 @@ impl Outbox {
         if let Some(facts) = self.hello {
             return Some(FromVmm::Hello { version: VERSION, facts });
         }
-        if self.exchange.has_stock() {
+        if self.exchange.is_announcing() {
             return self.exchange.next();
         }
         if let Some(missing_jail) = self.running.clone() {

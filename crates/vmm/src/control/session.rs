@@ -93,7 +93,7 @@ impl Session {
 
     /// Answers who has called, once nobody is about to change what the first words say.
     fn answer_call(&mut self) {
-        if !self.called || !self.exchange.halt() {
+        if !self.called || !self.exchange.suspend() {
             return;
         }
         self.called = false;
@@ -103,13 +103,13 @@ impl Session {
             self.up = true;
             self.exchange.connected();
             if let Some(vm) = &self.vm {
-                if let Some(stock) = vm.scanner.stock() {
-                    self.exchange.take_stock(stock);
+                if let Some(held) = vm.scanner.held_references() {
+                    self.exchange.announce(held);
                 }
                 self.grants.connected(&vm.pmap, &mut self.link.outbox);
             }
         }
-        self.exchange.go_on();
+        self.exchange.resume();
     }
 
     /// Reads and obeys the daemon.
@@ -121,8 +121,8 @@ impl Session {
         if std::mem::replace(&mut self.up, self.link.is_up()) && !self.up {
             self.exchange.disconnected();
             if let Some(vm) = &self.vm {
-                vm.scanner.alone();
-                vm.pager.alone(vm.pmap.stats().grant);
+                vm.scanner.daemon_lost();
+                vm.pager.daemon_lost(vm.pmap.stats().grant);
                 self.grants.disconnected(&vm.pmap);
             }
         }

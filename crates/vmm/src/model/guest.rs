@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::{io, thread};
@@ -6,15 +6,16 @@ use std::{io, thread};
 use plimsoll_pmap::{Inflation, Pmap, PpnRange, Release};
 use plimsoll_protocol::control::{ExitReason, GuestFacts};
 use plimsoll_protocol::definition::Balloon;
-use plimsoll_sys::{Event, lock};
+use plimsoll_sys::lock;
 use plimsoll_units::{Bytes, Pages};
 use vm_memory::{Bytes as _, GuestAddress};
 
 use super::command::Command;
+use super::input::Input;
 use super::memory::Memory;
 use super::pattern::{self, PAGE};
 use crate::brake::Brake;
-use crate::console::{Keyboard, Output};
+use crate::console::Output;
 use crate::control::Mailbox;
 use crate::machine::{BalloonFacts, Guest};
 
@@ -24,8 +25,6 @@ const BALLOON_BATCH: usize = 256;
 const ALLOCATION: usize = 512;
 /// Regions of patterned memory at once, as in the `toucher` program.
 const MAX_REGIONS: usize = 64;
-/// Longest command line.
-const MAX_LINE: usize = 256;
 
 /// What a model guest is made of.
 pub(crate) struct Parts {
@@ -201,14 +200,14 @@ impl Shared {
             Command::PowerOff => {
                 self.say("ok poweroff");
                 self.parts.mailbox.exit(ExitReason::Shutdown);
-                self.parts.input.hang()
+                self.parts.input.wait_forever()
             }
             Command::Reboot => self.reboot(regions),
             Command::Crash => {
                 self.say("ok crash");
                 let how = "the model guest was told to crash".to_owned();
                 self.parts.mailbox.exit(ExitReason::Crashed(how));
-                self.parts.input.hang()
+                self.parts.input.wait_forever()
             }
         }
     }
@@ -357,50 +356,5 @@ struct Region {
 impl Regions {
     fn find(&mut self, command: &str, seed: u64) -> Result<&mut Region, String> {
         self.0.get_mut(&seed).ok_or_else(|| format!("{command} no region has seed {seed}"))
-    }
-}
-
-/// What was typed to the model.
-pub(crate) struct Input {
-    typed: Mutex<VecDeque<u8>>,
-    arrived: Condvar,
-    room: Event,
-}
-
-impl Input {
-    /// An empty one. `room` is signalled when there is room again.
-    pub(crate) fn new(room: Event) -> Self {
-        Self { typed: Mutex::default(), arrived: Condvar::new(), room }
-    }
-
-    /// The next line; one that is too long comes in parts.
-    fn line(&self) -> String {
-        let mut typed = lock(&self.typed);
-        loop {
-            let end = typed.iter().position(|b| matches!(b, b'\n' | b'\r')).map(|at| at + 1);
-            if let Some(end) = end.or((typed.len() >= MAX_LINE).then_some(MAX_LINE)) {
-                let line: Vec<u8> = typed.drain(..end).collect();
-                self.room.signal();
-                return String::from_utf8_lossy(&line).into_owned();
-            }
-            typed = self.arrived.wait(typed).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// Never returns: the model has ended, its process is about to.
-    fn hang(&self) -> ! {
-        loop {
-            thread::park();
-        }
-    }
-}
-
-impl Keyboard for Input {
-    fn offer(&self, bytes: &[u8]) -> usize {
-        let mut typed = lock(&self.typed);
-        let taken = bytes.len().min(MAX_LINE.saturating_sub(typed.len()));
-        typed.extend(&bytes[..taken]);
-        self.arrived.notify_all();
-        taken
     }
 }

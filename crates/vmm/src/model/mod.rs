@@ -12,7 +12,9 @@
 
 mod command;
 mod guest;
+mod input;
 mod memory;
 mod pattern;
 
-pub(crate) use guest::{Input, ModelGuest, Parts};
+pub(crate) use guest::{ModelGuest, Parts};
+pub(crate) use input::Input;

@@ -47,9 +47,9 @@ impl DomainFrames {
     }
 
     fn ask_for(&self, pages: &[(PageNo, u64)]) -> Option<Vec<Found>> {
-        let turn = self.exchange.turn(self.domain)?;
-        let message = FromVmm::LookUp { domain: self.domain, id: turn.id, pages: pages.to_vec() };
-        let Ok(Answer::Found(found)) = turn.ask(message, numbers(pages)) else { return None };
+        let slot = self.exchange.request_slot(self.domain)?;
+        let message = FromVmm::LookUp { domain: self.domain, id: slot.id, pages: pages.to_vec() };
+        let Ok(Answer::Found(found)) = slot.ask(message, numbers(pages)) else { return None };
         let found = found.into_iter().map(|found| match found {
             sharing::Found::New | sharing::Found::Busy => Found::Nothing,
             sharing::Found::Frame(frame) => Found::Frame(frame),
@@ -63,11 +63,11 @@ impl DomainFrames {
         pages: &[(PageNo, u64)],
         content: &[[u8; 4096]],
     ) -> Result<Vec<Option<FrameNo>>, NoAnswer> {
-        let turn = self.exchange.turn(self.domain).ok_or(NoAnswer::Unasked)?;
-        // Nobody else writes to the window while it is our turn.
+        let slot = self.exchange.request_slot(self.domain).ok_or(NoAnswer::Unasked)?;
+        // No other thread writes to the window while this one has the request slot.
         lock(&self.window).write(content);
-        let message = FromVmm::Offer { domain: self.domain, id: turn.id, pages: pages.to_vec() };
-        match turn.ask(message, numbers(pages))? {
+        let message = FromVmm::Offer { domain: self.domain, id: slot.id, pages: pages.to_vec() };
+        match slot.ask(message, numbers(pages))? {
             Answer::Offered(frames) => Ok(frames),
             Answer::Found(_) => Err(NoAnswer::Lost),
         }

@@ -12,8 +12,6 @@ mod exchange;
 mod frames;
 mod pace;
 mod scanner;
-#[cfg(test)]
-mod tests;
 mod window;
 
 pub(crate) use exchange::{Answer, Exchange};

@@ -17,7 +17,7 @@ use plimsoll_sys::clock::thread_processor_time;
 use plimsoll_sys::lock;
 use plimsoll_units::{FrameNo, PageNo, Pages};
 
-use super::exchange::{Exchange, Stock};
+use super::exchange::{Exchange, HeldReferences};
 use super::frames::DomainFrames;
 use super::pace::Pace;
 use crate::control::Mailbox;
@@ -171,14 +171,15 @@ impl Scanner {
         }
     }
 
-    /// There is no daemon.
-    pub(crate) fn alone(&self) {
+    /// The daemon has disconnected.
+    pub(crate) fn daemon_lost(&self) {
         self.change(|orders| orders.looks = false);
     }
 
-    /// What another daemon must know of the frames that this VM has. Nobody may be taking
-    /// references.
-    pub(crate) fn stock(&self) -> Option<Stock> {
+    /// What a new daemon must know of the frames that this VM has. No [permit] may be out.
+    ///
+    /// [permit]: super::exchange::ReferencePermit
+    pub(crate) fn held_references(&self) -> Option<HeldReferences> {
         let active = lock(&self.0.active);
         let Active { domain, pool, .. } = active.as_ref()?;
         let mut holds = self.0.pmap.references();
@@ -186,7 +187,7 @@ impl Scanner {
         for (_, pages) in lock(&self.0.orders).named.batches.iter().filter(|(of, _)| of == domain) {
             holds.extend(pages);
         }
-        Some(Stock { domain: *domain, pool: Arc::clone(pool), holds })
+        Some(HeldReferences { domain: *domain, pool: Arc::clone(pool), holds })
     }
 
     /// Whether pages are looked for that can be frames.
@@ -222,7 +223,7 @@ impl Shared {
                 Work::Change(change) => self.obey(change),
                 Work::Share => self.share(),
                 Work::Scan(order) => {
-                    let _shift = self.exchange.shift();
+                    let _permit = self.exchange.permit_references();
                     if self.pmap.scan(order, SLICE).pass_ended {
                         pace.rest(BETWEEN_PASSES, Instant::now());
                     }
@@ -308,8 +309,8 @@ impl Shared {
         let frames = Arc::new(DomainFrames::new(domain, window, &self.exchange, &self.pmap)?);
         let pool = Arc::new(pool);
         let fd = pool.try_clone().context("frames")?;
-        // Whoever takes stock finds both or neither.
-        let _shift = self.exchange.shift();
+        // A list of held references is made before both or after both.
+        let _permit = self.exchange.permit_references();
         let source = Arc::clone(&frames);
         self.pmap.join_frames(FramePool { fd, frames: limit }, source).context("frames cannot be mapped")?;
         *lock(&self.active) = Some(Active { domain, pool, frames });
@@ -321,7 +322,7 @@ impl Shared {
         if lock(&self.active).is_none() {
             return;
         }
-        self.exchange.shut();
+        self.exchange.close();
         loop {
             let left = self.pmap.leave_frames();
             self.need(left.min(LEAVING_STEP));
@@ -338,14 +339,14 @@ impl Shared {
     /// So many pages are missing for leaving.
     fn need(&self, pages: Pages) {
         if self.leaving.swap(pages.0, Ordering::Relaxed) != pages.0 {
-            self.mailbox.nudge();
+            self.mailbox.wake();
         }
     }
 
     /// Uses frames that were named, or gives them back.
     fn share(&self) {
-        // Whoever takes stock finds them in the queue or in use.
-        let _shift = self.exchange.shift();
+        // A list of held references finds them in the queue or in use.
+        let _permit = self.exchange.permit_references();
         let named = std::mem::take(&mut lock(&self.orders).named);
         let ours = lock(&self.active).as_ref().map(|active| active.domain);
         let mut all = Vec::new();

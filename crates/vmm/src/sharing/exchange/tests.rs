@@ -9,7 +9,7 @@ use plimsoll_protocol::control::FromVmm;
 use plimsoll_protocol::sharing::{DomainId, Found, MAX_BATCH};
 use plimsoll_units::{FrameNo, PageNo};
 
-use super::exchange::{Answer, Exchange, NoAnswer, Stock};
+use super::{Answer, Exchange, HeldReferences, NoAnswer};
 use crate::control::Mailbox;
 
 const DOMAIN: DomainId = DomainId(7);
@@ -20,9 +20,9 @@ fn exchange() -> Arc<Exchange> {
 }
 
 fn connect(exchange: &Exchange) {
-    assert!(exchange.halt());
+    assert!(exchange.suspend());
     exchange.connected();
-    exchange.go_on();
+    exchange.resume();
 }
 
 fn connected() -> Arc<Exchange> {
@@ -36,9 +36,9 @@ fn connected() -> Arc<Exchange> {
 fn ask(exchange: &Arc<Exchange>) -> thread::JoinHandle<Result<Answer, NoAnswer>> {
     let exchange = Arc::clone(exchange);
     thread::spawn(move || {
-        let turn = exchange.turn(DOMAIN).ok_or(NoAnswer::Unasked)?;
-        let message = FromVmm::LookUp { domain: DOMAIN, id: turn.id, pages: vec![(PAGE.0, 1)] };
-        turn.ask(message, vec![PAGE.0])
+        let slot = exchange.request_slot(DOMAIN).ok_or(NoAnswer::Unasked)?;
+        let message = FromVmm::LookUp { domain: DOMAIN, id: slot.id, pages: vec![(PAGE.0, 1)] };
+        slot.ask(message, vec![PAGE.0])
     })
 }
 
@@ -127,28 +127,28 @@ fn a_daemon_that_goes_leaves_nobody_waiting_and_nothing_to_say() {
     let before = exchange.connection();
     connect(&exchange);
     exchange.open(DOMAIN, before);
-    assert!(exchange.turn(DOMAIN).is_none());
+    assert!(exchange.request_slot(DOMAIN).is_none());
     exchange.open(DOMAIN, exchange.connection());
-    assert!(exchange.turn(DOMAIN).is_some() && exchange.turn(DomainId(8)).is_none());
+    assert!(exchange.request_slot(DOMAIN).is_some() && exchange.request_slot(DomainId(8)).is_none());
 }
 
 #[test]
 fn a_new_daemon_hears_what_is_held_before_all_else() {
     let exchange = exchange();
-    assert!(exchange.halt());
+    assert!(exchange.suspend());
     exchange.connected();
     exchange.give_back(DOMAIN, &[PAGE], false);
     let holds: Vec<_> = (0..1025).map(|n| (PageNo(n), FrameNo(n))).collect();
     let pool: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
-    exchange.take_stock(Stock { domain: DOMAIN, pool: Arc::new(pool), holds: holds.clone() });
-    exchange.go_on();
-    assert!(exchange.has_stock() && exchange.pool().is_some());
+    exchange.announce(HeldReferences { domain: DOMAIN, pool: Arc::new(pool), holds: holds.clone() });
+    exchange.resume();
+    assert!(exchange.is_announcing() && exchange.pool().is_some());
     assert_eq!(next(&exchange), FromVmm::Pool(DOMAIN));
     for (batch, last) in [(&holds[..512], false), (&holds[512..1024], false), (&holds[1024..], true)] {
-        assert!(exchange.has_stock());
+        assert!(exchange.is_announcing());
         assert_eq!(next(&exchange), FromVmm::Holds { pages: batch.to_vec(), last });
     }
-    assert!(!exchange.has_stock());
+    assert!(!exchange.is_announcing());
     assert_eq!(next(&exchange), given_back(vec![PAGE]));
     assert_eq!(exchange.next(), None);
 }
@@ -179,20 +179,20 @@ fn what_is_given_back_goes_in_batches_and_before_questions() {
 }
 
 #[test]
-fn nobody_takes_references_while_stock_is_taken() {
+fn no_reference_is_taken_while_held_ones_are_listed() {
     let exchange = exchange();
-    let shift = exchange.shift();
-    assert!(!exchange.halt(), "somebody may be about to use some");
+    let permit = exchange.permit_references();
+    assert!(!exchange.suspend(), "a thread may be about to use some");
     let late = thread::spawn({
         let exchange = Arc::clone(&exchange);
         move || {
-            drop(exchange.shift());
+            drop(exchange.permit_references());
             exchange.connection()
         }
     });
-    drop(shift);
-    assert!(exchange.halt());
+    drop(permit);
+    assert!(exchange.suspend());
     exchange.connected();
-    exchange.go_on();
-    assert_eq!(late.join().unwrap(), 1, "it began when stock had been taken");
+    exchange.resume();
+    assert_eq!(late.join().unwrap(), 1, "it began after the list was made");
 }
