@@ -1,4 +1,4 @@
-//! Has the VM's processors stand still while the host needs them to.
+//! Stops the VM's processors while the host is too short of memory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -6,27 +6,28 @@ use std::time::Duration;
 
 use plimsoll_sys::lock;
 
-/// How long a processor that stands still looks away before it looks again whether it is to end.
+/// How often a stopped processor checks whether it is to end.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// Processors pass it before they run the guest, and stand still there while it is on.
+/// A gate that processors pass before they run the guest. While the brake is on, they wait there.
 #[derive(Default)]
 pub(crate) struct Brake {
     on: AtomicBool,
-    /// How to get each processor out of the guest.
+    /// Gets each processor out of the guest.
     kicks: Mutex<Vec<Box<dyn Fn() + Send>>>,
     gate: Mutex<()>,
     released: Condvar,
 }
 
 impl Brake {
-    /// Whether processors stand still, or are about to.
+    /// Whether processors are stopped, or about to be.
     pub(crate) fn is_on(&self) -> bool {
         self.on.load(Ordering::SeqCst)
     }
 
-    /// Puts it on or takes it off. One that is in the guest is kicked out of it; as the kick may
-    /// come just before it enters, a brake that is to stay on is put on again from time to time.
+    /// Puts the brake on or takes it off. A processor that is in the guest is kicked out of it. The
+    /// kick may come just before the processor enters the guest, so a caller that keeps the brake
+    /// on calls this again from time to time.
     pub(crate) fn set(&self, on: bool) {
         let was = self.on.swap(on, Ordering::SeqCst);
         if on {
@@ -37,12 +38,13 @@ impl Brake {
         }
     }
 
-    /// Those that `kick` their processors when the brake is put on, in place of those before.
+    /// Sets what kicks the processors when the brake is put on, in place of the kicks before.
     pub(crate) fn take_kicks(&self, kicks: Vec<Box<dyn Fn() + Send>>) {
         *lock(&self.kicks) = kicks;
     }
 
-    /// Returns when it is off, or `ends` says that the processor is to end; whether it stood still.
+    /// Waits until the brake is off or `ends` says that the processor is to end. Returns whether it
+    /// waited.
     pub(crate) fn pass(&self, ends: impl Fn() -> bool) -> bool {
         if !self.is_on() {
             return false;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-/// A device behind a range of ports or addresses. It is called by every vCPU's thread; whatever the
-/// guest does with it, it neither panics nor blocks for long.
+/// A device behind a range of ports or addresses. Every vCPU's thread calls it. Whatever the guest
+/// does, it neither panics nor blocks for long.
 pub(crate) trait BusDevice: Send + Sync {
     /// Fills `data` (1 to 8 bytes) with what is at `offset` from the range's base.
     fn read(&self, offset: u64, data: &mut [u8]);
@@ -45,7 +45,8 @@ impl Bus {
         Ok(())
     }
 
-    /// The guest reads. Where no device is, it reads all ones, as on a bus that nobody drives.
+    /// Serves a read of the guest. Addresses without a device read as all ones, as on an undriven
+    /// bus.
     pub(crate) fn read(&self, address: u64, data: &mut [u8]) {
         match self.find(address, data.len()) {
             Some((device, offset)) => device.read(offset, data),
@@ -53,7 +54,7 @@ impl Bus {
         }
     }
 
-    /// The guest writes. Where no device is, nothing happens.
+    /// Serves a write of the guest. Writes to addresses without a device are lost.
     pub(crate) fn write(&self, address: u64, data: &[u8]) {
         if let Some((device, offset)) = self.find(address, data.len()) {
             device.write(offset, data);

@@ -15,7 +15,7 @@ pub(crate) fn control_socket() -> Option<OwnedFd> {
     if TAKEN.swap(true, Ordering::SeqCst) {
         return None;
     }
-    // SAFETY: it is open, and its number is reserved by the agreement with who started this
-    // process: nothing here owns it.
+    // SAFETY: it is open, and nothing here owns it: its number is reserved for the control socket
+    // by agreement with the daemon.
     Some(unsafe { OwnedFd::from_raw_fd(CONTROL_FD) })
 }

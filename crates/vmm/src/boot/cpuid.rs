@@ -1,4 +1,4 @@
-//! What a vCPU says of itself: what KVM can do on this host, with the VM's own topology.
+//! What CPUID shows of a vCPU: what KVM supports on this host, with the VM's own topology.
 
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
@@ -11,7 +11,7 @@ pub(crate) struct Offer {
     pub(crate) nested: bool,
 }
 
-/// Turns what KVM supports into what vCPU `index` of `count` shows: one package of `count` cores,
+/// Makes the CPUID of vCPU `index` of `count` from what KVM supports: one package of `count` cores,
 /// one thread each.
 ///
 /// # Errors
@@ -75,9 +75,9 @@ fn adapt(leaf: &mut kvm_cpuid_entry2, index: u32, count: u32, offer: Offer) {
         // What SVM can do.
         0x8000_000a if !offer.nested => clear(leaf),
         0x8000_0008 => leaf.ecx = (count - 1) | (id_bits(count) << 12),
-        // A page fault of ours lasts as long as a grant is waited for. A guest that is told of it
-        // (asynchronous page faults, bits 4, 10 and 14) puts the task to sleep in a state that no
-        // ordinary host makes last: it waits in place.
+        // A page fault may last as long as the VM waits for a grant. A guest that is told of it
+        // (asynchronous page faults, bits 4, 10 and 14) puts the task to sleep in a state that does
+        // not last on ordinary hosts. Without these bits the task waits in place.
         KVM_FEATURES => leaf.eax &= !(1 << 4 | 1 << 10 | 1 << 14),
         0x8000_001e => (leaf.eax, leaf.ebx, leaf.ecx) = (index, index, 0),
         _ => {}

@@ -8,7 +8,8 @@ use crate::whole_pages::whole_pages;
 
 /// Bytes that are read and written at once: a compromise of copies in the cache and calls.
 const COPY: usize = 256 * 1024;
-/// Largest kernel or initrd: larger ones are no such thing, or would not leave the guest room.
+/// Largest kernel or initrd. A larger file is no kernel or initrd, or would leave the guest no
+/// room.
 const MAX_FILE: u64 = 1 << 30;
 
 /// A kernel that cannot be used: what is wrong with the file.
@@ -59,8 +60,7 @@ const INIT_SIZE: usize = 0x260;
 impl KernelImage {
     /// Reads and checks the header.
     ///
-    /// # Errors
-    /// It is no bzImage with a 64-bit entry point, or not all of one.
+    /// # Errors The file is no bzImage with a 64-bit entry point, or it is cut off.
     pub(crate) fn new(file: File) -> Result<Self, ImageError> {
         let len = file.metadata().map_err(ImageError::Read)?.len();
         let mut setup = vec![0; HEADER_SPACE];
@@ -104,14 +104,14 @@ impl KernelImage {
         u64::from(self.u32(at)) | u64::from(self.u32(at + 4)) << 32
     }
 
-    /// The setup header as it goes into the zero page at [`HEADER`]: the byte at 0x201 says where
-    /// it ends.
+    /// The setup header as it is written to the zero page at [`HEADER`]. The byte at 0x201 says
+    /// where it ends.
     pub(crate) fn header(&self) -> &[u8] {
         let end = (MAGIC + usize::from(self.setup[0x201])).min(HEADER_SPACE);
         &self.setup[HEADER..end]
     }
 
-    /// Where it is loaded: where it wants to run, so that it need not move itself.
+    /// The address to load it to: its preferred address, so that it need not move itself.
     pub(crate) fn load_address(&self) -> u64 {
         self.u64(PREF_ADDRESS)
     }
@@ -133,7 +133,7 @@ impl KernelImage {
         usize::try_from(self.u32(CMDLINE_SIZE)).unwrap_or(usize::MAX)
     }
 
-    /// The pages that it is loaded to as a whole, if there are any.
+    /// The pages that the kernel covers wholly, if there are any.
     pub(crate) fn pages(&self) -> Option<PpnRange> {
         whole_pages(self.load_address(), self.len - self.payload)
     }

@@ -45,7 +45,7 @@ pub(crate) const CMDLINE: u64 = 0x2_0000;
 pub(crate) const CONVENTIONAL_END: u64 = 0x9_fc00;
 /// ACPI tables, the RSDP first: kernels that are not told search it here.
 pub(crate) const ACPI: u64 = 0xe_0000;
-/// Room for the tables; 8 CPUs and 14 devices take some 4 KiB.
+/// Room for the tables: 8 CPUs and 14 devices take some 4 KiB.
 pub(crate) const ACPI_SIZE: u64 = HIMEM - ACPI;
 /// Where RAM goes on above a PC's legacy area.
 pub(crate) const HIMEM: u64 = 0x10_0000;
@@ -87,9 +87,9 @@ pub(crate) const PANIC_PORT: u16 = 0x505;
 pub(crate) const POWER_PORT: u16 = 0x600;
 /// Where the kernel says that it sleeps (ACPI 6.4, section 4.8.3.7).
 pub(crate) const SLEEP_CONTROL_PORT: u16 = POWER_PORT;
-/// Where it would see that it has woken.
+/// Where the kernel would see that it has woken.
 pub(crate) const SLEEP_STATUS_PORT: u16 = POWER_PORT + 1;
-/// Where it resets the machine.
+/// Where the kernel resets the machine.
 pub(crate) const RESET_PORT: u16 = POWER_PORT + 2;
 /// The event device's register of pending events, a byte.
 pub(crate) const EVENT_PORT: u16 = 0x604;

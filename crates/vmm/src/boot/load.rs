@@ -11,7 +11,7 @@ use super::zero_page::zero_page;
 use super::{layout, registers};
 use crate::whole_pages::whole_pages;
 
-/// Everything that is written to a guest's memory before it begins: checked once, written at every
+/// Everything that is written to a guest's memory before it starts: checked once, written at every
 /// boot.
 #[derive(Debug)]
 pub(crate) struct BootImage {
@@ -23,7 +23,7 @@ pub(crate) struct BootImage {
 }
 
 impl BootImage {
-    /// Checks that it all fits.
+    /// Checks that everything fits.
     ///
     /// # Errors
     /// Kernel or initrd cannot be used, or the VM's size, or its command line, does not suit the
@@ -80,20 +80,20 @@ impl BootImage {
         Ok(())
     }
 
-    /// The pages that hold nothing but what was loaded from kernel and initrd: other VMs may have
-    /// them, too.
+    /// The pages that hold only what was loaded from kernel and initrd: other VMs may have the
+    /// same.
     pub(crate) fn loaded_pages(&self) -> Vec<PpnRange> {
         let initrd = self.initrd.as_ref().and_then(|(_, at, len)| whole_pages((*at).into(), (*len).into()));
         self.kernel.pages().into_iter().chain(initrd).collect()
     }
 
-    /// Where the first vCPU begins: the kernel's 64-bit entry point.
+    /// Where the first vCPU starts: the kernel's 64-bit entry point.
     pub(crate) fn entry(&self) -> u64 {
         self.kernel.load_address() + 0x200
     }
 }
 
-/// Puts the initrd as high as it may be, out of the kernel's way.
+/// Puts the initrd as high as it may be, away from the kernel.
 fn place_initrd(file: File, kernel: &KernelImage, low: u64) -> Result<(Initrd, u32, u32)> {
     let initrd = Initrd::new(file).context("initrd")?;
     let end = low.min(kernel.initrd_max() + 1);

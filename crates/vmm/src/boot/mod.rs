@@ -1,4 +1,4 @@
-//! What a kernel finds when it begins: itself, its command line, its initrd, the machine's
+//! What a kernel finds when it starts: its image, its command line, its initrd, the machine's
 //! description, and the first vCPU in 64-bit mode.
 //!
 //! [`layout`] says where everything is. [`load::BootImage`] puts it there.

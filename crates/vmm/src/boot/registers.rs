@@ -91,7 +91,7 @@ pub(crate) fn fpu() -> kvm_fpu {
     kvm_fpu { fcw: 0x37f, mxcsr: 0x1f80, ..Default::default() }
 }
 
-/// Model-specific registers worth setting; a KVM that refuses one is no reason not to boot.
+/// Model-specific registers worth setting. The guest boots also if KVM refuses one.
 pub(crate) fn msrs() -> Vec<kvm_msr_entry> {
     const MISC_ENABLE: u32 = 0x1a0;
     const FAST_STRINGS: u64 = 1;

@@ -11,7 +11,7 @@ const INITRD: usize = 0x218;
 const CMDLINE_POINTER: usize = 0x228;
 const E820: usize = 0x2d0;
 
-/// What the boot protocol knows as a boot loader without a number of its own.
+/// The boot protocol's number for boot loaders without one of their own.
 const LOADER_UNDEFINED: u8 = 0xff;
 
 /// A kind of memory in the map that firmware gives the kernel.

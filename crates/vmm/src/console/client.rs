@@ -4,11 +4,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{RecvFlags, SendFlags};
 
-/// Output that a client may be behind. A client that reads nothing for longer is dropped, so that
-/// it costs the VMM no more than this; less would drop terminals that scroll slowly.
+/// Most bytes of output that wait for a client. A client that falls further behind is dropped, so
+/// that it costs the VMM no more than this. Less would drop terminals that scroll slowly.
 const MAX_BEHIND: usize = 256 * 1024;
 
-/// Somebody attached to the console: a connected stream socket, never waited for.
+/// A client of the console: a connected stream socket, on which no call blocks.
 #[derive(Debug)]
 pub(super) struct Client {
     socket: OwnedFd,
@@ -66,7 +66,7 @@ impl Client {
         Ok(())
     }
 
-    /// Reads what it typed into `buffer`; zero where nothing is there.
+    /// Reads what the client typed into `buffer`. Returns zero if there is nothing to read.
     pub(super) fn receive(&self, buffer: &mut [u8]) -> Result<usize, Gone> {
         match rustix::io::retry_on_intr(|| {
             rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT).map(|(n, _)| n)

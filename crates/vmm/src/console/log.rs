@@ -3,10 +3,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-/// Most bytes that a console log takes on the host's disk. The log of a boot takes some 100 KB:
-/// less would lose the boot of a guest that has just failed, more is paid for every VM of the host.
+/// Most bytes that a console log takes on the host's disk. The log of a boot takes some 100 KB.
+/// Less would lose the boot of a guest that has just failed; more is paid for each VM of the host.
 pub(crate) const MAX_LOG: u64 = 4 << 20;
-/// What stays when the log is full: half, so that each byte is copied once at most on average.
+/// Bytes that stay when the log is full: half, so that each byte is copied at most once on average.
 const KEPT: u64 = MAX_LOG / 2;
 
 /// The console's log file. It never exceeds [`MAX_LOG`]; the newest output is what stays.
@@ -14,15 +14,14 @@ const KEPT: u64 = MAX_LOG / 2;
 pub(crate) struct ConsoleLog {
     file: File,
     len: u64,
-    /// Bytes that could not be written since the last that could.
+    /// Bytes lost since the last successful write.
     lost: u64,
 }
 
 impl ConsoleLog {
-    /// Goes on at the end of `file`, which is open for reading and writing.
+    /// Continues at the end of `file`, which is open for reading and writing.
     ///
-    /// # Errors
-    /// The file's length cannot be had, or it cannot be set to positioned writing.
+    /// # Errors The file's length cannot be read, or append mode cannot be cleared.
     pub(crate) fn new(file: OwnedFd) -> io::Result<Self> {
         // Positioned writes to a file in append mode go to its end all the same.
         let flags = rustix::fs::fcntl_getfl(&file)?;
@@ -32,8 +31,8 @@ impl ConsoleLog {
         Ok(Self { file, len, lost: 0 })
     }
 
-    /// Appends `bytes`, of which the newest [`KEPT`] count. Where the file cannot be written, as on
-    /// a full disk, they are lost; the log says how many once it can be written again.
+    /// Appends `bytes`, or the newest [`KEPT`] of them. If the file cannot be written, as on a full
+    /// disk, they are lost, and the log says how many once it can be written again.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         let noted = match self.lost {
             0 => self.write(bytes),

@@ -1,7 +1,7 @@
-//! The guest's console: its output goes to a bounded log file and to everybody who is attached,
-//! what they type goes to the guest.
+//! The guest's console: output goes to a bounded log file and to all attached clients, and what
+//! clients type goes to the guest.
 //!
-//! One thread does all of it and never waits for anybody: output that does not fit is counted and
+//! One thread does all of it and waits for no client: output that does not fit is counted and
 //! dropped ([`output::Output`]), a client that does not read is dropped ([`client::Client`]), what
 //! is typed waits in a bounded queue until the guest takes it, and clients are not read while that
 //! queue is full.
@@ -32,10 +32,10 @@ const MAX_CLIENTS: usize = 4;
 /// Typed bytes that wait for the guest: a line of the longest length that a Linux terminal takes.
 const MAX_TYPED: usize = 4096;
 
-/// Who takes what is typed: a serial port or a model guest.
+/// Takes what is typed: a serial port or a model guest.
 pub(crate) trait Keyboard: Send + Sync {
-    /// Takes the first of `bytes` that have room and says how many. When it took fewer than all, it
-    /// writes the event that it was made with once there is room again.
+    /// Takes the first of `bytes` for which there is room, and returns how many. After it has taken
+    /// fewer than all, it signals the event that it was made with once there is room again.
     fn offer(&self, bytes: &[u8]) -> usize;
 }
 
@@ -43,13 +43,13 @@ pub(crate) trait Keyboard: Send + Sync {
 pub(crate) struct Ends {
     /// What the guest writes.
     pub(crate) output: Arc<Output>,
-    /// Where it goes; `None`: nowhere.
+    /// The log file; `None`: there is no log.
     pub(crate) log: Option<ConsoleLog>,
-    /// Where clients connect; `None`: nobody can.
+    /// Where clients connect; `None`: none can.
     pub(crate) listener: Option<OwnedFd>,
-    /// Who is typed to.
+    /// Takes what clients type.
     pub(crate) keyboard: Arc<dyn Keyboard>,
-    /// Written by the keyboard when it has room again.
+    /// Signalled by the keyboard when it has room again.
     pub(crate) room: Event,
 }
 
@@ -69,8 +69,7 @@ struct Stop {
 impl Console {
     /// Starts the thread.
     ///
-    /// # Errors
-    /// The listener cannot be made non-blocking, or no thread or event is to be had.
+    /// # Errors The listener cannot be made non-blocking, or no thread or descriptor is left.
     pub(crate) fn start(ends: Ends) -> io::Result<Self> {
         if let Some(listener) = &ends.listener {
             rustix::io::ioctl_fionbio(listener, true)?;
@@ -118,7 +117,7 @@ impl Service {
             };
             // Asked before the output is taken, so that nothing said before the end is left behind.
             let stop = self.stop.asked.load(Ordering::Acquire);
-            // Who connected before the guest spoke hears it.
+            // Accept first: clients that connected before the guest wrote get that output.
             if ready.listener {
                 self.accept();
             }
@@ -179,7 +178,7 @@ impl Service {
                 let mut buffer = [0; MAX_TYPED];
                 let room = MAX_TYPED - typed.len().min(MAX_TYPED);
                 match client.receive(&mut buffer[..room]) {
-                    // Without room nothing was asked for, and zero bytes do not mean the end.
+                    // Without room no bytes were asked for, so zero bytes do not mean the end.
                     Err(Gone::Closed) if room == 0 => {
                         alive = !flags.intersects(PollFlags::HUP | PollFlags::ERR)
                     }
@@ -206,7 +205,7 @@ impl Service {
             Ok(socket) => self.clients.push(Client::new(socket)),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => {}
             Err(error) => {
-                tracing::error!(%error, "nobody can attach to the console any more");
+                tracing::error!(%error, "the console accepts no more clients");
                 self.ends.listener = None;
             }
         }

@@ -4,16 +4,16 @@ use std::sync::Mutex;
 
 use plimsoll_sys::{Event, lock};
 
-/// Bytes that wait for the console thread at most. A guest writes one byte an exit, some 100 KB a
-/// second, so the thread has half a second to come round. Smaller loses output on a busy host,
+/// Most bytes that wait for the console thread. A guest writes one byte an exit, some 100 KB a
+/// second, so the thread has half a second to fetch them. Smaller loses output on a busy host;
 /// larger lets a guest hold VMM memory.
 const MAX_PENDING: usize = 64 * 1024;
-/// Bytes that are remembered to tell how a guest ended: a panic's report with its stack takes about
-/// 4 KiB.
+/// Bytes that are kept to tell how a guest ended: a panic's report with its stack takes about 4
+/// KiB.
 const MAX_TAIL: usize = 16 * 1024;
 
-/// What the guest wrote to its console and the console thread has not yet fetched. Writing never
-/// blocks: what does not fit is lost, and the loss is told in the output.
+/// Holds what the guest wrote to its console until the console thread fetches it. Writing never
+/// blocks: what does not fit is lost, and the output says so.
 #[derive(Debug)]
 pub(crate) struct Output {
     state: Mutex<State>,
@@ -28,10 +28,9 @@ struct State {
 }
 
 impl Output {
-    /// An empty one.
+    /// Makes an empty output.
     ///
-    /// # Errors
-    /// No event descriptor is to be had.
+    /// # Errors No file descriptor is left.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { state: Mutex::default(), ready: Event::new()? })
     }
@@ -51,7 +50,7 @@ impl Output {
         }
     }
 
-    /// Everything that waits, with a note on what was lost.
+    /// Fetches everything that waits, with a note on what was lost.
     pub(crate) fn take(&self) -> Vec<u8> {
         let mut state = lock(&self.state);
         self.ready.clear();
@@ -70,11 +69,11 @@ impl Output {
         &self.ready
     }
 
-    /// The first line of a kernel panic that is the last thing the kernel told. A kernel that
-    /// restarts or powers off in order says `reboot: ...` after it.
+    /// The first line of a kernel panic, if the panic is the last that the kernel wrote. A kernel
+    /// that restarts or powers off in order writes `reboot: ...` after it.
     ///
-    /// What a program writes at the same time may lie in the midst of that line. Then a line counts
-    /// that follows it: where the kernel was loaded, which it tells at no other time.
+    /// The output of a program may interrupt that line. Then a later line tells of the panic: where
+    /// the kernel was loaded, which the kernel writes at no other time.
     pub(crate) fn panic_line(&self) -> Option<String> {
         const PANIC: &str = "Kernel panic - not syncing";
         const WHERE: &str = "Kernel Offset: ";
@@ -87,7 +86,7 @@ impl Output {
         (!tail[from..].contains("reboot: ")).then(|| line.to_owned())
     }
 
-    /// Forgets what the guest said before it was restarted.
+    /// Forgets what the guest wrote before it was restarted.
     pub(crate) fn forget_tail(&self) {
         lock(&self.state).tail.clear();
     }

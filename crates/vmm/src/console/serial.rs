@@ -34,7 +34,7 @@ impl Trigger for Interrupt {
     }
 }
 
-/// Tells the console thread that the receive FIFO is empty again.
+/// Signals the console thread when the receive FIFO is empty again.
 #[derive(Debug)]
 struct Room(Event);
 
@@ -71,21 +71,21 @@ fn uart(
 }
 
 impl SerialPort {
-    /// A port as after power-on. `room` is written whenever its receive FIFO becomes empty.
+    /// Makes a port in its state after power-on. `room` is signalled whenever its receive FIFO
+    /// becomes empty.
     ///
-    /// # Errors
-    /// No event descriptor is to be had.
+    /// # Errors No file descriptor is left.
     pub(crate) fn new(output: Arc<Output>, room: Event) -> io::Result<Self> {
         let interrupt = Arc::new(EventFd::new(EFD_NONBLOCK)?);
         Ok(Self { uart: uart(&interrupt, &room, &output), interrupt, output, room })
     }
 
-    /// Written when the guest is to be interrupted; to be connected to the port's line.
+    /// The descriptor that is written to interrupt the guest; to be connected to the port's line.
     pub(crate) fn interrupt(&self) -> &EventFd {
         &self.interrupt
     }
 
-    /// Back to the state after power-on; what was typed and not read is lost.
+    /// Returns to the state after power-on. What was typed and not read is lost.
     pub(crate) fn reset(&self) {
         let fresh = uart(&self.interrupt, &self.room, &self.output);
         *lock(&self.uart) = fresh.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -5,9 +5,9 @@ use plimsoll_units::Pages;
 use super::outbox::Outbox;
 use crate::machine::Vm;
 
-/// Grant that the VM keeps beyond what it holds: one chunk. It is what the next fault needs at
-/// most, so a guest that frees and takes a chunk in turn does not cross the wire each time, twice
-/// with less. More would be memory that nobody can use, in every VM.
+/// Grant that the VM keeps beyond what it holds: one chunk. The next fault needs no more, so a
+/// guest that frees and takes a chunk in turn sends no messages. With less it would send two each
+/// time; more would lie unused in every VM.
 const SLACK: Pages = Pages::CHUNK;
 
 /// What it keeps in place of that while its balloon grows: the daemon's policy lets as much
@@ -18,8 +18,7 @@ const GROWING: Pages = Pages(2 * Pages::CHUNK.0);
 /// that is shared then frees what its frame has cost. Less, and offers are small; more would lie
 /// idle.
 const CAPITAL: Pages = Pages(WINDOW as u64);
-/// Ticks between two times that capital is asked for. A host that has none to give has it when
-/// memory was freed somewhere, and that takes a while.
+/// Ticks between two requests for capital. A host without free memory needs time to reclaim some.
 const PATIENCE: u32 = 10;
 
 /// What goes to and fro between the pmap and the daemon: wants and returns.
@@ -34,8 +33,8 @@ pub(super) struct Grants {
     unanswered: bool,
     /// What pages that are to be shared no more need to come back, beyond what faults wait for.
     leaving: Pages,
-    /// What is lacking of the capital for sharing, while it is asked for. Nobody waits for it: it
-    /// is asked for until the next tick.
+    /// What is missing of the capital for sharing, while it is asked for. No fault waits for it, so
+    /// it is asked for only until the next tick.
     capital: Pages,
     /// Ticks until it is asked for again.
     patience: u32,
@@ -83,13 +82,13 @@ impl Grants {
         self.refresh(pmap, outbox);
     }
 
-    /// The daemon is gone: whoever waits makes do with what is there.
+    /// The daemon has disconnected: waiting faults are served from the grant that the VM has.
     pub(super) fn disconnected(&mut self, pmap: &Pmap) {
         *self = Self { leaving: self.leaving, ..Self::default() };
         self.make_do(pmap.stats().wanted, pmap);
     }
 
-    /// Guest memory was given back: what it makes idle goes to those who need it.
+    /// Returns grant that became unused because guest memory was given back.
     pub(super) fn freed(&mut self, vm: &Vm, outbox: &mut Outbox) {
         // Where the daemon wants memory back, nothing is kept but what brings more back: by
         // sharing, and by the balloon, for which the guest's kernel may clear each page first.

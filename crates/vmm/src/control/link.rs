@@ -9,14 +9,15 @@ use rustix::net::SocketFlags;
 
 use super::outbox::Outbox;
 
-/// The VMM's end of the control socket: one connection at a time, of whom we trust.
+/// The VMM's end of the control socket. It accepts one connection at a time, from root or the user
+/// that started this process.
 ///
 /// The next connection is accepted only after everything that the last one brought has been read
-/// and acted upon, so no grant is lost between two daemons; until then it waits in the socket's
+/// and acted upon, so no grant is lost between two daemons. Until then it waits in the socket's
 /// backlog.
 pub(crate) struct Link {
     listener: OwnedFd,
-    /// Beside root, the user who started this process.
+    /// The user that started this process. Beside root, only this user may connect.
     starter: u32,
     connection: Option<Connection>,
     pub(crate) outbox: Outbox,
@@ -25,15 +26,14 @@ pub(crate) struct Link {
 #[derive(Debug)]
 struct Connection {
     wire: Wire,
-    /// The other side no longer reads; what it has sent is still to be read.
+    /// The daemon no longer reads; what it has sent is still to be read.
     half_closed: bool,
 }
 
 impl Link {
     /// Takes the listening socket.
     ///
-    /// # Errors
-    /// It is no socket, or cannot be made non-blocking.
+    /// # Errors `listener` is no listening socket, or cannot be made non-blocking.
     pub(crate) fn new(listener: OwnedFd, outbox: Outbox) -> io::Result<Self> {
         rustix::net::sockopt::socket_acceptconn(&listener)?;
         rustix::io::ioctl_fionbio(&listener, true)?;
@@ -42,7 +42,7 @@ impl Link {
         Ok(Self { listener, starter, connection: None, outbox })
     }
 
-    /// What to wait for.
+    /// The descriptor and the events to wait for.
     pub(crate) fn interest(&self) -> (BorrowedFd<'_>, PollFlags) {
         match &self.connection {
             None => (self.listener.as_fd(), PollFlags::IN),
@@ -51,7 +51,8 @@ impl Link {
         }
     }
 
-    /// Whether there is no connection: then its descriptor is readable when somebody calls.
+    /// Whether there is no connection. Then the descriptor of [`interest`](Self::interest) is
+    /// readable when a connection waits.
     pub(crate) fn is_idle(&self) -> bool {
         self.connection.is_none()
     }
@@ -61,15 +62,15 @@ impl Link {
         self.connection.as_ref().is_some_and(|c| !c.half_closed)
     }
 
-    /// Accepts a waiting connection while there is none, and queues the `Hello`. Returns whether
-    /// there is a new one.
+    /// Accepts a waiting connection, unless there is one already, and queues the `Hello`. Returns
+    /// whether there is a new one.
     pub(crate) fn accept(&mut self, facts: Facts, running: Option<&[JailPart]>) -> bool {
         if self.connection.is_some() {
             return false;
         }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let Ok(socket) = rustix::net::accept_with(&self.listener, flags) else {
-            return false; // Nobody there, or gone again.
+            return false; // No connection waits, or it is gone again.
         };
         match rustix::net::sockopt::socket_peercred(&socket) {
             Ok(peer) if peer.uid.is_root() || peer.uid.as_raw() == self.starter => {
@@ -78,7 +79,10 @@ impl Link {
                 true
             }
             peer => {
-                tracing::warn!(?peer, "a stranger connected to the control socket and was sent away");
+                tracing::warn!(
+                    ?peer,
+                    "refused a connection to the control socket: neither root nor the user that started this process"
+                );
                 false
             }
         }

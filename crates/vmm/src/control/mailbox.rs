@@ -8,11 +8,11 @@ use plimsoll_protocol::definition::JailPart;
 use plimsoll_sys::{Event, lock};
 use plimsoll_units::Pages;
 
-/// Notices that wait for the control thread at most. A guest can cause them (a device that it
-/// drives wrongly says so): what comes faster than they are fetched is counted and dropped.
+/// Most notices that wait for the control thread. A guest can cause them, for example by driving a
+/// device wrongly. Notices that come faster than they are fetched are counted and dropped.
 const MAX_NOTICES: usize = 32;
 
-/// What the VM's threads have to tell the daemon, until the control thread fetches it. Posting
+/// Holds what the VM's threads have to tell the daemon until the control thread fetches it. Posting
 /// never blocks.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
@@ -20,7 +20,7 @@ pub(crate) struct Mailbox {
     arrived: Event,
 }
 
-/// The mail of one moment.
+/// Everything that was posted since the last [`Mailbox::take`].
 #[derive(Debug, Default)]
 pub(crate) struct Mail {
     /// Pages that faults wait for, if that has changed.
@@ -47,10 +47,9 @@ impl AsFd for Mailbox {
 }
 
 impl Mailbox {
-    /// An empty one.
+    /// Makes an empty mailbox.
     ///
-    /// # Errors
-    /// No event descriptor is to be had.
+    /// # Errors No file descriptor is left.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { mail: Mutex::default(), arrived: Event::new()? })
     }
@@ -65,17 +64,17 @@ impl Mailbox {
         self.arrived.signal();
     }
 
-    /// The guest begins to run.
+    /// Posts that the guest begins to run, and the parts of the jail that it runs without.
     pub(crate) fn running(&self, missing: Vec<JailPart>) {
         self.post(|mail| mail.running = Some(missing));
     }
 
-    /// The guest has rebooted.
+    /// Posts that the guest has rebooted.
     pub(crate) fn rebooted(&self) {
         self.post(|mail| mail.reboots = mail.reboots.saturating_add(1));
     }
 
-    /// Something that the operator should know.
+    /// Posts a message that the operator should see.
     pub(crate) fn notice(&self, text: impl Into<String>) {
         let text = one_line(text.into());
         tracing::info!(text, "notice");
@@ -88,7 +87,7 @@ impl Mailbox {
         });
     }
 
-    /// The VM ends. Only the first reason is told.
+    /// Posts that the VM ends. Only the first reason counts.
     pub(crate) fn exit(&self, reason: ExitReason) {
         let reason = match reason {
             ExitReason::Shutdown => ExitReason::Shutdown,
@@ -129,7 +128,8 @@ impl GrantSource for Mailbox {
     }
 }
 
-/// Text fit for a notice: one line, not too long, whatever a guest put into it.
+/// Makes text fit for a notice: one line of at most [`MAX_NOTICE`] bytes, whatever a guest put into
+/// it.
 fn one_line(text: String) -> String {
     let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let end = (0..=MAX_NOTICE.min(line.len())).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);

@@ -4,8 +4,8 @@
 //! ([`Mailbox`]) and for the time of the next report. It never touches guest memory, where it could
 //! wait for a grant that only it can receive.
 //!
-//! What goes out is kept as a state ([`outbox::Outbox`]), so a daemon that is slow, or away, costs
-//! nothing; a daemon that comes back finds all that it needs in the first message.
+//! What is to be sent is kept as a state ([`outbox::Outbox`]), so a daemon that is slow or absent
+//! costs no memory. A daemon that comes back gets all that it needs in the first message.
 
 mod grants;
 mod link;

@@ -8,12 +8,12 @@ use plimsoll_units::Pages;
 
 use crate::sharing::Exchange;
 
-/// Notices kept for a daemon that does not read or is away; the oldest go first.
+/// Most notices kept for a daemon that does not read or is absent; the oldest are dropped first.
 const MAX_NOTICES: usize = 64;
 
-/// What is to be sent, until the socket takes it. It is a state and not a queue, so it does not
-/// grow while the daemon is away: totals replace each other, differences add up. What is to be said
-/// of frames is in the [`Exchange`].
+/// Holds what is to be sent until the socket takes it. It is a state and not a queue, so it does
+/// not grow while the daemon is absent: totals replace each other, differences add up. Messages
+/// about frames are in the [`Exchange`].
 pub(crate) struct Outbox {
     exchange: Arc<Exchange>,
     hello: Option<Facts>,
@@ -41,8 +41,8 @@ impl Outbox {
         }
     }
 
-    /// A connection begins with these facts. What earlier connections left unsaid is in them,
-    /// except notices.
+    /// Begins a connection with `facts`. They include what earlier connections left unsent, except
+    /// notices and the end.
     pub(crate) fn hello(&mut self, facts: Facts, running: Option<Vec<JailPart>>) {
         let notices = std::mem::take(&mut self.notices);
         let exit = self.exit.take();
@@ -93,9 +93,9 @@ impl Outbox {
             || self.exchange.has_next()
     }
 
-    /// The message that is to be sent next. What a new daemon must know comes first, what says that
-    /// memory is free before what asks for some, and the end last; of frames nothing is said any
-    /// more then.
+    /// The message that is to be sent next. First comes what a new daemon must know. Returns of
+    /// memory come before requests for it, and the end comes last, without further messages about
+    /// frames.
     pub(crate) fn next(&self) -> Option<FromVmm> {
         if let Some(facts) = self.hello {
             return Some(FromVmm::Hello { version: VERSION, facts });
@@ -125,7 +125,7 @@ impl Outbox {
         if let FromVmm::Pool(_) = message { self.exchange.pool() } else { None }
     }
 
-    /// [`Outbox::next`]'s message has been sent.
+    /// Takes note that [`Outbox::next`]'s message has been sent.
     pub(crate) fn sent(&mut self, message: &FromVmm) {
         match message {
             FromVmm::Hello { .. } => self.hello = None,

@@ -17,18 +17,18 @@ use super::outbox::Outbox;
 use crate::machine::Vm;
 use crate::sharing::{Answer, Exchange};
 
-/// How long the last words may take to get out. The daemon reads at once or is away; an end that
-/// waits for it longer would only keep memory that others need.
+/// How long the last messages may take to be sent. The daemon reads at once or is absent. A longer
+/// wait would only keep memory that other VMs need.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// The VMM's life, as the control thread leads it.
+/// The control thread's state for the VMM's whole life.
 pub(crate) struct Session {
     link: Link,
     mailbox: Arc<Mailbox>,
     exchange: Arc<Exchange>,
-    /// Somebody has called and was not answered yet.
+    /// A connection waits and was not accepted yet.
     called: bool,
-    /// There was a daemon when it was last looked.
+    /// A daemon was connected at the last check.
     up: bool,
     vm: Option<Vm>,
     running: Option<Vec<JailPart>>,
@@ -40,8 +40,7 @@ pub(crate) struct Session {
 impl Session {
     /// Takes the listening control socket.
     ///
-    /// # Errors
-    /// It is not one.
+    /// # Errors `listener` is no listening socket.
     pub(crate) fn new(listener: OwnedFd, mailbox: Arc<Mailbox>) -> io::Result<Self> {
         let exchange = Arc::new(Exchange::new(Arc::clone(&mailbox)));
         Ok(Self {
@@ -60,8 +59,7 @@ impl Session {
 
     /// Runs until the VM ends.
     ///
-    /// # Errors
-    /// It cannot wait for its descriptors any more.
+    /// # Errors The thread cannot wait for its descriptors any more.
     pub(crate) fn run(mut self) -> io::Result<ExitCode> {
         loop {
             self.wait()?;
@@ -78,9 +76,10 @@ impl Session {
     fn wait(&mut self) -> io::Result<()> {
         let (link, flags) = self.link.interest();
         let mut fds = [PollFd::new(&*self.mailbox, PollFlags::IN), PollFd::from_borrowed_fd(link, flags)];
-        // Who has called is known; there is mail when it can be answered.
+        // A waiting connection is already known, so poll only the mailbox: it wakes this thread
+        // once the connection may be accepted.
         let fds = if self.called { &mut fds[..1] } else { &mut fds[..] };
-        // Without a daemon nobody hears a report.
+        // Without a daemon no report is due.
         let timeout = if self.link.is_up() { Some(timespec(self.next_report)) } else { None };
         match rustix::event::poll(fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -91,7 +90,7 @@ impl Session {
         Ok(())
     }
 
-    /// Answers who has called, once nobody is about to change what the first words say.
+    /// Accepts a waiting connection, once no thread can change what the first messages say.
     fn answer_call(&mut self) {
         if !self.called || !self.exchange.suspend() {
             return;
@@ -163,7 +162,7 @@ impl Session {
         }
     }
 
-    /// Passes on what the VM's threads said. Returns why it ends, if it does.
+    /// Passes on what the VM's threads posted. Returns why the VM ends, if it does.
     fn deliver(&mut self, mail: Mail) -> Option<ExitReason> {
         let outbox = &mut self.link.outbox;
         if let Some(missing) = mail.running {
@@ -206,7 +205,7 @@ impl Session {
         }
     }
 
-    /// Says the last words and leaves the guest's last words in its log.
+    /// Sends the last messages, and writes the guest's last output to its log.
     fn end(mut self, reason: ExitReason) -> ExitCode {
         let code = match &reason {
             ExitReason::Shutdown => ExitCode::SUCCESS,

@@ -4,9 +4,9 @@ use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetA
 
 use super::{Missing, libc_process};
 
-/// Makes the root directory an empty one, and has Landlock refuse every path besides. Either
-/// suffices: without a file system mounted at `/proc` or without the right to change the root the
-/// first fails, on kernels without Landlock the second.
+/// Makes the root directory an empty one, and has Landlock refuse every path as well. Either
+/// suffices. The first fails without a file system mounted at `/proc`, or without the right to
+/// change the root; the second fails on kernels without Landlock.
 pub(super) fn close() -> Result<(), Missing> {
     // Landlock first: it needs no privilege, and refuses no change of the root.
     let landlock = landlock_everything();

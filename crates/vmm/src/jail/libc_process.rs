@@ -4,8 +4,8 @@ use std::io;
 
 use plimsoll_units::Bytes;
 
-/// Open files of a VMM at most: some 20 fixed ones, two for each device and queue, and the
-/// console's clients come to about
+/// Most open files of a VMM. Some 20 fixed ones, two for each device and queue, and the console's
+/// clients come to about
 /// 100. A guest that has broken out cannot use up the host's file table; much less would refuse the
 ///      largest VM.
 const MAX_DESCRIPTORS: libc::rlim_t = 256;
@@ -14,8 +14,8 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Lowers a limit to `most`. One that is lower already stays: raising it takes a privilege that the
-/// daemon may lack, and would say nothing of the jail.
+/// Lowers a limit to `most`. A limit that is lower already stays: raising it takes a privilege that
+/// the daemon may lack, and the jail does not need it.
 fn limit(resource: libc::__rlimit_resource_t, most: libc::rlim_t) -> io::Result<()> {
     let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the structure lives for the call, which fills it.
@@ -26,8 +26,8 @@ fn limit(resource: libc::__rlimit_resource_t, most: libc::rlim_t) -> io::Result<
     check(unsafe { libc::setrlimit(resource, &raw const limit) })
 }
 
-/// No core dump ever holds guest memory, and no process of the same user reads it through `/proc`
-/// or ptrace. The daemon's root still looks at our mappings.
+/// Keeps guest memory out of core dumps, and from processes of the same user that would read it
+/// through `/proc` or ptrace. The daemon, as root, still reads this process' mappings.
 pub(super) fn forbid_core_dumps() -> io::Result<()> {
     limit(libc::RLIMIT_CORE, 0)?;
     // SAFETY: this prctl takes integers only.
@@ -38,8 +38,8 @@ pub(super) fn limit_descriptors() -> io::Result<()> {
     limit(libc::RLIMIT_NOFILE, MAX_DESCRIPTORS)
 }
 
-/// No file can be written or extended beyond `longest`. Whoever tries gets `EFBIG`; the signal that
-/// comes with it, which would end the process, is ignored.
+/// Forbids to write or extend any file beyond `longest`: such a write fails with `EFBIG`. The
+/// signal that comes with it, which would end the process, is ignored.
 pub(super) fn limit_file_length(longest: Bytes) -> io::Result<()> {
     // SAFETY: to ignore a signal installs no handler.
     if unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } == libc::SIG_ERR {
@@ -48,21 +48,21 @@ pub(super) fn limit_file_length(longest: Bytes) -> io::Result<()> {
     limit(libc::RLIMIT_FSIZE, longest.0)
 }
 
-/// Has malloc make do with few arenas, which keep less memory. By default it counts the processors
-/// when it has made eight, one for each thread, in a file that there is not in the jail. More than
-/// two would serve threads that allocate all the time, which ours do not.
+/// Limits malloc to two arenas: fewer arenas keep less memory. By default malloc makes one for each
+/// thread, and when it has made eight it counts the processors in a file that the jail does not
+/// have. More than two would serve threads that allocate all the time, which the VMM's do not.
 pub(super) fn limit_arenas() {
     // SAFETY: mallopt takes integers only.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 2) };
 }
 
-/// No program that this process would start has more rights than it has itself.
+/// Keeps programs that this process would start from getting more rights than it has itself.
 pub(super) fn forbid_new_privileges() -> io::Result<()> {
     // SAFETY: this prctl takes integers only.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
 }
 
-/// Real, effective and saved user and group become `uid`, without further groups.
+/// Sets real, effective and saved user and group to `uid`, and drops all further groups.
 pub(super) fn become_user(uid: u32) -> io::Result<()> {
     if uid == 0 {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "that is root"));
@@ -75,7 +75,7 @@ pub(super) fn become_user(uid: u32) -> io::Result<()> {
     check(unsafe { libc::setresuid(uid, uid, uid) })
 }
 
-/// No capability is left in any set.
+/// Drops all capabilities from all sets.
 pub(super) fn drop_capabilities() -> io::Result<()> {
     #[repr(C)]
     struct Header {
@@ -99,14 +99,14 @@ pub(super) fn drop_capabilities() -> io::Result<()> {
     check(if result < 0 { -1 } else { 0 })
 }
 
-/// The root directory becomes one that is empty and stays so: the directory of a process that has
-/// ended, in `/proc`.
+/// Changes the root directory to one that is empty and stays empty: the directory of an ended
+/// process in `/proc`.
 ///
 /// A child that shares our root directory (but not our memory) changes it to its own
 /// `/proc/self/fdinfo` and ends. No mount and no directory on disk is needed, and nothing is left
 /// to clean up.
 pub(super) fn enter_empty_root() -> io::Result<()> {
-    // The calls that the child makes are prepared here, so that it does nothing but calls.
+    // The child's calls are prepared here, so that it makes system calls and does nothing else.
     let directory = c"/proc/self/fdinfo";
     let flags = libc::CLONE_FS | libc::SIGCHLD;
     // SAFETY: without CLONE_VM and with a null stack this is fork(2), except that the root

@@ -1,8 +1,8 @@
-//! The jail: what the VMM takes away from itself before the guest's first instruction.
+//! The jail: the rights that the VMM gives up before the guest's first instruction.
 //!
-//! A guest that breaks out of its virtual machine finds itself in this process. What it can do from
-//! here is what the jail leaves: its own memory, the descriptors that the daemon passed, and the
-//! system calls of [`seccomp`].
+//! A guest that breaks out of its virtual machine controls this process. It can then use what the
+//! jail leaves: the process' own memory, the descriptors that the daemon passed, and the system
+//! calls of [`seccomp`].
 //!
 //! | part | what | without it |
 //! |---|---|---|
@@ -12,9 +12,9 @@
 //! | file length | no file grows beyond the longest of those that it writes, or the console log's maximum | it fills the host's file systems |
 //! | cgroup | the daemon's part: its memory, threads and processor time are bounded | it takes what others were promised |
 //!
-//! A part that cannot be had keeps the VM from starting, unless its definition allows that
-//! ([`Rules::allow_missing`]). The order matters: the root directory changes while we still may,
-//! the user changes while the filter still lets us.
+//! If a part is unavailable, the VM does not start, unless its definition allows that
+//! ([`Rules::allow_missing`]). The order matters: the root directory changes while the process
+//! still has the right, and the user changes while the filter still allows it.
 //!
 //! It closes in two steps. [`close`] comes first, while the process has one thread: users,
 //! capabilities and Landlock are per thread in Linux. Then the devices are made, whose threads
@@ -32,11 +32,11 @@ use plimsoll_units::Bytes;
 use rustix::time::{ClockId, clock_gettime};
 
 /// Set to `log`, it makes the filter report forbidden system calls to the kernel's log instead of
-/// killing: for whoever extends the VMM. The daemon starts VMMs with an environment of its own, so
-/// no guest gets at it.
+/// killing the process: for developers of the VMM. The daemon starts VMMs with an environment of
+/// its own, so no guest can set it.
 const SECCOMP_MODE: &str = "PLIMSOLL_SECCOMP";
 
-/// What the jail is to be like.
+/// What the jail has to enforce.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules<'a> {
     /// User and group to become.
@@ -47,7 +47,7 @@ pub(crate) struct Rules<'a> {
     pub(crate) allow_missing: &'a [JailPart],
 }
 
-/// A part of the jail is not to be had, and the definition does not allow that.
+/// A part of the jail is unavailable, and the definition does not allow that.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "jail: {part} is not available: {}; make it available, or allow it with jail.allow_missing = [\"{part}\"]",
@@ -55,7 +55,7 @@ pub(crate) struct Rules<'a> {
 )]
 pub(crate) struct JailError {
     part: JailPart,
-    /// Within the message, which goes on after it; so not told as the source again.
+    /// Part of the message, which continues after it; so not given as the source as well.
     why: Missing,
 }
 
@@ -64,7 +64,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// Why a part of the jail is not to be had.
+/// Why a part of the jail is unavailable.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Missing {
     #[error("the daemon gave no user id")]
@@ -84,8 +84,7 @@ pub(crate) enum Missing {
 /// The first step, for a process of one thread: file system and user. Returns the parts that are
 /// not in force.
 ///
-/// # Errors
-/// The first part that cannot be had and is not allowed to be missing.
+/// # Errors The first part that is unavailable and not allowed to be missing.
 pub(crate) fn close(rules: Rules<'_>) -> Result<Vec<JailPart>, JailError> {
     libc_process::limit_arenas();
     let filesystem = rules.check(JailPart::Filesystem, filesystem::close())?;
@@ -93,14 +92,13 @@ pub(crate) fn close(rules: Rules<'_>) -> Result<Vec<JailPart>, JailError> {
     Ok(filesystem.into_iter().chain(uid).collect())
 }
 
-/// The second step, for all threads: the filter of system calls. Returns it where it is not in
+/// The second step, for all threads: the filter of system calls. Returns the part if it is not in
 /// force.
 ///
-/// # Errors
-/// It cannot be had and is not allowed to be missing.
+/// # Errors The filter is unavailable and not allowed to be missing.
 pub(crate) fn filter(rules: Rules<'_>) -> Result<Option<JailPart>, JailError> {
-    // At its first call rustix looks up where the kernel's clocks are, which takes a system call or
-    // a file of /proc.
+    // Rustix looks up the kernel's clocks at its first call, which takes a system call or a file of
+    // /proc.
     let _first = clock_gettime(ClockId::ThreadCPUTime);
     let log = std::env::var_os(SECCOMP_MODE).is_some_and(|mode| mode == "log");
     let mode = if log { seccomp::Mode::Log } else { seccomp::Mode::Kill };
@@ -108,7 +106,7 @@ pub(crate) fn filter(rules: Rules<'_>) -> Result<Option<JailPart>, JailError> {
 }
 
 impl Rules<'_> {
-    /// A part that could not be had is an error, or is returned where that is allowed.
+    /// Returns an unavailable part if it is allowed to be missing, and an error otherwise.
     fn check(self, part: JailPart, result: Result<(), Missing>) -> Result<Option<JailPart>, JailError> {
         match result {
             Ok(()) => Ok(None),
@@ -121,7 +119,7 @@ impl Rules<'_> {
     }
 }
 
-/// Gives up root and everything that could bring it back.
+/// Gives up root, and everything with which the process could become root again.
 fn become_user(rules: Rules<'_>) -> Result<(), Missing> {
     libc_process::limit_file_length(rules.longest_file).map_err(Missing::Privileges)?;
     libc_process::limit_descriptors().map_err(Missing::Privileges)?;
@@ -130,7 +128,7 @@ fn become_user(rules: Rules<'_>) -> Result<(), Missing> {
         Some(uid) => libc_process::become_user(uid).map_err(|source| Missing::Uid { uid, source }),
         None => Err(Missing::NoUid),
     };
-    // Root without capabilities owns root's files still, but that is all.
+    // Without capabilities root still owns root's files, but nothing more.
     libc_process::drop_capabilities().map_err(Missing::Privileges)?;
     // Last: the kernel forgets it when a process changes its user.
     libc_process::forbid_core_dumps().map_err(Missing::Privileges)?;

@@ -27,7 +27,7 @@ pub(super) enum Mode {
     Log,
 }
 
-/// System calls allowed with any argument, by who needs them.
+/// System calls allowed with any argument, grouped by their users.
 const ALLOWED: &[i64] = &[
     // Memory, of the allocator and of the pmap. mmap and mprotect have rules below.
     libc::SYS_munmap,
@@ -87,7 +87,7 @@ const ALLOWED: &[i64] = &[
 const FCNTL: &[libc::c_int] =
     &[libc::F_GETFL, libc::F_SETFL, libc::F_GETFD, libc::F_SETFD, libc::F_DUPFD_CLOEXEC];
 
-/// The request that matters most.
+/// The request on which performance depends.
 const KVM_RUN: u32 = none(KVM, 0x80);
 
 /// Requests of ioctl beside [`KVM_RUN`] and those on the userfaultfd, which the pmap lists itself.

@@ -20,7 +20,7 @@ use crate::virtio::{NoticeSink, VirtioDevice};
 /// A VM's virtio devices behind their windows, in the order of their interrupt lines.
 pub(crate) struct VirtioDevices {
     windows: Vec<Arc<Window>>,
-    /// Steers the balloon among them.
+    /// Steers the balloon device.
     pub(crate) balloon: BalloonHandle,
 }
 
@@ -83,12 +83,12 @@ impl VirtioDevices {
             .map(|device| Ok(Arc::new(Window(Mutex::new(MmioTransport::new(device)?)))))
             .collect();
         let windows = windows.context("virtio transport")?;
-        // The layout promises room for the most of each kind.
+        // The layout has room for the most devices of each kind.
         ensure!(windows.len() <= layout::MAX_VIRTIO as usize, "{} devices are too many", windows.len());
         Ok(Self { windows, balloon })
     }
 
-    /// How many there are.
+    /// The number of devices.
     pub(crate) fn count(&self) -> u32 {
         u32::try_from(self.windows.len()).unwrap_or(layout::MAX_VIRTIO)
     }
@@ -110,8 +110,8 @@ impl VirtioDevices {
         (0..).zip(&self.windows).try_for_each(|(index, window)| connect(index, &lock(&window.0)))
     }
 
-    /// Resets all: no I/O is in flight afterwards, and no interrupt pending. Waits for I/O, and for
-    /// pages that a device waits for.
+    /// Resets all devices: no I/O is in flight afterwards, and no interrupt is pending. Waits for
+    /// I/O, and for pages that a device waits for.
     pub(crate) fn reset(&self) {
         self.windows.iter().for_each(|window| lock(&window.0).reset());
     }

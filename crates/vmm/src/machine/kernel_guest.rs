@@ -43,7 +43,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Makes the machine. Nothing of it runs.
+    /// Makes the machine without running it.
     ///
     /// # Errors
     /// KVM, kernel, initrd or a device is missing or cannot be used.
@@ -93,16 +93,15 @@ impl Machine {
         })
     }
 
-    /// Who is typed to.
+    /// Takes what console clients type.
     pub(crate) fn serial(&self) -> Arc<SerialPort> {
         Arc::clone(&self.serial)
     }
 
-    /// Lets the guest run, on threads of the machine's. `missing` is what the jail lacks, to be
-    /// told with the news.
+    /// Runs the guest on threads of the machine's own. `missing` names the parts that the jail
+    /// lacks; the daemon is told of them when the guest runs.
     ///
-    /// # Errors
-    /// No thread is to be had.
+    /// # Errors A thread could not be started.
     pub(crate) fn start(
         self,
         missing: Vec<JailPart>,
@@ -123,7 +122,7 @@ impl Machine {
         Ok(guest)
     }
 
-    /// Boots the guest as often as it asks for. Returns why it ended.
+    /// Boots the guest, and again whenever it reboots. Returns why it ended.
     fn live(&self, missing: Vec<JailPart>, brake: &Arc<Brake>, execution: &Execution) -> Result<ExitReason> {
         let mut missing = Some(missing);
         loop {
@@ -144,7 +143,7 @@ impl Machine {
                 Some(missing) => self.mailbox.running(missing),
                 None => self.mailbox.rebooted(),
             }
-            let event = self.told.recv().context("nobody runs the guest")?;
+            let event = self.told.recv().context("no thread runs the guest")?;
             let reason = self.judge(event);
             if let Some(reason) = reason {
                 // The vCPUs end with the process.
@@ -173,13 +172,13 @@ impl Machine {
         }
     }
 
-    /// Makes everything as it was before the guest ran: devices, memory, balloon.
+    /// Returns devices, memory and balloon to their state before the guest ran.
     fn reset(&self) -> Result<()> {
         self.devices.reset();
         self.serial.reset();
         self.events.reset();
         self.output.forget_tail();
-        // What vCPUs said before they were stopped is about the guest that was.
+        // Events that vCPUs sent before they were stopped are about the guest before the reboot.
         while self.told.try_recv().is_ok() {}
         self.pmap.reset().context("reboot: guest memory cannot be given back")?;
         Ok(())

@@ -26,7 +26,7 @@ pub(crate) struct Hypervisor {
     counters_optional: bool,
 }
 
-/// What a VM cannot do without.
+/// Capabilities that every VM needs.
 const NEEDED: [(Cap, &str); 8] = [
     (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
     (Cap::Pit2, "KVM_CAP_PIT2"),
@@ -41,8 +41,7 @@ const NEEDED: [(Cap, &str); 8] = [
 impl Hypervisor {
     /// Takes the descriptor and asks what KVM can do. VMs get nested virtualization if `nested`.
     ///
-    /// # Errors
-    /// It is not `/dev/kvm`, or not one that can run our VMs.
+    /// # Errors `fd` is not `/dev/kvm`, or this KVM lacks a capability that VMs need.
     pub(crate) fn new(device: OwnedFd, nested: bool) -> Result<Self> {
         // SAFETY: the descriptor is ours to give away. Whether it is /dev/kvm is asked next;
         // another driver answers ENOTTY.
@@ -62,7 +61,7 @@ impl Hypervisor {
         Ok(Self { kvm, cpuid, offer, counters_optional })
     }
 
-    /// A VM with memory, interrupt controllers and timer, as after power-on.
+    /// Makes a VM with memory, interrupt controllers and timer, as after power-on.
     ///
     /// # Errors
     /// The KVM call that failed.
@@ -117,7 +116,7 @@ impl Hypervisor {
         })
     }
 
-    /// `count` vCPUs, of which the first begins at `entry` and the others wait to be woken by it.
+    /// Makes `count` vCPUs. The first begins at `entry`; the others wait until it starts them.
     ///
     /// # Errors
     /// The KVM call that failed.
@@ -150,7 +149,8 @@ impl Hypervisor {
     }
 }
 
-/// Sets the registers one by one: KVM stops at the first that it refuses, and none is vital.
+/// Sets the registers one by one, because KVM stops at the first that it refuses. No register is
+/// vital.
 fn set_msrs(vcpu: &VcpuFd) -> Result<()> {
     for entry in registers::msrs() {
         let one = Msrs::from_entries(&[entry]).map_err(|error| anyhow::anyhow!("MSRs: {error:?}"))?;

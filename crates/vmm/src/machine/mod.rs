@@ -38,27 +38,27 @@ use sampling::Sampling;
 pub(crate) trait Guest: Send {
     /// Presses its power button.
     fn press_power_button(&self);
-    /// Sets the size that its balloon is to have.
+    /// Sets the target size of its balloon.
     fn set_balloon_target(&self, pages: Pages);
-    /// How its balloon is.
+    /// The state of its balloon.
     fn balloon(&self) -> BalloonFacts;
 }
 
 /// What is known of a guest's balloon.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct BalloonFacts {
-    /// Its size, as its driver says.
+    /// Its size, as its driver reports it.
     pub(crate) actual: Pages,
-    /// The size that it is to have.
+    /// Its target size.
     pub(crate) target: Pages,
     /// Whether a driver has been seen.
     pub(crate) driver: bool,
-    /// What the driver says of the guest.
+    /// What the driver reports of the guest.
     pub(crate) guest: Option<GuestFacts>,
 }
 
 impl BalloonFacts {
-    /// Whether it has still to grow.
+    /// Whether it has yet to grow to its target.
     pub(crate) fn inflates(&self) -> bool {
         self.driver && self.actual < self.target
     }
@@ -77,13 +77,12 @@ pub(crate) struct Vm {
 
 impl Vm {
     /// Turns this process into the VM of `config`: makes its memory and devices, closes the jail,
-    /// lets the guest run.
+    /// runs the guest.
     ///
-    /// Nothing of the guest runs before the jail is closed. The devices' threads are started in
-    /// between its two steps, as they need system calls that the second forbids.
+    /// No guest code runs before the jail is closed. The devices' threads are started between its
+    /// two steps, because they need system calls that the second step forbids.
     ///
-    /// # Errors
-    /// What was refused, on one line. The process is then good for nothing else.
+    /// # Errors What was refused, on one line. The process cannot be used for anything else then.
     pub(crate) fn start(
         config: BootConfig,
         fds: Vec<OwnedFd>,
@@ -194,13 +193,15 @@ impl Vm {
         }
     }
 
-    /// Writes out what the guest said last. The guest may run on; the process is about to end.
+    /// Writes the guest's last output to the log. The guest may run on; the process is about to
+    /// end.
     pub(crate) fn finish_console(self) {
         self.console.finish();
     }
 }
 
-/// The bounds that the rest of the VMM relies on, whoever sent the configuration.
+/// Checks the bounds that the rest of the VMM relies on. The sender of the configuration is not
+/// trusted with them.
 fn check(config: &BootConfig) -> Result<()> {
     let size = config.size.bytes();
     ensure!(
@@ -233,8 +234,8 @@ fn make_memory(config: &BootConfig, fds: &mut PassedFds, mailbox: &Arc<Mailbox>)
     Ok(Pmap::new(Config { regions, uffd, huge_pages, grant, store: config.store, swap }, mailbox)?)
 }
 
-/// Starts the thread that answers page faults. It never ends while the process lives: were it to,
-/// whoever touches guest memory would hang.
+/// Starts the thread that answers page faults. It never ends while the process lives: without it,
+/// every thread that touches guest memory would hang.
 fn serve_faults(pmap: &Arc<Pmap>, mailbox: &Arc<Mailbox>) -> Result<()> {
     let (pmap, mailbox) = (Arc::clone(pmap), Arc::clone(mailbox));
     let never = Event::new().context("fault thread")?;

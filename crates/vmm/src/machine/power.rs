@@ -12,8 +12,8 @@ use crate::guest_event::{GuestEvent, Teller};
 #[derive(Debug)]
 pub(crate) struct PowerRegisters(pub(crate) Teller);
 
-/// The bit of the sleep control register that makes it so (ACPI 6.4, table 4.19), and where the
-/// sleep type begins.
+/// The bit of the sleep control register that starts the transition (ACPI 6.4, table 4.19), and
+/// where the sleep type begins.
 const SLEEP_ENABLE: u8 = 1 << 5;
 const SLEEP_TYPE_SHIFT: u8 = 2;
 
@@ -40,7 +40,7 @@ pub(crate) struct KeyboardController(pub(crate) Teller);
 
 impl BusDevice for KeyboardController {
     fn read(&self, _: u64, data: &mut [u8]) {
-        // Neither buffer holds anything: whoever waits for room to send the reset command has it.
+        // Both buffers are empty: a guest that waits for room to send the reset command finds it.
         data.fill(0);
     }
 
@@ -68,7 +68,7 @@ impl BusDevice for PanicDevice {
     }
 }
 
-/// The only event that is offered: a crash kernel would take over silently otherwise.
+/// The only event that is offered. With the event for crash kernels, one would take over silently.
 const PANICKED: u8 = 1;
 
 /// The event device: its register of pending events, cleared by being read, and its interrupt.
@@ -82,16 +82,15 @@ struct Pending {
 }
 
 impl EventDevice {
-    /// One without a pending event.
+    /// Makes a device without a pending event.
     ///
-    /// # Errors
-    /// No event descriptor is to be had.
+    /// # Errors No file descriptor is left.
     pub(crate) fn new() -> io::Result<Self> {
         let interrupt = EventFd::new(EFD_NONBLOCK)?;
         Ok(Self(Arc::new(Pending { events: AtomicU8::new(0), interrupt })))
     }
 
-    /// Written when the guest is to be interrupted; to be connected to the device's line.
+    /// The descriptor that is written to interrupt the guest; to be connected to the device's line.
     pub(crate) fn interrupt(&self) -> &EventFd {
         &self.0.interrupt
     }

@@ -1,7 +1,7 @@
 use std::str::FromStr;
 
-/// One line of the `toucher` language, see there, which the model knows two words more of (`turn`
-/// and `clear`). Numbers are decimal; sizes are bytes.
+/// One line of the language of the `toucher` program. The model knows two more commands (`turn` and
+/// `clear`). Numbers are decimal; sizes are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     /// Fill new memory with the seed's pattern.
@@ -16,17 +16,17 @@ pub(super) enum Command {
     Verify(Option<u64>),
     /// Free the memory.
     Free(Option<u64>),
-    /// Take memory until there is none.
+    /// Allocate memory until none is left.
     AllocForever,
-    /// What the guest knows of its memory.
+    /// Print what the guest knows of its memory.
     Meminfo,
-    /// Its virtio devices.
+    /// Print its virtio devices.
     Devices,
-    /// End.
+    /// Power off.
     PowerOff,
-    /// Begin anew.
+    /// Reboot.
     Reboot,
-    /// End badly.
+    /// Crash.
     Crash,
 }
 

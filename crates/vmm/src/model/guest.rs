@@ -26,7 +26,7 @@ const ALLOCATION: usize = 512;
 /// Regions of patterned memory at once, as in the `toucher` program.
 const MAX_REGIONS: usize = 64;
 
-/// What a model guest is made of.
+/// The parts that a model guest is made of.
 pub(crate) struct Parts {
     pub(crate) pmap: Arc<Pmap>,
     pub(crate) regions: Vec<PpnRange>,
@@ -53,8 +53,7 @@ struct Shared {
 impl ModelGuest {
     /// Starts the model's threads.
     ///
-    /// # Errors
-    /// No thread is to be had.
+    /// # Errors A thread could not be started.
     pub(crate) fn start(parts: Parts) -> io::Result<Self> {
         let memory = Mutex::new(Memory::new(&parts.regions));
         let shared = Arc::new(Shared { parts, memory, changed: Condvar::new(), target: AtomicU64::new(0) });
@@ -110,14 +109,14 @@ impl Shared {
                 inflation.flush();
                 memory = self.changed.wait(memory).unwrap_or_else(PoisonError::into_inner);
             } else {
-                // Others have their turn between batches.
+                // Other threads get the lock between batches.
                 drop(memory);
                 memory = lock(&self.memory);
             }
         }
     }
 
-    /// One batch of work; false where there is none.
+    /// Does one batch of work; returns false if there is nothing to do.
     fn step(&self, memory: &mut Memory, inflation: &mut Inflation) -> bool {
         let target = Pages(self.target.load(Ordering::Relaxed));
         let actual = memory.ballooned();
@@ -157,8 +156,8 @@ impl Shared {
         }
     }
 
-    /// Does it. Returns the answer: the command's name, then facts; or nothing where all has been
-    /// said.
+    /// Carries out `command`. Returns the answer: the command's name, then facts; empty if the
+    /// answer was written already.
     fn obey(&self, command: Command, regions: &mut Regions) -> Result<String, String> {
         match command {
             Command::Touch(bytes, seed) => self.touch(bytes, seed, regions),
@@ -250,7 +249,8 @@ impl Shared {
         Ok(format!("turn bytes={bytes} seed={to}"))
     }
 
-    /// Up to `most` pages; where none is free, out of the balloon if it may be popped.
+    /// Allocates up to `most` pages. If none is free, takes them out of the balloon where it
+    /// deflates on OOM.
     fn allocate(&self, most: usize) -> Vec<usize> {
         let mut memory = lock(&self.memory);
         let pages = memory.allocate(most);

@@ -54,7 +54,7 @@ impl Memory {
         Pages(self.pages.len() as u64)
     }
 
-    /// Pages used for nothing.
+    /// Pages that are free.
     pub(super) fn free(&self) -> Pages {
         Pages(self.count(Use::Clean) + self.count(Use::Free))
     }
@@ -64,7 +64,7 @@ impl Memory {
         Pages(self.balloon.len() as u64)
     }
 
-    /// Takes up to `most` free pages; none where none is left.
+    /// Takes up to `most` free pages; fewer if fewer are left.
     pub(super) fn allocate(&mut self, most: usize) -> Vec<usize> {
         self.take_free(most, Use::Taken)
     }
@@ -109,8 +109,8 @@ impl Memory {
         popped.iter().map(|at| self.pages[*at].0).collect()
     }
 
-    /// Whole free chunks of which something was used before: what free page reporting hands back.
-    /// Clean afterwards.
+    /// Returns whole free chunks with pages that were used before, for free page reporting, and
+    /// marks them as clean.
     pub(super) fn report(&mut self) -> Vec<PpnRange> {
         if self.count(Use::Free) < CHUNK_PAGES {
             return Vec::new();

@@ -18,15 +18,15 @@ pub(super) struct DomainFrames {
     domain: DomainId,
     exchange: Arc<Exchange>,
     window: Mutex<Window>,
-    /// Which has this as its source of frames.
+    /// The pmap whose source of frames this is.
     pmap: Weak<Pmap>,
 }
 
 impl DomainFrames {
-    /// Content is offered in `window`.
+    /// Makes a source that offers content in `window`.
     ///
     /// # Errors
-    /// It cannot be mapped.
+    /// The window cannot be mapped.
     pub(super) fn new(
         domain: DomainId,
         window: OwnedFd,
@@ -37,10 +37,10 @@ impl DomainFrames {
         Ok(Self { domain, exchange: Arc::clone(exchange), window, pmap: Arc::downgrade(pmap) })
     }
 
-    /// Another daemon has another window.
+    /// Replaces the window by the one of a new daemon.
     ///
     /// # Errors
-    /// It cannot be mapped.
+    /// The window cannot be mapped.
     pub(super) fn set_window(&self, window: OwnedFd) -> Result<()> {
         *lock(&self.window) = Window::new(window)?;
         Ok(())
@@ -85,7 +85,7 @@ impl FrameSource for DomainFrames {
             match self.ask_for(batch) {
                 Some(more) => found.extend(more),
                 None if found.is_empty() => return None,
-                // What has been named is held, and must not be forgotten.
+                // References of earlier batches are held, and must not be forgotten.
                 None => found.extend(batch.iter().map(|_| Found::Nothing)),
             }
         }
@@ -95,7 +95,7 @@ impl FrameSource for DomainFrames {
     fn offer(&self, pages: &[(PageNo, u64)], content: &[[u8; 4096]]) -> Option<Vec<Option<FrameNo>>> {
         match self.try_offer(pages, content) {
             Ok(frames) => Some(frames),
-            // The daemon that hears it, or its successor, has the grant as it was lowered.
+            // The daemon that gets the offer, or its successor, counts with the lowered grant.
             Err(NoAnswer::Lost) => None,
             Err(NoAnswer::Unasked) => {
                 if let Some(pmap) = self.pmap.upgrade() {

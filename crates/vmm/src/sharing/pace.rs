@@ -2,9 +2,8 @@ use std::time::{Duration, Instant};
 
 use plimsoll_protocol::sharing::WHOLE_CPU;
 
-/// When a thread may work again that may use a part of a processor's time. What it used counts when
-/// it is known, so a stretch of work that took long is followed by a rest that is as long in
-/// proportion.
+/// Says when a thread may work again that may use a part of a processor's time. What it used is
+/// counted afterwards, so a long stretch of work is followed by a rest that is long in proportion.
 pub(super) struct Pace {
     due: Instant,
     share: u16,
@@ -15,8 +14,8 @@ impl Pace {
         Self { due: now, share: 0 }
     }
 
-    /// May use so many ten-thousandths of a processor from now on. A rest that is under way becomes
-    /// shorter or longer accordingly.
+    /// Lets the thread use `share` ten-thousandths of a processor from now on. A rest that is under
+    /// way becomes shorter or longer accordingly.
     pub(super) fn set(&mut self, share: u16, now: Instant) {
         let share = share.min(WHOLE_CPU);
         if share == self.share {
@@ -29,20 +28,20 @@ impl Pace {
         self.share = share;
     }
 
-    /// Has used `time` of a processor for work that began at `start`.
+    /// Counts `time` of a processor for work that began at `start`.
     pub(super) fn used(&mut self, time: Duration, start: Instant) {
-        // Without a share it works only when it must.
+        // Without a share the thread works only when it must.
         if let Some(rest) = (time * u32::from(WHOLE_CPU)).checked_div(self.share.into()) {
             self.due = self.due.max(start) + rest;
         }
     }
 
-    /// Rests for so long at least, whatever it may use.
+    /// Lets the thread rest for at least `time`, whatever its share.
     pub(super) fn rest(&mut self, time: Duration, now: Instant) {
         self.due = self.due.max(now + time);
     }
 
-    /// How long it is until it may work; `None`: it may not.
+    /// How long it is until the thread may work; `None`: it may not work at all.
     pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         (self.share > 0).then(|| self.due.saturating_duration_since(now))
     }
@@ -63,10 +62,11 @@ mod tests {
         assert_eq!(pace.wait(now), Some(Duration::ZERO));
         pace.used(5 * MS, now);
         assert_eq!(pace.wait(now + 5 * MS), Some(45 * MS));
-        // Work that waited for others in between rests no longer than its processor time asks for.
+        // After work that waited for other threads, the rest is no longer than for its processor
+        // time.
         pace.used(5 * MS, now + 50 * MS);
         assert_eq!(pace.wait(now + 200 * MS), Some(Duration::ZERO));
-        // What is not used is not saved up.
+        // Unused time is not saved up.
         pace.used(5 * MS, now + 1000 * MS);
         assert_eq!(pace.wait(now + 1000 * MS), Some(50 * MS));
     }

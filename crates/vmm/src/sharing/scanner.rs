@@ -1,8 +1,8 @@
-//! Looks for pages that can be shared, as much as the daemon lets it.
+//! Looks for pages that can be shared, within the daemon's budget.
 //!
-//! One thread does that, and whatever else may take long: joining a domain, leaving one (which
-//! waits for a grant: the pages come back), sharing what other VMs' offers have made frames of. The
-//! control thread only leaves its orders here.
+//! One thread does that and everything else that may take long: joining a domain, leaving one
+//! (which waits for a grant, because the pages come back), and mapping frames that other VMs'
+//! offers have made. The control thread only leaves its orders here.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,22 +22,21 @@ use super::frames::DomainFrames;
 use super::pace::Pace;
 use crate::control::Mailbox;
 
-/// Processor time after which orders are looked at again: that of some chunks whose pages are
-/// shared. With the smallest budget it comes every five seconds.
+/// Processor time between two looks at the orders: as much as a few chunks whose pages are shared
+/// take. With the smallest budget it comes every five seconds.
 const SLICE: Duration = Duration::from_millis(5);
-/// Shortest time from the end of a pass over all of memory to the next. What has just been looked
-/// at has hardly changed, and a page that is written again and again is left alone for a number of
+/// Shortest time from the end of a pass over all of memory to the next. A page that was just looked
+/// at has hardly changed, and one that is written again and again is skipped for a number of
 /// passes.
 const BETWEEN_PASSES: Duration = Duration::from_secs(1);
-/// Frames that others have found for pages of ours are used when there are so many, or after so
-/// long: those of neighbours together, for a third of the price.
+/// Frames named through other VMs' offers are mapped in batches, after this many or this long:
+/// mapping neighbours together costs a third.
 const GATHERED: usize = 8192;
 const GATHERED_FOR: Duration = Duration::from_secs(1);
-/// What is asked for at a time to bring shared pages back. Less, and leaving a domain takes many
-/// rounds; more, and the grant for it lies idle for a while.
+/// Pages of grant asked for at a time to bring shared pages back. Less, and leaving a domain takes
+/// many rounds; more, and that grant lies idle for a while.
 const LEAVING_STEP: Pages = Pages(4096);
-/// How often it is tried whether shared pages can be brought back with what the grant has to spare
-/// by itself.
+/// How often the scanner tries to bring shared pages back with spare grant.
 const LEAVING_TICK: Duration = Duration::from_millis(250);
 
 /// The scanner, as other threads see it.
@@ -52,7 +51,7 @@ struct Shared {
     news: Condvar,
     /// The domain whose frames the pmap may have.
     active: Mutex<Option<Active>>,
-    /// Pages for which a grant is needed before a domain can be left.
+    /// Pages of grant that are missing to leave a domain.
     leaving: AtomicU64,
     /// Processor time used so far, in nanoseconds.
     used: AtomicU64,
@@ -67,16 +66,16 @@ struct Active {
 struct Orders {
     change: Option<Change>,
     budget: ScanBudget,
-    /// Whether pages are looked for. Not from when a change is ordered to when it is made, and not
-    /// while there is no daemon: what was found could not be told, and would be looked for again.
+    /// Whether to look for pages. False between the order and the end of a change, and without a
+    /// daemon: what was found could not be told, and would be looked for again.
     looks: bool,
-    /// Frames that are held for pages of ours.
+    /// Frames that are held for pages of this VM.
     named: Named,
-    /// Something has changed since they were looked at.
+    /// The orders have changed since the thread looked at them.
     fresh: bool,
 }
 
-/// Frames that are held for pages of ours, and are not used yet.
+/// Frames that are held for pages of this VM and are not mapped yet.
 #[derive(Default)]
 struct Named {
     batches: Vec<(DomainId, Vec<(PageNo, FrameNo)>)>,
@@ -91,14 +90,14 @@ impl Named {
         self.batches.push((domain, pages));
     }
 
-    /// How long it is until they are to be used; `None`: there are none.
+    /// How long it is until they are to be mapped; `None`: there are no frames.
     fn due(&self, now: Instant) -> Option<Duration> {
         let age = now.saturating_duration_since(self.since?);
         Some(if self.pages < GATHERED { GATHERED_FOR.saturating_sub(age) } else { Duration::ZERO })
     }
 }
 
-/// What is to be shared with whom, said by the daemon of connection number `connection`.
+/// The domain to share in, as the daemon of connection number `connection` said.
 struct Change {
     domain: SharingKind,
     fds: Vec<OwnedFd>,
@@ -113,10 +112,9 @@ enum Work {
 }
 
 impl Scanner {
-    /// Starts the thread. It does nothing until it is told to.
+    /// Starts the thread. It does nothing until it has orders.
     ///
-    /// # Errors
-    /// There is none to be had.
+    /// # Errors The thread cannot be started.
     pub(crate) fn start(
         pmap: &Arc<Pmap>,
         exchange: &Arc<Exchange>,
@@ -144,7 +142,7 @@ impl Scanner {
         Ok(Self(shared))
     }
 
-    /// The daemon's word on sharing, with the descriptors that came with it.
+    /// Orders what to share in, with the descriptors that came with the order.
     pub(crate) fn order(&self, domain: SharingKind, budget: ScanBudget, fds: Vec<OwnedFd>) {
         let connection = self.0.exchange.connection();
         self.change(|orders| {
@@ -154,17 +152,18 @@ impl Scanner {
         });
     }
 
-    /// How much is looked for.
+    /// Sets how much to look for.
     pub(crate) fn budget(&self, budget: ScanBudget) {
         self.change(|orders| orders.budget = budget);
     }
 
-    /// Frames are held for these pages.
+    /// Has frames mapped that are held for `pages`.
     pub(crate) fn named(&self, domain: DomainId, pages: Vec<(PageNo, FrameNo)>) {
         self.change(|orders| orders.named.add(domain, pages, Instant::now()));
     }
 
-    /// The grant has grown. What is still missing for leaving a domain is asked for anew.
+    /// Takes note that the grant has grown. What is still missing for leaving a domain is asked for
+    /// anew.
     pub(crate) fn granted(&self, pages: Pages) {
         if pages > Pages::ZERO && self.0.leaving.swap(0, Ordering::Relaxed) > 0 {
             self.change(|_| {});
@@ -183,19 +182,19 @@ impl Scanner {
         let active = lock(&self.0.active);
         let Active { domain, pool, .. } = active.as_ref()?;
         let mut holds = self.0.pmap.references();
-        // They were named by the daemon that has gone, and may be in use soon.
+        // The earlier daemon named them, and they may be in use soon.
         for (_, pages) in lock(&self.0.orders).named.batches.iter().filter(|(of, _)| of == domain) {
             holds.extend(pages);
         }
         Some(HeldReferences { domain: *domain, pool: Arc::clone(pool), holds })
     }
 
-    /// Whether pages are looked for that can be frames.
+    /// Whether the scanner looks for pages that can become frames.
     pub(crate) fn shares(&self) -> bool {
         lock(&self.0.orders).looks && lock(&self.0.active).is_some()
     }
 
-    /// Pages that a grant is needed for before a domain can be left.
+    /// Pages of grant that are missing to leave a domain.
     pub(crate) fn leaving(&self) -> Pages {
         Pages(self.0.leaving.load(Ordering::Relaxed))
     }
@@ -258,7 +257,7 @@ impl Shared {
         }
     }
 
-    /// Waits for news, or that long.
+    /// Waits for new orders, at most for `time`.
     fn rest<'a>(&self, orders: MutexGuard<'a, Orders>, time: Option<Duration>) -> MutexGuard<'a, Orders> {
         let stale = |orders: &mut Orders| !orders.fresh;
         match time {
@@ -289,7 +288,7 @@ impl Shared {
             }
         };
         let mut orders = lock(&self.orders);
-        // Unless another change has been ordered, or the daemon has gone.
+        // Unless another change has been ordered, or the daemon has disconnected.
         if orders.change.is_none() && self.exchange.is_with(connection) {
             orders.looks = looks;
         }
@@ -301,7 +300,7 @@ impl Shared {
         if let Some(active) = &*lock(&self.active)
             && active.domain == domain
         {
-            // A new daemon knows the frames, and of the pages that are none it knows nothing.
+            // A new daemon was told of the frames, and knows nothing of the other pages.
             self.pmap.scan_anew();
             return active.frames.set_window(window);
         }
@@ -336,14 +335,14 @@ impl Shared {
         *lock(&self.active) = None;
     }
 
-    /// So many pages are missing for leaving.
+    /// Sets how many pages are missing to leave, and wakes the control thread if that is new.
     fn need(&self, pages: Pages) {
         if self.leaving.swap(pages.0, Ordering::Relaxed) != pages.0 {
             self.mailbox.wake();
         }
     }
 
-    /// Uses frames that were named, or gives them back.
+    /// Maps frames that were named, or gives them back.
     fn share(&self) {
         // A list of held references finds them in the queue or in use.
         let _permit = self.exchange.permit_references();

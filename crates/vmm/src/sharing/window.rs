@@ -8,14 +8,13 @@ use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
 const PAGE: usize = 4096;
 
 /// The memory in which the VM shows the daemon the content of pages that it offers. The daemon
-/// reads it, once, and believes what it has read and nothing else.
+/// reads it once, and believes only what it has read.
 pub(super) struct Window(MmapRegion);
 
 impl Window {
-    /// Maps it.
+    /// Maps the window.
     ///
-    /// # Errors
-    /// It is no memory of [`WINDOW`] pages that may be written.
+    /// # Errors `fd` is not writable memory of at least [`WINDOW`] pages.
     pub(super) fn new(fd: OwnedFd) -> Result<Self> {
         let file = File::from(fd);
         let len = file.metadata().context("the window for pages that are offered")?.len();
@@ -24,7 +23,7 @@ impl Window {
         Ok(Self(mapped.context("the window for pages that are offered cannot be mapped")?))
     }
 
-    /// Puts pages at its beginning, as many as it has room for.
+    /// Writes `pages` to the beginning of the window, as many as it has room for.
     pub(super) fn write(&self, pages: &[[u8; PAGE]]) {
         let whole = self.0.as_volatile_slice();
         for (at, page) in (0..WINDOW * PAGE).step_by(PAGE).zip(pages) {

@@ -1,5 +1,5 @@
-//! What a device's back half does: calls from its thread, what they answer, and how a driver may
-//! break the rules.
+//! The back half of a device: the calls that its thread makes, what they return, and how a driver
+//! may break the rules.
 
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -11,7 +11,7 @@ use super::Activation;
 
 /// The back half of a device. All calls come from its worker thread.
 pub(super) trait Back: Send + 'static {
-    /// The driver is ready.
+    /// Begins to serve the queues: the driver is ready.
     ///
     /// # Errors
     /// A queue that cannot be used: the device stops until it is reset.
@@ -24,7 +24,7 @@ pub(super) trait Back: Send + 'static {
     fn serve(&mut self, event: DeviceEvent) -> Result<Progress, Broken>;
 
     /// Ends what [`start`](Self::start) began: waits for I/O in flight, then drops the queues. Also
-    /// called when `start` or `serve` failed, and when there was none.
+    /// called after `start` or `serve` has failed, and without a `start` before.
     fn stop(&mut self);
 
     /// The file descriptors to wait for beside the queues, and for what. Asked before every wait,
@@ -50,12 +50,12 @@ pub(super) enum DeviceEvent {
     Deadline,
 }
 
-/// What serving an event left.
+/// What is left after an event was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// Nothing: wait for the next event.
     Done,
-    /// More of the same than one call may do: call again, after other events had their turn.
+    /// More than one call may do: call again, after other events were served.
     More,
 }
 

@@ -84,8 +84,8 @@ impl Interrupt {
         self.shared.cause.fetch_and(!causes, Ordering::SeqCst);
     }
 
-    /// The device was reset: no causes. The generation goes on counting, so a driver never takes
-    /// two contents for one.
+    /// Clears all causes after a reset. The generation is kept, so a driver never takes two
+    /// contents of configuration space for one.
     pub(super) fn reset(&self) {
         self.shared.needs_reset.store(false, Ordering::SeqCst);
         self.shared.cause.store(0, Ordering::SeqCst);

@@ -53,12 +53,12 @@ impl MmioTransport {
     }
 
     /// The eventfds to register as ioeventfds, by queue number, at [`NOTIFY_OFFSET`]. Notifications
-    /// work without as well, through [`write`](Self::write), only slower.
+    /// also work without them, through [`write`](Self::write), only slower.
     pub fn kicks(&self) -> &[EventFd] {
         &self.kicks
     }
 
-    /// The guest reads `data.len()` bytes at `offset` of the window.
+    /// Serves a read of `data.len()` bytes at `offset` of the window.
     pub fn read(&mut self, offset: u64, data: &mut [u8]) {
         data.fill(0);
         if let Some(config) = offset.checked_sub(offset::CONFIG) {
@@ -73,7 +73,7 @@ impl MmioTransport {
         }
     }
 
-    /// The guest writes `data` at `offset` of the window.
+    /// Serves a write of `data` at `offset` of the window.
     ///
     /// Waits as [`VirtioDevice::reset`] does when the guest resets the device: its driver takes its
     /// memory back right after.
@@ -93,12 +93,12 @@ impl MmioTransport {
         self.registers.reset();
         self.interrupt.reset();
         for kick in &*self.kicks {
-            // An empty counter gives EAGAIN, which is what is wanted.
+            // EAGAIN from an empty counter is fine.
             kick.read().ok();
         }
     }
 
-    /// Waits until what the guest asked for before has been taken up.
+    /// Waits until earlier requests of the guest are being served.
     #[cfg(test)]
     pub(super) fn barrier(&self) {
         self.device.barrier();

@@ -2,16 +2,15 @@
 //!
 //! A device has two halves. The front, a [`VirtioDevice`], answers the transport on the vCPU's
 //! thread: identity, features, configuration space. The back owns the queues and runs on a thread
-//! of its own, the device's `worker`, because it touches guest memory and every such touch may wait
-//! for a grant: the front never waits for it, except in [`VirtioDevice::reset`], and no device
-//! waits for another. The balloon in particular goes on giving memory back while the disk waits for
-//! some.
+//! of its own, the device's `worker`, because it touches guest memory and every touch may wait for
+//! a grant. The front never waits for the back, except in [`VirtioDevice::reset`], and no device
+//! waits for another. In particular, the balloon gives memory back while the disk waits for some.
 //!
 //! The transport is [`mmio::MmioTransport`]; PCI can join beside it, as [`VirtioDevice`] knows
 //! nothing of registers.
 //!
-//! The guest is hostile. What it writes to registers is held against the state machine in
-//! `registers`, what it writes to queues against the rules in `ring`; a queue that breaks the rules
+//! The guest is hostile. What it writes to registers is checked by the state machine in
+//! `registers`, and what it writes to queues by the rules in `ring`. A queue that breaks the rules
 //! stops its device with `DEVICE_NEEDS_RESET` and one notice. The work for one notification is
 //! bounded.
 //!
@@ -93,7 +92,7 @@ impl DeviceKind {
 pub mod feature {
     /// The driver may put a chain into a table of its own.
     pub const INDIRECT_DESC: u64 = 1 << 28;
-    /// Either side says which used or available index it wants to be notified of.
+    /// Each side names the used or available index of which it wants to be notified.
     pub const EVENT_IDX: u64 = 1 << 29;
     /// The device follows VIRTIO 1.0 or later. A driver that does not accept it is refused.
     pub const VERSION_1: u64 = 1 << 32;
@@ -140,9 +139,9 @@ pub trait VirtioDevice: Send {
     /// between.
     fn activate(&mut self, activation: Activation);
 
-    /// Back to the state after creation. When it returns, no I/O is in flight and the device
-    /// touches guest memory no more; that may take as long as its I/O takes, or as a page that it
-    /// waits for.
+    /// Returns the device to its state after creation. Afterwards no I/O is in flight and the
+    /// device touches guest memory no more. It waits for the device's I/O, and for pages for which
+    /// the device waits.
     fn reset(&mut self);
 
     /// Waits until what the guest asked for before has been taken up.
@@ -150,8 +149,8 @@ pub trait VirtioDevice: Send {
     fn barrier(&self);
 }
 
-/// Where devices report what the operator should know and what stops nothing. Called from device
-/// threads, seldom.
+/// Takes reports of what the operator should know and what stops nothing. Device threads call it,
+/// seldom.
 pub type NoticeSink = Arc<dyn Fn(String) + Send + Sync>;
 
 /// Copies the part of `config` that begins at `offset` to the front of `data`:

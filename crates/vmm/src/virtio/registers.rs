@@ -71,13 +71,13 @@ pub(super) enum Effect {
     Reset,
     /// The driver is ready: hand the queues to the device.
     Activate,
-    /// Tell the device that queue number so-and-so has buffers. The number is within bounds.
+    /// Tell the device that the queue of this number has buffers. The number is within bounds.
     Notify(u16),
     /// Clear these causes of the interrupt.
     Acknowledge(u32),
 }
 
-/// What the registers show that lives elsewhere.
+/// Values that the registers show and that are kept elsewhere.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Live {
     pub(super) interrupt_cause: u32,
@@ -139,7 +139,7 @@ impl Registers {
         }
     }
 
-    /// The value of the register at `register`; zero where there is none to read.
+    /// The value of the register at offset `register`; zero if no readable register is there.
     pub(super) fn read(&self, register: u64, live: Live) -> u32 {
         match register {
             offset::MAGIC_VALUE => MAGIC,
@@ -159,7 +159,7 @@ impl Registers {
         }
     }
 
-    /// Takes `value` for the register at `register`, and says what follows.
+    /// Writes `value` to the register at offset `register`. Returns what the transport has to do.
     pub(super) fn write(&mut self, register: u64, value: u32) -> Effect {
         match register {
             offset::DEVICE_FEATURES_SEL => self.offered_select = value,
@@ -221,7 +221,7 @@ impl Registers {
         if value == 0 {
             return Effect::Reset;
         }
-        // A driver never takes a bit back, and FAILED ends the talk.
+        // A driver never clears a bit, and after FAILED nothing else counts.
         if value & self.status != self.status || self.has(status::FAILED) {
             return Effect::None;
         }

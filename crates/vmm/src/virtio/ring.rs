@@ -1,5 +1,5 @@
-//! A device's end of a virtqueue: takes chains of buffers from the driver and gives them back used,
-//! holding all of it against the rules.
+//! A device's end of a virtqueue: takes chains of buffers from the driver, checks them against the
+//! rules, and gives them back used.
 //!
 //! What breaks a queue, each as VIRTIO 1.2, section 2.7 forbids it to drivers: an available index
 //! that runs ahead by more than the queue's size, a head or next index outside the table, a chain
@@ -33,7 +33,7 @@ impl Ring {
     /// # Errors
     /// Its rings are not in guest memory.
     pub(super) fn new(queue: Queue, memory: &impl GuestMemory) -> Result<Self, Broken> {
-        // A ring at address zero is what virtio-queue takes for none.
+        // To virtio-queue, a ring at address zero is none.
         if queue.avail_ring() == 0 || !queue.is_valid(memory) {
             return Err(Broken::Rings);
         }
@@ -53,7 +53,7 @@ impl Ring {
             return Ok(None);
         }
         let mut chains = self.queue.iter(memory).map_err(|_| Broken::AvailableIndex)?;
-        // The driver may have taken the index back since it was looked at: nothing there, then.
+        // The driver may have taken the index back meanwhile. Then there is no chain.
         let Some(chain) = chains.next() else { return Ok(None) };
         Chain::new(chain, size, memory).map(Some)
     }
@@ -74,8 +74,8 @@ impl Ring {
             .map_err(|_| Broken::Memory)
     }
 
-    /// Interrupts the driver if something was pushed since the last call and it wants to know
-    /// (VIRTIO 1.2, section 2.7.7).
+    /// Interrupts the driver if something was pushed since the last call and the driver wants to be
+    /// told (VIRTIO 1.2, section 2.7.7).
     pub(super) fn notify(&mut self, memory: &impl GuestMemory, interrupt: &Interrupt) -> Result<(), Broken> {
         if self.used == self.announced {
             return Ok(());
@@ -99,13 +99,13 @@ impl Ring {
         Ok(())
     }
 
-    /// Asks the driver to notify of the next chain, and says whether one has come already.
+    /// Asks the driver to notify of the next chain. Returns whether one has come already.
     pub(super) fn rearm(&mut self, memory: &impl GuestMemory) -> Result<bool, Broken> {
         self.queue.enable_notification(memory).map_err(|_| Broken::Memory)
     }
 
-    /// Gives every available chain to `serve`, which returns the bytes that it wrote to it, and
-    /// back to the driver; at most as many as the queue is long.
+    /// Gives every available chain to `serve`, which returns the bytes that it wrote, and then back
+    /// to the driver. Serves at most as many chains as the queue is long.
     pub(super) fn serve_each(
         &mut self,
         memory: &impl GuestMemory,
@@ -146,11 +146,11 @@ pub(super) struct Span {
 /// A chain of buffers from the driver.
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
-    /// Its name when it goes back.
+    /// Its number when it is given back.
     pub(super) head: u16,
-    /// What the device reads.
+    /// The buffers that the device reads.
     pub(super) readable: Spans,
-    /// What the device writes.
+    /// The buffers that the device writes.
     pub(super) writable: Spans,
 }
 

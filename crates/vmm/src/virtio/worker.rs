@@ -18,14 +18,14 @@ use super::eventfd::as_fd;
 use super::interrupt::Interrupt;
 use super::{Activation, NoticeSink};
 
-/// Between two notices about broken queues of one device. A guest can break its queue and reset the
-/// device in a loop: shorter and it floods the operator's log, longer and the operator misses that
-/// it goes on.
+/// Shortest time between two notices about broken queues of one device. A guest can break its queue
+/// and reset the device in a loop. Shorter, and it floods the operator's log; longer, and the
+/// operator misses that it goes on.
 const NOTICE_PERIOD: Duration = Duration::from_secs(60);
 /// The devices' stacks: they recurse nowhere and keep buffers on the heap. Only what is touched
 /// costs memory.
 const STACK_SIZE: usize = 256 * 1024;
-/// After a failed wait, which only a kernel short of memory gives: not at once again.
+/// Delay after a failed wait. Only a kernel that is short of memory fails one.
 const RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// A handle of the thread; dropping it stops the device and waits for the thread's end.
@@ -77,7 +77,7 @@ impl Worker {
         }
     }
 
-    /// Waits until every event of before the call has been served.
+    /// Waits until every event from before the call has been served.
     #[cfg(test)]
     pub(super) fn barrier(&self) {
         let (done, wait) = mpsc::sync_channel(1);
@@ -153,8 +153,8 @@ impl<B: Back> Loop<B> {
         }
     }
 
-    /// Waits for events of the device or for an order, at most until `limit`. Returns the former,
-    /// and whether the bell has rung for the latter.
+    /// Waits for events of the device or for an order, at most until `limit`. Returns the events,
+    /// and whether the bell was rung for an order.
     fn wait(&mut self, limit: Option<Instant>) -> (Vec<DeviceEvent>, bool) {
         let mut fds = vec![PollFd::new(&self.bell, PollFlags::IN)];
         let mut events = vec![];
@@ -174,7 +174,7 @@ impl<B: Back> Loop<B> {
         let until = [deadline, again, limit].into_iter().flatten().min();
         match rustix::event::poll(&mut fds, timeout(until).as_ref()) {
             Ok(_) => {}
-            // An order may be there: that is not known.
+            // There may be an order.
             Err(Errno::INTR) => return (vec![], true),
             Err(_) => {
                 thread::sleep(RETRY_DELAY);
@@ -226,7 +226,7 @@ impl<B: Back> Loop<B> {
                 self.active = None;
                 self.again.clear();
                 self.back.stop();
-                // Nobody waiting any more is no reason not to have stopped.
+                // The device has stopped, also if no thread waits for that any more.
                 done.send(()).ok();
             }
             #[cfg(test)]
@@ -257,7 +257,7 @@ impl<B: Back> Loop<B> {
 /// Time until `deadline`; `None` is forever.
 fn timeout(deadline: Option<Instant>) -> Option<Timespec> {
     let left = deadline?.saturating_duration_since(Instant::now());
-    // A time beyond the clock's range is as good as forever.
+    // A time beyond the clock's range counts as forever.
     Timespec::try_from(left).ok()
 }
 

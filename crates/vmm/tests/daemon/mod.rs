@@ -296,7 +296,7 @@ impl Daemon {
         self.listen();
         let from = self.said.len();
         self.type_line(line);
-        self.until(line, |daemon| answer(&daemon.said[from..]))
+        self.until(line, |daemon| answer(&daemon.said[from..], line))
     }
 
     /// Waits for a line of toucher's that begins with `text`, from `from` on.
@@ -328,13 +328,15 @@ impl Daemon {
     }
 }
 
-/// The first answer in what toucher said.
-pub fn answer(said: &str) -> Option<String> {
+/// The first answer to `command` in what toucher said. The answer to an earlier command may still
+/// come before it.
+pub fn answer(said: &str, command: &str) -> Option<String> {
+    let name = command.split(' ').next()?;
     let complete = &said[..said.rfind('\n')? + 1];
     complete
         .lines()
         .filter_map(|line| line.trim().strip_prefix("toucher: "))
-        .find(|line| line.starts_with("ok ") || line.starts_with("error "))
+        .find(|line| line.starts_with(&format!("ok {name}")) || line.starts_with("error "))
         .map(str::to_owned)
 }
 

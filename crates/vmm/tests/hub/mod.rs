@@ -205,14 +205,15 @@ impl Hub {
         from
     }
 
-    pub fn answer(&mut self, vm: usize, from: usize) -> String {
-        self.until("answer", |hub| answer(&hub.vm(vm).said[from..]).is_some());
-        answer(&self.vm(vm).said[from..]).unwrap()
+    /// Waits for the answer to `command`, which was typed when `from` bytes had been said.
+    pub fn answer(&mut self, vm: usize, command: &str, from: usize) -> String {
+        self.until("answer", |hub| answer(&hub.vm(vm).said[from..], command).is_some());
+        answer(&self.vm(vm).said[from..], command).unwrap()
     }
 
     pub fn command(&mut self, vm: usize, line: &str) -> String {
         let from = self.type_line(vm, line);
-        self.answer(vm, from)
+        self.answer(vm, line, from)
     }
 
     /// Every page of every VM holds what it should.

@@ -1,4 +1,5 @@
-//! The back half of the balloon: what the driver's queues say, to the pmap and to the handles.
+//! The back half of the balloon: passes what the driver's queues say to the pmap and to the
+//! handles.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,13 +20,14 @@ const STATISTICS_PERIOD: Duration = Duration::from_secs(1);
 /// Pages in one inflate or deflate request. Linux sends 256; many more would make one notification
 /// long.
 const MAX_PAGES: usize = 64 * 1024;
-/// The guest has stopped inflating for now when nothing came for so long. Shorter, and chunks that
-/// are about to be complete are broken up; longer, and the memory comes back later.
+/// Without requests for this long, the guest has stopped inflating for now. Shorter, and chunks
+/// that are about to be complete are broken up; longer, and the memory comes back later.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How soon it is looked whether the guest has stopped because it waits for memory. Shorter, and a
-/// balloon that grows costs a wake-up for each request; longer, and it grows more slowly.
+/// Without requests for this long, the device checks whether the guest has stopped because it waits
+/// for memory. Shorter, and a balloon that grows costs a wake-up for each request; longer, and it
+/// grows more slowly.
 const LOOK: Duration = Duration::from_millis(2);
-/// Nothing that was gathered waits longer, even if the guest never pauses.
+/// Longest time that gathered pages wait, even if the guest never pauses.
 const MAX_GATHERING: Duration = Duration::from_millis(200);
 
 pub(super) struct BalloonBack {
@@ -42,7 +44,7 @@ pub(super) struct BalloonBack {
 struct Gathering {
     since: Instant,
     last: Instant,
-    /// It was seen since that the guest does not wait for memory.
+    /// The guest was found since not to wait for memory.
     seen: bool,
 }
 
@@ -59,7 +61,7 @@ struct HeldBuffer {
     due: Instant,
 }
 
-/// What a queue is for.
+/// The role of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
     Inflate,
@@ -68,8 +70,8 @@ enum Role {
     Reporting,
 }
 
-/// The roles of the queues, in order. The queues of features that were not agreed on are not there,
-/// and those behind them move up: so Linux numbers them, and so does every device that it drives.
+/// The roles of the queues, in order. Queues of features that were not agreed on do not exist, and
+/// those behind them move up: Linux and every device that it drives number them like this.
 fn roles(features: u64) -> impl Iterator<Item = Role> {
     let statistics = (features & bit::STATS_VQ != 0).then_some(Role::Statistics);
     let reporting = (features & bit::PAGE_REPORTING != 0).then_some(Role::Reporting);
@@ -121,7 +123,7 @@ impl BalloonBack {
         })
     }
 
-    /// Takes the statistics that came, and keeps the last buffer until new ones are wanted.
+    /// Reads the statistics that came, and keeps the last buffer until new statistics are wanted.
     fn take_statistics(
         &self,
         ring: &mut Ring,
@@ -132,8 +134,7 @@ impl BalloonBack {
             let Some(chain) = ring.pop(&*self.ram)? else { break };
             let mut buffer = [0; statistics::MAX_LENGTH];
             let length = chain.readable.read(&*self.ram, &mut buffer)?;
-            // Linux queues an empty buffer at first on some versions: nothing said is not zeros
-            // said.
+            // Some versions of Linux queue an empty buffer at first. Missing values are not zeros.
             if length > 0 {
                 let ballooned = self.pmap.stats().ballooned;
                 let said = statistics::parse(&buffer[..length]);

@@ -1,9 +1,9 @@
 //! The memory balloon (VIRTIO 1.2, section 5.5), with statistics, deflate-on-oom and free page
 //! reporting.
 //!
-//! What the guest puts into the balloon or reports as free goes to the pmap, which decides what
-//! becomes of it. The balloon has a thread of its own, which never pins memory and so gives memory
-//! back while other devices wait for some.
+//! Pages that the guest puts into the balloon or reports as free go to the pmap, which releases
+//! them or keeps them. The balloon has a thread of its own. It never pins memory, so it gives
+//! memory back while other devices wait for some.
 //!
 //! Poisoned pages: a guest that fills free pages with a pattern and expects to find it again says
 //! so with a `poison_val`. The feature is offered, because a Linux guest that clears pages as it
@@ -58,7 +58,8 @@ pub struct Balloon {
     worker: Worker,
 }
 
-/// Steers the balloon and tells of it. Clones are handles of the same balloon; nothing here waits.
+/// Sets the balloon's target and reports its state. Clones are handles of the same balloon. No call
+/// waits.
 #[derive(Clone)]
 pub struct BalloonHandle {
     shared: Arc<Shared>,
@@ -134,12 +135,12 @@ impl BalloonHandle {
         self.shared.driver.load(Ordering::SeqCst)
     }
 
-    /// What the driver last said of the guest: claims. `None` until it does.
+    /// What the driver last reported of the guest: claims. `None` until its first report.
     pub fn guest(&self) -> Option<GuestFacts> {
         *self.shared.guest()
     }
 
-    /// Pages named by the guest that are not its memory, since the start.
+    /// Pages that the guest has named since the start and that are not its memory.
     pub fn ignored(&self) -> Pages {
         Pages(self.shared.ignored.load(Ordering::Relaxed))
     }

@@ -6,8 +6,8 @@ use plimsoll_units::Bytes;
 
 /// `struct virtio_balloon_stat`: a tag of two bytes, a value of eight, nothing between.
 const PAIR: usize = 10;
-/// Bytes of a buffer that are looked at. There are 16 tags today; the rest would be tags that
-/// nobody knows, or repetitions.
+/// Most bytes of a buffer that are read. There are 16 tags today; the rest could only be unknown
+/// tags, or repetitions.
 pub(super) const MAX_LENGTH: usize = 64 * PAIR;
 
 /// Reads what the driver sent. Linux gives amounts of memory in bytes. Linux 6.1 sends the tags up

@@ -33,10 +33,10 @@ pub(super) struct BlockBack {
     ram: GuestRam,
     engine: Engine,
     pinner: Pinner,
-    /// Requests that have begun, by their tag, which is the engine's as well.
+    /// Requests that have begun, by their tag, which is also the tag of their task in the engine.
     requests: Vec<Option<Begun>>,
     free_tags: Vec<u16>,
-    /// The part of a request that is to be pinned next.
+    /// The part of a request that has to be pinned next.
     to_pin: Option<(u16, PinRequest)>,
     /// A request is done in parts, and has some left.
     in_parts: bool,
@@ -49,7 +49,7 @@ struct Begun {
     head: u16,
     status: Spans,
     work: Work,
-    /// Pages that it fills with what other VMs may have read, too.
+    /// Pages that it fills with content that other VMs may have read too.
     common: Vec<PpnRange>,
 }
 
@@ -90,7 +90,7 @@ impl BlockBack {
     }
 
     /// Whether the next request may begin. While one waits to be pinned, or has parts left, the
-    /// others stay in the queue: side by side they might all wait for memory, and none would end.
+    /// others stay in the queue: together they might all wait for memory, and none would end.
     fn may_begin(&self) -> bool {
         !self.free_tags.is_empty() && self.to_pin.is_none() && !self.in_parts
     }
@@ -152,7 +152,7 @@ impl BlockBack {
         })
     }
 
-    /// The pages that are about to be filled as a whole from a disk that nobody may write.
+    /// The pages that are about to be filled wholly from a read-only disk.
     fn common_pages(&self, action: &Action) -> Vec<PpnRange> {
         match action {
             Action::Read { to, .. } if self.bounds.read_only => {
@@ -185,8 +185,8 @@ impl BlockBack {
         Ok(())
     }
 
-    /// Submits what is pinned. What has to wait for guest memory is left to the pinner; what has to
-    /// wait for this disk's own requests is tried again when one of them ends.
+    /// Submits what is pinned. The pinner waits for missing guest memory. A part that has to wait
+    /// for this disk's own requests is tried again when one of them ends.
     fn pin(&mut self) {
         if let Some((tag, memory)) = self.pinner.pinned() {
             self.transfer(tag, memory);
@@ -248,11 +248,11 @@ impl BlockBack {
     fn judge(&self, work: &Work, result: io::Result<usize>) -> Status {
         let unsupported = |error: &io::Error| error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error());
         let ok = match (work, result) {
-            // The kernel ends a transfer early only where the file does or the space: see
-            // io_uring's and preadv's handling of regular files and block devices.
+            // The kernel ends a transfer early only at the end of the file or of the space: see how
+            // io_uring and preadv handle regular files and block devices.
             (Work::Transfer(transfer), Ok(done)) => transfer.part_is(done),
             (Work::Flush | Work::Discard | Work::Zero { .. }, Ok(_)) => true,
-            // What a discarded sector holds is undefined, so what it held will do.
+            // The content of a discarded sector is undefined, so its old content is valid.
             (Work::Discard, Err(error)) => unsupported(&error),
             (&Work::Zero { offset, length }, Err(error)) => {
                 unsupported(&error) && self.write_zeros(offset, length).is_ok()
@@ -288,10 +288,10 @@ impl BlockBack {
     fn serve_ring(&mut self, ring: &mut Ring, interrupt: &Interrupt) -> Result<Progress, Broken> {
         self.finish(ring)?;
         self.begin(ring)?;
-        // First what has begun, so that it ends meanwhile.
+        // First commit what has begun, so that it ends meanwhile.
         let mut stuck = self.engine.commit().is_err();
         self.finish(ring)?;
-        // Then the next parts. A kernel short of memory takes them at the next turn.
+        // Then the next parts. A kernel that is short of memory takes them at the next call.
         stuck |= self.engine.commit().is_err();
         ring.notify(&*self.ram, interrupt)?;
         // Where none may begin, the next end of a request or of a wait goes on with the queue.

@@ -6,9 +6,9 @@
 //! itself has no guest memory registered. The cache is a write-back cache: the guest's flush is
 //! `fdatasync`.
 //!
-//! Pages that are pinned make room for nobody. So all devices together pin at most a quarter of the
-//! grant ([`Pmap::most_pinned`]), a request for more is done in parts, and pages that are not there
-//! are waited for by a thread of their own: what is in flight ends meanwhile, and is answered.
+//! Pinned pages cannot be taken back to serve other faults. So all devices together pin at most a
+//! quarter of the grant ([`Pmap::most_pinned`]), and a larger request is done in parts. A thread of
+//! its own waits for missing pages: requests in flight end meanwhile, and are answered.
 
 mod back;
 mod engine;
@@ -62,7 +62,7 @@ mod bit {
     pub(super) const WRITE_ZEROES: u64 = 1 << 14;
 }
 
-/// What a disk is made of.
+/// The configuration of a disk.
 #[derive(Debug)]
 pub struct BlockConfig {
     /// A raw file or a block device, open for reading, and for writing unless `read_only`.
@@ -83,8 +83,9 @@ pub struct Block {
 }
 
 impl Block {
-    /// A disk that reads and writes `memory`. `name` is for its thread and in notices. A refused
-    /// io_uring is told to `notices`. Make it before the jail closes: it sets the io_uring up.
+    /// A disk that reads and writes `memory`. `name` is for its thread and in notices. `notices` is
+    /// told if the kernel refuses an io_uring. Call it before the jail closes: it sets the io_uring
+    /// up.
     ///
     /// # Errors
     /// The file's size cannot be found, or no file descriptor or thread is left.

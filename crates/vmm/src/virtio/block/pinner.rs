@@ -1,7 +1,8 @@
-//! The thread that waits for guest pages in the device's stead.
+//! A thread that waits for guest pages in place of the device's thread.
 //!
-//! A page may wait for as long as the host is short of memory. The device's own thread must not: it
-//! answers the requests that have ended, and only with that their pages can make room for others.
+//! A page may wait for as long as the host is short of memory. The device's own thread must not
+//! wait for that: it answers the requests that have ended, and only then their pages can make room
+//! for others.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,12 +12,12 @@ use std::thread::{self, JoinHandle};
 use plimsoll_pmap::{IoGuard, PinRequest};
 use plimsoll_sys::Event;
 
-/// It recurses nowhere and keeps nothing on its stack.
+/// The thread's stack: it recurses nowhere and keeps buffers on the heap.
 const STACK_SIZE: usize = 128 * 1024;
 
 /// Waits for one pin at a time.
 pub(super) struct Pinner {
-    /// `None` when it is to end.
+    /// `None` tells the thread to end.
     requests: Option<Sender<(u16, PinRequest)>>,
     pinned: Receiver<(u16, IoGuard)>,
     bell: Event,
@@ -46,7 +47,7 @@ impl Pinner {
         Ok(Self { requests: Some(requests), pinned, bell, busy: false, thread: Some(thread) })
     }
 
-    /// Whether a pin is waited for.
+    /// Whether it waits for a pin.
     pub(super) fn is_busy(&self) -> bool {
         self.busy
     }
@@ -59,19 +60,19 @@ impl Pinner {
         self.busy = true;
     }
 
-    /// What was waited for, when it is pinned.
+    /// The pin that it waited for, if it is done.
     pub(super) fn pinned(&mut self) -> Option<(u16, IoGuard)> {
         if !self.busy {
             return None;
         }
-        // Before the message is looked for: one that comes later rings again.
+        // Cleared before the message is looked for: a later one signals again.
         self.bell.clear();
         let pinned = self.pinned.try_recv().ok()?;
         self.busy = false;
         Some(pinned)
     }
 
-    /// Gives up what is waited for, once it is pinned.
+    /// Waits for the pin, and gives it up.
     pub(super) fn cancel(&mut self) {
         if self.busy {
             // An error means that the thread is gone, and its pin with it.

@@ -1,4 +1,4 @@
-//! What the guest asks of a disk, read from a chain and held against the disk's bounds.
+//! The guest's requests to a disk, read from chains and checked against the disk's bounds.
 
 use plimsoll_pmap::GuestRam;
 
@@ -31,21 +31,21 @@ pub(super) enum Status {
     Unsupported = 2,
 }
 
-/// What is to be done. Offsets and lengths are bytes, within the disk.
+/// What the request asks for. Offsets and lengths are bytes, within the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// From the disk to these buffers.
+    /// Read from the disk to these buffers.
     Read {
         offset: u64,
         to: Spans,
     },
-    /// From these buffers to the disk.
+    /// Write these buffers to the disk.
     Write {
         offset: u64,
         from: Spans,
     },
     Flush,
-    /// The disk's name to these buffers.
+    /// Write the disk's name to these buffers.
     GetId {
         to: Spans,
     },
@@ -58,7 +58,7 @@ pub(super) enum Action {
         length: u64,
         unmap: bool,
     },
-    /// Nothing but to answer.
+    /// Answer only.
     Answer(Status),
 }
 
@@ -78,7 +78,7 @@ pub(super) struct Bounds {
 }
 
 impl Request {
-    /// Reads a request. One that asks for what it may not is answered with an error status.
+    /// Reads a request. A request that is not allowed becomes an answer with an error status.
     ///
     /// # Errors
     /// No room for a header or for the status byte: there is nowhere to answer to.
@@ -141,7 +141,7 @@ impl Bounds {
         match self.bytes(sector, length) {
             _ if self.read_only || sectors > most => Action::Answer(Status::IoError),
             None => Action::Answer(Status::IoError),
-            // The kernel takes an empty range for an error.
+            // The kernel refuses empty ranges.
             Some(_) if length == 0 => Action::Answer(Status::Ok),
             Some(offset) if kind == kind::DISCARD => Action::Discard { offset, length },
             Some(offset) => Action::WriteZeroes { offset, length, unmap: flags & UNMAP != 0 },

@@ -1,5 +1,5 @@
-//! A request to read or write, done part by part where its buffers are more than devices may pin at
-//! once.
+//! A request to read or write. If its buffers are more than devices may pin at once, it is done in
+//! parts.
 
 use plimsoll_pmap::{Error, Intent, IoGuard, PinRequest, Pmap};
 use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
@@ -18,7 +18,7 @@ pub(super) enum Direction {
     Write,
 }
 
-/// What is left to do of a request to read or write. One part at a time is under way.
+/// The rest of a request to read or write. One part at a time is under way.
 #[derive(Debug)]
 pub(super) struct Transfer {
     direction: Direction,
@@ -81,8 +81,7 @@ impl Transfer {
     }
 }
 
-/// How many bytes from the beginning of `buffers` are in `most` pages: whole sectors, and one at
-/// least.
+/// How many bytes from the beginning of `buffers` lie in `most` pages: whole sectors, at least one.
 fn part_of(buffers: &Spans, most: Pages) -> u32 {
     let (mut bytes, mut room) = (0_u64, most.0);
     for span in buffers.iter() {

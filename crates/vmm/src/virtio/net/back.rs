@@ -12,8 +12,8 @@ use super::super::ring::{Chain, Ring};
 use super::super::{Activation, NoticeSink};
 use super::{HEADER, Link, MAX_PACKET, RECEIVE, TRANSMIT, bit, tap};
 
-/// Packets received in one turn, before the other queue has its own. More would let one direction
-/// starve the other.
+/// Most packets received before the other queue is served. More would let one direction starve the
+/// other.
 const RECEIVE_BUDGET: usize = 64;
 /// Where in the header the number of merged buffers is.
 const NUM_BUFFERS: std::ops::Range<usize> = 10..12;
@@ -23,7 +23,7 @@ pub(super) struct NetBack {
     link: Link,
     memory: GuestRam,
     notices: NoticeSink,
-    /// A notice about the link was given: a guest that resets the device over and over brings no
+    /// A notice about the link was given: a guest that resets the device again and again causes no
     /// other.
     told: bool,
     buffer: Box<[u8]>,
@@ -40,14 +40,14 @@ struct Receive {
     mergeable: bool,
     /// A packet for which there was no room, as it was read.
     pending: Option<Box<[u8]>>,
-    /// The link is gone: it would be ready for ever.
+    /// The link has ended: its descriptor would be readable for ever.
     dead: bool,
 }
 
 /// What became of a packet.
 enum Delivery {
     Done,
-    /// The driver has to provide buffers first.
+    /// The driver has to provide more buffers first.
     NoRoom,
 }
 
@@ -121,8 +121,8 @@ impl NetBack {
             let length = chain.readable.read(&**memory, buffer)?;
             let whole = usize::try_from(chain.readable.len()).is_ok_and(|total| total == length);
             if whole && length >= HEADER {
-                // What the link does not take (it is full, or down, or the packet makes no sense)
-                // is lost, as on a wire.
+                // A packet that the link does not take (it is full or down, or the packet is
+                // invalid) is lost, as on a wire.
                 rustix::io::write(&link.fd, &buffer[..length]).ok();
             }
             Ok(0)
@@ -169,8 +169,8 @@ impl Receive {
         Ok(Delivery::Done)
     }
 
-    /// Takes buffers from the queue until they have room for `length` bytes; false where the driver
-    /// has to provide more.
+    /// Takes buffers from the queue until they have room for `length` bytes. Returns false if the
+    /// driver has to provide more.
     fn gather(&mut self, memory: &GuestRam, length: usize) -> Result<bool, Broken> {
         loop {
             let room: u64 = self.held.iter().map(|chain| u64::from(chain.writable.len())).sum();
@@ -190,7 +190,7 @@ impl Receive {
     }
 }
 
-/// How many of buffers with so much `room` each take `length` bytes.
+/// The number of buffers that take `length` bytes, where `room` is the room of each buffer.
 fn count_needed(room: impl Iterator<Item = usize>, length: usize) -> usize {
     let mut left = length;
     let mut count = 0;

@@ -1,8 +1,7 @@
 //! The network interface (VIRTIO 1.2, section 5.1): a tap device, one pair of queues.
 //!
-//! Packets pass through a buffer of the device's own, one copy each way: the header that the kernel
-//! sees is then not one that the guest can change meanwhile, and no system call waits for a page of
-//! the guest.
+//! Packets pass through a buffer of the device's own, one copy each way. So the guest cannot change
+//! the header that the kernel sees, and no system call waits for a page of the guest.
 //!
 //! Mergeable receive buffers let a guest take large packets without keeping 64 KiB for each slot of
 //! its queue: memory that it would never give back.
@@ -45,7 +44,7 @@ mod bit {
     pub(super) const MRG_RXBUF: u64 = 1 << 15;
 }
 
-/// The other end of the cable.
+/// The host's end of the interface.
 #[derive(Debug)]
 pub struct Link {
     fd: OwnedFd,
@@ -55,8 +54,8 @@ pub struct Link {
 impl Link {
     /// A tap device, made with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`.
     ///
-    /// # Errors
-    /// It is no tap device, or was made without these flags, or the kernel refuses to set it up.
+    /// # Errors `fd` is no tap device, or was made without these flags, or the kernel refuses to
+    /// set it up.
     pub fn tap(fd: OwnedFd) -> io::Result<Self> {
         tap::check(&fd)?;
         tap::set_header_length(&fd, HEADER)?;

@@ -38,7 +38,7 @@ pub(super) fn set_header_length(fd: &OwnedFd, length: usize) -> io::Result<()> {
     result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const length) })
 }
 
-/// Lets the kernel leave to the guest what it takes according to its `features`.
+/// Lets the kernel leave to the guest the offloads that its `features` accept.
 pub(super) fn set_offloads(fd: &OwnedFd, features: u64) -> io::Result<()> {
     let pairs = [(bit::GUEST_CSUM, TUN_F_CSUM), (bit::GUEST_TSO4, TUN_F_TSO4), (bit::GUEST_TSO6, TUN_F_TSO6)];
     let wanted = pairs
