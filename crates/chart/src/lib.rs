@@ -19,7 +19,7 @@ const TOP: f64 = 52.0;
 const BAND: f64 = 32.0;
 /// Parts that the numbers beside a panel divide it into.
 const PARTS: u32 = 4;
-/// Okabe and Ito's colours, which people who see no red or green tell apart.
+/// Okabe and Ito's colours, which colour-blind readers can tell apart.
 const COLOURS: [&str; 7] = ["#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
 /// The horizontal axis of a drawing.

@@ -1,9 +1,9 @@
 //! The log of the programs that run for long: lines on standard error.
 //!
-//! Logging is never worth a VM or the daemon. A line that cannot be written, because the file
-//! system is full or nobody reads the pipe, is lost and counted; the next line that can be written
-//! is preceded by one that says how many are missing. This crate never panics and never returns an
-//! error to whoever logs. Start with [`init`].
+//! Logging never ends a VM or the daemon. A line that cannot be written, because the file system is
+//! full or the pipe has no reader, is lost and counted. The next line that can be written is
+//! preceded by one that says how many are missing. This crate never panics and never returns an
+//! error to a caller that logs. Start with [`init`].
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
@@ -20,7 +20,7 @@ pub fn init(filter: EnvFilter) {
         .with_env_filter(filter)
         .with_writer(LossyWriter::new(io::stderr()))
         .with_ansi(io::stderr().is_terminal())
-        // They would go to standard error, too, and panic where it cannot be written.
+        // Internal errors would go to standard error as well, and panic if that cannot be written.
         .log_internal_errors(false)
         .init();
 }

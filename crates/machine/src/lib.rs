@@ -1,7 +1,7 @@
 //! What the kernel says of the machine's memory, and of the control groups that limit it.
 //!
-//! It reads files of the kernel and decides nothing: how much of that VMs may use is the daemon's
-//! to say. Start at [`Reading`]; [`limit`] finds the groups, [`oom`] counts what the kernel's OOM
+//! It reads files of the kernel and decides nothing: the daemon decides how much of the memory VMs
+//! may use. Start at [`Reading`]; [`limit`] finds the groups, [`oom`] counts what the kernel's OOM
 //! killer has ended, [`medium`] tells whether a directory is in memory.
 
 pub mod limit;
@@ -20,7 +20,7 @@ use crate::limit::Limit;
 pub struct Reading {
     /// All memory that the machine has.
     pub total: Bytes,
-    /// What programs can still get without swapping, by the kernel's estimate.
+    /// Memory that programs can still get without swapping, as the kernel estimates it.
     pub available: Bytes,
     /// Limits of the control groups that this process is in, its own group first. Limits above
     /// `total` are left out.

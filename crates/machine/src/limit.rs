@@ -49,7 +49,7 @@ pub fn unified(mounts: &str, own: &str) -> Vec<PathBuf> {
     above(mounts, own, Version::Two).into_iter().map(|group| group.path).collect()
 }
 
-/// The own group in one hierarchy and those above it, as far as they are mounted.
+/// The process' own group in one hierarchy and those above it, as far as they are mounted.
 fn above(mounts: &str, own: &str, version: Version) -> Vec<Group> {
     let own = own.lines().find_map(|line| {
         let mut parts = line.splitn(3, ':');
@@ -74,7 +74,7 @@ fn above(mounts: &str, own: &str, version: Version) -> Vec<Group> {
     });
     let (Some(own), Some((root, mount))) = (own, mount) else { return Vec::new() };
     if own.components().any(|part| part.as_os_str() == "..") {
-        // It is outside of what this process sees.
+        // The group is outside of what this process sees.
         return Vec::new();
     }
     // A container may see its own group at the mount point, and be told the path from the host's

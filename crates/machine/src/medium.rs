@@ -11,7 +11,7 @@ const IN_MEMORY: [(i64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramf
 const DEPTH: u32 = 8;
 
 /// Returns the name of the memory that `directory` is in: a file system in memory, or a compressed
-/// disk in memory. `None`: it is in none as far as the kernel tells.
+/// disk in memory. `None`: it is not in memory, as far as the kernel tells.
 #[must_use]
 pub fn memory_under(directory: &Path) -> Option<String> {
     let kind = rustix::fs::statfs(directory).map_or(0, |stat| stat.f_type);
@@ -23,7 +23,8 @@ pub fn memory_under(directory: &Path) -> Option<String> {
     compressed_memory(Path::new(&format!("/sys/dev/block/{major}:{minor}")), DEPTH)
 }
 
-/// The zram device that the block device at `path` of sysfs is, is a part of or is built on.
+/// Returns the zram device behind the block device at `path` of sysfs: the device itself, the one
+/// that it is a part of, or one that it is built on.
 fn compressed_memory(path: &Path, depth: u32) -> Option<String> {
     let device = fs::canonicalize(path).ok()?;
     let zram = |name: &OsStr| name.to_str().filter(|name| name.starts_with("zram")).map(str::to_owned);

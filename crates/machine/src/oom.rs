@@ -12,7 +12,7 @@ pub struct OomKills {
 }
 
 impl OomKills {
-    /// Finds where the kernel counts. `proc` is `/proc`.
+    /// Finds the file in which the kernel counts. `proc` is `/proc`.
     #[must_use]
     pub fn find(proc: &Path) -> Self {
         let names = ["memory.events", "memory.oom_control"];
@@ -27,7 +27,7 @@ impl OomKills {
         Self { file: group.join("memory.events") }
     }
 
-    /// How many there have been so far. `None` where the kernel does not tell.
+    /// How many processes there have been so far. `None` if the kernel does not tell.
     #[must_use]
     pub fn count(&self) -> Option<u64> {
         self.number("oom_kill ")

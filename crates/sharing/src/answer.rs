@@ -2,8 +2,7 @@ use std::io;
 
 use plimsoll_units::{Bytes, FrameNo, PageNo, Pages};
 
-/// Who takes part in a domain: a VM, by a number that the caller chooses and never uses for two at
-/// once.
+/// A member of a domain: a VM, by a number that the caller chooses and never uses for two at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(pub u32);
 
@@ -31,15 +30,15 @@ pub struct Offered {
     pub frames: Vec<Option<FrameNo>>,
     /// Frames that the pool did not have before. The others of `frames` existed.
     pub created: Pages,
-    /// Hints that came true: these pages hold a reference to these frames now, and their VMs must
-    /// be told. They may belong to the VM that offered.
+    /// Pages that were hints and hold a reference to these frames now. Their VMs must be told; they
+    /// may include the VM that offered.
     pub notices: Vec<(MemberId, PageNo, FrameNo)>,
     /// The pool could not be written: nothing was created from there on. The host is probably out
     /// of memory.
     pub error: Option<io::Error>,
 }
 
-/// What came back by [`Domain::give_back`](crate::Domain::give_back).
+/// What [`Domain::give_back`](crate::Domain::give_back) did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GivenBack {
     /// Frames whose memory the host has again.
@@ -50,7 +49,7 @@ pub struct GivenBack {
     pub ignored: u64,
 }
 
-/// Frames that went.
+/// Frames that were freed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Freed {
     /// Frames whose memory the host has again.
@@ -64,12 +63,12 @@ pub struct Freed {
 pub struct Stats {
     /// Frames that take machine memory. This is what the ledger counts. Includes `lingering`.
     pub frames: Pages,
-    /// Of `frames`, those that nobody refers to any more, and whose memory
-    /// [`Domain::tidy`](crate::Domain::tidy) has yet to give back.
+    /// Of `frames`, those without references, whose memory [`Domain::tidy`](crate::Domain::tidy)
+    /// has yet to give back.
     pub lingering: Pages,
     /// Pages of members that hold a reference.
     pub references: Pages,
-    /// What the members would need more if each of them had its own pages.
+    /// The memory that the members would need in addition if each had its own pages.
     pub saved: Pages,
     /// Pages that are known by their hash and not shared yet.
     pub hints: Pages,

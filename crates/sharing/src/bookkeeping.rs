@@ -1,4 +1,4 @@
-//! The steps that keep pages, frames and the index agreed with each other. Each leaves them so.
+//! The steps that change pages, frames and the index together. Each leaves them consistent.
 
 use plimsoll_units::{FrameNo, PageNo, Pages};
 
@@ -22,7 +22,7 @@ impl Domain {
         self.members.room_of(place).map_or(Held::Nothing, |room| room.holding(place).held())
     }
 
-    /// The page becomes the hint of this hash, in place of the one that it may be.
+    /// Makes the page the hint of this hash, in place of a hint that it may be already.
     pub(crate) fn make_hint(&mut self, place: Place, key: Key) {
         self.forget_hint(place);
         let Some(room) = self.members.room_of(place) else { return };
@@ -31,7 +31,7 @@ impl Domain {
         self.index.set(key, Target::hint(place));
     }
 
-    /// The page is no hint any more, if it was one.
+    /// Removes the page's hint, if it is one.
     pub(crate) fn forget_hint(&mut self, place: Place) {
         let Some(room) = self.members.room_of(place) else { return };
         let holding = room.holding(place);
@@ -43,8 +43,7 @@ impl Domain {
         }
     }
 
-    /// What has this hash is a frame from now on, and not the hint at `place`, which is none any
-    /// more.
+    /// Points the index entry of `key` at `frame`. The page at `place` stops being a hint.
     pub(crate) fn replace_hint(&mut self, place: Place, key: Key, frame: FrameNo) {
         self.index.set(key, Target::frame(frame));
         let Some(room) = self.members.room_of(place) else { return };
@@ -52,15 +51,15 @@ impl Domain {
         room.account.hints -= 1;
     }
 
-    /// Whose page a hint is; `None` where that VM has left or its hashes are worth nothing.
+    /// The member whose page a hint is; `None` if that VM has left or is not trusted now.
     pub(crate) fn hint_owner(&mut self, place: Place) -> Option<(MemberId, PageNo)> {
         let room = self.members.room_of(place)?;
         let owner = room.tenant().filter(|_| !room.account.trust.doubted())?;
         Some((owner, room.page(place)))
     }
 
-    /// The page holds a reference from now on, that the caller has counted at the frame; it is no
-    /// hint any more.
+    /// Gives the page a reference, which the caller has counted at the frame. The page stops being
+    /// a hint.
     pub(crate) fn refer(&mut self, place: Place, frame: FrameNo) {
         self.forget_hint(place);
         let Some(room) = self.members.room_of(place) else { return };
@@ -69,7 +68,7 @@ impl Domain {
         *room.holding(place) = Holding::reference(frame);
     }
 
-    /// Ends what members that left have, for so many pages of them.
+    /// Drops references and hints of members that left, for at most `most` of their pages.
     pub(crate) fn sweep(&mut self, most: usize) {
         let Some(room) = self.members.vacant() else { return };
         let (first, holdings) = room.clear(most);
@@ -102,8 +101,8 @@ impl Domain {
         self.members.demolish();
     }
 
-    /// Gives memory of freed frames back to the host, up to so many runs of them. How many frames
-    /// that were.
+    /// Gives memory of freed frames back to the host, at most `most_runs` runs. Returns how many
+    /// frames that were.
     pub(crate) fn punch(&mut self, most_runs: usize) -> Pages {
         let mut punched = Pages::ZERO;
         if self.recovering {
@@ -128,10 +127,10 @@ impl Domain {
 /// How far ahead memory is fetched: as for look-ups.
 const AHEAD: usize = 16;
 
-/// Frames given back to the host in one call, whatever the runs: 16 MiB, about a millisecond.
+/// Most frames given back to the host in one call: 16 MiB, about a millisecond.
 const PUNCH_FRAMES: Pages = Pages(4096);
 
-/// A reference ends; with the last one the frame leaves the index, and lingers until it is punched.
+/// Ends a reference. With the last one the frame leaves the index, and lingers until it is punched.
 pub(crate) fn release(frames: &mut Frames, index: &mut Index, frame: FrameNo) {
     if let Some(prefix) = frames.release(frame) {
         // After a recovery two frames may have one content, and only one of them is in the index.

@@ -18,8 +18,8 @@ use crate::{Found, Freed, GivenBack, MAX_PAGES, MemberId, MemberStats, Stats};
 /// share.
 ///
 /// A page of a member holds nothing, or is a *hint* (its hash is known, others can find it), or
-/// holds a *reference* to one frame. Members report what they did in order; what contradicts what
-/// is known is ignored and counted.
+/// holds a *reference* to one frame. Members report what they did in order. A report that
+/// contradicts the account is ignored and counted.
 #[derive(Debug)]
 pub struct Domain {
     pub(crate) pool: Pool,
@@ -28,12 +28,12 @@ pub struct Domain {
     pub(crate) members: Members,
     pub(crate) secret: Secret,
     pub(crate) hash: fn(&Page) -> u64,
-    /// Members of a daemon's earlier life are still to be heard: no frame is made or punched.
+    /// After a restart, not all members have reported what they hold: no frame is made or punched.
     pub(crate) recovering: bool,
     /// No frame is made: see [`Domain::close`].
     pub(crate) closed: bool,
-    /// Where the search for memory of the pool that belongs to no frame goes on; `None` where there
-    /// is none.
+    /// Where the search for memory of the pool that belongs to no frame goes on; `None` outside a
+    /// search.
     pub(crate) scrubbed: Option<FrameNo>,
 }
 
@@ -41,19 +41,19 @@ pub struct Domain {
 /// time; with twice as many it is never idle, and what was fetched first is still in its nearest
 /// cache.
 const AT_ONCE: usize = 32;
-/// A page that is looked up.
+/// A page of a look-up.
 #[derive(Clone, Copy, Debug)]
 struct Wanted {
     place: Place,
     key: Key,
-    /// What has its hash, as far as the first line told.
+    /// What has its hash, as far as the first line shows.
     seen: Option<Target>,
 }
 
-/// Pages of members that left whose hints are dropped at each call, besides its own work: so that
-/// they go although nobody calls [`Domain::tidy`], and no call takes long.
+/// Pages of members that left which each call clears, besides its own work. So they go also if
+/// [`Domain::tidy`] is not called, and no call takes long.
 const SWEEP: usize = 1024;
-/// The same for a call that is there for it: about a millisecond.
+/// The same for [`Domain::tidy`]: about a millisecond.
 const TIDY_PAGES: usize = 8 * 1024;
 /// Runs of frames given back to the host in one call: some 1 to 2 us each.
 const TIDY_RUNS: usize = 512;
@@ -87,34 +87,31 @@ impl Domain {
         self.pool.reader()
     }
 
-    /// `member`, a VM of `size` pages, takes part from now on. All that it names must be pages
-    /// below `size`.
+    /// Adds `member`, a VM of `size` pages. All pages that it names must be below `size`.
     pub fn join(&mut self, member: MemberId, size: Pages) -> Result<(), Error> {
         self.members.join(member, size)
     }
 
-    /// `member` is gone: its process has ended, or maps nothing of the pool any more. It may join
-    /// anew. Its references and hints end bit by bit, here and with [`Domain::tidy`], so that
-    /// nobody waits for that; nothing is said about them to anybody. Nothing happens if it was no
-    /// member.
+    /// Removes `member`, whose process has ended or unmapped the pool; it may join again. Its
+    /// references and hints are dropped in steps, here and in [`Domain::tidy`], and no member is
+    /// notified. Does nothing for a VM that is no member.
     pub fn leave(&mut self, member: MemberId) -> Freed {
         if self.members.leave(member) { self.tidy() } else { Freed::default() }
     }
 
-    /// Somebody who is no member can still read the pool: no frame is made in it from now on. What
-    /// has a frame already is shared as before. A process that was given a descriptor cannot be
-    /// made to give it up, so this lasts as long as the process, or for ever.
+    /// Makes no new frames from now on, because a process that is no member can still read the
+    /// pool. Pages that have a frame are shared as before. A process that was given a descriptor
+    /// cannot be made to give it up, so this lasts as long as the process, or for ever.
     pub fn close(&mut self) {
         self.closed = true;
     }
 
-    /// Nobody but members can read the pool any more: frames are made again.
+    /// Makes frames again: only members can read the pool any more.
     pub fn open(&mut self) {
         self.closed = false;
     }
 
-    /// Looks up pages of `member` by their hashes; see [`Found`] for what comes of it. Answers in
-    /// order.
+    /// Looks up pages of `member` by their hashes. Returns what was found, in order; see [`Found`].
     ///
     /// A hint for an earlier content of a page is forgotten.
     pub fn look_up(&mut self, member: MemberId, pages: &[(PageNo, u64)]) -> Vec<Found> {
@@ -130,7 +127,7 @@ impl Domain {
             let changes = self.index.changes();
             answers.extend(wanted[..pages.len()].iter().map(|wanted| match wanted {
                 Some(Wanted { place, key, seen }) => {
-                    // What was seen while fetching is still so, unless an answer before this one
+                    // What was seen while fetching still holds, unless an answer before this one
                     // changed the index.
                     let seen = seen.filter(|_| self.index.changes() == changes);
                     let found = seen.or_else(|| self.index.find(*key));
@@ -142,8 +139,8 @@ impl Domain {
         answers
     }
 
-    /// What is needed to look up so many pages; `None` for a page that there is not. All memory for
-    /// that is on its way.
+    /// What a look-up of `pages` needs; `None` for a page outside the VM. All memory for it is
+    /// being fetched.
     fn fetch(&self, member: MemberId, pages: &[(PageNo, u64)]) -> [Option<Wanted>; AT_ONCE] {
         let mut wanted = [None; AT_ONCE];
         let Some(room) = self.members.get(member) else { return wanted };
@@ -180,8 +177,7 @@ impl Domain {
                 }
                 if self.closed { Found::Busy } else { Found::Wanted }
             }
-            // Nobody's any more, or of somebody whose hashes are worth nothing: this page is a
-            // better hint.
+            // The hint's member has left or is not trusted: this page is a better hint.
             Some(Kind::Hint(other)) => {
                 self.forget_hint(other);
                 self.make_hint(place, key);
@@ -197,8 +193,7 @@ impl Domain {
     /// Takes back references that `member` names by page and frame. `mismatched`: it never mapped
     /// them, because the pages differ from the frames.
     ///
-    /// A frame that nobody refers to any more is free, and its memory goes back to the host at
-    /// once.
+    /// A frame without references is freed, and its memory goes back to the host at once.
     pub fn give_back(
         &mut self,
         member: MemberId,
@@ -232,9 +227,9 @@ impl Domain {
         result
     }
 
-    /// Does a part of what was put off, for a millisecond or two: what members that left had ends,
-    /// memory of freed frames goes back to the host. Call it at times, and again soon while there
-    /// is more.
+    /// Does a part of the deferred work, for a millisecond or two: drops references and hints of
+    /// members that left, and gives memory of freed frames back to the host. Call it from time to
+    /// time, and again soon while there is more.
     pub fn tidy(&mut self) -> Freed {
         self.sweep(TIDY_PAGES);
         self.scrub_on(TIDY_RUNS);
@@ -266,7 +261,7 @@ impl Domain {
         }
     }
 
-    /// What `member` has; `None` where it takes no part.
+    /// What `member` has; `None` if it is no member.
     pub fn member(&self, member: MemberId) -> Option<MemberStats> {
         let account = &self.members.get(member)?.account;
         let all = u128::from(self.frames.references());
@@ -282,13 +277,13 @@ impl Domain {
         })
     }
 
-    /// Who takes part.
+    /// The members.
     pub fn members(&self) -> impl Iterator<Item = MemberId> + '_ {
         self.members.ids()
     }
 
-    /// Machine memory that the pool takes beyond its frames. More than none means that somebody has
-    /// touched holes in a mapping of it, which fills them with zeros; [`Domain::scrub`] takes that
+    /// Machine memory that the pool takes beyond its frames. If there is any, a process has touched
+    /// holes in its mapping of the pool, which fills them with zeros. [`Domain::scrub`] takes that
     /// back.
     pub fn excess(&self) -> io::Result<Pages> {
         let counted = Pages(self.frames.in_use() + self.frames.lingering());

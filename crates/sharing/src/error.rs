@@ -20,7 +20,7 @@ pub enum Error {
     /// The host has no memory for the bookkeeping.
     #[error("no memory for the bookkeeping of shared pages: free some")]
     Memory(#[source] io::Error),
-    /// A descriptor that was said to be a pool is none of ours.
+    /// A descriptor is not one of a pool.
     #[error("this file is not a pool of frames: {problem}; end the VM that brought it")]
     NotAPool {
         /// What is wrong with it.

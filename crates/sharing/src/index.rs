@@ -23,8 +23,8 @@ use tag::Tag;
 /// group, or, where these are full, in the overflow. A look-up costs one access to memory in most
 /// cases, and that can be asked for beforehand ([`Index::prefetch`]).
 ///
-/// Entries leave without a trace, but their home line goes on saying how far to look for entries of
-/// it. So as entries come and go groups are dealt out anew, one after the other.
+/// Entries are removed without a mark, but their home line still says how far to look for its
+/// entries. So as entries come and go, groups are laid out anew, one after the other.
 #[derive(Debug)]
 pub(crate) struct Index {
     shape: Shape,
@@ -34,7 +34,7 @@ pub(crate) struct Index {
     entries: usize,
     /// How often something was set or removed.
     changes: u64,
-    /// Entries removed since a group was last dealt out anew because of that.
+    /// Entries removed since a group was last laid out anew because of that.
     removed: usize,
     /// Counts them.
     dealt: usize,
@@ -45,11 +45,11 @@ pub(crate) struct Index {
 /// Used slots of 100, at most. More, and few entries are in their home lines; fewer cost memory: at
 /// 88 an entry takes 10.4 bytes. A table that gets emptier than [`FULL_ENOUGH`] shrinks.
 const FULL: usize = 88;
-/// Far enough below [`FULL`] that a table that breathes does not deal its entries out with each
-/// breath.
+/// Far enough below [`FULL`] that a table whose size varies a little does not lay its entries out
+/// anew each time.
 const FULL_ENOUGH: usize = 78;
-/// Entries removed for each group that is dealt out anew: so every group is when about an eighth of
-/// its entries have changed.
+/// Entries removed for each group that is laid out anew: so each group is laid out anew when about
+/// an eighth of its entries have changed.
 const REMOVALS: usize = 16;
 
 /// Where an entry is.
@@ -59,7 +59,7 @@ enum Spot {
 }
 
 impl Index {
-    /// An empty one.
+    /// Makes an empty index.
     pub(crate) fn new() -> io::Result<Self> {
         let shape = Shape::new();
         let mut lines = Lines::default();
@@ -76,15 +76,15 @@ impl Index {
         })
     }
 
-    /// Has the memory fetched that a hash of this prefix will need first.
+    /// Fetches the memory that a look-up of this prefix needs first.
     #[inline]
     pub(crate) fn prefetch(&self, prefix: Prefix) {
         let group = self.shape.group(prefix);
         self.lines.prefetch(group.address(group.home(prefix)));
     }
 
-    /// Has more memory fetched where the first access, made here, shows that it will be needed.
-    /// What the first line tells is returned: it may be all.
+    /// Makes the first access, and fetches more memory if that shows that it will be needed.
+    /// Returns what the first line shows, which may be all.
     #[inline]
     pub(crate) fn prefetch_more(&self, key: Key) -> Option<Target> {
         let tag = Tag::of(key);
@@ -109,7 +109,7 @@ impl Index {
         })
     }
 
-    /// From now on `target` has this hash, instead of what had it.
+    /// Points the entry of this hash at `target`, in place of what it pointed at.
     pub(crate) fn set(&mut self, key: Key, target: Target) {
         self.changes += 1;
         match self.spot(key) {
@@ -126,7 +126,7 @@ impl Index {
         }
     }
 
-    /// Forgets `target`, which has a hash of this prefix. Says whether it was there.
+    /// Removes `target`, which has a hash of this prefix. Returns whether it was there.
     pub(crate) fn remove(&mut self, prefix: Prefix, target: Target) -> bool {
         let removed = self.remove_from_lines(prefix, target) || self.remove_from_overflow(prefix, target);
         if removed {
@@ -137,14 +137,14 @@ impl Index {
         removed
     }
 
-    /// A number that is another one whenever anything was set or removed: what was found before is
-    /// found as long as it stays.
+    /// A number that changes whenever an entry is set or removed. While it is the same, a look-up
+    /// finds the same.
     #[inline]
     pub(crate) fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// Memory that it takes, about: what is in the overflow is estimated.
+    /// The memory that the index takes, about: that of the overflow is estimated.
     pub(crate) fn bytes(&self) -> usize {
         // Nodes of a BTreeMap are at least half full.
         let overflow = self.overflow.len() * 2 * size_of::<(Tag, Target)>();
@@ -188,7 +188,7 @@ impl Index {
         (line.overflows() && self.overflow.contains_key(&tag)).then_some(Spot::Overflow(tag))
     }
 
-    /// Adds an entry that is not there, and makes no room.
+    /// Adds an entry that is not there yet, without making room.
     fn insert(&mut self, group: Group, tag: Tag, target: Target) {
         let home = group.home(tag.prefix());
         for further in 0..group.lines.min(FARTHEST + 1) {
@@ -237,7 +237,8 @@ impl Index {
 
     fn grow(&mut self) {
         if let Err(error) = self.lines.push() {
-            // What has no room in its group goes to the overflow: slower, and still found.
+            // An entry without room in its group goes to the overflow. It is still found, only
+            // slower.
             tracing::debug!(%error, "the index of shared pages does not grow for now");
             return;
         }
@@ -266,7 +267,7 @@ impl Index {
         self.deal();
     }
 
-    /// Takes all entries of a group into the hand.
+    /// Moves all entries of a group to `hand`.
     fn pick_up(&mut self, group: Group) {
         self.prefetch_group(group);
         for line in 0..group.lines {
@@ -282,7 +283,7 @@ impl Index {
         }
     }
 
-    /// Puts all entries in the hand where they belong: first as many as possible into their home
+    /// Moves all entries of `hand` to where they belong: first as many as possible to their home
     /// lines, then the others.
     fn deal(&mut self) {
         let mut hand = std::mem::take(&mut self.hand);

@@ -2,8 +2,8 @@ use std::hash::{BuildHasher, RandomState};
 
 /// A page's hash as the index uses it.
 ///
-/// Members choose what they look up. If they knew where a hash goes they could send all of theirs
-/// to one place, and make every look-up there slow for everybody. So hashes are stirred with a
+/// Members choose what they look up. If they knew where a hash goes, they could send all of theirs
+/// to one place, and make every look-up there slow for all members. So hashes are mixed with a
 /// secret first. Distinct hashes have distinct keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key(pub(crate) u64);
@@ -25,7 +25,7 @@ impl Key {
     }
 }
 
-/// What hashes are stirred with; another one for each domain and each life of the daemon.
+/// The secret that hashes are mixed with. It differs for each domain and each start of the daemon.
 #[derive(Debug)]
 pub(crate) struct Secret([u64; 3]);
 

@@ -13,10 +13,10 @@ use crate::{MAX_PAGES, MemberId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place(pub(crate) u32);
 
-/// What is known of each member, and whose page is where.
+/// What each member has, and which place is whose page.
 ///
 /// Each member has a room: a range of places as long as the VM has pages. The room of a member that
-/// left stays until nothing in it is held any more; nobody is its tenant then.
+/// left stays until nothing in it is held any more. Until then it has no tenant.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
     /// In order of their places.
@@ -33,7 +33,7 @@ pub(crate) struct Room {
     tenant: Option<MemberId>,
     holdings: Zeroed<Holding>,
     pub(crate) account: Account,
-    /// Of a room without a tenant: the pages below hold nothing any more.
+    /// In a room without a tenant: the pages below this one hold nothing any more.
     cleared: usize,
 }
 
@@ -65,7 +65,7 @@ impl Members {
         Ok(())
     }
 
-    /// The first gap of `length` places, and where its room would stand in order.
+    /// The first gap of `length` places, and the index at which its room would stand.
     fn gap(&self, length: u32) -> Option<(usize, u32)> {
         let mut from = 0;
         for (index, room) in self.rooms.iter().enumerate() {
@@ -77,7 +77,8 @@ impl Members {
         (u64::from(from) + u64::from(length) <= MAX_PAGES.0).then_some((self.rooms.len(), from))
     }
 
-    /// `member` is no tenant any more. Its room stays for what it has. Says whether it was one.
+    /// Ends the tenancy of `member`. Its room stays for what it has. Returns whether it was a
+    /// tenant.
     pub(crate) fn leave(&mut self, member: MemberId) -> bool {
         let Some(base) = self.bases.remove(&member) else { return false };
         self.room_of(Place(base)).map(|room| room.tenant = None).is_some()
@@ -98,29 +99,29 @@ impl Members {
     /// The room with this place.
     #[inline]
     pub(crate) fn room_of(&mut self, place: Place) -> Option<&mut Room> {
-        // Mostly it is the same one as last time.
+        // Mostly it is the same room as last time.
         if !self.rooms.get(self.recent).is_some_and(|room| room.has(place)) {
             self.recent = self.index_of(place)?;
         }
         self.rooms.get_mut(self.recent)
     }
 
-    /// A room that nobody lives in.
+    /// A room without a tenant.
     pub(crate) fn vacant(&mut self) -> Option<&mut Room> {
         self.rooms.iter_mut().find(|room| room.tenant.is_none())
     }
 
-    /// Whether nobody lives in some room.
+    /// Whether some room has no tenant.
     pub(crate) fn has_vacant(&self) -> bool {
         self.rooms.iter().any(|room| room.tenant.is_none())
     }
 
-    /// Forgets the rooms that nobody lives in and that are clear.
+    /// Removes the rooms that have no tenant and hold nothing.
     pub(crate) fn demolish(&mut self) {
         self.rooms.retain(|room| room.tenant.is_some() || room.cleared < room.holdings.len());
     }
 
-    /// Who takes part.
+    /// The members.
     pub(crate) fn ids(&self) -> impl Iterator<Item = MemberId> + '_ {
         self.rooms.iter().filter_map(|room| room.tenant)
     }
@@ -156,25 +157,25 @@ impl Room {
         ((page.0 as usize) < self.holdings.len()).then(|| Place(self.base + page.0))
     }
 
-    /// The page at a place of it.
+    /// The page at a place of the room.
     pub(crate) fn page(&self, place: Place) -> PageNo {
         PageNo(place.0 - self.base)
     }
 
-    /// What the page at a place of it holds.
+    /// What the page at a place of the room holds.
     #[inline]
     pub(crate) fn holding(&mut self, place: Place) -> &mut Holding {
         &mut self.holdings[(place.0 - self.base) as usize]
     }
 
-    /// Has fetched what is needed to know what `page` holds.
+    /// Fetches the memory that says what `page` holds.
     #[inline]
     pub(crate) fn prefetch(&self, page: PageNo) {
         self.holdings.get(page.0 as usize).into_iter().for_each(prefetch);
     }
 
-    /// The next `most` pages that may still hold something, the first of them by its place. They
-    /// count as cleared from now on.
+    /// The next pages, at most `most`, that may still hold something, and the place of the first.
+    /// They count as cleared from now on.
     pub(crate) fn clear(&mut self, most: usize) -> (Place, &mut [Holding]) {
         let from = self.cleared;
         self.cleared = self.holdings.len().min(from.saturating_add(most));

@@ -9,7 +9,7 @@ use plimsoll_sys::mmap::{Advice, Memory};
 use plimsoll_units::CHUNK_SIZE;
 use zerocopy::FromZeros;
 
-/// What a huge page maps.
+/// The size of a huge page.
 pub(crate) const HUGE: usize = {
     assert!(CHUNK_SIZE == 2 << 20);
     2 << 20

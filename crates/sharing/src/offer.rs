@@ -12,8 +12,8 @@ use crate::{Domain, MemberId, Offered};
 const AT_ONCE: usize = 16;
 
 impl Domain {
-    /// Takes content that `member` has in pages of these hashes, as far as others have it too or
-    /// frames of it exist.
+    /// Takes the content of `member`'s pages of these hashes, if other pages or frames have the
+    /// same.
     ///
     /// `content` copies page `i` of the offer out of memory that the member may be writing to at
     /// the same time; it is called once at most for each. Only that copy counts: it is hashed, and
@@ -90,8 +90,8 @@ impl Domain {
         }
     }
 
-    /// A new frame with one reference, without content and not in the index yet. Those of the offer
-    /// that are in the same state are its predecessors.
+    /// Makes a frame with one reference, without content and not in the index yet. The frames
+    /// before it are those of the offer in the same state.
     fn create(&mut self, key: Key, placing: Placing, offer: &mut Offer) -> Option<FrameNo> {
         if self.recovering || self.closed {
             return None;
@@ -108,8 +108,8 @@ impl Domain {
         Some(frame)
     }
 
-    /// Writes the new frames of an offer, which are neighbours, and makes them known to both who
-    /// have the content. Where they cannot be written there are none.
+    /// Writes the new frames of an offer, which are neighbours, and enters them for both pages that
+    /// have the content. If they cannot be written, they are dropped.
     fn fill(&mut self, offer: &mut Offer) {
         let Some(first) = offer.new.first() else { return };
         let written = self.pool.write(first.frame, &offer.content);
@@ -137,7 +137,7 @@ impl Domain {
 #[derive(Default)]
 struct Offer {
     outcome: Offered,
-    /// New frames that are still to be written, one behind the other, and what with.
+    /// New frames that are still to be written, one behind the other, and their content.
     new: Vec<New>,
     content: Vec<Page>,
 }
@@ -151,13 +151,13 @@ impl Offer {
 
 /// A frame that is to be written.
 struct New {
-    /// Who offered its content, and who has it as well.
+    /// The page whose content was offered, and the other page that has it.
     place: Place,
     other: Place,
     owner: (MemberId, PageNo),
     key: Key,
     frame: FrameNo,
-    /// Which page of the offer it is.
+    /// The page's index in the offer.
     index: usize,
 }
 
@@ -166,7 +166,7 @@ struct New {
 struct Placing {
     /// Behind the frame of the page before.
     after: Option<FrameNo>,
-    /// With room for so many, itself included.
+    /// At the start of a run of this many free frames.
     room: usize,
 }
 

@@ -11,12 +11,12 @@ use crate::error::Error;
 /// The content of a page.
 pub(crate) type Page = [u8; 4096];
 
-/// What keeps a file of frames as it is: members map it, and a file that shrinks below them kills
+/// Seals that keep the file's length: members map it, and a file that shrinks under a mapping kills
 /// them.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
-/// The file behind the frames: a memfd, as long as its frames may be many, with holes where there
-/// are none.
+/// The file behind the frames: a memfd with room for all possible frames, and holes where there are
+/// none.
 ///
 /// Only this process writes it. Members get a read-only descriptor. The file belongs to the
 /// daemon's user and has mode 0400, so another user who opens the descriptor anew through /proc
@@ -42,8 +42,8 @@ impl Pool {
 
     /// The pool behind `descriptor`, which may be a read-only one, as members hold it.
     ///
-    /// Refuses what is no sealed memfd of whole pages. Whether it is *the* pool only the caller can
-    /// know, by its inode.
+    /// Refuses a descriptor of anything else than a sealed memfd of whole pages. Only the caller
+    /// can check, by the inode, that it is *the* pool.
     pub(crate) fn reopen(descriptor: &OwnedFd) -> Result<Self, Error> {
         let seals =
             fs::fcntl_get_seals(descriptor).map_err(|_| Error::NotAPool { problem: "it is no memfd" })?;
@@ -53,14 +53,15 @@ impl Pool {
         let hint = "run the daemon as the user that it ran as before";
         let file = match open(descriptor, OFlags::RDWR) {
             Err(rustix::io::Errno::ACCESS) => {
-                // Its owner may be no root, whom mode 0400 keeps out as well.
+                // The owner may be a user other than root, whom mode 0400 keeps from writing as
+                // well.
                 fs::fchmod(descriptor, Mode::RUSR | Mode::WUSR)
                     .map_err(Error::pool("opening the file of", hint))?;
                 open(descriptor, OFlags::RDWR)
             }
             opened => opened,
         };
-        // In any case: nothing says that whoever ran before did it.
+        // In any case: the earlier daemon may not have done it.
         fs::fchmod(descriptor, Mode::RUSR).map_err(Error::pool("protecting the file of", hint))?;
         let pool = Self { file: File::from(file.map_err(Error::pool("opening the file of", hint))?) };
         if !pool.length()?.is_multiple_of(PAGE_SIZE) {
@@ -130,14 +131,13 @@ impl Pool {
 fn memfd() -> rustix::io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     match fs::memfd_create(c"plimsoll-frames", flags | MemfdFlags::NOEXEC_SEAL) {
-        // Before Linux 6.3 there is no such flag, and nobody who could execute the file anyway: its
-        // mode says no.
+        // Linux before 6.3 does not have this flag. The file's mode forbids to execute it anyway.
         Err(rustix::io::Errno::INVAL) => fs::memfd_create(c"plimsoll-frames", flags),
         result => result,
     }
 }
 
-/// A descriptor of its own for the file behind `descriptor`.
+/// A new descriptor of the file behind `descriptor`.
 fn open(descriptor: impl AsFd, access: OFlags) -> rustix::io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", descriptor.as_fd().as_raw_fd());
     fs::open(path, access | OFlags::CLOEXEC, Mode::empty())

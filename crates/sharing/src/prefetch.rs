@@ -1,6 +1,6 @@
 //! Asking the processor for memory that is needed soon (PREFETCHT0, like `_mm_prefetch`).
 
-/// Has the cache line of `memory` fetched while the caller goes on. Best effort, and never wrong.
+/// Fetches the cache line of `memory` while the caller continues. Best effort; never an error.
 #[inline]
 pub(crate) fn prefetch<T>(memory: &T) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

@@ -9,13 +9,13 @@ use crate::target::{Kind, Target};
 use crate::{Domain, Freed, MemberId};
 
 impl Domain {
-    /// The domain of an earlier life of this daemon, from a descriptor of its pool as members hold
-    /// it. The caller has made sure that it is the file that the earlier daemon made, by its inode.
+    /// Recovers the domain of an earlier daemon from a descriptor of its pool, as members hold it.
+    /// The caller has checked by the inode that it is the file that the earlier daemon made.
     ///
     /// It has no members and no frames at first. Members [join](Domain::join) and report with
     /// [`Domain::hold`] what they refer to; when all have, or are known to be gone,
     /// [`Domain::recovered`] ends this. Until then look-ups find what was reported, but no frame is
-    /// made and none is freed: somebody else may still report it.
+    /// made and none is freed: another member may still report it.
     pub fn recover(pool: &OwnedFd) -> Result<Self, Error> {
         let pool = Pool::reopen(pool)?;
         let limit = pool.limit()?;
@@ -24,9 +24,9 @@ impl Domain {
         Ok(domain)
     }
 
-    /// `member` refers to these frames, from the time before. How many of them were taken: a frame
-    /// without content is not, nor a second one for the same page, nor anything once recovery has
-    /// ended.
+    /// Takes over references of `member` from before the restart. Returns how many were taken. A
+    /// frame without content is not taken, nor a second one for the same page, nor any after
+    /// recovery has ended.
     ///
     /// The content of each frame is hashed when it is first reported, which takes about a
     /// microsecond.
@@ -76,8 +76,8 @@ impl Domain {
         Some(())
     }
 
-    /// Everybody has reported. All other memory of the pool goes back to the host, bit by bit: see
-    /// [`Domain::tidy`].
+    /// Ends recovery: all members have reported. All other memory of the pool goes back to the host
+    /// in steps: see [`Domain::tidy`].
     pub fn recovered(&mut self) -> Freed {
         self.recovering = false;
         self.scrub();
@@ -90,7 +90,8 @@ impl Domain {
         self.scrubbed = Some(FrameNo(0));
     }
 
-    /// Goes on with that for so many runs of memory. What belongs to no frame lingers.
+    /// Continues the search for at most `most_runs` runs of memory. Memory that belongs to no frame
+    /// becomes lingering frames.
     pub(crate) fn scrub_on(&mut self, most_runs: usize) {
         for _ in 0..most_runs {
             let Some(from) = self.scrubbed.filter(|_| !self.recovering) else { return };

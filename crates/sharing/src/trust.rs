@@ -1,32 +1,32 @@
-/// Whether what a member says of its pages is worth acting on.
+/// Whether a member's hashes are trusted.
 ///
 /// A hash that proves false costs others time: a page is copied, compared and not shared. Some are
 /// natural, because a page may change after it was hashed. A member most of whose hashes prove
-/// false is left alone for a while, which grows each time (a page that matched falsely is not
-/// shared, Waldspurger 2002, section 4.2; here it is the member that is judged, because a page's
-/// next content may be good).
+/// false is ignored for a while, which grows each time. In the paper a page that matched falsely is
+/// not shared (Waldspurger 2002, section 4.2). Here the member is judged, because a page's next
+/// content may be good.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Trust {
     named: u32,
     proved_false: u32,
-    /// Look-ups until it is believed again.
+    /// Look-ups until it is trusted again.
     ignored: u32,
     /// How often it lost trust lately.
     lapses: u32,
 }
 
-/// References named before a judgement: fewer and an unlucky start would count for much; more and a
-/// flood costs that many copies.
+/// References named before a judgement. Fewer, and an unlucky start would count for much; more, and
+/// a flood costs that many copies.
 const SOME: u32 = 128;
-/// After so many the past counts half.
+/// After this many references, the counts so far are halved.
 const MANY: u32 = 4096;
 /// Look-ups that are not answered the first time: a pass over 256 MiB.
 const PENALTY: u32 = 1 << 16;
-/// Doublings of it, at most: a pass over 64 GiB.
+/// Most doublings of it: a pass over 64 GiB.
 const MOST_DOUBLINGS: u32 = 8;
 
 impl Trust {
-    /// A reference was named to the member because of what it had said.
+    /// Counts a reference that was named to the member because of its hash.
     pub(crate) fn named(&mut self) {
         self.named += 1;
         if self.named >= MANY {
@@ -36,7 +36,7 @@ impl Trust {
         }
     }
 
-    /// It turned out to be false.
+    /// Counts a hash that proved false.
     pub(crate) fn proved_false(&mut self) {
         self.proved_false = self.proved_false.saturating_add(1);
         if self.named.max(self.proved_false) >= SOME && self.proved_false > self.named / 2 {
@@ -49,14 +49,14 @@ impl Trust {
         }
     }
 
-    /// It looked up so many pages. Says whether they are to be answered.
+    /// Counts a look-up of `pages` pages. Returns whether it is to be answered.
     pub(crate) fn looks_up(&mut self, pages: usize) -> bool {
         let doubted = self.doubted();
         self.ignored = self.ignored.saturating_sub(u32::try_from(pages).unwrap_or(u32::MAX));
         !doubted
     }
 
-    /// Whether it is ignored for now.
+    /// Whether the member is ignored for now.
     pub(crate) fn doubted(&self) -> bool {
         self.ignored > 0
     }

@@ -1,8 +1,7 @@
 //! A member's window: the memory in which it shows pages that it offers.
 //!
-//! The member writes it, and this side reads it as a file. It is never mapped here, so that nothing
-//! a member does to it can do more than spoil what it shows; its size is sealed, so that not even
-//! the length changes.
+//! The member writes it, and this side reads it as a file. It is never mapped here, so a member can
+//! only spoil what it shows. Its size is sealed, so its length does not change either.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +13,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create
 
 use crate::pool::Page;
 
-/// This side of a window.
+/// The daemon's side of a window.
 #[derive(Debug)]
 pub struct Window {
     file: File,
@@ -22,7 +21,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// A window of so many pages, all zeros.
+    /// Makes a window of `pages` pages of zeros.
     ///
     /// # Errors
     /// The kernel's: too many files are open, or memory is short.
@@ -41,7 +40,7 @@ impl Window {
         self.file.as_fd().try_clone_to_owned()
     }
 
-    /// What the member shows.
+    /// The pages that the member shows.
     pub fn shown(&self) -> Shown<'_> {
         Shown { window: self, from: 0, copied: 0, pages: [[0; 4096]; AT_ONCE] }
     }
@@ -50,8 +49,8 @@ impl Window {
 /// Pages read in one system call: for single ones it costs as much as the copying.
 const AT_ONCE: usize = 8;
 
-/// A member's pages, each copied when it or one shortly before it is asked for: what the member
-/// writes later changes nothing.
+/// A member's pages. Each is copied when it or one shortly before it is asked for, so later writes
+/// of the member change nothing.
 #[derive(Debug)]
 pub struct Shown<'a> {
     window: &'a Window,

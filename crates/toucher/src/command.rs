@@ -27,10 +27,10 @@ pub(crate) enum Command {
     Cache(PathBuf, usize),
     /// `alloc-forever`: take memory in a child process until the guest's kernel kills it.
     AllocForever,
-    /// `work BYTES`: keep touching so much memory from now on, again and again; the answer comes at
-    /// once.
+    /// `work BYTES`: keep touching this much memory from now on, again and again. The answer comes
+    /// at once.
     Work(usize),
-    /// `worked`: how much that has touched.
+    /// `worked`: how much the worker has touched.
     Worked,
     /// `run COMMAND`: what a shell makes of the rest of the line; answers when it has ended.
     Run(String),
@@ -80,7 +80,7 @@ impl FromStr for Command {
 }
 
 impl Command {
-    /// Does it. Returns the answer: the command's name, then `key=value` facts.
+    /// Carries out the command. Returns the answer: the command's name, then `key=value` facts.
     pub(crate) fn run(self, state: &mut State, say: &dyn Fn(&str)) -> Result<String, String> {
         match self {
             Self::Touch(bytes, seed) => {

@@ -43,7 +43,7 @@ pub(crate) fn write_and_read(path: &Path, bytes: usize, seed: u64) -> io::Result
 pub(crate) fn cache(path: &Path, bytes: usize) -> io::Result<u64> {
     let file = File::open(path)?;
     let read = io::copy(&mut (&file).take(bytes as u64), &mut io::sink());
-    // The cache of a block device goes when nobody has it open any more.
+    // The cache of a block device is dropped when no process has it open any more.
     std::mem::forget(file);
     read
 }

@@ -7,8 +7,8 @@ use crate::libc_memory::Mapping;
 use crate::libc_power::{self, End};
 use crate::pattern::{self, PAGE};
 
-/// What the hog takes at a time: small against any guest, so that the count is close to what it
-/// got.
+/// Bytes that the hog takes at a time: small against any guest, so that the count is close to what
+/// it got.
 const STEP: usize = 1 << 20;
 
 /// Runs the hog in a child process until it dies; returns how, and the bytes that it had touched.
@@ -18,7 +18,7 @@ pub(crate) fn run() -> io::Result<(End, u64)> {
     Ok((end, touched.counters()[0].load(Ordering::Relaxed)))
 }
 
-/// Takes memory until there is no more, and keeps it.
+/// Takes memory until none is left, and keeps it.
 fn take_all(touched: &Mapping) {
     std::fs::write("/proc/self/oom_score_adj", "1000").ok(); // The kernel's first choice; without it still the largest.
     let mut held = Vec::new();

@@ -53,6 +53,6 @@ fn answer(state: &mut State, line: &str) {
 /// in mid-line.
 fn say(text: &str) {
     let mut out = io::stdout().lock();
-    // A console that is gone cannot be told so.
+    // If the console is gone, the error cannot be reported.
     writeln!(out, "\ntoucher: {text}").and_then(|()| out.flush()).ok();
 }

@@ -3,8 +3,8 @@
 use crate::libc_memory::Mapping;
 use crate::pattern::{self, PAGE};
 
-/// More seeds than any scenario uses; a driver that forgets to free is told so instead of filling
-/// the guest.
+/// More seeds than any scenario uses. A driver that forgets to free gets an error instead of
+/// filling the guest.
 const MAX_REGIONS: usize = 64;
 
 /// Memory that holds the pattern of one seed.

@@ -1,4 +1,4 @@
-//! What lasts from one command to the next.
+//! State that lasts from one command to the next.
 
 use std::io;
 
@@ -13,7 +13,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// The worker, started where it does not run yet.
+    /// The worker; it is started if it does not run yet.
     pub(crate) fn worker(&mut self) -> io::Result<&Worker> {
         let worker = match self.worker.take() {
             Some(worker) => worker,

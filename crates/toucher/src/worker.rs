@@ -32,7 +32,7 @@ impl Worker {
         let shared = Mapping::shared(PAGE)?;
         let memory = Mapping::anonymous(MOST)?;
         let pid = libc_power::child(|| work(memory, &shared))?;
-        // Where memory runs out it goes before the program that reports on it.
+        // When memory runs out, the kernel ends it before the program that reports on it.
         std::fs::write(format!("/proc/{pid}/oom_score_adj"), "1000").ok(); // Without it it is still the largest.
         Ok(Self { shared })
     }
@@ -59,8 +59,8 @@ fn touched(shared: &Mapping) -> &AtomicU64 {
     &shared.counters()[1]
 }
 
-/// Touches what is wanted, for ever. It rests as long as it works, so that whoever shares its
-/// processor is served as well.
+/// Touches what is wanted, for ever. It rests as long as it works, so that other programs on its
+/// processor run as well.
 fn work(mut memory: Mapping, shared: &Mapping) {
     loop {
         let begin = Instant::now();

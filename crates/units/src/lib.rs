@@ -1,4 +1,4 @@
-//! The words every other crate counts in: [`Bytes`], [`Pages`] and [`Ppn`]; [`PageNo`] and
+//! The units in which every other crate counts: [`Bytes`], [`Pages`] and [`Ppn`]; [`PageNo`] and
 //! [`FrameNo`] for pages that are shared, and [`fn@page_hash`], by which all of Plimsoll recognises
 //! content. [`PageSet`] is a set of pages of a chunk.
 //!

@@ -2,10 +2,10 @@ use twox_hash::XxHash3_64;
 
 /// The hash of a page's content: XXH3, 64 bits, no seed.
 ///
-/// It finds pages that are probably equal and proves nothing: who chooses a page's content can make
-/// two that have one hash. Whoever acts on equal hashes compares the pages first (Waldspurger 2002,
-/// section 4.1). Daemon and VMMs must agree on it, so another function is another version of the
-/// control protocol.
+/// It finds pages that are probably equal and proves nothing: a guest that chooses its pages'
+/// content can make two with one hash. So code that acts on equal hashes compares the pages first
+/// (Waldspurger 2002, section 4.1). Daemon and VMMs must agree on it, so another function is
+/// another version of the control protocol.
 pub fn page_hash(page: &[u8; 4096]) -> u64 {
     XxHash3_64::oneshot(page)
 }

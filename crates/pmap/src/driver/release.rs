@@ -7,9 +7,9 @@ use crate::transition::release::{Release, ReleaseOutcome, deflate_in_chunk, rele
 
 /// Takes back pages that the guest does not need. They read as zeros when they are next touched.
 ///
-/// `ranges` come from the guest: any order, overlaps and nonsense are fine. They are sorted into
-/// chunks first; a whole chunk is given back at once, part of a large one breaks it up. Whoever
-/// waits for a grant is served from what this frees.
+/// `ranges` come from the guest: any order, overlaps and pages outside of RAM are fine. They are
+/// sorted into chunks first. A whole chunk is given back at once; part of a large one breaks it up.
+/// Waiting faults are served from what this frees.
 pub(crate) fn release(vm: &Vm, ranges: &[PpnRange], how: Release) -> ReleaseOutcome {
     let (sets, ignored) = vm.memory.layout().by_chunk(ranges);
     let mut outcome = ReleaseOutcome { ignored, ..ReleaseOutcome::default() };

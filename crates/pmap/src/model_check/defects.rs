@@ -87,13 +87,14 @@ fn a_write_before_a_frame_is_guarded_is_found() {
 #[test]
 fn a_page_taken_from_within_a_frames_mapping_is_found() {
     let failure = found(Case { paging: true, ..SHARING }, Mutation::NoRehoming);
-    // The page may be a frame again that nobody lets be written: whoever writes asks for ever.
+    // The page may be a frame again that is never made writable: a thread that writes it asks for
+    // ever.
     let told = ["audit", "lost", "never absent", "max_steps"];
     assert!(told.iter().any(|told| failure.contains(told)), "{failure}");
 }
 
-/// Two pages in one slot show wherever somebody looks first: in a page's content, in the account,
-/// at the slot, or to who waits for the slot to be free.
+/// Two pages in one slot show at the first place that is checked: in a page's content, in the
+/// account, at the slot, or in a thread that waits for the slot to be free.
 fn told_of_a_slot(failure: &str) {
     let told =
         ["audit", "lost", "slots in use only", "freed once", "written before", "page's state", "max_steps"];

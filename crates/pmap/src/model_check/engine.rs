@@ -18,7 +18,7 @@ pub(super) const DEPTH: usize = 64;
 
 pub(super) type Ended = (Task, io::Result<usize>);
 
-/// Who does the I/O.
+/// Hands tasks to the model's disk.
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) faults: Arc<Faults>,

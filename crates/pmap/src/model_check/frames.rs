@@ -1,6 +1,6 @@
-//! The model's daemon as far as frames are concerned, and other VMs of the same sharing domain: it
+//! The part of the model's daemon that handles frames, and other VMs of the same sharing domain. It
 //! knows frames, or makes them, names wrong ones, does not answer, and overwrites a frame as soon
-//! as nobody has it.
+//! as it has no references.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -52,7 +52,7 @@ impl Frames {
         pmap.join_frames(FramePool { fd, frames: Pages(FRAMES) }, self.clone()).unwrap();
     }
 
-    /// A frame for a page that somebody takes it to be the content of, rightly or wrongly.
+    /// Names a frame for a page whose content it is said to be, rightly or wrongly.
     pub(super) fn name_one_for(&self, page: PageNo) -> Option<(PageNo, FrameNo)> {
         let mut state = lock(&self.state);
         let nth = thread_rng().gen_range(0..state.frames.len().max(1));
@@ -66,8 +66,8 @@ impl Frames {
         lock(&self.state).frames.values().map(|known| known.pages.len()).sum()
     }
 
-    /// Frees frames that nobody has any more. Whoever has one nevertheless finds something else
-    /// there.
+    /// Frees frames without references, and overwrites them: a page that still maps one shows other
+    /// content.
     fn free(&self, state: &mut State) {
         let gone = state.frames.extract_if(.., |_, known| known.pages.is_empty() && !known.elsewhere);
         for (frame, _) in gone {

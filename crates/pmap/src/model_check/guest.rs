@@ -1,8 +1,8 @@
 //! What uses the model's guest memory: vCPUs, and a device.
 //!
-//! A page is divided into lanes. Each belongs to one user, who writes generations to it and knows
-//! what it must hold, so that all may use the same page at the same time and nobody's loss is
-//! hidden by another's write.
+//! A page is divided into lanes. Each belongs to one user, which writes generations to it and knows
+//! what it must hold. So all may use the same page at the same time, and no loss is hidden by
+//! another user's write.
 
 use std::ops::Range;
 
@@ -53,7 +53,7 @@ pub(super) struct Guest {
     holds: [u8; PAGES],
 }
 
-/// A chunk that nobody expects to keep anything.
+/// A chunk whose content no user verifies.
 pub(super) fn scratch_chunk() -> PpnRange {
     PpnRange::new(Ppn(SCRATCH as u64), Pages::CHUNK)
 }
@@ -86,7 +86,7 @@ impl Guest {
         self
     }
 
-    /// Writes, reads, gives up its page, and scribbles where nobody reads.
+    /// Writes, reads, gives up its page, and writes to the chunk that no user verifies.
     pub(super) fn run_vcpu(mut self, sharing: bool) {
         let own = VCPUS_OWN + self.id;
         for _ in 0..if sharing { STEPS_WHILE_SHARING } else { STEPS } {

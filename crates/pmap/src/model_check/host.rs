@@ -94,7 +94,7 @@ impl Host {
             drop(desk);
             self.news.notify_all();
             self.agrees(pmap);
-            // Who wants more and is not told of anything new would else keep everybody from
+            // Otherwise a thread that wants more, and gets no news, would keep all others from
             // running.
             thread::yield_now();
         }
@@ -115,7 +115,8 @@ impl Host {
         }
     }
 
-    /// The VM has given pages of its grant for frames: so many were made, and so many were not.
+    /// The VM has paid for frames with pages of its grant: `made` frames were made, and `unmade`
+    /// were not.
     pub(super) fn paid(&self, made: Pages, unmade: Pages) {
         let mut desk = lock(&self.desk);
         desk.ledger -= made;
@@ -125,13 +126,13 @@ impl Host {
         self.news.notify_all();
     }
 
-    /// A frame is no more.
+    /// Takes note that a frame was freed.
     pub(super) fn regain(&self) {
         lock(&self.desk).budget += Pages(1);
     }
 
-    /// What the VM takes for granted is what was granted, less what it has given for frames and
-    /// nobody has counted yet.
+    /// Checks that the VM's grant is at most what was granted. It may be less by what the VM has
+    /// paid for frames that are not counted yet.
     fn agrees(&self, pmap: &Pmap) {
         // In this order: the VM gives first, and is counted afterwards.
         let ledger = lock(&self.desk).ledger;

@@ -1,4 +1,5 @@
-//! The kernel of the model: page tables, frames, and who waits for a page fault to be answered.
+//! The kernel of the model: page tables, frames, and the threads that wait for the answer to a page
+//! fault.
 //!
 //! It does what Linux does as far as guest memory can tell (mm/userfaultfd.c, fs/userfaultfd.c),
 //! each system call and each access of a processor in one indivisible step, and anything may happen
@@ -56,9 +57,9 @@ pub(crate) fn kernel() -> &'static Kernel {
 #[derive(Default)]
 pub(crate) struct Kernel {
     state: Mutex<State>,
-    /// Somebody who sleeps in a page fault was woken.
+    /// A thread that sleeps in a page fault was woken.
     woken: Condvar,
-    /// Who serves faults has something to do.
+    /// A thread that serves faults has something to do.
     news: Condvar,
 }
 
@@ -114,7 +115,7 @@ impl Kernel {
         self.state().pool.get(&frame).is_some_and(|shared| **shared == content)
     }
 
-    /// Whoever owns the file of shared frames writes one.
+    /// Writes a frame, as the owner of the file of shared frames does.
     pub(crate) fn write_shared(&self, frame: FrameNo, content: &[u8; PAGE]) {
         self.state().pool.insert(frame, Box::new(*content));
     }

@@ -3,20 +3,20 @@
 //!
 //! Two vCPUs write, verify and give up pages; a device writes to pinned memory behind the page
 //! tables' back; an operator takes pages, which are compressed and swapped to a disk that does
-//! things late, in any order and in parts, and fails, and makes chunks large again; a guest without
-//! manners reports pages as free that are in use; a sampler puts chunks aside; a scanner shares
-//! pages and ends that, with frames of a daemon that is slow and often wrong; everybody compares
+//! things late, in any order and in parts, and fails, and makes chunks large again; a hostile guest
+//! reports pages as free that are in use; a sampler puts chunks aside; a scanner shares pages and
+//! ends that, with frames of a daemon that is slow and often wrong; each thread compares
 //! ([`Pmap::audit`](crate::Pmap::audit)); a host grants and takes back, and has pages taken when it
 //! has none left; and one thread or two serve the faults.
 //!
-//! All transitions, the account, the store and the swap's slots, buffers and queues are what runs
-//! in production. Replaced by what is beside this file, over [`kernel`], are `uffd.rs`, `mmap.rs`,
-//! `pagemap.rs`, and of the swap `engine/` and `event.rs`.
+//! All transitions, the account, the store and the swap's slots, buffers and queues are those that
+//! run in production. The files beside this one replace, over [`kernel`], `uffd.rs`, `mmap.rs`,
+//! `pagemap.rs`, and of the swap `engine/` and its event.
 //!
-//! Found are: content that is lost or not the page's own, a VM above its grant, a state with which
-//! the kernel disagrees, locks in the wrong order, slots and frames that leak, and anybody who
-//! waits for ever. Every defect of `mutation.rs` must be found, except `UncountedTouch`, which
-//! loses a figure and no page.
+//! It finds content that is lost or not the page's own, a VM above its grant, a state with which
+//! the kernel disagrees, locks in the wrong order, slots and frames that leak, and threads that
+//! wait for ever. Every defect of `mutation.rs` must be found, except `UncountedTouch`, which loses
+//! a figure and no page.
 //!
 //! # Running it
 //!
@@ -68,7 +68,7 @@ use kernel::kernel;
 const RUNS: usize = 4000;
 /// Long delays in one execution under PCT. Most defects need one or two.
 const DELAYS: usize = 3;
-/// Steps after which somebody must be running in circles. An execution has some thousand.
+/// Steps after which a thread must be running in circles. An execution has some thousand.
 const MOST_STEPS: usize = 200_000;
 
 /// What is checked.
@@ -136,8 +136,8 @@ fn execute(case: Case) {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     host.close();
     [granter, pager].into_iter().for_each(|thread| thread.join().unwrap());
-    // It may yet answer a fault whose sender had what it wanted from somebody else: with a page
-    // that nobody needs.
+    // It may yet answer a fault whose thread got its page otherwise: with a page that is not
+    // needed.
     kernel().stop();
     servers.into_iter().for_each(|server| server.join().unwrap());
     audit(&pmap);
@@ -192,7 +192,7 @@ fn with_host(pmap: &Arc<Pmap>, host: &Arc<Host>, work: fn(&Host, &Pmap)) -> thre
     spawn(pmap, move |pmap| work(&host, pmap))
 }
 
-/// The model's disk needs no file, but somebody looks at it.
+/// The model's disk needs no file, but the swap checks one.
 fn no_file(slots: Pages) -> SwapSpace {
     SwapSpace { file: File::open("/dev/null").unwrap().into(), slots, encrypt: false }
 }
@@ -251,7 +251,7 @@ fn share(pmap: &Arc<Pmap>, frames: &Arc<Frames>) {
     }
 }
 
-/// Nobody waits to write any more: what is shared is a frame, and nothing that nobody counts.
+/// No thread waits to write any more: a shared page is a frame, and no uncounted copy.
 fn nothing_shared_is_own(pmap: &Pmap) {
     for no in (0..pmap.vm().memory.layout().chunks()).map(ChunkNo) {
         if let Backing::Small(table) = &pmap.vm().chunk(no).backing {

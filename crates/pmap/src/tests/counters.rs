@@ -46,7 +46,7 @@ const STUCK: Duration = Duration::from_secs(30);
 /// The same where one that waits for ever is expected.
 const STUCK_EXPECTED: Duration = Duration::from_secs(3);
 
-/// Who owns which pages of every chunk.
+/// Which thread owns which pages of every chunk.
 const VCPU: std::ops::Range<u64> = 0..128;
 const THREADS: [std::ops::Range<u64>; 2] = [128..288, 288..448];
 const DEVICE: std::ops::Range<u64> = 448..512;
@@ -286,7 +286,7 @@ fn watch(all: &All, worlds: &[&World<'_>], writes: u64, expected: bool, finished
             last = (verified, Instant::now());
         }
         if last.1.elapsed() > if expected { STUCK_EXPECTED } else { STUCK } {
-            all.fail("somebody waits for a page that is there".to_owned());
+            all.fail("a thread waits for a page that is there".to_owned());
             for pmap in worlds.iter().map(|world| &world.vm.pmap) {
                 pmap.mutate(None);
                 pmap.add_grant(Pages(CHUNKS * 512));

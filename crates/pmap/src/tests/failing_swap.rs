@@ -1,5 +1,5 @@
-//! A swap device that is full, slow or broken: nobody but who needs it waits, nothing but what it
-//! ate is lost, and frames, slots and the store's pages add up afterwards.
+//! A swap device that is full, slow or broken: only threads that need it wait, only what it lost is
+//! lost, and frames, slots and the store's pages add up afterwards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -237,7 +237,7 @@ fn a_bad_sector_is_told_when_its_page_is_needed() {
     vm.settle();
     adds_up(&vm).unwrap();
     assert!(!lost.is_finished());
-    // The VM would be stopped now; here whoever waits is let go.
+    // The VM would be stopped now; here the waiting threads are released.
     vm.pmap.reset().unwrap();
     assert_eq!(lost.join().unwrap(), [0; 4096]);
     resets_to_nothing(&vm).unwrap();
@@ -326,8 +326,8 @@ fn run_both(writers: &mut [Writer<'_>; 2], from: u64) -> Result<(), String> {
     })
 }
 
-/// Two writers who verify what they wrote, somebody who takes pages away, and a device that is slow
-/// now and then, moves less than it was asked to, and breaks in the end.
+/// Two writers that verify what they wrote, a thread that takes pages away, and a device that is
+/// slow now and then, moves less than it was asked to, and breaks in the end.
 #[test]
 fn nothing_is_lost_on_a_device_that_is_slow_and_breaks() {
     for breaks in [false, true] {

@@ -30,7 +30,7 @@ struct State {
     frames: HashMap<u64, FrameNo>,
     hints: HashMap<u64, (usize, PageNo)>,
     held: Holds,
-    /// How many there are, the frame's hash, and who has paid for it.
+    /// How many there are, the frame's hash, and the member that has paid for it.
     references: HashMap<FrameNo, (u32, u64, usize)>,
     /// What frames had cost that are no more, or were not made.
     refunds: HashMap<usize, u64>,

@@ -128,7 +128,7 @@ fn a_copy_that_has_become_wrong_is_not_used() {
     assert_eq!(get(&vm, 3), noise(1));
     vm.write(3, 77);
     vm.audit();
-    // Whoever has read the page into place may still be at its slot.
+    // The thread that has read the page into place may still hold its slot.
     vm.settle();
     assert_eq!(vm.free_slots(), Pages(2048));
     take_all(&vm);
@@ -258,7 +258,7 @@ fn when_pressure_has_passed_chunks_are_large_again() {
     let vm = paged(3, 2048, true, 100, 2048);
     (0..1024).for_each(|ppn| put(&vm, ppn, &if ppn % 2 == 0 { text(9) } else { noise(ppn) }));
     take_all(&vm);
-    assert_eq!(vm.pmap.promote(9), 0, "nobody uses it");
+    assert_eq!(vm.pmap.promote(9), 0, "it is not used");
     (0..300).for_each(|ppn| drop(get(&vm, ppn)));
     eventually("what is in the swap has come back", || vm.pmap.promote(9) == 1);
     assert_eq!(
@@ -303,7 +303,7 @@ fn a_page_that_cannot_be_read_is_told_and_others_can() {
     vm.pmap.vm().content.swap().unwrap().faults().heal();
     (8..64).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn)));
     vm.audit();
-    // The VM would be stopped now; here whoever waits is let go.
+    // The VM would be stopped now; here the waiting threads are released.
     vm.pmap.reset().unwrap();
     lost.join().unwrap();
 }
@@ -323,7 +323,8 @@ fn pages_that_are_named_are_taken_and_no_others() {
     };
     assert!((0..512).all(|ppn| swapped(ppn) == (ppn == 300 || (100..150).contains(&ppn))));
     (0..512).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn), "page {ppn}"));
-    // Faults have just brought them in, which saves them from eviction, not from who names them.
+    // Faults have just brought them in, which saves them from eviction, but not from a caller that
+    // names them.
     vm.settle();
     assert_eq!(vm.pmap.page_out_of(&[run(100, 50)]).freed, Pages(50));
     assert_eq!(vm.pmap.page_out_of(&[run(100, 50), run(512, 512)]), PagedOut::default(), "they are gone");

@@ -159,7 +159,7 @@ fn watch(world: &World, finished: impl Fn() -> bool) {
             last = (progress, Instant::now());
         }
         if last.1.elapsed() > stuck {
-            world.fail("somebody waits for a page that is there".to_owned());
+            world.fail("a thread waits for a page that is there".to_owned());
             world.vm.pmap.mutate(None);
             world.vm.pmap.vm().memory.wake_all().unwrap();
         }

@@ -82,7 +82,7 @@ pub(crate) fn arrive(vm: &Vm, read: Read) -> Settled {
         // It was read along with another page. If it is needed it is read again; if not, nothing is
         // lost.
         Err(error) if touch == Touch::ReadAhead => {
-            tracing::warn!(%error, ppn = vm.memory.ppn(place).0, "a page that nobody needs cannot be read from the swap");
+            tracing::warn!(%error, ppn = vm.memory.ppn(place).0, "a page that was read ahead cannot be read from the swap");
             table.set(place.slot, PageState::Swapped(from), Step::Miss);
             vm.record(before, &chunk);
             vm.memory.wake(place);

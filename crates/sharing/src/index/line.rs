@@ -101,7 +101,7 @@ impl Line {
         self.state += 1;
     }
 
-    /// Takes out an entry; the last one takes its slot.
+    /// Removes an entry; the last one takes its slot.
     pub(super) fn remove(&mut self, slot: usize) {
         let last = self.len() - 1;
         self.low[slot] = self.low[last];

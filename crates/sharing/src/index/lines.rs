@@ -7,8 +7,8 @@ use crate::prefetch::prefetch;
 /// Lines in a slab: a huge page of them.
 const SLAB: usize = HUGE / size_of::<Line>();
 
-/// So many slabs have small pages. Behind them, a huge page that is only begun is less than a tenth
-/// of what the table takes; before, it could be most of it.
+/// Slabs with small pages. After this many, a huge page that is only begun is less than a tenth of
+/// what the table takes; before, it could be most of it.
 const SMALL_SLABS: usize = 8;
 
 /// A row of lines that grows and shrinks at its end without ever moving.
@@ -34,7 +34,7 @@ impl Lines {
         prefetch(self.get(line));
     }
 
-    /// An empty line at the end. Fails where the host has no memory.
+    /// Adds an empty line at the end. Fails if the host has no memory.
     pub(super) fn push(&mut self) -> io::Result<()> {
         if self.len == self.slabs.len() * SLAB {
             let grain = if self.slabs.len() < SMALL_SLABS { Grain::Small } else { Grain::Huge };

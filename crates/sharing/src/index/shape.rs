@@ -1,11 +1,10 @@
 use crate::key::Prefix;
 
-/// The least lines of a group; the most are one fewer than twice as many, because a group of twice
-/// as many is two.
+/// The least lines of a group. The most are one fewer than twice as many, because a group of twice
+/// as many becomes two.
 ///
-/// The more, the less do groups differ in how full they are, and the fewer entries overflow; but
-/// making room takes as long as dealing a group's entries out anew: 16 to 31 lines are 2 us at
-/// most.
+/// With more lines, groups differ less in how full they are, and fewer entries overflow. But making
+/// room takes as long as laying a group out anew: at most 2 us for 16 to 31 lines.
 const LEAST: usize = 16;
 
 /// How lines make up groups, and which entries belong to which.
@@ -68,7 +67,7 @@ impl Shape {
         }
     }
 
-    /// Undoes the last [`Shape::grow`]. Says whether there was one.
+    /// Undoes the last [`Shape::grow`]. Returns whether there was one.
     pub(super) fn shrink(&mut self) -> bool {
         if self.grown == 0 {
             if self.lines > LEAST {

@@ -34,7 +34,7 @@ fn the_source_is_told_of_changes_only_and_by_one_at_a_time() {
     account.wait(place(0), Need::Page);
     assert_eq!(account.start_report(), Some(Pages(1)));
     account.wait(place(1), Need::Page);
-    assert_eq!(account.start_report(), None, "somebody is at it");
+    assert_eq!(account.start_report(), None, "a report is under way");
     assert_eq!(account.next_report(), Some(Pages(2)));
     assert_eq!(account.next_report(), None);
     assert_eq!(account.start_report(), None);

@@ -34,7 +34,7 @@
 //! earlier one: the slot cannot have been reused. A failed write's content can still be taken back
 //! with [`Swap::pending`].
 //!
-//! # Who enters the kernel
+//! # Threads that enter the kernel
 //!
 //! Reads and writes are queued, which makes the descriptor readable; [`Swap::completions`] begins
 //! them and collects those that have ended. Only threads that never wait in the kernel for a guest

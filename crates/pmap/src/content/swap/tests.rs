@@ -150,7 +150,7 @@ fn a_slot_freed_in_flight_is_not_reused_until_its_completion_is_dropped() {
     assert_eq!(swap.reserve(1), []);
     swap.faults().release();
     let written = collect_some(&swap);
-    assert_eq!(swap.reserve(1), [], "somebody still looks at what was written");
+    assert_eq!(swap.reserve(1), [], "the completion still holds the slot");
     assert!(swap.pending(slot, &mut [0; PAGE]));
     drop(written);
     assert!(!swap.pending(slot, &mut [0; PAGE]));

@@ -41,8 +41,8 @@ pub(super) enum Backing {
     Frame(Frame),
 }
 
-/// A page of machine memory. It stays where it is when it is unmapped, so that whoever still writes
-/// to it writes in vain.
+/// A page of machine memory. It stays where it is when it is unmapped, so that a thread that still
+/// writes to it writes in vain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame(usize);
 
@@ -51,7 +51,7 @@ pub(super) struct Sleeper {
     pub(super) ticket: u64,
     pub(super) page: usize,
     pub(super) fault: Fault,
-    /// The fault was read by who serves it.
+    /// A thread that serves faults has read the fault.
     pub(super) read: bool,
     pub(super) woken: bool,
 }
