@@ -1,13 +1,14 @@
 //! The loop that carries inputs to the [`Core`] and carries out what it decides.
 //!
-//! Everything runs on one thread but what may wait for a disk: launches, records and the kernel's
-//! account, which are done beside it and whose results come back as inputs; [`kernel`] asks for
-//! that account, [`lives`] launches.
+//! The loop runs on one thread. What may take long is done beside it, and comes back as an input:
+//! launches, records, the kernel's account, and shared pages. [`kernel`] asks for that account,
+//! [`lives`] launches, [`crate::domains`] has the thread for shared pages.
 
 mod kernel;
 mod lives;
 
 use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ use crate::core::{
     Answer, Clock, Core, Discovered, Effect, Failure, FailureKind, Input, Request, RequestId, RunId,
     unsaved_note,
 };
+use crate::domains::{Order, Worker};
 use crate::incoming::{CallResult, Incoming, Reached};
 use crate::launch::{RunDir, RunRecord, Site, There, identify};
 use crate::link::Link;
@@ -98,6 +100,10 @@ pub(crate) struct Daemon {
     core: Core,
     site: Arc<Site>,
     saver: Saver,
+    /// The thread for shared pages.
+    worker: Worker,
+    /// That thread has ended: see [`Daemon::run`].
+    crippled: bool,
     uids: Uids,
     live: HashMap<RunId, Live>,
     launching: HashMap<RunId, Option<u32>>,
@@ -118,12 +124,20 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// A daemon that knows no running VM yet. Must be called within a runtime.
-    pub(crate) fn new(core: Core, site: Site, uids: Uids) -> Self {
+    ///
+    /// # Errors
+    /// The kernel has no thread for shared pages.
+    pub(crate) fn new(core: Core, site: Site, uids: Uids) -> io::Result<Self> {
         let (sender, inbox) = mpsc::channel(INBOX);
+        let reports = sender.clone();
+        let report =
+            move |report| reports.blocking_send(Incoming::Input(Input::Reported(Box::new(report)))).is_ok();
         let oom = OomWatch::start(site.cgroups.as_ref().ok().cloned());
-        Self {
+        Ok(Self {
             core,
             saver: Saver::start(site.paths.clone(), sender.clone()),
+            worker: Worker::start(report)?,
+            crippled: false,
             site: Arc::new(site),
             uids,
             live: HashMap::new(),
@@ -138,7 +152,7 @@ impl Daemon {
             asking_guests: false,
             sender,
             inbox,
-        }
+        })
     }
 
     /// A way to ask this daemon.
@@ -250,14 +264,17 @@ impl Daemon {
     }
 
     /// Runs until `end` is ready.
-    pub(crate) async fn run(mut self, end: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// The thread for shared pages has ended. A restarted daemon finds the frames again.
+    pub(crate) async fn run(mut self, end: impl Future<Output = ()>) -> anyhow::Result<()> {
         tokio::pin!(end);
         let mut glance = tokio::time::interval(Busy::EVERY);
         glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut second = tokio::time::interval(Rota::PERIOD);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.handle(Input::Tick);
-        loop {
+        while !self.crippled {
             let settled =
                 self.settling.as_ref().map(|settling| tokio::time::sleep_until(settling.until.into()));
             let settled = async move {
@@ -268,10 +285,10 @@ impl Daemon {
             };
             let tick = tokio::time::sleep_until(self.core.due().into());
             tokio::select! {
-                () = &mut end => return,
+                () = &mut end => return Ok(()),
                 incoming = self.inbox.recv() => match incoming {
                     Some(incoming) => self.take(incoming),
-                    None => return,
+                    None => return Ok(()),
                 },
                 () = tick => self.handle(Input::Tick),
                 () = settled => self.answer_the_waiting(),
@@ -286,6 +303,7 @@ impl Daemon {
                 }
             }
         }
+        anyhow::bail!("the thread for shared pages has ended: restart plimsolld; VMs run on")
     }
 
     fn take(&mut self, incoming: Incoming) {
@@ -295,6 +313,11 @@ impl Daemon {
                     Input::Unreachable(run, _) | Input::Exited(run, _) => Some(*run),
                     _ => None,
                 };
+                if let Input::Reported(report) = &input
+                    && let Some(link) = report.asker.and_then(|run| self.link(run))
+                {
+                    link.answered();
+                }
                 self.handle(input);
                 if let Some(run) = settled {
                     self.settled(run);
@@ -370,8 +393,20 @@ impl Daemon {
                     live.may_map = noted;
                 }
             }
+            Effect::Order(order) => self.order(order),
             Effect::Answer(id, answer) => self.answer(id, answer),
         }
+    }
+
+    fn link(&self, run: RunId) -> Option<&Link> {
+        self.live.get(&run)?.link.as_ref()
+    }
+
+    fn order(&mut self, order: Order) {
+        if let Some(link) = order.asker().and_then(|run| self.link(run)) {
+            link.asked();
+        }
+        self.crippled |= self.worker.order(order).is_err();
     }
 
     /// Writes down for a restarted daemon what has changed of a run. Returns whether it is written.
@@ -424,7 +459,7 @@ impl Daemon {
     }
 
     fn post(&mut self, run: RunId, message: ToVmm, fds: Vec<OwnedFd>) {
-        let Some(link) = self.live.get(&run).and_then(|live| live.link.as_ref()) else { return };
+        let Some(link) = self.link(run) else { return };
         if let Some(ToVmm::Share { domain, pages }) = link.post(message, fds) {
             self.handle(Input::Unsent(run, domain, pages));
         }

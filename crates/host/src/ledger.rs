@@ -21,6 +21,8 @@ pub(crate) struct Ledger {
     overhead: Pages,
     /// Frames that pages of VMs share.
     frames: Pages,
+    /// The part of `frames` that closed accounts had pledged.
+    orphaned: Pages,
     peak: Pages,
     accounts: BTreeMap<RunId, Account>,
 }
@@ -32,6 +34,8 @@ pub(crate) struct Account {
     pub(crate) grant: Pages,
     /// Charged for its VMM.
     pub(crate) overhead: Pages,
+    /// The part of the grant that its VMM has offered as frames, and that cannot be returned.
+    pub(crate) pledged: Pages,
 }
 
 /// A change that would break the account.
@@ -60,6 +64,7 @@ impl Ledger {
             granted: Pages::ZERO,
             overhead: Pages::ZERO,
             frames: Pages::ZERO,
+            orphaned: Pages::ZERO,
             peak: Pages::ZERO,
             accounts: BTreeMap::new(),
         }
@@ -110,9 +115,14 @@ impl Ledger {
         self.overhead
     }
 
-    /// Frames that pages of VMs share.
+    /// Frames that pages of VMs share, and what VMs that have ended had pledged to become frames.
     pub(crate) fn frames(&self) -> Pages {
         self.frames
+    }
+
+    /// The part of [`Ledger::frames`] of which no report has said yet whether it became frames.
+    pub(crate) fn orphaned(&self) -> Pages {
+        self.orphaned
     }
 
     /// Promised to nobody.
@@ -157,8 +167,13 @@ impl Ledger {
     }
 
     /// Corrects the account of a VM that holds its memory already, as [`Ledger::adopt`] opened it.
+    /// A pledge stays.
     pub(crate) fn correct(&mut self, run: RunId, account: Account) -> Result<(), LedgerError> {
         let before = self.accounts.get(&run).copied().ok_or(LedgerError::Account(run))?;
+        let account = Account { pledged: before.pledged, ..account };
+        if account.grant < before.pledged {
+            return Err(LedgerError::Breach { returned: before.grant - account.grant, grant: before.grant });
+        }
         let others = self.spent() - before.grant - before.overhead;
         let fits = account.grant.checked_add(account.overhead).and_then(|a| a.checked_add(others));
         fits.ok_or(LedgerError::Account(run))?;
@@ -182,25 +197,46 @@ impl Ledger {
     /// Lowers a grant.
     pub(crate) fn credit(&mut self, run: RunId, pages: Pages) -> Result<(), LedgerError> {
         let account = self.accounts.get_mut(&run).ok_or(LedgerError::Account(run))?;
-        let breach = LedgerError::Breach { returned: pages, grant: account.grant };
-        account.grant = account.grant.checked_sub(pages).ok_or(breach)?;
+        let left = account.grant.checked_sub(pages).filter(|left| *left >= account.pledged);
+        let grant = account.grant - account.pledged;
+        account.grant = left.ok_or(LedgerError::Breach { returned: pages, grant })?;
         self.granted -= pages;
         self.settle();
         Ok(())
     }
 
-    /// Pages of a grant become frames.
-    pub(crate) fn frame(&mut self, run: RunId, pages: Pages) -> Result<(), LedgerError> {
-        self.credit(run, pages)?;
-        self.frames += pages;
+    /// Sets pages of a grant aside to become frames. They stay a part of the grant until
+    /// [`Ledger::redeem`].
+    pub(crate) fn pledge(&mut self, run: RunId, pages: Pages) -> Result<(), LedgerError> {
+        let account = self.accounts.get_mut(&run).ok_or(LedgerError::Account(run))?;
+        let pledged = account.pledged.saturating_add(pages);
+        let breach = LedgerError::Breach { returned: pages, grant: account.grant - account.pledged };
+        account.pledged = Some(pledged).filter(|pledged| *pledged <= account.grant).ok_or(breach)?;
+        Ok(())
+    }
+
+    /// Ends a pledge: `created` of its pages are frames now, the others are free to use in the
+    /// grant again. Where the account has been closed, they go back to the host.
+    pub(crate) fn redeem(&mut self, run: RunId, pledged: Pages, created: Pages) -> Result<(), LedgerError> {
+        let breach = LedgerError::Frames { freed: pledged, frames: created };
+        let rest = pledged.checked_sub(created).ok_or(breach)?;
+        if let Some(account) = self.accounts.get_mut(&run) {
+            account.pledged = account.pledged.checked_sub(pledged).ok_or(breach)?;
+            account.grant -= created;
+            self.granted -= created;
+            self.frames += created;
+        } else {
+            self.orphaned = self.orphaned.checked_sub(pledged).ok_or(breach)?;
+            self.frames -= rest;
+        }
         self.settle();
         Ok(())
     }
 
     /// Frames that nobody refers to any more are free.
     pub(crate) fn unframe(&mut self, pages: Pages) -> Result<(), LedgerError> {
-        let breach = LedgerError::Frames { freed: pages, frames: self.frames };
-        self.frames = self.frames.checked_sub(pages).ok_or(breach)?;
+        let breach = LedgerError::Frames { freed: pages, frames: self.frames - self.orphaned };
+        self.frames = self.frames.checked_sub(pages).filter(|left| *left >= self.orphaned).ok_or(breach)?;
         self.settle();
         Ok(())
     }
@@ -213,11 +249,14 @@ impl Ledger {
         self.peak = self.peak.max(self.spent());
     }
 
-    /// Closes an account: its VM's process is gone and its memory with it.
+    /// Closes an account: its VM's process is gone and its memory with it. What it has pledged
+    /// counts as frames until [`Ledger::redeem`].
     pub(crate) fn close(&mut self, run: RunId) -> Result<Account, LedgerError> {
         let account = self.accounts.remove(&run).ok_or(LedgerError::Account(run))?;
         self.granted -= account.grant;
         self.overhead -= account.overhead;
+        self.frames += account.pledged;
+        self.orphaned += account.pledged;
         self.settle();
         Ok(account)
     }
@@ -246,7 +285,8 @@ impl Ledger {
     /// at every message.
     pub(crate) fn adds_up(&self) -> bool {
         let sum = |part: fn(&Account) -> Pages| self.accounts.values().map(part).sum::<Pages>();
-        sum(|a| a.grant) == self.granted
+        let kept = self.accounts.values().all(|a| a.pledged <= a.grant) && self.orphaned <= self.frames;
+        kept && sum(|a| a.grant) == self.granted
             && sum(|a| a.overhead) == self.overhead
             && self.granted + self.overhead + self.frames + self.free() == self.budget
     }
@@ -259,7 +299,7 @@ mod tests {
     use super::*;
 
     fn account(grant: u64, overhead: u64) -> Account {
-        Account { grant: Pages(grant), overhead: Pages(overhead) }
+        Account { grant: Pages(grant), overhead: Pages(overhead), pledged: Pages::ZERO }
     }
 
     #[test]
@@ -295,12 +335,15 @@ mod tests {
     fn frames_are_paid_by_who_offers_them_and_free_when_they_are_gone() {
         let mut ledger = Ledger::new(Pages(1000));
         ledger.open(RunId(1), account(100, 10)).unwrap();
-        ledger.frame(RunId(1), Pages(30)).unwrap();
+        ledger.pledge(RunId(1), Pages(40)).unwrap();
+        assert!(ledger.credit(RunId(1), Pages(61)).is_err(), "what is pledged is not returned");
+        ledger.redeem(RunId(1), Pages(40), Pages(30)).unwrap();
         assert_eq!(
             (ledger.account(RunId(1)).grant, ledger.frames(), ledger.free()),
             (Pages(70), Pages(30), Pages(890))
         );
-        assert!(ledger.frame(RunId(1), Pages(71)).is_err() && ledger.frame(RunId(2), Pages(1)).is_err());
+        assert!(ledger.pledge(RunId(1), Pages(71)).is_err() && ledger.pledge(RunId(2), Pages(1)).is_err());
+        assert!(ledger.redeem(RunId(1), Pages(1), Pages(0)).is_err(), "nothing is pledged any more");
         assert!(ledger.unframe(Pages(31)).is_err());
         ledger.unframe(Pages(30)).unwrap();
         assert_eq!((ledger.frames(), ledger.free()), (Pages(0), Pages(920)));
@@ -308,21 +351,35 @@ mod tests {
         assert_eq!((ledger.budget(), ledger.free()), (Pages(2080), Pages(0)));
     }
 
+    #[test]
+    fn a_vm_that_ends_leaves_its_pledge_to_the_frames_that_become_of_it() {
+        let mut ledger = Ledger::new(Pages(1000));
+        ledger.open(RunId(1), account(100, 10)).unwrap();
+        ledger.pledge(RunId(1), Pages(40)).unwrap();
+        ledger.close(RunId(1)).unwrap();
+        assert_eq!((ledger.frames(), ledger.orphaned(), ledger.free()), (Pages(40), Pages(40), Pages(960)));
+        assert!(ledger.unframe(Pages(1)).is_err(), "no frame is known yet");
+        ledger.redeem(RunId(1), Pages(40), Pages(30)).unwrap();
+        assert_eq!((ledger.frames(), ledger.orphaned(), ledger.free()), (Pages(30), Pages(0), Pages(970)));
+        ledger.unframe(Pages(30)).unwrap();
+        assert_eq!(ledger.free(), Pages(1000));
+    }
+
     proptest! {
         #[test]
         fn no_sequence_of_changes_breaks_the_sum(
             budget in 0..2000u64,
-            changes in prop::collection::vec((0..10u8, 0..4u64, prop_oneof![0..800u64, Just(u64::MAX)]), 0..80),
+            changes in prop::collection::vec((0..11u8, 0..4u64, prop_oneof![0..800u64, Just(u64::MAX)]), 0..80),
         ) {
             let mut ledger = Ledger::new(Pages(budget));
             for (change, run, pages) in changes {
                 let (run, pages) = (RunId(run), Pages(pages));
                 let before = (ledger.free(), ledger.frames(), ledger.account(run));
                 let refused = match change {
-                    0 => ledger.open(run, Account { grant: pages, overhead: Pages(7) }).is_err(),
+                    0 => ledger.open(run, Account { grant: pages, overhead: Pages(7), ..Account::default() }).is_err(),
                     1 => ledger.charge(run, pages).is_err(),
                     2 => ledger.credit(run, pages).is_err(),
-                    3 => ledger.adopt(run, Account { grant: pages, overhead: Pages(7) }).is_err(),
+                    3 => ledger.adopt(run, Account { grant: pages, overhead: Pages(7), ..Account::default() }).is_err(),
                     4 => {
                         ledger.sustain(pages);
                         false
@@ -331,9 +388,10 @@ mod tests {
                         ledger.configure(pages.min(Pages(2000))); // The machine bounds it.
                         false
                     }
-                    5 => ledger.frame(run, pages).is_err(),
+                    5 => ledger.pledge(run, pages).is_err(),
+                    10 => ledger.redeem(run, pages, Pages(pages.0 / 2)).is_err(),
                     6 => ledger.unframe(pages).is_err(),
-                    7 => ledger.correct(run, Account { grant: pages, overhead: Pages(9) }).is_err(),
+                    7 => ledger.correct(run, Account { grant: pages, overhead: Pages(9), ..Account::default() }).is_err(),
                     _ => ledger.close(run).is_err(),
                 };
                 prop_assert!(ledger.adds_up());

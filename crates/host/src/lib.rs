@@ -2,8 +2,8 @@
 //!
 //! It knows the host's VMs ([`inventory`]) and resource pools ([`pools`]), keeps the account of
 //! machine memory ([`ledger`]), decides who gets how much of it ([`core`], with the arithmetic of
-//! `plimsoll-policy`), starts VMMs ([`launch`]), speaks with them ([`link`]) and answers users
-//! ([`api`]). [`daemon`] carries messages between these parts; start reading there, or at [`core`]
+//! `plimsoll-policy`), has them share pages ([`domains`]), starts VMMs ([`launch`]), speaks with them
+//! ([`link`]) and answers users ([`api`]). [`daemon`] carries messages between these parts; start reading there, or at [`core`]
 //! for what is decided.
 //!
 //! It never maps a guest's memory (what a VMM offers to share, it reads as a file:

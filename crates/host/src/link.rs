@@ -4,6 +4,7 @@
 //! [`Outbox`] that cannot grow, and what it sends is taken no faster than [`RATE`].
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -24,6 +25,11 @@ const RATE: u32 = 1000;
 /// See [`RATE`].
 const WINDOW: Duration = Duration::from_millis(100);
 
+/// Messages of one VMM that may wait for the thread for shared pages before the next is read. An
+/// honest VMM has one question under way, and gives frames back besides. With more, a flood takes
+/// more of the daemon's memory; with less, a VMM that gives much back at once is read late.
+const BACKLOG: usize = 64;
+
 /// The daemon's end of the connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Link(Arc<Shared>);
@@ -33,6 +39,9 @@ struct Shared {
     socket: AsyncFd<Waited<Wire>>,
     outbox: Mutex<Outbox>,
     posted: Notify,
+    /// Messages of the VMM that the thread for shared pages has yet to carry out.
+    backlog: AtomicUsize,
+    shorter: Notify,
 }
 
 impl Link {
@@ -42,6 +51,8 @@ impl Link {
             socket: register(wire, Interest::READABLE | Interest::WRITABLE)?,
             outbox: Mutex::default(),
             posted: Notify::new(),
+            backlog: AtomicUsize::new(0),
+            shorter: Notify::new(),
         };
         Ok(Self(Arc::new(shared)))
     }
@@ -74,12 +85,34 @@ impl Link {
         }
     }
 
-    /// The next message of the VMM, at the pace of `intake`; `None` at the end of the connection.
+    /// A message of the VMM waits for the thread for shared pages.
+    pub(crate) fn asked(&self) {
+        self.0.backlog.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It has been carried out.
+    pub(crate) fn answered(&self) {
+        let one_less = |backlog: usize| Some(backlog.saturating_sub(1));
+        // The closure never refuses.
+        self.0.backlog.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).ok();
+        self.0.shorter.notify_one();
+    }
+
+    /// Waits until the thread for shared pages has caught up with the VMM.
+    async fn catch_up(&self) {
+        while self.0.backlog.load(Ordering::Relaxed) >= BACKLOG {
+            self.0.shorter.notified().await;
+        }
+    }
+
+    /// The next message of the VMM, at the pace of `intake` and of the thread for shared pages;
+    /// `None` at the end of the connection.
     ///
     /// # Errors
     /// What is no message of the protocol, or a broken socket.
     pub(crate) async fn read(&self, intake: &mut Intake) -> Result<Option<FromVmm>, WireError> {
         intake.wait().await;
+        self.catch_up().await;
         // A VMM that is known has no descriptors to give: they are closed here.
         match self.receive().await {
             Ok((message, _fds)) => Ok(Some(message)),
@@ -202,6 +235,19 @@ mod tests {
         let mut intake = Intake::new();
         assert_eq!(link.read(&mut intake).await.unwrap(), Some(FromVmm::Want(Pages(3))));
         assert_eq!(link.read(&mut intake).await.unwrap(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_vmm_is_read_on_when_the_thread_for_shared_pages_has_caught_up() {
+        let (ours, theirs) = pair();
+        let link = Link::new(ours).unwrap();
+        theirs.send(&FromVmm::Want(Pages(3)), &[]).unwrap();
+        (0..BACKLOG).for_each(|_| link.asked());
+        let mut intake = Intake::new();
+        let hour = Duration::from_secs(3600);
+        assert!(tokio::time::timeout(hour, link.read(&mut intake)).await.is_err());
+        link.answered();
+        assert_eq!(link.read(&mut intake).await.unwrap(), Some(FromVmm::Want(Pages(3))));
     }
 
     #[tokio::test(start_paused = true)]

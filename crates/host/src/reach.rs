@@ -19,8 +19,9 @@ use plimsoll_units::{Bytes, Pages};
 use tokio::sync::mpsc::Sender;
 use tokio::time::{sleep, timeout};
 
-use crate::core::{Adopted, Input, RunId, Stock, foreign};
+use crate::core::{Adopted, Input, RunId, foreign};
 use crate::descriptors;
+use crate::domains::Stock;
 use crate::incoming::{Incoming, Reached};
 use crate::kernel_account;
 use crate::launch::{Gone, Hailed, Look, RunDir, RunRecord, There, hail, look};

@@ -104,7 +104,8 @@ fn open_swap(config: &Config) -> anyhow::Result<Result<SwapSite, String>> {
 async fn serve(config: &Config, core: Core, site: Site, uids: Uids, found: Found) -> anyhow::Result<()> {
     oom::end_me_last();
     tokio::spawn(outlive_hangups(signal(SignalKind::hangup())?));
-    let mut daemon = Daemon::new(core, site.clone(), uids);
+    let mut daemon =
+        Daemon::new(core, site.clone(), uids).context("cannot start a thread for shared pages")?;
     for (vm, how) in &found.gone {
         daemon.vanished(
             vm,
@@ -131,13 +132,14 @@ async fn serve(config: &Config, core: Core, site: Site, uids: Uids, found: Found
     let end = async {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
     };
-    daemon.run(end).await;
+    let ended = daemon.run(end).await;
     tracing::info!("plimsolld ends; its VMs run on");
     served.abort();
     if let Some(tcp) = tcp {
         tcp.abort();
     }
-    std::fs::remove_file(&socket).with_context(|| format!("cannot remove {}", socket.display()))
+    std::fs::remove_file(&socket).with_context(|| format!("cannot remove {}", socket.display()))?;
+    ended
 }
 
 /// Tells what a hangup does not do. It comes from an operator who means "read the configuration",

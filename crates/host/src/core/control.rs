@@ -158,9 +158,8 @@ impl Core {
     /// The most that the process of a run may map of what is not its own: each frame at its place
     /// in guest memory, all frames where they are compared, and the window to the daemon.
     fn mapped(&self, id: RunId) -> Bytes {
-        let sharing = self.run(id).map(|run| [run.sharing.domain, run.sharing.leaving]);
-        let domains = sharing.into_iter().flatten().flatten();
-        let frames: Pages = domains.map(|domain| self.domains.frames_of(domain)).sum();
+        let domains = self.run(id).into_iter().flat_map(|run| run.sharing.part.memberships());
+        let frames: Pages = domains.map(|membership| self.mirror.frames_of(membership.id)).sum();
         let untaken = self.run(id).map_or(Pages::ZERO, |run| run.sharing.untaken);
         (self.references(id) + frames + untaken + Pages(WINDOW as u64)).bytes()
     }

@@ -5,26 +5,9 @@ use plimsoll_protocol::VmName;
 use super::run::{Phase, Run};
 use super::{Core, RunId};
 
-/// A VMM that has said nothing for this long is called silent. It reports each second. Shorter, and
-/// a busy host's VMMs are called silent when they are only slow; longer, and an operator looks for
-/// the reason elsewhere first.
-const LATE: Duration = Duration::from_secs(5);
 /// The most that counts of the time between two looks. A daemon that was stopped itself heard
 /// nothing meanwhile, and that is not its VMMs' fault.
 const MOST_AT_ONCE: Duration = Duration::from_secs(2);
-
-/// For how long a VMM has said nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Heartbeat {
-    silent: Duration,
-}
-
-impl Heartbeat {
-    /// How long the VMM has been silent, if that is long enough to be told.
-    pub(super) fn silence(self) -> Option<Duration> {
-        (self.silent >= LATE).then_some(self.silent)
-    }
-}
 
 /// VMMs that do not report: their process is stopped or hangs, or the host is overloaded.
 impl Core {
@@ -44,11 +27,8 @@ impl Core {
         let mut silent: Vec<(VmName, Duration)> = Vec::new();
         for (name, vm) in &mut self.vms {
             let Some(run) = vm.run.as_deref_mut().filter(|run| reports(run)) else { continue };
-            let before = run.heartbeat.silence();
-            run.heartbeat.silent += elapsed.min(MOST_AT_ONCE);
-            if let (None, Some(silence)) = (before, run.heartbeat.silence()) {
-                silent.push((name.clone(), silence));
-            }
+            let silence = run.heartbeat.pass(elapsed.min(MOST_AT_ONCE));
+            silent.extend(silence.map(|silence| (name.clone(), silence)));
         }
         for (name, silence) in silent {
             let text = format!(

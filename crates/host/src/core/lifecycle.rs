@@ -10,6 +10,7 @@ use super::{
     Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, PATIENCE, RequestId, RunId, Started, Vm, limit,
     overhead, reservation,
 };
+use crate::domains::Order;
 use crate::inventory::Record;
 use crate::ledger::Account;
 
@@ -92,7 +93,7 @@ impl Core {
         let spare = open.saturating_sub(overhead).saturating_sub(self.settings.thresholds.clear);
         let room = spare.min(grants.room_in_pools(i));
         let grant = INITIAL_GRANT.min(limit(definition)).min(room.max(reservation));
-        Ok(Account { grant, overhead })
+        Ok(Account { grant, overhead, ..Account::default() })
     }
 
     fn launch(&mut self, id: RunId, name: &VmName, account: Account) {
@@ -124,7 +125,7 @@ impl Core {
                     run.phase = Phase::Booting;
                     let balloon = run.balloon;
                     self.effect(Effect::Send(id, ToVmm::BalloonTarget(balloon)));
-                    self.share(id);
+                    self.share(id, Pages::ZERO);
                 }
             }
             Err(failure) => self.over(id, failure.kind, &failure.text, None),
@@ -189,8 +190,7 @@ impl Core {
     /// Ends a run's account. A run that never came to be undoes what its start did to the
     /// inventory.
     fn over(&mut self, id: RunId, kind: FailureKind, text: &str, exit: Option<Exit>) {
-        self.leave(id);
-        self.heard(id);
+        self.effect(Effect::Order(Order::Ended(id)));
         let Some(name) = self.runs.remove(&id) else { return };
         let Some(run) = self.vms.get_mut(&name).and_then(|vm| vm.run.take()) else { return };
         // Who was still waiting to start has no account.

@@ -45,12 +45,12 @@ impl Core {
                 }
                 self.event(Some(&name), "the guest rebooted");
             }
-            FromVmm::LookUp { domain, id: question, pages } => self.look_up(id, domain, question, &pages),
+            FromVmm::LookUp { domain, id: question, pages } => self.look_up(id, domain, question, pages),
             FromVmm::Offer { domain, id: question, pages } => {
-                self.offer(id, &name, domain, question, &pages);
+                self.offer(id, domain, question, pages);
             }
             FromVmm::GiveBack { domain, pages, mismatched } => {
-                self.give_frames_back(id, domain, &pages, mismatched);
+                self.give_frames_back(id, domain, pages, mismatched);
             }
             // Like the greeting.
             FromVmm::Pool(_) | FromVmm::Holds { .. } => {

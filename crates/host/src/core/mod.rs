@@ -1,17 +1,16 @@
 //! What the daemon decides, without doing any of it.
 //!
 //! [`Core`] is a state machine: [`Core::handle`] takes one [`Input`] (a request of a user, a
-//! message of a VMM, the end of a process, the clock) and returns the [`Effect`]s that the world
-//! around it is to carry out, in order. It reads no clock and does no I/O but on the memory that
-//! VMs share, which is the daemon's own, so every course of events can be tested, and the ledger is
-//! whole between any two inputs.
+//! message of a VMM, the end of a process, the clock) and returns the [`Effect`]s that the daemon
+//! has to carry out, in order. It reads no clock and does no I/O, so every course of events can be
+//! tested. The ledger is whole between any two inputs.
 //!
-//! [`requests`] answers users (with [`pools`] where they ask of resource pools), [`messages`] VMMs,
-//! [`control`] is the loop, [`budget`] follows the machine, [`divide`] divides memory, [`grants`]
-//! gives it out, [`sharing`] has VMs share pages ([`recovery`] where an earlier daemon had),
-//! [`mod@unreachable`] takes over VMs of an earlier daemon, [`heartbeat`] notices VMMs that say
-//! nothing, [`scan`] has VMs look for pages to share, [`stall`] counts the time that VMs are
-//! stalled, [`status`] tells of it, [`explain`] why.
+//! [`requests`] answers users (with [`pools`] for resource pools), [`messages`] VMMs, [`control`]
+//! is the loop, [`budget`] follows the machine, [`divide`] divides memory, [`grants`] gives it out,
+//! [`sharing`] has VMs share pages (through [`crate::domains`]), [`mod@unreachable`] takes over VMs
+//! of an earlier daemon, [`heartbeat`] notices VMMs that say nothing, [`scan`] has VMs look for
+//! pages to share, [`stall`] counts the time that VMs are stalled, [`status`] tells of it,
+//! [`explain`] why.
 
 mod admission;
 mod budget;
@@ -21,15 +20,18 @@ mod explain;
 mod grants;
 mod heartbeat;
 mod lifecycle;
+mod membership;
 mod messages;
+mod mirror;
 mod pools;
 mod rates;
-mod recovery;
 mod requests;
 mod run;
 mod scan;
 mod sharing;
+mod silence;
 mod stall;
+mod stall_account;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -53,7 +55,7 @@ use plimsoll_protocol::sharing::{DomainId, DomainStatus};
 use plimsoll_protocol::{PoolName, VmName};
 use plimsoll_units::{Bytes, FrameNo, PageNo, Pages};
 
-use crate::domains::{Domains, Known};
+use crate::domains::{Known, Order, Report};
 use crate::events::Events;
 use crate::history::Recorder;
 use crate::inventory::{Record, Unread};
@@ -66,7 +68,7 @@ use crate::processors::Processors;
 pub(crate) use self::budget::AutomaticBudget;
 pub(crate) use self::explain::Explained;
 pub(crate) use self::messages::foreign;
-pub(crate) use self::recovery::Stock;
+use self::mirror::Mirror;
 pub(crate) use self::run::Run;
 use self::tokens::Askers;
 pub(crate) use self::unreachable::{Adopted, Discovered};
@@ -204,6 +206,8 @@ pub(crate) enum Input {
     Processors(Processors),
     /// The VMM does not read, and will not hear of these pages.
     Unsent(RunId, DomainId, Vec<(PageNo, FrameNo)>),
+    /// What came of an [`Effect::Order`].
+    Reported(Box<Report>),
     /// What is known of a VM, or of all pools, could not be written down, and why; `None`: it is on
     /// disk by now.
     Unsaved(Option<VmName>, Option<String>),
@@ -245,6 +249,8 @@ pub(crate) enum Effect {
     SavePools(Vec<PoolDefinition>, Vec<(RequestId, Result<Answer, Failure>)>),
     /// Remove a VM's record and logs, and give the answers afterwards.
     Forget(VmName, Vec<(RequestId, Result<Answer, Failure>)>),
+    /// Have the plane of shared pages do something; the answer is [`Input::Reported`].
+    Order(Order),
     /// Remember for a restarted daemon that the VMM will map frames of this domain: it is told
     /// next.
     Joins(RunId, Known),
@@ -300,9 +306,8 @@ impl Vm {
 pub(crate) struct Core {
     settings: Settings,
     ledger: Ledger,
-    domains: Domains,
-    /// Who may map frames of which domains and has not said yet what it maps; `None`: of any.
-    unheard: Vec<(Option<DomainId>, RunId)>,
+    /// Sharing domains, by the last reports.
+    mirror: Mirror,
     processors: Processors,
     vms: BTreeMap<VmName, Vm>,
     pools: Pools,
@@ -313,8 +318,8 @@ pub(crate) struct Core {
     last_run: u64,
     /// Who takes time for sharing.
     askers: Askers,
-    /// The domain that was tidied last.
-    tidied: Option<DomainId>,
+    /// [`Order::Tidy`] is under way.
+    tidying: bool,
     clock: Clock,
     last_control: Instant,
     /// When the machine's memory was looked at last.
@@ -343,8 +348,7 @@ impl Core {
         Self {
             ledger: Ledger::new(settings.budget),
             settings,
-            domains: Domains::default(),
-            unheard: Vec::new(),
+            mirror: Mirror::default(),
             processors: Processors::default(),
             vms,
             pools,
@@ -354,7 +358,7 @@ impl Core {
             recorder: Recorder::default(),
             last_run: 0,
             askers: Askers::default(),
-            tidied: None,
+            tidying: false,
             clock,
             last_control: clock.now,
             last_usable: clock.now,
@@ -384,7 +388,8 @@ impl Core {
             Input::Guests(guests) => self.guests(&guests),
             Input::Usable(usable) => self.usable(usable),
             Input::Processors(processors) => self.processors = processors,
-            Input::Unsent(run, domain, pages) => self.unsent(run, domain, &pages),
+            Input::Unsent(run, domain, pages) => self.unsent(run, domain, pages),
+            Input::Reported(report) => self.reported(*report),
             Input::Unsaved(vm, why) => self.unsaved(vm, why),
             Input::Tick => {
                 if clock.now >= self.due() {
@@ -394,7 +399,7 @@ impl Core {
         }
         self.observe_state();
         debug_assert!(self.ledger.adds_up(), "{:?}", self.ledger);
-        debug_assert_eq!(self.ledger.frames(), self.domains.frames());
+        debug_assert_eq!(self.ledger.frames(), self.mirror.frames() + self.ledger.orphaned());
         std::mem::take(&mut self.effects)
     }
 
@@ -419,6 +424,10 @@ impl Core {
 
     fn run(&self, run: RunId) -> Option<&Run> {
         self.vm(self.runs.get(&run)?)?.run.as_deref()
+    }
+
+    fn definition_of(&self, run: RunId) -> Option<&VmDefinition> {
+        Some(&self.vm(self.runs.get(&run)?)?.record.definition)
     }
 
     fn run_mut(&mut self, run: RunId) -> Option<&mut Run> {

@@ -147,7 +147,7 @@ impl Core {
                 let text = format!("VM {name} is being started: try again");
                 return Err(Failure::new(FailureKind::Conflict, text));
             }
-            if moves && run.is_leaving() {
+            if moves && run.sharing.is_moving() {
                 let text =
                     format!("VM {name} still gives back pages that it shared before: try again in a while");
                 return Err(Failure::new(FailureKind::Conflict, text));
@@ -167,7 +167,7 @@ impl Core {
         vm.record.definition = definition;
         let run = vm.run.as_deref().map(|run| run.id);
         if let Some(run) = run.filter(|_| moves) {
-            self.share(run);
+            self.share(run, Pages::ZERO);
         }
         self.event(Some(name), text);
         // The answer shows what follows from the change.

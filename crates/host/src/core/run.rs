@@ -5,10 +5,10 @@ use plimsoll_protocol::control::{ExitReason, Facts, SamplingConfig};
 use plimsoll_protocol::definition::JailPart;
 use plimsoll_units::Pages;
 
-use super::heartbeat::Heartbeat;
+use super::membership::Membership;
 use super::rates::Rates;
-use super::sharing::Membership;
-use super::stall::StallAccount;
+use super::silence::Heartbeat;
+use super::stall_account::StallAccount;
 use super::usage::Usage;
 use super::{KernelAccount, RequestId, RunId};
 use crate::inventory::Record;

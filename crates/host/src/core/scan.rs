@@ -1,12 +1,15 @@
+use std::collections::BTreeMap;
+
 use plimsoll_policy::{ScanHost, ScanVm, State, scan};
+use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::{Facts, ToVmm};
 use plimsoll_protocol::definition::VmDefinition;
-use plimsoll_protocol::sharing::{DomainStatus, ScanBudget, SharingStatus};
+use plimsoll_protocol::sharing::{DomainId, DomainStatus, ScanBudget, SharingStatus};
 use plimsoll_units::{Bytes, PAGE_SIZE};
 
 use super::run::Run;
 use super::{Core, Effect, RunId};
-use crate::domains::{self, Owner};
+use crate::domains::DomainState;
 
 /// How much VMs look for pages to share, and what is told of it.
 impl Core {
@@ -55,7 +58,7 @@ impl Core {
         let bytes = |pages: u64| Bytes(pages.saturating_mul(PAGE_SIZE));
         SharingStatus {
             with,
-            leaving: run.is_leaving(),
+            leaving: run.sharing.part.is_leaving(),
             shared: shared.bytes(),
             charged: charged.bytes(),
             zero: facts.zero.bytes(),
@@ -71,31 +74,28 @@ impl Core {
             budget: run.sharing.scan.share,
             break_large: run.sharing.scan.break_large,
             mappings_full: facts.mappings_full,
-            doubted: run.sharing.domain.is_some_and(|domain| self.domains.of(domain, run.id).doubted),
+            doubted: run.sharing.part.domain.is_some_and(|domain| domain.doubted),
         }
     }
 
     pub(super) fn all_domains(&self) -> Vec<DomainStatus> {
-        let status = |id, owned: &domains::Owned| {
-            let stats = owned.domain.stats();
-            let name = |member| self.runs.get(&domains::run(member)).cloned();
-            let mut vms: Vec<_> = owned.domain.members().filter_map(name).collect();
-            vms.sort_unstable();
-            DomainStatus {
-                name: match &owned.owner {
-                    Owner::Named(name) => Some(name.clone()),
-                    Owner::Run(_) => None,
-                },
-                closed: self.domains.is_closed(id),
-                vms,
-                frames: stats.frames.bytes(),
-                shared: stats.references.bytes(),
-                saved: stats.saved.bytes(),
-                hints: stats.hints.bytes(),
-                index: stats.index,
+        let mut members: BTreeMap<DomainId, Vec<VmName>> = BTreeMap::new();
+        for (definition, run) in self.running() {
+            for membership in run.sharing.part.memberships() {
+                members.entry(membership.id).or_default().push(definition.name.clone());
             }
+        }
+        let status = |id, state: &DomainState| DomainStatus {
+            name: state.name.clone(),
+            closed: state.closed,
+            vms: members.get(&id).cloned().unwrap_or_default(),
+            frames: state.stats.frames.bytes(),
+            shared: state.stats.references.bytes(),
+            saved: state.stats.saved.bytes(),
+            hints: state.stats.hints.bytes(),
+            index: state.stats.index,
         };
-        let mut all: Vec<_> = self.domains.all().map(|(id, owned)| status(id, owned)).collect();
+        let mut all: Vec<_> = self.mirror.all().map(|(id, state)| status(id, state)).collect();
         // Those with a name first.
         all.sort_by(|a, b| (a.name.is_none(), &a.name, &a.vms).cmp(&(b.name.is_none(), &b.name, &b.vms)));
         all

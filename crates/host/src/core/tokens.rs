@@ -1,4 +1,4 @@
-//! How much of the daemon's time VMs may take for sharing.
+//! How much of the sharing thread's time VMs may take.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use super::RunId;
 
 /// Tokens a second of all VMs together. A token is what a look-up costs, a tenth of a microsecond:
 /// a fifth of a processor. Less, and a host whose VMs come up at once shares late; more, and
-/// hostile VMMs keep the daemon from moving memory.
+/// hostile VMMs keep honest ones from sharing.
 const RATE_OF_ALL: i64 = 2_000_000;
 /// Tokens a second of one VM, however few ask: a tenth of a processor. Less, and a VMM that may use
 /// a whole processor to look for pages would wait for nothing.

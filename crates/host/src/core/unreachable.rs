@@ -1,15 +1,16 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::Facts;
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
+use plimsoll_protocol::sharing::{DomainId, Sharing};
+use plimsoll_protocol::{DomainName, VmName};
 use plimsoll_units::Pages;
 
 use super::run::{Phase, Run, Unreachable};
-use super::stall::StallAccount;
-use super::{Core, Effect, KernelAccount, RunId, Stock, Vm, limit, messages, overhead, place, size};
-use crate::domains::Known;
+use super::stall_account::StallAccount;
+use super::{Core, Effect, KernelAccount, RunId, Vm, limit, messages, overhead, place, size};
+use crate::domains::{Known, Order, Stock};
 use crate::inventory::{Record, Unread};
 use crate::ledger::Account;
 use crate::outline::sketch;
@@ -105,9 +106,9 @@ impl Core {
         let started = started.or(known_start);
         let record = Record { definition, started, exit: None, boot_id };
         self.vms.insert(name.clone(), Vm { record, unread, run: Some(Box::new(run)) });
-        let told = found.domains.iter().flatten().chain(&found.former);
-        self.recall_former(id, told);
-        self.cannot_hear(id, found.domains.as_deref());
+        let former = self.left_by(id, found.domains.iter().flatten().chain(&found.former));
+        let maps = found.domains.map(|domains| domains.iter().map(|domain| domain.id).collect());
+        self.effect(Effect::Order(Order::Discovered { run: id, former, maps }));
         self.urgent = true;
         id
     }
@@ -155,18 +156,30 @@ impl Core {
         let size = size(definition);
         let after = told.map_or_else(String::new, |told| format!(" after {} s", told.as_secs()));
         self.event(Some(&name), format!("is found again{after}, with {} granted", account.grant.bytes()));
-        self.recall_former(id, adopted.domains.iter().chain(&adopted.former));
-        if let Some(stock) = &adopted.stock {
-            self.take_over(id, size, stock);
+        let former = self.left_by(id, adopted.domains.iter().chain(&adopted.former));
+        if let Some(stock) = adopted.stock {
+            if let Some(run) = self.run_mut(id) {
+                run.sharing.recovering = true;
+            }
+            self.effect(Effect::Order(Order::Recover { run: id, size, stock: Box::new(stock) }));
         }
-        self.heard(id);
-        self.share(id);
+        self.effect(Effect::Order(Order::Heard { run: id, former }));
+        self.share(id, Pages::ZERO);
         // The record of its grant may be lost, or say what the VMM never heard of.
         self.effect(Effect::Returned { run: id, total: account.grant });
         if !in_inventory {
             self.save(&name, Vec::new());
         }
         self.urgent = true;
+    }
+
+    /// The domains, of those that a VM was told of, that its definition does not name any more.
+    fn left_by<'a>(&self, id: RunId, told: impl Iterator<Item = &'a Known>) -> Vec<DomainId> {
+        let sharing = self.definition_of(id).map(|definition| &definition.memory.sharing);
+        let stays = |name: &DomainName| matches!(sharing, Some(Sharing::With(domain)) if domain == name);
+        told.filter(|known| known.name.as_ref().is_some_and(|name| !stays(name)))
+            .map(|known| known.id)
+            .collect()
     }
 
     /// A VM that was discovered cannot be spoken to, and why. Events tell of each reason once.
@@ -220,5 +233,5 @@ impl Core {
 fn account(definition: &VmDefinition, grant: Pages, kernel: &KernelAccount) -> Account {
     let overhead = overhead(definition);
     let process = Pages::ceil(kernel.process.anonymous).saturating_sub(overhead);
-    Account { grant: grant.max(Pages::ceil(kernel.ram)).max(process), overhead }
+    Account { grant: grant.max(Pages::ceil(kernel.ram)).max(process), overhead, ..Account::default() }
 }

@@ -27,7 +27,8 @@ impl Daemon {
             .filter_map(|(run, live)| {
                 // What one that cannot be asked holds is all charged.
                 let most = if live.link.is_some() { self.core.most_held(*run) } else { Bytes(u64::MAX) };
-                Some((*run, Arc::clone(live.process.as_ref()?), live.link.is_none(), most))
+                let silent = live.link.is_none() || !self.core.counts_frames_of(*run);
+                Some((*run, Arc::clone(live.process.as_ref()?), silent, most))
             })
             .collect();
         // Memory of a process that is not known would count as taken by other programs.
@@ -36,7 +37,7 @@ impl Daemon {
         tokio::task::spawn_blocking(move || {
             let processes: Vec<_> =
                 asked.iter().map(|(run, process, ..)| (*run, kernel_account::process(process))).collect();
-            // What VMs share that have not answered yet is not in the core's account.
+            // The core's account lacks frames of VMs that have not answered yet, or only just.
             let silent =
                 asked.iter().filter(|(_, _, silent, _)| *silent).map(|(_, process, ..)| process.pid());
             let frames = frames.max(adopt::frames(silent));

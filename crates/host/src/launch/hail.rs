@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recv, recvmsg};
 use rustix::process::Pid;
 
-use super::rundir::connect_and_name_senders;
+use super::socket::connect_and_name_senders;
 use crate::process::{Process, start_time};
 
 /// A VMM that has greeted.

@@ -4,8 +4,10 @@
 mod bzimage;
 mod disk;
 mod hail;
+mod record;
 mod resources;
 mod rundir;
+mod socket;
 mod spawn;
 mod survey;
 mod tap;
@@ -29,8 +31,9 @@ use plimsoll_units::Pages;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 pub(crate) use self::hail::{Hailed, hail};
+pub(crate) use self::record::RunRecord;
 use self::resources::Resources;
-pub(crate) use self::rundir::{RunDir, RunRecord, remove};
+pub(crate) use self::rundir::{RunDir, remove};
 pub(crate) use self::spawn::reserve_control_fd;
 pub(crate) use self::survey::{Gone, Look, There, identify, look};
 use crate::cgroup::{Cgroups, MemoryBound};

@@ -1,21 +1,18 @@
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use jiff::Timestamp;
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::definition::{JailPart, VmDefinition};
 use plimsoll_protocol::wire::Wire;
 use plimsoll_units::Pages;
-use rustix::net::sockopt::set_socket_passcred;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use serde::{Deserialize, Serialize};
+use rustix::net::SocketType;
 
+use super::record::RunRecord;
+use super::socket::{connect, listen};
 use super::survey::{Look, look};
-use crate::domains::Known;
 use crate::format;
 use crate::log_pipe::LogPipe;
 use crate::paths::{CONSOLE_SOCKET, CONTROL_SOCKET, GRANT_RECORD, Paths, RUN_RECORD};
@@ -27,41 +24,6 @@ pub(crate) struct RunDir {
     /// `None` until [`RunDir::open_grant`], for a VM that an earlier daemon started.
     grant: Option<File>,
     keep: bool,
-}
-
-/// What a restarted daemon has to know of a VM that runs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct RunRecord {
-    pub(crate) pid: u32,
-    /// See [`crate::process::start_time`].
-    pub(crate) start_time: u64,
-    /// See [`crate::process::boot_id`].
-    pub(crate) boot_id: String,
-    pub(crate) uid: Option<u32>,
-    pub(crate) started: Timestamp,
-    pub(crate) definition: VmDefinition,
-    pub(crate) missing_jail: Vec<JailPart>,
-    /// Its swap space.
-    #[serde(default)]
-    pub(crate) swap: Pages,
-    /// Domains whose frames its VMM may map: the one that it was told of last, and the one before.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) domains: Vec<Known>,
-    /// Domains before those, which it can still read.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) former: Vec<Known>,
-}
-
-impl RunRecord {
-    /// The VMM is about to be told of a domain.
-    pub(crate) fn joins(&mut self, domain: Known) {
-        self.domains.retain(|known| known.id != domain.id);
-        self.former.retain(|known| known.id != domain.id);
-        // It does not join a third one before it has given back all frames of the first.
-        let before = self.domains.pop();
-        self.former.extend(self.domains.drain(..).filter(|known| known.name.is_some()));
-        self.domains = before.into_iter().chain([domain]).collect();
-    }
 }
 
 impl Drop for RunDir {
@@ -165,60 +127,6 @@ impl RunDir {
     }
 }
 
-/// Reads the run record in `directory`.
-///
-/// # Errors
-/// It cannot be read in full, or is not that of `vm`: why. [`crate::outline`] reads a part of it.
-pub(crate) fn read_record(directory: &Path, vm: &VmName) -> anyhow::Result<RunRecord> {
-    let path = directory.join(RUN_RECORD);
-    let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let record: RunRecord =
-        format::parse(&text).with_context(|| format!("cannot understand {}", path.display()))?;
-    ensure!(
-        record.definition.name == *vm,
-        "{} is the record of another VM, {}",
-        path.display(),
-        record.definition.name
-    );
-    record.definition.check().with_context(|| path.display().to_string())?;
-    Ok(record)
-}
-
-/// What a VM was granted, as written down last in `directory`; `None`: that is not known.
-pub(crate) fn read_grant(directory: &Path) -> Option<Pages> {
-    let mut bytes = [0; 8];
-    File::open(directory.join(GRANT_RECORD)).ok()?.read_exact_at(&mut bytes, 0).ok()?;
-    Some(Pages(u64::from_le_bytes(bytes)))
-}
-
-/// Whether it is certain that no process listens at the control socket in `directory`.
-pub(crate) fn is_deserted(directory: &Path) -> bool {
-    let none = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
-    connect(directory).is_err_and(|e| none.contains(&e.kind()))
-}
-
-/// Connects to the VMM in `directory`; the kernel adds its sender to each message.
-///
-/// # Errors
-/// The kernel's.
-pub(super) fn connect_and_name_senders(directory: &Path) -> io::Result<Wire> {
-    let socket = socket(SocketType::SEQPACKET, SocketFlags::NONBLOCK)?;
-    set_socket_passcred(&socket, true)?;
-    connect_by(&socket, directory)?;
-    Ok(Wire::new(socket))
-}
-
-fn connect(directory: &Path) -> io::Result<OwnedFd> {
-    let socket = socket(SocketType::SEQPACKET, SocketFlags::NONBLOCK)?;
-    connect_by(&socket, directory)?;
-    Ok(socket)
-}
-
-fn connect_by(socket: &OwnedFd, directory: &Path) -> io::Result<()> {
-    rustix::net::connect(socket, &SocketAddrUnix::new(directory.join(CONTROL_SOCKET))?)?;
-    Ok(())
-}
-
 /// Removes what an earlier life of a VM left.
 pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
     match std::fs::remove_dir_all(path) {
@@ -239,21 +147,6 @@ fn grant_file(directory: &Path) -> anyhow::Result<File> {
         .mode(0o600)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))
-}
-
-fn socket(kind: SocketType, flags: SocketFlags) -> io::Result<OwnedFd> {
-    Ok(rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC | flags, None)?)
-}
-
-fn listen(path: &Path, kind: SocketType, backlog: i32) -> anyhow::Result<OwnedFd> {
-    let make = || -> io::Result<OwnedFd> {
-        let socket = socket(kind, SocketFlags::empty())?;
-        rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-        std::fs::set_permissions(path, Permissions::from_mode(0o600))?;
-        rustix::net::listen(&socket, backlog)?;
-        Ok(socket)
-    };
-    make().with_context(|| format!("cannot listen at {}", path.display()))
 }
 
 /// The file that takes the console's output, of this run alone.

@@ -15,7 +15,8 @@ use std::path::Path;
 use plimsoll_protocol::VmName;
 use plimsoll_units::{Bytes, Pages};
 
-use super::rundir::{RunRecord, is_deserted, read_grant, read_record};
+use super::record::{RunRecord, read_grant, read_record};
+use super::socket::is_deserted;
 use crate::core::KernelAccount;
 use crate::descriptors;
 use crate::kernel_account;

@@ -43,6 +43,8 @@ enum Happening {
     Speak(u8, u8, Speech, Vec<(u32, u8)>),
     /// A VM shares with others now.
     Sharing(u8, u8),
+    /// The plane carries out so many orders, and the core hears of so many.
+    Work(u8, u8),
 }
 
 /// What a VMM says of pages.
@@ -144,6 +146,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         12 => (0..8u8, 0..8u8, any_speech(), prop::collection::vec((prop_oneof![0..40u32, Just(u32::MAX)], 0..12u8), 0..70))
             .prop_map(|(run, other, speech, pages)| Happening::Speak(run, if other < 5 { run } else { other }, speech, pages)),
         1 => (0..5u8, 0..5u8).prop_map(|(vm, sharing)| Happening::Sharing(vm, sharing)),
+        4 => (0..6u8, 0..6u8).prop_map(|(orders, reports)| Happening::Work(orders, reports)),
     ]
 }
 
@@ -153,8 +156,9 @@ proptest! {
     /// `World::input` asserts after every input that the ledger adds up and that every grant told
     /// is a grant charged.
     #[test]
-    fn no_course_of_events_breaks_the_ledger_or_a_limit(course in prop::collection::vec(happening(), 0..120)) {
+    fn no_course_of_events_breaks_the_ledger_or_a_limit(course in prop::collection::vec(happening(), 0..120), slow: bool) {
         let mut world = World::new(640);
+        world.slow = slow;
         let (mut sustained, mut taken) = (mib(640), false);
         for happening in course {
             let run = |run: u8| RunId(u64::from(run));
@@ -200,6 +204,14 @@ proptest! {
                     sustained = mib(n).min(mib(640));
                     taken |= sustained < mib(640);
                 }
+                Happening::Work(orders, reports) => {
+                    for _ in 0..orders {
+                        world.carry_out();
+                    }
+                    for _ in 0..reports {
+                        world.hear();
+                    }
+                }
                 Happening::Pass(ms) => world.pass(Duration::from_millis(ms)),
             }
             for (definition, run) in world.core.running() {
@@ -220,6 +232,10 @@ proptest! {
             prop_assert!(parts <= frames + Pages(16) && world.core.running().all(|(_, run)| world.core.references(run.id) <= mib(256)));
             let spent = world.core.ledger.granted() + world.core.ledger.overhead() + frames;
             prop_assert_eq!(world.core.ledger.budget(), sustained.max(spent));
+            let pledged: Pages =
+                world.core.running().map(|(_, run)| world.core.ledger.account(run.id).pledged).sum();
+            prop_assert!(world.plane.frames() <= frames + pledged, "memory of frames is promised to nobody else");
         }
+        world.catch_up();
     }
 }

@@ -12,7 +12,7 @@ mod power;
 mod sharing;
 mod stall;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -31,6 +31,7 @@ use proptest::prelude::*;
 
 use super::run::Phase;
 use super::*;
+use crate::domains::Plane;
 
 fn mib(n: u64) -> Pages {
     Pages::floor(Bytes::mib(n))
@@ -73,6 +74,12 @@ struct World {
     saved_pools: Option<Vec<PoolDefinition>>,
     /// VMs whose samples are never touched.
     idle: Vec<RunId>,
+    plane: Plane,
+    /// Orders that the plane has not carried out, and reports that the core has not heard.
+    orders: VecDeque<Order>,
+    reports: VecDeque<Report>,
+    /// The plane does nothing by itself.
+    slow: bool,
 }
 
 impl World {
@@ -109,13 +116,45 @@ impl World {
             saved: Vec::new(),
             saved_pools: None,
             idle: Vec::new(),
+            plane: Plane::default(),
+            orders: VecDeque::new(),
+            reports: VecDeque::new(),
+            slow: false,
         }
     }
 
     fn input(&mut self, input: Input) {
+        self.handle(input);
+        if !self.slow {
+            self.catch_up();
+        }
+    }
+
+    /// The plane carries out all orders, and the core hears all reports.
+    fn catch_up(&mut self) {
+        while self.carry_out() | self.hear() {}
+        assert_eq!(self.core.ledger.frames(), self.plane.frames());
+        assert_eq!(self.core.ledger.orphaned(), Pages(0));
+    }
+
+    /// The plane carries out one order, if there is one.
+    fn carry_out(&mut self) -> bool {
+        let report = self.orders.pop_front().map(|order| self.plane.carry_out(order));
+        self.reports.extend(report);
+        !self.reports.is_empty()
+    }
+
+    /// The core hears one report, if there is one.
+    fn hear(&mut self) -> bool {
+        let report = self.reports.pop_front();
+        let there = report.is_some();
+        report.into_iter().for_each(|report| self.handle(Input::Reported(Box::new(report))));
+        there
+    }
+
+    fn handle(&mut self, input: Input) {
         let effects = self.core.handle(self.clock, input);
         assert!(self.core.ledger.adds_up());
-        assert_eq!(self.core.ledger.frames(), self.core.domains.frames());
         for effect in effects {
             match effect {
                 Effect::Launch { run, grant, .. } => {
@@ -153,6 +192,7 @@ impl World {
                 Effect::Send(run, ToVmm::Budget(scan)) => {
                     self.scans.insert(run, scan);
                 }
+                Effect::Order(order) => self.orders.push_back(order),
                 Effect::Kill(run) => self.killed.push(run),
                 Effect::Clear(run, _) => self.cleared.push(run),
                 Effect::Forget(name, answers) => {

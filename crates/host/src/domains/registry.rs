@@ -1,5 +1,3 @@
-//! The sharing domains of the host: who shares frames with whom.
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -12,6 +10,7 @@ use plimsoll_sharing::{Domain, MemberId, MemberStats};
 use plimsoll_units::Pages;
 use serde::{Deserialize, Serialize};
 
+use super::report::DomainState;
 use crate::run_id::RunId;
 
 /// Whose domain it is.
@@ -25,9 +24,9 @@ pub(crate) enum Owner {
 
 /// A domain and whose it is.
 #[derive(Debug)]
-pub(crate) struct Owned {
-    pub(crate) owner: Owner,
-    pub(crate) domain: Domain,
+pub(super) struct Owned {
+    owner: Owner,
+    pub(super) domain: Domain,
     /// Another one has taken its place: nobody joins it any more.
     retired: bool,
 }
@@ -47,21 +46,23 @@ pub(crate) struct Known {
 /// If that VM ends before anybody else has joined the domain by its name, it is opened again.
 /// Otherwise a new one has taken its name by then, to which the others move.
 #[derive(Debug, Default)]
-pub(crate) struct Domains {
+pub(super) struct Domains {
     all: BTreeMap<DomainId, Owned>,
     /// VMs that can read the frames of domains that they are not in any more. A domain may be
     /// recovered later than its entry here.
     former: BTreeSet<(DomainId, RunId)>,
+    /// Domains that may have changed since the last report.
+    changed: BTreeSet<DomainId>,
 }
 
 /// A VM as member of its domain. Runs are counted from 1 in each life of the daemon, which starts
 /// fewer than 2^32.
-pub(crate) fn member(run: RunId) -> MemberId {
+pub(super) fn member(run: RunId) -> MemberId {
     MemberId(u32::try_from(run.0).unwrap_or(u32::MAX))
 }
 
 /// The VM that is this member.
-pub(crate) fn run(member: MemberId) -> RunId {
+pub(super) fn run(member: MemberId) -> RunId {
     RunId(member.0.into())
 }
 
@@ -71,7 +72,7 @@ impl Domains {
     ///
     /// # Errors
     /// There is no file or no memory for it, or the VM is too large.
-    pub(crate) fn join(
+    pub(super) fn join(
         &mut self,
         owner: Owner,
         run: RunId,
@@ -95,9 +96,10 @@ impl Domains {
         self.drop_empty(id);
         joined.transpose()?;
         let others = self.all.iter_mut().filter(|(other, owned)| **other != id && owned.owner == owner);
-        others.for_each(|(_, owned)| {
+        others.for_each(|(other, owned)| {
             owned.retired = true;
             owned.domain.close();
+            self.changed.insert(*other);
         });
         self.former.remove(&(id, run));
         self.open_or_close(id);
@@ -105,13 +107,13 @@ impl Domains {
     }
 
     /// `run` is in a domain no more, and goes on running.
-    pub(crate) fn left(&mut self, id: DomainId, run: RunId) {
+    pub(super) fn left(&mut self, id: DomainId, run: RunId) {
         self.former.insert((id, run));
         self.open_or_close(id);
     }
 
     /// `run` has ended, and can read nothing any more.
-    pub(crate) fn ended(&mut self, run: RunId) {
+    pub(super) fn ended(&mut self, run: RunId) {
         let could_read: Vec<DomainId> =
             self.former.iter().filter(|(_, former)| *former == run).map(|(id, _)| *id).collect();
         for id in could_read {
@@ -121,7 +123,7 @@ impl Domains {
     }
 
     /// Whether no content comes into the frames of a domain any more.
-    pub(crate) fn is_closed(&self, id: DomainId) -> bool {
+    pub(super) fn is_closed(&self, id: DomainId) -> bool {
         self.all.get(&id).is_some_and(|owned| owned.retired) || self.former_of(id).next().is_some()
     }
 
@@ -142,7 +144,7 @@ impl Domains {
     ///
     /// # Errors
     /// It is no file of frames, or not the one of that number; or the VM is too large.
-    pub(crate) fn recover(
+    pub(super) fn recover(
         &mut self,
         id: DomainId,
         owner: Owner,
@@ -157,10 +159,13 @@ impl Domains {
             let mut retired = false;
             // A new domain may have taken its name meanwhile. The members of one of them move to
             // the other.
-            for other in self.all.values_mut().filter(|other| other.owner == owner && !other.retired) {
+            for (other_id, other) in
+                self.all.iter_mut().filter(|(_, other)| other.owner == owner && !other.retired)
+            {
                 if other.domain.stats().frames == Pages::ZERO {
                     other.retired = true;
                     other.domain.close();
+                    self.changed.insert(*other_id);
                 } else {
                     retired = true;
                 }
@@ -173,12 +178,12 @@ impl Domains {
     }
 
     /// Whose a domain is.
-    pub(crate) fn owner(&self, id: DomainId) -> Option<&Owner> {
+    pub(super) fn owner(&self, id: DomainId) -> Option<&Owner> {
         self.all.get(&id).map(|owned| &owned.owner)
     }
 
-    /// A domain, for who comes after us.
-    pub(crate) fn known(&self, id: DomainId) -> Option<Known> {
+    /// A domain as the run directory of a member names it.
+    pub(super) fn known(&self, id: DomainId) -> Option<Known> {
         let name = match self.owner(id)? {
             Owner::Named(name) => Some(name.clone()),
             Owner::Run(_) => None,
@@ -187,44 +192,62 @@ impl Domains {
     }
 
     /// A domain.
-    pub(crate) fn get(&self, id: DomainId) -> Option<&Domain> {
+    pub(super) fn get(&self, id: DomainId) -> Option<&Domain> {
         self.all.get(&id).map(|owned| &owned.domain)
     }
 
     /// A domain, to work with it.
-    pub(crate) fn get_mut(&mut self, id: DomainId) -> Option<&mut Domain> {
+    pub(super) fn get_mut(&mut self, id: DomainId) -> Option<&mut Domain> {
+        self.changed.insert(id);
         self.all.get_mut(&id).map(|owned| &mut owned.domain)
     }
 
     /// All domains, in the order of their numbers.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (DomainId, &Owned)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (DomainId, &Owned)> {
         self.all.iter().map(|(id, owned)| (*id, owned))
     }
 
     /// What a VM has of a domain; nothing where it takes no part.
-    pub(crate) fn of(&self, id: DomainId, run: RunId) -> MemberStats {
+    pub(super) fn of(&self, id: DomainId, run: RunId) -> MemberStats {
         self.get(id).and_then(|domain| domain.member(member(run))).unwrap_or_default()
     }
 
     /// Drops a domain that nobody takes part in and that has no frames any more. As long as it has
     /// some it stays, for them to be given back one by one: a process that was a member once might
     /// still map the file.
-    pub(crate) fn drop_empty(&mut self, id: DomainId) {
+    pub(super) fn drop_empty(&mut self, id: DomainId) {
         let empty =
             |domain: &Domain| domain.members().next().is_none() && domain.stats().frames == Pages::ZERO;
         if self.get(id).is_some_and(empty) {
             self.all.remove(&id);
+            self.changed.insert(id);
             self.former.retain(|(former, _)| *former != id);
         }
     }
 
     /// Frames of a domain that take machine memory.
-    pub(crate) fn frames_of(&self, id: DomainId) -> Pages {
+    pub(super) fn frames_of(&self, id: DomainId) -> Pages {
         self.get(id).map_or(Pages::ZERO, |domain| domain.stats().frames)
     }
 
+    /// Domains that may have changed since this was asked last.
+    pub(super) fn take_changed(&mut self) -> BTreeSet<DomainId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// What a domain is and has; `None`: it is gone.
+    pub(super) fn state(&self, id: DomainId) -> Option<DomainState> {
+        let owned = self.all.get(&id)?;
+        let name = match &owned.owner {
+            Owner::Named(name) => Some(name.clone()),
+            Owner::Run(_) => None,
+        };
+        Some(DomainState { name, closed: self.is_closed(id), stats: owned.domain.stats() })
+    }
+
     /// Frames of all domains that take machine memory.
-    pub(crate) fn frames(&self) -> Pages {
+    #[cfg(test)]
+    pub(super) fn frames(&self) -> Pages {
         self.all.keys().map(|id| self.frames_of(*id)).sum()
     }
 }

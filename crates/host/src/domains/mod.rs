@@ -1,0 +1,47 @@
+//! Page sharing's data plane: sharing domains, their memory and their index.
+//!
+//! A [`Plane`] runs on a thread of its own ([`thread`]). The core sends it [`Order`]s and gets one
+//! [`Report`] for each, both in order. The plane makes memfds, copies, hashes and writes pages, and
+//! gives memory back to the host. It decides nothing: the core says which VM shares with which
+//! ones, how much of the plane's time each VM may take (`core/tokens.rs`), and keeps the ledger.
+//!
+//! # What may cross
+//!
+//! The core handles inputs while orders are under way. What it knows of domains
+//! (`core/mirror.rs`) is as old as the last report.
+//!
+//! | between an order and its report | so |
+//! |---|---|
+//! | The VMM sends more messages. | Those about frames become orders, in the order in which they came. The others (`Want`, `Return`, `Report`) do not depend on the answer. An honest VMM asks its next question when it has read the answer to the last. |
+//! | The VMM returns pages that it has offered. | Offered pages stay in its grant and are *pledged* in the ledger: they cannot be returned, and become frames or are free to use with the report. |
+//! | The VM ends. | Its account closes. What it has pledged counts as frames until the report says how many there are. Reports about the VM itself are dropped. |
+//! | The VM is moved to another domain. | The plane carries out questions about the old domain first. It answers later ones with nothing, because it knows best who is a member. |
+//! | A page of another VM becomes shared, and that VM moves. | The core gives the reference back for it, as for any VMM that does not hear of a page. |
+//! | References or frames change. | The plane checks bounds on references itself, when it carries out a look-up or an offer. |
+//!
+//! The ledger counts frames from the report on. Frames that were made are pledged until then, and
+//! frames that were freed still count: so the ledger never promises memory that a frame takes. The
+//! one exception is frames of an earlier daemon, which nothing counts until the plane has taken
+//! them over ([`Order::Recover`]), as nothing counts them before their VMMs have answered.
+//!
+//! # Recovery
+//!
+//! A domain of an earlier daemon frees nothing before each VM that may map its frames has been
+//! heard or is gone. [`Order::Discovered`] names these VMs; the core sends it for all of them
+//! before anything else, and [`Order::Heard`] or [`Order::Ended`] for each behind what it brought.
+
+mod order;
+mod part;
+mod plane;
+mod recovery;
+mod registry;
+mod report;
+mod thread;
+mod tidy;
+
+pub(crate) use order::{Order, Question, Stock};
+pub(crate) use part::Part;
+pub(crate) use plane::Plane;
+pub(crate) use registry::{Known, Owner};
+pub(crate) use report::{DomainState, Joined, NotRecovered, Outcome, Report, Shared};
+pub(crate) use thread::Worker;

@@ -1,0 +1,70 @@
+use plimsoll_protocol::sharing::DomainId;
+use plimsoll_units::Pages;
+
+use super::order::Stock;
+use super::plane::Plane;
+use super::registry::{Owner, member};
+use super::report::{NotRecovered, Outcome};
+use crate::run_id::RunId;
+
+/// VMs that have not said yet which frames they map, and the domains of these frames; `None`: any.
+pub(super) type Unheard = Vec<(Option<DomainId>, RunId)>;
+
+impl Stock {
+    /// The most that the VMM may map of frames: each at its place in guest memory, and all of the
+    /// pool where they are compared.
+    fn most_mapped(&self) -> Pages {
+        // The kernel counts blocks of 512 bytes.
+        let pool = rustix::fs::fstat(&self.pool).map_or(0, |stat| stat.st_blocks.cast_unsigned() / 8);
+        Pages(pool.saturating_add(self.holds.len() as u64))
+    }
+}
+
+/// Taking over the frames of an earlier daemon.
+///
+/// A frame that no VM reports is nobody's, and its memory goes back to the host. So a domain is
+/// whole only when all VMs have been heard that may map its frames. As long as one of them runs and
+/// is unreachable, nothing is made or freed in its domains.
+impl Plane {
+    /// A VM that has not answered yet may map frames of the domains `maps`; `None`: of any.
+    pub(super) fn discovered(&mut self, run: RunId, former: Vec<DomainId>, maps: Option<Vec<DomainId>>) {
+        former.into_iter().for_each(|id| self.domains.left(id, run));
+        match maps {
+            Some(domains) => self.unheard.extend(domains.into_iter().map(|id| (Some(id), run))),
+            None => self.unheard.push((None, run)),
+        }
+    }
+
+    /// Takes over what a VM holds.
+    pub(super) fn recover(&mut self, run: RunId, size: Pages, stock: &Stock) -> Outcome {
+        let id = stock.domain.id;
+        let owner = stock.domain.name.clone().map_or(Owner::Run(run), Owner::Named);
+        if let Err(e) = self.domains.recover(id, owner, &stock.pool, run, size) {
+            let failed = NotRecovered { why: format!("{e:#}"), most_mapped: stock.most_mapped() };
+            return Outcome::Recovered { run, result: Err(failed) };
+        }
+        self.is_in(run, id);
+        let held = self.domains.get_mut(id).map(|domain| domain.hold(member(run), &stock.holds));
+        let (held, claimed) = (held.unwrap_or_default().0, stock.holds.len());
+        tracing::info!(run = run.0, domain = id.0, held, claimed, "frames are taken over");
+        Outcome::Recovered { run, result: Ok(()) }
+    }
+
+    /// A VM that was discovered has said what it maps, or is gone.
+    pub(super) fn heard(&mut self, run: RunId, former: Vec<DomainId>) {
+        former.into_iter().for_each(|id| self.domains.left(id, run));
+        let (heard, left): (Unheard, Unheard) =
+            std::mem::take(&mut self.unheard).into_iter().partition(|(_, unheard)| *unheard == run);
+        self.unheard = left;
+        let any = heard.iter().any(|(id, _)| id.is_none());
+        let awaited = |id: &DomainId| any || heard.iter().any(|(heard, _)| *heard == Some(*id));
+        let whole = |id: &DomainId| self.unheard.iter().all(|(unheard, _)| unheard.is_some_and(|u| u != *id));
+        let complete: Vec<DomainId> =
+            self.domains.all().map(|(id, _)| id).filter(awaited).filter(whole).collect();
+        for id in complete {
+            if let Some(domain) = self.domains.get_mut(id) {
+                domain.recovered();
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use jiff::Timestamp;
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::definition::{JailPart, VmDefinition};
+use plimsoll_units::Pages;
+use serde::{Deserialize, Serialize};
+
+use crate::domains::Known;
+use crate::format;
+use crate::paths::{GRANT_RECORD, RUN_RECORD};
+
+/// What a restarted daemon has to know of a VM that runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RunRecord {
+    pub(crate) pid: u32,
+    /// See [`crate::process::start_time`].
+    pub(crate) start_time: u64,
+    /// See [`crate::process::boot_id`].
+    pub(crate) boot_id: String,
+    pub(crate) uid: Option<u32>,
+    pub(crate) started: Timestamp,
+    pub(crate) definition: VmDefinition,
+    pub(crate) missing_jail: Vec<JailPart>,
+    /// Its swap space.
+    #[serde(default)]
+    pub(crate) swap: Pages,
+    /// Domains whose frames its VMM may map: the one that it was told of last, and the one before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) domains: Vec<Known>,
+    /// Domains before those, which it can still read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) former: Vec<Known>,
+}
+
+impl RunRecord {
+    /// The VMM is about to be told of a domain.
+    pub(crate) fn joins(&mut self, domain: Known) {
+        self.domains.retain(|known| known.id != domain.id);
+        self.former.retain(|known| known.id != domain.id);
+        // It does not join a third one before it has given back all frames of the first.
+        let before = self.domains.pop();
+        self.former.extend(self.domains.drain(..).filter(|known| known.name.is_some()));
+        self.domains = before.into_iter().chain([domain]).collect();
+    }
+}
+
+/// Reads the run record in `directory`.
+///
+/// # Errors
+/// It cannot be read in full, or is not that of `vm`: why. [`crate::outline`] reads a part of it.
+pub(crate) fn read_record(directory: &Path, vm: &VmName) -> anyhow::Result<RunRecord> {
+    let path = directory.join(RUN_RECORD);
+    let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let record: RunRecord =
+        format::parse(&text).with_context(|| format!("cannot understand {}", path.display()))?;
+    ensure!(
+        record.definition.name == *vm,
+        "{} is the record of another VM, {}",
+        path.display(),
+        record.definition.name
+    );
+    record.definition.check().with_context(|| path.display().to_string())?;
+    Ok(record)
+}
+
+/// What a VM was granted, as written down last in `directory`; `None`: that is not known.
+pub(crate) fn read_grant(directory: &Path) -> Option<Pages> {
+    let mut bytes = [0; 8];
+    File::open(directory.join(GRANT_RECORD)).ok()?.read_exact_at(&mut bytes, 0).ok()?;
+    Some(Pages(u64::from_le_bytes(bytes)))
+}
