@@ -275,6 +275,9 @@ impl Daemon {
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.handle(Input::Tick);
         while !self.crippled {
+            if self.core.has_returned() {
+                self.handle(Input::Serve);
+            }
             let settled =
                 self.settling.as_ref().map(|settling| tokio::time::sleep_until(settling.until.into()));
             let settled = async move {
@@ -287,7 +290,7 @@ impl Daemon {
             tokio::select! {
                 () = &mut end => return Ok(()),
                 incoming = self.inbox.recv() => match incoming {
-                    Some(incoming) => self.take(incoming),
+                    Some(incoming) => self.take_all(incoming),
                     None => return Ok(()),
                 },
                 () = tick => self.handle(Input::Tick),
@@ -304,6 +307,15 @@ impl Daemon {
             }
         }
         anyhow::bail!("the thread for shared pages has ended: restart plimsolld; VMs run on")
+    }
+
+    /// Takes what has come in, and serves VMs that wait if memory has come back with it.
+    fn take_all(&mut self, first: Incoming) {
+        self.take(first);
+        for _ in 1..INBOX {
+            let Ok(next) = self.inbox.try_recv() else { break };
+            self.take(next);
+        }
     }
 
     fn take(&mut self, incoming: Incoming) {

@@ -38,6 +38,7 @@ impl Core {
         let elapsed = self.clock.now.saturating_duration_since(self.last_control);
         self.last_control = self.clock.now;
         (self.urgent, self.pressing) = (false, false);
+        self.serve();
         self.watch_heartbeats(elapsed);
         self.tidy_domains();
         self.move_on();
@@ -49,7 +50,7 @@ impl Core {
         self.give_all();
         self.note_patience();
         self.record();
-        self.end_the_doomed();
+        self.end_the_overdue();
         self.answer_the_late();
     }
 
@@ -82,8 +83,9 @@ impl Core {
         let mut changes = Vec::new();
         let parts: BTreeMap<RunId, Pages> =
             self.running().map(|(_, run)| (run.id, self.part(run.id))).collect();
-        for (name, vm) in &mut self.vms {
-            let Some(run) = vm.run.as_deref_mut().filter(|run| run.takes_part()) else { continue };
+        for (name, vm) in &self.vms {
+            let run = vm.run.and_then(|run| self.runs.get_mut(&run));
+            let Some(run) = run.filter(|run| run.takes_part()) else { continue };
             let before = run.liveness.health();
             let grant = self.ledger.account(run.id).grant;
             // A balloon counts as far as what it freed has come back. A VMM may keep a chunk for
@@ -132,7 +134,7 @@ impl Core {
     pub(super) fn processes(&mut self, processes: &[(RunId, ProcessMemory)]) {
         for &(id, process) in processes {
             let (most, frames) = (self.most_held(id), self.mapped(id));
-            let Some(name) = self.runs.get(&id).cloned() else { continue };
+            let Some(name) = self.name_of(id) else { continue };
             let Some(run) = self.run_mut(id) else { continue };
             run.kernel.process = process;
             if let Phase::Unreachable(_) = run.phase {

@@ -51,7 +51,7 @@ impl Core {
         let lost: Pages = self
             .running()
             .map(|(definition, run)| match run.phase {
-                Phase::Queued => overhead(definition),
+                Phase::Queued(_) => overhead(definition),
                 _ if run.takes_part() => Pages::ZERO,
                 _ => self.charged(run.id),
             })
@@ -81,7 +81,7 @@ impl Core {
             active: self.active(run),
         };
         let wanted = match run.phase {
-            Phase::Queued => reservation(definition) + overhead(definition),
+            Phase::Queued(_) => reservation(definition) + overhead(definition),
             _ => run.wanted.min(limit.saturating_sub(held)),
         };
         // Every VM is in a pool that there is, and every tax is one that policy knows.
@@ -174,10 +174,9 @@ impl Core {
     fn steer_paging(&mut self, name: &VmName, decision: &Decision, exceeds: bool) {
         let step = BALLOON_STEP.0;
         // A VMM counts its own pages only.
-        let part =
-            self.vm(name).and_then(|vm| vm.run.as_deref()).map_or(Pages::ZERO, |run| self.part(run.id));
+        let part = self.run_of(name).map_or(Pages::ZERO, |run| self.part(run.id));
         let own = decision.level.saturating_sub(part);
-        let Some(run) = self.vms.get_mut(name).and_then(|vm| vm.run.as_deref_mut()) else { return };
+        let Some(run) = self.run_of_mut(name) else { return };
         let began = decision.pages.is_some() != run.pages.is_some();
         run.pages = decision.pages;
         let next = Paging { level: Some(own), block: decision.reclaim.block > Pages::ZERO };
@@ -205,7 +204,7 @@ impl Core {
         // for ever.
         let exceeds = before.held > decision.most;
         self.steer_paging(name, decision, exceeds);
-        let Some(run) = self.vms.get_mut(name).and_then(|vm| vm.run.as_deref_mut()) else {
+        let Some(run) = self.run_of_mut(name) else {
             return;
         };
         (run.entitlement, run.lent) = (decision.entitlement, decision.lent);

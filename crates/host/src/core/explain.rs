@@ -80,7 +80,7 @@ impl Core {
         let (withheld, withheld_for) = self.withheld_from(name);
         let decision =
             index.map(|index| VmDecision { withheld, withheld_for, ..self.decision(&divided, index, &vm) });
-        let run = self.must_know(name)?.run.as_deref();
+        let run = self.run_of(name);
         let up = self.pools.up_from(&definition.pool).map(|pool| self.pool_status(&pool.name));
         let explanation = VmExplanation {
             at: self.clock.at,

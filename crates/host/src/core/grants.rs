@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::time::Duration;
 
 use plimsoll_policy::{Grants, PATIENCE, Party, PoolId, Stage};
@@ -13,11 +14,12 @@ use crate::pools::Pools;
 pub(super) struct Round {
     pub(super) grants: Grants,
     runs: Vec<RunId>,
+    indices: HashMap<RunId, usize>,
 }
 
 impl Round {
     pub(super) fn index(&self, run: RunId) -> Option<usize> {
-        self.runs.iter().position(|id| *id == run)
+        self.indices.get(&run).copied()
     }
 
     /// Drops the promises to the queued VMs that `which` selects.
@@ -44,9 +46,12 @@ impl Core {
 
     /// A round of giving under the ledger as it is, among `pools`.
     pub(super) fn round_among(&self, pools: &Pools) -> Round {
-        let (runs, parties) = self.running().map(|(vm, run)| (run.id, self.claimant(pools, vm, run))).unzip();
+        let (runs, parties): (Vec<RunId>, _) =
+            self.running().map(|(vm, run)| (run.id, self.claimant(pools, vm, run))).unzip();
+        let indices = runs.iter().enumerate().map(|(i, run)| (*run, i)).collect();
         let thresholds = self.settings.thresholds;
-        Round { grants: Grants::new(self.ledger.free(), thresholds, pools.tree(), parties), runs }
+        let grants = Grants::new(self.ledger.free(), thresholds, pools.tree(), parties);
+        Round { grants, runs, indices }
     }
 
     /// A VM as policy sees it when memory is given out.
@@ -58,7 +63,7 @@ impl Core {
             pool: pools.id(&definition.pool).unwrap_or(PoolId::ROOT),
             shares: definition.shares.resolve(definition.size),
             stage: match run.phase {
-                Phase::Queued => Stage::Queued { overhead: overhead(definition) },
+                Phase::Queued(_) => Stage::Queued { overhead: overhead(definition) },
                 _ if run.takes_part() => Stage::Running,
                 _ => Stage::Leaving,
             },
@@ -92,6 +97,8 @@ impl Core {
     /// Gives a VM that has just asked for memory its allowance. It is told even of a grant of 0:
     /// its VMM then fills single pages.
     pub(super) fn answer_want(&mut self, run: RunId) {
+        // Those that waited before it come first.
+        self.serve();
         let mut round = self.round();
         if let Some(i) = round.index(run) {
             self.give(&mut round, i, true);
@@ -122,7 +129,7 @@ impl Core {
         let free = self.ledger.free();
         let now = self.clock.now;
         let mut short = false;
-        let name = self.runs.get(&id).cloned();
+        let name = self.name_of(id);
         if let (Some(run), Some(name)) = (self.run_mut(id), name) {
             let leeway = round.grants.party(i).leeway;
             let more = leeway > run.leeway;
@@ -144,8 +151,16 @@ impl Core {
         self.pressing |= short && answer;
     }
 
+    /// Serves VMs that wait, if memory has come back since that was done last.
+    pub(super) fn serve(&mut self) {
+        if self.returned {
+            self.give_all();
+        }
+    }
+
     /// Serves all VMs that wait: those that wait to start first, then the others in policy's order.
     pub(super) fn give_all(&mut self) {
+        self.returned = false;
         self.launch_queued();
         if self.running().all(|(_, run)| run.wanted == Pages::ZERO) {
             return;
@@ -195,7 +210,7 @@ impl Core {
                     run.facts.held = run.facts.held.min(total);
                 }
                 tracing::debug!(%vm, returned = %pages.bytes(), total = %total.bytes(), "return");
-                self.give_all();
+                self.returned = true;
             }
             Err(e) => self.breach(run, &format!("it broke the protocol: {e}")),
         }

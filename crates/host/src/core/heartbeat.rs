@@ -21,14 +21,11 @@ impl Core {
 
     /// Counts for how long VMMs have said nothing, and tells which have become silent.
     pub(super) fn watch_heartbeats(&mut self, elapsed: Duration) {
-        let reports = |run: &Run| {
-            matches!(run.phase, Phase::Running | Phase::Stopping) && run.told.is_none() && run.ended.is_none()
-        };
+        let reports = |run: &Run| matches!(run.phase, Phase::Running | Phase::Stopping);
         let mut silent: Vec<(VmName, Duration)> = Vec::new();
-        for (name, vm) in &mut self.vms {
-            let Some(run) = vm.run.as_deref_mut().filter(|run| reports(run)) else { continue };
+        for run in self.runs.values_mut().filter(|run| reports(run)) {
             let silence = run.heartbeat.pass(elapsed.min(MOST_AT_ONCE));
-            silent.extend(silence.map(|silence| (name.clone(), silence)));
+            silent.extend(silence.map(|silence| (run.vm.clone(), silence)));
         }
         for (name, silence) in silent {
             let text = format!(

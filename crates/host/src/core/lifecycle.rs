@@ -5,7 +5,7 @@ use plimsoll_protocol::control::ToVmm;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_units::Pages;
 
-use super::run::{Ended, Phase, Run, Undo};
+use super::run::{EndedBy, Ending, Phase, Rollback, Run, Start, Waiter};
 use super::{
     Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, PATIENCE, RequestId, RunId, Started, Vm, limit,
     overhead, reservation,
@@ -21,9 +21,14 @@ const INITIAL_GRANT: Pages = Pages((64 << 20) / plimsoll_units::PAGE_SIZE);
 
 /// A VM's process from its admission to its end.
 impl Core {
-    /// Admits a VM that is off, and launches it as soon as enough is free. `starter` hears when its
-    /// guest runs, or why not.
-    pub(super) fn start(&mut self, name: &VmName, starter: RequestId, undo: Undo) -> Result<(), Failure> {
+    /// Admits a VM that is off, and launches it as soon as enough is free. `request` is answered
+    /// when its guest runs or cannot.
+    pub(super) fn start(
+        &mut self,
+        name: &VmName,
+        request: RequestId,
+        rollback: Rollback,
+    ) -> Result<(), Failure> {
         let Some(vm) = self.vm(name) else {
             return Err(Failure::new(FailureKind::Unknown, format!("there is no VM {name}")));
         };
@@ -31,17 +36,17 @@ impl Core {
         self.admit_start(&definition)?;
         self.last_run += 1;
         let id = RunId(self.last_run);
-        let mut run = Run::new(id, self.clock.now, limit(&definition), self.settings.sampling);
-        run.starter = Some((starter, self.clock.now + PATIENCE));
-        run.undo = undo;
+        let mut run = Run::new(id, name.clone(), self.clock.now, limit(&definition), self.settings.sampling);
+        let waiter = Some(Waiter { request, until: self.clock.now + PATIENCE });
+        run.phase = Phase::Queued(Start { waiter, rollback });
         let (at, boot_id) = (self.clock.at, self.settings.boot_id.clone());
-        self.runs.insert(id, name.clone());
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
-        vm.run = Some(Box::new(run));
+        vm.run = Some(id);
+        self.runs.insert(id, Box::new(run));
         (vm.record.started, vm.record.exit) = (Some(at), None);
         vm.record.boot_id = boot_id;
         self.launch_queued();
-        if self.run(id).is_some_and(|run| run.phase == Phase::Queued) {
+        if self.run(id).is_some_and(Run::is_queued) {
             self.event(Some(name), "waits until other VMs have given back the memory to start it");
         }
         self.urgent = true;
@@ -53,7 +58,7 @@ impl Core {
     pub(super) fn launch_queued(&mut self) {
         let mut queued: Vec<(RunId, VmDefinition)> = self
             .running()
-            .filter(|(_, run)| run.phase == Phase::Queued)
+            .filter(|(_, run)| run.is_queued())
             .map(|(definition, run)| (run.id, definition.clone()))
             .collect();
         if queued.is_empty() {
@@ -101,10 +106,10 @@ impl Core {
             tracing::error!(vm = %name, "its account cannot be opened: {e}");
             return;
         }
-        let Some(vm) = self.vms.get_mut(name) else { return };
-        let record = Box::new(vm.record.clone());
-        if let Some(run) = vm.run.as_deref_mut() {
-            run.phase = Phase::Launching;
+        let Some(record) = self.vm(name).map(|vm| Box::new(vm.record.clone())) else { return };
+        if let Some(run) = self.run_mut(id) {
+            let start = run.start_mut().map(std::mem::take);
+            run.phase = Phase::Launching(start.unwrap_or_default());
         }
         self.effect(Effect::Launch { run: id, record, grant: account.grant });
         let text = format!("starts with {} and {} overhead", account.grant.bytes(), account.overhead.bytes());
@@ -119,13 +124,14 @@ impl Core {
                 run.pid = Some(started.pid);
                 run.missing_jail = started.missing_jail;
                 run.swap = started.swap;
-                if run.ended.is_some() {
-                    self.effect(Effect::Kill(id));
-                } else {
-                    run.phase = Phase::Booting;
+                if let Phase::Launching(start) = &mut run.phase {
+                    run.phase = Phase::Booting(std::mem::take(start));
                     let balloon = run.balloon;
                     self.effect(Effect::Send(id, ToVmm::BalloonTarget(balloon)));
                     self.share(id, Pages::ZERO);
+                } else {
+                    // It was killed meanwhile.
+                    self.effect(Effect::Kill(id));
                 }
             }
             Err(failure) => self.over(id, failure.kind, &failure.text, None),
@@ -134,41 +140,48 @@ impl Core {
 
     /// A VMM closed the connection, as one that ends does.
     pub(super) fn closed(&mut self, id: RunId) {
-        let doom = self.clock.now + LAST_GRACE;
+        let deadline = self.clock.now + LAST_GRACE;
         if let Some(run) = self.run_mut(id) {
-            run.ends_by(doom);
+            run.ends_by(deadline, None);
         }
     }
 
     /// Ends those that should have ended by themselves.
-    pub(super) fn end_the_doomed(&mut self) {
+    pub(super) fn end_the_overdue(&mut self) {
         let now = self.clock.now;
-        let late = |run: &Run| run.ended.is_none() && run.doom.is_some_and(|doom| doom <= now);
-        let doomed: Vec<RunId> = self.running().filter(|(_, run)| late(run)).map(|(_, run)| run.id).collect();
-        for id in doomed {
+        let overdue = |run: &Run| match &run.phase {
+            Phase::Ending(Ending { by: None, deadline: Some(deadline), .. }) => *deadline <= now,
+            _ => false,
+        };
+        let overdue: Vec<RunId> =
+            self.running().filter(|(_, run)| overdue(run)).map(|(_, run)| run.id).collect();
+        for id in overdue {
             self.breach(id, "it closed its connection to the daemon and did not end");
         }
     }
 
     /// Ends a VMM that cannot be trusted any more. Its charge stays until its process is gone.
     pub(super) fn breach(&mut self, id: RunId, why: &str) {
-        if self.run(id).is_some_and(|run| run.ended.is_none()) {
-            let name = self.runs.get(&id).cloned();
+        if self.run(id).is_some_and(|run| run.ended_by().is_none()) {
+            let name = self.name_of(id);
             self.event(name.as_ref(), format!("is ended by the daemon: {why}"));
-            self.end(id, Some(Ended::ForBreach(why.to_owned())));
+            self.end(id, EndedBy::Breach(why.to_owned()), None);
         }
     }
 
-    /// Ends a run at once, for the reason given unless there was one before.
-    pub(super) fn end(&mut self, id: RunId, why: Option<Ended>) {
+    /// Ends a run at once, for the reason given unless there was one before. `waiter` is answered
+    /// when the process is gone.
+    pub(super) fn end(&mut self, id: RunId, by: EndedBy, waiter: Option<Waiter>) {
         let Some(run) = self.run_mut(id) else { return };
-        run.ended = run.ended.take().or(why);
-        let queued = run.phase == Phase::Queued;
-        let ended = run.ended.clone();
-        run.phase = Phase::Dying;
+        let queued = run.is_queued();
+        run.ends(|ending| {
+            ending.waiters.extend(waiter);
+            ending.by.get_or_insert(by);
+        });
+        let operator = run.ended_by() == Some(&EndedBy::Operator);
         if run.pid.is_some() {
             self.effect(Effect::Kill(id));
-        } else if queued && ended == Some(Ended::ByOperator) {
+        } else if queued && operator {
             let exit = Exit::KilledByOperator;
             self.over(id, FailureKind::Conflict, &exit.to_string(), Some(exit.clone()));
         }
@@ -177,32 +190,38 @@ impl Core {
     /// A process is gone.
     pub(super) fn exited(&mut self, id: RunId, how: String) {
         let Some(run) = self.run(id) else { return };
-        let exit = match (&run.told, &run.ended) {
-            (Some(reason), _) => Exit::Told(reason.clone()),
-            (None, Some(Ended::ByOperator)) => Exit::KilledByOperator,
-            (None, Some(Ended::ForBreach(why))) => Exit::Vanished(format!("the daemon ended it: {why}")),
-            (None, None) => Exit::Vanished(how),
+        let exit = match &run.phase {
+            Phase::Ending(Ending { told: Some(reason), .. }) => Exit::Told(reason.clone()),
+            Phase::Ending(Ending { by: Some(EndedBy::Operator), .. }) => Exit::KilledByOperator,
+            Phase::Ending(Ending { by: Some(EndedBy::Breach(why)), .. }) => {
+                Exit::Vanished(format!("the daemon ended it: {why}"))
+            }
+            _ => Exit::Vanished(how),
         };
         let text = exit.to_string();
         self.over(id, FailureKind::Unfit, &text, Some(exit));
     }
 
-    /// Ends a run's account. A run that never came to be undoes what its start did to the
+    /// Ends a run's account. A run whose guest never ran undoes what its start did to the
     /// inventory.
     fn over(&mut self, id: RunId, kind: FailureKind, text: &str, exit: Option<Exit>) {
         self.effect(Effect::Order(Order::Ended(id)));
-        let Some(name) = self.runs.remove(&id) else { return };
-        let Some(run) = self.vms.get_mut(&name).and_then(|vm| vm.run.take()) else { return };
-        // Who was still waiting to start has no account.
+        let Some(mut run) = self.runs.remove(&id) else { return };
+        let name = run.vm.clone();
+        if let Some(vm) = self.vms.get_mut(&name) {
+            vm.run = None;
+        }
+        // A run that was still waiting to start has no account.
         let freed = self.ledger.close(id).map_or(Pages::ZERO, |a| a.grant + a.overhead);
         self.event(Some(&name), format!("is off: {text}; {} are free again", freed.bytes()));
         self.effect(Effect::Clear(id, name.clone()));
-        let operator = run.ended == Some(Ended::ByOperator);
-        let started =
-            operator || run.starter.is_none() && !(run.is_without_process() || run.phase == Phase::Booting);
-        let record = match run.undo {
-            Undo::Forget if !started => None,
-            Undo::Restore(record) if !started => Some(*record),
+        let operator = run.ended_by() == Some(&EndedBy::Operator);
+        let starting = run.is_starting();
+        let Start { waiter, rollback } = run.start_mut().map(std::mem::take).unwrap_or_default();
+        let failed_start = !operator && (starting || waiter.is_some());
+        let record = match rollback {
+            Rollback::Forget if failed_start => None,
+            Rollback::Restore(record) if failed_start => Some(*record),
             _ => self.vm(&name).map(|vm| {
                 let failed = || match operator {
                     true => Exit::KilledByOperator,
@@ -217,34 +236,28 @@ impl Core {
         }
         let kind = if operator { FailureKind::Conflict } else { kind };
         let failed = Err(Failure::new(kind, format!("VM {name} did not start: {text}")));
-        let starter = run.starter.map(|(id, _)| (id, failed));
-        let killers = run.killers.into_iter().map(|(id, _)| (id, self.status_answer(&name)));
-        let answers = starter.into_iter().chain(killers).collect();
+        let for_start = waiter.map(|waiter| (waiter.request, failed));
+        let waiters = match run.phase {
+            Phase::Ending(ending) => ending.waiters,
+            _ => Vec::new(),
+        };
+        let for_end = waiters.into_iter().map(|waiter| (waiter.request, self.status_answer(&name)));
+        let answers = for_start.into_iter().chain(for_end).collect();
         match record {
             Some(_) => self.save(&name, answers),
             None => self.effect(Effect::Forget(name, answers)),
         }
-        self.give_all();
+        self.returned = true;
         self.urgent = true;
     }
 
-    /// Answers whose patience is at its end.
+    /// Answers requests whose patience has ended.
     pub(super) fn answer_the_late(&mut self) {
         let now = self.clock.now;
         self.refuse_the_queued();
         let mut late: Vec<(RequestId, VmName)> = Vec::new();
-        for (name, vm) in &mut self.vms {
-            let Some(run) = vm.run.as_deref_mut() else { continue };
-            if let Some((starter, _)) = run.starter.take_if(|(_, until)| *until <= now) {
-                late.push((starter, name.clone()));
-            }
-            run.killers.retain(|(killer, until)| {
-                let over = *until <= now;
-                if over {
-                    late.push((*killer, name.clone()));
-                }
-                !over
-            });
+        for run in self.runs.values_mut() {
+            late.extend(run.take_late(now).into_iter().map(|request| (request, run.vm.clone())));
         }
         for (request, name) in late {
             let answer = self.status_answer(&name);
@@ -252,11 +265,13 @@ impl Core {
         }
     }
 
-    /// Refuses those who have waited to start for too long.
+    /// Refuses VMs that have waited to start for too long.
     fn refuse_the_queued(&mut self) {
         let now = self.clock.now;
-        let late =
-            |run: &Run| run.phase == Phase::Queued && run.starter.is_none_or(|(_, until)| until <= now);
+        let late = |run: &Run| match &run.phase {
+            Phase::Queued(start) => start.waiter.is_none_or(|waiter| waiter.until <= now),
+            _ => false,
+        };
         let refusal = |run: &Run, definition: &VmDefinition| {
             let mut round = self.round();
             round.leave_out_queued(|id| id > run.id);

@@ -9,7 +9,7 @@ use plimsoll_units::{Bytes, Pages};
 
 use super::divide::BALLOON_STEP;
 use super::rates::Rates;
-use super::run::{Phase, Run, Undo};
+use super::run::{Phase, Run};
 use super::{Core, Effect, LAST_GRACE, RunId, limit, size};
 
 /// Address space behind guest memory where samples are.
@@ -19,9 +19,8 @@ const ASIDE: Bytes = Bytes(MAX_SAMPLES as u64 * plimsoll_units::CHUNK_SIZE);
 /// what is not possible at all ends it.
 impl Core {
     pub(super) fn message(&mut self, id: RunId, message: FromVmm) {
-        let Some(name) = self.runs.get(&id).cloned() else { return };
-        let deaf = |run: &Run| run.is_without_process() || run.told.is_some() || run.ended.is_some();
-        if self.run(id).is_none_or(deaf) {
+        let Some(name) = self.name_of(id) else { return };
+        if self.run(id).is_none_or(Run::is_over) {
             return;
         }
         self.hear(id, &name);
@@ -39,7 +38,7 @@ impl Core {
                 if let Some(run) = self.run_mut(id) {
                     run.wants(Pages::ZERO, now);
                     run.beyond = Pages::ZERO;
-                    if run.phase == Phase::Stopping {
+                    if matches!(run.phase, Phase::Stopping) {
                         run.phase = Phase::Running;
                     }
                 }
@@ -66,19 +65,18 @@ impl Core {
                     ExitReason::Crashed(how) => ExitReason::Crashed(one_line(&how)),
                     ExitReason::Failed(what) => ExitReason::Failed(one_line(&what)),
                 };
-                let doom = self.clock.now + LAST_GRACE;
+                let deadline = self.clock.now + LAST_GRACE;
                 if let Some(run) = self.run_mut(id) {
-                    run.told = Some(reason);
-                    run.ends_by(doom);
+                    run.ends_by(deadline, Some(reason));
                 }
             }
         }
     }
 
     fn guest_runs(&mut self, id: RunId, name: &VmName, mut missing: Vec<JailPart>) {
-        let Some(vm) = self.vms.get_mut(name) else { return };
+        let Some(vm) = self.vms.get(name) else { return };
         let allowed = &vm.record.definition.jail.allow_missing;
-        let Some(run) = vm.run.as_deref_mut() else { return };
+        let Some(run) = self.runs.get_mut(&id) else { return };
         if let Some(part) = missing.iter().find(|part| !allowed.contains(part)) {
             let why = format!(
                 "it runs without the {part} part of its jail, which jail.allow_missing does not name"
@@ -90,18 +88,17 @@ impl Core {
         missing.sort_unstable();
         missing.dedup();
         run.missing_jail.clone_from(&missing);
-        if run.phase != Phase::Booting {
+        let Phase::Booting(start) = &mut run.phase else {
             // A VMM says it again to a daemon that has been restarted.
             return;
-        }
+        };
+        let waiter = start.waiter.take();
         run.phase = Phase::Running;
-        run.undo = Undo::Nothing;
-        let starter = run.starter.take();
         self.event(Some(name), "runs");
         self.effect(Effect::Settled(id, missing));
-        if let Some((starter, _)) = starter {
+        if let Some(waiter) = waiter {
             let answer = self.status_answer(name);
-            self.effect(Effect::Answer(starter, answer));
+            self.effect(Effect::Answer(waiter.request, answer));
         }
     }
 
@@ -123,10 +120,10 @@ impl Core {
     fn report(&mut self, id: RunId, name: &VmName, claim: Facts) {
         let grant = self.ledger.account(id).grant;
         let now = self.clock.now;
-        let Some(vm) = self.vms.get_mut(name) else { return };
+        let Some(vm) = self.vms.get(name) else { return };
         let facts = possible(claim, &vm.record.definition, grant);
         let beyond = claim.wanted.min(size(&vm.record.definition)).saturating_sub(facts.wanted);
-        let Some(run) = vm.run.as_deref_mut() else { return };
+        let Some(run) = self.runs.get_mut(&id) else { return };
         let (before, elapsed) = run.counted;
         if let Some(rates) = Rates::between(&before, &facts, now.saturating_duration_since(elapsed)) {
             (run.rates, run.counted) = (rates, (facts, now));

@@ -211,6 +211,9 @@ pub(crate) enum Input {
     /// What is known of a VM, or of all pools, could not be written down, and why; `None`: it is on
     /// disk by now.
     Unsaved(Option<VmName>, Option<String>),
+    /// Serve VMs that wait, as [`Core::has_returned`] asks for. The daemon does so when it has
+    /// taken what has come in: serving them looks at all VMs, and many return memory at once.
+    Serve,
     /// Time has passed.
     Tick,
 }
@@ -292,7 +295,7 @@ struct Vm {
     record: Record,
     /// Its record on disk cannot be read: `record` is what is known of it, and is not written down.
     unread: Option<Unread>,
-    run: Option<Box<Run>>,
+    run: Option<RunId>,
 }
 
 impl Vm {
@@ -311,7 +314,7 @@ pub(crate) struct Core {
     processors: Processors,
     vms: BTreeMap<VmName, Vm>,
     pools: Pools,
-    runs: BTreeMap<RunId, VmName>,
+    runs: BTreeMap<RunId, Box<Run>>,
     states: States,
     events: Events,
     recorder: Recorder,
@@ -325,6 +328,8 @@ pub(crate) struct Core {
     /// When the machine's memory was looked at last.
     last_usable: Instant,
     urgent: bool,
+    /// Memory has come back since VMs that wait were served last: see [`Input::Serve`].
+    returned: bool,
     /// Somebody waits and was given nothing: memory is divided anew as soon as may be.
     pressing: bool,
     peak_kernel: Bytes,
@@ -363,6 +368,7 @@ impl Core {
             last_control: clock.now,
             last_usable: clock.now,
             urgent: false,
+            returned: false,
             pressing: false,
             peak_kernel: Bytes::ZERO,
             stalled: (Duration::ZERO, Duration::ZERO),
@@ -391,6 +397,7 @@ impl Core {
             Input::Unsent(run, domain, pages) => self.unsent(run, domain, pages),
             Input::Reported(report) => self.reported(*report),
             Input::Unsaved(vm, why) => self.unsaved(vm, why),
+            Input::Serve => self.serve(),
             Input::Tick => {
                 if clock.now >= self.due() {
                     self.control();
@@ -401,6 +408,11 @@ impl Core {
         debug_assert!(self.ledger.adds_up(), "{:?}", self.ledger);
         debug_assert_eq!(self.ledger.frames(), self.mirror.frames() + self.ledger.orphaned());
         std::mem::take(&mut self.effects)
+    }
+
+    /// Whether memory has come back that VMs may wait for.
+    pub(crate) fn has_returned(&self) -> bool {
+        self.returned
     }
 
     /// When the core wants to hear [`Input::Tick`] next.
@@ -423,20 +435,32 @@ impl Core {
     }
 
     fn run(&self, run: RunId) -> Option<&Run> {
-        self.vm(self.runs.get(&run)?)?.run.as_deref()
+        self.runs.get(&run).map(Box::as_ref)
     }
 
     fn definition_of(&self, run: RunId) -> Option<&VmDefinition> {
-        Some(&self.vm(self.runs.get(&run)?)?.record.definition)
+        Some(&self.vm(&self.run(run)?.vm)?.record.definition)
     }
 
     fn run_mut(&mut self, run: RunId) -> Option<&mut Run> {
-        self.vms.get_mut(self.runs.get(&run)?)?.run.as_deref_mut()
+        self.runs.get_mut(&run).map(Box::as_mut)
     }
 
-    /// All VMs that have a process or are about to, with their definitions.
+    fn name_of(&self, run: RunId) -> Option<VmName> {
+        self.run(run).map(|run| run.vm.clone())
+    }
+
+    fn run_of(&self, vm: &VmName) -> Option<&Run> {
+        self.run(self.vm(vm)?.run?)
+    }
+
+    fn run_of_mut(&mut self, vm: &VmName) -> Option<&mut Run> {
+        self.run_mut(self.vm(vm)?.run?)
+    }
+
+    /// All VMs that have a process or are about to, with their definitions, in the order of their names.
     fn running(&self) -> impl Iterator<Item = (&VmDefinition, &Run)> {
-        self.vms.values().filter_map(|vm| Some((&vm.record.definition, vm.run.as_deref()?)))
+        self.vms.values().filter_map(|vm| Some((&vm.record.definition, self.run(vm.run?)?)))
     }
 
     /// Takes up a VM whose record on disk cannot be read. Its name stays taken, and the record as

@@ -3,12 +3,12 @@ use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::{OrNone, VmName};
 use plimsoll_units::Pages;
 
-use super::run::{Ended, Phase, Undo, Unreachable};
+use super::run::{EndedBy, Phase, Rollback, Unreachable, Waiter};
 use super::{Answer, Core, Effect, Failure, FailureKind, PATIENCE, Request, RequestId, RunId, Vm};
 use crate::inventory::Record;
 
 /// Most requests that wait for the end of one VM; more would only be a client in a loop.
-const MOST_KILLERS: usize = 64;
+const MOST_WAITERS: usize = 64;
 
 /// What users ask for. `Ok(None)`: the answer comes later.
 impl Core {
@@ -52,19 +52,19 @@ impl Core {
         self.must_be_place(&definition.pool)?;
         let name = definition.name.clone();
         self.must_be_readable(&name)?;
-        let undo = match self.vms.get(&name) {
+        let rollback = match self.vms.get(&name) {
             Some(Vm { run: Some(_), .. }) => {
                 let text = format!("VM {name} is on: stop it first, or choose another name");
                 return Err(Failure::new(FailureKind::Conflict, text));
             }
-            Some(vm) => Undo::Restore(Box::new(vm.record.clone())),
-            None => Undo::Forget,
+            Some(vm) => Rollback::Restore(Box::new(vm.record.clone())),
+            None => Rollback::Forget,
         };
-        let before = undo.clone();
+        let before = rollback.clone();
         let record = Record::new(definition);
         self.vms.insert(name.clone(), Vm::off(record));
-        self.start(&name, id, undo).inspect_err(|_| match before {
-            Undo::Restore(record) => {
+        self.start(&name, id, rollback).inspect_err(|_| match before {
+            Rollback::Restore(record) => {
                 self.vms.insert(name.clone(), Vm::off(*record));
             }
             _ => {
@@ -76,10 +76,11 @@ impl Core {
     fn start_known(&mut self, id: RequestId, name: &VmName) -> Result<(), Failure> {
         let conflict = |text: String| Err(Failure::new(FailureKind::Conflict, text));
         self.must_be_readable(name)?;
-        match self.must_know(name)?.run.as_deref().map(|run| &run.phase) {
-            Some(Phase::Dying) => conflict(format!("VM {name} is just ending: try again")),
+        self.must_know(name)?;
+        match self.run_of(name).map(|run| &run.phase) {
+            Some(Phase::Ending(_)) => conflict(format!("VM {name} is just ending: try again")),
             Some(_) => conflict(format!("VM {name} is on already")),
-            None => self.start(name, id, Undo::Nothing),
+            None => self.start(name, id, Rollback::Nothing),
         }
     }
 
@@ -92,7 +93,7 @@ impl Core {
                     "VM {name} cannot be stopped: {why}; plimsolld keeps trying: try again, or kill it"
                 ));
             }
-            Some(Phase::Queued | Phase::Launching | Phase::Booting) => {
+            Some(Phase::Queued(_) | Phase::Launching(_) | Phase::Booting(_)) => {
                 return conflict(format!("VM {name} is being started: try again, or kill it"));
             }
             Some(Phase::Running | Phase::Stopping) => {
@@ -107,19 +108,18 @@ impl Core {
     fn kill(&mut self, id: RequestId, name: &VmName) -> Result<(), Failure> {
         let run = self.must_run(name)?;
         let until = self.clock.now + PATIENCE;
-        if let Some(run) = self.run_mut(run) {
-            if run.killers.len() >= MOST_KILLERS {
-                let text = format!("{MOST_KILLERS} others wait for the end of VM {name} already");
+        if let Some(run) = self.run(run) {
+            if matches!(&run.phase, Phase::Ending(ending) if ending.waiters.len() >= MOST_WAITERS) {
+                let text = format!("{MOST_WAITERS} others wait for the end of VM {name} already");
                 return Err(Failure::new(FailureKind::Conflict, text));
             }
             if let (Phase::Unreachable(Unreachable { why, .. }), None) = (&run.phase, run.pid) {
                 let text = format!("VM {name} cannot be killed: its process is not known: {why}");
                 return Err(Failure::new(FailureKind::Conflict, text));
             }
-            run.killers.push((id, until));
         }
         self.event(Some(name), "is killed by the operator");
-        self.end(run, Some(Ended::ByOperator));
+        self.end(run, EndedBy::Operator, Some(Waiter { request: id, until }));
         Ok(())
     }
 
@@ -138,12 +138,12 @@ impl Core {
             definition.pool = pool.clone();
         }
         definition.check().map_err(|e| Failure::new(FailureKind::Invalid, format!("VM {name}: {e}")))?;
-        if let Some(run) = vm.run.as_deref() {
+        if let Some(run) = self.run_of(name) {
             if let Phase::Unreachable(Unreachable { why, .. }) = &run.phase {
                 let text = format!("VM {name} cannot be changed: {why}; plimsolld keeps trying: try again");
                 return Err(Failure::new(FailureKind::Conflict, text));
             }
-            if run.is_without_process() || run.phase == Phase::Booting {
+            if run.is_starting() {
                 let text = format!("VM {name} is being started: try again");
                 return Err(Failure::new(FailureKind::Conflict, text));
             }
@@ -165,7 +165,7 @@ impl Core {
         );
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
         vm.record.definition = definition;
-        let run = vm.run.as_deref().map(|run| run.id);
+        let run = vm.run;
         if let Some(run) = run.filter(|_| moves) {
             self.share(run, Pages::ZERO);
         }
@@ -229,8 +229,9 @@ impl Core {
     }
 
     fn must_run(&self, name: &VmName) -> Result<RunId, Failure> {
-        let run = self.must_know(name)?.run.as_deref();
-        run.map(|run| run.id).ok_or_else(|| Failure::new(FailureKind::Conflict, format!("VM {name} is off")))
+        self.must_know(name)?
+            .run
+            .ok_or_else(|| Failure::new(FailureKind::Conflict, format!("VM {name} is off")))
     }
 }
 

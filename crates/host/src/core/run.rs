@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use plimsoll_policy::{Need, PagingCause, Spare};
+use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::{ExitReason, Facts, SamplingConfig};
 use plimsoll_protocol::definition::JailPart;
 use plimsoll_units::Pages;
@@ -18,6 +19,8 @@ use crate::liveness::Liveness;
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) id: RunId,
+    /// The VM.
+    pub(crate) vm: VmName,
     pub(crate) phase: Phase,
     pub(crate) pid: Option<u32>,
     /// What its VMM said last, within what is possible.
@@ -73,18 +76,6 @@ pub(crate) struct Run {
     /// How many times in a row its process was seen to hold more than it may.
     pub(crate) excess: u8,
     pub(crate) missing_jail: Vec<JailPart>,
-    /// The reason that its VMM gave for ending.
-    pub(crate) told: Option<ExitReason>,
-    /// Why the daemon ended it.
-    pub(crate) ended: Option<Ended>,
-    /// When its process is ended if it has not ended by itself.
-    pub(crate) doom: Option<Instant>,
-    /// Who waits for it to run, and until when.
-    pub(crate) starter: Option<(RequestId, Instant)>,
-    /// Who waits for it to be gone, and until when.
-    pub(crate) killers: Vec<(RequestId, Instant)>,
-    /// What to do to the inventory if it never comes to run.
-    pub(crate) undo: Undo,
 }
 
 /// What a VMM is told of paging: see [`ToVmm::Paging`](plimsoll_protocol::control::ToVmm::Paging).
@@ -95,14 +86,14 @@ pub(crate) struct Paging {
 }
 
 /// How far a run has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Phase {
     /// It waits until enough is free to charge it; it has no account in the ledger yet.
-    Queued,
+    Queued(Start),
     /// Its process is being set up.
-    Launching,
+    Launching(Start),
     /// It has its configuration and has not said that its guest runs.
-    Booting,
+    Booting(Start),
     /// Its guest runs.
     Running,
     /// An earlier daemon started it, and this one cannot speak to its VMM yet. It keeps what it is
@@ -110,16 +101,47 @@ pub(crate) enum Phase {
     Unreachable(Unreachable),
     /// Its guest was asked to shut down.
     Stopping,
-    /// It is about to be gone: nothing more is given to it.
-    Dying,
+    /// It will be gone soon: nothing more is given to it.
+    Ending(Ending),
 }
 
-/// Who ended a run, if not the VMM itself.
+/// A start that is under way.
+#[derive(Debug, Default)]
+pub(crate) struct Start {
+    /// The request that is answered when the guest runs; `None`: it has been answered.
+    pub(crate) waiter: Option<Waiter>,
+    /// What to do to the inventory if the guest never runs.
+    pub(crate) rollback: Rollback,
+}
+
+/// A request that waits for something, and until when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiter {
+    pub(crate) request: RequestId,
+    pub(crate) until: Instant,
+}
+
+/// An end that is under way.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    /// The start that it cuts short.
+    pub(crate) start: Option<Start>,
+    /// The reason that the VMM gave.
+    pub(crate) told: Option<ExitReason>,
+    /// The reason of the daemon; `None`: the VMM ends by itself.
+    pub(crate) by: Option<EndedBy>,
+    /// The daemon ends the process then, if it has not ended by itself.
+    pub(crate) deadline: Option<Instant>,
+    /// Requests that are answered when the process is gone.
+    pub(crate) waiters: Vec<Waiter>,
+}
+
+/// Why the daemon has ended a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    ByOperator,
-    /// The daemon, because of this.
-    ForBreach(String),
+pub(crate) enum EndedBy {
+    Operator,
+    /// The VMM did what it may not, or not what it must.
+    Breach(String),
 }
 
 /// Why the daemon cannot speak to a VMM that runs.
@@ -136,9 +158,10 @@ pub(crate) struct Unreachable {
 }
 
 /// How a failed start leaves the inventory.
-#[derive(Clone, Debug)]
-pub(crate) enum Undo {
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Rollback {
     /// As it is: the VM was known before.
+    #[default]
     Nothing,
     /// The VM is forgotten: its creation has failed.
     Forget,
@@ -147,10 +170,11 @@ pub(crate) enum Undo {
 }
 
 impl Run {
-    pub(crate) fn new(id: RunId, now: Instant, limit: Pages, sampling: SamplingConfig) -> Self {
+    pub(crate) fn new(id: RunId, vm: VmName, now: Instant, limit: Pages, sampling: SamplingConfig) -> Self {
         Self {
             id,
-            phase: Phase::Queued,
+            vm,
+            phase: Phase::Queued(Start::default()),
             pid: None,
             facts: Facts::default(),
             wanted: Pages::ZERO,
@@ -182,23 +206,44 @@ impl Run {
             kernel: KernelAccount::default(),
             excess: 0,
             missing_jail: Vec::new(),
-            told: None,
-            ended: None,
-            doom: None,
-            starter: None,
-            killers: Vec::new(),
-            undo: Undo::Nothing,
         }
     }
 
     /// Whether it has no process yet.
     pub(crate) fn is_without_process(&self) -> bool {
-        matches!(self.phase, Phase::Queued | Phase::Launching)
+        matches!(self.phase, Phase::Queued(_) | Phase::Launching(_))
     }
 
-    /// Whether memory is still to be divided and given to it.
+    /// Whether it waits for memory to start in.
+    pub(crate) fn is_queued(&self) -> bool {
+        matches!(self.phase, Phase::Queued(_))
+    }
+
+    /// Whether its guest has yet to run.
+    pub(crate) fn is_starting(&self) -> bool {
+        self.is_without_process() || matches!(self.phase, Phase::Booting(_))
+    }
+
+    /// Whether memory is still divided and given to it.
     pub(crate) fn takes_part(&self) -> bool {
-        !matches!(self.phase, Phase::Dying | Phase::Unreachable(_))
+        !matches!(self.phase, Phase::Ending(_) | Phase::Unreachable(_))
+    }
+
+    /// Whether nothing counts that its VMM says: it has none yet, it has said its last, or the
+    /// daemon has ended it.
+    pub(crate) fn is_over(&self) -> bool {
+        match &self.phase {
+            Phase::Ending(ending) => ending.told.is_some() || ending.by.is_some(),
+            _ => self.is_without_process(),
+        }
+    }
+
+    /// The daemon's reason to end it.
+    pub(crate) fn ended_by(&self) -> Option<&EndedBy> {
+        match &self.phase {
+            Phase::Ending(ending) => ending.by.as_ref(),
+            _ => None,
+        }
     }
 
     /// Whether its own pages can serve its faults.
@@ -207,10 +252,45 @@ impl Run {
         somewhere && !self.facts.paging_stuck && !self.is_without_process()
     }
 
-    /// It is about to end by itself: from now on it gets nothing, and at `doom` it is ended.
-    pub(crate) fn ends_by(&mut self, doom: Instant) {
-        self.phase = Phase::Dying;
-        self.doom = Some(self.doom.unwrap_or(doom));
+    /// It ends from now on, and gets nothing more. `note` adds to what is known of its end.
+    pub(crate) fn ends(&mut self, note: impl FnOnce(&mut Ending)) {
+        let mut ending = match std::mem::replace(&mut self.phase, Phase::Running) {
+            Phase::Ending(ending) => ending,
+            Phase::Queued(start) | Phase::Launching(start) | Phase::Booting(start) => {
+                Ending { start: Some(start), ..Ending::default() }
+            }
+            Phase::Running | Phase::Stopping | Phase::Unreachable(_) => Ending::default(),
+        };
+        note(&mut ending);
+        self.phase = Phase::Ending(ending);
+    }
+
+    /// It ends by itself, by `deadline`. `told` is the reason that its VMM gave.
+    pub(crate) fn ends_by(&mut self, deadline: Instant, told: Option<ExitReason>) {
+        self.ends(|ending| {
+            ending.deadline.get_or_insert(deadline);
+            ending.told = told.or(ending.told.take());
+        });
+    }
+
+    /// The start that is under way, or was when it began to end.
+    pub(crate) fn start_mut(&mut self) -> Option<&mut Start> {
+        match &mut self.phase {
+            Phase::Queued(start) | Phase::Launching(start) | Phase::Booting(start) => Some(start),
+            Phase::Ending(ending) => ending.start.as_mut(),
+            _ => None,
+        }
+    }
+
+    /// Requests whose patience has ended. They do not wait any more.
+    pub(crate) fn take_late(&mut self, now: Instant) -> Vec<RequestId> {
+        let late = |waiter: &mut Waiter| waiter.until <= now;
+        let mut waiters: Vec<Waiter> = Vec::new();
+        waiters.extend(self.start_mut().and_then(|start| start.waiter.take_if(late)));
+        if let Phase::Ending(ending) = &mut self.phase {
+            waiters.extend(ending.waiters.extract_if(.., late));
+        }
+        waiters.into_iter().map(|waiter| waiter.request).collect()
     }
 
     /// All pages that it waits for.

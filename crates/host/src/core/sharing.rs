@@ -83,7 +83,7 @@ impl Core {
                 let paid = Pages(frames.len() as u64);
                 self.answer_offer(run, question, frames, paid.saturating_sub(created));
                 if let Some(e) = error {
-                    let name = self.runs.get(&run).cloned();
+                    let name = self.name_of(run);
                     self.event(
                         name.as_ref(),
                         format!("frames cannot be written: {e}: the host may be out of memory"),
@@ -100,9 +100,7 @@ impl Core {
         if closed {
             self.move_on();
         }
-        if freed > Pages::ZERO {
-            self.give_all();
-        }
+        self.returned |= freed > Pages::ZERO;
     }
 
     /// Enters in the ledger what a report says of frames. Returns how many frames were freed.
@@ -128,7 +126,7 @@ impl Core {
 
     /// A VM takes part in the domain that it was to take part in, or in none.
     fn shared(&mut self, id: RunId, shared: Shared) {
-        let Some(name) = self.runs.get(&id).cloned() else { return };
+        let Some(name) = self.name_of(id) else { return };
         if let Some(domain) = shared.left {
             self.event(
                 Some(&name),
@@ -161,7 +159,7 @@ impl Core {
         run.sharing.recovering = false;
         let Some(NotRecovered { why, most_mapped }) = failed else { return };
         run.sharing.untaken = most_mapped;
-        let name = self.runs.get(&id).cloned();
+        let name = self.name_of(id);
         self.event(
             name.as_ref(),
             format!("what it shares cannot be taken over, and is shared no more: {why}"),

@@ -22,7 +22,7 @@ impl Core {
         self.stalled.1 += full;
         match (before, still) {
             (None, Some(_)) => {
-                let vm = self.vm(name).and_then(|vm| Some((&vm.record.definition, vm.run.as_deref()?)));
+                let vm = self.vm(name).and_then(|vm| Some((&vm.record.definition, self.run(id)?)));
                 if let Some(cause) = vm.map(|(definition, run)| self.stall_cause(definition, run)) {
                     self.event(Some(name), cause.to_string());
                 }
@@ -40,7 +40,7 @@ impl Core {
 
     /// The stalls counted so far are in the history.
     pub(super) fn sample_stalls(&mut self) {
-        self.vms.values_mut().filter_map(|vm| vm.run.as_deref_mut()).for_each(|run| run.stall.sample());
+        self.runs.values_mut().for_each(|run| run.stall.sample());
     }
 
     /// Whether a VM stands still, since when, and why.

@@ -13,7 +13,7 @@ use super::{Core, Vm, overhead, unsaved_note};
 impl Core {
     pub(super) fn host_status(&self) -> HostStatus {
         let sum = |part: fn(&Run) -> Pages| self.running().map(|(_, run)| part(run)).sum::<Pages>().bytes();
-        let waits = |run: &Run| run.phase == Phase::Queued;
+        let waits = |run: &Run| matches!(run.phase, Phase::Queued(_));
         let queued: Pages = self.running().filter(|(_, run)| waits(run)).map(|(vm, _)| overhead(vm)).sum();
         HostStatus {
             budget: self.ledger.budget().bytes(),
@@ -57,7 +57,7 @@ impl Core {
     fn note(&self, vm: &Vm) -> Option<String> {
         let unread = vm.unread.as_ref().map(|unread| unread.why.clone());
         let unsaved = self.unsaved.get(&Some(vm.record.definition.name.clone())).map(|why| unsaved_note(why));
-        let run = vm.run.as_deref();
+        let run = vm.run.and_then(|run| self.run(run));
         let unreachable = run.and_then(|run| self.unreachable_note(run));
         let silent = run.and_then(Self::silence_note);
         let notes: Vec<String> = [unreachable, silent, unread, unsaved].into_iter().flatten().collect();
@@ -74,7 +74,7 @@ impl Core {
 
     fn status_of(&self, vm: &Vm) -> VmStatus {
         let definition = &vm.record.definition;
-        let run = vm.run.as_deref();
+        let run = vm.run.and_then(|run| self.run(run));
         let account = run.map(|run| self.ledger.account(run.id)).unwrap_or_default();
         let facts = run.map(|run| run.facts).unwrap_or_default();
         let pages = |part: fn(&Run) -> Pages| run.map_or(Bytes::ZERO, |run| part(run).bytes());
@@ -149,8 +149,8 @@ fn paging(run: &Run) -> PagingStatus {
 fn power(run: Option<&Run>) -> Power {
     match run.map(|run| &run.phase) {
         None => Power::Off,
-        Some(Phase::Queued | Phase::Launching | Phase::Booting) => Power::Starting,
+        Some(Phase::Queued(_) | Phase::Launching(_) | Phase::Booting(_)) => Power::Starting,
         Some(Phase::Running | Phase::Unreachable(_)) => Power::On,
-        Some(Phase::Stopping | Phase::Dying) => Power::Stopping,
+        Some(Phase::Stopping | Phase::Ending(_)) => Power::Stopping,
     }
 }

@@ -91,7 +91,7 @@ impl Core {
         if let Err(e) = self.ledger.adopt(id, account) {
             tracing::error!(vm = %name, "its account cannot be opened: {e}");
         }
-        let mut run = Run::new(id, self.clock.now, limit(&definition), self.settings.sampling);
+        let mut run = Run::new(id, name.clone(), self.clock.now, limit(&definition), self.settings.sampling);
         run.phase = Phase::Unreachable(Unreachable {
             since: self.clock.now,
             why: found.why,
@@ -101,11 +101,11 @@ impl Core {
         run.pid = found.pid;
         run.swap = found.swap;
         run.kernel = found.kernel;
-        self.runs.insert(id, name.clone());
+        self.runs.insert(id, Box::new(run));
         let boot_id = self.settings.boot_id.clone();
         let started = started.or(known_start);
         let record = Record { definition, started, exit: None, boot_id };
-        self.vms.insert(name.clone(), Vm { record, unread, run: Some(Box::new(run)) });
+        self.vms.insert(name.clone(), Vm { record, unread, run: Some(id) });
         let former = self.left_by(id, found.domains.iter().flatten().chain(&found.former));
         let maps = found.domains.map(|domains| domains.iter().map(|domain| domain.id).collect());
         self.effect(Effect::Order(Order::Discovered { run: id, former, maps }));
@@ -118,9 +118,9 @@ impl Core {
     /// It is charged what it claims, as far as the earlier daemon wrote down that it was granted
     /// (or, if that is not known, its size allows), but at least what the kernel says it has.
     pub(super) fn reached(&mut self, id: RunId, adopted: Adopted) {
-        let Some(name) = self.runs.get(&id).cloned() else { return };
+        let Some(name) = self.name_of(id) else { return };
         let Some(vm) = self.vms.get_mut(&name) else { return };
-        let Some(run) = vm.run.as_deref_mut() else { return };
+        let Some(run) = self.runs.get_mut(&id) else { return };
         run.pid = Some(adopted.pid);
         let Phase::Unreachable(unreachable) = &run.phase else {
             // It is being killed.
@@ -184,7 +184,7 @@ impl Core {
 
     /// A VM that was discovered cannot be spoken to, and why. Events tell of each reason once.
     pub(super) fn unreachable(&mut self, id: RunId, why: String) {
-        let Some(name) = self.runs.get(&id).cloned() else { return };
+        let Some(name) = self.name_of(id) else { return };
         let Some(run) = self.run_mut(id) else { return };
         let Phase::Unreachable(unreachable) = &mut run.phase else { return };
         if unreachable.told && unreachable.why == why {
@@ -207,12 +207,12 @@ impl Core {
     /// Charges a VM that cannot be spoken to for what the kernel shows of it, where that has become
     /// more.
     pub(super) fn charge_unreachable(&mut self, id: RunId) {
-        let Some(vm) = self.runs.get(&id).and_then(|name| self.vm(name)) else { return };
-        let Some(run) = vm.run.as_deref().filter(|run| matches!(run.phase, Phase::Unreachable(_))) else {
+        let unreachable = |run: &&Run| matches!(run.phase, Phase::Unreachable(_));
+        let (Some(run), Some(definition)) = (self.run(id).filter(unreachable), self.definition_of(id)) else {
             return;
         };
         let before = self.ledger.account(id);
-        let now = account(&vm.record.definition, before.grant, &run.kernel);
+        let now = account(definition, before.grant, &run.kernel);
         if now.grant > before.grant
             && let Err(e) = self.ledger.correct(id, Account { grant: now.grant, ..before })
         {

@@ -38,6 +38,7 @@ mod registry;
 mod report;
 mod thread;
 mod tidy;
+mod unheard;
 
 pub(crate) use order::{Order, Question, Stock};
 pub(crate) use part::Part;

@@ -8,9 +8,9 @@ use plimsoll_sharing::{Domain, Found, Offered, Window};
 use plimsoll_units::{FrameNo, PageNo, Pages};
 
 use super::part::{Membership, Part};
-use super::recovery::Unheard;
 use super::registry::{self, Domains, Owner, member};
 use super::report::{Joined, Outcome, Report, Shared};
+use super::unheard::Unheard;
 use super::{Order, Question};
 use crate::run_id::RunId;
 

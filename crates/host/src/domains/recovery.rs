@@ -7,9 +7,6 @@ use super::registry::{Owner, member};
 use super::report::{NotRecovered, Outcome};
 use crate::run_id::RunId;
 
-/// VMs that have not said yet which frames they map, and the domains of these frames; `None`: any.
-pub(super) type Unheard = Vec<(Option<DomainId>, RunId)>;
-
 impl Stock {
     /// The most that the VMM may map of frames: each at its place in guest memory, and all of the
     /// pool where they are compared.
@@ -29,10 +26,7 @@ impl Plane {
     /// A VM that has not answered yet may map frames of the domains `maps`; `None`: of any.
     pub(super) fn discovered(&mut self, run: RunId, former: Vec<DomainId>, maps: Option<Vec<DomainId>>) {
         former.into_iter().for_each(|id| self.domains.left(id, run));
-        match maps {
-            Some(domains) => self.unheard.extend(domains.into_iter().map(|id| (Some(id), run))),
-            None => self.unheard.push((None, run)),
-        }
+        self.unheard.add(run, maps);
     }
 
     /// Takes over what a VM holds.
@@ -53,14 +47,13 @@ impl Plane {
     /// A VM that was discovered has said what it maps, or is gone.
     pub(super) fn heard(&mut self, run: RunId, former: Vec<DomainId>) {
         former.into_iter().for_each(|id| self.domains.left(id, run));
-        let (heard, left): (Unheard, Unheard) =
-            std::mem::take(&mut self.unheard).into_iter().partition(|(_, unheard)| *unheard == run);
-        self.unheard = left;
-        let any = heard.iter().any(|(id, _)| id.is_none());
-        let awaited = |id: &DomainId| any || heard.iter().any(|(heard, _)| *heard == Some(*id));
-        let whole = |id: &DomainId| self.unheard.iter().all(|(unheard, _)| unheard.is_some_and(|u| u != *id));
-        let complete: Vec<DomainId> =
-            self.domains.all().map(|(id, _)| id).filter(awaited).filter(whole).collect();
+        let heard = self.unheard.take(run);
+        let complete: Vec<DomainId> = self
+            .domains
+            .all()
+            .map(|(id, _)| id)
+            .filter(|id| heard.name(*id) && !self.unheard.name(*id))
+            .collect();
         for id in complete {
             if let Some(domain) = self.domains.get_mut(id) {
                 domain.recovered();

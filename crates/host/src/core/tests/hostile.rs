@@ -221,7 +221,7 @@ proptest! {
             }
             let unheld = |(definition, run): (&VmDefinition, &Run)| {
                 let grant = world.core.ledger.account(run.id).grant;
-                if run.phase == Phase::Queued || !run.takes_part() { Pages::ZERO } else { reservation(definition).saturating_sub(grant) }
+                if run.is_queued() || !run.takes_part() { Pages::ZERO } else { reservation(definition).saturating_sub(grant) }
             };
             // What was reserved may be lost to others, until they give it back and VMs do. What is
             // a frame may be in use by others as long as its own VM uses it, too.

@@ -245,7 +245,7 @@ fn changes_are_checked_like_definitions_and_admitted_like_starts() {
     assert_eq!(full.kind, FailureKind::NoMemory);
     let limit = VmChange { limit: Some(OrNone::To(Bytes::mib(128))), ..VmChange::default() };
     world.answer(Request::Change(name("b"), limit)).unwrap();
-    let b = *world.core.runs.iter().find(|(_, n)| n.as_str() == "b").unwrap().0;
+    let b = world.core.vm(&name("b")).unwrap().run.unwrap();
     for _ in 0..4 {
         world.pass(Duration::from_secs(1));
     }

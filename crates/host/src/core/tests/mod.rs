@@ -29,7 +29,6 @@ use plimsoll_protocol::{OrNone, VmName};
 use plimsoll_units::{Bytes, Pages};
 use proptest::prelude::*;
 
-use super::run::Phase;
 use super::*;
 use crate::domains::Plane;
 
@@ -80,6 +79,8 @@ struct World {
     reports: VecDeque<Report>,
     /// The plane does nothing by itself.
     slow: bool,
+    /// The daemon has more to take before it serves VMs that wait.
+    busy: bool,
 }
 
 impl World {
@@ -120,6 +121,7 @@ impl World {
             orders: VecDeque::new(),
             reports: VecDeque::new(),
             slow: false,
+            busy: false,
         }
     }
 
@@ -127,6 +129,9 @@ impl World {
         self.handle(input);
         if !self.slow {
             self.catch_up();
+        }
+        if !self.busy && self.core.has_returned() {
+            self.handle(Input::Serve);
         }
     }
 

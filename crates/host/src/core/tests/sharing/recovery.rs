@@ -31,7 +31,7 @@ fn definition_in_prod(vm: &str) -> VmDefinition {
 
 /// A VM of `before`, as a daemon that comes after it finds it; what it says it holds.
 fn survivor(before: &mut World, run: RunId, holds: &[(u32, FrameNo)]) -> Adopted {
-    let (name, domain) = (before.core.runs[&run].clone(), before.domain(run));
+    let (name, domain) = (before.core.name_of(run).unwrap(), before.domain(run));
     let known = Known { id: domain, name: Some("prod".parse().unwrap()) };
     let grant = before.granted[&run];
     Adopted {
