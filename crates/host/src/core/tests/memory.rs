@@ -310,3 +310,22 @@ fn vms_that_cannot_page_are_fed_in_order_of_shares_and_never_below_the_low_thres
         assert_eq!(world.granted[run], before, "it has more than it is entitled to, and others wait");
     }
 }
+
+#[test]
+fn a_vm_that_has_waited_is_served_before_one_that_asks_now() {
+    let mut world = World::new(300);
+    let [a, b, c] = ["a", "b", "c"].map(|vm| world.up(definition(vm, 256, "")));
+    world.say(a, FromVmm::Want(mib(256)));
+    world.say(b, FromVmm::Want(mib(256)));
+    (0..5).for_each(|_| world.pass(SECOND));
+    let (has, free) = (world.granted[&b], world.core.ledger.free());
+    assert!(world.core.run(b).unwrap().wanted > Pages(0));
+    // Many return memory at once: it is given out when all of that has been taken.
+    world.busy = true;
+    (0..10).for_each(|_| world.say(a, FromVmm::Return(mib(2))));
+    assert_eq!((world.granted[&b], world.core.ledger.free()), (has, free + mib(20)));
+    assert!(world.core.has_returned());
+    world.say(c, FromVmm::Want(Pages(1)));
+    assert!(world.granted[&b] > has, "{:?} of {has:?}", world.granted[&b]);
+    assert!(!world.core.has_returned());
+}
