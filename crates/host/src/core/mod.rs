@@ -16,15 +16,18 @@ mod admission;
 mod budget;
 mod control;
 mod divide;
+mod effect;
 mod explain;
 mod grants;
 mod heartbeat;
+mod input;
 mod lifecycle;
 mod membership;
 mod messages;
 mod mirror;
 mod pools;
 mod rates;
+mod request;
 mod requests;
 mod run;
 mod scan;
@@ -40,227 +43,34 @@ mod unreachable;
 mod usage;
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use plimsoll_policy::{Rules, States, Thresholds};
-use plimsoll_protocol::api::{Event, HostStatus, PoolStatus, VmChange, VmStatus};
-use plimsoll_protocol::control::{FromVmm, SamplingConfig, ToVmm};
-use plimsoll_protocol::definition::{JailPart, VmDefinition};
-use plimsoll_protocol::explain::HostExplanation;
-use plimsoll_protocol::history::History;
-use plimsoll_protocol::pool::{Place, PoolChange, PoolDefinition};
-use plimsoll_protocol::sharing::{DomainId, DomainStatus};
-use plimsoll_protocol::{PoolName, VmName};
-use plimsoll_units::{Bytes, FrameNo, PageNo, Pages};
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::api::Event;
+use plimsoll_protocol::control::SamplingConfig;
+use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::pool::Place;
+use plimsoll_units::{Bytes, Pages};
 
-use crate::domains::{Known, Order, Report};
+pub(crate) use self::budget::AutomaticBudget;
+pub(crate) use self::effect::Effect;
+pub(crate) use self::input::{Input, KernelAccount, ProcessMemory, Started};
+pub(crate) use self::messages::foreign;
+use self::mirror::Mirror;
+pub(crate) use self::request::{Answer, Failure, FailureKind, Request, RequestId};
+pub(crate) use self::run::Run;
+use self::tokens::Askers;
+pub(crate) use self::unreachable::{Adopted, Discovered};
 use crate::events::Events;
 use crate::history::Recorder;
 use crate::inventory::{Record, Unread};
 use crate::ledger::Ledger;
-use crate::memory::Usable;
 use crate::paths::Paths;
 use crate::pools::Pools;
 use crate::processors::Processors;
-
-pub(crate) use self::budget::AutomaticBudget;
-pub(crate) use self::explain::Explained;
-pub(crate) use self::messages::foreign;
-use self::mirror::Mirror;
-pub(crate) use self::run::Run;
-use self::tokens::Askers;
-pub(crate) use self::unreachable::{Adopted, Discovered};
 pub(crate) use crate::run_id::RunId;
-
-/// A request that waits for its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct RequestId(pub(crate) u64);
-
-/// What a user asks for.
-#[derive(Clone, Debug)]
-pub(crate) enum Request {
-    Host,
-    List,
-    Get(VmName),
-    /// Define a VM and start it.
-    Create(Box<VmDefinition>),
-    Change(VmName, VmChange),
-    Forget(VmName),
-    Start(VmName),
-    Stop(VmName),
-    Kill(VmName),
-    /// What was recorded of a VM, or of all.
-    History(Option<VmName>),
-    /// Why the host gives what to whom.
-    Explain,
-    ExplainVm(VmName),
-    Pools,
-    Pool(PoolName),
-    CreatePool(PoolDefinition),
-    ChangePool(PoolName, PoolChange),
-    RemovePool(PoolName),
-    Sharing,
-    Events,
-}
-
-/// The answer to a [`Request`].
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Answer {
-    Host(Box<HostStatus>),
-    Vms(Vec<VmStatus>),
-    Vm(Box<VmStatus>),
-    History(Box<History>),
-    Explanation(Box<HostExplanation>),
-    Explained(Box<Explained>),
-    Pools(Vec<PoolStatus>),
-    Pool(Box<PoolStatus>),
-    Sharing(Vec<DomainStatus>),
-    Events(Vec<Event>),
-    Done,
-}
-
-/// Why a request was not carried out: one line, and whose fault it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) kind: FailureKind,
-    pub(crate) text: String,
-}
-
-/// The kinds of [`Failure`] that a client may want to tell apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FailureKind {
-    /// There is no such VM or pool.
-    Unknown,
-    /// The VM or pool is in no state for it.
-    Conflict,
-    /// The request makes no sense.
-    Invalid,
-    /// It does not fit into machine memory.
-    NoMemory,
-    /// Something that the VM needs is missing, busy or broken.
-    Unfit,
-    /// The daemon could not do it.
-    Internal,
-}
-
-impl Failure {
-    pub(crate) fn new(kind: FailureKind, text: impl Into<String>) -> Self {
-        Self { kind, text: text.into() }
-    }
-}
-
-/// What the kernel says of one VM's memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct KernelAccount {
-    /// Anonymous memory in the range that its VMM calls guest memory.
-    pub(crate) ram: Bytes,
-    pub(crate) process: ProcessMemory,
-}
-
-/// What the kernel says of the memory of one VMM's whole process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ProcessMemory {
-    pub(crate) anonymous: Bytes,
-    /// Shared memory that it maps: frames among it.
-    pub(crate) shared: Bytes,
-}
-
-/// A process that was launched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Started {
-    pub(crate) pid: u32,
-    /// Parts of the jail that the daemon could not give it.
-    pub(crate) missing_jail: Vec<JailPart>,
-    /// Its swap space.
-    pub(crate) swap: Pages,
-}
-
-/// Something that happened.
-#[derive(Debug)]
-pub(crate) enum Input {
-    Request(RequestId, Request),
-    /// A launch that was ordered has ended.
-    Launched(RunId, Result<Started, Failure>),
-    Message(RunId, Box<FromVmm>),
-    /// The VMM of an earlier daemon has answered.
-    Reached(RunId, Box<Adopted>),
-    /// It cannot be spoken to, and why.
-    Unreachable(RunId, String),
-    /// Which process it is.
-    Identified(RunId, u32),
-    /// The VMM closed the connection.
-    Closed(RunId),
-    /// The VMM broke the protocol: how.
-    Broken(RunId, String),
-    /// The process is gone, and how it ended as far as is known.
-    Exited(RunId, String),
-    /// Memory of the processes of all VMs, by the kernel's account, taken at one time.
-    Processes(Vec<(RunId, ProcessMemory)>),
-    /// Memory of some guests, by the kernel's account.
-    Guests(Vec<(RunId, Bytes)>),
-    /// What the machine has for VMs, theirs included.
-    Usable(Usable),
-    /// How busy the host's processors are.
-    Processors(Processors),
-    /// The VMM does not read, and will not hear of these pages.
-    Unsent(RunId, DomainId, Vec<(PageNo, FrameNo)>),
-    /// What came of an [`Effect::Order`].
-    Reported(Box<Report>),
-    /// What is known of a VM, or of all pools, could not be written down, and why; `None`: it is on
-    /// disk by now.
-    Unsaved(Option<VmName>, Option<String>),
-    /// Serve VMs that wait, as [`Core::has_returned`] asks for. The daemon does so when it has
-    /// taken what has come in: serving them looks at all VMs, and many return memory at once.
-    Serve,
-    /// Time has passed.
-    Tick,
-}
-
-/// Something that is to be done.
-#[derive(Debug)]
-pub(crate) enum Effect {
-    /// Set up a VM's process; the answer is [`Input::Launched`].
-    Launch {
-        run: RunId,
-        /// To be on disk before anything else, if there is room for it.
-        record: Box<Record>,
-        grant: Pages,
-    },
-    /// Raise the VMM's grant by `pages`, to `total`.
-    Grant {
-        run: RunId,
-        pages: Pages,
-        total: Pages,
-    },
-    /// Remember that the VMM's grant is `total` now.
-    Returned {
-        run: RunId,
-        total: Pages,
-    },
-    Send(RunId, ToVmm),
-    /// The same, with descriptors.
-    SendWith(RunId, ToVmm, Vec<OwnedFd>),
-    /// End the process at once.
-    Kill(RunId),
-    /// The run is over: close what belongs to it and remove what it left.
-    Clear(RunId, VmName),
-    /// Write a VM's record, and give the answers afterwards.
-    Save(Box<Record>, Vec<(RequestId, Result<Answer, Failure>)>),
-    /// Write all pools down, and give the answers afterwards.
-    SavePools(Vec<PoolDefinition>, Vec<(RequestId, Result<Answer, Failure>)>),
-    /// Remove a VM's record and logs, and give the answers afterwards.
-    Forget(VmName, Vec<(RequestId, Result<Answer, Failure>)>),
-    /// Have the plane of shared pages do something; the answer is [`Input::Reported`].
-    Order(Order),
-    /// Remember for a restarted daemon that the VMM will map frames of this domain: it is told
-    /// next.
-    Joins(RunId, Known),
-    /// Remember for a restarted daemon what the VMM said at its start.
-    Settled(RunId, Vec<JailPart>),
-    Answer(RequestId, Result<Answer, Failure>),
-}
 
 /// A moment: one clock for durations, one for people.
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,4 @@
-use plimsoll_protocol::explain::{Cause, Change, Holder, Reserved, Sizing, VmExplanation};
+use plimsoll_protocol::explain::{Cause, Change, Holder, HostExplanation, Reserved, Sizing, VmExplanation};
 use serde_json::{Value, json};
 
 use super::pools::crowd;

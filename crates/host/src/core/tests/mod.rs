@@ -24,13 +24,15 @@ use plimsoll_protocol::control::{
     ExitReason, Facts, FromVmm, SampleFacts, Sampled, SamplingConfig, SamplingFacts, ToVmm,
 };
 use plimsoll_protocol::definition::{JailPart, Shares, VmDefinition};
+use plimsoll_protocol::pool::PoolDefinition;
 use plimsoll_protocol::sharing::{ScanBudget, SharingKind};
 use plimsoll_protocol::{OrNone, VmName};
 use plimsoll_units::{Bytes, Pages};
 use proptest::prelude::*;
 
 use super::*;
-use crate::domains::Plane;
+use crate::domains::{Order, Plane, Report};
+use crate::memory::Usable;
 
 fn mib(n: u64) -> Pages {
     Pages::floor(Bytes::mib(n))

@@ -1,3 +1,4 @@
+use plimsoll_protocol::api::PoolStatus;
 use plimsoll_protocol::pool::Place;
 use serde_json::{Value, json};
 

@@ -1,0 +1,135 @@
+use super::*;
+
+fn error(text: &str) -> String {
+    let checked = Config::parse(text).and_then(|c| c.check());
+    format!("{:#}", checked.unwrap_err())
+}
+
+#[test]
+fn every_error_names_key_and_value_in_one_line() {
+    let vmm = "vmm = '/bin/true'\n";
+    for (text, part) in [
+        ("colour = 1\n", "colour"),
+        ("budget = '1MB'\n", "1MB"),
+        ("budget = '1MiB'\n", "budget 1MiB"),
+        ("budget = '256MiB'\nmin_free = '128MiB'\n", "min_free 128MiB"),
+        ("idle_tax = 1.0\n", "idle_tax 1"),
+        ("idle_tax = nan\n", "idle_tax NaN"),
+        ("idle_tax = -0.1\n", "idle_tax -0.1"),
+        ("min_free = -1\n", "-1 is not a size"),
+        ("budget = '99999999999999TiB'\n", "99999999999999TiB"),
+        ("thresholds = 'loose'\n", "loose"),
+        ("thresholds = 'fixed'\nmin_free = '1MiB'\n", "min_free 1MiB"),
+        ("[swap]\nsize = '8GB'\n", "8GB"),
+        ("[swap]\ncolour = 1\n", "colour"),
+        ("[swap]\nsize = 0\n", "enabled = false"),
+        ("largest_store = 51\n", "largest_store 51"),
+        ("eager_sharing = 'yes'\n", "boolean"),
+        ("largest_balloon = 0\n", "largest_balloon 0"),
+        ("sample_pages = 0\n", "sample_pages 0"),
+        ("sample_pages = 1001\n", "sample_pages 1001"),
+        ("sample_period = 0\n", "sample_period 0"),
+        ("sample_period = 3601\n", "sample_period 3601"),
+        ("largest_balloon = 96\n", "largest_balloon 96"),
+        ("largest_balloon = -1\n", "-1"),
+        ("state_directory = 'here'\n", "state_directory here"),
+        ("swap_directory = '/nowhere'\n", "swap_directory /nowhere"),
+        ("uid_base = 0\n", "uid_base 0"),
+        ("log = 'loud,=='\n", "log"),
+        ("[tcp]\nlisten = 'x'\ntoken_file = '/t'\n", "line"),
+        (
+            "[tcp]\nlisten = '0.0.0.0:1'\ntoken_file = '/t'\n",
+            "tcp.listen 0.0.0.0:1: without TLS only a loopback",
+        ),
+        ("[tcp]\nlisten = '0.0.0.0:1'\ntoken_file = '/t'\nkey = '/k'\n", "belong together"),
+        (
+            "[tcp]\nlisten = '0.0.0.0:1'\ntoken_file = '/t'\nkey = '/nowhere'\ncertificate = '/c'\n",
+            "tcp.key /nowhere: No such file",
+        ),
+        ("[tcp]\nlisten = '[::]:1'\ntoken_file = '/t'\n", "tcp.listen [::]:1"),
+        ("[tcp]\nlisten = '[::ffff:127.0.0.1]:1'\ntoken_file = '/nowhere'\n", "token_file /nowhere"),
+        ("[tcp]\nlisten = '127.0.0.1:1'\ntoken_file = '/nowhere'\n", "token_file /nowhere"),
+    ] {
+        let error = error(&format!("{vmm}{text}"));
+        assert!(error.contains(part), "{part}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    assert!(error("vmm = '/nowhere/vmm'\n").contains("/nowhere/vmm"));
+    assert!(error(&format!("run_directory = '/{}'\n{vmm}", "r".repeat(60))).contains("run_directory"));
+}
+
+#[test]
+fn an_error_names_its_line() {
+    for (text, line) in [
+        ("colour = 1\n", "line 1:"),
+        ("\n\nlog = 'info'\ncolour = 1\n", "line 4:"),
+        ("log = 'info'\n# more\nbudget = '1MB'\n", "line 3:"),
+        ("log = 'info'\n[swap]\n\nsize = '8GB'\n", "line 4:"),
+        ("log = 'info'\nlog\n", "line 2:"),
+    ] {
+        let error = error(text);
+        assert!(error.starts_with(line), "{line} {error}");
+    }
+}
+
+#[test]
+fn thresholds_are_esxis_the_papers_or_the_operators() {
+    let clear =
+        |text: &str| Config::parse(text).unwrap().thresholds().of(Bytes::mib(1000)).clear.bytes().0 >> 20;
+    let settings = ["", "thresholds = 'fixed'\n", "min_free = '10MiB'\n"];
+    assert_eq!(settings.map(clear), [60, 60, 10]);
+    let soft =
+        |text: &str| Config::parse(text).unwrap().thresholds().of(Bytes::mib(1000)).soft.bytes().0 >> 20;
+    assert_eq!(settings.map(soft), [38, 40, 6]);
+}
+
+#[test]
+fn vms_swap_unless_that_is_switched_off() {
+    let choice = |text: &str| Config::parse(text).unwrap().swap_choice();
+    let at = |directory: &str| SwapSite { directory: directory.into(), encrypt: true, allow_memory: false };
+    assert_eq!(choice("swap_directory = '/d'\n[swap]\nenabled = false\n"), SwapChoice::Off);
+    assert_eq!(choice(""), SwapChoice::Default(at("/var/lib/plimsoll/swap")));
+    assert_eq!(choice("swap_directory = '/d'\n"), SwapChoice::Named(at("/d")));
+    assert_eq!(choice("state_directory = '/s'\n[swap]\n"), SwapChoice::Named(at("/s/swap")));
+    let clear = SwapSite { encrypt: false, ..at("/d") };
+    assert_eq!(choice("swap_directory = '/d'\nswap.encrypt = false\n"), SwapChoice::Named(clear));
+    let most = |text: &str| Config::parse(text).unwrap().most_swap();
+    assert_eq!(most("[swap]\nsize = '1GiB'\n"), Some(Bytes::mib(1024)));
+    assert_eq!(most("[swap]\nsize = '1GiB'\nenabled = false\n"), None);
+    assert_eq!(most("swap_directory = '/d'\n"), None);
+}
+
+#[test]
+fn the_manual_is_a_configuration() {
+    let manual: String = include_str!("mod.rs")
+        .lines()
+        .take_while(|line| line.starts_with("//!"))
+        .filter_map(|line| line.strip_prefix("//! "))
+        .skip_while(|line| *line != "```toml")
+        .skip(1)
+        .take_while(|line| *line != "```")
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let config = Config::parse(&manual).unwrap();
+    assert_eq!(config.uid_base, Config::default().uid_base);
+    assert_eq!(config.socket(), Path::new(plimsoll_protocol::api::DEFAULT_SOCKET));
+    assert_eq!(Config::default().socket(), config.socket());
+}
+
+#[test]
+fn a_token_that_others_can_read_or_guess_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let token_file = directory.path().join("token");
+    std::fs::write(&token_file, "0123456789abcdef\n").unwrap();
+    let listen = "127.0.0.1:1".parse().unwrap();
+    let tcp = Tcp { listen, token_file: token_file.clone(), certificate: None, key: None };
+    let config = Config { tcp: Some(tcp), ..Config::default() };
+    let mode = |m| std::fs::set_permissions(&token_file, PermissionsExt::from_mode(m)).unwrap();
+    mode(0o644);
+    assert!(format!("{:#}", config.token().unwrap_err()).contains("chmod"));
+    mode(0o600);
+    assert_eq!(config.token().unwrap().as_deref(), Some("0123456789abcdef"));
+    std::fs::write(&token_file, "short").unwrap();
+    assert!(config.token().is_err());
+}

@@ -1,0 +1,56 @@
+use std::os::fd::OwnedFd;
+
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::control::ToVmm;
+use plimsoll_protocol::definition::JailPart;
+use plimsoll_protocol::pool::PoolDefinition;
+use plimsoll_units::Pages;
+
+use super::request::{Answer, Failure, RequestId};
+use crate::domains::{Known, Order};
+use crate::inventory::Record;
+use crate::run_id::RunId;
+
+/// Something that the daemon has to do.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Set up a VM's process; the answer is [`Input::Launched`].
+    Launch {
+        run: RunId,
+        /// To be on disk before anything else, if there is room for it.
+        record: Box<Record>,
+        grant: Pages,
+    },
+    /// Raise the VMM's grant by `pages`, to `total`.
+    Grant {
+        run: RunId,
+        pages: Pages,
+        total: Pages,
+    },
+    /// Remember that the VMM's grant is `total` now.
+    Returned {
+        run: RunId,
+        total: Pages,
+    },
+    Send(RunId, ToVmm),
+    /// The same, with descriptors.
+    SendWith(RunId, ToVmm, Vec<OwnedFd>),
+    /// End the process at once.
+    Kill(RunId),
+    /// The run is over: close what belongs to it and remove what it left.
+    Clear(RunId, VmName),
+    /// Write a VM's record, and give the answers afterwards.
+    Save(Box<Record>, Vec<(RequestId, Result<Answer, Failure>)>),
+    /// Write all pools down, and give the answers afterwards.
+    SavePools(Vec<PoolDefinition>, Vec<(RequestId, Result<Answer, Failure>)>),
+    /// Remove a VM's record and logs, and give the answers afterwards.
+    Forget(VmName, Vec<(RequestId, Result<Answer, Failure>)>),
+    /// Have the plane of shared pages do something; the answer is [`Input::Reported`].
+    Order(Order),
+    /// Remember for a restarted daemon that the VMM will map frames of this domain: it is told
+    /// next.
+    Joins(RunId, Known),
+    /// Remember for a restarted daemon what the VMM said at its start.
+    Settled(RunId, Vec<JailPart>),
+    Answer(RequestId, Result<Answer, Failure>),
+}

@@ -1,0 +1,79 @@
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::control::FromVmm;
+use plimsoll_protocol::definition::JailPart;
+use plimsoll_protocol::sharing::DomainId;
+use plimsoll_units::{Bytes, FrameNo, PageNo, Pages};
+
+use super::request::{Failure, Request, RequestId};
+use super::unreachable::Adopted;
+use crate::domains::Report;
+use crate::memory::Usable;
+use crate::processors::Processors;
+use crate::run_id::RunId;
+
+/// What the kernel says of one VM's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KernelAccount {
+    /// Anonymous memory in the range that its VMM calls guest memory.
+    pub(crate) ram: Bytes,
+    pub(crate) process: ProcessMemory,
+}
+
+/// What the kernel says of the memory of one VMM's whole process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ProcessMemory {
+    pub(crate) anonymous: Bytes,
+    /// Shared memory that it maps: frames among it.
+    pub(crate) shared: Bytes,
+}
+
+/// A process that was launched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Started {
+    pub(crate) pid: u32,
+    /// Parts of the jail that the daemon could not give it.
+    pub(crate) missing_jail: Vec<JailPart>,
+    /// Its swap space.
+    pub(crate) swap: Pages,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Request(RequestId, Request),
+    /// A launch that was ordered has ended.
+    Launched(RunId, Result<Started, Failure>),
+    Message(RunId, Box<FromVmm>),
+    /// The VMM of an earlier daemon has answered.
+    Reached(RunId, Box<Adopted>),
+    /// It cannot be spoken to, and why.
+    Unreachable(RunId, String),
+    /// Which process it is.
+    Identified(RunId, u32),
+    /// The VMM closed the connection.
+    Closed(RunId),
+    /// The VMM broke the protocol: how.
+    Broken(RunId, String),
+    /// The process is gone, and how it ended as far as is known.
+    Exited(RunId, String),
+    /// Memory of the processes of all VMs, by the kernel's account, taken at one time.
+    Processes(Vec<(RunId, ProcessMemory)>),
+    /// Memory of some guests, by the kernel's account.
+    Guests(Vec<(RunId, Bytes)>),
+    /// What the machine has for VMs, theirs included.
+    Usable(Usable),
+    /// How busy the host's processors are.
+    Processors(Processors),
+    /// The VMM does not read, and will not hear of these pages.
+    Unsent(RunId, DomainId, Vec<(PageNo, FrameNo)>),
+    /// What came of an [`Effect::Order`].
+    Reported(Box<Report>),
+    /// What is known of a VM, or of all pools, could not be written down, and why; `None`: it is on
+    /// disk by now.
+    Unsaved(Option<VmName>, Option<String>),
+    /// Serve VMs that wait, as [`Core::has_returned`] asks for. The daemon does so when it has
+    /// taken what has come in: serving them looks at all VMs, and many return memory at once.
+    Serve,
+    /// Time has passed.
+    Tick,
+}

@@ -1,0 +1,86 @@
+use plimsoll_protocol::api::{Event, HostStatus, PoolStatus, VmChange, VmStatus};
+use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::explain::HostExplanation;
+use plimsoll_protocol::history::History;
+use plimsoll_protocol::pool::{PoolChange, PoolDefinition};
+use plimsoll_protocol::sharing::DomainStatus;
+use plimsoll_protocol::{PoolName, VmName};
+
+use super::explain::Explained;
+
+/// A request that waits for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RequestId(pub(crate) u64);
+
+/// What a user asks for.
+#[derive(Clone, Debug)]
+pub(crate) enum Request {
+    Host,
+    List,
+    Get(VmName),
+    /// Define a VM and start it.
+    Create(Box<VmDefinition>),
+    Change(VmName, VmChange),
+    Forget(VmName),
+    Start(VmName),
+    Stop(VmName),
+    Kill(VmName),
+    /// What was recorded of a VM, or of all.
+    History(Option<VmName>),
+    /// Why the host gives what to whom.
+    Explain,
+    ExplainVm(VmName),
+    Pools,
+    Pool(PoolName),
+    CreatePool(PoolDefinition),
+    ChangePool(PoolName, PoolChange),
+    RemovePool(PoolName),
+    Sharing,
+    Events,
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Answer {
+    Host(Box<HostStatus>),
+    Vms(Vec<VmStatus>),
+    Vm(Box<VmStatus>),
+    History(Box<History>),
+    Explanation(Box<HostExplanation>),
+    Explained(Box<Explained>),
+    Pools(Vec<PoolStatus>),
+    Pool(Box<PoolStatus>),
+    Sharing(Vec<DomainStatus>),
+    Events(Vec<Event>),
+    Done,
+}
+
+/// Why a request was not carried out: one line, and whose fault it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) kind: FailureKind,
+    pub(crate) text: String,
+}
+
+/// The kinds of [`Failure`] that a client may want to tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FailureKind {
+    /// There is no such VM or pool.
+    Unknown,
+    /// The VM or pool is in no state for it.
+    Conflict,
+    /// The request makes no sense.
+    Invalid,
+    /// It does not fit into machine memory.
+    NoMemory,
+    /// Something that the VM needs is missing, busy or broken.
+    Unfit,
+    /// The daemon could not do it.
+    Internal,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: FailureKind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+}
