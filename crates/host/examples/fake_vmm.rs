@@ -1,7 +1,7 @@
 //! A VMM for the daemon's tests: it speaks the protocol, holds real memory, and runs nothing.
 //!
-//! Its log tells with whom it was told to share. What it does beyond that follows from its VM's
-//! name, which it finds in its first argument:
+//! Its log names the domain that it was told. Its further behaviour follows from its VM's name,
+//! which it finds in its first argument:
 //!
 //! | name begins with | it |
 //! |---|---|
@@ -167,7 +167,7 @@ impl Vm {
         self.give_back(wire);
     }
 
-    /// Returns what it was granted and cannot hold.
+    /// Returns the part of its grant that it does not hold.
     fn give_back(&mut self, wire: &Wire) {
         let over = self.facts.grant.saturating_sub(self.facts.held);
         if over > Pages::ZERO {

@@ -5,7 +5,7 @@
 //! on a connection to a listening socket it names who called `listen`, which was the earlier
 //! daemon.)
 //!
-//! Finding a VM waits for nobody. Whether its VMM answers is for [`crate::reach`] to find out.
+//! Finding a VM does not wait for its VMM: [`crate::reach`] finds out whether that answers.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;

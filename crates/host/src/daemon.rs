@@ -1,8 +1,9 @@
-//! The loop that carries inputs to the [`Core`] and carries out what it decides.
+//! The loop that feeds inputs to the [`Core`] and carries out its effects.
 //!
 //! The loop runs on one thread. What may take long is done beside it, and comes back as an input:
 //! launches, records, the kernel's account, and shared pages. [`effects`] carries out what the
-//! core decides, [`kernel`] asks for that account, [`lives`] launches, [`crate::domains`] has the thread for shared pages.
+//! core decides, [`kernel`] asks for that account, [`lives`] launches, [`crate::domains`] has the
+//! thread for shared pages.
 
 mod effects;
 mod kernel;
@@ -71,8 +72,8 @@ struct Live {
     uid: Option<u32>,
     /// `None` where it has not been read in full yet.
     record: Option<RunRecord>,
-    /// It is to be killed as soon as its process is known.
-    doomed: bool,
+    /// The core has ended it: it is killed as soon as its process is known.
+    killed: bool,
     /// The run record names the domain that it was last told to share in.
     may_map: bool,
     /// `None`: nothing of the kernel holds it to its grant, as far as is known.
@@ -182,7 +183,7 @@ impl Daemon {
             directory: RunDir::adopt(directory.clone()),
             uid: outline.uid,
             record: None,
-            doomed: false,
+            killed: false,
             may_map: true,
             bound: None,
         };
@@ -210,7 +211,7 @@ impl Daemon {
 
     fn identified(&mut self, run: RunId, process: Arc<Process>) {
         let Some(live) = self.live.get_mut(&run) else { return };
-        if live.doomed {
+        if live.killed {
             process.kill();
         }
         let pid = process.pid();

@@ -1,8 +1,7 @@
-//! File descriptors, of which the daemon may have only so many open.
+//! The daemon's limit of open file descriptors, and how it is divided.
 //!
 //! They are divided: [`RESERVE`] for the daemon itself, a part for connections of the API, the rest
-//! for VMs. A flood of connections takes none that VMs need, and VMs take none that a command needs
-//! which is to find out what is wrong.
+//! for VMs. A flood of connections takes none that VMs need, and VMs take none that commands need.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -44,7 +44,7 @@ pub(crate) fn write<T: Serialize>(path: &Path, content: &T) -> anyhow::Result<()
 /// Reads what [`write()`] wrote, in this version or the one before.
 ///
 /// # Errors
-/// A newer plimsolld wrote it; or it is not what it should be, and where.
+/// A newer plimsolld wrote it; or it is malformed, and where.
 pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> anyhow::Result<T> {
     ensure!(!text.is_empty(), "the file is empty");
     let Stamp { version } = serde_json::from_slice(text)?;

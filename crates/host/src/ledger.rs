@@ -6,7 +6,7 @@ use plimsoll_units::Pages;
 
 use crate::run_id::RunId;
 
-/// Who was promised how much of the budget.
+/// How much of the budget each VM is promised.
 ///
 /// At every message boundary `budget = granted + overhead + frames + free`. Nothing changes an
 /// account but the methods below, and each of them either keeps the sum or refuses and changes
@@ -14,7 +14,7 @@ use crate::run_id::RunId;
 #[derive(Debug)]
 pub(crate) struct Ledger {
     configured: Pages,
-    /// What the machine's memory still sustains of that.
+    /// The part of it that the machine's memory still sustains.
     sustained: Pages,
     budget: Pages,
     granted: Pages,
@@ -76,19 +76,19 @@ impl Ledger {
         self.budget
     }
 
-    /// What is to be divided: the configured budget or, where others have taken a part of it, the
-    /// rest.
+    /// The memory that is divided: the configured budget, less what other programs have taken of
+    /// it.
     pub(crate) fn sustained(&self) -> Pages {
         self.sustained
     }
 
-    /// The part of the configured budget that others have taken.
+    /// The part of the configured budget that other programs have taken.
     pub(crate) fn taken(&self) -> Pages {
         self.configured - self.sustained
     }
 
-    /// The machine has `usable` memory for VMs now, what they have included. Promises are kept:
-    /// where they come to more, the budget comes down to it as memory comes back.
+    /// The machine has `usable` memory for VMs now, including the memory that they have. Promises
+    /// are kept: if they add up to more, the budget falls to `usable` as memory comes back.
     pub(crate) fn sustain(&mut self, usable: Pages) {
         self.sustained = self.configured.min(usable);
         self.settle();
@@ -120,12 +120,12 @@ impl Ledger {
         self.frames
     }
 
-    /// The part of [`Ledger::frames`] of which no report has said yet whether it became frames.
+    /// The part of [`Ledger::frames`] that ended VMs had pledged, and that may not become frames.
     pub(crate) fn orphaned(&self) -> Pages {
         self.orphaned
     }
 
-    /// Promised to nobody.
+    /// Memory that is promised to no VM.
     pub(crate) fn free(&self) -> Pages {
         self.budget.saturating_sub(self.spent())
     }
@@ -233,7 +233,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Frames that nobody refers to any more are free.
+    /// Frees frames that no page refers to any more.
     pub(crate) fn unframe(&mut self, pages: Pages) -> Result<(), LedgerError> {
         let breach = LedgerError::Frames { freed: pages, frames: self.frames - self.orphaned };
         self.frames = self.frames.checked_sub(pages).filter(|left| *left >= self.orphaned).ok_or(breach)?;

@@ -1,7 +1,7 @@
 //! The connection to one VMM.
 //!
-//! Nothing that a VMM does to its end can hold up the daemon: what it does not read is kept in an
-//! [`Outbox`] that cannot grow, and what it sends is taken no faster than [`RATE`].
+//! A VMM cannot hold up the daemon: messages that it does not read are kept in a bounded
+//! [`Outbox`], and its own are taken no faster than [`RATE`].
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -57,8 +57,8 @@ impl Link {
         Ok(Self(Arc::new(shared)))
     }
 
-    /// Sends `message` with its descriptors, now if the VMM reads and else when it does. What comes
-    /// back is not sent: see [`Outbox::put`].
+    /// Sends `message` with its descriptors, at once or when the VMM reads. Returns a message that
+    /// is not sent: see [`Outbox::put`].
     pub(crate) fn post(&self, message: ToVmm, fds: Vec<OwnedFd>) -> Option<ToVmm> {
         let unsent = self.outbox().put(Letter { message, fds });
         if !self.flush() {
@@ -109,7 +109,7 @@ impl Link {
     /// `None` at the end of the connection.
     ///
     /// # Errors
-    /// What is no message of the protocol, or a broken socket.
+    /// The bytes are no message of the protocol, or the socket is broken.
     pub(crate) async fn read(&self, intake: &mut Intake) -> Result<Option<FromVmm>, WireError> {
         intake.wait().await;
         self.catch_up().await;
@@ -124,7 +124,7 @@ impl Link {
     /// The next message of the VMM, with its descriptors.
     ///
     /// # Errors
-    /// The connection has ended; what is no message of the protocol; or a broken socket.
+    /// The connection has ended, the bytes are no message of the protocol, or the socket is broken.
     pub(crate) async fn receive(&self) -> Result<(FromVmm, Vec<OwnedFd>), WireError> {
         loop {
             let mut ready = self.0.socket.readable().await?;
@@ -135,8 +135,8 @@ impl Link {
         }
     }
 
-    /// Sends what it can; whether nothing is left. A closed connection takes nothing: its reader
-    /// notices.
+    /// Sends as many messages as the socket takes. Returns whether none is left. Messages for a
+    /// closed connection are dropped: its reader notices the end.
     fn flush(&self) -> bool {
         let mut outbox = self.outbox();
         while let Some(letter) = outbox.take() {

@@ -9,8 +9,8 @@ use plimsoll_units::Pages;
 /// guest that has to write back its page cache first still makes some progress within a few
 /// seconds. Shorter, and a busy guest is called stuck; longer, and others wait for nothing.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
-/// Progress of less than this is none: drivers move in units of 256 pages, and single pages trickle
-/// for other reasons.
+/// Fewer pages are no progress: drivers move in units of 256 pages, and single pages come back for
+/// other reasons.
 const STEP: Pages = Pages(64);
 
 /// The progress of one balloon. What counts is what came back, never what the guest's driver
@@ -46,7 +46,7 @@ impl Liveness {
         self.health
     }
 
-    /// Takes a new sight and returns what it says of the balloon.
+    /// Takes a new sight. Returns the balloon's health.
     pub(crate) fn observe(&mut self, now: Instant, sight: Sight) -> BalloonHealth {
         let behind =
             sight.above_target && !sight.waits && sight.ballooned.saturating_add(STEP) < sight.wanted;

@@ -1,8 +1,8 @@
-//! The way of a VMM's messages to its log: a pipe of the kernel's size, which the daemon empties at
-//! a bounded rate. What a VMM writes beyond that is lost, so no VMM fills a disk.
+//! A pipe that carries a VMM's messages to its log. The daemon empties it at a bounded rate.
+//! Messages above that rate are lost, so no VMM fills a disk.
 //!
-//! The pipe has a name in the run directory. It outlives the daemon with the VM: what the VMM
-//! writes meanwhile stays there as far as it fits, and the next daemon reads it.
+//! The pipe has a name in the run directory. It outlives the daemon with the VM: messages stay in
+//! it until it is full, and the next daemon reads them.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -52,7 +52,7 @@ impl LogPipe {
     /// Opens the daemon's end of a pipe that an earlier daemon made.
     ///
     /// # Errors
-    /// There is none, or the kernel's.
+    /// There is no such pipe; or the kernel's error.
     pub(crate) fn open(directory: &Path, log: PathBuf) -> io::Result<Self> {
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         let pipe = OpenOptions::new().read(true).custom_flags(flags).open(directory.join(NAME))?;

@@ -1,8 +1,8 @@
 //! How much memory the machine has for VMs.
 //!
-//! Memory of VMs that run is available to nobody, but it is theirs, so it is added to what is
-//! available. So what VMs do changes nothing in what they may have. Limits of control groups above
-//! the daemon count as the machine's memory does, each for itself; the smallest result counts.
+//! Memory that VMs hold is not available, but it is theirs, so it is added to the available memory.
+//! So the result does not depend on what VMs do. Limits of control groups above the daemon count as
+//! the machine's memory does, each for itself; the smallest result counts.
 
 use std::path::Path;
 
@@ -69,12 +69,11 @@ pub(crate) struct Usable {
 }
 
 impl Usable {
-    /// What the machine has now, of which VMs have `running` already. `None` where the machine does
-    /// not tell.
+    /// Reads what the machine has now; VMs hold `running` of it. `None`: the machine does not tell.
     ///
-    /// Half of the margin may be used up by others before the VMs have to give: were it none, every
-    /// program that starts would cost guests memory; were it all, the kernel would look for
-    /// somebody to kill before they had given.
+    /// Other programs may use half of the margin before VMs have to give. With none of it, every
+    /// program that starts would cost guests memory; with all of it, the OOM killer would act
+    /// before VMs had given.
     pub(crate) fn look(running: Bytes) -> Option<Self> {
         let reading = Reading::take(Path::new("/proc")).inspect_err(|e| tracing::warn!("{e}")).ok()?;
         let half = |whose, total| Bytes(margin(whose, total).0 / 2);

@@ -1,4 +1,4 @@
-//! The kernel's OOM killer: which ends of VMs it explains, and whom it is to end last.
+//! The kernel's OOM killer: which ends of VMs it explains, and that it ends this process last.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -19,8 +19,8 @@ pub(crate) fn end_me_last() {
     }
 }
 
-/// Has the kernel choose a VMM as it chooses other processes, by what it holds: a child begins with
-/// what its parent has.
+/// Has the kernel choose a VMM by the memory that it holds, like other processes. A child inherits
+/// the daemon's `oom_score_adj`.
 pub(crate) fn end_as_others(pid: u32) {
     if let Err(e) = std::fs::write(format!("/proc/{pid}/oom_score_adj"), "0") {
         tracing::debug!(pid, "cannot set oom_score_adj: {e}"); // Its parent has set none either.

@@ -6,8 +6,8 @@ use plimsoll_protocol::sharing::{MAX_BATCH, ScanBudget};
 use plimsoll_protocol::wire::{Wire, WireError};
 use plimsoll_units::Pages;
 
-/// Most [`ToVmm::Share`] that wait for a VMM: 2 MiB of memory. One that reads has some at most; one
-/// that does not is not to be told of ever more pages.
+/// Most [`ToVmm::Share`] that wait for a VMM: 2 MiB of memory. A VMM that reads has only a few
+/// waiting.
 const MOST_SHARES: usize = 512;
 
 /// A message and its descriptors.
@@ -28,8 +28,8 @@ impl Letter {
     }
 }
 
-/// What is yet to be sent to one VMM. Messages of a kind merge or replace each other, or are
-/// bounded in number.
+/// The messages that wait for one VMM. Messages of a kind merge, replace each other, or are bounded
+/// in number.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     grant: Option<Pages>,
@@ -37,7 +37,8 @@ pub(crate) struct Outbox {
     paging: Option<(Option<Pages>, bool)>,
     sharing: Option<Letter>,
     scan: Option<ScanBudget>,
-    /// To its last question. One who asks again before he has read the answer loses it.
+    /// The answer to its last question. A VMM that asks again before it has read the answer loses
+    /// it.
     answer: Option<ToVmm>,
     shares: VecDeque<ToVmm>,
     power_button: bool,
@@ -45,8 +46,8 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Keeps a message until it is taken. What comes back is a [`ToVmm::Share`] for which there is
-    /// no room: nobody will hear of it.
+    /// Keeps a message until it is taken. Returns a [`ToVmm::Share`] for which there is no room:
+    /// the VMM never gets it.
     pub(crate) fn put(&mut self, letter: Letter) -> Option<ToVmm> {
         match letter.message {
             ToVmm::Grant(pages) => {
@@ -89,7 +90,7 @@ impl Outbox {
         None
     }
 
-    /// The message that is to be sent next.
+    /// Takes the message that is sent next.
     pub(crate) fn take(&mut self) -> Option<Letter> {
         let grant = self.grant.take().map(ToVmm::Grant);
         grant

@@ -13,7 +13,7 @@ use plimsoll_protocol::VmName;
 /// | `STATE/pools.json` | all resource pools |
 /// | `STATE/logs/NAME.console`, `NAME.vmm` | its console's output and its VMM's messages |
 /// | `RUN/vms/NAME/control.sock` | where its VMM listens for the daemon |
-/// | `RUN/vms/NAME/console.sock` | where its VMM listens for whoever attaches to the console |
+/// | `RUN/vms/NAME/console.sock` | where its VMM listens for clients of the console |
 /// | `RUN/vms/NAME/run.json` | its process, for a daemon that is restarted |
 /// | `RUN/vms/NAME/grant` | what the ledger promised it last |
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ impl Paths {
 
 /// In a VM's run directory: its VMM listens here for the daemon.
 pub(crate) const CONTROL_SOCKET: &str = "control.sock";
-/// In a VM's run directory: its VMM listens here for who attaches to the console.
+/// In a VM's run directory: its VMM listens here for clients of the console.
 pub(crate) const CONSOLE_SOCKET: &str = "console.sock";
 /// In a VM's run directory: its process.
 pub(crate) const RUN_RECORD: &str = "run.json";

@@ -111,7 +111,7 @@ impl Pools {
             Err(why) => why,
         };
         let kept = free_name(&path);
-        // Unlike a copy, a second name takes no space, of which there may be none.
+        // A second name takes no space, and the disk may be full.
         std::fs::hard_link(&path, &kept)
             .with_context(|| format!("cannot keep {} as {}", path.display(), kept.display()))?;
         let (pools, read) = match outline(&text) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The host's processors, as far as they matter.
+/// How many processors the host has, and how idle they are.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Processors {
     /// The part of their time that was idle lately, 0 to 1.
@@ -39,10 +39,10 @@ impl Times {
     }
 }
 
-/// Makes what the processors lately did out of what they did since boot.
+/// Turns counts since boot into what the processors did lately.
 ///
-/// That they are busy is believed at once, and that they are idle only as it lasts: whoever uses
-/// idle time must be gone when it is wanted.
+/// Busy processors are believed at once, idle ones only as that lasts: work in idle time must stop
+/// as soon as VMs want the processors.
 #[derive(Debug, Default)]
 pub(crate) struct Busy {
     last: Option<Times>,
@@ -52,7 +52,7 @@ pub(crate) struct Busy {
 impl Busy {
     /// How often the processors are looked at. The kernel counts their time in ticks of 1 to 10 ms.
     pub(crate) const EVERY: Duration = Duration::from_secs(1);
-    /// How much of what has become idle is believed with each reading.
+    /// The part of newly idle time that each reading adds.
     const BELIEVED: f64 = 0.25;
 
     /// Takes a new reading; `None`: it is the first.

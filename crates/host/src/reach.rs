@@ -24,7 +24,7 @@ use crate::descriptors;
 use crate::domains::Stock;
 use crate::incoming::{Incoming, Reached};
 use crate::kernel_account;
-use crate::launch::{Gone, Hailed, Look, RunDir, RunRecord, There, hail, look};
+use crate::launch::{Gone, Greeted, Look, RunDir, RunRecord, There, identify_by_greeting, look};
 use crate::link::Link;
 use crate::process::Process;
 
@@ -36,8 +36,7 @@ const LATE: Duration = Duration::from_secs(3);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause: how long an operator may have to wait after having mended what fails.
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
-/// How often the process is looked at meanwhile. That takes no descriptor, of which there may be
-/// none.
+/// How often the process is looked at meanwhile. That takes no descriptor: there may be none left.
 const GLANCE: Duration = Duration::from_millis(200);
 
 /// A VM to get in touch with.
@@ -120,7 +119,7 @@ impl Reach {
         (self.record, self.recorded) = (record, recorded);
         if self.process.is_err() {
             self.process = match process {
-                Err(why) if outline.identity.is_none() => self.hail(why).await,
+                Err(why) if outline.identity.is_none() => self.identify(why).await,
                 process => process,
             }
             .map(Arc::new);
@@ -132,15 +131,15 @@ impl Reach {
         None
     }
 
-    /// Finds out which process the VMM is that no record names. One without a guest is ended: the
-    /// earlier daemon ended before it could say what the VM is to be.
-    async fn hail(&self, why: String) -> Result<Process, String> {
+    /// Finds the process of a VMM that no record names. A VMM without a guest is ended: the earlier
+    /// daemon ended before it could send the configuration.
+    async fn identify(&self, why: String) -> Result<Process, String> {
         descriptors::check().map_err(|e| format!("{e:#}"))?;
         let directory = self.directory.clone();
-        let hailed = tokio::task::spawn_blocking(move || hail(&directory, LATE)).await;
-        let Hailed { process, configured } = hailed
+        let greeted = tokio::task::spawn_blocking(move || identify_by_greeting(&directory, LATE)).await;
+        let Greeted { process, configured } = greeted
             .map_err(anyhow::Error::from)
-            .and_then(|hailed| hailed)
+            .and_then(|greeted| greeted)
             .map_err(|e| format!("{why}; {e:#}"))?;
         if !configured {
             process.kill();
@@ -155,7 +154,7 @@ impl Reach {
         let link = Link::new(directory.connect()?).context("cannot wait for the VMM's messages")?;
         let Greeting { facts, stock, first } = greet(&link, &record).await?;
         if facts.ram.1 == Bytes::ZERO {
-            // The earlier daemon ended before it could say what the VM is to be: there is no guest.
+            // The earlier daemon ended before it could send the configuration: there is no guest.
             process.kill();
             bail!("it had not been configured, and is ended");
         }
@@ -197,13 +196,13 @@ struct Greeting {
 }
 
 async fn greet(link: &Link, record: &RunRecord) -> anyhow::Result<Greeting> {
-    let hello = link.receive().await.context("its VMM did not say hello")?;
+    let hello = link.receive().await.context("its VMM did not send its greeting")?;
     let facts = match hello.0 {
         FromVmm::Hello { version, facts } => match foreign(version) {
             None => facts,
             Some(why) => bail!(why),
         },
-        other => bail!("its VMM began with {other:?} instead of a hello"),
+        other => bail!("its VMM began with {other:?} instead of a greeting"),
     };
     if record.domains.is_empty() {
         // It cannot hold frames.
@@ -240,7 +239,7 @@ async fn stock(
                     return Ok(Stock { domain: known.clone(), pool, holds });
                 }
             }
-            other => bail!("it goes on with {other:?}"),
+            other => bail!("its VMM sent {other:?} in place of the frames that it holds"),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Which VMs' guest memory the kernel is asked for next.
 //!
-//! Each look costs processor time that guests on a busy host lack, see
-//! [`kernel_account`](crate::kernel_account). A turn each second looks at part of the VMs, those
-//! first that were not looked at for the longest time. What counts is the time on a processor: a
-//! thread that waits for one costs nobody anything.
+//! Each look costs processor time that guests on a busy host lack (see
+//! [`kernel_account`](crate::kernel_account)). A turn each second looks at a part of the VMs, the
+//! longest unseen first. Only time on a processor counts: a thread that waits for one costs
+//! nothing.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ impl Rota {
     /// a past that they do not remember; shorter, and 90 VMs of 1 GiB in small pages cost more than
     /// a tenth of a processor.
     const OVERDUE: Duration = Duration::from_secs(9);
-    /// One part in so many of a processor's time is spent while nothing is overdue.
+    /// While nothing is overdue, turns take one part in this many of a processor's time.
     const SHARE: u32 = 100;
     /// Most that a turn takes, a tenth of a processor, however many VMs are overdue. A hostile VMM
     /// can make a look at it cost a few tenths of a second.
@@ -98,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// Runs `seconds` turns over VMs of which each look costs `cost`. Returns the longest time
+    /// Runs `seconds` turns over VMs; each look takes the VM's `cost`. Returns the longest time
     /// between two looks at a VM, and the time that all turns took.
     fn run(vms: u64, cost: Duration, seconds: u32) -> (Duration, Duration) {
         let (begin, mut rota) = (Instant::now(), Rota::default());

@@ -17,8 +17,8 @@ use crate::inventory::{self, Record};
 use crate::paths::Paths;
 use crate::pools;
 
-/// The pause before a failed write is tried again: soon enough for an operator who has just made
-/// room, and seldom enough to cost nothing while there is none.
+/// The pause before a failed write is tried again. Longer, and an operator who has made room waits;
+/// shorter, and a full disk costs processor time.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// The way to the writer.

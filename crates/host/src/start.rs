@@ -61,11 +61,13 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         core.unreadable(record, unread);
     }
     if let Some(problem) = problem {
-        core.tell(problem);
+        core.announce(problem);
     }
     let cgroups = Cgroups::find().inspect_err(|why| tracing::warn!("VMs get no control groups: {why}"));
     if let Some(why) = cgroups.as_ref().ok().and_then(Cgroups::unlimited) {
-        core.tell(format!("the kernel does not hold VMMs to their grants, plimsolld watches them: {why}"));
+        core.announce(format!(
+            "the kernel does not hold VMMs to their grants, plimsolld watches them: {why}"
+        ));
     }
     cgroups.iter().for_each(Cgroups::sweep);
     let rules = config.rules();
@@ -124,7 +126,7 @@ async fn serve(config: &Config, core: Core, site: Site, uids: Uids, found: Found
     let tcp = listen_tcp(config, api.clone(), connections).await?;
     let socket = config.socket();
     let listener = bind(&socket)?;
-    // Who may connect may do everything: users are not protected from each other here.
+    // A client that may connect may do everything: users are not protected from each other here.
     let gate = Gate::new(connections.unix, connections.unix);
     let served = tokio::spawn(api::serve_unix(listener, api, gate));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -142,8 +144,8 @@ async fn serve(config: &Config, core: Core, site: Site, uids: Uids, found: Found
     ended
 }
 
-/// Tells what a hangup does not do. It comes from an operator who means "read the configuration",
-/// or from the end of the terminal that plimsolld was started in.
+/// Logs that SIGHUP is ignored. An operator sends it to have the configuration read, or the
+/// terminal that plimsolld was started in has ended.
 async fn outlive_hangups(mut hangup: Signal) {
     while hangup.recv().await.is_some() {
         tracing::warn!(
@@ -161,7 +163,7 @@ async fn listen_tcp(
     let listener = TcpListener::bind(tcp.listen)
         .await
         .with_context(|| format!("cannot listen at tcp.listen {}", tcp.listen))?;
-    tracing::info!("also on tcp {}, for who has the token", listener.local_addr()?);
+    tracing::info!("also on tcp {}, for clients with the token", listener.local_addr()?);
     let tls = config.tls()?;
     let api = api::with_token(api, token);
     // Half of them, so that one peer cannot keep another one out.
@@ -172,7 +174,7 @@ async fn listen_tcp(
 /// Listens at `path`. The socket appears there under its name only when it takes connections, in
 /// place of one that a dead daemon left.
 fn bind(path: &Path) -> anyhow::Result<UnixListener> {
-    // Only these errors mean that nobody listens there.
+    // Only these errors mean that no process listens there.
     let none = [std::io::ErrorKind::NotFound, std::io::ErrorKind::ConnectionRefused];
     let deserted = std::os::unix::net::UnixStream::connect(path).is_err_and(|e| none.contains(&e.kind()));
     ensure!(deserted, "another daemon answers at {}: end it, or name another socket", path.display());
@@ -186,7 +188,7 @@ fn bind(path: &Path) -> anyhow::Result<UnixListener> {
             return Err(e);
         }
         let listener = UnixListener::bind(new)?;
-        // Who may write to it may do everything that the daemon can.
+        // A process that may write to the socket may do everything that the daemon can.
         std::fs::set_permissions(new, Permissions::from_mode(0o660))?;
         std::fs::rename(new, path)?;
         Ok(listener)

@@ -113,7 +113,7 @@ async fn talk(run: RunId, link: &Link, inbox: &Sender<Incoming>) {
 }
 
 async fn send(inbox: &Sender<Incoming>, input: Input) {
-    // The daemon is about to end where nobody receives any more.
+    // The daemon is about to end if the inbox is closed.
     inbox.send(Incoming::Input(input)).await.ok();
 }
 

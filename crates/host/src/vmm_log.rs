@@ -1,17 +1,17 @@
-//! Keeping the VMMs' logs small: see [`crate::log_pipe`] for what comes at most in a second.
+//! Keeps VMMs' logs small. [`crate::log_pipe`] bounds what they grow by in a second.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-/// Longest log: a VMM that works writes some lines. The limit may be exceeded by what comes in a
-/// second.
+/// Longest log: a VMM that works writes a few lines. The log may be longer by one second's
+/// messages.
 const MOST: u64 = 1 << 20;
-/// What stays of a log that is too long: its end tells why the VMM is in trouble.
+/// Bytes that stay of a log that is too long. Its end tells why the VMM is in trouble.
 const KEPT: u64 = 256 << 10;
 
-/// Cuts the log at `path` if it is too long. What comes at that very moment may be lost.
+/// Cuts the log at `path` if it is too long. A message that is written at that moment may be lost.
 pub(crate) fn cut(path: &Path) {
     if let Err(e) = try_cut(path)
         && e.kind() != io::ErrorKind::NotFound
@@ -30,11 +30,11 @@ fn try_cut(path: &Path) -> io::Result<()> {
     file.write_all(&kept)
 }
 
-/// Longest console log: a VMM keeps it below 4 MiB itself. Beyond that it is no VMM's of ours.
+/// Longest console log. A VMM keeps its own below 4 MiB.
 const MOST_CONSOLE: u64 = 8 << 20;
 
-/// Empties the console log at `path` if it is longer than any VMM makes it, which only one does
-/// that a guest has taken over. The VMM writes to it directly, and may make it as long as its swap
+/// Empties the console log at `path` if it is longer than a VMM makes it. Only a VMM that its guest
+/// has taken over does that: it writes to the log directly, and can make it as long as its swap
 /// space.
 pub(crate) fn bound_console(path: &Path) {
     let too_long = |file: &File| file.metadata().is_ok_and(|m| m.len() > MOST_CONSOLE);

@@ -260,7 +260,7 @@ fn vmms_that_are_late_hold_up_nobody_and_are_adopted_when_they_answer() {
         assert!(
             host.events()
                 .iter()
-                .any(|e| e.vm.as_ref() == Some(&vm.name) && e.text.contains("found again after"))
+                .any(|e| e.vm.as_ref() == Some(&vm.name) && e.text.contains("adopted after"))
         );
     }
     // It takes part in everything again.

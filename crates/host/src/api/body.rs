@@ -12,8 +12,8 @@ use super::answer::ApiError;
 /// Largest body of a request: a definition with the longest command line and all its disks takes
 /// some 40 KB (a path is up to 4096 bytes).
 const MOST: usize = 64 << 10;
-/// How long a body may take. Bodies fit into a socket's buffer: a client that is slower has left or
-/// means harm, and its connection is somebody else's.
+/// How long a body may take. Bodies fit into a socket's buffer: a slower client has left or means
+/// harm, and another client needs its connection.
 const TIME: Duration = Duration::from_secs(10);
 
 /// Reads a request's body before its handler runs, within [`MOST`] and [`TIME`].

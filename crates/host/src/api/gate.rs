@@ -1,4 +1,4 @@
-//! Which connections there are, and which one ends for a new one.
+//! The connections of a listener, and which one ends for a new one.
 //!
 //! A connection that answers no request is idle: its client has sent nothing yet, a part of a
 //! request, or does not read the answer. Where there are as many as there may be, the one that has
@@ -58,7 +58,7 @@ struct Connection {
 }
 
 impl Gate {
-    /// Lets through `most` connections at a time, of which one peer has at most `most_of_one`.
+    /// Lets through `most` connections at a time, `most_of_one` for each peer.
     pub(crate) fn new(most: usize, most_of_one: usize) -> Arc<Self> {
         let state = Mutex::new(State::default());
         Arc::new(Self { most, most_of_one, state, changed: Notify::new() })

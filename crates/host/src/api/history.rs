@@ -9,7 +9,7 @@ use super::Api;
 use super::answer::{ApiError, ApiResult, success};
 use crate::core::{Answer, Failure, FailureKind, Request};
 
-/// Of what, and how.
+/// Which VM's history, and in which form.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HistoryQuery {

@@ -29,7 +29,7 @@ use crate::core::Request;
 use crate::daemon::Caller;
 use crate::paths::Paths;
 
-/// What the handlers share.
+/// State that all handlers share.
 #[derive(Clone, Debug)]
 struct Api {
     caller: Caller,

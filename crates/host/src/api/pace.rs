@@ -26,11 +26,10 @@ const BURST: u32 = 200;
 /// Longest that a change waits for its turn. A client that is told to wait for longer thinks that
 /// the daemon hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Peers that are remembered at most. One whose pause was long enough need not be.
+/// Most peers that are remembered. A peer that has paused for long enough is forgotten.
 const MOST_PEERS: usize = 1024;
 
-/// Who sent a request, and the pace that it keeps with all others. The server adds it to each
-/// request.
+/// The sender of a request and the pace for all senders. The server adds it to each request.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
     pub(super) peer: Peer,

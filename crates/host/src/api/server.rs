@@ -31,7 +31,7 @@ const MOST_HEADERS: usize = 64;
 /// How long to wait where no connection can be taken, for want of descriptors for example.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What a client reads that has too many connections already.
+/// The answer to a client that has too many connections.
 const REFUSAL: &str = concat!(
     "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n",
     "retry-after: 1\r\ncontent-length: 92\r\n\r\n",
@@ -181,7 +181,7 @@ mod tests {
         client
     }
 
-    /// What is answered to `request` until the server ends the connection, and after how long.
+    /// Returns the answer to `request` up to the end of the connection, and the time that it took.
     async fn answered(request: &str) -> (String, Duration) {
         let (mut client, begin) = (connect(), Instant::now());
         client.write_all(request.as_bytes()).await.unwrap();

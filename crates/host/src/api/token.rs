@@ -21,7 +21,7 @@ async fn check(State(token): State<Arc<str>>, request: Request, next: Next) -> R
     }
 }
 
-/// Compares in a time that does not tell how much is right.
+/// Compares in a time that does not depend on how much is right.
 fn same(a: &[u8], b: &[u8]) -> bool {
     let difference = a.iter().zip(b).fold(0, |acc, (a, b)| std::hint::black_box(acc | (a ^ b)));
     a.len() == b.len() && difference == 0

@@ -26,7 +26,7 @@ const MARGIN: Bytes = Bytes::mib(8);
 /// Longest pause, in looks, after the kernel could not take enough back.
 const LONGEST_PAUSE: u32 = 64;
 
-/// What holds one VMM to its grant.
+/// The kernel's bound on the memory of one VMM.
 #[derive(Debug)]
 pub(crate) struct MemoryBound {
     group: PathBuf,
@@ -112,7 +112,7 @@ impl MemoryBound {
         std::fs::write(path, excess.0.to_string()).ok();
     }
 
-    /// Lowers the bound if the group uses less than the new one. Returns what it uses too much.
+    /// Lowers the bound if the group uses less than the new one. Returns by how much it uses more.
     fn lowered(&self) -> Option<Bytes> {
         let mut state = self.lock();
         let most = self.most(state.grant);

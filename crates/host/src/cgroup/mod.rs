@@ -30,7 +30,7 @@ pub(crate) use self::bound::MemoryBound;
 /// The daemon's own group below the base. A service manager may start it there (systemd's
 /// `DelegateSubgroup=daemon`).
 const LEAF: &str = "daemon";
-/// What is switched on for VMs' groups.
+/// The controllers of VMs' groups.
 const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 /// Most threads of a VMM. One of 8 processors and all devices has some 60, and io_uring may add as
 /// many for requests that wait; more serve no VM, and could use up the host's.
@@ -167,7 +167,8 @@ fn name(vm: &VmName, pid: u32) -> String {
 /// does.
 ///
 /// The group may be one that this daemon would not make: below another base, or where it could set
-/// no limits. A bound that nobody raises would end the VM, so one that cannot be managed is lifted.
+/// no limits. A bound that stays while the grant grows would end the VM, so a bound that cannot be
+/// managed is lifted.
 pub(crate) fn adopt(definition: &VmDefinition, pid: u32) -> Option<MemoryBound> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
@@ -260,8 +261,8 @@ fn make(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Where VMs' groups go: below the daemon's own, or beside it where it is in its leaf already. In
-/// the root group, which is everybody's, a group of ours comes between.
+/// Where VMs' groups go: below the daemon's own, or beside it where it is in its leaf already.
+/// Below the root group, a group of our own comes between.
 fn base(mounts: &str, own: &str) -> Option<PathBuf> {
     let mut groups = limit::unified(mounts, own).into_iter();
     let own = groups.next()?;

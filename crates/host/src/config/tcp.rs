@@ -61,7 +61,7 @@ impl Tcp {
     }
 }
 
-/// Checks that nobody else can read a file.
+/// Checks that other users cannot read a file.
 fn private(file: &Path) -> anyhow::Result<()> {
     let mode = std::fs::metadata(file)?.permissions().mode();
     ensure!(mode & 0o077 == 0, "others may read it: chmod 600 it");

@@ -6,11 +6,11 @@ use plimsoll_units::Pages;
 use super::{Core, Failure, FailureKind, RunId, overhead, reservation, size};
 use crate::pools::Pools;
 
-/// Whether what is to be promised can be kept.
+/// Whether new promises can be kept.
 ///
 /// Two questions are asked: whether it fits what pools, machine and swap space have not promised
-/// yet (Waldspurger 2002, section 6.1), and whether it is there now, because a promise that only
-/// another VM's goodwill can keep is none.
+/// yet (Waldspurger 2002, section 6.1), and whether it is there now, because a promise must not
+/// depend on another VM giving memory back.
 impl Core {
     /// Whether a VM that is off may be started.
     pub(super) fn admit_start(&self, definition: &VmDefinition) -> Result<(), Failure> {
@@ -69,8 +69,7 @@ impl Core {
         before.admits(&self.reservations(pools, after)).map_err(|why| why.to_string())
     }
 
-    /// What a VM with a run may still reserve in its pool; at least what it has reserved, which was
-    /// admitted.
+    /// What a VM that runs may reserve in its pool: at least its reservation, which was admitted.
     pub(super) fn unreserved_but(&self, run: RunId, definition: &VmDefinition) -> Pages {
         let others = self.claims(&self.pools, Some(run));
         let pool = place(&self.pools, &definition.pool);
@@ -84,7 +83,7 @@ impl Core {
         self.reservations(&self.pools, &claims).unreserved(place(&self.pools, at))
     }
 
-    /// What the VMs that run have claimed, but `run`.
+    /// The claims of the VMs that run, without that of `run`.
     fn claims(&self, pools: &Pools, run: Option<RunId>) -> Vec<Claim> {
         let others = self.running().filter(|(_, other)| Some(other.id) != run);
         others.map(|(definition, _)| claim(pools, definition)).collect()

@@ -1,8 +1,8 @@
 //! The budget follows what the machine has for VMs.
 //!
-//! A budget that the operator named stays what it is: what others have taken of it is divided no
-//! more, and comes back at once. An automatic budget is what the machine has: it falls at once and
-//! rises slowly. Between the two readings of [`Usable`] it rests.
+//! A budget that the operator named stays: the part that other programs have taken is not divided,
+//! and comes back at once. An automatic budget follows the machine: it falls at once and rises
+//! slowly. Between the two readings of [`Usable`] it rests.
 
 use std::time::Duration;
 
@@ -12,14 +12,13 @@ use super::Core;
 use crate::config::{MIN_BUDGET, ThresholdChoice};
 use crate::memory::Usable;
 
-/// An automatic budget comes closer to what it rises to by one part in so many of the difference a
-/// second. Faster, and memory that a program uses now and then is given to VMs and called back each
-/// time; slower, and VMs wait for minutes for memory that nobody uses.
+/// An automatic budget rises each second by one part in this many of the difference. Faster, and
+/// memory that a program uses now and then is given to VMs and called back each time; slower, and
+/// VMs wait for minutes for memory that is free.
 const RISE: u128 = 60;
-/// Longest time between two readings that counts as time in which memory was free: what happened
-/// while nobody looked is not known.
+/// Longest time between two readings that counts as time in which memory was free.
 const BELIEVED: Duration = Duration::from_secs(2);
-/// A change of the budget by more than one part in so many is told.
+/// Events tell of a change of the budget by more than one part in this many.
 const NEWS: u64 = 10;
 
 /// A budget that follows what the machine has.
@@ -66,8 +65,8 @@ impl Core {
         self.event(None, text);
     }
 
-    /// Other programs of the host may have taken memory that VMs could be promised: it is promised
-    /// no more, and what was is called back.
+    /// Other programs of the host may have taken memory of the budget: it is not promised any more,
+    /// and called back from VMs.
     fn sustain(&mut self, usable: Pages) {
         let before = self.ledger.taken();
         self.ledger.sustain(usable);
@@ -75,7 +74,7 @@ impl Core {
         if before == Pages::ZERO && taken > Pages::ZERO {
             self.urgent = true;
             let text = format!(
-                "other programs of the host have taken {} of the budget: VMs have to give",
+                "{} of the budget is used by other programs on this host: reclaiming it from VMs",
                 taken.bytes()
             );
             self.event(None, text);

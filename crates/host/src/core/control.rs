@@ -33,7 +33,7 @@ const LOOKS: u8 = 8;
 
 /// The control loop.
 impl Core {
-    /// Divides memory anew: entitlements, targets, balloons; then gives to who waits.
+    /// Divides memory anew (entitlements, targets, balloons), then serves VMs that wait.
     pub(super) fn control(&mut self) {
         let elapsed = self.clock.now.saturating_duration_since(self.last_control);
         self.last_control = self.clock.now;
@@ -41,7 +41,7 @@ impl Core {
         self.serve();
         self.watch_heartbeats(elapsed);
         self.tidy_domains();
-        self.move_on();
+        self.leave_closed_domains();
         self.forget_patience();
         self.observe_needs(elapsed);
         self.divide(elapsed);
@@ -54,7 +54,7 @@ impl Core {
         self.answer_the_late();
     }
 
-    /// Keeps what VMs use and have for whoever wants to know later.
+    /// Records what VMs use and have, for the history.
     fn record(&mut self) {
         if !self.recorder.is_due(self.clock.at) {
             return;

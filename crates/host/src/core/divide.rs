@@ -46,8 +46,8 @@ impl Core {
     }
 
     fn situation(&self, elapsed: Duration) -> Host {
-        // Who takes no part keeps what it has until its process is gone; who is about to start will
-        // take its overhead.
+        // A VM that takes no part keeps its memory until its process is gone; a queued VM will take
+        // its overhead.
         let lost: Pages = self
             .running()
             .map(|(definition, run)| match run.phase {

@@ -37,7 +37,7 @@ pub(crate) enum Effect {
     SendWith(RunId, ToVmm, Vec<OwnedFd>),
     /// End the process at once.
     Kill(RunId),
-    /// The run is over: close what belongs to it and remove what it left.
+    /// The run is over: close its files and remove its run directory.
     Clear(RunId, VmName),
     /// Write a VM's record, and give the answers afterwards.
     Save(Box<Record>, Vec<(RequestId, Result<Answer, Failure>)>),

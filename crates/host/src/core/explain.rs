@@ -177,7 +177,8 @@ impl Core {
         }
     }
 
-    /// Returns what is withheld from a VM, and for whom, the largest part first.
+    /// Returns what is withheld from a VM, and the VMs and pools for which it is, the largest part
+    /// first.
     fn withheld_from(&self, name: &VmName) -> (Bytes, Vec<Reserved>) {
         let names: Vec<&VmName> = self.running().map(|(definition, _)| &definition.name).collect();
         let Ok(i) = names.binary_search(&name) else { return (Bytes::ZERO, Vec::new()) };
@@ -228,8 +229,8 @@ const NO_ACTIVITY: ActivityParts = ActivityParts {
     missing: Bytes::ZERO,
 };
 
-/// How much more is asked for on a VM's behalf: what it waits for or, where it waits for nothing, a
-/// quarter of what it is entitled to, which is enough to be felt.
+/// How much more memory remedies should bring a VM: what it waits for, or a quarter of its
+/// entitlement if it does not wait.
 fn more(grant: &Bytes, wanted: &Bytes, decision: &VmDecision) -> Bytes {
     let needs = grant.saturating_add(*wanted).saturating_sub(decision.entitlement);
     if *wanted > Bytes::ZERO && needs > Bytes::ZERO {

@@ -12,7 +12,7 @@ const MOST_AT_ONCE: Duration = Duration::from_secs(2);
 /// VMMs that do not report: their process is stopped or hangs, or the host is overloaded.
 impl Core {
     /// Notes that a VMM has said something.
-    pub(super) fn hear(&mut self, id: RunId, name: &VmName) {
+    pub(super) fn heard_from(&mut self, id: RunId, name: &VmName) {
         let Some(run) = self.run_mut(id) else { return };
         if let Some(silence) = std::mem::take(&mut run.heartbeat).silence() {
             self.event(Some(name), format!("its VMM answers again after {} s", silence.as_secs()));

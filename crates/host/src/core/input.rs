@@ -64,7 +64,7 @@ pub(crate) enum Input {
     Usable(Usable),
     /// How busy the host's processors are.
     Processors(Processors),
-    /// The VMM does not read, and will not hear of these pages.
+    /// The VMM does not read: it will not get a message about these pages.
     Unsent(RunId, DomainId, Vec<(PageNo, FrameNo)>),
     /// What came of an [`Effect::Order`].
     Reported(Box<Report>),

@@ -53,8 +53,7 @@ impl Core {
         Ok(())
     }
 
-    /// Charges and launches those who wait to start, as far as what is free allows, the first
-    /// first.
+    /// Charges and launches queued VMs in order, as far as free memory allows.
     pub(super) fn launch_queued(&mut self) {
         let mut queued: Vec<(RunId, VmDefinition)> = self
             .running()
@@ -66,7 +65,7 @@ impl Core {
         }
         queued.sort_unstable_by_key(|(id, _)| *id);
         let mut round = self.round();
-        // What is promised to those behind is there for those before them.
+        // A promise to a VM further back does not hold up one before it.
         round.leave_out_queued(|_| true);
         for (id, definition) in queued {
             let Some(i) = round.index(id) else { continue };
@@ -134,7 +133,7 @@ impl Core {
                     self.effect(Effect::Kill(id));
                 }
             }
-            Err(failure) => self.over(id, failure.kind, &failure.text, None),
+            Err(failure) => self.close_run(id, failure.kind, &failure.text, None),
         }
     }
 
@@ -183,7 +182,7 @@ impl Core {
             self.effect(Effect::Kill(id));
         } else if queued && operator {
             let exit = Exit::KilledByOperator;
-            self.over(id, FailureKind::Conflict, &exit.to_string(), Some(exit.clone()));
+            self.close_run(id, FailureKind::Conflict, &exit.to_string(), Some(exit.clone()));
         }
     }
 
@@ -199,12 +198,12 @@ impl Core {
             _ => Exit::Vanished(how),
         };
         let text = exit.to_string();
-        self.over(id, FailureKind::Unfit, &text, Some(exit));
+        self.close_run(id, FailureKind::Unfit, &text, Some(exit));
     }
 
     /// Ends a run's account. A run whose guest never ran undoes what its start did to the
     /// inventory.
-    fn over(&mut self, id: RunId, kind: FailureKind, text: &str, exit: Option<Exit>) {
+    fn close_run(&mut self, id: RunId, kind: FailureKind, text: &str, exit: Option<Exit>) {
         self.effect(Effect::Order(Order::Ended(id)));
         let Some(mut run) = self.runs.remove(&id) else { return };
         let name = run.vm.clone();
@@ -286,7 +285,7 @@ impl Core {
             })
             .collect();
         for (id, why) in refused {
-            self.over(id, FailureKind::NoMemory, &why, None);
+            self.close_run(id, FailureKind::NoMemory, &why, None);
         }
     }
 
@@ -299,9 +298,9 @@ impl Core {
         self.save(name, Vec::new());
     }
 
-    /// All VMs that run have been taken up. Those that had been started and left nothing ended with
-    /// the host, unless it is still the same boot of it: then somebody has removed their run
-    /// directories.
+    /// All VMs that run have been taken up. VMs that had been started and left no run directory
+    /// ended with the host, unless it is still the same boot: then their run directories were
+    /// removed.
     pub(crate) fn end_the_lost(&mut self) {
         let here = &self.settings.boot_id;
         let lost = |(name, vm): (&VmName, &Vm)| {
@@ -320,7 +319,7 @@ impl Core {
     }
 
     /// Presses a VM's power button.
-    pub(super) fn press(&mut self, id: RunId) {
+    pub(super) fn press_power_button(&mut self, id: RunId) {
         if let Some(run) = self.run_mut(id) {
             run.phase = Phase::Stopping;
         }

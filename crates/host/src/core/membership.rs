@@ -5,7 +5,7 @@ use plimsoll_units::Pages;
 use super::tokens::Tokens;
 use crate::domains::Part;
 
-/// What the core knows of a VM's part in sharing, and what it lets the VM do.
+/// A VM's part in sharing, as the core knows it, and its budgets.
 #[derive(Debug, Default)]
 pub(crate) struct Membership {
     /// As the last report said.

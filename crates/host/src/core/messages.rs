@@ -23,9 +23,9 @@ impl Core {
         if self.run(id).is_none_or(Run::is_over) {
             return;
         }
-        self.hear(id, &name);
+        self.heard_from(id, &name);
         match message {
-            // A connection begins with it, and whoever set the connection up has read it.
+            // A connection begins with it, and it was read when the connection was set up.
             FromVmm::Hello { .. } => {
                 self.breach(id, "it broke the protocol: a second greeting on one connection");
             }
@@ -245,7 +245,7 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// Why nobody can talk to a VMM that greets with `version`; `None`: it speaks ours.
+/// Why this daemon cannot talk to a VMM that greets with `version`; `None`: it can.
 pub(crate) fn foreign(version: u32) -> Option<String> {
     (version != VERSION).then(|| {
         format!(

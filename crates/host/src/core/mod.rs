@@ -114,7 +114,7 @@ impl Vm {
     }
 }
 
-/// The daemon's mind.
+/// The daemon's decisions, and all that they need.
 #[derive(Debug)]
 pub(crate) struct Core {
     settings: Settings,
@@ -129,7 +129,7 @@ pub(crate) struct Core {
     events: Events,
     recorder: Recorder,
     last_run: u64,
-    /// Who takes time for sharing.
+    /// The VMs that ask the plane.
     askers: Askers,
     /// [`Order::Tidy`] is under way.
     tidying: bool,
@@ -140,7 +140,7 @@ pub(crate) struct Core {
     urgent: bool,
     /// Memory has come back since VMs that wait were served last: see [`Input::Serve`].
     returned: bool,
-    /// Somebody waits and was given nothing: memory is divided anew as soon as may be.
+    /// A VM waits and was given nothing: memory is divided anew very soon.
     pressing: bool,
     peak_kernel: Bytes,
     /// Time that VMs were stalled since the daemon started, added up: some and all of each.
@@ -187,7 +187,7 @@ impl Core {
         }
     }
 
-    /// Takes one input; what is to be done about it, in this order.
+    /// Takes one input. Returns the effects, in the order in which they must be carried out.
     pub(crate) fn handle(&mut self, clock: Clock, input: Input) -> Vec<Effect> {
         self.clock = clock;
         match input {
@@ -282,7 +282,7 @@ impl Core {
     }
 
     /// Tells users of something that happened to the host before there was a core.
-    pub(crate) fn tell(&mut self, text: String) {
+    pub(crate) fn announce(&mut self, text: String) {
         self.event(None, text);
     }
 

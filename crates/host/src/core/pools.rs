@@ -56,7 +56,7 @@ impl Core {
         Ok(Answer::Pool(Box::new(self.pool_status(name))))
     }
 
-    /// A VM or a pool is to be at `place`.
+    /// Checks that there is a pool at `place`, for a VM or another pool.
     pub(super) fn must_be_place(&self, place: &Place) -> Result<(), Failure> {
         match place.pool() {
             Some(pool) if self.pools.get(pool).is_none() => {
@@ -159,7 +159,7 @@ fn some_of(names: &[String], most: usize) -> String {
 }
 
 fn no_pool() -> &'static str {
-    "there is none of that name: plimsoll pool ls lists those there are, / is the host itself"
+    "no such pool: see plimsoll pool ls (/ is the host itself)"
 }
 
 fn told(pool: &PoolDefinition) -> String {

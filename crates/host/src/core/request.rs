@@ -27,7 +27,7 @@ pub(crate) enum Request {
     Kill(VmName),
     /// What was recorded of a VM, or of all.
     History(Option<VmName>),
-    /// Why the host gives what to whom.
+    /// How memory is divided, and why.
     Explain,
     ExplainVm(VmName),
     Pools,

@@ -78,7 +78,7 @@ impl Core {
         self.must_be_readable(name)?;
         self.must_know(name)?;
         match self.run_of(name).map(|run| &run.phase) {
-            Some(Phase::Ending(_)) => conflict(format!("VM {name} is just ending: try again")),
+            Some(Phase::Ending(_)) => conflict(format!("VM {name} is ending: try again when it is off")),
             Some(_) => conflict(format!("VM {name} is on already")),
             None => self.start(name, id, Rollback::Nothing),
         }
@@ -97,7 +97,7 @@ impl Core {
                 return conflict(format!("VM {name} is being started: try again, or kill it"));
             }
             Some(Phase::Running | Phase::Stopping) => {
-                self.press(run);
+                self.press_power_button(run);
                 self.event(Some(name), "is asked to shut down");
             }
             _ => {}
@@ -149,7 +149,7 @@ impl Core {
             }
             if moves && run.sharing.is_moving() {
                 let text =
-                    format!("VM {name} still gives back pages that it shared before: try again in a while");
+                    format!("VM {name} is still leaving its last sharing domain: try again in a few seconds");
                 return Err(Failure::new(FailureKind::Conflict, text));
             }
             self.must_cover(&definition, run.swap)?;
@@ -236,6 +236,6 @@ impl Core {
 }
 
 fn unknown(name: &VmName) -> Failure {
-    let text = format!("there is no VM {name}: plimsoll ps lists those there are");
+    let text = format!("there is no VM {name}: see plimsoll ps");
     Failure::new(FailureKind::Unknown, text)
 }

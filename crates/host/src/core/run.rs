@@ -67,7 +67,7 @@ pub(crate) struct Run {
     pub(crate) pages: Option<PagingCause>,
     /// It has waited in vain for a whole control period, and there is still nothing for it.
     pub(crate) waited: bool,
-    /// With whom it shares pages.
+    /// Its part in page sharing.
     pub(crate) sharing: Membership,
     /// The balloon that it was last told to have.
     pub(crate) balloon: Pages,
@@ -140,7 +140,7 @@ pub(crate) struct Ending {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum EndedBy {
     Operator,
-    /// The VMM did what it may not, or not what it must.
+    /// The VMM broke a rule: which one.
     Breach(String),
 }
 
@@ -298,7 +298,7 @@ impl Run {
         self.wanted.saturating_add(self.beyond)
     }
 
-    /// Sets what it waits for and since when.
+    /// Sets the pages that it waits for, and since when.
     pub(crate) fn wants(&mut self, pages: Pages, now: Instant) {
         self.wanted = pages;
         self.waiting_since =

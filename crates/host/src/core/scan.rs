@@ -27,8 +27,8 @@ impl Core {
             .filter(|(_, run)| takes_part(run))
             .map(|(_, run)| {
                 let above_entitlement = self.charged(run.id) > run.claim();
-                // What a guest shares while it boots it breaks at once; who is eager looks on all
-                // the same, as ESX Server did.
+                // Pages that a guest shares while it boots are broken at once; with eager sharing
+                // VMs look on all the same, as ESX Server did.
                 let gain = run.sharing.gain.rate(run.facts.held).filter(|_| !eager);
                 (run.id, ScanVm { held: run.facts.held, gain, above_entitlement })
             })

@@ -14,12 +14,13 @@ use crate::domains::{DomainState, Joined, NotRecovered, Order, Outcome, Owner, Q
 /// and a hostile one could hold as many frames that it has no page for.
 const IN_TRANSIT: Pages = Pages((32 << 20) / plimsoll_units::PAGE_SIZE);
 
-/// Page sharing, as far as it is decided: who takes part in which domain, how much of the plane's
-/// time each VM may take, and how memory moves between grants and frames in the ledger.
-/// [`crate::domains`] does the rest, and says what may happen before it has.
+/// The decisions of page sharing: which VM is in which domain, how much of the plane's time each VM
+/// may take, and how memory moves between grants and frames in the ledger. [`crate::domains`]
+/// carries them out, and says what may happen before it has.
 impl Core {
     /// Has a VM take part in the domain that its definition names, and tells it once it does. It
-    /// gives back bit by bit what it holds of another one. `room`: see [`Order::Share`].
+    /// gives back its references in the domain before that bit by bit. `room`: see
+    /// [`Order::Share`].
     pub(super) fn share(&mut self, id: RunId, room: Pages) {
         let Some(definition) = self.definition_of(id) else { return };
         let size = size(definition);
@@ -38,7 +39,7 @@ impl Core {
     /// is room for that: until a VM shares its pages anew they are its own. Without room it keeps
     /// what it shares, and shares nothing new: a host that is short of memory does not become
     /// shorter.
-    pub(super) fn move_on(&mut self) {
+    pub(super) fn leave_closed_domains(&mut self) {
         let moving = |run: &&Run| run.sharing.is_moving();
         let promised: Pages =
             self.running().map(|(_, run)| run).filter(moving).map(|run| run.sharing.part.references()).sum();
@@ -98,7 +99,7 @@ impl Core {
             }
         }
         if closed {
-            self.move_on();
+            self.leave_closed_domains();
         }
         self.returned |= freed > Pages::ZERO;
     }
@@ -130,7 +131,7 @@ impl Core {
         if let Some(domain) = shared.left {
             self.event(
                 Some(&name),
-                format!("can still read what is shared in domain {domain}: nothing new is shared there until it is off, or until the others have moved to new frames, which takes free memory"),
+                format!("can still read the frames of sharing domain {domain}: nothing new is shared there until this VM is off, or until the other VMs have moved to new frames, which takes free memory"),
             );
         }
         let joined = shared.joined.unwrap_or_else(|why| {
@@ -162,7 +163,7 @@ impl Core {
         let name = self.name_of(id);
         self.event(
             name.as_ref(),
-            format!("what it shares cannot be taken over, and is shared no more: {why}"),
+            format!("the pages that it shares cannot be taken over, and no other VM will share them: {why}"),
         );
     }
 

@@ -12,14 +12,15 @@ const RATE_OF_ALL: i64 = 2_000_000;
 /// Tokens a second of one VM, however few ask: a tenth of a processor. Less, and a VMM that may use
 /// a whole processor to look for pages would wait for nothing.
 const RATE_OF_ONE: i64 = RATE_OF_ALL / 2;
-/// Tokens of so much time are kept: what an honest VMM sends at once after having been quiet.
+/// Unused tokens are kept for this long: what an honest VMM sends at once after a quiet time.
 const BURST: Duration = Duration::from_millis(250);
-/// Tokens that may always be kept: less than the largest question costs would answer it never.
+/// Tokens that may always be kept: with fewer than the largest question costs, it would never be
+/// answered.
 const FEWEST: i64 = 2048;
 /// How long a VM that has asked counts as one that asks.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Which VMs ask. They have equal parts of the daemon's time.
+/// The VMs that ask. They have equal parts of the time.
 #[derive(Debug, Default)]
 pub(super) struct Askers {
     since: Option<Instant>,
@@ -41,8 +42,8 @@ impl Askers {
     }
 }
 
-/// What one VM may still take. Above that its questions are answered at once with nothing: it has
-/// looked for pages in vain, and nobody else waits for it.
+/// The tokens that one VM has left. Without tokens its questions are answered at once with nothing:
+/// it has looked for pages in vain, and other VMs do not wait for it.
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
     /// Below zero after more was given back than there were tokens for.
@@ -64,7 +65,7 @@ impl Tokens {
         let micros = i64::try_from(passed.min(BURST * 2).as_micros()).unwrap_or(0);
         // The first time there are as many as may be kept.
         let more = if self.since.is_none() { Self::most(rate) } else { micros * rate / 1_000_000 };
-        // Less than one is kept as time: who asks often would get none.
+        // Less than one token is kept as time: a VM that asks often would get none.
         if more > 0 || self.since.is_none() {
             self.left = (self.left + more).min(Self::most(rate));
             self.since = Some(now);

@@ -59,8 +59,8 @@ pub(crate) struct Adopted {
 /// VMs that an earlier daemon started.
 ///
 /// Each of them is charged and has its name from the start, whether it can be spoken to or not.
-/// While it is [`Phase::Unreachable`] it keeps what it has: nothing is given to it and nothing is
-/// asked back. It takes part in everything from the moment at which its VMM answers.
+/// While it is [`Phase::Unreachable`] it keeps its memory, and gets no more. It takes part in
+/// everything from the moment at which its VMM answers.
 impl Core {
     /// Takes up a VM that runs. It is charged what was written down for it, and at least what the
     /// kernel shows of it.
@@ -155,7 +155,7 @@ impl Core {
         run.wants(run.facts.wanted, self.clock.now);
         let size = size(definition);
         let after = told.map_or_else(String::new, |told| format!(" after {} s", told.as_secs()));
-        self.event(Some(&name), format!("is found again{after}, with {} granted", account.grant.bytes()));
+        self.event(Some(&name), format!("is adopted{after}, with {} granted", account.grant.bytes()));
         let former = self.left_by(id, adopted.domains.iter().chain(&adopted.former));
         if let Some(stock) = adopted.stock {
             if let Some(run) = self.run_mut(id) {
@@ -163,7 +163,7 @@ impl Core {
             }
             self.effect(Effect::Order(Order::Recover { run: id, size, stock: Box::new(stock) }));
         }
-        self.effect(Effect::Order(Order::Heard { run: id, former }));
+        self.effect(Effect::Order(Order::Answered { run: id, former }));
         self.share(id, Pages::ZERO);
         // The record of its grant may be lost, or say what the VMM never heard of.
         self.effect(Effect::Returned { run: id, total: account.grant });

@@ -19,8 +19,8 @@ impl Usage {
         Self { estimator: Estimator::new(period), period: 0, sampled: false }
     }
 
-    /// The VMM has reported. What it says of its last period counts once. Of periods that nobody
-    /// heard of, because the daemon was not there, the last one stands for all.
+    /// The VMM has reported. What it says of its last period counts once. The last period stands
+    /// for those that ended while there was no daemon.
     pub(super) fn observe(&mut self, facts: &SamplingFacts) {
         if facts.period == self.period {
             return;
@@ -83,7 +83,11 @@ mod tests {
     fn each_period_counts_once_and_the_one_under_way_at_once() {
         let mut usage = Usage::new(PERIOD);
         let active = |usage: &Usage, touched| usage.estimate(&facts(touched), Pages(900)).active();
-        assert_eq!((active(&usage, 0), usage.has_samples()), (Pages(900), false), "nobody has looked yet");
+        assert_eq!(
+            (active(&usage, 0), usage.has_samples()),
+            (Pages(900), false),
+            "no sample has been taken yet"
+        );
         usage.observe(&SamplingFacts { period: 1, ..SamplingFacts::default() });
         assert_eq!(active(&usage, 0), Pages(900));
         let idle = SamplingFacts { period: 2, now: facts(0), last: facts(10), ..SamplingFacts::default() };

@@ -27,7 +27,7 @@ impl Daemon {
             Effect::SendWith(run, message, fds) => self.post_sharing(run, message, fds),
             Effect::Kill(run) => {
                 if let Some(live) = self.live.get_mut(&run) {
-                    live.doomed = true;
+                    live.killed = true;
                     if live.process.is_none() {
                         live.process = identify(&live.vm, live.directory.path()).map(Arc::new);
                     }
@@ -80,7 +80,7 @@ impl Daemon {
         live.directory.write_record(record).inspect_err(|e| tracing::error!(vm = %live.vm, "{e:#}")).is_ok()
     }
 
-    /// Tells a VMM with whom it shares. A VMM maps frames only of a domain that its run record
+    /// Tells a VMM its sharing domain. A VMM maps frames only of a domain that its run record
     /// names: a restarted daemon would free the frames of any other while they are mapped.
     fn post_sharing(&mut self, run: RunId, message: ToVmm, fds: Vec<OwnedFd>) {
         match message {

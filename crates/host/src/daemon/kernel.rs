@@ -25,7 +25,7 @@ impl Daemon {
             .live
             .iter()
             .filter_map(|(run, live)| {
-                // What one that cannot be asked holds is all charged.
+                // An unreachable VMM is charged all that it holds.
                 let most = if live.link.is_some() { self.core.most_held(*run) } else { Bytes(u64::MAX) };
                 let silent = live.link.is_none() || !self.core.counts_frames_of(*run);
                 Some((*run, Arc::clone(live.process.as_ref()?), silent, most))
@@ -41,7 +41,7 @@ impl Daemon {
             let silent =
                 asked.iter().filter(|(_, _, silent, _)| *silent).map(|(_, process, ..)| process.pid());
             let frames = frames.max(adopt::frames(silent));
-            // What a VMM takes beyond what it may is missing elsewhere, and no VM is promised it.
+            // A VMM's excess is missing elsewhere: it does not count as memory for VMs.
             let own =
                 processes.iter().zip(&asked).map(|((_, memory), (.., most))| memory.anonymous.min(*most));
             let held = own.sum::<Bytes>();

@@ -80,8 +80,8 @@ impl Daemon {
             logged: Some(logged),
         };
         let (link, process, record, bound) = (Some(link), Some(process), Some(record), bound.map(Arc::new));
-        let (doomed, may_map) = (false, true);
-        self.live.insert(run, Live { vm, link, process, directory, uid, record, doomed, may_map, bound });
+        let (killed, may_map) = (false, true);
+        self.live.insert(run, Live { vm, link, process, directory, uid, record, killed, may_map, bound });
         tokio::spawn(watch(what, self.sender.clone()));
         Ok(started)
     }

@@ -15,7 +15,7 @@
 //! | The VMM sends more messages. | Those about frames become orders, in the order in which they came. The others (`Want`, `Return`, `Report`) do not depend on the answer. An honest VMM asks its next question when it has read the answer to the last. |
 //! | The VMM returns pages that it has offered. | Offered pages stay in its grant and are *pledged* in the ledger: they cannot be returned, and become frames or are free to use with the report. |
 //! | The VM ends. | Its account closes. What it has pledged counts as frames until the report says how many there are. Reports about the VM itself are dropped. |
-//! | The VM is moved to another domain. | The plane carries out questions about the old domain first. It answers later ones with nothing, because it knows best who is a member. |
+//! | The VM is moved to another domain. | The plane carries out the questions that came before, and answers later ones about the old domain with nothing: it checks membership itself. |
 //! | A page of another VM becomes shared, and that VM moves. | The core gives the reference back for it, as for any VMM that does not hear of a page. |
 //! | References or frames change. | The plane checks bounds on references itself, when it carries out a look-up or an offer. |
 //!
@@ -26,9 +26,10 @@
 //!
 //! # Recovery
 //!
-//! A domain of an earlier daemon frees nothing before each VM that may map its frames has been
-//! heard or is gone. [`Order::Discovered`] names these VMs; the core sends it for all of them
-//! before anything else, and [`Order::Heard`] or [`Order::Ended`] for each behind what it brought.
+//! A domain of an earlier daemon makes and frees no frames before each VM that may map them has
+//! reported or is gone. [`Order::Discovered`] names these VMs. The core sends it for all of them
+//! before any other order, and [`Order::Answered`] or [`Order::Ended`] for each, behind the
+//! [`Order::Recover`] with its frames.
 
 mod order;
 mod part;
@@ -38,7 +39,7 @@ mod registry;
 mod report;
 mod thread;
 mod tidy;
-mod unheard;
+mod unreported;
 
 pub(crate) use order::{Order, Question, Stock};
 pub(crate) use part::Part;

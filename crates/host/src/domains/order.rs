@@ -34,7 +34,7 @@ pub(crate) enum Order {
     /// Take over the frames of a VM that an earlier daemon started.
     Recover { run: RunId, size: Pages, stock: Box<Stock> },
     /// A VM that was discovered has answered; [`Order::Recover`] came before if it maps frames.
-    Heard {
+    Answered {
         run: RunId,
         /// As in [`Order::Discovered`]; its full record may name more.
         former: Vec<DomainId>,

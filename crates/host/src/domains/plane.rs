@@ -10,7 +10,7 @@ use plimsoll_units::{FrameNo, PageNo, Pages};
 use super::part::{Membership, Part};
 use super::registry::{self, Domains, Owner, member};
 use super::report::{Joined, Outcome, Report, Shared};
-use super::unheard::Unheard;
+use super::unreported::Unreported;
 use super::{Order, Question};
 use crate::run_id::RunId;
 
@@ -19,7 +19,7 @@ use crate::run_id::RunId;
 pub(crate) struct Plane {
     pub(super) domains: Domains,
     vms: BTreeMap<RunId, Vm>,
-    pub(super) unheard: Unheard,
+    pub(super) unreported: Unreported,
     /// The domain that was tidied last.
     pub(super) tidied: Option<DomainId>,
     /// VMs whose part has changed since the last report.
@@ -57,8 +57,8 @@ impl Plane {
                 Outcome::Done
             }
             Order::Recover { run, size, stock } => self.recover(run, size, &stock),
-            Order::Heard { run, former } => {
-                self.heard(run, former);
+            Order::Answered { run, former } => {
+                self.answered(run, former);
                 Outcome::Done
             }
             Order::Ended(run) => {
@@ -143,7 +143,7 @@ impl Plane {
             self.domains.left(current, run);
             let others = self.domains.get(current).is_some_and(|d| d.members().any(|m| m != member(run)));
             shared_by_others = self.domains.known(current).filter(|_| others).and_then(|known| known.name);
-        } else if !self.moves_on(run, current, room) {
+        } else if !self.leaves_closed(run, current, room) {
             return None;
         }
         let vm = self.vm(run);
@@ -155,7 +155,7 @@ impl Plane {
     /// Whether a VM moves to another domain of the same name: its own is closed, and it refers to
     /// no more frames than the host has `room` for. Its pages are its own until it shares them
     /// anew.
-    fn moves_on(&self, run: RunId, current: DomainId, room: Pages) -> bool {
+    fn leaves_closed(&self, run: RunId, current: DomainId, room: Pages) -> bool {
         self.domains.is_closed(current) && self.domains.of(current, run).references <= room
     }
 
@@ -165,7 +165,7 @@ impl Plane {
         if let Some(vm) = self.vms.remove(&run) {
             [vm.domain, vm.leaving].into_iter().flatten().for_each(|id| self.leave(run, id));
         }
-        self.heard(run, Vec::new());
+        self.answered(run, Vec::new());
     }
 
     fn leave(&mut self, run: RunId, id: DomainId) {

@@ -19,14 +19,14 @@ impl Stock {
 
 /// Taking over the frames of an earlier daemon.
 ///
-/// A frame that no VM reports is nobody's, and its memory goes back to the host. So a domain is
-/// whole only when all VMs have been heard that may map its frames. As long as one of them runs and
-/// is unreachable, nothing is made or freed in its domains.
+/// The memory of a frame that no VM reports goes back to the host. So a domain is complete only
+/// when each VM that may map its frames has reported. While one of them is unreachable, no frame
+/// of the domain is made or freed.
 impl Plane {
     /// A VM that has not answered yet may map frames of the domains `maps`; `None`: of any.
     pub(super) fn discovered(&mut self, run: RunId, former: Vec<DomainId>, maps: Option<Vec<DomainId>>) {
         former.into_iter().for_each(|id| self.domains.left(id, run));
-        self.unheard.add(run, maps);
+        self.unreported.add(run, maps);
     }
 
     /// Takes over what a VM holds.
@@ -44,15 +44,15 @@ impl Plane {
         Outcome::Recovered { run, result: Ok(()) }
     }
 
-    /// A VM that was discovered has said what it maps, or is gone.
-    pub(super) fn heard(&mut self, run: RunId, former: Vec<DomainId>) {
+    /// A VM that was discovered has reported its frames, or is gone.
+    pub(super) fn answered(&mut self, run: RunId, former: Vec<DomainId>) {
         former.into_iter().for_each(|id| self.domains.left(id, run));
-        let heard = self.unheard.take(run);
+        let reported = self.unreported.take(run);
         let complete: Vec<DomainId> = self
             .domains
             .all()
             .map(|(id, _)| id)
-            .filter(|id| heard.name(*id) && !self.unheard.name(*id))
+            .filter(|id| reported.name(*id) && !self.unreported.name(*id))
             .collect();
         for id in complete {
             if let Some(domain) = self.domains.get_mut(id) {

@@ -13,21 +13,21 @@ use serde::{Deserialize, Serialize};
 use super::report::DomainState;
 use crate::run_id::RunId;
 
-/// Whose domain it is.
+/// The owner of a domain.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Owner {
-    /// One VM's, as long as it runs.
+    /// One VM, as long as it runs.
     Run(RunId),
-    /// Of all VMs that name it.
+    /// All VMs that name it.
     Named(DomainName),
 }
 
-/// A domain and whose it is.
+/// A domain and its owner.
 #[derive(Debug)]
 pub(super) struct Owned {
     owner: Owner,
     pub(super) domain: Domain,
-    /// Another one has taken its place: nobody joins it any more.
+    /// Another domain has taken its place: no VM joins this one any more.
     retired: bool,
 }
 
@@ -41,15 +41,15 @@ pub(crate) struct Known {
 
 /// All domains that have a member.
 ///
-/// A VM that leaves a named domain while it runs keeps a descriptor of its frames, and nobody can
-/// take that from a process. So the domain is *closed*: no content comes into its frames any more.
-/// If that VM ends before anybody else has joined the domain by its name, it is opened again.
-/// Otherwise a new one has taken its name by then, to which the others move.
+/// A VM that leaves a named domain while it runs keeps a descriptor of its frames, which cannot be
+/// taken from a process. So the domain is *closed*: no content comes into its frames any more. If
+/// that VM ends before another VM has joined the domain by its name, it is opened again. Otherwise
+/// a new domain has its name by then, and the others move there.
 #[derive(Debug, Default)]
 pub(super) struct Domains {
     all: BTreeMap<DomainId, Owned>,
-    /// VMs that can read the frames of domains that they are not in any more. A domain may be
-    /// recovered later than its entry here.
+    /// VMs that can still read the frames of domains that they have left. An entry may come before
+    /// its domain is recovered.
     former: BTreeSet<(DomainId, RunId)>,
     /// Domains that may have changed since the last report.
     changed: BTreeSet<DomainId>,
@@ -67,11 +67,11 @@ pub(super) fn run(member: MemberId) -> RunId {
 }
 
 impl Domains {
-    /// Has `run` take part in the domain of `owner`, which is made with room for `limit` frames
-    /// where there is none yet.
+    /// Adds `run` to the domain of `owner`. Makes the domain with room for `limit` frames if there
+    /// is none.
     ///
     /// # Errors
-    /// There is no file or no memory for it, or the VM is too large.
+    /// The kernel has no file or no memory for it, or the VM is too large.
     pub(super) fn join(
         &mut self,
         owner: Owner,
@@ -106,13 +106,13 @@ impl Domains {
         Ok(id)
     }
 
-    /// `run` is in a domain no more, and goes on running.
+    /// `run` has left a domain, and goes on running.
     pub(super) fn left(&mut self, id: DomainId, run: RunId) {
         self.former.insert((id, run));
         self.open_or_close(id);
     }
 
-    /// `run` has ended, and can read nothing any more.
+    /// `run` has ended: it can read no frames any more.
     pub(super) fn ended(&mut self, run: RunId) {
         let could_read: Vec<DomainId> =
             self.former.iter().filter(|(_, former)| *former == run).map(|(id, _)| *id).collect();
@@ -140,10 +140,10 @@ impl Domains {
         }
     }
 
-    /// Has `run` take part in the domain of an earlier daemon whose frames are in `pool`.
+    /// Adds `run` to the domain of an earlier daemon, whose frames are in `pool`.
     ///
     /// # Errors
-    /// It is no file of frames, or not the one of that number; or the VM is too large.
+    /// `pool` is not a file of frames, or not the one of that number; or the VM is too large.
     pub(super) fn recover(
         &mut self,
         id: DomainId,
@@ -152,9 +152,9 @@ impl Domains {
         run: RunId,
         size: Pages,
     ) -> anyhow::Result<()> {
-        anyhow::ensure!(inode(pool.try_clone()?)? == id, "the VM brought another file than its own");
+        anyhow::ensure!(inode(pool.try_clone()?)? == id, "the VM brought a file that is not its domain's");
         if let Some(there) = self.all.get(&id) {
-            anyhow::ensure!(there.owner == owner, "its domain is another's");
+            anyhow::ensure!(there.owner == owner, "its domain belongs to another owner");
         } else {
             let mut retired = false;
             // A new domain may have taken its name meanwhile. The members of one of them move to
@@ -177,7 +177,7 @@ impl Domains {
         Ok(joined.transpose().map(drop)?)
     }
 
-    /// Whose a domain is.
+    /// Returns the owner of a domain.
     pub(super) fn owner(&self, id: DomainId) -> Option<&Owner> {
         self.all.get(&id).map(|owned| &owned.owner)
     }
@@ -207,14 +207,13 @@ impl Domains {
         self.all.iter().map(|(id, owned)| (*id, owned))
     }
 
-    /// What a VM has of a domain; nothing where it takes no part.
+    /// A VM's part of a domain; zeros if it is no member.
     pub(super) fn of(&self, id: DomainId, run: RunId) -> MemberStats {
         self.get(id).and_then(|domain| domain.member(member(run))).unwrap_or_default()
     }
 
-    /// Drops a domain that nobody takes part in and that has no frames any more. As long as it has
-    /// some it stays, for them to be given back one by one: a process that was a member once might
-    /// still map the file.
+    /// Drops a domain without members and frames. A domain with frames stays, and gives them back
+    /// one by one: a process that was a member might still map the file.
     pub(super) fn drop_empty(&mut self, id: DomainId) {
         let empty =
             |domain: &Domain| domain.members().next().is_none() && domain.stats().frames == Pages::ZERO;
@@ -252,7 +251,7 @@ impl Domains {
     }
 }
 
-/// The number of a domain: that of the file of its frames, which is the same for whoever holds a
+/// The number of a domain: the inode of the file of its frames, which is the same for every
 /// descriptor.
 fn id(domain: &Domain) -> io::Result<DomainId> {
     inode(domain.pool()?)

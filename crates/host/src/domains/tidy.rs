@@ -12,11 +12,11 @@ const HOLES: Pages = Pages(64);
 const TIDIED: usize = 4;
 
 impl Plane {
-    /// Does what domains put off, of a few that have something to do at a time, and has them take
-    /// back what somebody made of holes in their files. Returns whether there is more to do.
+    /// Does a part of the work that domains have put off, a few domains at a time. Takes back
+    /// memory that members have put into holes of their files. Returns whether there is more to do.
     pub(super) fn tidy(&mut self) -> bool {
         let ids: Vec<DomainId> = self.domains.all().map(|(id, _)| id).collect();
-        // After those that had their turn.
+        // The search goes on behind the domain that had its turn last.
         let next = ids.iter().position(|id| Some(*id) > self.tidied).unwrap_or(0);
         let (mut busy, mut more) = (0, false);
         for &id in ids[next..].iter().chain(&ids[..next]) {

@@ -16,7 +16,7 @@ const SECTOR: u64 = 512;
 /// does, whatever becomes of the daemon.
 ///
 /// # Errors
-/// What is wrong with it and what to do.
+/// What is wrong with the disk, and what to do.
 pub(super) fn open(disk: &Disk) -> anyhow::Result<File> {
     let mut file = OpenOptions::new()
         .read(true)

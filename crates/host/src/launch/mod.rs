@@ -3,7 +3,7 @@
 
 mod bzimage;
 mod disk;
-mod hail;
+mod greeting;
 mod record;
 mod resources;
 mod rundir;
@@ -30,7 +30,7 @@ use plimsoll_protocol::wire::Wire;
 use plimsoll_units::Pages;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-pub(crate) use self::hail::{Hailed, hail};
+pub(crate) use self::greeting::{Greeted, identify_by_greeting};
 pub(crate) use self::record::RunRecord;
 use self::resources::Resources;
 pub(crate) use self::rundir::{RunDir, remove};
@@ -43,7 +43,7 @@ use crate::paths::Paths;
 use crate::process::{Process, boot_id, last_line, start_time};
 use crate::swap::SwapSite;
 
-/// How long a VMM may take to say hello: it has nothing to do before but to start.
+/// How long a VMM may take to greet: it only has to start before.
 const HELLO_TIME: Duration = Duration::from_secs(10);
 
 /// What a launch needs to know of the host.
@@ -59,7 +59,7 @@ pub(crate) struct Site {
     pub(crate) rules: Rules,
 }
 
-/// What is to be launched.
+/// A VM that has to be launched.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) definition: VmDefinition,
@@ -94,7 +94,8 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     let missing = missing_parts(site, plan)?;
     let resources = Resources::open(definition)?;
     let swap = swap_space(site, definition)?;
-    // From here on things are made; each of them goes with its owner when a later step fails.
+    // From here on files and processes are made. Each is removed by its owner if a later step
+    // fails.
     let directory = RunDir::create(&site.paths, name)?;
     let listener = directory.listen_for_daemon()?;
     let console = directory.listen_for_console(plan.uid)?;
@@ -185,7 +186,7 @@ impl Drop for Undo<'_> {
     }
 }
 
-/// The parts of the jail that the daemon gives and cannot give here.
+/// The parts of the jail that the daemon should give and cannot.
 fn missing_parts(site: &Site, plan: &Plan) -> anyhow::Result<Vec<JailPart>> {
     let mut missing = Vec::new();
     let uid = plan.uid.is_none().then(|| match rustix::process::geteuid().is_root() {
@@ -197,14 +198,14 @@ fn missing_parts(site: &Site, plan: &Plan) -> anyhow::Result<Vec<JailPart>> {
         let Some(why) = why else { continue };
         ensure!(
             plan.definition.jail.allow_missing.contains(&part),
-            "the {part} part of the jail is not to be had: {why}; to run without it add \"{part}\" to jail.allow_missing"
+            "the {part} part of the jail is not available: {why}; to run without it add \"{part}\" to jail.allow_missing"
         );
         missing.push(part);
     }
     Ok(missing)
 }
 
-/// Reads the VMM's hello.
+/// Reads the VMM's greeting.
 fn greet(wire: &Wire, process: &Process) -> anyhow::Result<()> {
     match receive(wire, process, Instant::now() + HELLO_TIME)? {
         FromVmm::Hello { version, .. } if version == VERSION => Ok(()),
@@ -213,7 +214,7 @@ fn greet(wire: &Wire, process: &Process) -> anyhow::Result<()> {
                 "the VMM program speaks version {version} of the protocol, not {VERSION}: install both of one release"
             )
         }
-        other => bail!("the VMM began with {other:?} instead of a hello"),
+        other => bail!("the VMM began with {other:?} instead of a greeting"),
     }
 }
 
@@ -223,10 +224,10 @@ fn receive(wire: &Wire, process: &Process, deadline: Instant) -> anyhow::Result<
     loop {
         match wire.receive() {
             Err(e) if e.would_block() => {}
-            result => return result.map(|(message, _)| message).context("the VMM did not say hello"),
+            result => return result.map(|(message, _)| message).context("the VMM did not send its greeting"),
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        ensure!(!left.is_zero(), "the VMM did not say hello within {} s", HELLO_TIME.as_secs());
+        ensure!(!left.is_zero(), "the VMM did not answer within {} s", HELLO_TIME.as_secs());
         ensure!(!process.is_gone(), "the VMM ended at once");
         let mut fds = [PollFd::new(wire, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
         poll(&mut fds, Some(&Timespec::try_from(left)?)).context("poll")?;

@@ -9,7 +9,7 @@ use plimsoll_protocol::definition::VmDefinition;
 
 use super::{bzimage, disk, tap};
 
-/// Everything of the host that a VM uses, open and checked.
+/// The host's files and devices that a VM uses, open and checked.
 #[derive(Debug)]
 pub(super) struct Resources {
     kvm: Option<File>,

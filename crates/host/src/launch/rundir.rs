@@ -64,12 +64,12 @@ impl RunDir {
         Self { path, grant: None, keep: true }
     }
 
-    /// Where it is.
+    /// The path of the directory.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Opens the record of the grant, for [`RunDir::write_grant`]. One that is lost is made anew.
+    /// Opens the record of the grant, for [`RunDir::write_grant`]. A lost record is made anew.
     ///
     /// # Errors
     /// It cannot be opened.
@@ -88,7 +88,7 @@ impl RunDir {
         self.keep = false;
     }
 
-    /// The way of the VMM's messages to its log, of this run alone, and the VMM's end of it.
+    /// Makes the pipe for the VMM's messages to its log, which begins anew. Returns both ends.
     pub(super) fn log_pipe(&self, paths: &Paths, vm: &VmName) -> anyhow::Result<(LogPipe, File)> {
         let path = paths.vmm_log(vm);
         log(&path)?;
@@ -127,7 +127,7 @@ impl RunDir {
     }
 }
 
-/// Removes what an earlier life of a VM left.
+/// Removes the run directory of a VM that is gone.
 pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
     match std::fs::remove_dir_all(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | the machine was booted since | gone |
 //! | no process of that number, or one with another start time | gone |
-//! | the record names no process, and nobody listens at the control socket | gone |
+//! | the record names no process, and no process listens at the control socket | gone |
 //! | anything else, every error among it | there |
 
 use std::path::Path;
@@ -24,7 +24,7 @@ use crate::outline::{Identity, Outline};
 use crate::paths::RUN_RECORD;
 use crate::process::{NotFound, Process, boot_id, must_run};
 
-/// What a look at a run directory shows.
+/// The result of a look at a run directory.
 #[derive(Debug)]
 pub(crate) enum Look {
     Gone(Gone),
@@ -73,7 +73,7 @@ pub(crate) fn look(vm: &VmName, path: &Path) -> Look {
                 Ok(_) => format!("{RUN_RECORD} names no process"),
                 Err(e) => format!("cannot read {RUN_RECORD}: {e}"),
             };
-            // The name stays with a process that listens, even one that nobody can tell.
+            // A process that listens keeps the name, even if it is not known which one.
             if is_deserted(path) { Err(NotFound::Gone(why)) } else { Err(NotFound::Unknown(why)) }
         }
     };

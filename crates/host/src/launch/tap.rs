@@ -10,7 +10,7 @@ use anyhow::{Context, bail, ensure};
 /// header.
 ///
 /// # Errors
-/// Why not, and what to do.
+/// Why it cannot be attached to, and what to do.
 pub(super) fn open(name: &str) -> anyhow::Result<OwnedFd> {
     let sysfs = Path::new("/sys/class/net").join(name);
     ensure!(

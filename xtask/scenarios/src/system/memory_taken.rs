@@ -71,7 +71,7 @@ fn scenario(stage: &Stage, kinds: Guests) -> Result<()> {
         before.granted + before.overhead + before.frames
     ));
     ensure!(spent < before.granted + before.overhead, "no guest gave memory: {host:?}");
-    says(stage, "other programs of the host have taken")?;
+    says(stage, "of the budget is used by other programs on this host")?;
     all_well(stage, &mut guests)?;
     let host = stage.host()?;
     ensure!(host.granted + host.overhead + host.frames + host.free == host.budget, "{host:?}");

@@ -97,7 +97,7 @@ fn a_vm_whose_record_cannot_be_read_is_charged_what_the_kernel_shows() {
     world.ask(Request::Kill(name("a")));
     assert_eq!(world.killed, [run]);
     world.input(Input::Exited(run, "signal 9".into()));
-    assert!(world.saved.is_empty(), "nobody knows what to write down");
+    assert!(world.saved.is_empty(), "there is no record to write");
     assert!(world.answer(Request::Start(name("a"))).unwrap_err().text.contains("cannot be read"));
 }
 

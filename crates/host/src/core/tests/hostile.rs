@@ -36,14 +36,14 @@ enum Happening {
     Pool(u8, u8, u64),
     Move(u8, u8),
     Pass(u64),
-    /// The machine has so many MiB for VMs now.
+    /// The machine has this many MiB for VMs now.
     Sustain(u64),
     /// A VMM speaks of pages, in the domain that another VM is in; its window shows pages of these
     /// contents.
     Speak(u8, u8, Speech, Vec<(u32, u8)>),
     /// A VM shares with others now.
     Sharing(u8, u8),
-    /// The plane carries out so many orders, and the core hears of so many.
+    /// The plane carries out some orders, and the core hears some reports.
     Work(u8, u8),
 }
 

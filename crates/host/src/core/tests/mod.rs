@@ -47,12 +47,12 @@ fn definition(name: &str, size: u64, more: &str) -> VmDefinition {
     VmDefinition::from_toml(&text, Path::new("/")).unwrap()
 }
 
-/// The machine has so much for VMs, whatever the margin.
+/// The machine has this much for VMs, with any margin.
 fn usable_input(bytes: Bytes) -> Input {
     Input::Usable(Usable { now: bytes, lasting: bytes })
 }
 
-/// A core, and a world around it that remembers what it was told to do.
+/// A core, and a world around it that records its effects.
 struct World {
     core: Core,
     clock: Clock,
@@ -62,9 +62,9 @@ struct World {
     granted: BTreeMap<RunId, Pages>,
     balloons: BTreeMap<RunId, Pages>,
     levels: BTreeMap<RunId, (Pages, bool)>,
-    /// With whom VMs share, and their descriptors for that: frames and window.
+    /// The domains that VMs were told, with their descriptors: frames and window.
     sharing: BTreeMap<RunId, (SharingKind, Vec<File>)>,
-    /// What they were told of pages.
+    /// Messages about pages to VMMs.
     said: Vec<(RunId, ToVmm)>,
     scans: BTreeMap<RunId, ScanBudget>,
     killed: Vec<RunId>,

@@ -98,7 +98,7 @@ fn in_state_low_who_is_above_his_target_stands_still_until_he_is_there() {
     assert_eq!(world.host().state, plimsoll_protocol::api::HostState::Low);
     let (level, block) = world.levels[&rich];
     assert!(block && level < world.granted[&rich], "{level:?} {:?}", world.granted[&rich]);
-    assert!(!world.levels[&needy].1, "who has no more than he is entitled to runs on");
+    assert!(!world.levels[&needy].1, "a VM within its entitlement runs on");
     let facts = Facts { blocked: true, ..world.core.run(rich).unwrap().facts };
     world.say(rich, FromVmm::Report(facts));
     assert!(world.vm("rich").paging.blocked && world.host().blocked == 1);

@@ -149,9 +149,9 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
             world.set_pool("lab", json!({"reservation": "65MiB"})),
             "pool lab: reservation 65MiB is over the limit 64MiB",
         ),
-        (FailureKind::Unknown, world.set_pool("x", json!({"shares": 1})), "pool x: there is none"),
-        (FailureKind::Invalid, world.set("a", json!({"pool": "x"})), "pool x: there is none"),
-        (FailureKind::Unknown, world.answer(Request::Pool("x".parse().unwrap())), "pool x: there is none"),
+        (FailureKind::Unknown, world.set_pool("x", json!({"shares": 1})), "pool x: no such pool"),
+        (FailureKind::Invalid, world.set("a", json!({"pool": "x"})), "pool x: no such pool"),
+        (FailureKind::Unknown, world.answer(Request::Pool("x".parse().unwrap())), "pool x: no such pool"),
         (
             FailureKind::Conflict,
             world.answer(Request::RemovePool("prod".parse().unwrap())),
@@ -160,7 +160,7 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
         (
             FailureKind::Invalid,
             world.answer(Request::Create(Box::new(definition("d", 64, "pool = 'x'")))),
-            "pool x: there is none",
+            "pool x: no such pool",
         ),
     ];
     for (kind, answer, start) in cases {

@@ -12,11 +12,12 @@ fn what_is_not_as_it_was_said_is_not_taken_and_costs_nobody_memory() {
     world.look_up(a, &[(1, hash(1))]);
     world.look_up(b, &[(2, hash(1)), (3, hash(3))]);
     let domain = world.domain(b);
-    // Another content than announced, nobody else has it, and a page that it does not have.
+    // Content that differs from its hash, content that no other VM has, and a page outside of the
+    // VM.
     let frames = world.offer_in(b, domain, &[(2, 9, hash(1)), (3, 3, hash(3)), (u32::MAX, 1, hash(1))]);
     assert_eq!(frames, [None, None, None]);
     assert_eq!((world.granted[&b], world.host().free, world.host().frames), (granted, free, Bytes::ZERO));
-    // A window that holds nothing is none of the daemon's trouble.
+    // A window with a hole does the daemon no harm.
     let window = world.sharing[&b].1[1].try_clone().unwrap();
     rustix::fs::fallocate(
         &window,

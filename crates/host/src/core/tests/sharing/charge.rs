@@ -1,7 +1,6 @@
 use super::*;
 
-/// Frames take no entitlement from who has no part in them, and all parts together are what they
-/// take.
+/// Frames cost no VM without a part in them anything. All parts together are the frames.
 #[test]
 fn frames_are_charged_to_those_who_share_them_in_equal_parts() {
     let mut world = World::new(640);

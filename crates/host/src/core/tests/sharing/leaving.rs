@@ -44,7 +44,7 @@ fn who_left_a_domain_never_reads_what_others_share_in_it_later() {
     let (prod, spy) = (world.domain(a), world.sharing[&a].1[0].try_clone().unwrap());
     world.set_room(false);
     world.set_sharing("a", "test").unwrap();
-    assert!(sees(&spy, 5), "what it has seen before it has seen");
+    assert!(sees(&spy, 5), "it has read that before");
     // Without room for leaving, the others keep what they share. Nothing comes to it.
     (0..10).for_each(|_| world.pass(SECOND));
     assert_eq!((world.domain(b), world.domain(c)), (prod, prod));
@@ -68,7 +68,7 @@ fn who_left_a_domain_never_reads_what_others_share_in_it_later() {
     }
     assert!(world.vm("b").sharing.leaving && world.vm("c").sharing.leaving);
     world.give_back_in(b, prod, &[(5, frame), (7, frame)]);
-    assert!(sees(&spy, 5), "somebody still has it");
+    assert!(sees(&spy, 5), "a VM still refers to it");
     world.give_back_in(c, prod, &[(5, frame)]);
     assert!(!sees(&spy, 5));
     assert_eq!(world.domains().iter().filter(|domain| domain.name.is_some()).count(), 2);

@@ -52,7 +52,7 @@ impl World {
         }
     }
 
-    /// Offers pages of a content each, and says of them what it is told to.
+    /// Offers pages of given contents under given hashes.
     fn offer_in(&mut self, run: RunId, domain: DomainId, pages: &[(u32, u8, u64)]) -> Vec<Option<FrameNo>> {
         for (i, (_, n, _)) in pages.iter().enumerate() {
             self.sharing[&run].1[1].write_all_at(&content(*n), i as u64 * 4096).unwrap();
@@ -155,7 +155,7 @@ fn a_vm_that_dies_half_way_leaves_the_others_what_they_have() {
     world.input(Input::Exited(b, "signal 9".into()));
     assert_eq!((world.host().frames, world.host().shared), (pages(1), pages(1)));
     assert_eq!(world.frame(a, frame), content(5));
-    assert_eq!(world.look_up(a, &[(6, hash(6))]), [Found::New], "a hint of nobody is none");
+    assert_eq!(world.look_up(a, &[(6, hash(6))]), [Found::New], "a hint of a VM that is gone is dropped");
     let c = world.in_domain("c", "prod");
     assert_eq!(world.look_up(c, &[(1, hash(5)), (2, hash(7))]), [Found::Frame(frame), Found::New]);
     world.input(Input::Exited(a, "signal 9".into()));
@@ -166,7 +166,7 @@ fn a_vm_that_dies_half_way_leaves_the_others_what_they_have() {
     assert_eq!(world.domains(), []);
 }
 
-/// What a process sees in the file of a domain that it has kept.
+/// Whether a process that has kept the file of a domain reads content `n` there.
 fn sees(pool: &File, n: u8) -> bool {
     let mut page = [0; 4096];
     (0..64).any(|frame| pool.read_exact_at(&mut page, frame * 4096).is_ok() && page == content(n))

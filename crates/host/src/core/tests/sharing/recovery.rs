@@ -29,7 +29,7 @@ fn definition_in_prod(vm: &str) -> VmDefinition {
     definition
 }
 
-/// A VM of `before`, as a daemon that comes after it finds it; what it says it holds.
+/// A VM of `before` as the next daemon finds it, which claims to hold these frames.
 fn survivor(before: &mut World, run: RunId, holds: &[(u32, FrameNo)]) -> Adopted {
     let (name, domain) = (before.core.name_of(run).unwrap(), before.domain(run));
     let known = Known { id: domain, name: Some("prod".parse().unwrap()) };
@@ -81,7 +81,7 @@ fn a_daemon_that_comes_after_another_takes_over_its_frames() {
     let (a, b) = (before.in_domain("a", "prod"), before.in_domain("b", "prod"));
     let (five, six) = (before.share(a, b, 5), before.share(a, b, 6));
     let domain = before.domain(a);
-    // One that only `b` still has: it is known to nobody else.
+    // Only `b` still refers to this one.
     before.give_back(a, &[(6, six)]);
     let survivors = [
         survivor(&mut before, a, &[(5, five)]),

@@ -4,9 +4,9 @@ use crate::run_id::RunId;
 
 /// VMs that have not said yet which frames they map, and the domains of these frames; `None`: any.
 #[derive(Debug, Default)]
-pub(super) struct Unheard(Vec<(Option<DomainId>, RunId)>);
+pub(super) struct Unreported(Vec<(Option<DomainId>, RunId)>);
 
-impl Unheard {
+impl Unreported {
     /// A VM may map frames of these domains; `None`: of any.
     pub(super) fn add(&mut self, run: RunId, domains: Option<Vec<DomainId>>) {
         match domains {

@@ -1,8 +1,8 @@
-//! Which process a VMM is, where its run record does not tell.
+//! Finds the process of a VMM whose run record does not name it.
 //!
-//! A crash of the daemon between the start of a VMM and its run record leaves such a VMM, as does a
-//! record that somebody has damaged. The kernel adds the sender to each message on a connection
-//! that asks for it (`SO_PASSCRED`), so the greeting names the process.
+//! A daemon that crashes between the start of a VMM and its run record leaves such a VMM, as does a
+//! damaged record. The kernel adds the sender to each message on a connection that asks for it
+//! (`SO_PASSCRED`), so the greeting names the process.
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
@@ -23,7 +23,7 @@ use crate::process::{Process, start_time};
 
 /// A VMM that has greeted.
 #[derive(Debug)]
-pub(crate) struct Hailed {
+pub(crate) struct Greeted {
     pub(crate) process: Process,
     /// It has a guest, or may have one.
     pub(crate) configured: bool,
@@ -33,11 +33,12 @@ pub(crate) struct Hailed {
 ///
 /// # Errors
 /// It did not, or is gone.
-pub(crate) fn hail(directory: &Path, patience: Duration) -> anyhow::Result<Hailed> {
+pub(crate) fn identify_by_greeting(directory: &Path, patience: Duration) -> anyhow::Result<Greeted> {
     let wire = connect_and_name_senders(directory).context("cannot connect to its VMM")?;
     let ready = poll(&mut [PollFd::new(&wire, PollFlags::IN)], Some(&Timespec::try_from(patience)?))?;
     ensure!(ready > 0, "its VMM does not answer");
-    let pid = sender(&wire)?.context("the kernel does not tell who greets")?.as_raw_nonzero().get();
+    let pid =
+        sender(&wire)?.context("the kernel does not name the sender of the greeting")?.as_raw_nonzero().get();
     let pid = pid.unsigned_abs();
     let process = Process::find(pid, start_time(pid).with_context(|| format!("process {pid}"))?)?;
     let configured = match wire.receive() {
@@ -47,10 +48,10 @@ pub(crate) fn hail(directory: &Path, patience: Duration) -> anyhow::Result<Haile
     // As long as the connection lives, the number has not come to mean another process.
     let closed = matches!(recv(&wire, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT), Ok((_, 0)));
     ensure!(!closed, "its VMM closed the connection");
-    Ok(Hailed { process, configured })
+    Ok(Greeted { process, configured })
 }
 
-/// Who sent the next message, which stays unread.
+/// Returns the sender of the next message, which stays unread.
 fn sender(wire: &Wire) -> Result<Option<Pid>, Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
