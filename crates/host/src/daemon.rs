@@ -63,9 +63,9 @@ impl Caller {
 #[derive(Debug)]
 struct Live {
     vm: VmName,
-    /// `None` where its VMM cannot be spoken to.
+    /// `None` where its VMM is unreachable.
     link: Option<Link>,
-    /// `None` where it is not known which it is.
+    /// `None` where it is unknown.
     process: Option<Arc<Process>>,
     directory: RunDir,
     /// The user that it has, and no other VM may have.
@@ -76,14 +76,14 @@ struct Live {
     killed: bool,
     /// The run record names the domain that it was last told to share in.
     may_map: bool,
-    /// `None`: nothing of the kernel holds it to its grant, as far as is known.
+    /// `None`: the kernel does not hold it to its grant, as far as is known.
     bound: Option<Arc<MemoryBound>>,
 }
 
 /// Requests that wait until adopted VMs have answered or are known to be late.
 #[derive(Debug)]
 struct Settling {
-    /// VMs that have done neither.
+    /// VMs that have not answered and are not late.
     awaited: BTreeSet<RunId>,
     until: Instant,
     calls: Vec<(Box<Request>, oneshot::Sender<CallResult>)>,
@@ -109,9 +109,9 @@ pub(crate) struct Daemon {
     rota: Rota,
     busy: Busy,
     oom: Arc<OomWatch>,
-    /// The kernel is being asked for the memory of processes.
+    /// A reading of the memory of processes is under way.
     asking_processes: bool,
-    /// The kernel is being asked for the memory of guests.
+    /// A reading of the memory of guests is under way.
     asking_guests: bool,
     sender: mpsc::Sender<Incoming>,
     inbox: mpsc::Receiver<Incoming>,
@@ -155,7 +155,7 @@ impl Daemon {
         Caller(self.sender.clone())
     }
 
-    /// Takes up a VM that an earlier daemon started, and begins to get in touch with it.
+    /// Takes up a VM that an earlier daemon started, and begins to connect to it.
     pub(crate) fn adopt(&mut self, survivor: Survivor) {
         let Survivor { vm, directory, there } = survivor;
         let There { outline, record, process, recorded, kernel } = there;
@@ -304,7 +304,7 @@ impl Daemon {
         anyhow::bail!("the thread for shared pages has ended: restart plimsolld; VMs run on")
     }
 
-    /// Takes what has come in, and serves VMs that wait if memory has come back with it.
+    /// Takes all that has come in, up to one full inbox.
     fn take_all(&mut self, first: Incoming) {
         self.take(first);
         for _ in 1..INBOX {

@@ -1,4 +1,4 @@
-//! What happened lately, for operators.
+//! The latest events, for operators.
 
 use std::collections::VecDeque;
 

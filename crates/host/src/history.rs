@@ -1,4 +1,4 @@
-//! What VMs used and had lately.
+//! The history: readings of what VMs used and had.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -63,7 +63,7 @@ impl Recorder {
         }
     }
 
-    /// What is kept of `vm`, or of all.
+    /// The readings of `vm`, or of all.
     pub(crate) fn history(&self, vm: Option<&VmName>, now: Timestamp) -> History {
         let wanted = |reading: &&Reading| vm.is_none_or(|vm| reading.vm == *vm);
         let since = self.moments.iter().find(|(_, readings)| readings.iter().any(|r| wanted(&r)));

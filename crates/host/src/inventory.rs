@@ -12,7 +12,7 @@ use crate::format;
 use crate::outline::sketch;
 use crate::paths::Paths;
 
-/// What survives the daemon of one VM: one JSON file, replaced as a whole.
+/// The part of a VM that survives the daemon: one JSON file, replaced as a whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// The VM as defined and changed since.
@@ -41,7 +41,7 @@ impl Record {
 pub(crate) struct Unread {
     /// Which file cannot be read and why, in one line.
     pub(crate) why: String,
-    /// The file is empty or missing, so nothing is lost where something better takes its place.
+    /// The file is empty or missing: a better record may take its place.
     pub(crate) replaceable: bool,
 }
 
@@ -53,8 +53,8 @@ pub(crate) struct Inventory {
     pub(crate) unread: Vec<(Record, Unread)>,
 }
 
-/// Reads all records. One that cannot be read in full is kept as it is; the VMs of the others are
-/// not to suffer from it.
+/// Reads all records. A record that cannot be read in full is kept as it is, and does not affect
+/// other VMs.
 ///
 /// # Errors
 /// The directory cannot be read.
@@ -67,7 +67,7 @@ pub(crate) fn load(paths: &Paths) -> anyhow::Result<Inventory> {
         let path = entry.with_context(|| format!("cannot read {}", directory.display()))?.path();
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("json") => {}
-            // A crash cut off how it was written.
+            // A crash cut off the write.
             Some("new") => {
                 std::fs::remove_file(&path).ok(); // It harms nobody.
                 continue;
@@ -167,7 +167,7 @@ mod tests {
             assert!(unread.why.contains(part), "{part}: {}", unread.why);
             assert_eq!(unread.replaceable, text.is_empty(), "{name}");
         }
-        // A crash cut off another way of writing it.
+        // A crash cut off an earlier write.
         let cut = paths.records().join("a.json.new");
         std::fs::write(&cut, "{").unwrap();
         load(&paths).unwrap();

@@ -1,4 +1,4 @@
-//! What the kernel says of a VMM's memory. No VMM can change that account.
+//! The kernel's account of a VMM's memory. No VMM can change it.
 //!
 //! Two readings, both from `/proc/PID`:
 //! - `status` ([`process`]): anonymous and shared memory of the whole process, off by up to 64

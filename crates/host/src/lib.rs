@@ -1,15 +1,15 @@
 //! `plimsolld`, the daemon: one per host.
 //!
 //! It knows the host's VMs ([`inventory`]) and resource pools ([`pools`]), keeps the account of
-//! machine memory ([`ledger`]), decides who gets how much of it ([`core`], with the arithmetic of
-//! `plimsoll-policy`), has them share pages ([`domains`]), starts VMMs ([`launch`]), speaks with them
-//! ([`link`]) and answers users ([`api`]). [`daemon`] carries messages between these parts; start reading there, or at [`core`]
-//! for what is decided.
+//! machine memory ([`ledger`]), decides how memory is divided ([`core`], with the arithmetic of
+//! `plimsoll-policy`), has VMs share pages ([`domains`]), starts VMMs ([`launch`]), exchanges
+//! messages with them ([`link`]) and answers users ([`api`]). [`daemon`] carries messages between
+//! these parts. Start reading there, or at [`core`] for the decisions.
 //!
-//! It never maps a guest's memory (what a VMM offers to share, it reads as a file:
-//! [`plimsoll_sharing::Window`]) and never waits for a VMM: what a VMM says is a claim that is
-//! bounded by what the daemon itself knows. When the daemon dies its VMs run on; the next one finds
-//! them again ([`adopt`]), and keeps trying where a VMM does not answer ([`reach`]).
+//! It never maps a guest's memory (it reads what a VMM offers to share as a file:
+//! [`plimsoll_sharing::Window`]) and never waits for a VMM. A VMM's message is a claim, bounded by
+//! what the daemon itself knows. When the daemon dies its VMs run on. The next daemon finds them
+//! ([`adopt`]), and keeps trying where a VMM does not answer ([`reach`]).
 
 #![expect(rustdoc::private_intra_doc_links, reason = "a program: its parts are all private")]
 

@@ -1,4 +1,4 @@
-//! What can be read of a record that cannot be read in full.
+//! The readable part of a record that cannot be read in full.
 //!
 //! A newer version may have written it, a crash may have cut it off, or the checks of a definition
 //! may have become stricter. None of that makes its VM less alive. So each key is read on its own,
@@ -17,11 +17,11 @@ pub(crate) struct Identity {
     pub(crate) pid: u32,
     /// See [`crate::process::start_time`].
     pub(crate) start_time: u64,
-    /// See [`crate::process::boot_id`]; `None`: the record does not tell.
+    /// See [`crate::process::boot_id`]; `None`: it is not in the record.
     pub(crate) boot_id: Option<String>,
 }
 
-/// The keys of a run record that a daemon needs while it cannot speak to the VMM.
+/// The keys of a run record that a daemon needs while the VMM is unreachable.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outline {
     /// `None`: the record does not name a process.
@@ -85,7 +85,7 @@ pub(crate) fn sketch(vm: &VmName, definition: &Value) -> VmDefinition {
         shares: key(definition, "shares").unwrap_or_default(),
         ..sized.clone()
     };
-    // Numbers that contradict each other are worth no more than numbers that are missing.
+    // Numbers that contradict each other count as missing.
     [whole, sized].into_iter().find(is_possible).unwrap_or_else(|| bare(MIN_SIZE))
 }
 

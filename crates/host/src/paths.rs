@@ -1,4 +1,4 @@
-//! Where things are in the state and the run directory.
+//! Paths in the state directory and the run directory.
 
 use std::path::{Path, PathBuf};
 

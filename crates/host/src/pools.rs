@@ -82,17 +82,18 @@ impl Pools {
         std::iter::successors(at(place), move |pool| at(&pool.parent))
     }
 
-    /// As policy knows them.
+    /// The tree as policy takes it.
     pub(crate) fn tree(&self) -> &PoolTree {
         &self.tree
     }
 
-    /// How policy calls a place; `None` where there is no such pool.
+    /// Policy's name of a place; `None`: there is no such pool.
     pub(crate) fn id(&self, place: &Place) -> Option<PoolId> {
         place.pool().map_or(Some(PoolId::ROOT), |pool| self.tree.find(pool.as_str()))
     }
 
-    /// Reads the pools of an earlier daemon, and what users should know of them.
+    /// Reads the pools of an earlier daemon. Returns a note for users as well, if something is
+    /// wrong.
     ///
     /// A file that cannot be read in full is kept under a name of its own. What can be read of it,
     /// each pool by the keys that are known, takes its place; if that is nothing, VMs run outside
@@ -146,7 +147,7 @@ fn parse(text: &[u8]) -> Result<Pools, String> {
     Pools::new(definitions)
 }
 
-/// The pools of a file by the keys that this version knows; `None`: even those make no sense.
+/// The pools of a file by the keys that this version knows; `None`: these are malformed.
 fn outline(text: &[u8]) -> Option<Pools> {
     const KEYS: [&str; 6] = ["name", "parent", "shares", "reservation", "limit", "expandable"];
     let Stored { pools } = serde_json::from_slice::<Stored<serde_json::Map<String, Value>>>(text).ok()?;
@@ -172,7 +173,7 @@ pub(crate) fn save(paths: &Paths, pools: &[PoolDefinition]) -> anyhow::Result<()
     format::write(&paths.pools(), &Stored { pools: pools.to_vec() })
 }
 
-/// A pool as policy knows it.
+/// A pool as policy takes it.
 fn named(definition: &PoolDefinition) -> NamedPool {
     let pool = Pool {
         shares: definition.share_count(),

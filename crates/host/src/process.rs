@@ -62,7 +62,7 @@ impl Process {
         if found.is_gone() { Err(has_ended(pid)) } else { Ok(found) }
     }
 
-    /// Its number.
+    /// Its process number.
     pub(crate) fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
@@ -73,7 +73,7 @@ impl Process {
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
     }
 
-    /// Ends it at once. A process that is gone needs no killing.
+    /// Kills it. Nothing happens if it is gone.
     pub(crate) fn kill(&self) {
         if let Err(e) = pidfd_send_signal(&self.pidfd, Signal::KILL)
             && e != Errno::SRCH
@@ -132,7 +132,7 @@ pub(crate) fn boot_id() -> io::Result<String> {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned())
 }
 
-/// How a child has ended, in words. `oom` tells whether the kernel's OOM killer has ended it, as
+/// Describes how a child has ended. `oom` tells whether the kernel's OOM killer has ended it, as
 /// far as can be told.
 pub(crate) fn ending(status: std::process::ExitStatus, oom: impl FnOnce() -> Option<OomKill>) -> String {
     use std::os::unix::process::ExitStatusExt;

@@ -1,15 +1,15 @@
-//! Swap space: where VMs' pages go that machine memory cannot hold.
+//! Swap space, for pages of VMs that machine memory cannot hold.
 //!
 //! Each VM has a file of its own, without a name, of its size less its reservation, allocated when
 //! it starts: swapping out can then never fail for lack of space. Only the VM's process has it
-//! open. It is gone with that process, however that ends, and whatever the daemon does meanwhile.
+//! open. It is gone with that process, whatever ends the process or the daemon.
 //!
 //! **Memory is no swap space.** A file system in memory, or on a compressed disk in memory, would
 //! take the memory that swapping is to free, and no ledger would count it. [`SwapSite::check`]
 //! refuses it.
 //!
-//! **A floor stays free** on the file system ([`KEPT_FREE`]): others write to it too, the daemon's
-//! own records among them.
+//! **A floor stays free** on the file system ([`KEPT_FREE`]): other programs write to it too, and
+//! the daemon its records.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -24,14 +24,14 @@ use rustix::io::Errno;
 /// The most that swap space leaves free on its file system; on a small one it leaves a twentieth.
 /// Less, and a host whose VMs swap cannot write its logs; more, and space lies idle.
 const KEPT_FREE: Bytes = Bytes::mib(1024);
-/// Where the configuration has swap space taken from.
+/// Where the configuration takes swap space from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SwapChoice {
-    /// From nowhere.
+    /// There is no swap space.
     Off,
-    /// It says nothing: from here if that can be used.
+    /// The configuration is silent: from here, if that can be used.
     Default(SwapSite),
-    /// From here. It is an error if that cannot be used.
+    /// From here. A directory that cannot be used is an error.
     Named(SwapSite),
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct SwapSite {
 }
 
 impl SwapSite {
-    /// Whether VMs can swap to the directory, which there is.
+    /// Checks that VMs can swap to the directory, which must exist.
     ///
     /// # Errors
     /// Why they cannot, and what to do about it.
@@ -56,10 +56,10 @@ impl SwapSite {
         self.reserve(Pages(1)).map(drop)
     }
 
-    /// Whether the directory is on a medium other than memory.
+    /// Checks that the directory is not in memory.
     ///
     /// # Errors
-    /// What it is on, and what to do about it.
+    /// The medium that it is on, and what to do about it.
     pub(crate) fn check_medium(&self) -> anyhow::Result<()> {
         let medium = memory_under(&self.directory);
         ensure!(
@@ -115,8 +115,9 @@ impl SwapSite {
         )
     }
 
-    /// A file that has never had a name, and cannot be given one. Past the page cache where the
-    /// file system allows that: what is swapped out to save memory must not lie in memory again.
+    /// A file that has never had a name, and cannot be given one. It bypasses the page cache where
+    /// the file system allows that: pages that were swapped out to save memory must not lie in
+    /// memory again.
     fn open(&self) -> std::io::Result<File> {
         let open = |flags| {
             OpenOptions::new()
@@ -191,7 +192,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let Space { free, kept } = space(directory.path()).unwrap();
         assert!(kept > Bytes::ZERO && kept <= KEPT_FREE);
-        // Whatever others write meanwhile, this does not fit.
+        // This does not fit, whatever other programs write meanwhile.
         let error = site(directory.path()).allocate(Pages::floor(free)).unwrap_err().to_string();
         assert!(error.contains("of it stays free") && error.contains("too little"), "{error}");
     }

@@ -258,9 +258,7 @@ fn vmms_that_are_late_hold_up_nobody_and_are_adopted_when_they_answer() {
         let vm = host.wait_for(name, "it is reached", |vm| vm.note.is_none().then(|| vm.clone()));
         assert_eq!((vm.pid, vm.grant), (before.pid, before.grant));
         assert!(
-            host.events()
-                .iter()
-                .any(|e| e.vm.as_ref() == Some(&vm.name) && e.text.contains("adopted after"))
+            host.events().iter().any(|e| e.vm.as_ref() == Some(&vm.name) && e.text.contains("adopted after"))
         );
     }
     // It takes part in everything again.

@@ -1,4 +1,4 @@
-//! The budget follows what the machine has for VMs.
+//! The budget follows the machine's memory for VMs.
 //!
 //! A budget that the operator named stays: the part that other programs have taken is not divided,
 //! and comes back at once. An automatic budget follows the machine: it falls at once and rises

@@ -26,9 +26,8 @@ pub(crate) const AT_ONCE: Duration = Duration::from_millis(10);
 /// A VM whose process holds this much more than it was granted is reported, and what the kernel may
 /// be wrong by ([`miscounted`]).
 const EXCESS: Bytes = Bytes::mib(4);
-/// How many looks in a row, one a second, may find that. What a VMM is late to give back it has
-/// given by then; more, and a VMM that a guest has taken over keeps longer what others were
-/// promised.
+/// How many looks in a row, one a second, may find that. A late return has come by then. More, and
+/// a VMM that its guest has taken over keeps memory that others were promised for longer.
 const LOOKS: u8 = 8;
 
 /// The control loop.
@@ -129,8 +128,8 @@ impl Core {
         (account.grant + account.overhead).bytes() + EXCESS + miscounted(self.processors.number)
     }
 
-    /// Takes the kernel's account of the processes of VMs. Tells of those that hold more than they
-    /// may, and ends those that last in it.
+    /// Takes the kernel's account of the processes of VMs. Tells of processes that hold more than
+    /// they may, and ends them if that lasts.
     pub(super) fn processes(&mut self, processes: &[(RunId, ProcessMemory)]) {
         for &(id, process) in processes {
             let (most, frames) = (self.most_held(id), self.mapped(id));
@@ -157,8 +156,8 @@ impl Core {
         }
     }
 
-    /// The most that the process of a run may map of what is not its own: each frame at its place
-    /// in guest memory, all frames where they are compared, and the window to the daemon.
+    /// The most shared memory that the process of a run may map: each frame at its place in guest
+    /// memory, all frames where they are compared, and the window.
     fn mapped(&self, id: RunId) -> Bytes {
         let domains = self.run(id).into_iter().flat_map(|run| run.sharing.part.memberships());
         let frames: Pages = domains.map(|membership| self.mirror.frames_of(membership.id)).sum();

@@ -16,7 +16,7 @@ use super::{Core, Effect, RunId, limit, overhead, reservation, size};
 /// Balloon targets that differ by less are not worth waking a driver for.
 pub(super) const BALLOON_STEP: Pages = Pages(256);
 
-/// What policy was asked, and what it said.
+/// A question to policy, and its answer.
 #[derive(Clone, Debug)]
 pub(super) struct Divided {
     pub(super) rules: Rules,
@@ -29,8 +29,8 @@ pub(super) struct Divided {
 
 /// Dividing memory: from what is known to entitlements, targets and balloons.
 impl Core {
-    /// Divides memory anew and tells the balloons. `elapsed`: since it was last done, by which
-    /// balloons may have grown.
+    /// Divides memory anew and tells the balloons. `elapsed` is the time since the last division;
+    /// balloons may have grown in it.
     pub(super) fn divide(&mut self, elapsed: Duration) -> Divided {
         let (names, vms): (Vec<VmName>, Vec<PolicyVm>) = self
             .running()
@@ -68,9 +68,9 @@ impl Core {
 
     /// A VM as policy sees it. Its grant and its part of the frames of its sharing domain stand for
     /// what it holds: a VMM that claims to hold less keeps the grant all the same, and honest ones
-    /// return what they do not use. So what a frame costs is paid by those who share it, in equal
-    /// parts (see [`charge`](fn@plimsoll_policy::charge)), and what sharing saves makes room within
-    /// an entitlement, which it does not change.
+    /// return what they do not use. So the VMs that share a frame pay for it in equal parts (see
+    /// [`charge`](fn@plimsoll_policy::charge)), and what sharing saves makes room within an
+    /// entitlement, which it does not change.
     fn party(&self, definition: &VmDefinition, run: &Run) -> PolicyVm {
         let held = self.charged(run.id);
         let limit = limit(definition);
@@ -104,9 +104,8 @@ impl Core {
 
     /// What a VM's guest has in memory without being charged for it: shared pages beyond its part
     /// of the frames, and zero pages. That much need not be in its balloon for the VM to come to
-    /// its target. What its VMM says of zero pages is believed as far as grant, references and
-    /// balloon leave room for them, so that a lie cannot make the balloon smaller than what is to
-    /// come back.
+    /// its target. The VMM's number of zero pages counts as far as grant, references and balloon
+    /// leave room for it, so that a lie cannot make the balloon too small.
     fn free_of_charge(&self, definition: &VmDefinition, run: &Run) -> Pages {
         let (grant, references) = (self.ledger.account(run.id).grant, self.references(run.id));
         let others = size(definition).saturating_sub(grant).saturating_sub(run.facts.ballooned);
@@ -159,7 +158,7 @@ impl Core {
     /// What can be paged out of a VM, as far as it is known.
     pub(super) fn pageable(&self, definition: &VmDefinition, run: &Run) -> Pageable {
         if run.facts.paging_stuck {
-            // It tries again of itself, and says so.
+            // The VMM tries again by itself, and reports it.
             return Pageable::default();
         }
         let swap = if run.facts.swap_failed { Pages::ZERO } else { run.swap };
@@ -169,8 +168,8 @@ impl Core {
         }
     }
 
-    /// Tells a VMM from where on it pages, if that has changed by more than a little, or if its VM
-    /// `exceeds` what it may have.
+    /// Tells a VMM its paging level, if that has changed by more than a little, or if the VM
+    /// `exceeds` its limit.
     fn steer_paging(&mut self, name: &VmName, decision: &Decision, exceeds: bool) {
         let step = BALLOON_STEP.0;
         // A VMM counts its own pages only.
@@ -180,7 +179,7 @@ impl Core {
         let began = decision.pages.is_some() != run.pages.is_some();
         run.pages = decision.pages;
         let next = Paging { level: Some(own), block: decision.reclaim.block > Pages::ZERO };
-        // Above its grant, were it by a page, a level would have a VM that waits wait on.
+        // With a level above its grant, even by a page, a VM that waits would wait on.
         let moved = run.paging.level.is_none_or(|level| {
             let too_high = (exceeds || run.waits() > Pages::ZERO) && level > own;
             too_high || level.0.abs_diff(own.0) >= step
@@ -217,7 +216,7 @@ impl Core {
         }
         run.balloon = decision.balloon;
         if run.is_without_process() {
-            // It is told when it is there.
+            // Its VMM is told when it runs.
             return;
         }
         let id = run.id;

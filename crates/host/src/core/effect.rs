@@ -14,10 +14,10 @@ use crate::run_id::RunId;
 /// Something that the daemon has to do.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// Set up a VM's process; the answer is [`Input::Launched`].
+    /// Set up a VM's process; the answer is [`Input::Launched`](super::Input::Launched).
     Launch {
         run: RunId,
-        /// To be on disk before anything else, if there is room for it.
+        /// Written before the launch, if the disk has room for it.
         record: Box<Record>,
         grant: Pages,
     },
@@ -27,7 +27,7 @@ pub(crate) enum Effect {
         pages: Pages,
         total: Pages,
     },
-    /// Remember that the VMM's grant is `total` now.
+    /// Record that the VMM's grant is `total` now.
     Returned {
         run: RunId,
         total: Pages,
@@ -45,12 +45,12 @@ pub(crate) enum Effect {
     SavePools(Vec<PoolDefinition>, Vec<(RequestId, Result<Answer, Failure>)>),
     /// Remove a VM's record and logs, and give the answers afterwards.
     Forget(VmName, Vec<(RequestId, Result<Answer, Failure>)>),
-    /// Have the plane of shared pages do something; the answer is [`Input::Reported`].
+    /// Have the plane of shared pages do something; the answer is [`Input::Reported`](super::Input::Reported).
     Order(Order),
-    /// Remember for a restarted daemon that the VMM will map frames of this domain: it is told
+    /// Record that the VMM will map frames of this domain, for a restarted daemon. The VMM is told
     /// next.
     Joins(RunId, Known),
-    /// Remember for a restarted daemon what the VMM said at its start.
+    /// Record the missing parts of the VM's jail, for a restarted daemon.
     Settled(RunId, Vec<JailPart>),
     Answer(RequestId, Result<Answer, Failure>),
 }

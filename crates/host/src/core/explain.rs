@@ -47,8 +47,8 @@ impl Explained {
     }
 }
 
-/// Why things are as they are. Memory is divided anew first, so that every number follows from the
-/// ledger as it is now.
+/// Explains how memory is divided. Memory is divided anew first, so that every number follows from
+/// the ledger as it is now.
 impl Core {
     pub(super) fn explain_host(&mut self) -> HostExplanation {
         let divided = self.divide(std::time::Duration::ZERO);
@@ -140,7 +140,7 @@ impl Core {
         }
     }
 
-    /// What was decided for the VM of that index.
+    /// The decision for the VM of that index.
     fn decision(&self, divided: &Divided, index: usize, status: &VmStatus) -> VmDecision {
         let paging = &status.paging;
         let (vm, decision) = (&divided.vms[index], &divided.outcome.vms[index]);

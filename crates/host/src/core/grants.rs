@@ -10,7 +10,7 @@ use super::run::{Phase, Run};
 use super::{Core, Effect, RunId, limit, overhead, reservation, size};
 use crate::pools::Pools;
 
-/// A round of giving: policy's grants, and which run each of its parties is.
+/// A round of giving: policy's grants, and the run of each party.
 pub(super) struct Round {
     pub(super) grants: Grants,
     runs: Vec<RunId>,
@@ -31,7 +31,7 @@ impl Round {
         }
     }
 
-    /// What is free and not promised to others than `run`.
+    /// Free memory that is not promised to VMs other than `run`.
     pub(super) fn open(&self, run: RunId) -> Pages {
         self.index(run).map_or(Pages::ZERO, |i| self.grants.open(i))
     }
@@ -97,7 +97,7 @@ impl Core {
     /// Gives a VM that has just asked for memory its allowance. It is told even of a grant of 0:
     /// its VMM then fills single pages.
     pub(super) fn answer_want(&mut self, run: RunId) {
-        // Those that waited before it come first.
+        // VMs that waited before it come first.
         self.serve();
         let mut round = self.round();
         if let Some(i) = round.index(run) {
@@ -119,7 +119,7 @@ impl Core {
             return;
         }
         if let Err(e) = self.ledger.charge(id, pages) {
-            // Policy may allow no more than is free; if it does, the ledger still holds.
+            // Policy allows no more than is free. If it did, the ledger would still hold.
             tracing::error!(run = ?id, "grant refused by the ledger: {e}");
             return;
         }
@@ -184,7 +184,7 @@ impl Core {
         }
     }
 
-    /// A VM that has waited in vain pages for itself until there is memory for it again.
+    /// A VM that has waited in vain pages until there is memory for it again.
     pub(super) fn forget_patience(&mut self) {
         if self.running().all(|(_, run)| !run.waited) {
             return;
@@ -198,7 +198,7 @@ impl Core {
         }
     }
 
-    /// Takes back what a VMM says it returned.
+    /// Takes back pages that a VMM has returned.
     pub(super) fn take_back(&mut self, run: RunId, vm: &VmName, pages: Pages) {
         match self.ledger.credit(run, pages) {
             Ok(()) => {
@@ -206,7 +206,7 @@ impl Core {
                 self.effect(Effect::Returned { run, total });
                 if let Some(run) = self.run_mut(run) {
                     run.leeway = run.leeway.saturating_sub(pages);
-                    // What it said it holds is older than what it gave back.
+                    // Its last report is older than this return.
                     run.facts.held = run.facts.held.min(total);
                 }
                 tracing::debug!(%vm, returned = %pages.bytes(), total = %total.bytes(), "return");

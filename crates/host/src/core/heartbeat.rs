@@ -5,13 +5,13 @@ use plimsoll_protocol::VmName;
 use super::run::{Phase, Run};
 use super::{Core, RunId};
 
-/// The most that counts of the time between two looks. A daemon that was stopped itself heard
-/// nothing meanwhile, and that is not its VMMs' fault.
+/// The most that counts of the time between two looks. A daemon that was stopped itself got no
+/// messages meanwhile.
 const MOST_AT_ONCE: Duration = Duration::from_secs(2);
 
 /// VMMs that do not report: their process is stopped or hangs, or the host is overloaded.
 impl Core {
-    /// Notes that a VMM has said something.
+    /// Notes that a VMM has sent a message.
     pub(super) fn heard_from(&mut self, id: RunId, name: &VmName) {
         let Some(run) = self.run_mut(id) else { return };
         if let Some(silence) = std::mem::take(&mut run.heartbeat).silence() {
@@ -19,7 +19,7 @@ impl Core {
         }
     }
 
-    /// Counts for how long VMMs have said nothing, and tells which have become silent.
+    /// Counts for how long VMMs have sent nothing, and tells which have become silent.
     pub(super) fn watch_heartbeats(&mut self, elapsed: Duration) {
         let reports = |run: &Run| matches!(run.phase, Phase::Running | Phase::Stopping);
         let mut silent: Vec<(VmName, Duration)> = Vec::new();
@@ -36,7 +36,7 @@ impl Core {
         }
     }
 
-    /// What users should know of a VMM that is silent.
+    /// The note for users about a silent VMM.
     pub(super) fn silence_note(run: &Run) -> Option<String> {
         let silence = run.heartbeat.silence()?;
         Some(format!("VMM has not answered for {} s", silence.as_secs()))

@@ -46,7 +46,7 @@ pub(crate) enum Input {
     Message(RunId, Box<FromVmm>),
     /// The VMM of an earlier daemon has answered.
     Reached(RunId, Box<Adopted>),
-    /// It cannot be spoken to, and why.
+    /// Its VMM is unreachable, and why.
     Unreachable(RunId, String),
     /// Which process it is.
     Identified(RunId, u32),
@@ -54,7 +54,7 @@ pub(crate) enum Input {
     Closed(RunId),
     /// The VMM broke the protocol: how.
     Broken(RunId, String),
-    /// The process is gone, and how it ended as far as is known.
+    /// The process is gone, and how it ended.
     Exited(RunId, String),
     /// Memory of the processes of all VMs, by the kernel's account, taken at one time.
     Processes(Vec<(RunId, ProcessMemory)>),
@@ -66,12 +66,12 @@ pub(crate) enum Input {
     Processors(Processors),
     /// The VMM does not read: it will not get a message about these pages.
     Unsent(RunId, DomainId, Vec<(PageNo, FrameNo)>),
-    /// What came of an [`Effect::Order`].
+    /// What came of an [`Effect::Order`](super::Effect::Order).
     Reported(Box<Report>),
-    /// What is known of a VM, or of all pools, could not be written down, and why; `None`: it is on
-    /// disk by now.
+    /// The record of a VM, or of all pools, could not be written, and why; `None`: it is on disk by
+    /// now.
     Unsaved(Option<VmName>, Option<String>),
-    /// Serve VMs that wait, as [`Core::has_returned`] asks for. The daemon does so when it has
+    /// Serve VMs that wait, as [`Core::has_returned`](super::Core::has_returned) asks for. The daemon does so when it has
     /// taken what has come in: serving them looks at all VMs, and many return memory at once.
     Serve,
     /// Time has passed.

@@ -82,7 +82,7 @@ impl Core {
         }
     }
 
-    /// What to charge a VM at first, if that much is free.
+    /// Returns a VM's first charge, if that much is free.
     fn affordable(
         &self,
         grants: &Grants,
@@ -93,7 +93,7 @@ impl Core {
         let (reservation, overhead) = (reservation(definition), overhead(definition));
         let open = grants.open(i);
         admit(reservation, overhead, self.unreserved_but(id, definition), open)?;
-        // Beyond the reservation it may begin with what leaves the host in state high.
+        // Beyond its reservation it gets as much as leaves the host in state high.
         let spare = open.saturating_sub(overhead).saturating_sub(self.settings.thresholds.clear);
         let room = spare.min(grants.room_in_pools(i));
         let grant = INITIAL_GRANT.min(limit(definition)).min(room.max(reservation));
@@ -137,7 +137,7 @@ impl Core {
         }
     }
 
-    /// A VMM closed the connection, as one that ends does.
+    /// A VMM closed the connection: it is ending.
     pub(super) fn closed(&mut self, id: RunId) {
         let deadline = self.clock.now + LAST_GRACE;
         if let Some(run) = self.run_mut(id) {
@@ -145,7 +145,7 @@ impl Core {
         }
     }
 
-    /// Ends those that should have ended by themselves.
+    /// Ends runs that should have ended by themselves.
     pub(super) fn end_the_overdue(&mut self) {
         let now = self.clock.now;
         let overdue = |run: &Run| match &run.phase {

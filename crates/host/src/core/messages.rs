@@ -15,8 +15,8 @@ use super::{Core, Effect, LAST_GRACE, RunId, limit, size};
 /// Address space behind guest memory where samples are.
 const ASIDE: Bytes = Bytes(MAX_SAMPLES as u64 * plimsoll_units::CHUNK_SIZE);
 
-/// What VMMs say. A VMM is taken to be hostile: its numbers are bounded by what is possible, and
-/// what is not possible at all ends it.
+/// Messages of VMMs. A VMM is taken to be hostile: its numbers are bounded by what is possible, and
+/// an impossible message ends it.
 impl Core {
     pub(super) fn message(&mut self, id: RunId, message: FromVmm) {
         let Some(name) = self.name_of(id) else { return };
@@ -137,7 +137,7 @@ impl Core {
         let executed = |facts: &Facts| facts.sampling.executed;
         run.executed = run.executed.saturating_add(executed(&facts).saturating_sub(executed(&before)));
         run.usage.observe(&facts.sampling);
-        // A grant that the VMM has not read yet answers a part of what it said it waits for.
+        // A grant that the VMM had not read yet answers a part of its claim.
         let under_way = grant.saturating_sub(facts.grant);
         run.wants(facts.wanted.saturating_sub(under_way), now);
         run.beyond = beyond;
@@ -192,7 +192,7 @@ fn paged_out(before: &Facts, facts: &Facts) -> Pages {
     Pages(out(facts).saturating_sub(out(before)))
 }
 
-/// Whether a guest has taken pages out of its balloon that it was not told to: it lacks memory.
+/// Whether a guest has taken pages out of its balloon without being told to: it lacks memory.
 fn took_back(before: &Facts, facts: &Facts) -> bool {
     let driven = before.balloon_driver && facts.balloon_driver && before.reboots == facts.reboots;
     let told = before.balloon_target.min(facts.balloon_target).min(before.balloon_actual);
@@ -225,8 +225,8 @@ fn possible_sample(claim: SampleFacts, size: Pages) -> SampleFacts {
     }
 }
 
-/// What a VM may wait for: what its limit leaves or, where that was lowered below its grant, the
-/// chunk that its driver may need to run.
+/// The most that a VM may wait for: the rest of its limit or, if that was lowered below its grant,
+/// the chunk that its driver may need to run.
 fn room(limit: Pages, grant: Pages) -> Pages {
     if grant > limit { Pages::CHUNK } else { limit.saturating_sub(grant) }
 }

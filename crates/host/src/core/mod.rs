@@ -72,14 +72,14 @@ use crate::pools::Pools;
 use crate::processors::Processors;
 pub(crate) use crate::run_id::RunId;
 
-/// A moment: one clock for durations, one for people.
+/// A moment, by the monotonic clock and by the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     pub(crate) now: Instant,
     pub(crate) at: Timestamp,
 }
 
-/// What the daemon's configuration says to the core.
+/// The part of the configuration that the core needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) budget: Pages,
@@ -95,7 +95,7 @@ pub(crate) struct Settings {
     /// Most swap space of all VMs; `None`: admission does not look at it.
     pub(crate) swap: Option<Pages>,
     pub(crate) paths: Paths,
-    /// This boot of the machine; `None`: that is not known.
+    /// This boot of the machine; `None`: unknown.
     pub(crate) boot_id: Option<String>,
 }
 
@@ -103,7 +103,7 @@ pub(crate) struct Settings {
 #[derive(Debug)]
 struct Vm {
     record: Record,
-    /// Its record on disk cannot be read: `record` is what is known of it, and is not written down.
+    /// Its record on disk cannot be read: `record` is the part that is known, and is not written.
     unread: Option<Unread>,
     run: Option<RunId>,
 }
@@ -131,7 +131,7 @@ pub(crate) struct Core {
     last_run: u64,
     /// The VMs that ask the plane.
     askers: Askers,
-    /// [`Order::Tidy`] is under way.
+    /// [`Order::Tidy`](crate::domains::Order::Tidy) is under way.
     tidying: bool,
     clock: Clock,
     last_control: Instant,
@@ -145,7 +145,7 @@ pub(crate) struct Core {
     peak_kernel: Bytes,
     /// Time that VMs were stalled since the daemon started, added up: some and all of each.
     stalled: (Duration, Duration),
-    /// What is not on disk, and why: see [`Input::Unsaved`].
+    /// Changes that are not on disk, and why: see [`Input::Unsaved`].
     unsaved: BTreeMap<Option<VmName>, String>,
     effects: Vec<Effect>,
 }
@@ -235,7 +235,7 @@ impl Core {
             }
     }
 
-    /// Where each VMM says that guest memory is, for the kernel to be asked about it.
+    /// The range of guest memory of each run, by its VMM's report.
     pub(crate) fn ranges(&self) -> Vec<(RunId, (u64, Bytes))> {
         self.running().map(|(_, run)| (run.id, run.facts.ram)).collect()
     }
@@ -268,7 +268,8 @@ impl Core {
         self.run_mut(self.vm(vm)?.run?)
     }
 
-    /// All VMs that have a process or are about to, with their definitions, in the order of their names.
+    /// All VMs that have a process or will soon, with their definitions, in the order of their
+    /// names.
     fn running(&self) -> impl Iterator<Item = (&VmDefinition, &Run)> {
         self.vms.values().filter_map(|vm| Some((&vm.record.definition, self.run(vm.run?)?)))
     }
@@ -281,12 +282,12 @@ impl Core {
         self.vms.insert(name, Vm { unread: Some(unread), ..Vm::off(record) });
     }
 
-    /// Tells users of something that happened to the host before there was a core.
+    /// Adds an event about the host from before there was a core.
     pub(crate) fn announce(&mut self, text: String) {
         self.event(None, text);
     }
 
-    /// Writes a VM's record down, and gives the answers afterwards.
+    /// Writes a VM's record, and gives the answers afterwards.
     fn save(&mut self, name: &VmName, answers: Vec<(RequestId, Result<Answer, Failure>)>) {
         match self.vms.get(name) {
             Some(vm) if vm.unread.is_none() => {
@@ -297,7 +298,7 @@ impl Core {
         }
     }
 
-    /// What users should know of a change that is in force and not on disk.
+    /// Tells users of a change that is in effect and not on disk, or that is on disk now.
     fn unsaved(&mut self, vm: Option<VmName>, why: Option<String>) {
         let what = if vm.is_some() { "" } else { "resource pools: " };
         let text = match why {
@@ -339,15 +340,14 @@ impl Core {
     }
 }
 
-/// What users are told of a change that is in force and cannot be written down yet.
+/// The note about a change that is in effect and not on disk yet.
 pub(crate) fn unsaved_note(why: &str) -> String {
     format!(
         "the last change is in effect but not on disk: {why}; retrying: it is lost if plimsolld ends before that"
     )
 }
 
-/// A VM whose pool is not there, because someone has changed the daemon's files, is taken to be in
-/// none.
+/// A VM whose pool does not exist, because the daemon's files were changed, is placed in none.
 fn place(definition: &mut VmDefinition, pools: &Pools) {
     if pools.id(&definition.pool).is_none() {
         tracing::error!(vm = %definition.name, "there is no pool {}: it is on the host itself now", definition.pool);
@@ -370,7 +370,7 @@ fn size(definition: &VmDefinition) -> Pages {
     Pages::floor(definition.size)
 }
 
-/// What the ledger charges for a VM beside its guest's memory.
+/// The ledger's charge for a VM besides its guest's memory.
 fn overhead(definition: &VmDefinition) -> Pages {
     plimsoll_policy::overhead(size(definition), definition.vcpus)
 }

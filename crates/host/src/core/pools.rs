@@ -6,8 +6,8 @@ use plimsoll_units::{Bytes, Pages};
 use super::run::Run;
 use super::{Answer, Core, Effect, Failure, FailureKind, RequestId, reservation};
 
-/// What users ask of resource pools. A change is checked on a copy of all pools, which takes the
-/// place of the old ones only when nothing speaks against it.
+/// Requests about resource pools. A change is checked on a copy of all pools. The copy replaces
+/// them only if the check succeeds.
 impl Core {
     pub(super) fn create_pool(&mut self, id: RequestId, definition: PoolDefinition) -> Result<(), Failure> {
         let name = definition.name.clone();
@@ -126,7 +126,7 @@ impl Core {
         }
     }
 
-    /// Granted to the VMs of a pool and of those below it.
+    /// The charge of all VMs in a pool and the pools below it.
     pub(super) fn granted_within(&self, pool: &PoolName) -> Pages {
         self.sum_within(pool, |run| self.charged(run.id))
     }
@@ -148,7 +148,7 @@ impl Core {
     }
 }
 
-/// Most names in one error: it is to stay a line.
+/// Most names in one error, which must stay one line.
 const MOST_NAMED: usize = 8;
 
 fn some_of(names: &[String], most: usize) -> String {

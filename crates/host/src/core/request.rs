@@ -55,7 +55,7 @@ pub(crate) enum Answer {
     Done,
 }
 
-/// Why a request was not carried out: one line, and whose fault it is.
+/// Why a request was not carried out, in one line, with its kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) kind: FailureKind,
@@ -69,11 +69,11 @@ pub(crate) enum FailureKind {
     Unknown,
     /// The VM or pool is in no state for it.
     Conflict,
-    /// The request makes no sense.
+    /// The request is invalid.
     Invalid,
     /// It does not fit into machine memory.
     NoMemory,
-    /// Something that the VM needs is missing, busy or broken.
+    /// A file or device that the VM needs is missing, busy or broken.
     Unfit,
     /// The daemon could not do it.
     Internal,

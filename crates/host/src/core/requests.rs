@@ -10,7 +10,7 @@ use crate::inventory::Record;
 /// Most requests that wait for the end of one VM; more would only be a client in a loop.
 const MOST_WAITERS: usize = 64;
 
-/// What users ask for. `Ok(None)`: the answer comes later.
+/// Requests of users. `Ok(None)`: the answer comes later.
 impl Core {
     pub(super) fn request(&mut self, id: RequestId, request: Request) {
         tracing::debug!(request = id.0, "{request:?}");

@@ -23,22 +23,22 @@ pub(crate) struct Run {
     pub(crate) vm: VmName,
     pub(crate) phase: Phase,
     pub(crate) pid: Option<u32>,
-    /// What its VMM said last, within what is possible.
+    /// The last report of its VMM, within what is possible.
     pub(crate) facts: Facts,
-    /// Pages that it waits for, as far as they have not been granted since.
+    /// Pages that it waits for and that have not been granted since.
     pub(crate) wanted: Pages,
-    /// Pages that it waits for beyond what its limit leaves: shown, never granted.
+    /// Pages that it waits for beyond its limit: shown, never granted.
     pub(crate) beyond: Pages,
     /// Since when it waits, or last got leeway.
     pub(crate) waiting_since: Option<Instant>,
     pub(crate) usage: Usage,
-    /// What it needs, by its samples and its waits.
+    /// Its need, by its samples and its waits.
     pub(crate) need: Need,
-    /// What its guest can spare for its balloon.
+    /// The memory that its guest can spare for its balloon.
     pub(crate) spare: Spare,
     /// Its guest has taken pages out of its balloon since memory was last divided.
     pub(crate) took_back: bool,
-    /// What it was granted since then.
+    /// Pages that it was granted since then.
     pub(crate) given: Pages,
     /// Pages that it has paged out since then to serve its own faults.
     pub(crate) replaced: Pages,
@@ -53,23 +53,23 @@ pub(crate) struct Run {
     pub(crate) target: Pages,
     /// The most that it may be granted as policy has it: its limit, or less where its pool has one.
     pub(crate) most: Pages,
-    /// What it got as leeway: see [`Party::leeway`](plimsoll_policy::Party::leeway).
+    /// Pages that it got as leeway: see [`Party::leeway`](plimsoll_policy::Party::leeway).
     pub(crate) leeway: Pages,
     /// Its swap space; zero: it has none.
     pub(crate) swap: Pages,
-    /// What it was last told of paging.
+    /// The last message to it about paging.
     pub(crate) paging: Paging,
-    /// What it lately did in a second.
+    /// Its latest rates per second.
     pub(crate) rates: Rates,
     /// The report from which the next rates are reckoned, and when it came.
     pub(crate) counted: (Facts, Instant),
-    /// Why policy has it page, if it does.
+    /// Why policy has it page; `None`: it does not.
     pub(crate) pages: Option<PagingCause>,
     /// It has waited in vain for a whole control period, and there is still nothing for it.
     pub(crate) waited: bool,
     /// Its part in page sharing.
     pub(crate) sharing: Membership,
-    /// The balloon that it was last told to have.
+    /// The last balloon target that it was told.
     pub(crate) balloon: Pages,
     pub(crate) liveness: Liveness,
     pub(crate) kernel: KernelAccount,
@@ -78,7 +78,7 @@ pub(crate) struct Run {
     pub(crate) missing_jail: Vec<JailPart>,
 }
 
-/// What a VMM is told of paging: see [`ToVmm::Paging`](plimsoll_protocol::control::ToVmm::Paging).
+/// A VMM's paging level: see [`ToVmm::Paging`](plimsoll_protocol::control::ToVmm::Paging).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Paging {
     pub(crate) level: Option<Pages>,
@@ -96,8 +96,8 @@ pub(crate) enum Phase {
     Booting(Start),
     /// Its guest runs.
     Running,
-    /// An earlier daemon started it, and this one cannot speak to its VMM yet. It keeps what it is
-    /// charged.
+    /// An earlier daemon started it, and its VMM has not answered this one yet. It keeps its
+    /// charge.
     Unreachable(Unreachable),
     /// Its guest was asked to shut down.
     Stopping,
@@ -144,14 +144,14 @@ pub(crate) enum EndedBy {
     Breach(String),
 }
 
-/// Why the daemon cannot speak to a VMM that runs.
+/// Why a VMM that runs is unreachable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unreachable {
     /// Since when this daemon has tried.
     pub(crate) since: Instant,
     /// In one line.
     pub(crate) why: String,
-    /// Events have told of it.
+    /// An event has told it.
     pub(crate) told: bool,
     /// The inventory has the record of this very run.
     pub(crate) in_inventory: bool,
@@ -229,8 +229,8 @@ impl Run {
         !matches!(self.phase, Phase::Ending(_) | Phase::Unreachable(_))
     }
 
-    /// Whether nothing counts that its VMM says: it has none yet, it has said its last, or the
-    /// daemon has ended it.
+    /// Whether messages of its VMM are ignored: it has no VMM yet, its VMM has sent its last
+    /// message, or the daemon has ended it.
     pub(crate) fn is_over(&self) -> bool {
         match &self.phase {
             Phase::Ending(ending) => ending.told.is_some() || ending.by.is_some(),

@@ -11,9 +11,9 @@ use super::run::Run;
 use super::{Core, Effect, RunId};
 use crate::domains::DomainState;
 
-/// How much VMs look for pages to share, and what is told of it.
+/// How much VMs look for pages to share, and the state of sharing for users.
 impl Core {
-    /// Tells VMs how much to look, if that has changed by more than a little.
+    /// Tells VMs their scan budgets, if these have changed by more than a little.
     pub(super) fn set_scan_budgets(&mut self) {
         let (state, eager) = (self.states.current(), self.settings.eager_sharing);
         let host = ScanHost {
@@ -103,7 +103,7 @@ impl Core {
 }
 
 impl Run {
-    /// Its VMM has said what looking for pages has brought since the last time.
+    /// Takes what looking for pages has brought since the report `before`.
     pub(super) fn observe_scan(&mut self, before: &Facts) {
         let moved = |counter: fn(&Facts) -> u64| counter(&self.facts).saturating_sub(counter(before));
         let merged = moved(|f| f.merged).saturating_add(moved(|f| f.zeroed));

@@ -1,19 +1,19 @@
 use std::time::Duration;
 
-/// A VMM that has said nothing for this long is called silent. It reports each second. Shorter, and
+/// A VMM that has not reported for this long is called silent. It reports each second. Shorter, and
 /// a busy host's VMMs are called silent when they are only slow; longer, and an operator looks for
 /// the reason elsewhere first.
 const LATE: Duration = Duration::from_secs(5);
 
-/// For how long a VMM has said nothing.
+/// For how long a VMM has sent nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Heartbeat {
     silent: Duration,
 }
 
 impl Heartbeat {
-    /// The VMM has said nothing for `time` more. Returns its silence, if it has just become long
-    /// enough to be told.
+    /// Adds `time` without a message. Returns the silence, if it has just become long enough to be
+    /// told.
     pub(super) fn pass(&mut self, time: Duration) -> Option<Duration> {
         let before = self.silence();
         self.silent += time;

@@ -10,8 +10,8 @@ use super::stall_account::{Stretch, stall_time};
 use super::{Core, RunId, limit};
 
 impl Core {
-    /// Takes what a VMM reports of stalls. Events say when its VM begins to stand still, and when
-    /// that is over.
+    /// Takes a VMM's report of stalls. Events say when its VM begins to stand still, and when it
+    /// runs again.
     pub(super) fn observe_stall(&mut self, id: RunId, name: &VmName, facts: &Facts) {
         let clock = self.clock;
         let Some(run) = self.run_mut(id) else { return };

@@ -31,14 +31,14 @@ pub(super) struct Stretch {
 }
 
 impl StallAccount {
-    /// The account of a VM that has run for `age`, by what its VMM says.
+    /// The account of a VM that has run for `age`, by its VMM's report.
     pub(super) fn new(facts: &Facts, age: Duration, now: Instant) -> Self {
         let [some, full] = [facts.stall_some, facts.stall_full].map(|claim| claim.min(age));
         let stalls = Stalls::new(some, full);
         Self { stalls, reported: now, began: None, still: None, sampled: (now, some, full.min(some)) }
     }
 
-    /// Takes what the VMM reports. Returns by how much `some` and `full` have grown.
+    /// Takes a report. Returns by how much `some` and `full` have grown.
     pub(super) fn observe(&mut self, facts: &Facts, clock: Clock) -> (Duration, Duration) {
         let elapsed = clock.now.saturating_duration_since(self.reported);
         self.reported = clock.now;

@@ -9,7 +9,7 @@ use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 use super::run::{Phase, Run};
 use super::{Core, Vm, overhead, unsaved_note};
 
-/// What the daemon tells of itself.
+/// The state of the host and of VMs, for users.
 impl Core {
     pub(super) fn host_status(&self) -> HostStatus {
         let sum = |part: fn(&Run) -> Pages| self.running().map(|(_, run)| part(run)).sum::<Pages>().bytes();
@@ -53,7 +53,7 @@ impl Core {
         }
     }
 
-    /// What users should know of a VM, in one line.
+    /// The note for users about a VM, in one line.
     fn note(&self, vm: &Vm) -> Option<String> {
         let unread = vm.unread.as_ref().map(|unread| unread.why.clone());
         let unsaved = self.unsaved.get(&Some(vm.record.definition.name.clone())).map(|why| unsaved_note(why));

@@ -21,20 +21,20 @@ pub(crate) struct Discovered {
     pub(crate) vm: VmName,
     /// `None`: its process is not known yet.
     pub(crate) pid: Option<u32>,
-    /// `None`: that is not known.
+    /// `None`: unknown.
     pub(crate) started: Option<Timestamp>,
-    /// As far as it can be read; `None`: not at all.
+    /// The part that can be read; `None`: none of it.
     pub(crate) definition: Option<VmDefinition>,
     /// The grant that the earlier daemon wrote down last, if it could be read.
     pub(crate) recorded: Option<Pages>,
     /// Its swap space.
     pub(crate) swap: Pages,
     pub(crate) kernel: KernelAccount,
-    /// Domains whose frames it may map; `None`: that is not known.
+    /// Domains whose frames it may map; `None`: unknown.
     pub(crate) domains: Option<Vec<Known>>,
     /// Domains that it was in before those: it can still read their frames.
     pub(crate) former: Vec<Known>,
-    /// Why its VMM cannot be spoken to, in one line.
+    /// Why its VMM is unreachable, in one line.
     pub(crate) why: String,
 }
 
@@ -52,18 +52,18 @@ pub(crate) struct Adopted {
     pub(crate) kernel: KernelAccount,
     pub(crate) domains: Vec<Known>,
     pub(crate) former: Vec<Known>,
-    /// What it says of the frames that it maps.
+    /// The frames that it claims to map.
     pub(crate) stock: Option<Stock>,
 }
 
 /// VMs that an earlier daemon started.
 ///
-/// Each of them is charged and has its name from the start, whether it can be spoken to or not.
-/// While it is [`Phase::Unreachable`] it keeps its memory, and gets no more. It takes part in
-/// everything from the moment at which its VMM answers.
+/// Each of them is charged and has its name from the start, reachable or not. While it is
+/// [`Phase::Unreachable`] it keeps its memory, and gets no more. It takes part in everything from
+/// the moment at which its VMM answers.
 impl Core {
-    /// Takes up a VM that runs. It is charged what was written down for it, and at least what the
-    /// kernel shows of it.
+    /// Takes up a VM that runs. Its charge is the recorded grant, and at least what the kernel
+    /// shows.
     pub(crate) fn discover(&mut self, found: Discovered) -> RunId {
         let (name, started) = (&found.vm, found.started);
         let known = self.vm(name);
@@ -115,8 +115,8 @@ impl Core {
 
     /// The VMM of a VM that was discovered has answered.
     ///
-    /// It is charged what it claims, as far as the earlier daemon wrote down that it was granted
-    /// (or, if that is not known, its size allows), but at least what the kernel says it has.
+    /// Its charge is its claim, up to the recorded grant (or its size, without a record), and at
+    /// least what the kernel shows.
     pub(super) fn reached(&mut self, id: RunId, adopted: Adopted) {
         let Some(name) = self.name_of(id) else { return };
         let Some(vm) = self.vms.get_mut(&name) else { return };
@@ -128,7 +128,7 @@ impl Core {
         };
         let told = unreachable.told.then(|| self.clock.now.saturating_duration_since(unreachable.since));
         let in_inventory = unreachable.in_inventory;
-        // Where the inventory knows this run, it knows what was changed since.
+        // If the inventory has the record of this run, it has later changes too.
         if !in_inventory {
             vm.record.definition = adopted.definition;
             vm.record.started = Some(adopted.started);
@@ -165,7 +165,7 @@ impl Core {
         }
         self.effect(Effect::Order(Order::Answered { run: id, former }));
         self.share(id, Pages::ZERO);
-        // The record of its grant may be lost, or say what the VMM never heard of.
+        // The record of its grant may be lost, or name a grant that the VMM never got.
         self.effect(Effect::Returned { run: id, total: account.grant });
         if !in_inventory {
             self.save(&name, Vec::new());
@@ -173,7 +173,7 @@ impl Core {
         self.urgent = true;
     }
 
-    /// The domains, of those that a VM was told of, that its definition does not name any more.
+    /// Returns those of a VM's known domains that its definition no longer names.
     fn left_by<'a>(&self, id: RunId, told: impl Iterator<Item = &'a Known>) -> Vec<DomainId> {
         let sharing = self.definition_of(id).map(|definition| &definition.memory.sharing);
         let stays = |name: &DomainName| matches!(sharing, Some(Sharing::With(domain)) if domain == name);
@@ -182,7 +182,7 @@ impl Core {
             .collect()
     }
 
-    /// A VM that was discovered cannot be spoken to, and why. Events tell of each reason once.
+    /// A VM that was discovered is unreachable, and why. Events tell each reason once.
     pub(super) fn unreachable(&mut self, id: RunId, why: String) {
         let Some(name) = self.name_of(id) else { return };
         let Some(run) = self.run_mut(id) else { return };
@@ -204,8 +204,7 @@ impl Core {
         }
     }
 
-    /// Charges a VM that cannot be spoken to for what the kernel shows of it, where that has become
-    /// more.
+    /// Raises the charge of an unreachable VM to what the kernel shows.
     pub(super) fn charge_unreachable(&mut self, id: RunId) {
         let unreachable = |run: &&Run| matches!(run.phase, Phase::Unreachable(_));
         let (Some(run), Some(definition)) = (self.run(id).filter(unreachable), self.definition_of(id)) else {
@@ -220,7 +219,7 @@ impl Core {
         }
     }
 
-    /// What users should know of a VM that cannot be spoken to.
+    /// The note for users about an unreachable VM.
     pub(super) fn unreachable_note(&self, run: &Run) -> Option<String> {
         let Phase::Unreachable(Unreachable { since, why, .. }) = &run.phase else { return None };
         let tried: Duration = self.clock.now.saturating_duration_since(*since);
@@ -228,8 +227,7 @@ impl Core {
     }
 }
 
-/// What a VM is charged that was granted `grant`, as far as is known, and has what the kernel
-/// shows.
+/// Returns the charge of a VM with a known grant of `grant` and the memory that the kernel shows.
 fn account(definition: &VmDefinition, grant: Pages, kernel: &KernelAccount) -> Account {
     let overhead = overhead(definition);
     let process = Pages::ceil(kernel.process.anonymous).saturating_sub(overhead);

@@ -4,11 +4,11 @@ use plimsoll_policy::{Estimate, Estimator, Sample, Stratum};
 use plimsoll_protocol::control::{SampleFacts, Sampled, SamplingFacts};
 use plimsoll_units::Pages;
 
-/// What one VM's samples have shown over time.
+/// The estimate of one VM's use, by its samples over time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
     estimator: Estimator,
-    /// The period that the VMM is in, as far as it has said.
+    /// The VMM's period, by its last report.
     period: u64,
     /// A period with samples has ended.
     sampled: bool,
@@ -19,8 +19,8 @@ impl Usage {
         Self { estimator: Estimator::new(period), period: 0, sampled: false }
     }
 
-    /// The VMM has reported. What it says of its last period counts once. The last period stands
-    /// for those that ended while there was no daemon.
+    /// Takes a report. The VMM's last period counts once. The last period stands for those that
+    /// ended while there was no daemon.
     pub(super) fn observe(&mut self, facts: &SamplingFacts) {
         if facts.period == self.period {
             return;
@@ -33,7 +33,7 @@ impl Usage {
         }
     }
 
-    /// Whether there is anything to go by.
+    /// Whether there is a sample.
     pub(super) fn has_samples(&self) -> bool {
         self.sampled
     }

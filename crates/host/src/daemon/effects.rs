@@ -72,7 +72,7 @@ impl Daemon {
         self.crippled |= self.worker.order(order).is_err();
     }
 
-    /// Writes down for a restarted daemon what has changed of a run. Returns whether it is written.
+    /// Changes a run's record on disk, for a restarted daemon. Returns whether it is written.
     fn note(&mut self, run: RunId, change: impl FnOnce(&mut RunRecord)) -> bool {
         let Some(live) = self.live.get_mut(&run) else { return false };
         let Some(record) = &mut live.record else { return false };
@@ -128,7 +128,7 @@ impl Daemon {
         }
     }
 
-    /// Writes down what a VM is granted, and has the kernel allow it, before the VMM hears of it.
+    /// Writes a VM's grant and has the kernel allow it, before the VMM is told.
     fn note_grant(&self, run: RunId, total: Pages) {
         let Some(live) = self.live.get(&run) else { return };
         if let Err(e) = live.directory.write_grant(total) {

@@ -78,7 +78,7 @@ pub(crate) struct Launched {
     pub(crate) wire: Wire,
     pub(crate) directory: RunDir,
     pub(crate) record: RunRecord,
-    /// `None`: nothing of the kernel holds it to its grant.
+    /// `None`: the kernel does not hold it to its grant.
     pub(crate) bound: Option<MemoryBound>,
     pub(crate) log: LogPipe,
 }

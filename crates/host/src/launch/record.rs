@@ -13,7 +13,7 @@ use crate::domains::Known;
 use crate::format;
 use crate::paths::{GRANT_RECORD, RUN_RECORD};
 
-/// What a restarted daemon has to know of a VM that runs.
+/// The record of a VM that runs, for a restarted daemon.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RunRecord {
     pub(crate) pid: u32,
@@ -51,7 +51,8 @@ impl RunRecord {
 /// Reads the run record in `directory`.
 ///
 /// # Errors
-/// It cannot be read in full, or is not that of `vm`: why. [`crate::outline`] reads a part of it.
+/// It cannot be read in full, or is the record of another VM. [`crate::outline`] reads a part of
+/// it.
 pub(crate) fn read_record(directory: &Path, vm: &VmName) -> anyhow::Result<RunRecord> {
     let path = directory.join(RUN_RECORD);
     let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -67,7 +68,7 @@ pub(crate) fn read_record(directory: &Path, vm: &VmName) -> anyhow::Result<RunRe
     Ok(record)
 }
 
-/// What a VM was granted, as written down last in `directory`; `None`: that is not known.
+/// What a VM was granted, as written down last in `directory`; `None`: unknown.
 pub(crate) fn read_grant(directory: &Path) -> Option<Pages> {
     let mut bytes = [0; 8];
     File::open(directory.join(GRANT_RECORD)).ok()?.read_exact_at(&mut bytes, 0).ok()?;

@@ -37,7 +37,7 @@ impl Drop for RunDir {
 }
 
 impl RunDir {
-    /// Makes the directory anew.
+    /// Makes the directory, in place of one whose VM is gone.
     ///
     /// # Errors
     /// The directory cannot be made, or there is one whose VM may still run.
@@ -111,10 +111,9 @@ impl RunDir {
         format::write(&self.path.join(RUN_RECORD), record)
     }
 
-    /// Writes down what the VM was granted: before the VMM hears of it, so that a daemon that comes
-    /// after a crash knows how much it may claim. Eight bytes in one write on a memory file system:
-    /// they are there whole, and cost about a microsecond. Nothing is granted to a VM whose record
-    /// of it is not open.
+    /// Writes the VM's grant: before the VMM is told, so that a daemon that comes after a crash
+    /// knows how much the VMM may claim. Eight bytes in one write on a memory file system: they are
+    /// there whole, and cost about a microsecond. A VM whose record is not open is granted nothing.
     pub(crate) fn write_grant(&self, grant: Pages) -> io::Result<()> {
         self.grant.as_ref().map_or(Ok(()), |file| file.write_all_at(&grant.0.to_le_bytes(), 0))
     }

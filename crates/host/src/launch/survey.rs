@@ -31,12 +31,12 @@ pub(crate) enum Look {
     There(Box<There>),
 }
 
-/// How it is known that a VM is gone.
+/// The proof that a VM is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Gone {
     /// The machine was booted since the VM was started.
     OtherBoot,
-    /// The VM's process has ended: how that is known.
+    /// The VM's process has ended, and how that is known.
     Process(String),
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct There {
     pub(crate) record: Result<RunRecord, String>,
     /// `Err`: which process it is cannot be found out, and why.
     pub(crate) process: Result<Process, String>,
-    /// The grant that was written down last; `None`: that is not known.
+    /// The grant that was written down last; `None`: unknown.
     pub(crate) recorded: Option<Pages>,
     /// What the kernel shows of the process; zeros where the process is not known.
     pub(crate) kernel: KernelAccount,
