@@ -85,6 +85,9 @@ pub(crate) enum Command {
     /// Show everything that is known of one VM
     #[command(after_help = crate::commands::show::HELP)]
     Show(Vm),
+    /// Print a VM's definition as TOML, as it was given and changed since
+    #[command(after_help = crate::commands::inspect::HELP)]
+    Inspect(Vm),
     /// Press a VM's power button and wait until it is off
     Stop(stop::Stop),
     /// End a VM at once, as if its power were cut; its guest writes nothing back
@@ -204,6 +207,7 @@ mod tests {
             "fly",
             "show",
             "show ../a",
+            "inspect",
             "stop a --timeout soon",
             "set a",
             "set a --shares 0",

@@ -7,12 +7,13 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes as Body;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use plimsoll_protocol::api::{ErrorBody, Event, HostStatus, PoolStatus, VmChange, VmStatus};
+use plimsoll_protocol::api::{ErrorBody, Event};
+use plimsoll_protocol::change::{PoolChange, VmChange};
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::explain::{HostExplanation, VmExplanation};
 use plimsoll_protocol::history::History;
-use plimsoll_protocol::pool::{PoolChange, PoolDefinition};
-use plimsoll_protocol::sharing::DomainStatus;
+use plimsoll_protocol::pool::PoolDefinition;
+use plimsoll_protocol::status::{DomainStatus, HostStatus, PoolStatus, VmStatus};
 use plimsoll_protocol::{PoolName, VmName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -85,6 +86,10 @@ impl Client {
 
     pub(crate) fn vm(&self, name: &VmName) -> Result<VmStatus> {
         self.json(Method::GET, &format!("/v1/vms/{name}"), Vec::new())
+    }
+
+    pub(crate) fn definition(&self, name: &VmName) -> Result<VmDefinition> {
+        self.json(Method::GET, &format!("/v1/vms/{name}/definition"), Vec::new())
     }
 
     pub(crate) fn define(&self, definition: &VmDefinition) -> Result<VmStatus> {

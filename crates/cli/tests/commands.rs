@@ -60,6 +60,22 @@ fn the_token_is_shown_to_a_daemon_on_tcp() {
 }
 
 #[test]
+fn a_definition_is_printed_as_a_file_that_can_be_run_again() {
+    let fake = Fake::new();
+    let given = json!({"name": "a", "size": 256 << 20, "limit": 200 << 20, "boot": {"kernel": "/vmlinuz"}});
+    fake.on("GET /v1/vms/a/definition", 200, &given).on("POST /v1/vms", 200, &vm("a", "on"));
+    let text = "name = \"a\"\nsize = \"256MiB\"\nlimit = \"200MiB\"\n\n[boot]\nkernel = \"/vmlinuz\"\n";
+    fake.run(&["inspect", "a"]).prints(text);
+    let json: Value = serde_json::from_str(&fake.run(&["inspect", "a", "--json"]).out).unwrap();
+    assert_eq!(json, given);
+    let path = definition(&fake, text);
+    assert_eq!(fake.run(&["run", &path]).code, 0);
+    let asked = fake.requests();
+    let (_, body) = asked.iter().find(|(line, _)| line == "POST /v1/vms").unwrap();
+    assert_eq!(serde_json::from_str::<Value>(body).unwrap(), given);
+}
+
+#[test]
 fn errors_are_json_where_facts_are() {
     for (args, code) in
         [(&["ps", "--json", "--socket", "/nonexistent/s"][..], 1), (&["set", "a", "--json"], 2)]

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::api::Exit;
+use plimsoll_protocol::status::Exit;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 

@@ -3,8 +3,8 @@
 use anyhow::{Context, anyhow, ensure};
 use jiff::Timestamp;
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::api::Exit;
 use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::status::Exit;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

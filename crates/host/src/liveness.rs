@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use plimsoll_protocol::api::BalloonHealth;
+use plimsoll_protocol::status::BalloonHealth;
 use plimsoll_units::Pages;
 
 /// How long a balloon may stand still below its target. A driver is asked once and works at once; a

@@ -5,8 +5,8 @@
 //! and a key that makes no sense counts as absent.
 
 use jiff::Timestamp;
-use plimsoll_protocol::VmName;
-use plimsoll_protocol::definition::{Balloon, Boot, Cpu, Jail, MIN_SIZE, Shares, VmDefinition};
+use plimsoll_protocol::definition::{Balloon, Boot, Cpu, Jail, MIN_SIZE, VmDefinition};
+use plimsoll_protocol::{Shares, VmName};
 use plimsoll_units::{Bytes, Pages};
 use serde::de::DeserializeOwned;
 use serde_json::Value;

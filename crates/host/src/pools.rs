@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use plimsoll_policy::{NamedPool, Pool, PoolId, PoolTree};
-use plimsoll_protocol::PoolName;
-use plimsoll_protocol::pool::{MAX_POOLS, Place, PoolDefinition};
+use plimsoll_protocol::pool::{MAX_POOLS, PoolDefinition};
+use plimsoll_protocol::{Place, PoolName};
 use plimsoll_units::Pages;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
-use plimsoll_protocol::api::Exit;
+use plimsoll_protocol::status::Exit;
 use plimsoll_units::Pages;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{Signal, SignalKind, signal};

@@ -5,8 +5,8 @@
 mod host;
 
 use host::{Host, definition, runs, send, signal, wait_until};
-use plimsoll_protocol::api::{Exit, Power, VmStatus};
 use plimsoll_protocol::control::ExitReason;
+use plimsoll_protocol::status::{Exit, Power, VmStatus};
 use plimsoll_units::Bytes;
 use rustix::process::Signal;
 use serde_json::{Value, json};

@@ -11,7 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use host::{Host, error_of, exchange_tcp, wait_until};
-use plimsoll_protocol::api::Power;
+use plimsoll_protocol::status::Power;
 
 /// Sooner than the daemon gives up clients that send nothing (20 s), and far more than it needs.
 const SOON: Duration = Duration::from_secs(18);

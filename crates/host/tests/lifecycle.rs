@@ -3,11 +3,12 @@
 mod host;
 
 use host::{Host, signal, wait_until};
-use plimsoll_protocol::api::{Exit, PoolStatus, Power, VmStatus};
 use plimsoll_protocol::control::ExitReason;
 use plimsoll_protocol::explain::{HostExplanation, VmExplanation};
 use plimsoll_protocol::history::{CSV_HEADER, History};
+use plimsoll_protocol::status::{Exit, PoolStatus, Power, VmStatus};
 use plimsoll_units::Bytes;
+use serde_json::{Value, json};
 
 #[test]
 fn a_killed_vmm_gives_its_memory_back_and_hurts_nobody() {
@@ -152,6 +153,32 @@ fn pools_and_what_was_set_outlive_the_daemon() {
     assert_eq!((a.pool.to_string(), a.share_count, a.reservation), ("web".into(), 77, Bytes::mib(32)));
     assert_eq!((a.tax.unwrap().rate(), a.power), (0.5, Power::On));
     assert_eq!(host.status().reserved, reserved);
+}
+
+#[test]
+fn a_definition_reads_back_as_it_was_given_and_changed() {
+    let mut host = Host::new(512, "");
+    host.run("a", "64MiB");
+    let path = "/v1/vms/a/definition";
+    let mut given: Value = host.get(path);
+    let short = json!({"name": "a", "size": 64 << 20, "boot": {"model": true}});
+    for key in ["name", "size", "boot"] {
+        assert_eq!(given[key], short[key], "{given}");
+    }
+    assert_eq!((&given["shares"], &given["limit"]), (&Value::Null, &Value::Null), "defaults are left out");
+    let change = r#"{"shares": "high", "limit": "48MiB"}"#;
+    assert_eq!(host.ask("PATCH", "/v1/vms/a", change).0, 200);
+    (given["shares"], given["limit"]) = (json!("high"), json!(48 << 20));
+    assert_eq!(host.get::<Value>(path), given);
+    host.kill_daemon();
+    host.start();
+    assert_eq!(host.get::<Value>(path), given);
+    // What was read back can be given again.
+    assert_eq!(host.ask("POST", "/v1/vms/a/kill", "").0, 200);
+    let (status, body) = host.ask("POST", "/v1/vms", &given.to_string());
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(host.get::<Value>(path), given);
+    assert!(host.refused(404, "GET", "/v1/vms/b/definition", "").contains("no VM b"));
 }
 
 #[test]

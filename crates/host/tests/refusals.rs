@@ -7,7 +7,7 @@ mod host;
 use std::process::Stdio;
 
 use host::{Host, definition, error_of, exchange_tcp, wait_until};
-use plimsoll_protocol::api::{Power, VmStatus};
+use plimsoll_protocol::status::{Power, VmStatus};
 use plimsoll_units::Bytes;
 use serde_json::{Value, json};
 

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{HostStatus, PoolStatus, VmStatus};
 use crate::control::Sampled;
-use crate::pool::Place;
+use crate::place::Place;
+use crate::status::{HostStatus, PoolStatus, VmStatus};
 use crate::{PoolName, TaxRate, VmName};
 
 /// The host's account, its pools, and who holds how much and why.

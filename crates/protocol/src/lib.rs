@@ -1,17 +1,21 @@
 //! What the parts of Plimsoll say to each other.
 //!
-//! - [`definition`]: a virtual machine as its operator writes it down (TOML).
-//! - [`pool`]: a resource pool likewise.
+//! - [`definition`]: a virtual machine as its operator writes it down (TOML); [`pool`]: a resource
+//!   pool likewise; [`change`]: what is changed of both later.
+//! - [`status`]: what the host, VMs and pools are and have now, with [`stall`] for time stalled;
+//!   [`explain`]: why; [`history`]: what was.
+//! - [`api`]: the paths of the HTTP/JSON API, on which all of these travel.
 //! - [`control`]: the messages between the daemon and one VMM, and [`wire`], the socket that
 //!   carries them; [`sharing`]: the words of page sharing.
-//! - [`api`]: what the daemon tells its users over HTTP, with [`stall`] for time stalled;
-//!   [`explain`]: why; [`history`]: what was.
+//! - [`toml_text`]: errors of files that people write, with line and key.
 //!
-//! This crate never decides anything and keeps no state. Types here are plain facts; what they mean
-//! for memory is decided by the daemon (grants) and by the pmap (pages). Neither side of a [`wire`]
-//! trusts the other's numbers: each type documents the bounds that its receiver has to check.
+//! This crate never decides anything and keeps no state. Types here are plain facts; the daemon
+//! decides what they mean for memory (grants), the pmap what they mean for pages. Neither side of a
+//! [`wire`] trusts the other's numbers: each type documents the bounds that its receiver checks.
+//! Start with [`control`] for what daemon and VMM do, with [`api`] for what users see.
 
 pub mod api;
+pub mod change;
 pub mod control;
 pub mod definition;
 pub mod explain;
@@ -19,13 +23,19 @@ pub mod history;
 mod name;
 mod or_none;
 mod percent;
+mod place;
 pub mod pool;
+mod shares;
 pub mod sharing;
 pub mod stall;
+pub mod status;
 mod tax;
+pub mod toml_text;
 pub mod wire;
 
 pub use name::{DomainName, NameError, PoolName, VmName};
 pub use or_none::OrNone;
 pub use percent::Percent;
+pub use place::Place;
+pub use shares::Shares;
 pub use tax::{TaxError, TaxRate};

@@ -1,12 +1,13 @@
-//! Resource pools: a tree of shares, reservations and limits that VMs are placed in.
-
-use std::fmt;
-use std::str::FromStr;
+//! A resource pool as its operator defines it. Pools are a tree of shares, reservations and limits
+//! in which VMs are placed.
 
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::definition::{DefinitionError, Shares};
+use crate::change::PoolChange;
+use crate::definition::DefinitionError;
+use crate::place::Place;
+use crate::shares::Shares;
 use crate::{OrNone, PoolName};
 
 /// A pool's shares in words are those of a VM of this size, as in vSphere: 5, 10 or 20 per MiB of
@@ -14,71 +15,10 @@ use crate::{OrNone, PoolName};
 const SHARES_SIZE: Bytes = Bytes::mib(16 << 10);
 /// Most memory that a pool may reserve or be limited to, 1 PiB: no host is near it, and the sums
 /// over [`MAX_POOLS`] stay far from the end of 64 bits.
-pub const MAX_POOL_MEMORY: Bytes = Bytes::mib(1 << 30);
+const MAX_POOL_MEMORY: Bytes = Bytes::mib(1 << 30);
 /// Most pools of a host: ten times what an operator can keep in mind, and little enough for every
 /// list of them to be read.
 pub const MAX_POOLS: usize = 1024;
-
-/// Where a VM or a pool is: in a pool, or directly on the host, which is the tree's root and is
-/// written `/`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Place {
-    /// The host itself.
-    #[default]
-    Root,
-    /// In this pool.
-    In(PoolName),
-}
-
-impl Place {
-    /// The pool; `None` for the root.
-    pub fn pool(&self) -> Option<&PoolName> {
-        match self {
-            Self::Root => None,
-            Self::In(pool) => Some(pool),
-        }
-    }
-
-    /// Whether it is the host itself.
-    pub fn is_root(&self) -> bool {
-        *self == Self::Root
-    }
-}
-
-impl FromStr for Place {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "/" => Ok(Self::Root),
-            name => name.parse().map(Self::In).map_err(|e| format!("{e}, or / for the host itself")),
-        }
-    }
-}
-
-impl TryFrom<String> for Place {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<Place> for String {
-    fn from(place: Place) -> Self {
-        place.to_string()
-    }
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Root => f.pad("/"),
-            Self::In(pool) => pool.fmt(f),
-        }
-    }
-}
 
 /// A pool as its operator defines it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,27 +46,6 @@ pub struct PoolDefinition {
 
 fn yes() -> bool {
     true
-}
-
-/// A change of a pool; what is `None` stays.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PoolChange {
-    /// New place in the tree.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parent: Option<Place>,
-    /// New shares.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shares: Option<Shares>,
-    /// New reservation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reservation: Option<Bytes>,
-    /// New limit, or none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<OrNone<Bytes>>,
-    /// Whether reservations within it may expand into its parent's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expandable: Option<bool>,
 }
 
 impl PoolDefinition {
@@ -165,7 +84,7 @@ impl PoolDefinition {
                 "reservation {} is over the limit {limit}: lower one or raise the other",
                 self.reservation
             )),
-            _ => self.shares.check().or_else(|e| fail(e.to_string())),
+            _ => self.shares.check().or_else(fail),
         }
     }
 }

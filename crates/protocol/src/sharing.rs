@@ -8,10 +8,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use plimsoll_units::{Bytes, FrameNo, Pages};
+use plimsoll_units::{FrameNo, Pages};
 use serde::{Deserialize, Serialize};
 
-use crate::{DomainName, NameError, VmName};
+use crate::{DomainName, NameError};
 
 /// Pages of the window through which a VMM offers content. More, and the daemon would copy for
 /// longer than a waiting fault should wait for it; fewer, and every message would carry little.
@@ -122,75 +122,6 @@ pub enum Found {
     Wanted,
     /// It has a reference already, or is looked at no more for a while.
     Busy,
-}
-
-/// What a VM shares, as the daemon tells its users.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct SharingStatus {
-    /// With whom, as defined.
-    pub with: Sharing,
-    /// It still has pages of the domain that it was in before: they are given back by and by.
-    #[serde(default)]
-    pub leaving: bool,
-    /// Guest memory that reads frames of its domain.
-    pub shared: Bytes,
-    /// Its part of those frames: what it is charged for them.
-    pub charged: Bytes,
-    /// Guest memory that was found to hold zeros, and costs nothing.
-    pub zero: Bytes,
-    /// What it would need more if nothing were shared: what it shares, less its part of the frames,
-    /// and zero pages.
-    pub saved: Bytes,
-    /// Looked at since it was started.
-    pub scanned: Bytes,
-    /// Merged with pages of the same content since it was started.
-    pub merged: Bytes,
-    /// Written by the guest again.
-    pub broken: Bytes,
-    /// Pages that were not what was said of them.
-    pub mismatched: u64,
-    /// Lately looked at in a second.
-    pub scan_rate: Bytes,
-    /// Lately merged in a second, zero pages included.
-    pub merge_rate: Bytes,
-    /// Lately written again in a second.
-    pub break_rate: Bytes,
-    /// Processor time that looking for pages lately took, in ten-thousandths of a processor.
-    pub cpu: u64,
-    /// And that it may take.
-    pub budget: u16,
-    /// Large chunks are broken for pages of them that can be shared.
-    pub break_large: bool,
-    /// Its process is near the most mappings that it may have: only runs of pages and zero pages
-    /// are shared.
-    pub mappings_full: bool,
-    /// Its VMM has said too much of pages that was not true: what it asks is not answered for a
-    /// while.
-    pub doubted: bool,
-}
-
-/// A sharing domain, as the daemon tells its users.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DomainStatus {
-    /// Its name; `None`: it is a VM's own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<DomainName>,
-    /// A VM that was in it runs on and could read its frames: nothing new is shared in it. The
-    /// others move to a new domain of the same name as memory allows.
-    #[serde(default)]
-    pub closed: bool,
-    /// The VMs in it, those included that are about to leave.
-    pub vms: Vec<VmName>,
-    /// Machine memory that its frames take.
-    pub frames: Bytes,
-    /// Guest memory that reads them.
-    pub shared: Bytes,
-    /// The difference, or nothing.
-    pub saved: Bytes,
-    /// Guest memory of which nothing is known but its hash.
-    pub hints: Bytes,
-    /// The daemon's own memory that its bookkeeping takes.
-    pub index: Bytes,
 }
 
 #[cfg(test)]

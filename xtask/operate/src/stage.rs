@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use plimsoll_protocol::api::{HostStatus, Power, VmStatus};
+use plimsoll_protocol::status::{HostStatus, Power, VmStatus};
 use plimsoll_units::Bytes;
 use rustix::process::{Pid, Signal};
 use serde::de::DeserializeOwned;

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use plimsoll_protocol::api::{HostStatus, VmStatus};
+use plimsoll_protocol::status::{HostStatus, VmStatus};
 use plimsoll_units::Bytes;
 use rustix::time::{ClockId, clock_gettime};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::api::{Power, VmStatus};
+use plimsoll_protocol::status::{Power, VmStatus};
 use serde::Serialize;
 
 use super::Context;

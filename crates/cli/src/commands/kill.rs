@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::api::{Power, VmStatus};
+use plimsoll_protocol::status::{Power, VmStatus};
 
 use super::{Context, wait};
 use crate::client::Act;

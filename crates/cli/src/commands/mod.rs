@@ -6,6 +6,7 @@ pub(crate) mod events;
 pub(crate) mod explain;
 mod guest;
 pub(crate) mod history;
+pub(crate) mod inspect;
 mod kill;
 pub(crate) mod logs;
 mod paging;
@@ -52,6 +53,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Start(vm) => start::run(&vm.name, &context),
         Command::Ps => ps::run(&context),
         Command::Show(vm) => show::run(&vm.name, &context),
+        Command::Inspect(vm) => inspect::run(&vm.name, &context),
         Command::Stop(args) => args.run(&context),
         Command::Kill(vm) => kill::run(&vm.name, &context),
         Command::Rm(vm) => rm::run(&vm.name, &context),
@@ -73,7 +75,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 
 #[cfg(test)]
 pub(crate) mod samples {
-    use plimsoll_protocol::api::{HostStatus, VmStatus};
+    use plimsoll_protocol::status::{HostStatus, VmStatus};
 
     /// A VM of 256MiB that runs.
     pub(crate) fn vm(name: &str) -> VmStatus {
@@ -110,10 +112,9 @@ pub(crate) mod samples {
 
     /// A VM that has ended.
     pub(crate) fn off(name: &str) -> VmStatus {
-        use plimsoll_protocol::api::{BalloonHealth, Exit, PagingStatus, Power};
         use plimsoll_protocol::control::ExitReason;
-        use plimsoll_protocol::sharing::SharingStatus;
         use plimsoll_protocol::stall::StallStatus;
+        use plimsoll_protocol::status::{BalloonHealth, Exit, PagingStatus, Power, SharingStatus};
         use plimsoll_units::Bytes;
         VmStatus {
             power: Power::Off,

@@ -1,6 +1,6 @@
 //! What is told of pages that are compressed and swapped out.
 
-use plimsoll_protocol::api::{PagingReason, PagingStatus};
+use plimsoll_protocol::status::{PagingReason, PagingStatus};
 use plimsoll_units::Bytes;
 
 /// What is compressed and swapped out of it, and why.

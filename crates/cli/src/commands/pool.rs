@@ -2,10 +2,10 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use clap::Subcommand;
-use plimsoll_protocol::api::PoolStatus;
-use plimsoll_protocol::definition::Shares;
-use plimsoll_protocol::pool::{Place, PoolChange, PoolDefinition};
-use plimsoll_protocol::{OrNone, PoolName};
+use plimsoll_protocol::change::PoolChange;
+use plimsoll_protocol::pool::PoolDefinition;
+use plimsoll_protocol::status::PoolStatus;
+use plimsoll_protocol::{OrNone, Place, PoolName, Shares};
 use plimsoll_units::Bytes;
 use serde::Serialize;
 

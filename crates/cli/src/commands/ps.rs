@@ -1,6 +1,6 @@
 use anyhow::Result;
 use jiff::Timestamp;
-use plimsoll_protocol::api::{BalloonHealth, Power, VmStatus};
+use plimsoll_protocol::status::{BalloonHealth, Power, VmStatus};
 
 use super::Context;
 use crate::interval::age;
@@ -121,9 +121,9 @@ pub(super) fn note(vm: &VmStatus) -> String {
 
 #[cfg(test)]
 mod tests {
-    use plimsoll_protocol::api::Exit;
     use plimsoll_protocol::definition::JailPart;
     use plimsoll_protocol::stall::{StallCause, Standstill};
+    use plimsoll_protocol::status::Exit;
     use plimsoll_units::Bytes;
 
     use super::*;

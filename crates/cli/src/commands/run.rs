@@ -2,8 +2,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use plimsoll_protocol::api::{Power, VmStatus};
-use plimsoll_protocol::pool::Place;
+use plimsoll_protocol::Place;
+use plimsoll_protocol::status::{Power, VmStatus};
 
 use super::{Context, start, wait};
 use crate::definition_file;

@@ -1,9 +1,8 @@
 use anyhow::Result;
-use plimsoll_protocol::api::{VmChange, VmStatus};
-use plimsoll_protocol::definition::Shares;
-use plimsoll_protocol::pool::Place;
+use plimsoll_protocol::change::VmChange;
 use plimsoll_protocol::sharing::Sharing;
-use plimsoll_protocol::{OrNone, TaxRate, VmName};
+use plimsoll_protocol::status::VmStatus;
+use plimsoll_protocol::{OrNone, Place, Shares, TaxRate, VmName};
 use plimsoll_units::Bytes;
 
 use super::Context;

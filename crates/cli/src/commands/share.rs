@@ -1,8 +1,9 @@
 use anyhow::Result;
 use clap::Subcommand;
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::api::{VmChange, VmStatus};
-use plimsoll_protocol::sharing::{DomainStatus, Sharing};
+use plimsoll_protocol::change::VmChange;
+use plimsoll_protocol::sharing::Sharing;
+use plimsoll_protocol::status::{DomainStatus, VmStatus};
 
 use super::{Context, sharing};
 use crate::table::{Column, Table};

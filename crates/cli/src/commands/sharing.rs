@@ -1,6 +1,7 @@
 //! What is told of pages that VMs share.
 
-use plimsoll_protocol::sharing::{Sharing, SharingStatus};
+use plimsoll_protocol::sharing::Sharing;
+use plimsoll_protocol::status::SharingStatus;
 use plimsoll_units::Bytes;
 
 /// With whom a VM shares, how much that saves, and what it costs.

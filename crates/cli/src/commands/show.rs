@@ -1,7 +1,7 @@
 use anyhow::Result;
 use jiff::Timestamp;
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::api::VmStatus;
+use plimsoll_protocol::status::VmStatus;
 
 use super::{Context, guest, paging, ps, sharing, stall};
 use crate::table::list;

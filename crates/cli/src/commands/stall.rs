@@ -1,7 +1,7 @@
 //! The text about time stalled for memory.
 
-use plimsoll_protocol::api::VmStatus;
 use plimsoll_protocol::stall::{StallStatus, StallTime};
+use plimsoll_protocol::status::VmStatus;
 
 use crate::interval::age;
 

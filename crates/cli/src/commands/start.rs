@@ -1,6 +1,6 @@
 use anyhow::Result;
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::api::{Power, VmStatus};
+use plimsoll_protocol::status::{Power, VmStatus};
 
 use super::Context;
 use crate::client::Act;

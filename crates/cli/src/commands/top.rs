@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use crossterm::{cursor, event, queue, style, terminal};
 use jiff::Timestamp;
-use plimsoll_protocol::api::{HostStatus, VmStatus};
+use plimsoll_protocol::status::{HostStatus, VmStatus};
 use serde::Serialize;
 
 use super::{Context, ps, stall};

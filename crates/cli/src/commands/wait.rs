@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::api::VmStatus;
+use plimsoll_protocol::status::VmStatus;
 
 use super::Context;
 use crate::interval::age;

@@ -74,6 +74,7 @@ pub(super) fn success(answer: Answer) -> Response {
         Answer::Host(host) => Json(host).into_response(),
         Answer::Vms(vms) => Json(vms).into_response(),
         Answer::Vm(vm) => Json(vm).into_response(),
+        Answer::Definition(definition) => Json(definition).into_response(),
         Answer::History(history) => Json(history).into_response(),
         Answer::Explanation(explanation) => Json(explanation).into_response(),
         Answer::Explained(explained) => Json(explained.finish()).into_response(),

@@ -18,7 +18,7 @@ use axum::extract::{Path, State};
 use axum::middleware::from_fn;
 use axum::routing::{get, post};
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::api::VmChange;
+use plimsoll_protocol::change::VmChange;
 use plimsoll_protocol::definition::VmDefinition;
 
 use self::answer::{ApiError, ApiResult, parse};
@@ -44,6 +44,7 @@ pub(crate) fn router(caller: Caller, paths: Paths) -> Router {
         .route("/v1/sharing", get(sharing))
         .route("/v1/vms", get(list).post(create))
         .route("/v1/vms/{name}", get(show).patch(change).delete(forget))
+        .route("/v1/vms/{name}/definition", get(definition))
         .route("/v1/vms/{name}/start", post(start))
         .route("/v1/vms/{name}/stop", post(stop))
         .route("/v1/vms/{name}/kill", post(kill))
@@ -94,6 +95,10 @@ async fn create(State(api): State<Api>, body: Bytes) -> ApiResult {
 
 async fn show(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
     api.call(Request::Get(vm_name(name)?)).await
+}
+
+async fn definition(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
+    api.call(Request::Definition(vm_name(name)?)).await
 }
 
 async fn change(State(api): State<Api>, Path(name): Path<String>, body: Bytes) -> ApiResult {

@@ -1,7 +1,8 @@
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use plimsoll_protocol::PoolName;
-use plimsoll_protocol::pool::{PoolChange, PoolDefinition};
+use plimsoll_protocol::change::PoolChange;
+use plimsoll_protocol::pool::PoolDefinition;
 
 use super::Api;
 use super::answer::{ApiError, ApiResult, parse};

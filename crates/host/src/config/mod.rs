@@ -47,6 +47,7 @@ use std::time::Duration;
 use anyhow::Context;
 use plimsoll_policy::{Estimator, Rules, Tax};
 use plimsoll_protocol::control::SamplingConfig;
+use plimsoll_protocol::toml_text;
 use plimsoll_units::Bytes;
 use serde::Deserialize;
 use tokio_rustls::TlsAcceptor;
@@ -153,10 +154,7 @@ impl Config {
     }
 
     fn parse(text: &str) -> anyhow::Result<Self> {
-        toml::from_str(text).map_err(|e| {
-            let line = e.span().map_or(0, |s| 1 + text.bytes().take(s.start).filter(|&b| b == b'\n').count());
-            anyhow::anyhow!("line {line}: {}", e.message().lines().collect::<Vec<_>>().join(", "))
-        })
+        toml_text::read(text).map_err(anyhow::Error::msg)
     }
 
     /// Where the API's unix socket is.

@@ -1,6 +1,6 @@
 use plimsoll_policy::{Claim, PoolId, Reservations, admit};
+use plimsoll_protocol::Place;
 use plimsoll_protocol::definition::VmDefinition;
-use plimsoll_protocol::pool::Place;
 use plimsoll_units::Pages;
 
 use super::{Core, Failure, FailureKind, RunId, overhead, reservation, size};

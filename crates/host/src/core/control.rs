@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use plimsoll_protocol::api::BalloonHealth;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::sharing::WINDOW;
+use plimsoll_protocol::status::BalloonHealth;
 use plimsoll_units::{Bytes, Pages};
 
 use super::run::{Phase, Run};

@@ -5,9 +5,9 @@ use plimsoll_policy::{
     Vm as PolicyVm, decide,
 };
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::api::BalloonHealth;
 use plimsoll_protocol::control::{GuestFacts, ToVmm};
 use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::status::BalloonHealth;
 use plimsoll_units::Pages;
 
 use super::run::{Paging, Phase, Run};

@@ -1,6 +1,5 @@
 use plimsoll_policy as policy;
 use plimsoll_policy::{PoolId, Reclaim};
-use plimsoll_protocol::api::{PoolStatus, VmStatus};
 use plimsoll_protocol::control::SamplingFacts;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::explain::{
@@ -8,8 +7,8 @@ use plimsoll_protocol::explain::{
     MechanismKind, PoolExplanation, Remedy, Reserved, Shortfall, Sizing, StateThresholds, ToStart,
     VmDecision, VmExplanation, VmShare,
 };
-use plimsoll_protocol::pool::Place;
-use plimsoll_protocol::{PoolName, TaxRate, VmName};
+use plimsoll_protocol::status::{PoolStatus, VmStatus};
+use plimsoll_protocol::{Place, PoolName, TaxRate, VmName};
 use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 
 use super::divide::Divided;

@@ -1,8 +1,8 @@
 use plimsoll_policy::{Grants, Refusal, Stage, admit};
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::api::Exit;
 use plimsoll_protocol::control::ToVmm;
 use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::status::Exit;
 use plimsoll_units::Pages;
 
 use super::run::{EndedBy, Ending, Phase, Rollback, Run, Start, Waiter};

@@ -47,11 +47,11 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use plimsoll_policy::{Rules, States, Thresholds};
+use plimsoll_protocol::Place;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::Event;
 use plimsoll_protocol::control::SamplingConfig;
 use plimsoll_protocol::definition::VmDefinition;
-use plimsoll_protocol::pool::Place;
 use plimsoll_units::{Bytes, Pages};
 
 pub(crate) use self::budget::AutomaticBudget;

@@ -1,6 +1,7 @@
-use plimsoll_protocol::PoolName;
-use plimsoll_protocol::api::PoolStatus;
-use plimsoll_protocol::pool::{Place, PoolChange, PoolDefinition};
+use plimsoll_protocol::change::PoolChange;
+use plimsoll_protocol::pool::PoolDefinition;
+use plimsoll_protocol::status::PoolStatus;
+use plimsoll_protocol::{Place, PoolName};
 use plimsoll_units::{Bytes, Pages};
 
 use super::run::Run;

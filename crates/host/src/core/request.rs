@@ -1,9 +1,12 @@
-use plimsoll_protocol::api::{Event, HostStatus, PoolStatus, VmChange, VmStatus};
+use plimsoll_protocol::api::Event;
+use plimsoll_protocol::change::PoolChange;
+use plimsoll_protocol::change::VmChange;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::explain::HostExplanation;
 use plimsoll_protocol::history::History;
-use plimsoll_protocol::pool::{PoolChange, PoolDefinition};
-use plimsoll_protocol::sharing::DomainStatus;
+use plimsoll_protocol::pool::PoolDefinition;
+use plimsoll_protocol::status::DomainStatus;
+use plimsoll_protocol::status::{HostStatus, PoolStatus, VmStatus};
 use plimsoll_protocol::{PoolName, VmName};
 
 use super::explain::Explained;
@@ -18,6 +21,8 @@ pub(crate) enum Request {
     Host,
     List,
     Get(VmName),
+    /// A VM as it was defined and changed since.
+    Definition(VmName),
     /// Define a VM and start it.
     Create(Box<VmDefinition>),
     Change(VmName, VmChange),
@@ -45,6 +50,7 @@ pub(crate) enum Answer {
     Host(Box<HostStatus>),
     Vms(Vec<VmStatus>),
     Vm(Box<VmStatus>),
+    Definition(Box<VmDefinition>),
     History(Box<History>),
     Explanation(Box<HostExplanation>),
     Explained(Box<Explained>),

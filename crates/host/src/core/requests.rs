@@ -1,6 +1,7 @@
-use plimsoll_protocol::api::{VmChange, VmStatus};
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::change::VmChange;
 use plimsoll_protocol::definition::VmDefinition;
-use plimsoll_protocol::{OrNone, VmName};
+use plimsoll_protocol::status::VmStatus;
 use plimsoll_units::Pages;
 
 use super::run::{EndedBy, Phase, Rollback, Unreachable, Waiter};
@@ -20,6 +21,7 @@ impl Core {
             Request::Sharing => Ok(Some(Answer::Sharing(self.all_domains()))),
             Request::Events => Ok(Some(Answer::Events(self.events.all()))),
             Request::Get(name) => self.status_answer(&name).map(Some),
+            Request::Definition(name) => self.definition(&name).map(Some),
             Request::Create(definition) => self.create(id, *definition).map(|()| None),
             Request::Change(name, change) => self.change(id, &name, &change).map(|()| None),
             Request::Forget(name) => self.forget(id, &name).map(|()| None),
@@ -71,6 +73,11 @@ impl Core {
                 self.vms.remove(&name);
             }
         })
+    }
+
+    fn definition(&self, name: &VmName) -> Result<Answer, Failure> {
+        self.must_be_readable(name)?;
+        Ok(Answer::Definition(Box::new(self.must_know(name)?.record.definition.clone())))
     }
 
     fn start_known(&mut self, id: RequestId, name: &VmName) -> Result<(), Failure> {
@@ -126,16 +133,10 @@ impl Core {
     fn change(&mut self, id: RequestId, name: &VmName, change: &VmChange) -> Result<(), Failure> {
         self.must_be_readable(name)?;
         let vm = self.must_know(name)?;
-        let mut definition = vm.record.definition.clone();
-        definition.shares = change.shares.unwrap_or(definition.shares);
-        definition.reservation = change.reservation.unwrap_or(definition.reservation);
-        definition.limit = change.limit.map_or(definition.limit, OrNone::option);
-        definition.tax = change.tax.map_or(definition.tax, OrNone::option);
-        let moves = change.sharing.as_ref().is_some_and(|sharing| *sharing != definition.memory.sharing);
-        definition.memory.sharing = change.sharing.clone().unwrap_or(definition.memory.sharing);
+        let definition = vm.record.definition.changed(change);
+        let moves = definition.memory.sharing != vm.record.definition.memory.sharing;
         if let Some(pool) = &change.pool {
             self.must_be_place(pool)?;
-            definition.pool = pool.clone();
         }
         definition.check().map_err(|e| Failure::new(FailureKind::Invalid, format!("VM {name}: {e}")))?;
         if let Some(run) = self.run_of(name) {

@@ -4,7 +4,8 @@ use plimsoll_policy::{ScanHost, ScanVm, State, scan};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::{Facts, ToVmm};
 use plimsoll_protocol::definition::VmDefinition;
-use plimsoll_protocol::sharing::{DomainId, DomainStatus, ScanBudget, SharingStatus};
+use plimsoll_protocol::sharing::{DomainId, ScanBudget};
+use plimsoll_protocol::status::{DomainStatus, SharingStatus};
 use plimsoll_units::{Bytes, PAGE_SIZE};
 
 use super::run::Run;

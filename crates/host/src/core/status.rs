@@ -1,9 +1,8 @@
 use plimsoll_policy::{PagingCause, State};
-use plimsoll_protocol::VmName;
-use plimsoll_protocol::api::{
+use plimsoll_protocol::status::{
     BalloonHealth, HostState, HostStatus, PagingReason, PagingStatus, Power, VmStatus,
 };
-use plimsoll_protocol::pool::Place;
+use plimsoll_protocol::{Place, VmName};
 use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 
 use super::run::{Phase, Run};

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use plimsoll_protocol::api::{Event, HostStatus, VmStatus};
+use plimsoll_protocol::api::Event;
+use plimsoll_protocol::status::{HostStatus, VmStatus};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;

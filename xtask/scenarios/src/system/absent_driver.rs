@@ -11,7 +11,7 @@ use plimsoll_operate::Stage;
 use plimsoll_operate::definition::Definition;
 use plimsoll_operate::toucher::Toucher;
 use plimsoll_operate::watch;
-use plimsoll_protocol::api::VmStatus;
+use plimsoll_protocol::status::VmStatus;
 use plimsoll_units::Bytes;
 
 use crate::guests::Guests;

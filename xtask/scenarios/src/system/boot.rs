@@ -9,8 +9,8 @@ use plimsoll_lab::workspace::{note, step};
 use plimsoll_operate::definition::{Definition, Runs};
 use plimsoll_operate::toucher::Toucher;
 use plimsoll_operate::{Stage, in_lab, smaps};
-use plimsoll_protocol::api::{Exit, Power, VmStatus};
 use plimsoll_protocol::control::ExitReason;
+use plimsoll_protocol::status::{Exit, Power, VmStatus};
 use plimsoll_units::Bytes;
 
 use crate::guests::Guests;

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use plimsoll_protocol::api::Power;
+use plimsoll_protocol::status::Power;
 use plimsoll_units::Bytes;
 
 use plimsoll_lab::kernel::Version;

@@ -9,8 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use plimsoll_lab::workspace::{note, step};
 use plimsoll_operate::definition::{Definition, Runs};
 use plimsoll_operate::{Stage, share};
-use plimsoll_protocol::api::Exit;
 use plimsoll_protocol::control::ExitReason;
+use plimsoll_protocol::status::Exit;
 use plimsoll_units::Bytes;
 
 use crate::guests::Guests;

@@ -11,8 +11,8 @@ use plimsoll_operate::definition::Definition;
 use plimsoll_operate::smaps;
 use plimsoll_operate::standstill::Standstill;
 use plimsoll_operate::toucher::Toucher;
-use plimsoll_protocol::api::{PoolStatus, VmStatus};
 use plimsoll_protocol::explain::{Cause, HostExplanation, VmExplanation};
+use plimsoll_protocol::status::{PoolStatus, VmStatus};
 use plimsoll_units::Bytes;
 
 use crate::guests::Guests;

@@ -11,7 +11,7 @@ use plimsoll_operate::Stage;
 use plimsoll_operate::definition::Definition;
 use plimsoll_operate::standstill::Standstill;
 use plimsoll_operate::toucher::Toucher;
-use plimsoll_protocol::api::PagingReason;
+use plimsoll_protocol::status::PagingReason;
 use plimsoll_units::Bytes;
 
 use crate::guests::Guests;

@@ -9,7 +9,7 @@ use plimsoll_lab::workspace::note;
 use plimsoll_operate::Stage;
 use plimsoll_operate::definition::Definition;
 use plimsoll_operate::watch;
-use plimsoll_protocol::api::Power;
+use plimsoll_protocol::status::Power;
 use plimsoll_units::Bytes;
 
 use crate::guests::Guests;

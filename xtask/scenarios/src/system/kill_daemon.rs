@@ -8,7 +8,7 @@ use plimsoll_lab::kernel::Version;
 use plimsoll_operate::Stage;
 use plimsoll_operate::definition::Definition;
 use plimsoll_operate::smaps;
-use plimsoll_protocol::api::{Power, VmStatus};
+use plimsoll_protocol::status::{Power, VmStatus};
 use plimsoll_units::Bytes;
 
 use crate::guests::Guests;

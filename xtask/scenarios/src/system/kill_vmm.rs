@@ -9,7 +9,7 @@ use plimsoll_lab::workspace::note;
 use plimsoll_operate::Stage;
 use plimsoll_operate::definition::Definition;
 use plimsoll_operate::smaps;
-use plimsoll_protocol::api::{Exit, Power};
+use plimsoll_protocol::status::{Exit, Power};
 use plimsoll_units::Bytes;
 use rustix::process::Signal;
 

@@ -11,7 +11,7 @@ use plimsoll_operate::definition::Definition;
 use plimsoll_operate::smaps;
 use plimsoll_operate::toucher::Toucher;
 use plimsoll_operate::{Stage, in_lab};
-use plimsoll_protocol::api::Power;
+use plimsoll_protocol::status::Power;
 use plimsoll_units::Bytes;
 use rustix::fs::FallocateFlags;
 use rustix::mount::{MountFlags, UnmountFlags};

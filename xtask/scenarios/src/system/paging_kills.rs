@@ -11,7 +11,7 @@ use plimsoll_lab::workspace::note;
 use plimsoll_operate::Stage;
 use plimsoll_operate::definition::Definition;
 use plimsoll_operate::toucher::Toucher;
-use plimsoll_protocol::api::{Power, VmStatus};
+use plimsoll_protocol::status::{Power, VmStatus};
 use plimsoll_units::Bytes;
 use rustix::process::Signal;
 

@@ -10,8 +10,8 @@ use plimsoll_operate::Stage;
 use plimsoll_operate::definition::Definition;
 use plimsoll_operate::standstill::Standstill;
 use plimsoll_operate::toucher::Toucher;
-use plimsoll_protocol::api::{Exit, Power, VmStatus};
 use plimsoll_protocol::control::ExitReason;
+use plimsoll_protocol::status::{Exit, Power, VmStatus};
 use plimsoll_units::Bytes;
 
 use super::kill_daemon;

@@ -1,6 +1,6 @@
-use plimsoll_protocol::api::HostStatus;
+use plimsoll_protocol::Place;
 use plimsoll_protocol::explain::{HostDecision, HostExplanation, PoolExplanation, VmShare};
-use plimsoll_protocol::pool::Place;
+use plimsoll_protocol::status::HostStatus;
 use plimsoll_units::Bytes;
 
 use super::{cause, level, more_than_nothing};

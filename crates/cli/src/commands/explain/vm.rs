@@ -1,8 +1,8 @@
-use plimsoll_protocol::api::{HostStatus, Power, VmStatus};
 use plimsoll_protocol::explain::{
     ActivityEstimate, ActivityParts, Cause, Change, Mechanism, MechanismKind, PoolExplanation, Remedy,
     Reserved, Sizing, StateThresholds, VmDecision, VmExplanation,
 };
+use plimsoll_protocol::status::{HostStatus, Power, VmStatus};
 use plimsoll_units::Bytes;
 
 use super::{cause, host, level, more_than_nothing};

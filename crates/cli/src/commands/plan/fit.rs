@@ -3,9 +3,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use plimsoll_policy::{NamedPool, Pool, PoolId, PoolTree, Tax, Thresholds, overhead};
-use plimsoll_protocol::api::{HostStatus, PoolStatus, Power, VmStatus};
+use plimsoll_protocol::Place;
 use plimsoll_protocol::definition::VmDefinition;
-use plimsoll_protocol::pool::Place;
+use plimsoll_protocol::status::{HostStatus, PoolStatus, Power, VmStatus};
 use plimsoll_sim::{Fit as Fitted, Occupied, Tenant};
 use plimsoll_units::{Bytes, Pages};
 use serde::{Deserialize, Serialize};

@@ -127,6 +127,7 @@ fn a_record_that_cannot_be_read_is_neither_replaced_nor_written() {
         for request in [
             Request::Create(Box::new(definition("a", 64, ""))),
             Request::Start(name("a")),
+            Request::Definition(name("a")),
             Request::Change(name("a"), VmChange::default()),
         ] {
             let refused = world.answer(request).unwrap_err();

@@ -19,14 +19,15 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use plimsoll_policy::{Rules, Thresholds};
-use plimsoll_protocol::api::{BalloonHealth, Exit, HostStatus, Power, VmChange, VmStatus};
+use plimsoll_protocol::change::VmChange;
 use plimsoll_protocol::control::{
     ExitReason, Facts, FromVmm, SampleFacts, Sampled, SamplingConfig, SamplingFacts, ToVmm,
 };
-use plimsoll_protocol::definition::{JailPart, Shares, VmDefinition};
+use plimsoll_protocol::definition::{JailPart, VmDefinition};
 use plimsoll_protocol::pool::PoolDefinition;
 use plimsoll_protocol::sharing::{ScanBudget, SharingKind};
-use plimsoll_protocol::{OrNone, VmName};
+use plimsoll_protocol::status::{BalloonHealth, Exit, HostStatus, Power, VmStatus};
+use plimsoll_protocol::{OrNone, Shares, VmName};
 use plimsoll_units::{Bytes, Pages};
 use proptest::prelude::*;
 

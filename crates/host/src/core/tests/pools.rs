@@ -1,5 +1,5 @@
-use plimsoll_protocol::api::PoolStatus;
-use plimsoll_protocol::pool::Place;
+use plimsoll_protocol::Place;
+use plimsoll_protocol::status::PoolStatus;
 use serde_json::{Value, json};
 
 use super::*;

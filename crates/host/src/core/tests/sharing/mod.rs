@@ -9,7 +9,8 @@ mod scan;
 
 use std::os::unix::fs::FileExt;
 
-use plimsoll_protocol::sharing::{DomainId, DomainStatus, Found, Sharing};
+use plimsoll_protocol::sharing::{DomainId, Found, Sharing};
+use plimsoll_protocol::status::DomainStatus;
 use plimsoll_units::{FrameNo, PageNo, page_hash};
 
 use super::*;

@@ -1,0 +1,54 @@
+//! What an operator changes of a VM or a pool after it was defined: new values for some keys.
+
+use plimsoll_units::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::place::Place;
+use crate::shares::Shares;
+use crate::sharing::Sharing;
+use crate::{OrNone, TaxRate};
+
+/// A change of a VM's parameters; what is `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmChange {
+    /// New shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<Shares>,
+    /// New reservation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<Bytes>,
+    /// New limit; none: its size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<OrNone<Bytes>>,
+    /// New resource pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Place>,
+    /// With whom it shares pages from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sharing: Option<Sharing>,
+    /// New tax of its own; none: the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax: Option<OrNone<TaxRate>>,
+}
+
+/// A change of a pool; what is `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolChange {
+    /// New place in the tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Place>,
+    /// New shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<Shares>,
+    /// New reservation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reservation: Option<Bytes>,
+    /// New limit, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<OrNone<Bytes>>,
+    /// Whether reservations within it may expand into its parent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expandable: Option<bool>,
+}

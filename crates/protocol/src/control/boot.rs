@@ -1,0 +1,101 @@
+use plimsoll_units::Pages;
+use serde::{Deserialize, Serialize};
+
+use super::sampling::SamplingConfig;
+use crate::VmName;
+use crate::definition::{Balloon, Cpu, JailPart, MacAddress};
+
+/// Everything a VMM needs to become a VM.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BootConfig {
+    /// The VM's name, for logs.
+    pub name: VmName,
+    /// Guest-physical memory: a multiple of 2 MiB.
+    pub size: Pages,
+    /// Number of vCPUs.
+    pub vcpus: u8,
+    /// What they offer.
+    pub cpu: Cpu,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// What runs.
+    pub guest: GuestKind,
+    /// Disks in the order of their device names.
+    pub disks: Vec<DiskConfig>,
+    /// Network interfaces in the order of their device names.
+    pub nets: Vec<NetConfig>,
+    /// What the balloon device offers.
+    pub balloon: Balloon,
+    /// Grant to begin with; already charged in the ledger.
+    pub grant: Pages,
+    /// Huge pages are used where chunks are large.
+    pub huge_pages: bool,
+    /// How its memory is sampled.
+    pub sampling: SamplingConfig,
+    /// Most machine memory that compressed pages may take; zero: nothing is compressed.
+    pub store: Pages,
+    /// Swap space, behind the descriptor of [`FdRole::Swap`]; `None`: nothing is swapped out.
+    pub swap: Option<SwapConfig>,
+    /// User and group to run as; `None` where the daemon cannot give one.
+    pub uid: Option<u32>,
+    /// Parts of the jail that may be missing.
+    pub allow_missing: Vec<JailPart>,
+    /// The role of each file descriptor that came with the message, in order.
+    pub fds: Vec<FdRole>,
+}
+
+/// What runs in a VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GuestKind {
+    /// A kernel, from the file descriptors.
+    Kernel,
+    /// A host thread: see [`crate::definition::Boot::model`].
+    Model,
+}
+
+/// The VM's swap space: a file without a name, whose space is allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwapConfig {
+    /// Pages that it takes: the VM's size less its reservation.
+    pub slots: Pages,
+    /// What is written is encrypted, with a key that only the VMM has.
+    pub encrypt: bool,
+}
+
+/// A disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskConfig {
+    /// The guest may not write it.
+    pub read_only: bool,
+}
+
+/// A network interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetConfig {
+    /// The guest's address.
+    pub mac: MacAddress,
+}
+
+/// What a passed file descriptor is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FdRole {
+    /// `/dev/kvm`.
+    Kvm,
+    /// `/dev/userfaultfd`.
+    Userfaultfd,
+    /// The kernel, open for reading.
+    Kernel,
+    /// The initial ram disk, open for reading.
+    Initrd,
+    /// A disk, by index.
+    Disk(u8),
+    /// A tap device, by index of its interface.
+    Tap(u8),
+    /// The file that is the VM's swap space, open for reading and writing, past the page cache
+    /// where the file system can.
+    Swap,
+    /// The file that takes the console's output, open for reading and writing.
+    ConsoleLog,
+    /// A listening stream socket: who connects is attached to the console.
+    ConsoleListener,
+}

@@ -1,0 +1,62 @@
+use std::path::PathBuf;
+
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Serialize, Serializer};
+
+use super::mac::MacAddress;
+
+/// A disk: a raw file or a block device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// Where it is on the host.
+    pub path: PathBuf,
+    /// The guest may not write it; several VMs may then share it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
+}
+
+/// A network interface backed by a tap device that exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Net {
+    /// Name of the tap device.
+    pub tap: String,
+    /// The guest's address; `None`: made from the VM's name, so that it stays the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<MacAddress>,
+}
+
+/// What the balloon device offers the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Balloon {
+    /// The guest may take memory back from the balloon before its OOM killer runs.
+    pub deflate_on_oom: bool,
+    /// The guest reports free memory in large units, which is given back at once.
+    pub free_page_reporting: bool,
+}
+
+impl Default for Balloon {
+    fn default() -> Self {
+        Self { deflate_on_oom: true, free_page_reporting: true }
+    }
+}
+
+impl Serialize for Balloon {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // The messages to a VMM do not name their fields, so none can be left out of them.
+        let whole = !serializer.is_human_readable();
+        let mut fields = serializer.serialize_struct("Balloon", 2)?;
+        for (key, value) in
+            [("deflate_on_oom", self.deflate_on_oom), ("free_page_reporting", self.free_page_reporting)]
+        {
+            if whole || !value {
+                fields.serialize_field(key, &value)?;
+            } else {
+                fields.skip_field(key)?;
+            }
+        }
+        fields.end()
+    }
+}

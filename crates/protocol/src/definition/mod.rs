@@ -1,0 +1,63 @@
+//! A virtual machine as its operator writes it down: what it is, as opposed to what it does
+//! ([`crate::status`]) and to what an operator changes of it later ([`crate::change`]).
+//!
+//! A definition is read from TOML ([`VmDefinition::from_toml`]) or JSON, checked
+//! ([`VmDefinition::check`]), and written back as it was given: a key that has its default value is
+//! left out.
+//!
+//! ```toml
+//! name = "web1"
+//! size = "512MiB"            # memory that the guest sees, a multiple of 2MiB
+//! vcpus = 2                  # 1 to 8, default 1
+//! reservation = "128MiB"     # machine memory that it always has, default none
+//! limit = "384MiB"           # machine memory that it never exceeds, default its size
+//! shares = "normal"          # low, normal (the default), high (5, 10, 20 per MiB of size) or a number
+//! pool = "prod"              # the resource pool that it is in, default "/": the host itself
+//! tax = 0.5                  # tax on its idle memory, 0 to 0.99, default the host's
+//!
+//! [memory]
+//! sharing = "prod"           # shares pages with: own (itself, the default), zero, off, or a domain's name
+//!
+//! [cpu]
+//! nested = true              # the guest may run VMs itself, default false
+//!
+//! [boot]
+//! kernel = "/srv/vm/vmlinuz" # a bzImage; a relative path is taken from the definition's directory
+//! initrd = "/srv/vm/initrd"  # optional
+//! cmdline = "console=ttyS0 root=/dev/vda"
+//!
+//! [[disk]]
+//! path = "/srv/vm/web1.raw"  # a raw file or a block device
+//! read_only = true           # default false
+//!
+//! [[net]]
+//! tap = "tap0"               # a tap device that exists
+//! mac = "52:54:00:12:34:56"  # default one that is made from the VM's name
+//!
+//! [balloon]
+//! deflate_on_oom = false     # the guest may take memory back before its OOM killer runs, default true
+//! free_page_reporting = true # the guest reports free memory, which is given back at once, default true
+//!
+//! [jail]
+//! allow_missing = ["cgroup"] # parts of the jail that it may run without: uid, filesystem, seccomp, cgroup
+//! ```
+
+mod boot;
+mod devices;
+mod error;
+mod jail;
+mod limits;
+mod mac;
+mod text;
+mod vm;
+
+#[cfg(test)]
+mod tests;
+
+pub use boot::Boot;
+pub use devices::{Balloon, Disk, Net};
+pub use error::DefinitionError;
+pub use jail::{Jail, JailPart};
+pub use limits::{MAX_DISKS, MAX_NETS, MAX_SIZE, MAX_VCPUS, MIN_SIZE};
+pub use mac::MacAddress;
+pub use vm::{Cpu, Memory, VmDefinition};

@@ -1,0 +1,176 @@
+use plimsoll_units::{Bytes, CHUNK_SIZE};
+use serde::{Deserialize, Serialize};
+
+use super::boot::Boot;
+use super::devices::{Balloon, Disk, Net};
+use super::error::DefinitionError;
+use super::jail::Jail;
+use super::limits::{MAX_CMDLINE, MAX_DISKS, MAX_NETS, MAX_SIZE, MAX_VCPUS, MIN_SIZE};
+use crate::change::VmChange;
+use crate::place::Place;
+use crate::sharing::Sharing;
+use crate::{OrNone, Shares, TaxRate, VmName};
+
+/// A VM as defined: read with [`VmDefinition::from_toml`], or from JSON and then checked with
+/// [`VmDefinition::check`]. Where it is written, keys that have their default values are left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmDefinition {
+    /// Unique on the host.
+    pub name: VmName,
+    /// Guest-physical memory; a multiple of 2 MiB within [`MIN_SIZE`] and [`MAX_SIZE`].
+    pub size: Bytes,
+    /// Number of virtual processors, 1 to [`MAX_VCPUS`].
+    #[serde(default = "one_vcpu", skip_serializing_if = "is_one")]
+    pub vcpus: u8,
+    /// Machine memory that the VM always has; at most its limit.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reservation: Bytes,
+    /// Machine memory that the VM never exceeds; `None`: its size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Bytes>,
+    /// Weight among its siblings.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub shares: Shares,
+    /// The resource pool that it is in. Whether there is one of that name, only the daemon knows.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pool: Place,
+    /// A tax on its idle memory of its own; `None`: the host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax: Option<TaxRate>,
+    /// How its memory is dealt with.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub memory: Memory,
+    /// What its processors offer.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub cpu: Cpu,
+    /// What it runs.
+    pub boot: Boot,
+    /// Disks, the first is `/dev/vda`.
+    #[serde(default, rename = "disk", skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<Disk>,
+    /// Network interfaces.
+    #[serde(default, rename = "net", skip_serializing_if = "Vec::is_empty")]
+    pub nets: Vec<Net>,
+    /// What the balloon device offers.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub balloon: Balloon,
+    /// How the VM's process is confined.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub jail: Jail,
+}
+
+fn one_vcpu() -> u8 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_one(vcpus: &u8) -> bool {
+    *vcpus == one_vcpu()
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// How a VM's memory is dealt with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Memory {
+    /// With whom it shares pages.
+    pub sharing: Sharing,
+}
+
+/// What a VM's processors offer beside what every VM has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cpu {
+    /// The guest may run VMs of its own (VMX, SVM), where the host's KVM can. It reaches the most
+    /// intricate part of KVM that way, so it is off unless asked for.
+    pub nested: bool,
+}
+
+impl VmDefinition {
+    /// The most machine memory that the VM may have for its guest.
+    pub fn limit(&self) -> Bytes {
+        self.limit.unwrap_or(self.size).min(self.size)
+    }
+
+    /// The definition after `change`. The result is not checked.
+    #[must_use]
+    pub fn changed(&self, change: &VmChange) -> Self {
+        let mut changed = self.clone();
+        changed.shares = change.shares.unwrap_or(self.shares);
+        changed.reservation = change.reservation.unwrap_or(self.reservation);
+        changed.limit = change.limit.map_or(self.limit, OrNone::option);
+        changed.tax = change.tax.map_or(self.tax, OrNone::option);
+        changed.pool = change.pool.clone().unwrap_or(changed.pool);
+        changed.memory.sharing = change.sharing.clone().unwrap_or(changed.memory.sharing);
+        changed
+    }
+
+    /// Checks every bound that needs no look at the host. Call it on a definition that did not come
+    /// from [`Self::from_toml`].
+    ///
+    /// # Errors
+    /// The first field that is out of its bounds, in one line.
+    pub fn check(&self) -> Result<(), DefinitionError> {
+        let fail = |text: String| Err(DefinitionError::new(text));
+        let size = self.size;
+        if size < MIN_SIZE || size > MAX_SIZE || !size.0.is_multiple_of(CHUNK_SIZE) {
+            return fail(format!(
+                "size {size}: a multiple of 2MiB from {MIN_SIZE} to {MAX_SIZE} is possible"
+            ));
+        }
+        if self.vcpus == 0 || self.vcpus > MAX_VCPUS {
+            return fail(format!("vcpus {}: 1 to {MAX_VCPUS} are possible", self.vcpus));
+        }
+        check_bounds(size, self.reservation, self.limit)?;
+        self.shares.check().map_err(DefinitionError::new)?;
+        match (&self.boot.kernel, self.boot.model) {
+            (None, false) => return fail("boot.kernel is missing: name a bzImage".to_owned()),
+            (Some(kernel), true) => {
+                return fail(format!("boot.kernel {}: a model guest has no kernel", kernel.display()));
+            }
+            _ => {}
+        }
+        let cmdline = &self.boot.cmdline;
+        if cmdline.len() > MAX_CMDLINE || cmdline.contains(|c: char| c.is_control()) || !cmdline.is_ascii() {
+            return fail(format!(
+                "boot.cmdline of {} bytes: at most {MAX_CMDLINE} printable ASCII characters are possible",
+                cmdline.len()
+            ));
+        }
+        if self.disks.len() > MAX_DISKS {
+            return fail(format!("{} disks: at most {MAX_DISKS} are possible", self.disks.len()));
+        }
+        if self.nets.len() > MAX_NETS {
+            return fail(format!("{} network interfaces: at most {MAX_NETS} are possible", self.nets.len()));
+        }
+        for net in &self.nets {
+            // IFNAMSIZ is 16 with the terminating zero.
+            if net.tap.is_empty() || net.tap.len() > 15 || net.tap.contains(['/', ' ', '\0']) {
+                return fail(format!("net.tap {:?}: name a tap device, 1 to 15 characters", net.tap));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks a reservation and a limit against a VM's size.
+fn check_bounds(size: Bytes, reservation: Bytes, limit: Option<Bytes>) -> Result<(), DefinitionError> {
+    if reservation > size {
+        return Err(DefinitionError::new(format!(
+            "reservation {reservation} is over the size {size}: lower it"
+        )));
+    }
+    match limit {
+        Some(limit) if reservation > limit => Err(DefinitionError::new(format!(
+            "reservation {reservation} is over the limit {limit}: lower one or raise the other"
+        ))),
+        Some(limit) if limit < MIN_SIZE => Err(DefinitionError::new(format!(
+            "limit {limit}: at least {MIN_SIZE} is needed for a guest to run"
+        ))),
+        _ => Ok(()),
+    }
+}

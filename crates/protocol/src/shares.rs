@@ -1,0 +1,101 @@
+use std::fmt;
+use std::str::FromStr;
+
+use plimsoll_units::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Largest share count: ten times what the largest VM has at high shares.
+const MAX_SHARES: u64 = 200_000_000;
+
+/// Weight of a VM or a pool among its siblings, in words or as a number from 1 to 200,000,000.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "SharesText", try_from = "SharesText")]
+pub enum Shares {
+    /// 5 per MiB of size.
+    Low,
+    /// 10 per MiB of size.
+    #[default]
+    Normal,
+    /// 20 per MiB of size.
+    High,
+    /// This many.
+    Custom(u64),
+}
+
+/// [`Shares`] as written: a word or a number.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum SharesText {
+    Number(u64),
+    Word(String),
+}
+
+impl Shares {
+    /// The number of shares of a VM of `size`; at least 1.
+    pub fn resolve(self, size: Bytes) -> u64 {
+        let per_mib = match self {
+            Self::Low => 5,
+            Self::Normal => 10,
+            Self::High => 20,
+            Self::Custom(shares) => return shares,
+        };
+        (per_mib * (size.0 >> 20)).max(1)
+    }
+
+    /// Checks a number of shares that was not read from a text.
+    pub(crate) fn check(self) -> Result<(), String> {
+        match self {
+            Self::Custom(n) if !(1..=MAX_SHARES).contains(&n) => {
+                Err(format!("shares {n}: 1 to {MAX_SHARES} are possible"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl FromStr for Shares {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = || text.parse().ok().filter(|n| (1..=MAX_SHARES).contains(n)).map(Self::Custom);
+        match text {
+            "low" => Ok(Self::Low),
+            "normal" => Ok(Self::Normal),
+            "high" => Ok(Self::High),
+            _ => number().ok_or_else(|| {
+                format!("shares {text:?}: write low, normal, high or a number from 1 to {MAX_SHARES}")
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Shares {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Low => f.pad("low"),
+            Self::Normal => f.pad("normal"),
+            Self::High => f.pad("high"),
+            Self::Custom(n) => f.pad(&n.to_string()),
+        }
+    }
+}
+
+impl From<Shares> for SharesText {
+    fn from(shares: Shares) -> Self {
+        match shares {
+            Shares::Custom(n) => Self::Number(n),
+            word => Self::Word(word.to_string()),
+        }
+    }
+}
+
+impl TryFrom<SharesText> for Shares {
+    type Error = String;
+
+    fn try_from(text: SharesText) -> Result<Self, String> {
+        match text {
+            SharesText::Number(n) => n.to_string().parse(),
+            SharesText::Word(word) => word.parse(),
+        }
+    }
+}

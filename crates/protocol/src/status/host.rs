@@ -1,0 +1,111 @@
+use std::fmt;
+
+use plimsoll_units::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::stall::StallStatus;
+
+/// The host's account of its memory. At every moment `budget = granted + overhead + frames + free`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostStatus {
+    /// Machine memory that Plimsoll may use.
+    pub budget: Bytes,
+    /// The part of the configured budget that other programs of the host have taken: not in
+    /// `budget`, unless VMs still have it. Zero where the budget is automatic: it follows what the
+    /// machine has.
+    #[serde(default)]
+    pub taken: Bytes,
+    /// Promised to guests.
+    pub granted: Bytes,
+    /// Charged for the VMMs' own memory.
+    pub overhead: Bytes,
+    /// Frames that pages of VMs share.
+    #[serde(default)]
+    pub frames: Bytes,
+    /// Guest memory that reads them.
+    #[serde(default)]
+    pub shared: Bytes,
+    /// Guest memory that was found to hold zeros, and costs nothing.
+    #[serde(default)]
+    pub zero: Bytes,
+    /// Promised to nobody.
+    pub free: Bytes,
+    /// Reserved by VMs that run, with their overhead, and by pools.
+    pub reserved: Bytes,
+    /// VMs that start get swap space.
+    #[serde(default)]
+    pub swapping: bool,
+    /// Why they get none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_swap: Option<String>,
+    /// Swap space that admission counts on; `None`: it does not look at swap space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap: Option<Bytes>,
+    /// Swap space that all VMs that run have reserved: size less reservation.
+    #[serde(default)]
+    pub swap_reserved: Bytes,
+    /// Content of guests that is in swap space only.
+    #[serde(default)]
+    pub swapped: Bytes,
+    /// Content of guests that is compressed.
+    #[serde(default)]
+    pub compressed: Bytes,
+    /// Machine memory that compressed content takes: part of what is held.
+    #[serde(default)]
+    pub store: Bytes,
+    /// VMs whose processors stand still until they hold less.
+    #[serde(default)]
+    pub blocked: u64,
+    /// Held by guests, as their VMMs say.
+    pub held: Bytes,
+    /// In balloons.
+    pub ballooned: Bytes,
+    /// Resident guest memory, as the kernel accounts it.
+    pub kernel: Bytes,
+    /// Highest `granted + overhead + frames` since the daemon started.
+    pub peak_ledger: Bytes,
+    /// Highest `kernel` that was seen since the daemon started.
+    pub peak_kernel: Bytes,
+    /// How short of free memory the host is.
+    pub state: HostState,
+    /// Below this much free memory the host is no longer in state high.
+    pub high_threshold: Bytes,
+    /// Time that VMs were stalled for memory.
+    #[serde(default)]
+    pub stall: StallStatus,
+    /// VMs that stand still for want of memory.
+    #[serde(default)]
+    pub stalled: u64,
+    /// VMs that run.
+    pub running: u64,
+    /// The daemon's version.
+    pub version: String,
+}
+
+/// How short of free machine memory the host is, after ESXi.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostState {
+    /// Enough is free.
+    High,
+    /// Less than that, but nothing has to be reclaimed yet.
+    Clear,
+    /// Balloons work.
+    Soft,
+    /// Balloons do not suffice.
+    Hard,
+    /// VMs above their targets wait.
+    Low,
+}
+
+impl fmt::Display for HostState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::High => "high",
+            Self::Clear => "clear",
+            Self::Soft => "soft",
+            Self::Hard => "hard",
+            Self::Low => "low",
+        })
+    }
+}

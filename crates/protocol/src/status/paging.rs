@@ -1,0 +1,55 @@
+use plimsoll_units::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// What is compressed and swapped out of a VM.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PagingStatus {
+    /// Content that is compressed.
+    pub compressed: Bytes,
+    /// Machine memory that it takes so: part of what is held.
+    pub store: Bytes,
+    /// Content that is in swap space only.
+    pub swapped: Bytes,
+    /// Swap space that it has; zero: nothing is swapped out of it.
+    pub space: Bytes,
+    /// Compressed since it was started.
+    pub zipped: Bytes,
+    /// Decompressed again.
+    pub unzipped: Bytes,
+    /// Written to swap space since it was started.
+    pub swapped_out: Bytes,
+    /// Read from there.
+    pub swapped_in: Bytes,
+    /// Lately written to swap space in a second.
+    pub out_rate: Bytes,
+    /// Lately read from there in a second.
+    pub in_rate: Bytes,
+    /// What it may hold, what it waits for included, before pages of its own are compressed and
+    /// swapped out; `None`: that happens to it never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<Bytes>,
+    /// Why its own pages are, or would be, compressed and swapped out; `None`: nothing asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<PagingReason>,
+    /// Its processors stand still until it holds no more than that.
+    pub blocked: bool,
+    /// What was last asked could not be taken.
+    pub stuck: bool,
+    /// Its swap space could not be written: nothing more is swapped out.
+    pub failed: bool,
+}
+
+/// Why pages of a VM are compressed and swapped out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PagingReason {
+    /// It is above its target, and its balloon cannot bring all of that, or not soon enough for the
+    /// host's state.
+    AboveTarget,
+    /// Others wait for memory that they are entitled to, and it holds more than it is.
+    Owed,
+    /// It is at the most that it may have: what it needs beyond comes from its own pages.
+    AtLimit,
+    /// It has waited in vain for memory: what it needs comes from its own pages.
+    Waited,
+}
