@@ -6,6 +6,7 @@ use crate::{Driver, Rules, Vm};
 
 /// Why a balloon has the size that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum Sizing {
     /// The VM may use all its memory.
     NotNeeded,

@@ -77,6 +77,7 @@ pub struct Decision {
 
 /// Why pages of a VM are compressed and swapped out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum PagingCause {
     /// It is above its target, and the state asks for more than its balloon brings.
     AboveTarget,

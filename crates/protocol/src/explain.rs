@@ -4,6 +4,7 @@
 //! those of the ledger, and the decisions are those that follow from them, to the page.
 
 use jiff::Timestamp;
+pub use plimsoll_policy::Sizing;
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -247,30 +248,6 @@ pub enum Cause {
     Shortfall(Place),
 }
 
-/// Why a balloon is to have the size that it is to have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Sizing {
-    /// The VM may use all its memory.
-    NotNeeded,
-    /// It takes what lies between target and size.
-    FollowsTarget,
-    /// The same, and the target would be lower if others held no idle memory.
-    WorkingSet,
-    /// It is as large as any may be.
-    Largest,
-    /// It is as large as its guest can bear by its own account.
-    GuestShort,
-    /// It would be larger, but its VM lacks memory, and holds no more than its target.
-    VmLacks,
-    /// It grows as fast as any may.
-    GrowsSlowly,
-    /// No driver has been seen.
-    NoDriver,
-    /// The driver does not do what it is told.
-    Stuck,
-}
-
 /// What makes up the estimate of what a VM actively uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActivityParts {
@@ -356,4 +333,26 @@ pub enum Change {
     PoolReservation(PoolName, Bytes),
     /// So much more machine memory for guests.
     Memory(Bytes),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_the_api_do_not_change_with_the_policys_names() {
+        for (sizing, word) in [
+            (Sizing::NotNeeded, "not-needed"),
+            (Sizing::FollowsTarget, "follows-target"),
+            (Sizing::WorkingSet, "working-set"),
+            (Sizing::Largest, "largest"),
+            (Sizing::GuestShort, "guest-short"),
+            (Sizing::VmLacks, "vm-lacks"),
+            (Sizing::GrowsSlowly, "grows-slowly"),
+            (Sizing::NoDriver, "no-driver"),
+            (Sizing::Stuck, "stuck"),
+        ] {
+            assert_eq!(serde_json::to_value(sizing).unwrap(), word);
+        }
+    }
 }

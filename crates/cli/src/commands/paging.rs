@@ -1,6 +1,6 @@
 //! What is told of pages that are compressed and swapped out.
 
-use plimsoll_protocol::status::{PagingReason, PagingStatus};
+use plimsoll_protocol::status::{PagingCause, PagingStatus};
 use plimsoll_units::Bytes;
 
 /// What is compressed and swapped out of it, and why.
@@ -15,17 +15,17 @@ pub(super) fn text(paging: &PagingStatus) -> String {
     let level = paging.level.unwrap_or(Bytes::ZERO);
     text += &match paging.why {
         None => String::new(),
-        Some(PagingReason::AboveTarget) => format!(
+        Some(PagingCause::AboveTarget) => format!(
             "; taken down to {level}: it is above its target, and its balloon does not bring that, or not soon enough"
         ),
-        Some(PagingReason::Owed) => {
+        Some(PagingCause::Owed) => {
             format!("; taken down to {level}: others wait for what they are entitled to")
         }
-        Some(PagingReason::AtLimit) => {
+        Some(PagingCause::AtLimit) => {
             "; it is at the most that it may have: what it needs beyond that comes from its own pages"
                 .to_owned()
         }
-        Some(PagingReason::Waited) => {
+        Some(PagingCause::Waited) => {
             "; it has waited in vain: what it needs comes from its own pages".to_owned()
         }
     };
@@ -50,9 +50,9 @@ mod tests {
         let paging = PagingStatus { space: Bytes::mib(64), ..PagingStatus::default() };
         assert_eq!(text(&paging), "0B compressed into 0B, 0B swapped out, of 64MiB of swap space");
         let why = |why| text(&PagingStatus { why: Some(why), ..paging });
-        assert!(why(PagingReason::Owed).contains("others wait"));
-        assert!(why(PagingReason::AtLimit).contains("at the most that it may have"));
-        assert!(why(PagingReason::Waited).contains("waited in vain"));
+        assert!(why(PagingCause::Owed).contains("others wait"));
+        assert!(why(PagingCause::AtLimit).contains("at the most that it may have"));
+        assert!(why(PagingCause::Waited).contains("waited in vain"));
         let bad = text(&PagingStatus { blocked: true, stuck: true, failed: true, ..paging });
         assert!(
             bad.contains("stands still")

@@ -4,8 +4,8 @@ use plimsoll_protocol::control::SamplingFacts;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::explain::{
     ActivityEstimate, ActivityParts, Cause, Change, Holder, HostDecision, HostExplanation, Mechanism,
-    MechanismKind, PoolExplanation, Remedy, Reserved, Shortfall, Sizing, StateThresholds, ToStart,
-    VmDecision, VmExplanation, VmShare,
+    MechanismKind, PoolExplanation, Remedy, Reserved, Shortfall, StateThresholds, ToStart, VmDecision,
+    VmExplanation, VmShare,
 };
 use plimsoll_protocol::status::{PoolStatus, VmStatus};
 use plimsoll_protocol::{Place, PoolName, TaxRate, VmName};
@@ -170,7 +170,7 @@ impl Core {
                 mechanism(MechanismKind::Swap, swap, paging.swapped),
                 mechanism(MechanismKind::Block, block, Bytes::ZERO),
             ],
-            balloon: sizing(decision.sizing),
+            balloon: decision.sizing,
             withheld: Bytes::ZERO,
             withheld_for: Vec::new(),
         }
@@ -268,20 +268,6 @@ fn cause(pools: &Pools, cause: policy::Cause, limited: bool) -> Cause {
         policy::Cause::PoolLimit(id) => pool(id, Cause::PoolLimit),
         policy::Cause::Level => Cause::Level,
         policy::Cause::Shortfall(id) => Cause::Shortfall(place(pools, id)),
-    }
-}
-
-fn sizing(sizing: policy::Sizing) -> Sizing {
-    match sizing {
-        policy::Sizing::NotNeeded => Sizing::NotNeeded,
-        policy::Sizing::FollowsTarget => Sizing::FollowsTarget,
-        policy::Sizing::WorkingSet => Sizing::WorkingSet,
-        policy::Sizing::Largest => Sizing::Largest,
-        policy::Sizing::GuestShort => Sizing::GuestShort,
-        policy::Sizing::VmLacks => Sizing::VmLacks,
-        policy::Sizing::GrowsSlowly => Sizing::GrowsSlowly,
-        policy::Sizing::NoDriver => Sizing::NoDriver,
-        policy::Sizing::Stuck => Sizing::Stuck,
     }
 }
 

@@ -1,7 +1,4 @@
-use plimsoll_policy::{PagingCause, State};
-use plimsoll_protocol::status::{
-    BalloonHealth, HostState, HostStatus, PagingReason, PagingStatus, Power, VmStatus,
-};
+use plimsoll_protocol::status::{BalloonHealth, HostStatus, PagingStatus, Power, VmStatus};
 use plimsoll_protocol::{Place, VmName};
 use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 
@@ -37,13 +34,7 @@ impl Core {
             kernel: self.running().map(|(_, run)| run.kernel.ram).sum(),
             peak_ledger: self.ledger.peak().bytes(),
             peak_kernel: self.peak_kernel,
-            state: match self.states.current() {
-                State::High => HostState::High,
-                State::Clear => HostState::Clear,
-                State::Soft => HostState::Soft,
-                State::Hard => HostState::Hard,
-                State::Low => HostState::Low,
-            },
+            state: self.states.current().into(),
             high_threshold: self.settings.thresholds.clear.bytes(),
             stall: self.host_stall(),
             stalled: self.standing_still(),
@@ -133,12 +124,7 @@ fn paging(run: &Run) -> PagingStatus {
         out_rate: bytes(run.rates.swapped_out),
         in_rate: bytes(run.rates.swapped_in),
         level: run.paging.level.map(Pages::bytes),
-        why: run.pages.map(|why| match why {
-            PagingCause::AboveTarget => PagingReason::AboveTarget,
-            PagingCause::Owed => PagingReason::Owed,
-            PagingCause::AtLimit => PagingReason::AtLimit,
-            PagingCause::Waited => PagingReason::Waited,
-        }),
+        why: run.pages,
         blocked: facts.blocked,
         stuck: facts.paging_stuck,
         failed: facts.swap_failed,

@@ -1,5 +1,6 @@
 use std::fmt;
 
+use plimsoll_policy::State;
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +97,18 @@ pub enum HostState {
     Hard,
     /// VMs above their targets wait.
     Low,
+}
+
+impl From<State> for HostState {
+    fn from(state: State) -> Self {
+        match state {
+            State::High => Self::High,
+            State::Clear => Self::Clear,
+            State::Soft => Self::Soft,
+            State::Hard => Self::Hard,
+            State::Low => Self::Low,
+        }
+    }
 }
 
 impl fmt::Display for HostState {

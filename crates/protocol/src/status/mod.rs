@@ -12,7 +12,8 @@ mod sharing;
 mod vm;
 
 pub use host::{HostState, HostStatus};
-pub use paging::{PagingReason, PagingStatus};
+pub use paging::PagingStatus;
+pub use plimsoll_policy::PagingCause;
 pub use pool::PoolStatus;
 pub use sharing::{DomainStatus, SharingStatus};
 pub use vm::{BalloonHealth, Exit, Power, VmStatus};

@@ -1,3 +1,4 @@
+use plimsoll_policy::PagingCause;
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +31,7 @@ pub struct PagingStatus {
     pub level: Option<Bytes>,
     /// Why its own pages are, or would be, compressed and swapped out; `None`: nothing asks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub why: Option<PagingReason>,
+    pub why: Option<PagingCause>,
     /// Its processors stand still until it holds no more than that.
     pub blocked: bool,
     /// What was last asked could not be taken.
@@ -39,17 +40,19 @@ pub struct PagingStatus {
     pub failed: bool,
 }
 
-/// Why pages of a VM are compressed and swapped out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PagingReason {
-    /// It is above its target, and its balloon cannot bring all of that, or not soon enough for the
-    /// host's state.
-    AboveTarget,
-    /// Others wait for memory that they are entitled to, and it holds more than it is.
-    Owed,
-    /// It is at the most that it may have: what it needs beyond comes from its own pages.
-    AtLimit,
-    /// It has waited in vain for memory: what it needs comes from its own pages.
-    Waited,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_the_api_do_not_change_with_the_policys_names() {
+        for (cause, word) in [
+            (PagingCause::AboveTarget, "above-target"),
+            (PagingCause::Owed, "owed"),
+            (PagingCause::AtLimit, "at-limit"),
+            (PagingCause::Waited, "waited"),
+        ] {
+            assert_eq!(serde_json::to_value(cause).unwrap(), word);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use plimsoll_operate::Stage;
 use plimsoll_operate::definition::Definition;
 use plimsoll_operate::standstill::Standstill;
 use plimsoll_operate::toucher::Toucher;
-use plimsoll_protocol::status::PagingReason;
+use plimsoll_protocol::status::PagingCause;
 use plimsoll_units::Bytes;
 
 use crate::guests::Guests;
@@ -170,7 +170,7 @@ fn says_why(stage: &Stage, needy: &mut Toucher, wanted: Bytes) -> Result<()> {
     explains(stage, NEEDY, " within its entitlement; ")?;
     explains(stage, RICH, "; taken down to ")?;
     explains(stage, NEEDY, "it has waited in vain: what it needs comes from its own pages")?;
-    ensure!(stage.vm(NEEDY)?.paging.why == Some(PagingReason::Waited), "{:?}", stage.vm(NEEDY)?.paging);
+    ensure!(stage.vm(NEEDY)?.paging.why == Some(PagingCause::Waited), "{:?}", stage.vm(NEEDY)?.paging);
     drop(still);
     needy.receive("touch", LIMIT).map(drop)
 }
