@@ -46,7 +46,7 @@ pub(crate) struct Args {
         help_heading = "Connection"
     )]
     token_file: Option<PathBuf>,
-    /// File with the certificate by which to know a daemon at https://, or that of its authority
+    /// File with the certificate of a daemon at https://, or of its authority
     #[arg(long, global = true, overrides_with = "ca_file", value_name = "FILE", help_heading = "Connection")]
     ca_file: Option<PathBuf>,
     /// Print facts as JSON, and errors as {"error": TEXT}; sizes are whole bytes
@@ -59,18 +59,18 @@ pub(crate) struct Args {
 const AFTER_HELP: &str = "\
 Sizes are a number and a binary unit: 512MiB, 1.5GiB, 64K; a bare number is bytes.
 Times are a number and ms, s, m or h: 30s, 5m; a bare number is seconds.
-The exit status is 0 if all went well, 1 if something failed, 2 for a command line that makes no sense.
+The exit status is 0 for success, 1 for a failure, 2 for an invalid command line.
 
 Examples:
-  plimsoll doctor                          can this host run VMs, and if not, why?
+  plimsoll doctor                          whether this host can run VMs, and if not, why
   plimsoll run web1.toml --wait            define a VM and start it
   plimsoll ps                              all VMs
   plimsoll top                             who holds the memory, live
-  plimsoll explain web1                    why has it this much, and what would give it more?
+  plimsoll explain web1                    why it has this much, and what would give it more
   plimsoll set web1 --shares high          give it more weight than its siblings
   plimsoll pool create prod --shares high  a pool of VMs that share what it has
   plimsoll console web1                    attach to its serial console
-  plimsoll stop web1 --timeout 2m --kill   shut it down, and if it does not obey, end it";
+  plimsoll stop web1 --timeout 2m --kill   shut it down, or end it after two minutes";
 
 /// What to do. One file in [`crate::commands`] each.
 #[derive(Debug, Subcommand)]
@@ -82,7 +82,7 @@ pub(crate) enum Command {
     /// List the VMs
     #[command(after_help = crate::commands::ps::HELP)]
     Ps,
-    /// Show everything that is known of one VM
+    /// Show what one VM does and has now
     #[command(after_help = crate::commands::show::HELP)]
     Show(Vm),
     /// Print a VM's definition as TOML, as it was given and changed since
@@ -92,7 +92,7 @@ pub(crate) enum Command {
     Stop(stop::Stop),
     /// End a VM at once, as if its power were cut; its guest writes nothing back
     Kill(Vm),
-    /// Forget a VM that is off; its disks stay
+    /// Remove a VM that is off; its disks stay
     Rm(Vm),
     /// Change a VM's shares, reservation, limit, pool, tax or sharing, while it runs or not
     Set(set::Set),
@@ -100,21 +100,21 @@ pub(crate) enum Command {
     Explain(explain::Explain),
     /// Print what VMs used and had over time
     History(history::History),
-    /// Say which VMs share pages with each other, and show what that saves
+    /// Set which VMs share pages with each other, and show what that saves
     Share(share::Share),
     /// Make, change, list and remove resource pools
     Pool(pool::PoolCommand),
     /// Attach to a VM's serial console, or talk to it from a script
     Console(console::Console),
-    /// Print what a VM's process, or its console, wrote
+    /// Print the messages of a VM's process, or its console
     Logs(logs::Logs),
     /// Print what happened on the host
     Events(events::Events),
     /// Show who holds the host's memory, live
     Top(top::Top),
-    /// Try a host on paper: what memory VMs would get, over time, and how many fit
+    /// Simulate a host: what memory VMs would get over time, and how many fit
     Plan(plan::Plan),
-    /// Tell what this host can do, and what to do about the rest; needs no daemon
+    /// Check whether this host can run VMs, and say how to fix it if not; needs no daemon
     #[command(after_help = crate::commands::doctor::HELP)]
     Doctor,
     /// Print the versions of this command and of the daemon

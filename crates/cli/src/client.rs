@@ -30,8 +30,8 @@ const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How long an answer may take. Starting a VM opens disks and starts a process, which a host short
 /// of memory does slowly; a daemon that is silent for longer hangs, and the operator should know.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
-/// Largest answer: logs are the largest ones. More would fill our memory at the word of whoever
-/// owns the socket.
+/// Largest answer: logs are the largest ones. More, and the owner of the socket could fill our
+/// memory.
 const MAX_ANSWER: usize = 256 << 20;
 
 /// The daemon, as the CLI sees it: one method per entry of the API. Each call makes one connection.
@@ -45,8 +45,7 @@ pub(crate) struct Client {
 pub(crate) enum Address {
     /// A unix socket of this host.
     Socket(PathBuf),
-    /// `HOST:PORT`, with the token that the daemon asks of strangers; encrypted where there is
-    /// `tls`.
+    /// `HOST:PORT`, with the token that the daemon asks for; encrypted if there is `tls`.
     Tcp { authority: String, token: Option<String>, tls: Option<Tls> },
 }
 
@@ -169,7 +168,10 @@ impl Client {
         let what = format!("{method} {path}");
         let answer = self.answer(method, path, body)?;
         serde_json::from_slice(&answer).with_context(|| {
-            format!("the answer to {what} makes no sense to this version ({})", env!("CARGO_PKG_VERSION"))
+            format!(
+                "the daemon's answer to {what} cannot be read by this version ({})",
+                env!("CARGO_PKG_VERSION")
+            )
         })
     }
 
@@ -208,7 +210,7 @@ impl Client {
                         agreed.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
                     let agreed = agreed.with_context(|| {
                         format!(
-                            "no TLS with the daemon at {authority}: check --ca-file, and [tcp] of plimsolld"
+                            "TLS with the daemon at {authority} failed: check --ca-file, and [tcp] in plimsolld's configuration"
                         )
                     });
                     exchange(agreed?, request).await
@@ -235,13 +237,13 @@ where
     };
     let (status, body) = timeout(ANSWER_TIME, talk)
         .await
-        .map_err(|_| anyhow!("the daemon has not answered {what} for {} s", ANSWER_TIME.as_secs()))?
-        .with_context(|| format!("the daemon broke off {what} (look at its log)"))?;
+        .map_err(|_| anyhow!("the daemon has not answered {what} within {} s", ANSWER_TIME.as_secs()))?
+        .with_context(|| format!("the daemon closed the connection during {what}: see its log"))?;
     if status.is_success() { Ok(body) } else { Err(refusal(&what, status, &body)) }
 }
 
-/// What the daemon says against a request. Its text names what failed and what to do, so nothing is
-/// added to it.
+/// The error of a refused request. The daemon's text names what failed and what to do, so nothing
+/// is added to it.
 fn refusal(what: &str, status: StatusCode, body: &[u8]) -> anyhow::Error {
     match serde_json::from_slice::<ErrorBody>(body) {
         Ok(body) => anyhow!(body.error),
@@ -260,19 +262,19 @@ fn no_socket(path: &Path, error: &io::Error) -> anyhow::Error {
             "no daemon: the socket {shown} does not exist; start plimsolld, or name its socket with --socket"
         ),
         io::ErrorKind::ConnectionRefused => anyhow!(
-            "no daemon: nobody listens at {shown}; start plimsolld again, or name its socket with --socket"
+            "no daemon: no process listens at {shown}; start plimsolld again, or name its socket with --socket"
         ),
         io::ErrorKind::PermissionDenied => anyhow!(
             "no right to talk to the daemon at {shown}: run as root, or as a user who may write to the socket"
         ),
         io::ErrorKind::TimedOut => {
-            anyhow!("the daemon at {shown} takes no connection: it hangs, or has too many; look at its log")
+            anyhow!("the daemon at {shown} accepts no connection: it hangs, or has too many; see its log")
         }
         _ => anyhow!("connecting to the daemon at {shown}: {error}; name its socket with --socket"),
     }
 }
 
-/// Whether `HOST:PORT` is this machine itself, whatever names are taken to mean elsewhere.
+/// Whether `HOST:PORT` is this machine itself. Names other than `localhost` are not resolved.
 fn is_loopback(authority: &str) -> bool {
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
@@ -296,7 +298,7 @@ impl Address {
         };
         if encrypted.is_none() && token_file.is_some() && !is_loopback(authority) {
             bail!(
-                "url {url:?}: the token would go over the network for everybody to read; use https:// and --ca-file, \
+                "url {url:?}: the token would cross the network unencrypted; use https:// and --ca-file, \
                  or http:// to this machine itself"
             );
         }
@@ -346,7 +348,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(&file, "secret\n").unwrap();
         let far = Address::tcp("http://a:1", Some(file.path()), None).unwrap_err().to_string();
-        assert!(far.contains("for everybody to read"), "{far}");
+        assert!(far.contains("unencrypted"), "{far}");
         let near = "http://127.0.0.1:1";
         let Address::Tcp { token, .. } = Address::tcp(near, Some(file.path()), None).unwrap() else {
             panic!()

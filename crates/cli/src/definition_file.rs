@@ -16,7 +16,7 @@ pub(crate) fn read(path: &Path) -> Result<VmDefinition> {
     let shown = path.display();
     let meta = std::fs::metadata(path).with_context(|| format!("reading the definition {shown}"))?;
     if meta.len() > MAX_LEN || !meta.is_file() {
-        return Err(anyhow!("{shown} is no definition: name a TOML file of at most 1MiB"));
+        return Err(anyhow!("{shown} is not a definition: name a TOML file of at most 1MiB"));
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("reading the definition {shown}"))?;
     let absolute = std::path::absolute(path).with_context(|| format!("reading the definition {shown}"))?;

@@ -1,11 +1,11 @@
 //! `plimsoll`: the operator's command.
 //!
-//! It asks the daemon over HTTP/JSON and prints what it answers; it keeps no state and decides
-//! nothing. Only `doctor` looks at the host itself and only `plan` computes what policy would
-//! decide, so that they work without a daemon (`plan fit` asks it for its host). Start reading at
-//! [`args`], which is the manual, then [`commands`], one file per command. [`client`] is the only
-//! module that speaks HTTP, [`output`] the only one that writes to the standard output, and [`sys`]
-//! the only one that holds unsafe code.
+//! It asks the daemon over HTTP/JSON and prints the answers; it keeps no state and decides nothing.
+//! Only `doctor` looks at the host itself and only `plan` computes what policy would decide, so
+//! they work without a daemon (`plan fit` asks it for its host). Start reading at [`args`], which
+//! is the manual, then [`commands`], one file per command. [`client`] is the only module that
+//! speaks HTTP, [`output`] the only one that writes to the standard output, and [`sys`] the only
+//! one that holds unsafe code.
 
 mod args;
 mod client;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde::Serialize;
 
-/// Exit status of a command line that makes no sense, as clap and most commands have it.
+/// Exit status for an invalid command line: clap's, and that of most commands.
 const USAGE: u8 = 2;
 
 /// Where a command's facts go: the standard output, as text for people or as JSON for programs.
@@ -13,8 +13,7 @@ pub(crate) struct Output {
     json: bool,
 }
 
-/// The reader of our output has gone (`plimsoll ps | head -1`). Nobody is left to tell, and nothing
-/// failed.
+/// The reader of our output has gone (`plimsoll ps | head -1`): no failure.
 #[derive(Debug)]
 struct ReaderGone;
 
@@ -35,7 +34,7 @@ impl Output {
         self.json
     }
 
-    /// Whether someone looks at it, so that it may be redrawn.
+    /// Whether the output is a terminal, so that it may be redrawn.
     pub(crate) fn is_terminal(&self) -> bool {
         !self.json && io::stdout().is_terminal()
     }
@@ -76,12 +75,12 @@ impl Output {
         })
     }
 
-    /// Shows how a wait goes on, on one line of the terminal that is overwritten; nothing where no
-    /// one looks.
+    /// Shows the progress of a wait on one line of the terminal, which it overwrites. Does nothing
+    /// without a terminal.
     pub(crate) fn progress(&self, text: &str) {
         let mut stderr = io::stderr().lock();
         if !self.json && stderr.is_terminal() {
-            // A terminal that cannot be written to has no one to tell.
+            // There is no other place to report a terminal that cannot be written.
             write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush()).ok();
         }
     }
@@ -91,9 +90,9 @@ impl Output {
         self.progress("");
     }
 
-    /// Tells a person at the terminal something that is no fact and no error.
+    /// Prints a remark on the standard error: neither a fact nor an error.
     pub(crate) fn remark(&self, text: &str) {
-        // As above: without a standard error there is no one to tell.
+        // There is no other place to report a standard error that cannot be written.
         writeln!(io::stderr(), "{text}").ok();
     }
 }
@@ -113,7 +112,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     let json = std::env::args_os().any(|a| a == "--json");
     if !error.use_stderr() || (!json && error.kind() == DisplayHelpOnMissingArgumentOrSubcommand) {
-        // Nothing better can be done where the terminal has gone.
+        // There is no other place to report that the terminal has gone.
         error.print().ok();
     } else {
         complain(&harmless(&what_is_wrong(&error.to_string())), json);

@@ -23,7 +23,7 @@ impl Tls {
     /// Trusts the certificates in `file` (PEM) for the host in `authority`, which is `HOST:PORT`.
     ///
     /// # Errors
-    /// The file cannot be read or holds no certificate, or the host's name is none.
+    /// The file cannot be read or holds no certificate, or the host's name is invalid.
     pub(crate) fn new(authority: &str, file: &Path) -> Result<Self> {
         let shown = file.display();
         let text = std::fs::read(file).with_context(|| format!("reading the certificate {shown}"))?;
@@ -39,7 +39,7 @@ impl Tls {
     /// Agrees with the daemon on encryption.
     ///
     /// # Errors
-    /// It is not who it is to be, or does not speak TLS.
+    /// The daemon does not have the certificate, or does not speak TLS.
     pub(crate) async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         for certificate in &self.trusted {

@@ -9,9 +9,9 @@
 //! | `GET /v1/vms/NAME/definition` | | [`VmDefinition`]: as it was given, with later changes; what was left to its default is left out |
 //! | `PATCH /v1/vms/NAME` | [`VmChange`] | [`VmStatus`] |
 //! | `DELETE /v1/vms/NAME` | | the VM is removed; it must be off |
-//! | `POST /v1/vms/NAME/start` | | it was off and runs: [`VmStatus`] |
-//! | `POST /v1/vms/NAME/stop` | | the power button was pressed: [`VmStatus`] |
-//! | `POST /v1/vms/NAME/kill` | | its process is gone: [`VmStatus`] |
+//! | `POST /v1/vms/NAME/start` | | the VM, which was off, is started: [`VmStatus`] |
+//! | `POST /v1/vms/NAME/stop` | | its power button is pressed: [`VmStatus`] |
+//! | `POST /v1/vms/NAME/kill` | | its process is ended: [`VmStatus`] |
 //! | `GET /v1/vms/NAME/log?source=vmm\|console` | | text |
 //! | `GET /v1/explain` | | [`HostExplanation`] |
 //! | `GET /v1/vms/NAME/explain` | | [`VmExplanation`] |
@@ -20,7 +20,7 @@
 //! | `POST /v1/pools` | [`PoolDefinition`] | [`PoolStatus`] |
 //! | `GET /v1/pools/NAME` | | [`PoolStatus`] |
 //! | `PATCH /v1/pools/NAME` | [`PoolChange`] | [`PoolStatus`] |
-//! | `DELETE /v1/pools/NAME` | | the pool is gone; it must hold neither pools nor VMs |
+//! | `DELETE /v1/pools/NAME` | | the pool is removed; it must hold neither pools nor VMs |
 //! | `GET /v1/sharing` | | `[`[`DomainStatus`]`]` |
 //! | `GET /v1/events` | | `[`[`Event`]`]`, the latest, oldest first |
 //!

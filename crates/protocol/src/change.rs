@@ -24,7 +24,7 @@ pub struct VmChange {
     /// New resource pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<Place>,
-    /// With whom it shares pages from now on.
+    /// The VMs that it shares pages with from now on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Sharing>,
     /// New tax of its own; none: the host's.

@@ -1,7 +1,7 @@
-//! Why a VM has the memory that it has, and who holds the rest.
+//! Why a VM has the memory that it has, and which VMs hold the rest.
 //!
-//! Everything in one explanation was taken at one moment: the host's and the VMs' status in it are
-//! those of the ledger, and the decisions are those that follow from them, to the page.
+//! Everything in one explanation is of one moment: the status of the host and of the VMs are those
+//! of the ledger, and the decisions follow from them to the page.
 
 use jiff::Timestamp;
 pub use plimsoll_policy::Sizing;
@@ -13,7 +13,7 @@ use crate::place::Place;
 use crate::status::{HostStatus, PoolStatus, VmStatus};
 use crate::{PoolName, TaxRate, VmName};
 
-/// The host's account, its pools, and who holds how much and why.
+/// The host's account, its pools, and how much each VM holds and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HostExplanation {
     /// The moment.
@@ -39,28 +39,27 @@ pub struct VmExplanation {
     pub host_decision: HostDecision,
     /// The VM.
     pub vm: VmStatus,
-    /// What it is taken to use.
+    /// The estimate of what it uses.
     pub activity: ActivityParts,
     /// The pools that it is in, from the inside out.
     pub pools: Vec<PoolExplanation>,
-    /// What follows for it; `None`: it is off, or nobody can talk to it, and memory is not divided
-    /// for it.
+    /// What was decided for it; `None`: it is off or unreachable, and memory is not divided for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<VmDecision>,
     /// What starting it takes, if it is off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<ToStart>,
-    /// What would have to change for it to be entitled to `more` than it is, or as much of that as
-    /// the change can bring.
+    /// How much more than its entitlement the remedies aim for.
     pub more: Bytes,
-    /// See `more`. Each is tried alone, everything else left as it is.
+    /// Changes that would entitle it to `more`, or to as much of that as the change can bring. Each
+    /// is tried alone.
     pub remedies: Vec<Remedy>,
 }
 
 /// What was decided for the host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HostDecision {
-    /// Below so much free memory each state begins.
+    /// The amounts of free memory below which each state begins.
     pub thresholds: StateThresholds,
     /// The tax on idle memory.
     pub tax: TaxRate,
@@ -101,9 +100,9 @@ pub struct StateThresholds {
 pub struct Shortfall {
     /// Where.
     pub place: Place,
-    /// What is reserved.
+    /// The sum of reservations.
     pub reserved: Bytes,
-    /// What there is.
+    /// The memory that it has for them.
     pub has: Bytes,
 }
 
@@ -143,7 +142,7 @@ pub struct VmDecision {
     pub cause: Cause,
     /// The tax on its idle memory that is in force.
     pub tax: TaxRate,
-    /// What it is taken to use actively.
+    /// The estimate of what it actively uses.
     pub active: Bytes,
     /// What each of its shares pays for its entitlement, in bytes of active memory: idle memory
     /// costs the tax on top.
@@ -169,7 +168,8 @@ pub struct VmDecision {
     /// Memory that is reserved for others and not lent: it is not given to the VM, free or not.
     #[serde(default)]
     pub withheld: Bytes,
-    /// For whom memory is reserved, lent or not; the largest first. Of one VM only.
+    /// The VMs and pools that memory is reserved for, lent or not; the largest first. Empty in the
+    /// explanation of the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub withheld_for: Vec<Reserved>,
 }
@@ -227,7 +227,7 @@ pub enum MechanismKind {
     Block,
 }
 
-/// What set an entitlement: the nearest thing that would have to change first for it to be more.
+/// What set an entitlement: the bound that would have to change first for it to be more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
@@ -241,10 +241,10 @@ pub enum Cause {
     PoolReservation(PoolName),
     /// The limit of a pool that it is in.
     PoolLimit(PoolName),
-    /// The water level of the host: its shares, and those of the pools above it, against
-    /// everybody's.
+    /// The water level of the host: its shares, and those of the pools above it, against those of
+    /// all VMs and pools.
     Level,
-    /// Reservations there do not fit, and what there is is scaled down.
+    /// Reservations there do not fit, and are scaled down.
     Shortfall(Place),
 }
 
@@ -263,7 +263,7 @@ pub struct ActivityParts {
     pub used: Option<Bytes>,
     /// What its faults wait for.
     pub waits: Bytes,
-    /// What it is taken to lack: what its faults wait for, and more the longer they do.
+    /// What it lacks by estimate: what its faults wait for, and more the longer they wait.
     pub missing: Bytes,
 }
 
@@ -296,7 +296,7 @@ pub struct ToStart {
     pub reservation: Bytes,
     /// What its process is charged.
     pub overhead: Bytes,
-    /// What its pool, or the host, has not promised to anybody.
+    /// What its pool, or the host, has not promised.
     pub unreserved: Bytes,
 }
 
@@ -313,7 +313,7 @@ pub struct Remedy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
-    /// Its guest uses so much actively.
+    /// Its guest uses this much actively.
     Active(Bytes),
     /// It pays no tax on idle memory.
     Untaxed,
@@ -331,7 +331,7 @@ pub enum Change {
     PoolShares(PoolName, u64),
     /// The reservation of a pool that it is in.
     PoolReservation(PoolName, Bytes),
-    /// So much more machine memory for guests.
+    /// This much more machine memory for guests.
     Memory(Bytes),
 }
 

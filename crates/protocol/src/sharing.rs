@@ -1,9 +1,9 @@
-//! Page sharing: with whom a VM shares (Waldspurger 2002, section 4), the words of the messages
-//! about it, and what users are told.
+//! Page sharing (Waldspurger 2002, section 4): which VMs share, and the words of the messages
+//! about it.
 //!
 //! A *frame* is a machine page that stands for all pages of a domain with its content. Frames are
-//! written by the daemon only; VMMs map them for reading. A *hint* is a page of which the daemon
-//! knows nothing but its hash. A page has at most one reference or one hint.
+//! written by the daemon only; VMMs map them for reading. A *hint* is a page that the daemon knows
+//! by its hash only. A page has at most one reference or one hint.
 
 use std::fmt;
 use std::str::FromStr;
@@ -21,23 +21,23 @@ pub const MAX_BATCH: usize = 512;
 /// A whole processor, in the unit of [`ScanBudget::share`].
 pub const WHOLE_CPU: u16 = 10_000;
 
-/// With whom a VM shares pages, as its operator writes it: `own`, `zero`, `off` or the name of a
-/// domain.
+/// The VMs that a VM shares pages with, as its operator writes it: `own`, `zero`, `off` or the name
+/// of a domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Sharing {
-    /// With nobody but itself.
+    /// With itself only.
     #[default]
     Own,
     /// Zero pages only: they cost nothing and need no frame.
     Zero,
-    /// Nothing is shared, and nothing looked for.
+    /// Nothing is shared, and nothing is scanned.
     Off,
     /// With all VMs that name this domain.
     With(DomainName),
 }
 
-/// The words that are no names of domains.
+/// Words that are not names of domains.
 const WORDS: [(&str, Sharing); 3] = [("own", Sharing::Own), ("zero", Sharing::Zero), ("off", Sharing::Off)];
 
 impl FromStr for Sharing {
@@ -79,7 +79,7 @@ impl From<Sharing> for String {
 }
 
 /// The daemon's number for a domain's frames. It is never used again while the machine runs, and
-/// outlives the daemon: where a VMM is told the same number again, its frames are the same ones.
+/// outlives the daemon: the same number means the same frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DomainId(pub u64);

@@ -1,4 +1,4 @@
-//! Time stalled for memory, as users are told of it: in the words of Linux's PSI.
+//! Time stalled for memory, in the words of Linux's PSI.
 
 use std::fmt;
 

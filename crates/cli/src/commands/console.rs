@@ -16,16 +16,17 @@ use crate::interval::Interval;
 const EXPECT_TIME: Interval = Interval(Duration::from_secs(60));
 
 const HELP: &str = "\
-Without --send and --expect the terminal is attached as it is; Ctrl-] leaves, the guest notices nothing. Where the
-input is no terminal it is sent as it is, and the output is printed until the VM ends.
+Without --send and --expect the terminal is attached; Ctrl-] leaves, and the guest notices nothing.
+An input that is not a terminal is sent to the guest, and the output is printed until the VM ends.
 
-With --expect, the first line that holds TEXT is printed and the exit status is 0; it is 1 where none comes in time.
-The guest's echo of what was sent is not taken for an answer. Several TEXTs: whichever comes first.
+With --expect, the first line that contains TEXT is printed and the exit status is 0; it is 1 if no
+such line comes in time. The guest's echo of what was sent does not count. With several TEXTs, the
+first that comes counts.
 
 Examples:
   plimsoll console web1
   plimsoll console web1 --send 'uptime' --expect 'load average' --timeout 10s
-  plimsoll console web1 --expect 'login:' --seen      it may have been printed already";
+  plimsoll console web1 --expect 'login:' --seen      also lines printed before";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
@@ -36,13 +37,13 @@ pub(crate) struct Console {
     /// Type TEXT and the enter key
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     send: Option<String>,
-    /// Wait for a line that holds TEXT and print it
+    /// Wait for a line that contains TEXT and print it
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     expect: Vec<String>,
     /// How long to wait for it [default: 60s]
     #[arg(long, value_name = "TIME", requires = "expect")]
     timeout: Option<Interval>,
-    /// Take a line that the console's log already holds, too
+    /// Accept a line that is already in the console's log
     #[arg(long, requires = "expect", conflicts_with = "send")]
     seen: bool,
 }
@@ -126,7 +127,7 @@ fn connect(vm: &VmStatus, context: &Context) -> Result<UnixStream> {
             "no right to attach to the console of {name} ({path}): run as root, or as a user who may write to it"
         ),
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            anyhow!("nobody listens at the console of {name} ({path}): see plimsoll show {name}")
+            anyhow!("no process listens at the console of {name} ({path}): see plimsoll show {name}")
         }
         _ => anyhow!("attaching to the console of {name} ({path}): {e}"),
     })

@@ -8,9 +8,9 @@ use crate::output::Output;
 
 pub(crate) const HELP: &str = "\
 Verdicts:
-  ok       as good as it gets
-  limited  it works, with less
-  missing  it does not work; what follows from it and what to do is told below
+  ok       works in full
+  limited  works with limits
+  missing  does not work; the lines below it say what follows and what to do
 
 The exit status is 0 where VMs can run, else 1. Run it as the user that plimsolld runs as, usually root.
 
@@ -53,7 +53,7 @@ fn summary(checks: &[Check]) -> String {
     };
     let preventing = names(&Check::prevents_vms);
     if !preventing.is_empty() {
-        return format!("VMs cannot run here: see {preventing}.");
+        return format!("This host cannot run guests (failed check: {preventing}).");
     }
     let parts: Vec<String> = checks
         .iter()
@@ -62,10 +62,10 @@ fn summary(checks: &[Check]) -> String {
         .collect();
     let limited = names(&|c| c.verdict != Verdict::Ok);
     match (limited.as_str(), parts.as_slice()) {
-        ("", _) => "VMs can run here, with everything.".to_owned(),
-        (limited, []) => format!("VMs can run here, with less: see {limited}."),
+        ("", _) => "This host can run VMs with all features.".to_owned(),
+        (limited, []) => format!("This host can run VMs with limits: see {limited}."),
         (limited, parts) => format!(
-            "VMs can run here where their definitions allow a jail without {}, with less: see {limited}.",
+            "This host can run VMs whose definitions allow a jail without {}, with limits: see {limited}.",
             parts.join(", ")
         ),
     }
@@ -89,17 +89,17 @@ limited  io-uring  forbidden
                      disks are slow
                      -> allow it
 
-VMs can run here, with less: see io-uring.";
+This host can run VMs with limits: see io-uring.";
         assert_eq!(text(&Report { can_run: true, checks }), expected);
     }
 
     #[test]
     fn the_summary_says_whether_vms_run() {
         let fine = Check::ok("kernel", "new").needed();
-        assert_eq!(summary(std::slice::from_ref(&fine)), "VMs can run here, with everything.");
+        assert_eq!(summary(std::slice::from_ref(&fine)), "This host can run VMs with all features.");
         let jail = Check::missing("cgroup", "x", "x", "x").jail(JailPart::Cgroup);
         assert!(summary(&[fine.clone(), jail]).contains("without cgroup"));
         let kvm = Check::missing("kvm", "x", "x", "x").needed();
-        assert_eq!(summary(&[fine, kvm]), "VMs cannot run here: see kvm.");
+        assert_eq!(summary(&[fine, kvm]), "This host cannot run guests (failed check: kvm).");
     }
 }

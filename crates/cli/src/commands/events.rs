@@ -6,7 +6,7 @@ use plimsoll_protocol::api::Event;
 use super::Context;
 use crate::follow;
 
-/// How often events are asked for while they are followed: soon enough for a person who watches.
+/// How often events are fetched while they are followed: often enough for a person who watches.
 const POLL: Duration = Duration::from_millis(500);
 
 const HELP: &str = "\
@@ -14,12 +14,12 @@ Each line: when (UTC), which VM (\"host\": the host itself), what.
 
 Examples:
   plimsoll events
-  plimsoll events -f --json | jq -r .text    one object a line when followed, else one array";
+  plimsoll events -f --json | jq -r .text    with -f one object a line, else one array";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Events {
-    /// Go on printing what happens, until interrupted
+    /// Keep printing new events until interrupted
     #[arg(short, long)]
     follow: bool,
 }

@@ -1,23 +1,23 @@
-//! The text about what a guest's balloon driver says of its guest.
+//! What a guest's balloon driver reports of its guest, as text.
 
 use plimsoll_protocol::control::GuestFacts;
 
-/// How much memory the guest sees, and what it uses it for.
+/// The guest's memory and its use.
 pub(super) fn memory(guest: &GuestFacts) -> String {
     format!(
-        "{} in all, {} free, {} available, {} cache",
+        "{} total, {} free, {} available, {} cache",
         guest.total, guest.free, guest.available, guest.cache
     )
 }
 
-/// What its own lack of memory has cost the guest since it booted.
-pub(super) fn pain(guest: &GuestFacts) -> String {
-    let mut text = format!("{} major faults, {} OOM kills", guest.major_faults, guest.oom_kills);
+/// The faults, stalls and swapping of the guest since it booted.
+pub(super) fn faults(guest: &GuestFacts) -> String {
+    let mut text = format!("{} major, {} OOM kills", guest.major_faults, guest.oom_kills);
     if let Some(stalls) = guest.alloc_stalls {
-        text += &format!(", {stalls} allocations stalled");
+        text += &format!(", {stalls} stalled allocations");
     }
     if let (Some(scanned), Some(reclaimed)) = (guest.direct_scans, guest.direct_reclaims) {
-        text += &format!(", {reclaimed} reclaimed directly of {scanned} scanned");
+        text += &format!(", {reclaimed} of {scanned} scanned reclaimed directly");
     }
     if let (Some(read), Some(written)) = (guest.swap_in, guest.swap_out) {
         text += &format!(", {read} swapped in, {written} out");
@@ -34,7 +34,7 @@ mod tests {
     #[test]
     fn only_what_the_driver_says_is_told() {
         let old = GuestFacts { major_faults: 3, ..GuestFacts::default() };
-        assert_eq!(pain(&old), "3 major faults, 0 OOM kills");
+        assert_eq!(faults(&old), "3 major, 0 OOM kills");
         let new = GuestFacts {
             swap_in: Some(Bytes::mib(1)),
             swap_out: Some(Bytes::mib(2)),
@@ -44,8 +44,8 @@ mod tests {
             ..old
         };
         assert_eq!(
-            pain(&new),
-            "3 major faults, 0 OOM kills, 7 allocations stalled, 3MiB reclaimed directly of 4MiB scanned, \
+            faults(&new),
+            "3 major, 0 OOM kills, 7 stalled allocations, 3MiB of 4MiB scanned reclaimed directly, \
              1MiB swapped in, 2MiB out"
         );
     }

@@ -7,8 +7,8 @@ use crate::interval::age;
 use crate::table::{Column, Table};
 
 const HELP: &str = "\
-The daemon keeps a record of every VM that runs, every 5 s, for up to a day (less in a host of very many VMs), in its
-memory: a daemon that is restarted begins anew.
+The daemon records each VM that runs every 5 s, for up to a day (less on a host of very many VMs). The
+record is in its memory: a daemon that is restarted begins anew.
 
 Columns:
   TIME      since the first line
@@ -24,9 +24,9 @@ Columns:
   STALL%    part of the time since its line before in which all of the VM waited for memory / in which
             some of it did
 
-With --csv: seconds,vm,active_bytes,held_bytes,entitlement_bytes,ballooned_bytes,shared_bytes,zero_bytes,saved_bytes,
-compressed_bytes,swapped_bytes,swap_out_bytes_per_second,swap_in_bytes_per_second,stall_some_percent,
-stall_full_percent
+With --csv: seconds,vm,active_bytes,held_bytes,entitlement_bytes,ballooned_bytes,shared_bytes,
+zero_bytes,saved_bytes,compressed_bytes,swapped_bytes,swap_out_bytes_per_second,
+swap_in_bytes_per_second,stall_some_percent,stall_full_percent
 
 Examples:
   plimsoll history web1
@@ -73,7 +73,7 @@ const COLUMNS: [Column; 13] = [
 
 fn table(record: &Record) -> String {
     if record.samples.is_empty() {
-        return "Nothing is recorded yet: a VM that runs is, every 5 s.".to_owned();
+        return "Nothing is recorded yet: VMs that run are recorded every 5 s.".to_owned();
     }
     let mut table = Table::new(&COLUMNS);
     for sample in &record.samples {

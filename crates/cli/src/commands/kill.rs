@@ -26,10 +26,7 @@ pub(super) fn kill(name: &VmName, context: &Context) -> Result<VmStatus> {
         Some(vm) => Ok(vm),
         None => {
             let pid = vm.pid.map_or_else(String::new, |pid| format!(" (process {pid})"));
-            bail!(
-                "{name}{pid} is still there {} s after it was killed: the kernel holds it, see dmesg",
-                KILL_TIME.as_secs()
-            )
+            bail!("{name}{pid} has not ended {} s after it was killed: see dmesg", KILL_TIME.as_secs())
         }
     }
 }

@@ -14,7 +14,7 @@ const POLL: Duration = Duration::from_secs(1);
 
 const HELP: &str = "\
 Examples:
-  plimsoll logs web1                 what its process wrote: why it did not start, what it lacks
+  plimsoll logs web1                 messages of its process: why it did not start, what it lacks
   plimsoll logs web1 --console -f    what its guest prints, as it prints it";
 
 #[derive(Debug, clap::Args)]
@@ -23,10 +23,10 @@ pub(crate) struct Logs {
     /// Name of the VM
     #[arg(value_name = "VM")]
     name: VmName,
-    /// What its guest wrote to the console, in place of what its process wrote
+    /// Print what its guest wrote to the console, not the messages of its process
     #[arg(long)]
     console: bool,
-    /// Go on printing what is added, until interrupted
+    /// Keep printing new output until interrupted
     #[arg(short, long)]
     follow: bool,
 }

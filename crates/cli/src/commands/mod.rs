@@ -1,4 +1,4 @@
-//! One file per command: its options, what it asks of the daemon, and how its answer looks.
+//! One file per command: its options, its requests to the daemon, and the text of the answer.
 
 pub(crate) mod console;
 pub(crate) mod doctor;
@@ -40,7 +40,7 @@ pub(crate) struct Context {
     pub(crate) output: Output,
 }
 
-/// Does what was asked.
+/// Runs the command.
 ///
 /// # Errors
 /// What failed, on what, and what to do about it, in one line.

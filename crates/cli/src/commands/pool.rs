@@ -13,20 +13,20 @@ use super::Context;
 use crate::table::{Column, Table};
 
 const HELP: &str = "\
-A pool holds VMs and other pools. Memory is divided among the VMs and pools of one pool by their shares, so that
-what happens in one pool takes nothing from another beyond what its shares allow.
+A pool holds VMs and other pools. Memory is divided among the VMs and pools of one pool by their
+shares, so that what happens in one pool takes nothing from another beyond what its shares allow.
   shares        weight among its siblings: low, normal, high (those of a VM of 16GiB) or a number
   reservation   machine memory that its VMs together always have, as far as they can use it
   limit         machine memory that its VMs together never exceed
-  expandable    what is reserved within it beyond its own reservation is reserved from its parent (the default);
-                without, its own reservation is all that reservations within it can count on
+  expandable    what is reserved within it beyond its own reservation is reserved from its parent
+                (the default); if not, reservations within it are limited to its own
 
 Examples:
   plimsoll pool create prod --shares high --reservation 4GiB
   plimsoll pool create web --parent prod --limit 2GiB
   plimsoll run web1.toml --pool web
-  plimsoll set web1 --pool prod          a VM moves while it runs
-  plimsoll pool set web --parent /       so does a pool, with all that is in it
+  plimsoll set web1 --pool prod          works while the VM runs
+  plimsoll pool set web --parent /       moves the pool with all that is in it
   plimsoll pool ls
   plimsoll pool rm web";
 
@@ -73,7 +73,7 @@ struct Create {
     /// Name of the pool
     #[arg(value_name = "POOL")]
     name: PoolName,
-    /// Pool that it is part of; "/": none, the host itself
+    /// Pool that it is part of; "/": the host itself
     #[arg(long, value_name = "POOL", default_value = "/")]
     parent: Place,
     /// Weight among its siblings: low, normal, high (those of a VM of 16GiB), or a number
@@ -96,7 +96,7 @@ struct Set {
     /// Name of the pool
     #[arg(value_name = "POOL")]
     name: PoolName,
-    /// Pool that it is to be part of; "/": none, the host itself
+    /// Pool that it is to be part of; "/": the host itself
     #[arg(long, value_name = "POOL", group = "change")]
     parent: Option<Place>,
     /// Weight among its siblings: low, normal, high (those of a VM of 16GiB), or a number

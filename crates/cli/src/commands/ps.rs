@@ -16,10 +16,10 @@ Columns:
   SHARES  its weight when memory is short
   GRANT   machine memory that the host has promised it
   HELD    machine memory that its guest holds
-  SAVED   what it would hold more if no pages were shared
+  SAVED   what it would hold in addition if no pages were shared
   UP      time since it was started
-  NOTE    what is unusual, or why it is off; stalled: it waits for memory and stands still (see
-          plimsoll explain VM); unreachable: it runs, and plimsolld cannot speak to its VMM yet
+  NOTE    what is unusual, or why it is off; stalled: it stands still, waiting for memory (see
+          plimsoll explain VM); unreachable: it runs, but plimsolld has no connection to its VMM yet
 
 Examples:
   plimsoll ps
@@ -148,7 +148,7 @@ mod tests {
 NAME  POOL  POWER  VCPUS    SIZE  RESERV   LIMIT  SHARES   GRANT    HELD  SAVED     UP  NOTE
 web1  /     on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  30MiB  1h 2m
 db    prod  on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  30MiB  1h 2m  stalled since 2026-01-01T01:00:00Z; balloon stuck; waits for 2MiB; jail lacks cgroup; cut off
-old   /     off        2  256MiB   64MiB  256MiB    2560      0B      0B     0B      -  the operator killed it";
+old   /     off        2  256MiB   64MiB  256MiB    2560      0B      0B     0B      -  killed by the operator";
         assert_eq!(table(&[samples::vm("web1"), odd, killed], now), expected);
     }
 
@@ -157,7 +157,7 @@ old   /     off        2  256MiB   64MiB  256MiB    2560      0B      0B     0B 
         let mut vm = samples::off("a");
         vm.note = Some("its record cannot be read".to_owned());
         vm.exit = Some(Exit::KilledByOperator);
-        assert_eq!(note(&vm), "the operator killed it; its record cannot be read");
+        assert_eq!(note(&vm), "killed by the operator; its record cannot be read");
         vm.exit = None;
         assert_eq!(note(&vm), "its record cannot be read");
         vm.note = None;

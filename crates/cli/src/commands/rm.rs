@@ -11,7 +11,5 @@ struct Removed<'a> {
 
 pub(super) fn run(name: &VmName, context: &Context) -> Result<()> {
     context.client.remove(name)?;
-    context
-        .output
-        .facts(&Removed { removed: name }, |r| format!("{} is forgotten; its disks stay", r.removed))
+    context.output.facts(&Removed { removed: name }, |r| format!("{} is removed; its disks stay", r.removed))
 }

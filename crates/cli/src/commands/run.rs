@@ -22,16 +22,25 @@ A definition is TOML; paths in it are taken from its own directory:
   shares = \"normal\"          # low, normal, high (5, 10, 20 per MiB of size) or a number
   pool = \"prod\"              # resource pool that it is in, default none (see plimsoll pool)
   tax = 0.75                 # tax on its idle memory, 0 to 0.99, default the host's
+  [memory]
+  sharing = \"prod\"           # own (the default), zero, off, or a domain (see plimsoll share)
   [cpu]
-  nested = true              # the guest may run VMs itself, default no
+  nested = true              # the guest may run VMs itself, default false
   [boot]
   kernel = \"vmlinuz\"         # a bzImage
   initrd = \"initrd.img\"      # optional
   cmdline = \"console=ttyS0 root=/dev/vda\"
   [[disk]]
   path = \"web1.raw\"
+  read_only = true           # default false
   [[net]]
-  tap = \"tap0\"
+  tap = \"tap0\"               # a tap device that exists
+  mac = \"52:54:00:12:34:56\"  # default one made from the VM's name
+  [balloon]
+  deflate_on_oom = false     # the guest may take memory back before its OOM killer runs, default true
+  free_page_reporting = false # the guest reports free memory, which is given back, default true
+  [jail]
+  allow_missing = [\"cgroup\"] # parts that it may run without: uid, filesystem, seccomp, cgroup
 
 Examples:
   plimsoll run web1.toml
@@ -44,10 +53,10 @@ pub(crate) struct Run {
     /// The VM's definition
     #[arg(value_name = "DEF.toml")]
     definition: PathBuf,
-    /// Resource pool to run it in, in place of the definition's; "/": none, the host itself
+    /// Resource pool to run it in, instead of the definition's; "/": the host itself
     #[arg(long, value_name = "POOL")]
     pool: Option<Place>,
-    /// Return when the guest runs, and fail where it does not
+    /// Return when the guest runs, and fail if it does not
     #[arg(long)]
     wait: bool,
 }
@@ -64,15 +73,15 @@ impl Run {
             vm = match wait::until(context, &vm.name, "starting", START_TIME, begun)? {
                 Some(vm) => vm,
                 None => bail!(
-                    "{name} still starts after {} s: see plimsoll show {name} and plimsoll logs {name}",
+                    "{name} has not started within {} s: see plimsoll show {name} and plimsoll logs {name}",
                     START_TIME.as_secs(),
                     name = vm.name
                 ),
             };
         }
         if vm.power == Power::Off {
-            let why = vm.exit.map_or_else(|| "nobody knows why".to_owned(), |exit| exit.to_string());
-            bail!("{name} did not stay on: {why}; see plimsoll logs {name}", name = vm.name);
+            let why = vm.exit.map_or_else(|| "unknown reason".to_owned(), |exit| exit.to_string());
+            bail!("{name} stopped right after it started: {why}; see plimsoll logs {name}", name = vm.name);
         }
         context.output.facts(&vm, start::started)?;
         start::remark_without_swap(context, &vm);

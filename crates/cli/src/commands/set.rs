@@ -8,9 +8,10 @@ use plimsoll_units::Bytes;
 use super::Context;
 
 const HELP: &str = "\
-When memory is short, what is above all reservations is divided by shares among the VMs and pools of one pool, and
-idle memory counts for less. A raised reservation must fit what its pool, or the host, has not reserved for others;
-the answer says by how much it does not. Everything takes effect at once, while the VM runs or not.
+When memory is short, what is above all reservations is divided by shares among the VMs and pools of
+one pool, and idle memory counts for less. A raised reservation must fit what its pool, or the host,
+has not reserved for others; the answer says how much is missing. Changes take effect at once, while
+the VM runs or not.
 
 Examples:
   plimsoll set web1 --shares high
@@ -35,13 +36,13 @@ pub(crate) struct Set {
     /// Machine memory that it never exceeds; "none": its size
     #[arg(long, value_name = "SIZE", group = "change", allow_hyphen_values = true)]
     limit: Option<OrNone<Bytes>>,
-    /// Resource pool that it is in; "/": none, the host itself
+    /// Resource pool that it is in; "/": the host itself
     #[arg(long, value_name = "POOL", group = "change")]
     pool: Option<Place>,
     /// Tax on its idle memory, 0 to 0.99; "none": the host's
     #[arg(long, value_name = "TAX", group = "change", allow_hyphen_values = true)]
     tax: Option<OrNone<TaxRate>>,
-    /// With whom it shares pages: own, zero, off, or the name of a domain
+    /// Whom it shares pages with: own, zero, off, or the name of a domain
     #[arg(long, value_name = "DOMAIN", group = "change")]
     sharing: Option<Sharing>,
 }

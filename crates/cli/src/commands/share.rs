@@ -9,33 +9,35 @@ use super::{Context, sharing};
 use crate::table::{Column, Table};
 
 const HELP: &str = "\
-Pages of the same content are kept once for all VMs of a sharing domain. Whoever is in a domain can find out what pages others in it have,
-by how long a write takes: put only VMs together that may know that of each other.
+Pages of the same content are kept once for all VMs of a sharing domain. A VM can find out which
+pages other VMs of its domain have, by how long a write takes: put only VMs together that may know
+that of each other.
   own    the VM alone: its own pages of the same content (the default)
   zero   zero pages only: they cost nothing
-  off    nothing is shared, and nothing looked for
-  NAME   all VMs that name it, in [memory] sharing of their definitions or here
+  off    nothing is shared, and nothing is scanned
+  NAME   all VMs that name this domain, in [memory] sharing of their definitions or here
 
-The process of a VM that leaves a domain can go on reading what was shared there, if its guest has broken into it. So nothing new is shared
-there any more: the domain is closed. The others move to a new one of the same name, each as soon as the host has free memory for all that it
-shares, since that is its own until it is shared anew. Without free memory they keep what they share. If the VM that left is shut down before anybody
-else has joined or moved, the domain is opened again.
+A VM that leaves a domain may go on reading what was shared there, if its guest has broken into its
+process. So nothing new is shared there: the domain is closed. The other VMs move to a new domain of
+the same name, each as soon as the host has free memory for all that it shares, because that is the
+VM's own until it is shared anew. Without free memory they keep what they share. The domain is
+opened again if the VM that left is shut down before another VM has joined or moved.
 
 Examples:
   plimsoll share list
-  plimsoll share set web1 prod     the VM runs on; what it shared before it gives back by and by
+  plimsoll share set web1 prod     the VM runs on, and gives back over time what it shared before
   plimsoll share set web1 own";
 
 const LIST_HELP: &str = "\
 Columns:
   DOMAIN  name of the domain; -: a VM's own
-  FRAMES  machine memory that what is shared takes
-  SHARED  guest memory that reads it
+  FRAMES  machine memory that shared pages take
+  SHARED  guest memory that reads them
   SAVED   the difference
-  HINTS   guest memory of which the daemon knows nothing but its hash
-  INDEX   the daemon's own memory for its bookkeeping
-  VMS     who is in it
-A domain is closed where a VM has left it that still runs: see plimsoll share --help.
+  HINTS   guest memory that the daemon knows by its hash only
+  INDEX   memory of the daemon's own for its bookkeeping
+  VMS     the VMs in it
+A domain is closed where a VM that still runs has left it: see plimsoll share --help.
 
 Examples:
   plimsoll share list
@@ -54,7 +56,7 @@ enum Do {
     /// Show all domains
     #[command(after_help = LIST_HELP)]
     List,
-    /// Have a VM share with others than before, while it runs or not
+    /// Put a VM into another sharing domain, while it runs or not
     Set(Set),
 }
 
@@ -96,7 +98,7 @@ const COLUMNS: [Column; 7] = [
 
 fn table(domains: &[DomainStatus]) -> String {
     if domains.is_empty() {
-        return "No VM shares pages. VMs that run do, unless their definitions say zero or off".to_owned();
+        return "No sharing domains: no VM runs, or all are defined with sharing zero or off".to_owned();
     }
     let mut table = Table::new(&COLUMNS);
     for domain in domains {
@@ -135,7 +137,7 @@ DOMAIN         FRAMES  SHARED  SAVED  HINTS  INDEX  VMS
 prod (closed)   10MiB   30MiB  20MiB  64MiB   1MiB  web1 web2
 -                  0B      0B     0B   8MiB   4KiB  db";
         assert_eq!(table(&domains), expected);
-        assert!(table(&[]).starts_with("No VM shares"));
+        assert!(table(&[]).starts_with("No sharing domains"));
     }
 
     #[test]

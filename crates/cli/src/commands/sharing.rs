@@ -1,10 +1,10 @@
-//! What is told of pages that VMs share.
+//! Shared pages as text.
 
 use plimsoll_protocol::sharing::Sharing;
 use plimsoll_protocol::status::SharingStatus;
 use plimsoll_units::Bytes;
 
-/// With whom a VM shares, how much that saves, and what it costs.
+/// The sharing domain of a VM, what sharing saves and what it costs.
 pub(super) fn text(sharing: &SharingStatus) -> String {
     let with = match &sharing.with {
         Sharing::Off => "switched off".to_owned(),
@@ -13,28 +13,25 @@ pub(super) fn text(sharing: &SharingStatus) -> String {
         Sharing::With(domain) => format!("in domain {domain}"),
     };
     let SharingStatus { shared, charged, zero, saved, scan_rate, break_rate, cpu, .. } = sharing;
-    let mut text = format!("{with}; {shared} shared at the price of {charged}, {zero} zero: {saved} saved");
+    let mut text = format!("{with}; shared {shared} (costs {charged}), zero {zero}, saved {saved}");
     if *scan_rate > Bytes::ZERO || *break_rate > Bytes::ZERO {
-        text += &format!("; {scan_rate} a second looked at, {break_rate} written again");
+        text += &format!("; scans {scan_rate}/s, unshares {break_rate}/s");
     }
     if sharing.with != Sharing::Off {
-        text += &format!(
-            "; takes {} of a processor of {} that it may",
-            percent(*cpu),
-            percent(sharing.budget.into())
-        );
+        text +=
+            &format!("; scanner uses {} CPU of {} allowed", percent(*cpu), percent(sharing.budget.into()));
     }
     if sharing.break_large {
-        text += "; large pages are broken for it";
+        text += "; large pages are broken up to share their parts";
     }
     if sharing.leaving {
-        text += "; pages of the domain that it was in before are still to be given back";
+        text += "; still gives back pages of its former domain";
     }
     if sharing.mappings_full {
-        text += "; it has as many mappings as a process may (see plimsoll doctor): only runs of pages and zero pages are shared";
+        text += "; no mappings left (see plimsoll doctor): only runs of pages and zero pages are shared";
     }
     if sharing.doubted {
-        text += "; it said too much of pages that was not true, and is not answered for a while";
+        text += "; its VMM made false claims about pages: its requests are ignored for a while";
     }
     text
 }
@@ -61,14 +58,14 @@ mod tests {
         };
         assert_eq!(
             text(&sharing),
-            "in domain prod; 40MiB shared at the price of 8MiB, 4MiB zero: 36MiB saved; takes 0.31% of a processor of 12.50% that it may"
+            "in domain prod; shared 40MiB (costs 8MiB), zero 4MiB, saved 36MiB; scanner uses 0.31% CPU of 12.50% allowed"
         );
         let busy = SharingStatus { scan_rate: Bytes::mib(20), break_large: true, leaving: true, ..sharing };
         let busy = text(&SharingStatus { mappings_full: true, doubted: true, ..busy });
-        for part in ["20MiB a second", "large pages", "given back", "mappings", "not true"] {
+        for part in ["scans 20MiB/s", "large pages", "gives back", "mappings", "false claims"] {
             assert!(busy.contains(part), "{part}: {busy}");
         }
         let off = SharingStatus { with: Sharing::Off, ..SharingStatus::default() };
-        assert_eq!(text(&off), "switched off; 0B shared at the price of 0B, 0B zero: 0B saved");
+        assert_eq!(text(&off), "switched off; shared 0B (costs 0B), zero 0B, saved 0B");
     }
 }

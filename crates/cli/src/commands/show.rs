@@ -10,17 +10,18 @@ pub(crate) const HELP: &str = "\
 Lines:
   grant        machine memory that the host has promised the VM; it never holds more
   held         machine memory that its guest holds, as its own process says
-  kernel       the same, as the host's kernel accounts it
+  kernel       the same, by the host kernel's account
   wanted       memory that its guest waits for, beyond its grant, and also beyond its limit
-  stalled      part of the last 10, 60 and 300 s in which it waited for memory: all of it (full), some of it
+  stalled      part of the last 10, 60 and 300 s in which it waited for memory: the whole VM (full),
+               at least one fault of it (some)
   pool         resource pool that it is in; /: the host itself
   tax          part of an idle page's worth that it forfeits when memory is short
   active       estimate of what it actively uses
   entitlement  what policy gives it now, by shares, reservation, limit and activity
   target       what its balloon is steered to
-  sharing      with whom it shares pages, what that saves, and what looking for them takes
+  sharing      its sharing domain, what that saves, and the CPU time of the scanner
   chunks       2MiB pieces of its memory: empty, large (a huge page where possible), small (by single pages)
-  guest        what its balloon driver says; it may lie
+  guest        what its balloon driver reports; a hostile guest may lie
 
 Examples:
   plimsoll show web1
@@ -72,7 +73,7 @@ fn text(vm: &VmStatus, now: Timestamp) -> String {
         ("reboots", vm.reboots.to_string()),
     ]);
     if let Some(said) = &vm.guest {
-        facts.extend([("guest memory", guest::memory(said)), ("guest pain", guest::pain(said))]);
+        facts.extend([("guest memory", guest::memory(said)), ("guest faults", guest::faults(said))]);
     }
     facts.push(("console", vm.console.display().to_string()));
     list(&facts)
@@ -103,18 +104,18 @@ overhead      8MiB
 held          180MiB
 kernel        181MiB
 wanted        0B
-stalled       full 10.51% of 10s, 4.00% of 60s, 1.00% of 300s, 1m 1s in all; some 12.34% of 10s, 5.00% of 60s, 1.50% of 300s, 1m 23s in all
+stalled       full 10.51% of 10s, 4.00% of 60s, 1.00% of 300s, total 1m 1s; some 12.34% of 10s, 5.00% of 60s, 1.50% of 300s, total 1m 23s
 active        40MiB
 entitlement   160MiB
 target        160MiB
 balloon       56MiB of 96MiB, following
-paging        8MiB compressed into 3MiB, 16MiB swapped out, of 192MiB of swap space; 1MiB a second out, 512KiB in; taken down to 170MiB: it is above its target, and its balloon does not bring that, or not soon enough
-sharing       in domain prod; 24MiB shared at the price of 6MiB, 12MiB zero: 30MiB saved; 5MiB a second looked at, 8KiB written again; takes 0.40% of a processor of 2.00% that it may; large pages are broken for it
+paging        8MiB compressed into 3MiB, 16MiB swapped out; swap space 192MiB; swaps 1MiB/s out, 512KiB/s in; paged out down to 170MiB: above its target, and its balloon is too small or too slow
+sharing       in domain prod; shared 24MiB (costs 6MiB), zero 12MiB, saved 30MiB; scans 5MiB/s, unshares 8KiB/s; scanner uses 0.40% CPU of 2.00% allowed; large pages are broken up to share their parts
 chunks        10 empty, 100 large, 18 small
 faults        1234
 reboots       1
-guest memory  240MiB in all, 20MiB free, 90MiB available, 70MiB cache
-guest pain    3 major faults, 0 OOM kills
+guest memory  240MiB total, 20MiB free, 90MiB available, 70MiB cache
+guest faults  3 major, 0 OOM kills
 console       /run/plimsoll/web1.console";
         assert_eq!(text(&samples::vm("web1"), now), expected);
     }

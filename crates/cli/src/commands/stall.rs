@@ -1,4 +1,4 @@
-//! The text about time stalled for memory.
+//! Time stalled for memory as text.
 
 use plimsoll_protocol::stall::{StallStatus, StallTime};
 use plimsoll_protocol::status::VmStatus;
@@ -19,7 +19,7 @@ pub(super) fn of_host(stall: &StallStatus) -> String {
 }
 
 fn time(StallTime { avg10, avg60, avg300, total_ms }: StallTime) -> String {
-    format!("{avg10}% of 10s, {avg60}% of 60s, {avg300}% of 300s, {} in all", age(total_ms / 1000))
+    format!("{avg10}% of 10s, {avg60}% of 60s, {avg300}% of 300s, total {}", age(total_ms / 1000))
 }
 
 /// The parts of the last 10 s in whole percent: all of the VM, some of it.

@@ -25,8 +25,8 @@ fn without_swap(vm: &VmStatus, why: &str) -> Option<String> {
     let VmStatus { name, reservation, limit, .. } = vm;
     (reservation < limit).then(|| {
         format!(
-            "note: this host has no swap space, so beyond its reservation ({reservation}) {name} may stand still until other \
-             VMs give memory back ({why})"
+            "note: this host has no swap space ({why}): beyond its reservation ({reservation}) {name} may stall until other \
+             VMs give memory back"
         )
     })
 }
@@ -57,8 +57,8 @@ mod tests {
     fn what_a_host_without_swap_space_cannot_promise_is_told() {
         let mut vm = samples::vm("web1");
         let note = without_swap(&vm, "it is switched off").unwrap();
-        assert!(note.contains("beyond its reservation (64MiB) web1 may stand still"), "{note}");
-        assert!(note.ends_with("(it is switched off)"), "{note}");
+        assert!(note.contains("beyond its reservation (64MiB) web1 may stall"), "{note}");
+        assert!(note.contains("(it is switched off)"), "{note}");
         vm.reservation = vm.limit;
         assert_eq!(without_swap(&vm, "it is switched off"), None, "all is promised");
     }

@@ -9,8 +9,8 @@ use crate::client::Act;
 use crate::interval::Interval;
 
 const HELP: &str = "\
-A guest obeys its power button only when its init system does (systemd, acpid or busybox do). One that has not
-booted yet, or hangs, does not.
+A guest obeys its power button only when its init system does (systemd, acpid or busybox do). A guest
+that has not booted yet, or hangs, does not.
 
 Examples:
   plimsoll stop web1
@@ -36,8 +36,7 @@ impl Stop {
         let name = &self.name;
         let pressed = context.client.act(name, Act::Stop);
         if self.kill && pressed.is_err() && context.client.vm(name)?.power != Power::Off {
-            // There is no button to press yet, or nobody to press it: what was asked for is that it
-            // ends.
+            // There is no power button yet, or the VMM is unreachable. Kill the VM all the same.
             return context.output.facts(&kill::kill(name, context)?, kill::ended);
         }
         pressed?;
@@ -45,8 +44,8 @@ impl Stop {
             Some(vm) => vm,
             None if self.kill => kill::kill(name, context)?,
             None => bail!(
-                "{name} is not off after {}: its guest does not obey the power button; \
-                 look at it with plimsoll console {name}, or end it with plimsoll kill {name}",
+                "{name} is still on after {}: its guest ignores the power button; \
+                 see plimsoll console {name}, or end it with plimsoll kill {name}",
                 self.timeout
             ),
         };

@@ -19,14 +19,14 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 const HELP: &str = "\
 The host's lines:
   budget    machine memory that Plimsoll may use: granted to VMs, overhead of their processes,
-            frames (what pages that are shared take), free
+            frames (shared pages), free
   held      what guests hold, as their processes say
-  kernel    the same, as the host's kernel accounts it
+  kernel    the same, by the host kernel's account
   reserved  what the VMs that run always have, with their overhead
   state     how short of free memory the host is: high (not at all), clear, soft (balloons work),
             hard (balloons do not suffice), low (VMs above their targets wait)
-  stalled   parts of the last 10, 60 and 300 s in which VMs waited for memory, in the mean over all
-            VMs that run: all of a VM (full), some of it (some)
+  stalled   parts of the last 10, 60 and 300 s in which VMs waited for memory, averaged over all VMs
+            that run: the whole VM (full), at least one fault of it (some)
 
 Columns:
   POOL      resource pool that it is in; /: the host itself
@@ -39,7 +39,7 @@ Columns:
   ACTIVE    estimate of what it actively uses
   SHARED    memory that it shares with others, or has several times
   ZERO      pages of zeros, which cost nothing
-  SAVED     what it would hold more if no pages were shared
+  SAVED     what it would hold in addition if no pages were shared
   COMPR     memory whose content is compressed
   SWAPPED   memory whose content is in swap space only
   OUT/s     written to swap space in a second; IN/s: read from there
@@ -94,7 +94,7 @@ impl Top {
         }
     }
 
-    /// The same place of the screen over and over, until someone leaves.
+    /// Redraws the screen until a key ends it.
     fn live(&self, context: &Context) -> Result<()> {
         // The first look may fail before the screen is taken: its error is better read without.
         let mut shown = lines(&look(context)?);
@@ -235,8 +235,8 @@ fn draw(lines: &[String]) -> io::Result<()> {
     stdout.flush()
 }
 
-/// Whether someone wants to leave before `interval` has passed. A change of the screen's size ends
-/// the wait early, for the table to be drawn anew.
+/// Whether a key to leave is pressed before `interval` has passed. A change of the screen's size
+/// ends the wait early, for the table to be drawn anew.
 fn left_within(interval: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + interval;
     while event::poll(deadline.saturating_duration_since(Instant::now()))? {

@@ -43,8 +43,8 @@ pub(crate) fn at_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
-/// Copies the input to the console and the console to the output. At a terminal Ctrl-] leaves; the
-/// end of an input that is none ends only the sending.
+/// Copies the input to the console and the console to the output. At a terminal Ctrl-] leaves. The
+/// end of an input that is not a terminal ends only the sending.
 pub(crate) fn attach(stream: UnixStream, output: &Output) -> Result<End> {
     let raw = at_terminal().then(Raw::new).transpose()?;
     stream.set_nonblocking(true).context("attaching to the console")?;

@@ -39,7 +39,7 @@ fn own_group(mounts: &str, own: &str) -> Option<PathBuf> {
 
 fn judge(group: Option<Group>) -> Check {
     let missing = |found: String, todo: &str| {
-        let means = "VMs get no control groups of their own, to count and end their processes by";
+        let means = "VMs get no control groups of their own, by which their processes are counted and ended";
         Check::missing(NAME, found, means, &format!("{todo}, {}", privilege::allow(JailPart::Cgroup)))
     };
     let Some(Group { path, controllers, writable }) = group else {
@@ -66,7 +66,7 @@ fn judge(group: Option<Group>) -> Check {
             Check::limited(
                 NAME,
                 format!("cgroup v2 at {shown} is writable, without the controllers {}", lacking.join(", ")),
-                "the kernel does not hold VMs' processes to their memory: one that takes more is ended by plimsolld, \
+                "the kernel does not limit the memory of VMs' processes: plimsolld ends one that takes more, \
                  some seconds later",
                 "boot without cgroup v1, and run plimsolld in a group that has them: Delegate=yes, DelegateSubgroup=daemon and \
                  KillMode=process in its systemd unit, or write +memory +pids +cpu to cgroup.subtree_control of the groups above",

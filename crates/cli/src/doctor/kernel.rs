@@ -34,13 +34,13 @@ fn judge_version(release: &str) -> Check {
         _ => Check::limited(
             name,
             format!("{release:?} is no version that is known"),
-            "VMs may run; nobody has tried",
+            "untested: VMs may run",
             newer,
         ),
     }
 }
 
-/// Whether the kernel tells the states of many pages at once.
+/// Whether the kernel reports the states of many pages at once.
 pub(super) fn pagemap_scan() -> Check {
     judge_scan(sys::pagemap::scan_works())
 }

@@ -40,7 +40,7 @@ fn judge(answer: io::Result<Answer>, cpu: Cpu) -> Check {
         (Ok(Answer::Works), Cpu::Vmx) => Check::ok(NAME, format!("{DEVICE} makes VMs with Intel VMX")),
         (Ok(Answer::Works), Cpu::Svm) => Check::ok(NAME, format!("{DEVICE} makes VMs with AMD SVM")),
         (Ok(_), Cpu::Neither) => {
-            missing(format!("{DEVICE} is there, but the CPU shows neither vmx nor svm"), nested)
+            missing(format!("{DEVICE} exists, but the CPU has neither vmx nor svm"), nested)
         }
         (Ok(Answer::Version(version)), _) => missing(
             format!("{DEVICE} speaks version {version} in place of 12"),
@@ -56,15 +56,15 @@ fn judge(answer: io::Result<Answer>, cpu: Cpu) -> Check {
         ),
         (Err(error), cpu) => match (error.kind(), cpu) {
             (io::ErrorKind::NotFound, Cpu::Neither) => {
-                missing(format!("no {DEVICE}, and the CPU shows neither vmx nor svm"), nested)
+                missing(format!("no {DEVICE}, and the CPU has neither vmx nor svm"), nested)
             }
             (io::ErrorKind::NotFound, cpu) => {
                 let module = if cpu == Cpu::Vmx { "kvm_intel" } else { "kvm_amd" };
                 let todo = format!("load the module (modprobe {module}), or give {DEVICE} to this container");
-                missing(format!("no {DEVICE}, though the CPU could"), &todo)
+                missing(format!("no {DEVICE}, though the CPU supports it"), &todo)
             }
             (io::ErrorKind::PermissionDenied, Cpu::Neither) => {
-                missing(format!("no right to open {DEVICE}, and the CPU shows neither vmx nor svm"), nested)
+                missing(format!("no right to open {DEVICE}, and the CPU has neither vmx nor svm"), nested)
             }
             (io::ErrorKind::PermissionDenied, _) => missing(
                 format!("no right to open {DEVICE}"),
@@ -92,7 +92,7 @@ fn judge_paging(ept: Option<&str>, npt: Option<&str>) -> Check {
         (_, Some(value)) if on(value) => Check::ok(name, "on (NPT)"),
         (None, None) => Check::limited(
             name,
-            "unknown: neither kvm_intel nor kvm_amd tells",
+            "unknown: neither kvm_intel nor kvm_amd is loaded",
             "without it guests run on shadow page tables, and slower",
             "load kvm_intel or kvm_amd",
         ),
@@ -121,8 +121,8 @@ mod tests {
         let error = |kind: io::ErrorKind| Err(io::Error::from(kind));
         for (answer, cpu, found, todo) in [
             (error(io::ErrorKind::NotFound), Cpu::Neither, "neither vmx nor svm", "firmware"),
-            (error(io::ErrorKind::NotFound), Cpu::Vmx, "though the CPU could", "modprobe kvm_intel"),
-            (error(io::ErrorKind::NotFound), Cpu::Svm, "though the CPU could", "modprobe kvm_amd"),
+            (error(io::ErrorKind::NotFound), Cpu::Vmx, "though the CPU supports it", "modprobe kvm_intel"),
+            (error(io::ErrorKind::NotFound), Cpu::Svm, "though the CPU supports it", "modprobe kvm_amd"),
             (error(io::ErrorKind::PermissionDenied), Cpu::Neither, "neither vmx nor svm", "firmware"),
             (error(io::ErrorKind::PermissionDenied), Cpu::Vmx, "no right", "group"),
             (Err(io::Error::from_raw_os_error(libc::ENODEV)), Cpu::Vmx, "does not open", "modprobe"),

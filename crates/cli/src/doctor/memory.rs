@@ -22,11 +22,8 @@ fn judge_limit(limit: Option<&Limit>) -> Check {
         None => Check::ok(name, "no control group limits memory"),
         Some(Limit { group, most, available, .. }) => Check::limited(
             name,
-            format!(
-                "control group {} limits memory to {most}, of which {available} is left",
-                group.display()
-            ),
-            "a plimsolld that is started here divides no more than that among VMs",
+            format!("control group {} limits memory to {most}, {available} of it is left", group.display()),
+            "plimsolld started here divides no more than that among VMs",
             "raise memory.max and memory.high of that group (systemd: MemoryMax, MemoryHigh; a container: its memory limit)",
         ),
     }
@@ -74,7 +71,7 @@ fn judge_map_count(count: Option<u64>) -> Check {
             Check::limited(
                 name,
                 found,
-                "VMs run; few isolated pages of each can be shared with others",
+                "VMs run; few single pages of each can be shared",
                 &format!("sysctl vm.max_map_count={ENOUGH_MAPPINGS}"),
             )
         }
@@ -106,7 +103,7 @@ mod tests {
         let limit = Limit { group: "/g/a".into(), most, available, held: Bytes::ZERO };
         let check = judge_limit(Some(&limit));
         assert_eq!(check.verdict, Verdict::Limited);
-        assert_eq!(check.found, "control group /g/a limits memory to 600MiB, of which 500MiB is left");
+        assert_eq!(check.found, "control group /g/a limits memory to 600MiB, 500MiB of it is left");
         assert_eq!(judge_limit(None).verdict, Verdict::Ok);
     }
 

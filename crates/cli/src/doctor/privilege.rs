@@ -24,7 +24,7 @@ fn judge_user(uid: u32) -> Check {
     Check::missing(
         "user",
         format!("uid {uid}"),
-        "a daemon of this user gives VMs no users of their own",
+        "a daemon run by this user cannot give VMs users of their own",
         &format!("run plimsolld as root, {}", allow(JailPart::Uid)),
     )
 }

@@ -5,13 +5,14 @@ use plimsoll_units::Bytes;
 
 use super::{Check, read};
 
-/// Where the daemon's settings are unless it is told otherwise.
+/// The daemon's configuration file by default.
 const CONFIGURATION: &str = "/etc/plimsoll/plimsolld.toml";
-/// Where swap space is unless the settings say otherwise, and the directory above it.
+/// The default directory of swap space, and the directory above it.
 const DEFAULT: [&str; 2] = ["/var/lib/plimsoll/swap", "/var/lib"];
 
 const NAME: &str = "swap-space";
-const WITHOUT: &str = "VMs run; what neither balloons, sharing nor compression take back of them stays";
+const WITHOUT: &str =
+    "VMs run; memory that balloons, sharing and compression cannot reclaim stays with its VM";
 const REFUSED: &str = "plimsolld does not start";
 
 /// Whether pages of VMs can be swapped out.
@@ -40,7 +41,7 @@ fn look(directory: &Path) -> Option<(Bytes, bool)> {
     Some((Bytes(stat.f_bavail.saturating_mul(block)), memory_under(directory).is_some()))
 }
 
-/// `in_memory`: what follows where the directory is in memory.
+/// `in_memory`: the consequence of a directory in memory.
 fn judge(directory: &Path, found: Option<(Bytes, bool)>, in_memory: &str) -> Check {
     let where_ = directory.display();
     match found {
@@ -59,7 +60,7 @@ fn judge(directory: &Path, found: Option<(Bytes, bool)>, in_memory: &str) -> Che
         Some((Bytes::ZERO, false)) => Check::limited(
             NAME,
             format!("swap_directory {where_}: no space is free"),
-            "VMs that are not reserved as a whole do not start",
+            "only VMs whose reservation is their size start",
             "make room there, or name another directory",
         ),
         Some((free, false)) => Check::ok(NAME, format!("swap_directory {where_}: {free} free")),

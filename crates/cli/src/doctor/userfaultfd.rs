@@ -11,7 +11,7 @@ pub(super) fn check() -> Check {
 }
 
 fn judge(features: io::Result<u64>) -> Check {
-    let none = "no VM runs: its memory is given out fault by fault";
+    let none = "no VM runs: its memory is granted fault by fault";
     match features {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Check::missing(
             NAME,

@@ -1,4 +1,4 @@
-//! `PAGEMAP_SCAN`: whether the kernel tells the state of many pages at once.
+//! `PAGEMAP_SCAN`: whether the kernel reports the states of many pages at once.
 
 use std::fs::File;
 use std::io;

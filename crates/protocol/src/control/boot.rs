@@ -36,7 +36,7 @@ pub struct BootConfig {
     pub store: Pages,
     /// Swap space, behind the descriptor of [`FdRole::Swap`]; `None`: nothing is swapped out.
     pub swap: Option<SwapConfig>,
-    /// User and group to run as; `None` where the daemon cannot give one.
+    /// User and group to run as; `None` if the daemon cannot give one.
     pub uid: Option<u32>,
     /// Parts of the jail that may be missing.
     pub allow_missing: Vec<JailPart>,
@@ -96,6 +96,6 @@ pub enum FdRole {
     Swap,
     /// The file that takes the console's output, open for reading and writing.
     ConsoleLog,
-    /// A listening stream socket: who connects is attached to the console.
+    /// A listening stream socket: each client that connects is attached to the console.
     ConsoleListener,
 }

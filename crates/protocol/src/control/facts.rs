@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// How often a VMM reports its [`Facts`] unasked.
 pub const REPORT_PERIOD: Duration = Duration::from_secs(1);
 
-/// What a VMM says of itself.
+/// What a VMM reports of itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// Pages that the VMM believes it may hold.
@@ -140,7 +140,7 @@ pub struct GuestFacts {
 pub struct SamplingFacts {
     /// How long the VM has executed: it waited neither for memory nor for a processor.
     pub executed: Duration,
-    /// The number of the period under way; the first is 1, and 0 is none.
+    /// The number of the period under way, from 1; 0: there is none yet.
     pub period: u64,
     /// What it has shown so far.
     pub now: SampleFacts,

@@ -33,14 +33,14 @@ pub enum ToVmm {
         /// paged out.
         block: bool,
     },
-    /// With whom the VM shares pages, and how much it looks for them. Comes after `Boot` and
-    /// whenever the domain changes; without, nothing is shared. With [`SharingKind::Frames`] come
-    /// two descriptors: the domain's frames, for reading, and the VM's window of [`WINDOW`] pages,
-    /// for writing.
+    /// The domain that the VM shares pages in, and how much it scans for them. Comes after `Boot`
+    /// and whenever the domain changes; without it, nothing is shared. With
+    /// [`SharingKind::Frames`] come two descriptors: the domain's frames, for reading, and the VM's
+    /// window of [`WINDOW`] pages, for writing.
     ///
     /// [`WINDOW`]: crate::sharing::WINDOW
     Sharing {
-        /// With whom.
+        /// The domain.
         domain: SharingKind,
         /// How much.
         scan: ScanBudget,
@@ -78,8 +78,8 @@ pub enum ToVmm {
     Query,
 }
 
-/// From a VMM to the daemon. The daemon takes every number as a claim: it bounds it by what it
-/// knows (the VM's size, the grants that it gave).
+/// From a VMM to the daemon. The daemon takes every number as a claim, and bounds it by the VM's
+/// size and the grants that it gave.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromVmm {
     /// The first message of every connection.
@@ -99,7 +99,9 @@ pub enum FromVmm {
     Want(Pages),
     /// The VMM lowered its own grant by this much.
     Return(Pages),
-    /// The facts as they are now; sent every [`REPORT_PERIOD`](super::REPORT_PERIOD) and when asked.
+    /// The facts as they are now; sent every [`REPORT_PERIOD`] and when asked.
+    ///
+    /// [`REPORT_PERIOD`]: super::REPORT_PERIOD
     Report(Facts),
     /// The guest rebooted: all its memory is given back and it starts anew.
     Rebooted,
@@ -136,7 +138,7 @@ pub enum FromVmm {
         domain: DomainId,
         /// The pages and their frames.
         pages: Vec<(PageNo, FrameNo)>,
-        /// They never were shared: what the frames hold is something else.
+        /// They were never shared: the frames hold other content.
         mismatched: bool,
     },
     /// To a daemon that has been restarted, right after `Hello`, from a VMM that holds frames: here
@@ -151,10 +153,9 @@ pub enum FromVmm {
         /// These were the last.
         last: bool,
     },
-    /// Something that the operator should know and that stops nothing. At most [`MAX_NOTICE`]
-    /// bytes.
+    /// A remark for the operator; the VM goes on. At most [`MAX_NOTICE`] bytes.
     Notice(String),
-    /// The VMM ends now, and why.
+    /// The VMM ends now, for this reason.
     Exit(ExitReason),
 }
 

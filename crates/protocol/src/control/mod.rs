@@ -10,7 +10,7 @@
 //! it is sent (the ledger is charged first), [`FromVmm::Return`] from the moment it is read (the
 //! VMM lowered its grant before it wrote). When a connection ends the VMM reads what is left in it
 //! before it says `Hello` on the next one, so no grant is lost; the totals in `Hello` make up for
-//! returns that nobody read.
+//! returns that were not read.
 
 mod boot;
 mod exit;

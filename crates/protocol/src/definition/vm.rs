@@ -32,13 +32,13 @@ pub struct VmDefinition {
     /// Weight among its siblings.
     #[serde(default, skip_serializing_if = "is_default")]
     pub shares: Shares,
-    /// The resource pool that it is in. Whether there is one of that name, only the daemon knows.
+    /// The resource pool that it is in. Only the daemon knows whether it exists.
     #[serde(default, skip_serializing_if = "is_default")]
     pub pool: Place,
-    /// A tax on its idle memory of its own; `None`: the host's.
+    /// The tax on its idle memory; `None`: the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tax: Option<TaxRate>,
-    /// How its memory is dealt with.
+    /// How its memory is treated.
     #[serde(default, skip_serializing_if = "is_default")]
     pub memory: Memory,
     /// What its processors offer.
@@ -73,20 +73,20 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// How a VM's memory is dealt with.
+/// How a VM's memory is treated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Memory {
-    /// With whom it shares pages.
+    /// The VMs that it shares pages with.
     pub sharing: Sharing,
 }
 
-/// What a VM's processors offer beside what every VM has.
+/// What a VM's processors offer in addition to what every VM has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cpu {
-    /// The guest may run VMs of its own (VMX, SVM), where the host's KVM can. It reaches the most
-    /// intricate part of KVM that way, so it is off unless asked for.
+    /// The guest may run VMs of its own (VMX, SVM) if the host's KVM supports it. That exposes the
+    /// most intricate part of KVM, so it is off by default.
     pub nested: bool,
 }
 

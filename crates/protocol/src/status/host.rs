@@ -29,7 +29,7 @@ pub struct HostStatus {
     /// Guest memory that was found to hold zeros, and costs nothing.
     #[serde(default)]
     pub zero: Bytes,
-    /// Promised to nobody.
+    /// Not promised to any VM.
     pub free: Bytes,
     /// Reserved by VMs that run, with their overhead, and by pools.
     pub reserved: Bytes,

@@ -1,4 +1,4 @@
-//! What the daemon tells its users of the host, its VMs and its pools as they are now.
+//! The host, its VMs and its pools as they are now: what users are told.
 //!
 //! A status says what something does and has. Of a definition it repeats what memory is divided by
 //! (size, reservation, limit, shares, pool, tax, sharing), as it is in force: a limit that was left

@@ -25,16 +25,16 @@ pub struct PagingStatus {
     pub out_rate: Bytes,
     /// Lately read from there in a second.
     pub in_rate: Bytes,
-    /// What it may hold, what it waits for included, before pages of its own are compressed and
-    /// swapped out; `None`: that happens to it never.
+    /// What it may hold, including what it waits for, before its own pages are compressed and
+    /// swapped out; `None`: they never are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<Bytes>,
     /// Why its own pages are, or would be, compressed and swapped out; `None`: nothing asks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<PagingCause>,
-    /// Its processors stand still until it holds no more than that.
+    /// Its processors stand still until it holds no more than `level`.
     pub blocked: bool,
-    /// What was last asked could not be taken.
+    /// What was last asked for could not be paged out.
     pub stuck: bool,
     /// Its swap space could not be written: nothing more is swapped out.
     pub failed: bool,

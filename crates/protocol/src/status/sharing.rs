@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 use crate::sharing::Sharing;
 use crate::{DomainName, VmName};
 
-/// What a VM shares, as the daemon tells its users.
+/// What a VM shares.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SharingStatus {
-    /// With whom, as defined.
+    /// As defined.
     pub with: Sharing,
-    /// It still has pages of the domain that it was in before: they are given back by and by.
+    /// It still has pages of its former domain, and gives them back over time.
     #[serde(default)]
     pub leaving: bool,
     /// Guest memory that reads frames of its domain.
@@ -18,8 +18,8 @@ pub struct SharingStatus {
     pub charged: Bytes,
     /// Guest memory that was found to hold zeros, and costs nothing.
     pub zero: Bytes,
-    /// What it would need more if nothing were shared: what it shares, less its part of the frames,
-    /// and zero pages.
+    /// What it would need in addition if nothing were shared: what it shares, less its part of the
+    /// frames, and zero pages.
     pub saved: Bytes,
     /// Looked at since it was started.
     pub scanned: Bytes,
@@ -27,7 +27,7 @@ pub struct SharingStatus {
     pub merged: Bytes,
     /// Written by the guest again.
     pub broken: Bytes,
-    /// Pages that were not what was said of them.
+    /// Pages whose content was not what their VMM claimed.
     pub mismatched: u64,
     /// Lately looked at in a second.
     pub scan_rate: Bytes,
@@ -37,19 +37,18 @@ pub struct SharingStatus {
     pub break_rate: Bytes,
     /// Processor time that looking for pages lately took, in ten-thousandths of a processor.
     pub cpu: u64,
-    /// And that it may take.
+    /// Processor time that looking for pages may take, in ten-thousandths of a processor.
     pub budget: u16,
     /// Large chunks are broken for pages of them that can be shared.
     pub break_large: bool,
     /// Its process is near the most mappings that it may have: only runs of pages and zero pages
     /// are shared.
     pub mappings_full: bool,
-    /// Its VMM has said too much of pages that was not true: what it asks is not answered for a
-    /// while.
+    /// Its VMM made false claims about pages: its requests are ignored for a while.
     pub doubted: bool,
 }
 
-/// A sharing domain, as the daemon tells its users.
+/// A sharing domain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DomainStatus {
     /// Its name; `None`: it is a VM's own.

@@ -73,7 +73,7 @@ pub struct VmStatus {
     pub ballooned: Bytes,
     /// Size that its balloon is to have.
     pub balloon_target: Bytes,
-    /// Whether its balloon does as it is told.
+    /// Whether its balloon follows its target.
     pub balloon: BalloonHealth,
     /// What is compressed and swapped out of it.
     #[serde(default)]
@@ -93,7 +93,7 @@ pub struct VmStatus {
     /// Parts of the jail that it runs without.
     #[serde(default)]
     pub missing_jail: Vec<JailPart>,
-    /// Something that the operator should know of it, in one line.
+    /// A remark for the operator, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
     /// When it was last started.
@@ -104,8 +104,8 @@ pub struct VmStatus {
 }
 
 impl VmStatus {
-    /// What it is charged, and measured by against its entitlement, target and limits: its grant
-    /// and its part of shared frames.
+    /// The machine memory that it is charged: its grant and its part of shared frames. Its
+    /// entitlement, target and limits are compared with this.
     pub fn charge(&self) -> Bytes {
         self.grant.saturating_add(self.sharing.charged)
     }
@@ -140,11 +140,11 @@ impl fmt::Display for Power {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Exit {
-    /// Its VMM said why.
+    /// Its VMM gave the reason.
     Told(ExitReason),
     /// The operator killed it.
     KilledByOperator,
-    /// Its process ended without a word: the signal or exit code, if known.
+    /// Its VMM ended without a reason of its own: the signal or exit code, if known.
     Vanished(String),
     /// Its VMM could not be set up: why.
     NotStarted(String),
@@ -156,15 +156,15 @@ impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Told(reason) => reason.fmt(f),
-            Self::KilledByOperator => f.write_str("the operator killed it"),
+            Self::KilledByOperator => f.write_str("killed by the operator"),
             Self::NotStarted(why) => write!(f, "did not start: {why}"),
             Self::EndedWithHost => f.write_str("ended with the host"),
-            Self::Vanished(how) => write!(f, "its process ended without a word ({how})"),
+            Self::Vanished(how) => write!(f, "its VMM ended unexpectedly ({how})"),
         }
     }
 }
 
-/// Whether a VM's balloon does as it is told.
+/// Whether a VM's balloon follows its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BalloonHealth {

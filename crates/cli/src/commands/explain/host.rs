@@ -13,7 +13,7 @@ pub(super) fn text(explanation: &HostExplanation) -> String {
     facts.push(("division", division(decision)));
     for shortfall in &decision.shortfalls {
         let text = format!(
-            "{}: {} is reserved, and there is {}",
+            "{}: {} is reserved, but only {} is there",
             place(&shortfall.place),
             shortfall.reserved,
             shortfall.has
@@ -50,31 +50,33 @@ pub(super) fn account(host: &HostStatus, decision: &HostDecision) -> Vec<(&'stat
     if host.taken > Bytes::ZERO {
         facts.insert(
             1,
-            ("taken", format!("{} of the configured budget by other programs of the host", host.taken)),
+            (
+                "taken",
+                format!("{} of the configured budget is used by other programs on this host", host.taken),
+            ),
         );
     }
-    let owed =
-        more_than_nothing(decision.owed, |owed| format!(", {owed} of it owed to VMs that wait for it"));
+    let owed = more_than_nothing(decision.owed, |owed| format!(", {owed} of it owed to waiting VMs"));
     facts.push((
         "reclaim",
         if decision.reclaiming {
-            format!("{} is to be taken back{owed}, until {} is free", decision.shortage, t.high)
+            format!("{} to reclaim{owed}, until {} is free", decision.shortage, t.high)
         } else {
-            "nothing has to be taken back".to_owned()
+            "nothing to reclaim".to_owned()
         },
     ));
     facts.push((
         "sharing",
-        format!("all VMs read {} in frames of {frames}, and have {} of zero pages", host.shared, host.zero),
+        format!("all VMs share {} in frames of {frames}, and have {} of zero pages", host.shared, host.zero),
     ));
     facts.push((
         "stalled",
-        format!("{} of the last 10, 60 and 300 s, in the mean over VMs", stall::of_host(&host.stall)),
+        format!("{} of the last 10, 60 and 300 s, averaged over VMs", stall::of_host(&host.stall)),
     ));
     let of = host.swap.map_or_else(String::new, |swap| format!(" of {swap}"));
     let space = match &host.no_swap {
         None => format!("{}{of} of swap space promised", host.swap_reserved),
-        Some(why) => format!("VMs that start get no swap space: {why}"),
+        Some(why) => format!("new VMs get no swap space: {why}"),
     };
     facts.push((
         "swapping",
@@ -88,7 +90,7 @@ pub(super) fn account(host: &HostStatus, decision: &HostDecision) -> Vec<(&'stat
 
 fn division(decision: &HostDecision) -> String {
     format!(
-        "{} is divided (budget less overhead and {} that stays free), tax {}, level {}",
+        "{} is divided (budget less overhead and {} kept free), tax {}, level {}",
         decision.available,
         decision.thresholds.clear,
         decision.tax,
@@ -121,7 +123,7 @@ fn pool_table(pools: &[PoolExplanation]) -> String {
     table.text()
 }
 
-/// Who holds the memory, the one that holds most beyond its entitlement first.
+/// The VMs, sorted by what they hold beyond their entitlements, the largest first.
 fn vm_table(vms: &[VmShare]) -> String {
     let columns = ["GRANT", "ENTITLED", "BEYOND", "TARGET", "ACTIVE"].map(Column::right);
     let first = [Column::left("VM"), Column::left("POOL")];
@@ -139,7 +141,7 @@ fn vm_table(vms: &[VmShare]) -> String {
             beyond(share).to_string(),
             vm.target.to_string(),
             vm.active.to_string(),
-            share.decision.as_ref().map_or_else(|| "it takes no part".to_owned(), |d| cause(&d.cause)),
+            share.decision.as_ref().map_or_else(|| "not divided for it".to_owned(), |d| cause(&d.cause)),
         ]);
     }
     table.text()

@@ -1,7 +1,12 @@
 //! `plimsoll explain`: the daemon's explanations in words.
 
+mod grant;
 mod host;
+mod remedy;
 mod vm;
+
+#[cfg(test)]
+mod tests;
 
 use anyhow::Result;
 use plimsoll_protocol::VmName;
@@ -11,16 +16,17 @@ use plimsoll_units::Bytes;
 use super::Context;
 
 const HELP: &str = "\
-Memory is divided among the VMs and pools of each pool by their shares, between reservation and limit, and idle memory
-counts for more than active memory by the tax: min-funding revocation, as in ESX. At rest all that no bound holds
-pay the same per share, the level. What a VM is entitled to it may always have; what it holds beyond that is taken
-back when the host is short of free memory, idle memory first.
+Memory is divided among the VMs and pools of each pool by their shares, between reservation and
+limit, and idle memory costs more than active memory by the tax: min-funding revocation, as in ESX.
+At rest all VMs and pools that no bound holds pay the same price per share, the level. A VM can
+always have what it is entitled to; what it holds beyond that is reclaimed when the host is short of
+free memory, idle memory first.
 
-All numbers are of one moment, and of the ledger of that moment. Each remedy is tried alone, all else left as it is.
+All numbers are of one moment, and of the ledger at that moment. Each remedy is tried alone.
 
 Examples:
   plimsoll explain            the host's account, its pools, and who holds the memory
-  plimsoll explain web1       why has it this much, and what would give it more?
+  plimsoll explain web1       why it has this much, and what would give it more
   plimsoll explain web1 --json | jq -r .decision.cause";
 
 #[derive(Debug, clap::Args)]
@@ -40,7 +46,7 @@ impl Explain {
     }
 }
 
-/// What set an entitlement, in a few words.
+/// What set an entitlement, in a few words that follow "by".
 fn cause(cause: &Cause) -> String {
     match cause {
         Cause::Reservation => "its reservation, above what its shares are worth".to_owned(),
@@ -48,8 +54,8 @@ fn cause(cause: &Cause) -> String {
         Cause::Size => "its size".to_owned(),
         Cause::PoolReservation(pool) => format!("the reservation of pool {pool}"),
         Cause::PoolLimit(pool) => format!("the limit of pool {pool}"),
-        Cause::Level => "its shares against everybody's".to_owned(),
-        Cause::Shortfall(place) => format!("too much is reserved in {place}: what there is is scaled down"),
+        Cause::Level => "its shares".to_owned(),
+        Cause::Shortfall(place) => format!("too much is reserved in {place}: reservations are scaled down"),
     }
 }
 
@@ -62,7 +68,7 @@ fn level(bytes: f64) -> String {
     }
 }
 
-/// `a` of which `b` is more than nothing, or empty.
+/// The text for an amount above zero, or nothing.
 fn more_than_nothing(bytes: Bytes, text: impl FnOnce(Bytes) -> String) -> String {
     if bytes == Bytes::ZERO { String::new() } else { text(bytes) }
 }

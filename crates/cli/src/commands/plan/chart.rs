@@ -12,7 +12,7 @@ const WIDTH: usize = 56;
 const NAME: usize = 12;
 /// Lines of a curve: two show sixteen heights, and thirteen curves still fit a screen of 40 lines.
 const LINES: usize = 2;
-/// Groups of VMs that are drawn; the table tells of all.
+/// Groups of VMs that are drawn; the table lists all.
 const GROUPS: usize = 8;
 const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 

@@ -293,7 +293,7 @@ fn text(answer: &Answer) -> String {
         ]);
     }
     let many = |n: Option<usize>| {
-        n.map_or_else(|| "none, and it is above that already".to_owned(), |n| format!("{n} more"))
+        n.map_or_else(|| "none: the risk is higher already".to_owned(), |n| format!("{n} more"))
     };
     let mut lines = vec![
         table.text(),

@@ -88,7 +88,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }
 
-/// Whether colours are for someone who sees them (no-color.org).
+/// Whether to print colours (no-color.org).
 fn colours(output: &Output) -> bool {
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
     !output.is_json() && std::io::stdout().is_terminal() && !unwanted

@@ -10,7 +10,7 @@ use plimsoll_sim::{Course, Scenario};
 use super::series::{self, Series, words};
 use crate::interval::age;
 
-/// Panels beyond this make a drawing that no one reads.
+/// Most panels of a drawing that can still be read.
 const PANELS: usize = 12;
 
 /// The drawing.
