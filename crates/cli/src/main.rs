@@ -3,15 +3,17 @@
 //! It asks the daemon over HTTP/JSON and prints the answers; it keeps no state and decides nothing.
 //! Only `doctor` looks at the host itself and only `plan` computes what policy would decide, so
 //! they work without a daemon (`plan fit` asks it for its host). Start reading at [`args`], which
-//! is the manual, then [`commands`], one file per command. [`client`] is the only module that
-//! speaks HTTP, [`output`] the only one that writes to the standard output, and [`sys`] the only
-//! one that holds unsafe code.
+//! is the manual; [`dispatch`] runs what it says, from [`commands`], one file per command.
+//! [`client`] is the only module that speaks HTTP, [`output`] the only one that writes to the
+//! standard output, and [`sys`] the only one that holds unsafe code.
 
 mod args;
 mod client;
 mod commands;
 mod console;
+mod context;
 mod definition_file;
+mod dispatch;
 mod doctor;
 mod follow;
 mod interval;
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
         Err(error) => return output::usage(&error),
     };
     let json = args.json;
-    match commands::run(args) {
+    match dispatch::run(args) {
         Ok(code) => code,
         Err(error) => output::failure(&error, json),
     }

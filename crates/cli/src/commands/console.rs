@@ -7,9 +7,9 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::status::{Power, VmStatus};
 use serde::Serialize;
 
-use super::Context;
 use crate::client::{Address, LogSource};
 use crate::console::{attach, script};
+use crate::context::Context;
 use crate::interval::Interval;
 
 /// How long `--expect` waits unless told otherwise: a Debian guest boots within it even in the lab.
@@ -55,7 +55,7 @@ struct Matched<'a> {
 }
 
 impl Console {
-    pub(super) fn run(&self, context: &Context) -> Result<()> {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let vm = context.client.vm(&self.name)?;
         let mut stream = connect(&vm, context)?;
         if let Some(text) = &self.send {

@@ -24,7 +24,7 @@ struct Report {
     checks: Vec<Check>,
 }
 
-pub(super) fn run(output: &Output) -> Result<ExitCode> {
+pub(crate) fn run(output: &Output) -> Result<ExitCode> {
     let checks = checks();
     let report = Report { can_run: !checks.iter().any(Check::prevents_vms), checks };
     output.facts(&report, text)?;

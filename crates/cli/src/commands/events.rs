@@ -3,7 +3,7 @@ use std::time::Duration;
 use anyhow::Result;
 use plimsoll_protocol::api::Event;
 
-use super::Context;
+use crate::context::Context;
 use crate::follow;
 
 /// How often events are fetched while they are followed: often enough for a person who watches.
@@ -25,7 +25,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub(super) fn run(&self, context: &Context) -> Result<()> {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let mut seen = context.client.events()?;
         if !self.follow {
             return context.output.facts(seen.as_slice(), text);

@@ -2,7 +2,7 @@ use anyhow::{Result, bail};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::history::{History as Record, Sample};
 
-use super::Context;
+use crate::context::Context;
 use crate::interval::age;
 use crate::table::{Column, Table};
 
@@ -44,7 +44,7 @@ pub(crate) struct History {
 }
 
 impl History {
-    pub(super) fn run(&self, context: &Context) -> Result<()> {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
         if self.csv && context.output.is_json() {
             bail!("--csv and --json name two formats: use one of them");
         }

@@ -1,7 +1,7 @@
 use anyhow::Result;
 use plimsoll_protocol::VmName;
 
-use super::Context;
+use crate::context::Context;
 
 pub(crate) const HELP: &str = "\
 Prints what plimsoll run was given, with absolute paths and with what plimsoll set has changed
@@ -12,7 +12,7 @@ Examples:
   plimsoll inspect web1 > web1.toml     keep it, or edit it for: plimsoll run web1.toml
   plimsoll inspect web1 --json | jq .size";
 
-pub(super) fn run(name: &VmName, context: &Context) -> Result<()> {
+pub(crate) fn run(name: &VmName, context: &Context) -> Result<()> {
     let definition = context.client.definition(name)?;
     let text = definition.to_toml()?;
     context.output.facts(&definition, |_| text)

@@ -4,14 +4,15 @@ use anyhow::{Result, bail};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::status::{Power, VmStatus};
 
-use super::{Context, wait};
+use super::wait;
 use crate::client::Act;
+use crate::context::Context;
 
 /// Longest wait for a killed VM to be gone: the kernel gives its memory back within seconds,
 /// however large it was.
 const KILL_TIME: Duration = Duration::from_secs(30);
 
-pub(super) fn run(name: &VmName, context: &Context) -> Result<()> {
+pub(crate) fn run(name: &VmName, context: &Context) -> Result<()> {
     let vm = kill(name, context)?;
     context.output.facts(&vm, ended)
 }

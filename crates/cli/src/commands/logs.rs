@@ -4,8 +4,8 @@ use anyhow::Result;
 use plimsoll_protocol::VmName;
 use serde::Serialize;
 
-use super::Context;
 use crate::client::LogSource;
+use crate::context::Context;
 use crate::follow;
 
 /// How often a log that is followed is read again: logs come whole, so more often would cost the
@@ -39,7 +39,7 @@ struct Chunk<'a> {
 }
 
 impl Logs {
-    pub(super) fn run(&self, context: &Context) -> Result<()> {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let source = if self.console { LogSource::Console } else { LogSource::Vmm };
         let mut seen = context.client.log(&self.name, source)?;
         self.print(context, source, &seen)?;

@@ -9,7 +9,7 @@ use plimsoll_protocol::{OrNone, Place, PoolName, Shares};
 use plimsoll_units::Bytes;
 use serde::Serialize;
 
-use super::Context;
+use crate::context::Context;
 use crate::table::{Column, Table};
 
 const HELP: &str = "\
@@ -126,7 +126,7 @@ struct Removed<'a> {
 }
 
 impl PoolCommand {
-    pub(super) fn run(self, context: &Context) -> Result<()> {
+    pub(crate) fn run(self, context: &Context) -> Result<()> {
         match self.command {
             Do::Create(create) => {
                 let Create { name, parent, shares, reservation, limit, expandable } = create;

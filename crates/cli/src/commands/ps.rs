@@ -2,7 +2,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use plimsoll_protocol::status::{BalloonHealth, Power, VmStatus};
 
-use super::Context;
+use crate::context::Context;
 use crate::interval::age;
 use crate::table::{Column, Table};
 
@@ -41,7 +41,7 @@ const COLUMNS: [Column; 13] = [
     Column::left("NOTE"),
 ];
 
-pub(super) fn run(context: &Context) -> Result<()> {
+pub(crate) fn run(context: &Context) -> Result<()> {
     let vms = context.client.vms()?;
     let now = Timestamp::now();
     context.output.facts(vms.as_slice(), |vms| table(vms, now))

@@ -2,14 +2,14 @@ use anyhow::Result;
 use plimsoll_protocol::VmName;
 use serde::Serialize;
 
-use super::Context;
+use crate::context::Context;
 
 #[derive(Serialize)]
 struct Removed<'a> {
     removed: &'a VmName,
 }
 
-pub(super) fn run(name: &VmName, context: &Context) -> Result<()> {
+pub(crate) fn run(name: &VmName, context: &Context) -> Result<()> {
     context.client.remove(name)?;
     context.output.facts(&Removed { removed: name }, |r| format!("{} is removed; its disks stay", r.removed))
 }

@@ -5,7 +5,8 @@ use anyhow::{Result, bail};
 use plimsoll_protocol::Place;
 use plimsoll_protocol::status::{Power, VmStatus};
 
-use super::{Context, start, wait};
+use super::{start, wait};
+use crate::context::Context;
 use crate::definition_file;
 
 /// Longest wait for a VM to run: loading a kernel takes moments; a grant on a host short of memory
@@ -62,7 +63,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(super) fn run(&self, context: &Context) -> Result<()> {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let mut definition = definition_file::read(&self.definition)?;
         if let Some(pool) = &self.pool {
             definition.pool = pool.clone();

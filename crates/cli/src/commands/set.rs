@@ -5,7 +5,7 @@ use plimsoll_protocol::status::VmStatus;
 use plimsoll_protocol::{OrNone, Place, Shares, TaxRate, VmName};
 use plimsoll_units::Bytes;
 
-use super::Context;
+use crate::context::Context;
 
 const HELP: &str = "\
 When memory is short, what is above all reservations is divided by shares among the VMs and pools of
@@ -48,7 +48,7 @@ pub(crate) struct Set {
 }
 
 impl Set {
-    pub(super) fn run(&self, context: &Context) -> Result<()> {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let Self { name: _, shares, reservation, limit, pool, tax, sharing } = self;
         let (shares, reservation, limit, tax) = (*shares, *reservation, *limit, *tax);
         let change =

@@ -5,7 +5,8 @@ use plimsoll_protocol::change::VmChange;
 use plimsoll_protocol::sharing::Sharing;
 use plimsoll_protocol::status::{DomainStatus, VmStatus};
 
-use super::{Context, sharing};
+use super::sharing;
+use crate::context::Context;
 use crate::table::{Column, Table};
 
 const HELP: &str = "\
@@ -71,7 +72,7 @@ struct Set {
 }
 
 impl Share {
-    pub(super) fn run(self, context: &Context) -> Result<()> {
+    pub(crate) fn run(self, context: &Context) -> Result<()> {
         match self.command {
             Do::List => context.output.facts(context.client.domains()?.as_slice(), table),
             Do::Set(Set { name, sharing }) => {

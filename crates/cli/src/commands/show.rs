@@ -3,7 +3,8 @@ use jiff::Timestamp;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::status::VmStatus;
 
-use super::{Context, guest, paging, ps, sharing, stall};
+use super::{guest, paging, ps, sharing, stall};
+use crate::context::Context;
 use crate::table::list;
 
 pub(crate) const HELP: &str = "\
@@ -27,7 +28,7 @@ Examples:
   plimsoll show web1
   plimsoll show web1 --json | jq .grant";
 
-pub(super) fn run(name: &VmName, context: &Context) -> Result<()> {
+pub(crate) fn run(name: &VmName, context: &Context) -> Result<()> {
     let vm = context.client.vm(name)?;
     let now = Timestamp::now();
     context.output.facts(&vm, |vm| text(vm, now))

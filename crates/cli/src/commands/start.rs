@@ -2,10 +2,10 @@ use anyhow::Result;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::status::{Power, VmStatus};
 
-use super::Context;
 use crate::client::Act;
+use crate::context::Context;
 
-pub(super) fn run(name: &VmName, context: &Context) -> Result<()> {
+pub(crate) fn run(name: &VmName, context: &Context) -> Result<()> {
     let vm = context.client.act(name, Act::Start)?;
     context.output.facts(&vm, started)?;
     remark_without_swap(context, &vm);

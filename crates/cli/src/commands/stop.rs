@@ -4,8 +4,9 @@ use anyhow::{Result, bail};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::status::{Power, VmStatus};
 
-use super::{Context, kill, wait};
+use super::{kill, wait};
 use crate::client::Act;
+use crate::context::Context;
 use crate::interval::Interval;
 
 const HELP: &str = "\
@@ -32,7 +33,7 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    pub(super) fn run(&self, context: &Context) -> Result<()> {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let name = &self.name;
         let pressed = context.client.act(name, Act::Stop);
         if self.kill && pressed.is_err() && context.client.vm(name)?.power != Power::Off {

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use plimsoll_protocol::status::{HostStatus, VmStatus};
 use serde::Serialize;
 
-use super::{Context, ps, stall};
+use super::{ps, stall};
+use crate::context::Context;
 use crate::interval::Interval;
 use crate::table::{Column, Table};
 
@@ -78,7 +79,7 @@ struct Look {
 }
 
 impl Top {
-    pub(super) fn run(&self, context: &Context) -> Result<()> {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
         if self.once {
             return context.output.facts(&look(context)?, |l| lines(l).join("\n"));
         }

@@ -1,7 +1,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::Context;
+use crate::context::Context;
 
 #[derive(Serialize)]
 struct Version {
@@ -10,7 +10,7 @@ struct Version {
     daemon: Option<String>,
 }
 
-pub(super) fn run(context: &Context) -> Result<()> {
+pub(crate) fn run(context: &Context) -> Result<()> {
     // A host without a daemon is a good answer, not a failure.
     let daemon = context.client.host().ok().map(|host| host.version);
     let version = Version { plimsoll: env!("CARGO_PKG_VERSION"), daemon };

@@ -4,7 +4,7 @@ use anyhow::Result;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::status::VmStatus;
 
-use super::Context;
+use crate::context::Context;
 use crate::interval::age;
 
 /// How often a VM is asked about while its state is waited for: what a person takes for at once, at

@@ -13,7 +13,7 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::explain::Cause;
 use plimsoll_units::Bytes;
 
-use super::Context;
+use crate::context::Context;
 
 const HELP: &str = "\
 Memory is divided among the VMs and pools of each pool by their shares, between reservation and
@@ -38,7 +38,7 @@ pub(crate) struct Explain {
 }
 
 impl Explain {
-    pub(super) fn run(&self, context: &Context) -> Result<()> {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
         match &self.name {
             Some(name) => context.output.facts(&context.client.explain_vm(name)?, vm::text),
             None => context.output.facts(&context.client.explain()?, host::text),

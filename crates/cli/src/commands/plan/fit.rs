@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scenario_file;
 use super::series::mib;
-use crate::commands::Context;
+use crate::context::Context;
 use crate::definition_file;
 use crate::table::{Column, Table};
 

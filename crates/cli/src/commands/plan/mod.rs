@@ -15,7 +15,7 @@ mod svg;
 
 use anyhow::{Result, anyhow};
 
-use crate::commands::Context;
+use crate::context::Context;
 
 #[derive(Debug, clap::Args)]
 #[command(
@@ -42,7 +42,7 @@ enum What {
 }
 
 impl Plan {
-    pub(super) fn run(&self, context: &Context) -> Result<()> {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
         match (&self.what, &self.run) {
             (Some(What::Run(run)), _) | (None, Some(run)) => run.run(&context.output),
             (Some(What::Fit(fit)), _) => fit.run(context),
