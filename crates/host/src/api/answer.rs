@@ -22,11 +22,11 @@ impl ApiError {
     }
 
     pub(super) fn no_path() -> Self {
-        Self { status: StatusCode::NOT_FOUND, text: "there is no such path in this API".to_owned() }
+        Self { status: StatusCode::NOT_FOUND, text: "no such path in this API".to_owned() }
     }
 
     pub(super) fn no_method() -> Self {
-        let text = "this path of the API does not know that method".to_owned();
+        let text = "this path of the API does not support that method".to_owned();
         Self { status: StatusCode::METHOD_NOT_ALLOWED, text }
     }
 

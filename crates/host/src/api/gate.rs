@@ -1,9 +1,9 @@
 //! The connections of a listener, and which one ends for a new one.
 //!
-//! A connection that answers no request is idle: its client has sent nothing yet, a part of a
-//! request, or does not read the answer. Where there are as many as there may be, the one that has
-//! been idle for longest ends. So a flood of connections ends itself, and a client that asks at
-//! once is answered.
+//! A connection without a request in work is idle: its client has sent nothing yet, or part of a
+//! request, or does not read the answer. At the bound, the connection that has been idle for
+//! longest ends. So a flood of connections ends itself, and a client that sends its request at once
+//! is answered.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

@@ -23,8 +23,8 @@ use super::gate::Peer;
 const RATE: u32 = 100;
 /// Changes at once after a pause: what a script does in one go.
 const BURST: u32 = 200;
-/// Longest that a change waits for its turn. A client that is told to wait for longer thinks that
-/// the daemon hangs.
+/// Longest that a change waits for its turn. With a longer wait, clients would believe that the
+/// daemon hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Most peers that are remembered. A peer that has paused for long enough is forgotten.
 const MOST_PEERS: usize = 1024;
