@@ -8,10 +8,11 @@ use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 
 use crate::course::{Course, Frame, Recorder, VmFrame};
 use crate::guest::Speeds;
-use crate::memory::{Memory, portion};
 use crate::scenario::{Changed, Scenario};
-use crate::sharing::{divide_scan, share};
 use crate::vm::Run;
+
+mod frames;
+mod paging;
 
 /// A host on paper: the daemon's policy, and models of everything around it.
 pub struct Simulation {
@@ -320,33 +321,6 @@ impl Simulation {
         granted
     }
 
-    /// Faults of VM `i`, which held `held` and lacks `missing`, replace pages of its own as far as
-    /// its level makes it page. Returns how many.
-    fn replace(&mut self, i: usize, held: Pages, missing: Pages, writes: &mut Pages) -> Pages {
-        let room = self.swap_of(i, self.swap_left());
-        let Some(run) = self.vms[i].run_mut().filter(|run| run.reclaim.block == Pages::ZERO) else {
-            return Pages::ZERO;
-        };
-        let beyond = (held + missing).saturating_sub(run.level).min(missing);
-        let (freed, written) = run.guest.memory.swap_out(beyond, (*writes).min(room));
-        *writes -= written;
-        self.recorder.swapped(written, Pages::ZERO);
-        freed
-    }
-
-    fn swap_left(&self) -> Pages {
-        let used: Pages = self.runs().map(|(_, run)| run.guest.memory.on_swap()).sum();
-        Pages::floor(self.scenario.host.swap).saturating_sub(used)
-    }
-
-    /// Returns what can still be swapped out of VM `i` of a host with `left` swap space. As in the
-    /// daemon, each VM has its size less its reservation.
-    fn swap_of(&self, i: usize, left: Pages) -> Pages {
-        let spec = &self.scenario.vms[i];
-        let used = self.vms[i].run().map_or(Pages::ZERO, |run| run.guest.memory.on_swap());
-        spec.size.saturating_sub(spec.reservation).saturating_sub(used).min(left)
-    }
-
     fn work_balloons(&mut self) {
         let most = self.in_step(self.scenario.host.balloon_speed);
         for (slot, spec) in self.vms.iter_mut().zip(&self.scenario.vms) {
@@ -358,61 +332,6 @@ impl Simulation {
             run.guest.memory.inflate(run.balloon.saturating_sub(has).min(most));
             run.guest.memory.deflate(has.saturating_sub(run.balloon).min(most));
         }
-    }
-
-    fn share_pages(&mut self) {
-        let scanned = self.in_step(self.scenario.host.scan_speed);
-        let held: Vec<Pages> =
-            self.vms.iter().map(|slot| slot.run().map_or(Pages::ZERO, |r| r.guest.memory.held())).collect();
-        let looks = divide_scan(scanned, &held, &mut self.scan_credit);
-        for ((slot, spec), look) in self.vms.iter_mut().zip(&self.scenario.vms).zip(looks) {
-            if let Some(run) = slot.run_mut().filter(|_| look > Pages::ZERO) {
-                run.scan.look(&mut run.guest.memory, look, spec.guest.common);
-            }
-        }
-        self.settle_frames();
-    }
-
-    /// Lets each domain share what was found, and charges its frames to its sharers.
-    fn settle_frames(&mut self) {
-        let mut domains: BTreeMap<&str, Vec<&mut Run>> = BTreeMap::new();
-        for (slot, spec) in self.vms.iter_mut().zip(&self.scenario.vms) {
-            if let (Some(run), Some(domain)) = (slot.run_mut(), &spec.guest.domain) {
-                domains.entry(domain).or_default().push(run);
-            }
-        }
-        self.frames.clear();
-        for (domain, mut runs) in domains {
-            let mut sharers: Vec<(&mut Memory, Pages)> = runs
-                .iter_mut()
-                .map(|run| {
-                    let known = run.scan.known();
-                    (&mut run.guest.memory, known)
-                })
-                .collect();
-            let frames = share(&mut sharers);
-            let all: Pages = runs.iter().map(|run| run.guest.memory.common).sum();
-            for run in &mut runs {
-                run.frames = portion(frames, run.guest.memory.common, all);
-            }
-            self.frames.insert(domain.to_owned(), frames);
-        }
-    }
-
-    /// Swaps out what VMs hold beyond their levels, as far as the disk and the swap space allow.
-    fn swap_out(&mut self) {
-        let mut writes = self.in_step(self.scenario.host.swap_speed);
-        let mut written_in_all = Pages::ZERO;
-        for i in 0..self.vms.len() {
-            let room = self.swap_of(i, self.swap_left());
-            let Some(run) = self.vms[i].run_mut() else { continue };
-            // What has gone meanwhile, into a balloon for one, need not go again.
-            let above = run.charged().saturating_sub(run.level);
-            let (_, written) = run.guest.memory.swap_out(above, writes.min(room));
-            writes -= written;
-            written_in_all += written;
-        }
-        self.recorder.swapped(written_in_all, Pages::ZERO);
     }
 
     /// A VM that has waited in vain pages for itself until there is memory for it again.
