@@ -70,10 +70,11 @@ impl Orders {
     }
 }
 
-/// On what it depends whether anything can be taken.
+/// On what it depends whether anything can be taken. The level is not part of it: what could not be
+/// taken for one level cannot be taken for another. The daemon raises the level of a VM that is
+/// stuck, and lowers it again when the VM is not; each change would be a reason to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Situation {
-    level: Option<Pages>,
     block: bool,
     held: Pages,
 }
@@ -86,6 +87,25 @@ struct Rest {
     until: Instant,
 }
 
+/// Tries to take pages, of which the last ones may have failed.
+#[derive(Debug, Default)]
+struct Tries {
+    rest: Option<Rest>,
+}
+
+impl Tries {
+    /// Returns how long to rest from now on. Failures in another situation are forgotten.
+    fn left(&mut self, situation: Situation, now: Instant) -> Option<Duration> {
+        self.rest = self.rest.filter(|rest| rest.situation == situation);
+        self.rest.and_then(|rest| rest.left(now))
+    }
+
+    /// A try in `situation` has ended.
+    fn ended(&mut self, failed: bool, situation: Situation, now: Instant) {
+        self.rest = failed.then(|| Rest::after(self.rest, situation, now));
+    }
+}
+
 impl Rest {
     /// Returns the rest after nothing could be taken in `situation`: twice as long as the one
     /// `before` it where nothing has changed since.
@@ -95,11 +115,9 @@ impl Rest {
         Self { situation, length, until: now + length }
     }
 
-    /// Returns how long it still lasts. New orders, and a change of what is held, end it; faults
-    /// that begin to wait do not.
-    fn left(&self, situation: Situation, now: Instant) -> Option<Duration> {
-        let left = self.until.saturating_duration_since(now);
-        (self.situation == situation && left > Duration::ZERO).then_some(left)
+    /// Returns how long it still lasts.
+    fn left(&self, now: Instant) -> Option<Duration> {
+        Some(self.until.saturating_duration_since(now)).filter(|left| *left > Duration::ZERO)
     }
 }
 
@@ -170,24 +188,27 @@ impl Pager {
 impl Shared {
     fn run(&self) {
         let mut busy = Instant::now();
-        let mut rest: Option<Rest> = None;
+        let mut tries = Tries::default();
         loop {
             let orders = self.take_orders();
             let stats = self.pmap.stats();
             let excess = orders.excess(&stats);
-            let situation = Situation { level: orders.level, block: orders.block, held: stats.held };
+            let situation = Situation { block: orders.block, held: stats.held };
+            let left = tries.left(situation, Instant::now());
             if excess == Pages::ZERO {
                 self.hold(false);
-                rest = None;
-                self.stuck.store(false, Ordering::Relaxed);
-                if busy.elapsed() >= QUIET && !self.small.load(Ordering::Relaxed) {
+                // A daemon that asks for nothing because nothing can be taken is not told that all
+                // is well.
+                self.stuck.store(left.is_some(), Ordering::Relaxed);
+                let quiet = busy.elapsed() >= QUIET && left.is_none();
+                if quiet && !self.small.load(Ordering::Relaxed) {
                     self.pmap.promote(PROMOTED);
                 }
                 self.rest(TICK);
                 continue;
             }
             busy = Instant::now();
-            if let Some(left) = rest.and_then(|rest| rest.left(situation, busy)) {
+            if let Some(left) = left {
                 self.rest(left.min(TICK));
                 continue;
             }
@@ -203,7 +224,7 @@ impl Shared {
                 // It would stand still for nothing.
                 self.hold(false);
             }
-            rest = stuck.then(|| Rest::after(rest, situation, Instant::now()));
+            tries.ended(stuck, situation, Instant::now());
         }
     }
 
@@ -247,33 +268,34 @@ mod tests {
         assert_eq!(Orders::default().excess(&stats(190, 200, 7)), Pages(0));
     }
 
+    const SITUATION: Situation = Situation { block: false, held: Pages(100) };
+
     #[test]
-    fn rests_double_up_to_a_minute_while_nothing_changes_however_many_faults_wait() {
-        let situation = Situation { level: Some(Pages(100)), block: false, held: Pages(100) };
+    fn rests_double_up_to_a_minute_while_nothing_changes() {
         let mut now = Instant::now();
-        let mut rest = None;
+        let mut tries = Tries::default();
         let mut lengths = Vec::new();
         for _ in 0..8 {
-            let next = Rest::after(rest, situation, now);
-            // A fault that begins to wait wakes the pager, and changes nothing.
-            assert_eq!(next.left(situation, now), Some(next.length));
-            assert_eq!(next.left(situation, now + next.length), None);
-            lengths.push(next.length.as_secs());
-            now += next.length;
-            rest = Some(next);
+            assert_eq!(tries.left(SITUATION, now), None);
+            tries.ended(true, SITUATION, now);
+            let length = tries.left(SITUATION, now).unwrap();
+            lengths.push(length.as_secs());
+            now += length;
         }
         assert_eq!(lengths, [1, 2, 4, 8, 16, 32, 60, 60]);
-        for changed in [
-            Situation { level: Some(Pages(612)), ..situation },
-            Situation { block: true, ..situation },
-            Situation { held: Pages(99), ..situation },
-        ] {
-            assert_eq!(
-                rest.unwrap().left(changed, now - LONGEST_REST),
-                None,
-                "{changed:?} is obeyed at once"
-            );
-            assert_eq!(Rest::after(rest, changed, now).length, SHORTEST_REST);
+    }
+
+    #[test]
+    fn another_situation_and_a_try_that_takes_something_end_a_rest() {
+        let now = Instant::now();
+        for changed in [Situation { block: true, ..SITUATION }, Situation { held: Pages(99), ..SITUATION }] {
+            let mut tries = Tries::default();
+            tries.ended(true, SITUATION, now);
+            assert_eq!(tries.left(changed, now), None, "{changed:?} is obeyed at once");
+            tries.ended(true, changed, now);
+            assert_eq!(tries.left(changed, now), Some(SHORTEST_REST));
+            tries.ended(false, changed, now);
+            assert_eq!(tries.left(changed, now), None);
         }
     }
 }
