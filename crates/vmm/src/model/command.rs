@@ -1,7 +1,7 @@
 use std::str::FromStr;
 
-/// One line of the language of the `toucher` program. The model knows two more commands (`turn` and
-/// `clear`). Numbers are decimal; sizes are bytes.
+/// One line of the language of the `toucher` program. The model knows three more commands (`turn`,
+/// `clear` and `cache`). Numbers are decimal; sizes are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     /// Fill new memory with the seed's pattern.
@@ -16,6 +16,8 @@ pub(super) enum Command {
     Verify(Option<u64>),
     /// Free the memory.
     Free(Option<u64>),
+    /// Fill free memory with page cache.
+    Cache(u64),
     /// Allocate memory until none is left.
     AllocForever,
     /// Print what the guest knows of its memory.
@@ -47,6 +49,7 @@ impl FromStr for Command {
             ["verify", seed] => Self::Verify(Some(number("seed", seed)?)),
             ["free"] => Self::Free(None),
             ["free", seed] => Self::Free(Some(number("seed", seed)?)),
+            ["cache", bytes] => Self::Cache(number("bytes", bytes)?),
             ["alloc-forever"] => Self::AllocForever,
             ["meminfo"] => Self::Meminfo,
             ["devices"] => Self::Devices,
@@ -68,6 +71,7 @@ mod tests {
         assert_eq!(" verify ".parse(), Ok(Command::Verify(None)));
         assert_eq!("turn 3 4".parse(), Ok(Command::Turn(3, 4)));
         assert_eq!("free 3".parse(), Ok(Command::Free(Some(3))));
+        assert_eq!("cache 8192".parse(), Ok(Command::Cache(8192)));
         for line in ["touch", "touch 1MiB 7", "touch -1 7", "verify x", "dance"] {
             assert!(line.parse::<Command>().is_err(), "{line}");
         }

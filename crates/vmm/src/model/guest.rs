@@ -86,8 +86,8 @@ impl Guest for ModelGuest {
         let guest = GuestFacts {
             total,
             free,
-            available: free,
-            cache: Bytes::ZERO,
+            available: memory.available().bytes(),
+            cache: memory.cached().bytes(),
             major_faults: 0,
             oom_kills: memory.oom_kills,
             ballooned: memory.ballooned(),
@@ -188,12 +188,14 @@ impl Shared {
                 self.changed.notify_all();
                 Ok(format!("free bytes={freed}"))
             }
+            Command::Cache(bytes) => self.cache(bytes),
             Command::AllocForever => self.alloc_forever(),
             Command::Meminfo => {
                 let memory = lock(&self.memory);
                 let (total, free) = (memory.total().bytes().0, memory.free().bytes().0);
                 let kills = memory.oom_kills;
-                Ok(format!("meminfo total={total} free={free} available={free} oom_kills={kills}"))
+                let available = memory.available().bytes().0;
+                Ok(format!("meminfo total={total} free={free} available={available} oom_kills={kills}"))
             }
             Command::Devices => Ok("devices count=0 model".to_owned()),
             Command::PowerOff => {
@@ -247,6 +249,25 @@ impl Shared {
         let bytes = region.pages.len() * PAGE;
         regions.0.insert(to, region);
         Ok(format!("turn bytes={bytes} seed={to}"))
+    }
+
+    /// Fills up to `bytes` of free memory with page cache.
+    fn cache(&self, bytes: u64) -> Result<String, String> {
+        let wanted =
+            usize::try_from(Pages::floor(Bytes(bytes)).0).map_err(|e| format!("cache {bytes}: {e}"))?;
+        let mut done = 0;
+        while done < wanted {
+            let pages = lock(&self.memory).take_free((wanted - done).min(ALLOCATION));
+            if pages.is_empty() {
+                break;
+            }
+            // No seed of a region: what is cached is never verified.
+            (done as u64..).zip(&pages).try_for_each(|(index, at)| self.write(*at, u64::MAX, index))?;
+            done += pages.len();
+            lock(&self.memory).cache(pages);
+            self.changed.notify_all();
+        }
+        Ok(format!("cache bytes={}", done * PAGE))
     }
 
     /// Allocates up to `most` pages. If none is free, takes them out of the balloon where it

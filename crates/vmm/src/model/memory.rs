@@ -12,6 +12,8 @@ enum Use {
     Free,
     /// Holds a pattern.
     Taken,
+    /// Holds page cache: dropped where no page is free.
+    Cached,
     /// In the balloon.
     Ballooned,
 }
@@ -59,25 +61,54 @@ impl Memory {
         Pages(self.count(Use::Clean) + self.count(Use::Free))
     }
 
+    /// Pages of page cache.
+    pub(super) fn cached(&self) -> Pages {
+        Pages(self.count(Use::Cached))
+    }
+
+    /// Pages that programs could have without giving anything up.
+    pub(super) fn available(&self) -> Pages {
+        self.free() + self.cached()
+    }
+
     /// Pages in the balloon.
     pub(super) fn ballooned(&self) -> Pages {
         Pages(self.balloon.len() as u64)
     }
 
-    /// Takes up to `most` free pages; fewer if fewer are left.
+    /// Takes up to `most` pages: free ones, then page cache; fewer if fewer are left.
     pub(super) fn allocate(&mut self, most: usize) -> Vec<usize> {
-        self.take_free(most, Use::Taken)
+        self.take_available(most, Use::Taken)
     }
 
-    fn take_free(&mut self, most: usize, to: Use) -> Vec<usize> {
+    /// Takes up to `most` free pages and drops no page cache for them.
+    pub(super) fn take_free(&mut self, most: usize) -> Vec<usize> {
+        self.take(most, Use::Taken, &[Use::Clean, Use::Free])
+    }
+
+    /// Makes pages that were taken page cache.
+    pub(super) fn cache(&mut self, pages: impl IntoIterator<Item = usize>) {
+        for at in pages {
+            self.set(at, Use::Cached);
+        }
+    }
+
+    fn take_available(&mut self, most: usize, to: Use) -> Vec<usize> {
+        let mut taken = self.take(most, to, &[Use::Clean, Use::Free]);
+        taken.extend(self.take(most - taken.len(), to, &[Use::Cached]));
+        taken
+    }
+
+    /// Takes up to `most` pages with one of the uses `of`.
+    fn take(&mut self, most: usize, to: Use, of: &[Use]) -> Vec<usize> {
         let mut taken = Vec::new();
         for _ in 0..self.pages.len() {
-            if taken.len() == most || self.free() == Pages::ZERO {
+            if taken.len() == most || of.iter().all(|of| self.count(*of) == 0) {
                 break;
             }
             let at = self.cursor;
             self.cursor = (at + 1) % self.pages.len();
-            if matches!(self.pages[at].1, Use::Clean | Use::Free) {
+            if of.contains(&self.pages[at].1) {
                 self.set(at, to);
                 taken.push(at);
             }
@@ -92,9 +123,9 @@ impl Memory {
         }
     }
 
-    /// Puts up to `most` free pages into the balloon.
+    /// Puts up to `most` pages into the balloon: free ones, then page cache.
     pub(super) fn inflate(&mut self, most: usize) -> Vec<Ppn> {
-        let taken = self.take_free(most, Use::Ballooned);
+        let taken = self.take_available(most, Use::Ballooned);
         self.balloon.extend(&taken);
         taken.iter().map(|at| self.pages[*at].0).collect()
     }
@@ -157,6 +188,25 @@ mod tests {
         assert_eq!(memory.free(), Pages(736));
         assert_eq!(memory.ballooned(), Pages(800));
         assert_eq!(memory.total(), Pages(1536));
+    }
+
+    #[test]
+    fn page_cache_is_available_and_goes_after_free_pages() {
+        let mut memory = memory();
+        let pages = memory.take_free(1000);
+        memory.cache(pages);
+        assert_eq!(
+            (memory.free(), memory.cached(), memory.available()),
+            (Pages(536), Pages(1000), Pages(1536))
+        );
+        assert!(memory.report().is_empty(), "page cache is not free");
+        assert_eq!(memory.inflate(500).len(), 500);
+        assert_eq!((memory.free(), memory.cached()), (Pages(36), Pages(1000)));
+        assert_eq!(memory.allocate(100).len(), 100);
+        assert_eq!((memory.free(), memory.cached()), (Pages::ZERO, Pages(936)));
+        assert!(memory.take_free(1).is_empty(), "new page cache does not push out old");
+        assert_eq!(memory.inflate(2000).len(), 936);
+        assert_eq!(memory.available(), Pages::ZERO);
     }
 
     #[test]
