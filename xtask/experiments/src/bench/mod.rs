@@ -2,11 +2,13 @@
 //! warm-up, prints medians and spread, and says what its figures do not show.
 
 mod boot;
+mod crowd;
 mod double_paging;
 mod fault;
 mod goal;
 mod index;
 mod memory;
+mod plan;
 mod policy;
 mod reclaim;
 mod report;
@@ -25,6 +27,9 @@ use clap::Subcommand;
 pub enum Bench {
     /// Start-up time and memory of our VMM, in the lab, against QEMU's microvm machine.
     Boot(boot::BootArgs),
+    /// A hundred VMs that want more than the host has, where nothing can be paged out: who gets
+    /// what, what raised shares do, and what it costs.
+    Crowd(crowd::CrowdArgs),
     /// A guest that swaps by itself under a host that swaps: random victims against the least
     /// recently used ones.
     DoublePaging(double_paging::DoublePagingArgs),
@@ -33,6 +38,9 @@ pub enum Bench {
     Fault(fault::FaultArgs),
     /// How fast and how large the index of shared pages is, against a HashMap of the same entries.
     Index(index::IndexArgs),
+    /// The same course through `plimsoll plan` and through a daemon with model guests: what VMs
+    /// have, minute by minute.
+    Plan(plan::PlanArgs),
     /// How long policy takes to divide a host's memory among 10 to 100,000 VMs in pools.
     Policy(policy::PolicyArgs),
     /// How fast touched free memory goes back to the host, in 2 MiB and 4 KiB units, against a
@@ -56,9 +64,11 @@ impl Bench {
     pub fn run(self) -> Result<ExitCode> {
         match self {
             Self::Boot(arguments) => boot::run(&arguments),
+            Self::Crowd(arguments) => crowd::run(&arguments),
             Self::DoublePaging(arguments) => double_paging::run(&arguments),
             Self::Fault(arguments) => fault::run(&arguments),
             Self::Index(arguments) => index::run(&arguments),
+            Self::Plan(arguments) => plan::run(&arguments),
             Self::Policy(arguments) => policy::run(&arguments),
             Self::Reclaim(arguments) => reclaim::run(&arguments),
             Self::Response(arguments) => response::run(&arguments),
