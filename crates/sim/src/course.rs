@@ -36,7 +36,7 @@ pub struct Frame {
     pub at: Duration,
     /// Its state.
     pub state: State,
-    /// Machine memory that nobody has.
+    /// Free machine memory.
     pub free: Pages,
     /// Machine memory of VMMs.
     pub overhead: Pages,

@@ -119,7 +119,7 @@ pub(crate) fn size(value: &Value) -> Result<Bytes, String> {
     }
 }
 
-/// The highest speed, 1 TiB a second: memory itself is slower, and sums of what it moves stay far
+/// The highest speed, 1 TiB a second: memory itself is slower, and sums of moved bytes stay far
 /// from overflow.
 const MAX_SPEED: Bytes = Bytes::mib(1 << 20);
 

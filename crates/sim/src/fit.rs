@@ -57,7 +57,7 @@ pub struct Tenant {
     pub levels: Vec<Pages>,
 }
 
-/// The host with so many more VMs.
+/// The host with a number of VMs more.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fit {
     /// How many more.

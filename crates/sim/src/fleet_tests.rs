@@ -68,20 +68,21 @@ fn fleet(memory: u64, swap: u64, seed: u64, plans: &[Plan]) -> Scenario {
     scenario
 }
 
-/// What VM `who` would be entitled to if policy knew what its guest uses, and took others to use
-/// all that they keep: a guest that wants its page cache back faults for it as for any memory.
-fn ideal(scenario: &Scenario, who: usize) -> Pages {
+/// Returns the entitlement of VM `index` if policy knew the memory that its guest uses, and took
+/// other VMs to use all memory that they keep: a guest that wants its page cache back faults for it
+/// as for any memory.
+fn ideal(scenario: &Scenario, index: usize) -> Pages {
     let memory = Pages::floor(scenario.host.memory);
     let overhead: Pages = scenario.vms.iter().map(|vm| vm.overhead).sum();
     let min_free = scenario.host.thresholds.of(scenario.host.memory).clear;
     let member = |(i, vm): (usize, &crate::VmSpec)| {
-        let active = if i == who { uses(vm).0 } else { uses(vm).1 };
+        let active = if i == index { uses(vm).0 } else { uses(vm).1 };
         let client = Client { reservation: vm.reservation, limit: vm.limit, shares: vm.shares, active };
         Member { client, tax: None, pool: PoolId::ROOT }
     };
     let members: Vec<Member> = scenario.vms.iter().enumerate().map(member).collect();
     let available = memory.saturating_sub(overhead).saturating_sub(min_free);
-    divide(available, Tax::DEFAULT, &scenario.pools, &members).vms[who]
+    divide(available, Tax::DEFAULT, &scenario.pools, &members).vms[index]
 }
 
 /// What a guest of `size` keeps available.
@@ -124,7 +125,8 @@ fn cases() -> ProptestConfig {
 proptest! {
     #![proptest_config(cases())]
 
-    /// Each VM has what it uses, as far as the exact division with its true use gives it that.
+    /// Each VM has the memory that it uses, as far as the exact division with its true use gives it
+    /// that.
     #[test]
     fn a_vm_that_needs_memory_and_is_entitled_to_it_has_it_at_rest(fleet in any_fleet()) {
         let course = simulate(&fleet);

@@ -58,7 +58,7 @@ impl Guest {
         }
     }
 
-    /// It is `up` since power on: what it wants now.
+    /// Sets what it wants `up` after power on.
     pub(crate) fn look_ahead(&mut self, spec: &GuestSpec, up: Duration) {
         if up >= self.next_swing {
             self.swing = self.random.unit() * 2.0 - 1.0;
@@ -81,7 +81,7 @@ impl Guest {
         let zeroed = self.memory.zero_out(self.to_zero, &mut bounds);
         self.to_zero -= zeroed.touched;
         let Wanted { active, content } = self.want;
-        // What it uses comes at once, what it merely keeps (a page cache) by and by.
+        // Active memory comes at once, page cache by and by.
         let have = self.memory.content();
         let content = content.min(have.max(active) + speeds.fill).max(active);
         let taken = self.memory.follow(active, content, Bounds { touch: speeds.touch, ..bounds });
@@ -103,15 +103,15 @@ impl Guest {
         spec.asks.then_some(Account { total: self.size, available, free, ballooned, stalls: 0 })
     }
 
-    /// What it could not use of what it wants to zero and to touch, with so many machine pages
-    /// more.
+    /// Returns the pages that it wants to zero and to touch and could not in a step with `granted`
+    /// machine pages more.
     pub(crate) fn lacking(&self, spec: &GuestSpec, speeds: Speeds, granted: Pages) -> Pages {
         let mut after = self.clone();
         after.run(spec, speeds, granted);
         after.short() + after.to_zero
     }
 
-    /// What it wants to touch and cannot.
+    /// Pages that it wants to touch and cannot.
     pub(crate) fn short(&self) -> Pages {
         self.memory.short_of(self.want.active)
     }

@@ -161,7 +161,7 @@ impl Memory {
         Taken { swapped_in: read, machine: read, ..Taken::default() }
     }
 
-    /// New content. The guest takes what it freed last first, then any free page.
+    /// New content. The guest takes pages that it freed first, then any free page.
     fn fill(&mut self, active: Pages, content: Pages, bounds: Bounds) -> Taken {
         let wish = content.saturating_sub(self.content()).min(bounds.touch);
         let warm = wish.min(self.loose);
@@ -198,7 +198,7 @@ impl Memory {
         Taken { touched: blank + zero + stale + empty, swapped_in: stale, machine: zero + stale + empty }
     }
 
-    /// The guest tells the host what it has free.
+    /// The guest reports its free pages to the host.
     pub(crate) fn report_free(&mut self) {
         self.empty += self.loose + self.blank + self.zero + self.stale;
         (self.loose, self.blank, self.zero, self.stale) =

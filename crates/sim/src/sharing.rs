@@ -27,7 +27,7 @@ impl Scan {
         self.known
     }
 
-    /// Looks at `n` random pages of `memory`, of whose content the part `common` is like others'.
+    /// Looks at `n` random pages of `memory`. The part `common` of its content is like others'.
     /// Zero pages are shared at once.
     pub(crate) fn look(&mut self, memory: &mut Memory, n: Pages, common: f64) {
         let held = memory.held();

@@ -110,7 +110,7 @@ impl Simulation {
         true
     }
 
-    /// Machine memory that nobody has. The rest is what VMs hold, shared frames and overheads.
+    /// Free machine memory. VMs hold the rest, as pages, shared frames and overheads.
     pub fn free(&self) -> Pages {
         let frames: Pages = self.frames.values().copied().sum();
         let held: Pages = self.runs().map(|(_, run)| run.guest.memory.held()).sum();
@@ -178,7 +178,7 @@ impl Simulation {
         self.settle_frames();
     }
 
-    /// Starts who is due, the first first, as far as admission allows.
+    /// Starts the VMs whose time has come, in the scenario's order, as far as admission allows.
     fn power_on(&mut self) {
         for i in 0..self.vms.len() {
             let spec = &self.scenario.vms[i];
@@ -270,7 +270,7 @@ impl Simulation {
         let granted = self.granted(grants, party, i, need);
         let spec = &self.scenario.vms[i];
         let Some(run) = self.vms[i].run() else { return };
-        // A guest does without page cache for which there is no memory. It waits for what it uses.
+        // A guest waits for memory that it uses. It does without page cache.
         let lacking = need.saturating_sub(granted).min(run.guest.lacking(&spec.guest, speeds, granted));
         let replaced = self.replace(i, before, lacking, writes);
         let spec = &self.scenario.vms[i];
@@ -290,7 +290,7 @@ impl Simulation {
         }
         (run.leeway, run.level) = (leeway, run.level.saturating_add(granted));
         run.sampler.observe(&run.guest.memory, step, taken.machine, missing > Pages::ZERO);
-        // What it did not use, and what it has freed, is there for others.
+        // Pages that it did not use or has freed serve others.
         grants.take_back(party, (before + granted).saturating_sub(run.charged()));
     }
 
@@ -304,7 +304,7 @@ impl Simulation {
         }
     }
 
-    /// Gives VM `i` what it may have of the `need` machine pages that it could use.
+    /// Gives VM `i` as many of the `need` machine pages that it could use as policy allows.
     fn granted(&self, grants: &mut Grants, party: usize, i: usize, need: Pages) -> Pages {
         let blocked = self.vms[i].run().is_none_or(|run| run.reclaim.block > Pages::ZERO);
         if blocked {

@@ -120,11 +120,11 @@ pub struct GuestSpec {
     pub zero_speed: Bytes,
     /// Memory that it can bring into use in a second.
     pub touch_speed: Bytes,
-    /// Memory that it fills in a second with what it does not use at once: a page cache.
+    /// Page cache that it fills in a second.
     pub fill_speed: Bytes,
     /// How long after power on its balloon driver is there; `None`: never.
     pub balloon_after: Option<Duration>,
-    /// It tells the host what it has freed (free page reporting).
+    /// It reports freed pages to the host (free page reporting).
     pub reports_free: bool,
     /// It says when it lacks memory (statistics of the balloon device).
     pub asks: bool,
@@ -170,7 +170,7 @@ impl Scenario {
     /// trace.
     ///
     /// # Errors
-    /// One line: whose key, which value, what would do.
+    /// One line: the place of the key, its value, and which values would do.
     pub fn from_toml(text: &str, read: &dyn Fn(&str) -> Result<String, String>) -> Result<Self, String> {
         parse::scenario(text, read)
     }

@@ -74,7 +74,7 @@ pub(super) fn scenario(text_: &str, read: ReadFile<'_>) -> Result<Scenario, Stri
     Ok(scenario)
 }
 
-/// What is no TOML, in one line.
+/// Returns a syntax error of the TOML in one line.
 fn syntax(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().split_whitespace().collect::<Vec<_>>().join(" ");
     let at = error.span().map_or(0, |s| s.start);
