@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use plimsoll_protocol::api::{HostState, HostStatus};
+use plimsoll_protocol::status::{HostState, HostStatus};
 use plimsoll_units::Bytes;
 
 use super::look::Look;
