@@ -24,7 +24,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use plimsoll_protocol::control::{DiskConfig, FdRole, FromVmm, GuestKind, ToVmm};
+use plimsoll_protocol::control::{DiskConfig, FdRole, FromVmm, GuestKind, RateLimit, ToVmm};
 use plimsoll_units::{Bytes, Pages};
 
 use daemon::{Daemon, model_config};
@@ -46,7 +46,7 @@ fn main() {
     for (index, disk) in disks.iter().enumerate() {
         let disk = disk.strip_prefix("DISK=").unwrap();
         fds.push((FdRole::Disk(u8::try_from(index).unwrap()), open(disk, true)));
-        config.disks.push(DiskConfig { read_only: false });
+        config.disks.push(DiskConfig { read_only: false, rate: RateLimit::default() });
     }
     let limit: u64 = std::env::var("BOOT_LIMIT").map_or(120, |limit| limit.parse().unwrap());
     let begin = Instant::now();

@@ -127,7 +127,12 @@ fn a_disk_in_memory_is_within_the_bound() {
     let disk = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
     disk.as_file().set_len(Bytes::mib(300).0).unwrap();
     let mut with_disk = definition("a");
-    with_disk.disks.push(Disk { path: disk.path().to_owned(), read_only: false });
+    with_disk.disks.push(Disk {
+        path: disk.path().to_owned(),
+        read_only: false,
+        iops: None,
+        bandwidth: None,
+    });
     groups.open().put(&definition("a"), 88, mib(64)).unwrap().unwrap();
     let without = groups.most("a");
     groups.open().put(&with_disk, 88, mib(64)).unwrap().unwrap();

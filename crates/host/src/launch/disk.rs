@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     fn disk(path: &std::path::Path, read_only: bool) -> Disk {
-        Disk { path: path.to_owned(), read_only }
+        Disk { path: path.to_owned(), read_only, iops: None, bandwidth: None }
     }
 
     #[test]

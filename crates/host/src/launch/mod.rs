@@ -23,7 +23,8 @@ use jiff::Timestamp;
 use plimsoll_policy::Rules;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::{
-    BootConfig, DiskConfig, FdRole, FromVmm, GuestKind, NetConfig, SamplingConfig, SwapConfig, ToVmm, VERSION,
+    BootConfig, DiskConfig, FdRole, FromVmm, GuestKind, NetConfig, RateLimit, SamplingConfig, SwapConfig,
+    ToVmm, VERSION,
 };
 use plimsoll_protocol::definition::{JailPart, MacAddress, VmDefinition};
 use plimsoll_protocol::wire::Wire;
@@ -245,6 +246,10 @@ fn boot_config(
     let mac = |(index, net): (usize, &plimsoll_protocol::definition::Net)| NetConfig {
         mac: net.mac.unwrap_or_else(|| MacAddress::derived(&definition.name, index)),
     };
+    let disk = |disk: &plimsoll_protocol::definition::Disk| DiskConfig {
+        read_only: disk.read_only,
+        rate: RateLimit { iops: disk.iops, bandwidth: disk.bandwidth },
+    };
     let (mut roles, mut fds) = resources.into_parts()?;
     roles.extend([FdRole::ConsoleLog, FdRole::ConsoleListener]);
     fds.extend([console_log, console]);
@@ -255,7 +260,7 @@ fn boot_config(
         cpu: definition.cpu,
         cmdline: definition.boot.cmdline.clone(),
         guest: if definition.boot.model { GuestKind::Model } else { GuestKind::Kernel },
-        disks: definition.disks.iter().map(|d| DiskConfig { read_only: d.read_only }).collect(),
+        disks: definition.disks.iter().map(disk).collect(),
         nets: definition.nets.iter().enumerate().map(mac).collect(),
         balloon: definition.balloon,
         grant: plan.grant,

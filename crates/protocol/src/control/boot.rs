@@ -1,4 +1,4 @@
-use plimsoll_units::Pages;
+use plimsoll_units::{Bytes, Pages};
 use serde::{Deserialize, Serialize};
 
 use super::sampling::SamplingConfig;
@@ -67,6 +67,17 @@ pub struct SwapConfig {
 pub struct DiskConfig {
     /// The guest may not write it.
     pub read_only: bool,
+    /// How fast it may be.
+    pub rate: RateLimit,
+}
+
+/// How fast a device may be; what is `None` is not limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimit {
+    /// Requests a second.
+    pub iops: Option<u64>,
+    /// Bytes a second.
+    pub bandwidth: Option<Bytes>,
 }
 
 /// A network interface.

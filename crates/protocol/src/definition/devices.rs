@@ -1,8 +1,10 @@
 use std::path::PathBuf;
 
+use plimsoll_units::Bytes;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::error::DefinitionError;
 use super::mac::MacAddress;
 
 /// A disk: a raw file or a block device.
@@ -14,7 +16,39 @@ pub struct Disk {
     /// The guest may not write it; several VMs may then share it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
+    /// Most requests a second, [`MIN_IOPS`] at least; `None`: as many as the host's disk does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<u64>,
+    /// Most bytes a second, [`MIN_BANDWIDTH`] at least; `None`: as many as the host's disk does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bytes>,
 }
+
+impl Disk {
+    /// Checks its limits.
+    ///
+    /// # Errors
+    /// What is wrong and what would do, on one line.
+    pub(super) fn check(&self) -> Result<(), DefinitionError> {
+        let path = self.path.display();
+        match (self.iops, self.bandwidth) {
+            (Some(iops), _) if iops < MIN_IOPS => Err(DefinitionError::new(format!(
+                "disk {path}: iops {iops}: at least {MIN_IOPS} are needed; without the key there is no limit"
+            ))),
+            (_, Some(bandwidth)) if bandwidth < MIN_BANDWIDTH => Err(DefinitionError::new(format!(
+                "disk {path}: bandwidth {bandwidth}: at least {MIN_BANDWIDTH} (a second) is needed; without the key \
+                 there is no limit"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Lowest limit of a disk's requests a second. With less, guests take their disk for broken.
+pub const MIN_IOPS: u64 = 10;
+/// Lowest limit of a disk's bytes a second. A request of the largest size (32 MiB) then takes half
+/// a minute, which is when Linux reports a task that hangs.
+pub const MIN_BANDWIDTH: Bytes = Bytes::mib(1);
 
 /// A network interface backed by a tap device that exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -29,6 +29,8 @@
 //! [[disk]]
 //! path = "/srv/vm/web1.raw"  # a raw file or a block device
 //! read_only = true           # default false
+//! iops = 500                 # most requests a second, at least 10; default: no limit
+//! bandwidth = "50MiB"        # most bytes a second, at least 1MiB; default: no limit
 //!
 //! [[net]]
 //! tap = "tap0"               # a tap device that exists
@@ -55,7 +57,7 @@ mod vm;
 mod tests;
 
 pub use boot::Boot;
-pub use devices::{Balloon, Disk, Net};
+pub use devices::{Balloon, Disk, MIN_BANDWIDTH, MIN_IOPS, Net};
 pub use error::DefinitionError;
 pub use jail::{Jail, JailPart};
 pub use limits::{MAX_DISKS, MAX_NETS, MAX_SIZE, MAX_VCPUS, MIN_SIZE};

@@ -57,6 +57,8 @@ fn every_error_names_the_field_and_fits_a_line() {
         (format!("{GOOD}model = true\n"), "model"),
         (format!("{GOOD}cmdline = '{}'\n", "x".repeat(2048)), "boot.cmdline"),
         (format!("{GOOD}[[net]]\n\ntap = ''\n"), "line 7: net.tap"),
+        (format!("{GOOD}[[disk]]\npath = 'd'\niops = 9\n"), "iops 9"),
+        (format!("{GOOD}[[disk]]\npath = 'd'\nbandwidth = '1023KiB'\n"), "bandwidth 1023KiB"),
         (format!("{GOOD}["), "line 5: "),
         (format!("{GOOD}[[net]]\ntap = 't'\nmac = '01:00:00:00:00:00'\n"), "mac"),
         (GOOD.replace("'a'", "'../a'"), "../a"),
@@ -171,7 +173,13 @@ fn definitions() -> impl Strategy<Value = String> {
         line("initrd", &["'initrd.img'"]),
         line("cmdline", &["'console=ttyS0 reboot=acpi panic=-1'", "'quiet \"a b\"'", "''"]),
     );
-    let disks = prop::collection::vec(line("read_only", &["true", "false"]), 0..3);
+    let disk = (
+        line("read_only", &["true", "false"]),
+        line("iops", &["10", "5000"]),
+        line("bandwidth", &["'1MiB'", "'1GiB'"]),
+    );
+    let disk = disk.prop_map(|(read_only, iops, bandwidth)| format!("{read_only}{iops}{bandwidth}"));
+    let disks = prop::collection::vec(disk, 0..3);
     let nets = prop::collection::vec(line("mac", &["'52:54:00:12:34:56'"]), 0..3);
     (head, tables, boot, disks, nets).prop_map(|(head, tables, boot, disks, nets)| {
         let (vcpus, reservation, limit, shares, pool, tax) = head;

@@ -144,6 +144,7 @@ impl VmDefinition {
         if self.disks.len() > MAX_DISKS {
             return fail(format!("{} disks: at most {MAX_DISKS} are possible", self.disks.len()));
         }
+        self.disks.iter().try_for_each(Disk::check)?;
         if self.nets.len() > MAX_NETS {
             return fail(format!("{} network interfaces: at most {MAX_NETS} are possible", self.nets.len()));
         }

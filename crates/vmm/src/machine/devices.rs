@@ -63,7 +63,13 @@ impl VirtioDevices {
         let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
         for (index, (disk, fd)) in config.disks.iter().zip(disks).enumerate() {
             let id = format!("plimsoll-disk{index}");
-            let block = BlockConfig { file: File::from(fd), read_only: disk.read_only, id, io_uring: true };
+            let block = BlockConfig {
+                file: File::from(fd),
+                read_only: disk.read_only,
+                rate: disk.rate,
+                id,
+                io_uring: true,
+            };
             let name = format!("disk{index}");
             let device = Block::new(&name, block, pmap, Arc::clone(&notices)).context(name)?;
             devices.push(Box::new(device));

@@ -40,6 +40,7 @@ mod hostile_tests;
 pub mod interrupt;
 pub mod mmio;
 pub mod net;
+mod rate;
 mod registers;
 mod ring;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use plimsoll_pmap::{GuestRam, IoGuard, PinRequest, Pmap, PpnRange};
 use rustix::event::PollFlags;
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 use super::super::Activation;
 use super::super::back::{Back, Broken, DeviceEvent, Progress};
 use super::super::interrupt::Interrupt;
+use super::super::rate::Rate;
 use super::super::ring::{Ring, Spans};
 use super::engine::{Engine, Task};
 use super::pinner::Pinner;
@@ -29,6 +31,7 @@ pub(super) struct BlockBack {
     file: Arc<File>,
     bounds: Bounds,
     id: [u8; ID_LENGTH],
+    rate: Rate,
     memory: Arc<Pmap>,
     ram: GuestRam,
     engine: Engine,
@@ -66,6 +69,7 @@ impl BlockBack {
         file: Arc<File>,
         bounds: Bounds,
         id: &str,
+        rate: Rate,
         memory: Arc<Pmap>,
         engine: Engine,
         pinner: Pinner,
@@ -76,6 +80,7 @@ impl BlockBack {
             file,
             bounds,
             id: padded,
+            rate,
             ram: memory.ram().clone(),
             memory,
             engine,
@@ -92,6 +97,11 @@ impl BlockBack {
     /// Whether the next request may begin. While one waits to be pinned, or has parts left, the
     /// others stay in the queue: together they might all wait for memory, and none would end.
     fn may_begin(&self) -> bool {
+        self.has_room() && self.rate.wait(Instant::now()).is_none()
+    }
+
+    /// Whether the next request could begin if the rate allowed it.
+    fn has_room(&self) -> bool {
         !self.free_tags.is_empty() && self.to_pin.is_none() && !self.in_parts
     }
 
@@ -104,6 +114,7 @@ impl BlockBack {
             let Some(chain) = ring.pop(&*self.ram)? else { break };
             let Some(tag) = self.free_tags.pop() else { break };
             let request = Request::read(&self.ram, &chain, self.bounds)?;
+            self.rate.begin(request.action.moves(), Instant::now());
             let common = self.common_pages(&request.action);
             let begin = |work| Begun { head: chain.head, status: request.status.clone(), work, common };
             let (task, work) = match self.plan(request.action)? {
@@ -294,7 +305,8 @@ impl BlockBack {
         // Then the next parts. A kernel that is short of memory takes them at the next call.
         stuck |= self.engine.commit().is_err();
         ring.notify(&*self.ram, interrupt)?;
-        // Where none may begin, the next end of a request or of a wait goes on with the queue.
+        // Where none may begin, the next end of a request, of a wait or of the time that the rate
+        // asks for goes on with the queue.
         let more = self.may_begin() && ring.rearm(&*self.ram)?;
         Ok(if more || stuck { Progress::More } else { Progress::Done })
     }
@@ -339,6 +351,10 @@ impl Back for BlockBack {
         self.pinner.cancel();
         self.requests.fill_with(|| None);
         self.free_tags = (0..QUEUE_SIZE).collect();
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.rate.wait(Instant::now()).filter(|_| self.has_room())
     }
 
     fn sources(&self) -> [Option<(BorrowedFd<'_>, PollFlags)>; 2] {

@@ -9,6 +9,8 @@
 //! Pinned pages cannot be taken back to serve other faults. So all devices together pin at most a
 //! quarter of the grant ([`Pmap::most_pinned`]), and a larger request is done in parts. A thread of
 //! its own waits for missing pages: requests in flight end meanwhile, and are answered.
+//!
+//! A disk may be held to a rate (`rate.rs`): its requests then wait in the queue.
 
 mod back;
 mod engine;
@@ -21,9 +23,12 @@ mod transfer;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::sync::Arc;
+use std::time::Instant;
 
 use plimsoll_pmap::Pmap;
+use plimsoll_protocol::control::RateLimit;
 
+use super::rate::Rate;
 use super::worker::Worker;
 use super::{Activation, DeviceKind, NoticeSink, VirtioDevice, feature, read_config_bytes};
 use back::BlockBack;
@@ -69,6 +74,8 @@ pub struct BlockConfig {
     pub file: File,
     /// The guest may not write it.
     pub read_only: bool,
+    /// How fast it may be.
+    pub rate: RateLimit,
     /// What the guest sees as its serial number; cut after 20 bytes.
     pub id: String,
     /// Use an io_uring; without, or where the kernel refuses one, requests run one after the other.
@@ -110,7 +117,9 @@ impl Block {
             }
         };
         let bounds = Bounds { sectors, read_only: disk.read_only };
-        let back = BlockBack::new(file, bounds, &disk.id, Arc::clone(memory), engine, Pinner::spawn(name)?);
+        let rate = Rate::new(disk.rate, Instant::now());
+        let back =
+            BlockBack::new(file, bounds, &disk.id, rate, Arc::clone(memory), engine, Pinner::spawn(name)?);
         Ok(Self {
             features,
             config: config_space(sectors),

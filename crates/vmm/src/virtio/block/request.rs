@@ -62,6 +62,18 @@ pub(super) enum Action {
     Answer(Status),
 }
 
+impl Action {
+    /// Bytes that it moves between disk and guest.
+    pub(super) fn moves(&self) -> u64 {
+        match self {
+            Self::Read { to: buffers, .. } | Self::Write { from: buffers, .. } => buffers.len() as u64,
+            Self::Flush | Self::GetId { .. } | Self::Discard { .. } | Self::Answer(_) => 0,
+            // Where the file system cannot zero a range, they are written.
+            Self::WriteZeroes { length, .. } => *length,
+        }
+    }
+}
+
 /// A request.
 #[derive(Debug)]
 pub(super) struct Request {

@@ -1,5 +1,6 @@
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use rustix::fs::SealFlags;
@@ -20,11 +21,16 @@ const UNSUPPORTED: u8 = 2;
 
 /// A disk of [`SECTORS`] and a handle on its file.
 fn rig(read_only: bool, io_uring: bool) -> (Rig, File) {
+    limited(read_only, io_uring, RateLimit::default())
+}
+
+/// The same, held to a rate.
+fn limited(read_only: bool, io_uring: bool, rate: RateLimit) -> (Rig, File) {
     let file = tempfile::tempfile().unwrap();
     file.set_len(SECTORS * SECTOR + 100).unwrap();
     let kept = file.try_clone().unwrap();
     let rig = Rig::new(|memory, notices| {
-        let config = BlockConfig { file, read_only, id: "a-disk".to_owned(), io_uring };
+        let config = BlockConfig { file, read_only, rate, id: "a-disk".to_owned(), io_uring };
         Block::new("disk0", config, memory, notices).unwrap()
     });
     (rig, kept)
@@ -222,6 +228,19 @@ fn discarded_and_zeroed_sectors_are_freed_and_read_as_zeros() {
 }
 
 #[test]
+fn a_disk_keeps_to_its_rate_and_answers_all_requests() {
+    let (mut rig, _file) = limited(false, true, RateLimit { iops: Some(20), bandwidth: None });
+    let mut queue = start(&mut rig);
+    let begin = Instant::now();
+    for sector in 0..8 {
+        let read = request(&mut rig, &mut queue, 0, sector, &[(BUFFER, 512, WRITE)]);
+        assert_eq!(read, (OK, 513));
+    }
+    // Two are the burst of a tenth of a second, one goes into debt; the others come one in 50 ms.
+    assert!(begin.elapsed() >= Duration::from_millis(245), "{:?}", begin.elapsed());
+}
+
+#[test]
 fn the_disk_tells_its_name() {
     on_both_engines(|rig, _| {
         let mut queue = start(rig);
@@ -241,7 +260,13 @@ fn zeros_are_written_where_the_file_cannot_zero_a_range() {
     rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK).unwrap();
     let kept = file.try_clone().unwrap();
     let mut rig = Rig::new(|memory, notices| {
-        let config = BlockConfig { file, read_only: false, id: String::new(), io_uring: true };
+        let config = BlockConfig {
+            file,
+            read_only: false,
+            rate: RateLimit::default(),
+            id: String::new(),
+            io_uring: true,
+        };
         Block::new("disk0", config, memory, notices).unwrap()
     });
     let mut queue = start(&mut rig);

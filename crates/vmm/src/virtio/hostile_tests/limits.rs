@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use plimsoll_pmap::{PpnRange, Release};
+use plimsoll_protocol::control::RateLimit;
 use plimsoll_protocol::definition;
 use plimsoll_units::{PAGE_SIZE, Pages, Ppn};
 
@@ -77,7 +78,13 @@ fn a_disk_that_waits_for_memory_does_not_keep_the_balloon_from_giving_it() {
     let mut disk = Rig::on(Arc::clone(&guest), |memory, notices| {
         let file = tempfile::tempfile().unwrap();
         file.set_len(DISK).unwrap();
-        let config = BlockConfig { file, read_only: true, id: String::new(), io_uring: true };
+        let config = BlockConfig {
+            file,
+            read_only: true,
+            rate: RateLimit::default(),
+            id: String::new(),
+            io_uring: true,
+        };
         Block::new("disk0", config, memory, notices).unwrap()
     });
     disk.rings = 0x8_0000;
@@ -115,7 +122,8 @@ fn numbered_disk(guest: &Arc<Guest>, io_uring: bool) -> (Rig, File) {
     }
     let disk = file.try_clone().unwrap();
     let rig = Rig::on(Arc::clone(guest), |memory, notices| {
-        let config = BlockConfig { file, read_only: false, id: String::new(), io_uring };
+        let config =
+            BlockConfig { file, read_only: false, rate: RateLimit::default(), id: String::new(), io_uring };
         Block::new("disk0", config, memory, notices).unwrap()
     });
     (rig, disk)

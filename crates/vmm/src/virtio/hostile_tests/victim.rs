@@ -9,6 +9,8 @@ use plimsoll_protocol::definition::MacAddress;
 use plimsoll_units::{PAGE_SIZE, Pages};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
+use plimsoll_protocol::control::RateLimit;
+
 use super::super::balloon::Balloon;
 use super::super::block::{Block, BlockConfig};
 use super::super::entropy::Entropy;
@@ -46,7 +48,13 @@ impl Victim {
         file.set_len(DISK).unwrap();
         let disk = Some(file.try_clone().unwrap());
         let rig = Rig::new(|memory, notices| {
-            let config = BlockConfig { file, read_only: false, id: String::new(), io_uring };
+            let config = BlockConfig {
+                file,
+                read_only: false,
+                rate: RateLimit::default(),
+                id: String::new(),
+                io_uring,
+            };
             Block::new("disk0", config, memory, notices).unwrap()
         });
         let works: fn(&mut Self) = |victim| {
