@@ -177,9 +177,9 @@ fn fit_asks_the_daemon_for_its_host_and_tells_what_it_assumes() {
     let definition = definition.to_str().unwrap();
     let done = daemon.run(&["plan", "fit", definition]);
     assert_eq!((done.code, done.err.as_str()), (0, ""));
-    assert!(done.out.contains("the VMs that run (1) use what they do now"), "{}", done.out);
+    assert!(done.out.contains("running VMs (1) use what they use now"), "{}", done.out);
     assert!(
-        done.out.contains("such a VM uses 64MiB (as much of its size as the VMs that run)"),
+        done.out.contains("such a VM uses 64MiB (the same part of its size as running VMs)"),
         "{}",
         done.out
     );

@@ -1,4 +1,4 @@
-//! The HTTP/JSON API; its types and table of paths are those of [`plimsoll_protocol::api`].
+//! The HTTP/JSON API; its table of paths is that of [`plimsoll_protocol::api`].
 
 mod answer;
 mod body;

@@ -30,38 +30,38 @@ const HELP: &str = "\
 Columns:
   MORE           VMs of the definition beyond those that run
   ADMITTED       whether all of them may power on: reservations, overheads, swap, pools
-  STATE          how far the host must reclaim for all to have what they use on average:
+  STATE          how far the host must reclaim so that all VMs fit with their average use:
                  high not at all, soft by balloons, hard by paging too (with swap space only),
-                 low not even so
-  ENTITLED       what policy gives each of them then
-  SHORT AT PEAK  what lacks if all VMs use the most that they ever do at once
-  RISK           the chance that at a moment not all that VMs use fits
+                 low: they do not fit
+  ENTITLED       what policy then gives each VM of the definition
+  SHORT AT PEAK  memory that is missing if all VMs have their peak use at once
+  RISK           the chance that the memory in use does not fit at a given moment
 
 Examples:
   plimsoll plan fit web.toml
   plimsoll plan fit web.toml --host vdi-morning --active 300MiB --peak 1GiB --busy 20
   plimsoll top --once --json > host.json; plimsoll plan fit web.toml --host host.json";
 
-/// Tell how many more VMs of a definition the host can take, and at which risk
+/// Compute how many more VMs of a definition the host can take, and at which risk
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(super) struct Fit {
     /// The VM's definition
     #[arg(value_name = "DEF.toml")]
     definition: PathBuf,
-    /// A scenario, or what "plimsoll top --once --json" wrote, in place of the daemon's host
+    /// A scenario, or the output of "plimsoll top --once --json", instead of the daemon's host
     #[arg(long, value_name = "FILE")]
     host: Option<PathBuf>,
-    /// What such a VM usually uses [default: as much of its size as the VMs that run]
+    /// Memory that such a VM usually uses [default: the same part of its size as running VMs]
     #[arg(long, value_name = "SIZE")]
     active: Option<Bytes>,
-    /// What it uses when it is busy [default: its limit]
+    /// Memory that it uses when it is busy [default: its limit]
     #[arg(long, value_name = "SIZE")]
     peak: Option<Bytes>,
-    /// How much of the time it is busy, in percent; also that of the VMs that run
+    /// Percentage of the time in which it, and each running VM, is busy
     #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100))]
     busy: u32,
-    /// Look no further than at so many more
+    /// Largest number of additional VMs to try
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     most: u32,
 }
@@ -99,7 +99,10 @@ impl Fit {
         let definition = definition_file::read(&self.definition)?;
         let Known { host, mut assumptions } = self.host(context)?;
         let kind = self.kind(&definition, &host, &mut assumptions)?;
-        assumptions.push("each VM's use is independent of the others': what makes all busy at once is in SHORT AT PEAK only".into());
+        assumptions.push(
+            "VMs are busy independently of each other; SHORT AT PEAK alone shows all of them busy at once"
+                .into(),
+        );
         assumptions.push("nothing is shared between VMs".into());
         let fits = host.fit(&kind, usize::try_from(self.most)?, SEED);
         let answer = Answer::new(&fits, assumptions);
@@ -124,7 +127,7 @@ impl Fit {
         let scenario = scenario_file::read(path)?;
         let host = Occupied::of_scenario(&scenario);
         let assumptions = vec![format!(
-            "the VMs that the scenario has on at its busiest ({}) run, each at a time of its course of its own",
+            "the VMs that are on at the scenario's busiest time ({}) run, each at a random time of its course",
             host.vms.len()
         )];
         Ok(Known { host, assumptions })
@@ -155,7 +158,7 @@ impl Fit {
             levels: self.levels(Pages::floor(vm.active), Pages::floor(vm.limit), Pages::floor(vm.limit)),
         };
         let assumptions = vec![format!(
-            "the VMs that run ({}) use what they do now, and their limit {} % of the time",
+            "running VMs ({}) use what they use now, and their limit {}% of the time",
             on.len(),
             self.busy
         )];
@@ -180,7 +183,7 @@ impl Fit {
     ) -> Result<Tenant> {
         let (size, limit) = (Pages::floor(definition.size), Pages::floor(definition.limit()));
         let (usual, why) = match self.active {
-            Some(active) => (Pages::ceil(active), "as you say"),
+            Some(active) => (Pages::ceil(active), "as given"),
             None => usual(size, &host.vms),
         };
         let peak = self.peak.map_or(limit, Pages::ceil);
@@ -189,13 +192,11 @@ impl Fit {
         }
         let pool = find(&host.pools, &definition.pool);
         if pool.is_none() {
-            assumptions.push(format!("there is no pool {} on this host: it is in none", definition.pool));
+            assumptions.push(format!("this host has no pool {}: such a VM is in none", definition.pool));
         }
         let (usual_text, peak_text) = (mib(usual), mib(peak.max(usual)));
-        assumptions.push(format!(
-            "such a VM uses {usual_text} ({why}), and {peak_text} {} % of the time",
-            self.busy
-        ));
+        assumptions
+            .push(format!("such a VM uses {usual_text} ({why}), and {peak_text} {}% of the time", self.busy));
         Ok(Tenant {
             pool: pool.unwrap_or(PoolId::ROOT),
             size,
@@ -221,11 +222,11 @@ impl Fit {
 fn usual(size: Pages, vms: &[Tenant]) -> (Pages, &'static str) {
     let all: u64 = vms.iter().map(|vm| vm.size.0).sum();
     if all == 0 {
-        return (Pages(size.0 / 100 * USUAL_PERCENT), "a quarter of its size: nothing better is known");
+        return (Pages(size.0 / 100 * USUAL_PERCENT), "a quarter of its size, for want of running VMs");
     }
     let used: u64 = vms.iter().map(|vm| vm.median().0).sum();
     let part = u128::from(size.0) * u128::from(used) / u128::from(all);
-    (Pages(u64::try_from(part).unwrap_or(u64::MAX)).min(size), "as much of its size as the VMs that run")
+    (Pages(u64::try_from(part).unwrap_or(u64::MAX)).min(size), "the same part of its size as running VMs")
 }
 
 fn find(pools: &PoolTree, place: &Place) -> Option<PoolId> {
@@ -245,8 +246,9 @@ struct Look {
 fn read_look(path: &Path) -> Result<Look> {
     let shown = path.display();
     let text = fs::read_to_string(path).with_context(|| format!("reading the host {shown}"))?;
-    serde_json::from_str(&text)
-        .map_err(|e| anyhow!("{shown}: {e}: name what \"plimsoll top --once --json\" wrote, or a scenario"))
+    serde_json::from_str(&text).map_err(|e| {
+        anyhow!("{shown}: {e}: name the output of \"plimsoll top --once --json\", or a scenario")
+    })
 }
 
 impl Answer {

@@ -33,9 +33,9 @@ pub(crate) struct Plan {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// Try a host and its VMs over time, as a scenario describes them
+    /// Simulate a host and its VMs over time, as a scenario describes them
     Run(run::Run),
-    /// Tell how many more VMs of a definition the host can take, and at which risk
+    /// Compute how many more VMs of a definition the host can take, and at which risk
     Fit(fit::Fit),
     /// Divide a host's memory among VMs and resource pools
     Solve(solve::Solve),
@@ -47,7 +47,7 @@ impl Plan {
             (Some(What::Run(run)), _) | (None, Some(run)) => run.run(&context.output),
             (Some(What::Fit(fit)), _) => fit.run(context),
             (Some(What::Solve(solve)), _) => solve.run(&context.output),
-            (None, None) => Err(anyhow!("name a scenario, or what to plan: try plimsoll plan --help")),
+            (None, None) => Err(anyhow!("name a scenario or a subcommand: see plimsoll plan --help")),
         }
     }
 }

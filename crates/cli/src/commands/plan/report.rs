@@ -70,9 +70,9 @@ fn vms(scenario: &Scenario, course: &Course) -> String {
     for group in series::of_groups(scenario, course) {
         table.row(line(scenario, course, &group));
     }
-    let note = "ACTIVE: mean. MEAN, MOST: what the guest finds backed.\n\
-                BALLOON, SWAP, LACKED: most. LACKED: what it wanted to touch and could not.\n\
-                SHORT: part of the time that a VM could not touch all that it wanted.";
+    let note = "ACTIVE: mean. MEAN, MOST: guest memory that is backed, shared pages included.\n\
+                BALLOON, SWAP, LACKED: most. LACKED: memory that it needed and did not get.\n\
+                SHORT: part of the time in which a VM lacked memory.";
     format!("{}\n{note}", table.text())
 }
 
@@ -123,7 +123,7 @@ fn summary(course: &Course) -> String {
             mib(peaks.saved)
         ),
         format!(
-            "swap      {} written, {} read, at most {} there",
+            "swap      {} written, {} read, at most {} used",
             mib(course.swapped_out),
             mib(course.swapped_in),
             mib(peaks.swapped)
@@ -133,7 +133,7 @@ fn summary(course: &Course) -> String {
         lines.push(format!("{:9} {}: {}", age(event.at.as_secs()), event.vm, event.text));
     }
     if course.events.len() > EVENTS {
-        lines.push(format!("          and {} more that happened", course.events.len() - EVENTS));
+        lines.push(format!("          and {} more events", course.events.len() - EVENTS));
     }
     lines.join("\n")
 }

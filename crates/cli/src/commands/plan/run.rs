@@ -12,7 +12,7 @@ A scenario is a TOML file. It needs duration, the memory of the host, and of eac
 demand; all else may be left out:
   duration = \"4h\"                 how long it takes
   step = \"1s\"                     the daemon's control period if left out
-  seed = 1                        of all random numbers; the same seed, the same course
+  seed = 1                        of all random numbers: the same seed gives the same course
   [host]
   memory = \"64GiB\"                for VMs and their overhead
   tax = 0.75                      on idle memory
@@ -25,9 +25,9 @@ demand; all else may be left out:
   [[vm]]                          name, size; count, every: time between the starts of a count;
                                   start, life, reservation, limit, shares, tax, pool, vcpus, overhead
   zeroes_at_boot = \"all\"          writes zeros there while it boots, at zero_speed
-  touch_speed, fill_speed         what it brings into use, and into its page cache, in a second
-  balloon_after = \"30s\"           when its balloon driver is there; or \"never\"
-  reports_free, asks = true       free page reporting; says when it lacks memory
+  touch_speed, fill_speed         memory that it brings into use, and into its page cache, a second
+  balloon_after = \"30s\"           when its balloon driver starts; or \"never\"
+  reports_free, asks = true       free page reporting; reports when it lacks memory
   common = 0.3, share_domain      the part of its content that VMs of the domain have in common
   [vm.demand]                     one of points, cycle, trace; jitter; spread: a random delay
   points = [{ at, ramp, active, content }, ...]
@@ -40,7 +40,7 @@ Examples:
   plimsoll plan run host.toml --seed 7
   plimsoll plan run host.toml --csv host.csv --svg host.svg --json | jq .states";
 
-/// Try a host and its VMs over time, as a scenario describes them
+/// Simulate a host and its VMs over time, as a scenario describes them
 ///
 /// The daemon's own policy decides; guests, balloons, page sharing, swap and the sampling of active
 /// memory are modelled.
@@ -51,13 +51,13 @@ pub(super) struct Run {
     /// vdi-morning, database-neighbour
     #[arg(value_name = "SCENARIO.toml")]
     scenario: PathBuf,
-    /// Write the course of every VM to this file
+    /// Write the course of every VM to this file, as comma-separated values
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Draw the course into this file
+    /// Draw the course into this file, as SVG
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Other random numbers than the scenario's
+    /// Seed of random numbers, instead of the scenario's
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 }

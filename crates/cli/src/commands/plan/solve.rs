@@ -15,7 +15,7 @@ use crate::output::Output;
 const MAX_LEN: u64 = 256 << 20;
 
 const HELP: &str = "\
-Input, all amounts in bytes; what has a remark may be left out, and so may \"pools\":
+Input, all amounts in bytes; keys with a remark are optional, and so is \"pools\":
   {\"machine_bytes\": 1073741824,
    \"tax\": 0.75,                     tax on idle memory, 0 to 0.99; 0.75 if left out
    \"vms\": [{\"name\": \"a\", \"size\": 536870912, \"reservation\": 0, \"shares\": 1000, \"active\": 104857600,
@@ -32,11 +32,11 @@ Output:
   entitlements  what each VM gets
   water_level   what one share pays among the root's children: 1 for a byte in use and
                 1 / (1 - tax) for an idle one
-  pools         what each pool's VMs get together, where there are pools
-  shortfalls    pools that have less than is reserved in them, where there are any: it is
+  pools         what each pool's VMs get together, if there are pools
+  shortfalls    pools that have less than is reserved in them, if any: reservations are
                 scaled down in proportion; \"pool\": null is the host
-Entitlements add up to machine_bytes unless the VMs can use less. Where all amounts are
-whole pages of 4096 bytes, so are they.
+Entitlements add up to machine_bytes unless the VMs can use less. If all amounts are whole
+pages of 4096 bytes, entitlements are, too.
 
 Examples:
   plimsoll plan solve host.json
@@ -73,9 +73,9 @@ impl Solve {
         let mut bytes = Vec::new();
         source.take(MAX_LEN + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > MAX_LEN {
-            return Err(anyhow!("it is longer than {}: is it the right file?", Bytes(MAX_LEN)));
+            return Err(anyhow!("longer than {}: is it the right file?", Bytes(MAX_LEN)));
         }
-        String::from_utf8(bytes).map_err(|_| anyhow!("it is no text: name a JSON file"))
+        String::from_utf8(bytes).map_err(|_| anyhow!("not a text: name a JSON file"))
     }
 }
 
