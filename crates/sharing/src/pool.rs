@@ -90,6 +90,14 @@ impl Pool {
         self.file.read_exact_at(content, frame.offset())
     }
 
+    /// Whether a frame has memory. Takes the same time however many frames follow that have some.
+    pub(crate) fn has_data(&self, frame: FrameNo) -> io::Result<bool> {
+        match fs::seek(&self.file, SeekFrom::Data(frame.offset())) {
+            Err(rustix::io::Errno::NXIO) => Ok(false),
+            found => Ok(found? == frame.offset()),
+        }
+    }
+
     /// The first run of frames from `from` on that have memory, used or not.
     pub(crate) fn data(&self, from: FrameNo) -> io::Result<Option<(FrameNo, Pages)>> {
         let start = match fs::seek(&self.file, SeekFrom::Data(from.offset())) {

@@ -53,10 +53,9 @@ impl Domain {
 
     /// Takes a frame that exists into the account again, unless it has no content.
     fn adopt(&mut self, frame: FrameNo) -> Option<()> {
-        let data = self.pool.data(frame);
         // An error says nothing about the frame: better to keep one too many than to punch one that
         // is mapped.
-        if data.is_ok_and(|found| found.is_none_or(|(first, _)| first != frame)) {
+        if self.pool.has_data(frame).is_ok_and(|has_data| !has_data) {
             return None;
         }
         let mut content = [0; 4096];

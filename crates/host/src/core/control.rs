@@ -140,6 +140,9 @@ impl Core {
                 self.charge_unreachable(id);
                 continue;
             }
+            if run.sharing.recovering {
+                continue;
+            }
             // Frames that it maps are no memory of its own.
             let holds = process.anonymous.saturating_add(process.shared.saturating_sub(frames));
             if holds <= most {

@@ -107,7 +107,8 @@ impl Core {
 
     /// Gives a waiting VM its allowance. With `answer` it is told even of a grant of 0.
     fn give(&mut self, round: &mut Round, i: usize, answer: bool) {
-        let (id, pages) = (round.runs[i], round.grants.allowance(i));
+        let id = round.runs[i];
+        let pages = if self.recovering > 0 { Pages::ZERO } else { round.grants.allowance(i) };
         if pages == Pages::ZERO {
             if answer {
                 let total = self.ledger.account(id).grant;

@@ -60,7 +60,7 @@ impl Core {
             .filter(|(_, run)| run.is_queued())
             .map(|(definition, run)| (run.id, definition.clone()))
             .collect();
-        if queued.is_empty() {
+        if queued.is_empty() || self.recovering > 0 {
             return;
         }
         queued.sort_unstable_by_key(|(id, _)| *id);

@@ -131,6 +131,9 @@ pub(crate) struct Core {
     last_run: u64,
     /// The VMs that ask the plane.
     askers: Askers,
+    /// Orders under way that take over frames. Until they are reported the ledger lacks these
+    /// frames, and nothing is given out.
+    recovering: usize,
     /// [`Order::Tidy`](crate::domains::Order::Tidy) is under way.
     tidying: bool,
     clock: Clock,
@@ -173,6 +176,7 @@ impl Core {
             recorder: Recorder::default(),
             last_run: 0,
             askers: Askers::default(),
+            recovering: 0,
             tidying: false,
             clock,
             last_control: clock.now,

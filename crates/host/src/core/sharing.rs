@@ -156,6 +156,8 @@ impl Core {
 
     /// The plane has taken over the frames that a VM held, or could not.
     fn recovered(&mut self, id: RunId, failed: Option<NotRecovered>) {
+        self.recovering = self.recovering.saturating_sub(1);
+        self.returned = true;
         let Some(run) = self.run_mut(id) else { return };
         run.sharing.recovering = false;
         let Some(NotRecovered { why, most_mapped }) = failed else { return };

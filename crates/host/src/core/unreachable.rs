@@ -161,6 +161,7 @@ impl Core {
             if let Some(run) = self.run_mut(id) {
                 run.sharing.recovering = true;
             }
+            self.recovering += 1;
             self.effect(Effect::Order(Order::Recover { run: id, size, stock: Box::new(stock) }));
         }
         self.effect(Effect::Order(Order::Answered { run: id, former }));

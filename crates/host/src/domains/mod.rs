@@ -20,9 +20,10 @@
 //! | References or frames change. | The plane checks bounds on references itself, when it carries out a look-up or an offer. |
 //!
 //! The ledger counts frames from the report on. Frames that were made are pledged until then, and
-//! frames that were freed still count: so the ledger never promises memory that a frame takes. The
-//! one exception is frames of an earlier daemon, which nothing counts until the plane has taken
-//! them over ([`Order::Recover`]), as nothing counts them before their VMMs have answered.
+//! frames that were freed still count: so the ledger never promises memory that a frame takes.
+//! Frames of an earlier daemon ([`Order::Recover`]) are not in the ledger before their report, and
+//! taking them over takes a microsecond or two each. So the core gives out no memory and looks at
+//! no excess of their VMs until all are reported.
 //!
 //! # Recovery
 //!

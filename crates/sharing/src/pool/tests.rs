@@ -63,6 +63,9 @@ fn memory_comes_and_goes_with_frames() {
     assert_eq!(pool.data(FrameNo(1)).unwrap(), Some((FrameNo(1), Pages(2))));
     assert_eq!(pool.data(FrameNo(3)).unwrap(), Some((FrameNo(1_000_000), Pages(1))));
     assert_eq!(pool.data(FrameNo(1_000_001)).unwrap(), None);
+    for (frame, has_data) in [(0, true), (2, true), (3, false), (1_000_000, true), (1_000_001, false)] {
+        assert_eq!(pool.has_data(FrameNo(frame)).unwrap(), has_data, "{frame}");
+    }
     pool.punch(FrameNo(1), Pages(2)).unwrap();
     assert_eq!(pool.resident().unwrap(), Pages(2));
     let mut content = [9; 4096];

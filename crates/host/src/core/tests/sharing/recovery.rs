@@ -193,3 +193,36 @@ fn a_vm_that_brings_another_file_than_its_own_shares_nothing_with_anybody() {
     assert_eq!((world.vm("a").sharing.shared, world.vm("b").sharing.shared), (pages(1), Bytes::ZERO));
     assert_eq!(world.domain(a), world.domain(b), "from now on it may share as before");
 }
+
+#[test]
+fn nothing_is_given_out_and_no_vm_is_ended_before_the_frames_of_adopted_vms_are_counted() {
+    let mut before = World::new(640);
+    let (a, b) = (before.in_domain("a", "prod"), before.in_domain("b", "prod"));
+    let frame = before.share(a, b, 5);
+    let survivors = [survivor(&mut before, a, &[(5, frame)]), survivor(&mut before, b, &[(5, frame)])];
+    let mut world = World::new(640);
+    world.slow = true;
+    let [a, b] = world.take_over(survivors.map(Ok));
+    let has = world.granted[&a];
+    // By the kernel's account each maps more than it is granted.
+    let process = ProcessMemory { anonymous: Bytes::ZERO, shared: Bytes::mib(1000) };
+    for _ in 0..20 {
+        world.pass(SECOND);
+        world.input(Input::Processes(vec![(a, process)]));
+        world.say(a, FromVmm::Want(mib(8)));
+    }
+    assert_eq!((world.killed.len(), world.granted[&a]), (0, has));
+    assert!(!world.core.counts_frames_of(a) && !world.core.counts_frames_of(b));
+    let waiting = world.ask(Request::Create(Box::new(definition("c", 64, ""))));
+    assert_eq!(world.launches, []);
+    world.catch_up();
+    world.input(Input::Serve);
+    assert!(world.core.counts_frames_of(a) && world.core.counts_frames_of(b));
+    assert_eq!((world.host().frames, world.launches.len()), (pages(1), 1));
+    assert!(world.granted[&a] > has && !world.answers.contains_key(&waiting));
+    for _ in 0..20 {
+        world.pass(SECOND);
+        world.input(Input::Processes(vec![(a, process)]));
+    }
+    assert_eq!(world.killed, [a], "that is more than it can map");
+}
