@@ -69,7 +69,7 @@ pub(crate) fn load(paths: &Paths) -> anyhow::Result<Inventory> {
             Some("json") => {}
             // A crash cut off the write.
             Some("new") => {
-                std::fs::remove_file(&path).ok(); // It harms nobody.
+                std::fs::remove_file(&path).ok(); // What stays does no harm.
                 continue;
             }
             _ => continue,

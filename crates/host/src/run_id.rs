@@ -1,4 +1,4 @@
 /// One life of a VM's process. Never used twice by one daemon, so that late messages of an earlier
-/// life reach nobody.
+/// life are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RunId(pub(crate) u64);

@@ -45,7 +45,8 @@ pub(crate) enum Effect {
     SavePools(Vec<PoolDefinition>, Vec<(RequestId, Result<Answer, Failure>)>),
     /// Remove a VM's record and logs, and give the answers afterwards.
     Forget(VmName, Vec<(RequestId, Result<Answer, Failure>)>),
-    /// Have the plane of shared pages do something; the answer is [`Input::Reported`](super::Input::Reported).
+    /// Have the plane of shared pages do something. The answer is
+    /// [`Input::Reported`](super::Input::Reported).
     Order(Order),
     /// Record that the VMM will map frames of this domain, for a restarted daemon. The VMM is told
     /// next.

@@ -67,7 +67,7 @@ mod tests {
         worker.order(Order::Tidy).unwrap();
         assert!(matches!(received.recv().unwrap().outcome, Outcome::Tidied { more: false }));
         drop(received);
-        // The next report finds nobody.
+        // The next report cannot be delivered.
         while worker.order(Order::Tidy).is_ok() {
             thread::yield_now();
         }

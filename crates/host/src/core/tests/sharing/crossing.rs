@@ -1,4 +1,4 @@
-//! What happens between an order and its report.
+//! What may happen between an order and its report.
 
 use super::*;
 
