@@ -6,6 +6,7 @@ use anyhow::Result;
 use plimsoll_lab::guest;
 use plimsoll_lab::kernel::Version;
 use plimsoll_lab::workspace;
+use plimsoll_protocol::control::RateLimit;
 use plimsoll_units::Bytes;
 
 use crate::place::in_lab;
@@ -56,6 +57,8 @@ pub struct Definition {
     pub runs: Runs,
     /// Tap devices, which exist.
     pub taps: Vec<String>,
+    /// How fast the disk that it boots from may be.
+    pub boot_disk_rate: RateLimit,
     /// Read-write disks beside what it boots from.
     pub disks: Vec<PathBuf>,
     /// Read-only disks, after those.
@@ -78,6 +81,7 @@ impl Definition {
             sharing: None,
             runs,
             taps,
+            boot_disk_rate: RateLimit::default(),
             disks,
             read_only_disks,
         }
@@ -117,6 +121,10 @@ impl Definition {
                     "kernel = {kernel:?}\ninitrd = {initrd:?}\ncmdline = \"{console} root=/dev/vda\"\n"
                 );
                 text += &format!("[[disk]]\npath = {disk:?}\n");
+                let RateLimit { iops, bandwidth } = self.boot_disk_rate;
+                text += &iops.map_or_else(String::new, |iops| format!("iops = {iops}\n"));
+                text += &bandwidth
+                    .map_or_else(String::new, |bytes| format!("bandwidth = {:?}\n", bytes.to_string()));
             }
         }
         if !self.reports_free_pages {

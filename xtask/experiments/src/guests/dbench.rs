@@ -10,6 +10,7 @@ use clap::Args;
 use plimsoll_operate::Stage;
 use plimsoll_operate::definition::{Definition, Runs};
 use plimsoll_operate::toucher::{Answer, Toucher};
+use plimsoll_protocol::control::RateLimit;
 use plimsoll_units::Bytes;
 use rustix::fs::{SeekFrom, seek};
 use serde::{Deserialize, Serialize};
@@ -44,8 +45,14 @@ pub(crate) struct Dbench {
 
 impl Dbench {
     /// Starts a VM with what [`super::dbench_disk::build`] left in `share`, and waits until dbench
-    /// can run.
-    pub(crate) fn start(stage: &Stage, share: &Path, name: &str, size: Bytes) -> Result<Self> {
+    /// can run. Its disk is held to `disk_rate`.
+    pub(crate) fn start(
+        stage: &Stage,
+        share: &Path,
+        name: &str,
+        size: Bytes,
+        disk_rate: RateLimit,
+    ) -> Result<Self> {
         let [kernel, initrd, original] = files(share);
         let disk: PathBuf = stage.path().join(format!("{name}.disk"));
         copy_sparse(&original, &disk).with_context(|| format!("copying {}", original.display()))?;
@@ -53,6 +60,7 @@ impl Dbench {
         // As in the paper's time, only a balloon takes memory from the guest: what it frees it
         // keeps.
         definition.reports_free_pages = false;
+        definition.boot_disk_rate = disk_rate;
         stage.run(&definition)?;
         let mut dbench = Self { name: name.to_owned(), guest: stage.toucher(name)? };
         dbench.shell("mkdir /work && mount -t ext4 -o noatime /dev/vda /work && mkdir /work/files", LIMIT)?;

@@ -71,9 +71,9 @@ fn rounds(plan: &Plan, stage: &Stage) -> Result<()> {
     step(&format!("starting a guest of each size, and one of {FULL} MB to be ballooned"));
     let mut configured = Vec::new();
     for mb in SIZES.into_iter().chain([FULL]) {
-        configured.push((mb, Dbench::start(stage, &share(), &format!("configured-{mb}"), Bytes::mib(mb))?));
+        configured.push((mb, Dbench::start(stage, &share(), &format!("configured-{mb}"), Bytes::mib(mb), any)?));
     }
-    let mut ballooned = Dbench::start(stage, &share(), BALLOONED, Bytes::mib(FULL))?;
+    let mut ballooned = Dbench::start(stage, &share(), BALLOONED, Bytes::mib(FULL), any)?;
     for round in 0..=plan.rounds {
         step(&if round == 0 { "warming up".to_owned() } else { format!("round {round} of {}", plan.rounds) });
         for (mb, guest) in &mut configured {
