@@ -87,6 +87,17 @@ struct Rest {
     until: Instant,
 }
 
+/// What the pager does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Nothing is asked for. What was last asked for could not be taken where it is `stuck`.
+    Nothing { stuck: bool },
+    /// Nothing can be taken for that long.
+    Rest(Duration),
+    /// Take pages.
+    Try,
+}
+
 /// Tries to take pages, of which the last ones may have failed.
 #[derive(Debug, Default)]
 struct Tries {
@@ -98,6 +109,17 @@ impl Tries {
     fn left(&mut self, situation: Situation, now: Instant) -> Option<Duration> {
         self.rest = self.rest.filter(|rest| rest.situation == situation);
         self.rest.and_then(|rest| rest.left(now))
+    }
+
+    /// Returns what to do where `excess` is to be paged out.
+    fn next(&mut self, excess: Pages, situation: Situation, now: Instant) -> Next {
+        match (excess > Pages::ZERO, self.left(situation, now)) {
+            // A daemon that asks for nothing because nothing can be taken is not told that all is
+            // well.
+            (false, left) => Next::Nothing { stuck: left.is_some() },
+            (true, Some(left)) => Next::Rest(left),
+            (true, None) => Next::Try,
+        }
     }
 
     /// A try in `situation` has ended.
@@ -194,23 +216,23 @@ impl Shared {
             let stats = self.pmap.stats();
             let excess = orders.excess(&stats);
             let situation = Situation { block: orders.block, held: stats.held };
-            let left = tries.left(situation, Instant::now());
-            if excess == Pages::ZERO {
-                self.hold(false);
-                // A daemon that asks for nothing because nothing can be taken is not told that all
-                // is well.
-                self.stuck.store(left.is_some(), Ordering::Relaxed);
-                let quiet = busy.elapsed() >= QUIET && left.is_none();
-                if quiet && !self.small.load(Ordering::Relaxed) {
-                    self.pmap.promote(PROMOTED);
+            match tries.next(excess, situation, Instant::now()) {
+                Next::Nothing { stuck } => {
+                    self.hold(false);
+                    self.stuck.store(stuck, Ordering::Relaxed);
+                    let quiet = busy.elapsed() >= QUIET && !stuck;
+                    if quiet && !self.small.load(Ordering::Relaxed) {
+                        self.pmap.promote(PROMOTED);
+                    }
+                    self.rest(TICK);
+                    continue;
                 }
-                self.rest(TICK);
-                continue;
-            }
-            busy = Instant::now();
-            if let Some(left) = left {
-                self.rest(left.min(TICK));
-                continue;
+                Next::Rest(left) => {
+                    busy = Instant::now();
+                    self.rest(left.min(TICK));
+                    continue;
+                }
+                Next::Try => busy = Instant::now(),
             }
             self.hold(orders.block);
             let out = {
@@ -283,6 +305,26 @@ mod tests {
             now += length;
         }
         assert_eq!(lengths, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn a_daemon_that_asks_nothing_of_a_stuck_vm_sets_off_no_tries() {
+        let (begin, mut tries) = (Instant::now(), Tries::default());
+        let (mut stuck, mut tried) = (false, 0);
+        for second in 0..180 {
+            let now = begin + Duration::from_secs(second);
+            let asked = if stuck { Pages::ZERO } else { Pages(100) };
+            match tries.next(asked, SITUATION, now) {
+                Next::Nothing { stuck: still } => stuck = still,
+                Next::Rest(_) => stuck = true,
+                Next::Try => {
+                    tried += 1;
+                    stuck = true;
+                    tries.ended(true, SITUATION, now);
+                }
+            }
+        }
+        assert!((6..=8).contains(&tried), "{tried} tries in three minutes");
     }
 
     #[test]
