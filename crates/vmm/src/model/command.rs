@@ -1,12 +1,7 @@
 use std::str::FromStr;
 
-<<<<<<< ours
 /// One line of the language of the `toucher` program. The model knows three more commands (`turn`,
 /// `clear` and `cache`). Numbers are decimal; sizes are bytes.
-=======
-/// One line of the `toucher` language, see there, of which the model knows three words more
-/// (`turn`, `clear` and `cache`). Numbers are decimal; sizes are bytes.
->>>>>>> theirs
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     /// Fill new memory with the seed's pattern.

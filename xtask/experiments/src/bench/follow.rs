@@ -1,5 +1,5 @@
-//! A model guest that follows a demand: it uses what the curve says, all the time, and frees the
-//! rest.
+//! A model guest that follows a demand: it uses what the curve says, all the time, in regions with
+//! seeds from 1, and frees the rest.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_millis(100);
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Lets `guest` follow `demand` from `begin` until it is `over`.
-pub(super) fn follow(guest: &mut Toucher, demand: &Demand, begin: Instant, over: &AtomicBool) -> Result<()> {
+pub(crate) fn follow(guest: &mut Toucher, demand: &Demand, begin: Instant, over: &AtomicBool) -> Result<()> {
     let mut has = 0;
     let mut next = 0;
     while !over.load(Ordering::Relaxed) {

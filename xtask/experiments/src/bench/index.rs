@@ -27,14 +27,14 @@ const LEAST_LOOKUPS: f64 = 10.0;
 const BATCH: u32 = 512;
 /// Look-ups of each kind in a run.
 const SAMPLE: u32 = 1 << 21;
-/// Frames of the domain that has nothing else, 256 MiB of them: so many that what does not grow
-/// with them does not count.
+/// Frames of the domain that has nothing else: 256 MiB. With fewer, memory that does not grow with
+/// them would count.
 const FRAMES: u32 = 1 << 16;
 
 /// VMs that have all entries, as a power of two.
 const OWNERS: u32 = 4;
-/// Who has the same content and no hints; whose pages change all the time. (The owners are numbered
-/// from 0.)
+/// A member with the same content and no hints, and one whose pages change all the time. Owners are
+/// numbered from 0.
 const OTHER: MemberId = MemberId(1000);
 const CHANGING: MemberId = MemberId(1001);
 

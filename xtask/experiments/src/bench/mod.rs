@@ -5,6 +5,7 @@ mod boot;
 mod crowd;
 mod double_paging;
 mod fault;
+mod follow;
 mod goal;
 mod index;
 mod memory;
@@ -13,6 +14,7 @@ mod policy;
 mod reclaim;
 mod report;
 mod response;
+mod rest;
 mod sampling;
 mod sharing;
 mod swap;
@@ -27,8 +29,8 @@ use clap::Subcommand;
 pub enum Bench {
     /// Start-up time and memory of our VMM, in the lab, against QEMU's microvm machine.
     Boot(boot::BootArgs),
-    /// A hundred VMs that want more than the host has, where nothing can be paged out: who gets
-    /// what, what raised shares do, and what it costs.
+    /// A hundred VMs that want more than the host has, where nothing can be paged out: how memory
+    /// is divided, how soon raised shares act, and the processor time of pagers.
     Crowd(crowd::CrowdArgs),
     /// A guest that swaps by itself under a host that swaps: random victims against the least
     /// recently used ones.
@@ -47,8 +49,10 @@ pub enum Bench {
     /// balloon without coalescing.
     Reclaim(reclaim::ReclaimArgs),
     /// How soon a guest that turns busy has the memory that idle ones hold, by balloons and by
-    /// swap, against free memory and fixed limits.
+    /// swap, against free memory, fixed limits, Proxmox' rule and free page reporting.
     Response(response::ResponseArgs),
+    /// How still targets stand on a host at rest, and how far estimates are from the truth.
+    Rest(rest::RestArgs),
     /// What sampling costs a guest that touches all its memory, and how far what it shows is from
     /// the truth.
     Sampling(sampling::SamplingArgs),
@@ -72,6 +76,7 @@ impl Bench {
             Self::Policy(arguments) => policy::run(&arguments),
             Self::Reclaim(arguments) => reclaim::run(&arguments),
             Self::Response(arguments) => response::run(&arguments),
+            Self::Rest(arguments) => rest::run(&arguments),
             Self::Sampling(arguments) => sampling::run(&arguments),
             Self::Sharing(arguments) => sharing::run(&arguments),
             Self::Swap(arguments) => swap::run(&arguments),

@@ -115,7 +115,7 @@ fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
     copy.set_len(length)?;
     let mut at = 0;
     while at < length {
-        // Beyond the last data there is none.
+        // Only a hole follows the last data.
         let Ok(begin) = seek(&source, SeekFrom::Data(at)) else { break };
         at = seek(&source, SeekFrom::Hole(begin))?;
         source.seek(io::SeekFrom::Start(begin))?;

@@ -27,7 +27,7 @@ pub(crate) struct Job {
     pub(crate) kernel: Version,
     /// Guest-physical memory.
     pub(crate) size: Bytes,
-    /// With whom it shares pages, as in a definition.
+    /// Its sharing domain, as in a definition.
     pub(crate) sharing: String,
     /// What it works on.
     pub(crate) work: Work,

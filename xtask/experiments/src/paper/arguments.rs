@@ -18,11 +18,11 @@ pub struct PaperArgs {
     /// always simulated.
     #[arg(long)]
     pub(super) simulated: bool,
-    /// Figure 2: measure every size so many times. Figure 4: so many turns of work with sharing and
-    /// without; none with 0.
+    /// Figure 2: measurements of every size. Figure 4: turns of work with sharing and without;
+    /// none with 0.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=50))]
     pub(super) rounds: u32,
-    /// Figure 4: with so many guests, in increasing order. Default: 1,2,3,5,10, as in the paper.
+    /// Figure 4: numbers of guests, in increasing order. Default: 1,2,3,5,10, as in the paper.
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=20))]
     pub(super) guests: Vec<u32>,
     /// Figures 6 and 7: take N times as long, for less haste in sampling.

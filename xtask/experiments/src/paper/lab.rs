@@ -37,7 +37,7 @@ pub(super) struct Timed<T> {
 }
 
 impl<T> Timed<T> {
-    /// `amount` per second for which the lab ran: what it were on a machine that does nothing else.
+    /// `amount` per second of the lab's own time: the rate on a machine that does nothing else.
     pub(super) fn rate(&self, amount: f64) -> f64 {
         amount / self.ran.max(0.001)
     }

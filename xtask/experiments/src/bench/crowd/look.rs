@@ -1,6 +1,6 @@
 //! What a look at a VM shows.
 
-use plimsoll_protocol::status::{VmStatus};
+use plimsoll_protocol::status::VmStatus;
 use plimsoll_units::Bytes;
 
 /// A VM at one time.

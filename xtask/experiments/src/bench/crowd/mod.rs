@@ -39,7 +39,7 @@ const LOOK: Duration = Duration::from_millis(250);
 const TELL: Duration = Duration::from_secs(5);
 /// The shares of the VM that is raised: its entitlement is its size then.
 const RAISED: &str = "100000";
-/// So many percent of what it is entitled to count as having it.
+/// The percentage of an entitlement that counts as having it.
 const ENOUGH: u64 = 95;
 /// A VM that has it by then only has it for another reason.
 const RAISE_LIMIT: Duration = Duration::from_secs(30);
@@ -88,7 +88,7 @@ struct Measured {
     raised: Raised,
 }
 
-/// What came of the VM whose shares were raised.
+/// The VM whose shares were raised, before and after.
 #[derive(Debug)]
 struct Raised {
     name: String,

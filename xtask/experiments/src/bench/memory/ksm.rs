@@ -47,7 +47,7 @@ pub(crate) struct KsmCounts {
     /// 6.12 does the same to those in it, and does not count them.
     pub(crate) zeroed: u64,
     pub(crate) full_scans: u64,
-    /// Bytes saved, less those of what it remembers of pages: its own account.
+    /// Bytes saved, less the bytes of its records of pages: its own account.
     pub(crate) profit: i64,
 }
 

@@ -1,6 +1,5 @@
 //! The same course on paper and through a daemon.
 
-mod follow;
 mod series;
 
 use std::process::ExitCode;
@@ -18,6 +17,7 @@ use plimsoll_sim::{Scenario, Simulation};
 use plimsoll_units::Bytes;
 
 use self::series::Look;
+use super::follow::follow;
 use super::goal::Goal;
 use super::report::{Figure, Report};
 
@@ -99,7 +99,7 @@ fn in_earnest(stage: &Stage, scenario: &Scenario, paper: &Course) -> Result<Cour
             .zip(&scenario.vms)
             .map(|(mut guest, vm)| {
                 let over = &over;
-                scope.spawn(move || follow::follow(&mut guest, &vm.guest.demand, begin, over))
+                scope.spawn(move || follow(&mut guest, &vm.guest.demand, begin, over))
             })
             .collect();
         let course = look_on(stage, scenario, begin, paper);

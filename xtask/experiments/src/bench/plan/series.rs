@@ -1,6 +1,6 @@
 //! What VMs had at each look, on paper and in earnest.
 
-use plimsoll_protocol::status::{VmStatus};
+use plimsoll_protocol::status::VmStatus;
 use plimsoll_sim::VmFrame;
 use plimsoll_units::Bytes;
 

@@ -11,7 +11,7 @@ use super::outcome::{Convergence, Meter, Outcome, Spent, median, process_cpu};
 use crate::bench::memory::ksm::Ksm;
 use crate::bench::memory::plain::Plain;
 
-/// How often we look at what it has done. Our looking counts.
+/// Time between two looks at its progress. The looks count.
 const POLL: Duration = Duration::from_millis(2);
 
 /// Measures KSM on memory of this process.

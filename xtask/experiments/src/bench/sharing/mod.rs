@@ -156,7 +156,7 @@ impl Bench {
     }
 }
 
-/// The figures of one data set, of whose pages `all` can be merged.
+/// The figures of one data set. `all` of its pages can be merged.
 #[expect(clippy::cast_precision_loss, reason = "figures")]
 fn of_outcomes(name: &str, outcomes: &[Outcome], all: u64) -> Result<Vec<Figure>> {
     let figure = |what: &str, unit, value: &dyn Fn(&Outcome) -> f64| {

@@ -7,6 +7,7 @@ use clap::Args;
 use plimsoll_lab::workspace::{note, step};
 use plimsoll_operate::Stage;
 use plimsoll_operate::share;
+use plimsoll_protocol::control::RateLimit;
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -69,9 +70,12 @@ pub(in crate::paper) fn measure(plan: &Plan) -> Result<()> {
 
 fn rounds(plan: &Plan, stage: &Stage) -> Result<()> {
     step(&format!("starting a guest of each size, and one of {FULL} MB to be ballooned"));
+    // As fast as the lab's disk.
+    let any = RateLimit::default();
     let mut configured = Vec::new();
     for mb in SIZES.into_iter().chain([FULL]) {
-        configured.push((mb, Dbench::start(stage, &share(), &format!("configured-{mb}"), Bytes::mib(mb), any)?));
+        configured
+            .push((mb, Dbench::start(stage, &share(), &format!("configured-{mb}"), Bytes::mib(mb), any)?));
     }
     let mut ballooned = Dbench::start(stage, &share(), BALLOONED, Bytes::mib(FULL), any)?;
     for round in 0..=plan.rounds {

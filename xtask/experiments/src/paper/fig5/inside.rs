@@ -47,7 +47,7 @@ struct Composition {
     kernels: &'static [Version],
     work: &'static [Work],
     sizes: &'static [u64],
-    /// With whom its guests share.
+    /// The sharing domain of its guests.
     sharing: &'static str,
 }
 
