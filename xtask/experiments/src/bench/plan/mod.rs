@@ -157,6 +157,15 @@ fn report(scenario: &Scenario, paper: &Course, earnest: &Course) -> Result<Repor
         paper[largest.look][largest.vm].has,
         earnest[largest.look][largest.vm].has
     ));
+    // A course that has come below clear stays there, as far as soft: a step that gives before
+    // another takes is enough.
+    let thresholds = scenario.host.thresholds.of(scenario.host.memory);
+    let band = thresholds.clear.saturating_sub(thresholds.soft).bytes();
+    remarks.push(format!(
+        "Nothing is reclaimed between states clear and soft, {band} or {:.2} % of the memory: under pressure courses rest anywhere in \
+         that band. The daemon counts the chunk that a VM has in hand as well.",
+        in_mib(band) / memory * 100.0
+    ));
     let goals = vec![Goal::at_most(
         "largest difference of what a VM has, in percent of the host's memory",
         in_mib(largest.difference) / memory * 100.0,
