@@ -23,18 +23,6 @@ impl IoVec {
     pub fn base(&self) -> *mut u8 {
         self.0.iov_base.cast()
     }
-
-    /// The length in bytes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.0.iov_len
-    }
-
-    /// Whether it has no bytes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// Memory that the kernel reads or writes during an I/O.

@@ -9,18 +9,19 @@
 //! | [`uring`] | an io_uring that is restricted to one file |
 //! | [`preadv`] | the same tasks without an io_uring, on the calling thread |
 //! | [`clock`] | processor time of a thread |
-//! | [`lock`](mod@lock) | locks of threads that may have panicked |
+//! | [`lock`](fn@lock) | locks of threads that may have panicked |
 //!
 //! An interface that one crate uses stays in that crate. This crate knows no page state, no guest
 //! and no daemon. It decides nothing, keeps no global state and logs nothing: errors go to the
 //! caller. Its `unsafe` stands in [`mmap`], [`iovec`], [`uring`] and [`preadv`].
 //!
-//! Start with [`task`]: it is the only part that needs a promise of its callers.
+//! Start with [`task`], then [`iovec::Buffers`]: the one trait whose implementors promise something
+//! that the compiler cannot check.
 
 pub mod clock;
 pub mod event;
 pub mod iovec;
-pub mod lock;
+mod lock;
 pub mod mmap;
 pub mod preadv;
 pub mod task;

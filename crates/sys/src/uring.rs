@@ -111,8 +111,7 @@ impl<L, B: Buffers> Uring<L, B> {
     }
 
     /// Tasks that were submitted and whose end [`ended`](Self::ended) has not returned yet.
-    #[must_use]
-    pub fn in_flight(&self) -> usize {
+    fn in_flight(&self) -> usize {
         self.slots.len() - self.empty.len()
     }
 }
