@@ -122,8 +122,8 @@
 //! - *Full hashes for frames*: 3 bytes more for each; comparing pages is needed anyway.
 //! - *Sweeping the index* when a member leaves: walking what the member had finds each of its
 //!   entries at once.
-//! - *Mapping the pool here*, to write frames without system calls: it saves a copy, but a page that
-//!   the kernel refuses (a memory limit) would be a signal instead of an error.
+//! - *Mapping the pool here*, to write frames without system calls: it saves a copy, but a page
+//!   that the kernel refuses (a memory limit) would be a signal instead of an error.
 
 mod answer;
 mod bookkeeping;

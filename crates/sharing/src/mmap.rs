@@ -64,8 +64,9 @@ impl<T> Deref for Zeroed<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        // SAFETY: the memory has room for `len` values and lives as long as `self`; it is aligned to
-        // a page, and zeros are a value (`FromZeros`, at `new`), as is whatever was written since.
+        // SAFETY: the memory has room for `len` values and lives as long as `self`; it is
+        // page-aligned, and zeros are a value (`FromZeros`, at `new`), as is whatever was written
+        // since.
         unsafe { std::slice::from_raw_parts(self.base().as_ptr(), self.len) }
     }
 }

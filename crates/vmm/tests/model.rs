@@ -159,7 +159,7 @@ fn a_daemon_that_comes_back_finds_every_grant() {
     daemon.heard.clear();
     daemon.until("running", |d| d.heard.iter().any(|m| matches!(m, FromVmm::Running { .. })).then_some(()));
     daemon.until_said(0, "ok verify bytes=8388608 pages=2048 mismatched=0");
-    // The grant that nobody needs is returned, and the accounts agree.
+    // The unused grant is returned, and the accounts agree.
     daemon.until("return", |d| (d.granted <= facts.held + Pages::CHUNK).then_some(()));
     assert_eq!(daemon.facts().grant, daemon.granted);
 }

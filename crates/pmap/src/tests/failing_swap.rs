@@ -192,7 +192,7 @@ fn while_reads_hang_others_go_on() {
 fn given_back_while_read(mutation: Option<Mutation>) -> Result<(), String> {
     let vm = noisy(64, 0);
     take_all(&vm);
-    // Who comes from 4 to 5 gets those that follow too.
+    // A guest that comes from 4 to 5 gets the following ones too.
     assert_eq!(get(&vm, 4), noise(4));
     vm.settle();
     faults(&vm).hold();
@@ -229,7 +229,7 @@ fn a_bad_sector_is_told_when_its_page_is_needed() {
     // It is read with 2, because that is touched after 1. Its neighbours do not suffer.
     (1..64).filter(|&ppn| ppn != 9).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn), "page {ppn}"));
     vm.settle();
-    assert!(vm.source.troubles().is_empty(), "nobody needed it: {:?}", vm.source.troubles());
+    assert!(vm.source.troubles().is_empty(), "no fault needed it: {:?}", vm.source.troubles());
     adds_up(&vm).unwrap();
     let lost = spawn_get(&vm, 9);
     eventually("the error is told", || !vm.source.troubles().is_empty());

@@ -114,7 +114,7 @@ fn a_page_with_new_content_is_no_hint_for_the_old() {
 #[test]
 fn an_offer_is_taken_only_where_another_page_is_alike() {
     let mut domain = domain();
-    // Nobody has it; then only the page itself; then its hint is of a VM that is gone.
+    // No page has it; then only the page itself; then its hint is of a VM that is gone.
     assert_eq!(domain.bring(A, 1, hash(1), &page(1)).frames, [None]);
     domain.ask(A, 1, hash(1));
     assert_eq!(domain.bring(A, 1, hash(1), &page(1)).frames, [None]);
@@ -187,7 +187,7 @@ fn neighbouring_pages_get_neighbouring_frames_offer_after_offer() {
     for pages in pages.chunks(64) {
         let offered = domain.offer(B, pages, |i, copy| *copy = page(u64::from(pages[i].0.0)));
         frames.extend(offered.frames.into_iter().map(|frame| frame.unwrap().0));
-        // Somebody else's single page comes between.
+        // A single page of another VM comes between.
         domain.share(A, C, 500 + pages[0].0.0, 1_000_000 + u64::from(pages[0].0.0));
     }
     assert!(frames.windows(2).filter(|two| two[0] + 1 == two[1]).count() >= 126, "{frames:?}");

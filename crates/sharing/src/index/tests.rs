@@ -74,7 +74,7 @@ fn mean_reach(index: &Index) -> f64 {
 
 #[test]
 fn keys_that_all_go_to_one_place_are_kept_all_the_same() {
-    // Nobody who does not know the secret can do that. If it happens, it is slow and right.
+    // Without the secret no member can do that. If it happens, look-ups are slow and right.
     let mut index = Index::new().unwrap();
     let mut model = BTreeMap::new();
     for n in 0..5000 {

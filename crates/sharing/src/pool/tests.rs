@@ -21,8 +21,7 @@ fn attack(uid: u32) -> String {
 
 #[test]
 fn a_members_descriptor_is_no_way_to_writing() {
-    // Only root can become somebody else to try; whoever owns the file may do what it likes with
-    // it.
+    // Only root can become another user to try; the owner of the file may do what it likes with it.
     if rustix::process::geteuid().is_root() {
         assert_eq!(attack(65534), "");
         assert!(attack(0).contains("written"), "the attack would work");

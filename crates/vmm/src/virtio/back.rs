@@ -33,7 +33,8 @@ pub(super) trait Back: Send + 'static {
         [None, None]
     }
 
-    /// When to be called with [`DeviceEvent::Deadline`]. Asked before every wait, only while started.
+    /// When to be called with [`DeviceEvent::Deadline`]. Asked before every wait, only while
+    /// started.
     fn deadline(&self) -> Option<Instant> {
         None
     }

@@ -51,7 +51,7 @@ fn program() -> PathBuf {
     }
 }
 
-/// A configuration that runs without a jail, for whoever runs the tests.
+/// A configuration that runs without a jail, so that any user can run the tests.
 pub fn model_config(size: Bytes) -> BootConfig {
     BootConfig {
         name: "test".parse().unwrap(),

@@ -224,7 +224,7 @@ impl Hub {
         }
     }
 
-    /// Waits until so many pages of a VM are shared, but for [`WATCHED`], in its own account and in
+    /// Waits until `pages` pages of a VM are shared, but for [`WATCHED`], in its own account and in
     /// the domain's.
     pub fn until_shared(&mut self, vm: usize, pages: Pages) {
         self.until("shared pages", |hub| {
@@ -263,7 +263,7 @@ impl Hub {
         }
     }
 
-    /// Whether what is shared has so many frames, but for [`WATCHED`].
+    /// Whether the shared pages have `frames` frames, but for [`WATCHED`].
     pub fn has_frames(&self, frames: Pages) -> bool {
         let there = self.domain.stats().frames;
         there <= frames + WATCHED && there + WATCHED >= frames

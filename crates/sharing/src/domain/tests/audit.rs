@@ -35,7 +35,7 @@ impl Domain {
         }
         if self.members.vacant().is_none() {
             assert_eq!(self.frames.references(), references.values().sum::<u64>());
-            assert_eq!(self.frames.in_use(), references.len() as u64, "frames nobody refers to");
+            assert_eq!(self.frames.in_use(), references.len() as u64, "frames without references");
             assert_eq!(self.stats().hints, Pages(hints));
             assert!(self.index.entries() as u64 <= hints + self.frames.in_use(), "entries of nothing");
         }

@@ -157,7 +157,7 @@ fn who_dies_half_way_leaves_nothing() {
     let mut domain = domain();
     domain.ask(A, 1, hash(1));
     assert_eq!(domain.ask(B, 1, hash(1)), Found::Wanted);
-    // The one who offers; then the one who has the hint; then one who was told of a frame.
+    // The member that offers; then the one that has the hint; then one that was told of a frame.
     domain.leave(B);
     assert_eq!(domain.bring(B, 1, hash(1), &page(1)).frames, [None]);
     assert_eq!(domain.ask(C, 1, hash(1)), Found::Wanted);

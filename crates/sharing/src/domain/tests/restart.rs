@@ -48,7 +48,7 @@ fn what_nobody_reports_goes_back_to_the_host_but_not_before_all_have_reported() 
     let (pool, frames) = left_behind();
     let mut domain = recover(&pool);
     domain.hold(A, &pairs(&frames[..2]));
-    // A gives one back before B, who maps it too, has said so.
+    // A gives one back before B, which maps it too, has reported it.
     assert_eq!(domain.end(A, 0, frames[0]).freed, Pages(0));
     domain.tidy();
     domain.ask(C, 30, hash(30));

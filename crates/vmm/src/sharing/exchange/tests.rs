@@ -102,7 +102,7 @@ fn an_answer_that_comes_too_late_is_given_back() {
     let asking = ask(&exchange);
     let id = next_question(&exchange);
     assert_eq!(asking.join().unwrap(), Err(NoAnswer::Lost));
-    assert_eq!(ask(&exchange).join().unwrap(), Err(NoAnswer::Unasked), "nobody waits a second time");
+    assert_eq!(ask(&exchange).join().unwrap(), Err(NoAnswer::Unasked), "no thread waits a second time");
     exchange.answer(id, named());
     assert_eq!(next(&exchange), given_back(vec![PAGE]));
     let asking = ask(&exchange);

@@ -55,7 +55,7 @@ fn the_offer_decides_the_features() {
 fn a_target_reaches_the_driver_and_its_answer_the_handle() {
     let (mut rig, handle) = rig();
     handle.set_target(Pages(100));
-    assert_eq!(rig.get(offset::INTERRUPT_STATUS), 0, "nobody to interrupt yet");
+    assert_eq!(rig.get(offset::INTERRUPT_STATUS), 0, "no driver to interrupt yet");
     assert!(!handle.has_driver());
     start(&mut rig, ALL, 4);
     assert!(handle.has_driver());
