@@ -156,7 +156,7 @@ impl Link {
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.0.outbox.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        plimsoll_sys::lock(&self.0.outbox)
     }
 }
 

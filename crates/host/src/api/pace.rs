@@ -5,7 +5,7 @@
 //! so that one that loops costs others nothing.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -44,7 +44,7 @@ impl Pace {
     /// When `peer` may make a change that it asks for at `now`. `None`: not soon enough.
     fn turn(&self, peer: Peer, now: Instant) -> Option<Instant> {
         let (each, burst) = (Duration::from_secs(1) / RATE, Duration::from_secs(1) / RATE * BURST);
-        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut peers = plimsoll_sys::lock(&self.0);
         if peers.len() >= MOST_PEERS {
             peers.retain(|_, spent| *spent + burst > now);
         }

@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use plimsoll_machine::medium;
 use plimsoll_protocol::definition::VmDefinition;
@@ -150,7 +150,7 @@ impl MemoryBound {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics between two changes that belong together.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        plimsoll_sys::lock(&self.state)
     }
 }
 

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use plimsoll_machine::limit;
 use plimsoll_machine::oom::OomKills;
@@ -136,7 +136,7 @@ impl Cgroups {
 
     fn leftover(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
         // Nothing panics between two changes that belong together.
-        self.leftover.lock().unwrap_or_else(PoisonError::into_inner)
+        plimsoll_sys::lock(&self.leftover)
     }
 
     /// Whether the kernel has ended the VMM of process `pid`, whose group is still there, because

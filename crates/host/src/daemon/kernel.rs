@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use plimsoll_sys::clock::thread_processor_time;
 use plimsoll_units::Bytes;
 
 use super::Daemon;
@@ -11,7 +12,6 @@ use crate::cgroup::Cgroups;
 use crate::core::RunId;
 use crate::incoming::Incoming;
 use crate::memory::Usable;
-use crate::rota::thread_time;
 use crate::{adopt, kernel_account, vmm_log};
 
 impl Daemon {
@@ -68,8 +68,8 @@ impl Daemon {
         let turn = self.rota.turn(began, asked.keys().copied());
         let sender = self.sender.clone();
         tokio::task::spawn_blocking(move || {
-            let before = thread_time();
-            let spent = || thread_time().saturating_sub(before);
+            let before = thread_processor_time();
+            let spent = || thread_processor_time().saturating_sub(before);
             let look = |run| asked.get(&run).map(|(process, ram)| kernel_account::guest(process, *ram));
             let guests = turn.run(look, spent);
             let cost = spent();
