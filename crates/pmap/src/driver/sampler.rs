@@ -15,9 +15,10 @@ use crate::transition::aside::{bring_back, bring_page_back, put_chunk_aside, put
 /// of it aside for a period, and counts how many are touched (Waldspurger 2002, section 5.3).
 ///
 /// A large chunk is set aside as a whole, so that no huge page is broken for it; of small chunks
-/// single pages are. A touched chunk need not be in use as a whole: see [`Sampler::probing`]. A touch of a sample costs a fault, once a period. Nothing is copied, and
-/// samples stay charged. A sampler has no thread: its owner says when periods begin and end. There
-/// is one for a [`Pmap`](crate::Pmap) at a time.
+/// single pages are. A touched chunk need not be in use as a whole: see [`Sampler::probing`]. A
+/// touch of a sample costs a fault, once a period. Nothing is copied, and samples stay charged. A
+/// sampler has no thread: its owner says when periods begin and end. There is one for a
+/// [`Pmap`](crate::Pmap) at a time.
 #[derive(Debug)]
 pub struct Sampler {
     vm: Arc<Vm>,
