@@ -252,15 +252,12 @@ impl Density {
         others + (1.0 - others) / count(CHUNK_PAGES)
     }
 
-    /// Its variance, after Agresti and Coull; none where nothing was watched, when the chunk counts
-    /// as a whole.
+    /// Its variance, after Agresti and Coull, as far as what was watched decides: a chunk that
+    /// counts as a whole leaves nothing to chance.
     fn variance(self) -> f64 {
-        if self.watched <= 0.0 {
-            return 0.0;
-        }
         let n = self.watched + Z * Z;
         let p = (self.touched + Z * Z / 2.0) / n;
-        p * (1.0 - p) / n
+        p * (1.0 - p) / n * self.watched / (self.watched + Self::DOUBT)
     }
 }
 

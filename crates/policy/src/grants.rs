@@ -4,7 +4,8 @@
 //! others. The rest is open. Of that a VM may take
 //! - everything, up to its reservation and to what its pools have reserved for their VMs,
 //! - what lies above the low threshold, up to its entitlement and what it is
-//!   [lent](crate::Decision::lent),
+//!   [lent](crate::Decision::lent); the more it has of that, the more it leaves, up to
+//!   [`Thresholds::reserve`], so that the last of what is free is for those that have the least,
 //! - what lies above the clear threshold, up to its limit.
 //!
 //! **Loans.** What is withheld is lent to VMs from which it comes back at once: those that hold
@@ -14,7 +15,7 @@
 //! **Leeway.** A guest has to run for its balloon to inflate, and its kernel may clear each page
 //! before the balloon gets it. Linux takes free pages first, among them such as hold no memory of
 //! the host yet. So a VM that has a balloon to inflate gets [`CIRCULATING`] more at once, down to
-//! the low threshold: what the balloon takes of that serves the next faults. One that has waited in
+//! the low threshold, or the reserve where another VM waits for what it is entitled to: what the balloon takes of that serves the next faults. One that has waited in
 //! vain for a whole control period all the same, and cannot page, gets up to [`LEEWAY`] unless
 //! another VM waits for what it is entitled to.
 //!
@@ -208,10 +209,19 @@ impl Grants {
         // What a pool above it has reserved and not been granted is as good as its own.
         let in_reserve = self.promises.reserve(party.pool);
         let reserved = lacks(party.reservation).max(lacks(party.entitlement).min(in_reserve)).min(open);
-        let entitled = lacks(party.claim()).min(open.saturating_sub(self.thresholds.low));
+        let entitled = lacks(party.claim()).min(open.saturating_sub(self.floor(party)));
         let spare = open.saturating_sub(self.thresholds.clear);
         let wish = party.wanted.max(Pages::CHUNK).min(party.usable);
         wish.min(reserved.max(entitled).max(spare)).min(self.room(party))
+    }
+
+    /// Returns down to where a VM may draw on free memory for what it is entitled to: to the low
+    /// threshold if it has nothing of that, and to [`Thresholds::reserve`] if it has nearly all.
+    fn floor(&self, party: &Party) -> Pages {
+        let (low, reserve) = (self.thresholds.low, self.thresholds.reserve());
+        let has = u128::from(party.granted.min(party.claim()).0);
+        let part = u128::from(reserve.saturating_sub(low).0) * has / u128::from(party.claim().0).max(1);
+        low.saturating_add(Pages(u64::try_from(part).unwrap_or(u64::MAX)))
     }
 
     /// Returns what a VM may have now for its balloon to inflate, even above a limit that was
@@ -222,12 +232,14 @@ impl Grants {
         }
         let helpless = party.waited >= PATIENCE && !party.can_page;
         let most = if helpless && self.owed == 0 { LEEWAY } else { CIRCULATING };
-        let above_low = self.open_to(party).saturating_sub(self.thresholds.low);
+        // The last of what is free is for VMs that wait for what they are entitled to.
+        let floor = if self.owed == 0 { self.thresholds.low } else { self.thresholds.reserve() };
+        let above_floor = self.open_to(party).saturating_sub(floor);
         let room = match party.limit.checked_sub(party.granted) {
             Some(room) => room.min(party.usable),
             None => party.usable,
         };
-        Pages::CHUNK.min(most.saturating_sub(party.leeway)).min(above_low).min(room)
+        Pages::CHUNK.min(most.saturating_sub(party.leeway)).min(above_floor).min(room)
     }
 
     /// Returns what a VM's bounds leave it.

@@ -57,13 +57,13 @@ fn pool(name: &str, parent: Option<&str>, reservation: Pages, limit: Option<Page
 
 #[test]
 fn an_entitled_vm_takes_from_the_reserve_and_another_does_not() {
-    assert_eq!(allowance(waiting(), mib(60)), mib(20));
+    assert_eq!(allowance(waiting(), mib(68)), mib(20));
     let beyond = Party { entitlement: mib(90), ..waiting() };
     assert_eq!(allowance(beyond, mib(60)), Pages(0));
     assert_eq!(allowance(beyond, mib(130)), mib(30));
     // What it is lent counts as what it is entitled to, unless its balloon does not follow.
     let lent = Party { entitlement: mib(90), lent: mib(30), ..waiting() };
-    assert_eq!(allowance(lent, mib(60)), mib(20));
+    assert_eq!(allowance(lent, mib(68)), mib(20));
     assert_eq!(allowance(Party { driver: Driver::Stuck, ..lent }, mib(60)), Pages(0));
 }
 
@@ -112,8 +112,33 @@ fn while_a_vm_waits_for_what_it_is_entitled_to_leeway_is_small() {
 }
 
 #[test]
+fn the_last_of_what_is_free_is_for_vms_that_have_the_least_of_what_they_are_entitled_to() {
+    let has = |granted| Party {
+        granted: mib(granted),
+        certain: mib(granted),
+        wanted: mib(500),
+        usable: mib(500),
+        reservation: Pages(0),
+        ..waiting()
+    };
+    // Low at 16 MiB, reserve at 48: a VM that has three quarters leaves three quarters between.
+    for (granted, free, gets) in [(0, 17, 1), (0, 16, 0), (60, 33, 1), (60, 32, 0), (90, 41, 1), (90, 40, 0)]
+    {
+        assert_eq!(allowance(has(granted), mib(free)), mib(gets), "{granted} of 120 with {free} free");
+    }
+}
+
+#[test]
 fn below_the_low_threshold_a_vm_gets_no_more_than_its_reservation_however_long_it_waits() {
-    let starved = Party { waited: PATIENCE * 9, starved: true, can_page: false, ..waiting() };
+    let starved = Party {
+        granted: mib(64),
+        certain: mib(64),
+        entitlement: Pages(u64::MAX),
+        waited: PATIENCE * 9,
+        starved: true,
+        can_page: false,
+        ..waiting()
+    };
     assert_eq!(allowance(starved, mib(16)), Pages(0));
     assert_eq!(allowance(starved, mib(17)), mib(1));
 }
@@ -147,7 +172,8 @@ fn a_reservation_is_served_whatever_the_state() {
 fn a_single_page_comes_with_the_rest_of_a_chunk() {
     let one = Party { wanted: Pages(1), ..waiting() };
     assert_eq!(allowance(one, mib(60)), Pages::CHUNK);
-    assert_eq!(allowance(one, mib(16) + Pages(3)), Pages(3));
+    let nothing = Party { granted: Pages(0), certain: Pages(0), reservation: Pages(0), ..one };
+    assert_eq!(allowance(nothing, mib(16) + Pages(3)), Pages(3));
     assert_eq!(allowance(Party { wanted: Pages(0), ..waiting() }, mib(600)), Pages(0));
 }
 

@@ -67,6 +67,14 @@ impl Thresholds {
         }
     }
 
+    /// What VMs that have nearly all that they are entitled to leave for those that have less:
+    /// halfway between soft and hard. Higher, and VMs that are entitled to memory wait, and page
+    /// for themselves, in front of what is free; lower, and many VMs that lack a little bring the
+    /// host to state hard for good, with nothing left for one that has just begun.
+    pub fn reserve(&self) -> Pages {
+        Pages(u64::midpoint(self.soft.0, self.hard.0))
+    }
+
     fn floor_of(&self, state: State) -> Pages {
         match state {
             State::High => self.clear,
