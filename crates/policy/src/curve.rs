@@ -5,8 +5,9 @@
 //! what it pays with one bend, at its active pages. A pool pays what its children pay: its curve
 //! comes from sweeping over the bends of its children's.
 
-use crate::entitlement::{Client, Tax};
+use crate::client::Client;
 use crate::precise_sum::PreciseSum;
+use crate::tax::Tax;
 
 /// A change of slope at a level: pages per level that begin and that end there, and the change of
 /// cost per level. What begins and what ends are kept apart so that the sums lose nothing.

@@ -1,68 +1,30 @@
-//! The division of memory at which min-funding revocation with the idle-memory tax comes to rest.
+//! The entitlements of VMs without pools.
 //!
-//! Revocation takes pages from the client with the lowest price `rho = S / (P * (f + k * (1 -
-//! f)))`, `k = 1 / (1 - tax)` (Waldspurger 2002, sections 5.1 and 5.3). With `A = f * P` active
-//! pages the denominator is what the client pays for its pages: 1 for an active page, `k` for an
-//! idle one. At rest all clients that no bound holds pay the same per share, the *water level*.
-//! What a client holds at a given level is a piecewise linear, never falling function, so the level
-//! at which the pages add up is found exactly by sweeping over the bends of all clients, in O(n log
-//! n).
+//! Min-funding revocation with the idle-memory tax takes pages from the client with the lowest
+//! price `rho = S / (P * (f + k * (1 - f)))`, `k = 1 / (1 - tax)` (Waldspurger 2002, sections 5.1
+//! and 5.3). With `A = f * P` active pages the denominator is the cost of the client's pages: 1 for
+//! an active page, `k` for an idle one. At rest all clients that no bound holds pay the same per
+//! share, the *water level*. A client's pages are a piecewise linear, never falling function of the
+//! level. So a sweep over the bends of all clients finds the exact level at which the pages add up,
+//! in O(n log n).
 
 use plimsoll_units::Pages;
 
-use crate::division::divide_flat;
+use crate::client::Client;
+use crate::division::Division;
+use crate::family::Family;
+use crate::tax::Tax;
 
-/// The tax on idle memory: the fraction of an idle page's worth that its holder forfeits, 0 to
-/// 0.99.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Tax(f64);
-
-impl Tax {
-    /// What ESX charged (Waldspurger 2002, section 5.2) and ESXi still does (`Mem.IdleTax` 75).
-    pub const DEFAULT: Self = Self(0.75);
-    /// Idle pages cost what active ones do: plain proportional shares.
-    pub const NONE: Self = Self(0.0);
-
-    /// A tax of `rate`, or `None` outside 0 to 0.99: at 1 an idle page would cost infinitely much.
-    pub fn new(rate: f64) -> Option<Self> {
-        (0.0..=0.99).contains(&rate).then_some(Self(rate))
-    }
-
-    /// The rate.
-    pub fn rate(self) -> f64 {
-        self.0
-    }
-
-    /// How many times the price of an active page an idle one costs: the paper's `k`.
-    pub(crate) fn idle_cost(self) -> f64 {
-        1.0 / (1.0 - self.0)
-    }
-}
-
-/// One claim on memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Client {
-    /// What it gets at least. The paper's `min`.
-    pub reservation: Pages,
-    /// What it gets at most: the smaller of limit and size. Raised to `reservation` where it is
-    /// below.
-    pub limit: Pages,
-    /// Its weight; 0 counts as 1.
-    pub shares: u64,
-    /// Pages that it actively uses.
-    pub active: Pages,
-}
-
-/// What each client is entitled to, in the order given.
+/// Returns the entitlement of each client, in the order given.
 ///
-/// Every entitlement lies between reservation and limit; they add up to `available` exactly where
-/// the limits allow it and the reservations leave it. Where even the reservations exceed
-/// `available`, each client gets its reservation scaled down in proportion, which tells the caller
-/// that memory was lost after admission.
+/// Every entitlement lies between reservation and limit. They add up to `available` exactly where
+/// limits and reservations allow it. Where the reservations exceed `available`, which happens only
+/// when memory was lost after admission, each client gets its reservation scaled down in
+/// proportion.
 ///
 /// [`divide`](crate::divide) does the same over a tree of resource pools.
 pub fn entitlements(available: Pages, tax: Tax, clients: &[Client]) -> Vec<Pages> {
-    divide_flat(available, tax, clients)
+    Division::of_root(&Family::flat(tax, clients), available, clients.len(), 1).vms
 }
 
 #[cfg(test)]
@@ -82,7 +44,7 @@ mod tests {
     }
 
     fn any_tax() -> impl Strategy<Value = Tax> {
-        (0.0..0.95f64).prop_map(Tax)
+        (0.0..0.95f64).prop_map(|rate| Tax::new(rate).unwrap())
     }
 
     /// The paper's algorithm as printed: from everybody at the limit, a page at a time from the
@@ -90,7 +52,7 @@ mod tests {
     fn revoke_page_by_page(available: u64, tax: Tax, clients: &[Client]) -> Vec<u64> {
         let level = |i: usize, pages: u64| {
             let active = clients[i].active.0;
-            let cost = pages.min(active) as f64 + pages.saturating_sub(active) as f64 / (1.0 - tax.0);
+            let cost = pages.min(active) as f64 + pages.saturating_sub(active) as f64 / (1.0 - tax.rate());
             cost / clients[i].shares as f64
         };
         let mut pages: Vec<u64> = clients.iter().map(|c| c.limit.0).collect();
@@ -186,6 +148,43 @@ mod tests {
             let without = entitlements(Pages(available), Tax::NONE, &idle);
             for (a, b) in with.iter().zip(&without) {
                 prop_assert!(a.0.abs_diff(b.0) <= 1);
+            }
+        }
+
+        #[test]
+        fn idle_pages_are_taken_before_active_ones_at_equal_shares(sizes in prop::collection::vec((10..500u64, 0..=100u64), 2..8), short in 0..3000u64) {
+            // The steepest tax: as long as somebody holds more idle memory than it costs, nobody gives
+            // an active page.
+            let tax = Tax::new(0.99).unwrap();
+            let vms: Vec<Client> = sizes.iter().map(|&(size, percent)| client(0, size, 1, size * percent / 100)).collect();
+            let all: u64 = vms.iter().map(|c| c.limit.0).sum();
+            let got = entitlements(Pages(all.saturating_sub(short)), tax, &vms);
+            let costs: Vec<f64> = vms.iter().zip(&got).map(|(c, p)| {
+                let active = p.0.min(c.active.0);
+                active as f64 + 100.0 * (p.0 - active) as f64
+            }).collect();
+            for (loser, lost) in vms.iter().zip(&got).filter(|(c, p)| p.0 < c.active.0) {
+                for (i, (holder, has)) in vms.iter().zip(&got).enumerate().filter(|(_, (c, p))| p.0 > c.active.0) {
+                    prop_assert!(
+                        costs[i] <= lost.0 as f64 + 200.0,
+                        "{:?} keeps {} while {:?} is cut to {}", holder, has.0, loser, lost.0
+                    );
+                }
+            }
+        }
+
+        #[test]
+        fn sums_of_shares_far_apart_lose_nothing(big in 1..=8u32, available in 1..1_000_000_000u64) {
+            // A host of terabytes with shares from 1 to 10^8: the small ones' prices still agree within
+            // a page.
+            let shares: Vec<u64> = (0..40).map(|i| 10u64.pow(i % (big + 1))).collect();
+            let vms: Vec<Client> = shares.iter().map(|&s| client(0, 1 << 28, s, 1 << 20)).collect();
+            let got = entitlements(Pages(available), Tax::DEFAULT, &vms);
+            prop_assert_eq!(got.iter().map(|p| p.0).sum::<u64>(), available);
+            for pair in got.chunks(big as usize + 1).collect::<Vec<_>>().windows(2) {
+                for (a, b) in pair[0].iter().zip(pair[1]) {
+                    prop_assert!(a.0.abs_diff(b.0) <= 1, "{:?}", got);
+                }
             }
         }
     }

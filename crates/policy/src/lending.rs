@@ -187,8 +187,9 @@ mod tests {
 
     use super::*;
     use crate::Rules;
-    use crate::division::{Member, divide_reserving};
-    use crate::entitlement::Client;
+    use crate::client::Client;
+    use crate::division::divide_reserving;
+    use crate::member::Member;
     use crate::pool::{NamedPool, Pool, PoolId};
     use crate::state::{State, Thresholds};
     use crate::target::Host;

@@ -38,17 +38,23 @@
 //! ```
 
 mod admission;
+#[cfg(test)]
+mod any_host;
 mod balloon;
+mod bounds;
 mod charge;
+mod client;
 mod curve;
 mod decision;
 mod division;
 mod entitlement;
 mod estimator;
+mod family;
 mod fraction;
 mod grants;
 mod lending;
 mod mechanisms;
+mod member;
 mod need;
 mod pool;
 mod pool_limits;
@@ -63,19 +69,21 @@ mod spare;
 mod stall;
 mod state;
 mod target;
+mod tax;
 mod vm;
 
 pub use admission::{Refusal, admit, overhead};
 pub use balloon::Sizing;
+pub use bounds::{EffectiveBounds, effective_bounds};
 pub use charge::{SharedFrames, charge};
+pub use client::Client;
 pub use decision::{Decision, Outcome, PagingCause, PoolOutcome, Reclaim};
-pub use division::{
-    Cause, Division, EffectiveBounds, Member, Shortfall, divide, divide_reserving, effective_bounds,
-};
-pub use entitlement::{Client, Tax, entitlements};
+pub use division::{Cause, Division, Shortfall, divide, divide_reserving};
+pub use entitlement::entitlements;
 pub use estimator::{Estimate, Estimator, Sample, Stratum};
 pub use grants::{CIRCULATING, Grants, Holder, LEEWAY, PATIENCE, Party, Stage};
 pub use mechanisms::{Mechanisms, Paging};
+pub use member::Member;
 pub use need::{Need, Signs};
 pub use pool::{MAX_POOL_DEPTH, MAX_POOL_SHARES, NamedPool, Pool, PoolError, PoolId, PoolTree};
 pub use problem::{PoolClaim, PoolShortfall, Problem, ProblemError, Solution, VmClaim};
@@ -87,4 +95,5 @@ pub use spare::{Account, Spare};
 pub use stall::{StallMeter, Stalls, host_averages};
 pub use state::{State, States, Thresholds};
 pub use target::{Host, decide};
+pub use tax::Tax;
 pub use vm::{Driver, Pageable, Vm};

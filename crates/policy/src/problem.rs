@@ -2,9 +2,11 @@ use std::collections::HashSet;
 
 use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 
-use crate::division::{Member, divide};
-use crate::entitlement::{Client, Tax};
+use crate::client::Client;
+use crate::division::divide;
+use crate::member::Member;
 use crate::pool::{MAX_POOL_SHARES, NamedPool, Pool, PoolError, PoolId, PoolTree};
+use crate::tax::Tax;
 
 /// Largest sum of all VMs' sizes, 8 PiB: up to it every byte count has its own floating-point
 /// number, so that no sum loses a byte. No host is near it.

@@ -9,11 +9,11 @@
 use plimsoll_units::Pages;
 
 use crate::division::{Cause, Division, divide_reserving};
-use crate::entitlement::Tax;
 use crate::pool::{MAX_POOL_SHARES, Pool, PoolId, PoolTree};
 use crate::reservations::{Claim, Reservations};
 use crate::rules::Rules;
 use crate::target::Host;
+use crate::tax::Tax;
 use crate::vm::Vm;
 use crate::{Client, Member};
 

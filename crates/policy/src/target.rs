@@ -46,9 +46,10 @@ use plimsoll_units::Pages;
 
 use crate::balloon::Balloon;
 use crate::decision::{Decision, Outcome, PagingCause, PoolOutcome, Reclaim};
-use crate::division::{Division, Member, divide_reserving};
+use crate::division::{Division, divide_reserving};
 use crate::lending::Lending;
 use crate::mechanisms::{Mechanisms, Paging};
+use crate::member::Member;
 use crate::pool::{PoolId, PoolTree};
 use crate::pool_limits::PoolLimits;
 use crate::rules::Rules;

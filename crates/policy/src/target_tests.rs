@@ -3,8 +3,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::balloon::Sizing;
+use crate::client::Client;
 use crate::division::Cause;
-use crate::entitlement::Client;
 use crate::pool::{NamedPool, Pool};
 use crate::vm::Pageable;
 
