@@ -189,10 +189,10 @@ mod tests {
     use crate::Rules;
     use crate::client::Client;
     use crate::division::divide_reserving;
+    use crate::host::Host;
     use crate::member::Member;
     use crate::pool::{NamedPool, Pool, PoolId};
     use crate::state::{State, Thresholds};
-    use crate::target::Host;
     use crate::vm::Pageable;
 
     fn mib(n: u64) -> Pages {

@@ -9,10 +9,10 @@
 use plimsoll_units::Pages;
 
 use crate::division::{Cause, Division, divide_reserving};
+use crate::host::Host;
 use crate::pool::{MAX_POOL_SHARES, Pool, PoolId, PoolTree};
 use crate::reservations::{Claim, Reservations};
 use crate::rules::Rules;
-use crate::target::Host;
 use crate::tax::Tax;
 use crate::vm::Vm;
 use crate::{Client, Member};

@@ -1,50 +1,15 @@
-use plimsoll_units::Bytes;
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::balloon::Sizing;
 use crate::client::Client;
+use crate::demo_host::{decide, decide_in, host, mib, pool, vm, weighing};
 use crate::division::Cause;
-use crate::pool::{NamedPool, Pool};
-use crate::vm::Pageable;
-
-fn mib(n: u64) -> Pages {
-    Pages::floor(Bytes::mib(n))
-}
-
-fn vm(held: u64, active: u64, wanted: u64) -> Vm {
-    let client = Client { reservation: mib(64), limit: mib(256), shares: 1, active: mib(active) };
-    Vm {
-        member: Member { client, tax: None, pool: PoolId::ROOT },
-        size: mib(256),
-        held: mib(held),
-        wanted: mib(wanted),
-        target: mib(256),
-        balloon: Pages(0),
-        driver: Driver::Follows,
-        spare: None,
-        lacks: Pages::ZERO,
-        pageable: Pageable { store: Pages(mib(256).0 / 10), swap: mib(256) },
-        waited: false,
-    }
-}
-
-/// The demo's host: four VMs of 256 MiB in 640 MiB.
-fn host(free: u64, state: State) -> Host {
-    Host {
-        for_guests: mib(598),
-        free: mib(free),
-        withheld: Pages::ZERO,
-        thresholds: Thresholds::of_min_free(Bytes::mib(38)),
-        state,
-        elapsed: Duration::from_secs(60),
-    }
-}
-
-/// Decides by the default rules, without pools.
-fn decide(host: &Host, vms: &[Vm]) -> Vec<Decision> {
-    super::decide(&Rules::default(), host, &PoolTree::default(), vms).vms
-}
+use crate::mechanisms::Mechanisms;
+use crate::pool::NamedPool;
+use crate::vm::Driver;
 
 #[test]
 fn nothing_is_taken_while_the_host_has_memory() {
@@ -118,21 +83,6 @@ fn a_balloon_gives_way_when_its_vm_is_entitled_to_more() {
     let squeezed = Vm { target: mib(100), ..vm(100, 250, 0) };
     let decisions = decide(&host(60, State::High), &[squeezed, vm(100, 5, 0), vm(100, 5, 0)]);
     assert_eq!(decisions[0].balloon, Pages(0), "{decisions:?}");
-}
-
-/// Decides by the default rules; the VMs' members name their pools.
-fn decide_in(pools: &PoolTree, host: &Host, vms: &[Vm]) -> Outcome {
-    super::decide(&Rules::default(), host, pools, vms)
-}
-
-fn weighing(shares: u64, mut vm: Vm) -> Vm {
-    vm.member.client.shares = shares;
-    vm
-}
-
-fn pool(name: &str, limit: Option<u64>) -> NamedPool {
-    let pool = Pool { shares: 1, reservation: Pages(0), limit: limit.map(mib), expandable: true };
-    NamedPool { name: name.to_owned(), parent: None, pool }
 }
 
 #[test]
@@ -211,89 +161,6 @@ fn a_balloon_does_not_grow_in_a_guest_that_needs_memory_and_has_none_to_give() {
     // Who has to give gives all the same.
     let taken = decide(&host(0, State::Soft), &crowd(Vm { held: mib(240), ..lacking }))[0];
     assert!(taken.target < mib(238) && taken.balloon > mib(8), "{taken:?}");
-}
-
-#[test]
-fn who_does_not_follow_is_taken_by_the_next_mechanism_alone() {
-    let vms = [Driver::Follows, Driver::Absent, Driver::Stuck].map(|driver| Vm { driver, ..vm(200, 0, 0) });
-    let vms = [vms[0], vms[1], vms[2], vm(0, 256, 0)];
-    let sizings = [Sizing::FollowsTarget, Sizing::NoDriver, Sizing::Stuck];
-    let decisions = decide(&host(0, State::Soft), &vms);
-    for (decision, sizing) in decisions.iter().zip(sizings) {
-        let reclaim = decision.reclaim;
-        let above = mib(200) - decision.target;
-        assert_eq!(decision.sizing, sizing);
-        if sizing == Sizing::FollowsTarget {
-            assert_eq!(reclaim, Reclaim { balloon: above, ..Reclaim::default() });
-        } else {
-            assert_eq!((reclaim.balloon, reclaim.compression + reclaim.swap), (Pages(0), above));
-        }
-    }
-    // The store for compressed pages is bounded: what does not fit is swapped.
-    let [_, absent, _, _] = vms;
-    let full =
-        [vms[0], Vm { pageable: Pageable { store: mib(1), ..absent.pageable }, ..absent }, vms[2], vms[3]];
-    let [before, after] = [decisions[1], decide(&host(0, State::Soft), &full)[1]].map(|d| d.reclaim);
-    assert_eq!((after.compression, after.swap), (mib(1), before.compression + before.swap - mib(1)));
-    // Nothing is counted on that cannot be had, and who can give nothing is not made to wait for
-    // that.
-    let bare = [vms[0], Vm { pageable: Pageable::default(), ..absent }, vms[2], vms[3]];
-    let cannot = decide(&host(0, State::Low), &bare)[1].reclaim;
-    assert_eq!((cannot.compression, cannot.swap, cannot.block), (Pages(0), Pages(0), Pages(0)));
-    // In state hard pages are swapped out from those with a balloon too, and in state low all above
-    // target wait.
-    let hard = decide(&host(0, State::Hard), &vms)[0].reclaim;
-    assert!(hard.balloon > Pages(0) && hard.swap > Pages(0) && hard.block == Pages(0), "{hard:?}");
-    let low = decide(&host(0, State::Low), &vms);
-    assert!(low[..3].iter().all(|d| d.reclaim.block == mib(200) - d.target && d.reclaim.block > Pages(0)));
-}
-
-#[test]
-fn what_is_owed_is_paged_out_of_those_above_their_targets_at_once() {
-    let rich = vm(200, 0, 0);
-    let needy = vm(50, 256, 40);
-    // Nothing is short yet: balloons alone would do, in their time.
-    let roomy = host(150, State::High);
-    let needs =
-        |free, wanted| decide(&host(free, State::High), &[rich, rich, Vm { wanted: mib(wanted), ..needy }]);
-    assert!(decide(&roomy, &[rich, rich, needy]).iter().all(|d| d.pages.is_none()));
-    let low = host(0, State::High).thresholds.low;
-    let decisions = needs(41, 40);
-    let paged: Pages = decisions.iter().map(|d| d.reclaim.compression + d.reclaim.swap).sum();
-    let due = mib(40) - (mib(41) - low);
-    assert!((due.0..=due.0 + 2).contains(&paged.0), "{decisions:?}");
-    for d in &decisions[..2] {
-        assert_eq!(
-            (d.pages, d.level),
-            (Some(PagingCause::Owed), mib(200) - d.reclaim.compression - d.reclaim.swap)
-        );
-        assert!(d.level >= d.target && d.reclaim.block == Pages(0));
-    }
-    assert_eq!((decisions[2].pages, decisions[2].level), (None, mib(256)));
-    // What is free and reserved by somebody else is not there for it.
-    let reserved = Host { withheld: mib(140), ..host(150, State::High) };
-    let decisions = decide(&reserved, &[rich, rich, needy]);
-    assert!(decisions[..2].iter().all(|d| d.pages == Some(PagingCause::Owed)), "{decisions:?}");
-}
-
-#[test]
-fn who_is_owed_nothing_helps_himself() {
-    let limited = |held, limit| {
-        let mut vm = vm(held, held, 0);
-        vm.member.client.limit = mib(limit);
-        vm
-    };
-    let roomy = host(300, State::High);
-    let waited = |waited| Vm { waited, ..vm(100, 100, 50) };
-    let decisions = decide(&roomy, &[limited(100, 100), limited(99, 100), waited(true), waited(false)]);
-    let levels: Vec<_> = decisions.iter().map(|d| (d.level, d.pages)).collect();
-    let (at, in_vain) = (Some(PagingCause::AtLimit), Some(PagingCause::Waited));
-    assert_eq!(levels, [(mib(100), at), (mib(100), None), (mib(100), in_vain), (mib(256), None)]);
-    // A limit below what is held: it goes down to it, and does not grow until it is there.
-    let lowered = decide(&roomy, &[limited(200, 100)])[0];
-    assert_eq!((lowered.pages, lowered.level), (Some(PagingCause::AtLimit), mib(200)));
-    let no_balloon = decide(&roomy, &[Vm { driver: Driver::Absent, ..limited(200, 100) }])[0];
-    assert_eq!((no_balloon.pages, no_balloon.level), (Some(PagingCause::AboveTarget), mib(100)));
 }
 
 #[test]

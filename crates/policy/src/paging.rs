@@ -1,0 +1,87 @@
+//! The pages that are compressed and swapped out of each VM, and the reason.
+
+use plimsoll_units::Pages;
+
+use crate::decision::{PagingCause, Reclaim};
+use crate::fraction::part;
+use crate::host::Host;
+use crate::mechanisms::{Mechanisms, Paging};
+use crate::vm::Vm;
+
+/// The memory that VMs lack of their entitlements and that is not free: it is paged out of other
+/// VMs at once.
+pub(crate) struct Due {
+    /// Without free memory above the low threshold, which those VMs get anyway: see
+    /// [`Grants`](crate::Grants).
+    due: Pages,
+    /// The sum of the memory that VMs above their targets can give.
+    all: Pages,
+}
+
+impl Due {
+    /// The part of `due` that has to be paged out of `vms` on `host`.
+    pub(crate) fn new(host: &Host, due: Pages, vms: &[Vm], targets: &[Pages]) -> Self {
+        let there = host.free.saturating_sub(host.withheld).saturating_sub(host.thresholds.low);
+        let all = vms.iter().zip(targets).map(|(vm, target)| can_give(vm, *target));
+        Self { due: due.saturating_sub(there), all: all.fold(Pages::ZERO, Pages::saturating_add) }
+    }
+
+    /// The part of `vm`, whose target is `target`.
+    pub(crate) fn of(&self, vm: &Vm, target: Pages) -> Pages {
+        part(self.due, can_give(vm, target), self.all)
+    }
+}
+
+/// The memory above `target` that paging can take from `vm`.
+fn can_give(vm: &Vm, target: Pages) -> Pages {
+    vm.held.saturating_sub(target).min(vm.pageable.total())
+}
+
+/// The memory above `target` that `mechanisms` page out of `vm`, whose balloon brings `balloon` of
+/// it.
+pub(crate) fn paged(mechanisms: Mechanisms, vm: &Vm, target: Pages, balloon: Pages) -> Pages {
+    let above = vm.held.saturating_sub(target);
+    match mechanisms.paging {
+        Paging::Off => Pages::ZERO,
+        Paging::WhereNoBalloonCan => above.saturating_sub(balloon),
+        Paging::Everybody => above,
+    }
+}
+
+impl Reclaim {
+    /// The amounts above `target` that `mechanisms` take from `vm`: `balloon` by its balloon, and
+    /// `paged` by paging, as far as that is possible.
+    pub(crate) fn new(mechanisms: Mechanisms, vm: &Vm, target: Pages, balloon: Pages, paged: Pages) -> Self {
+        // A page that shrinks to half frees as much memory as its compressed half takes.
+        let compression = paged.min(vm.pageable.store);
+        let swap = (paged - compression).min(vm.pageable.swap);
+        // A blocked VM without pages to take would stand still for ever: its balloon cannot run.
+        let blocks = mechanisms.block && compression.saturating_add(swap) > Pages::ZERO;
+        let block = if blocks { vm.held.saturating_sub(target) } else { Pages::ZERO };
+        Self { balloon, compression, swap, block }
+    }
+}
+
+/// The memory that a VM with at most `most` can hold before it pages, and why it pages.
+pub(crate) fn level(
+    vm: &Vm,
+    most: Pages,
+    reclaim: &Reclaim,
+    for_others: bool,
+) -> (Pages, Option<PagingCause>) {
+    let paged = reclaim.compression.saturating_add(reclaim.swap);
+    if paged > Pages::ZERO {
+        let why = if for_others { PagingCause::Owed } else { PagingCause::AboveTarget };
+        (vm.held.saturating_sub(paged), Some(why))
+    } else if vm.held >= most {
+        (vm.held, Some(PagingCause::AtLimit))
+    } else if vm.waited {
+        (vm.held, Some(PagingCause::Waited))
+    } else {
+        (most, None)
+    }
+}
+
+#[cfg(test)]
+#[path = "paging_tests.rs"]
+mod tests;
