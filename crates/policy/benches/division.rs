@@ -1,7 +1,8 @@
-//! Measures a full recomputation of what all VMs of a host are to have on one core: one JSON object
-//! a line, a line a number of VMs.
+//! Measures a full recomputation of the targets of all VMs of a host on one core. Prints a line
+//! with a JSON object for each number of VMs.
 //!
-//! `cargo bench -p plimsoll-policy`; `cargo xtask bench policy` runs it and judges the figures.
+//! `cargo bench -p plimsoll-policy` runs it; `cargo xtask bench policy` runs it and judges the
+//! figures.
 
 #![expect(clippy::print_stdout, reason = "it is a program that prints")]
 #![expect(clippy::expect_used, reason = "a measurement that cannot be set up ends")]
@@ -16,7 +17,7 @@ use plimsoll_policy::{
 use plimsoll_units::{Bytes, Pages};
 use rustix::time::{ClockId, clock_gettime};
 
-/// VMs in the innermost pools, which are a third level below the root; each holds this many.
+/// VMs in each innermost pool. Those pools are the third level below the root.
 const VMS_PER_TEAM: usize = 25;
 /// Pools right below the root.
 const DIVISIONS: usize = 8;
@@ -28,7 +29,7 @@ const RUNS: usize = 31;
 fn main() {
     for count in [10, 100, 1_000, 10_000, 100_000] {
         let (tree, members) = host(count);
-        // Two thirds of what all could hold: the level has to be found among bends of every kind.
+        // Two thirds of the sum of all limits: the level lies among bends of every kind.
         let sizes: u64 = members.iter().map(|m| m.client.limit.0).sum();
         let available = Pages(sizes * 2 / 3);
         let clients: Vec<Client> = members.iter().map(|m| m.client).collect();
@@ -48,9 +49,9 @@ fn main() {
     }
 }
 
-/// Microseconds of processor time that runs took.
+/// The processor time of runs, in microseconds.
 struct Times {
-    /// The fastest: whatever else the machine does only ever adds to it, through its caches.
+    /// The fastest run: other work of the machine only adds to it, through its caches.
     best: f64,
     median: f64,
 }
@@ -67,7 +68,7 @@ fn measure(run: impl Fn()) -> Times {
     Times { best: times[0], median: times[RUNS / 2] }
 }
 
-/// Processor time that this thread has used: unlike the time of day it stands still while others
+/// The processor time of this thread: unlike the time of day it stands still while other threads
 /// have the core.
 #[expect(clippy::cast_precision_loss, reason = "a measurement of seconds")]
 fn micros() -> f64 {
@@ -116,8 +117,8 @@ fn host(count: usize) -> (PoolTree, Vec<Member>) {
     (tree, members)
 }
 
-/// The host as one that is short of memory, whose VMs together hold all that is available:
-/// everything that can be decided about them has to be.
+/// The same host, short of memory: its VMs together hold all available memory, so that every
+/// decision about them has to be made.
 fn pressed(available: Pages, members: &[Member]) -> (Host, Vec<Vm>) {
     let thresholds = Thresholds::sliding(available.bytes());
     let host = Host {

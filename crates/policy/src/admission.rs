@@ -2,11 +2,10 @@ use std::fmt;
 
 use plimsoll_units::{Bytes, Pages};
 
-/// Machine memory charged for a VM beside its guest's: the VMM's own memory and the kernel's tables
-/// for it.
+/// Machine memory charged for a VM beside its guest's memory: the VMM's own memory and the kernel's
+/// tables for it.
 ///
-/// - 8 MiB: what a VMM may use outside guest memory (its measured size is kept below that by a
-///   benchmark).
+/// - 8 MiB: the VMM's bound outside guest memory (a benchmark keeps its measured size below that).
 /// - 512 KiB a vCPU: its thread's stack, run structure and kernel objects.
 /// - 1/128 of the size: host page tables and second-level page tables (8 bytes a page each) and the
 ///   pmap's per-page records (at most 16 bytes a page), all at their worst.
@@ -15,7 +14,7 @@ pub fn overhead(size: Pages, vcpus: u8) -> Pages {
     Pages::ceil(Bytes::mib(8) + vcpu) + Pages(size.0.div_ceil(128))
 }
 
-/// Why a VM may not power on. Its text gives the numbers.
+/// The reason why a VM may not power on. Its text gives the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The VM's reservation.
@@ -24,7 +23,7 @@ pub struct Refusal {
     pub overhead: Pages,
     /// Machine memory that no running VM has reserved.
     pub unreserved: Pages,
-    /// Machine memory that is promised to nobody at this moment.
+    /// Machine memory that is neither granted nor charged at this moment.
     pub free: Pages,
 }
 
@@ -58,9 +57,9 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// Whether a VM may power on: reservation and overhead must fit into what is unreserved
-/// (Waldspurger 2002, section 6.1), and into what is free, because a promise that only another VM's
-/// goodwill can keep is none.
+/// Checks whether a VM may power on: reservation and overhead must fit into unreserved memory
+/// (Waldspurger 2002, section 6.1). They must fit into free memory too, because a promise that
+/// depends on another VM's goodwill cannot be kept.
 ///
 /// # Errors
 /// The [`Refusal`] with its numbers.

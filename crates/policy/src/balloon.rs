@@ -4,49 +4,47 @@ use plimsoll_units::Pages;
 
 use crate::{Driver, Rules, Vm};
 
-/// Why a balloon has the size that it has.
+/// The reason for a balloon's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum Sizing {
     /// The VM may use all its memory.
     NotNeeded,
-    /// It holds what lies between target and size.
+    /// It holds the memory between target and size.
     FollowsTarget,
-    /// As [`Self::FollowsTarget`], and the target stands at the VM's working set: what else has to
-    /// be reclaimed comes from others, who hold idle memory.
+    /// As [`Self::FollowsTarget`], with the target at the VM's working set: other VMs, which hold
+    /// idle memory, give the rest.
     WorkingSet,
-    /// It would be larger, and is as large as any may be.
+    /// The target asks for more; it has the largest size of any balloon.
     Largest,
-    /// It would be larger, and is as large as its guest can bear.
+    /// The target asks for more; it has the largest size that its guest can bear.
     GuestShort,
-    /// It would be larger, but its VM lacks memory, and holds no more than its target: there is
-    /// nothing to take.
+    /// The target asks for more, but its VM lacks memory and holds no more than its target.
     VmLacks,
-    /// It grows towards its size as fast as any may.
+    /// It grows towards its size at the largest rate.
     GrowsSlowly,
-    /// There is no driver: the size is what a driver will be told when it comes.
+    /// There is no driver: a driver that comes will be told this size.
     NoDriver,
-    /// The driver has not done what it was told for too long: the next mechanism reclaims in its
-    /// place.
+    /// The driver has not reached its size for too long: the next mechanism reclaims in its place.
     Stuck,
 }
 
-/// A balloon as it should be.
+/// The balloon that policy wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Balloon {
     pub(crate) size: Pages,
     pub(crate) why: Sizing,
-    /// What it will have brought back when it is as large as it may be.
+    /// The memory that it will have brought back at its largest size.
     pub(crate) brings: Pages,
 }
 
 impl Balloon {
-    /// The balloon that goes with `target`. `spared`: the target would be lower, were it not for
-    /// the working set.
+    /// The balloon that goes with `target`. `spared`: without the working set the target would be
+    /// lower.
     pub(crate) fn new(rules: &Rules, elapsed: Duration, vm: &Vm, target: Pages, spared: bool) -> Self {
         let wish = vm.size.saturating_sub(target);
         let largest = wish.min(vm.largest_balloon(rules));
-        // A balloon that grew in a guest which needs memory would take what the VM is given for it.
+        // A balloon that grew in a guest that needs memory would take the VM's new grants.
         let lacks = vm.lacks > Pages::ZERO && vm.held <= target.saturating_add(Pages::CHUNK);
         let growth = if lacks { Pages::ZERO } else { growth(rules, elapsed) };
         let size = largest.min(vm.balloon.saturating_add(growth));
@@ -69,7 +67,7 @@ impl Balloon {
     }
 }
 
-/// How much a balloon may grow in `elapsed`.
+/// The largest growth of a balloon in `elapsed`.
 fn growth(rules: &Rules, elapsed: Duration) -> Pages {
     let pages = u128::from(rules.inflation.0).saturating_mul(elapsed.as_nanos()) / 1_000_000_000;
     Pages(u64::try_from(pages).unwrap_or(u64::MAX))

@@ -1,16 +1,16 @@
-//! What a VM or a pool holds at a given water level, as curves of straight pieces.
+//! The pages of a VM or a pool over the water level, as curves of straight pieces.
 //!
-//! Whoever holds pages pays for them: 1 for an active page, `k` for an idle one. At level `l` a VM
-//! or pool with `S` shares pays `l * S`, unless a bound holds it. A VM's pages are a curve over
-//! what it pays with one bend, at its active pages. A pool pays what its children pay: its curve
-//! comes from sweeping over the bends of its children's.
+//! A VM pays for its pages: 1 for an active page, `k` for an idle one. At level `l` a VM or pool
+//! with `S` shares pays `l * S`, unless a bound holds it. A VM's pages are a curve over its cost
+//! with one bend, at its active pages. The cost of a pool is the sum of its children's costs: its
+//! curve comes from sweeping over the bends of its children's curves.
 
 use crate::client::Client;
 use crate::precise_sum::PreciseSum;
 use crate::tax::Tax;
 
-/// A change of slope at a level: pages per level that begin and that end there, and the change of
-/// cost per level. What begins and what ends are kept apart so that the sums lose nothing.
+/// A change of slope at a level: the slopes in pages per level that begin and end there, and the
+/// change of the slope in cost. `begins` and `ends` are kept apart so that the sums lose nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bend {
     level: f64,
@@ -19,7 +19,7 @@ pub(crate) struct Bend {
     cost: f64,
 }
 
-/// A point of a pool's curve: the level among its children, what they pay, and what they hold.
+/// A point of a pool's curve: the level among its children, the cost of their pages, and the pages.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Point {
     pub(crate) level: f64,
@@ -34,8 +34,8 @@ pub(crate) struct Curve {
 }
 
 impl Curve {
-    /// The curve of siblings: `start` is what they hold and pay at level 0, `bends` where each
-    /// begins to hold more, changes its slope and holds no more.
+    /// The curve of siblings: `start` has their pages and cost at level 0, `bends` the levels at
+    /// which the curve of each begins to rise, changes its slope and ends.
     pub(crate) fn of_siblings(start: Point, bends: Vec<Bend>) -> Self {
         let mut points = Vec::with_capacity(bends.len() + 1);
         points.push(start);
@@ -46,8 +46,8 @@ impl Curve {
         Self { points }
     }
 
-    /// The part of the curve from `min` to `max` pages. Below the curve's first point pages are
-    /// paid for at that point's average.
+    /// The part of the curve from `min` to `max` pages. Below the curve's first point a page costs
+    /// the average of that point.
     pub(crate) fn within(&self, min: f64, max: f64) -> Self {
         let at = |pages: f64| Point { pages, ..self.at_pages(pages) };
         let first = match self.points.first() {
@@ -89,13 +89,13 @@ impl Curve {
         }
     }
 
-    /// Where a holder of this curve with `shares` bends, seen from its parent.
+    /// Adds the bends of a pool with this curve and `shares`, seen from its parent.
     pub(crate) fn bends(&self, shares: f64, bends: &mut Vec<Bend>) {
         let mut slope = 0.0;
         let mut end = None;
         for pair in self.points.windows(2) {
             let (width, rise) = (pair[1].cost - pair[0].cost, pair[1].pages - pair[0].pages);
-            // Two points closer than numbers can tell apart make no piece.
+            // Points that are equal within the precision of numbers make no piece.
             if width <= 0.0 || rise <= 0.0 {
                 continue;
             }
@@ -111,8 +111,8 @@ impl Curve {
     }
 }
 
-/// The level at which siblings hold `pages`; see [`Curve::of_siblings`]. The highest bend where
-/// they cannot hold so many.
+/// The level at which siblings hold `pages`; see [`Curve::of_siblings`]. It is the highest bend if
+/// they can hold less.
 pub(crate) fn level_at(start: Point, bends: Vec<Bend>, pages: f64) -> f64 {
     let (mut before, mut after) = (start, start);
     if pages > start.pages {
@@ -124,10 +124,11 @@ pub(crate) fn level_at(start: Point, bends: Vec<Bend>, pages: f64) -> f64 {
     Curve { points: vec![before, after] }.at_pages(pages).level
 }
 
-/// Calls `reach` at every level where the siblings' curve bends, in rising order, until it says no.
+/// Calls `reach` at every level where the siblings' curve bends, in rising order, until `reach`
+/// returns false.
 fn sweep(start: Point, mut bends: Vec<Bend>, mut reach: impl FnMut(Point) -> bool) {
-    // Stable sorting finds the runs that pools below have sorted before. Levels are never negative,
-    // and the bits of such numbers are in the numbers' order.
+    // Stable sorting uses the runs that pools below have sorted before. Levels are never negative,
+    // and the bits of such numbers have the order of the numbers.
     bends.sort_by_key(|bend| bend.level.to_bits());
     let (mut cost, mut pages) = (PreciseSum::default(), PreciseSum::default());
     let (mut cost_slope, mut page_slope) = (PreciseSum::default(), PreciseSum::default());
@@ -136,7 +137,7 @@ fn sweep(start: Point, mut bends: Vec<Bend>, mut reach: impl FnMut(Point) -> boo
     let mut level = start.level;
     for bend in bends {
         let step = bend.level - level;
-        // Alike VMs bend at the same level: one point stands for all of them.
+        // Equal VMs bend at the same level: one point serves all of them.
         if step > 0.0 {
             cost.add(cost_slope.value() * step);
             pages.add(page_slope.value() * step);
@@ -174,7 +175,7 @@ impl VmCurve {
         }
     }
 
-    /// What `pages` cost.
+    /// The cost of `pages`.
     pub(crate) fn cost_of(&self, pages: f64) -> f64 {
         pages.min(self.active) + self.idle_cost * (pages - self.active).max(0.0)
     }
@@ -184,7 +185,7 @@ impl VmCurve {
         self.cost_of(pages) / self.shares
     }
 
-    /// What the VM holds at `level`, within its bounds.
+    /// The pages of the VM at `level`, within its bounds.
     pub(crate) fn pages_at(&self, level: f64) -> f64 {
         let paid = level * self.shares;
         let pages =
@@ -192,7 +193,7 @@ impl VmCurve {
         pages.clamp(self.min, self.max)
     }
 
-    /// Where it bends.
+    /// Adds its bends.
     pub(crate) fn bends(&self, bends: &mut Vec<Bend>) {
         if self.max <= self.min {
             return;

@@ -2,105 +2,106 @@ use plimsoll_units::Pages;
 
 use crate::{Cause, EffectiveBounds, Mechanisms, Shortfall, Sizing};
 
-/// What policy decided for a host.
+/// The decisions of policy for a host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
-    /// For each VM, in the order given.
+    /// The decision for each VM, in the order given.
     pub vms: Vec<Decision>,
-    /// For each pool, by [`PoolId::index`](crate::PoolId::index); the first is the host itself.
+    /// The totals of each pool, by [`PoolId::index`](crate::PoolId::index); the first is the host
+    /// itself.
     pub pools: Vec<PoolOutcome>,
-    /// What there was to divide: what is left for guests when minFree stays free or, where that is
-    /// more, what is reserved.
+    /// The memory that was divided: the larger of the memory for guests less minFree, and the sum
+    /// of reservations.
     pub available: Pages,
-    /// What waiting VMs lack of their entitlements.
+    /// The memory that waiting VMs lack of their entitlements.
     pub owed: Pages,
-    /// What has to be reclaimed; 0 as long as nothing has.
+    /// The memory that has to be reclaimed.
     pub shortage: Pages,
-    /// Memory is reclaimed: the state is soft or worse; or not enough is free for VMs that wait for
-    /// what they are entitled to; or not for VMs below their working sets, while others hold idle
-    /// memory.
+    /// Memory is reclaimed. There are three reasons: the state is soft or worse; too little is free
+    /// for VMs that wait within their entitlements; or too little is free for VMs below their
+    /// working sets while other VMs hold idle memory.
     pub reclaiming: bool,
-    /// What reclaims it. Where [`Self::reclaiming`] in a state better than soft, what does so in
+    /// The mechanisms that reclaim it. While [`Self::reclaiming`] they are at least those of state
     /// soft.
     pub mechanisms: Mechanisms,
-    /// Where reservations did not fit; empty in a host that admits only what fits.
+    /// Pools whose reservations did not fit; empty on a host that admits only what fits.
     pub shortfalls: Vec<Shortfall>,
 }
 
-/// What policy decided for a pool.
+/// The totals of a pool.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PoolOutcome {
-    /// What its VMs are entitled to together.
+    /// The sum of its VMs' entitlements.
     pub entitlement: Pages,
-    /// The sum of its VMs' targets. Never above its limit.
+    /// The sum of its VMs' targets, never above its limit.
     pub target: Pages,
-    /// What its VMs hold.
+    /// The memory that its VMs hold.
     pub held: Pages,
-    /// The water level among its children: what one share pays, in active pages.
+    /// The water level among its children: the cost per share, in active pages.
     pub level: f64,
 }
 
-/// What policy decided for a VM.
+/// The decision of policy for a VM.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decision {
-    /// What it is entitled to.
+    /// Its entitlement.
     pub entitlement: Pages,
-    /// What it may have beyond its entitlement because it uses or lacks more, and others leave that
-    /// much of theirs.
+    /// Memory that it is lent beyond its entitlement: it uses or lacks more, and other VMs do not
+    /// use all of theirs.
     pub lent: Pages,
-    /// What set the entitlement.
+    /// The cause of the entitlement.
     pub cause: Cause,
-    /// What it pays per share for its entitlement, in active pages. Where [`Cause::Level`] set the
-    /// entitlement, that is the level of its pool within a page.
+    /// The cost per share of its entitlement, in active pages. Where the cause is
+    /// [`Cause::Level`], that is the level of its pool within a page.
     pub pays: f64,
-    /// What it is guaranteed and may have at most, the pools above it considered.
+    /// Its effective bounds, with the pools above it considered.
     pub bounds: EffectiveBounds,
     /// Its working set: see [`Vm::working_set`](crate::Vm::working_set).
     pub working_set: Pages,
-    /// What it may use: its mechanisms steer to it. At least its entitlement, and what it is lent.
+    /// The memory that its mechanisms steer to: at least its entitlement and loan.
     pub target: Pages,
-    /// The most that it may be granted before the next decision: its limit or, where a pool above
-    /// it has one too, its target.
+    /// Its largest grant before the next decision: its limit or, if a pool above it has a limit
+    /// that binds, its target.
     pub most: Pages,
     /// The balloon that goes with the target.
     pub balloon: Pages,
-    /// Why the balloon has that size.
+    /// The reason for the balloon's size.
     pub sizing: Sizing,
-    /// What each mechanism is to take back.
+    /// The amounts that each mechanism is to take back.
     pub reclaim: Reclaim,
-    /// What it may hold, what its faults wait for included, before its own pages are compressed and
-    /// swapped out.
+    /// The memory that it may hold and wait for before its own pages are compressed and swapped
+    /// out.
     pub level: Pages,
-    /// Why `level` makes it page; `None`: it does not, as things are.
+    /// The reason why `level` makes it page; `None`: it does not page now.
     pub pages: Option<PagingCause>,
 }
 
-/// Why pages of a VM are compressed and swapped out.
+/// The reason why pages of a VM are compressed and swapped out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum PagingCause {
     /// It is above its target, and the state asks for more than its balloon brings.
     AboveTarget,
-    /// It is above its target, and others wait for what they are entitled to: see
+    /// It is above its target, and other VMs wait for memory within their entitlements: see
     /// [`decide`](fn@crate::decide).
     Owed,
-    /// It holds the most that it may: what it needs beyond that comes from its own pages, at once.
+    /// It holds the most that it may: further needs are served from its own pages, at once.
     AtLimit,
-    /// It has waited in vain: what it needs comes from its own pages. A guest that runs slowly is
-    /// better than one that stands still until somebody else gives.
+    /// It has waited in vain: its needs are served from its own pages. A slow guest is better than
+    /// one that stands still until another VM gives.
     Waited,
 }
 
-/// What each mechanism is to take back from a VM, in machine pages. All steer to the same target:
-/// what one takes the others need not, so the parts may add up to more than the VM is above it.
+/// The amounts that each mechanism is to take back from a VM, in machine pages. All mechanisms
+/// steer to the same target, so their sum may exceed the memory above the target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reclaim {
-    /// By inflating its balloon.
+    /// Taken by its balloon.
     pub balloon: Pages,
-    /// By compression, net of what the compressed pages take.
+    /// Taken by compression, net of the memory of the compressed pages.
     pub compression: Pages,
-    /// By swapping out.
+    /// Taken by swapping out.
     pub swap: Pages,
-    /// Its faults wait until so much has come back.
+    /// Its faults wait until this much has come back.
     pub block: Pages,
 }

@@ -1,11 +1,11 @@
 //! The exact division of a host's memory over a tree of resource pools.
 //!
-//! Min-funding revocation takes the next page from the child of the root that pays least per share,
-//! then from the child of that pool that pays least per share, and so on down to a VM. The price of
-//! a pool is the paper's `rho` of the pages that its VMs hold together: the pool's shares divided
-//! by the cost of those pages, 1 for an active and `k` for an idle one (Waldspurger 2002, sections
-//! 5.1 and 5.3). At rest siblings that no bound holds pay the same per share, at every level of the
-//! tree.
+//! Min-funding revocation takes the next page from the child of the root with the lowest price,
+//! within that pool from the child with the lowest price, and so on down to a VM. The price of a
+//! pool is the paper's `rho` of the pages that its VMs hold together: the pool's shares divided by
+//! the cost of those pages, 1 for an active and `k` for an idle one (Waldspurger 2002, sections 5.1
+//! and 5.3). At rest siblings that no bound holds have the same price, at every level of the tree.
+//! Its inverse, the cost per share, is their *water level*.
 //!
 //! **Bounds.** A VM holds between its reservation and the smaller of limit and size. A pool's
 //! *floor* is its reservation. An expandable pool's floor is at least the sum of its children's
@@ -46,7 +46,7 @@ pub struct Division {
     pub vms: Vec<Pages>,
     /// The sum of the entitlements of each pool's VMs, by [`PoolId::index`]; the first is the root.
     pub pools: Vec<Pages>,
-    /// The water level among the children of the root: the price per share, in active pages. It is
+    /// The water level among the children of the root: the cost per share, in active pages. It is
     /// 0 where reservations take everything. Where memory is plenty it is the level at which the
     /// last child reaches its ceiling.
     pub level: f64,
@@ -168,8 +168,8 @@ fn own_cause(child: &Child, pages: u64, level: f64) -> Option<Cause> {
     match &child.kind {
         Kind::Vm { .. } if at_ceiling => Some(Cause::Limit),
         Kind::Vm { .. } => held_up.then_some(Cause::Reservation),
-        // Where the ceiling is the sum of its children's, each child is at its own ceiling, which is
-        // the nearer cause.
+        // Where the ceiling is the sum of its children's, each child is at its own ceiling, which
+        // is the nearer cause.
         Kind::Pool(pool) if at_ceiling => Some(Cause::PoolLimit(pool.id)),
         Kind::Pool(pool) => {
             (held_up && child.floor > pool.family.floor).then_some(Cause::PoolReservation(pool.id))

@@ -10,7 +10,7 @@ const MIB: u64 = 256;
 
 #[test]
 fn shares_divide_among_siblings_only() {
-    // Two departments, 2 : 1; the smaller one's many VMs get no more for being many.
+    // Two departments, 2 : 1. The number of VMs in the smaller one does not raise its part.
     let tree = PoolTree::new(&[named("a", None, pool(2000, 0, None)), named("b", None, pool(1000, 0, None))])
         .unwrap();
     let busy = client(0, 1024 * MIB, 1000, 1024 * MIB);
@@ -42,7 +42,7 @@ fn an_expandable_reservation_is_borrowed_from_above_and_another_is_not() {
     let members = ["a", "b"].map(|n| member(&tree, Some(n), client(300, 1000, 10, 1000)));
     let bounds = effective_bounds(Pages(500), &tree, &members);
     assert_eq!([bounds[0].reservation, bounds[1].reservation], [Pages(300), Pages(100)]);
-    // `b` is worth 100 pages to the host: `a` has its 300, and the rest is found by shares.
+    // The host guarantees `b` 100 pages. `a` has its 300, and shares divide the rest.
     let scarce = divide(Pages(450), Tax::NONE, &tree, &members);
     assert_eq!(scarce.vms, [Pages(300), Pages(150)]);
     let shortfall = Shortfall { pool: tree.find("b").unwrap(), reserved: Pages(300), has: Pages(150) };
@@ -56,8 +56,7 @@ fn after_a_loss_of_memory_reservations_shrink_in_proportion() {
     let tree = PoolTree::new(&[named("a", None, pool(1, 300, None))]).unwrap();
     let in_pool = member(&tree, Some("a"), client(100, 400, 1, 400));
     let alone = member(&tree, None, client(100, 400, 1, 400));
-    // 400 are reserved and 200 are left: 150 for the pool, which are enough for what its VM has
-    // reserved.
+    // 400 are reserved and 200 are left: 150 for the pool, enough for the reservation of its VM.
     let division = divide(Pages(200), Tax::DEFAULT, &tree, &[in_pool, alone]);
     assert_eq!(division.vms, [Pages(150), Pages(50)]);
     let shortfall = Shortfall { pool: PoolId::ROOT, reserved: Pages(400), has: Pages(200) };
@@ -125,9 +124,8 @@ proptest! {
                 Cause::Level => true,
             };
             prop_assert!(agrees, "{:?} {:?}", division.causes[i], division);
-            // Whoever no bound of his own holds is at the level of his siblings, whatever set that.
-            // One whose reservation would just hold him may have got the page that rounding leaves
-            // over.
+            // A VM that no bound of its own holds is at the level of its siblings. A VM that its
+            // reservation just holds may have got the page that rounding leaves over.
             let at_level = matches!(division.causes[i], Cause::Level | Cause::PoolLimit(_) | Cause::PoolReservation(_));
             if at_level && got > member.client.reservation + Pages(1) {
                 let (below, beyond) = (pays(Pages(got.0 - 1)), pays(got + Pages(1)));

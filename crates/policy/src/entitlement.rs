@@ -47,8 +47,8 @@ mod tests {
         (0.0..0.95f64).prop_map(|rate| Tax::new(rate).unwrap())
     }
 
-    /// The paper's algorithm as printed: from everybody at the limit, a page at a time from the
-    /// lowest price.
+    /// The paper's algorithm as printed: all clients start at their limits, and the client with the
+    /// lowest price loses a page at a time.
     fn revoke_page_by_page(available: u64, tax: Tax, clients: &[Client]) -> Vec<u64> {
         let level = |i: usize, pages: u64| {
             let active = clients[i].active.0;
@@ -77,9 +77,8 @@ mod tests {
         let plain = entitlements(Pages(360 * mb), Tax::NONE, &vms);
         assert_eq!(plain, [Pages(180 * mb), Pages(180 * mb)]);
         let taxed = entitlements(Pages(360 * mb), Tax::DEFAULT, &vms);
-        // Equal prices: 10 + 4 * (idle - 10) = busy and idle + busy = 360 give 78 and 282; the busy
-        // VM's size stops it at
-        // 256. The paper measured about 101 and 243.
+        // Equal prices: 10 + 4 * (idle - 10) = busy and idle + busy = 360 give 78 and 282. The busy
+        // VM's size stops it at 256. The paper measured about 101 and 243.
         assert_eq!(taxed, [Pages(104 * mb), Pages(256 * mb)]);
     }
 
@@ -132,7 +131,7 @@ mod tests {
         fn without_tax_memory_goes_by_shares_within_bounds(spare in 0..6000u64, vms in any_clients(1000)) {
             let available = vms.iter().map(|c| c.reservation.0).sum::<u64>() + spare;
             let got = entitlements(Pages(available), Tax::NONE, &vms);
-            // Pages per share of those who could take a page are no less than of those who could
+            // Clients that could take a page have no fewer pages per share than clients that could
             // give one, within a page.
             for (a, to) in vms.iter().zip(&got).filter(|(c, p)| **p < c.limit) {
                 for (b, from) in vms.iter().zip(&got).filter(|(c, p)| **p > c.reservation) {
@@ -153,8 +152,8 @@ mod tests {
 
         #[test]
         fn idle_pages_are_taken_before_active_ones_at_equal_shares(sizes in prop::collection::vec((10..500u64, 0..=100u64), 2..8), short in 0..3000u64) {
-            // The steepest tax: as long as somebody holds more idle memory than it costs, nobody gives
-            // an active page.
+            // The steepest tax: while a client holds more idle memory than it pays for, no client
+            // gives an active page.
             let tax = Tax::new(0.99).unwrap();
             let vms: Vec<Client> = sizes.iter().map(|&(size, percent)| client(0, size, 1, size * percent / 100)).collect();
             let all: u64 = vms.iter().map(|c| c.limit.0).sum();
@@ -175,8 +174,8 @@ mod tests {
 
         #[test]
         fn sums_of_shares_far_apart_lose_nothing(big in 1..=8u32, available in 1..1_000_000_000u64) {
-            // A host of terabytes with shares from 1 to 10^8: the small ones' prices still agree within
-            // a page.
+            // A host of terabytes with shares from 1 to 10^8: the small ones' prices still agree
+            // within a page.
             let shares: Vec<u64> = (0..40).map(|i| 10u64.pow(i % (big + 1))).collect();
             let vms: Vec<Client> = shares.iter().map(|&s| client(0, 1 << 28, s, 1 << 20)).collect();
             let got = entitlements(Pages(available), Tax::DEFAULT, &vms);

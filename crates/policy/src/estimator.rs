@@ -1,8 +1,8 @@
-//! How much memory a VM actively uses, from random samples of it (Waldspurger 2002, section 5.3).
+//! The memory that a VM actively uses, from random samples (Waldspurger 2002, section 5.3).
 //!
-//! In each period some of the VM's memory, chosen at random, is made unmapped, and the touches are
-//! counted. Three averages follow from it, and the greatest of them counts: memory is given fast
-//! and taken slowly.
+//! In each period a random part of the VM's memory is unmapped, and the touches are counted. Three
+//! averages follow from the counts, and the greatest of them counts: memory is given fast and taken
+//! slowly.
 //!
 //! | average | half-life | gain | after a step up | noise of 100 samples |
 //! |---|---|---|---|---|
@@ -11,22 +11,22 @@
 //! | fast, with the period under way | | 0.5 | 50 % as soon as the pages are touched | 2.9 % |
 //!
 //! The paper prints no gains. Ours come from half-lives, `gain = 1 - 2^(-elapsed / half-life)`, and
-//! those from the period: whoever wants the estimate to follow faster makes periods shorter, and
-//! its noise stays what the number of samples makes it. A sample of `n` from a VM of which the
-//! fraction `f` is active has the standard deviation `sqrt(f (1 - f) / n)`: 5 % of memory at worst
-//! with the paper's 100. An average with gain `g` keeps `sqrt(g / (2 - g))` of it, which is the
-//! noise in the table; [`Estimator::SLOW_PERIODS`] and [`Estimator::FAST_PERIODS`] say what breaks
-//! on either side. The greatest of several noisy numbers lies above their mean, here by less than 2
-//! % of memory: an error towards leaving memory where it is.
+//! half-lives come from the period: with shorter periods the estimate follows faster, and its noise
+//! depends on the number of samples as before. A sample of `n` from a VM whose active fraction is
+//! `f` has the standard deviation `sqrt(f (1 - f) / n)`: 5 % of memory at worst with the paper's
+//! 100. An average with gain `g` keeps `sqrt(g / (2 - g))` of it: the noise in the table.
+//! [`Estimator::SLOW_PERIODS`] and [`Estimator::FAST_PERIODS`] say what breaks on either side. The
+//! greatest of several noisy numbers lies above their mean, here by less than 2 % of memory: this
+//! error leaves memory where it is.
 //!
 //! **Large chunks.** A chunk that the kernel serves as a whole is sampled as a whole, and one touch
-//! anywhere in its 2 MiB touches it. Of an idle guest nearly all chunks are touched in a period, and
-//! few of their pages. So some of the touched chunks are looked into: pages inside are watched for
-//! the rest of the period, and the part of them that is touched ([`Sample::inside`]) is taken to
-//! hold for all touched chunks.
+//! anywhere in its 2 MiB touches it. An idle guest touches nearly all chunks in a period, but few
+//! of their pages. So pages inside some of the touched chunks are watched for the rest of the
+//! period. The touched part of those pages ([`Sample::inside`]) is taken to hold for all touched
+//! chunks.
 //!
 //! The averages are of pages, not of the paper's fraction of the VM's memory: a balloon that
-//! shrinks what a VM holds must not seem to shrink what it uses.
+//! shrinks the memory of a VM must not seem to shrink its use.
 
 use std::time::Duration;
 
@@ -38,31 +38,31 @@ const Z: f64 = 1.645;
 /// Samples of one size: chunks that the kernel serves as a whole, or single pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stratum {
-    /// How many there were to choose from.
+    /// The number of chunks or pages to choose from.
     pub population: u64,
-    /// How many were chosen, each with the same chance.
+    /// The number that was chosen, each with the same chance.
     pub sampled: u64,
-    /// How many of those were touched since. More than `sampled` counts as all.
+    /// The number of sampled ones that were touched since. More than `sampled` counts as all.
     pub touched: u64,
 }
 
-/// What a period's samples have shown so far.
+/// The samples of a period so far.
 ///
-/// The two sizes are strata, each of which stands for its own population: ten chunks and ten pages
-/// are twenty samples, but the ten chunks may speak for most of the VM. A touched chunk counts with
-/// all its pages, since it can only be taken whole; what is idle within it shows once it has been
-/// broken into small pages.
+/// The two sizes are strata, each with a population of its own: ten chunks and ten pages are twenty
+/// samples, but the ten chunks may represent most of the VM. A touched chunk counts with all its
+/// pages, since it can only be taken whole. Its idle pages show once it has been broken into small
+/// pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// Large chunks.
     pub chunks: Stratum,
     /// Pages held in small chunks.
     pub pages: Stratum,
-    /// Pages of touched large chunks, other than the one of the first touch. The population is not
+    /// Pages of touched large chunks, without the page of the first touch. The population is not
     /// used.
     pub inside: Stratum,
-    /// Pages that faults brought in during the period. No sample could contain them, and they were
-    /// touched for certain.
+    /// Pages that faults brought in during the period. No sample could contain them, and all of
+    /// them were touched.
     pub arrived: Pages,
 }
 
@@ -70,58 +70,58 @@ pub struct Sample {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimator {
     period: Duration,
-    /// Slow and fast; `None` until a period has ended.
+    /// The slow and the fast average; `None` until a period has ended.
     averages: Option<(Average, Average)>,
     density: Density,
 }
 
-/// How much of a VM's memory is active.
+/// The estimate of a VM's active memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Estimate {
     /// The slow average.
     pub slow: Pages,
     /// The fast average.
     pub fast: Pages,
-    /// The fast average with what the period under way has shown.
+    /// The fast average with the samples of the period under way.
     pub now: Pages,
-    /// The truth lies within this of the greatest average with 90 % probability, as far as chance
-    /// decides: how the VM has changed since is not in it.
+    /// The margin around the greatest average that contains the truth with 90 % probability. It
+    /// covers chance only, not changes of the VM since.
     pub margin: Pages,
 }
 
 impl Estimate {
-    /// The greatest of the three.
+    /// The greatest of the three averages.
     pub fn active(&self) -> Pages {
         self.slow.max(self.fast).max(self.now)
     }
 }
 
 impl Default for Estimator {
-    /// One for periods of [`Estimator::PERIOD`].
+    /// An estimator for periods of [`Estimator::PERIOD`].
     fn default() -> Self {
         Self::new(Self::PERIOD)
     }
 }
 
 impl Estimator {
-    /// How long a period is by default. The paper has 30 s (Waldspurger 2002, section 5.3), when a
-    /// page taken wrongly cost a disk's 10 ms. Longer, and memory follows a change of loads late:
-    /// desktops that wake in turn (`scenarios/vdi-morning.toml`) swap 60 times as much at 30 s.
-    /// Shorter, and a VM that pauses for a minute loses its working set, and each VM costs the host
-    /// more: at 15 s, seven samples a second.
+    /// The default period. The paper has 30 s (Waldspurger 2002, section 5.3), when a page taken
+    /// wrongly cost a disk's 10 ms. If longer, memory follows a change of loads late: desktops that
+    /// wake in turn (`scenarios/vdi-morning.toml`) swap 60 times as much at 30 s. If shorter, a VM
+    /// that pauses for a minute loses its working set, and each VM costs the host more: at 15 s,
+    /// seven samples a second.
     pub const PERIOD: Duration = Duration::from_secs(15);
-    /// How many samples a period has by default (Waldspurger 2002, section 5.3).
+    /// The default number of samples in a period (Waldspurger 2002, section 5.3).
     pub const SAMPLES: u32 = 100;
-    /// The slow average's half-life. Longer, and an idle VM keeps others from memory: at four
-    /// periods half of it is free after a minute. Shorter, and a VM that pauses for a minute
-    /// loses its working set, and noise decides who pays the tax.
+    /// The slow average's half-life. If longer, an idle VM keeps other VMs from its memory: at four
+    /// periods half of it is free after a minute. If shorter, a VM that pauses for a minute loses
+    /// its working set, and noise decides which VM pays the tax.
     pub const SLOW_PERIODS: u32 = 4;
-    /// The fast average's half-life. Longer, and a VM that wakes up waits for what it is entitled
-    /// to: at one period 94 % is seen after four. Shorter, and the greatest of three averages is a
-    /// single sample's noise.
+    /// The fast average's half-life. If longer, a VM that wakes up waits for its due: at one period
+    /// 94 % of its use is seen after four. If shorter, the greatest of three averages is a single
+    /// sample's noise.
     pub const FAST_PERIODS: u32 = 1;
 
-    /// One that knows nothing yet, for periods of this length, which is not zero.
+    /// An estimator without samples, for periods of `period`, which is not zero.
     pub fn new(period: Duration) -> Self {
         Self { period, averages: None, density: Density::default() }
     }
@@ -134,8 +134,8 @@ impl Estimator {
         self.period.saturating_mul(Self::FAST_PERIODS)
     }
 
-    /// A period of `elapsed` has ended, in which the VM ran and `sample` was seen. One without
-    /// samples teaches nothing but what arrived.
+    /// Ends a period of `elapsed`, in which the VM ran and `sample` was seen. A period without
+    /// samples shows only the pages that arrived.
     pub fn end_period(&mut self, elapsed: Duration, sample: &Sample) {
         self.density = self.density.with(sample.inside, 1.0 - gain(elapsed, self.slow()));
         let Some(seen) = sample.active(self.density) else {
@@ -149,18 +149,18 @@ impl Estimator {
         });
     }
 
-    /// The estimate `elapsed` into a period that has shown `so_far`; between periods that is a
-    /// sample of nothing, with what there is to sample. A VM that nobody has looked at for a whole
-    /// period is taken to use all that it holds.
+    /// The estimate `elapsed` into a period with the samples `so_far`. Between periods `so_far` has
+    /// populations and no samples. A VM without samples for a whole period is taken to use all that
+    /// it holds.
     pub fn estimate(&self, elapsed: Duration, so_far: &Sample) -> Estimate {
         let held = so_far.held();
         let Some((slow, fast)) = self.averages else {
             let all = whole(held);
             return Estimate { slow: all, fast: all, now: all, margin: all };
         };
-        // Pages not touched yet may still be: what is seen so far is too low rather than too high,
-        // and can only raise the greatest average. How much of the period is over decides nothing
-        // but how much the next one will count.
+        // Untouched pages may still be touched: the sample so far is too low rather than too high,
+        // and can only raise the greatest average. The elapsed part of the period decides only the
+        // weight of the next one.
         let weight = gain(elapsed.max(self.period), self.fast());
         let blended =
             so_far.active(self.density.with(so_far.inside, 1.0)).map_or(fast, |seen| fast.with(seen, weight));
@@ -177,16 +177,15 @@ impl Estimator {
 }
 
 impl Sample {
-    /// Pages that were there to be active.
+    /// The pages that could be active.
     fn held(&self) -> f64 {
         count(self.chunks.population) * count(CHUNK_PAGES)
             + count(self.pages.population)
             + count(self.arrived.0)
     }
 
-    /// Active pages as this sample shows them, where `density` of a touched chunk's pages are
-    /// active; `None` if it is empty. Where one size was not sampled, it is taken to be as active
-    /// as the other.
+    /// The active pages by this sample, where `density` of a touched chunk's pages are active;
+    /// `None` if the sample is empty. A size without samples is taken to be as active as the other.
     fn active(&self, density: Density) -> Option<Average> {
         let chunks = self.chunks.fraction().map(|touched| touched * density.fraction());
         let pages = self.pages.fraction();
@@ -207,9 +206,9 @@ impl Stratum {
         (self.sampled > 0).then(|| count(self.touched.min(self.sampled)) / count(self.sampled))
     }
 
-    /// The variance of [`Self::fraction`] after Agresti and Coull: unlike the plain one it is not 0
-    /// where none or all were touched. Less, the more of the population was sampled, and 0 where
-    /// all of it was.
+    /// The variance of [`Self::fraction`] after Agresti and Coull: unlike the plain variance it is
+    /// not 0 where none or all were touched. It falls with the sampled part of the population, and
+    /// is 0 where all of it was sampled.
     fn variance(&self) -> f64 {
         let sampled = count(self.sampled.min(self.population));
         let touched = count(self.touched).min(sampled);
@@ -224,10 +223,10 @@ impl Stratum {
     }
 }
 
-/// What part of a touched large chunk is active, from pages watched inside some. It changes more
-/// slowly than what is touched, so all that was seen counts, with the slow average's half-life.
+/// The active part of a touched large chunk, from pages watched inside some chunks. It changes more
+/// slowly than touches do, so all observations count, with the slow average's half-life.
 ///
-/// A touched chunk is taken to be active as a whole, until pages that were watched say otherwise.
+/// A touched chunk is taken to be active as a whole, until watched pages show less.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Density {
     watched: f64,
@@ -235,25 +234,25 @@ struct Density {
 }
 
 impl Density {
-    /// Pages that count as watched and touched beside those that were. Fewer, and one chunk decides
-    /// for all; more, and an idle VM is believed idle late.
+    /// Pages that count as watched and touched beside the observed ones. If fewer, one chunk
+    /// decides for all. If more, an idle VM is believed idle late.
     const DOUBT: f64 = 4.0;
 
-    /// With what was seen since, while `keep` of what was seen before still counts.
+    /// Adds the new observations; `keep` of the earlier ones still counts.
     fn with(self, inside: Stratum, keep: f64) -> Self {
         let watched = count(inside.sampled);
         let touched = count(inside.touched).min(watched);
         Self { watched: self.watched * keep + watched, touched: self.touched * keep + touched }
     }
 
-    /// The page of the first touch is active for certain.
+    /// The page of the first touch is certainly active.
     fn fraction(self) -> f64 {
         let others = (self.touched + Self::DOUBT) / (self.watched + Self::DOUBT);
         others + (1.0 - others) / count(CHUNK_PAGES)
     }
 
-    /// Its variance, after Agresti and Coull, as far as what was watched decides: a chunk that
-    /// counts as a whole leaves nothing to chance.
+    /// Its variance, after Agresti and Coull, as far as watched pages decide: a chunk that counts
+    /// as a whole leaves nothing to chance.
     fn variance(self) -> f64 {
         let n = self.watched + Z * Z;
         let p = (self.touched + Z * Z / 2.0) / n;
@@ -261,7 +260,7 @@ impl Density {
     }
 }
 
-/// A number of pages, with the variance that chance gives it.
+/// A number of pages with its variance.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Average {
     pages: f64,
@@ -279,7 +278,7 @@ impl Average {
     }
 }
 
-/// The weight of a period's observation that lets those before it fade by half in every
+/// The weight of a period's observation with which earlier observations fade by half in every
 /// `half_life`.
 fn gain(period: Duration, half_life: Duration) -> f64 {
     1.0 - 0.5f64.powf(period.as_secs_f64() / half_life.as_secs_f64())

@@ -13,7 +13,7 @@ fn pages(population: u64, sampled: u64, touched: u64) -> Sample {
     Sample { pages: stratum(population, sampled, touched), ..Sample::default() }
 }
 
-/// The estimate between two periods, when the next has shown nothing yet.
+/// The estimate between two periods.
 fn between(estimator: &Estimator, population: u64) -> Estimate {
     estimator.estimate(Duration::ZERO, &pages(population, 0, 0))
 }
@@ -34,7 +34,7 @@ fn any_sample() -> impl Strategy<Value = Sample> {
     })
 }
 
-/// Draws `sampled` of `population` pages without putting them back and counts those among the first
+/// Draws `sampled` of `population` pages without replacement and counts those among the first
 /// `active` (SplitMix64).
 fn draw(seed: &mut u64, population: u64, active: u64, sampled: u64) -> u64 {
     let (mut left, mut hits, mut touched) = (population, active, 0);
@@ -54,8 +54,8 @@ fn draw(seed: &mut u64, population: u64, active: u64, sampled: u64) -> u64 {
 
 #[test]
 fn a_chunk_weighs_what_it_stands_for() {
-    // 1 of 10 chunks and 50 of 100 pages: not 51 of 110, but a tenth of the one and half of the
-    // other.
+    // 1 of 10 chunks and 50 of 100 pages: not 51 of 110, but a tenth of the chunks and half of the
+    // pages.
     let sample = Sample {
         chunks: stratum(10, 10, 1),
         pages: stratum(1000, 100, 50),
@@ -66,7 +66,7 @@ fn a_chunk_weighs_what_it_stands_for() {
     estimator.end_period(PERIOD, &sample);
     let estimate = estimator.estimate(Duration::ZERO, &sample);
     assert_eq!(estimate.slow, Pages(512 + 500 + 7));
-    // All chunks were looked at: only the pages leave room for chance.
+    // All chunks were sampled: only the pages leave room for chance.
     let pages_alone = pages(1000, 100, 50);
     let mut alone = Estimator::default();
     alone.end_period(PERIOD, &pages_alone);
@@ -91,7 +91,7 @@ fn an_idle_guest_that_touches_all_its_chunks_is_seen_to_use_few_pages() {
     let error = estimate.active().0.abs_diff(truth);
     assert!(error < 40 * 512 / 20, "{estimate:?} instead of {truth} of {}", 40 * 512);
     assert!(estimate.margin > Pages::ZERO, "which pages are watched is chance");
-    // A guest that comes to use all of them is seen to do so, and faster than the reverse.
+    // The rise to all pages is seen, and faster than the fall.
     (0..4).for_each(|_| estimator.end_period(PERIOD, &probed(64)));
     let busy = estimator.estimate(PERIOD, &probed(64)).active();
     assert!(busy > Pages(40 * 512 / 2), "{busy:?}");
@@ -105,7 +105,7 @@ fn what_was_not_sampled_is_taken_to_be_as_the_rest() {
     let unseen = Sample { chunks: stratum(10, 0, 0), ..pages(1000, 0, 0) };
     let estimate = estimator.estimate(Duration::ZERO, &unseen);
     assert_eq!(estimate.active(), Pages(1280 + 250));
-    // Nobody looked at five sixths of it: the margin says so.
+    // Five sixths of it were not sampled: the margin says so.
     assert!(estimate.margin > Pages(1500), "{estimate:?}");
 }
 
@@ -136,7 +136,7 @@ fn the_gains_are_those_of_the_manual() {
     let mut estimator = Estimator::default();
     estimator.end_period(PERIOD, &pages(1000, 100, 0));
     let busy = pages(1000, 100, 100);
-    // The period under way counts at once, the others when it is over.
+    // The average with the period under way rises at once, the others when the period is over.
     let during = estimator.estimate(Duration::from_secs(1), &busy);
     assert_eq!((during.slow, during.fast, during.now), (Pages(0), Pages(0), Pages(500)));
     estimator.end_period(PERIOD, &busy);
@@ -251,7 +251,7 @@ proptest! {
         // Doubt about the insides of large chunks takes more than one period to fade.
         (0..400).for_each(|_| fresh.end_period(PERIOD, &steady));
         let (old, new) = (estimator.estimate(PERIOD, &steady), fresh.estimate(PERIOD, &steady));
-        // Where the truth lies halfway between two pages, rounding may go either way.
+        // If the truth lies halfway between two pages, rounding may go either way.
         for (old, new) in [(old.slow, new.slow), (old.fast, new.fast), (old.now, new.now)] {
             prop_assert!(old.0.abs_diff(new.0) <= 1, "{:?} {:?}", old, new);
         }
@@ -260,7 +260,7 @@ proptest! {
 
     #[test]
     fn two_short_periods_count_as_a_long_one(first in any_sample(), sample in any_sample(), seconds in 1..60u64) {
-        // But for pages inside large chunks: those of two periods are twice as many.
+        // Pages inside large chunks are the exception: two periods have twice as many.
         let [first, sample] = [first, sample].map(|s| Sample { inside: Stratum::default(), ..s });
         let course = |parts: &[u64]| {
             let mut estimator = Estimator::default();

@@ -13,7 +13,7 @@ fn root(case: &Case, tax: Tax) -> Family {
     Family::root(tax, &tree, &case.members(&tree))
 }
 
-/// Calls `check` for every family of the tree, with what it holds.
+/// Calls `check` for every family of the tree, with its pages.
 fn each_family(family: &Family, pages: u64, division: &Division, check: &mut dyn FnMut(&Family, u64)) {
     check(family, pages);
     for child in &family.children {
@@ -23,7 +23,7 @@ fn each_family(family: &Family, pages: u64, division: &Division, check: &mut dyn
     }
 }
 
-/// No limit cuts what is reserved below it.
+/// No limit is below the reservations under it.
 fn fits(family: &Family) -> bool {
     family.children.iter().all(|child| match &child.kind {
         Kind::Vm { .. } => true,
@@ -68,8 +68,8 @@ proptest! {
             if pages <= family.floor || pages >= family.ceiling {
                 return;
             }
-            // Nobody who could give a page pays more than one who could take it would pay with it,
-            // a page more or less.
+            // No child that could give a page pays more than a child that could take it would pay
+            // with it, a page more or less.
             let most = family.children.iter().filter(|c| held(c, &division) > c.floor + 1)
                 .map(|c| c.level_of(held(c, &division) - 1)).fold(0.0, f64::max);
             let least = family.children.iter().filter(|c| held(c, &division) + 1 < c.ceiling)
@@ -106,12 +106,12 @@ proptest! {
     fn what_a_subtree_is_guaranteed_does_not_depend_on_its_siblings(
         case in any_case(1000, true), sibling in any_client(1000), parameters in (1..500u64, 0..1000u64, 1000..4000u64), spare in 0..2000u64, tax in any_tax(),
     ) {
-        // A new pool with a VM beside everything that is in the root.
+        // A new pool with a VM in the root.
         let mut joined = case.clone();
         joined.pools.push(named("sibling", None, pool(parameters.0, parameters.1, Some(parameters.2))));
         joined.vms.push((Some("sibling".to_owned()), sibling, None));
         let (before, after) = (root(&case, tax), root(&joined, tax));
-        // Admission sees to it that all reservations fit.
+        // Admission guarantees that all reservations fit.
         let available = after.floor + spare;
         let (tree, joined_tree) = (case.tree(), joined.tree());
         let bounds = effective_bounds(Pages(available), &tree, &case.members(&tree));
@@ -135,7 +135,7 @@ struct Revocation<'a> {
 }
 
 impl Revocation<'_> {
-    /// Gives everybody as much as its pool's ceiling allows, and returns the sum.
+    /// Gives every VM as much as its pool's ceiling allows, and returns the sum.
     fn fill(&mut self, family: &Family) -> u64 {
         family
             .children
@@ -156,7 +156,7 @@ impl Revocation<'_> {
             .sum()
     }
 
-    /// Takes a page from the child that pays least per share; false where all are at their floors.
+    /// Takes a page from the child with the lowest price; false where all are at their floors.
     fn take(&mut self, family: &Family) -> bool {
         let victim = family
             .children

@@ -2,7 +2,8 @@
 
 use plimsoll_units::Pages;
 
-/// `pages` as a number with fractions: an amount that fades by a rate loses less than a page a step.
+/// `pages` as a number with fractions: an amount that fades by a rate loses less than a page a
+/// step.
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 pages")]
 pub(crate) fn count(pages: Pages) -> f64 {
     pages.0 as f64

@@ -16,9 +16,9 @@
 //! before the balloon gets it. Linux takes free pages first, among them pages that hold no memory
 //! of the host yet. So a VM whose balloon has to inflate gets [`CIRCULATING`] more at once: pages
 //! that the balloon takes serve the next faults. It gets them down to the low threshold, or to the
-//! reserve where another VM waits for memory within its entitlement. A VM that has waited in
-//! vain for a whole control period all the same, and cannot page, gets up to [`LEEWAY`] unless
-//! another VM waits for memory within its entitlement.
+//! reserve where another VM waits for memory within its entitlement. A VM that has waited in vain
+//! for a whole control period all the same, and cannot page, gets up to [`LEEWAY`] unless another
+//! VM waits for memory within its entitlement.
 //!
 //! **Order.** VMs below their entitlements come first. Among them those come first that have waited
 //! in vain for a whole period, in order of shares: the VM with the least memory for its shares is
@@ -41,8 +41,8 @@ use crate::vm::Driver;
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The leeway of a VM while its balloon inflates, even if other VMs wait. If less, pages on their
-/// way into the balloon leave no whole chunk for the next fault, which then serves a single page. If
-/// more, many balloons that inflate at once take memory that other VMs wait for.
+/// way into the balloon leave no whole chunk for the next fault, which then serves a single page.
+/// If more, many balloons that inflate at once take memory that other VMs wait for.
 pub const CIRCULATING: Pages = Pages(2 * Pages::CHUNK.0);
 
 /// The largest leeway of a VM, given a chunk at a time, for its balloon to inflate. If less, a
@@ -97,8 +97,8 @@ impl Grants {
         &self.parties[i]
     }
 
-    /// Returns the memory that a VM may have now: all that it waits for, but at least a chunk. Single
-    /// pages would cost a message each; the VM returns pages that it does not use.
+    /// Returns the memory that a VM may have now: all that it waits for, but at least a chunk.
+    /// Single pages would cost a message each; the VM returns pages that it does not use.
     pub fn allowance(&self, i: usize) -> Pages {
         let party = &self.parties[i];
         let due = self.due(party);
@@ -135,8 +135,8 @@ impl Grants {
         low.saturating_add(Pages(u64::try_from(part).unwrap_or(u64::MAX)))
     }
 
-    /// Returns the leeway that a VM may have now for its balloon to inflate, even above a limit that
-    /// was lowered.
+    /// Returns the leeway that a VM may have now for its balloon to inflate, even above a limit
+    /// that was lowered.
     fn leeway(&self, party: &Party) -> Pages {
         if !party.waits() || !party.inflates || party.is_owed() {
             return Pages::ZERO;
@@ -156,8 +156,8 @@ impl Grants {
     /// Returns the memory that a VM's bounds allow beyond its grant.
     fn room(&self, party: &Party) -> Pages {
         let Party { granted, limit, reservation, .. } = *party;
-        // Under a pool's limit a VM may have its reservation, and the memory that policy and other VMs
-        // leave it.
+        // Under a pool's limit a VM may have its reservation, and the memory that policy and other
+        // VMs leave it.
         let in_pool = self.promises.room(party.pool).map_or(limit, |room| granted.saturating_add(room));
         let mut most = limit.min(in_pool.min(party.most).max(reservation));
         if party.driver == Driver::Stuck {

@@ -37,7 +37,7 @@ fn waiting() -> Party {
     }
 }
 
-/// A VM that waits for nothing, and has `granted` of the `reservation`.
+/// A VM that waits for nothing and has `granted` of its `reservation`.
 fn reserving(reservation: Pages, granted: Pages) -> Party {
     Party { reservation, granted, certain: granted, wanted: Pages::ZERO, ..waiting() }
 }
@@ -61,7 +61,7 @@ fn an_entitled_vm_takes_from_the_reserve_and_another_does_not() {
     let beyond = Party { entitlement: mib(90), ..waiting() };
     assert_eq!(allowance(beyond, mib(60)), Pages(0));
     assert_eq!(allowance(beyond, mib(130)), mib(30));
-    // What it is lent counts as what it is entitled to, unless its balloon does not follow.
+    // A loan counts as an entitlement, unless the balloon does not follow.
     let lent = Party { entitlement: mib(90), lent: mib(30), ..waiting() };
     assert_eq!(allowance(lent, mib(68)), mib(20));
     assert_eq!(allowance(Party { driver: Driver::Stuck, ..lent }, mib(60)), Pages(0));
@@ -154,7 +154,7 @@ fn those_that_starve_are_served_in_order_of_shares_and_the_others_by_need() {
         Party { wanted: mib(2), ..waiting() },
         starved,
         Party { shares: 2000, ..starved },
-        // Alone in a pool its shares are worth the pool's 1000, whatever their number.
+        // Alone in a pool, any number of shares is worth the pool's 1000.
         Party { shares: 3, pool: in_pool, granted: mib(60), certain: mib(60), ..starved },
         Party { wanted: Pages(0), ..starved },
     ];
@@ -250,7 +250,7 @@ fn tree() -> PoolTree {
     .unwrap()
 }
 
-/// What is promised to all but `asking`, added up anew by the definition.
+/// The promises to all but `asking`, added up anew by the definition.
 fn promised(parties: &[Party], asking: Option<usize>) -> Pages {
     fn of(
         tree: &PoolTree,
@@ -296,8 +296,8 @@ fn what_is_reserved_and_unused_is_lent_as_far_as_it_can_be_swapped_out_again() {
     assert_eq!((given(Pages(0)), given(mib(50)), given(mib(1024))), (Pages(0), mib(12), mib(466)));
     let mut grants = grants(mib(566), &[borrower(mib(1024)), lender, borrower(Pages(0))]);
     grants.give(0, mib(466));
-    // What is not lent already is there for those that need no loan; the lender has all that is
-    // free.
+    // Memory that is not lent yet is there for VMs that need no loan; the lender may take all free
+    // memory.
     assert_eq!((grants.withheld(), grants.open(2), grants.open(1)), (mib(38), mib(62), mib(100)));
 }
 
@@ -315,7 +315,7 @@ fn what_a_pool_has_reserved_for_its_vms_is_not_taken_back_from_them_for_others()
     let in_pool = Party { pool: tree.find("prod").unwrap(), wanted: Pages(0), swap: mib(512), ..waiting() };
     let rich = Party { granted: mib(340), certain: mib(340), entitlement: mib(100), ..in_pool };
     let parties = vec![rich, in_pool, reserving(mib(200), Pages(0))];
-    // Of the 240 MiB above its entitlement all but 140 are the pool's.
+    // All but 140 of the 240 MiB above its entitlement are the pool's.
     let grants = Grants::new(mib(200), thresholds(), &tree, parties);
     assert_eq!(grants.withheld(), mib(60));
 }
@@ -353,12 +353,12 @@ proptest! {
             prop_assert!(given <= grants.free().saturating_sub(promised(&grants.parties, Some(i))));
             let within = before.granted + given <= before.limit;
             prop_assert!(given.0 == 0 || within || before.granted > before.limit && before.leeway < LEEWAY);
-            // Below the low threshold nothing but reservations is served.
+            // Below the low threshold only reservations are served.
             let reserved = before.granted < before.reservation || before.granted < before.entitlement;
             prop_assert!(given.0 == 0 || reserved || given + thresholds.low <= grants.free());
             grants.give(i, given);
             prop_assert_eq!(grants.owed, grants.parties.iter().filter(|party| party.is_owed()).count());
-            // What is kept from grant to grant is what comes out when it is added up anew.
+            // The sums that are kept from grant to grant equal sums made anew.
             prop_assert_eq!(grants.withheld(), promised(&grants.parties, None));
             for other in 0..parties.len() {
                 let open = grants.free().saturating_sub(promised(&grants.parties, Some(other)));

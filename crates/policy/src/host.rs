@@ -11,8 +11,8 @@ pub struct Host {
     pub for_guests: Pages,
     /// Machine memory that is neither granted nor charged.
     pub free: Pages,
-    /// Reservations of VMs and pools that are not granted yet, less loans to VMs that give them back
-    /// at once: see [`Grants::withheld`](crate::Grants::withheld).
+    /// Reservations of VMs and pools that are not granted yet, less loans to VMs that give them
+    /// back at once: see [`Grants::withheld`](crate::Grants::withheld).
     pub withheld: Pages,
     /// Its thresholds of free memory.
     pub thresholds: Thresholds,
@@ -23,8 +23,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// The memory for guests less minFree. It is divided into entitlements unless reservations exceed
-    /// it.
+    /// The memory for guests less minFree. It is divided into entitlements unless reservations
+    /// exceed it.
     pub fn available(&self) -> Pages {
         self.for_guests.saturating_sub(self.thresholds.clear)
     }

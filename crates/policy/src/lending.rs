@@ -1,16 +1,17 @@
-//! What VMs leave of their entitlements goes to VMs that use or lack more than theirs.
+//! Loans of the parts of entitlements that VMs do not use, to VMs that use or lack more than
+//! theirs.
 //!
 //! Min-funding revocation takes pages from VMs that hold them (Waldspurger 2002, section 5.1). A VM
-//! that is entitled to more than it holds, and asks for nothing, gives none and needs none: were
-//! its part kept for it, a VM that lacks memory would stand still in front of what nobody uses. So
-//! what VMs leave is lent to those that use or lack memory beyond their entitlements, by shares and
-//! up to what they use and lack: among siblings first, what is left there among the siblings of
-//! their pool, and so on up the tree, within the limits of all pools.
+//! that holds less than its entitlement and asks for nothing gives no memory and needs none. If
+//! that part were kept for it, VMs that lack memory would stand still although the memory is
+//! unused. So it is lent to VMs that use or lack memory beyond their entitlements, by shares and up
+//! to their use and lack. Loans go to siblings first, the rest to the siblings of their pool, and
+//! so on up the tree, within the limits of all pools.
 //!
-//! What is lent is the borrower's to hold, and to have reclaimed from others for it, until the
-//! lender asks. The lender's entitlement stays as it is: its faults are served from what is free,
-//! and the loan shrinks with the next decision. What is reserved is not lent here:
-//! [`Grants`](crate::Grants) lends it where it comes back at once.
+//! A borrower may hold its loan, and memory is reclaimed from other VMs for it, until the lender
+//! asks. The lender's entitlement stays: its faults are served from free memory, and the loan
+//! shrinks with the next decision. Reservations are not lent here: [`Grants`](crate::Grants) lends
+//! them where they come back at once.
 
 use plimsoll_units::Pages;
 
@@ -18,17 +19,19 @@ use crate::CIRCULATING;
 use crate::pool::{PoolId, PoolTree};
 use crate::vm::{Driver, Vm};
 
-/// What VMs may have, loans considered.
+/// The memory that VMs may have, loans considered.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Lending {
-    /// Entitlements, and what is lent to VMs that use or lack more.
+    /// Entitlements and loans.
     pub(crate) claims: Vec<Pages>,
-    /// The same without what VMs leave. It fits into whatever the entitlements fit into.
+    /// Claims without the parts that VMs leave. They fit into all limits that entitlements fit
+    /// into.
     pub(crate) standing: Vec<Pages>,
 }
 
 impl Lending {
-    /// For VMs that are entitled to `entitled`, which fits into the limits of all pools.
+    /// The loans among VMs with the entitlements `entitled`, which fit into the limits of all
+    /// pools.
     pub(crate) fn new(pools: &PoolTree, vms: &[Vm], entitled: &[Pages]) -> Self {
         let lacks = vms.iter().zip(entitled).map(|(vm, &has)| beyond(vm, has)).collect::<Vec<_>>();
         if lacks.iter().all(|&lack| lack == Pages::ZERO) {
@@ -44,7 +47,7 @@ impl Lending {
     }
 }
 
-/// What a VM holds and lacks.
+/// The memory that a VM holds and lacks.
 fn asks_for(vm: &Vm) -> Pages {
     vm.held.saturating_add(lacks(vm))
 }
@@ -53,8 +56,8 @@ fn lacks(vm: &Vm) -> Pages {
     vm.lacks.max(vm.wanted)
 }
 
-/// What a VM uses and lacks beyond what it is entitled to. Were a loan called back as soon as its
-/// VM lacks nothing, the VM would lack it again.
+/// The memory that a VM uses and lacks beyond its entitlement. Use counts too: if a loan were
+/// called back as soon as its VM lacks nothing, the VM would lack it again.
 fn beyond(vm: &Vm, entitled: Pages) -> Pages {
     let asks = vm.held.min(vm.member.client.active).saturating_add(lacks(vm));
     // A VM gains nothing by a balloon that does not follow.
@@ -64,14 +67,14 @@ fn beyond(vm: &Vm, entitled: Pages) -> Pages {
     }
 }
 
-/// What a VM leaves of what it is entitled to. One that goes on is met by a few chunks, and by the
-/// next decision.
+/// The part of its entitlement that a VM leaves. A VM that wants it after all gets a few chunks at
+/// once, and the rest with the next decision.
 fn leaves(vm: &Vm, entitled: Pages) -> Pages {
     let keeps = asks_for(vm).saturating_add(CIRCULATING).max(vm.member.client.reservation);
     entitled.saturating_sub(keeps)
 }
 
-/// Loans in the making.
+/// Loans while they are being made.
 struct Market<'a> {
     pools: &'a PoolTree,
     vms: &'a [Vm],
@@ -79,7 +82,7 @@ struct Market<'a> {
     members: Vec<Vec<usize>>,
     below: Vec<Vec<PoolId>>,
     standing: Vec<Pages>,
-    /// What VMs have still to be lent.
+    /// The memory that each VM still lacks.
     lacks: Vec<Pages>,
 }
 
@@ -105,8 +108,8 @@ impl<'a> Market<'a> {
         Self { pools, vms, members, below, standing, lacks }
     }
 
-    /// Lends what VMs of a pool have `left`, there first, and returns what nobody there lacks and
-    /// the pool has not reserved.
+    /// Lends the memory that VMs of a pool have `left`, inside the pool first. Returns the rest
+    /// that the pool has not reserved.
     fn settle(&mut self, pool: PoolId, left: &[Pages]) -> Pages {
         let mut pot = self.members[pool.index()].iter().map(|&i| left[i]).sum::<Pages>();
         for at in 0..self.below[pool.index()].len() {
@@ -118,7 +121,7 @@ impl<'a> Market<'a> {
         pot.min(self.stands(pool).saturating_add(pot).saturating_sub(reserved))
     }
 
-    /// Lends up to `most` to the VMs in a pool that lack memory. Returns how much it has lent.
+    /// Lends up to `most` to the VMs in a pool that lack memory. Returns the sum of the loans.
     fn lend(&mut self, pool: PoolId, most: Pages) -> Pages {
         let vms = self.members[pool.index()].iter().map(|&i| Borrower::Vm(i));
         let pools = self.below[pool.index()].iter().map(|&id| Borrower::Pool(id));
@@ -127,8 +130,7 @@ impl<'a> Market<'a> {
             .map(|borrower| (self.shares(borrower), self.need(borrower).0, borrower))
             .filter(|&(_, need, _)| need > 0)
             .collect();
-        // Those first whose need is the smallest for their shares: what they leave is for the
-        // others.
+        // The smallest needs for their shares come first: the rest is for the others.
         borrowers
             .sort_by(|a, b| (u128::from(a.1) * u128::from(b.0)).cmp(&(u128::from(b.1) * u128::from(a.0))));
         let mut shares: u128 = borrowers.iter().map(|&(shares, ..)| u128::from(shares)).sum();
@@ -156,7 +158,7 @@ impl<'a> Market<'a> {
         }
     }
 
-    /// What a borrower lacks and may have.
+    /// The memory that a borrower lacks and may have.
     fn need(&self, borrower: Borrower) -> Pages {
         match borrower {
             Borrower::Vm(i) => self.lacks[i],
@@ -170,7 +172,7 @@ impl<'a> Market<'a> {
         }
     }
 
-    /// What the VMs of a pool stand at together.
+    /// The sum of `standing` over the VMs of a pool.
     fn stands(&self, pool: PoolId) -> Pages {
         let vms = self.members[pool.index()].iter().map(|&i| self.standing[i]);
         let pools = self.below[pool.index()].iter().map(|&id| self.stands(id));
@@ -244,7 +246,7 @@ mod tests {
         let (entitled, lending) = lending_with(vm(180, 220, 9), &others);
         assert!(entitled[0] < mib(189));
         assert_eq!(lending.claims[0], mib(189), "no more than it lacks");
-        // One that lacks nothing has nobody to lend to it.
+        // A VM that lacks nothing gets no loan.
         let (entitled, lending) =
             lending_with(vm(200, 220, 0), &[vm(150, 100, 0), vm(70, 100, 0), vm(150, 100, 0)]);
         assert_eq!((&lending.claims, &lending.standing), (&entitled, &entitled));
@@ -289,7 +291,7 @@ mod tests {
         let (entitled, all) = lending(&pools, &[quiet(20), quiet(20), outsider, vm(240, 256, 0)]);
         assert!(entitled[0] + entitled[1] >= mib(300), "{entitled:?}");
         assert!(all.standing[2] - entitled[2] <= entitled[0] + entitled[1] - mib(300));
-        // A VM of the pool may have what another of it leaves.
+        // A VM of the pool may have the memory that another VM of the pool leaves.
         let mut busy = quiet(200);
         busy.lacks = mib(50);
         let (entitled, all) = lending(&pools, &[quiet(20), busy, outsider, vm(240, 256, 0)]);
@@ -314,7 +316,7 @@ mod tests {
             for (i, vm) in vms.iter().enumerate() {
                 prop_assert!(lending.claims[i] >= entitled[i]);
                 prop_assert!(lending.claims[i] == entitled[i] || beyond(vm, entitled[i]) > Pages::ZERO);
-                // Nothing is lent that its owner has.
+                // No VM lends memory that it holds.
                 prop_assert!(lending.standing[i] >= entitled[i].min(vm.held));
             }
         }

@@ -1,21 +1,22 @@
-//! Who gets how much memory.
+//! The division of a host's memory among its VMs.
 //!
 //! Pure arithmetic after Waldspurger 2002, sections 5 and 6, and ESXi's public documentation. Facts
-//! come in as arguments, decisions go out as values: this crate never does I/O, reads no clock,
-//! starts no thread and keeps no state but what its caller holds ([`Estimator`], [`Need`],
-//! [`Spare`], [`States`], [`Gain`], [`Stalls`]). It never learns what a system call is.
+//! are arguments and decisions are values: this crate does no I/O, makes no system call, reads no
+//! clock and starts no thread. All state belongs to its caller ([`Estimator`], [`Need`], [`Spare`],
+//! [`States`], [`Gain`], [`Stalls`]).
 //!
 //! Start with [`divide`], which divides memory among VMs in a tree of resource pools. [`decide`]
-//! turns that into what each VM's balloon and every other mechanism is to do. [`Grants`] says what
-//! a VM that waits may have at once, [`remedies`] what would have to change for a VM to get more.
-//! [`Reservations`] says who may power on and what may be reserved, [`fn@charge`] what counts as
-//! held, [`fn@scan`] how much VMs look for pages that can be shared.
+//! turns that division into targets for each VM's balloon and every other mechanism. [`Grants`]
+//! computes the memory that a waiting VM may have at once, [`remedies`] the changes that would give
+//! a VM more. [`Reservations`] decides whether a VM may power on and a reservation may grow.
+//! [`fn@charge`] computes the memory that a VM holds, [`fn@scan`] its scanning for pages that can
+//! be shared.
 //!
 //! # Example
 //!
-//! An idle and a busy VM of 256 pages and equal shares on a machine of 360 pages. Without a tax on
-//! idle memory each has half of it. With the tax of 75 % an idle page costs as much as four active
-//! ones, so most of it goes to the VM that uses it (Waldspurger 2002, section 5.3).
+//! An idle and a busy VM of 256 pages and equal shares share a machine of 360 pages. Without a tax
+//! on idle memory each has half of the machine. With the tax of 75 % an idle page costs as much as
+//! four active ones, so most memory goes to the VM that uses it (Waldspurger 2002, section 5.3).
 //!
 //! ```
 //! use plimsoll_policy::{Client, Tax, entitlements};
@@ -32,7 +33,7 @@
 //! let untaxed = entitlements(Pages(360), Tax::NONE, &[idle, busy]);
 //! assert_eq!(untaxed, [Pages(180), Pages(180)]);
 //!
-//! // The busy VM has all that it can use, and the idle one what is left.
+//! // The busy VM has all that it can use, and the idle one the rest.
 //! let taxed = entitlements(Pages(360), Tax::DEFAULT, &[idle, busy]);
 //! assert_eq!(taxed, [Pages(104), Pages(256)]);
 //! ```

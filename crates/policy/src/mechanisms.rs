@@ -1,40 +1,40 @@
 use crate::State;
 
-/// Which mechanisms reclaim memory (Waldspurger 2002, section 6.3).
+/// The mechanisms that reclaim memory in a state (Waldspurger 2002, section 6.3).
 ///
 /// | state | balloon | compression and swap | block |
 /// |---|---|---|---|
-/// | high, clear | no | nobody | no |
+/// | high, clear | no | no VM | no |
 /// | soft | yes | where ballooning is impossible | no |
-/// | hard | yes | everybody above target | no |
-/// | low | yes | everybody above target | yes |
+/// | hard | yes | every VM above its target | no |
+/// | low | yes | every VM above its target | yes |
 ///
 /// The paper knows no state clear; ESXi breaks large pages in it, which reclaims nothing by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mechanisms {
     /// Balloons inflate to reach their VMs' targets.
     pub balloon: bool,
-    /// From whom pages are compressed, and swapped out where compression does not suffice.
+    /// The VMs whose pages are compressed, and swapped out where compression does not suffice.
     pub paging: Paging,
     /// VMs above their targets wait.
     pub block: bool,
 }
 
-/// From whom pages are compressed and swapped out.
+/// The VMs whose pages are compressed and swapped out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Paging {
-    /// From nobody.
+    /// No VM.
     Off,
-    /// What no balloon can take: all of it from a VM without a driver or with one that does not
-    /// follow, and what lies beyond the largest balloon (Waldspurger 2002, section 3.3, counts the
-    /// upper bound among these).
+    /// VMs above their targets, for the memory that their balloons cannot take: all of it where the
+    /// driver is missing or stuck, and the part beyond the largest balloon (Waldspurger 2002,
+    /// section 3.3, names the upper bound among these cases).
     WhereNoBalloonCan,
-    /// From all that are above their targets.
+    /// All VMs above their targets.
     Everybody,
 }
 
 impl Mechanisms {
-    /// Those that run in `state`.
+    /// The mechanisms of `state`.
     pub fn of(state: State) -> Self {
         let paging = match state {
             State::High | State::Clear => Paging::Off,

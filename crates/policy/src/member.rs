@@ -17,7 +17,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// The price per share of `pages`, in active pages, on a host with `tax`: the inverse of the
+    /// The cost per share of `pages`, in active pages, on a host with `tax`: the inverse of the
     /// paper's price `rho` (Waldspurger 2002, section 5.3). At rest all siblings that no bound
     /// holds pay the same: the water level of their pool.
     #[expect(clippy::cast_precision_loss, reason = "page counts stay below 2^53")]

@@ -1,41 +1,41 @@
-//! How much memory a VM needs, from what its samples and its waits show.
+//! The memory that a VM needs, from its samples and its waits.
 //!
-//! Samples show what a VM touches of what it has ([`Estimator`]). They cannot show what it lacks.
-//! [`Need`] adds that:
+//! Samples show the memory that a VM touches ([`Estimator`]). They cannot show the memory that it
+//! lacks. [`Need`] adds that:
 //!
-//! - **While a VM lacks memory** its need is what samples show and what is missing. A VM that waits
-//!   misses what its faults wait for, a chunk at least, and as much again as it was given since it
-//!   began to lack memory. So a VM that waits for one page misses a chunk; one that takes all that
-//!   it is given, and waits again, misses twice as much each time.
-//! - **A VM that stands still uses what it has**, whatever its samples show, since it stands still
-//!   because that does not suffice. So it counts as using more of what it holds the more of the
-//!   time it is stalled, and all from half of the time on. What it misses then doubles every
-//!   [`Need::DOUBLING`], however little it is given.
+//! - **While a VM lacks memory** its need is the estimate from samples and the missing memory. A
+//!   VM that waits misses the memory that its faults wait for, a chunk at least, and as much again
+//!   as it was given since it began to lack memory. So a VM that waits for one page misses a chunk.
+//!   A VM that takes all that it is given, and waits again, misses twice as much each time.
+//! - **A VM that stands still uses what it has**, even if its samples show less: it stands still
+//!   because that does not suffice. The longer it is stalled, the more of its memory counts as
+//!   used, and from half of the time on all of it. The missing memory then doubles every
+//!   [`Need::DOUBLING`], however little the VM is given.
 //! - **Waits that follow each other** within [`Need::GRACE`] are one lack: a VM that is served, or
 //!   serves itself from its own pages, waits again and again, each time for a moment.
-//! - **While a VM lacks memory its need does not fall.** A VM that stands still touches little,
-//!   and would look idle for it.
-//! - **Only time in which a VM executes lets its need fade.** The paper times samples by the VM's
-//!   execution for the same reason (Waldspurger 2002, section 5.3): a VM that gets a quarter of
-//!   the processor that it wants needs four times as long to touch what it uses.
-//! - **Once it lacks nothing** the need fades to what samples show, by half in a period of those:
-//!   long enough for others to give, and for samples to see what the VM does with it. A VM that
-//!   lacks memory again after its need has fallen was not done: its need then fades at half that
-//!   pace, until it has once faded away. So memory does not swing to and fro between two VMs that
-//!   both want it. Need beyond what the VM holds fades by half in [`Need::GRACE`]: the VM does not
-//!   ask for it any more, and others may.
+//! - **While a VM lacks memory its need does not fall.** A VM that stands still touches little, and
+//!   would look idle.
+//! - **Need fades only while the VM executes.** The paper times samples by the VM's execution for
+//!   the same reason (Waldspurger 2002, section 5.3): a VM that gets a quarter of the processor
+//!   that it wants needs four times as long to touch the memory that it uses.
+//! - **Once the VM lacks nothing** the need fades to the estimate, by half in a period of samples.
+//!   In that time other VMs can give, and samples see the use of the new memory. A VM that lacks
+//!   memory again after its need has fallen was not done: its need then fades at half that pace,
+//!   until it has once faded away. So memory does not swing to and fro between two VMs that both
+//!   want it. Need beyond the memory that the VM holds fades by half in [`Need::GRACE`]: the VM
+//!   does not ask for it any more, and other VMs may.
 //!
-//! **What a guest calls free it does not use.** Samples are believed only as far as the guest's own
-//! account leaves room for them: they see late that a program has ended, the guest knows at once.
-//! Need that nothing waits for any more is bounded in the same way. A guest that calls too much
-//! free loses by it, and one that calls nothing free is left with its samples.
+//! **Memory that a guest calls free is not used.** The guest's own account bounds the estimate from
+//! samples: samples see late that a program has ended, the guest knows at once. The account also
+//! bounds a need without waits. A guest that calls too much free loses by it; for a guest that
+//! calls nothing free its samples decide.
 //!
 //! **A balloon that grows makes its own VM wait**: the guest's kernel may clear each page before
 //! the balloon gets it, and that takes memory for a moment. Such waits are no lack as long as they
 //! stall the VM for less than [`Need::INFLATING`] of the time.
 //!
-//! A guest can make its VM wait by touching memory, and so make its need rise. It then gets what
-//! a VM that uses all its memory gets, which is what its shares are worth.
+//! A guest can make its VM wait by touching memory, and so raise its need. It then gets as much as
+//! a VM that uses all its memory: the worth of its shares.
 
 use std::time::Duration;
 
@@ -44,96 +44,96 @@ use plimsoll_units::Pages;
 use crate::Estimator;
 use crate::fraction::{count, whole};
 
-/// What shows a VM's need at one time.
+/// The signs of a VM's need at one time.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Signs {
-    /// What samples show that it uses of what it holds.
+    /// The part of `held` that it uses, by its samples.
     pub estimate: Pages,
-    /// The most that it uses by its guest's own account, if there is one: see
+    /// The most that it uses by its guest's own account, if the guest gives one: see
     /// [`Spare::used`](crate::Spare::used).
     pub used: Option<Pages>,
-    /// What it holds.
+    /// The memory that it holds.
     pub held: Pages,
     /// The most that it may hold: the smaller of its limit and size.
     pub most: Pages,
-    /// What its faults wait for in vain.
+    /// Memory that its faults wait for in vain.
     pub waits: Pages,
-    /// What it was given since the last look.
+    /// Memory that it was given since the last look.
     pub given: Pages,
-    /// What it took of its own pages since then to serve its faults.
+    /// Memory of its own that it paged since then to serve its faults.
     pub replaced: Pages,
-    /// The parts of the last ten seconds, and of the time since the last look, in which something
-    /// in it was stalled for memory: 0 to 1.
+    /// The parts of the last ten seconds, and of the time since the last look, in which some of it
+    /// was stalled for memory: 0 to 1.
     pub stall: [f64; 2],
     /// Its balloon has still to grow.
     pub inflates: bool,
-    /// How long it has executed since the last look: it waited neither for memory nor for a
+    /// The time that it has executed since the last look: it waited neither for memory nor for a
     /// processor.
     pub executed: Duration,
-    /// Its guest scrapes for memory.
+    /// Its guest is short of memory by its own account.
     pub starved: bool,
 }
 
 /// The need of one VM over time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Need {
-    /// Of the VM's samples.
+    /// The period of the VM's samples.
     period: Duration,
-    /// Pages. Never below what is missing beyond the estimate.
+    /// In pages; never below the missing memory beyond the estimate.
     level: f64,
-    /// The most that its guest's account leaves room for.
+    /// The largest use that its guest's account allows.
     used: f64,
     /// The level when the VM last lacked memory.
     peak: f64,
     /// Pages that the VM lacks; 0 while it lacks none.
     missing: f64,
-    /// Pages that it was given, or took of its own, since it began to lack memory.
+    /// Pages that it was given, or paged of its own, since it began to lack memory.
     taken: f64,
-    /// Since it last waited.
+    /// The time since it last waited.
     quiet: Duration,
-    /// In which the level fades by half.
+    /// The time in which the level fades by half.
     fading: Duration,
 }
 
 impl Default for Need {
-    /// One for samples of [`Estimator::PERIOD`].
+    /// The need of a new VM whose samples have periods of [`Estimator::PERIOD`].
     fn default() -> Self {
         Self::new(Estimator::PERIOD)
     }
 }
 
 impl Need {
-    /// Waits no further apart than this are one lack. Shorter, and the need of a VM that takes
-    /// seconds to use what it was given begins anew with every chunk; longer, and need that has
-    /// passed is counted on for longer.
+    /// Waits no further apart than this are one lack. If shorter, the need of a VM that takes
+    /// seconds to use a chunk begins anew with every chunk. If longer, need that has passed counts
+    /// for longer.
     pub const GRACE: Duration = Duration::from_secs(5);
-    /// In which the lack of a VM that stands still doubles. Shorter, and an idle VM that waits for
-    /// its own balloon to make room seems to need all its memory; longer, and a VM that stands
-    /// still does so for longer than its users bear.
+    /// The time in which the lack of a VM that stands still doubles. If shorter, an idle VM that
+    /// waits for its own balloon to make room seems to need all its memory. If longer, a VM stands
+    /// still for longer than its users bear.
     pub const DOUBLING: Duration = Duration::from_secs(2);
-    /// Periods of the samples in which a need that is not seen any more fades by half at first.
-    /// Fewer, and others' balloons stop before they have given what was needed, and samples, which
-    /// take a period, have not seen what it is used for. More, and a VM that was busy for a moment
-    /// keeps others from memory that it does not use.
+    /// Periods of samples in which a need without new signs fades by half at first. If fewer, the
+    /// balloons of other VMs stop before they have given enough, and samples, which take a period,
+    /// have not seen the use of the new memory. If more, a VM that was busy for a moment keeps
+    /// other VMs from memory that it does not use.
     pub const FADING_PERIODS: u32 = 1;
-    /// Periods in which the need of a VM that lacks memory again and again fades by half. Fewer,
-    /// and memory swings to and fro between two VMs; more, and a VM that has finished is believed
-    /// idle too late.
+    /// Periods in which the need of a VM that lacks memory again and again fades by half. If fewer,
+    /// memory swings to and fro between two VMs. If more, a VM that has finished is believed idle
+    /// too late.
     pub const SLOWEST_PERIODS: u32 = 2;
-    /// A VM that was stalled for this part of the time waits, whether it does at the moment or not.
-    /// Less, and a page swapped in now and then is a lack; more, and one that is served in drops
-    /// seems to lack nothing.
+    /// A VM that was stalled for this part of the time counts as waiting, even if it does not wait
+    /// at the moment. If less, a page swapped in now and then is a lack. If more, a VM that gets a
+    /// page at a time seems to lack nothing.
     pub const STALLED: f64 = 0.05;
-    /// The part of the time that a VM may be stalled while its balloon grows without lacking memory
-    /// for it. Less, and an idle VM seems to need what its balloon passes through; more, and a
-    /// guest whose balloon grows while it needs memory stands still for longer.
+    /// The part of the time for which a growing balloon may stall its VM without a lack of memory.
+    /// If less, an idle VM seems to need the pages that pass into its balloon. If more, a guest
+    /// whose balloon grows while it needs memory stands still for longer.
     pub const INFLATING: f64 = 0.1;
 
-    /// A level that is closer to the estimate than this part of what the VM may hold has faded
-    /// away, and one that falls by as much has fallen.
+    /// A level has faded away once its distance to the estimate is less than this part of the VM's
+    /// limit. A level has fallen once it falls by as much.
     const FELT: f64 = 1.0 / 64.0;
 
-    /// That of a VM that has shown nothing yet, whose samples have such periods.
+    /// The need of a new VM whose samples have periods of `period`.
     pub fn new(period: Duration) -> Self {
         let fading = period * Self::FADING_PERIODS;
         Self {
@@ -148,7 +148,7 @@ impl Need {
         }
     }
 
-    /// `elapsed` has passed and `signs` are seen.
+    /// Takes the `signs` that are seen after `elapsed`.
     pub fn observe(&mut self, elapsed: Duration, signs: &Signs) {
         let [held, most, given, replaced] = [signs.held, signs.most, signs.given, signs.replaced].map(count);
         self.used = signs.used.map_or(f64::INFINITY, count);
@@ -193,13 +193,13 @@ impl Need {
         }
     }
 
-    /// What the VM is taken to use: `estimate`, which is what samples show, as far as its guest's
-    /// account leaves room for it, or what it has shown to need.
+    /// The memory that the VM is taken to use: the larger of its need, and of `estimate`, which
+    /// comes from samples and is bounded by its guest's account.
     pub fn active(&self, estimate: Pages) -> Pages {
         whole(count(estimate).min(self.used).max(self.level))
     }
 
-    /// What it lacks.
+    /// The memory that it lacks.
     pub fn missing(&self) -> Pages {
         whole(self.missing)
     }
@@ -270,7 +270,7 @@ mod tests {
         }
         assert_eq!(missing, [1, 2, 4, 8, 16, 32, 64, 106]);
         assert_eq!(need.active(Pages(11_000)), Pages(65_536));
-        // The same for one that serves itself from its own pages.
+        // A VM that serves itself from its own pages needs the same.
         let mut need = Need::default();
         for _ in 0..3 {
             look(&mut need, SECOND, &Signs { replaced: Pages(600), ..signs(11_000, 0, 0) });
@@ -298,7 +298,7 @@ mod tests {
         let high = need.active(Pages::ZERO).0;
         let holds = Signs { held: Pages(30_000), ..signs(11_000, 0, 0) };
         look(&mut need, Need::GRACE * 2, &Signs { starved: true, ..holds });
-        // A minute in which it executes for 2 s counts as that.
+        // A minute with 2 s of execution counts as 2 s.
         need.observe(SECOND * 60, &Signs { executed: SECOND * 2, ..holds });
         look(&mut need, SECOND * 2, &holds);
         assert_eq!(need.active(Pages::ZERO).0, (high - 11_000) / 2 + 11_000);
@@ -312,7 +312,7 @@ mod tests {
         assert_eq!(need.active(Pages(40_000)), Pages(40_000));
         look(&mut need, SECOND, &said(12_000, 0));
         assert_eq!(need.active(Pages(40_000)), Pages(12_000));
-        // One that waits may have said so before it did.
+        // The account of a VM that waits may be older than the wait.
         look(&mut need, SECOND, &said(12_000, 8192));
         assert_eq!(need.active(Pages(40_000)), Pages(20_192));
         look(&mut need, Need::GRACE, &said(12_000, 0));

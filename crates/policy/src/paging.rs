@@ -1,8 +1,8 @@
-//! The pages that are compressed and swapped out of each VM, and the reason.
+//! The amounts that are compressed and swapped out of each VM.
 
 use plimsoll_units::Pages;
 
-use crate::decision::{PagingCause, Reclaim};
+use crate::decision::Reclaim;
 use crate::fraction::part;
 use crate::host::Host;
 use crate::mechanisms::{Mechanisms, Paging};
@@ -59,26 +59,6 @@ impl Reclaim {
         let blocks = mechanisms.block && compression.saturating_add(swap) > Pages::ZERO;
         let block = if blocks { vm.held.saturating_sub(target) } else { Pages::ZERO };
         Self { balloon, compression, swap, block }
-    }
-}
-
-/// The memory that a VM with at most `most` can hold before it pages, and why it pages.
-pub(crate) fn level(
-    vm: &Vm,
-    most: Pages,
-    reclaim: &Reclaim,
-    for_others: bool,
-) -> (Pages, Option<PagingCause>) {
-    let paged = reclaim.compression.saturating_add(reclaim.swap);
-    if paged > Pages::ZERO {
-        let why = if for_others { PagingCause::Owed } else { PagingCause::AboveTarget };
-        (vm.held.saturating_sub(paged), Some(why))
-    } else if vm.held >= most {
-        (vm.held, Some(PagingCause::AtLimit))
-    } else if vm.waited {
-        (vm.held, Some(PagingCause::Waited))
-    } else {
-        (most, None)
     }
 }
 

@@ -1,5 +1,6 @@
 use super::*;
 use crate::balloon::Sizing;
+use crate::decision::PagingCause;
 use crate::demo_host::{decide, host, mib, vm};
 use crate::state::State;
 use crate::vm::{Driver, Pageable};
@@ -20,19 +21,17 @@ fn who_does_not_follow_is_taken_by_the_next_mechanism_alone() {
             assert_eq!((reclaim.balloon, reclaim.compression + reclaim.swap), (Pages(0), above));
         }
     }
-    // The store for compressed pages is bounded: what does not fit is swapped.
+    // The store for compressed pages is bounded: the rest is swapped.
     let [_, absent, _, _] = vms;
     let full =
         [vms[0], Vm { pageable: Pageable { store: mib(1), ..absent.pageable }, ..absent }, vms[2], vms[3]];
     let [before, after] = [decisions[1], decide(&host(0, State::Soft), &full)[1]].map(|d| d.reclaim);
     assert_eq!((after.compression, after.swap), (mib(1), before.compression + before.swap - mib(1)));
-    // Nothing is counted on that cannot be had, and who can give nothing is not made to wait for
-    // that.
+    // No amount exceeds the pages that can be taken, and a VM that can give none is not blocked.
     let bare = [vms[0], Vm { pageable: Pageable::default(), ..absent }, vms[2], vms[3]];
     let cannot = decide(&host(0, State::Low), &bare)[1].reclaim;
     assert_eq!((cannot.compression, cannot.swap, cannot.block), (Pages(0), Pages(0), Pages(0)));
-    // In state hard pages are swapped out from those with a balloon too, and in state low all above
-    // target wait.
+    // In state hard VMs with a balloon are paged too, and in state low all VMs above target wait.
     let hard = decide(&host(0, State::Hard), &vms)[0].reclaim;
     assert!(hard.balloon > Pages(0) && hard.swap > Pages(0) && hard.block == Pages(0), "{hard:?}");
     let low = decide(&host(0, State::Low), &vms);
@@ -43,7 +42,7 @@ fn who_does_not_follow_is_taken_by_the_next_mechanism_alone() {
 fn what_is_owed_is_paged_out_of_those_above_their_targets_at_once() {
     let rich = vm(200, 0, 0);
     let needy = vm(50, 256, 40);
-    // Nothing is short yet: balloons alone would do, in their time.
+    // Memory is not short yet: balloons suffice.
     let roomy = host(150, State::High);
     let needs =
         |free, wanted| decide(&host(free, State::High), &[rich, rich, Vm { wanted: mib(wanted), ..needy }]);
@@ -61,7 +60,7 @@ fn what_is_owed_is_paged_out_of_those_above_their_targets_at_once() {
         assert!(d.level >= d.target && d.reclaim.block == Pages(0));
     }
     assert_eq!((decisions[2].pages, decisions[2].level), (None, mib(256)));
-    // What is free and reserved by somebody else is not there for it.
+    // Free memory that another VM has reserved is not there for it.
     let reserved = Host { withheld: mib(140), ..host(150, State::High) };
     let decisions = decide(&reserved, &[rich, rich, needy]);
     assert!(decisions[..2].iter().all(|d| d.pages == Some(PagingCause::Owed)), "{decisions:?}");
@@ -80,7 +79,7 @@ fn who_is_owed_nothing_helps_himself() {
     let levels: Vec<_> = decisions.iter().map(|d| (d.level, d.pages)).collect();
     let (at, in_vain) = (Some(PagingCause::AtLimit), Some(PagingCause::Waited));
     assert_eq!(levels, [(mib(100), at), (mib(100), None), (mib(100), in_vain), (mib(256), None)]);
-    // A limit below what is held: it goes down to it, and does not grow until it is there.
+    // A VM above its limit goes down to it, and does not grow until it is there.
     let lowered = decide(&roomy, &[limited(200, 100)])[0];
     assert_eq!((lowered.pages, lowered.level), (Some(PagingCause::AtLimit), mib(200)));
     let no_balloon = decide(&roomy, &[Vm { driver: Driver::Absent, ..limited(200, 100) }])[0];

@@ -25,7 +25,8 @@ pub struct Party {
     pub usable: Pages,
     /// Its entitlement.
     pub entitlement: Pages,
-    /// Memory beyond its entitlement that it is lent: see [`Decision::lent`](crate::Decision::lent).
+    /// Memory beyond its entitlement that it is lent: see
+    /// [`Decision::lent`](crate::Decision::lent).
     pub lent: Pages,
     /// The largest grant that policy allows: see [`Decision::most`](crate::Decision::most).
     pub most: Pages,

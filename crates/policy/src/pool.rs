@@ -2,34 +2,34 @@ use std::collections::HashMap;
 
 use plimsoll_units::Pages;
 
-/// Most pools above a VM, the root not counted. vSphere allows 8; each level costs one more pass
-/// over its VMs, and 32 keeps the recursion over the tree far from any stack's end.
+/// The largest number of pools above a VM, without the root. vSphere allows 8. Each level costs one
+/// more pass over its VMs, and 32 keeps the recursion over the tree far from any stack's end.
 pub const MAX_POOL_DEPTH: usize = 32;
 
-/// Largest number of shares: 5000 times the protocol's largest for a VM, for pools that hold many.
-/// Beyond some 2^50 the sums of shares would lose single ones.
+/// The largest number of shares: 5000 times the protocol's largest for a VM, for pools of many VMs.
+/// Beyond some 2^50 the sums of shares would lose single shares.
 pub const MAX_POOL_SHARES: u64 = 1_000_000_000_000;
 
-/// What an operator gives a resource pool, among its siblings: pools and VMs of the same parent.
+/// The parameters of a resource pool among its siblings: pools and VMs of the same parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// Its weight, 1 to [`MAX_POOL_SHARES`].
     pub shares: u64,
-    /// What its VMs have together at least, as far as they can use it.
+    /// The least memory of all its VMs together, as far as they can use it.
     pub reservation: Pages,
-    /// What its VMs have together at most; `None`: no limit of its own.
+    /// The most memory of all its VMs together; `None`: no limit of its own.
     pub limit: Option<Pages>,
-    /// What is reserved within it beyond `reservation` is reserved from its parent. Without it,
-    /// `reservation` is all that its children's reservations can count on.
+    /// Its children's reservations beyond `reservation` are reserved from its parent. If not
+    /// expandable, its children can count on `reservation` only.
     pub expandable: bool,
 }
 
 /// A pool with its name and place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedPool {
-    /// Unique among pools.
+    /// Its name, unique among pools.
     pub name: String,
-    /// The name of the pool that it is part of; `None`: the root, the host itself.
+    /// The name of its parent; `None`: the root, the host itself.
     pub parent: Option<String>,
     /// Its parameters.
     pub pool: Pool,
@@ -40,10 +40,10 @@ pub struct NamedPool {
 pub struct PoolId(usize);
 
 impl PoolId {
-    /// The host itself: what is in no pool is in this one.
+    /// The host itself: the pool of VMs and pools without another parent.
     pub const ROOT: Self = Self(0);
 
-    /// The pool of that [`index`](Self::index).
+    /// The pool with that [`index`](Self::index).
     pub(crate) fn of_index(index: usize) -> Self {
         Self(index)
     }
@@ -57,26 +57,26 @@ impl PoolId {
 /// The resource pools of a host: a tree whose root is the host. Every pool comes after its parent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PoolTree {
-    /// Those below the root; pool `i` here has the id `i + 1`.
+    /// The pools below the root; pool `i` here has the id `i + 1`.
     pools: Vec<(NamedPool, PoolId)>,
     ids: HashMap<String, PoolId>,
 }
 
-/// Pools that make no tree, or a pool with parameters that contradict each other: which, in which
-/// field, with which value.
+/// Pools that make no tree, or a pool with contradictory parameters: the pool, the field and the
+/// value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PoolError {
     /// Two pools have the same name.
     #[error("pool {0:?}: name {0:?} is taken by another pool")]
     DuplicateName(String),
-    /// A parent that is no pool.
+    /// A parent that does not exist.
     #[error(
         "pool {name:?}: parent {parent:?} is no pool: name one that is defined, or leave it out for the root"
     )]
     UnknownParent {
         /// The pool.
         name: String,
-        /// What it names.
+        /// The parent that it names.
         parent: String,
     },
     /// A pool that is its own ancestor.
@@ -99,7 +99,7 @@ pub enum PoolError {
         /// Its parent.
         parent: String,
     },
-    /// More is reserved than may be used.
+    /// A reservation above the limit.
     #[error("pool {name:?}: reservation {} is over its limit {}", reservation.bytes(), limit.bytes())]
     ReservationOverLimit {
         /// The pool.
@@ -109,7 +109,7 @@ pub enum PoolError {
         /// Its limit.
         limit: Pages,
     },
-    /// No weight, or too much.
+    /// A number of shares out of bounds.
     #[error("pool {name:?}: shares {shares}: 1 to {MAX_POOL_SHARES} are possible")]
     Shares {
         /// The pool.
@@ -123,7 +123,7 @@ impl PoolTree {
     /// The tree of `pools`, which may come in any order.
     ///
     /// # Errors
-    /// The first pool that cannot be placed or whose parameters contradict each other.
+    /// The first pool that cannot be placed or has contradictory parameters.
     pub fn new(pools: &[NamedPool]) -> Result<Self, PoolError> {
         let mut positions = HashMap::with_capacity(pools.len());
         for (i, NamedPool { name, pool, .. }) in pools.iter().enumerate() {
@@ -147,7 +147,7 @@ impl PoolTree {
         positions: &HashMap<&str, usize>,
     ) -> Result<(), PoolError> {
         let mut chain = vec![pool];
-        // From the pool up to the first ancestor that has its place.
+        // From the pool up to the first ancestor in the tree.
         while let Some(parent) = chain.last().and_then(|p| p.parent.as_deref())
             && !self.ids.contains_key(parent)
         {
@@ -169,7 +169,7 @@ impl PoolTree {
         Ok(())
     }
 
-    /// Adds a pool whose parent has its place.
+    /// Adds a pool whose parent is in the tree.
     fn append(&mut self, pool: &NamedPool) -> Result<(), PoolError> {
         let parent = pool.parent.as_ref().map_or(PoolId::ROOT, |p| self.ids[p]);
         if self.ancestors(parent).count() >= MAX_POOL_DEPTH {
@@ -181,13 +181,13 @@ impl PoolTree {
         Ok(())
     }
 
-    /// The pool and those above it, without the root.
+    /// The pool and the pools above it, without the root.
     pub fn ancestors(&self, id: PoolId) -> impl Iterator<Item = PoolId> {
         std::iter::successors(Some(id), |id| id.0.checked_sub(1).map(|i| self.pools[i].1))
             .take_while(|id| *id != PoolId::ROOT)
     }
 
-    /// The pool of that name.
+    /// The pool with that name.
     pub fn find(&self, name: &str) -> Option<PoolId> {
         self.ids.get(name).copied()
     }
@@ -202,7 +202,7 @@ impl PoolTree {
         Some(&self.pools.get(id.0.checked_sub(1)?)?.0)
     }
 
-    /// The pool that it is part of; `None` for the root, and for a pool of another tree.
+    /// Its parent; `None` for the root, and for a pool of another tree.
     pub fn parent(&self, id: PoolId) -> Option<PoolId> {
         Some(self.pools.get(id.0.checked_sub(1)?)?.1)
     }
@@ -221,7 +221,7 @@ impl PoolTree {
         tree
     }
 
-    /// Number of pools with the root.
+    /// The number of pools, with the root.
     pub(crate) fn count(&self) -> usize {
         self.pools.len() + 1
     }
@@ -246,11 +246,11 @@ fn check(name: &str, pool: &Pool) -> Result<(), PoolError> {
     }
 }
 
-/// The error for pools each of which names the next as its parent, and the last the first.
+/// The error for a `chain` of pools that each name the next as parent, and the last one the first.
 fn cycle(chain: &[&NamedPool]) -> PoolError {
     let names: Vec<&str> = chain.iter().chain(chain.first()).map(|p| p.name.as_str()).collect();
     let (name, parent) = (names[0].to_owned(), names[1].to_owned());
-    // A cycle of thousands would be told in thousands of words.
+    // A cycle of thousands of pools would make a message of thousands of words.
     let path = if names.len() > 8 {
         format!("{} < ... < {}", names[..3].join(" < "), names[names.len() - 1])
     } else {

@@ -3,13 +3,13 @@ use plimsoll_units::Pages;
 use crate::pool::{PoolId, PoolTree};
 use crate::vm::Vm;
 
-/// What the limits of pools leave of VMs' targets. By [`PoolId::index`].
+/// The limits of pools on their VMs' targets, by [`PoolId::index`].
 #[derive(Debug)]
 pub(crate) struct PoolLimits {
-    /// The part of what VMs would have beyond their entitlements that fits into the pool and those
+    /// The part of its VMs' targets beyond their entitlements that fits into the pool and the pools
     /// above it.
     parts: Vec<f64>,
-    /// The pool or one above it has a limit that its VMs could exceed.
+    /// The pool or a pool above it has a limit that its VMs could exceed.
     bind: Vec<bool>,
 }
 
@@ -30,8 +30,8 @@ impl Sums {
 }
 
 impl PoolLimits {
-    /// For VMs that are entitled to `entitled`, which fits into all limits, and would have targets
-    /// of `wished`.
+    /// The limits for VMs with the entitlements `entitled`, which fit into all limits, and the
+    /// targets `wished`.
     pub(crate) fn new(pools: &PoolTree, vms: &[Vm], entitled: &[Pages], wished: &[Pages]) -> Self {
         let mut sums = vec![Sums::default(); pools.count()];
         for ((vm, &entitled), &wished) in vms.iter().zip(entitled).zip(wished) {
@@ -59,7 +59,7 @@ impl PoolLimits {
         Self { parts, bind }
     }
 
-    /// The target of a VM in `pool` that would be `wished`.
+    /// The target of a VM in `pool`: `wished`, cut to the limits.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -74,7 +74,7 @@ impl PoolLimits {
         entitled.saturating_add(Pages((wished.saturating_sub(entitled).0 as f64 * part) as u64))
     }
 
-    /// Whether the VMs of `pool` could exceed a limit of it or of one above it.
+    /// Returns whether the VMs of `pool` could exceed the limit of `pool` or of a pool above it.
     pub(crate) fn bind(&self, pool: PoolId) -> bool {
         self.bind[pool.index()]
     }
@@ -133,7 +133,7 @@ mod tests {
             (a, b, limits.bind(outer), limits.bind(inner), limits.bind(PoolId::ROOT))
         };
         assert_eq!(within(&roomy), (200, 100, false, true, false));
-        // 200 and 100 are wished beyond 50 each: half of both fits.
+        // The targets are 200 and 100 beyond 50 each: half of both fits.
         assert_eq!(within(&tree(200)), (125, 75, true, true, false));
     }
 }

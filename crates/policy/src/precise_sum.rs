@@ -1,6 +1,6 @@
-/// A sum of numbers that keeps what each addition rounds away (Knuth's TwoSum, carried along).
-/// Slopes are added and taken away again many thousand times in a sweep: with plain numbers what is
-/// left of a few small ones among large ones would be noise.
+/// A sum of numbers that keeps the rounding error of each addition (Knuth's TwoSum, carried along).
+/// A sweep adds and subtracts slopes many thousand times: with plain numbers a few small slopes
+/// among large ones would be lost in noise.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PreciseSum {
     high: f64,

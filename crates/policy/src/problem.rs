@@ -8,14 +8,14 @@ use crate::member::Member;
 use crate::pool::{MAX_POOL_SHARES, NamedPool, Pool, PoolError, PoolId, PoolTree};
 use crate::tax::Tax;
 
-/// Largest sum of all VMs' sizes, 8 PiB: up to it every byte count has its own floating-point
+/// The largest sum of all VMs' sizes, 8 PiB. Up to it every byte count has its own floating-point
 /// number, so that no sum loses a byte. No host is near it.
 const MAX_TOTAL: u64 = 1 << 53;
 
 /// A division to solve, in an operator's words: named VMs and pools, in bytes, unchecked.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Problem {
-    /// What there is to divide.
+    /// The memory to divide.
     pub machine: Bytes,
     /// The tax on idle memory; see [`Tax::new`].
     pub tax: f64,
@@ -32,13 +32,13 @@ pub struct VmClaim {
     pub name: String,
     /// Guest-physical memory.
     pub size: Bytes,
-    /// What it gets at least.
+    /// The least that it gets.
     pub reservation: Bytes,
-    /// What it gets at most, if that is less than its size.
+    /// The most that it gets, if that is less than its size.
     pub limit: Option<Bytes>,
     /// Its weight among its siblings, 1 to [`MAX_POOL_SHARES`].
     pub shares: u64,
-    /// What it actively uses. More than its size counts as its size.
+    /// The memory that it actively uses. More than its size counts as its size.
     pub active: Bytes,
     /// A tax of its own.
     pub tax: Option<f64>,
@@ -51,29 +51,29 @@ pub struct VmClaim {
 pub struct PoolClaim {
     /// Unique among pools.
     pub name: String,
-    /// The name of the pool that it is part of; `None`: the root.
+    /// The name of its parent; `None`: the root.
     pub parent: Option<String>,
     /// Its weight among its siblings, 1 to [`MAX_POOL_SHARES`].
     pub shares: u64,
-    /// What its VMs have together at least.
+    /// The least memory of all its VMs together.
     pub reservation: Bytes,
-    /// What its VMs have together at most.
+    /// The most memory of all its VMs together.
     pub limit: Option<Bytes>,
-    /// Reservations within it beyond its own are reserved from its parent.
+    /// Its children's reservations beyond its own are reserved from its parent.
     pub expandable: bool,
 }
 
 /// The division that solves a [`Problem`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Solution {
-    /// What each VM is entitled to, in the order given.
+    /// The entitlement of each VM, in the order given.
     pub entitlements: Vec<Bytes>,
-    /// What each pool's VMs are entitled to together, in the order given.
+    /// The sum of the entitlements of each pool's VMs, in the order given.
     pub pools: Vec<Bytes>,
-    /// The water level among the root's children: what one share pays, in bytes. See
+    /// The water level among the root's children: the cost per share, in active bytes. See
     /// [`crate::Division::level`].
     pub water_level: f64,
-    /// Where reservations did not fit.
+    /// Pools whose reservations did not fit.
     pub shortfalls: Vec<PoolShortfall>,
 }
 
@@ -82,13 +82,13 @@ pub struct Solution {
 pub struct PoolShortfall {
     /// Its name; `None`: the root.
     pub pool: Option<String>,
-    /// What its children have reserved.
+    /// The sum of its children's reservations.
     pub reserved: Bytes,
-    /// What it has.
+    /// The memory that it has.
     pub has: Bytes,
 }
 
-/// Something in a [`Problem`] that cannot be: whose, which field, which value, what would do.
+/// A value in a [`Problem`] that is out of bounds: its owner, field and value, and the bounds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProblemError {
     /// A field that is out of its bounds.
@@ -100,7 +100,7 @@ pub enum ProblemError {
         field: &'static str,
         /// Its value.
         value: String,
-        /// What would do.
+        /// The bounds.
         rule: String,
     },
     /// Pools that make no tree.
@@ -109,8 +109,8 @@ pub enum ProblemError {
 }
 
 impl Problem {
-    /// Checks and solves it. Where all amounts are whole pages, so are the answers; else it is
-    /// solved to the byte.
+    /// Checks and solves the problem. The answers are whole pages if all amounts are, else they are
+    /// exact to the byte.
     ///
     /// # Errors
     /// The first field that is out of its bounds.
@@ -137,9 +137,9 @@ impl Problem {
         })
     }
 
-    /// Bytes that the solver counts as one page: those of a page where that loses nothing, else 1.
-    /// Limits that limit nothing, which tools write as the largest number that they have, do not
-    /// count.
+    /// The number of bytes that the solver counts as one page: a page's bytes if all amounts are
+    /// whole pages, else 1. Limits of at least the size, which tools write as their largest number,
+    /// do not count.
     fn unit(&self) -> u64 {
         let vms = self.vms.iter().flat_map(|vm| {
             let limit = vm.limit.filter(|limit| *limit < vm.size);
@@ -351,7 +351,7 @@ mod tests {
             pools in prop::collection::vec((any::<u64>(), prop::option::of(any::<u64>()), any::<u64>(), prop::option::of(0..3usize), any::<bool>(), 0u32..64), 0..4),
         ) {
             let pool_name = |i: usize| i.to_string();
-            // Most problems drawn are possible ones, of every magnitude.
+            // Most random problems are valid, of every magnitude.
             let shares = |shares: u64, shift: u32| 1 + (shares >> shift) % MAX_POOL_SHARES;
             let vms = vms.into_iter().enumerate().map(|(i, (size, reservation, limit, weight, shift, pool))| {
                 let size = (size >> 13) >> (shift % 50);

@@ -2,13 +2,14 @@ use plimsoll_units::Pages;
 
 use crate::{PoolId, PoolTree};
 
-/// What VMs and pools have reserved and not been granted, summed over the tree of pools.
+/// Reservations of VMs and pools that are not granted yet, summed over the tree of pools.
 ///
-/// Built once; every change and every question then costs one step for each pool above the VM.
+/// It is built once; every change and every question then costs one step for each pool above the
+/// VM.
 #[derive(Clone, Debug)]
 pub(crate) struct Promises(Vec<Node>);
 
-/// The part of a VM, or of a pool with all that is in it, in what is promised.
+/// The promises to a VM, or to a pool with its children.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Promise {
     /// Promised and not granted yet.
@@ -19,7 +20,7 @@ pub(crate) struct Promise {
     pub(crate) certain: Pages,
     /// The most that it may have.
     pub(crate) limit: Pages,
-    /// The part of `granted` that can be taken back at once, without touching what is reserved.
+    /// The part of `granted` that can be taken back at once, without touching reservations.
     pub(crate) returnable: Pages,
 }
 
@@ -34,7 +35,7 @@ struct Node {
 }
 
 impl Node {
-    /// Returns the pool's part, with what the pool itself has reserved.
+    /// Returns the pool's promises, with its own reservation.
     fn whole(&self) -> Promise {
         let open = self.sum.open.max(self.reserved().saturating_sub(self.sum.certain));
         Promise { open, returnable: self.returnable(self.sum.returnable), ..self.sum }
@@ -44,7 +45,7 @@ impl Node {
         self.reservation.min(self.sum.limit)
     }
 
-    /// Returns the part of what can be taken back that the pool's reservation leaves.
+    /// Returns the memory that can be taken back without touching the pool's reservation.
     fn returnable(&self, below: Pages) -> Pages {
         below.min(self.sum.certain.saturating_sub(self.reserved()))
     }
@@ -65,7 +66,7 @@ impl Promises {
         Self(pools.ids().map(node).collect())
     }
 
-    /// A VM of `pool` had `before` and has `after` now.
+    /// Replaces the promise `before` of a VM of `pool` by `after`.
     pub(crate) fn change(&mut self, pool: PoolId, mut before: Promise, mut after: Promise) {
         let mut at = Some(pool.index());
         while let Some(node) = at.map(|at| &mut self.0[at]) {
@@ -75,14 +76,14 @@ impl Promises {
         }
     }
 
-    /// Returns the whole host's part.
+    /// Returns the promises of the whole host.
     pub(crate) fn all(&self) -> Promise {
         self.0[PoolId::ROOT.index()].sum
     }
 
-    /// Returns what is promised to others than a VM of `pool` with the promise `own`, and what can
-    /// be taken back from others. What the VM's pools have reserved beyond their VMs' reservations
-    /// is open to it.
+    /// Returns the promises to all but a VM of `pool` with the promise `own`, and the memory that
+    /// can be taken back from them. Reservations of the VM's pools beyond those of their VMs are
+    /// open to it.
     pub(crate) fn of_others(&self, pool: PoolId, own: Promise) -> (Pages, Pages) {
         let (mut open, mut returnable) = (Pages::ZERO, Pages::ZERO);
         let mut below = own;
@@ -95,7 +96,8 @@ impl Promises {
         (open, returnable)
     }
 
-    /// Returns what pools have reserved beyond what is in them, those at and above `pool` left out.
+    /// Returns the reservations of pools beyond those inside them, without the pools at and above
+    /// `pool`.
     pub(crate) fn of_other_pools(&self, pool: PoolId) -> Vec<(PoolId, Pages)> {
         let mut own = vec![false; self.0.len()];
         let mut at = Some(pool.index());
@@ -107,21 +109,21 @@ impl Promises {
         others.map(|(id, node)| (PoolId::of_index(id), beyond(node))).collect()
     }
 
-    /// Returns what a VM of `pool` has to be granted before the pools above it have all that they
-    /// have reserved.
+    /// Returns the grant to a VM of `pool` with which the pools above it reach their reservations.
     pub(crate) fn lacking(&self, pool: PoolId) -> Pages {
         let lacking = |node: &Node| node.reserved().saturating_sub(node.sum.certain);
         self.up_from(pool).map(lacking).max().unwrap_or(Pages::ZERO)
     }
 
-    /// Returns what the pools at and above `pool` have reserved and their VMs not been granted.
+    /// Returns the reservations of the pools at and above `pool` that their VMs are not granted
+    /// yet.
     pub(crate) fn reserve(&self, pool: PoolId) -> Pages {
         let reserve = |node: &Node| node.reservation.saturating_sub(node.sum.granted);
         self.up_from(pool).map(reserve).max().unwrap_or(Pages::ZERO)
     }
 
-    /// Returns what the limits of the pools at and above `pool` leave to be granted; `None`: there
-    /// are no limits.
+    /// Returns the largest grant that the limits of the pools at and above `pool` allow; `None`: no
+    /// pool has a limit.
     pub(crate) fn room(&self, pool: PoolId) -> Option<Pages> {
         let room = |node: &Node| node.limit.map(|limit| limit.saturating_sub(node.sum.granted));
         self.up_from(pool).filter_map(room).min()

@@ -1,10 +1,10 @@
-//! What would have to change for a VM to get more.
+//! Changes that would give a VM more memory.
 //!
-//! Every answer is tried, not derived: memory is divided again with the one change, and the remedy
-//! says what came out. Where a number has to be found (how many shares?), it is the least that
-//! reaches the goal, to within a hundredth. Where nothing reaches the goal, the remedy aims at nine
-//! tenths of what is within reach, since the last tenth of what shares can do costs more than all
-//! before. One to two hundred divisions in all for a VM three pools deep.
+//! Every remedy is tried, not derived: memory is divided again with that one change, and the remedy
+//! reports the result. A number in a change (of shares, for example) is the least that reaches the
+//! goal, to within a hundredth. Where no value reaches the goal, the remedy aims at nine tenths of
+//! the largest gain: with shares the last tenth costs more than the first nine. A VM three pools
+//! deep takes one to two hundred divisions in all.
 
 use plimsoll_units::Pages;
 
@@ -17,47 +17,47 @@ use crate::tax::Tax;
 use crate::vm::Vm;
 use crate::{Client, Member};
 
-/// A change that gives a VM more, everything else left as it is.
+/// A single change that gives a VM more memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Remedy {
     /// The change.
     pub change: Change,
-    /// What the VM would then be entitled to: more than it is now.
+    /// The VM's entitlement after the change: more than now.
     pub entitlement: Pages,
 }
 
-/// What changes.
+/// The parameter that changes, with its new value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The VM actively uses so much: it pays the tax for idle memory.
+    /// The VM actively uses this much: now it pays the tax for idle memory.
     Active(Pages),
     /// The VM is exempt from the tax.
     Untaxed,
     /// The VM's limit, up to its size.
     Limit(Pages),
-    /// The VM's size: it has all of it.
+    /// The VM's size: now it has all of it.
     Size(Pages),
     /// The VM's shares.
     Shares(u64),
-    /// The VM's reservation, for which the pools above it and the host can stand.
+    /// The VM's reservation, within the guarantees of the pools above it and the host.
     Reservation(Pages),
     /// The limit of a pool that the VM is in.
     PoolLimit(PoolId, Pages),
     /// The shares of a pool that the VM is in.
     PoolShares(PoolId, u64),
-    /// The reservation of a pool that the VM is in, for which the pools above it and the host can
-    /// stand.
+    /// The reservation of a pool that the VM is in, within the guarantees of the pools above that
+    /// pool and the host.
     PoolReservation(PoolId, Pages),
-    /// So much more machine memory for guests.
+    /// Additional machine memory for guests.
     Memory(Pages),
 }
 
-/// What would give VM `index` of `vms` the entitlement that it has and `more`, or as much of that
-/// as the change can bring. What changes nothing is left out. The VM's own matters come first, then
-/// its pools from the inside out, then the host's.
+/// Returns the changes that would raise the entitlement of VM `index` of `vms` by `more`, or by as
+/// much as each change can. Changes without an effect are left out. Changes of the VM come first,
+/// then those of its pools from the inside out, then those of the host.
 ///
 /// # Panics
-/// Where there is no such VM, or a VM is in a pool that `pools` does not have.
+/// Where `vms` has no VM `index`, or a VM is in a pool that `pools` does not have.
 pub fn remedies(
     rules: &Rules,
     host: &Host,
@@ -92,7 +92,7 @@ pub fn remedies(
 /// A host and one of its VMs.
 struct Situation<'a> {
     available: Pages,
-    /// What is divided at most, where it is reserved.
+    /// The most that is divided, where reservations ask for it.
     most: Pages,
     tax: Tax,
     pools: &'a PoolTree,
@@ -118,7 +118,7 @@ impl Situation<'_> {
 
     fn with_pool(&self, id: PoolId, pool: Pool) -> Option<Division> {
         let pools = self.pools.with(id, pool);
-        // A pool's reservation has to be admitted like any other.
+        // A pool's reservation has to be admitted too.
         self.promises.admits(&Reservations { pools: &pools, ..self.promises }).ok()?;
         Some(self.divide(&pools, self.members))
     }
@@ -130,7 +130,7 @@ impl Situation<'_> {
     }
 }
 
-/// What is and what is wished.
+/// The entitlement now and the goal.
 struct Case<'a> {
     situation: Situation<'a>,
     entitlement: Pages,
@@ -161,7 +161,7 @@ impl Case<'_> {
             .collect()
     }
 
-    /// A larger limit or, where that is the size already, size.
+    /// A larger limit or, where the limit is the size already, a larger size.
     fn larger(&self, limit: Pages) -> Option<Remedy> {
         let (bound, change) = if limit < self.size {
             let limit = self.goal.min(self.size);
@@ -172,13 +172,13 @@ impl Case<'_> {
         self.tried(change, &self.situation.with_client(|c| c.limit = bound))
     }
 
-    /// A reservation of what it is to get, or as much of that as the pools above it and the host
-    /// can stand for.
+    /// A reservation of the goal, or as much of it as the pools above the VM and the host can
+    /// guarantee.
     fn reserved(&self, client: &Client) -> Option<Remedy> {
         let attempt = |reservation: u64| {
             let reservation = Pages(reservation);
             let division = self.situation.with_client(|c| c.reservation = reservation);
-            // What the pools above do not stand for is no guarantee.
+            // A reservation that the pools above do not back guarantees nothing.
             let stands = division.bounds[self.situation.index].reservation >= reservation;
             stands.then(|| self.tried(Change::Reservation(reservation), &division)).flatten()
         };
@@ -229,16 +229,16 @@ impl Case<'_> {
         self.least(0, most.0, &|more| Some((Change::Memory(Pages(more)), self.situation.with_memory(more))))
     }
 
-    /// The remedy that a change is, if it is one.
+    /// The remedy that consists of `change`, if it has an effect.
     fn tried(&self, change: Change, division: &Division) -> Option<Remedy> {
         let entitlement = division.vms[self.situation.index];
         let helps = entitlement > self.entitlement && division.shortfalls.len() <= self.shortfalls;
         helps.then_some(Remedy { change, entitlement })
     }
 
-    /// The least of the values from `now` to `most` that reaches the goal, or nine tenths of what
-    /// any of them reaches. The more the value, the more it reaches, until it is too much for
-    /// others and no remedy any more. `change` returns nothing where a value is not admitted.
+    /// The least value from `now` to `most` that reaches the goal, or nine tenths of the largest
+    /// gain. A larger value gains more, until it takes too much from others and is no remedy.
+    /// `change` returns `None` where a value is not admitted.
     fn least(
         &self,
         now: u64,
@@ -257,7 +257,7 @@ impl Case<'_> {
         let tenth = Pages(reach.saturating_sub(self.entitlement).0 / 10);
         let goal = if reach < self.goal { reach.saturating_sub(tenth) } else { self.goal };
         let reaches = |value: u64| attempt(value).is_some_and(|remedy| remedy.entitlement >= goal);
-        // Doubling first: what suffices is mostly near, and the largest value far.
+        // Doubling first: a sufficient value is mostly near, and the largest value far.
         let mut low = now;
         let mut step = now.max(most / 1024).max(1);
         let high = loop {
@@ -272,8 +272,8 @@ impl Case<'_> {
     }
 }
 
-/// Neighbours within a hundredth of each other, of which the first does not have the property and
-/// the second, like `high`, does. `low` is taken not to have it.
+/// Two values within a hundredth of each other: the first does not have the property; the second
+/// has it, as `high` does. `low` is taken not to have it.
 fn bisect(mut low: u64, mut high: u64, has: impl Fn(u64) -> bool) -> Option<(u64, u64)> {
     while high - low > 1 && high - low > high / 100 {
         let middle = low + (high - low) / 2;

@@ -90,7 +90,7 @@ fn a_limit_is_named_where_it_is_what_binds() {
     let got = remedies_of(1000, &pools, &[limited, other], 0, 100);
     assert_eq!(got, [Remedy { change: Change::Limit(Pages(400)), entitlement: Pages(400) }]);
     let whole = vm(300, client(0, 300, 100, 300), PoolId::ROOT);
-    // What it would have more is idle at first, and taxed: 300 + 4 * 80 = 620.
+    // Its additional memory is idle at first, and taxed: 300 + 4 * 80 = 620.
     let got = remedies_of(1000, &pools, &[whole, other], 0, 100);
     assert_eq!(got, [Remedy { change: Change::Size(Pages(400)), entitlement: Pages(380) }]);
 }
@@ -105,7 +105,7 @@ fn a_pool_is_named_where_its_limit_binds() {
         Change::PoolLimit(pool, limit) => Some((pool, limit)),
         _ => None,
     });
-    // The pool shares it out: twice 200.
+    // The pool divides it: twice 200.
     assert!(limit.is_some_and(|(pool, limit)| pool == id && (398..=404).contains(&limit.0)), "{got:?}");
     assert!(!got.iter().any(|r| matches!(r.change, Change::PoolShares(..) | Change::Memory(_))), "{got:?}");
 }
@@ -138,7 +138,7 @@ fn nobody_is_told_to_reserve_more_than_its_pool_stands_for() {
             _ => None,
         })
     };
-    // Shares bring the pool 400, of which 150 are nobody's promise.
+    // Shares bring the pool 400, of which 150 are promised to no VM.
     assert_eq!(largest(40), Some(240));
     assert!(largest(100).is_some_and(|most| (247..=250).contains(&most)), "{:?}", largest(100));
 }
@@ -151,7 +151,7 @@ fn a_pool_is_told_to_reserve_what_the_one_above_it_stands_for() {
     let pools = PoolTree::new(&[rigid, inside("b"), inside("c")]).unwrap();
     let ids = ["b", "c"].map(|name| pools.find(name).unwrap());
     let vms = [ids[0], ids[1], PoolId::ROOT].map(|pool| vm(1000, client(0, 1000, 100, 1000), pool));
-    // Shares bring "a" 400 and "b" 200 of them; "a" stands for 250.
+    // Shares bring "a" 400 and "b" 200 of them; "a" backs 250.
     let got = remedies_of(800, &pools, &vms, 0, 100);
     let reserved = got.iter().find_map(|r| match r.change {
         Change::PoolReservation(pool, reservation) if pool == ids[0] => Some(reservation.0),

@@ -4,36 +4,36 @@ use plimsoll_units::Pages;
 
 use crate::pool::{Pool, PoolId, PoolTree};
 
-/// What a VM takes of what a host can promise.
+/// The promises that a VM takes from its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// Its pool.
     pub pool: PoolId,
     /// Guest-physical memory.
     pub size: Pages,
-    /// What it is guaranteed of it.
+    /// The part of `size` that it is guaranteed.
     pub reservation: Pages,
-    /// What it takes beside; see [`overhead`](fn@crate::overhead).
+    /// Its memory beside that of its guest; see [`overhead`](fn@crate::overhead).
     pub overhead: Pages,
 }
 
-/// Everything that a host promises: to the VMs that run or are about to, and to its pools.
+/// All promises of a host: to VMs that run or are about to start, and to its pools.
 ///
-/// **Machine memory.** A VM reserves from its pool. A pool stands for its own reservation; where
-/// its children reserve more, an *expandable* one reserves the difference from the pool above it,
-/// and so on up to the host, and another can promise no more. Nor can a pool promise more than its
-/// limit. A pool's own reservation counts in full, used or not. So ESX does it, except for
-/// overheads: the host stands for those, not the VM's pool, so that a pool's reservation is guest
-/// memory and nothing else.
+/// **Machine memory.** A VM reserves from its pool. A pool guarantees its own reservation. Where
+/// its children reserve more, an *expandable* pool reserves the difference from the pool above it,
+/// and so on up to the host; a pool that is not expandable can promise no more. No pool can promise
+/// more than its limit. A pool's own reservation counts in full, used or not. ESX does the same,
+/// except for overheads: here they are reserved from the host, not from the VM's pool, so that a
+/// pool's reservation is guest memory and nothing else.
 ///
-/// **Swap space.** What a VM may have and is not guaranteed, `size - reservation`, must fit into
-/// the swap space, or a VM could not be brought down to its reservation (Waldspurger 2002, section
+/// **Swap space.** The memory of a VM beyond its guarantee, `size - reservation`, must fit into the
+/// swap space, or the VM could not be brought down to its reservation (Waldspurger 2002, section
 /// 6.1).
 #[derive(Clone, Copy, Debug)]
 pub struct Reservations<'a> {
     /// Machine memory for guests and overheads: the budget.
     pub machine: Pages,
-    /// Swap space; `None`: there is none, and it is not asked for.
+    /// Swap space; `None`: the host has none, and VMs need none.
     pub swap: Option<Pages>,
     /// The pools.
     pub pools: &'a PoolTree,
@@ -41,21 +41,20 @@ pub struct Reservations<'a> {
     pub vms: &'a [Claim],
 }
 
-/// A promise that cannot be kept: who is short, with the numbers. Its text is one line and says
-/// what to do.
+/// A promise that cannot be kept, with its numbers. Its text is one line and says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Overcommitment {
-    /// What is short.
+    /// The resource that is short.
     pub what: Short,
-    /// What was promised before.
+    /// The amount that was promised before.
     pub promised: Pages,
-    /// What would be promised.
+    /// The amount that would be promised.
     pub asked: Pages,
-    /// What there is to promise.
+    /// The amount that can be promised.
     pub capacity: Pages,
 }
 
-/// What cannot stand for more.
+/// A resource that cannot be promised further.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Short {
     /// The reservation of a pool that is not expandable.
@@ -108,7 +107,7 @@ impl fmt::Display for Overcommitment {
 
 impl std::error::Error for Overcommitment {}
 
-/// What is promised of something, and what there is.
+/// The promises from a resource, and its amount.
 #[derive(Clone, Copy)]
 struct Account {
     promised: Pages,
@@ -122,13 +121,13 @@ impl Account {
 }
 
 impl Reservations<'_> {
-    /// Whether the host may go over to promising `after`: with one more VM or pool, with other
-    /// parameters of one, with a VM in another pool. Whatever makes nothing shorter than it is
-    /// already is allowed, so that a host that has lost memory can be relieved step by step.
+    /// Checks whether the host may change its promises to `after`: with one more VM or pool, other
+    /// parameters, or a VM in another pool. A change that makes no resource shorter than before is
+    /// allowed, so that a host that has lost memory can be relieved step by step.
     ///
     /// # Errors
-    /// What would be short, or shorter than before; the innermost pool first, then the host's
-    /// memory, then its swap space.
+    /// The first resource that would be short, or shorter than before: the innermost pool first,
+    /// then the host's memory, then its swap space.
     ///
     /// # Panics
     /// Where a VM is in a pool that `pools` does not have.
@@ -151,7 +150,7 @@ impl Reservations<'_> {
         after.swap_after(self)
     }
 
-    /// What a VM in `pool` could still reserve, its overhead not counted.
+    /// Returns the memory that a VM in `pool` could still reserve, without its overhead.
     ///
     /// # Panics
     /// As [`Self::admits`].
@@ -160,7 +159,7 @@ impl Reservations<'_> {
         let left = |id: PoolId, capacity: Pages| capacity.saturating_sub(promises[id.index()]);
         let mut path: Vec<PoolId> = self.pools.ancestors(pool).collect();
         path.reverse();
-        // From the host down: what the pool above would stand for, and what each has of its own.
+        // From the host down: the amount that the pool above would back, and each pool's own.
         path.into_iter().fold(left(PoolId::ROOT, self.machine), |above, id| {
             let Some(pool) = self.pools.get(id).map(|named| named.pool) else { return above };
             let own = left(id, pool.reservation);
@@ -169,8 +168,8 @@ impl Reservations<'_> {
         })
     }
 
-    /// What each pool has promised to its children, by [`PoolId::index`]; the host has promised the
-    /// overheads as well.
+    /// The promises of each pool to its children, by [`PoolId::index`]; those of the host include
+    /// the overheads.
     fn promises(&self) -> Vec<Pages> {
         let mut promises = vec![Pages::ZERO; self.pools.count()];
         let mut add = |id: PoolId, pages: Pages| {
@@ -188,7 +187,7 @@ impl Reservations<'_> {
         promises
     }
 
-    /// What bounds the promises of a pool or the host.
+    /// The bound on the promises of a pool or the host.
     fn bounds(&self, id: PoolId) -> Vec<(Short, Pages)> {
         let Some(named) = self.pools.get(id) else { return vec![(Short::Machine, self.machine)] };
         let rigid = (!named.pool.expandable)
@@ -197,7 +196,7 @@ impl Reservations<'_> {
         rigid.into_iter().chain(limit).collect()
     }
 
-    /// By how much a pool or the host has promised too much.
+    /// The amount by which a pool or the host has promised too much.
     fn most_short(&self, id: PoolId, promised: Pages) -> Pages {
         let short = |(_, capacity)| Account { promised, capacity }.short();
         self.bounds(id).into_iter().map(short).max().unwrap_or(Pages::ZERO)
@@ -213,14 +212,14 @@ impl Reservations<'_> {
         Ok(())
     }
 
-    /// What all VMs may have and are not guaranteed.
+    /// The memory of all VMs beyond their guarantees.
     fn unguaranteed(&self) -> Pages {
         let rest = |vm: &Claim| vm.size.saturating_sub(vm.reservation);
         self.vms.iter().fold(Pages::ZERO, |sum, vm| sum.saturating_add(rest(vm)))
     }
 }
 
-/// What a pool that has promised `promised` reserves from the one above it.
+/// The amount that a pool with the promises `promised` reserves from the pool above it.
 fn claims(pool: &Pool, promised: Pages) -> Pages {
     let wish = if pool.expandable { pool.reservation.max(promised) } else { pool.reservation };
     pool.limit.map_or(wish, |limit| wish.min(limit))

@@ -44,7 +44,7 @@ fn a_vm_is_refused_with_the_numbers_of_what_is_short() {
 fn a_reservation_beyond_the_pools_expands_to_the_parent_and_on_to_the_host() {
     let tree = PoolTree::new(&[pool("a", None, 300, true), pool("b", Some("a"), 100, true)]).unwrap();
     let id = tree.find("b").unwrap();
-    // 100 of b's own, the other 200 of a's, and 700 that nobody has reserved.
+    // 100 of b's own, the other 200 of a's, and 700 unreserved.
     assert_eq!(host(&tree, &[]).unreserved(id), mib(1000));
     let fits = [claim(&tree, Some("b"), 2000, 990)];
     host(&tree, &[]).admits(&host(&tree, &fits)).unwrap();
@@ -81,7 +81,7 @@ fn a_pools_limit_bounds_what_it_can_promise() {
         refusal(&host(&tree, &[]), &host(&tree, &over))
             .contains("200MiB of 200MiB, its limit, is unreserved")
     );
-    // What it has promised beyond, before it got the limit, nobody stands for.
+    // Its promises beyond the limit, from before it got one, are not backed.
     assert_eq!(host(&tree, &over).unreserved(PoolId::ROOT), mib(1000 - 200 - 10));
 }
 
@@ -98,7 +98,7 @@ fn creating_a_pool_raising_its_reservation_and_moving_a_vm_are_checked_too() {
     );
     let moved = [Claim { pool: small.find("a").unwrap(), ..vms[0] }];
     assert!(refusal(&host(&small, &vms), &host(&small, &moved)).contains("pool \"a\""));
-    // A pool that stood for a VM cannot be made smaller under it.
+    // The reservation of a pool cannot fall below those that it backs.
     let roomy = PoolTree::new(&[pool("a", None, 700, false)]).unwrap();
     host(&none, &vms).admits(&host(&roomy, &moved)).unwrap();
     assert_eq!(

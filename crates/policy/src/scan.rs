@@ -1,72 +1,70 @@
-//! How much each VM looks for pages that can be shared.
+//! The processor time that each VM spends on scanning for pages that can be shared.
 //!
-//! Looking costs processor time and saves memory, so both decide: how idle the host's processors
-//! are, how short of memory it is, and what looking has lately brought in that VM. The paper scans
-//! at a fixed rate and leaves the rest to later work (Waldspurger 2002, section 4.3); Linux's KSM
-//! does the same, which is why it takes a processor of hosts where there is nothing to find.
+//! Scanning costs processor time and saves memory. So the time depends on the idle time of the
+//! host's processors, on its shortage of memory, and on the VM's recent gain from scanning. The
+//! paper scans at a fixed rate and leaves the rest to later work (Waldspurger 2002, section 4.3).
+//! Linux's KSM scans at a fixed rate too, and takes a processor of hosts without equal pages.
 
 use plimsoll_units::Pages;
 
 use crate::State;
 
-/// The host, as far as looking for pages depends on it.
+/// The facts of the host that scanning depends on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScanHost {
-    /// How short of memory it is.
+    /// Its shortage of memory.
     pub state: State,
     /// The part of its processors' time that is idle, 0 to 1.
     pub idle: f64,
-    /// How many processors it has.
+    /// The number of its processors.
     pub processors: u32,
 }
 
-/// A VM, as far as looking for pages depends on it.
+/// The facts of a VM that scanning depends on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScanVm {
-    /// What there is to look at.
+    /// The memory to scan.
     pub held: Pages,
-    /// Pages that looking has lately saved for each page looked at; `None`: not known yet.
+    /// Pages saved for each page scanned of late; `None`: not known yet.
     pub gain: Option<f64>,
-    /// It holds more than it is entitled to.
+    /// It holds more than its entitlement.
     pub above_entitlement: bool,
 }
 
-/// What a VM is to do.
+/// The scanning that a VM is to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
     /// Processor time that it may take, in ten-thousandths of one processor: at most
     /// [`Scan::WHOLE`].
     pub share: u16,
-    /// Large chunks are broken for pages of them that can be shared.
+    /// Large chunks are broken for the pages in them that can be shared.
     pub break_large: bool,
 }
 
 impl Scan {
-    /// A whole processor: one thread looks.
+    /// A whole processor: one thread scans.
     pub const WHOLE: u16 = 10_000;
-    /// What a VM always may take where there are few: some thousand pages a second, a GiB in a
-    /// minute or two. Less, and a VM whose content becomes like others' would not be noticed for
-    /// hours.
+    /// The least time of a VM among few: some thousand pages a second, a GiB in a minute or two. If
+    /// less, content that becomes equal to other VMs' would not be noticed for hours.
     pub const LEAST: u16 = 20;
 }
 
-/// What all VMs together take at least, as a part of the host's processors: more, and many VMs with
-/// nothing to share would cost what somebody notices.
+/// The least time of all VMs together, as a part of the host's processors. If more, the cost of
+/// many VMs with nothing to share would be noticeable.
 const LEAST_OF_ALL: f64 = 0.005;
 
-/// From this gain on looking is worth all that there is for it: a page in fifty is what a first
-/// pass over guests of different systems brings (zero pages alone). Lower, and time goes into
-/// memory that has been looked through; higher, and a fleet of different guests never gets what it
-/// could.
+/// From this gain on scanning is worth its full time. A first pass over guests of different systems
+/// gains a page in fifty (zero pages alone). If lower, time goes into memory that has been scanned
+/// already. If higher, a fleet of different guests never gets its possible gain.
 const WORTHWHILE: f64 = 0.02;
 
-/// How much each VM looks for pages, in the order given.
+/// Returns the scanning of each VM, in the order given.
 ///
-/// All together take an eighth of the idle time of the host's processors while it has memory, a
-/// quarter in state clear and half below. It is divided by what there is to look at, less where
-/// looking has brought little. A VM of which nothing is known yet is taken to be worth it. None
-/// takes less than [`Scan::LEAST`], or where there are many than its part of one in two hundred of
-/// the host's time.
+/// All VMs together take an eighth of the idle time of the host's processors while the host has
+/// memory, a quarter in state clear and half below. That time is divided by the memory to scan,
+/// with less for VMs whose gain is small. A VM whose gain is not known yet counts as worth it. No
+/// VM takes less than [`Scan::LEAST`] or, among many, its part of one two-hundredth of the host's
+/// time.
 pub fn scan(host: &ScanHost, vms: &[ScanVm]) -> Vec<Scan> {
     let all = allowed(host);
     let weights: Vec<f64> = vms.iter().map(weight).collect();
@@ -82,7 +80,7 @@ pub fn scan(host: &ScanHost, vms: &[ScanVm]) -> Vec<Scan> {
     vms.iter().zip(&weights).map(one).collect()
 }
 
-/// What each of so many VMs always may take, in ten-thousandths of a processor.
+/// The least time of each of `vms` VMs, in ten-thousandths of a processor.
 fn least(host: &ScanHost, vms: usize) -> u16 {
     let processors = f64::from(host.processors) * f64::from(Scan::WHOLE);
     #[expect(clippy::cast_precision_loss, reason = "a number of VMs")]
@@ -92,7 +90,7 @@ fn least(host: &ScanHost, vms: usize) -> u16 {
     each
 }
 
-/// Ten-thousandths of a processor for all VMs.
+/// The time of all VMs, in ten-thousandths of a processor.
 fn allowed(host: &ScanHost) -> f64 {
     let part = match host.state {
         State::High => 0.125,
@@ -103,7 +101,7 @@ fn allowed(host: &ScanHost) -> f64 {
     idle * part * f64::from(host.processors) * f64::from(Scan::WHOLE)
 }
 
-/// Whether looking is worth its time: 0 to 1.
+/// The worth of scanning a VM: 0 to 1.
 fn worth(vm: &ScanVm) -> f64 {
     let gain = vm.gain.filter(|gain| gain.is_finite()).unwrap_or(1.0);
     (gain / WORTHWHILE).clamp(0.0, 1.0)
@@ -120,25 +118,25 @@ fn share(part: f64, least: u16) -> u16 {
     part.clamp(f64::from(least), f64::from(Scan::WHOLE)) as u16
 }
 
-/// What looking for pages has lately brought in one VM. Old observations fade as new pages are
-/// looked at.
+/// The recent gain from scanning one VM. Old observations fade as new pages are scanned.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Gain {
     scanned: f64,
     saved: f64,
-    /// All that was looked at, nothing of it faded.
+    /// All pages scanned, without fading.
     seen: u64,
 }
 
 impl Gain {
-    /// Pages looked at after which what was seen before counts half: 128 MiB. Fewer, and a hole in
-    /// a VM's content would stop the search for what is behind it; more, and a VM that has been
-    /// looked through goes on for long.
+    /// Pages scanned after which earlier observations count half: 128 MiB. If fewer, a stretch
+    /// without gain stops the search for pages behind it. If more, a VM that has been scanned
+    /// through goes on for long.
     const HALF: f64 = 32768.0;
-    /// Pages that have to be looked at before anything is known, even if a VM has less: 16 MiB.
+    /// Pages scanned before the gain is known, even if a VM has less: 16 MiB.
     const LEAST: u64 = 4096;
 
-    /// `scanned` pages were looked at; `merged` were shared, and `broken` are shared no more.
+    /// Adds an observation: `scanned` pages were scanned, `merged` were shared, and `broken` are
+    /// shared no more.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     pub fn observe(&mut self, scanned: u64, merged: u64, broken: u64) {
         let fades = 0.5f64.powf(scanned as f64 / Self::HALF);
@@ -147,17 +145,16 @@ impl Gain {
         self.saved = self.saved * fades + merged.saturating_sub(broken) as f64;
     }
 
-    /// Pages saved for each page looked at, 0 to 1; `None`: too few have been looked at, for a VM
-    /// that holds so many.
+    /// Pages saved for each page scanned, 0 to 1; `None`: too few pages have been scanned for a VM
+    /// that holds `held`.
     ///
-    /// That is less than all of them once: what is found first are hints, which save nothing until
-    /// another VM is found to have the same. Who stopped at that would leave nothing for those to
-    /// find who come later.
+    /// All pages have to be scanned once. The first finds are hints, which save nothing until
+    /// another VM has the same content. If VMs stopped before, later VMs would find no hints.
     pub fn rate(&self, held: Pages) -> Option<f64> {
         (self.seen >= held.0.max(Self::LEAST)).then(|| (self.saved / self.scanned).clamp(0.0, 1.0))
     }
 
-    /// What there is to find has changed: nothing is known.
+    /// Forgets the gain: the content to find has changed.
     pub fn forget(&mut self) {
         *self = Self::default();
     }

@@ -1,20 +1,19 @@
-//! What a guest can spare for its balloon, by its own account.
+//! The memory that a guest can spare for its balloon, by its own account.
 //!
-//! A balloon takes pages from its guest's kernel. Beyond what the guest has available it takes
-//! what programs use: the guest swaps, scrapes for pages in its allocator, or kills. Others' guests
-//! stood still for hours that way. So a balloon is never larger than what leaves the guest a
-//! [reserve], and what has to come back beyond that is compressed or swapped out by the
-//! host. The bound follows the guest's account page by page, without thresholds: where nothing
-//! changes it stands still.
+//! A balloon takes pages from its guest's kernel. Beyond the guest's available memory it takes
+//! pages that programs use: the guest swaps, searches for pages in its allocator, or kills. Guests
+//! of other hypervisors stood still for hours that way. So a balloon always leaves its guest a
+//! [reserve], and the host compresses or swaps out the rest of what has to come back. The bound
+//! follows the guest's account page by page, without thresholds: it rests while the account rests.
 //!
-//! A guest that takes pages out of its balloon by itself (deflate-on-oom), or whose programs had
-//! to wait for its allocator while it had less than its reserve, gets all of its balloon back in
+//! A guest may take pages out of its balloon by itself (deflate-on-oom), or its programs may wait
+//! for its allocator while it has less than its reserve. It then gets all of its balloon back in
 //! one step. The balloon then comes back slowly, by [`Spare::RETURN`] of the guest's memory a
 //! second.
 //!
-//! The account may be a lie. One that says too little is available makes the balloon small: that
-//! VM is then reclaimed from by paging, as one without a driver. One that says too much is
-//! squeezed for it.
+//! The account may be a lie. If it understates available memory, the balloon is small, and the host
+//! reclaims from that VM by paging, as from a VM without a driver. If it overstates available
+//! memory, the balloon squeezes its own guest.
 
 use std::time::Duration;
 
@@ -23,18 +22,18 @@ use plimsoll_units::Pages;
 use crate::Thresholds;
 use crate::fraction::{count, whole};
 
-/// What a guest's balloon driver says of its guest, and how large the balloon was then.
+/// The statistics of a guest's balloon driver, with the size of the balloon at that time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     /// Memory that the guest's kernel manages, the balloon included.
     pub total: Pages,
     /// Memory that the guest can use without swapping.
     pub available: Pages,
-    /// The part of it that nothing is in.
+    /// The part of it that holds nothing.
     pub free: Pages,
-    /// Pages in its balloon when it said so.
+    /// Pages in its balloon at that time.
     pub ballooned: Pages,
-    /// How often its programs had to wait for memory since it booted, as far as it says so:
+    /// The number of times that its programs had to wait for memory since it booted, if it says so:
     /// allocations that stalled, and programs that were killed.
     pub stalls: u64,
 }
@@ -49,21 +48,21 @@ impl Account {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spare {
     account: Option<Account>,
-    /// What the account leaves for the balloon.
+    /// The largest balloon by the account.
     bound: Pages,
-    /// What a balloon that was given back may have grown to by now; `None`: it was not of late.
+    /// The largest size by now of a balloon that was given back; `None`: it was not of late.
     returned: Option<f64>,
 }
 
 impl Spare {
     /// The part of a guest's memory by which its balloon may grow in a second after it was given
-    /// back: all of it in a minute. Faster, and a guest whose programs have just begun to need
-    /// memory is squeezed before they have touched it; slower, and memory that a guest needed for
-    /// a moment stays with it for long.
+    /// back: all of it in a minute. If faster, a guest is squeezed before its programs have touched
+    /// the memory that they need. If slower, memory that a guest needed for a moment stays with it
+    /// for long.
     pub const RETURN: f64 = 1.0 / 64.0;
 
-    /// `elapsed` has passed. `account` is what the guest said last; `took` says that it has taken
-    /// pages out of its balloon by itself since.
+    /// Takes the guest's last `account` after `elapsed`. `took`: the guest has taken pages out of
+    /// its balloon by itself since the last call.
     pub fn observe(&mut self, elapsed: Duration, account: Option<&Account>, took: bool) {
         let Some(account) = account else {
             *self = Self::default();
@@ -92,21 +91,21 @@ impl Spare {
         Some(self.bound.min(returned))
     }
 
-    /// The most that a guest of `size` uses by its own account: what is neither free nor in its
-    /// balloon. `None`: the guest has given no account.
+    /// The most that a guest of `size` uses by its own account: memory that is neither free nor in
+    /// its balloon. `None`: the guest has given no account.
     pub fn used(&self, size: Pages) -> Option<Pages> {
         let account = self.account?;
         Some(size.saturating_sub(account.free).saturating_sub(account.ballooned))
     }
 
-    /// Whether the guest has less than its reserve while its balloon has some of its memory.
+    /// The guest has less than its reserve while its balloon has some of its memory.
     pub fn is_short(&self) -> bool {
         self.account.is_some_and(|account| account.ballooned > Pages::ZERO && account.is_short())
     }
 }
 
-/// What a guest of `total` memory keeps available: what its kernel needs to serve programs
-/// without making them wait. It slides with the size as the host's own minFree does.
+/// The memory that a guest of `total` memory keeps available: its kernel needs it to serve programs
+/// without waits. It slides with the size as the host's own minFree does.
 fn reserve(total: Pages) -> Pages {
     Thresholds::sliding(total.bytes()).clear
 }
@@ -135,7 +134,7 @@ mod tests {
         assert_eq!(reserve(mib(200)), Pages(3072), "6 %");
         spare.observe(SECOND, Some(&account(80, 40, 0)), false);
         assert_eq!(spare.balloon(), Some(mib(120) - Pages(3072)));
-        // What it has inflated since is part of that.
+        // Pages that the balloon has taken since are part of that.
         spare.observe(SECOND, Some(&account(80, 40, 0)), false);
         assert_eq!(spare.balloon(), Some(mib(120) - Pages(3072)));
         spare.observe(SECOND, Some(&account(2, 100, 0)), false);

@@ -1,23 +1,23 @@
-//! How much of its time a VM is stalled for memory, in the terms of Linux's PSI
+//! The part of the time that a VM is stalled for memory, in the terms of Linux's PSI
 //! (Documentation/accounting/psi.rst).
 //!
-//! A VMM counts the time in which some of its VM, and in which all of it, waits for memory. From
-//! these counters follow averages over the last 10, 60 and 300 s. As in PSI they are exponentially
-//! weighted: what was seen a window ago counts `1/e` of what is seen now. So a VM that stands still
+//! A VMM counts the time in which some of its VM, and in which all of it, waits for memory. These
+//! counters yield averages over the last 10, 60 and 300 s. As in PSI they are exponentially
+//! weighted: a reading that is one window old counts `1/e` of a new one. So a VM that stands still
 //! reaches 50 % of the shortest average after 7 s, and 98 % after 40 s.
 //!
-//! The counters are claims. A counter that falls counts as standing still, and none grows by more
-//! than the time that has passed: a VMM that lies can make its VM seem stalled, as a guest can by
-//! waiting, and no more than that.
+//! The counters are claims. A counter that falls counts as unchanged, and no counter grows by more
+//! than the elapsed time. A VMM that lies can make its VM seem stalled, as a guest can by waiting,
+//! and no more than that.
 
 use std::time::Duration;
 
 /// Windows of the averages, in seconds: those of PSI.
 const WINDOWS: [f64; 3] = [10.0, 60.0, 300.0];
-/// A VM stands still from this part of the last 10 s on. Less, and a VM that swaps much is called
-/// stalled; more, and it takes longer than 10 s to see.
+/// A VM stands still from this part of the last 10 s on. If less, a VM that swaps much is called
+/// stalled. If more, a VM that stands still is seen after more than 10 s.
 const STANDS_STILL: f64 = 0.5;
-/// A VM goes on below this part. Nearer to [`STANDS_STILL`], and a VM about there is reported again
+/// A VM goes on below this part. If nearer to [`STANDS_STILL`], a VM about there is reported again
 /// and again.
 const GOES_ON: f64 = 0.2;
 
@@ -31,11 +31,11 @@ pub struct StallMeter {
 }
 
 impl StallMeter {
-    /// Takes a reading of the counter, `elapsed` after the one before. Returns by how much it has
-    /// grown, at most `elapsed`.
+    /// Takes a reading of the counter, `elapsed` after the one before. Returns its growth, at most
+    /// `elapsed`.
     ///
-    /// What exceeds `elapsed` is not lost but counts with the next reading: two readings may be
-    /// closer to each other than the two moments at which the counter was read.
+    /// Growth beyond `elapsed` counts with the next reading: two readings may arrive closer to each
+    /// other than the two moments at which the counter was read.
     fn observe(&mut self, elapsed: Duration, counter: Duration) -> Duration {
         let grown = counter.saturating_sub(self.total).min(elapsed);
         self.total += grown;
@@ -50,7 +50,7 @@ impl StallMeter {
         grown
     }
 
-    /// Time stalled in all.
+    /// The total time stalled.
     pub fn total(&self) -> Duration {
         self.total
     }
@@ -75,14 +75,14 @@ pub struct Stalls {
 }
 
 impl Stalls {
-    /// Stalls of a VM whose counters stand at `some` and `full` when they are first read.
+    /// The stalls of a VM whose counters read `some` and `full` at first.
     pub fn new(some: Duration, full: Duration) -> Self {
         let meter = |total| StallMeter { total, ..StallMeter::default() };
         Self { some: meter(some), full: meter(full.min(some)), stands_still: false }
     }
 
-    /// Takes a reading of both counters, `elapsed` after the one before. Returns by how much each
-    /// has grown.
+    /// Takes a reading of both counters, `elapsed` after the one before. Returns the growth of
+    /// each.
     pub fn observe(&mut self, elapsed: Duration, some: Duration, full: Duration) -> (Duration, Duration) {
         let some = self.some.observe(elapsed, some);
         let full = self.full.observe(elapsed, full.min(self.some.total));
@@ -108,9 +108,8 @@ impl Stalls {
     }
 }
 
-/// The averages of a host: the mean of those of its VMs, each of which counts the same, whatever
-/// its size. A host has no counter of its own, because VMs report at different moments. 0 for a
-/// host without VMs.
+/// Returns the averages of a host: the mean of its VMs' averages, with the same weight for each VM,
+/// or 0 without VMs. A host has no counter of its own, because VMs report at different moments.
 pub fn host_averages(vms: impl IntoIterator<Item = StallMeter>) -> [f64; 3] {
     let (mut sums, mut count) = ([0.0; 3], 0.0);
     for meter in vms {

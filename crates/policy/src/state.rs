@@ -1,27 +1,43 @@
+use std::fmt;
+
 use plimsoll_units::{Bytes, Pages};
 
-/// How short of free machine memory the host is, as in ESXi. Ordered from plenty to none.
+/// The host's shortage of free machine memory, as in ESXi. Ordered from plenty to none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum State {
-    /// At least minFree is free: nothing is reclaimed.
+    /// At least minFree is free: no memory is reclaimed.
     High,
-    /// Less than minFree is free: nothing more is given beyond entitlements.
+    /// Less than minFree is free: VMs get no more memory beyond their entitlements.
     Clear,
-    /// Balloons take memory back.
+    /// Balloons reclaim memory.
     Soft,
-    /// Balloons do not suffice.
+    /// Balloons do not suffice: pages are compressed and swapped out.
     Hard,
     /// VMs above their targets wait.
     Low,
 }
 
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::High => "high",
+            Self::Clear => "clear",
+            Self::Soft => "soft",
+            Self::Hard => "hard",
+            Self::Low => "low",
+        })
+    }
+}
+
 /// Amounts of free memory at which the state changes.
 ///
-/// All derive from minFree with ESXi's percentages. A state is entered when free memory falls below
-/// the threshold of its name; `high`, 400 %, is what reclamation aims for, not a state's edge.
+/// All derive from minFree with ESXi's percentages. The host enters a state when free memory falls
+/// below the threshold of that name. `high`, 400 %, is the aim of reclamation and no edge of a
+/// state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
-    /// Reclamation, once begun, aims to have this much free: 400 % of minFree.
+    /// Reclamation that has begun aims at this much free memory: 400 % of minFree.
     pub high: Pages,
     /// Below: clear. 100 % of minFree.
     pub clear: Pages,
@@ -48,14 +64,13 @@ impl Thresholds {
     }
 
     /// The paper's fixed percentages: high at 6 % free, soft at 4, hard at 2, low at 1 (Waldspurger
-    /// 2002, section 6.3). The paper knows no state clear: here it is what lies between high and
-    /// soft.
+    /// 2002, section 6.3). The paper knows no state clear: here it lies between high and soft.
     pub fn fixed(budget: Bytes) -> Self {
         let percent = |p: u64| Pages::ceil(Bytes(budget.0 / 100 * p + budget.0 % 100 * p / 100));
         Self { high: percent(6), clear: percent(6), soft: percent(4), hard: percent(2), low: percent(1) }
     }
 
-    /// The thresholds that follow from a minFree of the operator's choice.
+    /// The thresholds that follow from the operator's minFree.
     pub fn of_min_free(min_free: Bytes) -> Self {
         let percent = |p: u64| Pages::ceil(Bytes(min_free.0 / 100 * p + min_free.0 % 100 * p / 100));
         Self {
@@ -67,10 +82,10 @@ impl Thresholds {
         }
     }
 
-    /// What VMs that have nearly all that they are entitled to leave for those that have less:
-    /// halfway between soft and hard. Higher, and VMs that are entitled to memory wait, and page
-    /// for themselves, in front of what is free; lower, and many VMs that lack a little bring the
-    /// host to state hard for good, with nothing left for one that has just begun.
+    /// The free memory that VMs with nearly all of their entitlements leave to VMs with less:
+    /// halfway between soft and hard. If higher, VMs below their entitlements wait and page for
+    /// themselves although memory is free. If lower, many VMs that lack a little bring the host to
+    /// state hard for good, and nothing is left for a VM that has just started.
     pub fn reserve(&self) -> Pages {
         Pages(u64::midpoint(self.soft.0, self.hard.0))
     }
@@ -86,9 +101,9 @@ impl Thresholds {
     }
 }
 
-/// The host's state over time. It worsens at once; it improves only when free memory exceeds the
-/// better state's edge by an eighth ("significantly", Waldspurger 2002, section 6.3), so that a
-/// signal that wobbles by less never flaps.
+/// The host's state over time. It worsens at once. It improves only when free memory exceeds the
+/// better state's edge by an eighth ("significantly", Waldspurger 2002, section 6.3). So free
+/// memory that wobbles by less never makes the state flap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct States(State);
 
@@ -99,7 +114,7 @@ impl Default for States {
 }
 
 impl States {
-    /// The state as last observed.
+    /// The state after the last reading.
     pub fn current(&self) -> State {
         self.0
     }
@@ -177,8 +192,7 @@ mod tests {
             let floor = [thresholds.clear, thresholds.soft, thresholds.hard, thresholds.low][edge];
             let mut states = States::default();
             states.observe(Pages(start), &thresholds);
-            // From wherever it comes, the signal settles in one state with its first readings below
-            // and above the edge.
+            // From any start, the first readings below and above the edge settle the state.
             let (low, high) = (Pages(floor.0 - 1), Pages(floor.0 - 1 + floor.0 / 8));
             states.observe(high, &thresholds);
             let settled = states.observe(low, &thresholds);

@@ -1,4 +1,4 @@
-//! What each VM's mechanisms are to do: targets, balloons and amounts.
+//! The work of each VM's mechanisms: targets, balloons and amounts.
 //!
 //! **Entitlements** divide the memory for guests less minFree. Where reservations exceed that,
 //! their sum is divided: admission promises all machine memory, and a promise comes before minFree.
@@ -41,12 +41,12 @@ use plimsoll_units::Pages;
 
 use crate::balance::Balance;
 use crate::balloon::Balloon;
-use crate::decision::{Decision, Outcome, PoolOutcome, Reclaim};
+use crate::decision::{Decision, Outcome, PagingCause, PoolOutcome, Reclaim};
 use crate::division::{Division, divide_reserving};
 use crate::host::Host;
 use crate::lending::Lending;
 use crate::member::Member;
-use crate::paging::{Due, level, paged};
+use crate::paging::{Due, paged};
 use crate::pool::{PoolId, PoolTree};
 use crate::pool_limits::PoolLimits;
 use crate::rules::Rules;
@@ -107,6 +107,21 @@ pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outco
         reclaiming: balance.reclaiming(),
         mechanisms,
         shortfalls: division.shortfalls,
+    }
+}
+
+/// The memory that a VM with at most `most` can hold before it pages, and why it pages.
+fn level(vm: &Vm, most: Pages, reclaim: &Reclaim, for_others: bool) -> (Pages, Option<PagingCause>) {
+    let paged = reclaim.compression.saturating_add(reclaim.swap);
+    if paged > Pages::ZERO {
+        let why = if for_others { PagingCause::Owed } else { PagingCause::AboveTarget };
+        (vm.held.saturating_sub(paged), Some(why))
+    } else if vm.held >= most {
+        (vm.held, Some(PagingCause::AtLimit))
+    } else if vm.waited {
+        (vm.held, Some(PagingCause::Waited))
+    } else {
+        (most, None)
     }
 }
 

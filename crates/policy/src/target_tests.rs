@@ -30,7 +30,7 @@ fn a_reservation_comes_before_min_free() {
     let outcome = super::decide(&Rules::default(), &host(2, State::Low), &PoolTree::default(), &vms);
     assert!(outcome.shortfalls.is_empty() && outcome.available == mib(596), "{outcome:?}");
     assert!(outcome.vms.iter().all(|d| d.entitlement == mib(149) && d.target == mib(149)), "{outcome:?}");
-    // Memory that was lost after admission cannot be had, reserved or not.
+    // Memory that was lost after admission cannot be divided, reserved or not.
     let lost = Host { for_guests: mib(400), ..host(2, State::Low) };
     let outcome = super::decide(&Rules::default(), &lost, &PoolTree::default(), &vms);
     assert!(outcome.shortfalls.len() == 1 && outcome.available == mib(400), "{outcome:?}");
@@ -47,31 +47,31 @@ fn memory_goes_from_the_idle_to_the_one_that_needs_it() {
 
 #[test]
 fn who_waits_for_what_it_is_entitled_to_is_served_from_those_above_their_entitlements() {
-    // The host is in state high, but what is free above minFree does not suffice for the one that
+    // The host is in state high, but free memory above minFree does not suffice for the VM that
     // waits.
     let vms = [vm(250, 256, 0), vm(250, 256, 0), vm(64, 256, 100)];
     let outcome = decide_in(&PoolTree::default(), &host(40, State::High), &vms);
     assert!(outcome.reclaiming && outcome.owed == mib(100), "{outcome:?}");
     assert_eq!(outcome.mechanisms, Mechanisms::of(State::Soft));
-    // They use all that they have: no idle memory covers the shortage. They give what is owed, and
-    // no more: the host has memory.
+    // They use all that they have: no idle memory covers the shortage. They give the memory that is
+    // owed, and no more: the host has memory.
     let minfree = host(40, State::High).thresholds.clear;
     let gives = |outcome: &Outcome| -> u64 {
         outcome.vms[..2].iter().map(|d| mib(250).saturating_sub(d.target).0).sum()
     };
     assert!(gives(&outcome).abs_diff((mib(60) + minfree).0) <= 2, "{outcome:?}");
-    // In a state that is short of memory they give down to what is theirs or lent to them.
+    // In a state that is short of memory they give down to their entitlements and loans.
     let short = decide_in(&PoolTree::default(), &host(20, State::Soft), &vms);
     for decision in &short.vms[..2] {
         let claim = decision.entitlement + decision.lent;
         assert_eq!((decision.target, decision.sizing), (claim, Sizing::FollowsTarget));
     }
-    // A VM that is taken to lack more than its faults wait for is owed that as well.
+    // A VM that is taken to lack more than its faults wait for is owed that, too.
     let lacking = [vms[0], vms[1], Vm { lacks: mib(100), ..vm(64, 256, 4) }];
     let outcome = decide_in(&PoolTree::default(), &host(40, State::High), &lacking);
     assert!(gives(&outcome).abs_diff((mib(60) + minfree).0) <= 2, "{outcome:?}");
-    // Others page all of it out at once, as far as it is not free, and not only what faults wait
-    // for.
+    // All of it that is not free is paged out of other VMs at once, not only the part that faults
+    // wait for.
     let paged: Pages = outcome.vms.iter().map(|d| d.reclaim.compression + d.reclaim.swap).sum();
     assert!(paged >= mib(60), "{outcome:?}");
     let patient = [vms[0], vms[1], vm(64, 256, 0)];
@@ -95,7 +95,7 @@ fn a_working_set_is_spared_while_others_hold_idle_memory() {
     let [busy, idle, _] = &outcome.vms[..] else { panic!() };
     assert!(busy.entitlement < mib(200) && busy.target == mib(200), "{busy:?}");
     assert_eq!(busy.sizing, Sizing::WorkingSet);
-    // With idle memory of its own it gives of that, and the working set has decided nothing.
+    // With idle memory of its own it gives of that, and the working set does not matter.
     let rich = [Vm { held: mib(240), ..vms[0] }, vms[1], vms[2]];
     let rich = decide_in(&PoolTree::default(), &host, &rich).vms[0];
     assert!(rich.target > mib(200) && rich.sizing == Sizing::FollowsTarget, "{rich:?}");
@@ -107,8 +107,8 @@ fn a_vm_that_wakes_up_below_its_working_set_is_lifted_to_it_from_what_is_free_or
     let awake = Vm { target: mib(100), ..vm(100, 144, 0) };
     let quiet = decide(&host(218, State::High), &[awake, vm(140, 5, 0), vm(140, 5, 0)]);
     assert!(quiet[0].target >= mib(180) && quiet[1].target == mib(256), "{quiet:?}");
-    // 96 MiB are entitled, 80 are missing, 7 are free above minFree, and two hold more than they
-    // are entitled to or use.
+    // Its entitlement is 96 MiB, 80 are missing, 7 are free above minFree, and two VMs hold more
+    // than their entitlements and working sets.
     let vms = [awake, vm(170, 5, 0), vm(163, 5, 0), vm(16, 256, 0)];
     let vms: Vec<Vm> = vms.into_iter().zip([1, 2, 2, 20]).map(|(vm, shares)| weighing(shares, vm)).collect();
     let host = Host { for_guests: mib(494), ..host(45, State::High) };
@@ -136,14 +136,15 @@ fn a_balloon_grows_no_faster_than_it_may_and_no_larger_than_any() {
     };
     let late = decide(&host(0, State::Soft), &[lowest])[0];
     assert_eq!((late.balloon, late.sizing), (Pages(mib(256).0 * 65 / 100), Sizing::Largest));
-    // What no balloon takes is swapped; a tenth of it is tried by compression.
+    // The rest beyond the balloon is paged out: as much as the store holds is compressed, the rest
+    // is swapped.
     let beyond = mib(256) - late.balloon - mib(50);
     assert_eq!(
         (late.reclaim.balloon, late.reclaim.compression),
         (mib(256) - mib(50) - beyond, Pages(mib(256).0 / 10))
     );
     assert_eq!(late.reclaim.swap, beyond - late.reclaim.compression);
-    // It gives way at once.
+    // It shrinks at once.
     let full = Vm { balloon: mib(160), held: mib(96), target: mib(96), ..vm(96, 256, 50) };
     let deflated = decide(&Host { elapsed: Duration::ZERO, ..host(400, State::High) }, &[full])[0];
     assert_eq!((deflated.balloon, deflated.sizing), (Pages(0), Sizing::NotNeeded));
@@ -158,7 +159,7 @@ fn a_balloon_does_not_grow_in_a_guest_that_needs_memory_and_has_none_to_give() {
     let kept = balloon(lacking);
     assert_eq!((kept.balloon, kept.sizing), (mib(8), Sizing::VmLacks), "{kept:?}");
     assert!(balloon(Vm { lacks: Pages::ZERO, ..lacking }).balloon > mib(8));
-    // Who has to give gives all the same.
+    // A VM above its target gives all the same.
     let taken = decide(&host(0, State::Soft), &crowd(Vm { held: mib(240), ..lacking }))[0];
     assert!(taken.target < mib(238) && taken.balloon > mib(8), "{taken:?}");
 }
@@ -202,7 +203,7 @@ fn nested() -> PoolTree {
     .unwrap()
 }
 
-/// VMs in whatever situation, in the root or one of the [`nested`] pools.
+/// Random VMs, in the root or one of the [`nested`] pools.
 fn any_vms() -> impl Strategy<Value = Vec<Vm>> {
     let pools: Vec<PoolId> = nested().ids().collect();
     let driver = prop::sample::select(vec![Driver::Follows, Driver::Follows, Driver::Absent, Driver::Stuck]);
@@ -239,7 +240,7 @@ proptest! {
         let pools = nested();
         let outcome = decide_in(&pools, &host(free, STATES[state]), &vms);
         let lends = outcome.vms.iter().any(|d| d.lent > Pages::ZERO);
-        // Within a pool's limit what is lent counts for the VM that has it.
+        // Within a pool's limit a loan counts for the borrower.
         let least = |d: &Decision, v: &Vm| if lends { d.entitlement.min(v.held) } else { d.entitlement };
         for (d, v) in outcome.vms.iter().zip(&vms) {
             prop_assert!(least(d, v) <= d.target && d.target <= d.most && d.most <= v.member.client.limit, "{:?}", d);
@@ -280,7 +281,7 @@ proptest! {
         let taken: u64 = vms.iter().zip(&decisions).map(|(v, d)| v.held.0.saturating_sub(d.target.0)).sum();
         let excess: u64 = vms.iter().zip(&decisions).map(|(v, d)| v.held.0.saturating_sub((d.entitlement + d.lent).0)).sum();
         let needed = host.thresholds.high.0 - host.free.0;
-        // More is taken only for those who are lifted to their working sets.
+        // More is taken only for VMs that are lifted to their working sets.
         let lifted: u64 = vms.iter().zip(&decisions).map(|(v, d)| d.target.0.saturating_sub(v.held.0)).sum();
         prop_assert!(taken >= needed.min(excess) && taken <= needed + lifted + 8, "{} {} {}", taken, needed, excess);
     }

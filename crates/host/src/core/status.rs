@@ -34,7 +34,7 @@ impl Core {
             kernel: self.running().map(|(_, run)| run.kernel.ram).sum(),
             peak_ledger: self.ledger.peak().bytes(),
             peak_kernel: self.peak_kernel,
-            state: self.states.current().into(),
+            state: self.states.current(),
             high_threshold: self.settings.thresholds.clear.bytes(),
             stall: self.host_stall(),
             stalled: self.standing_still(),

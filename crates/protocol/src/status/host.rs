@@ -1,5 +1,3 @@
-use std::fmt;
-
 use plimsoll_policy::State;
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
@@ -68,7 +66,7 @@ pub struct HostStatus {
     /// Highest `kernel` that was seen since the daemon started.
     pub peak_kernel: Bytes,
     /// How short of free memory the host is.
-    pub state: HostState,
+    pub state: State,
     /// Below this much free memory the host is no longer in state high.
     pub high_threshold: Bytes,
     /// Time that VMs were stalled for memory.
@@ -83,42 +81,18 @@ pub struct HostStatus {
     pub version: String,
 }
 
-/// How short of free machine memory the host is, after ESXi.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum HostState {
-    /// Enough is free.
-    High,
-    /// Less than that, but nothing has to be reclaimed yet.
-    Clear,
-    /// Balloons work.
-    Soft,
-    /// Balloons do not suffice.
-    Hard,
-    /// VMs above their targets wait.
-    Low,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl From<State> for HostState {
-    fn from(state: State) -> Self {
-        match state {
-            State::High => Self::High,
-            State::Clear => Self::Clear,
-            State::Soft => Self::Soft,
-            State::Hard => Self::Hard,
-            State::Low => Self::Low,
+    #[test]
+    fn a_state_is_written_as_the_word_that_is_displayed() {
+        let states = [State::High, State::Clear, State::Soft, State::Hard, State::Low];
+        let words = ["high", "clear", "soft", "hard", "low"];
+        for (state, word) in states.into_iter().zip(words) {
+            assert_eq!(serde_json::to_value(state).unwrap(), word);
+            assert_eq!(serde_json::from_value::<State>(word.into()).unwrap(), state);
+            assert_eq!(format!("{state:>6}"), format!("{word:>6}"));
         }
-    }
-}
-
-impl fmt::Display for HostState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::High => "high",
-            Self::Clear => "clear",
-            Self::Soft => "soft",
-            Self::Hard => "hard",
-            Self::Low => "low",
-        })
     }
 }

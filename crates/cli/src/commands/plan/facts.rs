@@ -110,7 +110,7 @@ impl Host {
     fn new(frame: &Frame) -> Self {
         Self {
             seconds: frame.at.as_secs_f64(),
-            state: format!("{:?}", frame.state).to_lowercase(),
+            state: frame.state.to_string(),
             free: frame.free.bytes(),
             overhead: frame.overhead.bytes(),
             frames: frame.frames.bytes(),

@@ -259,7 +259,7 @@ impl Answer {
         let line = |f: &Fitted| Line {
             more: f.more,
             admitted: f.refusal.is_none(),
-            state: format!("{:?}", f.state).to_lowercase(),
+            state: f.state.to_string(),
             entitlement: f.entitlement.bytes(),
             short_at_peak: f.short_at_peak.bytes(),
             risk: f.risk,

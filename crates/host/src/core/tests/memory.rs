@@ -80,7 +80,7 @@ fn an_automatic_budget_follows_what_the_machine_has_and_tells() {
     );
     assert!(told(&world).last().unwrap().starts_with("the budget rises"));
     seconds(&mut world, 0, 1);
-    assert_eq!(world.host().state, plimsoll_protocol::status::HostState::Low);
+    assert_eq!(world.host().state, plimsoll_policy::State::Low);
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn in_state_low_who_is_above_his_target_stands_still_until_he_is_there() {
     let usable = world.host().granted + world.host().overhead;
     world.input(usable_input(Bytes(usable.0 / 2)));
     world.pass(SECOND);
-    assert_eq!(world.host().state, plimsoll_protocol::status::HostState::Low);
+    assert_eq!(world.host().state, plimsoll_policy::State::Low);
     let (level, block) = world.levels[&rich];
     assert!(block && level < world.granted[&rich], "{level:?} {:?}", world.granted[&rich]);
     assert!(!world.levels[&needy].1, "a VM within its entitlement runs on");
@@ -142,7 +142,7 @@ fn what_is_reserved_and_unused_is_lent_and_comes_back_when_it_is_wanted() {
         }
         let lent = world.granted[&borrower] > mib(850);
         assert_eq!(lent, swap > 0, "{}", world.granted[&borrower].bytes());
-        assert_eq!(world.host().state, plimsoll_protocol::status::HostState::High);
+        assert_eq!(world.host().state, plimsoll_policy::State::High);
     }
     let begin = world.clock.now;
     while world.granted[&lender] < mib(512) {

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use plimsoll_protocol::status::{HostState, HostStatus};
+use plimsoll_policy::State;
+use plimsoll_protocol::status::HostStatus;
 use plimsoll_units::Bytes;
 
 use super::look::Look;
@@ -45,7 +46,7 @@ impl Course {
     pub(super) fn observe(&mut self, host: &HostStatus, answered: Duration, looks: Vec<Look>) {
         self.answers.push(answered.as_secs_f64() * 1000.0);
         self.free.push(super::in_mib(host.free));
-        self.below_soft += u32::from(host.state > HostState::Soft);
+        self.below_soft += u32::from(host.state > State::Soft);
         self.see(looks);
     }
 

@@ -36,7 +36,7 @@ fn eager_sharing_looks_and_breaks_large_pages_while_there_is_memory_whatever_tha
         let held = world.granted[&run];
         world.say(run, FromVmm::Report(Facts { grant: held, held, scanned: 1 << 24, ..Facts::default() }));
         world.pass(SECOND);
-        assert_eq!(world.host().state, plimsoll_protocol::status::HostState::High);
+        assert_eq!(world.host().state, plimsoll_policy::State::High);
         (world.scans[&run].share, world.scans[&run].break_large)
     };
     assert_eq!((scan(false), scan(true)), ((20, false), (2500, true)));
