@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use plimsoll_units::Pages;
 
-use crate::{Driver, Rules, Vm};
+use crate::rules::Rules;
+use crate::vm::{Driver, Vm};
 
 /// The reason for a balloon's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

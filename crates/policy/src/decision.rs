@@ -1,6 +1,9 @@
 use plimsoll_units::Pages;
 
-use crate::{Cause, EffectiveBounds, Mechanisms, Shortfall, Sizing};
+use crate::balloon::Sizing;
+use crate::bounds::EffectiveBounds;
+use crate::division::{Cause, Shortfall};
+use crate::mechanisms::Mechanisms;
 
 /// The decisions of policy for a host.
 #[derive(Clone, Debug, PartialEq)]

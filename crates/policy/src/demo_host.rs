@@ -11,6 +11,7 @@ use crate::member::Member;
 use crate::pool::{NamedPool, Pool, PoolId, PoolTree};
 use crate::rules::Rules;
 use crate::state::{State, Thresholds};
+use crate::target;
 use crate::vm::{Driver, Pageable, Vm};
 
 pub(crate) fn mib(n: u64) -> Pages {
@@ -48,12 +49,12 @@ pub(crate) fn host(free: u64, state: State) -> Host {
 
 /// Decides by the default rules, without pools.
 pub(crate) fn decide(host: &Host, vms: &[Vm]) -> Vec<Decision> {
-    crate::decide(&Rules::default(), host, &PoolTree::default(), vms).vms
+    target::decide(&Rules::default(), host, &PoolTree::default(), vms).vms
 }
 
 /// Decides by the default rules, with `pools`.
 pub(crate) fn decide_in(pools: &PoolTree, host: &Host, vms: &[Vm]) -> Outcome {
-    crate::decide(&Rules::default(), host, pools, vms)
+    target::decide(&Rules::default(), host, pools, vms)
 }
 
 pub(crate) fn weighing(shares: u64, mut vm: Vm) -> Vm {

@@ -2,7 +2,7 @@ use plimsoll_units::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{NamedPool, Pool};
+use crate::pool::{NamedPool, Pool};
 
 fn mib(n: u64) -> Pages {
     Pages::floor(Bytes::mib(n))

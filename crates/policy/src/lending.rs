@@ -15,7 +15,7 @@
 
 use plimsoll_units::Pages;
 
-use crate::CIRCULATING;
+use crate::grants::CIRCULATING;
 use crate::pool::{PoolId, PoolTree};
 use crate::vm::{Driver, Vm};
 

@@ -1,4 +1,4 @@
-use crate::State;
+use crate::state::State;
 
 /// The mechanisms that reclaim memory in a state (Waldspurger 2002, section 6.3).
 ///

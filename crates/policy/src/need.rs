@@ -41,7 +41,7 @@ use std::time::Duration;
 
 use plimsoll_units::Pages;
 
-use crate::Estimator;
+use crate::estimator::Estimator;
 use crate::fraction::{count, whole};
 
 /// The signs of a VM's need at one time.

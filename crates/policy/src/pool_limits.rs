@@ -95,7 +95,7 @@ impl Sums {
 mod tests {
     use super::*;
     use crate::pool::{NamedPool, Pool};
-    use crate::vm::Driver;
+    use crate::vm::{Driver, Pageable};
     use crate::{Client, Member};
 
     #[test]
@@ -119,7 +119,7 @@ mod tests {
                 driver: Driver::Follows,
                 spare: None,
                 lacks: Pages::ZERO,
-                pageable: crate::Pageable::default(),
+                pageable: Pageable::default(),
                 waited: false,
             }
         };

@@ -1,6 +1,6 @@
 use plimsoll_units::Pages;
 
-use crate::{PoolId, PoolTree};
+use crate::pool::{PoolId, PoolTree};
 
 /// Reservations of VMs and pools that are not granted yet, summed over the tree of pools.
 ///

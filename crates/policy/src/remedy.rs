@@ -8,14 +8,15 @@
 
 use plimsoll_units::Pages;
 
+use crate::client::Client;
 use crate::division::{Cause, Division, divide_reserving};
 use crate::host::Host;
+use crate::member::Member;
 use crate::pool::{MAX_POOL_SHARES, Pool, PoolId, PoolTree};
 use crate::reservations::{Claim, Reservations};
 use crate::rules::Rules;
 use crate::tax::Tax;
 use crate::vm::Vm;
-use crate::{Client, Member};
 
 /// A single change that gives a VM more memory.
 #[derive(Clone, Copy, Debug, PartialEq)]

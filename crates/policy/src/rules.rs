@@ -1,6 +1,6 @@
 use plimsoll_units::Pages;
 
-use crate::Tax;
+use crate::tax::Tax;
 
 /// The operator's settings that targets depend on.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -7,7 +7,7 @@
 
 use plimsoll_units::Pages;
 
-use crate::State;
+use crate::state::State;
 
 /// The facts of the host that scanning depends on.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use plimsoll_units::Pages;
 
-use crate::Thresholds;
 use crate::fraction::{count, whole};
+use crate::state::Thresholds;
 
 /// The statistics of a guest's balloon driver, with the size of the balloon at that time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 use plimsoll_units::Pages;
 
-use crate::{Member, Rules};
+use crate::member::Member;
+use crate::rules::Rules;
 
 /// The facts of a VM that its target depends on.
 #[derive(Clone, Copy, Debug, PartialEq)]
