@@ -50,7 +50,8 @@ pub struct Spare {
     account: Option<Account>,
     /// The largest balloon by the account.
     bound: Pages,
-    /// The largest size by now of a balloon that was given back; `None`: it was not of late.
+    /// The largest size by now of a balloon that was given back; `None`: none was given
+    /// back of late.
     returned: Option<f64>,
 }
 
@@ -98,7 +99,8 @@ impl Spare {
         Some(size.saturating_sub(account.free).saturating_sub(account.ballooned))
     }
 
-    /// The guest has less than its reserve while its balloon has some of its memory.
+    /// Returns whether the guest has less than its reserve while its balloon has some of its
+    /// memory.
     pub fn is_short(&self) -> bool {
         self.account.is_some_and(|account| account.ballooned > Pages::ZERO && account.is_short())
     }
