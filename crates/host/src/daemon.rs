@@ -97,8 +97,6 @@ pub(crate) struct Daemon {
     saver: Saver,
     /// The thread for shared pages.
     worker: Worker,
-    /// That thread has ended: see [`Daemon::run`].
-    crippled: bool,
     uids: Uids,
     live: HashMap<RunId, Live>,
     launching: HashMap<RunId, Option<u32>>,
@@ -132,7 +130,6 @@ impl Daemon {
             core,
             saver: Saver::start(site.paths.clone(), sender.clone()),
             worker: Worker::start(report)?,
-            crippled: false,
             site: Arc::new(site),
             uids,
             live: HashMap::new(),
@@ -269,7 +266,7 @@ impl Daemon {
         let mut second = tokio::time::interval(Rota::PERIOD);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.handle(Input::Tick);
-        while !self.crippled {
+        while !self.worker.has_ended() {
             if self.core.has_returned() {
                 self.handle(Input::Serve);
             }

@@ -11,6 +11,7 @@ use super::divide::BALLOON_STEP;
 use super::rates::Rates;
 use super::run::{Phase, Run};
 use super::{Core, Effect, LAST_GRACE, RunId, limit, size};
+use crate::ledger::Account;
 
 /// Address space behind guest memory where samples are.
 const ASIDE: Bytes = Bytes(MAX_SAMPLES as u64 * plimsoll_units::CHUNK_SIZE);
@@ -118,7 +119,7 @@ impl Core {
     }
 
     fn report(&mut self, id: RunId, name: &VmName, claim: Facts) {
-        let grant = self.ledger.account(id).grant;
+        let Account { grant, pledged, .. } = self.ledger.account(id);
         let now = self.clock.now;
         let Some(vm) = self.vms.get(name) else { return };
         let facts = possible(claim, &vm.record.definition, grant);
@@ -137,8 +138,9 @@ impl Core {
         let executed = |facts: &Facts| facts.sampling.executed;
         run.executed = run.executed.saturating_add(executed(&facts).saturating_sub(executed(&before)));
         run.usage.observe(&facts.sampling);
-        // A grant that the VMM had not read yet answers a part of its claim.
-        let under_way = grant.saturating_sub(facts.grant);
+        // A grant that the VMM had not read yet answers a part of its claim. What it has pledged
+        // to become frames is none.
+        let under_way = grant.saturating_sub(pledged).saturating_sub(facts.grant);
         run.wants(facts.wanted.saturating_sub(under_way), now);
         run.beyond = beyond;
         self.observe_stall(id, name, &facts);

@@ -269,10 +269,8 @@ impl Core {
         let now = self.clock.now;
         let rate = self.askers.ask(id, now);
         let Some(run) = self.run_mut(id) else { return };
-        if !run.sharing.part.memberships().any(|membership| membership.id == domain) {
-            // What it held there it holds no more.
-            return;
-        }
+        // Whether it holds something there the plane knows: after a restart of the daemon these
+        // references may be on their way to being taken over, ahead of this.
         run.sharing.tokens.spend(now, rate, pages.len() as u64);
         self.effect(Effect::Order(Order::GiveBack { run: id, domain, pages, mismatched }));
     }

@@ -69,7 +69,8 @@ impl Daemon {
         if let Some(link) = order.asker().and_then(|run| self.link(run)) {
             link.asked();
         }
-        self.crippled |= self.worker.order(order).is_err();
+        // Where the thread has ended the daemon ends, too: see `run`.
+        self.worker.order(order).ok();
     }
 
     /// Changes a run's record on disk, for a restarted daemon. Returns whether it is written.

@@ -23,7 +23,9 @@
 //! frames that were freed still count: so the ledger never promises memory that a frame takes.
 //! Frames of an earlier daemon ([`Order::Recover`]) are not in the ledger before their report, and
 //! taking them over takes a microsecond or two each. So the core gives out no memory and looks at
-//! no excess of their VMs until all are reported.
+//! no excess of their VMs while one is taken over. A VM that is not reached yet counts with what
+//! the kernel shows of its process, but its frames only when they are reported: until then the
+//! host may give out memory that they take.
 //!
 //! # Recovery
 //!

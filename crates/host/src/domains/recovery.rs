@@ -11,8 +11,12 @@ impl Stock {
     /// The most that the VMM may map of frames: each at its place in guest memory, and all of the
     /// pool where they are compared.
     fn most_mapped(&self) -> Pages {
-        // The kernel counts blocks of 512 bytes.
-        let pool = rustix::fs::fstat(&self.pool).map_or(0, |stat| stat.st_blocks.cast_unsigned() / 8);
+        let pool = match rustix::fs::fstat(&self.pool) {
+            // The kernel counts blocks of 512 bytes.
+            Ok(stat) if stat.st_ino == self.domain.id.0 => stat.st_blocks.cast_unsigned() / 8,
+            // Another file, however large, is no pool.
+            _ => 0,
+        };
         Pages(pool.saturating_add(self.holds.len() as u64))
     }
 }

@@ -1,12 +1,15 @@
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use super::{Order, Plane, Report};
 
 /// The thread that a [`Plane`] runs on. It ends with its owner.
 #[derive(Debug)]
-pub(crate) struct Worker(Sender<Order>);
+pub(crate) struct Worker {
+    orders: Sender<Order>,
+    thread: JoinHandle<()>,
+}
 
 /// The thread has ended, which only a defect can cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +23,9 @@ impl Worker {
     /// The kernel has no thread for it.
     pub(crate) fn start(report: impl FnMut(Report) -> bool + Send + 'static) -> io::Result<Self> {
         let (orders, received) = channel();
-        thread::Builder::new().name("sharing".to_owned()).spawn(move || run(&received, report))?;
-        Ok(Self(orders))
+        let thread =
+            thread::Builder::new().name("sharing".to_owned()).spawn(move || run(&received, report))?;
+        Ok(Self { orders, thread })
     }
 
     /// Sends an order. Never blocks: what one VMM may have under way at a time is bounded by
@@ -30,7 +34,12 @@ impl Worker {
     /// # Errors
     /// The thread has ended.
     pub(crate) fn order(&self, order: Order) -> Result<(), Ended> {
-        self.0.send(order).map_err(|_| Ended)
+        self.orders.send(order).map_err(|_| Ended)
+    }
+
+    /// Whether the thread has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
     }
 }
 
@@ -72,5 +81,8 @@ mod tests {
             thread::yield_now();
         }
         assert_eq!(worker.order(Order::Tidy), Err(Ended));
+        while !worker.has_ended() {
+            thread::yield_now();
+        }
     }
 }

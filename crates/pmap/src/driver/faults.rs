@@ -12,9 +12,9 @@ use crate::error::Error;
 use crate::memory::Fault;
 use crate::page::{Backing, ChunkGuard, PageState, Touch};
 use crate::transition::Vm;
-use crate::transition::aside::note_touch;
 use crate::transition::provide::{Lookup, find, let_write, make_dirty, populate, populate_run};
 use crate::transition::swap_in::{Settled, arrive, leave};
+use crate::transition::touch::note_touch;
 
 /// Serves page faults until `stop` is readable: see
 /// [`Pmap::serve_faults`](crate::Pmap::serve_faults).

@@ -4,11 +4,10 @@ use std::io;
 
 use super::anonymous::make_anonymous;
 use super::elsewhere::forget;
-use super::probe::probe;
 use super::vm::Vm;
-use crate::address::{ChunkNo, Kind, PageSet, Place, SLOTS, Spare};
+use crate::address::{ChunkNo, PageSet, Place, SLOTS, Spare};
 use crate::memory::Memory;
-use crate::page::{Activity, Backing, Chunk, PageState, Step};
+use crate::page::{Backing, Chunk, PageState, Step};
 
 /// Sets a large chunk aside, so that its next touch asks. Step `SetAside`. Armed first: a page
 /// touched in between would be present in the chunk, and lost when the others come back.
@@ -48,7 +47,7 @@ pub(crate) fn bring_back(memory: &Memory, no: ChunkNo, chunk: &mut Chunk) -> io:
 }
 
 /// The threads that wait for it are still to be woken.
-fn bring_chunk_back(memory: &Memory, no: ChunkNo, chunk: &mut Chunk) -> io::Result<()> {
+pub(super) fn bring_chunk_back(memory: &Memory, no: ChunkNo, chunk: &mut Chunk) -> io::Result<()> {
     let Backing::Aside(spare) = chunk.backing else { return Ok(()) };
     // Memory that was moved is not armed.
     if !memory.bring_back(no, (0, SLOTS), spare)?
@@ -91,37 +90,4 @@ pub(crate) fn put_page_aside(vm: &Vm, place: Place, chunk: &mut Chunk, spare: Sp
     vm.memory.set_aside(place.chunk, (place.slot, 1), spare)?;
     table.set(place.slot, PageState::Aside(spare), Step::SetAside);
     Ok(())
-}
-
-/// Notes that a fault has touched a page, before it is answered, and brings back what was aside
-/// there. A chunk that is to be probed is. Step `BringBack`.
-pub(crate) fn note_touch(vm: &Vm, place: Place, chunk: &mut Chunk) {
-    chunk.activity = Activity::Unknown;
-    let brought = if let Backing::Aside(spare) = chunk.backing {
-        bring_chunk_back(&vm.memory, place.chunk, chunk).map(|()| Some(spare))
-    } else {
-        bring_page_back(&vm.memory, place, chunk)
-    };
-    match brought {
-        Ok(None) => {}
-        Ok(Some(spare)) => {
-            chunk.activity = Activity::Used;
-            match spare.kind() {
-                Kind::Chunk => {
-                    vm.touches.count_chunk();
-                    probe(vm, place, chunk);
-                    // Only now: a thread that ran on would touch what is about to be watched.
-                    vm.memory.wake_run(place.chunk, (0, SLOTS));
-                }
-                Kind::Page => vm.touches.count_page(),
-                Kind::Inside => vm.touches.count_inside(),
-            }
-            if let Backing::Small(table) = &mut chunk.backing {
-                table.recent.insert(place.slot);
-            }
-        }
-        Err(error) => {
-            tracing::error!(%error, ppn = vm.memory.ppn(place).0, "cannot bring back what was put aside");
-        }
-    }
 }

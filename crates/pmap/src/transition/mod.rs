@@ -125,6 +125,7 @@ pub(crate) mod release;
 pub(crate) mod share;
 pub(crate) mod spill;
 pub(crate) mod swap_in;
+pub(crate) mod touch;
 pub(crate) mod unshare;
 mod vm;
 pub(crate) mod zeros;

@@ -150,6 +150,8 @@ impl Machine {
                 return Ok(reason);
             }
             crew.stop();
+            // Its counters keep the VM's memory in the kernel alive.
+            execution.forget();
             drop(vm);
             self.reset()?;
         }

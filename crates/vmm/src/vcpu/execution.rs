@@ -30,6 +30,11 @@ impl Execution {
         *lock(&self.0) = vcpus;
     }
 
+    /// The VM's processors are gone.
+    pub(crate) fn forget(&self) {
+        self.watch(Vec::new());
+    }
+
     /// How long of `elapsed`, which has passed since the last call, the VM has executed: as long as
     /// that of its processors that was kept from it for longest. All of it for a VM without
     /// processors of its own.
@@ -59,11 +64,55 @@ impl Vcpu {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+
     use super::*;
 
     #[test]
     fn a_vm_without_processors_executes_all_the_time() {
         let second = Duration::from_secs(1);
         assert_eq!(Execution::default().lap(second), second);
+    }
+
+    /// A processor whose thread does nothing, and its counters.
+    fn idle() -> (Vcpu, File, std::thread::JoinHandle<()>) {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&[0; 16], 0).unwrap();
+        let thread = std::thread::spawn(std::thread::park);
+        let clock = ThreadClock::of(&thread).unwrap();
+        (Vcpu::new(clock, HaltStats::in_file(file.try_clone().unwrap())), file, thread)
+    }
+
+    #[test]
+    fn a_vm_executes_as_long_as_the_processor_that_is_kept_from_it_for_longest() {
+        let second = Duration::from_secs(1);
+        let ((one, counters, thread), (other, others, _parked)) = (idle(), idle());
+        let set = |file: &File, halted: Duration, is_halted: u64| {
+            let nanos = u64::try_from(halted.as_nanos()).unwrap();
+            file.write_all_at(&nanos.to_ne_bytes(), 0).unwrap();
+            file.write_all_at(&is_halted.to_ne_bytes(), 8).unwrap();
+        };
+        let execution = Execution::default();
+        execution.watch(vec![one, other]);
+        let about = |lap: Duration, expected: Duration| {
+            assert!(lap >= expected && lap < expected + second / 4, "{lap:?} {expected:?}");
+        };
+        // Neither runs, and neither is halted: both wait.
+        about(execution.lap(second), Duration::ZERO);
+        set(&others, Duration::ZERO, 1);
+        about(execution.lap(second), Duration::ZERO);
+        // A halt that has ended counts for as long as it was.
+        set(&counters, second / 2, 0);
+        about(execution.lap(second), second / 2);
+        set(&counters, second / 2, 1);
+        assert_eq!(execution.lap(second), second, "both are halted");
+        // No more than the time that has passed, though KVM counts a halt when it ends.
+        set(&counters, second * 9, 0);
+        assert_eq!(execution.lap(second), second);
+        execution.forget();
+        assert_eq!(execution.lap(second), second);
+        thread.thread().unpark();
+        thread.join().unwrap();
     }
 }

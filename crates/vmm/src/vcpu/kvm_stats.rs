@@ -60,6 +60,12 @@ impl HaltStats {
         Ok(Self { waited: find("halt_wait_ns")?, blocking: find("blocking")?, file })
     }
 
+    /// Counters in a file of ours: the time of halts, and whether the vCPU is halted.
+    #[cfg(test)]
+    pub(super) fn in_file(file: File) -> Self {
+        Self { file, waited: 0, blocking: 8 }
+    }
+
     /// For how long the vCPU has been halted in all halts that have ended.
     pub(crate) fn waited(&self) -> io::Result<Duration> {
         self.counter(self.waited).map(Duration::from_nanos)

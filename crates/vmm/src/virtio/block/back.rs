@@ -32,6 +32,8 @@ pub(super) struct BlockBack {
     bounds: Bounds,
     id: [u8; ID_LENGTH],
     rate: Rate,
+    /// When the rate lets the next request begin, if the queue waits for nothing else.
+    due: Option<Instant>,
     memory: Arc<Pmap>,
     ram: GuestRam,
     engine: Engine,
@@ -81,6 +83,7 @@ impl BlockBack {
             bounds,
             id: padded,
             rate,
+            due: None,
             ram: memory.ram().clone(),
             memory,
             engine,
@@ -307,7 +310,9 @@ impl BlockBack {
         ring.notify(&*self.ram, interrupt)?;
         // Where none may begin, the next end of a request, of a wait or of the time that the rate
         // asks for goes on with the queue.
-        let more = self.may_begin() && ring.rearm(&*self.ram)?;
+        // Decided once: were the queue neither armed nor due, it would never be served again.
+        self.due = self.rate.wait(Instant::now()).filter(|_| self.has_room());
+        let more = self.due.is_none() && self.has_room() && ring.rearm(&*self.ram)?;
         Ok(if more || stuck { Progress::More } else { Progress::Done })
     }
 }
@@ -337,6 +342,7 @@ impl Back for BlockBack {
         self.active = None;
         self.to_pin = None;
         self.in_parts = false;
+        self.due = None;
         while self.in_flight > 0 {
             while self.engine.ended().is_some() {
                 self.in_flight -= 1;
@@ -354,7 +360,7 @@ impl Back for BlockBack {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.rate.wait(Instant::now()).filter(|_| self.has_room())
+        self.due
     }
 
     fn sources(&self) -> [Option<(BorrowedFd<'_>, PollFlags)>; 2] {

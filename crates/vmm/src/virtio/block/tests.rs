@@ -241,6 +241,24 @@ fn a_disk_keeps_to_its_rate_and_answers_all_requests() {
 }
 
 #[test]
+fn a_limited_disk_goes_on_when_its_wait_ends_between_two_looks() {
+    let (mut rig, _file) = limited(false, true, RateLimit { iops: Some(2000), bandwidth: None });
+    let mut queue = start(&mut rig);
+    rig.guest.write(HEADER, &header(0, 0));
+    let (mut done, mut added) = (0_u32, 0_u32);
+    while done < 10_000 {
+        while added - done < 32 {
+            queue.add(&rig.guest, &[(HEADER, 16, 0), (BUFFER, 512, WRITE), (STATUS, 1, WRITE)]);
+            added += 1;
+            // As a driver does: it tells the device only where the device asks for that.
+            rig.kick_when_asked(&mut queue);
+        }
+        rig.wait_used(&mut queue);
+        done += 1;
+    }
+}
+
+#[test]
 fn the_disk_tells_its_name() {
     on_both_engines(|rig, _| {
         let mut queue = start(rig);

@@ -133,3 +133,22 @@ fn a_slow_plane_is_asked_to_tidy_once() {
     world.pass(SECOND);
     assert_eq!(tidy(&world), 1);
 }
+
+#[test]
+fn what_a_vm_waits_for_is_not_served_by_its_own_offer() {
+    let (mut world, _, b) = World::with_slow_plane();
+    let domain = world.domain(b);
+    let grant = world.granted[&b];
+    let pages: Vec<_> = (6..46).map(|n| (PageNo(n), hash(6))).collect();
+    world.say(b, FromVmm::Offer { domain, id: 8, pages });
+    // Nothing is given out meanwhile.
+    world.core.recovering = 1;
+    world.say(b, FromVmm::Want(Pages(10)));
+    let left = grant - Pages(40);
+    let ram = (4096, Bytes::mib(256));
+    world.say(
+        b,
+        FromVmm::Report(Facts { grant: left, held: left, wanted: Pages(10), ram, ..Facts::default() }),
+    );
+    assert_eq!(world.core.run(b).unwrap().wanted, Pages(10));
+}

@@ -226,3 +226,22 @@ fn nothing_is_given_out_and_no_vm_is_ended_before_the_frames_of_adopted_vms_are_
     }
     assert_eq!(world.killed, [a], "that is more than it can map");
 }
+
+#[test]
+fn what_is_given_back_while_frames_are_taken_over_is_given_back() {
+    let mut before = World::new(640);
+    let (a, b) = (before.in_domain("a", "prod"), before.in_domain("b", "prod"));
+    let frame = before.share(a, b, 5);
+    let domain = before.domain(a);
+    let survivors = [survivor(&mut before, a, &[(5, frame)]), survivor(&mut before, b, &[(5, frame)])];
+    let mut world = World::new(640);
+    world.slow = true;
+    let [a, b] = world.take_over(survivors.map(Ok));
+    world.give_back_in(a, domain, &[(5, frame)]);
+    world.catch_up();
+    world.slow = false;
+    (0..100).for_each(|_| world.pass(SECOND));
+    assert_eq!(world.vm("a").sharing.shared, Bytes::ZERO);
+    world.give_back_in(b, domain, &[(5, frame)]);
+    assert_eq!(world.host().frames, Bytes::ZERO);
+}
