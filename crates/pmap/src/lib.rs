@@ -66,7 +66,7 @@
 //!
 //!         // A touch takes it out of the balloon again. What it held is gone.
 //!         assert_eq!(pmap.ram().read_obj::<u64>(page).expect("a page of the VM"), 0);
-//!         assert_eq!(pmap.stats().ballooned, Pages::ZERO);
+//!         assert_eq!(pmap.stats().held, Pages(1));
 //!     });
 //!     let end = guest.join();
 //!     stop.signal();

@@ -20,9 +20,9 @@ const PROBES: u32 = 4;
 /// period.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The periods of sampling. They are counted in time that the VM executes (Waldspurger 2002, section
-/// 5.3): while it waits for memory or for a processor it touches nothing, and would seem idle for
-/// it.
+/// The periods of sampling. They are counted in time that the VM executes (Waldspurger 2002,
+/// section 5.3): while it waits for memory or for a processor it touches nothing, and would seem
+/// idle for that.
 pub(super) struct Sampling(Mutex<Periods>);
 
 struct Periods {

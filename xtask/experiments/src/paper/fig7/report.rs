@@ -219,7 +219,7 @@ mod tests {
         let exact: Vec<f64> = report.rows.iter().filter_map(|row| row.exact).map(f64::round).collect();
         assert_eq!(exact.len(), 4);
         assert!((exact[0] - 180.0).abs() < 1.0 && exact[3] > 240.0, "{exact:?}");
-        assert!(report.csv().contains("80.0,busy,,,,10.000\n"), "{}", report.csv());
+        assert!(report.csv().contains("80.0,busy,,,,0.500\n"), "{}", report.csv());
         assert_eq!(report.svg().matches("<polyline").count(), 5);
     }
 }
