@@ -44,7 +44,7 @@ impl<T: FromZeros> Zeroed<T> {
     pub(crate) fn new(len: usize, grain: Grain) -> io::Result<Self> {
         const { assert!(align_of::<T>() <= 4096 && !std::mem::needs_drop::<T>()) };
         let bytes = len.checked_mul(size_of::<T>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let memory = Memory::new(bytes, if grain == Grain::Huge { HUGE } else { 1 })?;
+        let memory = Memory::sparse(bytes, if grain == Grain::Huge { HUGE } else { 1 })?;
         if grain == Grain::Huge {
             // A kernel without huge pages refuses; then everything is only slower.
             memory.space().advise(0..bytes, Advice::HugePages).ok();

@@ -30,8 +30,11 @@ unsafe impl Sync for AddressSpace {}
 pub enum Access {
     /// Nothing: the addresses are only reserved, and count against no limit.
     None,
-    /// Reads and writes. A page begins as zeros and takes memory when it is first touched.
+    /// Reads and writes. A page begins as zeros and takes memory when it is first touched. All of
+    /// it counts towards what the kernel lets processes commit.
     ReadWrite,
+    /// The same for memory of which only a part will be used: it counts towards nothing.
+    Sparse,
 }
 
 /// Advice that changes no content.
@@ -63,13 +66,15 @@ impl AddressSpace {
         // Room to begin at a multiple of `align`.
         let slack = align.saturating_sub(PAGE);
         let padded = len.checked_add(slack).ok_or_else(no_memory)?;
-        let access = match access {
-            Access::None => libc::PROT_NONE,
-            Access::ReadWrite => libc::PROT_READ | libc::PROT_WRITE,
+        let both = libc::PROT_READ | libc::PROT_WRITE;
+        let (protection, uncounted) = match access {
+            Access::None => (libc::PROT_NONE, libc::MAP_NORESERVE),
+            Access::ReadWrite => (both, 0),
+            Access::Sparse => (both, libc::MAP_NORESERVE),
         };
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | uncounted;
         // SAFETY: a new anonymous mapping wherever the kernel likes replaces nothing.
-        let raw = unsafe { libc::mmap(std::ptr::null_mut(), padded, access, flags, -1, 0) };
+        let raw = unsafe { libc::mmap(std::ptr::null_mut(), padded, protection, flags, -1, 0) };
         if raw == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -164,6 +169,17 @@ impl Memory {
     /// `align` is no power of two.
     pub fn new(len: usize, align: usize) -> io::Result<Self> {
         AddressSpace::new(len, align, Access::ReadWrite).map(Self)
+    }
+
+    /// The same for memory of which only a part will be used: see [`Access::Sparse`].
+    ///
+    /// # Errors
+    /// As [`AddressSpace::new`].
+    ///
+    /// # Panics
+    /// `align` is no power of two.
+    pub fn sparse(len: usize, align: usize) -> io::Result<Self> {
+        AddressSpace::new(len, align, Access::Sparse).map(Self)
     }
 
     /// Where the bytes are, and advice about them.

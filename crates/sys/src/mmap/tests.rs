@@ -61,3 +61,24 @@ fn slack_and_dropped_mappings_are_unmapped() {
     drop(space);
     assert!(!is_mapped(range.start) && !is_mapped(range.end - 1));
 }
+
+#[test]
+fn only_sparse_memory_counts_towards_nothing() {
+    let counts = |memory: &Memory| {
+        let at = memory.space().base().as_ptr() as usize;
+        let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut inside = false;
+        for line in smaps.lines() {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let bound = |text| usize::from_str_radix(text, 16).ok();
+            if let Some((start, end)) = range.and_then(|(start, end)| bound(start).zip(bound(end))) {
+                inside = (start..end).contains(&at);
+            } else if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| inside) {
+                return flags.split(' ').any(|flag| flag == "ac");
+            }
+        }
+        panic!("no mapping at {at:#x}");
+    };
+    assert!(counts(&Memory::new(PAGE, PAGE).unwrap()));
+    assert!(!counts(&Memory::sparse(PAGE, PAGE).unwrap()));
+}

@@ -168,8 +168,8 @@ fn says_why(stage: &Stage, needy: &mut Toucher, wanted: Bytes) -> Result<()> {
     let still = Standstill::of(stage.vm(RICH)?.pid.context("the rich VM has no process")?)?;
     needy.send(&format!("touch {} 3", wanted.0))?;
     explains(stage, NEEDY, " within its entitlement; ")?;
-    explains(stage, RICH, "; taken down to ")?;
-    explains(stage, NEEDY, "it has waited in vain: what it needs comes from its own pages")?;
+    explains(stage, RICH, "; paged out down to ")?;
+    explains(stage, NEEDY, "waited in vain for memory: it makes room by paging out its own")?;
     ensure!(stage.vm(NEEDY)?.paging.why == Some(PagingCause::Waited), "{:?}", stage.vm(NEEDY)?.paging);
     drop(still);
     needy.receive("touch", LIMIT).map(drop)

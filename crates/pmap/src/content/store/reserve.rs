@@ -18,7 +18,7 @@ impl Reserve {
     /// Small pages only, because a huge page would bring memory that is not needed. Out of children
     /// and core dumps, as guest RAM is: it is the same content.
     pub(super) fn new(len: usize) -> io::Result<Self> {
-        let memory = Memory::new(len, PAGE)?;
+        let memory = Memory::sparse(len, PAGE)?;
         memory.space().keep_secret()?;
         // A kernel without transparent huge pages refuses, and has none.
         memory.space().advise(0..memory.space().len(), Advice::SmallPages).ok();

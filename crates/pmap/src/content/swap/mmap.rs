@@ -29,6 +29,8 @@ unsafe impl Sync for MappedPage {}
 /// They stay out of children and out of core dumps: they will hold guest memory, which is the
 /// guest's secret.
 pub(super) fn map_pages(count: usize) -> io::Result<Vec<MappedPage>> {
+    // Counted as committed, unlike guest memory: so the kernel keeps the two apart if they are
+    // neighbours, and its account of the process tells one from the other.
     let memory = Memory::new(count * PAGE, PAGE)?;
     memory.space().keep_secret()?;
     let area = Arc::new(memory);
