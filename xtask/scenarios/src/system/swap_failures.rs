@@ -103,7 +103,7 @@ fn cannot_write(stage: &Stage, swap: &SwapSpace, guest: &mut Toucher) -> Result<
     guest.send(&format!("rewrite {SEED}"))?;
     stage
         .wait("its swap space has failed", LIMIT, |stage| Ok(stage.vm(name)?.paging.failed.then_some(())))?;
-    says(stage, &["explain", name], "its swap space could not be written, and is not used any more")?;
+    says(stage, &["explain", name], "its swap space could not be written and is no longer used")?;
     says(stage, &["events"], "swap space has failed: ")?;
     note("it has all its content, and goes on as soon as it may have as much memory as it uses");
     stage.facts::<VmStatus>(&["set", name, "--limit", "none"])?;
