@@ -1,4 +1,4 @@
-//! Boots one guest without a daemon, for whoever works on the VMM: it plays the daemon, grants what
+//! Boots one guest without a daemon, for work on the VMM: it plays the daemon, grants what
 //! is asked, prints the console, types the lines that it is given (each after the last one's
 //! answer) and prints how the guest ended.
 //!

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use plimsoll_protocol::status::{HostStatus, VmStatus};
+use plimsoll_sys::clock::thread_processor_time;
 use plimsoll_units::Bytes;
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::smaps;
 use crate::stage::Stage;
@@ -83,11 +83,6 @@ fn accounted(host: &HostStatus, vms: &[VmStatus]) -> Result<Bytes> {
     vms.iter().try_fold(host.frames, |sum, vm| Ok(sum + guest(vm)?))
 }
 
-/// The processor time of this thread.
-fn processor_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
-}
-
 /// Sleeps for `time`, or until it is `over`.
 fn wait(time: Duration, over: &AtomicBool) {
     let end = Instant::now() + time;
@@ -103,11 +98,11 @@ pub fn while_watching<T>(stage: &Stage, work: impl FnOnce() -> Result<T>) -> Res
         let watching = scope.spawn(|| {
             let mut peaks = Peaks::default();
             while !over.load(Ordering::Relaxed) {
-                let begin = processor_time();
+                let begin = thread_processor_time();
                 if let Err(error) = peaks.look(stage) {
                     peaks.complain(format!("{error:#}"));
                 }
-                let took = processor_time().saturating_sub(begin);
+                let took = thread_processor_time().saturating_sub(begin);
                 wait(PERIOD.max(took.div_f64(SHARE)), &over);
             }
             peaks

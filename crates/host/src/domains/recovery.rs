@@ -3,7 +3,7 @@ use plimsoll_units::Pages;
 
 use super::order::Stock;
 use super::plane::Plane;
-use super::registry::{Owner, member};
+use super::registry::{Owner, inode, member};
 use super::report::{NotRecovered, Outcome};
 use crate::run_id::RunId;
 
@@ -11,12 +11,11 @@ impl Stock {
     /// The most that the VMM may map of frames: each at its place in guest memory, and all of the
     /// pool where they are compared.
     fn most_mapped(&self) -> Pages {
-        let pool = match rustix::fs::fstat(&self.pool) {
-            // The kernel counts blocks of 512 bytes.
-            Ok(stat) if stat.st_ino == self.domain.id.0 => stat.st_blocks.cast_unsigned() / 8,
-            // Another file, however large, is no pool.
-            _ => 0,
-        };
+        // Another file, however large, is no pool.
+        let is_pool = inode(&self.pool).is_ok_and(|inode| inode == self.domain.id);
+        let stat = rustix::fs::fstat(&self.pool).ok().filter(|_| is_pool);
+        // The kernel counts blocks of 512 bytes.
+        let pool = stat.map_or(0, |stat| stat.st_blocks.cast_unsigned() / 8);
         Pages(pool.saturating_add(self.holds.len() as u64))
     }
 }

@@ -1,8 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 
 use plimsoll_protocol::DomainName;
 use plimsoll_protocol::sharing::DomainId;
@@ -152,7 +150,7 @@ impl Domains {
         run: RunId,
         size: Pages,
     ) -> anyhow::Result<()> {
-        anyhow::ensure!(inode(pool.try_clone()?)? == id, "the VM brought a file that is not its domain's");
+        anyhow::ensure!(inode(pool)? == id, "the VM brought a file that is not its domain's");
         if let Some(there) = self.all.get(&id) {
             anyhow::ensure!(there.owner == owner, "its domain belongs to another owner");
         } else {
@@ -254,9 +252,10 @@ impl Domains {
 /// The number of a domain: the inode of the file of its frames, which is the same for every
 /// descriptor.
 fn id(domain: &Domain) -> io::Result<DomainId> {
-    inode(domain.pool()?)
+    inode(&domain.pool()?)
 }
 
-fn inode(file: OwnedFd) -> io::Result<DomainId> {
-    Ok(DomainId(File::from(file).metadata()?.ino()))
+/// The number of the domain whose frames are in `file`, if it is one of frames.
+pub(super) fn inode(file: &OwnedFd) -> io::Result<DomainId> {
+    Ok(DomainId(rustix::fs::fstat(file)?.st_ino))
 }

@@ -26,10 +26,11 @@ struct Bucket {
 }
 
 impl Rate {
-    /// The rate of `limit`, with full buckets at `now`.
-    pub(super) fn new(limit: RateLimit, now: Instant) -> Self {
+    /// The rate of `limit`, with full buckets at `now`; `None`: there is no limit.
+    pub(super) fn new(limit: RateLimit, now: Instant) -> Option<Self> {
         let bucket = |per_second: Option<u64>| per_second.map(|per_second| Bucket::new(per_second, now));
-        Self { operations: bucket(limit.iops), bytes: bucket(limit.bandwidth.map(|bytes| bytes.0)) }
+        let (operations, bytes) = (bucket(limit.iops), bucket(limit.bandwidth.map(|bytes| bytes.0)));
+        (operations.is_some() || bytes.is_some()).then_some(Self { operations, bytes })
     }
 
     /// When the next operation may begin; `None`: at once.
@@ -86,7 +87,7 @@ mod tests {
     /// Begins operations of `bytes` as soon as they may begin, for `time`; returns how many.
     fn run(limit: RateLimit, bytes: u64, time: Duration) -> u64 {
         let begin = Instant::now();
-        let (mut rate, mut now, mut count) = (Rate::new(limit, begin), begin, 0);
+        let (mut rate, mut now, mut count) = (Rate::new(limit, begin).unwrap(), begin, 0);
         while now < begin + time {
             match rate.wait(now) {
                 Some(later) => now = later,
@@ -112,9 +113,11 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_nothing_waits() {
+    fn without_a_limit_there_is_no_rate_and_with_one_the_other_does_not_wait() {
         let now = Instant::now();
-        let mut rate = Rate::new(RateLimit::default(), now);
+        assert!(Rate::new(RateLimit::default(), now).is_none());
+        let limit = RateLimit { iops: Some(100), bandwidth: None };
+        let mut rate = Rate::new(limit, now).unwrap();
         rate.begin(u64::MAX, now);
         assert_eq!(rate.wait(now), None);
     }

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use plimsoll_lab::workspace::step;
 use plimsoll_sharing::{Domain, Found, MemberId};
+use plimsoll_sys::clock::thread_processor_time;
 use plimsoll_units::{PAGE_SIZE, PageNo, Pages, page_hash};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::goal::Goal;
 use super::memory::processor::{self, Place};
@@ -288,10 +288,9 @@ fn measure(domain: &mut Domain, map: &mut Map, content: &mut Content, rates: &mu
 /// Adds the processor time that this thread takes for `work`: what else runs on the machine costs
 /// only caches then.
 fn timed<T>(time: &mut Duration, work: impl FnOnce() -> T) -> T {
-    let now = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default();
-    let started = now();
+    let started = thread_processor_time();
     let result = work();
-    *time += now().saturating_sub(started);
+    *time += thread_processor_time().saturating_sub(started);
     result
 }
 

@@ -9,8 +9,8 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use plimsoll_lab::workspace::step;
 use plimsoll_pmap::Sampler;
+use plimsoll_sys::clock::thread_processor_time;
 use plimsoll_units::{CHUNK_PAGES, Pages};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::goal::Goal;
 use super::memory::guest::Guest;
@@ -221,10 +221,8 @@ fn touch_for_a_turn(guest: &Guest) -> Result<Touched> {
 }
 
 /// Seconds that this thread has run.
-#[expect(clippy::cast_precision_loss, reason = "a time in seconds")]
 fn processor_time() -> f64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+    thread_processor_time().as_secs_f64()
 }
 
 /// Samples that were taken, and the seconds that took.

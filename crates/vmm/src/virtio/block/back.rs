@@ -31,7 +31,8 @@ pub(super) struct BlockBack {
     file: Arc<File>,
     bounds: Bounds,
     id: [u8; ID_LENGTH],
-    rate: Rate,
+    /// How fast it may be; `None`: as fast as it can, and no clock is read for it.
+    rate: Option<Rate>,
     /// When the rate lets the next request begin, if the queue waits for nothing else.
     due: Option<Instant>,
     memory: Arc<Pmap>,
@@ -71,7 +72,7 @@ impl BlockBack {
         file: Arc<File>,
         bounds: Bounds,
         id: &str,
-        rate: Rate,
+        rate: Option<Rate>,
         memory: Arc<Pmap>,
         engine: Engine,
         pinner: Pinner,
@@ -100,7 +101,12 @@ impl BlockBack {
     /// Whether the next request may begin. While one waits to be pinned, or has parts left, the
     /// others stay in the queue: together they might all wait for memory, and none would end.
     fn may_begin(&self) -> bool {
-        self.has_room() && self.rate.wait(Instant::now()).is_none()
+        self.has_room() && self.wait().is_none()
+    }
+
+    /// When the rate lets the next request begin; `None`: now.
+    fn wait(&self) -> Option<Instant> {
+        self.rate.as_ref()?.wait(Instant::now())
     }
 
     /// Whether the next request could begin if the rate allowed it.
@@ -117,7 +123,9 @@ impl BlockBack {
             let Some(chain) = ring.pop(&*self.ram)? else { break };
             let Some(tag) = self.free_tags.pop() else { break };
             let request = Request::read(&self.ram, &chain, self.bounds)?;
-            self.rate.begin(request.action.moves(), Instant::now());
+            if let Some(rate) = &mut self.rate {
+                rate.begin(request.action.moves(), Instant::now());
+            }
             let common = self.common_pages(&request.action);
             let begin = |work| Begun { head: chain.head, status: request.status.clone(), work, common };
             let (task, work) = match self.plan(request.action)? {
@@ -311,7 +319,7 @@ impl BlockBack {
         // Where none may begin, the next end of a request, of a wait or of the time that the rate
         // asks for goes on with the queue.
         // Decided once: were the queue neither armed nor due, it would never be served again.
-        self.due = self.rate.wait(Instant::now()).filter(|_| self.has_room());
+        self.due = self.wait().filter(|_| self.has_room());
         let more = self.due.is_none() && self.has_room() && ring.rearm(&*self.ram)?;
         Ok(if more || stuck { Progress::More } else { Progress::Done })
     }
