@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`event`] | an eventfd: one thread signals, another waits with `poll` |
 //! | [`mmap`] | private anonymous memory and reserved address space |
+//! | [`mlock`] | memory that never goes to the host's swap |
 //! | [`iovec`] | `struct iovec`, and the promise that its memory stays valid |
 //! | [`task`] | one thing that the kernel does with a file |
 //! | [`uring`] | an io_uring that is restricted to one file |
@@ -13,7 +14,7 @@
 //!
 //! An interface that one crate uses stays in that crate. This crate knows no page state, no guest
 //! and no daemon. It decides nothing, keeps no global state and logs nothing: errors go to the
-//! caller. Its `unsafe` stands in [`mmap`], [`iovec`], [`uring`] and [`preadv`].
+//! caller. Its `unsafe` stands in [`mmap`], [`mlock`], [`iovec`], [`uring`] and [`preadv`].
 //!
 //! Start with [`task`], then [`iovec::Buffers`]: the one trait whose implementors promise something
 //! that the compiler cannot check.
@@ -22,6 +23,7 @@ pub mod clock;
 pub mod event;
 pub mod iovec;
 mod lock;
+pub mod mlock;
 pub mod mmap;
 pub mod preadv;
 pub mod task;

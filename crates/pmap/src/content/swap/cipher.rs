@@ -6,6 +6,7 @@ use std::io;
 
 use aes::Aes256;
 use aes::cipher::{Array, KeyInit};
+use plimsoll_sys::mlock::keep_in_memory;
 use rustix::rand::{GetRandomFlags, getrandom};
 use xts_mode::{Xts128, get_tweak_default};
 use zeroize::Zeroizing;
@@ -17,8 +18,9 @@ use crate::address::PAGE;
 /// tweak.
 ///
 /// The key is random, is nowhere but in this process' memory, and is wiped when the cipher is
-/// dropped. The cipher keeps what is on the disk secret. It does not notice changes: a program that
-/// can write the file can make a page's blocks random, or put back an earlier content of the slot.
+/// dropped. It is locked in machine memory where the process may lock any. The cipher keeps what is
+/// on the disk secret. It does not notice changes: a program that can write the file can make a
+/// page's blocks random, or put back an earlier content of the slot.
 pub(super) struct Cipher {
     /// In a box, so that moving the cipher leaves no copy of the key behind.
     xts: Box<Xts128<Aes256>>,
@@ -32,7 +34,11 @@ impl Cipher {
     pub(super) fn new() -> io::Result<Self> {
         let (first, second) = (random_key()?, random_key()?);
         let aes = |key: &[u8; KEY]| Aes256::new(&Array(*key));
-        Ok(Self { xts: Box::new(Xts128::new(aes(&first), aes(&second))) })
+        let xts = Box::new(Xts128::new(aes(&first), aes(&second)));
+        if let Err(error) = keep_in_memory(&*xts) {
+            tracing::warn!(%error, "the key of the swap may reach the host's own swap");
+        }
+        Ok(Self { xts })
     }
 
     pub(super) fn encrypt(&self, slot: SwapSlot, page: &mut [u8; PAGE]) {

@@ -31,3 +31,19 @@ fn the_mode_is_that_of_the_standard() {
     xts.encrypt_sector(&mut unit, get_tweak_default(0xff));
     assert_eq!(unit[..16], bytes("1c3b3a102f770386e4836c99e370cf9b"));
 }
+
+#[test]
+fn the_key_does_not_go_to_the_hosts_swap() {
+    let cipher = Cipher::new().unwrap();
+    let key = std::ptr::from_ref(&*cipher.xts).addr();
+    let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut lines = smaps.lines();
+    let holds = |line: &&str| {
+        let range = line.split_once(' ').and_then(|(range, _)| range.split_once('-'));
+        let bounds = range.map(|(start, end)| [start, end].map(|hex| usize::from_str_radix(hex, 16)));
+        matches!(bounds, Some([Ok(start), Ok(end)]) if (start..end).contains(&key))
+    };
+    lines.find(holds).unwrap();
+    let flags = lines.find(|line| line.starts_with("VmFlags:")).unwrap();
+    assert!(flags.split_whitespace().any(|flag| flag == "lo"), "{flags}");
+}
