@@ -9,7 +9,7 @@ use plimsoll_units::Pages;
 
 use super::scanner::Scanner;
 use super::service::{serve_freed, serve_waiting};
-use crate::address::{ChunkNo, Place, PpnRange};
+use crate::address::{ChunkNo, PageSet, Place, PpnRange, SLOTS};
 use crate::content::Swap;
 use crate::lock::{EVICTION, Lock};
 use crate::page::{Activity, Backing, Chunk, PageState};
@@ -111,17 +111,34 @@ impl Eviction {
 
     /// Takes about `wish` pages of one chunk; returns by how much the VM holds less. A large chunk
     /// is broken up, which alone frees its pages that were never touched.
+    ///
+    /// A batch that yields nothing ends it: in a VM whose pages do not shrink, each try would pack
+    /// all of them in vain. Among [`Choice::Idle`] pages the first batch is a random one, so that
+    /// what it says holds for the chunk, and so that no part of a chunk is spared for ever.
     fn evict(&self, no: ChunkNo, choice: Choice<'_>, wish: Pages, state: &mut State) -> Pages {
         let vm = &*self.vm;
-        let (mut freed, all, mut victims) = victims_in(vm, no, choice);
+        let (mut freed, all, victims) = victims_in(vm, no, choice);
         let mut left = all;
+        let start = match choice {
+            Choice::Idle => fastrand::u16(..SLOTS),
+            Choice::These(_) => 0,
+        };
+        let before = victims.intersection(&PageSet::span(0, start));
+        let mut rest = [victims.minus(&before), before];
         // Makes room for each batch: otherwise pages would be protected and unprotected for
         // nothing.
-        while !victims.is_empty() && freed < wish && self.make_room(state) {
-            let batch = victims.first(Pages(BATCH.into()));
-            (victims, left) = (victims.minus(&batch), left.minus(&batch));
+        while let Some(part) = rest.iter_mut().find(|part| !part.is_empty())
+            && freed < wish
+            && self.make_room(state)
+        {
+            let batch = part.first(Pages(BATCH.into()));
+            (*part, left) = (part.minus(&batch), left.minus(&batch));
             // The chunk is locked for each batch anew, so that faults are served in between.
-            freed += evict_batch(vm, no, &batch);
+            let taken = evict_batch(vm, no, &batch);
+            if taken == Pages::ZERO {
+                break;
+            }
+            freed += taken;
         }
         if let (Some(slot), true) = (left.iter().next(), all.is_full()) {
             vm.memory.split_huge_page(Place { chunk: no, slot });

@@ -18,7 +18,7 @@ pub(crate) fn noise(seed: u64) -> Vec<u8> {
 }
 
 /// A page that shrinks to next to nothing.
-pub(super) fn text(seed: u64) -> Vec<u8> {
+pub(crate) fn text(seed: u64) -> Vec<u8> {
     seed.to_ne_bytes().repeat(512)
 }
 
