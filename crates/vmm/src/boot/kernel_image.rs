@@ -60,7 +60,8 @@ const INIT_SIZE: usize = 0x260;
 impl KernelImage {
     /// Reads and checks the header.
     ///
-    /// # Errors The file is no bzImage with a 64-bit entry point, or it is cut off.
+    /// # Errors
+    /// The file is no bzImage with a 64-bit entry point, or it is cut off.
     pub(crate) fn new(file: File) -> Result<Self, ImageError> {
         let len = file.metadata().map_err(ImageError::Read)?.len();
         let mut setup = vec![0; HEADER_SPACE];

@@ -21,7 +21,8 @@ pub(crate) struct ConsoleLog {
 impl ConsoleLog {
     /// Continues at the end of `file`, which is open for reading and writing.
     ///
-    /// # Errors The file's length cannot be read, or append mode cannot be cleared.
+    /// # Errors
+    /// The file's length cannot be read, or append mode cannot be cleared.
     pub(crate) fn new(file: OwnedFd) -> io::Result<Self> {
         // Positioned writes to a file in append mode go to its end all the same.
         let flags = rustix::fs::fcntl_getfl(&file)?;

@@ -69,7 +69,8 @@ struct Stop {
 impl Console {
     /// Starts the thread.
     ///
-    /// # Errors The listener cannot be made non-blocking, or no thread or descriptor is left.
+    /// # Errors
+    /// The listener cannot be made non-blocking, or no thread or descriptor is left.
     pub(crate) fn start(ends: Ends) -> io::Result<Self> {
         if let Some(listener) = &ends.listener {
             rustix::io::ioctl_fionbio(listener, true)?;

@@ -30,7 +30,8 @@ struct State {
 impl Output {
     /// Makes an empty output.
     ///
-    /// # Errors No file descriptor is left.
+    /// # Errors
+    /// No file descriptor is left.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { state: Mutex::default(), ready: Event::new()? })
     }

@@ -74,7 +74,8 @@ impl SerialPort {
     /// Makes a port in its state after power-on. `room` is signalled whenever its receive FIFO
     /// becomes empty.
     ///
-    /// # Errors No file descriptor is left.
+    /// # Errors
+    /// No file descriptor is left.
     pub(crate) fn new(output: Arc<Output>, room: Event) -> io::Result<Self> {
         let interrupt = Arc::new(EventFd::new(EFD_NONBLOCK)?);
         Ok(Self { uart: uart(&interrupt, &room, &output), interrupt, output, room })

@@ -33,7 +33,8 @@ struct Connection {
 impl Link {
     /// Takes the listening socket.
     ///
-    /// # Errors `listener` is no listening socket, or cannot be made non-blocking.
+    /// # Errors
+    /// `listener` is no listening socket, or cannot be made non-blocking.
     pub(crate) fn new(listener: OwnedFd, outbox: Outbox) -> io::Result<Self> {
         rustix::net::sockopt::socket_acceptconn(&listener)?;
         rustix::io::ioctl_fionbio(&listener, true)?;

@@ -49,7 +49,8 @@ impl AsFd for Mailbox {
 impl Mailbox {
     /// Makes an empty mailbox.
     ///
-    /// # Errors No file descriptor is left.
+    /// # Errors
+    /// No file descriptor is left.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { mail: Mutex::default(), arrived: Event::new()? })
     }

@@ -40,7 +40,8 @@ pub(crate) struct Session {
 impl Session {
     /// Takes the listening control socket.
     ///
-    /// # Errors `listener` is no listening socket.
+    /// # Errors
+    /// `listener` is no listening socket.
     pub(crate) fn new(listener: OwnedFd, mailbox: Arc<Mailbox>) -> io::Result<Self> {
         let exchange = Arc::new(Exchange::new(Arc::clone(&mailbox)));
         Ok(Self {
@@ -59,7 +60,8 @@ impl Session {
 
     /// Runs until the VM ends.
     ///
-    /// # Errors The thread cannot wait for its descriptors any more.
+    /// # Errors
+    /// The thread cannot wait for its descriptors any more.
     pub(crate) fn run(mut self) -> io::Result<ExitCode> {
         loop {
             self.wait()?;

@@ -84,7 +84,8 @@ pub(crate) enum Missing {
 /// The first step, for a process of one thread: file system and user. Returns the parts that are
 /// not in force.
 ///
-/// # Errors The first part that is unavailable and not allowed to be missing.
+/// # Errors
+/// The first part that is unavailable and not allowed to be missing.
 pub(crate) fn close(rules: Rules<'_>) -> Result<Vec<JailPart>, JailError> {
     libc_process::limit_arenas();
     let filesystem = rules.check(JailPart::Filesystem, filesystem::close())?;
@@ -95,7 +96,8 @@ pub(crate) fn close(rules: Rules<'_>) -> Result<Vec<JailPart>, JailError> {
 /// The second step, for all threads: the filter of system calls. Returns the part if it is not in
 /// force.
 ///
-/// # Errors The filter is unavailable and not allowed to be missing.
+/// # Errors
+/// The filter is unavailable and not allowed to be missing.
 pub(crate) fn filter(rules: Rules<'_>) -> Result<Option<JailPart>, JailError> {
     // Rustix looks up the kernel's clocks at its first call, which takes a system call or a file of
     // /proc.

@@ -101,7 +101,8 @@ impl Machine {
     /// Runs the guest on threads of the machine's own. `missing` names the parts that the jail
     /// lacks; the daemon is told of them when the guest runs.
     ///
-    /// # Errors A thread could not be started.
+    /// # Errors
+    /// A thread could not be started.
     pub(crate) fn start(
         self,
         missing: Vec<JailPart>,

@@ -41,7 +41,8 @@ const NEEDED: [(Cap, &str); 8] = [
 impl Hypervisor {
     /// Takes the descriptor and asks what KVM can do. VMs get nested virtualization if `nested`.
     ///
-    /// # Errors `fd` is not `/dev/kvm`, or this KVM lacks a capability that VMs need.
+    /// # Errors
+    /// `fd` is not `/dev/kvm`, or this KVM lacks a capability that VMs need.
     pub(crate) fn new(device: OwnedFd, nested: bool) -> Result<Self> {
         // SAFETY: the descriptor is ours to give away. Whether it is /dev/kvm is asked next;
         // another driver answers ENOTTY.

@@ -82,7 +82,8 @@ impl Vm {
     /// No guest code runs before the jail is closed. The devices' threads are started between its
     /// two steps, because they need system calls that the second step forbids.
     ///
-    /// # Errors What was refused, on one line. The process cannot be used for anything else then.
+    /// # Errors
+    /// What was refused, on one line. The process cannot be used for anything else then.
     pub(crate) fn start(
         config: BootConfig,
         fds: Vec<OwnedFd>,

@@ -84,7 +84,8 @@ struct Pending {
 impl EventDevice {
     /// Makes a device without a pending event.
     ///
-    /// # Errors No file descriptor is left.
+    /// # Errors
+    /// No file descriptor is left.
     pub(crate) fn new() -> io::Result<Self> {
         let interrupt = EventFd::new(EFD_NONBLOCK)?;
         Ok(Self(Arc::new(Pending { events: AtomicU8::new(0), interrupt })))

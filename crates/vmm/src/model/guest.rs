@@ -53,7 +53,8 @@ struct Shared {
 impl ModelGuest {
     /// Starts the model's threads.
     ///
-    /// # Errors A thread could not be started.
+    /// # Errors
+    /// A thread could not be started.
     pub(crate) fn start(parts: Parts) -> io::Result<Self> {
         let memory = Mutex::new(Memory::new(&parts.regions));
         let shared = Arc::new(Shared { parts, memory, changed: Condvar::new(), target: AtomicU64::new(0) });

@@ -114,7 +114,8 @@ enum Work {
 impl Scanner {
     /// Starts the thread. It does nothing until it has orders.
     ///
-    /// # Errors The thread cannot be started.
+    /// # Errors
+    /// The thread cannot be started.
     pub(crate) fn start(
         pmap: &Arc<Pmap>,
         exchange: &Arc<Exchange>,

@@ -14,7 +14,8 @@ pub(super) struct Window(MmapRegion);
 impl Window {
     /// Maps the window.
     ///
-    /// # Errors `fd` is not writable memory of at least [`WINDOW`] pages.
+    /// # Errors
+    /// `fd` is not writable memory of at least [`WINDOW`] pages.
     pub(super) fn new(fd: OwnedFd) -> Result<Self> {
         let file = File::from(fd);
         let len = file.metadata().context("the window for pages that are offered")?.len();

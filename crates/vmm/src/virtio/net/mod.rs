@@ -54,7 +54,8 @@ pub struct Link {
 impl Link {
     /// A tap device, made with `IFF_TAP | IFF_NO_PI | IFF_VNET_HDR`.
     ///
-    /// # Errors `fd` is no tap device, or was made without these flags, or the kernel refuses to
+    /// # Errors
+    /// `fd` is no tap device, or was made without these flags, or the kernel refuses to
     /// set it up.
     pub fn tap(fd: OwnedFd) -> io::Result<Self> {
         tap::check(&fd)?;
