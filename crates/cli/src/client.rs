@@ -121,8 +121,10 @@ impl Client {
         self.answer(Method::GET, &path, Vec::new()).map(|body| body.to_vec())
     }
 
-    pub(crate) fn events(&self) -> Result<Vec<Event>> {
-        self.json(Method::GET, "/v1/events", Vec::new())
+    /// The events with ids above `after`, or all that are remembered.
+    pub(crate) fn events(&self, after: Option<u64>) -> Result<Vec<Event>> {
+        let after = after.map_or_else(String::new, |id| format!("?after={id}"));
+        self.json(Method::GET, &format!("/v1/events{after}"), Vec::new())
     }
 
     pub(crate) fn history(&self, vm: Option<&VmName>) -> Result<History> {

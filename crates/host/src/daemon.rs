@@ -24,6 +24,7 @@ use crate::adopt::Survivor;
 use crate::cgroup::{self, MemoryBound};
 use crate::core::{Clock, Core, Discovered, Failure, FailureKind, Input, Request, RequestId, RunId};
 use crate::domains::Worker;
+use crate::event_log::EventLog;
 use crate::incoming::{CallResult, Incoming, Reached};
 use crate::launch::{RunDir, RunRecord, Site, There};
 use crate::link::Link;
@@ -95,6 +96,7 @@ pub(crate) struct Daemon {
     core: Core,
     site: Arc<Site>,
     saver: Saver,
+    event_log: EventLog,
     /// The thread for shared pages.
     worker: Worker,
     uids: Uids,
@@ -120,7 +122,7 @@ impl Daemon {
     ///
     /// # Errors
     /// The kernel has no thread for shared pages.
-    pub(crate) fn new(core: Core, site: Site, uids: Uids) -> io::Result<Self> {
+    pub(crate) fn new(core: Core, site: Site, uids: Uids, event_log: EventLog) -> io::Result<Self> {
         let (sender, inbox) = mpsc::channel(INBOX);
         let reports = sender.clone();
         let report =
@@ -129,6 +131,7 @@ impl Daemon {
         Ok(Self {
             core,
             saver: Saver::start(site.paths.clone(), sender.clone()),
+            event_log,
             worker: Worker::start(report)?,
             site: Arc::new(site),
             uids,

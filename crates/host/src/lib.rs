@@ -22,6 +22,7 @@ mod daemon;
 mod descriptors;
 mod domains;
 mod epoll;
+mod event_log;
 mod events;
 mod format;
 mod history;

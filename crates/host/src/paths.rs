@@ -11,6 +11,7 @@ use plimsoll_protocol::VmName;
 /// | `STATE/lock`, `RUN/lock` | locked by the daemon that uses the directory |
 /// | `STATE/vms/NAME.json` | the VM's definition and how its last run ended |
 /// | `STATE/pools.json` | all resource pools |
+/// | `STATE/events.jsonl` | the latest events |
 /// | `STATE/logs/NAME.console`, `NAME.vmm` | its console's output and its VMM's messages |
 /// | `RUN/vms/NAME/control.sock` | where its VMM listens for the daemon |
 /// | `RUN/vms/NAME/console.sock` | where its VMM listens for clients of the console |
@@ -47,6 +48,10 @@ impl Paths {
         self.state.join("pools.json")
     }
 
+    pub(crate) fn events(&self) -> PathBuf {
+        self.state.join("events.jsonl")
+    }
+
     pub(crate) fn logs(&self) -> PathBuf {
         self.state.join("logs")
     }
@@ -80,6 +85,16 @@ pub(crate) const CONSOLE_SOCKET: &str = "console.sock";
 pub(crate) const RUN_RECORD: &str = "run.json";
 /// In a VM's run directory: its grant.
 pub(crate) const GRANT_RECORD: &str = "grant";
+
+/// A free name beside `path`, for a file that cannot be read: nothing is written in its place then.
+pub(crate) fn free_name(path: &Path) -> PathBuf {
+    let name = |n: u32| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(if n == 0 { ".bad".to_owned() } else { format!(".bad.{n}") });
+        PathBuf::from(name)
+    };
+    (0..).map(name).find(|name| !name.exists()).unwrap_or_else(|| name(0))
+}
 
 /// Writes `bytes` to `path` so that a crash leaves the old or the new content, never a part. An
 /// error leaves the old one alone.

@@ -1,7 +1,6 @@
 //! The host's resource pools, and their record on disk.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use plimsoll_policy::{NamedPool, Pool, PoolId, PoolTree};
@@ -12,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::format;
-use crate::paths::Paths;
+use crate::paths::{Paths, free_name};
 
 /// All pools of the host: always a tree, and always within their bounds.
 #[derive(Clone, Debug, Default)]
@@ -156,13 +155,6 @@ fn outline(text: &[u8]) -> Option<Pools> {
         serde_json::from_value(Value::Object(pool)).ok()
     };
     Pools::new(pools.into_iter().map(known).collect::<Option<Vec<PoolDefinition>>>()?).ok()
-}
-
-/// A name beside `path` that no file has.
-fn free_name(path: &Path) -> PathBuf {
-    let name =
-        |n: u32| path.with_extension(if n == 0 { "json.bad".to_owned() } else { format!("json.bad.{n}") });
-    (0..).map(name).find(|name| !name.exists()).unwrap_or_else(|| name(0))
 }
 
 /// Writes all pools in one file, so that what a crash leaves is always a tree.

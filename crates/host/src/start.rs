@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
+use plimsoll_protocol::api::Event;
 use plimsoll_protocol::status::Exit;
 use plimsoll_units::Pages;
 use tokio::net::{TcpListener, UnixListener};
@@ -19,6 +20,7 @@ use crate::config::{Budget, Config, UIDS};
 use crate::core::{AutomaticBudget, Clock, Core, Settings};
 use crate::daemon::Daemon;
 use crate::descriptors::Connections;
+use crate::event_log::{EventLog, Recorded};
 use crate::inventory::Inventory;
 use crate::launch::{Gone, Site};
 use crate::paths::Paths;
@@ -26,7 +28,7 @@ use crate::pools::Pools;
 use crate::process::boot_id;
 use crate::swap::{SwapChoice, SwapSite};
 use crate::uids::Uids;
-use crate::{api, descriptors, inventory, lock, memory, oom};
+use crate::{api, descriptors, event_log, inventory, lock, memory, oom};
 
 /// Runs the daemon until a signal ends it.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
@@ -37,6 +39,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let _locks = [lock::take(&paths.lock())?, lock::take(&paths.run_lock())?];
     let Inventory { records, unread } = inventory::load(&paths)?;
     let (pools, problem) = Pools::load(&paths)?;
+    let Recorded { events, problem: lost_events } = event_log::load(&paths)?;
     let found = adopt::find(&paths)?;
     let budget = memory::budget(&config, found.memory())?;
     let settings = Settings {
@@ -57,12 +60,11 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         "plimsolld {}", env!("CARGO_PKG_VERSION")
     );
     let mut core = Core::new(settings, records, pools, Clock { now: Instant::now(), at: Timestamp::now() });
+    core.restore_events(events.clone());
     for (record, unread) in unread {
         core.unreadable(record, unread);
     }
-    if let Some(problem) = problem {
-        core.announce(problem);
-    }
+    problem.into_iter().chain(lost_events).for_each(|problem| core.announce(problem));
     let cgroups = Cgroups::find().inspect_err(|why| tracing::warn!("VMs get no control groups: {why}"));
     if let Some(why) = cgroups.as_ref().ok().and_then(Cgroups::unlimited) {
         core.announce(format!(
@@ -82,7 +84,8 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     };
     let uids = if rustix::process::geteuid().is_root() { UIDS } else { 0 };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(serve(&config, core, site, Uids::new(config.uid_base, uids), found));
+    let result =
+        runtime.block_on(serve(&config, core, events, site, Uids::new(config.uid_base, uids), found));
     // Launches and the like may be waiting for a disk; what they hold ends with the process.
     runtime.shutdown_background();
     result
@@ -103,11 +106,18 @@ fn open_swap(config: &Config) -> anyhow::Result<Result<SwapSite, String>> {
     })
 }
 
-async fn serve(config: &Config, core: Core, site: Site, uids: Uids, found: Found) -> anyhow::Result<()> {
+async fn serve(
+    config: &Config,
+    core: Core,
+    events: Vec<Event>,
+    site: Site,
+    uids: Uids,
+    found: Found,
+) -> anyhow::Result<()> {
     oom::end_me_last();
     tokio::spawn(outlive_hangups(signal(SignalKind::hangup())?));
-    let mut daemon =
-        Daemon::new(core, site.clone(), uids).context("cannot start a thread for shared pages")?;
+    let mut daemon = Daemon::new(core, site.clone(), uids, EventLog::start(&site.paths, events))
+        .context("cannot start a thread for shared pages")?;
     for (vm, how) in &found.gone {
         daemon.vanished(
             vm,

@@ -3,6 +3,7 @@
 mod host;
 
 use host::{Host, signal, wait_until};
+use plimsoll_protocol::api::Event;
 use plimsoll_protocol::control::ExitReason;
 use plimsoll_protocol::explain::{HostExplanation, VmExplanation};
 use plimsoll_protocol::history::{CSV_HEADER, History};
@@ -102,6 +103,29 @@ fn a_daemon_that_comes_back_finds_its_vms_and_the_same_account() {
     let off = wait_until("b is off", || Some(host.vm("b")).filter(|vm| vm.power == Power::Off));
     assert_eq!(off.exit, Some(Exit::Told(ExitReason::Shutdown)));
     assert!(b.contains("\"pid\""));
+}
+
+#[test]
+fn events_outlive_the_daemon_and_tell_what_is_new() {
+    let mut host = Host::new(512, "");
+    host.run("a", "64MiB");
+    let before = host.events();
+    let file = host.path("state/events.jsonl");
+    let last = before.last().unwrap().id;
+    wait_until("they are on disk", || {
+        std::fs::read_to_string(&file).unwrap().contains(&format!("{{\"id\":{last},")).then_some(())
+    });
+    host.kill_daemon();
+    host.start();
+    signal(host.vm("a").pid.unwrap());
+    wait_until("its end is told", || {
+        host.events().iter().any(|e| e.id > last && e.text.contains("ended")).then_some(())
+    });
+    assert_eq!(host.events()[..before.len()], before);
+    let new: Vec<Event> = host.get(&format!("/v1/events?after={last}"));
+    assert_eq!(new, host.events()[before.len()..]);
+    assert_eq!(new[0].id, last + 1);
+    assert!(host.refused(400, "GET", "/v1/events?since=1", "").contains("since"));
 }
 
 #[test]

@@ -22,7 +22,7 @@
 //! | `PATCH /v1/pools/NAME` | [`PoolChange`] | [`PoolStatus`] |
 //! | `DELETE /v1/pools/NAME` | | the pool is removed; it must hold neither pools nor VMs |
 //! | `GET /v1/sharing` | | `[`[`DomainStatus`]`]` |
-//! | `GET /v1/events` | | `[`[`Event`]`]`, the latest, oldest first |
+//! | `GET /v1/events?after=ID` | | `[`[`Event`]`]`, the latest, oldest first; with `after` those that came after the event of that id |
 //!
 //! Sizes are whole bytes in answers, and bytes or text ("512MiB") in requests. An error answers
 //! with a status from 400 up and an [`ErrorBody`].
@@ -50,6 +50,8 @@ pub const DEFAULT_SOCKET: &str = "/run/plimsoll/plimsoll.sock";
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
+    /// Rises with each event of this host, by one.
+    pub id: u64,
     /// When.
     pub at: Timestamp,
     /// To which VM; `None`: to the host.

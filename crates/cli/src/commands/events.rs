@@ -4,7 +4,6 @@ use anyhow::Result;
 use plimsoll_protocol::api::Event;
 
 use crate::context::Context;
-use crate::follow;
 
 /// How often events are fetched while they are followed: often enough for a person who watches.
 const POLL: Duration = Duration::from_millis(500);
@@ -14,6 +13,7 @@ Each line: when (UTC), which VM (\"host\": the host itself), what.
 
 Examples:
   plimsoll events
+  plimsoll events --after 512 --json
   plimsoll events -f --json | jq -r .text    with -f one object a line, else one array";
 
 #[derive(Debug, clap::Args)]
@@ -22,20 +22,23 @@ pub(crate) struct Events {
     /// Keep printing new events until interrupted
     #[arg(short, long)]
     follow: bool,
+    /// Print only events after the one with this ID, which --json shows
+    #[arg(long, value_name = "ID")]
+    after: Option<u64>,
 }
 
 impl Events {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let mut seen = context.client.events()?;
+        let mut events = context.client.events(self.after)?;
         if !self.follow {
-            return context.output.facts(seen.as_slice(), text);
+            return context.output.facts(events.as_slice(), text);
         }
-        print_each(context, &seen)?;
+        let mut last = self.after.unwrap_or(0);
         loop {
+            print_each(context, &events)?;
+            last = events.last().map_or(last, |event| event.id);
             std::thread::sleep(POLL);
-            let now = context.client.events()?;
-            print_each(context, follow::added(&seen, &now))?;
-            seen = now;
+            events = context.client.events(Some(last))?;
         }
     }
 }
@@ -61,8 +64,8 @@ mod tests {
     fn an_event_says_when_whom_and_what() {
         let at = "2026-01-01T00:00:00.5Z".parse().unwrap();
         let events = [
-            Event { at, vm: None, text: "state soft".into() },
-            Event { at, vm: Some("a".parse().unwrap()), text: "started".into() },
+            Event { id: 1, at, vm: None, text: "state soft".into() },
+            Event { id: 2, at, vm: Some("a".parse().unwrap()), text: "started".into() },
         ];
         let expected = "\
 2026-01-01T00:00:00.500Z  host  state soft

@@ -2,6 +2,7 @@
 
 mod answer;
 mod body;
+mod events;
 mod explain;
 mod gate;
 mod history;
@@ -40,7 +41,7 @@ struct Api {
 pub(crate) fn router(caller: Caller, paths: Paths) -> Router {
     let api = Router::new()
         .route("/v1/host", get(host))
-        .route("/v1/events", get(events))
+        .route("/v1/events", get(events::events))
         .route("/v1/sharing", get(sharing))
         .route("/v1/vms", get(list).post(create))
         .route("/v1/vms/{name}", get(show).patch(change).delete(forget))
@@ -73,10 +74,6 @@ impl Api {
 
 async fn host(State(api): State<Api>) -> ApiResult {
     api.call(Request::Host).await
-}
-
-async fn events(State(api): State<Api>) -> ApiResult {
-    api.call(Request::Events).await
 }
 
 async fn sharing(State(api): State<Api>) -> ApiResult {

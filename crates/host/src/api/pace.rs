@@ -1,8 +1,9 @@
-//! How fast changes may come: VMs that are started and stopped, settings, pools.
+//! How fast a peer may make changes (VMs that are started and stopped, settings, pools), and agree
+//! on encryption.
 //!
-//! Each change divides the host's memory anew and is written to disk. Clients that ask for more
-//! than [`RATE`] wait; those that would wait for too long are refused, by the name of the client,
-//! so that one that loops costs others nothing.
+//! Each change divides the host's memory anew and is written to disk; each agreement is a
+//! signature. Peers that ask for more than their rate wait; those that would wait for too long are
+//! refused, by the name of the peer, so that one that loops costs others nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -23,8 +24,13 @@ use super::gate::Peer;
 const RATE: u32 = 100;
 /// Changes at once after a pause: what a script does in one go.
 const BURST: u32 = 200;
-/// Longest that a change waits for its turn. With a longer wait, clients would believe that the
-/// daemon hangs.
+/// Agreements on encryption a second, in the long run. A peer needs no token for one, and it takes
+/// the loop's thread about a millisecond (RSA): more would leave less time for VMs; less would make
+/// a client wait that connects anew for each request.
+const HANDSHAKES: u32 = 20;
+/// Agreements at once after a pause: a browser and some scripts.
+const HANDSHAKES_AT_ONCE: u32 = 40;
+/// Longest wait for a turn. With a longer wait, clients would believe that the daemon hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Most peers that are remembered. A peer that has paused for long enough is forgotten.
 const MOST_PEERS: usize = 1024;
@@ -36,15 +42,34 @@ pub(super) struct Client {
     pub(super) pace: Arc<Pace>,
 }
 
-/// When each peer may make its next changes.
-#[derive(Debug, Default)]
-pub(super) struct Pace(Mutex<HashMap<Peer, Instant>>);
+/// When each peer has its next turns.
+#[derive(Debug)]
+pub(super) struct Pace {
+    each: Duration,
+    burst: Duration,
+    peers: Mutex<HashMap<Peer, Instant>>,
+}
 
 impl Pace {
-    /// When `peer` may make a change that it asks for at `now`. `None`: not soon enough.
-    fn turn(&self, peer: Peer, now: Instant) -> Option<Instant> {
-        let (each, burst) = (Duration::from_secs(1) / RATE, Duration::from_secs(1) / RATE * BURST);
-        let mut peers = plimsoll_sys::lock(&self.0);
+    /// The pace of changes.
+    pub(super) fn of_changes() -> Self {
+        Self::new(RATE, BURST)
+    }
+
+    /// The pace of agreements on encryption.
+    pub(super) fn of_handshakes() -> Self {
+        Self::new(HANDSHAKES, HANDSHAKES_AT_ONCE)
+    }
+
+    fn new(rate: u32, burst: u32) -> Self {
+        let each = Duration::from_secs(1) / rate;
+        Self { each, burst: each * burst, peers: Mutex::default() }
+    }
+
+    /// The turn of `peer`, which asks at `now`. `None`: it is not soon enough.
+    pub(super) fn turn(&self, peer: Peer, now: Instant) -> Option<Instant> {
+        let (each, burst) = (self.each, self.burst);
+        let mut peers = plimsoll_sys::lock(&self.peers);
         if peers.len() >= MOST_PEERS {
             peers.retain(|_, spent| *spent + burst > now);
         }
@@ -87,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_client_that_loops_waits_and_is_refused_and_others_are_not() {
-        let (pace, begin) = (Pace::default(), Instant::now());
+        let (pace, begin) = (Pace::of_changes(), Instant::now());
         let turn = || pace.turn(Peer::User(1), begin);
         for _ in 0..BURST {
             assert_eq!(turn(), Some(begin), "a burst waits for nothing");
@@ -101,12 +126,20 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_agrees_on_encryption_so_often_and_no_more() {
+        let (pace, begin) = (Pace::of_handshakes(), Instant::now());
+        let turns = std::iter::from_fn(|| pace.turn(Peer::User(1), begin)).take(10_000).count();
+        assert_eq!(turns, 40 + 20 * 5);
+        assert_eq!(pace.turn(Peer::User(2), begin), Some(begin));
+    }
+
+    #[test]
     fn peers_that_pause_are_forgotten() {
-        let (pace, begin) = (Pace::default(), Instant::now());
+        let (pace, begin) = (Pace::of_changes(), Instant::now());
         for peer in 0..5000 {
             let at = begin + Duration::from_secs(u64::from(peer));
             assert_eq!(pace.turn(Peer::User(peer), at), Some(at));
         }
-        assert!(pace.0.lock().unwrap().len() <= MOST_PEERS);
+        assert!(pace.peers.lock().unwrap().len() <= MOST_PEERS);
     }
 }

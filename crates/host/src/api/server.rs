@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::time::{Instant, sleep_until};
 use tokio_rustls::{Accept, TlsAcceptor};
 
 use super::gate::{Gate, Passage, Peer};
@@ -40,7 +41,7 @@ const REFUSAL: &str = concat!(
 
 /// Serves `api` on the unix socket, to users of this machine.
 pub(crate) async fn serve_unix(listener: UnixListener, api: Router, gate: Arc<Gate>) {
-    let pace = Arc::new(Pace::default());
+    let pace = Arc::new(Pace::of_changes());
     loop {
         gate.opens().await;
         let accepted = listener.accept().await.and_then(|(stream, _)| {
@@ -58,7 +59,8 @@ pub(crate) async fn serve_unix(listener: UnixListener, api: Router, gate: Arc<Ga
 
 /// Serves `api` over TCP, encrypted where there is `tls`.
 pub(crate) async fn serve_tcp(listener: TcpListener, api: Router, gate: Arc<Gate>, tls: Option<TlsAcceptor>) {
-    let pace = Arc::new(Pace::default());
+    let pace = Arc::new(Pace::of_changes());
+    let tls = tls.map(|acceptor| Tls { acceptor, pace: Pace::of_handshakes() });
     loop {
         gate.opens().await;
         match listener.accept().await {
@@ -79,14 +81,8 @@ async fn pause(e: &io::Error) {
     tokio::time::sleep(PAUSE).await;
 }
 
-fn admit<S>(
-    stream: S,
-    peer: Peer,
-    api: &Router,
-    gate: &Arc<Gate>,
-    pace: &Arc<Pace>,
-    tls: Option<&TlsAcceptor>,
-) where
+fn admit<S>(stream: S, peer: Peer, api: &Router, gate: &Arc<Gate>, pace: &Arc<Pace>, tls: Option<&Tls>)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut stream = Unstalled::new(stream);
@@ -94,9 +90,15 @@ fn admit<S>(
         Some(passage) => {
             let client = Client { peer, pace: Arc::clone(pace) };
             match tls {
-                Some(tls) => tokio::spawn(serve_encrypted(tls.accept(stream), passage, client, api.clone())),
-                None => tokio::spawn(serve(stream, passage, client, api.clone())),
-            };
+                Some(tls) => {
+                    let Some(turn) = tls.pace.turn(peer, Instant::now()) else {
+                        return tracing::debug!("a peer agrees on TLS too often, and is not answered");
+                    };
+                    let handshake = tls.acceptor.accept(stream);
+                    tokio::spawn(serve_encrypted(turn, handshake, passage, client, api.clone()));
+                }
+                None => drop(tokio::spawn(serve(stream, passage, client, api.clone()))),
+            }
         }
         // What is not encrypted would make no sense there.
         None if tls.is_some() => {}
@@ -110,13 +112,28 @@ fn admit<S>(
     }
 }
 
-/// Serves one connection over TLS, once both sides have agreed on it.
-async fn serve_encrypted<S>(handshake: Accept<S>, passage: Passage, client: Client, api: Router)
-where
+/// What encrypts connections, and how often a peer may agree on that.
+struct Tls {
+    acceptor: TlsAcceptor,
+    pace: Pace,
+}
+
+/// Serves one connection over TLS, once it is the peer's `turn` and both sides have agreed on it.
+async fn serve_encrypted<S>(
+    turn: Instant,
+    handshake: Accept<S>,
+    passage: Passage,
+    client: Client,
+    api: Router,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let agree = async {
+        sleep_until(turn).await;
+        tokio::time::timeout(HEAD_TIME, handshake).await
+    };
     let agreed = tokio::select! {
-        agreed = tokio::time::timeout(HEAD_TIME, handshake) => agreed,
+        agreed = agree => agreed,
         () = passage.ends() => return,
     };
     match agreed {
@@ -166,7 +183,6 @@ mod tests {
     use axum::body::Bytes;
     use axum::routing::post;
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -177,7 +193,7 @@ mod tests {
         let (client, server) = duplex(1 << 20);
         let peer = Peer::User(1);
         let passage = Gate::new(1, 1).enter(peer).unwrap();
-        tokio::spawn(serve(server, passage, Client { peer, pace: Arc::default() }, api));
+        tokio::spawn(serve(server, passage, Client { peer, pace: Arc::new(Pace::of_changes()) }, api));
         client
     }
 

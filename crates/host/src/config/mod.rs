@@ -11,7 +11,7 @@
 //! sample_period = 15                   # seconds that a VM executes in a period, 1 to 3600; what it uses shows within a few
 //! largest_store = 10                   # most that compressed pages may take, percent of a VM's size, 0 (none are compressed) to 50
 //! eager_sharing = false                # true: in every state VMs look for pages to share as they do in state soft, with half of the processors'
-//!                                      # idle time whatever it has brought, and at the price of large pages: more VMs fit before memory is short
+//!                                      # idle time whatever it has brought, and large pages are broken up: more VMs fit before memory is short
 //! state_directory = "/var/lib/plimsoll"
 //! run_directory = "/run/plimsoll"      # sockets; at most 57 bytes
 //! socket = "/run/plimsoll/plimsoll.sock"

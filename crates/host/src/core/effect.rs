@@ -1,6 +1,7 @@
 use std::os::fd::OwnedFd;
 
 use plimsoll_protocol::VmName;
+use plimsoll_protocol::api::Event;
 use plimsoll_protocol::control::ToVmm;
 use plimsoll_protocol::definition::JailPart;
 use plimsoll_protocol::pool::PoolDefinition;
@@ -53,5 +54,7 @@ pub(crate) enum Effect {
     Joins(RunId, Known),
     /// Record the missing parts of the VM's jail, for a restarted daemon.
     Settled(RunId, Vec<JailPart>),
+    /// Write an event down, for operators who ask after the daemon was restarted.
+    Record(Event),
     Answer(RequestId, Result<Answer, Failure>),
 }

@@ -35,6 +35,7 @@ mod sharing;
 mod silence;
 mod stall;
 mod stall_account;
+mod state_news;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -61,6 +62,7 @@ pub(crate) use self::messages::foreign;
 use self::mirror::Mirror;
 pub(crate) use self::request::{Answer, Failure, FailureKind, Request, RequestId};
 pub(crate) use self::run::Run;
+use self::state_news::StateNews;
 use self::tokens::Askers;
 pub(crate) use self::unreachable::{Adopted, Discovered};
 use crate::events::Events;
@@ -126,6 +128,7 @@ pub(crate) struct Core {
     pools: Pools,
     runs: BTreeMap<RunId, Box<Run>>,
     states: States,
+    state_news: StateNews,
     events: Events,
     recorder: Recorder,
     last_run: u64,
@@ -172,6 +175,7 @@ impl Core {
             pools,
             runs: BTreeMap::new(),
             states: States::default(),
+            state_news: StateNews::default(),
             events: Events::default(),
             recorder: Recorder::default(),
             last_run: 0,
@@ -278,6 +282,11 @@ impl Core {
         self.vms.values().filter_map(|vm| Some((&vm.record.definition, self.run(vm.run?)?)))
     }
 
+    /// Takes up the events of earlier daemons, before there are new ones.
+    pub(crate) fn restore_events(&mut self, events: Vec<Event>) {
+        self.events = Events::of(events);
+    }
+
     /// Takes up a VM whose record on disk cannot be read. Its name stays taken, and the record as
     /// it is.
     pub(crate) fn unreadable(&mut self, record: Record, unread: Unread) {
@@ -331,15 +340,17 @@ impl Core {
             Some(vm) => tracing::info!(%vm, "{text}"),
             None => tracing::info!("{text}"),
         }
-        self.events.push(Event { at: self.clock.at, vm: vm.cloned(), text });
+        let event = self.events.add(self.clock.at, vm.cloned(), text).clone();
+        self.effect(Effect::Record(event));
     }
 
     fn observe_state(&mut self) {
         let before = self.states.current();
         let state = self.states.observe(self.ledger.free(), &self.settings.thresholds);
-        if state != before {
-            tracing::info!(free = %self.ledger.free().bytes(), "host state {before:?} -> {state:?}");
-            self.urgent |= state > before;
+        self.urgent |= state > before;
+        if self.state_news.observe(state, self.clock.now) {
+            let (free, budget) = (self.ledger.free().bytes(), self.ledger.budget().bytes());
+            self.event(None, format!("state {state}: {free} of {budget} free"));
         }
     }
 }

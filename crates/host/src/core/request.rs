@@ -41,7 +41,8 @@ pub(crate) enum Request {
     ChangePool(PoolName, PoolChange),
     RemovePool(PoolName),
     Sharing,
-    Events,
+    /// The events with ids above this one.
+    Events(u64),
 }
 
 /// The answer to a [`Request`].

@@ -19,7 +19,7 @@ impl Core {
             Request::Host => Ok(Some(Answer::Host(Box::new(self.host_status())))),
             Request::List => Ok(Some(Answer::Vms(self.all_status()))),
             Request::Sharing => Ok(Some(Answer::Sharing(self.all_domains()))),
-            Request::Events => Ok(Some(Answer::Events(self.events.all()))),
+            Request::Events(after) => Ok(Some(Answer::Events(self.events.after(after)))),
             Request::Get(name) => self.status_answer(&name).map(Some),
             Request::Definition(name) => self.definition(&name).map(Some),
             Request::Create(definition) => self.create(id, *definition).map(|()| None),

@@ -57,6 +57,7 @@ impl Daemon {
                 }
             }
             Effect::Order(order) => self.order(order),
+            Effect::Record(event) => self.event_log.record(event),
             Effect::Answer(id, answer) => self.answer(id, answer),
         }
     }

@@ -62,7 +62,7 @@ fn an_automatic_budget_follows_what_the_machine_has_and_tells() {
     };
     let told = |world: &World| {
         let budget = |event: &Event| event.text.starts_with("the budget").then(|| event.text.clone());
-        world.core.events.all().iter().filter_map(budget).collect::<Vec<_>>()
+        world.core.events.after(0).iter().filter_map(budget).collect::<Vec<_>>()
     };
     let host = seconds(&mut world, 620, 5);
     assert_eq!((host.budget, host.taken, told(&world).len()), (Bytes::mib(620), Bytes::ZERO, 0));
@@ -93,7 +93,7 @@ fn an_excess_is_told_and_the_kernels_numbers_kept_though_guests_are_looked_at_se
     for mib in [10, 300, 301] {
         world.input(Input::Processes(vec![(run, process(mib))]));
     }
-    let told = world.core.events.all().iter().filter(|event| event.text.contains("holds 300MiB")).count();
+    let told = world.core.events.after(0).iter().filter(|event| event.text.contains("holds 300MiB")).count();
     assert_eq!((told, world.vm("a").kernel), (1, ram));
 }
 
@@ -205,7 +205,7 @@ fn a_balloon_that_does_not_follow_is_reported_and_not_rewarded() {
         world.pass(SECOND);
     }
     assert_eq!(world.vm("lazy").grant, before);
-    let events = match world.answer(Request::Events) {
+    let events = match world.answer(Request::Events(0)) {
         Ok(Answer::Events(events)) => events,
         other => panic!("{other:?}"),
     };

@@ -74,6 +74,8 @@ struct World {
     forgotten: Vec<VmName>,
     saved: Vec<Record>,
     saved_pools: Option<Vec<PoolDefinition>>,
+    /// The id of the last event that was to be written.
+    recorded: Option<u64>,
     /// VMs whose samples are never touched.
     idle: Vec<RunId>,
     plane: Plane,
@@ -119,6 +121,7 @@ impl World {
             forgotten: Vec::new(),
             saved: Vec::new(),
             saved_pools: None,
+            recorded: None,
             idle: Vec::new(),
             plane: Plane::default(),
             orders: VecDeque::new(),
@@ -214,6 +217,10 @@ impl World {
                 Effect::Save(record, answers) => {
                     self.saved.push(*record);
                     self.answers.extend(answers.into_iter().map(|(id, answer)| (id.0, answer)));
+                }
+                Effect::Record(event) => {
+                    let last = self.recorded.replace(event.id).unwrap_or(0);
+                    assert_eq!(event.id, last + 1, "an event is not on disk");
                 }
                 Effect::Answer(id, answer) => {
                     assert!(self.answers.insert(id.0, answer).is_none(), "answered twice");

@@ -25,7 +25,7 @@ fn run(world: &mut World, run: RunId, seconds: u32, part: f64, wanted: Pages) {
 }
 
 fn events(world: &mut World) -> Vec<String> {
-    match world.answer(Request::Events) {
+    match world.answer(Request::Events(0)) {
         Ok(Answer::Events(events)) => events.into_iter().map(|event| event.text).collect(),
         other => panic!("{other:?}"),
     }
