@@ -1,0 +1,92 @@
+//! Disks: raw files and block devices, for one VM that writes or for several that read.
+//!
+//! A disk that somebody else uses is refused: another VM, a program that locks as QEMU does
+//! ([`locks`]), the kernel, which holds a block device exclusively for a mount and for devices that
+//! are built on it, and the same storage by another name ([`overlap`]).
+
+mod locks;
+mod ofd_lock;
+mod overlap;
+mod sysfs;
+mod users;
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+
+use anyhow::{Context, bail, ensure};
+use plimsoll_protocol::definition::Disk;
+use rustix::fs::{Mode, OFlags};
+
+use self::overlap::Overlap;
+use self::sysfs::Sysfs;
+use self::users::{Identity, Mounts, processes};
+
+/// Unit of a disk's size.
+const SECTOR: u64 = 512;
+
+/// Opens a disk. The locks belong to the open file, which the VMM gets: they last as long as the
+/// VMM does, whatever becomes of the daemon.
+///
+/// # Errors
+/// What is wrong with the disk, and what to do.
+pub(super) fn open(disk: &Disk) -> anyhow::Result<File> {
+    // Opens nothing yet: a pipe does not wait, a tape does not wind.
+    let place = rustix::fs::open(&disk.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let place = File::from(place.context("cannot be opened")?);
+    let found = place.metadata().context("cannot be looked at")?;
+    let kind = found.file_type();
+    ensure!(kind.is_file() || kind.is_block_device(), "it is neither a file nor a block device");
+    let mut file = reopen(disk, &place, &found)?;
+    let len = file.seek(SeekFrom::End(0)).context("its size cannot be had")?;
+    ensure!(len > 0, "it is empty: make it with truncate or qemu-img, or restore it");
+    ensure!(
+        len.is_multiple_of(SECTOR),
+        "its {len} bytes are no multiple of {SECTOR}: it is truncated, or no raw disk"
+    );
+    if !locks::take(&file, disk.read_only).context("cannot be locked")? {
+        bail!(in_use(disk, &found));
+    }
+    // After the locks: of two that start at once, at least one sees the other.
+    let overlap = Overlap { sysfs: &Sysfs::host(), mounts: &Mounts::read(), read_only: disk.read_only };
+    if let Some(used) = overlap.find(Identity::of(&found)) {
+        bail!("it is in use: {used}");
+    }
+    Ok(file)
+}
+
+/// Opens what is at `place`. A block device that is written is opened exclusively.
+fn reopen(disk: &Disk, place: &File, found: &Metadata) -> anyhow::Result<File> {
+    let exclusive = found.file_type().is_block_device() && !disk.read_only;
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(!disk.read_only)
+        .custom_flags(if exclusive { libc::O_EXCL } else { 0 })
+        .open(format!("/proc/self/fd/{}", place.as_raw_fd()));
+    match opened {
+        Err(e) if exclusive && e.raw_os_error() == Some(libc::EBUSY) => {
+            let overlap = Overlap { sysfs: &Sysfs::host(), mounts: &Mounts::read(), read_only: false };
+            match overlap.find(Identity::of(found)) {
+                Some(used) => bail!("it is in use: {used}"),
+                None => bail!(in_use(disk, found)),
+            }
+        }
+        opened => opened.with_context(|| {
+            if disk.read_only { "cannot be opened" } else { "cannot be opened for writing" }
+        }),
+    }
+}
+
+/// The message for a disk that another process holds.
+fn in_use(disk: &Disk, found: &Metadata) -> String {
+    let users = processes(&disk.path, Identity::of(found));
+    let does = if disk.read_only { "writes it" } else { "writes it or reads it" };
+    let users =
+        users.map_or_else(|| format!(": another VM or program {does}"), |users| format!(" by {users}"));
+    let share = "several VMs may share it only if all of them have read_only = true";
+    format!("it is in use{users}; {share}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::*;
+
+fn disk(path: &Path, read_only: bool) -> Disk {
+    Disk { path: path.to_owned(), read_only, iops: None, bandwidth: None }
+}
+
+#[track_caller]
+fn refused(path: &Path, read_only: bool) -> String {
+    let error = format!("{:#}", open(&disk(path, read_only)).unwrap_err());
+    assert_eq!(error.lines().count(), 1, "{error}");
+    error
+}
+
+/// An image of 8 MiB.
+fn image(directory: &Path) -> PathBuf {
+    let path = directory.join("d.raw");
+    File::create(&path).unwrap().set_len(8 << 20).unwrap();
+    path
+}
+
+#[test]
+fn many_may_read_a_disk_or_one_may_write_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(directory.path());
+    let writer = open(&disk(&path, false)).unwrap();
+    for read_only in [false, true] {
+        assert!(refused(&path, read_only).contains("in use"));
+    }
+    drop(writer);
+    let _reader = open(&disk(&path, true)).unwrap();
+    assert!(open(&disk(&path, true)).is_ok());
+    assert!(open(&disk(&path, false)).is_err());
+}
+
+#[test]
+fn what_is_no_disk_is_told_apart() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("d.raw");
+    assert!(refused(&path, true).contains("No such file"));
+    assert!(refused(directory.path(), true).contains("neither"));
+    std::fs::write(&path, []).unwrap();
+    assert!(refused(&path, true).contains("empty"));
+    std::fs::write(&path, [0; 100]).unwrap();
+    assert!(refused(&path, true).contains("truncated"));
+    assert!(refused(Path::new("/dev/null"), true).contains("neither"));
+    let pipe = directory.path().join("pipe");
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR, 0).unwrap();
+    assert!(refused(&pipe, true).contains("neither"), "and nothing waits");
+}
+
+#[test]
+fn a_disk_that_a_program_holds_as_qemu_does_is_refused_with_its_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = image(directory.path());
+    let held = File::options().read(true).write(true).open(&path).unwrap();
+    [100, 101, 201].iter().for_each(|byte| ofd_lock::share(&held, *byte).unwrap());
+    // The locks go with the open file, to a process that stands for QEMU.
+    let mut child = Command::new("sleep").arg("60").stdin(held).spawn().unwrap();
+    let errors = [false, true].map(|read_only| refused(&path, read_only));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let holder = format!("in use by sleep (process {})", child.id());
+    assert!(errors.iter().all(|error| error.contains(&holder)), "{errors:?}");
+    open(&disk(&path, false)).unwrap();
+}
+
+/// A loop device of the host; it goes with this.
+struct Loop(PathBuf);
+
+impl Loop {
+    /// `None` where the machine has none to give, which is told.
+    fn attach(arguments: &[&str], backing: &Path) -> Option<Self> {
+        let made = Command::new("losetup").args(arguments).args(["--find", "--show"]).arg(backing).output();
+        let made = match made {
+            Ok(made) if made.status.success() => made,
+            made => {
+                eprintln!("SKIPPED: no loop device here: {made:?}");
+                return None;
+            }
+        };
+        Some(Self(String::from_utf8(made.stdout).unwrap().trim().into()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        Command::new("losetup").arg("-d").arg(&self.0).status().ok();
+    }
+}
+
+#[test]
+fn a_file_and_its_loop_device_are_one_disk() {
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let path = image(directory.path());
+    let Some(attached) = Loop::attach(&[], &path) else { return };
+    let node = attached.0.display().to_string();
+    assert!(refused(&path, false).contains(&format!("losetup -d {node}")));
+    assert!(refused(&path, true).contains(&node));
+    // A device is opened exclusively by its one writer, and shared by readers.
+    let writer = open(&disk(&attached.0, false)).unwrap();
+    assert!(refused(&attached.0, false).contains("in use") && refused(&attached.0, true).contains("in use"));
+    drop(writer);
+    let reader = open(&disk(&attached.0, true)).unwrap();
+    assert!(open(&disk(&attached.0, true)).is_ok() && open(&disk(&attached.0, false)).is_err());
+    drop((reader, attached));
+    // The file first, then a loop device of it.
+    let writer = open(&disk(&path, false)).unwrap();
+    let Some(attached) = Loop::attach(&[], &path) else { return };
+    for read_only in [false, true] {
+        assert!(refused(&attached.0, read_only).contains("loop device of"));
+    }
+    drop((writer, attached));
+    let Some(attached) = Loop::attach(&["--read-only"], &path) else { return };
+    let (_file, _device) = (open(&disk(&path, true)).unwrap(), open(&disk(&attached.0, true)).unwrap());
+    assert!(refused(&path, false).contains("in use"));
+}
+
+#[test]
+fn a_mounted_device_is_refused_with_its_mount() {
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let path = image(directory.path());
+    let run = |program: &str, arguments: &[&Path]| {
+        let done = Command::new(program).args(arguments).output();
+        done.is_ok_and(|done| done.status.success())
+    };
+    let Some(attached) = Loop::attach(&[], &path) else { return };
+    let at = directory.path().join("mnt");
+    std::fs::create_dir(&at).unwrap();
+    if !run("mkfs.ext4", &[Path::new("-q"), &attached.0]) || !run("mount", &[&attached.0, &at]) {
+        eprintln!("SKIPPED: nothing can be mounted here");
+        return;
+    }
+    let results = [(&attached.0, false), (&attached.0, true), (&path, false)]
+        .map(|(path, read_only)| open(&disk(path, read_only)).map(drop));
+    assert!(run("umount", &[&at]));
+    for result in results {
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains(&format!("mounted at {}", at.display())), "{error}");
+    }
+    open(&disk(&attached.0, false)).unwrap();
+}
