@@ -93,6 +93,6 @@ pub struct MemberStats {
     pub false_offers: u64,
     /// What it gave back and did not hold.
     pub false_returns: u64,
-    /// Too many of its hashes proved false lately: what it looks up is not answered for now.
+    /// Too many of its frames proved false lately: what it looks up is not answered for now.
     pub doubted: bool,
 }

@@ -116,6 +116,7 @@ impl Domain {
     /// A hint for an earlier content of a page is forgotten.
     pub fn look_up(&mut self, member: MemberId, pages: &[(PageNo, u64)]) -> Vec<Found> {
         self.sweep(SWEEP);
+        self.confirm_compared(member);
         let believed =
             self.members.get_mut(member).is_some_and(|room| room.account.trust.looks_up(pages.len()));
         if !believed {
@@ -131,7 +132,7 @@ impl Domain {
                     // changed the index.
                     let seen = seen.filter(|_| self.index.changes() == changes);
                     let found = seen.or_else(|| self.index.find(*key));
-                    self.look_up_one(*place, *key, found.map(Target::kind))
+                    self.look_up_one(member, *place, *key, found.map(Target::kind))
                 }
                 None => Found::Busy,
             }));
@@ -159,7 +160,7 @@ impl Domain {
         wanted
     }
 
-    fn look_up_one(&mut self, place: Place, key: Key, found: Option<Kind>) -> Found {
+    fn look_up_one(&mut self, member: MemberId, place: Place, key: Key, found: Option<Kind>) -> Found {
         let held = self.held(place);
         if matches!(held, Held::Reference(_)) {
             return Found::Busy;
@@ -168,6 +169,10 @@ impl Domain {
             Some(Kind::Frame(frame)) => {
                 self.frames.acquire(frame);
                 self.refer(place, frame);
+                let confirmable = self.frames.maker(frame).is_some_and(|maker| maker != member);
+                if confirmable && let Some(room) = self.members.room_of(place) {
+                    room.uncompared.push((place, frame));
+                }
                 Found::Frame(frame)
             }
             Some(Kind::Hint(same)) if same == place => Found::New,
@@ -205,23 +210,27 @@ impl Domain {
         let Some(room) = self.members.get_mut(member) else {
             return GivenBack { ignored: pages.len() as u64, ..result };
         };
+        let mut ended = Vec::with_capacity(pages.len());
         for (page, frame) in pages {
             match room.place(*page).filter(|place| room.holding(*place).held() == Held::Reference(*frame)) {
                 Some(place) => {
                     *room.holding(place) = Holding::NOTHING;
                     room.account.references -= 1;
+                    room.account.false_matches += u64::from(mismatched);
                     result.accepted += 1;
-                    if mismatched {
-                        room.account.false_matches += 1;
-                        room.account.trust.proved_false();
-                    }
-                    release(&mut self.frames, &mut self.index, *frame);
+                    ended.push(*frame);
                 }
                 None => {
                     room.account.false_returns += 1;
                     result.ignored += 1;
                 }
             }
+        }
+        for frame in ended {
+            if mismatched {
+                self.mismatch(member, frame);
+            }
+            release(&mut self.frames, &mut self.index, frame);
         }
         result.freed = self.punch(pages.len());
         result

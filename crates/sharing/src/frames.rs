@@ -2,14 +2,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plimsoll_units::{FrameNo, PageSet, Pages, SLOTS, Slot};
 
+use crate::MemberId;
 use crate::key::Prefix;
 use crate::prefetch::prefetch;
 
 mod block;
+mod makers;
 #[cfg(test)]
 mod tests;
 
 use block::{Block, MANY, longest_run};
+use makers::Makers;
 
 /// The frames of a pool, how many references each has, and which one is made next.
 ///
@@ -26,9 +29,21 @@ pub(crate) struct Frames {
     with_lingering: BTreeSet<u32>,
     /// References above [`MANY`].
     more: BTreeMap<FrameNo, u32>,
+    /// Frames that members said to differ from a page of the same hash.
+    accused: BTreeMap<FrameNo, Accused>,
+    makers: Makers,
     used: u64,
     lingering: u64,
     references: u64,
+}
+
+/// How many members said that a frame differs from a page of the same hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accused {
+    /// This one.
+    By(MemberId),
+    /// Two.
+    ByTwo,
 }
 
 /// No free frame, runs of 1, from 2 on, from 4 on, ..., 512.
@@ -46,6 +61,8 @@ impl Frames {
             by_room: Default::default(),
             with_lingering: BTreeSet::new(),
             more: BTreeMap::new(),
+            accused: BTreeMap::new(),
+            makers: Makers::default(),
             used: 0,
             lingering: 0,
             references: 0,
@@ -56,21 +73,28 @@ impl Frames {
     /// Otherwise the first of a run of at least `room` free frames, in a block with as little room
     /// beyond that as possible; without such a run, the first of one of the longest runs. `None`
     /// where the limit is reached.
-    pub(crate) fn create(&mut self, after: Option<FrameNo>, room: usize, prefix: Prefix) -> Option<FrameNo> {
+    pub(crate) fn create(
+        &mut self,
+        after: Option<FrameNo>,
+        room: usize,
+        prefix: Prefix,
+        maker: MemberId,
+    ) -> Option<FrameNo> {
         let next =
             after.and_then(|after| after.0.checked_add(1)).map(FrameNo).filter(|next| self.is_free(*next));
         let frame = match next {
             Some(next) => next,
             None => self.find_room(room.clamp(1, SLOTS.into()))?,
         };
-        self.adopt(frame, prefix);
+        self.adopt(frame, prefix, maker);
         Some(frame)
     }
 
     /// Puts a frame without references into use, with one reference.
-    pub(crate) fn adopt(&mut self, frame: FrameNo, prefix: Prefix) {
+    pub(crate) fn adopt(&mut self, frame: FrameNo, prefix: Prefix, maker: MemberId) {
         let lingered = self.is_lingering(frame);
         self.change(frame, |block, at| block.take(at, prefix));
+        self.makers.set(frame, maker);
         self.lingering -= u64::from(lingered);
         self.used += 1;
         self.references += 1;
@@ -96,6 +120,40 @@ impl Frames {
 
     fn is_free(&self, frame: FrameNo) -> bool {
         frame.0 < self.limit && !self.is_used(frame) && !self.is_lingering(frame)
+    }
+
+    /// The member that made `frame`; `None` once another member has confirmed it.
+    pub(crate) fn maker(&self, frame: FrameNo) -> Option<MemberId> {
+        let confirmed = self.block(frame)?.is_confirmed(at(frame));
+        self.makers.of(frame).filter(|_| !confirmed)
+    }
+
+    /// Takes note that a page of a member that did not make `frame`, which is in use, has its
+    /// content.
+    pub(crate) fn confirm(&mut self, frame: FrameNo) {
+        self.used_block(frame).confirm(at(frame));
+    }
+
+    /// Takes note that `by` says that `frame`, which is in use, differs from a page of the same
+    /// hash. Returns the prefix of the frame's hash if `by` is the second member that says so.
+    pub(crate) fn accuse(&mut self, frame: FrameNo, by: MemberId) -> Option<Prefix> {
+        match self.accused.get(&frame) {
+            None => {
+                self.accused.insert(frame, Accused::By(by));
+                None
+            }
+            Some(Accused::By(first)) if *first != by => {
+                self.accused.insert(frame, Accused::ByTwo);
+                Some(self.used_block(frame).prefix(at(frame)))
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// Whether two members said that `frame` differs from a page of the same hash.
+    #[cfg(test)]
+    pub(crate) fn is_accused_by_two(&self, frame: FrameNo) -> bool {
+        self.accused.get(&frame) == Some(&Accused::ByTwo)
     }
 
     /// How many references `frame` has.
@@ -139,6 +197,7 @@ impl Frames {
             return None;
         }
         let prefix = block.prefix(at(frame));
+        self.accused.remove(&frame);
         self.change(frame, Block::linger);
         self.used -= 1;
         self.lingering += 1;
@@ -183,7 +242,10 @@ impl Frames {
         let blocks = self.blocks.iter().flatten().count() * size_of::<Block>();
         // Nodes of the maps are at least half full.
         let sets = self.by_room.iter().map(BTreeSet::len).sum::<usize>() + self.with_lingering.len();
-        let maps = 2 * (sets * size_of::<u32>() + self.more.len() * size_of::<(FrameNo, u32)>());
+        let more = self.more.len() * size_of::<(FrameNo, u32)>();
+        let accused = self.accused.len() * size_of::<(FrameNo, Accused)>();
+        let makers = self.makers.runs() * size_of::<(FrameNo, MemberId)>();
+        let maps = 2 * (sets * size_of::<u32>() + more + accused + makers);
         blocks + maps + self.blocks.capacity() * size_of::<Option<Box<Block>>>()
     }
 
@@ -218,7 +280,11 @@ impl Frames {
         }
         if !block.is_vacant() {
             self.blocks[index(number)] = Some(block);
-        } else if index(number) + 1 == self.blocks.len() {
+            return result;
+        }
+        let first = number * BLOCK;
+        self.makers.forget(FrameNo(first)..FrameNo(first + u32::from(frames)));
+        if index(number) + 1 == self.blocks.len() {
             self.pop_blocks();
         }
         result

@@ -61,8 +61,11 @@
 //! # What a member can do to others
 //!
 //! - *A false hash* finds a frame or a hint that the member's page does not match. It costs a
-//!   comparison or a copy, and nothing is shared. A member most of whose hashes prove false is
-//!   ignored for a growing time (`trust.rs`).
+//!   comparison or a copy, and nothing is shared.
+//! - *A frame that has another page's hash, and other content*, keeps that page from being shared.
+//!   When two members have found that out the frame leaves the index. A member most of whose frames
+//!   prove false is ignored for a growing time. No member loses trust for a frame that another one
+//!   has made (`blame.rs`, `trust.rs`).
 //! - *False content* is refused, because the copy is hashed.
 //! - *Kept references* count for what the member is charged, one for each of its pages at most. A
 //!   *return of what it does not have* is ignored.
@@ -81,7 +84,7 @@
 //! |---|---|---|
 //! | page of a member | 4: nothing, hint and 30 bits of its hash, or the number of its frame | `holding.rs` |
 //! | hint, frame | 9 in the index and what lines leave empty: 64 bytes for 7 entries, 88 of 100 of them used, are 10.4 | `index/line.rs` |
-//! | frame | 5.3: 30 bits of its hash in 4, up to 255 references in 1, 2 bits | `frames/block.rs` |
+//! | frame | 5.3: 30 bits of its hash and whether it is confirmed in 4, up to 255 references in 1, 2 bits | `frames/block.rs` |
 //!
 //! A hint takes 14.4 bytes; a page that shares a frame with one other 12; a page that has a frame
 //! for itself, which is the dearest, 19.7.
@@ -95,6 +98,8 @@
 //! - *40 bits of a hash in an entry* suffice, because comparing in full follows (`index/tag.rs`).
 //! - *A byte for references*, with a map for the frames that have more: these are few, and each
 //!   saves far more memory than its map entry takes. The paper uses 16 bits (section 4.2).
+//! - *Makers of frames in runs*: a member's frames are neighbours as its pages are
+//!   (`frames/makers.rs`).
 //! - *Lines of 64 bytes* are what memory is read in: a look-up waits for one, and look-ups of a
 //!   batch wait together (`Domain::look_up`).
 //! - *Growing by one line* instead of doubling: nothing else waits meanwhile, and the table is
@@ -126,6 +131,7 @@
 //!   that the kernel refuses (a memory limit) would be a signal instead of an error.
 
 mod answer;
+mod blame;
 mod bookkeeping;
 mod domain;
 mod error;

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use plimsoll_units::{PageNo, Pages};
+use plimsoll_units::{FrameNo, PageNo, Pages};
 
 use crate::error::Error;
 use crate::holding::Holding;
@@ -33,6 +33,9 @@ pub(crate) struct Room {
     tenant: Option<MemberId>,
     holdings: Zeroed<Holding>,
     pub(crate) account: Account,
+    /// Frames of other makers that the last look-up named. What its pages still hold at the next
+    /// look-up they were compared with.
+    pub(crate) uncompared: Vec<(Place, FrameNo)>,
     /// In a room without a tenant: the pages below this one hold nothing any more.
     cleared: usize,
 }
@@ -59,7 +62,14 @@ impl Members {
         let length = u32::try_from(size.0.max(1)).map_err(|_| too_large())?;
         let (index, base) = self.gap(length).ok_or_else(too_large)?;
         let holdings = Zeroed::new(length as usize, Grain::Huge).map_err(Error::Memory)?;
-        let room = Room { base, tenant: Some(member), holdings, account: Account::default(), cleared: 0 };
+        let room = Room {
+            base,
+            tenant: Some(member),
+            holdings,
+            account: Account::default(),
+            uncompared: Vec::new(),
+            cleared: 0,
+        };
         self.rooms.insert(index, room);
         self.bases.insert(member, base);
         Ok(())
@@ -185,6 +195,7 @@ impl Room {
 
     /// Memory that it takes.
     pub(crate) fn bytes(&self) -> usize {
-        std::mem::size_of::<Self>() + std::mem::size_of_val(&self.holdings[..])
+        let uncompared = self.uncompared.capacity() * size_of::<(Place, FrameNo)>();
+        size_of::<Self>() + size_of_val(&self.holdings[..]) + uncompared
     }
 }

@@ -82,7 +82,7 @@ impl Domain {
                     self.members.get_mut(member)?.account.false_offers += 1;
                     return None;
                 }
-                let frame = self.create(key, placing, offer)?;
+                let frame = self.create(member, key, placing, offer)?;
                 offer.new.push(New { place, other, owner, key, frame, index: offer.outcome.frames.len() });
                 offer.content.push(copy);
                 Some(frame)
@@ -92,11 +92,11 @@ impl Domain {
 
     /// Makes a frame with one reference, without content and not in the index yet. The frames
     /// before it are those of the offer in the same state.
-    fn create(&mut self, key: Key, placing: Placing, offer: &mut Offer) -> Option<FrameNo> {
+    fn create(&mut self, maker: MemberId, key: Key, placing: Placing, offer: &mut Offer) -> Option<FrameNo> {
         if self.recovering || self.closed {
             return None;
         }
-        let frame = self.frames.create(placing.after, placing.room, key.prefix())?;
+        let frame = self.frames.create(placing.after, placing.room, key.prefix(), maker)?;
         let follows = offer.new.last().is_none_or(|last| last.frame.0.checked_add(1) == Some(frame.0));
         if !follows || offer.new.len() == AT_ONCE {
             self.fill(offer);

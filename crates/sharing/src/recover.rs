@@ -44,15 +44,19 @@ impl Domain {
         }
         if self.frames.is_used(frame) {
             self.frames.acquire(frame);
+            if self.frames.maker(frame) != Some(member) {
+                self.frames.confirm(frame);
+            }
         } else {
-            self.adopt(frame)?;
+            self.adopt(frame, member)?;
         }
         self.refer(place, frame);
         Some(())
     }
 
-    /// Takes a frame that exists into the account again, unless it has no content.
-    fn adopt(&mut self, frame: FrameNo) -> Option<()> {
+    /// Takes a frame that exists into the account again, unless it has no content. Which member
+    /// made it is not known: it counts as made by the first that reports it.
+    fn adopt(&mut self, frame: FrameNo, member: MemberId) -> Option<()> {
         // An error says nothing about the frame: better to keep one too many than to punch one that
         // is mapped.
         if self.pool.has_data(frame).is_ok_and(|has_data| !has_data) {
@@ -61,7 +65,7 @@ impl Domain {
         let mut content = [0; 4096];
         let read = self.pool.read(frame, &mut content);
         let key = self.secret.key((self.hash)(&content));
-        self.frames.adopt(frame, key.prefix());
+        self.frames.adopt(frame, key.prefix(), member);
         match (read, self.index.find(key).map(Target::kind)) {
             (Err(error), _) => {
                 tracing::warn!(%error, ?frame, "a shared frame cannot be read and will not be found by others");

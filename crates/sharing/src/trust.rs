@@ -1,10 +1,10 @@
 /// Whether a member's hashes are trusted.
 ///
-/// A hash that proves false costs others time: a page is copied, compared and not shared. Some are
-/// natural, because a page may change after it was hashed. A member most of whose hashes prove
-/// false is ignored for a while, which grows each time. In the paper a page that matched falsely is
-/// not shared (Waldspurger 2002, section 4.2). Here the member is judged, because a page's next
-/// content may be good.
+/// A frame that proves false costs others time: pages are compared with it and not shared
+/// (`blame.rs` says when it does). A member most of whose frames prove false is ignored for a
+/// while, which grows each time. In the paper a page that matched falsely is not shared
+/// (Waldspurger 2002, section 4.2). Here the member is judged, because a page's next content may be
+/// good.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Trust {
     named: u32,

@@ -16,7 +16,7 @@ pub(crate) struct Membership {
     pub(crate) id: DomainId,
     /// Its pages that refer to a frame.
     pub(crate) references: Pages,
-    /// Too many of its hashes proved false lately: it is not answered for now.
+    /// Too many of its frames proved false lately: it is not answered for now.
     pub(crate) doubted: bool,
 }
 

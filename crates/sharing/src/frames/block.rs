@@ -6,18 +6,26 @@ use crate::key::Prefix;
 /// [`Frames`](super::Frames); most frames have few.
 pub(super) const MANY: u8 = u8::MAX;
 
+/// A prefix, with [`UNCONFIRMED`] or without.
+#[derive(Clone, Copy, Debug)]
+struct Marked(u32);
+
+/// No member other than its maker has confirmed the frame.
+const UNCONFIRMED: u32 = 1 << 31;
+const _: () = assert!(Prefix::BITS < 32);
+
 /// 512 frames: 5.3 bytes for each.
 ///
 /// | bytes | are |
 /// |---|---|
-/// | 0..2048 | the prefix of each frame's hash |
+/// | 0..2048 | the prefix of each frame's hash, and a bit: its maker is to blame for it |
 /// | 2048..2560 | how many references each has, up to 255 |
 /// | 2560..2688 | a bit for each: in use; lingering |
 /// | 2688..2690 | the number of frames: 512, but for the last block of a pool |
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Block {
-    prefixes: [Prefix; SLOTS as usize],
+    prefixes: [Marked; SLOTS as usize],
     counts: [u8; SLOTS as usize],
     used: PageSet,
     lingering: PageSet,
@@ -30,7 +38,7 @@ impl Block {
     /// A block of `frames` frames.
     pub(super) fn new(frames: Slot) -> Self {
         Self {
-            prefixes: [Prefix(0); SLOTS as usize],
+            prefixes: [Marked(0); SLOTS as usize],
             counts: [0; SLOTS as usize],
             used: PageSet::EMPTY,
             lingering: PageSet::EMPTY,
@@ -57,11 +65,11 @@ impl Block {
         self.lingering.contains(frame)
     }
 
-    /// Puts a frame into use, with one reference.
+    /// Puts a frame into use, with one reference. Nobody has confirmed it yet.
     pub(super) fn take(&mut self, frame: Slot, prefix: Prefix) {
         self.lingering.remove(frame);
         self.used.insert(frame);
-        self.prefixes[usize::from(frame)] = prefix;
+        self.prefixes[usize::from(frame)] = Marked(prefix.0 | UNCONFIRMED);
         self.counts[usize::from(frame)] = 1;
     }
 
@@ -99,7 +107,16 @@ impl Block {
     }
 
     pub(super) fn prefix(&self, frame: Slot) -> Prefix {
-        self.prefixes[usize::from(frame)]
+        Prefix(self.prefixes[usize::from(frame)].0 & !UNCONFIRMED)
+    }
+
+    /// Whether a member other than its maker has confirmed a frame.
+    pub(super) fn is_confirmed(&self, frame: Slot) -> bool {
+        self.prefixes[usize::from(frame)].0 & UNCONFIRMED == 0
+    }
+
+    pub(super) fn confirm(&mut self, frame: Slot) {
+        self.prefixes[usize::from(frame)].0 &= !UNCONFIRMED;
     }
 
     pub(super) fn count(&self, frame: Slot) -> &u8 {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 const PREFIX: Prefix = Prefix(7);
+const MAKER: MemberId = MemberId(1);
 
 #[test]
 fn neighbours_get_neighbouring_frames_and_scattered_pages_fill_gaps() {
@@ -13,7 +14,7 @@ fn neighbours_get_neighbouring_frames_and_scattered_pages_fill_gaps() {
         let mut made: Vec<u32> = Vec::new();
         for n in 0..len {
             let after = made.last().map(|last| FrameNo(*last));
-            made.push(frames.create(after, len - n, PREFIX).unwrap().0);
+            made.push(frames.create(after, len - n, PREFIX, MAKER).unwrap().0);
         }
         made
     };
@@ -26,7 +27,7 @@ fn neighbours_get_neighbouring_frames_and_scattered_pages_fill_gaps() {
     for frame in [3, 10, 11, 12] {
         assert_eq!(frames.release(FrameNo(frame)), Some(PREFIX));
     }
-    assert_eq!(frames.create(None, 1, PREFIX), Some(FrameNo(128)), "what lingers is not used");
+    assert_eq!(frames.create(None, 1, PREFIX, MAKER), Some(FrameNo(128)), "what lingers is not used");
     while let Some((first, len)) = frames.lingering_run() {
         frames.punched(first, len);
     }
@@ -40,7 +41,7 @@ fn the_limit_is_kept_whatever_its_remainder() {
     for limit in [0, 1, 511, 512, 513, 1100] {
         let mut frames = Frames::new(limit);
         let made: BTreeSet<u32> =
-            std::iter::from_fn(|| frames.create(None, 64, PREFIX)).map(|frame| frame.0).collect();
+            std::iter::from_fn(|| frames.create(None, 64, PREFIX, MAKER)).map(|frame| frame.0).collect();
         assert_eq!(made, (0..limit).collect());
     }
 }
@@ -48,7 +49,7 @@ fn the_limit_is_kept_whatever_its_remainder() {
 #[test]
 fn more_references_than_a_byte_tells_are_counted() {
     let mut frames = Frames::new(10);
-    let frame = frames.create(None, 1, PREFIX).unwrap();
+    let frame = frames.create(None, 1, PREFIX, MAKER).unwrap();
     for _ in 1..1000 {
         frames.acquire(frame);
     }
@@ -64,7 +65,7 @@ fn more_references_than_a_byte_tells_are_counted() {
 fn bookkeeping_goes_with_the_frames() {
     let mut frames = Frames::new(1 << 20);
     let empty = frames.bytes();
-    let made: Vec<FrameNo> = (0..10_000).map(|_| frames.create(None, 1, PREFIX).unwrap()).collect();
+    let made: Vec<FrameNo> = (0..10_000).map(|_| frames.create(None, 1, PREFIX, MAKER).unwrap()).collect();
     assert!(frames.bytes() < 10_000 * 6, "{}", frames.bytes());
     assert!(made.iter().all(|frame| frames.release(*frame).is_some()));
     while let Some((first, len)) = frames.lingering_run() {
@@ -102,7 +103,7 @@ proptest! {
         for step in steps {
             let any = |n: usize| counts.keys().nth(n % counts.len().max(1)).copied();
             match step {
-                Step::Create { after, room } => match frames.create(after.map(FrameNo), room, PREFIX) {
+                Step::Create { after, room } => match frames.create(after.map(FrameNo), room, PREFIX, MAKER) {
                     Some(frame) => {
                         prop_assert!(frame.0 < 1100 && !lingering.contains(&frame.0));
                         prop_assert!(counts.insert(frame.0, 1).is_none());

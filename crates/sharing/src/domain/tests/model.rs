@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plimsoll_units::FrameNo;
 use proptest::prelude::*;
@@ -30,11 +30,21 @@ enum Known {
 struct Model {
     known: BTreeMap<u64, Known>,
     references: BTreeMap<(MemberId, u32), FrameNo>,
+    /// Which member made each frame that no other has confirmed; what members may come to confirm;
+    /// and which members said of a frame that it is not what they have.
+    makers: BTreeMap<FrameNo, MemberId>,
+    uncompared: BTreeMap<MemberId, Vec<(u32, FrameNo)>>,
+    accused: BTreeMap<FrameNo, BTreeSet<MemberId>>,
     memory: BTreeMap<(MemberId, u32), u64>,
 }
 
 impl Model {
     fn look_up(&mut self, member: MemberId, page: u32, hash: u64) -> Found {
+        for (page, frame) in self.uncompared.remove(&member).unwrap_or_default() {
+            if self.references.get(&(member, page)) == Some(&frame) {
+                self.makers.remove(&frame);
+            }
+        }
         if page >= PAGES || self.references.contains_key(&(member, page)) {
             return Found::Busy;
         }
@@ -43,6 +53,9 @@ impl Model {
             Some(Known::Frame(frame)) => {
                 self.forget(own);
                 self.references.insert((member, page), frame);
+                if self.makers.get(&frame).is_some_and(|maker| *maker != member) {
+                    self.uncompared.entry(member).or_default().push((page, frame));
+                }
                 Found::Frame(frame)
             }
             Some(other) if other != own => {
@@ -76,9 +89,16 @@ impl Model {
         assert!(self.references.insert((member, page), frame).is_none());
     }
 
-    fn give_back(&mut self, member: MemberId, page: u32, frame: FrameNo) -> bool {
+    fn give_back(&mut self, member: MemberId, page: u32, frame: FrameNo, mismatched: bool) -> bool {
         let held = self.references.get(&(member, page)) == Some(&frame);
         if held {
+            if mismatched && self.makers.get(&frame) != Some(&member) {
+                let accused = self.accused.entry(frame).or_default();
+                accused.insert(member);
+                if accused.len() == 2 {
+                    self.forget(Known::Frame(frame));
+                }
+            }
             self.references.remove(&(member, page));
             self.forget_unused();
         }
@@ -86,6 +106,7 @@ impl Model {
     }
 
     fn leave(&mut self, member: MemberId) {
+        self.uncompared.remove(&member);
         self.references.retain(|(of, _), _| *of != member);
         self.known.retain(|_, known| !matches!(known, Known::Hint(of, _) if *of == member));
         self.forget_unused();
@@ -101,6 +122,7 @@ impl Model {
             Known::Frame(frame) => references.values().any(|used| used == frame),
             Known::Hint(..) => true,
         });
+        self.accused.retain(|frame, _| references.values().any(|used| used == frame));
     }
 }
 
@@ -161,6 +183,7 @@ impl Both {
                 };
                 assert_eq!(offered.notices, [(owner, PageNo(theirs), frame)]);
                 self.model.refer(owner, theirs, frame);
+                self.model.makers.insert(frame, member);
                 self.compare(owner, theirs, frame);
             }
         }
@@ -175,7 +198,7 @@ impl Both {
     }
 
     fn give_back(&mut self, member: MemberId, page: u32, frame: FrameNo, mismatched: bool) {
-        let held = self.model.give_back(member, page, frame);
+        let held = self.model.give_back(member, page, frame, mismatched);
         let given = self.domain.give_back(member, &[(PageNo(page), frame)], mismatched);
         assert_eq!((given.accepted, given.ignored), (held.into(), (!held).into()));
     }

@@ -114,6 +114,16 @@ fn two_frames_of_one_content_are_both_kept() {
 }
 
 #[test]
+fn the_first_that_reports_a_frame_stands_for_its_maker_until_another_reports_it() {
+    let (pool, frames) = left_behind();
+    let mut domain = recover(&pool);
+    domain.hold(A, &pairs(&frames));
+    domain.hold(B, &pairs(&frames[..3]));
+    let makers: Vec<_> = frames.iter().map(|frame| domain.frames.maker(*frame)).collect();
+    assert_eq!(makers, [None, None, None, Some(A), Some(A)]);
+}
+
+#[test]
 fn a_hint_gives_way_to_a_frame_that_is_reported() {
     let (pool, frames) = left_behind();
     let mut domain = recover(&pool);
