@@ -39,7 +39,8 @@ fn a_disk_stays_locked_while_its_vm_lives_whatever_becomes_of_the_daemon() {
     host.start();
     let error = host.refused(422, "POST", "/v1/vms", &with_disk("b", &disk));
     // The holder is named, although the daemon that gave it the disk is gone.
-    assert!(error.contains(&format!("in use by plimsoll-vmm a (process {pid})")), "{error}");
+    let holder = format!("plimsoll-vmm a (process {pid})");
+    assert!(error.contains("it is in use by ") && error.contains(&holder), "{error}");
     assert_eq!(host.ask("POST", "/v1/vms/a/kill", "").0, 200);
     wait_until("it is off", || Some(host.vm("a")).filter(|vm| vm.power == Power::Off));
     flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
