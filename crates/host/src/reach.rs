@@ -165,6 +165,7 @@ impl Reach {
             started: record.started,
             pid: record.pid,
             missing_jail: record.missing_jail.clone(),
+            remarks: record.remarks.clone(),
             facts,
             recorded: self.recorded,
             swap: record.swap,

@@ -5,11 +5,11 @@
 mod host;
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use host::{Host, definition, wait_until};
 use plimsoll_protocol::status::Power;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use serde_json::{Value, json};
 use tempfile::TempPath;
 
@@ -38,12 +38,59 @@ fn a_disk_stays_locked_while_its_vm_lives_whatever_becomes_of_the_daemon() {
     assert!(flock(&file, FlockOperation::NonBlockingLockShared).is_err());
     host.start();
     let error = host.refused(422, "POST", "/v1/vms", &with_disk("b", &disk));
-    // The holder is named, although the daemon that gave it the disk is gone.
-    let holder = format!("plimsoll-vmm a (process {pid})");
-    assert!(error.contains("it is in use by ") && error.contains(&holder), "{error}");
+    // The holder is named, although the daemon that gave it the disk is gone. This test has the
+    // disk open, too.
+    assert!(error.contains("in use by "), "{error}");
+    assert!(error.contains(&format!("plimsoll-vmm a (process {pid})")), "{error}");
     assert_eq!(host.ask("POST", "/v1/vms/a/kill", "").0, 200);
     wait_until("it is off", || Some(host.vm("a")).filter(|vm| vm.power == Power::Off));
     flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
     drop(file);
     assert_eq!(host.ask("POST", "/v1/vms", &with_disk("b", &disk)).0, 200);
+}
+
+#[test]
+fn a_vmm_gets_its_writable_disk_past_the_page_cache() {
+    let host = Host::new(512, "");
+    let path = image(Path::new("/var/tmp"));
+    for (name, cache) in [("a", None), ("b", Some("host"))] {
+        let disk = json!({"path": path.to_path_buf(), "cache": cache});
+        assert_eq!(host.ask("POST", "/v1/vms", &with_disk(name, &disk)).0, 200);
+        let vm = host.vm(name);
+        let pid = vm.pid.unwrap();
+        let fd = wait_until("the VMM has the disk", || {
+            let links = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+            let is_disk = |link: &PathBuf| std::fs::read_link(link).is_ok_and(|to| to == *path);
+            links.map(|link| link.path()).find(is_disk)
+        });
+        let fd = fd.file_name().unwrap().to_str().unwrap().to_owned();
+        let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+        let direct = i64::from_str_radix(flags, 8).unwrap() & i64::from(OFlags::DIRECT.bits()) != 0;
+        // Where the file system has no direct I/O, the note says so.
+        assert_eq!(direct, cache.is_none() && vm.note.is_none(), "{vm:?}");
+        assert_eq!(host.ask("POST", &format!("/v1/vms/{name}/kill"), "").0, 200);
+        wait_until("it is off", || Some(host.vm(name)).filter(|vm| vm.power == Power::Off));
+    }
+}
+
+#[test]
+fn where_the_cache_cannot_be_passed_by_that_is_told_or_refused() {
+    let mut host = Host::new(512, "");
+    let path = image(Path::new("/dev/shm"));
+    let named = json!({"path": path.to_path_buf(), "cache": "none"});
+    let error = host.refused(422, "POST", "/v1/vms", &with_disk("a", &named));
+    assert!(error.contains("cache = \"none\" is not possible: it is in memory (tmpfs)"), "{error}");
+    let silent = json!({"path": path.to_path_buf()});
+    assert_eq!(host.ask("POST", "/v1/vms", &with_disk("a", &silent)).0, 200);
+    let told =
+        |text: Option<&str>| text.is_some_and(|text| text.contains("goes through the host's page cache"));
+    assert!(told(host.vm("a").note.as_deref()), "{:?}", host.vm("a"));
+    assert!(host.events().iter().any(|event| told(Some(&event.text))));
+    host.kill_daemon();
+    host.start();
+    host.wait_for("a", "it is adopted, and the note with it", |vm| told(vm.note.as_deref()).then_some(()));
+    // The definition is as it was given.
+    let definition: Value = host.get("/v1/vms/a/definition");
+    assert_eq!(definition["disk"], json!([silent]));
 }

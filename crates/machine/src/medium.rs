@@ -14,13 +14,22 @@ const DEPTH: u32 = 8;
 /// disk in memory. `None`: it is not in memory, as far as the kernel tells.
 #[must_use]
 pub fn memory_under(directory: &Path) -> Option<String> {
-    let kind = rustix::fs::statfs(directory).map_or(0, |stat| stat.f_type);
-    if let Some((_, name)) = IN_MEMORY.iter().find(|(magic, _)| *magic == kind) {
-        return Some((*name).to_owned());
+    if let Some(name) = rustix::fs::statfs(directory).ok().and_then(|stat| in_memory(&stat)) {
+        return Some(name.to_owned());
     }
     let device = fs::metadata(directory).ok()?.dev();
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     compressed_memory(Path::new(&format!("/sys/dev/block/{major}:{minor}")), DEPTH)
+}
+
+/// Returns the name of the file system in memory that `file` is in. `None`: it is not in memory.
+#[must_use]
+pub fn file_system_in_memory(file: &fs::File) -> Option<&'static str> {
+    in_memory(&rustix::fs::fstatfs(file).ok()?)
+}
+
+fn in_memory(stat: &rustix::fs::StatFs) -> Option<&'static str> {
+    IN_MEMORY.iter().find(|(magic, _)| *magic == stat.f_type).map(|(_, name)| *name)
 }
 
 /// Returns the zram device behind the block device at `path` of sysfs: the device itself, the one
@@ -44,6 +53,9 @@ mod tests {
         // The kernel has one here wherever tests can run.
         assert_eq!(memory_under(Path::new("/dev/shm")).as_deref(), Some("tmpfs"));
         assert_eq!(memory_under(Path::new("/nowhere")), None);
+        let open = |path| fs::File::open(path).unwrap();
+        assert_eq!(file_system_in_memory(&open("/dev/shm")), Some("tmpfs"));
+        assert_eq!(file_system_in_memory(&open("/proc/self/stat")), None);
     }
 
     #[test]

@@ -23,6 +23,13 @@ impl IoVec {
     pub fn base(&self) -> *mut u8 {
         self.0.iov_base.cast()
     }
+
+    /// The number of bytes.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks whether a piece is empty")]
+    pub fn len(&self) -> usize {
+        self.0.iov_len
+    }
 }
 
 /// Memory that the kernel reads or writes during an I/O.

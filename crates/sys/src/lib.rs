@@ -9,6 +9,7 @@
 //! | [`task`] | one thing that the kernel does with a file |
 //! | [`uring`] | an io_uring that is restricted to one file |
 //! | [`preadv`] | the same tasks without an io_uring, on the calling thread |
+//! | [`direct`] | direct I/O (`O_DIRECT`), and the alignment that it asks for |
 //! | [`clock`] | processor time of a thread |
 //! | [`lock`](fn@lock) | locks of threads that may have panicked |
 //!
@@ -20,6 +21,7 @@
 //! that the compiler cannot check.
 
 pub mod clock;
+pub mod direct;
 pub mod event;
 pub mod iovec;
 mod lock;

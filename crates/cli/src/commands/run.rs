@@ -36,6 +36,7 @@ A definition is TOML; paths in it are taken from its own directory:
   read_only = true           # default false
   iops = 500                 # most requests a second, at least 10; default: no limit
   bandwidth = \"50MiB\"        # most bytes a second, at least 1MiB; default: no limit
+  cache = \"none\"             # none (O_DIRECT, the default) or host (the default if read_only)
   [[net]]
   tap = \"tap0\"               # a tap device that exists
   mac = \"52:54:00:12:34:56\"  # default one made from the VM's name

@@ -132,6 +132,7 @@ fn a_disk_in_memory_is_within_the_bound() {
         read_only: false,
         iops: None,
         bandwidth: None,
+        cache: None,
     });
     groups.open().put(&definition("a"), 88, mib(64)).unwrap().unwrap();
     let without = groups.most("a");

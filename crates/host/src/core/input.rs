@@ -33,6 +33,8 @@ pub(crate) struct Started {
     pub(crate) pid: u32,
     /// Parts of the jail that the daemon could not give it.
     pub(crate) missing_jail: Vec<JailPart>,
+    /// What its operator should know of how it runs, each in one line.
+    pub(crate) remarks: Vec<String>,
     /// Its swap space.
     pub(crate) swap: Pages,
 }

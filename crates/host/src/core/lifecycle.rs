@@ -122,12 +122,17 @@ impl Core {
             Ok(started) => {
                 run.pid = Some(started.pid);
                 run.missing_jail = started.missing_jail;
+                run.remarks.clone_from(&started.remarks);
                 run.swap = started.swap;
                 if let Phase::Launching(start) = &mut run.phase {
                     run.phase = Phase::Booting(std::mem::take(start));
                     let balloon = run.balloon;
                     self.effect(Effect::Send(id, ToVmm::BalloonTarget(balloon)));
                     self.share(id, Pages::ZERO);
+                    let name = self.name_of(id);
+                    for remark in started.remarks {
+                        self.event(name.as_ref(), remark);
+                    }
                 } else {
                     // It was killed meanwhile.
                     self.effect(Effect::Kill(id));

@@ -76,6 +76,8 @@ pub(crate) struct Run {
     /// How many times in a row its process was seen to hold more than it may.
     pub(crate) excess: u8,
     pub(crate) missing_jail: Vec<JailPart>,
+    /// What its operator should know of how it runs, each in one line.
+    pub(crate) remarks: Vec<String>,
 }
 
 /// A VMM's paging level: see [`ToVmm::Paging`](plimsoll_protocol::control::ToVmm::Paging).
@@ -206,6 +208,7 @@ impl Run {
             kernel: KernelAccount::default(),
             excess: 0,
             missing_jail: Vec::new(),
+            remarks: Vec::new(),
         }
     }
 

@@ -50,7 +50,9 @@ impl Core {
         let run = vm.run.and_then(|run| self.run(run));
         let unreachable = run.and_then(|run| self.unreachable_note(run));
         let silent = run.and_then(Self::silence_note);
-        let notes: Vec<String> = [unreachable, silent, unread, unsaved].into_iter().flatten().collect();
+        let remarks = run.map(|run| run.remarks.clone()).unwrap_or_default();
+        let notes = [unreachable, silent, unread, unsaved].into_iter().flatten().chain(remarks);
+        let notes: Vec<String> = notes.collect();
         (!notes.is_empty()).then(|| notes.join("; "))
     }
 

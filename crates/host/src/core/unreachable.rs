@@ -45,6 +45,7 @@ pub(crate) struct Adopted {
     pub(crate) started: Timestamp,
     pub(crate) pid: u32,
     pub(crate) missing_jail: Vec<JailPart>,
+    pub(crate) remarks: Vec<String>,
     /// What the VMM says.
     pub(crate) facts: Facts,
     pub(crate) recorded: Option<Pages>,
@@ -143,6 +144,7 @@ impl Core {
         }
         run.phase = Phase::Running;
         run.missing_jail = adopted.missing_jail;
+        run.remarks = adopted.remarks;
         run.swap = adopted.swap;
         run.kernel = adopted.kernel;
         run.facts = messages::possible(adopted.facts, definition, account.grant);

@@ -64,8 +64,12 @@ impl Daemon {
             }
         };
         directory.keep();
-        let started =
-            Started { pid: process.pid(), missing_jail: record.missing_jail.clone(), swap: record.swap };
+        let started = Started {
+            pid: process.pid(),
+            missing_jail: record.missing_jail.clone(),
+            remarks: record.remarks.clone(),
+            swap: record.swap,
+        };
         let (vm, uid) = (record.definition.name.clone(), record.uid);
         let (logged, log, process) =
             (tokio::spawn(log.run()), self.site.paths.vmm_log(&vm), Arc::new(process));

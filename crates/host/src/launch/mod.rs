@@ -123,6 +123,7 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
         swap: swap.as_ref().map_or(Pages::ZERO, |swap| swap.config.slots),
         domains: Vec::new(),
         former: Vec::new(),
+        remarks: resources.remarks(),
     };
     directory.write_record(&record)?;
     directory.write_grant(plan.grant)?;

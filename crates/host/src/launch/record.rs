@@ -34,6 +34,9 @@ pub(crate) struct RunRecord {
     /// Domains before those, which it can still read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) former: Vec<Known>,
+    /// What its operator should know of how it runs, each in one line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) remarks: Vec<String>,
 }
 
 impl RunRecord {

@@ -7,7 +7,8 @@ use anyhow::{Context, ensure};
 use plimsoll_protocol::control::FdRole;
 use plimsoll_protocol::definition::VmDefinition;
 
-use super::{bzimage, disk, tap};
+use super::disk::{self, OpenDisk};
+use super::{bzimage, tap};
 
 /// The host's files and devices that a VM uses, open and checked.
 #[derive(Debug)]
@@ -16,7 +17,7 @@ pub(super) struct Resources {
     userfaultfd: File,
     kernel: Option<File>,
     initrd: Option<File>,
-    disks: Vec<File>,
+    disks: Vec<OpenDisk>,
     taps: Vec<OwnedFd>,
 }
 
@@ -48,6 +49,11 @@ impl Resources {
         Ok(Self { kvm: kvm.transpose()?, userfaultfd: userfaultfd?, kernel, initrd, disks, taps })
     }
 
+    /// What the operator should know of them, each in one line.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        self.disks.iter().filter_map(|disk| disk.remark.clone()).collect()
+    }
+
     /// The descriptors, each with its role.
     pub(super) fn into_parts(self) -> anyhow::Result<(Vec<FdRole>, Vec<OwnedFd>)> {
         let mut parts: Vec<(FdRole, OwnedFd)> = Vec::new();
@@ -55,8 +61,8 @@ impl Resources {
         parts.push((FdRole::Userfaultfd, self.userfaultfd.into()));
         parts.extend(self.kernel.map(|f| (FdRole::Kernel, f.into())));
         parts.extend(self.initrd.map(|f| (FdRole::Initrd, f.into())));
-        for (index, file) in self.disks.into_iter().enumerate() {
-            parts.push((FdRole::Disk(u8::try_from(index)?), file.into()));
+        for (index, disk) in self.disks.into_iter().enumerate() {
+            parts.push((FdRole::Disk(u8::try_from(index)?), disk.file.into()));
         }
         for (index, fd) in self.taps.into_iter().enumerate() {
             parts.push((FdRole::Tap(u8::try_from(index)?), fd));

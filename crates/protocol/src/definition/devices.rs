@@ -22,9 +22,33 @@ pub struct Disk {
     /// Most bytes a second, [`MIN_BANDWIDTH`] at least; `None`: as many as the host's disk does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bytes>,
+    /// Where its data is cached; `None`: see [`Disk::cache`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
+}
+
+/// Where a disk's data is cached, beside the guest's own page cache.
+///
+/// The guest's flushes mean the same with both: what was written before is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cache {
+    /// Nowhere: the host's page cache is passed by (`O_DIRECT`).
+    None,
+    /// In the host's page cache, which no VM is charged for.
+    Host,
 }
 
 impl Disk {
+    /// Where its data is cached. By default nothing of a disk that the guest writes is: its blocks
+    /// would be in memory twice, in the guest, which is charged for them, and in the host, where no
+    /// ledger counts them and dirty ones of one VM hold up all others. A disk that is only read is
+    /// often the base of many VMs: one copy on the host serves them all, is never dirty, and goes
+    /// as soon as memory is short.
+    pub fn cache(&self) -> Cache {
+        self.cache.unwrap_or(if self.read_only { Cache::Host } else { Cache::None })
+    }
+
     /// Checks its limits.
     ///
     /// # Errors

@@ -31,6 +31,7 @@
 //! read_only = true           # default false
 //! iops = 500                 # most requests a second, at least 10; default: no limit
 //! bandwidth = "50MiB"        # most bytes a second, at least 1MiB; default: no limit
+//! cache = "none"             # none (O_DIRECT, the default) or host (the default if read_only)
 //!
 //! [[net]]
 //! tap = "tap0"               # a tap device that exists
@@ -57,7 +58,7 @@ mod vm;
 mod tests;
 
 pub use boot::Boot;
-pub use devices::{Balloon, Disk, MIN_BANDWIDTH, MIN_IOPS, Net};
+pub use devices::{Balloon, Cache, Disk, MIN_BANDWIDTH, MIN_IOPS, Net};
 pub use error::DefinitionError;
 pub use jail::{Jail, JailPart};
 pub use limits::{MAX_DISKS, MAX_NETS, MAX_SIZE, MAX_VCPUS, MIN_SIZE};

@@ -59,6 +59,7 @@ fn every_error_names_the_field_and_fits_a_line() {
         (format!("{GOOD}[[net]]\n\ntap = ''\n"), "line 7: net.tap"),
         (format!("{GOOD}[[disk]]\npath = 'd'\niops = 9\n"), "iops 9"),
         (format!("{GOOD}[[disk]]\npath = 'd'\nbandwidth = '1023KiB'\n"), "bandwidth 1023KiB"),
+        (format!("{GOOD}[[disk]]\npath = 'd'\ncache = 'both'\n"), "expected `none` or `host`"),
         (format!("{GOOD}["), "line 5: "),
         (format!("{GOOD}[[net]]\ntap = 't'\nmac = '01:00:00:00:00:00'\n"), "mac"),
         (GOOD.replace("'a'", "'../a'"), "../a"),
@@ -73,6 +74,16 @@ fn every_error_names_the_field_and_fits_a_line() {
         assert!(error.contains(part), "{part}: {error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
+}
+
+#[test]
+fn a_disk_that_is_written_passes_the_hosts_cache_by_unless_it_is_named() {
+    let disk = |text: &str| from(&format!("{GOOD}[[disk]]\npath = 'd'\n{text}")).disks.remove(0).cache();
+    assert_eq!((disk(""), disk("cache = 'host'")), (Cache::None, Cache::Host));
+    assert_eq!(
+        (disk("read_only = true"), disk("read_only = true\ncache = 'none'")),
+        (Cache::Host, Cache::None)
+    );
 }
 
 #[test]
@@ -177,8 +188,10 @@ fn definitions() -> impl Strategy<Value = String> {
         line("read_only", &["true", "false"]),
         line("iops", &["10", "5000"]),
         line("bandwidth", &["'1MiB'", "'1GiB'"]),
+        line("cache", &["'none'", "'host'"]),
     );
-    let disk = disk.prop_map(|(read_only, iops, bandwidth)| format!("{read_only}{iops}{bandwidth}"));
+    let disk =
+        disk.prop_map(|(read_only, iops, bandwidth, cache)| format!("{read_only}{iops}{bandwidth}{cache}"));
     let disks = prop::collection::vec(disk, 0..3);
     let nets = prop::collection::vec(line("mac", &["'52:54:00:12:34:56'"]), 0..3);
     (head, tables, boot, disks, nets).prop_map(|(head, tables, boot, disks, nets)| {

@@ -11,7 +11,7 @@ use crate::bus::{Bus, BusDevice};
 use crate::control::Mailbox;
 use crate::fds::PassedFds;
 use crate::virtio::balloon::{Balloon, BalloonHandle};
-use crate::virtio::block::{Block, BlockConfig};
+use crate::virtio::block::{Block, BlockConfig, Geometry};
 use crate::virtio::entropy::Entropy;
 use crate::virtio::mmio::{MmioTransport, WINDOW};
 use crate::virtio::net::{Link, Net};
@@ -62,15 +62,17 @@ impl VirtioDevices {
         );
         let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
         for (index, (disk, fd)) in config.disks.iter().zip(disks).enumerate() {
-            let id = format!("plimsoll-disk{index}");
+            let name = format!("disk{index}");
+            let id = format!("plimsoll-{name}");
+            let file = File::from(fd);
             let block = BlockConfig {
-                file: File::from(fd),
+                geometry: Geometry::of(&file).with_context(|| name.clone())?,
+                file,
                 read_only: disk.read_only,
                 rate: disk.rate,
                 id,
                 io_uring: true,
             };
-            let name = format!("disk{index}");
             let device = Block::new(&name, block, pmap, Arc::clone(&notices)).context(name)?;
             devices.push(Box::new(device));
         }

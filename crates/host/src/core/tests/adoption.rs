@@ -12,6 +12,7 @@ fn survivor(vm: &str, claim: u64, recorded: Option<u64>, kernel: u64) -> Adopted
         started: Timestamp::UNIX_EPOCH,
         pid: 9,
         missing_jail: vec![],
+        remarks: vec![],
         facts,
         recorded: recorded.map(mib),
         swap: Pages(0),

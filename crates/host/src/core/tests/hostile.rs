@@ -177,7 +177,7 @@ proptest! {
                 Happening::Launched(good) => {
                     if let Some((run, _)) = world.launches.pop() {
                         let failure = Failure::new(FailureKind::Unfit, "no");
-                        let started = Started { pid: 7, missing_jail: vec![], swap: Pages(0) };
+                        let started = Started { pid: 7, missing_jail: vec![], remarks: vec![], swap: Pages(0) };
                         world.input(Input::Launched(run, if good { Ok(started) } else { Err(failure) }));
                     }
                 }

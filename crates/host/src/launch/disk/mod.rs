@@ -4,6 +4,7 @@
 //! ([`locks`]), the kernel, which holds a block device exclusively for a mount and for devices that
 //! are built on it, and the same storage by another name ([`overlap`]).
 
+mod cache;
 mod locks;
 mod ofd_lock;
 mod overlap;
@@ -26,12 +27,20 @@ use self::users::{Identity, Mounts, processes};
 /// Unit of a disk's size.
 const SECTOR: u64 = 512;
 
+/// A disk that is open and locked for one VM.
+#[derive(Debug)]
+pub(super) struct OpenDisk {
+    pub(super) file: File,
+    /// What the operator should know of it, in one line.
+    pub(super) remark: Option<String>,
+}
+
 /// Opens a disk. The locks belong to the open file, which the VMM gets: they last as long as the
 /// VMM does, whatever becomes of the daemon.
 ///
 /// # Errors
 /// What is wrong with the disk, and what to do.
-pub(super) fn open(disk: &Disk) -> anyhow::Result<File> {
+pub(super) fn open(disk: &Disk) -> anyhow::Result<OpenDisk> {
     // Opens nothing yet: a pipe does not wait, a tape does not wind.
     let place = rustix::fs::open(&disk.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     let place = File::from(place.context("cannot be opened")?);
@@ -53,7 +62,8 @@ pub(super) fn open(disk: &Disk) -> anyhow::Result<File> {
     if let Some(used) = overlap.find(Identity::of(&found)) {
         bail!("it is in use: {used}");
     }
-    Ok(file)
+    let remark = cache::apply(disk, &file, len)?;
+    Ok(OpenDisk { file, remark })
 }
 
 /// Opens what is at `place`. A block device that is written is opened exclusively.

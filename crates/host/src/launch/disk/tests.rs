@@ -1,10 +1,11 @@
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::*;
 
 fn disk(path: &Path, read_only: bool) -> Disk {
-    Disk { path: path.to_owned(), read_only, iops: None, bandwidth: None }
+    Disk { path: path.to_owned(), read_only, iops: None, bandwidth: None, cache: None }
 }
 
 #[track_caller]
@@ -119,6 +120,21 @@ fn a_file_and_its_loop_device_are_one_disk() {
 }
 
 #[test]
+fn a_device_that_is_written_is_held_against_the_kernel_too() {
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let Some(attached) = Loop::attach(&[], &image(directory.path())) else { return };
+    // As a mount, device mapper and RAID do, which know no locks.
+    let exclusively = || OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&attached.0);
+    let writer = open(&disk(&attached.0, false)).unwrap();
+    assert_eq!(exclusively().unwrap_err().raw_os_error(), Some(libc::EBUSY));
+    drop(writer);
+    let holder = exclusively().unwrap();
+    assert!(refused(&attached.0, false).contains("in use"));
+    drop(holder);
+    open(&disk(&attached.0, false)).unwrap();
+}
+
+#[test]
 fn a_mounted_device_is_refused_with_its_mount() {
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     let path = image(directory.path());
@@ -141,4 +157,17 @@ fn a_mounted_device_is_refused_with_its_mount() {
         assert!(error.contains(&format!("mounted at {}", at.display())), "{error}");
     }
     open(&disk(&attached.0, false)).unwrap();
+}
+
+#[test]
+fn an_open_disk_passes_the_page_cache_by() {
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let path = image(directory.path());
+    let OpenDisk { file, remark } = open(&disk(&path, false)).unwrap();
+    let direct = plimsoll_sys::direct::Alignment::of(&file).unwrap();
+    // Where that is not possible, the operator is told.
+    assert_ne!(direct.is_some(), remark.is_some());
+    if direct.is_some_and(|alignment| alignment.block > 1) {
+        assert!(file.write_at(&[1; 3], 1).is_err());
+    }
 }

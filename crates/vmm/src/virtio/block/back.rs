@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,15 +16,12 @@ use super::super::back::{Back, Broken, DeviceEvent, Progress};
 use super::super::interrupt::Interrupt;
 use super::super::rate::Rate;
 use super::super::ring::{Ring, Spans};
-use super::engine::{Engine, Task};
+use super::engine::{Ended, Engine, Task};
 use super::pinner::Pinner;
 use super::request::{Action, Bounds, Request, Status};
 use super::transfer::{Direction, Transfer};
-use super::{ID_LENGTH, QUEUE_SIZE};
+use super::{ID_LENGTH, QUEUE_SIZE, zeros};
 use crate::whole_pages::whole_pages;
-
-/// What the zeros are written from where the file system cannot zero a range.
-static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 pub(super) struct BlockBack {
     file: Arc<File>,
@@ -44,8 +40,10 @@ pub(super) struct BlockBack {
     free_tags: Vec<u16>,
     /// The part of a request that has to be pinned next.
     to_pin: Option<(u16, PinRequest)>,
-    /// A request is done in parts, and has some left.
-    in_parts: bool,
+    /// A request is done in parts, and has some left; or it takes the bounce buffer.
+    alone: bool,
+    /// A part that went through the bounce buffer, and counts as in flight until its end is taken.
+    bounced: Option<Ended>,
     /// Tasks that the engine has.
     in_flight: usize,
     active: Option<(Ring, Interrupt)>,
@@ -92,7 +90,8 @@ impl BlockBack {
             requests: (0..QUEUE_SIZE).map(|_| None).collect(),
             free_tags: (0..QUEUE_SIZE).collect(),
             to_pin: None,
-            in_parts: false,
+            alone: false,
+            bounced: None,
             in_flight: 0,
             active: None,
         }
@@ -111,7 +110,7 @@ impl BlockBack {
 
     /// Whether the next request could begin if the rate allowed it.
     fn has_room(&self) -> bool {
-        !self.free_tags.is_empty() && self.to_pin.is_none() && !self.in_parts
+        !self.free_tags.is_empty() && self.to_pin.is_none() && !self.alone
     }
 
     /// Begins the requests that are available, as many as may begin and at most the queue's size.
@@ -148,14 +147,17 @@ impl BlockBack {
     }
 
     fn plan(&self, action: Action) -> Result<Planned, Broken> {
+        let geometry = self.bounds.geometry;
         Ok(match action {
             Action::Answer(status) => Planned::Answer(status, 0),
             Action::Read { to: buffers, .. } | Action::Write { from: buffers, .. } if buffers.len() == 0 => {
                 Planned::Answer(Status::Ok, 0)
             }
-            Action::Read { offset, to } => Planned::Transfer(Transfer::new(Direction::Read, offset, to)),
+            Action::Read { offset, to } => {
+                Planned::Transfer(Transfer::new(Direction::Read, offset, to, geometry))
+            }
             Action::Write { offset, from } => {
-                Planned::Transfer(Transfer::new(Direction::Write, offset, from))
+                Planned::Transfer(Transfer::new(Direction::Write, offset, from, geometry))
             }
             Action::Flush => Planned::Task(Task::Sync, Work::Flush),
             Action::GetId { to } => {
@@ -184,7 +186,8 @@ impl BlockBack {
         }
     }
 
-    fn submit(&mut self, tag: u16, task: Task) {
+    fn submit(&mut self, tag: u16, mut task: Task) {
+        debug_assert!(self.bounds.geometry.allows(&mut task), "{task:?}");
         self.engine.submit(tag, task);
         self.in_flight += 1;
     }
@@ -195,11 +198,11 @@ impl BlockBack {
             return Ok(());
         };
         let part = transfer.next(&self.memory, self.memory.most_pinned());
-        self.in_parts = transfer.has_more();
+        self.alone = transfer.is_bounced() || transfer.has_more();
         match part {
             Ok(request) => self.to_pin = Some((tag, request)),
             Err(_) => {
-                self.in_parts = false;
+                self.alone = false;
                 return self.end(ring, tag, Status::IoError);
             }
         }
@@ -209,11 +212,18 @@ impl BlockBack {
 
     /// Submits what is pinned. The pinner waits for missing guest memory. A part that has to wait
     /// for this disk's own requests is tried again when one of them ends.
+    ///
+    /// A part for the bounce buffer waits until nothing is in flight: it may read blocks and write
+    /// them back, and what others write to those meanwhile would be lost.
     fn pin(&mut self) {
         if let Some((tag, memory)) = self.pinner.pinned() {
             self.transfer(tag, memory);
         }
         let Some((tag, request)) = self.to_pin.take() else { return };
+        if self.in_flight > 0 && self.is_bounced(tag) {
+            self.to_pin = Some((tag, request));
+            return;
+        }
         match request.try_pin() {
             Ok(memory) => self.transfer(tag, memory),
             Err(request) if !self.pinner.is_busy() && (request.has_begun() || self.in_flight == 0) => {
@@ -223,19 +233,37 @@ impl BlockBack {
         }
     }
 
-    /// Submits the part of transfer `tag` whose buffers are `memory`.
+    fn is_bounced(&self, tag: u16) -> bool {
+        let request = self.requests[usize::from(tag)].as_ref();
+        matches!(request, Some(Begun { work: Work::Transfer(transfer), .. }) if transfer.is_bounced())
+    }
+
+    /// Submits the part of transfer `tag` whose buffers are `memory`. A part for the bounce buffer
+    /// ends before this returns.
     fn transfer(&mut self, tag: u16, memory: IoGuard) {
-        if let Some(Begun { work: Work::Transfer(transfer), .. }) = &self.requests[usize::from(tag)] {
+        let Some(Begun { work: Work::Transfer(transfer), .. }) = &self.requests[usize::from(tag)] else {
+            return;
+        };
+        if transfer.is_bounced() {
+            debug_assert_eq!(self.in_flight, 0);
+            self.bounced = Some((tag, transfer.bounce(&self.file, &self.ram)));
+            self.in_flight += 1;
+        } else {
             let task = transfer.task(memory);
             self.submit(tag, task);
         }
+    }
+
+    /// The next task that has ended.
+    fn ended(&mut self) -> Option<Ended> {
+        self.bounced.take().or_else(|| self.engine.ended())
     }
 
     /// Answers the requests that have ended, and goes on with those that have parts left.
     fn finish(&mut self, ring: &mut Ring) -> Result<(), Broken> {
         loop {
             self.pin();
-            let Some((tag, result)) = self.engine.ended() else { return Ok(()) };
+            let Some((tag, result)) = self.ended() else { return Ok(()) };
             self.in_flight -= 1;
             let request = self.requests[usize::from(tag)].as_ref().expect("what ended has begun");
             let status = self.judge(&request.work, result);
@@ -243,8 +271,8 @@ impl BlockBack {
                 Work::Transfer(transfer) if status == Status::Ok && transfer.has_more() => {
                     self.next_part(ring, tag)?;
                 }
-                Work::Transfer(transfer) if transfer.has_more() => {
-                    self.in_parts = false;
+                Work::Transfer(transfer) if transfer.is_bounced() || transfer.has_more() => {
+                    self.alone = false;
                     self.end(ring, tag, status)?;
                 }
                 _ => self.end(ring, tag, status)?,
@@ -276,22 +304,17 @@ impl BlockBack {
             (Work::Flush | Work::Discard | Work::Zero { .. }, Ok(_)) => true,
             // The content of a discarded sector is undefined, so its old content is valid.
             (Work::Discard, Err(error)) => unsupported(&error),
-            (&Work::Zero { offset, length }, Err(error)) => {
-                unsupported(&error) && self.write_zeros(offset, length).is_ok()
+            (&Work::Zero { offset, length }, Err(error)) if unsupported(&error) => {
+                let granularity = self.bounds.geometry.granularity();
+                if [offset, length].iter().any(|bytes| !bytes.is_multiple_of(granularity)) {
+                    // The guest then writes the zeros itself.
+                    return Status::Unsupported;
+                }
+                zeros::write(&self.file, offset, length).is_ok()
             }
             (_, Err(_)) => false,
         };
         if ok { Status::Ok } else { Status::IoError }
-    }
-
-    fn write_zeros(&self, mut offset: u64, length: u64) -> io::Result<()> {
-        let end = offset + length;
-        while offset < end {
-            let count = ZEROS.len().min(usize::try_from(end - offset).unwrap_or(usize::MAX));
-            self.file.write_all_at(&ZEROS[..count], offset)?;
-            offset += count as u64;
-        }
-        Ok(())
     }
 
     fn answer(
@@ -349,10 +372,10 @@ impl Back for BlockBack {
     fn stop(&mut self) {
         self.active = None;
         self.to_pin = None;
-        self.in_parts = false;
+        self.alone = false;
         self.due = None;
         while self.in_flight > 0 {
-            while self.engine.ended().is_some() {
+            while self.ended().is_some() {
                 self.in_flight -= 1;
             }
             if self.in_flight > 0 && self.engine.wait().is_err() {

@@ -10,15 +10,21 @@
 //! quarter of the grant ([`Pmap::most_pinned`]), and a larger request is done in parts. A thread of
 //! its own waits for missing pages: requests in flight end meanwhile, and are answered.
 //!
+//! The file may be open for direct I/O (`geometry.rs`). Requests that are not aligned as that asks
+//! take a bounce buffer (`bounce.rs`).
+//!
 //! A disk may be held to a rate (`rate.rs`): its requests then wait in the queue.
 
 mod back;
+mod bounce;
 mod engine;
+mod geometry;
 mod pinner;
 mod request;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod zeros;
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -33,6 +39,7 @@ use super::worker::Worker;
 use super::{Activation, DeviceKind, NoticeSink, VirtioDevice, feature, read_config_bytes};
 use back::BlockBack;
 use engine::Engine;
+pub use geometry::Geometry;
 use pinner::Pinner;
 use request::Bounds;
 
@@ -72,6 +79,8 @@ mod bit {
 pub struct BlockConfig {
     /// A raw file or a block device, open for reading, and for writing unless `read_only`.
     pub file: File,
+    /// Its blocks.
+    pub geometry: Geometry,
     /// The guest may not write it.
     pub read_only: bool,
     /// How fast it may be.
@@ -116,13 +125,13 @@ impl Block {
                 Engine::blocking(Arc::clone(&file))
             }
         };
-        let bounds = Bounds { sectors, read_only: disk.read_only };
+        let bounds = Bounds { sectors, read_only: disk.read_only, geometry: disk.geometry };
         let rate = Rate::new(disk.rate, Instant::now());
         let back =
             BlockBack::new(file, bounds, &disk.id, rate, Arc::clone(memory), engine, Pinner::spawn(name)?);
         Ok(Self {
             features,
-            config: config_space(sectors),
+            config: config_space(sectors, disk.geometry),
             worker: Worker::spawn(name.to_owned(), back, notices)?,
         })
     }
@@ -168,14 +177,14 @@ fn features(read_only: bool) -> u64 {
 
 /// `struct virtio_blk_config` (VIRTIO 1.2, section 5.2.4) up to the last field that a feature here
 /// shows.
-fn config_space(sectors: u64) -> [u8; 60] {
+fn config_space(sectors: u64, geometry: Geometry) -> [u8; 60] {
     let mut config = [0; 60];
     let mut put = |at: usize, bytes: &[u8]| config[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &sectors.to_le_bytes());
     put(8, &MAX_SEGMENT.to_le_bytes());
     put(12, &MAX_SEGMENTS.to_le_bytes());
-    put(20, &512_u32.to_le_bytes()); // blk_size
-    put(24, &[3]); // physical_block_exp: 2^3 sectors, the page of the host's cache
+    put(20, &geometry.logical.to_le_bytes()); // blk_size
+    put(24, &[geometry.physical_exponent()]); // physical_block_exp
     put(34, &1_u16.to_le_bytes()); // num_queues
     put(36, &MAX_DISCARD_SECTORS.to_le_bytes());
     put(40, &1_u32.to_le_bytes()); // max_discard_seg

@@ -4,6 +4,7 @@ use plimsoll_pmap::GuestRam;
 
 use super::super::back::Broken;
 use super::super::ring::{Chain, Spans};
+use super::geometry::Geometry;
 use super::{MAX_DISCARD_SECTORS, MAX_REQUEST, MAX_ZERO_SECTORS, SECTOR};
 
 /// Length of the header that every request begins with.
@@ -87,6 +88,7 @@ pub(super) struct Request {
 pub(super) struct Bounds {
     pub(super) sectors: u64,
     pub(super) read_only: bool,
+    pub(super) geometry: Geometry,
 }
 
 impl Request {

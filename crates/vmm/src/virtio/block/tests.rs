@@ -2,7 +2,7 @@ use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
-use proptest::prelude::*;
+use plimsoll_sys::direct::Alignment;
 use rustix::fs::SealFlags;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 
@@ -10,6 +10,9 @@ use super::super::feature;
 use super::super::registers::offset;
 use super::super::testing::{Buffer, DATA, HIGH, INDIRECT, Queue, Rig, WRITE, descriptor};
 use super::*;
+
+mod any_requests;
+mod past_the_cache;
 
 const SECTORS: u64 = 8192;
 const HEADER: u64 = DATA;
@@ -26,14 +29,45 @@ fn rig(read_only: bool, io_uring: bool) -> (Rig, File) {
 
 /// The same, held to a rate.
 fn limited(read_only: bool, io_uring: bool, rate: RateLimit) -> (Rig, File) {
-    let file = tempfile::tempfile().unwrap();
-    file.set_len(SECTORS * SECTOR + 100).unwrap();
-    let kept = file.try_clone().unwrap();
-    let rig = Rig::new(|memory, notices| {
-        let config = BlockConfig { file, read_only, rate, id: "a-disk".to_owned(), io_uring };
+    let (file, kept) = file();
+    (on(file, |file| Geometry::of(file).unwrap(), read_only, io_uring, rate), kept)
+}
+
+/// A file for a disk, opened twice: what is switched on for one is not on for the other.
+fn file() -> (File, File) {
+    // Unlike /tmp, /var/tmp is on a disk almost everywhere.
+    let file = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+    file.as_file().set_len(SECTORS * SECTOR + 100).unwrap();
+    (file.reopen().unwrap(), file.into_file())
+}
+
+fn on(
+    file: File,
+    geometry: impl FnOnce(&File) -> Geometry,
+    read_only: bool,
+    io_uring: bool,
+    rate: RateLimit,
+) -> Rig {
+    Rig::new(|memory, notices| {
+        let geometry = geometry(&file);
+        let config = BlockConfig { file, geometry, read_only, rate, id: "a-disk".to_owned(), io_uring };
         Block::new("disk0", config, memory, notices).unwrap()
-    });
-    (rig, kept)
+    })
+}
+
+/// A writable disk past the host's page cache; with blocks of 4096 bytes if `coarse`. `None`: the
+/// file system has no direct I/O.
+fn direct(io_uring: bool, coarse: bool) -> Option<(Rig, File)> {
+    let (file, kept) = file();
+    if let Err(error) = plimsoll_sys::direct::switch_on(&file) {
+        eprintln!("SKIPPED: no direct I/O in /var/tmp: {error}");
+        return None;
+    }
+    let geometry = |file: &File| {
+        let told = Geometry::of(file).unwrap();
+        if coarse { Geometry { direct: Some(Alignment { memory: 512, block: 4096 }), ..told } } else { told }
+    };
+    Some((on(file, geometry, false, io_uring, RateLimit::default()), kept))
 }
 
 fn start(rig: &mut Rig) -> Queue {
@@ -61,13 +95,15 @@ fn pattern(length: usize, seed: u8) -> Vec<u8> {
     (0..=250).map(|step| seed.wrapping_add(step)).cycle().take(length).collect()
 }
 
-/// Every test of data runs on both engines.
-fn on_both_engines(test: impl Fn(&mut Rig, &File)) {
+/// Every test of data runs on both engines, through the page cache and past it.
+fn on_all_disks(test: impl Fn(&mut Rig, &File)) {
     for io_uring in [true, false] {
-        let (mut rig, file) = rig(false, io_uring);
-        test(&mut rig, &file);
-        let notices = rig.notices.lock().unwrap();
-        assert!(notices.is_empty(), "{notices:?}");
+        let disks = [Some(rig(false, io_uring)), direct(io_uring, false), direct(io_uring, true)];
+        for (mut rig, file) in disks.into_iter().flatten() {
+            test(&mut rig, &file);
+            let notices = rig.notices.lock().unwrap();
+            assert!(notices.is_empty(), "{notices:?}");
+        }
     }
 }
 
@@ -80,13 +116,22 @@ fn the_configuration_says_what_the_disk_is() {
     assert_eq!(writable.get(offset::CONFIG + 12), MAX_SEGMENTS);
     assert_eq!(writable.get(offset::CONFIG + 60), 0, "behind the end");
     assert_eq!(writable.offered() & bit::RO, 0);
+    assert_eq!(block_sizes(&mut writable), (512, 4096));
     let (mut read_only, _) = rig(true, true);
     assert_eq!(read_only.offered() & (bit::RO | bit::DISCARD | bit::WRITE_ZEROES), bit::RO);
 }
 
+/// The logical and the physical block that the guest is shown.
+fn block_sizes(rig: &mut Rig) -> (u32, u32) {
+    let logical = rig.get(offset::CONFIG + 20);
+    let mut exponent = [0];
+    rig.transport.read(offset::CONFIG + 24, &mut exponent);
+    (logical, logical << exponent[0])
+}
+
 #[test]
 fn what_is_written_is_read_again_in_whatever_pieces() {
-    on_both_engines(|rig, file| {
+    on_all_disks(|rig, file| {
         let mut queue = start(rig);
         let data = pattern(8192, 7);
         rig.guest.write(BUFFER, &data);
@@ -106,7 +151,7 @@ fn what_is_written_is_read_again_in_whatever_pieces() {
 
 #[test]
 fn header_data_and_status_may_be_framed_in_any_way() {
-    on_both_engines(|rig, _| {
+    on_all_disks(|rig, _| {
         let mut queue = start(rig);
         rig.guest.write(HEADER, &header(1, 0));
         rig.guest.write(HEADER + 16, &pattern(512, 1));
@@ -120,7 +165,7 @@ fn header_data_and_status_may_be_framed_in_any_way() {
 
 #[test]
 fn many_requests_run_side_by_side_through_indirect_tables() {
-    on_both_engines(|rig, _| {
+    on_all_disks(|rig, _| {
         let mut queue = start(rig);
         let count: u8 = 200;
         let table = |i: u8| BUFFER + u64::from(i) * 64;
@@ -154,7 +199,7 @@ fn many_requests_run_side_by_side_through_indirect_tables() {
 
 #[test]
 fn requests_beyond_the_disk_or_of_odd_length_are_refused() {
-    on_both_engines(|rig, file| {
+    on_all_disks(|rig, file| {
         let mut queue = start(rig);
         let sector = [(BUFFER, 512, 0)];
         for (at, data) in [
@@ -194,7 +239,7 @@ fn segment(sector: u64, sectors: u32, flags: u32) -> Vec<u8> {
 
 #[test]
 fn discarded_and_zeroed_sectors_are_freed_and_read_as_zeros() {
-    on_both_engines(|rig, file| {
+    on_all_disks(|rig, file| {
         let mut queue = start(rig);
         rig.guest.write(BUFFER, &pattern(65536, 3));
         assert_eq!(request(rig, &mut queue, 1, 0, &[(BUFFER, 65536, 0)]), (OK, 1));
@@ -260,7 +305,7 @@ fn a_limited_disk_goes_on_when_its_wait_ends_between_two_looks() {
 
 #[test]
 fn the_disk_tells_its_name() {
-    on_both_engines(|rig, _| {
+    on_all_disks(|rig, _| {
         let mut queue = start(rig);
         assert_eq!(request(rig, &mut queue, 8, 0, &[(BUFFER, 20, WRITE)]), (OK, 21));
         assert_eq!(rig.guest.read(BUFFER, 20), b"a-disk\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
@@ -277,16 +322,7 @@ fn zeros_are_written_where_the_file_cannot_zero_a_range() {
     file.write_all(&pattern(1 << 20, 9)).unwrap();
     rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK).unwrap();
     let kept = file.try_clone().unwrap();
-    let mut rig = Rig::new(|memory, notices| {
-        let config = BlockConfig {
-            file,
-            read_only: false,
-            rate: RateLimit::default(),
-            id: String::new(),
-            io_uring: true,
-        };
-        Block::new("disk0", config, memory, notices).unwrap()
-    });
+    let mut rig = on(file, |file| Geometry::of(file).unwrap(), false, true, RateLimit::default());
     let mut queue = start(&mut rig);
     rig.guest.write(BUFFER, &segment(1, 300, 0));
     assert_eq!(request(&mut rig, &mut queue, 13, 0, &[(BUFFER, 16, 0)]), (OK, 1));
@@ -299,7 +335,7 @@ fn zeros_are_written_where_the_file_cannot_zero_a_range() {
 
 #[test]
 fn a_reset_waits_for_requests_in_flight_and_the_disk_works_again() {
-    on_both_engines(|rig, _| {
+    on_all_disks(|rig, _| {
         for round in 0..3 {
             let mut queue = start(rig);
             rig.guest.write(BUFFER, &pattern(65536, round));
@@ -335,58 +371,4 @@ fn without_io_uring_the_disk_works_and_says_so() {
         assert_eq!(request(&mut rig, &mut queue, 0, 0, &[(BUFFER, 512, WRITE)]), (OK, 513));
     });
     refused.join().unwrap();
-}
-
-/// What a driver asks of some sectors.
-#[derive(Clone, Copy, Debug)]
-enum Ask {
-    Read,
-    Write(u8),
-    Zero,
-    Flush,
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn any_requests_leave_what_a_disk_would_hold(
-        asks in prop::collection::vec(
-            (0u64..120, 1u32..9, prop_oneof![
-                3 => Just(Ask::Read), 3 => any::<u8>().prop_map(Ask::Write), 1 => Just(Ask::Zero), 1 => Just(Ask::Flush)
-            ]),
-            1..40,
-        ),
-        io_uring: bool,
-    ) {
-        let (mut rig, file) = rig(false, io_uring);
-        let mut queue = start(&mut rig);
-        let mut model = vec![0; 128 * 512];
-        for (sector, sectors, ask) in asks {
-            let (from, bytes) = (usize::try_from(sector).unwrap() * 512, sectors * 512);
-            let held = &mut model[from..][..bytes as usize];
-            let status = match ask {
-                Ask::Read => {
-                    let status = request(&mut rig, &mut queue, 0, sector, &[(HIGH + 0x333, bytes, WRITE)]).0;
-                    prop_assert!(rig.guest.read(HIGH + 0x333, held.len()) == held);
-                    status
-                }
-                Ask::Write(seed) => {
-                    held.copy_from_slice(&pattern(held.len(), seed));
-                    rig.guest.write(BUFFER + 0x777, held);
-                    request(&mut rig, &mut queue, 1, sector, &[(BUFFER + 0x777, bytes, 0)]).0
-                }
-                Ask::Zero => {
-                    held.fill(0);
-                    rig.guest.write(BUFFER, &segment(sector, sectors, 1));
-                    request(&mut rig, &mut queue, 13, 0, &[(BUFFER, 16, 0)]).0
-                }
-                Ask::Flush => request(&mut rig, &mut queue, 4, 0, &[]).0,
-            };
-            prop_assert_eq!(status, OK);
-        }
-        let mut on_disk = vec![0; model.len()];
-        file.read_exact_at(&mut on_disk, 0).unwrap();
-        prop_assert!(on_disk == model);
-    }
 }

@@ -1,13 +1,18 @@
 //! A request to read or write. If its buffers are more than devices may pin at once, it is done in
 //! parts.
 
-use plimsoll_pmap::{Error, Intent, IoGuard, PinRequest, Pmap};
-use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
+
+use plimsoll_pmap::{Error, GuestRam, Intent, IoGuard, PinRequest, Pmap};
+use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 
 use super::super::ring::Spans;
 use super::SECTOR;
+use super::bounce;
 use super::engine::Task;
+use super::geometry::Geometry;
 
 /// Which way data goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,22 +34,42 @@ pub(super) struct Transfer {
     part: u32,
     /// The buffers behind that part.
     left: Spans,
+    /// What offsets and lengths of parts are multiples of.
+    granularity: u64,
+    /// It takes the bounce buffer; then these are the buffers of the part under way.
+    bounced: Option<Spans>,
 }
 
 impl Transfer {
-    pub(super) fn new(direction: Direction, offset: u64, buffers: Spans) -> Self {
-        Self { direction, length: buffers.len(), offset, part: 0, left: buffers }
+    pub(super) fn new(direction: Direction, offset: u64, buffers: Spans, geometry: Geometry) -> Self {
+        let bounced = geometry.direct.is_some_and(|direct| {
+            // Guest memory is mapped by whole pages, so addresses are aligned as in the guest.
+            let fits = |address, len: u32| direct.memory_fits(address) && direct.block_fits(len.into());
+            !direct.block_fits(offset) || buffers.iter().any(|span| !fits(span.address.0, span.len))
+        });
+        let granularity = geometry.granularity();
+        let bounced = bounced.then(Spans::default);
+        Self { direction, length: buffers.len(), offset, part: 0, left: buffers, granularity, bounced }
     }
 
-    /// Begins the next part: whole sectors in at most `most` pages, one sector at least.
+    /// Begins the next part: whole blocks in at most `most` pages, one at least. For the bounce
+    /// buffer, whole sectors that lie in as many blocks as it holds.
     ///
     /// # Errors
     /// A buffer spans two regions of guest memory, which no driver asks for.
     pub(super) fn next(&mut self, memory: &Arc<Pmap>, most: Pages) -> Result<PinRequest, Error> {
-        let part = part_of(&self.left, most);
-        let (part, left) = self.left.split(part).expect("no more than there is");
         self.offset += u64::from(self.part);
+        let part = if self.bounced.is_some() {
+            let before = u32::try_from(self.offset % self.granularity).expect("less than a page");
+            part_of(&self.left, most, SECTOR).min(bounce::LENGTH - before)
+        } else {
+            part_of(&self.left, most, self.granularity)
+        };
+        let (part, left) = self.left.split(part).expect("no more than there is");
         (self.part, self.left) = (part.len(), left);
+        if let Some(bounced) = &mut self.bounced {
+            bounced.clone_from(&part);
+        }
         let intent = match self.direction {
             Direction::Read => Intent::Overwrite,
             Direction::Write => Intent::Use,
@@ -60,6 +85,20 @@ impl Transfer {
             Direction::Read => Task::Read { offset, to: memory },
             Direction::Write => Task::Write { offset, from: memory },
         }
+    }
+
+    /// Moves the part under way through the bounce buffer. Its buffers are pinned.
+    ///
+    /// # Errors
+    /// As for [`bounce::carry_out`].
+    pub(super) fn bounce(&self, file: &File, ram: &GuestRam) -> io::Result<usize> {
+        let buffers = self.bounced.as_ref().map_or(&self.left, |buffers| buffers);
+        bounce::carry_out(file, self.granularity, self.direction, self.offset, buffers, ram)
+    }
+
+    /// Whether it takes the bounce buffer.
+    pub(super) fn is_bounced(&self) -> bool {
+        self.bounced.is_some()
     }
 
     /// Whether `done` bytes are all of the part under way.
@@ -81,8 +120,9 @@ impl Transfer {
     }
 }
 
-/// How many bytes from the beginning of `buffers` lie in `most` pages: whole sectors, at least one.
-fn part_of(buffers: &Spans, most: Pages) -> u32 {
+/// How many bytes from the beginning of `buffers` lie in `most` pages: whole blocks of `block`
+/// bytes, at least one.
+fn part_of(buffers: &Spans, most: Pages, block: u64) -> u32 {
     let (mut bytes, mut room) = (0_u64, most.0);
     for span in buffers.iter() {
         let (start, len) = (span.address.0, u64::from(span.len));
@@ -96,10 +136,8 @@ fn part_of(buffers: &Spans, most: Pages) -> u32 {
         room -= pages;
     }
     let all = buffers.len();
-    let sectors = u32::try_from(bytes / SECTOR * SECTOR).unwrap_or(u32::MAX).min(all);
-    #[expect(clippy::cast_possible_truncation, reason = "512")]
-    let least = (SECTOR as u32).min(all);
-    sectors.max(least)
+    let narrow = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX).min(all);
+    narrow(bytes / block * block).max(narrow(block))
 }
 
 #[cfg(test)]
@@ -111,7 +149,7 @@ mod tests {
 
     fn part(spans: &[(u64, u32)], most: u64) -> u32 {
         let span = |&(address, len): &(u64, u32)| Span { address: GuestAddress(address), len };
-        part_of(&spans.iter().map(span).collect(), Pages(most))
+        part_of(&spans.iter().map(span).collect(), Pages(most), 512)
     }
 
     #[test]

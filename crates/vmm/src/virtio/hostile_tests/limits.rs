@@ -13,7 +13,7 @@ use plimsoll_protocol::definition;
 use plimsoll_units::{PAGE_SIZE, Pages, Ppn};
 
 use super::super::balloon::Balloon;
-use super::super::block::{Block, BlockConfig};
+use super::super::block::{Block, BlockConfig, Geometry};
 use super::super::feature;
 use super::super::registers::{offset, status};
 use super::super::testing::{DATA, Guest, HIGH, Rig, WRITE};
@@ -79,6 +79,7 @@ fn a_disk_that_waits_for_memory_does_not_keep_the_balloon_from_giving_it() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(DISK).unwrap();
         let config = BlockConfig {
+            geometry: Geometry::of(&file).unwrap(),
             file,
             read_only: true,
             rate: RateLimit::default(),
@@ -122,8 +123,14 @@ fn numbered_disk(guest: &Arc<Guest>, io_uring: bool) -> (Rig, File) {
     }
     let disk = file.try_clone().unwrap();
     let rig = Rig::on(Arc::clone(guest), |memory, notices| {
-        let config =
-            BlockConfig { file, read_only: false, rate: RateLimit::default(), id: String::new(), io_uring };
+        let config = BlockConfig {
+            geometry: Geometry::of(&file).unwrap(),
+            file,
+            read_only: false,
+            rate: RateLimit::default(),
+            id: String::new(),
+            io_uring,
+        };
         Block::new("disk0", config, memory, notices).unwrap()
     });
     (rig, disk)

@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use plimsoll_protocol::control::RateLimit;
 
 use super::super::balloon::Balloon;
-use super::super::block::{Block, BlockConfig};
+use super::super::block::{Block, BlockConfig, Geometry};
 use super::super::entropy::Entropy;
 use super::super::net::{Link, Net};
 use super::super::testing::{DATA, HIGH, LOW_END, Queue, Rig, WRITE};
@@ -49,6 +49,7 @@ impl Victim {
         let disk = Some(file.try_clone().unwrap());
         let rig = Rig::new(|memory, notices| {
             let config = BlockConfig {
+                geometry: Geometry::of(&file).unwrap(),
                 file,
                 read_only: false,
                 rate: RateLimit::default(),

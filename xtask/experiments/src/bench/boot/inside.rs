@@ -138,7 +138,7 @@ fn definition(guest: Guest) -> Result<VmDefinition> {
         memory: Memory::default(),
         cpu: Cpu::default(),
         boot: Boot { kernel: Some(kernel), initrd: Some(initrd), cmdline, model: false },
-        disks: vec![Disk { path: disk, read_only: true, iops: None, bandwidth: None }],
+        disks: vec![Disk { path: disk, read_only: true, iops: None, bandwidth: None, cache: None }],
         nets: Vec::new(),
         balloon: Balloon::default(),
         jail: Jail::default(),

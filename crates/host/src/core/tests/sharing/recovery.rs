@@ -39,6 +39,7 @@ fn survivor(before: &mut World, run: RunId, holds: &[(u32, FrameNo)]) -> Adopted
         started: Timestamp::UNIX_EPOCH,
         pid: 9,
         missing_jail: vec![],
+        remarks: vec![],
         recorded: Some(grant),
         swap: Pages(0),
         kernel: KernelAccount {
