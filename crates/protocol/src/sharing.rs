@@ -3,12 +3,12 @@
 //!
 //! A *frame* is a machine page that stands for all pages of a domain with its content. Frames are
 //! written by the daemon only; VMMs map them for reading. A *hint* is a page that the daemon knows
-//! by its hash only. A page has at most one reference or one hint.
+//! by its digest only. A page has at most one reference or one hint.
 
 use std::fmt;
 use std::str::FromStr;
 
-use plimsoll_units::{FrameNo, Pages};
+use plimsoll_units::{DigestKey, FrameNo, Pages};
 use serde::{Deserialize, Serialize};
 
 use crate::{DomainName, NameError};
@@ -98,6 +98,8 @@ pub enum SharingKind {
         domain: DomainId,
         /// Most frames that it will ever have: its file is never longer.
         limit: Pages,
+        /// What digests of pages are made with. Another one after each start of the daemon.
+        key: DigestKey,
     },
 }
 
@@ -110,15 +112,15 @@ pub struct ScanBudget {
     pub break_large: bool,
 }
 
-/// What the daemon knows of a page of a given hash.
+/// What the daemon knows of a page of a given digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Found {
     /// Nothing: it is a hint from now on.
     New,
-    /// There is a frame of that hash, and a reference to it is held for the page from now on:
+    /// There is a frame of that digest, and a reference to it is held for the page from now on:
     /// compare and map it, or give it back.
     Frame(FrameNo),
-    /// Another page has the same hash: offer yours.
+    /// Another page has the same digest: offer yours.
     Wanted,
     /// It has a reference already, or is looked at no more for a while.
     Busy,

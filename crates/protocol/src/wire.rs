@@ -144,7 +144,7 @@ impl Wire {
 
 #[cfg(test)]
 mod tests {
-    use plimsoll_units::{FrameNo, PageNo, Pages};
+    use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages};
     use proptest::prelude::*;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
@@ -206,10 +206,10 @@ mod tests {
         let page = |n: u32| (PageNo(u32::MAX - n), FrameNo(u32::MAX));
         let (domain, id) = (DomainId(u64::MAX), u32::MAX);
         let pages: Vec<_> = (0..512).map(page).collect();
-        let hashes: Vec<_> = pages.iter().map(|(page, _)| (*page, u64::MAX)).collect();
+        let digests: Vec<_> = pages.iter().map(|(page, _)| (*page, PageDigest(u128::MAX))).collect();
         assert_eq!(pages.len(), MAX_BATCH);
         let (a, b) = pair();
-        a.send(&FromVmm::LookUp { domain, id, pages: hashes }, &[]).unwrap();
+        a.send(&FromVmm::LookUp { domain, id, pages: digests }, &[]).unwrap();
         a.send(&FromVmm::GiveBack { domain, pages: pages.clone(), mismatched: true }, &[]).unwrap();
         b.send(&ToVmm::Found { id, found: vec![Found::Frame(FrameNo(u32::MAX)); MAX_BATCH] }, &[]).unwrap();
         b.send(&ToVmm::Share { domain, pages }, &[]).unwrap();

@@ -9,15 +9,15 @@ pub struct MemberId(pub u32);
 /// What a look-up found for a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing has this hash: the page is now a hint, for others to find. So is a page that already
-    /// was one of this hash.
+    /// Nothing has this digest: the page is now a hint, for others to find. So is a page that
+    /// already was one of this digest.
     New,
-    /// This frame has the hash. The page holds a reference to it now.
+    /// This frame has the digest. The page holds a reference to it now.
     Frame(FrameNo),
-    /// Another page has the same hash: offer yours.
+    /// Another page has the same digest: offer yours.
     Wanted,
     /// Nothing is to be done: the page holds a reference already, is outside the VM, too many of
-    /// the VM's hashes proved false lately, or another page has the same hash but the domain is
+    /// the VM's digests proved false lately, or another page has the same digest but the domain is
     /// closed.
     Busy,
 }
@@ -70,7 +70,7 @@ pub struct Stats {
     pub references: Pages,
     /// The memory that the members would need in addition if each had its own pages.
     pub saved: Pages,
-    /// Pages that are known by their hash and not shared yet.
+    /// Pages that are known by their digest and not shared yet.
     pub hints: Pages,
     /// Memory that all bookkeeping takes: index, references and hints.
     pub index: Bytes,
@@ -83,7 +83,7 @@ pub struct Stats {
 pub struct MemberStats {
     /// Its pages that hold a reference.
     pub references: Pages,
-    /// Its pages that are known by their hash and not shared yet.
+    /// Its pages that are known by their digest and not shared yet.
     pub hints: Pages,
     /// Its part of the domain's frames, by references, rounded up: what it is charged for.
     pub charge: Pages,

@@ -1,9 +1,10 @@
-//! Frames that differ from pages of the same hash, and which member pays for that.
+//! Frames that differ from pages of the same digest, and which member pays for that.
 //!
-//! Two contents of one hash are an accident that hardly happens, or the work of a guest that wants
-//! to spoil the sharing of a content: it makes a frame of the other one. The members that have the
-//! content find that frame again and again, and only its maker is to blame. But a member's word
-//! that its page differs proves nothing: a VMM may say so of any frame that it can name. Hence:
+//! Two contents that the index takes for one are an accident (`index/tag.rs`). If a guest could
+//! make them, which takes two contents of one digest, it could spoil the sharing of a content: it
+//! makes a frame of the other one. The members that have the content find that frame again and
+//! again, and only its maker is to blame. But a member's word that its page differs proves nothing:
+//! a VMM may say so of any frame that it can name. Hence:
 //!
 //! - A mismatch never counts against the member that reports it, unless it made the frame itself.
 //! - One member's word takes no other's trust. After the word of two members the frame leaves the
@@ -14,7 +15,7 @@
 //!   compared. After a restart of the daemon the maker is not known, and the first member that
 //!   reports a frame stands for it.
 //!
-//! Two hostile members can together take hashes off the index, and trust from the maker of frames
+//! Two hostile members can together take digests off the index, and trust from the maker of frames
 //! that nobody has confirmed yet.
 
 use std::mem;
@@ -42,7 +43,7 @@ impl Domain {
         }
     }
 
-    /// Counts a hash that proved false against `member`.
+    /// Counts a digest that proved false against `member`.
     fn distrust(&mut self, member: MemberId) {
         if let Some(room) = self.members.get_mut(member) {
             room.account.trust.proved_false();

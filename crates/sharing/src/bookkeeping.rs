@@ -22,7 +22,7 @@ impl Domain {
         self.members.room_of(place).map_or(Held::Nothing, |room| room.holding(place).held())
     }
 
-    /// Makes the page the hint of this hash, in place of a hint that it may be already.
+    /// Makes the page the hint of this digest, in place of a hint that it may be already.
     pub(crate) fn make_hint(&mut self, place: Place, key: Key) {
         self.forget_hint(place);
         let Some(room) = self.members.room_of(place) else { return };

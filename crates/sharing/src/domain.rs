@@ -1,14 +1,14 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use plimsoll_units::{Bytes, FrameNo, PageNo, Pages, page_hash};
+use plimsoll_units::{Bytes, DigestKey, FrameNo, PageDigest, PageNo, Pages};
 
 use crate::bookkeeping::release;
 use crate::error::Error;
 use crate::frames::Frames;
 use crate::holding::{Held, Holding};
 use crate::index::Index;
-use crate::key::{Key, Secret};
+use crate::key::{self, Key, Secret};
 use crate::member::{Members, Place};
 use crate::pool::{Page, Pool};
 use crate::target::{Kind, Target};
@@ -17,7 +17,7 @@ use crate::{Found, Freed, GivenBack, MAX_PAGES, MemberId, MemberStats, Stats};
 /// VMs that may share pages with each other, what is known of their pages, and the frames that they
 /// share.
 ///
-/// A page of a member holds nothing, or is a *hint* (its hash is known, others can find it), or
+/// A page of a member holds nothing, or is a *hint* (its digest is known, others can find it), or
 /// holds a *reference* to one frame. Members report what they did in order. A report that
 /// contradicts the account is ignored and counted.
 #[derive(Debug)]
@@ -27,7 +27,9 @@ pub struct Domain {
     pub(crate) index: Index,
     pub(crate) members: Members,
     pub(crate) secret: Secret,
-    pub(crate) hash: fn(&Page) -> u64,
+    /// Makes digests of pages with `digest_key`, which members know.
+    pub(crate) digest: Digest,
+    pub(crate) digest_key: DigestKey,
     /// After a restart, not all members have reported what they hold: no frame is made or punched.
     pub(crate) recovering: bool,
     /// No frame is made: see [`Domain::close`].
@@ -36,6 +38,9 @@ pub struct Domain {
     /// search.
     pub(crate) scrubbed: Option<FrameNo>,
 }
+
+/// The digest of a page under a key. Tests have one by which unequal pages are alike.
+type Digest = fn(&DigestKey, &Page) -> PageDigest;
 
 /// Look-ups whose memory is fetched at once. A processor waits for some 10 to 20 accesses at a
 /// time; with twice as many it is never idle, and what was fetched first is still in its nearest
@@ -46,7 +51,7 @@ const AT_ONCE: usize = 32;
 struct Wanted {
     place: Place,
     key: Key,
-    /// What has its hash, as far as the first line shows.
+    /// What has its digest, as far as the first line shows.
     seen: Option<Target>,
 }
 
@@ -63,17 +68,18 @@ impl Domain {
     /// Their memory is taken as they are made, and goes back as they are freed.
     pub fn new(limit: Pages) -> Result<Self, Error> {
         let limit = limit.min(MAX_PAGES);
-        Self::with_pool(Pool::new(limit)?, limit, page_hash)
+        Self::with_pool(Pool::new(limit)?, limit, DigestKey::digest)
     }
 
-    pub(crate) fn with_pool(pool: Pool, limit: Pages, hash: fn(&Page) -> u64) -> Result<Self, Error> {
+    pub(crate) fn with_pool(pool: Pool, limit: Pages, digest: Digest) -> Result<Self, Error> {
         Ok(Self {
             pool,
             frames: Frames::new(u32::try_from(limit.0.min(MAX_PAGES.0)).expect("2^31 at most")),
             index: Index::new().map_err(Error::Memory)?,
             members: Members::default(),
             secret: Secret::new(),
-            hash,
+            digest,
+            digest_key: key::digest_key().map_err(Error::Random)?,
             recovering: false,
             closed: false,
             scrubbed: None,
@@ -111,10 +117,17 @@ impl Domain {
         self.closed = false;
     }
 
-    /// Looks up pages of `member` by their hashes. Returns what was found, in order; see [`Found`].
+    /// The key that digests of pages are made with. Only members may know it. It is another one
+    /// after each start of the daemon.
+    pub fn digest_key(&self) -> DigestKey {
+        self.digest_key
+    }
+
+    /// Looks up pages of `member` by their digests. Returns what was found, in order; see
+    /// [`Found`].
     ///
     /// A hint for an earlier content of a page is forgotten.
-    pub fn look_up(&mut self, member: MemberId, pages: &[(PageNo, u64)]) -> Vec<Found> {
+    pub fn look_up(&mut self, member: MemberId, pages: &[(PageNo, PageDigest)]) -> Vec<Found> {
         self.sweep(SWEEP);
         self.confirm_compared(member);
         let believed =
@@ -142,11 +155,11 @@ impl Domain {
 
     /// What a look-up of `pages` needs; `None` for a page outside the VM. All memory for it is
     /// being fetched.
-    fn fetch(&self, member: MemberId, pages: &[(PageNo, u64)]) -> [Option<Wanted>; AT_ONCE] {
+    fn fetch(&self, member: MemberId, pages: &[(PageNo, PageDigest)]) -> [Option<Wanted>; AT_ONCE] {
         let mut wanted = [None; AT_ONCE];
         let Some(room) = self.members.get(member) else { return wanted };
-        for ((page, hash), wanted) in pages.iter().zip(&mut wanted) {
-            let key = self.secret.key(*hash);
+        for ((page, digest), wanted) in pages.iter().zip(&mut wanted) {
+            let key = self.secret.key(*digest);
             self.index.prefetch(key.prefix());
             room.prefetch(*page);
             *wanted = room.place(*page).map(|place| Wanted { place, key, seen: None });

@@ -20,6 +20,9 @@ pub enum Error {
     /// The host has no memory for the bookkeeping.
     #[error("no memory for the bookkeeping of shared pages: free some")]
     Memory(#[source] io::Error),
+    /// The kernel has no random numbers.
+    #[error("no random key for the digests of shared pages")]
+    Random(#[source] io::Error),
     /// A descriptor is not one of a pool.
     #[error("this file is not a pool of frames: {problem}; end the VM that brought it")]
     NotAPool {

@@ -29,7 +29,7 @@ pub(crate) struct Frames {
     with_lingering: BTreeSet<u32>,
     /// References above [`MANY`].
     more: BTreeMap<FrameNo, u32>,
-    /// Frames that members said to differ from a page of the same hash.
+    /// Frames that members said to differ from a page of the same digest.
     accused: BTreeMap<FrameNo, Accused>,
     makers: Makers,
     used: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Frames {
     references: u64,
 }
 
-/// How many members said that a frame differs from a page of the same hash.
+/// How many members said that a frame differs from a page of the same digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Accused {
     /// This one.
@@ -135,7 +135,7 @@ impl Frames {
     }
 
     /// Takes note that `by` says that `frame`, which is in use, differs from a page of the same
-    /// hash. Returns the prefix of the frame's hash if `by` is the second member that says so.
+    /// digest. Returns the prefix of the frame's digest if `by` is the second member that says so.
     pub(crate) fn accuse(&mut self, frame: FrameNo, by: MemberId) -> Option<Prefix> {
         match self.accused.get(&frame) {
             None => {
@@ -150,7 +150,7 @@ impl Frames {
         }
     }
 
-    /// Whether two members said that `frame` differs from a page of the same hash.
+    /// Whether two members said that `frame` differs from a page of the same digest.
     #[cfg(test)]
     pub(crate) fn is_accused_by_two(&self, frame: FrameNo) -> bool {
         self.accused.get(&frame) == Some(&Accused::ByTwo)
@@ -180,7 +180,7 @@ impl Frames {
     }
 
     /// Removes a reference from a frame in use. If it was the last one, the frame lingers now, and
-    /// the prefix of its hash is returned.
+    /// the prefix of its digest is returned.
     pub(crate) fn release(&mut self, frame: FrameNo) -> Option<Prefix> {
         self.references -= 1;
         if let Some(more) = self.more.get_mut(&frame) {

@@ -4,8 +4,8 @@ use zerocopy::FromZeros;
 use crate::key::Prefix;
 
 /// What a page of a member has in the domain: nothing (0), a hint (lowest bit 1, above it the
-/// prefix of its hash; highest bit 0) or a reference to a frame (highest bit 1, the frame's number
-/// below).
+/// prefix of its digest; highest bit 0) or a reference to a frame (highest bit 1, the frame's
+/// number below).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromZeros)]
 pub(crate) struct Holding(u32);
 

@@ -16,8 +16,8 @@ use lines::Lines;
 use shape::{Group, Shape};
 use tag::Tag;
 
-/// From the key of a hash to the frame or the hint that has it: a hash table that grows and shrinks
-/// by one line at a time.
+/// From the key of a digest to the frame or the hint that has it: a hash table that grows and
+/// shrinks by one line at a time.
 ///
 /// An entry is in its home line, which its key says ([`Shape`]), or in one of the next lines of its
 /// group, or, where these are full, in the overflow. A look-up costs one access to memory in most
@@ -100,7 +100,7 @@ impl Index {
         found
     }
 
-    /// What has this hash.
+    /// What has this digest.
     #[inline]
     pub(crate) fn find(&self, key: Key) -> Option<Target> {
         self.spot(key).map(|spot| match spot {
@@ -109,7 +109,7 @@ impl Index {
         })
     }
 
-    /// Points the entry of this hash at `target`, in place of what it pointed at.
+    /// Points the entry of this digest at `target`, in place of what it pointed at.
     pub(crate) fn set(&mut self, key: Key, target: Target) {
         self.changes += 1;
         match self.spot(key) {
@@ -126,7 +126,7 @@ impl Index {
         }
     }
 
-    /// Removes `target`, which has a hash of this prefix. Returns whether it was there.
+    /// Removes `target`, which has a digest of this prefix. Returns whether it was there.
     pub(crate) fn remove(&mut self, prefix: Prefix, target: Target) -> bool {
         let removed = self.remove_from_lines(prefix, target) || self.remove_from_overflow(prefix, target);
         if removed {
@@ -151,7 +151,7 @@ impl Index {
         self.lines.bytes() + overflow + self.hand.capacity() * size_of::<(Tag, Target)>()
     }
 
-    /// Whether `target` is known by a hash of this prefix.
+    /// Whether `target` is known by a digest of this prefix.
     #[cfg(test)]
     pub(crate) fn has(&self, prefix: Prefix, target: Target) -> bool {
         let group = self.shape.group(prefix);

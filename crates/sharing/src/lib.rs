@@ -1,9 +1,9 @@
 //! Pages that VMs share: the machine-wide half.
 //!
 //! A [`Domain`] is a set of VMs that may share pages with each other. It knows which content its
-//! members have, by hash. It keeps the *frames* that members map in place of pages of their own,
+//! members have, by digest. It keeps the *frames* that members map in place of pages of their own,
 //! and counts the references to them. It believes no member: a frame's content is written and
-//! hashed here, and a member can spoil only what is its own.
+//! digested here, and a member can spoil only what is its own.
 //!
 //! This crate knows no sockets and no policy, and maps nothing of a guest. It sees guest memory
 //! only as copies that members offer.
@@ -16,7 +16,7 @@
 //!
 //! ```
 //! use plimsoll_sharing::{Domain, Found, MemberId};
-//! use plimsoll_units::{PageNo, Pages, page_hash};
+//! use plimsoll_units::{PageNo, Pages};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let (a, b) = (MemberId(1), MemberId(2));
@@ -24,13 +24,13 @@
 //! domain.join(a, Pages(512))?;
 //! domain.join(b, Pages(512))?;
 //! let content = [7; 4096];
-//! let hash = page_hash(&content);
+//! let digest = domain.digest_key().digest(&content);
 //!
-//! // Nothing has this hash yet: page 3 of A becomes a hint.
-//! assert_eq!(domain.look_up(a, &[(PageNo(3), hash)]), [Found::New]);
+//! // Nothing has this digest yet: page 3 of A becomes a hint.
+//! assert_eq!(domain.look_up(a, &[(PageNo(3), digest)]), [Found::New]);
 //! // B finds the hint and offers its content, which becomes a frame for both pages.
-//! assert_eq!(domain.look_up(b, &[(PageNo(9), hash)]), [Found::Wanted]);
-//! let offered = domain.offer(b, &[(PageNo(9), hash)], |_, copy| *copy = content);
+//! assert_eq!(domain.look_up(b, &[(PageNo(9), digest)]), [Found::Wanted]);
+//! let offered = domain.offer(b, &[(PageNo(9), digest)], |_, copy| *copy = content);
 //! let frame = offered.frames[0].ok_or("the pool has room")?;
 //! assert_eq!(offered.notices, [(a, PageNo(3), frame)], "A is to be told");
 //! assert_eq!((domain.stats().frames, domain.stats().saved), (Pages(1), Pages(1)));
@@ -48,11 +48,11 @@
 //!
 //! | step | by | what |
 //! |---|---|---|
-//! | 1 | A | [looks up](Domain::look_up) a page by its hash. Nothing has this hash: the page is a *hint* |
-//! | 2 | B | looks up a page of the same hash: [`Found::Wanted`] |
-//! | 3 | B | [offers](Domain::offer) the content. It is copied, and the copy is hashed. If the hash fits, the copy becomes a frame with two *references*: B's page and A's |
+//! | 1 | A | [looks up](Domain::look_up) a page by its digest. Nothing has this digest: the page is a *hint* |
+//! | 2 | B | looks up a page of the same digest: [`Found::Wanted`] |
+//! | 3 | B | [offers](Domain::offer) the content. It is copied. If the digest of the copy fits, the copy becomes a frame with two *references*: B's page and A's |
 //! | 4 | A, B | are told the frame, compare their pages with it under write protection, and map it, or [give back](Domain::give_back) the reference |
-//! | 5 | C | looks up a page of the same hash: [`Found::Frame`], with a reference; compares, maps |
+//! | 5 | C | looks up a page of the same digest: [`Found::Frame`], with a reference; compares, maps |
 //! | 6 | any | writes to its page, so it maps the frame no more, and gives back the reference. After the last one the frame's memory goes back to the host |
 //!
 //! Hints, hashes and comparing are the paper's (Waldspurger 2002, section 4). In the paper one
@@ -60,13 +60,15 @@
 //!
 //! # What a member can do to others
 //!
-//! - *A false hash* finds a frame or a hint that the member's page does not match. It costs a
+//! - *A false digest* finds a frame or a hint that the member's page does not match. It costs a
 //!   comparison or a copy, and nothing is shared.
-//! - *A frame that has another page's hash, and other content*, keeps that page from being shared.
-//!   When two members have found that out the frame leaves the index. A member most of whose frames
-//!   prove false is ignored for a growing time. No member loses trust for a frame that another one
-//!   has made (`blame.rs`, `trust.rs`).
-//! - *False content* is refused, because the copy is hashed.
+//! - *Two contents of one digest* cannot be made: it takes some 2^64 attempts, with the key too
+//!   (`plimsoll_units::PageDigest`).
+//! - *A frame that has another page's digest, and other content*, keeps that page from being
+//!   shared. When two members have found that out the frame leaves the index. A member most of
+//!   whose frames prove false is ignored for a growing time. No member loses trust for a frame that
+//!   another one has made (`blame.rs`, `trust.rs`).
+//! - *False content* is refused, because the digest of the copy counts.
 //! - *Kept references* count for what the member is charged, one for each of its pages at most. A
 //!   *return of what it does not have* is ignored.
 //! - *Hashes that all go to one place* of the index need a secret that members do not know
@@ -82,20 +84,21 @@
 //!
 //! | for each | bytes | where |
 //! |---|---|---|
-//! | page of a member | 4: nothing, hint and 30 bits of its hash, or the number of its frame | `holding.rs` |
+//! | page of a member | 4: nothing, hint and 30 bits of its digest, or the number of its frame | `holding.rs` |
 //! | hint, frame | 9 in the index and what lines leave empty: 64 bytes for 7 entries, 88 of 100 of them used, are 10.4 | `index/line.rs` |
-//! | frame | 5.3: 30 bits of its hash and whether it is confirmed in 4, up to 255 references in 1, 2 bits | `frames/block.rs` |
+//! | frame | 5.3: 30 bits of its digest and whether it is confirmed in 4, up to 255 references in 1, 2 bits | `frames/block.rs` |
 //!
 //! A hint takes 14.4 bytes; a page that shares a frame with one other 12; a page that has a frame
 //! for itself, which is the dearest, 19.7.
 //!
 //! The reasons:
 //! - *An entry is found from its page or frame* when it is to be removed: both keep the prefix of
-//!   the hash, which alone says where in the index the entry is. So no entry needs a link, and the
-//!   index places entries as it likes.
+//!   the digest, which alone says where in the index the entry is. So no entry needs a link, and
+//!   the index places entries as it likes.
 //! - *A page's number in 31 bits* (a *place*: members have consecutive ranges) leaves one bit to
 //!   tell hints from frames.
-//! - *40 bits of a hash in an entry* suffice, because comparing in full follows (`index/tag.rs`).
+//! - *40 bits for a digest in an entry* suffice, because comparing in full follows, and because no
+//!   member knows what they come of (`index/tag.rs`).
 //! - *A byte for references*, with a map for the frames that have more: these are few, and each
 //!   saves far more memory than its map entry takes. The paper uses 16 bits (section 4.2).
 //! - *Makers of frames in runs*: a member's frames are neighbours as its pages are
@@ -124,7 +127,10 @@
 //!   16 million entries.
 //! - *Two candidate lines for each entry* (cuckoo hashing): fuller, but a look-up that finds
 //!   nothing reads both, and most look-ups find nothing.
-//! - *Full hashes for frames*: 3 bytes more for each; comparing pages is needed anyway.
+//! - *Full digests for frames*: 12 bytes more for each; comparing pages is needed anyway.
+//! - *The key of digests in the run directory*, so that it outlives the daemon: digests do not.
+//!   Hints are lost with the daemon, frames are digested anew when they are taken over, and members
+//!   look at all of their pages again. So each start makes a new key, and none is written to a disk.
 //! - *Sweeping the index* when a member leaves: walking what the member had finds each of its
 //!   entries at once.
 //! - *Mapping the pool here*, to write frames without system calls: it saves a copy, but a page

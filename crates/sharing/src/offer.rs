@@ -1,4 +1,4 @@
-use plimsoll_units::{FrameNo, PageNo, Pages};
+use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages};
 
 use crate::holding::Held;
 use crate::key::Key;
@@ -12,28 +12,28 @@ use crate::{Domain, MemberId, Offered};
 const AT_ONCE: usize = 16;
 
 impl Domain {
-    /// Takes the content of `member`'s pages of these hashes, if other pages or frames have the
+    /// Takes the content of `member`'s pages of these digests, if other pages or frames have the
     /// same.
     ///
     /// `content` copies page `i` of the offer out of memory that the member may be writing to at
-    /// the same time; it is called once at most for each. Only that copy counts: it is hashed, and
-    /// taken if its hash is the one announced. Neighbouring pages get neighbouring frames where the
-    /// pool has room.
+    /// the same time; it is called once at most for each. Only that copy counts: it is taken if its
+    /// digest is the one announced. Neighbouring pages get neighbouring frames where the pool has
+    /// room.
     ///
     /// The caller has moved `pages.len()` pages from the member's grant to frames before, and moves
     /// back what is not [created](Offered::created).
     pub fn offer(
         &mut self,
         member: MemberId,
-        pages: &[(PageNo, u64)],
+        pages: &[(PageNo, PageDigest)],
         mut content: impl FnMut(usize, &mut Page),
     ) -> Offered {
         let mut offer = Offer::default();
         let mut last: Option<(PageNo, FrameNo)> = None;
-        for (i, (page, hash)) in pages.iter().enumerate() {
+        for (i, (page, digest)) in pages.iter().enumerate() {
             let next = last.filter(|(before, _)| before.0.checked_add(1) == Some(page.0));
             let place = Placing { after: next.map(|(_, frame)| frame), room: run_length(&pages[i..]) };
-            let frame = self.offer_one(member, (*page, *hash), |copy| content(i, copy), place, &mut offer);
+            let frame = self.offer_one(member, (*page, *digest), |copy| content(i, copy), place, &mut offer);
             last = frame.map(|frame| (*page, frame));
             offer.outcome.frames.push(frame);
         }
@@ -44,13 +44,13 @@ impl Domain {
     fn offer_one(
         &mut self,
         member: MemberId,
-        (page, hash): (PageNo, u64),
+        (page, digest): (PageNo, PageDigest),
         content: impl FnOnce(&mut Page),
         placing: Placing,
         offer: &mut Offer,
     ) -> Option<FrameNo> {
         let place = self.place(member, page)?;
-        let key = self.secret.key(hash);
+        let key = self.secret.key(digest);
         if offer.concerns(place) {
             self.fill(offer);
         }
@@ -78,7 +78,7 @@ impl Domain {
                 let owner = self.hint_owner(other)?;
                 let mut copy = [0; 4096];
                 content(&mut copy);
-                if (self.hash)(&copy) != hash {
+                if (self.digest)(&self.digest_key, &copy) != digest {
                     self.members.get_mut(member)?.account.false_offers += 1;
                     return None;
                 }
@@ -171,6 +171,6 @@ struct Placing {
 }
 
 /// How many pages at the start are neighbours.
-fn run_length(pages: &[(PageNo, u64)]) -> usize {
+fn run_length(pages: &[(PageNo, PageDigest)]) -> usize {
     1 + pages.windows(2).take_while(|two| two[0].0.0.checked_add(1) == Some(two[1].0.0)).count()
 }

@@ -1,4 +1,4 @@
-/// Whether a member's hashes are trusted.
+/// Whether a member's digests are trusted.
 ///
 /// A frame that proves false costs others time: pages are compared with it and not shared
 /// (`blame.rs` says when it does). A member most of whose frames prove false is ignored for a
@@ -26,7 +26,7 @@ const PENALTY: u32 = 1 << 16;
 const MOST_DOUBLINGS: u32 = 8;
 
 impl Trust {
-    /// Counts a reference that was named to the member because of its hash.
+    /// Counts a reference that was named to the member because of its digest.
     pub(crate) fn named(&mut self) {
         self.named += 1;
         if self.named >= MANY {
@@ -36,7 +36,7 @@ impl Trust {
         }
     }
 
-    /// Counts a hash that proved false.
+    /// Counts a digest that proved false.
     pub(crate) fn proved_false(&mut self) {
         self.proved_false = self.proved_false.saturating_add(1);
         if self.named.max(self.proved_false) >= SOME && self.proved_false > self.named / 2 {

@@ -1,5 +1,5 @@
 //! The units in which every other crate counts: [`Bytes`], [`Pages`] and [`Ppn`]; [`PageNo`] and
-//! [`FrameNo`] for pages that are shared, and [`fn@page_hash`], by which all of Plimsoll recognises
+//! [`FrameNo`] for pages that are shared, and [`PageDigest`], by which a sharing domain recognises
 //! content. [`PageSet`] is a set of pages of a chunk.
 //!
 //! This crate never allocates, never does I/O and knows no other crate of the project. A quantity
@@ -7,13 +7,13 @@
 //! [`Bytes`], which also reads and writes sizes as people do ("512MiB").
 
 mod bytes;
-mod page_hash;
+mod digest;
 mod page_set;
 mod pages;
 mod sharing;
 
 pub use bytes::{Bytes, ParseBytesError};
-pub use page_hash::page_hash;
+pub use digest::{DigestKey, PageDigest};
 pub use page_set::{PageSet, SLOTS, Slot};
 pub use pages::{CHUNK_PAGES, CHUNK_SIZE, PAGE_SIZE, Pages, Ppn};
 pub use sharing::{FrameNo, PageNo};

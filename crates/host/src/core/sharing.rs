@@ -2,7 +2,7 @@ use std::os::fd::OwnedFd;
 
 use plimsoll_protocol::control::ToVmm;
 use plimsoll_protocol::sharing::{DomainId, Found, MAX_BATCH, Sharing, SharingKind, WINDOW};
-use plimsoll_units::{FrameNo, PageNo, Pages};
+use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages};
 
 use super::run::Run;
 use super::tokens::Tokens;
@@ -143,10 +143,10 @@ impl Core {
         run.sharing.moves = run.sharing.moves.saturating_sub(1);
         let scan = run.sharing.scan;
         let (domain, fds): (SharingKind, Vec<OwnedFd>) = match joined {
-            Some(Joined { known, limit, pool, window }) => {
+            Some(Joined { known, limit, key, pool, window }) => {
                 let domain = known.id;
                 self.effect(Effect::Joins(id, known));
-                (SharingKind::Frames { domain, limit }, vec![pool, window])
+                (SharingKind::Frames { domain, limit, key }, vec![pool, window])
             }
             None if off => (SharingKind::Off, Vec::new()),
             None => (SharingKind::Zero, Vec::new()),
@@ -183,7 +183,13 @@ impl Core {
     }
 
     /// A VMM asks what is known of pages.
-    pub(super) fn look_up(&mut self, id: RunId, domain: DomainId, question: u32, pages: Vec<(PageNo, u64)>) {
+    pub(super) fn look_up(
+        &mut self,
+        id: RunId,
+        domain: DomainId,
+        question: u32,
+        pages: Vec<(PageNo, PageDigest)>,
+    ) {
         if pages.len() > MAX_BATCH {
             self.breach(id, "it broke the protocol: it asks of too many pages at once");
             return;
@@ -202,7 +208,13 @@ impl Core {
 
     /// A VMM offers content. It has lowered its grant by as many pages: they become frames, or come
     /// back.
-    pub(super) fn offer(&mut self, id: RunId, domain: DomainId, question: u32, pages: Vec<(PageNo, u64)>) {
+    pub(super) fn offer(
+        &mut self,
+        id: RunId,
+        domain: DomainId,
+        question: u32,
+        pages: Vec<(PageNo, PageDigest)>,
+    ) {
         let paid = Pages(pages.len() as u64);
         if pages.len() > WINDOW || self.ledger.pledge(id, paid).is_err() {
             self.breach(

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use plimsoll_protocol::sharing;
+
 use super::RunId;
 
 /// Tokens a second of all VMs together. A token is what a look-up costs, a tenth of a microsecond:
@@ -17,6 +19,7 @@ const BURST: Duration = Duration::from_millis(250);
 /// Tokens that may always be kept: with fewer than the largest question costs, it would never be
 /// answered.
 const FEWEST: i64 = 2048;
+const _: () = assert!(sharing::WINDOW as u64 * Tokens::OFFERED <= FEWEST.unsigned_abs());
 /// How long a VM that has asked counts as one that asks.
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -52,8 +55,9 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// What a page costs that is offered, and not just looked up: it is copied, hashed and written.
-    pub(super) const OFFERED: u64 = 16;
+    /// What a page costs that is offered, and not just looked up: it is copied, digested (1.5 us)
+    /// and written.
+    pub(super) const OFFERED: u64 = 32;
 
     /// The most that is kept at `rate` tokens a second.
     fn most(rate: i64) -> i64 {

@@ -1,7 +1,7 @@
 use std::os::fd::OwnedFd;
 
 use plimsoll_protocol::sharing::DomainId;
-use plimsoll_units::{FrameNo, PageNo, Pages};
+use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages};
 
 use super::{Known, Owner};
 use crate::run_id::RunId;
@@ -20,7 +20,7 @@ pub(crate) enum Order {
         room: Pages,
     },
     /// Answer what a VMM asks.
-    Ask { run: RunId, domain: DomainId, question: Question, pages: Vec<(PageNo, u64)>, most: Pages },
+    Ask { run: RunId, domain: DomainId, question: Question, pages: Vec<(PageNo, PageDigest)>, most: Pages },
     /// End references of a VM, as far as it holds them.
     GiveBack { run: RunId, domain: DomainId, pages: Vec<(PageNo, FrameNo)>, mismatched: bool },
     /// An earlier daemon started this VM, which has not answered yet.
@@ -48,7 +48,7 @@ pub(crate) enum Order {
 /// A question of a VMM, by the number that it gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
-    /// What is known of pages of these hashes?
+    /// What is known of pages of these digests?
     LookUp(u32),
     /// Make frames of the pages that its window shows.
     Offer(u32),

@@ -5,7 +5,7 @@ use anyhow::Context;
 use plimsoll_protocol::DomainName;
 use plimsoll_protocol::sharing::{DomainId, WINDOW};
 use plimsoll_sharing::{Domain, Found, Offered, Window};
-use plimsoll_units::{FrameNo, PageNo, Pages};
+use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages};
 
 use super::part::{Membership, Part};
 use super::registry::{self, Domains, Owner, member};
@@ -122,10 +122,11 @@ impl Plane {
         let window = Window::new(WINDOW).context(NONE)?;
         let domain = self.domains.get(id).context("its domain is gone")?;
         let (pool, limit): (OwnedFd, Pages) = (domain.pool().context(NONE)?, domain.stats().limit);
+        let key = domain.digest_key();
         let window_for_vmm = window.for_member().context(NONE)?;
         let known = self.domains.known(id).context("its domain is gone")?;
         self.vm(run).window = Some(window);
-        Ok(Joined { known, limit, pool, window: window_for_vmm })
+        Ok(Joined { known, limit, key, pool, window: window_for_vmm })
     }
 
     /// A VM leaves the domain that it takes part in, unless it is that of `stays` and goes on.
@@ -185,7 +186,13 @@ impl Plane {
         self.vm(run).leaving = None;
     }
 
-    fn look_up(&mut self, run: RunId, domain: DomainId, pages: &[(PageNo, u64)], most: Pages) -> Vec<Found> {
+    fn look_up(
+        &mut self,
+        run: RunId,
+        domain: DomainId,
+        pages: &[(PageNo, PageDigest)],
+        most: Pages,
+    ) -> Vec<Found> {
         match self.member_of(run, domain, most) {
             Some(domain) => domain.look_up(member(run), pages),
             None => vec![Found::Busy; pages.len()],
@@ -197,7 +204,7 @@ impl Plane {
         run: RunId,
         id: DomainId,
         question: u32,
-        pages: &[(PageNo, u64)],
+        pages: &[(PageNo, PageDigest)],
         most: Pages,
     ) -> Outcome {
         let before = self.domains.frames_of(id);

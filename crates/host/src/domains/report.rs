@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use plimsoll_protocol::DomainName;
 use plimsoll_protocol::sharing::DomainId;
 use plimsoll_sharing::{Found, Stats};
-use plimsoll_units::{FrameNo, PageNo, Pages};
+use plimsoll_units::{DigestKey, FrameNo, PageNo, Pages};
 
 use super::{Known, Part};
 use crate::run_id::RunId;
@@ -82,6 +82,8 @@ pub(crate) struct Joined {
     pub(crate) known: Known,
     /// Most frames that there may be.
     pub(crate) limit: Pages,
+    /// What digests of its pages are made with.
+    pub(crate) key: DigestKey,
     pub(crate) pool: OwnedFd,
     pub(crate) window: OwnedFd,
 }

@@ -1,7 +1,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use plimsoll_units::{FrameNo, PageNo, Pages};
+use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages};
 
 use crate::lock::{FRAMES, Lock};
 use crate::memory::FrameView;
@@ -14,20 +14,24 @@ use crate::sync::Arc;
 ///
 /// Pages are named by their number in guest RAM, without the holes.
 pub trait FrameSource: Send + Sync {
-    /// What the source knows of pages with these hashes ([`plimsoll_units::page_hash`]), in the
-    /// same order; `None` if it cannot be asked now. Called without any lock that a fault needs; it
-    /// may block for some seconds.
-    fn look_up(&self, pages: &[(PageNo, u64)]) -> Option<Vec<Found>>;
+    /// The digest of a page's content, by which the source knows it. The digests of one
+    /// [`Pmap::scan_anew`](crate::Pmap::scan_anew) are not those of the next. Called with a chunk
+    /// locked: it must not block.
+    fn digest(&self, page: &[u8; 4096]) -> PageDigest;
+
+    /// What the source knows of pages with these digests, in the same order; `None` if it cannot be
+    /// asked now. Called without any lock that a fault needs; it may block for some seconds.
+    fn look_up(&self, pages: &[(PageNo, PageDigest)]) -> Option<Vec<Found>>;
 
     /// Makes frames of up to [`MOST_OFFERED`] pages with the given content, and names them in the
     /// same order; `None` for a frame that could not be made. The grant has been lowered by the
     /// number of pages offered. What is not made comes back through
     /// [`Pmap::add_grant`](crate::Pmap::add_grant). May block as `look_up` does.
-    fn offer(&self, pages: &[(PageNo, u64)], content: &[[u8; 4096]]) -> Option<Vec<Option<FrameNo>>>;
+    fn offer(&self, pages: &[(PageNo, PageDigest)], content: &[[u8; 4096]]) -> Option<Vec<Option<FrameNo>>>;
 
     /// Gives back frames that the pages are not, or not any more; `mismatched` if their content
-    /// differs although the hash is the same. Called with locks held, also by the fault thread: it
-    /// must not block, and must not call the pmap.
+    /// differs although the digest is the same. Called with locks held, also by the fault thread:
+    /// it must not block, and must not call the pmap.
     fn give_back(&self, pages: &[(PageNo, FrameNo)], mismatched: bool);
 }
 
@@ -37,11 +41,11 @@ pub const MOST_OFFERED: usize = 64;
 /// What a [`FrameSource`] knows of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing that helps. The source remembers the hash.
+    /// Nothing that helps. The source remembers the digest.
     Nothing,
-    /// A frame with the same hash. It is held for the page until it is given back.
+    /// A frame with the same digest. It is held for the page until it is given back.
     Frame(FrameNo),
-    /// Another page has the same hash: offer yours.
+    /// Another page has the same digest: offer yours.
     Wanted,
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 
-use plimsoll_units::{FrameNo, PageNo, Pages, page_hash};
+use plimsoll_units::{DigestKey, FrameNo, PageDigest, PageNo, Pages};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::{Arc, Mutex};
 use shuttle::thread;
@@ -19,6 +19,8 @@ use crate::{Found, FramePool, FrameSource};
 
 /// Most frames: many more than there are pages, so that one may be named that there is not.
 const FRAMES: u64 = 64;
+/// What digests are made with.
+const KEY: DigestKey = DigestKey::new([1; DigestKey::LEN]);
 
 /// See the module's documentation.
 pub(super) struct Frames {
@@ -35,7 +37,7 @@ struct State {
 }
 
 struct Known {
-    hash: u64,
+    digest: PageDigest,
     /// Pages of the VM that have it, or are to have it.
     pages: Vec<PageNo>,
     /// Other VMs have it.
@@ -79,12 +81,16 @@ impl Frames {
 }
 
 impl FrameSource for Frames {
-    fn look_up(&self, pages: &[(PageNo, u64)]) -> Option<Vec<Found>> {
+    fn digest(&self, page: &[u8; PAGE]) -> PageDigest {
+        KEY.digest(page)
+    }
+
+    fn look_up(&self, pages: &[(PageNo, PageDigest)]) -> Option<Vec<Found>> {
         thread::yield_now();
         if thread_rng().gen_ratio(1, 16) {
             return None;
         }
-        let found = |&(page, hash): &(PageNo, u64)| {
+        let found = |&(page, digest): &(PageNo, PageDigest)| {
             let mut state = lock(&self.state);
             // Other VMs give frames up as they like.
             if let Some(known) = state.frames.values_mut().find(|known| known.elsewhere) {
@@ -92,7 +98,7 @@ impl FrameSource for Frames {
             }
             self.free(&mut state);
             let wrong = thread_rng().gen_ratio(1, 8);
-            let known = state.frames.iter_mut().find(|(_, known)| known.hash == hash || wrong);
+            let known = state.frames.iter_mut().find(|(_, known)| known.digest == digest || wrong);
             match known {
                 Some((&frame, known)) => {
                     known.pages.push(page);
@@ -107,10 +113,10 @@ impl FrameSource for Frames {
         Some(found)
     }
 
-    fn offer(&self, pages: &[(PageNo, u64)], content: &[[u8; PAGE]]) -> Option<Vec<Option<FrameNo>>> {
+    fn offer(&self, pages: &[(PageNo, PageDigest)], content: &[[u8; PAGE]]) -> Option<Vec<Option<FrameNo>>> {
         thread::yield_now();
-        let make = |(&(page, hash), content): (&(PageNo, u64), &[u8; PAGE])| {
-            assert_eq!(page_hash(content), hash, "what is offered is what was asked for");
+        let make = |(&(page, digest), content): (&(PageNo, PageDigest), &[u8; PAGE])| {
+            assert_eq!(KEY.digest(content), digest, "what is offered is what was asked for");
             if thread_rng().gen_ratio(1, 8) {
                 return None;
             }
@@ -119,7 +125,7 @@ impl FrameSource for Frames {
             let frame = state.free.pop().unwrap_or(next);
             state.made += u32::from(frame == next);
             kernel().write_shared(frame, content);
-            let known = Known { hash, pages: vec![page], elsewhere: thread_rng().gen_bool(0.5) };
+            let known = Known { digest, pages: vec![page], elsewhere: thread_rng().gen_bool(0.5) };
             state.frames.insert(frame, known);
             Some(frame)
         };

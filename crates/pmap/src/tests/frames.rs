@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
-use plimsoll_units::{FrameNo, PAGE_SIZE, PageNo, Pages, page_hash};
+use plimsoll_units::{DigestKey, FrameNo, PAGE_SIZE, PageDigest, PageNo, Pages};
 use rustix::fs::MemfdFlags;
 
 use super::harness::Served;
@@ -13,6 +13,8 @@ use crate::{Found, FramePool, FrameSource};
 
 /// Most frames of a pool.
 const FRAMES: u64 = 1 << 16;
+/// What digests are made with.
+const KEY: DigestKey = DigestKey::new([1; DigestKey::LEN]);
 
 /// A host with one sharing domain, as simple as can be and without mercy: a frame whose last
 /// reference is given back is overwritten at once, and used again first.
@@ -26,12 +28,12 @@ type Holds = HashMap<(usize, PageNo), FrameNo>;
 
 #[derive(Default)]
 struct State {
-    /// By hash.
-    frames: HashMap<u64, FrameNo>,
-    hints: HashMap<u64, (usize, PageNo)>,
+    /// By digest.
+    frames: HashMap<PageDigest, FrameNo>,
+    hints: HashMap<PageDigest, (usize, PageNo)>,
     held: Holds,
-    /// How many there are, the frame's hash, and the member that has paid for it.
-    references: HashMap<FrameNo, (u32, u64, usize)>,
+    /// How many there are, the frame's digest, and the member that has paid for it.
+    references: HashMap<FrameNo, (u32, PageDigest, usize)>,
     /// What frames had cost that are no more, or were not made.
     refunds: HashMap<usize, u64>,
     free: Vec<FrameNo>,
@@ -128,21 +130,25 @@ impl State {
 }
 
 impl FrameSource for Member {
-    fn look_up(&self, pages: &[(PageNo, u64)]) -> Option<Vec<Found>> {
+    fn digest(&self, page: &[u8; 4096]) -> PageDigest {
+        KEY.digest(page)
+    }
+
+    fn look_up(&self, pages: &[(PageNo, PageDigest)]) -> Option<Vec<Found>> {
         let mut state = lock(&self.host.state);
         let state = &mut *state;
-        let look = |&(page, hash): &(PageNo, u64)| {
+        let look = |&(page, digest): &(PageNo, PageDigest)| {
             if state.held.contains_key(&(self.vm, page)) {
                 return Found::Nothing;
             }
             let any = || state.references.keys().next().copied().filter(|_| state.lies);
-            if let Some(frame) = state.frames.get(&hash).copied().or_else(any) {
+            if let Some(frame) = state.frames.get(&digest).copied().or_else(any) {
                 state.take(self.vm, page, frame);
                 return Found::Frame(frame);
             }
-            match state.hints.insert(hash, (self.vm, page)) {
+            match state.hints.insert(digest, (self.vm, page)) {
                 Some(other) if other != (self.vm, page) => {
-                    state.hints.insert(hash, other);
+                    state.hints.insert(digest, other);
                     Found::Wanted
                 }
                 _ => Found::Nothing,
@@ -151,19 +157,19 @@ impl FrameSource for Member {
         Some(pages.iter().map(look).collect())
     }
 
-    fn offer(&self, pages: &[(PageNo, u64)], content: &[[u8; 4096]]) -> Option<Vec<Option<FrameNo>>> {
+    fn offer(&self, pages: &[(PageNo, PageDigest)], content: &[[u8; 4096]]) -> Option<Vec<Option<FrameNo>>> {
         let mut state = lock(&self.host.state);
         let state = &mut *state;
-        let make = |(&(page, hash), content): (&(PageNo, u64), &[u8; 4096])| {
-            assert_eq!(page_hash(content), hash, "the hash of what is offered");
+        let make = |(&(page, digest), content): (&(PageNo, PageDigest), &[u8; 4096])| {
+            assert_eq!(KEY.digest(content), digest, "the digest of what is offered");
             if state.held.contains_key(&(self.vm, page)) {
                 *state.refunds.entry(self.vm).or_default() += 1;
                 return None;
             }
-            if state.frames.contains_key(&hash) {
+            if state.frames.contains_key(&digest) {
                 *state.refunds.entry(self.vm).or_default() += 1;
             }
-            let frame = *state.frames.entry(hash).or_insert_with(|| {
+            let frame = *state.frames.entry(digest).or_insert_with(|| {
                 state.free.pop().unwrap_or_else(|| {
                     state.made += 1;
                     FrameNo(state.made - 1)
@@ -171,10 +177,10 @@ impl FrameSource for Member {
             });
             state.references.entry(frame).or_insert_with(|| {
                 self.host.pool.write_all_at(content, u64::from(frame.0) * PAGE_SIZE).unwrap();
-                (0, hash, self.vm)
+                (0, digest, self.vm)
             });
             state.take(self.vm, page, frame);
-            if let Some((vm, hinted)) = state.hints.remove(&hash)
+            if let Some((vm, hinted)) = state.hints.remove(&digest)
                 && !state.held.contains_key(&(vm, hinted))
             {
                 state.take(vm, hinted, frame);
@@ -196,13 +202,13 @@ impl FrameSource for Member {
                 state.wrong.push(format!("{page:?} of {} gives back {frame:?}", self.vm));
                 continue;
             }
-            let (count, hash, payer) = state.references.get_mut(&frame).unwrap();
+            let (count, digest, payer) = state.references.get_mut(&frame).unwrap();
             *count -= 1;
             if *count == 0 {
-                let (hash, payer) = (*hash, *payer);
+                let (digest, payer) = (*digest, *payer);
                 *state.refunds.entry(payer).or_default() += 1;
                 state.references.remove(&frame);
-                state.frames.remove(&hash);
+                state.frames.remove(&digest);
                 state.free.push(frame);
                 self.host.pool.write_all_at(&[0xDD; 4096], u64::from(frame.0) * PAGE_SIZE).unwrap();
             }

@@ -1,4 +1,4 @@
-use plimsoll_units::{FrameNo, PageNo, Pages};
+use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages};
 use serde::{Deserialize, Serialize};
 
 use super::boot::BootConfig;
@@ -9,7 +9,7 @@ use crate::sharing::{DomainId, Found, ScanBudget, SharingKind};
 
 /// Version of these messages. Daemon and VMM of different versions do not talk: the daemon says so
 /// in the VM's status.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 /// The file descriptor at which a VMM finds its listening control socket.
 pub const CONTROL_FD: i32 = 3;
 
@@ -105,8 +105,8 @@ pub enum FromVmm {
     Report(Facts),
     /// The guest rebooted: all its memory is given back and it starts anew.
     Rebooted,
-    /// What is known of pages with these hashes (64 bits of xxh3)? At most [`MAX_BATCH`] pages, at
-    /// most one question or offer at a time; the answer is [`ToVmm::Found`].
+    /// What is known of pages with these digests, made with the domain's key? At most [`MAX_BATCH`]
+    /// pages, at most one question or offer at a time; the answer is [`ToVmm::Found`].
     ///
     /// [`MAX_BATCH`]: crate::sharing::MAX_BATCH
     LookUp {
@@ -114,8 +114,8 @@ pub enum FromVmm {
         domain: DomainId,
         /// Comes back with the answer.
         id: u32,
-        /// The pages and their hashes.
-        pages: Vec<(PageNo, u64)>,
+        /// The pages and their digests.
+        pages: Vec<(PageNo, PageDigest)>,
     },
     /// The window begins with the content of these pages, in their order: to be made frames. At
     /// most [`WINDOW`] pages. The VMM has lowered its own grant by as many; the answer is
@@ -127,8 +127,8 @@ pub enum FromVmm {
         domain: DomainId,
         /// Comes back with the answer.
         id: u32,
-        /// The pages and their hashes.
-        pages: Vec<(PageNo, u64)>,
+        /// The pages and their digests.
+        pages: Vec<(PageNo, PageDigest)>,
     },
     /// These pages need their frames no more. At most [`MAX_BATCH`] pages.
     ///

@@ -18,7 +18,7 @@ const _: () = assert!(Prefix::BITS < 32);
 ///
 /// | bytes | are |
 /// |---|---|
-/// | 0..2048 | the prefix of each frame's hash, and a bit: its maker is to blame for it |
+/// | 0..2048 | the prefix of each frame's digest, and a bit: its maker is to blame for it |
 /// | 2048..2560 | how many references each has, up to 255 |
 /// | 2560..2688 | a bit for each: in use; lingering |
 /// | 2688..2690 | the number of frames: 512, but for the last block of a pool |

@@ -2,9 +2,12 @@ use crate::key::{Key, Prefix};
 
 /// What an entry keeps of its key: the highest 40 bits.
 ///
-/// Two hashes with one tag are taken for the same, and comparing the pages shows that they are not.
-/// Among 16 million entries that happens to one look-up in 65,000, and to one in 1000 among a
-/// thousand million: cheaper than three more bytes for every entry.
+/// Two digests with one tag are taken for the same, and comparing the pages shows that they are
+/// not. Among 16 million entries that happens to one look-up in 65,000, and to one in 1000 among a
+/// thousand million: cheaper than three more bytes for every entry, and than 15 for the rest of the
+/// digest. Of two contents whose tags are the same only one is shared at a time. No page comes to
+/// map other content, no member loses trust, and no member can choose that it happens to another's
+/// content: what tags come of is secret (`key.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Tag(u64);
 

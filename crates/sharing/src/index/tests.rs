@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use plimsoll_units::PageDigest;
 use proptest::prelude::*;
 
 use super::*;
@@ -27,7 +28,7 @@ fn a_million_entries_come_and_go_and_the_table_with_them() {
     let secret = Secret::fixed();
     let mut index = Index::new().unwrap();
     let empty = index.bytes();
-    let keys: Vec<Key> = (0..1_000_000).map(|n| secret.key(n)).collect();
+    let keys: Vec<Key> = (0..1_000_000).map(|n| secret.key(PageDigest(n))).collect();
     for (number, key) in keys.iter().enumerate() {
         index.set(*key, hint(number));
         if number > 10_000 && number.is_multiple_of(1000) {
@@ -39,7 +40,7 @@ fn a_million_entries_come_and_go_and_the_table_with_them() {
         assert_eq!(index.find(*key), Some(hint(number)));
     }
     // A tag is 40 bits: one false match is expected among a million look-ups in a million entries.
-    let found = (1_000_000..2_000_000).filter(|n| index.find(secret.key(*n)).is_some()).count();
+    let found = (1_000_000..2_000_000).filter(|n| index.find(secret.key(PageDigest(*n))).is_some()).count();
     assert!(found < 10, "{found}");
     // Few entries are in the overflow: it costs three times as much.
     assert!(index.overflow.len() < 10_000, "{}", index.overflow.len());
@@ -55,7 +56,7 @@ fn a_million_entries_come_and_go_and_the_table_with_them() {
 fn entries_that_come_and_go_leave_no_trace() {
     let secret = Secret::fixed();
     let mut index = Index::new().unwrap();
-    let key = |n: usize| secret.key(n as u64);
+    let key = |n: usize| secret.key(PageDigest(n as u128));
     (0..20_000).for_each(|n| index.set(key(n), hint(n)));
     let (lines, reach) = (index.lines.len(), mean_reach(&index));
     for n in 0..400_000 {
@@ -101,7 +102,7 @@ proptest! {
         let secret = Secret::fixed();
         for (number, (step, hash, _)) in steps.into_iter().enumerate() {
             // Keys that are spread, or close to each other, so that groups and lines are full.
-            let key = if spread == 0 { secret.key(hash) } else { Key(hash << spread) };
+            let key = if spread == 0 { secret.key(PageDigest(hash.into())) } else { Key(hash << spread) };
             match step {
                 0 | 1 => {
                     index.set(key, hint(number));

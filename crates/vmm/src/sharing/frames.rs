@@ -6,7 +6,7 @@ use plimsoll_pmap::{Found, FrameSource, MOST_OFFERED, Pmap};
 use plimsoll_protocol::control::FromVmm;
 use plimsoll_protocol::sharing::{self, DomainId, MAX_BATCH, WINDOW};
 use plimsoll_sys::lock;
-use plimsoll_units::{FrameNo, PageNo, Pages};
+use plimsoll_units::{DigestKey, FrameNo, PageDigest, PageNo, Pages};
 
 use super::exchange::{Answer, Exchange, NoAnswer};
 use super::window::Window;
@@ -18,35 +18,41 @@ pub(super) struct DomainFrames {
     domain: DomainId,
     exchange: Arc<Exchange>,
     window: Mutex<Window>,
+    /// What the daemon's digests are made with.
+    key: Mutex<DigestKey>,
     /// The pmap whose source of frames this is.
     pmap: Weak<Pmap>,
 }
 
 impl DomainFrames {
-    /// Makes a source that offers content in `window`.
+    /// Makes a source that makes digests with `key` and offers content in `window`.
     ///
     /// # Errors
     /// The window cannot be mapped.
     pub(super) fn new(
         domain: DomainId,
+        key: DigestKey,
         window: OwnedFd,
         exchange: &Arc<Exchange>,
         pmap: &Arc<Pmap>,
     ) -> Result<Self> {
         let window = Mutex::new(Window::new(window)?);
-        Ok(Self { domain, exchange: Arc::clone(exchange), window, pmap: Arc::downgrade(pmap) })
+        let (exchange, pmap) = (Arc::clone(exchange), Arc::downgrade(pmap));
+        Ok(Self { domain, exchange, window, key: Mutex::new(key), pmap })
     }
 
-    /// Replaces the window by the one of a new daemon.
+    /// Replaces key and window by those of a new daemon. All pages are to be looked at anew before
+    /// the next request.
     ///
     /// # Errors
     /// The window cannot be mapped.
-    pub(super) fn set_window(&self, window: OwnedFd) -> Result<()> {
+    pub(super) fn renew(&self, key: DigestKey, window: OwnedFd) -> Result<()> {
         *lock(&self.window) = Window::new(window)?;
+        *lock(&self.key) = key;
         Ok(())
     }
 
-    fn ask_for(&self, pages: &[(PageNo, u64)]) -> Option<Vec<Found>> {
+    fn ask_for(&self, pages: &[(PageNo, PageDigest)]) -> Option<Vec<Found>> {
         let slot = self.exchange.request_slot(self.domain)?;
         let message = FromVmm::LookUp { domain: self.domain, id: slot.id, pages: pages.to_vec() };
         let Ok(Answer::Found(found)) = slot.ask(message, numbers(pages)) else { return None };
@@ -60,7 +66,7 @@ impl DomainFrames {
 
     fn try_offer(
         &self,
-        pages: &[(PageNo, u64)],
+        pages: &[(PageNo, PageDigest)],
         content: &[[u8; 4096]],
     ) -> Result<Vec<Option<FrameNo>>, NoAnswer> {
         let slot = self.exchange.request_slot(self.domain).ok_or(NoAnswer::Unasked)?;
@@ -74,12 +80,17 @@ impl DomainFrames {
     }
 }
 
-fn numbers(pages: &[(PageNo, u64)]) -> Vec<PageNo> {
+fn numbers(pages: &[(PageNo, PageDigest)]) -> Vec<PageNo> {
     pages.iter().map(|(page, _)| *page).collect()
 }
 
 impl FrameSource for DomainFrames {
-    fn look_up(&self, pages: &[(PageNo, u64)]) -> Option<Vec<Found>> {
+    fn digest(&self, page: &[u8; 4096]) -> PageDigest {
+        let key = *lock(&self.key);
+        key.digest(page)
+    }
+
+    fn look_up(&self, pages: &[(PageNo, PageDigest)]) -> Option<Vec<Found>> {
         let mut found = Vec::with_capacity(pages.len());
         for batch in pages.chunks(MAX_BATCH) {
             match self.ask_for(batch) {
@@ -92,7 +103,7 @@ impl FrameSource for DomainFrames {
         Some(found)
     }
 
-    fn offer(&self, pages: &[(PageNo, u64)], content: &[[u8; 4096]]) -> Option<Vec<Option<FrameNo>>> {
+    fn offer(&self, pages: &[(PageNo, PageDigest)], content: &[[u8; 4096]]) -> Option<Vec<Option<FrameNo>>> {
         match self.try_offer(pages, content) {
             Ok(frames) => Some(frames),
             // The daemon that gets the offer, or its successor, counts with the lowered grant.

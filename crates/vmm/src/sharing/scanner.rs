@@ -15,7 +15,7 @@ use plimsoll_pmap::{FramePool, Pmap, ScanOrder};
 use plimsoll_protocol::sharing::{DomainId, ScanBudget, SharingKind};
 use plimsoll_sys::clock::thread_processor_time;
 use plimsoll_sys::lock;
-use plimsoll_units::{FrameNo, PageNo, Pages};
+use plimsoll_units::{DigestKey, FrameNo, PageNo, Pages};
 
 use super::exchange::{Exchange, HeldReferences};
 use super::frames::DomainFrames;
@@ -279,8 +279,8 @@ impl Shared {
                 self.leave();
                 true
             }
-            SharingKind::Frames { domain, limit } => {
-                let joined = self.join(domain, limit, fds);
+            SharingKind::Frames { domain, limit, key } => {
+                let joined = self.join(domain, limit, key, fds);
                 match &joined {
                     Ok(()) => self.exchange.open(domain, connection),
                     Err(error) => self.mailbox.notice(format!("pages are not shared: {error:#}")),
@@ -295,18 +295,20 @@ impl Shared {
         }
     }
 
-    fn join(&self, domain: DomainId, limit: Pages, fds: Vec<OwnedFd>) -> Result<()> {
+    fn join(&self, domain: DomainId, limit: Pages, key: DigestKey, fds: Vec<OwnedFd>) -> Result<()> {
         let fds: Result<[OwnedFd; 2], _> = fds.try_into();
         let [pool, window] = fds.ok().context("the daemon passed no descriptors of frames and window")?;
         if let Some(active) = &*lock(&self.active)
             && active.domain == domain
         {
-            // A new daemon was told of the frames, and knows nothing of the other pages.
+            active.frames.renew(key, window)?;
+            // A new daemon was told of the frames, and knows nothing of the other pages. A scan
+            // that is under way, with digests of before, ends first.
             self.pmap.scan_anew();
-            return active.frames.set_window(window);
+            return Ok(());
         }
         self.leave();
-        let frames = Arc::new(DomainFrames::new(domain, window, &self.exchange, &self.pmap)?);
+        let frames = Arc::new(DomainFrames::new(domain, key, window, &self.exchange, &self.pmap)?);
         let pool = Arc::new(pool);
         let fd = pool.try_clone().context("frames")?;
         // A list of held references is made before both or after both.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use plimsoll_protocol::control::{Facts, FromVmm, SHORTEST_SAMPLE_PERIOD, SamplingConfig, ToVmm};
 use plimsoll_protocol::sharing::{DomainId, Found, MAX_BATCH, ScanBudget, SharingKind, WHOLE_CPU, WINDOW};
 use plimsoll_sharing::{Domain, MemberId};
-use plimsoll_units::{Bytes, FrameNo, PAGE_SIZE, PageNo, Pages};
+use plimsoll_units::{Bytes, FrameNo, PAGE_SIZE, PageDigest, PageNo, Pages};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::daemon::{DEADLINE, Daemon, answer, model_config};
@@ -79,7 +79,8 @@ impl Hub {
     /// The VM shares pages from now on.
     pub fn share(&mut self, vm: usize) {
         let (pool, window) = (self.domain.pool().unwrap(), self.windows[vm].try_clone().unwrap());
-        let domain = SharingKind::Frames { domain: DOMAIN, limit: LIMIT };
+        let key = self.domain.digest_key();
+        let domain = SharingKind::Frames { domain: DOMAIN, limit: LIMIT, key };
         let message = ToVmm::Sharing { domain, scan: SCAN };
         self.vm(vm).wire().send(&message, &[pool.as_fd(), window.as_fd()]).unwrap();
     }
@@ -119,7 +120,7 @@ impl Hub {
         }
     }
 
-    fn look_up(&mut self, vm: usize, id: u32, pages: &[(PageNo, u64)]) {
+    fn look_up(&mut self, vm: usize, id: u32, pages: &[(PageNo, PageDigest)]) {
         let found = self.domain.look_up(member(vm), pages).into_iter().map(|found| match found {
             plimsoll_sharing::Found::New => Found::New,
             plimsoll_sharing::Found::Frame(frame) => Found::Frame(frame),
@@ -134,7 +135,7 @@ impl Hub {
         self.say(vm, &ToVmm::Found { id, found });
     }
 
-    fn offer(&mut self, vm: usize, id: u32, pages: &[(PageNo, u64)]) {
+    fn offer(&mut self, vm: usize, id: u32, pages: &[(PageNo, PageDigest)]) {
         let window = self.windows[vm].try_clone().unwrap();
         let read = |at: usize, page: &mut [u8; 4096]| {
             window.read_exact_at(page, at as u64 * PAGE_SIZE).unwrap();

@@ -12,7 +12,7 @@ use clap::Args;
 use plimsoll_lab::workspace::step;
 use plimsoll_sharing::{Domain, Found, MemberId};
 use plimsoll_sys::clock::thread_processor_time;
-use plimsoll_units::{PAGE_SIZE, PageNo, Pages, page_hash};
+use plimsoll_units::{PAGE_SIZE, PageDigest, PageNo, Pages};
 
 use super::goal::Goal;
 use super::memory::processor::{self, Place};
@@ -39,7 +39,7 @@ const OTHER: MemberId = MemberId(1000);
 const CHANGING: MemberId = MemberId(1001);
 
 const NOT_SHOWN: &str = "Times are processor time of one thread. Messages between daemon and VMMs, and making frames. Content is looked up in random order, as a scan does; \
-    page numbers are random too. The baseline is std's HashMap from hash to page, with the hash taken as it is, one look-up at a time: \
+    page numbers are random too. The baseline is std's HashMap from half a digest to its page, with that half taken as its hash, one look-up at a time: \
     it keeps no account of who holds what, and cannot tell which of its entries a page is when that changes. Both have all of one core's caches.";
 
 #[derive(Debug, Args)]
@@ -73,7 +73,7 @@ pub(crate) fn run(arguments: &IndexArgs) -> Result<ExitCode> {
     report(&rates, &filled, &map_filled, bytes_of_lone_frames()?)?.print(arguments.json)
 }
 
-/// Which hashes there are, and which ones are next.
+/// Which digests there are, and which ones are next.
 struct Content {
     power: u32,
     drawn: u32,
@@ -90,9 +90,9 @@ impl Content {
         self.entries() >> OWNERS
     }
 
-    /// The hash of an entry: as good as random, and no two are alike.
-    fn hash(entry: u32) -> u64 {
-        scatter(u64::from(entry) + 1)
+    /// The digest of an entry: as good as random, and no two are alike.
+    fn digest(entry: u32) -> PageDigest {
+        digest(u64::from(entry) + 1)
     }
 
     /// Whose it is, and in which of its pages.
@@ -102,22 +102,22 @@ impl Content {
     }
 
     /// A message about random entries of a random owner.
-    fn draw(&mut self, batch: &mut Vec<(PageNo, u64)>) -> MemberId {
+    fn draw(&mut self, batch: &mut Vec<(PageNo, PageDigest)>) -> MemberId {
         batch.clear();
         let owner = self.random() & !(self.owned() - 1);
         for _ in 0..BATCH {
             let entry = owner | self.random() & (self.owned() - 1);
-            batch.push((self.place(entry).1, Self::hash(entry)));
+            batch.push((self.place(entry).1, Self::digest(entry)));
         }
         self.place(owner).0
     }
 
     /// A message about pages with new content.
-    fn change(&mut self, batch: &mut Vec<(PageNo, u64)>) {
+    fn change(&mut self, batch: &mut Vec<(PageNo, PageDigest)>) {
         batch.clear();
         for page in 0..BATCH {
             self.changed += 1;
-            batch.push((PageNo(page), scatter((1 << 40) + self.changed)));
+            batch.push((PageNo(page), digest((1 << 40) + self.changed)));
         }
     }
 
@@ -125,6 +125,18 @@ impl Content {
         self.drawn = self.drawn.wrapping_add(1);
         u32::try_from(scatter((1 << 50) + u64::from(self.drawn)) >> 32).unwrap_or(0) & (self.entries() - 1)
     }
+}
+
+/// The digest with this number. No two have the same half.
+fn digest(number: u64) -> PageDigest {
+    let half = scatter(number);
+    PageDigest(u128::from(scatter(half)) << 64 | u128::from(half))
+}
+
+/// What the baseline knows of a digest.
+#[expect(clippy::cast_possible_truncation, reason = "half of it")]
+fn half(digest: PageDigest) -> u64 {
+    digest.0 as u64
 }
 
 /// SplitMix64's last steps. They can be undone, so nothing comes out twice.
@@ -150,13 +162,17 @@ struct Filled {
 impl Filled {
     /// Fills something, in messages of which `add` takes the first entry and as many as [`BATCH`],
     /// and says how many bytes it has.
-    fn fill(content: &Content, mut add: impl FnMut(&[(PageNo, u64)], u32) -> Result<u64>) -> Result<Self> {
+    fn fill(
+        content: &Content,
+        mut add: impl FnMut(&[(PageNo, PageDigest)], u32) -> Result<u64>,
+    ) -> Result<Self> {
         let mut filled = Self::default();
         let before = resident()?;
         let mut batch = Vec::new();
         for first in (0..content.entries()).step_by(BATCH as usize) {
             batch.clear();
-            batch.extend((first..first + BATCH).map(|entry| (content.place(entry).1, Content::hash(entry))));
+            batch
+                .extend((first..first + BATCH).map(|entry| (content.place(entry).1, Content::digest(entry))));
             let mut time = Duration::ZERO;
             let bytes = timed(&mut time, || add(&batch, first))?;
             filled.messages.push(micros(time));
@@ -218,8 +234,8 @@ type Map = HashMap<u64, u32, BuildHasherDefault<AsItIs>>;
 fn fill_map(content: &Content) -> Result<(Map, Filled)> {
     let mut map = Map::default();
     let filled = Filled::fill(content, |batch, first| {
-        for ((_, hash), entry) in batch.iter().zip(first..) {
-            map.insert(*hash, entry);
+        for ((_, digest), entry) in batch.iter().zip(first..) {
+            map.insert(half(*digest), entry);
         }
         // Seven eighths of its slots can be used; each has the entry and a byte.
         Ok(map.capacity() as u64 / 7 * 8 * 17)
@@ -248,7 +264,7 @@ fn measure(domain: &mut Domain, map: &mut Map, content: &mut Content, rates: &mu
     for _ in 0..SAMPLE / BATCH {
         let owner = content.draw(&mut batch);
         let found = timed(&mut times[0], || domain.look_up(owner, &batch));
-        // Two hashes in 2^40 are taken for one: seldom enough not to matter.
+        // Two digests in 2^40 are taken for one: seldom enough not to matter.
         let new = found.iter().filter(|found| **found == Found::New).count();
         ensure!(new + 2 >= found.len(), "an unchanged page is not known: {found:?}");
 
@@ -257,24 +273,26 @@ fn measure(domain: &mut Domain, map: &mut Map, content: &mut Content, rates: &mu
         ensure!(found.iter().all(|found| *found == Found::Wanted), "an entry is missing: {found:?}");
 
         content.draw(&mut batch);
-        let sum = timed(&mut times[2], || batch.iter().map(|(_, hash)| u64::from(map[hash])).sum::<u64>());
+        let sum = timed(&mut times[2], || {
+            batch.iter().map(|(_, digest)| u64::from(map[&half(*digest)])).sum::<u64>()
+        });
         black_box(sum);
 
         content.change(&mut batch);
         let found = timed(&mut times[3], || domain.look_up(CHANGING, &batch));
         black_box(found);
         timed(&mut times[4], || {
-            for (page, hash) in &batch {
-                map.insert(*hash, page.0);
+            for (page, digest) in &batch {
+                map.insert(half(*digest), page.0);
             }
-            for (_, hash) in &before {
-                map.remove(hash);
+            for (_, digest) in &before {
+                map.remove(&half(*digest));
             }
         });
         before.clone_from(&batch);
     }
-    for (_, hash) in &before {
-        map.remove(hash);
+    for (_, digest) in &before {
+        map.remove(&half(*digest));
     }
     let rate = |time: Duration| f64::from(SAMPLE) / 1e6 / time.as_secs_f64();
     rates.unchanged.push(rate(times[0]));
@@ -299,13 +317,14 @@ fn bytes_of_lone_frames() -> Result<f64> {
     let mut domain = Domain::new(Pages(FRAMES.into())).context("making a domain")?;
     let [first, second] = [MemberId(1), MemberId(2)];
     [first, second].into_iter().try_for_each(|member| domain.join(member, Pages(FRAMES.into())))?;
+    let key = domain.digest_key();
     let content = |number: u32| {
         let mut page = [0; 4096];
         page[..4].copy_from_slice(&number.to_ne_bytes());
         page
     };
     for number in 0..FRAMES {
-        let pages = [(PageNo(number), page_hash(&content(number)))];
+        let pages = [(PageNo(number), key.digest(&content(number)))];
         domain.look_up(first, &pages);
         let offered = domain.offer(second, &pages, |_, copy| *copy = content(number));
         ensure!(offered.frames[0].is_some(), "no frame was made: {offered:?}");

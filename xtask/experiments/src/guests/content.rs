@@ -7,10 +7,13 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result};
 use plimsoll_operate::smaps::guest_memory;
-use plimsoll_units::{Bytes, PAGE_SIZE, Pages, page_hash};
+use plimsoll_units::{Bytes, DigestKey, PAGE_SIZE, PageDigest, Pages};
 
 /// A page of `/proc/PID/pagemap` that is in memory.
 const PRESENT: u64 = 1 << 63;
+
+/// What digests are made with. No secret: they do not leave this program.
+const KEY: DigestKey = DigestKey::new([0; DigestKey::LEN]);
 
 /// Pages of guests that stand still.
 #[derive(Debug, Default)]
@@ -18,7 +21,7 @@ pub(crate) struct Content {
     /// Pages that are there.
     pages: u64,
     /// What they hold, except for zeros.
-    different: HashSet<u64>,
+    different: HashSet<PageDigest>,
 }
 
 impl Content {
@@ -53,7 +56,7 @@ impl Content {
     fn take(&mut self, page: &[u8; 4096]) {
         self.pages += 1;
         if *page != [0; 4096] {
-            self.different.insert(page_hash(page));
+            self.different.insert(KEY.digest(page));
         }
     }
 

@@ -1,6 +1,6 @@
 use std::os::unix::fs::FileExt;
 
-use plimsoll_units::{FrameNo, PageNo, page_hash};
+use plimsoll_units::{FrameNo, PageNo};
 use serde_json::json;
 
 use super::*;
@@ -109,20 +109,20 @@ const SHARINGS: [&str; 5] = ["prod", "test", "own", "zero", "off"];
 /// What a VMM says of these pages: true of two in three of them where it offers.
 fn speak(world: &mut World, run: RunId, other: RunId, speech: Speech, pages: &[(u32, u8)]) {
     let domain = |run| match world.sharing.get(&run) {
-        Some((SharingKind::Frames { domain, .. }, fds)) => Some((*domain, fds)),
+        Some((SharingKind::Frames { domain, key, .. }, fds)) => Some((*domain, *key, fds)),
         _ => None,
     };
-    let (Some((_, fds)), Some((domain, _))) = (domain(run), domain(other)) else { return };
+    let (Some((_, key, fds)), Some((domain, ..))) = (domain(run), domain(other)) else { return };
     for (i, (_, n)) in pages.iter().enumerate().take(64) {
         fds[1].write_all_at(&[n % 4; 4096], i as u64 * 4096).unwrap();
     }
-    let hashes = pages.iter().map(|(page, n)| (PageNo(*page), page_hash(&[n / 3; 4096]))).collect();
+    let digests = pages.iter().map(|(page, n)| (PageNo(*page), key.digest(&[n / 3; 4096]))).collect();
     let frames = || pages.iter().map(|(page, n)| (PageNo(*page), FrameNo((*n).into()))).collect();
     world.say(
         run,
         match speech {
-            Speech::LookUp => FromVmm::LookUp { domain, id: 0, pages: hashes },
-            Speech::Offer => FromVmm::Offer { domain, id: 0, pages: hashes },
+            Speech::LookUp => FromVmm::LookUp { domain, id: 0, pages: digests },
+            Speech::Offer => FromVmm::Offer { domain, id: 0, pages: digests },
             Speech::GiveBack => {
                 FromVmm::GiveBack { domain, pages: frames(), mismatched: pages.len().is_multiple_of(2) }
             }

@@ -1,14 +1,16 @@
-//! Finding what is new in a chunk: pages that hold zeros, and hashes of pages that have changed.
+//! Finding what is new in a chunk: pages that hold zeros, and digests of pages that have changed.
 
-use plimsoll_units::{Pages, page_hash};
+use plimsoll_units::{PageDigest, Pages};
 
 use super::notes::{LINE, Note, Notes, STALE, Scan, fingerprint, line, looked_up, skipped_pages};
 use crate::address::{CHUNK, ChunkNo, PAGE, PageSet, Place, SLOTS, Slot};
+use crate::content::FrameSource;
 use crate::page::{Backing, Chunk, PageState};
 use crate::transition::Vm;
 
-/// Pages that are read under one hold of a chunk's lock, in some 30 us.
-const BATCH: Slot = 64;
+/// Pages that are read under one hold of a chunk's lock, in some 30 us: nearly all of that is for
+/// digests.
+const BATCH: Slot = 16;
 /// In one of this many passes each page is read, whether or not it seems to have changed.
 const FULL_PASS: u32 = 16;
 /// One in this many pages is looked at to see whether a chunk has changed; other ones in each pass.
@@ -19,11 +21,12 @@ const STRIDE: u32 = 4;
 pub(super) struct Candidates {
     pub(super) looked_at: u64,
     pub(super) zeros: PageSet,
-    pub(super) hashes: Vec<(Slot, u64)>,
+    pub(super) digests: Vec<(Slot, PageDigest)>,
 }
 
-/// Finds what is new in a chunk: pages that hold zeros, and the hashes of others that have changed.
-pub(super) fn look_at(vm: &Vm, scan: &mut Scan, no: ChunkNo) -> Candidates {
+/// Finds what is new in a chunk: pages that hold zeros, and, where there is a source of frames, the
+/// digests of others that have changed.
+pub(super) fn look_at(vm: &Vm, scan: &mut Scan, no: ChunkNo, source: Option<&dyn FrameSource>) -> Candidates {
     let mut candidates = Candidates::default();
     let Some(pages) = pages_to_scan(vm, no, &mut scan.notes[no.0]) else {
         return candidates;
@@ -54,10 +57,12 @@ pub(super) fn look_at(vm: &Vm, scan: &mut Scan, no: ChunkNo) -> Candidates {
             if vm.memory.is_zero_at(offset) {
                 note.fingerprint = STALE;
                 candidates.zeros.insert(slot);
-            } else {
+            } else if let Some(source) = source {
                 vm.memory.read_at(offset, &mut page[..]);
                 note.fingerprint = fingerprint(&page[line(slot)..][..LINE]);
-                candidates.hashes.push((slot, page_hash(&page)));
+                candidates.digests.push((slot, source.digest(&page)));
+            } else {
+                note.fingerprint = fingerprint_at(vm, offset, slot);
             }
         }
     }
@@ -113,13 +118,13 @@ fn fingerprint_at(vm: &Vm, offset: usize, slot: Slot) -> u16 {
     fingerprint(&bytes)
 }
 
-/// The hash of a page; `None` if it is not resident.
-pub(super) fn hash_of(vm: &Vm, place: Place) -> Option<u64> {
+/// The digest of a page; `None` if it is not resident.
+pub(super) fn digest_of(vm: &Vm, source: &dyn FrameSource, place: Place) -> Option<PageDigest> {
     let chunk = vm.chunk(place.chunk);
     let Backing::Small(table) = &chunk.backing else { return None };
     let mut page = [0; PAGE];
     table.get(place.slot).is_resident().then(|| {
         vm.memory.read_page(place, &mut page);
-        page_hash(&page)
+        source.digest(&page)
     })
 }

@@ -8,9 +8,9 @@ use std::io;
 use std::time::Duration;
 
 use plimsoll_sys::clock::thread_processor_time;
-use plimsoll_units::{FrameNo, PageNo, Pages, page_hash};
+use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages};
 
-use self::look::{hash_of, look_at};
+use self::look::{digest_of, look_at};
 use self::notes::Scan;
 use super::service::serve_freed;
 use crate::address::{ChunkNo, PAGE, Place, PpnRange, Slot, page_no};
@@ -51,7 +51,7 @@ pub struct Scanned {
 #[derive(Default)]
 struct LookedUp {
     frames: Vec<(Slot, FrameNo)>,
-    wanted: Vec<(Slot, u64)>,
+    wanted: Vec<(Slot, PageDigest)>,
     unanswered: Vec<Slot>,
 }
 
@@ -197,14 +197,14 @@ impl Scanner {
     fn scan_chunk(&self, scan: &mut Scan, no: ChunkNo) -> (Pages, Pages) {
         let vm = &*self.vm;
         let pool = vm.frames.pool();
-        let candidates = look_at(vm, scan, no);
+        let candidates = look_at(vm, scan, no, pool.as_ref().map(|pool| &*pool.source));
         {
             let mut account = vm.account();
             account.sharing.scanned += candidates.looked_at;
-            account.sharing.hashed += candidates.hashes.len() as u64;
+            account.sharing.hashed += candidates.digests.len() as u64;
         }
         let mut known = match &pool {
-            Some(pool) => look_up(pool, no, &candidates.hashes),
+            Some(pool) => look_up(pool, no, &candidates.digests),
             None => LookedUp::default(),
         };
         scan.mark_stale(no, known.unanswered.iter().copied());
@@ -224,29 +224,34 @@ impl Scanner {
                 scan.mark_stale(no, unpaid.into_iter());
             }
             known.frames.sort_unstable();
-            let hash = |slot| {
-                let at = candidates.hashes.binary_search_by_key(&slot, |&(slot, _)| slot).ok()?;
-                Some(candidates.hashes[at].1)
+            let digest = |slot| {
+                let at = candidates.digests.binary_search_by_key(&slot, |&(slot, _)| slot).ok()?;
+                Some(candidates.digests[at].1)
             };
-            freed += share_or_give_back(vm, pool, no, &known.frames, hash);
+            freed += share_or_give_back(vm, pool, no, &known.frames, digest);
         }
         (Pages(candidates.looked_at), freed)
     }
 
     /// Offers pages, as far as the grant has pages to pay for frames. Returns the frames that they
     /// are to become, and the pages that could not be paid for.
-    fn offer(&self, pool: &Pool, no: ChunkNo, wanted: &[(Slot, u64)]) -> (Vec<(Slot, FrameNo)>, Vec<Slot>) {
+    fn offer(
+        &self,
+        pool: &Pool,
+        no: ChunkNo,
+        wanted: &[(Slot, PageDigest)],
+    ) -> (Vec<(Slot, FrameNo)>, Vec<Slot>) {
         let vm = &*self.vm;
         let (mut pages, mut content) = (Vec::new(), Vec::new());
         {
             let chunk = vm.chunk(no);
             let Backing::Small(table) = &chunk.backing else { return Default::default() };
             let mut page = [0; PAGE];
-            for &(slot, hash) in wanted {
+            for &(slot, digest) in wanted {
                 if table.get(slot).is_resident() {
                     vm.memory.read_page(Place { chunk: no, slot }, &mut page);
-                    if page_hash(&page) == hash {
-                        pages.push((page_no(no, slot), hash));
+                    if pool.source.digest(&page) == digest {
+                        pages.push((page_no(no, slot), digest));
                         content.push(page);
                     }
                 }
@@ -267,13 +272,13 @@ impl Scanner {
 }
 
 /// Shares pages of a chunk, in order, and gives back the frames of those that could not be shared.
-/// `hash(slot)` is the hash under which the source named the frame.
+/// `digest(slot)` is the digest under which the source named the frame.
 fn share_or_give_back(
     vm: &Vm,
     pool: &Pool,
     no: ChunkNo,
     pairs: &[(Slot, FrameNo)],
-    hash: impl Fn(Slot) -> Option<u64>,
+    digest: impl Fn(Slot) -> Option<PageDigest>,
 ) -> Pages {
     let shared = share_in_chunk(vm, pool, no, pairs);
     let (mut changed, mut mismatched) = (Vec::new(), Vec::new());
@@ -282,8 +287,10 @@ fn share_or_give_back(
             continue;
         }
         // Either the page has changed since, or the source was wrong.
-        let wrong = shared.mismatched.contains(slot) && hash(slot) == hash_of(vm, Place { chunk: no, slot });
-        let list = if wrong && hash(slot).is_some() { &mut mismatched } else { &mut changed };
+        let named = digest(slot).filter(|_| shared.mismatched.contains(slot));
+        let now = || digest_of(vm, &*pool.source, Place { chunk: no, slot });
+        let wrong = named.is_some() && now() == named;
+        let list = if wrong { &mut mismatched } else { &mut changed };
         list.push((page_no(no, slot), frame));
     }
     for (pages, mismatch) in [(changed, false), (mismatched, true)] {
@@ -295,21 +302,22 @@ fn share_or_give_back(
 }
 
 /// Asks the source about pages.
-fn look_up(pool: &Pool, no: ChunkNo, hashes: &[(Slot, u64)]) -> LookedUp {
+fn look_up(pool: &Pool, no: ChunkNo, digests: &[(Slot, PageDigest)]) -> LookedUp {
     let mut known = LookedUp::default();
-    if hashes.is_empty() {
+    if digests.is_empty() {
         return known;
     }
-    let pages: Vec<(PageNo, u64)> = hashes.iter().map(|&(slot, hash)| (page_no(no, slot), hash)).collect();
+    let pages: Vec<(PageNo, PageDigest)> =
+        digests.iter().map(|&(slot, digest)| (page_no(no, slot), digest)).collect();
     let Some(found) = pool.source.look_up(&pages) else {
-        known.unanswered.extend(hashes.iter().map(|&(slot, _)| slot));
+        known.unanswered.extend(digests.iter().map(|&(slot, _)| slot));
         return known;
     };
-    for (&(slot, hash), found) in hashes.iter().zip(found) {
+    for (&(slot, digest), found) in digests.iter().zip(found) {
         match found {
             Found::Nothing => {}
             Found::Frame(frame) => known.frames.push((slot, frame)),
-            Found::Wanted => known.wanted.push((slot, hash)),
+            Found::Wanted => known.wanted.push((slot, digest)),
         }
     }
     known

@@ -44,7 +44,7 @@ impl Domain {
             if self.frames.is_accused_by_two(*frame) {
                 continue;
             }
-            let key = self.secret.key((self.hash)(&self.content(*frame)));
+            let key = self.secret.key((self.digest)(&self.digest_key, &self.content(*frame)));
             assert!(
                 matches!(self.index.find(key).map(Target::kind), Some(Kind::Frame(_))),
                 "{frame:?} cannot be found"

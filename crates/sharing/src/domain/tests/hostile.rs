@@ -2,17 +2,17 @@ use plimsoll_units::FrameNo;
 
 use super::*;
 
-/// A hash that half of all contents share.
-fn weak(page: &Page) -> u64 {
-    u64::from(page[0] % 2)
+/// A digest that half of all contents share.
+fn weak(_: &DigestKey, page: &Page) -> PageDigest {
+    PageDigest(u128::from(page[0] % 2))
 }
 
 #[test]
 fn content_that_does_not_fit_its_hash_makes_no_frame() {
     let mut domain = domain();
-    domain.ask(A, 1, hash(1));
+    domain.ask(A, 1, digest(1));
     // A lie, or a page that was written to after it was hashed.
-    let offered = domain.bring(B, 1, hash(1), &page(2));
+    let offered = domain.bring(B, 1, digest(1), &page(2));
     assert_eq!((offered.frames, offered.created, offered.notices), (vec![None], Pages(0), vec![]));
     assert_eq!(domain.member(B).unwrap().false_offers, 1);
     assert_eq!(domain.stats().frames, Pages(0));
@@ -23,16 +23,16 @@ fn content_that_does_not_fit_its_hash_makes_no_frame() {
 
 impl Domain {
     fn share_again(&mut self, word: u64) {
-        assert!(self.bring(C, 1, hash(word), &page(word)).frames[0].is_some());
+        assert!(self.bring(C, 1, digest(word), &page(word)).frames[0].is_some());
     }
 }
 
 #[test]
 fn content_is_copied_once_and_only_the_copy_counts() {
     let mut domain = domain();
-    domain.ask(A, 1, hash(1));
+    domain.ask(A, 1, digest(1));
     let mut reads = 0;
-    let offered = domain.offer(B, &[(PageNo(1), hash(1))], |_, copy| {
+    let offered = domain.offer(B, &[(PageNo(1), digest(1))], |_, copy| {
         reads += 1;
         *copy = page(if reads == 1 { 1 } else { 666 });
     });
@@ -59,7 +59,7 @@ fn what_was_not_taken_cannot_be_given_back() {
     assert_eq!((both.accepted, both.ignored, both.freed), (1, 1, Pages(0)));
     assert_eq!(domain.member(B).unwrap().false_returns, 5);
     // A hint is no reference, even if its bits look like one.
-    domain.ask(C, 7, hash(70));
+    domain.ask(C, 7, digest(70));
     (0..1000).for_each(|n| assert_eq!(domain.end(C, 7, FrameNo(n)), ignored));
     assert_eq!(domain.content(frame), page(1));
     domain.audit();
@@ -69,10 +69,10 @@ fn what_was_not_taken_cannot_be_given_back() {
 #[test]
 fn pages_that_there_are_not_and_strangers_get_nothing() {
     let mut domain = domain();
-    domain.ask(A, 1, hash(1));
+    domain.ask(A, 1, digest(1));
     for (member, number) in [(B, 1000), (B, u32::MAX), (MemberId(50), 1)] {
-        assert_eq!(domain.ask(member, number, hash(1)), Found::Busy);
-        assert_eq!(domain.bring(member, number, hash(1), &page(1)).frames, [None]);
+        assert_eq!(domain.ask(member, number, digest(1)), Found::Busy);
+        assert_eq!(domain.bring(member, number, digest(1), &page(1)).frames, [None]);
     }
     assert!(domain.look_up(A, &[]).is_empty());
     assert!(domain.offer(A, &[], |_, _| unreachable!()).frames.is_empty());
@@ -83,8 +83,9 @@ fn pages_that_there_are_not_and_strangers_get_nothing() {
 fn a_flood_of_hashes_takes_no_more_than_a_hint_a_page() {
     let mut domain = domain();
     let mut largest = Bytes(0);
-    for round in 0..200_u64 {
-        let pages: Vec<(PageNo, u64)> = (0..1000).map(|n| (PageNo(n), u64::from(n) << 32 | round)).collect();
+    for round in 0..200 {
+        let pages: Vec<(PageNo, PageDigest)> =
+            (0..1000).map(|n| (PageNo(n), PageDigest(u128::from(n) << 32 | round))).collect();
         domain.look_up(C, &pages);
         largest = largest.max(domain.stats().index);
     }
@@ -111,17 +112,17 @@ fn a_false_match_is_shared_by_nobody_and_noted() {
     domain.dissolve();
 }
 
-/// A hash that each two consecutive words have in common.
-fn of_two(page: &Page) -> u64 {
-    u64::from_ne_bytes(page[..8].try_into().unwrap()) / 2
+/// A digest that each two consecutive words have in common.
+fn of_two(_: &DigestKey, page: &Page) -> PageDigest {
+    PageDigest(u128::from(u64::from_ne_bytes(page[..8].try_into().unwrap()) / 2))
 }
 
-/// Frames of even words, each made of two pages of A, under the hashes of the odd words.
+/// Frames of even words, each made of two pages of A, under the digests of the odd words.
 fn poisoned(domain: &mut Domain, words: u32) -> Vec<FrameNo> {
     let make = |n: u32| {
-        assert_eq!(domain.ask(A, 2 * n, n.into()), Found::New);
-        assert_eq!(domain.ask(A, 2 * n + 1, n.into()), Found::Wanted);
-        domain.bring(A, 2 * n + 1, n.into(), &page(2 * u64::from(n))).frames[0].unwrap()
+        assert_eq!(domain.ask(A, 2 * n, u64::from(n)), Found::New);
+        assert_eq!(domain.ask(A, 2 * n + 1, u64::from(n)), Found::Wanted);
+        domain.bring(A, 2 * n + 1, u64::from(n), &page(2 * u64::from(n))).frames[0].unwrap()
     };
     (0..words).map(make).collect()
 }
@@ -133,7 +134,7 @@ fn who_makes_frames_of_others_hashes_loses_trust_and_who_finds_them_does_not() {
     // B and C have the odd words.
     for member in [B, C] {
         for (n, frame) in (0..).zip(&frames) {
-            assert_eq!(domain.ask(member, n, n.into()), Found::Frame(*frame));
+            assert_eq!(domain.ask(member, n, u64::from(n)), Found::Frame(*frame));
             domain.give_back(member, &[(PageNo(n), *frame)], true);
         }
     }
@@ -143,9 +144,9 @@ fn who_makes_frames_of_others_hashes_loses_trust_and_who_finds_them_does_not() {
     // The contents are shared as if nothing had been.
     for n in 0..200 {
         let word = 2 * u64::from(n) + 1;
-        assert_eq!(domain.ask(B, n, n.into()), Found::New);
-        assert_eq!(domain.ask(C, n, n.into()), Found::Wanted);
-        let frame = domain.bring(C, n, n.into(), &page(word)).frames[0].unwrap();
+        assert_eq!(domain.ask(B, n, u64::from(n)), Found::New);
+        assert_eq!(domain.ask(C, n, u64::from(n)), Found::Wanted);
+        let frame = domain.bring(C, n, u64::from(n), &page(word)).frames[0].unwrap();
         assert_eq!(domain.content(frame), page(word));
     }
     // And A's pages keep what they have.
@@ -161,7 +162,7 @@ fn one_member_alone_takes_nobodys_trust_and_no_frame_off_the_index() {
     let frames = poisoned(&mut domain, 200);
     for _ in 0..10 {
         for (n, frame) in (0..).zip(&frames) {
-            assert_eq!(domain.ask(C, n, n.into()), Found::Frame(*frame));
+            assert_eq!(domain.ask(C, n, u64::from(n)), Found::Frame(*frame));
             domain.give_back(C, &[(PageNo(n), *frame)], true);
         }
     }
@@ -176,13 +177,13 @@ fn the_maker_of_what_another_member_keeps_is_not_blamed() {
     let frames = poisoned(&mut domain, 200);
     // What B still holds when it asks again, it has compared.
     for (n, frame) in (0..).zip(&frames) {
-        assert_eq!(domain.ask(B, n, n.into()), Found::Frame(*frame));
+        assert_eq!(domain.ask(B, n, u64::from(n)), Found::Frame(*frame));
     }
     domain.ask(B, 999, 999);
     assert!(frames.iter().all(|frame| domain.frames.maker(*frame).is_none()));
     for member in [B, C] {
         for (n, frame) in (200..).zip(&frames) {
-            assert_eq!(domain.ask(member, n, (n - 200).into()), Found::Frame(*frame));
+            assert_eq!(domain.ask(member, n, u64::from(n - 200)), Found::Frame(*frame));
             domain.give_back(member, &[(PageNo(n), *frame)], true);
         }
     }
@@ -247,18 +248,18 @@ fn who_is_right_mostly_is_not_left_alone_for_what_it_is_wrong_about() {
 #[test]
 fn who_dies_half_way_leaves_nothing() {
     let mut domain = domain();
-    domain.ask(A, 1, hash(1));
-    assert_eq!(domain.ask(B, 1, hash(1)), Found::Wanted);
+    domain.ask(A, 1, digest(1));
+    assert_eq!(domain.ask(B, 1, digest(1)), Found::Wanted);
     // The member that offers; then the one that has the hint; then one that was told of a frame.
     domain.leave(B);
-    assert_eq!(domain.bring(B, 1, hash(1), &page(1)).frames, [None]);
-    assert_eq!(domain.ask(C, 1, hash(1)), Found::Wanted);
+    assert_eq!(domain.bring(B, 1, digest(1), &page(1)).frames, [None]);
+    assert_eq!(domain.ask(C, 1, digest(1)), Found::Wanted);
     domain.leave(A);
-    assert_eq!(domain.bring(C, 1, hash(1), &page(1)).frames, [None]);
-    assert_eq!(domain.ask(C, 1, hash(1)), Found::New);
+    assert_eq!(domain.bring(C, 1, digest(1), &page(1)).frames, [None]);
+    assert_eq!(domain.ask(C, 1, digest(1)), Found::New);
     domain.join(A, Pages(10)).unwrap();
-    assert_eq!(domain.ask(A, 1, hash(1)), Found::Wanted);
-    assert!(domain.bring(A, 1, hash(1), &page(1)).frames[0].is_some());
+    assert_eq!(domain.ask(A, 1, digest(1)), Found::Wanted);
+    assert!(domain.bring(A, 1, digest(1), &page(1)).frames[0].is_some());
     domain.leave(C);
     while domain.tidy().more {}
     assert_eq!((domain.stats().frames, domain.stats().references), (Pages(1), Pages(1)));
@@ -270,7 +271,7 @@ fn who_dies_half_way_leaves_nothing() {
 fn one_domain_knows_nothing_of_another() {
     let (mut one, mut other) = (domain(), domain());
     let frame = one.share(A, B, 1, 1);
-    assert_eq!(other.ask(A, 1, hash(1)), Found::New);
+    assert_eq!(other.ask(A, 1, digest(1)), Found::New);
     assert_eq!(other.end(B, 1, frame).ignored, 1);
     let (a, b) = (one.pool().unwrap(), other.pool().unwrap());
     let inode = |fd| rustix::fs::fstat(fd).unwrap().st_ino;

@@ -8,11 +8,11 @@ use crate::Offered;
 
 /// Pages of each member here.
 const PAGES: u32 = 6;
-/// Contents that pages can have, two of each hash.
+/// Contents that pages can have, two of each digest.
 const WORDS: u64 = 8;
 
-fn weak(page: &Page) -> u64 {
-    hash_of(u64::from(page[0]))
+fn weak(_: &DigestKey, page: &Page) -> PageDigest {
+    hash_of(page[0].into()).digest()
 }
 
 fn hash_of(word: u64) -> u64 {

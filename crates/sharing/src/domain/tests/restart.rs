@@ -15,6 +15,7 @@ fn left_behind() -> (OwnedFd, Vec<FrameNo>) {
 
 fn recover(pool: &OwnedFd) -> Domain {
     let mut domain = Domain::recover(pool).unwrap();
+    domain.digest = keyed;
     [A, B, C].into_iter().for_each(|member| domain.join(member, Pages(1000)).unwrap());
     domain
 }
@@ -34,7 +35,7 @@ fn a_restarted_daemon_finds_frames_and_references_again() {
     while domain.tidy().more {}
     domain.audit();
     assert_eq!((domain.stats().frames, domain.stats().references), (Pages(5), Pages(8)));
-    assert_eq!(domain.ask(C, 9, hash(4)), Found::Frame(frames[4]));
+    assert_eq!(domain.ask(C, 9, digest(4)), Found::Frame(frames[4]));
     assert_eq!(domain.content(frames[4]), page(4));
     // And it goes on as ever.
     let new = domain.share(B, C, 20, 20);
@@ -51,9 +52,9 @@ fn what_nobody_reports_goes_back_to_the_host_but_not_before_all_have_reported() 
     // A gives one back before B, which maps it too, has reported it.
     assert_eq!(domain.end(A, 0, frames[0]).freed, Pages(0));
     domain.tidy();
-    domain.ask(C, 30, hash(30));
-    assert_eq!(domain.ask(A, 30, hash(30)), Found::Wanted);
-    assert_eq!(domain.bring(A, 30, hash(30), &page(30)).frames, [None], "a frame may be anybody's");
+    domain.ask(C, 30, digest(30));
+    assert_eq!(domain.ask(A, 30, digest(30)), Found::Wanted);
+    assert_eq!(domain.bring(A, 30, digest(30), &page(30)).frames, [None], "a frame may be anybody's");
     assert_eq!(domain.hold(B, &pairs(&frames[..2])), Pages(2));
     assert_eq!(domain.content(frames[0]), page(0));
     domain.recovered();
@@ -114,6 +115,26 @@ fn two_frames_of_one_content_are_both_kept() {
 }
 
 #[test]
+fn each_domain_and_each_start_has_a_key_of_its_own_and_finds_its_frames_by_it() {
+    let mut domain = Domain::new(Pages(1000)).unwrap();
+    [A, B].into_iter().for_each(|member| domain.join(member, Pages(1000)).unwrap());
+    let before = domain.digest_key();
+    assert_ne!(before, Domain::new(Pages(1000)).unwrap().digest_key());
+    domain.ask(A, 0, before.digest(&page(5)));
+    let frame = domain.bring(B, 0, before.digest(&page(5)), &page(5)).frames[0].unwrap();
+    let pool = domain.pool().unwrap();
+    drop(domain);
+    let mut domain = Domain::recover(&pool).unwrap();
+    let after = domain.digest_key();
+    assert_ne!(before, after);
+    domain.join(A, Pages(1000)).unwrap();
+    domain.hold(A, &[(PageNo(0), frame)]);
+    domain.recovered();
+    assert_eq!(domain.ask(A, 1, before.digest(&page(5))), Found::New);
+    assert_eq!(domain.ask(A, 2, after.digest(&page(5))), Found::Frame(frame));
+}
+
+#[test]
 fn the_first_that_reports_a_frame_stands_for_its_maker_until_another_reports_it() {
     let (pool, frames) = left_behind();
     let mut domain = recover(&pool);
@@ -127,9 +148,9 @@ fn the_first_that_reports_a_frame_stands_for_its_maker_until_another_reports_it(
 fn a_hint_gives_way_to_a_frame_that_is_reported() {
     let (pool, frames) = left_behind();
     let mut domain = recover(&pool);
-    assert_eq!(domain.ask(C, 8, hash(1)), Found::New);
+    assert_eq!(domain.ask(C, 8, digest(1)), Found::New);
     domain.hold(A, &pairs(&frames));
-    assert_eq!(domain.ask(B, 8, hash(1)), Found::Frame(frames[1]));
+    assert_eq!(domain.ask(B, 8, digest(1)), Found::Frame(frames[1]));
     domain.recovered();
     while domain.tidy().more {}
     domain.audit();

@@ -8,7 +8,7 @@ fn left() -> Domain {
     let size = 100_000;
     domain.join(A, Pages(size.into())).unwrap();
     domain.join(B, Pages(10)).unwrap();
-    let pages: Vec<(PageNo, u64)> = (0..size).map(|n| (PageNo(n), n.into())).collect();
+    let pages: Vec<(PageNo, PageDigest)> = (0..size).map(|n| (PageNo(n), PageDigest(n.into()))).collect();
     domain.look_up(A, &pages);
     assert!(domain.leave(A).more && domain.stats().hints > Pages(50_000));
     domain
@@ -17,7 +17,7 @@ fn left() -> Domain {
 #[test]
 fn every_look_up_and_every_return_sweeps_some_of_what_a_member_left() {
     for call in [
-        |domain: &mut Domain| drop(domain.look_up(B, &[(PageNo(0), 1 << 40)])),
+        |domain: &mut Domain| drop(domain.look_up(B, &[(PageNo(0), PageDigest(1 << 40))])),
         |domain: &mut Domain| {
             domain.give_back(B, &[], false);
         },
@@ -37,6 +37,7 @@ fn every_look_up_and_every_return_sweeps_some_of_what_a_member_left() {
 fn one_call_gives_back_no_more_than_takes_a_moment() {
     const FRAMES: u32 = 10_000;
     let mut domain = Domain::new(Pages(FRAMES.into())).unwrap();
+    domain.digest = keyed;
     for member in [A, B] {
         domain.join(member, Pages(FRAMES.into())).unwrap();
     }
@@ -71,9 +72,9 @@ fn frames_that_linger_are_no_excess() {
 #[test]
 fn content_that_cannot_be_kept_is_nobodys_frame_and_ends_the_offer() {
     // A pool that is shorter than the domain believes: the file cannot grow.
-    let mut domain = Domain::with_pool(Pool::new(Pages(16)).unwrap(), Pages(1000), page_hash).unwrap();
+    let mut domain = Domain::with_pool(Pool::new(Pages(16)).unwrap(), Pages(1000), keyed).unwrap();
     [A, B].into_iter().for_each(|member| domain.join(member, Pages(1000)).unwrap());
-    let pages: Vec<(PageNo, u64)> = (0..40).map(|n| (PageNo(n), hash(n.into()))).collect();
+    let pages: Vec<(PageNo, PageDigest)> = (0..40).map(|n| (PageNo(n), digest(n.into()))).collect();
     domain.look_up(A, &pages);
     domain.look_up(B, &pages);
     let mut read = Vec::new();
@@ -89,7 +90,7 @@ fn content_that_cannot_be_kept_is_nobodys_frame_and_ends_the_offer() {
     assert_eq!((domain.frames.in_use(), domain.stats().hints), (16, Pages(24)));
     while domain.tidy().more {}
     domain.audit();
-    assert_eq!(domain.ask(B, 20, hash(20)), Found::Wanted, "it is wanted as before");
+    assert_eq!(domain.ask(B, 20, digest(20)), Found::Wanted, "it is wanted as before");
 }
 
 #[test]
@@ -101,10 +102,10 @@ fn a_frame_is_put_behind_the_one_of_the_page_before_it() {
         domain.end(A, at, frames[at as usize]);
         domain.end(B, at, frames[at as usize]);
     }
-    domain.ask(A, 50, hash(50));
+    domain.ask(A, 50, digest(50));
     // Page 100 has what frame 2 holds, and 101 what is new: there is room for it in front of frame
     // 2, too.
-    let pages = [(PageNo(100), hash(2)), (PageNo(101), hash(50))];
+    let pages = [(PageNo(100), digest(2)), (PageNo(101), digest(50))];
     let offered = domain.offer(B, &pages, |_, copy| *copy = page(50));
     assert_eq!(offered.frames, [Some(FrameNo(2)), Some(FrameNo(3))]);
     domain.audit();

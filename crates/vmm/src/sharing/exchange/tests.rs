@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll_protocol::control::FromVmm;
 use plimsoll_protocol::sharing::{DomainId, Found, MAX_BATCH};
-use plimsoll_units::{FrameNo, PageNo};
+use plimsoll_units::{FrameNo, PageDigest, PageNo};
 
 use super::{Answer, Exchange, HeldReferences, NoAnswer};
 use crate::control::Mailbox;
@@ -37,7 +37,7 @@ fn ask(exchange: &Arc<Exchange>) -> thread::JoinHandle<Result<Answer, NoAnswer>>
     let exchange = Arc::clone(exchange);
     thread::spawn(move || {
         let slot = exchange.request_slot(DOMAIN).ok_or(NoAnswer::Unasked)?;
-        let message = FromVmm::LookUp { domain: DOMAIN, id: slot.id, pages: vec![(PAGE.0, 1)] };
+        let message = FromVmm::LookUp { domain: DOMAIN, id: slot.id, pages: vec![(PAGE.0, PageDigest(1))] };
         slot.ask(message, vec![PAGE.0])
     })
 }

@@ -9,7 +9,7 @@ use plimsoll_protocol::control::{FromVmm, ToVmm};
 use plimsoll_protocol::sharing::{DomainId, Found, MAX_BATCH};
 use plimsoll_protocol::wire::Wire;
 use plimsoll_sharing::{Domain, MemberId, Stats, Window};
-use plimsoll_units::{FrameNo, PageNo, Pages};
+use plimsoll_units::{DigestKey, FrameNo, PageDigest, PageNo, Pages};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
@@ -31,6 +31,7 @@ pub(crate) struct Member {
     wire: Wire,
     /// What it offers is copied there.
     window: MmapRegion,
+    key: DigestKey,
     /// Answers come to one question at a time.
     asking: Mutex<u32>,
     notices: Mutex<Vec<(PageNo, FrameNo)>>,
@@ -57,10 +58,10 @@ impl Host {
         let id = MemberId(u32::try_from(members.len())?);
         members.push(Arc::clone(&wire));
         drop(members);
-        let fd = {
+        let (fd, key) = {
             let mut domain = lock(&self.domain);
             domain.join(id, pmap.stats().size).context("joining the sharing domain")?;
-            domain.pool().context("opening the frames")?
+            (domain.pool().context("opening the frames")?, domain.digest_key())
         };
         let host = Arc::clone(self);
         std::thread::spawn(move || {
@@ -75,6 +76,7 @@ impl Host {
         let member = Arc::new(Member {
             wire: Wire::new(theirs),
             window,
+            key,
             asking: Mutex::default(),
             notices: Mutex::default(),
             pmap: OnceLock::from(Arc::downgrade(pmap)),
@@ -163,7 +165,11 @@ impl Member {
 }
 
 impl FrameSource for Member {
-    fn look_up(&self, pages: &[(PageNo, u64)]) -> Option<Vec<plimsoll_pmap::Found>> {
+    fn digest(&self, page: &[u8; 4096]) -> PageDigest {
+        self.key.digest(page)
+    }
+
+    fn look_up(&self, pages: &[(PageNo, PageDigest)]) -> Option<Vec<plimsoll_pmap::Found>> {
         use plimsoll_pmap::Found as Known;
         let of = |found| match found {
             Found::New | Found::Busy => Known::Nothing,
@@ -176,7 +182,7 @@ impl FrameSource for Member {
         }
     }
 
-    fn offer(&self, pages: &[(PageNo, u64)], content: &[[u8; 4096]]) -> Option<Vec<Option<FrameNo>>> {
+    fn offer(&self, pages: &[(PageNo, PageDigest)], content: &[[u8; 4096]]) -> Option<Vec<Option<FrameNo>>> {
         for (i, page) in content.iter().enumerate() {
             self.window.as_volatile_slice().subslice(i * 4096, 4096).ok()?.copy_from(page);
         }

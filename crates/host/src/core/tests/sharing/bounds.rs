@@ -26,7 +26,7 @@ fn what_is_not_as_it_was_said_is_not_taken_and_costs_nobody_memory() {
         4096,
     )
     .unwrap();
-    let offer = FromVmm::Offer { domain, id: 1, pages: vec![(PageNo(2), hash(1))] };
+    let offer = FromVmm::Offer { domain, id: 1, pages: vec![(PageNo(2), world.digest(b, hash(1)))] };
     world.say(b, offer);
     assert_eq!(world.host().frames, Bytes::ZERO);
 }
@@ -35,14 +35,14 @@ fn what_is_not_as_it_was_said_is_not_taken_and_costs_nobody_memory() {
 fn who_sends_more_than_the_protocol_allows_is_ended() {
     type Say = fn(DomainId) -> FromVmm;
     let too_much: [Say; 4] = [
-        |domain| FromVmm::LookUp { domain, id: 0, pages: vec![(PageNo(0), 0); MAX_BATCH + 1] },
-        |domain| FromVmm::Offer { domain, id: 0, pages: vec![(PageNo(0), 0); WINDOW + 1] },
+        |domain| FromVmm::LookUp { domain, id: 0, pages: vec![(PageNo(0), PageDigest(0)); MAX_BATCH + 1] },
+        |domain| FromVmm::Offer { domain, id: 0, pages: vec![(PageNo(0), PageDigest(0)); WINDOW + 1] },
         |domain| FromVmm::GiveBack {
             domain,
             pages: vec![(PageNo(0), FrameNo(0)); MAX_BATCH + 1],
             mismatched: true,
         },
-        |domain| FromVmm::Offer { domain, id: 0, pages: vec![(PageNo(0), 0)] },
+        |domain| FromVmm::Offer { domain, id: 0, pages: vec![(PageNo(0), PageDigest(0))] },
     ];
     for (i, say) in too_much.into_iter().enumerate() {
         let mut world = World::new(640);

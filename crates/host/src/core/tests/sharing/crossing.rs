@@ -16,7 +16,11 @@ impl World {
     /// `run` offers content 5 in its page 5.
     fn offer_five(&mut self, run: RunId) {
         self.sharing[&run].1[1].write_all_at(&content(5), 0).unwrap();
-        let offer = FromVmm::Offer { domain: self.domain(run), id: 8, pages: vec![(PageNo(5), hash(5))] };
+        let offer = FromVmm::Offer {
+            domain: self.domain(run),
+            id: 8,
+            pages: vec![(PageNo(5), self.digest(run, hash(5)))],
+        };
         self.say(run, offer);
     }
 }
@@ -44,7 +48,8 @@ fn a_vm_that_waits_for_memory_exceeds_no_limit_when_its_offer_is_refused() {
     world.answer(Request::Change(name("b"), limit)).unwrap();
     let domain = world.domain(b);
     // Nobody else has this content.
-    world.say(b, FromVmm::Offer { domain, id: 8, pages: vec![(PageNo(6), hash(6))] });
+    let pages = vec![(PageNo(6), world.digest(b, hash(6)))];
+    world.say(b, FromVmm::Offer { domain, id: 8, pages });
     world.say(b, FromVmm::Want(mib(256)));
     assert_eq!(world.granted[&b], mib(100));
     world.catch_up();
@@ -81,11 +86,12 @@ fn a_vm_that_is_moved_while_it_asks_is_answered_first_and_gives_back_what_it_fou
     world.catch_up();
     let prod = world.domain(a);
     world.said.clear();
-    world.say(a, FromVmm::LookUp { domain: prod, id: 9, pages: vec![(PageNo(9), hash(5))] });
+    let five = world.digest(a, hash(5));
+    world.say(a, FromVmm::LookUp { domain: prod, id: 9, pages: vec![(PageNo(9), five)] });
     world.set_sharing("a", "test").unwrap();
     let refused = world.set_sharing("a", "prod").unwrap_err();
     assert_eq!(refused.kind, FailureKind::Conflict, "it moves already");
-    world.say(a, FromVmm::LookUp { domain: prod, id: 10, pages: vec![(PageNo(10), hash(5))] });
+    world.say(a, FromVmm::LookUp { domain: prod, id: 10, pages: vec![(PageNo(10), five)] });
     assert_eq!(world.domain(a), prod, "it is told when it has moved");
     world.catch_up();
     assert_ne!(world.domain(a), prod);
@@ -139,7 +145,7 @@ fn what_a_vm_waits_for_is_not_served_by_its_own_offer() {
     let (mut world, _, b) = World::with_slow_plane();
     let domain = world.domain(b);
     let grant = world.granted[&b];
-    let pages: Vec<_> = (6..46).map(|n| (PageNo(n), hash(6))).collect();
+    let pages: Vec<_> = (6..46).map(|n| (PageNo(n), world.digest(b, hash(6)))).collect();
     world.say(b, FromVmm::Offer { domain, id: 8, pages });
     // Nothing is given out meanwhile.
     world.core.recovering = 1;

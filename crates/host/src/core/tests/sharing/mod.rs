@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 
 use plimsoll_protocol::sharing::{DomainId, Found, Sharing};
 use plimsoll_protocol::status::DomainStatus;
-use plimsoll_units::{FrameNo, PageNo, page_hash};
+use plimsoll_units::{FrameNo, PageDigest, PageNo};
 
 use super::*;
 
@@ -20,8 +20,9 @@ fn content(n: u8) -> [u8; 4096] {
     [n; 4096]
 }
 
+/// Stands for the digest of content `n`: see [`World::digest`].
 fn hash(n: u8) -> u64 {
-    page_hash(&content(n))
+    n.into()
 }
 
 /// VMMs that share, as far as the core sees them.
@@ -39,13 +40,21 @@ impl World {
         }
     }
 
+    /// The digest of content `n` in a VM's domain; that of no page, where `n` is 256 or more.
+    fn digest(&self, run: RunId, n: u64) -> PageDigest {
+        match (self.sharing[&run].0, u8::try_from(n)) {
+            (SharingKind::Frames { key, .. }, Ok(n)) => key.digest(&content(n)),
+            _ => PageDigest(n.into()),
+        }
+    }
+
     fn look_up(&mut self, run: RunId, pages: &[(u32, u64)]) -> Vec<Found> {
         let domain = self.domain(run);
         self.look_up_in(run, domain, pages)
     }
 
     fn look_up_in(&mut self, run: RunId, domain: DomainId, pages: &[(u32, u64)]) -> Vec<Found> {
-        let pages = pages.iter().map(|(page, hash)| (PageNo(*page), *hash)).collect();
+        let pages = pages.iter().map(|(page, hash)| (PageNo(*page), self.digest(run, *hash))).collect();
         self.say(run, FromVmm::LookUp { domain, id: 7, pages });
         match self.said.pop() {
             Some((to, ToVmm::Found { id: 7, found })) if to == run => found,
@@ -58,7 +67,7 @@ impl World {
         for (i, (_, n, _)) in pages.iter().enumerate() {
             self.sharing[&run].1[1].write_all_at(&content(*n), i as u64 * 4096).unwrap();
         }
-        let pages = pages.iter().map(|(page, _, hash)| (PageNo(*page), *hash)).collect();
+        let pages = pages.iter().map(|(page, _, hash)| (PageNo(*page), self.digest(run, *hash))).collect();
         self.said.clear();
         self.say(run, FromVmm::Offer { domain, id: 8, pages });
         let answer =
