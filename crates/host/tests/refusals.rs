@@ -82,6 +82,8 @@ fn paths_and_methods_that_are_not_there_answer_as_errors() {
     let host = Host::new(512, "");
     assert!(host.refused(404, "GET", "/v2/host", "").contains("no such path"));
     assert!(host.refused(405, "PUT", "/v1/vms", "").contains("method"));
+    assert!(host.refused(400, "GET", "/v1/vms/%ff", "").contains("UTF-8"));
+    assert!(host.refused(400, "DELETE", "/v1/pools/%ff", "").contains("UTF-8"));
     assert!(host.refused(404, "POST", "/v1/vms/nobody/stop", "").contains("nobody"));
     assert!(host.refused(400, "GET", "/v1/vms/-x", "").contains("-x"));
     host.run("a", "64MiB");

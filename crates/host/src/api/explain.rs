@@ -1,8 +1,9 @@
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::IntoResponse;
 
 use super::answer::ApiResult;
+use super::path::Path;
 use super::{Api, answer, vm_name};
 use crate::core::{Answer, Failure, FailureKind, Request};
 
@@ -12,7 +13,7 @@ pub(super) async fn host(State(api): State<Api>) -> ApiResult {
 
 /// The remedies take some time in a host of thousands of VMs: they are found beside the daemon's
 /// own thread.
-pub(super) async fn vm(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
+pub(super) async fn vm(State(api): State<Api>, Path(name): Path) -> ApiResult {
     match api.caller.call(Request::ExplainVm(vm_name(name)?)).await? {
         Answer::Explained(explained) => {
             let found = tokio::task::spawn_blocking(move || explained.finish()).await;

@@ -1,10 +1,11 @@
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use plimsoll_protocol::VmName;
 use serde::Deserialize;
 
 use super::answer::{ApiError, ApiResult};
+use super::path::Path;
 use super::{Api, vm_name};
 use crate::core::{Failure, FailureKind, Request};
 use crate::vmm_log::tail;
@@ -21,7 +22,7 @@ pub(super) struct LogQuery {
 
 pub(super) async fn log(
     State(api): State<Api>,
-    Path(name): Path<String>,
+    Path(name): Path,
     query: Result<Query<LogQuery>, axum::extract::rejection::QueryRejection>,
 ) -> ApiResult {
     let name = vm_name(name)?;

@@ -8,6 +8,7 @@ mod gate;
 mod history;
 mod log;
 mod pace;
+mod path;
 mod pools;
 mod server;
 mod stalls;
@@ -15,7 +16,7 @@ mod token;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::middleware::from_fn;
 use axum::routing::{get, post};
 use plimsoll_protocol::VmName;
@@ -24,6 +25,7 @@ use plimsoll_protocol::definition::VmDefinition;
 
 use self::answer::{ApiError, ApiResult, parse};
 pub(crate) use self::gate::Gate;
+use self::path::Path;
 pub(crate) use self::server::{serve_tcp, serve_unix};
 pub(crate) use self::token::with_token;
 use crate::core::Request;
@@ -90,32 +92,32 @@ async fn create(State(api): State<Api>, body: Bytes) -> ApiResult {
     api.call(Request::Create(Box::new(definition))).await
 }
 
-async fn show(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
+async fn show(State(api): State<Api>, Path(name): Path) -> ApiResult {
     api.call(Request::Get(vm_name(name)?)).await
 }
 
-async fn definition(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
+async fn definition(State(api): State<Api>, Path(name): Path) -> ApiResult {
     api.call(Request::Definition(vm_name(name)?)).await
 }
 
-async fn change(State(api): State<Api>, Path(name): Path<String>, body: Bytes) -> ApiResult {
+async fn change(State(api): State<Api>, Path(name): Path, body: Bytes) -> ApiResult {
     let change: VmChange = parse("the change", &body)?;
     api.call(Request::Change(vm_name(name)?, change)).await
 }
 
-async fn forget(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
+async fn forget(State(api): State<Api>, Path(name): Path) -> ApiResult {
     api.call(Request::Forget(vm_name(name)?)).await
 }
 
-async fn start(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
+async fn start(State(api): State<Api>, Path(name): Path) -> ApiResult {
     api.call(Request::Start(vm_name(name)?)).await
 }
 
-async fn stop(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
+async fn stop(State(api): State<Api>, Path(name): Path) -> ApiResult {
     api.call(Request::Stop(vm_name(name)?)).await
 }
 
-async fn kill(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
+async fn kill(State(api): State<Api>, Path(name): Path) -> ApiResult {
     api.call(Request::Kill(vm_name(name)?)).await
 }
 

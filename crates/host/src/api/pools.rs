@@ -1,11 +1,12 @@
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use plimsoll_protocol::PoolName;
 use plimsoll_protocol::change::PoolChange;
 use plimsoll_protocol::pool::PoolDefinition;
 
 use super::Api;
 use super::answer::{ApiError, ApiResult, parse};
+use super::path::Path;
 use crate::core::Request;
 
 pub(super) async fn list(State(api): State<Api>) -> ApiResult {
@@ -17,16 +18,16 @@ pub(super) async fn create(State(api): State<Api>, body: Bytes) -> ApiResult {
     api.call(Request::CreatePool(definition)).await
 }
 
-pub(super) async fn show(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
+pub(super) async fn show(State(api): State<Api>, Path(name): Path) -> ApiResult {
     api.call(Request::Pool(pool_name(name)?)).await
 }
 
-pub(super) async fn change(State(api): State<Api>, Path(name): Path<String>, body: Bytes) -> ApiResult {
+pub(super) async fn change(State(api): State<Api>, Path(name): Path, body: Bytes) -> ApiResult {
     let change: PoolChange = parse("the change", &body)?;
     api.call(Request::ChangePool(pool_name(name)?, change)).await
 }
 
-pub(super) async fn remove(State(api): State<Api>, Path(name): Path<String>) -> ApiResult {
+pub(super) async fn remove(State(api): State<Api>, Path(name): Path) -> ApiResult {
     api.call(Request::RemovePool(pool_name(name)?)).await
 }
 

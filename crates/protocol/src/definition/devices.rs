@@ -63,6 +63,13 @@ impl Disk {
                 "disk {path}: bandwidth {bandwidth}: at least {MIN_BANDWIDTH} (a second) is needed; without the key \
                  there is no limit"
             ))),
+            (Some(iops), _) if iops > MAX_IOPS => Err(DefinitionError::new(format!(
+                "disk {path}: iops {iops}: at most {MAX_IOPS} are possible; without the key there is no limit"
+            ))),
+            (_, Some(bandwidth)) if bandwidth > MAX_BANDWIDTH => Err(DefinitionError::new(format!(
+                "disk {path}: bandwidth {bandwidth}: at most {MAX_BANDWIDTH} (a second) is possible; without the key \
+                 there is no limit"
+            ))),
             _ => Ok(()),
         }
     }
@@ -73,6 +80,10 @@ pub const MIN_IOPS: u64 = 10;
 /// Lowest limit of a disk's bytes a second. A request of the largest size (32 MiB) then takes half
 /// a minute, which is when Linux reports a task that hangs.
 pub const MIN_BANDWIDTH: Bytes = Bytes::mib(1);
+/// Highest limits: no disk is as fast, and numbers beyond 63 bits could not be written as TOML.
+const MAX_IOPS: u64 = 1_000_000_000;
+/// See [`MAX_IOPS`].
+const MAX_BANDWIDTH: Bytes = Bytes::mib(1 << 20);
 
 /// A network interface backed by a tap device that exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -61,6 +61,8 @@ fn every_error_names_the_field_and_fits_a_line() {
         (format!("{GOOD}[[disk]]\npath = 'd'\nbandwidth = '1023KiB'\n"), "bandwidth 1023KiB"),
         (format!("{GOOD}[[disk]]\npath = 'd'\ncache = 'both'\n"), "expected `none` or `host`"),
         (format!("{GOOD}["), "line 5: "),
+        (format!("{GOOD}[[disk]]\npath = \"a\\nb\"\niops = 1\n"), "path \"/d/a\\nb\""),
+        (GOOD.replace("vmlinuz", "\\u007f").replace('\'', "\""), "control characters"),
         (format!("{GOOD}[[net]]\ntap = 't'\nmac = '01:00:00:00:00:00'\n"), "mac"),
         (GOOD.replace("'a'", "'../a'"), "../a"),
         (format!("pool = 'a/b'\n{GOOD}"), "a/b"),
@@ -124,6 +126,28 @@ fn a_record_in_which_defaults_are_written_out_says_the_same() {
     let expected = r#"{"name":"a","size":268435456,"boot":{"kernel":"/vmlinuz"},"disk":[{"path":"/d"}]}"#;
     assert_eq!(new, expected);
     assert_eq!(serde_json::from_str::<VmDefinition>(&new).unwrap(), old);
+}
+
+#[test]
+fn numbers_that_toml_cannot_hold_are_refused() {
+    let of = |more: &str| {
+        let text = format!(r#"{{"name":"a","size":67108864,"boot":{{"model":true}},{more}}}"#);
+        serde_json::from_str::<VmDefinition>(&text).unwrap()
+    };
+    let disk = |key: &str, number: u64| of(&format!(r#""disk":[{{"path":"/d","{key}":{number}}}]"#));
+    for number in [u64::MAX, 1 << 63] {
+        for (key, definition) in [
+            ("iops", disk("iops", number)),
+            ("bandwidth", disk("bandwidth", number)),
+            ("limit", of(&format!(r#""limit":{number}"#))),
+        ] {
+            assert!(definition.check().unwrap_err().to_string().contains(key), "{key}");
+        }
+    }
+    for good in [disk("iops", 1_000_000_000), disk("bandwidth", 1 << 40), of(r#""limit":1125899906842624"#)] {
+        good.check().unwrap();
+        assert_eq!(from(&good.to_toml().unwrap()), good);
+    }
 }
 
 #[test]

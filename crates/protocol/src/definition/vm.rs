@@ -144,6 +144,13 @@ impl VmDefinition {
         if self.disks.len() > MAX_DISKS {
             return fail(format!("{} disks: at most {MAX_DISKS} are possible", self.disks.len()));
         }
+        let boot = self.boot.kernel.iter().chain(&self.boot.initrd);
+        for path in boot.chain(self.disks.iter().map(|disk| &disk.path)) {
+            // Messages of one line name it.
+            if path.to_string_lossy().contains(|c: char| c.is_control()) {
+                return fail(format!("path {path:?}: control characters are not possible"));
+            }
+        }
         self.disks.iter().try_for_each(Disk::check)?;
         if self.nets.len() > MAX_NETS {
             return fail(format!("{} network interfaces: at most {MAX_NETS} are possible", self.nets.len()));
@@ -158,6 +165,10 @@ impl VmDefinition {
     }
 }
 
+/// Highest limit: above the largest size it means none, and numbers beyond 63 bits could not be
+/// written as TOML.
+const MAX_LIMIT: Bytes = Bytes::mib(1 << 30);
+
 /// Checks a reservation and a limit against a VM's size.
 fn check_bounds(size: Bytes, reservation: Bytes, limit: Option<Bytes>) -> Result<(), DefinitionError> {
     if reservation > size {
@@ -168,6 +179,9 @@ fn check_bounds(size: Bytes, reservation: Bytes, limit: Option<Bytes>) -> Result
     match limit {
         Some(limit) if reservation > limit => Err(DefinitionError::new(format!(
             "reservation {reservation} is over the limit {limit}: lower one or raise the other"
+        ))),
+        Some(limit) if limit > MAX_LIMIT => Err(DefinitionError::new(format!(
+            "limit {limit}: at most {MAX_LIMIT} is possible; without the key the size is the limit"
         ))),
         Some(limit) if limit < MIN_SIZE => Err(DefinitionError::new(format!(
             "limit {limit}: at least {MIN_SIZE} is needed for a guest to run"

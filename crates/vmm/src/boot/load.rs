@@ -42,7 +42,7 @@ impl BootImage {
             kernel.load_address() >= layout::HIMEM && kernel.end() <= low,
             "size {}: this kernel needs at least {}",
             size.bytes(),
-            Size(kernel.end().next_multiple_of(CHUNK_SIZE))
+            size_up_to(kernel.end())
         );
         ensure!(
             cmdline.len() <= kernel.cmdline_max(),
@@ -109,6 +109,11 @@ fn place_initrd(file: File, kernel: &KernelImage, low: u64) -> Result<(Initrd, u
     Ok((initrd, u32::try_from(at).context("initrd")?, len))
 }
 
+/// The smallest size of a VM with memory up to `end`; no VM has as much where there is none.
+fn size_up_to(end: u64) -> Size {
+    Size(end.checked_next_multiple_of(CHUNK_SIZE).unwrap_or(u64::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -145,5 +150,15 @@ mod tests {
         let error = image(48, 1 << 20).unwrap_err().to_string();
         assert_eq!(error, "initrd of 1MiB: with this kernel the VM needs a size of at least 50MiB");
         assert!(image(50, 1 << 20).is_ok());
+    }
+
+    #[test]
+    fn a_kernel_at_the_end_of_all_addresses_is_refused() {
+        let mut kernel = minimal();
+        // Its preferred address.
+        kernel[0x258..0x260].fill(0xff);
+        let size = Pages::ceil(Size::mib(64));
+        let error = BootImage::new(file(&kernel), None, "quiet", size, acpi::tables(1, 0)).unwrap_err();
+        assert!(error.to_string().starts_with("size 64MiB: this kernel needs at least "), "{error}");
     }
 }
