@@ -13,6 +13,7 @@ use plimsoll_lab::inside::agent;
 use plimsoll_lab::kernel::{Kernel, Version};
 use plimsoll_lab::wire::Request;
 use plimsoll_lab::{Config, Lab, Switch, attach, debian, workspace};
+use plimsoll_scenarios::fuzz::{self, FuzzArgs};
 use plimsoll_scenarios::test::{self, TestArgs};
 use plimsoll_scenarios::{Guests, system};
 use plimsoll_units::Bytes;
@@ -62,6 +63,14 @@ enum Verb {
     #[command(after_help = "Examples:\n  cargo xtask test --list\n  cargo xtask test --only unit\n  \
         cargo xtask test --only overcommit --matrix\n  cargo xtask test --no-lab")]
     Test(TestArgs),
+    /// Send what others could send: guests, VMMs, clients, files; with libFuzzer, and coverage.
+    ///
+    /// What is found new is kept in target/fuzz/corpus and is where the next run begins. An input
+    /// that breaks a rule is kept in target/fuzz/crashes.
+    #[command(after_help = "Examples:\n  cargo xtask fuzz --executions 100000000\n  \
+        cargo xtask fuzz core api --seconds 600 --json\n  \
+        cargo xtask fuzz core --input target/fuzz/crashes/core/crash-0f")]
+    Fuzz(FuzzArgs),
     /// Install the Debian packages that the lab needs (as root), fetch its kernels and build
     /// everything.
     Setup(SetupArgs),
@@ -168,6 +177,7 @@ impl Task {
             Verb::Setup(_) => setup().map(|()| ExitCode::SUCCESS),
             Verb::Demo(arguments) => plimsoll_demo::start(&arguments),
             Verb::Test(arguments) => test::run(&arguments),
+            Verb::Fuzz(arguments) => fuzz::run(&arguments),
             Verb::Inside(Inside::Agent) => agent::main().map(|()| ExitCode::SUCCESS),
             Verb::Inside(Inside::Demo(arguments)) => plimsoll_demo::here(&arguments),
             Verb::Inside(Inside::Bench(bench)) => bench.run().map(|()| ExitCode::SUCCESS),
@@ -261,6 +271,8 @@ mod tests {
             "demo --model --lab",
             "image",
             "lab --memory little -- x",
+            "fuzz --executions 0",
+            "fuzz --executions 9 --seconds 9",
         ] {
             assert!(
                 Task::try_parse_from(std::iter::once("xtask").chain(line.split_whitespace())).is_err(),

@@ -51,6 +51,12 @@ const SETTLING: Duration = Duration::from_secs(1);
 pub(crate) struct Caller(mpsc::Sender<Incoming>);
 
 impl Caller {
+    /// A way to ask what receives from `sender`.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn to(sender: mpsc::Sender<Incoming>) -> Self {
+        Self(sender)
+    }
+
     /// Asks and waits for the answer.
     pub(crate) async fn call(&self, request: Request) -> CallResult {
         let (sender, answer) = oneshot::channel();

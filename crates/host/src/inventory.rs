@@ -92,7 +92,11 @@ pub(crate) fn load(paths: &Paths) -> anyhow::Result<Inventory> {
     Ok(inventory)
 }
 
-fn read(name: &VmName, text: &[u8]) -> anyhow::Result<Record> {
+/// The record in `text`, of the VM `name`.
+///
+/// # Errors
+/// It cannot be read in full, is out of its bounds, or is that of another VM.
+pub(crate) fn read(name: &VmName, text: &[u8]) -> anyhow::Result<Record> {
     let record: Record = format::parse(text)?;
     record.definition.check()?;
     let found = &record.definition.name;

@@ -25,6 +25,8 @@ mod epoll;
 mod event_log;
 mod events;
 mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod history;
 mod incoming;
 mod inventory;

@@ -90,7 +90,7 @@ pub(crate) fn sketch(vm: &VmName, definition: &Value) -> VmDefinition {
 }
 
 /// Whether there can be a VM of these numbers, whatever it boots.
-fn is_possible(definition: &VmDefinition) -> bool {
+pub(crate) fn is_possible(definition: &VmDefinition) -> bool {
     let boot = Boot { model: true, ..Boot::default() };
     VmDefinition { boot, ..definition.clone() }.check().is_ok()
 }

@@ -137,7 +137,11 @@ struct Stored<P> {
     pools: Vec<P>,
 }
 
-fn parse(text: &[u8]) -> Result<Pools, String> {
+/// The pools in `text`.
+///
+/// # Errors
+/// They cannot be read in full, or are no tree.
+pub(crate) fn parse(text: &[u8]) -> Result<Pools, String> {
     // Version 1 was the bare list.
     let definitions = match serde_json::from_slice::<Value>(text) {
         Ok(list @ Value::Array(_)) => serde_json::from_value(list).map_err(|e| e.to_string())?,

@@ -201,6 +201,11 @@ mod address;
 mod content;
 mod driver;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz {
+    //! The target of `cargo xtask fuzz`.
+    pub use crate::content::swap::fuzz::swap;
+}
 #[cfg(test)]
 mod inject;
 mod lock;

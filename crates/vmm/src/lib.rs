@@ -32,6 +32,8 @@ mod bus;
 mod console;
 mod control;
 mod fds;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod guest_event;
 mod inherited_fd;
 mod jail;

@@ -27,13 +27,17 @@ pub mod lab_memory {
 }
 
 /// The steps of `cargo xtask test` that look at the source and need no lab.
-pub const SOURCE_STEPS: &[&str] = &["format", "lint", "lint-model", "doc", "unit", "counters", "model"];
+pub const SOURCE_STEPS: &[&str] =
+    &["format", "lint", "lint-model", "lint-fuzz", "doc", "unit", "counters", "model", "fuzz"];
 
 /// The built files of xtask and the programs: 0.9 GiB.
 const BUILT: Size = Size::mib(1024);
 
 /// The same, and those of lints, tests and documentation.
 const BUILT_FOR_TESTS: Size = Size::gib(6);
+
+/// The built files of xtask and the fuzz targets: 1.5 GiB.
+const BUILT_FOR_FUZZING: Size = Size::gib(2);
 
 /// Kernels, images of guests and lab: 0.3 GiB. Older images stay for an hour.
 const CACHED: Size = Size::mib(512);
@@ -105,6 +109,8 @@ impl Needs {
                 Some(Self { memory: None, newest, ..Self::lab(Size(0)).with_disk() })
             }
             "paper" => Self::paper(&line),
+            "fuzz" if line.has("--list") => None,
+            "fuzz" => Some(Self::fuzz()),
             "test" => Self::test(&line),
             _ => None,
         }
@@ -135,6 +141,11 @@ impl Needs {
         self.cached = CACHED_FOR_TESTS;
         self.temporary = TEMPORARY;
         self
+    }
+
+    /// The fuzz targets, two processes of them.
+    fn fuzz() -> Self {
+        Self { tools: packages::FUZZ.to_vec(), built: BUILT_FOR_FUZZING, ..Self::here() }
     }
 
     fn paper(line: &Line<'_>) -> Option<Self> {
@@ -170,12 +181,16 @@ impl Needs {
             Self { memory: Some(("tests", GUESTS)), ..Self::default() }
         };
         // Tests of guest memory use it here. Most scenarios use it in the lab only.
-        let memory = only.is_empty() || ["unit", "counters"].iter().any(|name| only.contains(name));
+        let memory = only.is_empty() || ["unit", "counters", "fuzz"].iter().any(|name| only.contains(name));
         let userfaultfd = if memory { Userfaultfd::Device } else { Userfaultfd::Unused };
         let components =
             only.is_empty() || only.iter().any(|name| *name == "format" || name.starts_with("lint"));
         let built = if only.is_empty() || source > 0 { BUILT_FOR_TESTS } else { BUILT };
-        Some(Self { components, built, userfaultfd, ..needs })
+        let mut tools = needs.tools;
+        if only.is_empty() || only.contains(&"fuzz") {
+            tools.extend(packages::FUZZ);
+        }
+        Some(Self { components, built, userfaultfd, tools, ..needs })
     }
 
     /// The directories that are written to.
@@ -292,11 +307,23 @@ mod tests {
         assert!(lab("test --only=disk").archives);
         for line in ["test --no-lab", "test --only unit --only model"] {
             let needs = needs(line, false).unwrap();
-            assert!(needs.tools.is_empty() && needs.userfaultfd == Userfaultfd::Device, "{line}");
+            let fuzzes = line == "test --no-lab";
+            assert_eq!(needs.tools, if fuzzes { packages::FUZZ } else { &[] }, "{line}");
+            assert_eq!(needs.userfaultfd, Userfaultfd::Device, "{line}");
         }
         assert_eq!(needs("test --only doc", false).unwrap().userfaultfd, Userfaultfd::Unused);
         assert!(needs("test --only lint", false).unwrap().components);
         assert_eq!(needs("test --list", false), None);
+    }
+
+    #[test]
+    fn fuzzing_needs_a_compiler_and_no_lab() {
+        for line in ["fuzz", "fuzz core --seconds 9", "test --only fuzz"] {
+            let needs = needs(line, false).unwrap();
+            assert_eq!(needs.tools, packages::FUZZ, "{line}");
+            assert!(needs.kernels.is_empty() && needs.userfaultfd == Userfaultfd::Device, "{line}");
+        }
+        assert_eq!(needs("fuzz --list", false), None);
     }
 
     #[test]

@@ -36,6 +36,9 @@ pub const LAB: &[Tool] = &[
 pub const DISK: &[Tool] =
     &[tool("mmdebstrap", "mmdebstrap"), tool("mke2fs", "e2fsprogs"), tool("debugfs", "e2fsprogs")];
 
+/// What libFuzzer is built with.
+pub const FUZZ: &[Tool] = &[tool("c++", "g++")];
+
 /// Those of `tools` that are not there.
 pub(crate) fn missing(tools: &[Tool]) -> Vec<Tool> {
     tools.iter().copied().filter(|tool| find(tool.program).is_none()).collect()

@@ -1,4 +1,4 @@
-//! System tests, and `cargo xtask test`, which runs them after every other test.
+//! System tests, fuzzing, and `cargo xtask test`, which runs them after every other test.
 //!
 //! [`system`] has the scenarios, one a file. [`test`](mod@test) decides what runs where: steps of
 //! cargo on this machine, scenarios with model guests on this machine, and all scenarios in labs. A
@@ -7,6 +7,7 @@
 //! Nothing here repeats a check until it passes, and no check depends on how fast a machine is,
 //! except for deadlines that only a hang can reach. Start reading at [`system::SCENARIOS`].
 
+pub mod fuzz;
 mod guests;
 mod swap_space;
 pub mod system;

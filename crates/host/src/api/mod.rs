@@ -4,6 +4,8 @@ mod answer;
 mod body;
 mod events;
 mod explain;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod gate;
 mod history;
 mod log;

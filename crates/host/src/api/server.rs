@@ -144,7 +144,7 @@ async fn serve_encrypted<S>(
 }
 
 /// Serves one connection until it ends, fails, is late, or has to end for another one.
-async fn serve<S>(stream: S, passage: Passage, client: Client, api: Router)
+pub(super) async fn serve<S>(stream: S, passage: Passage, client: Client, api: Router)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -21,7 +21,7 @@ impl Config {
     ///
     /// # Errors
     /// The first value that is not possible, by its key.
-    pub(super) fn check(&self) -> anyhow::Result<()> {
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
         if let Budget::Size(budget) = self.budget {
             check_budget(budget, self.min_free)?;
         }

@@ -153,7 +153,11 @@ impl Config {
             .with_context(|| format!("in {}", file.display()))
     }
 
-    fn parse(text: &str) -> anyhow::Result<Self> {
+    /// Reads a configuration, unchecked.
+    ///
+    /// # Errors
+    /// Which line, key and value.
+    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
         toml_text::read(text).map_err(anyhow::Error::msg)
     }
 

@@ -37,10 +37,15 @@ mod stall;
 mod stall_account;
 mod state_news;
 mod status;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(
+    not(test),
+    allow(dead_code, unused_imports, clippy::unwrap_used, clippy::panic, reason = "tests use more of it")
+)]
 mod tests;
 mod tokens;
 mod unreachable;
+mod unsaved;
 mod usage;
 
 use std::collections::BTreeMap;
@@ -63,8 +68,11 @@ use self::mirror::Mirror;
 pub(crate) use self::request::{Answer, Failure, FailureKind, Request, RequestId};
 pub(crate) use self::run::Run;
 use self::state_news::StateNews;
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::tests::fuzz;
 use self::tokens::Askers;
 pub(crate) use self::unreachable::{Adopted, Discovered};
+pub(crate) use self::unsaved::unsaved_note;
 use crate::events::Events;
 use crate::history::Recorder;
 use crate::inventory::{Record, Unread};
@@ -311,25 +319,6 @@ impl Core {
         }
     }
 
-    /// Tells users of a change that is in effect and not on disk, or that is on disk now.
-    fn unsaved(&mut self, vm: Option<VmName>, why: Option<String>) {
-        let what = if vm.is_some() { "" } else { "resource pools: " };
-        let text = match why {
-            Some(why) => {
-                let text = format!("{what}{}", unsaved_note(&why));
-                if self.unsaved.insert(vm.clone(), why).is_some() {
-                    return;
-                }
-                text
-            }
-            None => {
-                self.unsaved.remove(&vm);
-                format!("{what}the last change is on disk now")
-            }
-        };
-        self.event(vm.as_ref(), text);
-    }
-
     fn effect(&mut self, effect: Effect) {
         self.effects.push(effect);
     }
@@ -353,13 +342,6 @@ impl Core {
             self.event(None, format!("state {state}: {free} of {budget} free"));
         }
     }
-}
-
-/// The note about a change that is in effect and not on disk yet.
-pub(crate) fn unsaved_note(why: &str) -> String {
-    format!(
-        "the last change is in effect but not on disk: {why}; retrying: it is lost if plimsolld ends before that"
-    )
 }
 
 /// A VM whose pool does not exist, because the daemon's files were changed, is placed in none.

@@ -3,7 +3,8 @@ use plimsoll_protocol::{Place, VmName};
 use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 
 use super::run::{Phase, Run};
-use super::{Core, Vm, overhead, unsaved_note};
+use super::unsaved::unsaved_note;
+use super::{Core, Vm, overhead};
 
 /// The state of the host and of VMs, for users.
 impl Core {

@@ -257,7 +257,7 @@ impl Plane {
     }
 
     /// Frames of all domains that take machine memory.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn frames(&self) -> Pages {
         self.domains.frames()
     }

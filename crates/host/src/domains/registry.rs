@@ -243,7 +243,7 @@ impl Domains {
     }
 
     /// Frames of all domains that take machine memory.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn frames(&self) -> Pages {
         self.all.keys().map(|id| self.frames_of(*id)).sum()
     }

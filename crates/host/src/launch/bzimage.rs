@@ -14,7 +14,7 @@ const OLDEST: u16 = 0x020c;
 ///
 /// # Errors
 /// What it is instead of a whole bzImage for x86-64.
-pub(super) fn check(file: &File, len: u64) -> anyhow::Result<()> {
+pub(crate) fn check(file: &File, len: u64) -> anyhow::Result<()> {
     const WANTED: &str = "name a bzImage, such as Debian's /boot/vmlinuz-*";
     let mut head = [0; HEAD];
     ensure!(len >= HEAD as u64, "it is no Linux kernel ({len} bytes are too few): {WANTED}");

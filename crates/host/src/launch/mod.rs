@@ -31,6 +31,8 @@ use plimsoll_protocol::wire::Wire;
 use plimsoll_units::Pages;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::bzimage::check as check_kernel;
 pub(crate) use self::greeting::{Greeted, identify_by_greeting};
 pub(crate) use self::record::RunRecord;
 use self::resources::Resources;

@@ -5,6 +5,8 @@
 
 pub(crate) mod acpi;
 pub(crate) mod cpuid;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 pub(crate) mod kernel_image;
 pub(crate) mod layout;
 pub(crate) mod load;

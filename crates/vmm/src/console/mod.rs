@@ -7,6 +7,8 @@
 //! queue is full.
 
 mod client;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod log;
 mod output;
 mod serial;

@@ -7,7 +7,7 @@ use plimsoll_sys::{Event, lock};
 /// Most bytes that wait for the console thread. A guest writes one byte an exit, some 100 KB a
 /// second, so the thread has half a second to fetch them. Smaller loses output on a busy host;
 /// larger lets a guest hold VMM memory.
-const MAX_PENDING: usize = 64 * 1024;
+pub(super) const MAX_PENDING: usize = 64 * 1024;
 /// Bytes that are kept to tell how a guest ended: a panic's report with its stack takes about 4
 /// KiB.
 const MAX_TAIL: usize = 16 * 1024;

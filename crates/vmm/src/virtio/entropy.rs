@@ -60,7 +60,7 @@ impl VirtioDevice for Entropy {
         self.worker.stop();
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     fn barrier(&self) {
         self.worker.barrier();
     }

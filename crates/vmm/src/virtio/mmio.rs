@@ -99,7 +99,7 @@ impl MmioTransport {
     }
 
     /// Waits until earlier requests of the guest are being served.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn barrier(&self) {
         self.device.barrier();
     }

@@ -35,7 +35,8 @@ pub mod balloon;
 pub mod block;
 pub mod entropy;
 mod eventfd;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "tests use more of it"))]
 mod hostile_tests;
 pub mod interrupt;
 pub mod mmio;
@@ -43,8 +44,9 @@ pub mod net;
 mod rate;
 mod registers;
 mod ring;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "tests use more of it"))]
+pub(crate) mod testing;
 mod worker;
 
 use std::sync::Arc;
@@ -52,6 +54,8 @@ use std::sync::Arc;
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use hostile_tests::fuzz;
 use interrupt::Interrupt;
 
 /// What a device is, by the number that virtio gives it (VIRTIO 1.2, section 5).
@@ -146,7 +150,7 @@ pub trait VirtioDevice: Send {
     fn reset(&mut self);
 
     /// Waits until what the guest asked for before has been taken up.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     fn barrier(&self);
 }
 

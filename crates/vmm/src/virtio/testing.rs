@@ -1,5 +1,7 @@
 //! The driver's side of a device, for tests: guest memory, a transport, and rings written by hand.
 
+use std::fs::File;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -18,6 +20,8 @@ use super::{NoticeSink, VirtioDevice, feature};
 pub(super) const LOW_END: u64 = 4 << 20;
 pub(super) const HIGH: u64 = 8 << 20;
 pub(super) const HIGH_END: u64 = 10 << 20;
+/// Where the rings of four queues are.
+pub(super) const RINGS: Range<u64> = 0x1_0000..0x5_0000;
 /// Where tests put their buffers: behind the rings.
 pub(super) const DATA: u64 = 1 << 20;
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -34,7 +38,7 @@ impl GrantSource for NoMore {
 }
 
 /// Guest memory with its fault thread.
-pub(super) struct Guest {
+pub(crate) struct Guest {
     pub(super) pmap: Arc<Pmap>,
     stop: Event,
     faults: Option<JoinHandle<()>>,
@@ -48,9 +52,8 @@ impl Guest {
 
     /// Guest memory that may hold `grant` pages at once, and has swap space for all of it.
     pub(super) fn with_swap(grant: Pages) -> Self {
-        let file = tempfile::tempfile().unwrap();
         let slots = Pages(3 * CHUNK_PAGES);
-        file.set_len(slots.bytes().0).unwrap();
+        let file = memory_file(slots.bytes().0);
         Self::with(grant, Some(SwapSpace { file: file.into(), slots, encrypt: false }))
     }
 
@@ -59,6 +62,17 @@ impl Guest {
             PpnRange::new(Ppn(0), Pages(2 * CHUNK_PAGES)),
             PpnRange::new(Ppn::of_address(HIGH), Pages(CHUNK_PAGES)),
         ];
+        Self::made(regions, grant, swap)
+    }
+
+    /// Guest memory of `regions`, all of which it may hold.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn of(regions: Vec<PpnRange>) -> Self {
+        let grant = regions.iter().map(|region| region.pages).sum();
+        Self::made(regions, grant, None)
+    }
+
+    fn made(regions: Vec<PpnRange>, grant: Pages, swap: Option<SwapSpace>) -> Self {
         let config = Config {
             regions,
             uffd: Uffd::open().unwrap(),
@@ -74,7 +88,7 @@ impl Guest {
         Self { pmap, stop, faults }
     }
 
-    pub(super) fn ram(&self) -> &GuestRam {
+    pub(crate) fn ram(&self) -> &GuestRam {
         self.pmap.ram()
     }
 
@@ -82,7 +96,7 @@ impl Guest {
         self.ram().write_slice(bytes, GuestAddress(address)).unwrap();
     }
 
-    pub(super) fn read(&self, address: u64, length: usize) -> Vec<u8> {
+    pub(crate) fn read(&self, address: u64, length: usize) -> Vec<u8> {
         let mut bytes = vec![0; length];
         self.ram().read_slice(&mut bytes, GuestAddress(address)).unwrap();
         bytes
@@ -136,7 +150,7 @@ impl Rig {
         let notices = Arc::new(Mutex::new(vec![]));
         let sink = Arc::clone(&notices);
         let device = device(&guest.pmap, Arc::new(move |notice| sink.lock().unwrap().push(notice)));
-        Self { transport: MmioTransport::new(Box::new(device)).unwrap(), notices, guest, rings: 0x1_0000 }
+        Self { transport: MmioTransport::new(Box::new(device)).unwrap(), notices, guest, rings: RINGS.start }
     }
 
     pub(super) fn get(&mut self, register: u64) -> u32 {
@@ -319,6 +333,16 @@ impl Queue {
         self.set_available(guest, self.available_index.wrapping_add(by));
     }
 
+    /// Checks that no more chains came back than were made available, and each by its number.
+    pub(super) fn check_used(&self, guest: &Guest) {
+        let used = guest.read_u16(self.used() + 2);
+        assert!(used <= self.available_index, "{used} chains came back of {}", self.available_index);
+        for entry in 0..used.min(self.size) {
+            let head = guest.read_u16(self.used() + 4 + 8 * u64::from(entry));
+            assert!(head < self.size, "chain {head} came back of a queue of {}", self.size);
+        }
+    }
+
     /// The next chain that came back, if any.
     pub(super) fn next_used(&mut self, guest: &Guest) -> Option<(u32, u32)> {
         if guest.read_u16(self.used() + 2) == self.used_index {
@@ -329,6 +353,14 @@ impl Queue {
         let word = |at: usize| u32::from_le_bytes(element[at..at + 4].try_into().unwrap());
         Some((word(0), word(4)))
     }
+}
+
+/// A file of `len` zeros.
+pub(super) fn memory_file(len: u64) -> File {
+    let file = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    let file = File::from(file);
+    file.set_len(len).unwrap();
+    file
 }
 
 /// A descriptor as it is in memory.

@@ -39,7 +39,7 @@ enum Order {
     Start(Box<Activation>),
     Stop(SyncSender<()>),
     /// Answered after all events that were there before it have been served once.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     Barrier(SyncSender<()>),
     Quit,
 }
@@ -78,7 +78,7 @@ impl Worker {
     }
 
     /// Waits until every event from before the call has been served.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn barrier(&self) {
         let (done, wait) = mpsc::sync_channel(1);
         assert!(self.send(Order::Barrier(done)), "the device's thread is gone");
@@ -229,12 +229,12 @@ impl<B: Back> Loop<B> {
                 // The device has stopped, also if no thread waits for that any more.
                 done.send(()).ok();
             }
-            #[cfg(test)]
+            #[cfg(any(test, feature = "fuzzing"))]
             Order::Barrier(done) => {
                 for event in self.wait(Some(Instant::now())).0 {
                     self.serve(event);
                 }
-                done.send(()).unwrap();
+                done.send(()).expect("who waits for the barrier is there");
             }
             Order::Quit => {
                 self.back.stop();

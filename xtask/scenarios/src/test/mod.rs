@@ -1,8 +1,9 @@
 //! `cargo xtask test`: everything that is tested, in one place, from the quick to the slow.
 //!
-//! The steps of [`source`] look at the code as it is written; those of [`scenarios`] run the
-//! programs in the lab. Every step runs even when one before it failed, so that one run tells all
-//! that is wrong. Nothing is tried again, but for one fault of the [`emulator`] in a run.
+//! The steps of [`source`] look at the code as it is written; [`fuzz`] sends it what others could
+//! send; those of [`scenarios`] run the programs in the lab. Every step runs even when one before
+//! it failed, so that one run tells all that is wrong. Nothing is tried again, but for one fault of
+//! the [`emulator`] in a run.
 
 mod arguments;
 mod emulator;
@@ -17,9 +18,13 @@ use anyhow::{Result, ensure};
 use plimsoll_lab::workspace::note;
 
 use self::tally::{Seconds, Tally};
+use crate::fuzz;
 use crate::system::SCENARIOS;
 
 pub use self::arguments::TestArgs;
+
+/// The step that runs all fuzz targets for a short time.
+const FUZZ: &str = "fuzz";
 
 /// Runs what `arguments` ask for.
 pub fn run(arguments: &TestArgs) -> Result<ExitCode> {
@@ -28,14 +33,18 @@ pub fn run(arguments: &TestArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     for name in &arguments.only {
-        let known =
-            source::STEPS.iter().any(|step| step.name == name) || SCENARIOS.iter().any(|s| s.name == name);
+        let known = name == FUZZ
+            || source::STEPS.iter().any(|step| step.name == name)
+            || SCENARIOS.iter().any(|s| s.name == name);
         ensure!(known, "no test is called {name:?}: see `cargo xtask test --list`");
     }
     let begin = Instant::now();
     let tally = Tally::default();
     for step in source::STEPS.iter().filter(|step| arguments.wants(step.name)) {
         tally.run(step.name, || step.run(arguments.verbose));
+    }
+    if arguments.wants(FUZZ) {
+        tally.run(FUZZ, fuzz::short);
     }
     scenarios::run(arguments, &tally);
     let all_passed = tally.summary();
@@ -48,6 +57,7 @@ fn list() {
     for step in source::STEPS {
         println!("{:<12} {}", step.name, step.about);
     }
+    println!("{FUZZ:<12} 10^6 inputs that a fuzzer makes up, for everything that reads what others send");
     for scenario in SCENARIOS {
         println!("{:<12} {} (lab)", scenario.name, scenario.about);
     }

@@ -22,7 +22,7 @@ pub(super) const STEPS: &[Step] = &[
     Step {
         name: "format",
         about: "rustfmt changes nothing",
-        arguments: "fmt --all --check",
+        arguments: "fmt --all --check -- fuzz/src/main.rs",
         environment: &[],
     },
     Step {
@@ -35,6 +35,12 @@ pub(super) const STEPS: &[Step] = &[
         name: "lint-model",
         about: "nor about the model check",
         arguments: "clippy --locked --package plimsoll-pmap --features model-check --all-targets --quiet -- -D warnings",
+        environment: &[],
+    },
+    Step {
+        name: "lint-fuzz",
+        about: "nor about what fuzzing adds",
+        arguments: "clippy --locked --package plimsoll-vmm --package plimsoll-host --package plimsoll-pmap --features plimsoll-vmm/fuzzing,plimsoll-host/fuzzing,plimsoll-pmap/fuzzing --quiet -- -D warnings",
         environment: &[],
     },
     Step {
@@ -95,7 +101,8 @@ mod tests {
     #[test]
     fn comments_are_narrow_and_headings_stand_alone() {
         let (mut files, mut bad) = (0, Vec::new());
-        let mut directories = vec![workspace::root().join("crates"), workspace::root().join("xtask")];
+        let mut directories =
+            ["crates", "fuzz/src", "xtask"].map(|name| workspace::root().join(name)).to_vec();
         while let Some(directory) = directories.pop() {
             for entry in std::fs::read_dir(&directory).unwrap() {
                 let path = entry.unwrap().path();
@@ -152,6 +159,6 @@ mod tests {
     #[test]
     fn preflight_knows_the_steps_that_need_no_lab() {
         let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
-        assert_eq!(names, preflight::SOURCE_STEPS);
+        assert_eq!([names.as_slice(), &[super::super::FUZZ]].concat(), preflight::SOURCE_STEPS);
     }
 }

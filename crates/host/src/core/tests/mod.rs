@@ -1,15 +1,29 @@
 //! The core, driven by inputs and judged by its effects and answers.
 
+#[cfg(test)]
 mod adoption;
+#[cfg(test)]
 mod explain;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
+mod happening;
+#[cfg(test)]
 mod heartbeat;
+#[cfg(test)]
 mod hostile;
+#[cfg(test)]
 mod memory;
+#[cfg(test)]
 mod paging;
+#[cfg(test)]
 mod plan;
+#[cfg(test)]
 mod pools;
+#[cfg(test)]
 mod power;
+#[cfg(test)]
 mod sharing;
+#[cfg(test)]
 mod stall;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -29,6 +43,7 @@ use plimsoll_protocol::sharing::{ScanBudget, SharingKind};
 use plimsoll_protocol::status::{BalloonHealth, Exit, HostStatus, Power, VmStatus};
 use plimsoll_protocol::{OrNone, Shares, VmName};
 use plimsoll_units::{Bytes, Pages};
+#[cfg(test)]
 use proptest::prelude::*;
 
 use super::*;

@@ -59,6 +59,8 @@ pub(crate) mod engine;
 #[cfg(all(test, feature = "model-check"))]
 #[path = "../../model_check/event.rs"]
 mod event;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzz;
 mod iovec;
 mod mmap;
 mod schedule;

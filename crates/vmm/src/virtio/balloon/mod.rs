@@ -225,7 +225,7 @@ impl VirtioDevice for Balloon {
         *shared.guest() = None;
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     fn barrier(&self) {
         self.worker.barrier();
     }

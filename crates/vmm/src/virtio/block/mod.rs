@@ -164,7 +164,7 @@ impl VirtioDevice for Block {
         self.worker.stop();
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     fn barrier(&self) {
         self.worker.barrier();
     }

@@ -1,60 +1,15 @@
 //! Any sequence of deeds on any device.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::super::registers::offset;
-use super::super::testing::{Buffer, DATA, HIGH, HIGH_END, INDIRECT, LOW_END, Queue, WRITE, descriptor};
-use super::{TABLE, Victim};
+use super::super::testing::{Buffer, DATA, HIGH, HIGH_END, LOW_END};
+use super::Victim;
+use super::deed::{Deed, attack};
 
 /// The whole time of these tests goes with it; each case tries some tens of things.
 const CASES: u32 = 150;
-
-/// One thing that a guest does.
-#[derive(Clone, Debug)]
-enum Deed {
-    Register(u64, u32),
-    Access(u64, Vec<u8>),
-    Descriptor {
-        queue: usize,
-        index: u16,
-        buffer: Buffer,
-        next: u16,
-    },
-    /// A descriptor in the memory that indirect tables are taken from.
-    Indirect {
-        index: u16,
-        buffer: Buffer,
-        next: u16,
-    },
-    Available {
-        queue: usize,
-        slot: u16,
-        head: u16,
-    },
-    AvailableIndex {
-        queue: usize,
-        index: u16,
-    },
-    /// A few entries more, which is what a guest does that wants to be heard.
-    Advance {
-        queue: usize,
-        by: u16,
-    },
-    /// A chain of the form that devices want, about something or other.
-    Request {
-        queue: usize,
-        words: [u32; 4],
-        readable: u32,
-        writable: u32,
-    },
-    Kick(usize),
-    Packet(usize),
-    Settle,
-    Restart,
-}
 
 fn buffers() -> impl Strategy<Value = Buffer> {
     let length = prop_oneof![
@@ -142,53 +97,6 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
     prop::collection::vec(deed, 1..60)
 }
 
-fn commit(victim: &mut Victim, queues: &mut Vec<Queue>, deed: &Deed) {
-    let guest = Arc::clone(&victim.rig.guest);
-    let count = queues.len();
-    match *deed {
-        Deed::Register(register, value) => victim.rig.set(register, value),
-        Deed::Access(at, ref data) => {
-            victim.rig.transport.read(at, &mut data.clone());
-            victim.rig.transport.write(at, data);
-        }
-        Deed::Descriptor { queue, index, buffer: (address, length, flags), next } => {
-            let queue = &queues[queue % count];
-            let buffer = match flags & INDIRECT {
-                0 => (address, length, flags),
-                _ => (TABLE, length % 12 * 16, flags),
-            };
-            queue.write_descriptor(&guest, index % queue.size, buffer, next);
-        }
-        Deed::Indirect { index, buffer, next } => {
-            guest.write(TABLE + 16 * u64::from(index), &descriptor(buffer, next));
-        }
-        Deed::Available { queue, slot, head } => {
-            let queue = &queues[queue % count];
-            guest.write_u16(queue.available() + 4 + 2 * u64::from(slot % queue.size), head);
-        }
-        Deed::AvailableIndex { queue, index } => queues[queue % count].set_available(&guest, index),
-        Deed::Advance { queue, by } => queues[queue % count].advance(&guest, by),
-        Deed::Request { queue, words, readable, writable } => {
-            let header = DATA + 0xf000;
-            guest.write(header, &words.map(u32::to_le_bytes).concat());
-            let chain = [(header, 16, 0), (DATA, readable, 0), (DATA, writable, WRITE), (DATA, 1, WRITE)];
-            queues[queue % count].add(&guest, &chain);
-        }
-        Deed::Kick(queue) => {
-            let index = queues[queue % count].index;
-            victim.rig.set(offset::QUEUE_NOTIFY, index);
-        }
-        Deed::Packet(length) => {
-            if let Some(cable) = &victim.cable {
-                // A full cable loses it.
-                rustix::io::write(cable, &vec![7; length]).ok();
-            }
-        }
-        Deed::Settle => victim.rig.transport.barrier(),
-        Deed::Restart => *queues = victim.start(),
-    }
-}
-
 fn word_of() -> impl Strategy<Value = u32> {
     prop_oneof![6 => 0u32..16, 1 => 8180u32..8200, 1 => any::<u32>()]
 }
@@ -199,26 +107,11 @@ fn runner() -> TestRunner {
     TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
 }
 
-fn attack(victim: Victim, canaries: bool) {
+fn withstands(victim: Victim, canaries: bool) {
     let victim = std::cell::RefCell::new(victim);
     runner()
         .run(&deeds(), |deeds| {
-            let victim = &mut *victim.borrow_mut();
-            // Numbers that are pages, lengths and requests when a device takes them for such.
-            let words: Vec<u8> =
-                (0..0x4000u32).flat_map(|i| (i * 7 % 1100 % (i % 16 + 1)).to_le_bytes()).collect();
-            victim.rig.guest.write(DATA, &words);
-            victim.place_canaries();
-            let mut queues = victim.start();
-            for deed in &deeds {
-                commit(victim, &mut queues, deed);
-            }
-            victim.rig.transport.barrier();
-            victim.rig.set(offset::STATUS, 0);
-            if canaries {
-                victim.check_canaries();
-            }
-            victim.check();
+            attack(&mut victim.borrow_mut(), &deeds, canaries);
             Ok(())
         })
         .unwrap();
@@ -226,26 +119,26 @@ fn attack(victim: Victim, canaries: bool) {
 
 #[test]
 fn entropy_withstands_any_guest() {
-    attack(Victim::entropy(), true);
+    withstands(Victim::entropy(), true);
 }
 
 #[test]
 fn block_withstands_any_guest() {
-    attack(Victim::block(true), true);
+    withstands(Victim::block(true), true);
 }
 
 #[test]
 fn block_without_io_uring_withstands_any_guest() {
-    attack(Victim::block(false), true);
+    withstands(Victim::block(false), true);
 }
 
 #[test]
 fn net_withstands_any_guest() {
-    attack(Victim::net(), true);
+    withstands(Victim::net(), true);
 }
 
 #[test]
 fn balloon_withstands_any_guest() {
     // A guest may put any of its pages into its balloon, so nothing is said of what they hold.
-    attack(Victim::balloon(), false);
+    withstands(Victim::balloon(), false);
 }

@@ -15,7 +15,7 @@ use super::super::balloon::Balloon;
 use super::super::block::{Block, BlockConfig, Geometry};
 use super::super::entropy::Entropy;
 use super::super::net::{Link, Net};
-use super::super::testing::{DATA, HIGH, LOW_END, Queue, Rig, WRITE};
+use super::super::testing::{DATA, HIGH, LOW_END, Queue, Rig, WRITE, memory_file};
 
 /// Written around the hole in guest memory: no buffer of these tests is valid there, so nothing may
 /// change it.
@@ -44,8 +44,7 @@ impl Victim {
     }
 
     pub(super) fn block(io_uring: bool) -> Self {
-        let file = tempfile::tempfile().unwrap();
-        file.set_len(DISK).unwrap();
+        let file = memory_file(DISK);
         let disk = Some(file.try_clone().unwrap());
         let rig = Rig::new(|memory, notices| {
             let config = BlockConfig {

@@ -132,7 +132,7 @@ impl VirtioDevice for Net {
         self.worker.stop();
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     fn barrier(&self) {
         self.worker.barrier();
     }
