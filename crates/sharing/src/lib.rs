@@ -130,7 +130,7 @@
 //! - *Full digests for frames*: 12 bytes more for each; comparing pages is needed anyway.
 //! - *The key of digests in the run directory*, so that it outlives the daemon: digests do not.
 //!   Hints are lost with the daemon, frames are digested anew when they are taken over, and members
-//!   look at all of their pages again. So each start makes a new key, and none is written to a disk.
+//!   look at all of their pages again. So each start makes a new key, and none is on a disk.
 //! - *Sweeping the index* when a member leaves: walking what the member had finds each of its
 //!   entries at once.
 //! - *Mapping the pool here*, to write frames without system calls: it saves a copy, but a page

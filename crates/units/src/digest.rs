@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 /// to since, or a VMM lies. Code that acts on equal digests compares the pages all the same
 /// (Waldspurger 2002, section 4.1).
 ///
-/// A digest takes 1.5 us (an EPYC with AVX-512), where XXH3 took 0.2 and sharing a page takes some 30.
-/// A universal hash as fast as that would not do: a VMM that a guest has broken into knows the key.
+/// A digest takes 1.5 us (an EPYC with AVX-512), where XXH3 took 0.2 and sharing a page takes some
+/// 30. A universal hash as fast as that would not do: a VMM that a guest has broken into knows the
+/// key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PageDigest(pub u128);
