@@ -31,10 +31,10 @@ pub(crate) fn zero_page(kernel: &KernelImage, ram: &[PpnRange], initrd: Option<(
     put(RSDP, &layout::ACPI.to_le_bytes());
     #[expect(clippy::cast_possible_truncation, reason = "a constant below 1 MiB")]
     put(CMDLINE_POINTER, &(layout::CMDLINE as u32).to_le_bytes());
-    if let Some((address, len)) = initrd {
-        put(INITRD, &address.to_le_bytes());
-        put(INITRD + 4, &len.to_le_bytes());
-    }
+    // Without one both are zero, whatever the file's header says.
+    let (address, len) = initrd.unwrap_or_default();
+    put(INITRD, &address.to_le_bytes());
+    put(INITRD + 4, &len.to_le_bytes());
     let map = memory_map(ram);
     #[expect(clippy::cast_possible_truncation, reason = "four entries")]
     put(E820_COUNT, &[map.len() as u8]);
@@ -76,6 +76,14 @@ mod tests {
         }
         let high: u64 = map[2..].iter().map(|(start, end, _)| end - start).sum();
         assert_eq!(high, (5 << 30) - layout::HIMEM);
+    }
+
+    #[test]
+    fn a_header_that_names_an_initrd_makes_none() {
+        let mut kernel = minimal();
+        kernel[INITRD..INITRD + 8].fill(6);
+        let page = zero_page(&open(&kernel).unwrap(), &layout::ram(Pages::ceil(Bytes::mib(64))), None);
+        assert_eq!(page[INITRD..INITRD + 8], [0; 8]);
     }
 
     #[test]
