@@ -22,7 +22,8 @@ pub const MAX_BATCH: usize = 512;
 pub const WHOLE_CPU: u16 = 10_000;
 
 /// The VMs that a VM shares pages with, as its operator writes it: `own`, `zero`, `off` or the name
-/// of a domain.
+/// of a domain. What guests can learn of each other by that is on the front page of
+/// `plimsoll-sharing`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Sharing {

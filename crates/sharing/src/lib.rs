@@ -78,6 +78,34 @@
 //!   its process runs on [closes](Domain::close) the domain, and the other members share in another
 //!   one.
 //!
+//! # What a member can learn of others
+//!
+//! Sharing shows that pages are alike. What is left of that, whatever this crate does:
+//!
+//! - *A process of a guest* learns whether a page of its content is anywhere else in the domain. It
+//!   writes the content to a page, waits until the scanner has passed, and times the next write:
+//!   copying a shared page takes some microseconds more. It tests one content a page and pass.
+//! - *A VMM that a guest has broken into* learns the same by asking. [`Found::Frame`] and
+//!   [`Found::Wanted`] say that another page has the digest, pages that nobody shares included. The
+//!   daemon answers at most a million look-ups a second of one VM, two million of all together
+//!   (`host/src/core/tokens.rs`). A page of known content but for 20 bits is guessed in a second,
+//!   but for 30 bits in 18 minutes, but for 40 bits in two weeks; one with a key of 128 bits never.
+//! - Nobody can guess offline. A member's digests are not shown to others, and who is no member of
+//!   the domain has neither its key nor its answers.
+//! - *Frames* can be read by every member, see above. Pages of several guests in one machine page
+//!   are also what attacks on the memory's hardware (Rowhammer) look for: a guest can choose whose
+//!   page lies in it.
+//!
+//! | a VM's `sharing` | between VMs | between processes of its guest |
+//! |---|---|---|
+//! | a domain's name | all of that, with the VMs that name it | the time of writes |
+//! | `own` | nothing | the time of writes |
+//! | `zero` | nothing | nothing of each other: a process sees that its own page held zeros long enough |
+//! | `off` | nothing | nothing |
+//!
+//! So VMs that keep secrets of little entropy from each other's guests need domains of their own,
+//! and processes of one guest that do need `zero` or `off`.
+//!
 //! # Bookkeeping, byte by byte
 //!
 //! Under 20 bytes a page, whatever the pages are, and without steps while it grows:
