@@ -120,7 +120,7 @@ impl Eviction {
         let (mut freed, all, victims) = victims_in(vm, no, choice);
         let mut left = all;
         let start = match choice {
-            Choice::Idle => fastrand::u16(..SLOTS),
+            Choice::Idle => fastrand::u16(..SLOTS / BATCH) * BATCH,
             Choice::These(_) => 0,
         };
         let before = victims.intersection(&PageSet::span(0, start));

@@ -129,6 +129,12 @@ mod tests {
         let identity = Identity::at(&path).unwrap();
         assert_eq!(processes(&path, identity), None, "this process does not count");
         let mut child = std::process::Command::new("sleep").arg("60").stdin(file).spawn().unwrap();
+        // It has a command line a moment after it is there.
+        let command = format!("/proc/{}/cmdline", child.id());
+        let begin = std::time::Instant::now();
+        while fs::read(&command).unwrap().is_empty() && begin.elapsed().as_secs() < 60 {
+            std::thread::yield_now();
+        }
         let named = processes(&path, identity);
         child.kill().unwrap();
         child.wait().unwrap();
