@@ -26,6 +26,7 @@ use crate::core::{Clock, Core, Discovered, Failure, FailureKind, Input, Request,
 use crate::domains::Worker;
 use crate::event_log::EventLog;
 use crate::incoming::{CallResult, Incoming, Reached};
+use crate::intake::Talkers;
 use crate::launch::{RunDir, RunRecord, Site, There};
 use crate::link::Link;
 use crate::oom::OomWatch;
@@ -35,6 +36,7 @@ use crate::reach::Reach;
 use crate::rota::Rota;
 use crate::saver::Saver;
 use crate::supervise::adopt;
+use crate::turns::{Room, Turns};
 use crate::uids::Uids;
 
 /// Messages that may wait for the daemon. A VMM or client that finds the inbox full waits in turn
@@ -87,6 +89,18 @@ struct Live {
     bound: Option<Arc<MemoryBound>>,
 }
 
+/// What a turn of the loop is about.
+#[derive(Debug)]
+enum Woken {
+    Incoming(Incoming),
+    Tick,
+    Settled,
+    /// It is time to ask the kernel about VMs.
+    Second,
+    /// It is time to look at the processors.
+    Glance,
+}
+
 /// Requests that wait until adopted VMs have answered or are known to be late.
 #[derive(Debug)]
 struct Settling {
@@ -115,6 +129,8 @@ pub(crate) struct Daemon {
     rota: Rota,
     busy: Busy,
     oom: Arc<OomWatch>,
+    talkers: Talkers,
+    turns: Turns,
     /// A reading of the memory of processes is under way.
     asking_processes: bool,
     /// A reading of the memory of guests is under way.
@@ -149,6 +165,8 @@ impl Daemon {
             rota: Rota::default(),
             busy: Busy::default(),
             oom: Arc::new(oom),
+            talkers: Talkers::default(),
+            turns: Turns::new(Instant::now()),
             asking_processes: false,
             asking_guests: false,
             sender,
@@ -202,7 +220,8 @@ impl Daemon {
         settling.awaited.insert(run);
         let log = self.site.paths.vmm_log(&vm);
         let reach = Reach { run, vm, directory, record, process, recorded };
-        tokio::spawn(adopt(reach, log, Arc::clone(&self.oom), self.sender.clone()));
+        let (oom, talkers) = (Arc::clone(&self.oom), self.talkers.clone());
+        tokio::spawn(adopt(reach, log, oom, talkers, self.sender.clone()));
     }
 
     /// Notes how a VM ended that was gone when the daemon came back.
@@ -274,11 +293,8 @@ impl Daemon {
         glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut second = tokio::time::interval(Rota::PERIOD);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.handle(Input::Tick);
+        self.turn(Woken::Tick);
         while !self.worker.has_ended() {
-            if self.core.has_returned() {
-                self.handle(Input::Serve);
-            }
             let settled =
                 self.settling.as_ref().map(|settling| tokio::time::sleep_until(settling.until.into()));
             let settled = async move {
@@ -288,34 +304,54 @@ impl Daemon {
                 }
             };
             let tick = tokio::time::sleep_until(self.core.due().into());
-            tokio::select! {
+            let woken = tokio::select! {
                 () = &mut end => return Ok(()),
                 incoming = self.inbox.recv() => match incoming {
-                    Some(incoming) => self.take_all(incoming),
+                    Some(incoming) => Woken::Incoming(incoming),
                     None => return Ok(()),
                 },
-                () = tick => self.handle(Input::Tick),
-                () = settled => self.answer_the_waiting(),
-                _ = second.tick() => {
-                    self.ask_for_processes();
-                    self.ask_for_guests();
-                }
-                _ = glance.tick() => {
-                    if let Some(processors) = Times::read().and_then(|times| self.busy.observe(times)) {
-                        self.handle(Input::Processors(processors));
-                    }
-                }
-            }
+                () = tick => Woken::Tick,
+                () = settled => Woken::Settled,
+                _ = second.tick() => Woken::Second,
+                _ = glance.tick() => Woken::Glance,
+            };
+            self.turn(woken);
         }
         anyhow::bail!("the thread for shared pages has ended: restart plimsolld; VMs run on")
     }
 
-    /// Takes all that has come in, up to one full inbox.
-    fn take_all(&mut self, first: Incoming) {
-        self.take(first);
-        for _ in 1..INBOX {
-            let Ok(next) = self.inbox.try_recv() else { break };
-            self.take(next);
+    /// One turn of the loop. Tasks that read from VMMs and users wait for it.
+    fn turn(&mut self, woken: Woken) {
+        let begin = Instant::now();
+        match woken {
+            Woken::Incoming(incoming) => self.take_all(incoming, begin),
+            Woken::Tick => self.handle(Input::Tick),
+            Woken::Settled => self.answer_the_waiting(),
+            Woken::Second => {
+                self.ask_for_processes();
+                self.ask_for_guests();
+            }
+            Woken::Glance => {
+                if let Some(processors) = Times::read().and_then(|times| self.busy.observe(times)) {
+                    self.handle(Input::Processors(processors));
+                }
+            }
+        }
+        if self.core.has_returned() {
+            self.handle(Input::Serve);
+        }
+        if let Some(turns) = self.turns.took(begin, Instant::now()) {
+            self.handle(Input::Turned(turns));
+        }
+    }
+
+    /// Takes what has come in, as far as one turn may.
+    fn take_all(&mut self, first: Incoming, begin: Instant) {
+        let mut room = Room::new(begin, INBOX);
+        let mut next = Some(first);
+        while let Some(incoming) = next {
+            self.take(incoming);
+            next = if room.is_left(Instant::now()) { self.inbox.try_recv().ok() } else { None };
         }
     }
 

@@ -29,6 +29,7 @@ mod format;
 pub mod fuzz;
 mod history;
 mod incoming;
+mod intake;
 mod inventory;
 mod kernel_account;
 mod launch;
@@ -53,6 +54,7 @@ mod start;
 mod supervise;
 mod swap;
 mod tls;
+mod turns;
 mod uids;
 mod vmm_log;
 

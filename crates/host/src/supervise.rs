@@ -14,7 +14,8 @@ use tokio::task::JoinHandle;
 use crate::core::{Input, RunId};
 use crate::epoll::register;
 use crate::incoming::Incoming;
-use crate::link::{Intake, Link};
+use crate::intake::{Intake, Talkers};
+use crate::link::Link;
 use crate::log_pipe::LogPipe;
 use crate::oom::{OomKill, OomWatch};
 use crate::process::{Process, ending, last_line};
@@ -35,6 +36,7 @@ pub(crate) struct Watch {
     pub(crate) link: Link,
     pub(crate) log: PathBuf,
     pub(crate) oom: Arc<OomWatch>,
+    pub(crate) talkers: Talkers,
     /// Moves its messages to the log; `None` where there is no pipe to read them from.
     pub(crate) logged: Option<JoinHandle<()>>,
 }
@@ -42,10 +44,10 @@ pub(crate) struct Watch {
 /// Passes on what the VMM says, in order, and at last that its process is gone: after everything it
 /// had said.
 pub(crate) async fn watch(watch: Watch, inbox: Sender<Incoming>) {
-    let Watch { run, vm, process, child, link, log, oom, logged } = watch;
+    let Watch { run, vm, process, child, link, log, oom, talkers, logged } = watch;
     {
         let mut ended = pin!(ended(&process));
-        let mut talk = pin!(talk(run, &link, &inbox));
+        let mut talk = pin!(talk(run, &link, Intake::new(talkers), &inbox));
         tokio::select! {
             () = &mut talk => ended.await,
             () = &mut ended => {
@@ -61,7 +63,13 @@ pub(crate) async fn watch(watch: Watch, inbox: Sender<Incoming>) {
 }
 
 /// Gets in touch with a VMM that an earlier daemon started, and watches over it from then on.
-pub(crate) async fn adopt(reach: Reach, log: PathBuf, oom: Arc<OomWatch>, inbox: Sender<Incoming>) {
+pub(crate) async fn adopt(
+    reach: Reach,
+    log: PathBuf,
+    oom: Arc<OomWatch>,
+    talkers: Talkers,
+    inbox: Sender<Incoming>,
+) {
     let (run, vm) = (reach.run, reach.vm.clone());
     // A VMM of an older release has the log itself.
     let logged = LogPipe::open(&reach.directory, log.clone()).ok().map(|pipe| tokio::spawn(pipe.run()));
@@ -70,7 +78,7 @@ pub(crate) async fn adopt(reach: Reach, log: PathBuf, oom: Arc<OomWatch>, inbox:
         Outcome::Reached(reached, process) => {
             let link = reached.link.clone();
             inbox.send(Incoming::Reached(run, reached)).await.ok(); // The daemon may be about to end.
-            watch(Watch { run, vm, process, child: None, link, log, oom, logged }, inbox).await;
+            watch(Watch { run, vm, process, child: None, link, log, oom, talkers, logged }, inbox).await;
         }
     }
 }
@@ -92,8 +100,7 @@ async fn ended(process: &Process) {
     }
 }
 
-async fn talk(run: RunId, link: &Link, inbox: &Sender<Incoming>) {
-    let mut intake = Intake::new();
+async fn talk(run: RunId, link: &Link, mut intake: Intake, inbox: &Sender<Incoming>) {
     let read = async {
         loop {
             match link.read(&mut intake).await {

@@ -82,7 +82,7 @@ impl Core {
         let mut changes = Vec::new();
         let parts: BTreeMap<RunId, Pages> =
             self.running().map(|(_, run)| (run.id, self.part(run.id))).collect();
-        for (name, vm) in &self.vms {
+        for vm in self.vms.values() {
             let run = vm.run.and_then(|run| self.runs.get_mut(&run));
             let Some(run) = run.filter(|run| run.takes_part()) else { continue };
             let before = run.liveness.health();
@@ -102,7 +102,7 @@ impl Core {
                 continue;
             }
             changes.push((
-                name.clone(),
+                run.id,
                 match health {
                     BalloonHealth::Absent => "the balloon driver is gone".to_owned(),
                     BalloonHealth::Following if before == BalloonHealth::Stuck => {
@@ -117,8 +117,8 @@ impl Core {
                 },
             ));
         }
-        for (name, text) in changes {
-            self.event(Some(&name), text);
+        for (id, text) in changes {
+            self.told_by(id, text);
         }
     }
 

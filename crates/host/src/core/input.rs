@@ -2,6 +2,7 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::FromVmm;
 use plimsoll_protocol::definition::JailPart;
 use plimsoll_protocol::sharing::DomainId;
+use plimsoll_protocol::status::TurnStatus;
 use plimsoll_units::{Bytes, FrameNo, PageNo, Pages};
 
 use super::request::{Failure, Request, RequestId};
@@ -66,6 +67,8 @@ pub(crate) enum Input {
     Usable(Usable),
     /// How busy the host's processors are.
     Processors(Processors),
+    /// How long the daemon's loop took for its last turns.
+    Turned(TurnStatus),
     /// The VMM does not read: it will not get a message about these pages.
     Unsent(RunId, DomainId, Vec<(PageNo, FrameNo)>),
     /// What came of an [`Effect::Order`](super::Effect::Order).

@@ -43,7 +43,7 @@ impl Core {
                         run.phase = Phase::Running;
                     }
                 }
-                self.event(Some(&name), "the guest rebooted");
+                self.told_by(id, "the guest rebooted");
             }
             FromVmm::LookUp { domain, id: question, pages } => self.look_up(id, domain, question, pages),
             FromVmm::Offer { domain, id: question, pages } => {
@@ -59,7 +59,7 @@ impl Core {
                     "it broke the protocol: it tells of its frames in the middle of a connection",
                 );
             }
-            FromVmm::Notice(text) => self.event(Some(&name), one_line(&text)),
+            FromVmm::Notice(text) => self.told_by(id, one_line(&text)),
             FromVmm::Exit(reason) => {
                 let reason = match reason {
                     ExitReason::Shutdown => ExitReason::Shutdown,
@@ -78,6 +78,11 @@ impl Core {
         let Some(vm) = self.vms.get(name) else { return };
         let allowed = &vm.record.definition.jail.allow_missing;
         let Some(run) = self.runs.get_mut(&id) else { return };
+        if missing.len() > JailPart::COUNT {
+            let why = format!("it broke the protocol: it names {} missing parts of its jail", missing.len());
+            self.breach(id, &why);
+            return;
+        }
         if let Some(part) = missing.iter().find(|part| !allowed.contains(part)) {
             let why = format!(
                 "it runs without the {part} part of its jail, which jail.allow_missing does not name"

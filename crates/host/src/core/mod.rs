@@ -25,6 +25,7 @@ mod lifecycle;
 mod membership;
 mod messages;
 mod mirror;
+mod noise;
 mod pools;
 mod rates;
 mod request;
@@ -38,10 +39,8 @@ mod stall_account;
 mod state_news;
 mod status;
 #[cfg(any(test, feature = "fuzzing"))]
-#[cfg_attr(
-    not(test),
-    allow(dead_code, unused_imports, clippy::unwrap_used, clippy::panic, reason = "tests use more of it")
-)]
+#[cfg_attr(not(test), allow(dead_code, unused_imports, reason = "tests use more of it"))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests, which fuzzing uses as well")]
 mod tests;
 mod tokens;
 mod unreachable;
@@ -58,6 +57,7 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::Event;
 use plimsoll_protocol::control::SamplingConfig;
 use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::status::TurnStatus;
 use plimsoll_units::{Bytes, Pages};
 
 pub(crate) use self::budget::AutomaticBudget;
@@ -132,6 +132,8 @@ pub(crate) struct Core {
     /// Sharing domains, by the last reports.
     mirror: Mirror,
     processors: Processors,
+    /// The last turns of the daemon's loop.
+    turns: Option<TurnStatus>,
     vms: BTreeMap<VmName, Vm>,
     pools: Pools,
     runs: BTreeMap<RunId, Box<Run>>,
@@ -179,6 +181,7 @@ impl Core {
             settings,
             mirror: Mirror::default(),
             processors: Processors::default(),
+            turns: None,
             vms,
             pools,
             runs: BTreeMap::new(),
@@ -220,6 +223,7 @@ impl Core {
             Input::Guests(guests) => self.guests(&guests),
             Input::Usable(usable) => self.usable(usable),
             Input::Processors(processors) => self.processors = processors,
+            Input::Turned(turns) => self.turns = Some(turns),
             Input::Unsent(run, domain, pages) => self.unsent(run, domain, pages),
             Input::Reported(report) => self.reported(*report),
             Input::Unsaved(vm, why) => self.unsaved(vm, why),

@@ -7,6 +7,7 @@ use plimsoll_protocol::definition::JailPart;
 use plimsoll_units::Pages;
 
 use super::membership::Membership;
+use super::noise::Noise;
 use super::rates::Rates;
 use super::silence::Heartbeat;
 use super::stall_account::StallAccount;
@@ -46,6 +47,8 @@ pub(crate) struct Run {
     pub(crate) executed: Duration,
     pub(crate) stall: StallAccount,
     pub(crate) heartbeat: Heartbeat,
+    /// How many events its VMM may still cause.
+    pub(crate) noise: Noise,
     pub(crate) entitlement: Pages,
     /// What it may have beyond its entitlement: see
     /// [`Decision::lent`](plimsoll_policy::Decision::lent).
@@ -191,6 +194,7 @@ impl Run {
             executed: Duration::ZERO,
             stall: StallAccount::new(&Facts::default(), Duration::ZERO, now),
             heartbeat: Heartbeat::default(),
+            noise: Noise::new(now),
             entitlement: Pages::ZERO,
             lent: Pages::ZERO,
             target: limit,

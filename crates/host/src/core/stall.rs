@@ -24,15 +24,12 @@ impl Core {
             (None, Some(_)) => {
                 let vm = self.vm(name).and_then(|vm| Some((&vm.record.definition, self.run(id)?)));
                 if let Some(cause) = vm.map(|(definition, run)| self.stall_cause(definition, run)) {
-                    self.event(Some(name), cause.to_string());
+                    self.told_by(id, cause.to_string());
                 }
             }
             (Some(Stretch { full, .. }), None) => {
                 let seconds = total.saturating_sub(full).as_secs();
-                self.event(
-                    Some(name),
-                    format!("the guest is no longer stalled: it stood still for {seconds} s"),
-                );
+                self.told_by(id, format!("the guest is no longer stalled: it stood still for {seconds} s"));
             }
             _ => {}
         }

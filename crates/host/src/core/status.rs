@@ -40,6 +40,7 @@ impl Core {
             stall: self.host_stall(),
             stalled: self.standing_still(),
             running: self.runs.len() as u64,
+            turns: self.turns,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

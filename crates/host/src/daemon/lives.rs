@@ -81,6 +81,7 @@ impl Daemon {
             link: link.clone(),
             log,
             oom: Arc::clone(&self.oom),
+            talkers: self.talkers.clone(),
             logged: Some(logged),
         };
         let (link, process, record, bound) = (Some(link), Some(process), Some(record), bound.map(Arc::new));

@@ -1,4 +1,4 @@
-//! A daemon in a directory of its own, with a VMM that is no VMM (`examples/fake_vmm.rs`), driven
+//! A daemon in a directory of its own, with a VMM that is no VMM (`examples/fake_vmm/`), driven
 //! over its API.
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
@@ -34,10 +34,15 @@ pub type Reply = (u16, String);
 impl Host {
     /// Starts a daemon with `budget` MiB, and `more` in its configuration.
     pub fn new(budget: u64, more: &str) -> Self {
+        Self::logging("debug", budget, more)
+    }
+
+    /// The same; its log has messages of this level and above.
+    pub fn logging(level: &str, budget: u64, more: &str) -> Self {
         let mut host =
             Self { directory: tempfile::tempdir().unwrap(), daemon: None, pids: RefCell::default() };
         let config = format!(
-            "budget = '{budget}MiB'\nstate_directory = {:?}\nrun_directory = {:?}\nvmm = {:?}\nlog = 'debug'\n{more}",
+            "budget = '{budget}MiB'\nstate_directory = {:?}\nrun_directory = {:?}\nvmm = {:?}\nlog = '{level}'\n{more}",
             host.path("state"),
             host.path("run"),
             fake_vmm(),

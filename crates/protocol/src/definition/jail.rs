@@ -25,6 +25,11 @@ pub enum JailPart {
     Cgroup,
 }
 
+impl JailPart {
+    /// How many parts there are.
+    pub const COUNT: usize = 4;
+}
+
 impl fmt::Display for JailPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

@@ -77,8 +77,25 @@ pub struct HostStatus {
     pub stalled: u64,
     /// VMs that run.
     pub running: u64,
+    /// How long the daemon takes for what comes in; `None` in its first seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turns: Option<TurnStatus>,
     /// The daemon's version.
     pub version: String,
+}
+
+/// The turns of the daemon's loop in the last whole 10 s. In each it takes what has come in from
+/// VMMs and users, and decides: whoever needs an answer waits for the turn under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnStatus {
+    /// How many there were.
+    pub count: u64,
+    /// Microseconds that half of them took at most.
+    pub median_us: u64,
+    /// Microseconds that 99 of 100 took at most.
+    pub p99_us: u64,
+    /// Microseconds of the longest.
+    pub longest_us: u64,
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ mod pool;
 mod sharing;
 mod vm;
 
-pub use host::HostStatus;
+pub use host::{HostStatus, TurnStatus};
 pub use paging::PagingStatus;
 pub use plimsoll_policy::PagingCause;
 pub use pool::PoolStatus;

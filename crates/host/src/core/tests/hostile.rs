@@ -19,6 +19,36 @@ fn returning_more_than_was_granted_ends_the_vmm_and_hurts_nobody_else() {
     assert_eq!(world.vm("good").grant, world.granted[&good].bytes());
 }
 
+#[test]
+fn a_vmm_that_talks_without_end_pushes_out_no_events_of_others() {
+    let mut world = World::new(640);
+    world.up(definition("good", 256, ""));
+    let evil = world.up(definition("evil", 256, ""));
+    for n in 0..3000 {
+        world.say(evil, FromVmm::Notice("noise".to_owned()));
+        world.say(evil, FromVmm::Rebooted);
+        world.say(evil, FromVmm::Report(Facts { balloon_driver: n % 2 == 0, ..Facts::default() }));
+        world.pass(Duration::from_millis(10));
+    }
+    let events = world.core.events.after(0);
+    let of = |vm: &str| events.iter().filter(|event| event.vm == Some(name(vm))).collect::<Vec<_>>();
+    assert!(of("good").iter().any(|event| event.text == "runs"));
+    assert!(of("evil").len() < 40, "{} events in 30 s", of("evil").len());
+    assert!(
+        of("evil").iter().any(|event| event.text.ends_with("events are left out: its VMM causes too many"))
+    );
+}
+
+#[test]
+fn a_longer_list_of_missing_parts_than_there_are_ends_the_vmm() {
+    let mut world = World::new(640);
+    let evil = world.up(definition("evil", 256, "[jail]\nallow_missing = ['uid']"));
+    world.say(evil, FromVmm::Running { missing_jail: vec![JailPart::Uid; JailPart::COUNT] });
+    assert_eq!(world.killed, []);
+    world.say(evil, FromVmm::Running { missing_jail: vec![JailPart::Uid; JailPart::COUNT + 1] });
+    assert_eq!(world.killed, [evil]);
+}
+
 fn any_pages() -> impl Strategy<Value = Pages> {
     prop_oneof![0..70_000u64, Just(u64::MAX), Just(u64::MAX / 2)].prop_map(Pages)
 }

@@ -12,7 +12,9 @@
 //! | `mute` | ends without a hello |
 //! | `old` | says hello in another version |
 //! | `broken` | fails instead of running |
-//! | `garbage`, `flood`, `returner` | breaks the protocol once its VM is up, as it says |
+//! | `sharer` | holds 1 MiB, shares pages, and looks after their frames (`sharer.rs`) |
+//! | `flood`, `noisy`, `returning`, `storm` | keeps the daemon busy (`attack.rs`) |
+//! | `garbage` and others | breaks the protocol once its VM is up (`attack.rs`) |
 //! | anything else | holds what it was first granted |
 
 #![allow(
@@ -23,16 +25,24 @@
     reason = "only tests run it"
 )]
 
+mod attack;
+mod sharer;
+mod storm;
+
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use plimsoll_protocol::control::{
     BootConfig, CONTROL_FD, ExitReason, Facts, FromVmm, REPORT_PERIOD, ToVmm, VERSION,
 };
+use plimsoll_protocol::sharing::{DomainId, SharingKind};
 use plimsoll_protocol::wire::{Wire, WireError};
-use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
+use plimsoll_units::{Bytes, DigestKey, PAGE_SIZE, Pages};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 use rustix::net::SocketFlags;
+
+use crate::sharer::Sharer;
+use crate::storm::Storm;
 
 fn main() {
     let argument = std::env::args().next().unwrap();
@@ -46,7 +56,15 @@ fn main() {
     // SAFETY: the daemon passes the listening socket there, and nothing else in this process uses
     // it.
     let listener = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
-    let mut vm = Vm { name, ram: Ram::default(), facts: Facts::default(), running: false, fds: Vec::new() };
+    let mut vm = Vm {
+        name,
+        ram: Ram::default(),
+        facts: Facts::default(),
+        running: false,
+        fds: Vec::new(),
+        domain: None,
+        sharer: Sharer::default(),
+    };
     loop {
         let socket = rustix::net::accept_with(&listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK);
         vm.serve(&Wire::new(socket.unwrap()));
@@ -59,6 +77,9 @@ struct Vm {
     facts: Facts,
     running: bool,
     fds: Vec<OwnedFd>,
+    /// The domain that it was told.
+    domain: Option<(DomainId, DigestKey)>,
+    sharer: Sharer,
 }
 
 impl Vm {
@@ -83,30 +104,44 @@ impl Vm {
                     self.facts.grant += pages;
                     self.hold(self.facts.grant);
                     self.facts.wanted = self.facts.wanted.saturating_sub(pages);
-                    self.give_back(wire);
+                    if !self.is("sharer") {
+                        self.give_back(wire);
+                    }
                 }
                 Ok((ToVmm::BalloonTarget(pages), _)) => self.balloon(wire, pages),
                 Ok((ToVmm::PowerButton, _)) => {
                     say(wire, &FromVmm::Exit(ExitReason::Shutdown));
                     std::process::exit(0);
                 }
-                Ok((
-                    ToVmm::Query
-                    | ToVmm::Paging { .. }
-                    | ToVmm::Budget(_)
-                    | ToVmm::Found { .. }
-                    | ToVmm::Offered { .. }
-                    | ToVmm::Share { .. },
-                    _,
-                )) => {}
-                Ok((ToVmm::Sharing { domain, .. }, _)) => eprintln!("told to share: {domain:?}"),
+                Ok((message @ (ToVmm::Found { .. } | ToVmm::Offered { .. } | ToVmm::Share { .. }), _)) => {
+                    if let Some(answer) = self.sharer.hear(message, &mut self.facts) {
+                        say(wire, &answer);
+                    }
+                }
+                Ok((ToVmm::Query | ToVmm::Paging { .. } | ToVmm::Budget(_), _)) => {}
+                Ok((ToVmm::Sharing { domain, .. }, fds)) => {
+                    eprintln!("told to share: {domain:?}");
+                    if let SharingKind::Frames { domain, key, .. } = domain {
+                        self.domain = Some((domain, key));
+                    }
+                    if self.is("sharer") {
+                        self.sharer.join(domain, fds);
+                    }
+                }
                 Err(WireError::Closed) => return,
                 Err(e) if e.would_block() => {}
                 Err(e) => panic!("{e}"),
             }
             if self.running {
+                if let Some(question) = self.sharer.look(&mut self.facts) {
+                    say(wire, &question);
+                }
                 say(wire, &FromVmm::Report(self.facts));
-                self.misbehave(wire);
+                if let Some((domain, key)) = self.domain {
+                    attack::breach(&self.name, wire, domain, self.facts);
+                    let storm = Storm::new(&self.name, domain, &key, self.facts);
+                    attack::assault(&self.name, wire, self.facts, storm);
+                }
             }
         }
     }
@@ -134,19 +169,10 @@ impl Vm {
         }
     }
 
-    fn misbehave(&self, wire: &Wire) {
-        if self.is("garbage") {
-            rustix::net::send(wire, &[0xff; 100], rustix::net::SendFlags::NOSIGNAL).ok();
-        } else if self.is("returner") {
-            say(wire, &FromVmm::Return(Pages(u64::MAX)));
-        } else if self.is("flood") {
-            while wire.send(&FromVmm::Want(Pages(1)), &[]).is_ok() {}
-        }
-    }
-
     /// Touches memory until `pages` are resident.
     fn hold(&mut self, pages: Pages) {
-        let most = if self.is("small") { Pages::ceil(Bytes::mib(1)) } else { self.ram.size };
+        let most =
+            if self.is("small") || self.is("sharer") { Pages::ceil(Bytes::mib(1)) } else { self.ram.size };
         let pages = pages.min(most.saturating_sub(self.facts.ballooned));
         self.ram.touch(self.facts.held, pages);
         self.facts.held = self.facts.held.max(pages);
