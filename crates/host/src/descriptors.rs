@@ -3,6 +3,7 @@
 //! They are divided: [`RESERVE`] for the daemon itself, a part for connections of the API, the rest
 //! for VMs. A flood of connections takes none that VMs need, and VMs take none that commands need.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, bail};
@@ -77,18 +78,50 @@ impl Drop for Counted {
 /// There are not: the limit, and what to do.
 pub(crate) fn check() -> anyhow::Result<()> {
     let Some(most) = getrlimit(Resource::Nofile).current else { return Ok(()) };
-    // A connection that begins in between counts twice, and one more VM is refused.
-    let connections = OPEN_CONNECTIONS.load(Ordering::Relaxed);
-    let open =
-        std::fs::read_dir("/proc/self/fd").context("cannot count the open files of plimsolld")?.count();
-    let kept_back = Connections::within(Some(most)).all().saturating_sub(connections) + RESERVE;
-    if u64::try_from(open + kept_back).is_ok_and(|needed| needed <= most) {
-        return Ok(());
+    plimsoll_sys::lock(&ROOM).take(most, || {
+        let open = std::fs::read_dir("/proc/self/fd").context("cannot count the open files of plimsolld")?;
+        // A connection that begins in between counts twice, and one more VM is refused.
+        let connections = OPEN_CONNECTIONS.load(Ordering::Relaxed);
+        let kept_back = Connections::within(Some(most)).all().saturating_sub(connections) + RESERVE;
+        Ok(open.count() + kept_back)
+    })
+}
+
+/// Most descriptors that a VM takes, while it is started as well. Less, and the limit could be met
+/// between two counts; more, and they are counted more often.
+const EACH: u64 = 32;
+
+/// The room that [`check`] found.
+static ROOM: Mutex<Room> = Mutex::new(Room { most: 0, vms: 0 });
+
+/// VMs for which there are certainly descriptors. A count costs time for each open file: one for
+/// each VM would make the start of many VMs slow.
+#[derive(Debug)]
+struct Room {
+    /// The limit at the last count.
+    most: u64,
+    /// VMs that may still begin before the next.
+    vms: u64,
+}
+
+impl Room {
+    /// Takes the room of one VM of the limit `most`. `count` tells how many descriptors are in use
+    /// or kept back.
+    fn take(&mut self, most: u64, count: impl FnOnce() -> anyhow::Result<usize>) -> anyhow::Result<()> {
+        if self.most == most && self.vms > 0 {
+            self.vms -= 1;
+            return Ok(());
+        }
+        let used = u64::try_from(count()?).unwrap_or(u64::MAX);
+        let Some(left) = most.checked_sub(used) else {
+            bail!(
+                "plimsolld may have too few files open ({most}): raise its limit (ulimit -n, or LimitNOFILE= of its unit) and \
+                 restart it, or stop a VM"
+            )
+        };
+        (self.most, self.vms) = (most, (left / EACH).saturating_sub(1));
+        Ok(())
     }
-    bail!(
-        "plimsolld may have too few files open ({most}): raise its limit (ulimit -n, or LimitNOFILE= of its unit) and restart it, \
-         or stop a VM"
-    )
 }
 
 #[cfg(test)]
@@ -101,5 +134,42 @@ mod tests {
         assert_eq!([Some(0), Some(64), Some(256), Some(1024)].map(all), [8, 8, 32, 128]);
         assert_eq!([Some(1 << 20), Some(u64::MAX), None].map(all), [256; 3]);
         assert_eq!(Connections::within(Some(64)), Connections { unix: 6, tcp: 2 });
+    }
+
+    /// Starts VMs of `each` descriptors until one is refused. Returns how many there were, and how
+    /// often all descriptors were counted.
+    fn start_all(most: u64, each: usize) -> (usize, usize) {
+        let (mut room, mut open, mut counts) = (Room { most: 0, vms: 0 }, 20, 0);
+        for vms in 0.. {
+            let taken = room.take(most, || {
+                counts += 1;
+                Ok(open)
+            });
+            if taken.is_err() {
+                return (vms, counts);
+            }
+            open += each;
+            assert!(open as u64 <= most + each as u64, "{open} of {most}");
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn descriptors_are_not_counted_for_each_vm() {
+        let (vms, counts) = start_all(20_000, 8);
+        // The last that one count each would admit.
+        assert_eq!(vms, (20_000 - 20) / 8 + 1);
+        assert!(counts < 50, "{counts} counts for {vms} VMs");
+        let (vms, _) = start_all(64, 8);
+        assert_eq!(vms, (64 - 20) / 8 + 1);
+    }
+
+    #[test]
+    fn another_limit_is_counted_anew() {
+        let mut room = Room { most: 0, vms: 0 };
+        room.take(1000, || Ok(10)).unwrap();
+        assert!(room.vms > 0);
+        let refused = room.take(64, || Ok(65)).unwrap_err().to_string();
+        assert!(refused.contains("too few files open (64)"), "{refused}");
     }
 }

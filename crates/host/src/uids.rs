@@ -8,18 +8,24 @@ pub(crate) struct Uids {
     base: u32,
     len: u32,
     taken: BTreeSet<u32>,
+    /// Where the search for a free one begins: after the last that was given. A user that has just
+    /// become free is not given to another VM at once, and a crowd is not searched from its start.
+    next: u32,
 }
 
 impl Uids {
     /// `len` users from `base` on; none at all where the daemon has no right to give them.
     pub(crate) fn new(base: u32, len: u32) -> Self {
-        Self { base, len, taken: BTreeSet::new() }
+        Self { base, len, taken: BTreeSet::new(), next: 0 }
     }
 
     /// A user that no VM has.
     pub(crate) fn take(&mut self) -> Option<u32> {
-        let uid = (self.base..self.base.saturating_add(self.len)).find(|uid| !self.taken.contains(uid))?;
+        let places = (self.next..self.len).chain(0..self.next);
+        let user = |place: u32| self.base.checked_add(place).filter(|uid| !self.taken.contains(uid));
+        let (place, uid) = places.into_iter().find_map(|place| Some((place, user(place)?)))?;
         self.taken.insert(uid);
+        self.next = place + 1;
         Some(uid)
     }
 
@@ -46,5 +52,18 @@ mod tests {
         uids.release(11);
         assert_eq!(uids.take(), Some(11));
         assert_eq!(Uids::new(10, 0).take(), None);
+    }
+
+    #[test]
+    fn a_user_is_not_given_again_while_others_are_free() {
+        let mut uids = Uids::new(10, 3);
+        let given: Vec<u32> = (0..6)
+            .map(|_| {
+                let uid = uids.take().unwrap();
+                uids.release(uid);
+                uid
+            })
+            .collect();
+        assert_eq!(given, [10, 11, 12, 10, 11, 12]);
     }
 }

@@ -77,6 +77,26 @@ impl Core {
         unreserved.max(reservation(definition) + overhead(definition))
     }
 
+    /// The same for the VM at `i` of the `claims` of all VMs that run.
+    pub(super) fn unreserved_beside(
+        &self,
+        claims: &mut [Claim],
+        i: usize,
+        definition: &VmDefinition,
+    ) -> Pages {
+        let own = claims[i];
+        let none = Claim { size: Pages::ZERO, reservation: Pages::ZERO, overhead: Pages::ZERO, ..own };
+        claims[i] = none;
+        let unreserved = self.reservations(&self.pools, claims).unreserved(own.pool);
+        claims[i] = own;
+        unreserved.max(reservation(definition) + overhead(definition))
+    }
+
+    /// The claims of all VMs that run, in the order of a [round](Self::round).
+    pub(super) fn all_claims(&self) -> Vec<Claim> {
+        self.claims(&self.pools, None)
+    }
+
     /// What may still be reserved at `place`.
     pub(super) fn unreserved_at(&self, at: &Place) -> Pages {
         let claims = self.claims(&self.pools, None);

@@ -22,10 +22,10 @@ impl Round {
         self.indices.get(&run).copied()
     }
 
-    /// Drops the promises to the queued VMs that `which` selects.
-    pub(super) fn leave_out_queued(&mut self, which: impl Fn(RunId) -> bool) {
-        for (i, id) in self.runs.iter().enumerate() {
-            if matches!(self.grants.party(i).stage, Stage::Queued { .. }) && which(*id) {
+    /// Drops the promises to queued VMs.
+    pub(super) fn leave_out_queued(&mut self) {
+        for i in 0..self.runs.len() {
+            if matches!(self.grants.party(i).stage, Stage::Queued { .. }) {
                 self.grants.set_stage(i, Stage::Leaving);
             }
         }

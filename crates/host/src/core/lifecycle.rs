@@ -1,4 +1,4 @@
-use plimsoll_policy::{Grants, Refusal, Stage, admit};
+use plimsoll_policy::{Claim, Grants, Refusal, Stage, admit};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::ToVmm;
 use plimsoll_protocol::definition::VmDefinition;
@@ -55,44 +55,49 @@ impl Core {
 
     /// Charges and launches queued VMs in order, as far as free memory allows.
     pub(super) fn launch_queued(&mut self) {
-        let mut queued: Vec<(RunId, VmDefinition)> = self
-            .running()
-            .filter(|(_, run)| run.is_queued())
-            .map(|(definition, run)| (run.id, definition.clone()))
-            .collect();
+        let queued = self.queued();
         if queued.is_empty() || self.recovering > 0 {
             return;
         }
-        queued.sort_unstable_by_key(|(id, _)| *id);
         let mut round = self.round();
         // A promise to a VM further back does not hold up one before it.
-        round.leave_out_queued(|_| true);
+        round.leave_out_queued();
+        let mut claims = self.all_claims();
         for (id, definition) in queued {
             let Some(i) = round.index(id) else { continue };
-            match self.affordable(&round.grants, i, id, &definition) {
-                Ok(account) => {
+            let overhead = overhead(&definition);
+            // Of a crowd that waits few can start. Only for those the claims of all are added up.
+            let is_free = reservation(&definition) + overhead <= round.grants.open(i);
+            match is_free.then(|| self.affordable(&round.grants, i, &definition, &mut claims)) {
+                Some(Ok(account)) => {
                     self.launch(id, &definition.name, account);
                     round.grants.start(i, account.overhead, account.grant);
                 }
-                Err(_) => {
-                    let overhead = overhead(&definition);
-                    round.grants.set_stage(i, Stage::Queued { overhead });
-                }
+                _ => round.grants.set_stage(i, Stage::Queued { overhead }),
             }
         }
     }
 
-    /// Returns a VM's first charge, if that much is free.
+    /// VMs that wait to start, in their order.
+    fn queued(&self) -> Vec<(RunId, VmDefinition)> {
+        let queued = self.running().filter(|(_, run)| run.is_queued());
+        let mut queued: Vec<_> = queued.map(|(definition, run)| (run.id, definition.clone())).collect();
+        queued.sort_unstable_by_key(|(id, _)| *id);
+        queued
+    }
+
+    /// Returns the first charge of the VM at `i` in the round and in the `claims` of all, if that
+    /// much is free.
     fn affordable(
         &self,
         grants: &Grants,
         i: usize,
-        id: RunId,
         definition: &VmDefinition,
+        claims: &mut [Claim],
     ) -> Result<Account, Refusal> {
         let (reservation, overhead) = (reservation(definition), overhead(definition));
         let open = grants.open(i);
-        admit(reservation, overhead, self.unreserved_but(id, definition), open)?;
+        admit(reservation, overhead, self.unreserved_beside(claims, i, definition), open)?;
         // Beyond its reservation it gets as much as leaves the host in state high.
         let spare = open.saturating_sub(overhead).saturating_sub(self.settings.thresholds.clear);
         let room = spare.min(grants.room_in_pools(i));
@@ -276,19 +281,23 @@ impl Core {
             Phase::Queued(start) => start.waiter.is_none_or(|waiter| waiter.until <= now),
             _ => false,
         };
-        let refusal = |run: &Run, definition: &VmDefinition| {
-            let mut round = self.round();
-            round.leave_out_queued(|id| id > run.id);
-            let i = round.index(run.id)?;
-            self.affordable(&round.grants, i, run.id, definition).err()
-        };
-        let refused: Vec<(RunId, String)> = self
-            .running()
-            .filter(|(_, run)| late(run))
-            .filter_map(|(definition, run)| {
-                refusal(run, definition).map(|refusal| (run.id, refusal.to_string()))
-            })
-            .collect();
+        if !self.running().any(|(_, run)| late(run)) {
+            return;
+        }
+        let mut round = self.round();
+        round.leave_out_queued();
+        let mut claims = self.all_claims();
+        let mut refused: Vec<(RunId, String)> = Vec::new();
+        for (id, definition) in self.queued() {
+            let Some(i) = round.index(id) else { continue };
+            if self.run(id).is_some_and(late)
+                && let Err(refusal) = self.affordable(&round.grants, i, &definition, &mut claims)
+            {
+                refused.push((id, refusal.to_string()));
+            }
+            // The next one waits behind it.
+            round.grants.set_stage(i, Stage::Queued { overhead: overhead(&definition) });
+        }
         for (id, why) in refused {
             self.close_run(id, FailureKind::NoMemory, &why, None);
         }

@@ -164,6 +164,9 @@ pub(crate) struct Core {
     /// Changes that are not on disk, and why: see [`Input::Unsaved`].
     unsaved: BTreeMap<Option<VmName>, String>,
     effects: Vec<Effect>,
+    /// How often a VM was looked at, for tests of how work grows with VMs.
+    #[cfg(test)]
+    looks: std::cell::Cell<u64>,
 }
 
 impl Core {
@@ -203,6 +206,8 @@ impl Core {
             stalled: (Duration::ZERO, Duration::ZERO),
             unsaved: BTreeMap::new(),
             effects: Vec::new(),
+            #[cfg(test)]
+            looks: std::cell::Cell::new(0),
         }
     }
 
@@ -291,7 +296,11 @@ impl Core {
     /// All VMs that have a process or will soon, with their definitions, in the order of their
     /// names.
     fn running(&self) -> impl Iterator<Item = (&VmDefinition, &Run)> {
-        self.vms.values().filter_map(|vm| Some((&vm.record.definition, self.run(vm.run?)?)))
+        self.vms.values().filter_map(|vm| {
+            #[cfg(test)]
+            self.looks.set(self.looks.get() + 1);
+            Some((&vm.record.definition, self.run(vm.run?)?))
+        })
     }
 
     /// Takes up the events of earlier daemons, before there are new ones.

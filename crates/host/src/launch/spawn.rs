@@ -6,7 +6,6 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use anyhow::Context;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::CONTROL_FD;
 
@@ -55,7 +54,40 @@ pub(super) fn spawn(
     // SAFETY: the closure makes two system calls and neither allocates nor takes locks; its errors
     // carry only numbers.
     let command = unsafe { command.pre_exec(in_child) };
-    let child = command.spawn().with_context(|| format!("cannot start {}", program.display()));
+    let child = command.spawn();
+    let child = child.map_err(|e| {
+        let advice = advice(&e);
+        anyhow::Error::from(e).context(format!("cannot start {}{advice}", program.display()))
+    });
     drop(control);
     child.inspect(|child| oom::end_as_others(child.id()))
+}
+
+/// What to do where the kernel has no room for one more process.
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => {
+            " (the host has too many processes or threads: raise kernel.threads-max, kernel.pid_max or the pids.max of \
+             plimsolld's control group, or stop a VM)"
+        }
+        Some(libc::ENOMEM) => {
+            " (the kernel has no memory for another process: lower the budget, or stop a VM)"
+        }
+        Some(libc::ENFILE) => " (the host has too many files open: raise fs.file-max, or stop a VM)",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_short_is_named() {
+        let advice = |code| advice(&std::io::Error::from_raw_os_error(code));
+        assert!(advice(libc::EAGAIN).contains("kernel.threads-max"));
+        assert!(advice(libc::ENOMEM).contains("no memory"));
+        assert!(advice(libc::ENFILE).contains("fs.file-max"));
+        assert_eq!(advice(libc::ENOENT), "");
+    }
 }

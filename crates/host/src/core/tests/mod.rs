@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod adoption;
 #[cfg(test)]
+mod crowd;
+#[cfg(test)]
 mod explain;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;

@@ -1,0 +1,56 @@
+//! The core's work grows with the number of VMs, and not with the number of pairs of them.
+
+use super::*;
+
+const CROWD: u32 = 200;
+/// How often an input may look at each VM: that many steps of it look at all of them.
+const PASSES: u64 = 60;
+
+/// A host whose memory one VM has, and a crowd that waits to start.
+fn crowd() -> (World, RunId, Vec<u64>) {
+    let mut world = World::new(4096);
+    let hog = world.up(definition("hog", 4096, ""));
+    for _ in 0..8 {
+        world.report(hog, Pages(0));
+        world.say(hog, FromVmm::Want(mib(4096)));
+        world.pass(SECOND);
+    }
+    let create = |n| Request::Create(Box::new(definition(&format!("a{n:03}"), 32, "")));
+    let requests = (0..CROWD).map(|n| world.ask(create(n))).collect();
+    let waiting = world.core.runs.values().filter(|run| run.is_queued()).count();
+    assert!(waiting > 150, "{waiting}");
+    (world, hog, requests)
+}
+
+/// How often each VM is looked at while `work` is done.
+fn passes(world: &mut World, work: impl FnOnce(&mut World)) -> u64 {
+    world.core.looks.set(0);
+    work(world);
+    world.core.looks.get() / u64::from(CROWD)
+}
+
+#[test]
+fn memory_that_comes_back_to_a_waiting_crowd_costs_no_look_at_all_pairs() {
+    let (mut world, hog, _) = crowd();
+    let back = passes(&mut world, |world| world.say(hog, FromVmm::Return(Pages(1))));
+    assert!(back <= PASSES, "{back}");
+    let another = Request::Create(Box::new(definition("b", 32, "")));
+    let another = passes(&mut world, |world| {
+        world.ask(another);
+    });
+    assert!(another <= PASSES, "{another}");
+    let second = passes(&mut world, |world| world.pass(SECOND));
+    assert!(second <= PASSES, "{second}");
+}
+
+#[test]
+fn a_crowd_is_refused_together_without_a_look_at_all_pairs() {
+    let (mut world, _, requests) = crowd();
+    let waits: Vec<RunId> =
+        world.core.runs.values().filter(|run| run.is_queued()).map(|run| run.id).collect();
+    let refused = passes(&mut world, |world| world.pass(PATIENCE));
+    assert!(refused <= PASSES, "{refused}");
+    assert!(waits.iter().all(|run| world.core.run(*run).is_none()));
+    let why = world.answers.remove(requests.last().unwrap()).unwrap().unwrap_err();
+    assert!(why.kind == FailureKind::NoMemory && why.text.contains("is free now"), "{}", why.text);
+}
