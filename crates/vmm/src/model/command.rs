@@ -1,7 +1,7 @@
 use std::str::FromStr;
 
-/// One line of the language of the `toucher` program. The model knows three more commands (`turn`,
-/// `clear` and `cache`). Numbers are decimal; sizes are bytes.
+/// One line of the language of the `toucher` program. The model knows four more commands (`turn`,
+/// `clear`, `thin` and `cache`). Numbers are decimal; sizes are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     /// Fill new memory with the seed's pattern.
@@ -12,6 +12,8 @@ pub(super) enum Command {
     Turn(u64, u64),
     /// Write zeros over the same pages.
     Clear(u64),
+    /// Write pages that shrink over the same pages: the beginning of the pattern, and zeros.
+    Thin(u64),
     /// Read every page back.
     Verify(Option<u64>),
     /// Free the memory.
@@ -45,6 +47,7 @@ impl FromStr for Command {
             ["rewrite", seed] => Self::Rewrite(number("seed", seed)?),
             ["turn", seed, to] => Self::Turn(number("seed", seed)?, number("seed", to)?),
             ["clear", seed] => Self::Clear(number("seed", seed)?),
+            ["thin", seed] => Self::Thin(number("seed", seed)?),
             ["verify"] => Self::Verify(None),
             ["verify", seed] => Self::Verify(Some(number("seed", seed)?)),
             ["free"] => Self::Free(None),
@@ -70,6 +73,7 @@ mod tests {
         assert_eq!("touch 4096 7".parse(), Ok(Command::Touch(4096, 7)));
         assert_eq!(" verify ".parse(), Ok(Command::Verify(None)));
         assert_eq!("turn 3 4".parse(), Ok(Command::Turn(3, 4)));
+        assert_eq!("thin 3".parse(), Ok(Command::Thin(3)));
         assert_eq!("free 3".parse(), Ok(Command::Free(Some(3))));
         assert_eq!("cache 8192".parse(), Ok(Command::Cache(8192)));
         for line in ["touch", "touch 1MiB 7", "touch -1 7", "verify x", "dance"] {

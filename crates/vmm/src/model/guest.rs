@@ -45,6 +45,9 @@ pub(crate) struct ModelGuest {
 struct Shared {
     parts: Parts,
     memory: Mutex<Memory>,
+    /// Ballooned pages that are not given back yet. Locked while `memory` is, so that a page which
+    /// is taken out of the balloon is not given back later.
+    inflation: Mutex<Inflation>,
     /// Something changed that may give the balloon's thread work.
     changed: Condvar,
     target: AtomicU64,
@@ -56,8 +59,7 @@ impl ModelGuest {
     /// # Errors
     /// A thread could not be started.
     pub(crate) fn start(parts: Parts) -> io::Result<Self> {
-        let memory = Mutex::new(Memory::new(&parts.regions));
-        let shared = Arc::new(Shared { parts, memory, changed: Condvar::new(), target: AtomicU64::new(0) });
+        let shared = Arc::new(Shared::new(parts));
         let balloon = Arc::clone(&shared);
         thread::Builder::new().name("model-balloon".to_owned()).spawn(move || balloon.drive_balloon())?;
         let commands = Arc::clone(&shared);
@@ -100,14 +102,19 @@ impl Guest for ModelGuest {
 }
 
 impl Shared {
+    fn new(parts: Parts) -> Self {
+        let memory = Mutex::new(Memory::new(&parts.regions));
+        let inflation = Mutex::new(Inflation::new(Arc::clone(&parts.pmap)));
+        Self { parts, memory, inflation, changed: Condvar::new(), target: AtomicU64::new(0) }
+    }
+
     /// The balloon's driver: follows the target as far as free pages go, and hands free chunks
     /// back.
     fn drive_balloon(&self) {
-        let mut inflation = Inflation::new(Arc::clone(&self.parts.pmap));
         let mut memory = lock(&self.memory);
         loop {
-            if !self.step(&mut memory, &mut inflation) {
-                inflation.flush();
+            if !self.step(&mut memory) {
+                lock(&self.inflation).flush();
                 memory = self.changed.wait(memory).unwrap_or_else(PoisonError::into_inner);
             } else {
                 // Other threads get the lock between batches.
@@ -118,18 +125,18 @@ impl Shared {
     }
 
     /// Does one batch of work; returns false if there is nothing to do.
-    fn step(&self, memory: &mut Memory, inflation: &mut Inflation) -> bool {
+    fn step(&self, memory: &mut Memory) -> bool {
         let target = Pages(self.target.load(Ordering::Relaxed));
         let actual = memory.ballooned();
         let batch = |pages: Pages| usize::try_from(pages.0).unwrap_or(usize::MAX).min(BALLOON_BATCH);
         if actual < target {
             let taken = memory.inflate(batch(target - actual));
-            inflation.inflate(&taken);
+            lock(&self.inflation).inflate(&taken);
             return !taken.is_empty();
         }
         if actual > target {
             let popped = memory.deflate(batch(actual - target));
-            inflation.deflate(&popped);
+            lock(&self.inflation).deflate(&popped);
             return !popped.is_empty();
         }
         let reported = if self.parts.balloon.free_page_reporting { memory.report() } else { Vec::new() };
@@ -164,16 +171,22 @@ impl Shared {
             Command::Touch(bytes, seed) => self.touch(bytes, seed, regions),
             Command::Rewrite(seed) => {
                 let region = regions.find("rewrite", seed)?;
-                region.blank = false;
-                (0..).zip(&region.pages).try_for_each(|(index, at)| self.write(*at, seed, index))?;
+                region.content = Content::Pattern;
+                self.fill(seed, region)?;
                 Ok(format!("rewrite bytes={} seed={seed}", region.pages.len() * PAGE))
             }
             Command::Turn(seed, to) => self.turn(seed, to, regions),
             Command::Clear(seed) => {
                 let region = regions.find("clear", seed)?;
-                region.blank = true;
-                region.pages.iter().try_for_each(|at| self.write_page(*at, &[0; PAGE]))?;
+                region.content = Content::Zeros;
+                self.fill(seed, region)?;
                 Ok(format!("clear bytes={} seed={seed}", region.pages.len() * PAGE))
+            }
+            Command::Thin(seed) => {
+                let region = regions.find("thin", seed)?;
+                region.content = Content::Thin;
+                self.fill(seed, region)?;
+                Ok(format!("thin bytes={} seed={seed}", region.pages.len() * PAGE))
             }
             Command::Verify(seed) => self.verify(seed, regions),
             Command::Free(seed) => {
@@ -236,7 +249,7 @@ impl Shared {
             (pages.len() as u64..).zip(&more).try_for_each(|(index, at)| self.write(*at, seed, index))?;
             pages.extend(more);
         }
-        regions.0.insert(seed, Region { pages, blank: false });
+        regions.0.insert(seed, Region { pages, content: Content::Pattern });
         Ok(format!("touch bytes={} seed={seed}", wanted * PAGE))
     }
 
@@ -245,8 +258,8 @@ impl Shared {
             return Err(format!("turn seed {to} is in use: free it first"));
         }
         regions.find("turn", seed)?;
-        let region = Region { blank: false, ..regions.0.remove(&seed).unwrap_or_default() };
-        (0..).zip(&region.pages).try_for_each(|(index, at)| self.write(*at, to, index))?;
+        let region = Region { content: Content::Pattern, ..regions.0.remove(&seed).unwrap_or_default() };
+        self.fill(to, &region)?;
         let bytes = region.pages.len() * PAGE;
         regions.0.insert(to, region);
         Ok(format!("turn bytes={bytes} seed={to}"))
@@ -279,9 +292,15 @@ impl Shared {
         if !pages.is_empty() || !self.parts.balloon.deflate_on_oom {
             return pages;
         }
-        let popped: Vec<_> = memory.deflate(most).into_iter().map(PpnRange::page).collect();
-        self.parts.pmap.deflate(&popped);
+        let popped = memory.deflate(most);
+        lock(&self.inflation).deflate(&popped);
         memory.allocate(most)
+    }
+
+    /// Writes what the region of `seed` holds to all its pages.
+    fn fill(&self, seed: u64, region: &Region) -> Result<(), String> {
+        let mut pages = (0..).zip(&region.pages);
+        pages.try_for_each(|(index, at)| self.write_page(*at, &region.content.page(seed, index)))
     }
 
     fn write(&self, at: usize, seed: u64, index: u64) -> Result<(), String> {
@@ -309,8 +328,7 @@ impl Shared {
                 let read = self.parts.pmap.ram().read_slice(&mut found, address);
                 read.map_err(|error| format!("page {address:?}: {error}"))?;
                 pages += 1;
-                let expected = if region.blank { [0; PAGE] } else { pattern::page(*of, index) };
-                if found != expected {
+                if found != region.content.page(*of, index) {
                     mismatched += 1;
                     if first.is_empty() {
                         first = format!(" first_seed={of} first_page={index}");
@@ -350,6 +368,7 @@ impl Shared {
             self.parts.mailbox.exit(ExitReason::Failed(what.clone()));
             return Err(what);
         }
+        lock(&self.inflation).clear();
         *memory = Memory::new(&self.parts.regions);
         *regions = Regions::default();
         drop(memory);
@@ -371,12 +390,89 @@ struct Regions(BTreeMap<u64, Region>);
 struct Region {
     /// In the order of the pattern.
     pages: Vec<usize>,
-    /// They hold zeros and not the pattern.
-    blank: bool,
+    content: Content,
+}
+
+/// What the pages of a region hold.
+#[derive(Clone, Copy, Debug, Default)]
+enum Content {
+    /// The pattern of the region's seed.
+    #[default]
+    Pattern,
+    /// The beginning of that, and zeros: less than half where it is compressed.
+    Thin,
+    Zeros,
+}
+
+impl Content {
+    fn page(self, seed: u64, index: u64) -> [u8; PAGE] {
+        match self {
+            Self::Pattern => pattern::page(seed, index),
+            Self::Thin => pattern::thin_page(seed, index),
+            Self::Zeros => [0; PAGE],
+        }
+    }
 }
 
 impl Regions {
     fn find(&mut self, command: &str, seed: u64) -> Result<&mut Region, String> {
         self.0.get_mut(&seed).ok_or_else(|| format!("{command} no region has seed {seed}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_pmap::uffd::Uffd;
+    use plimsoll_pmap::{Config, GrantSource};
+    use plimsoll_sys::Event;
+    use plimsoll_units::Ppn;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct NoMore;
+
+    impl GrantSource for NoMore {
+        fn want(&self, _total: Pages) {}
+    }
+
+    #[test]
+    fn a_page_that_left_the_balloon_before_it_was_given_back_keeps_its_content() {
+        let regions = vec![PpnRange::new(Ppn(0), Pages::CHUNK)];
+        let config = Config {
+            regions: regions.clone(),
+            uffd: Uffd::open().unwrap(),
+            huge_pages: false,
+            grant: Pages::CHUNK,
+            store: Pages::ZERO,
+            swap: None,
+        };
+        let pmap = Pmap::new(config, Arc::new(NoMore)).unwrap();
+        let stop = Event::new().unwrap();
+        let (server, end) = (Arc::clone(&pmap), stop.clone());
+        let faults = thread::spawn(move || server.serve_faults(&end).unwrap());
+        let parts = Parts {
+            pmap,
+            regions: regions.clone(),
+            balloon: Balloon { deflate_on_oom: true, ..Balloon::default() },
+            mailbox: Arc::new(Mailbox::new().unwrap()),
+            output: Arc::new(Output::new().unwrap()),
+            input: Arc::new(Input::new(Event::new().unwrap())),
+            brake: Arc::new(Brake::default()),
+        };
+        let guest = Shared::new(parts);
+        guest.target.store(BALLOON_BATCH as u64, Ordering::Relaxed);
+        // Too little for a chunk that is given back at once.
+        assert!(guest.step(&mut lock(&guest.memory)));
+        assert_eq!(guest.allocate(ALLOCATION).len(), ALLOCATION - BALLOON_BATCH);
+        let popped = guest.allocate(1);
+        assert_eq!(popped.len(), 1);
+        guest.write(popped[0], 7, 0).unwrap();
+        lock(&guest.inflation).flush();
+        let mut found = [0; PAGE];
+        guest.parts.pmap.ram().read_slice(&mut found, guest.address(popped[0]).unwrap()).unwrap();
+        assert_eq!(found, pattern::page(7, 0));
+        stop.signal();
+        faults.join().unwrap();
     }
 }

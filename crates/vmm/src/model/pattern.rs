@@ -20,6 +20,14 @@ pub(super) fn page(seed: u64, index: u64) -> [u8; PAGE] {
     page
 }
 
+/// The same, of which only the first quarter is left: it shrinks to less than half, and is as
+/// different from every other page.
+pub(super) fn thin_page(seed: u64, index: u64) -> [u8; PAGE] {
+    let mut page = page(seed, index);
+    page[PAGE / 4..].fill(0);
+    page
+}
+
 /// A bijective mix (splitmix64's finaliser) of seed and index.
 fn start(seed: u64, index: u64) -> u64 {
     let mut z = seed.wrapping_mul(STEP) ^ index.wrapping_add(1);
@@ -38,5 +46,7 @@ mod tests {
         assert_ne!(page(7, 3), page(7, 4));
         assert_ne!(page(7, 3), page(8, 3));
         assert_eq!(page(7, 3), page(7, 3));
+        assert_ne!(thin_page(7, 3), thin_page(7, 4));
+        assert!(thin_page(7, 3).iter().filter(|byte| **byte == 0).count() >= PAGE / 4 * 3);
     }
 }
