@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
+use plimsoll_campaigns::Campaign;
 use plimsoll_demo::DemoArgs;
 use plimsoll_experiments::bench::{self, Bench};
 use plimsoll_experiments::paper::{self, PaperArgs};
@@ -51,6 +52,9 @@ enum Verb {
     /// Measure, against a baseline in the same run.
     #[command(subcommand)]
     Bench(Bench),
+    /// Run against a daemon for long: what shows only in the long run, or by chance.
+    #[command(subcommand)]
+    Campaign(Campaign),
     /// Print a figure of the paper that Plimsoll is built after, and ours beside it.
     ///
     /// Figures 2 and 4 to 7 run guests in the lab, some ten minutes each on a machine that does
@@ -173,6 +177,7 @@ impl Task {
                 disk.copy_to(&arguments.output).map(|()| ExitCode::SUCCESS)
             }
             Verb::Bench(bench) => bench.run(),
+            Verb::Campaign(campaign) => campaign.run(),
             Verb::Paper(arguments) => paper::run(&arguments),
             Verb::Setup(_) => setup().map(|()| ExitCode::SUCCESS),
             Verb::Demo(arguments) => plimsoll_demo::start(&arguments),

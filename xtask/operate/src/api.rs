@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 
 /// How long an answer may take. The daemon answers from memory; emulation on a loaded machine is
@@ -33,29 +33,57 @@ impl Api {
 
     /// What `GET path` answers, as text.
     pub(crate) fn text(&self, path: &str) -> Result<String> {
+        self.ask("GET", path, "")?.success().with_context(|| format!("GET {path}"))
+    }
+
+    /// What the daemon answers to `METHOD path` with `body`.
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> Result<Reply> {
         let ask = || -> Result<Vec<u8>> {
             let mut stream = UnixStream::connect(&self.socket)?;
             stream.set_read_timeout(Some(PATIENCE))?;
+            let length = body.len();
             // HTTP/1.0: the answer ends with the connection and is not chunked.
-            write!(stream, "GET {path} HTTP/1.0\r\nHost: plimsoll\r\nConnection: close\r\n\r\n")?;
+            write!(
+                stream,
+                "{method} {path} HTTP/1.0\r\nHost: plimsoll\r\nConnection: close\r\n\
+                 Content-Length: {length}\r\n\r\n{body}"
+            )?;
             let mut answer = Vec::new();
             stream.read_to_end(&mut answer)?;
             Ok(answer)
         };
-        let answer = ask().with_context(|| format!("GET {path} at {}", self.socket.display()))?;
-        parse(&String::from_utf8_lossy(&answer)).with_context(|| format!("GET {path}"))
+        let what = || format!("{method} {path} at {}", self.socket.display());
+        let answer = ask().with_context(what)?;
+        parse(&String::from_utf8_lossy(&answer)).with_context(what)
     }
 }
 
-/// The body of an answer with status 200.
-fn parse(answer: &str) -> Result<String> {
+/// An answer of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The status, such as 200.
+    pub status: u16,
+    /// The body.
+    pub body: String,
+}
+
+impl Reply {
+    /// The body of an answer that is a success.
+    ///
+    /// # Errors
+    /// It is none: the status, and what the daemon says.
+    pub fn success(self) -> Result<String> {
+        ensure!((200..300).contains(&self.status), "status {}: {}", self.status, self.body.trim());
+        Ok(self.body)
+    }
+}
+
+fn parse(answer: &str) -> Result<Reply> {
     let (head, body) =
         answer.split_once("\r\n\r\n").with_context(|| format!("no HTTP answer: {answer:?}"))?;
     let status = head.split_whitespace().nth(1).unwrap_or_default();
-    if status != "200" {
-        bail!("status {status}: {}", body.trim());
-    }
-    Ok(body.to_owned())
+    let status = status.parse().with_context(|| format!("no status: {head:?}"))?;
+    Ok(Reply { status, body: body.to_owned() })
 }
 
 #[cfg(test)]
@@ -64,10 +92,13 @@ mod tests {
 
     #[test]
     fn bodies_are_cut_out_and_errors_reported() {
-        assert_eq!(parse("HTTP/1.0 200 OK\r\nA: b\r\n\r\n[]").unwrap(), "[]");
-        assert!(
-            parse("HTTP/1.0 404 Not Found\r\n\r\n{\"error\":\"x\"}").unwrap_err().to_string().contains("404")
-        );
+        let body = |answer| parse(answer).and_then(Reply::success);
+        assert_eq!(body("HTTP/1.0 200 OK\r\nA: b\r\n\r\n[]").unwrap(), "[]");
+        assert_eq!(body("HTTP/1.0 204 No Content\r\n\r\n").unwrap(), "");
+        let refused = parse("HTTP/1.0 404 Not Found\r\n\r\n{\"error\":\"x\"}").unwrap();
+        assert_eq!(refused.status, 404);
+        assert!(refused.success().unwrap_err().to_string().contains("404"));
+        assert!(parse("HTTP/1.0 OK\r\n\r\n").is_err());
         assert!(parse("").is_err());
     }
 }

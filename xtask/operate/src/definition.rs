@@ -1,12 +1,13 @@
 //! Definitions of the VMs that demo and tests run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use plimsoll_lab::guest;
 use plimsoll_lab::kernel::Version;
 use plimsoll_lab::workspace;
 use plimsoll_protocol::control::RateLimit;
+use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_units::Bytes;
 
 use crate::place::in_lab;
@@ -141,6 +142,12 @@ impl Definition {
         }
         Ok(text)
     }
+
+    /// The same for the API.
+    pub fn json(&self) -> Result<String> {
+        let read = VmDefinition::from_toml(&self.text()?, Path::new("/"))?;
+        serde_json::to_string(&read).context("writing a definition")
+    }
 }
 
 /// Kernel and initrd of guests with `toucher`: the lab carries them, elsewhere they are built.
@@ -155,8 +162,6 @@ pub fn toucher_image(version: Version) -> Result<(PathBuf, PathBuf)> {
 
 #[cfg(test)]
 mod tests {
-    use plimsoll_protocol::definition::VmDefinition;
-
     use super::*;
 
     #[test]

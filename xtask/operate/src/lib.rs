@@ -2,8 +2,9 @@
 //! the guests' consoles.
 //!
 //! The demo, system tests and experiments open a [`Stage`], run VMs ([`definition`]) on it and talk
-//! to the program in them ([`toucher`]). What the kernel says of VMMs is in [`smaps`], apart from
-//! anything that Plimsoll says of itself.
+//! to the program in them ([`toucher`]). What the kernel says of VMMs is in [`smaps`] and
+//! [`process`], apart from anything that Plimsoll says of itself; [`remains`] finds what VMs leave
+//! behind.
 //!
 //! This crate links nothing of daemon and VMM but their API's types: it finds the programs beside
 //! the one that runs. It judges nothing; what must hold is up to its users. Start reading at
@@ -14,11 +15,14 @@ mod api;
 pub mod definition;
 mod files;
 mod place;
+pub mod process;
+pub mod remains;
 pub mod smaps;
 mod stage;
 pub mod standstill;
 pub mod toucher;
 pub mod watch;
 
+pub use api::Reply;
 pub use place::{in_lab, program, share};
 pub use stage::Stage;

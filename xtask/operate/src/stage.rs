@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 use crate::account::Account;
-use crate::api::Api;
+use crate::api::{Api, Reply};
 use crate::definition::Definition;
 use crate::files::Files;
 use crate::place::program;
@@ -113,6 +113,16 @@ impl Stage {
     /// The daemon's socket.
     pub fn socket(&self) -> PathBuf {
         self.files.socket()
+    }
+
+    /// The process of the daemon; `None`: it does not run.
+    pub fn daemon_pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Child::id)
+    }
+
+    /// What the API answers to `METHOD path` with `body`, a success or not.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> Result<Reply> {
+        self.api.ask(method, path, body)
     }
 
     /// The API's account of the host.

@@ -18,6 +18,7 @@ mod rest;
 mod sampling;
 mod sharing;
 mod swap;
+mod thousand;
 
 use std::process::ExitCode;
 
@@ -61,6 +62,9 @@ pub enum Bench {
     /// How long a touch of a swapped page takes, against a bare read of the disk and against the
     /// kernel's own swapping.
     Swap(swap::SwapArgs),
+    /// A thousand VMs on one daemon: start, rest, some busy, restart of the daemon, stop; times,
+    /// processor time, memory, the API's answers, and what is left over.
+    Thousand(thousand::ThousandArgs),
 }
 
 impl Bench {
@@ -80,6 +84,7 @@ impl Bench {
             Self::Sampling(arguments) => sampling::run(&arguments),
             Self::Sharing(arguments) => sharing::run(&arguments),
             Self::Swap(arguments) => swap::run(&arguments),
+            Self::Thousand(arguments) => thousand::run(&arguments),
         }
     }
 }

@@ -1,0 +1,27 @@
+//! The campaigns that there are.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::soak::{self, SoakArgs};
+
+/// What to run.
+#[derive(Debug, Subcommand)]
+pub enum Campaign {
+    /// Hours of VMs that come, go, change and move: nothing may grow.
+    Soak(SoakArgs),
+}
+
+impl Campaign {
+    /// Runs it and reports.
+    ///
+    /// # Errors
+    /// It could not be run. What it finds to be wrong is a report and an exit status.
+    pub fn run(self) -> Result<ExitCode> {
+        match self {
+            Self::Soak(arguments) => soak::run(&arguments),
+        }
+    }
+}
