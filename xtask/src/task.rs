@@ -278,6 +278,9 @@ mod tests {
             "lab --memory little -- x",
             "fuzz --executions 0",
             "fuzz --executions 9 --seconds 9",
+            "campaign",
+            "campaign kill --points 0",
+            "campaign kill --vms 1",
         ] {
             assert!(
                 Task::try_parse_from(std::iter::once("xtask").chain(line.split_whitespace())).is_err(),

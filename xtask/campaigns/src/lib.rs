@@ -5,6 +5,7 @@
 //! what it found. Start reading at [`Campaign`].
 
 mod campaign;
+pub mod kill;
 mod soak;
 
 pub use campaign::Campaign;

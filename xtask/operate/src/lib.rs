@@ -3,7 +3,7 @@
 //!
 //! The demo, system tests and experiments open a [`Stage`], run VMs ([`definition`]) on it and talk
 //! to the program in them ([`toucher`]). What the kernel says of VMMs is in [`smaps`] and
-//! [`process`], apart from anything that Plimsoll says of itself; [`remains`] finds what VMs leave
+//! [`process`], and what processes have in [`resources`]. [`remains`] finds what VMs leave
 //! behind.
 //!
 //! This crate links nothing of daemon and VMM but their API's types: it finds the programs beside
@@ -11,15 +11,19 @@
 //! [`Stage`].
 
 mod account;
+pub mod agreement;
 mod api;
 pub mod definition;
 mod files;
 mod place;
 pub mod process;
 pub mod remains;
+pub mod resources;
 pub mod smaps;
 mod stage;
 pub mod standstill;
+pub mod swap_space;
+pub mod tmpfs;
 pub mod toucher;
 pub mod watch;
 

@@ -1,165 +1,156 @@
-//! What the kernel says of one process: memory, descriptors, mappings, processor time.
+//! Processes as the kernel shows them.
 
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use plimsoll_machine::limit::unified;
 use plimsoll_units::Bytes;
 
-use crate::smaps::kib;
-
-/// A second of a process's time in `/proc/PID/stat`: the same on all machines (`USER_HZ`).
-const TICKS: u64 = 100;
-
-/// One process at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
-    /// Resident memory.
-    pub resident: Bytes,
-    /// The same, where pages that processes share count in equal parts.
-    pub pss: Bytes,
-    /// Anonymous memory.
-    pub anonymous: Bytes,
-    /// Open file descriptors.
-    pub descriptors: u64,
-    /// Mappings: lines of `/proc/PID/maps`.
-    pub mappings: u64,
-    /// Threads.
-    pub threads: u64,
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// The id of its parent.
+    pub parent: u32,
+    /// It has ended, and its parent has not asked how.
+    pub is_dead: bool,
+    /// The first argument of its command line.
+    pub title: String,
 }
 
-impl Reading {
-    /// The process with that id; `None` when it is gone.
-    ///
-    /// # Errors
-    /// `/proc` cannot be read.
-    pub fn of(pid: u32) -> Result<Option<Self>> {
-        let read = || -> io::Result<Self> {
-            let file = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}"));
-            let count = |name: &str| Ok::<_, io::Error>(fs::read_dir(format!("/proc/{pid}/{name}"))?.count());
-            let rollup = file("smaps_rollup")?;
-            let size = |key: &str| field(&rollup, key).unwrap_or_default();
-            Ok(Self {
-                resident: size("Rss:"),
-                pss: size("Pss:"),
-                anonymous: size("Anonymous:"),
-                descriptors: count("fd")? as u64,
-                mappings: file("maps")?.lines().count() as u64,
-                threads: count("task")? as u64,
-            })
-        };
-        unless_gone(read()).with_context(|| format!("reading /proc/{pid}"))
-    }
+/// All processes of this machine that are there while this looks.
+pub fn all() -> Result<Vec<Process>> {
+    let entries = fs::read_dir("/proc").context("reading /proc")?;
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(pids.filter_map(one).collect())
 }
 
-/// Processor time that a process has used, threads that have ended included; `None` when the
-/// process is gone.
-///
-/// # Errors
-/// `/proc` cannot be read.
-pub fn processor_time(pid: u32) -> Result<Option<Duration>> {
-    let stat = unless_gone(fs::read_to_string(format!("/proc/{pid}/stat")))
-        .with_context(|| format!("reading /proc/{pid}/stat"))?;
-    stat.map(|stat| spent(&stat).with_context(|| format!("/proc/{pid}/stat: {stat:?}"))).transpose()
+/// The process `pid`; `None` when it is gone.
+fn one(pid: u32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (state, parent) = state_and_parent(&stat)?;
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let title = line.split(|byte| *byte == 0).next().unwrap_or_default();
+    let title = String::from_utf8_lossy(title).into_owned();
+    Some(Process { pid, parent, is_dead: matches!(state, 'Z' | 'X'), title })
 }
 
-/// User and system time of a process with this `stat`.
-fn spent(stat: &str) -> Option<Duration> {
-    // The name before it may hold anything but ends with the last parenthesis.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some(Duration::from_millis((user + system) * 1000 / TICKS))
+/// The state and the parent in a process' or a thread's `stat`.
+pub(crate) fn state_and_parent(stat: &str) -> Option<(char, u32)> {
+    // The name before them may hold anything but ends with the last parenthesis.
+    let mut words = stat.rsplit_once(") ")?.1.split_whitespace();
+    Some((words.next()?.chars().next()?, words.next()?.parse().ok()?))
 }
 
-/// The directory of a process's control group (version 2); `None` where there are none.
-pub fn group(pid: u32) -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    unified(&mounts, &own).into_iter().next()
+/// How many descriptors process `pid` has open.
+pub fn descriptors(pid: u32) -> Result<usize> {
+    entries(&format!("/proc/{pid}/fd")).map(|entries| entries.len())
 }
 
-/// The processes that have a file below `directory` open, without this one. Those that may not be
-/// looked at do not count.
-///
-/// # Errors
-/// `/proc` cannot be read.
-pub fn with_files_below(directory: &Path) -> Result<Vec<u32>> {
-    let entries = fs::read_dir("/proc").context("reading /proc")?.flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let has_one = |pid: &u32| {
-        let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        open.filter_map(|entry| fs::read_link(entry.path()).ok()).any(|path| path.starts_with(directory))
-    };
-    Ok(pids.filter(|pid| *pid != std::process::id()).filter(has_one).collect())
+/// How many threads process `pid` has.
+pub fn threads(pid: u32) -> Result<usize> {
+    entries(&format!("/proc/{pid}/task")).map(|entries| entries.len())
 }
 
-/// What was read of a process, or `None` where the process is gone.
-fn unless_gone<T>(read: io::Result<T>) -> Result<Option<T>> {
-    match read {
-        Ok(read) => Ok(Some(read)),
-        Err(error)
-            if error.raw_os_error().is_some_and(|code| code == libc::ESRCH || code == libc::ENOENT) =>
-        {
-            Ok(None)
+/// The files in memory whose names begin with `name` that process `pid` has open or maps: the
+/// memory in each by its inode.
+pub fn memory_files(pid: u32, name: &str) -> Result<BTreeMap<u64, Bytes>> {
+    let name = format!("/memfd:{name}");
+    let mut files = BTreeMap::new();
+    let mut add = |path: PathBuf| {
+        // It may be closed or unmapped meanwhile.
+        if let Ok(file) = fs::metadata(path) {
+            files.insert(file.ino(), Bytes(file.blocks() * 512));
         }
-        Err(error) => Err(error.into()),
+    };
+    for path in entries(&format!("/proc/{pid}/fd"))? {
+        if fs::read_link(&path).is_ok_and(|file| file.to_string_lossy().starts_with(&name)) {
+            add(path);
+        }
     }
+    let maps = format!("/proc/{pid}/maps");
+    let maps = fs::read_to_string(&maps).with_context(|| format!("reading {maps}"))?;
+    let mapped: BTreeMap<&str, &str> = maps.lines().filter_map(|line| mapped(line, &name)).collect();
+    mapped.values().for_each(|range| add(format!("/proc/{pid}/map_files/{range}").into()));
+    Ok(files)
 }
 
-fn field(text: &str, key: &str) -> Option<Bytes> {
-    kib(text.lines().find_map(|line| line.strip_prefix(key))?)
+/// The inode and the range of addresses of a line of `maps`, if it is of a file with that name.
+fn mapped<'a>(line: &'a str, name: &str) -> Option<(&'a str, &'a str)> {
+    let mut words = line.split_whitespace();
+    let (range, inode) = (words.next()?, words.nth(3)?);
+    words.next()?.starts_with(name).then_some((inode, range))
+}
+
+/// What the threads of process `pid` do: their names, states, and stacks in the kernel. For people.
+pub fn stacks(pid: u32) -> String {
+    let mut text = String::new();
+    for task in entries(&format!("/proc/{pid}/task")).unwrap_or_default() {
+        let read = |file: &str| fs::read_to_string(task.join(file)).unwrap_or_default();
+        let state = state_and_parent(&read("stat")).map_or('?', |(state, _)| state);
+        let stack: Vec<String> = read("stack")
+            .lines()
+            .filter_map(|line| Some(line.split_whitespace().nth(1)?.to_owned()))
+            .collect();
+        let (name, shown) = (read("comm"), task.file_name().unwrap_or_default().to_string_lossy());
+        // A string takes all that is written to it.
+        writeln!(text, "{shown} {} {state} {}", name.trim_end(), stack.join(" < ")).ok();
+    }
+    text
+}
+
+fn entries(directory: &str) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(directory).with_context(|| format!("reading {directory}"))?;
+    Ok(entries.flatten().map(|entry| entry.path()).collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
+    use std::io::Write;
+    use std::process::{self, Command};
+
+    use rustix::fs::{MemfdFlags, memfd_create};
 
     use super::*;
 
     #[test]
-    fn what_a_process_opens_and_uses_is_seen() {
-        let own = std::process::id();
-        let before = Reading::of(own).unwrap().unwrap();
-        let directory = tempfile::tempdir().unwrap();
-        let files: Vec<File> =
-            (0..40).map(|n| File::create(directory.path().join(n.to_string())).unwrap()).collect();
-        let memory = std::hint::black_box(vec![1_u8; 32 << 20]);
-        let after = Reading::of(own).unwrap().unwrap();
-        assert!(after.anonymous.0 >= before.anonymous.0 + (24 << 20), "{before:?} {after:?}");
-        assert!(after.pss <= after.resident && after.mappings > 0 && after.threads > 0);
-        // Other tests open and close files at the same time, but not as many.
-        assert!(after.descriptors >= before.descriptors + 20, "{before:?} {after:?}");
-        drop((memory, files));
-    }
-
-    #[test]
-    fn a_process_that_is_gone_is_no_error() {
-        let mut child = std::process::Command::new("true").spawn().unwrap();
-        let pid = child.id();
+    fn processes_are_told_by_their_titles_and_dead_ones_apart() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let find = || all().unwrap().into_iter().find(|process| process.pid == child.id()).unwrap();
+        let alive = find();
+        assert_eq!((alive.parent, alive.is_dead, alive.title.as_str()), (process::id(), false, "sleep"));
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&child),
+            rustix::process::Signal::KILL,
+        )
+        .unwrap();
+        while !find().is_dead {}
         child.wait().unwrap();
-        assert_eq!(Reading::of(pid).unwrap(), None);
-        assert_eq!(processor_time(pid).unwrap(), None);
+        assert_eq!(state_and_parent("1 (a) b) S 7 0"), Some(('S', 7)));
     }
 
     #[test]
-    fn processor_time_is_user_and_system_time() {
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 150 50 0 0 20 0 1 0 5 1 1";
-        assert_eq!(spent(stat), Some(Duration::from_secs(2)));
-        assert_eq!(spent("7 (a) S 1"), None);
+    fn files_in_memory_are_found_with_what_is_in_them() {
+        let mut file = fs::File::from(memfd_create("plimsoll-test-file", MemfdFlags::CLOEXEC).unwrap());
+        let find =
+            || memory_files(process::id(), "plimsoll-test-file").unwrap().into_values().collect::<Vec<_>>();
+        assert_eq!(find(), [Bytes::ZERO]);
+        file.write_all(&[1; 8192]).unwrap();
+        assert_eq!(find(), [Bytes(8192)]);
+        drop(file);
+        assert_eq!(find(), []);
+        let line = "7f00-7f10 r--p 00000000 00:01 42    /memfd:plimsoll-frames (deleted)";
+        assert_eq!(mapped(line, "/memfd:plimsoll-frames"), Some(("42", "7f00-7f10")));
+        assert_eq!(mapped("7f00-7f10 rw-p 00000000 00:00 0", "/memfd:plimsoll-frames"), None);
     }
 
     #[test]
-    fn a_process_is_found_by_its_files() {
-        let directory = tempfile::tempdir().unwrap();
-        assert!(with_files_below(directory.path()).unwrap().is_empty());
-        let file = File::create(directory.path().join("f")).unwrap();
-        let mut child = std::process::Command::new("sleep").arg("60").stdin(file).spawn().unwrap();
-        let found = with_files_below(directory.path()).unwrap();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert_eq!(found, [child.id()]);
+    fn stacks_name_the_threads() {
+        let text = stacks(process::id());
+        assert!(text.contains("stacks_name_the"), "{text}");
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::process::{Reading, group, with_files_below};
+use crate::resources::{Reading, group, with_files_below};
 use crate::stage::Stage;
 
 /// How long a daemon may take to clear up after the last VM: it removes groups and reads logs once
@@ -99,7 +99,7 @@ impl Before {
     }
 
     fn look(&self, stage: &Stage) -> Result<Remains> {
-        let daemon = stage.daemon_pid().context("the daemon does not run")?;
+        let daemon = stage.daemon_pid()?;
         let mut processes = with_files_below(stage.path())?;
         processes.retain(|pid| *pid != daemon);
         let groups = self.groups.iter().filter(|group| group.exists()).cloned().collect();
@@ -116,7 +116,7 @@ fn is_of_vm(group: &Path) -> bool {
 }
 
 fn descriptors(stage: &Stage) -> Result<u64> {
-    let daemon = stage.daemon_pid().context("the daemon does not run")?;
+    let daemon = stage.daemon_pid()?;
     let reading = Reading::of(daemon)?.context("the daemon has ended")?;
     Ok(reading.descriptors)
 }

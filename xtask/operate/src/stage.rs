@@ -50,6 +50,16 @@ impl Stage {
 
     /// The same with further lines of configuration.
     pub fn open_with(budget: Bytes, settings: &str) -> Result<Self> {
+        Self::open_where(budget, settings, |_| Ok(()))
+    }
+
+    /// The same in a directory that `prepare` has prepared. The daemon keeps its records and logs
+    /// in `state` in it.
+    pub fn open_where(
+        budget: Bytes,
+        settings: &str,
+        prepare: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
         let directory =
             tempfile::Builder::new().prefix("plimsoll-").tempdir().context("making a directory")?;
         let files = Files::below(directory.path());
@@ -66,17 +76,29 @@ impl Stage {
         );
         fs::create_dir_all(stage.path().join("run"))?;
         fs::write(stage.path().join("plimsolld.toml"), text)?;
+        prepare(stage.path())?;
         stage.start_daemon()?;
         Ok(stage)
     }
 
     /// Starts the daemon, which must not run, and waits until it answers.
     pub fn start_daemon(&mut self) -> Result<()> {
+        self.spawn_daemon()?;
+        self.wait_for_daemon()
+    }
+
+    /// Starts the daemon, which must not run.
+    pub fn spawn_daemon(&mut self) -> Result<()> {
         let log = File::options().create(true).append(true).open(self.files.daemon_log())?;
         let mut command = Command::new(program("plimsolld")?);
         command.arg("--config").arg(self.path().join("plimsolld.toml"));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         self.daemon = Some(command.spawn().context("starting plimsolld")?);
+        Ok(())
+    }
+
+    /// Waits until the daemon answers.
+    pub fn wait_for_daemon(&mut self) -> Result<()> {
         let deadline = Instant::now() + DAEMON_DEADLINE;
         loop {
             match self.host() {
@@ -100,6 +122,14 @@ impl Stage {
         Ok(())
     }
 
+    /// The daemon's process id.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn daemon_pid(&self) -> Result<u32> {
+        self.daemon.as_ref().map(Child::id).context("the daemon does not run")
+    }
+
     /// The daemon's messages.
     pub fn daemon_log(&self) -> String {
         self.files.daemon_messages()
@@ -113,11 +143,6 @@ impl Stage {
     /// The daemon's socket.
     pub fn socket(&self) -> PathBuf {
         self.files.socket()
-    }
-
-    /// The process of the daemon; `None`: it does not run.
-    pub fn daemon_pid(&self) -> Option<u32> {
-        self.daemon.as_ref().map(Child::id)
     }
 
     /// What the API answers to `METHOD path` with `body`, a success or not.

@@ -75,7 +75,7 @@ impl Peaks {
 
 /// What the kernel says that guests have, and the frames that they share, which belong to no single
 /// VM.
-fn accounted(host: &HostStatus, vms: &[VmStatus]) -> Result<Bytes> {
+pub fn accounted(host: &HostStatus, vms: &[VmStatus]) -> Result<Bytes> {
     let guest = |vm: &VmStatus| -> Result<Bytes> {
         let Some(pid) = vm.pid else { return Ok(Bytes::ZERO) };
         Ok(smaps::account(pid, vm.size)?.map_or(Bytes::ZERO, |account| account.guest))

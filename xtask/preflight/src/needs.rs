@@ -51,6 +51,10 @@ const TEMPORARY: Size = Size::gib(1);
 /// Guests without the lab: the demo's budget, and the processes.
 const GUESTS: Size = Size::mib(768);
 
+/// Scenarios with model guests: the kill campaign's budget, its swap space in memory, and the
+/// processes.
+const MODELS: Size = Size::gib(1);
+
 /// Which way to `userfaultfd` is needed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Userfaultfd {
@@ -108,6 +112,7 @@ impl Needs {
                 let newest = line.has("--refresh");
                 Some(Self { memory: None, newest, ..Self::lab(Size(0)).with_disk() })
             }
+            "campaign" => Some(Self { memory: Some(("the campaign", MODELS)), ..Self::here() }),
             "paper" => Self::paper(&line),
             "fuzz" if line.has("--list") => None,
             "fuzz" => Some(Self::fuzz()),
@@ -178,7 +183,7 @@ impl Needs {
             let disk = only.is_empty() || only.contains(&"disk");
             if disk { lab.with_disk() } else { lab }
         } else {
-            Self { memory: Some(("tests", GUESTS)), ..Self::default() }
+            Self { memory: Some(("tests", MODELS)), ..Self::default() }
         };
         // Tests of guest memory use it here. Most scenarios use it in the lab only.
         let memory = only.is_empty() || ["unit", "counters", "fuzz"].iter().any(|name| only.contains(name));
@@ -275,6 +280,8 @@ mod tests {
 
     #[test]
     fn models_need_nothing_of_debians() {
+        let campaign = needs("campaign kill --points 9", false).unwrap();
+        assert_eq!(campaign.userfaultfd, Userfaultfd::Device);
         let needs = needs("demo --model", false).unwrap();
         assert!(needs.tools.is_empty() && needs.kernels.is_empty());
         assert_eq!(needs.userfaultfd, Userfaultfd::Device);

@@ -9,7 +9,7 @@
 
 pub mod fuzz;
 mod guests;
-mod swap_space;
+mod io_uring;
 pub mod system;
 mod tap;
 pub mod test;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use plimsoll_operate::process::Reading;
+use plimsoll_operate::resources::Reading;
 use plimsoll_operate::{Stage, smaps};
 use plimsoll_protocol::status::{Power, VmStatus};
 use plimsoll_units::Bytes;
@@ -56,7 +56,7 @@ pub(super) struct Part {
 impl Sample {
     /// Looks at the daemon of `stage` and at its `vms`. `since` the first of them started.
     pub(super) fn take(stage: &Stage, since: Duration, vms: &[VmStatus]) -> Result<Self> {
-        let daemon = stage.daemon_pid().context("the daemon does not run")?;
+        let daemon = stage.daemon_pid()?;
         let daemon = Reading::of(daemon)?.context("the daemon has ended")?;
         let (mut parts, mut islands) = (Vec::new(), 0.0);
         for vm in vms.iter().filter(|vm| vm.power == Power::On) {

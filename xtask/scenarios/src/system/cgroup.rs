@@ -16,10 +16,10 @@ use plimsoll_units::Bytes;
 use plimsoll_lab::kernel::Version;
 use plimsoll_lab::workspace::note;
 use plimsoll_operate::Stage;
+use plimsoll_operate::agreement;
 use plimsoll_operate::definition::{Definition, Runs};
 use plimsoll_operate::toucher::Toucher;
 
-use super::kill_daemon;
 use crate::guests::Guests;
 
 const HOG: &str = "hog";
@@ -135,7 +135,7 @@ fn unharmed(stage: &Stage, good: &mut Toucher) -> Result<()> {
     ensure!(stage.vm("good")?.power == Power::On, "the good guest did not survive");
     let host = stage.host()?;
     ensure!(host.granted + host.overhead + host.frames + host.free == host.budget, "{host:?}");
-    kill_daemon::wait_for_agreement(stage, LIMIT)
+    agreement::wait_for_agreement(stage, LIMIT)
 }
 
 /// The control group that a VM's process is in.

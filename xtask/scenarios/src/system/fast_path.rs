@@ -15,7 +15,7 @@ use plimsoll_protocol::status::PagingCause;
 use plimsoll_units::Bytes;
 
 use crate::guests::Guests;
-use crate::swap_space::SwapSpace;
+use plimsoll_operate::swap_space::SwapSpace;
 
 const RICH: &str = "rich";
 const NEEDY: &str = "needy";

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use plimsoll_lab::kernel::Version;
 use plimsoll_operate::Stage;
+use plimsoll_operate::agreement;
 use plimsoll_operate::definition::Definition;
-use plimsoll_operate::smaps;
 use plimsoll_protocol::status::{Power, VmStatus};
 use plimsoll_units::Bytes;
 
@@ -17,10 +17,6 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// How long the successor may take until its facts are as fresh as the kernel's: its VMMs report
 /// every second.
 const SETTLE: Duration = Duration::from_secs(30);
-/// Pages that a running guest touches between two looks at it.
-const SLACK: Bytes = Bytes::mib(4);
-/// Buffers of a VMM for pages that are being swapped: 256 to be written and 128 to be read.
-const BUFFERS: Bytes = Bytes(384 << 12);
 
 pub(super) fn run(kinds: Guests) -> Result<()> {
     let mut stage = Stage::open(Bytes::mib(640))?;
@@ -50,7 +46,7 @@ fn scenario(stage: &mut Stage, kinds: Guests) -> Result<()> {
         let again = again.with_context(|| format!("the new daemon does not list {}", vm.name))?;
         ensure!(again.pid == vm.pid, "{} had process {:?}, and now {:?}", vm.name, vm.pid, again.pid);
     }
-    wait_for_agreement(stage, SETTLE)?;
+    agreement::wait_for_agreement(stage, SETTLE)?;
     for vm in stage.vms()? {
         ensure!(vm.power == Power::On, "{} did not survive: {:?}", vm.name, vm.exit);
     }
@@ -67,40 +63,4 @@ fn scenario(stage: &mut Stage, kinds: Guests) -> Result<()> {
     let host = stage.host()?;
     ensure!(host.granted == Bytes::ZERO && host.overhead == Bytes::ZERO, "{} stayed granted", host.granted);
     Ok(())
-}
-
-/// Waits until the daemon's account is the kernel's. Guests may run, but should do little.
-pub(super) fn wait_for_agreement(stage: &Stage, limit: Duration) -> Result<()> {
-    let mut difference = None;
-    let settled = stage.wait("the ledger is what the kernel reports", limit, |stage| {
-        difference = compare(stage)?;
-        Ok(difference.is_none().then_some(()))
-    });
-    settled.with_context(|| difference.unwrap_or_default())
-}
-
-/// What differs between the daemon's account and the kernel's; `None` when they agree.
-fn compare(stage: &Stage) -> Result<Option<String>> {
-    let (host, vms) = (stage.host()?, stage.vms()?);
-    if host.granted + host.overhead + host.frames + host.free != host.budget {
-        return Ok(Some("granted, overhead, frames and free are not the budget".to_owned()));
-    }
-    let granted: Bytes = vms.iter().map(|vm| vm.grant).sum();
-    if granted != host.granted {
-        return Ok(Some(format!("the host granted {}, its VMs have {granted}", host.granted)));
-    }
-    for vm in vms.into_iter().filter(|vm| vm.power != Power::Off) {
-        let pid = vm.pid.context("a VM that is on has no process")?;
-        let kernel = smaps::account(pid, vm.size)?.with_context(|| format!("process {pid} is gone"))?.guest;
-        // What is compressed, and buffers, may lie beside guest memory, where the kernel's account
-        // cannot tell them apart.
-        let (most, least) = (vm.held, vm.held.saturating_sub(vm.paging.store));
-        if kernel > vm.grant + BUFFERS || kernel > most + SLACK || kernel + SLACK < least {
-            return Ok(Some(format!(
-                "{}: grant {}, held {least} to {most}, kernel {kernel}",
-                vm.name, vm.grant
-            )));
-        }
-    }
-    Ok(None)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use plimsoll_lab::kernel::Version;
 use plimsoll_lab::workspace::note;
+use plimsoll_operate::agreement;
 use plimsoll_operate::definition::Definition;
 use plimsoll_operate::smaps;
 use plimsoll_operate::toucher::Toucher;
@@ -17,9 +18,8 @@ use rustix::fs::FallocateFlags;
 use rustix::mount::{MountFlags, UnmountFlags};
 use tempfile::TempDir;
 
-use super::kill_daemon;
 use crate::guests::Guests;
-use crate::swap_space::SwapSpace;
+use plimsoll_operate::swap_space::SwapSpace;
 
 /// One gives through its balloon, one through nothing but paging.
 const NAMES: [&str; 2] = ["follows", "paged"];
@@ -88,7 +88,7 @@ fn scenario(stage: &Stage, kinds: Guests) -> Result<()> {
         guests.iter_mut().try_for_each(|guest| guest.verify_all(LIMIT).map(drop))?;
         Ok(stage.vms()?.iter().all(|vm| vm.held >= TOUCHED).then_some(()))
     })?;
-    kill_daemon::wait_for_agreement(stage, LIMIT)?;
+    agreement::wait_for_agreement(stage, LIMIT)?;
     for (name, mut guest) in NAMES.into_iter().zip(guests) {
         guest.send("poweroff")?;
         stage.wait_off(name, LIMIT)?;

@@ -9,15 +9,15 @@ use anyhow::{Context, Result, anyhow, ensure};
 use plimsoll_lab::kernel::Version;
 use plimsoll_lab::workspace::note;
 use plimsoll_operate::Stage;
+use plimsoll_operate::agreement;
 use plimsoll_operate::definition::Definition;
 use plimsoll_operate::toucher::Toucher;
 use plimsoll_protocol::status::{Power, VmStatus};
 use plimsoll_units::Bytes;
 use rustix::process::Signal;
 
-use super::kill_daemon;
 use crate::guests::Guests;
-use crate::swap_space::SwapSpace;
+use plimsoll_operate::swap_space::SwapSpace;
 
 const NAMES: [&str; 3] = ["one", "two", "three"];
 const KERNELS: [Version; 3] = [Version::V6_1, Version::V6_12, Version::V6_12];
@@ -156,7 +156,7 @@ fn daemon(stage: &mut Stage, swap: &SwapSpace, guests: &mut [Toucher]) -> Result
     }
     ensure!(after.1 == before.1, "{} of swap space were promised, and now {}", before.1, after.1);
     ensure!(after.2 == before.2, "of the swap space {:?} were free, and now {:?}", before.2, after.2);
-    kill_daemon::wait_for_agreement(stage, SETTLE)?;
+    agreement::wait_for_agreement(stage, SETTLE)?;
     note("its ledger is what the kernel reports, and paging goes on");
     let ((), ends) = churning(guests, || paging(stage)).context("after the daemon came back")?;
     ends.into_iter().collect::<Result<()>>()?;
@@ -191,7 +191,7 @@ fn vmm(stage: &Stage, swap: &SwapSpace, mut guests: Vec<Toucher>) -> Result<()> 
     drop(guests.remove(1));
     ends.into_iter().enumerate().filter(|(index, _)| *index != 1).try_for_each(|(_, end)| end)?;
     verified(&mut guests)?;
-    kill_daemon::wait_for_agreement(stage, SETTLE)?;
+    agreement::wait_for_agreement(stage, SETTLE)?;
     // There is swap space for it again.
     stage.facts::<serde_json::Value>(&["start", name])?;
     let again = stage.toucher(name)?;

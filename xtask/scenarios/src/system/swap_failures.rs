@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 use plimsoll_lab::kernel::Version;
 use plimsoll_lab::workspace::note;
 use plimsoll_operate::Stage;
+use plimsoll_operate::agreement;
 use plimsoll_operate::definition::Definition;
 use plimsoll_operate::standstill::Standstill;
 use plimsoll_operate::toucher::Toucher;
@@ -14,9 +15,9 @@ use plimsoll_protocol::control::ExitReason;
 use plimsoll_protocol::status::{Exit, Power, VmStatus};
 use plimsoll_units::Bytes;
 
-use super::kill_daemon;
 use crate::guests::Guests;
-use crate::swap_space::{NoIoUring, SwapSpace};
+use crate::io_uring::NoIoUring;
+use plimsoll_operate::swap_space::SwapSpace;
 
 /// The first cannot write any more, the second cannot read, the third is well.
 const NAMES: [&str; 3] = ["full", "torn", "well"];
@@ -68,7 +69,7 @@ fn scenario(stage: &Stage, swap: &SwapSpace, kinds: Guests) -> Result<()> {
     }
     let third = stage.vm(NAMES[2])?;
     ensure!(!third.paging.failed && swaps(&third), "the third is not well: {third:?}");
-    kill_daemon::wait_for_agreement(stage, LIMIT)?;
+    agreement::wait_for_agreement(stage, LIMIT)?;
     for (name, mut guest) in [(NAMES[0], full), (NAMES[2], well)] {
         guest.send("poweroff")?;
         stage.wait_off(name, LIMIT)?;

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use plimsoll_operate::Stage;
-use plimsoll_operate::process::{self, Reading};
+use plimsoll_operate::resources::{self, Reading};
 
-pub(super) use plimsoll_operate::process::Reading as Memory;
+pub(super) use plimsoll_operate::resources::Reading as Memory;
 
 /// Percent of one processor.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Cost {
 
 /// What daemon and VMMs (`pids`) take while `work` runs.
 pub(super) fn over(stage: &Stage, pids: &[u32], work: impl FnOnce() -> Result<()>) -> Result<Cost> {
-    let daemon = stage.daemon_pid().context("the daemon does not run")?;
+    let daemon = stage.daemon_pid()?;
     let (begin, daemon_before, vmms_before) = (Instant::now(), of(&[daemon])?, of(pids)?);
     work()?;
     let (daemon_after, vmms_after) = (of(&[daemon])?, of(pids)?);
@@ -29,13 +29,14 @@ pub(super) fn over(stage: &Stage, pids: &[u32], work: impl FnOnce() -> Result<()
 }
 
 fn of(pids: &[u32]) -> Result<Duration> {
-    let time = |pid: &u32| process::processor_time(*pid)?.with_context(|| format!("process {pid} has ended"));
+    let time =
+        |pid: &u32| resources::processor_time(*pid)?.with_context(|| format!("process {pid} has ended"));
     pids.iter().map(time).sum()
 }
 
 /// What the daemon and each VMM have now.
 pub(super) fn memory(stage: &Stage, pids: &[u32]) -> Result<(Memory, Vec<Memory>)> {
     let of = |pid: u32| Reading::of(pid)?.with_context(|| format!("process {pid} has ended"));
-    let daemon = stage.daemon_pid().context("the daemon does not run")?;
+    let daemon = stage.daemon_pid()?;
     Ok((of(daemon)?, pids.iter().map(|pid| of(*pid)).collect::<Result<_>>()?))
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 use plimsoll_lab::workspace::note;
 use plimsoll_operate::definition::{Definition, Runs};
-use plimsoll_operate::{Stage, process};
+use plimsoll_operate::{Stage, resources};
 use plimsoll_protocol::status::{Power, VmStatus};
 use plimsoll_sys::lock;
 
@@ -62,8 +62,8 @@ struct Mark {
 
 impl Mark {
     fn now(stage: &Stage) -> Result<Self> {
-        let daemon = stage.daemon_pid().context("the daemon does not run")?;
-        let daemon = process::processor_time(daemon)?.context("the daemon has ended")?;
+        let daemon = stage.daemon_pid()?;
+        let daemon = resources::processor_time(daemon)?.context("the daemon has ended")?;
         Ok(Self { at: Instant::now(), daemon })
     }
 }
