@@ -8,6 +8,7 @@
 mod effects;
 mod kernel;
 mod lives;
+mod woken;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
@@ -20,6 +21,7 @@ use plimsoll_protocol::status::Exit;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
+use self::woken::Woken;
 use crate::adopt::Survivor;
 use crate::cgroup::{self, MemoryBound};
 use crate::core::{Clock, Core, Discovered, Failure, FailureKind, Input, Request, RequestId, RunId};
@@ -87,18 +89,6 @@ struct Live {
     may_map: bool,
     /// `None`: the kernel does not hold it to its grant, as far as is known.
     bound: Option<Arc<MemoryBound>>,
-}
-
-/// What a turn of the loop is about.
-#[derive(Debug)]
-enum Woken {
-    Incoming(Incoming),
-    Tick,
-    Settled,
-    /// It is time to ask the kernel about VMs.
-    Second,
-    /// It is time to look at the processors.
-    Glance,
 }
 
 /// Requests that wait until adopted VMs have answered or are known to be late.

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::{io, thread};
@@ -14,6 +13,7 @@ use super::command::Command;
 use super::input::Input;
 use super::memory::Memory;
 use super::pattern::{self, PAGE};
+use super::regions::{Content, Region, Regions};
 use crate::brake::Brake;
 use crate::console::Output;
 use crate::control::Mailbox;
@@ -382,97 +382,5 @@ impl Shared {
     }
 }
 
-/// Memory by the seed of its pattern.
-#[derive(Debug, Default)]
-struct Regions(BTreeMap<u64, Region>);
-
-#[derive(Debug, Default)]
-struct Region {
-    /// In the order of the pattern.
-    pages: Vec<usize>,
-    content: Content,
-}
-
-/// What the pages of a region hold.
-#[derive(Clone, Copy, Debug, Default)]
-enum Content {
-    /// The pattern of the region's seed.
-    #[default]
-    Pattern,
-    /// The beginning of that, and zeros: less than half where it is compressed.
-    Thin,
-    Zeros,
-}
-
-impl Content {
-    fn page(self, seed: u64, index: u64) -> [u8; PAGE] {
-        match self {
-            Self::Pattern => pattern::page(seed, index),
-            Self::Thin => pattern::thin_page(seed, index),
-            Self::Zeros => [0; PAGE],
-        }
-    }
-}
-
-impl Regions {
-    fn find(&mut self, command: &str, seed: u64) -> Result<&mut Region, String> {
-        self.0.get_mut(&seed).ok_or_else(|| format!("{command} no region has seed {seed}"))
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use plimsoll_pmap::uffd::Uffd;
-    use plimsoll_pmap::{Config, GrantSource};
-    use plimsoll_sys::Event;
-    use plimsoll_units::Ppn;
-
-    use super::*;
-
-    #[derive(Debug)]
-    struct NoMore;
-
-    impl GrantSource for NoMore {
-        fn want(&self, _total: Pages) {}
-    }
-
-    #[test]
-    fn a_page_that_left_the_balloon_before_it_was_given_back_keeps_its_content() {
-        let regions = vec![PpnRange::new(Ppn(0), Pages::CHUNK)];
-        let config = Config {
-            regions: regions.clone(),
-            uffd: Uffd::open().unwrap(),
-            huge_pages: false,
-            grant: Pages::CHUNK,
-            store: Pages::ZERO,
-            swap: None,
-        };
-        let pmap = Pmap::new(config, Arc::new(NoMore)).unwrap();
-        let stop = Event::new().unwrap();
-        let (server, end) = (Arc::clone(&pmap), stop.clone());
-        let faults = thread::spawn(move || server.serve_faults(&end).unwrap());
-        let parts = Parts {
-            pmap,
-            regions: regions.clone(),
-            balloon: Balloon { deflate_on_oom: true, ..Balloon::default() },
-            mailbox: Arc::new(Mailbox::new().unwrap()),
-            output: Arc::new(Output::new().unwrap()),
-            input: Arc::new(Input::new(Event::new().unwrap())),
-            brake: Arc::new(Brake::default()),
-        };
-        let guest = Shared::new(parts);
-        guest.target.store(BALLOON_BATCH as u64, Ordering::Relaxed);
-        // Too little for a chunk that is given back at once.
-        assert!(guest.step(&mut lock(&guest.memory)));
-        assert_eq!(guest.allocate(ALLOCATION).len(), ALLOCATION - BALLOON_BATCH);
-        let popped = guest.allocate(1);
-        assert_eq!(popped.len(), 1);
-        guest.write(popped[0], 7, 0).unwrap();
-        lock(&guest.inflation).flush();
-        let mut found = [0; PAGE];
-        guest.parts.pmap.ram().read_slice(&mut found, guest.address(popped[0]).unwrap()).unwrap();
-        assert_eq!(found, pattern::page(7, 0));
-        stop.signal();
-        faults.join().unwrap();
-    }
-}
+mod tests;

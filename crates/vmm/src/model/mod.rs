@@ -15,6 +15,7 @@ mod guest;
 mod input;
 mod memory;
 mod pattern;
+mod regions;
 
 pub(crate) use guest::{ModelGuest, Parts};
 pub(crate) use input::Input;

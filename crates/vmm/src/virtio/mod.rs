@@ -36,7 +36,8 @@ pub mod block;
 pub mod entropy;
 mod eventfd;
 #[cfg(any(test, feature = "fuzzing"))]
-#[cfg_attr(not(test), allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "tests use more of it"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "tests use more of it"))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests, which fuzzing uses as well")]
 mod hostile_tests;
 pub mod interrupt;
 pub mod mmio;
@@ -45,7 +46,8 @@ mod rate;
 mod registers;
 mod ring;
 #[cfg(any(test, feature = "fuzzing"))]
-#[cfg_attr(not(test), allow(dead_code, clippy::unwrap_used, clippy::panic, reason = "tests use more of it"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "tests use more of it"))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests, which fuzzing uses as well")]
 pub(crate) mod testing;
 mod worker;
 

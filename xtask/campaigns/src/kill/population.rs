@@ -83,9 +83,9 @@ impl Population {
         self.vms.iter().position(|vm| vm.name == name)
     }
 
-    /// Has the guest of VM `at` verify all that it wrote, ends the VM, and starts it anew. Where its
-    /// swap space is lost and its file system `full`, it may as well end since it cannot read its
-    /// memory back. Returns whether it did.
+    /// Has the guest of VM `at` verify all that it wrote, ends the VM, and starts it anew. Where
+    /// its swap space is lost and its file system `full`, it may as well end since it cannot read
+    /// its memory back. Returns whether it did.
     pub(super) fn replace(&mut self, stage: &Stage, at: usize, full: Option<Full>) -> Result<bool> {
         let name = self.vms[at].name.clone();
         let guest = self.vms[at].guest.take().with_context(|| format!("{name} has no guest"))?;

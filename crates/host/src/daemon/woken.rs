@@ -1,0 +1,13 @@
+use crate::incoming::Incoming;
+
+/// What a turn of the loop is about.
+#[derive(Debug)]
+pub(super) enum Woken {
+    Incoming(Incoming),
+    Tick,
+    Settled,
+    /// It is time to ask the kernel about VMs.
+    Second,
+    /// It is time to look at the processors.
+    Glance,
+}
