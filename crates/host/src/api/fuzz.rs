@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::gate::{Gate, Peer};
-use super::pace::Client;
+use super::pace::{Client, Pace};
 use super::{router, server};
 use crate::core::fuzz::Host;
 use crate::daemon::Caller;
@@ -43,7 +43,7 @@ async fn answers(input: &[u8]) -> Vec<u8> {
     let (mut client, end) = duplex(ROOM);
     let peer = Peer::User(1);
     let passage = Gate::new(1, 1).enter(peer).expect("it is the first");
-    let serve = server::serve(end, passage, Client { peer, pace: Arc::default() }, api);
+    let serve = server::serve(end, passage, Client { peer, pace: Arc::new(Pace::of_changes()) }, api);
     let daemon = async {
         let mut host = Host::new();
         while let Some(incoming) = inbox.recv().await {
