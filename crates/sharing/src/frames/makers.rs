@@ -10,45 +10,41 @@ use crate::MemberId;
 /// bookkeeping a fifth larger.
 #[derive(Debug, Default)]
 pub(super) struct Makers(
-    /// The first frame of each run and its maker. A run ends where the next one begins.
-    BTreeMap<FrameNo, MemberId>,
+    /// The first frame of each run and its maker; `None`: nothing is known of its frames, as of
+    /// those before the first run. A run ends where the next one begins, and two in a row differ.
+    BTreeMap<FrameNo, Option<MemberId>>,
 );
 
 impl Makers {
-    /// The maker of a frame that is in use. Of other frames it says anything.
+    /// The maker of a frame, if it is known.
     pub(super) fn of(&self, frame: FrameNo) -> Option<MemberId> {
-        self.0.range(..=frame).next_back().map(|(_, maker)| *maker)
+        self.0.range(..=frame).next_back().and_then(|(_, maker)| *maker)
     }
 
     pub(super) fn set(&mut self, frame: FrameNo, maker: MemberId) {
-        let before = self.of(frame);
-        if before == Some(maker) {
-            return;
-        }
-        let next = FrameNo(frame.0 + 1);
-        match self.0.get(&next) {
-            // The next run becomes longer.
-            Some(following) if *following == maker => drop(self.0.remove(&next)),
-            Some(_) => {}
-            None => self.0.extend(before.map(|before| (next, before))),
-        }
-        let previous = frame.0.checked_sub(1).and_then(|previous| self.of(FrameNo(previous)));
-        if previous == Some(maker) {
-            self.0.remove(&frame);
-        } else {
-            self.0.insert(frame, maker);
+        if self.of(frame) != Some(maker) {
+            self.assign(frame..FrameNo(frame.0 + 1), Some(maker));
         }
     }
 
-    /// Forgets frames of which none is in use.
+    /// Forgets the makers of `frames`.
     pub(super) fn forget(&mut self, frames: Range<FrameNo>) {
+        self.assign(frames, None);
+    }
+
+    fn assign(&mut self, frames: Range<FrameNo>, maker: Option<MemberId>) {
+        let before = frames.start.0.checked_sub(1).and_then(|before| self.of(FrameNo(before)));
         let behind = self.of(frames.end);
-        let gone: Vec<FrameNo> = self.0.range(frames.clone()).map(|(frame, _)| *frame).collect();
-        for frame in &gone {
-            self.0.remove(frame);
+        let within = self.0.range(frames.start..=frames.end);
+        let begins: Vec<FrameNo> = within.map(|(frame, _)| *frame).collect();
+        for frame in begins {
+            self.0.remove(&frame);
         }
-        if !gone.is_empty() && behind != self.of(frames.end) {
-            self.0.extend(behind.map(|maker| (frames.end, maker)));
+        if before != maker {
+            self.0.insert(frames.start, maker);
+        }
+        if behind != maker {
+            self.0.insert(frames.end, behind);
         }
     }
 
@@ -67,12 +63,14 @@ mod tests {
     fn frames_of_one_maker_are_one_run() {
         let mut makers = Makers::default();
         (0..1000).for_each(|frame| makers.set(FrameNo(frame), MemberId(1)));
-        assert_eq!(makers.runs(), 1);
+        // The last run is of frames that there are not yet.
+        assert_eq!(makers.runs(), 2);
         (1000..2000).for_each(|frame| makers.set(FrameNo(frame), MemberId(2)));
-        // The third run is of frames that there are not yet.
         assert_eq!(makers.runs(), 3);
         (0..2000).rev().for_each(|frame| makers.set(FrameNo(frame), MemberId(1)));
-        assert_eq!(makers.runs(), 1);
+        assert_eq!(makers.runs(), 2);
+        makers.forget(FrameNo(0)..FrameNo(2000));
+        assert_eq!(makers.runs(), 0);
     }
 
     proptest! {
@@ -90,10 +88,10 @@ mod tests {
                     model.insert(frame, MemberId(maker));
                     makers.set(FrameNo(frame), MemberId(maker));
                 }
-                for (frame, maker) in &model {
-                    prop_assert_eq!(makers.of(FrameNo(*frame)), Some(*maker));
+                for frame in 0..50 {
+                    prop_assert_eq!(makers.of(FrameNo(frame)), model.get(&frame).copied());
                 }
-                prop_assert!(makers.runs() <= 2 * model.len() + 2);
+                prop_assert!(makers.runs() <= 2 * model.len());
             }
         }
     }
