@@ -69,6 +69,7 @@ impl Drop for Tmpfs {
 
 /// A file system that is full. Dropped, it is no longer.
 #[derive(Debug)]
+#[must_use = "the file system is full only until this is dropped"]
 pub struct Full(PathBuf);
 
 impl Drop for Full {

@@ -18,6 +18,7 @@ use plimsoll_units::Bytes;
 use crate::guests::Guests;
 use crate::io_uring::NoIoUring;
 use plimsoll_operate::swap_space::SwapSpace;
+use plimsoll_operate::tmpfs::Full;
 
 /// The first cannot write any more, the second cannot read, the third is well.
 const NAMES: [&str; 3] = ["full", "torn", "well"];
@@ -60,7 +61,7 @@ fn scenario(stage: &Stage, swap: &SwapSpace, kinds: Guests) -> Result<()> {
         stage.wait(&format!("{name} swaps"), LIMIT, |stage| Ok(swaps(&stage.vm(name)?).then_some(())))?;
     }
     let [mut full, torn, mut well] = <[Toucher; 3]>::try_from(guests).ok().expect("as many as names");
-    cannot_write(stage, swap, &mut full)?;
+    let _full = cannot_write(stage, swap, &mut full)?;
     cannot_read(stage, swap, torn)?;
     for guest in [&mut full, &mut well] {
         guest.ask(&format!("rewrite {SEED}"), LIMIT)?;
@@ -87,17 +88,16 @@ fn swaps(vm: &VmStatus) -> bool {
 }
 
 /// What was set aside for a VM is not there when it is to be written, as on a disk that promised
-/// more than it has.
-fn cannot_write(stage: &Stage, swap: &SwapSpace, guest: &mut Toucher) -> Result<()> {
+/// more than it has. It stays so until the result is dropped.
+fn cannot_write(stage: &Stage, swap: &SwapSpace, guest: &mut Toucher) -> Result<Full> {
     note("one VM's swap space cannot be written any more");
     let name = NAMES[0];
     let vm = stage.vm(name)?;
     let pid = vm.pid.unwrap_or_default();
-    {
-        let _still = Standstill::of(pid)?;
-        swap.file_of(pid)?.lose_unwritten()?;
-        swap.fill()?;
-    }
+    let still = Standstill::of(pid)?;
+    swap.file_of(pid)?.lose_unwritten()?;
+    let full = swap.fill()?;
+    drop(still);
     // It needs more of it now.
     let limit = vm.limit.saturating_sub(SWAPPED + SWAPPED);
     stage.facts::<VmStatus>(&["set", name, "--limit", &limit.0.to_string()])?;
@@ -112,7 +112,7 @@ fn cannot_write(stage: &Stage, swap: &SwapSpace, guest: &mut Toucher) -> Result<
     let right = guest.verify_all(LIMIT)?;
     ensure!(right == TOUCHED.0, "only {right} bytes were verified");
     ensure!(stage.vm(name)?.power == Power::On, "{name} did not survive");
-    Ok(())
+    Ok(full)
 }
 
 /// What a VM wrote cannot be read back.
