@@ -74,7 +74,7 @@ impl Storm {
         if self.random.bool() { Duration::MAX } else { Duration::from_nanos(self.number()) }
     }
 
-    /// Its own domain, the numbers beside it, and others that there are not.
+    /// Its own domain, the numbers beside it, and domains that do not exist.
     fn domain(&mut self) -> DomainId {
         let DomainId(own) = self.domain;
         DomainId(match self.random.u8(..6) {
@@ -104,7 +104,7 @@ impl Storm {
             .collect()
     }
 
-    /// Frames of others, and such that there are not.
+    /// Frames of others, and frames that do not exist.
     fn frames(&mut self) -> Vec<(PageNo, FrameNo)> {
         let count = self.random.usize(..=MAX_BATCH);
         (0..count)

@@ -85,7 +85,7 @@ pub struct HostStatus {
 }
 
 /// The turns of the daemon's loop in the last whole 10 s. In each it takes what has come in from
-/// VMMs and users, and decides: whoever needs an answer waits for the turn under way.
+/// VMMs and users, and decides: VMMs and users wait for the turn under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TurnStatus {
     /// How many there were.

@@ -63,7 +63,7 @@ mod tests {
     fn frames_of_one_maker_are_one_run() {
         let mut makers = Makers::default();
         (0..1000).for_each(|frame| makers.set(FrameNo(frame), MemberId(1)));
-        // The last run is of frames that there are not yet.
+        // The last run is of frames that do not exist yet.
         assert_eq!(makers.runs(), 2);
         (1000..2000).for_each(|frame| makers.set(FrameNo(frame), MemberId(2)));
         assert_eq!(makers.runs(), 3);

@@ -3,10 +3,9 @@
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use super::super::registers::offset;
 use super::super::testing::{Buffer, DATA, HIGH, HIGH_END, LOW_END};
 use super::Victim;
-use super::deed::{Deed, attack};
+use super::deed::{Deed, REGISTERS, attack};
 
 /// The whole time of these tests goes with it; each case tries some tens of things.
 const CASES: u32 = 150;
@@ -55,21 +54,7 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
     let queue = 0usize..4;
     let index = prop_oneof![5 => 0u16..12, 1 => 0u16..256];
     let next = prop_oneof![6 => 0u16..12, 1 => any::<u16>()];
-    let register = prop::sample::select(vec![
-        offset::STATUS,
-        offset::QUEUE_SEL,
-        offset::QUEUE_NUM,
-        offset::QUEUE_READY,
-        offset::QUEUE_NOTIFY,
-        offset::DRIVER_FEATURES,
-        offset::DRIVER_FEATURES_SEL,
-        offset::QUEUE_DESC_LOW,
-        offset::QUEUE_DRIVER_LOW,
-        offset::QUEUE_DEVICE_LOW,
-        offset::INTERRUPT_ACK,
-        offset::CONFIG + 4,
-        offset::CONFIG + 12,
-    ]);
+    let register = prop::sample::select(&REGISTERS[..]);
     let value = prop_oneof![4 => 0u32..16, 1 => any::<u32>(), 1 => Just(0x1_0000), 1 => Just(0x3f_ff00)];
     let deed = prop_oneof![
         10 => (queue.clone(), index.clone(), buffers(), next.clone())

@@ -6,6 +6,23 @@ use super::super::registers::offset;
 use super::super::testing::{Buffer, DATA, INDIRECT, Queue, RINGS, WRITE, descriptor};
 use super::{TABLE, Victim};
 
+/// Registers that deeds write to.
+pub(super) const REGISTERS: [u64; 13] = [
+    offset::STATUS,
+    offset::QUEUE_SEL,
+    offset::QUEUE_NUM,
+    offset::QUEUE_READY,
+    offset::QUEUE_NOTIFY,
+    offset::DRIVER_FEATURES,
+    offset::DRIVER_FEATURES_SEL,
+    offset::QUEUE_DESC_LOW,
+    offset::QUEUE_DRIVER_LOW,
+    offset::QUEUE_DEVICE_LOW,
+    offset::INTERRUPT_ACK,
+    offset::CONFIG + 4,
+    offset::CONFIG + 12,
+];
+
 /// One thing that a guest does.
 #[derive(Clone, Debug)]
 pub(super) enum Deed {

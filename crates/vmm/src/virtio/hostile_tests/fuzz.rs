@@ -7,26 +7,10 @@ use arbitrary::{Result, Unstructured};
 use super::super::registers::offset;
 use super::super::testing::{Buffer, DATA, HIGH, HIGH_END, LOW_END};
 use super::Victim;
-use super::deed::{Deed, attack};
+use super::deed::{Deed, REGISTERS, attack};
 
 /// Deeds in one attack: more only repeat what fewer do.
 const MOST: usize = 80;
-
-const REGISTERS: [u64; 13] = [
-    offset::STATUS,
-    offset::QUEUE_SEL,
-    offset::QUEUE_NUM,
-    offset::QUEUE_READY,
-    offset::QUEUE_NOTIFY,
-    offset::DRIVER_FEATURES,
-    offset::DRIVER_FEATURES_SEL,
-    offset::QUEUE_DESC_LOW,
-    offset::QUEUE_DRIVER_LOW,
-    offset::QUEUE_DEVICE_LOW,
-    offset::INTERRUPT_ACK,
-    offset::CONFIG + 4,
-    offset::CONFIG + 12,
-];
 
 /// A disk; the first bit says whether with an io_uring.
 pub(crate) fn block(input: &[u8]) {

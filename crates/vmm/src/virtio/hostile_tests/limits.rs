@@ -8,17 +8,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use plimsoll_pmap::{PpnRange, Release};
-use plimsoll_protocol::control::RateLimit;
 use plimsoll_protocol::definition;
 use plimsoll_units::{PAGE_SIZE, Pages, Ppn};
 
 use super::super::balloon::Balloon;
-use super::super::block::{Block, BlockConfig, Geometry};
+use super::super::block::{Block, BlockConfig};
 use super::super::feature;
 use super::super::registers::{offset, status};
 use super::super::testing::{DATA, Guest, HIGH, Rig, WRITE};
 use super::Victim;
-use super::victim::DISK;
+use super::victim::{DISK, disk_of};
 
 #[test]
 fn notifications_and_resets_at_any_time_are_harmless() {
@@ -78,14 +77,7 @@ fn a_disk_that_waits_for_memory_does_not_keep_the_balloon_from_giving_it() {
     let mut disk = Rig::on(Arc::clone(&guest), |memory, notices| {
         let file = tempfile::tempfile().unwrap();
         file.set_len(DISK).unwrap();
-        let config = BlockConfig {
-            geometry: Geometry::of(&file).unwrap(),
-            file,
-            read_only: true,
-            rate: RateLimit::default(),
-            id: String::new(),
-            io_uring: true,
-        };
+        let config = BlockConfig { read_only: true, ..disk_of(file, true) };
         Block::new("disk0", config, memory, notices).unwrap()
     });
     disk.rings = 0x8_0000;
@@ -123,15 +115,7 @@ fn numbered_disk(guest: &Arc<Guest>, io_uring: bool) -> (Rig, File) {
     }
     let disk = file.try_clone().unwrap();
     let rig = Rig::on(Arc::clone(guest), |memory, notices| {
-        let config = BlockConfig {
-            geometry: Geometry::of(&file).unwrap(),
-            file,
-            read_only: false,
-            rate: RateLimit::default(),
-            id: String::new(),
-            io_uring,
-        };
-        Block::new("disk0", config, memory, notices).unwrap()
+        Block::new("disk0", disk_of(file, io_uring), memory, notices).unwrap()
     });
     (rig, disk)
 }

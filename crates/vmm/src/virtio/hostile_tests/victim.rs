@@ -22,6 +22,18 @@ use super::super::testing::{DATA, HIGH, LOW_END, Queue, Rig, WRITE, memory_file}
 const CANARY: [u8; 8192] = [0x5a; 8192];
 pub(super) const DISK: u64 = 4 << 20;
 
+/// What a writable disk in `file` is made of.
+pub(super) fn disk_of(file: File, io_uring: bool) -> BlockConfig {
+    BlockConfig {
+        geometry: Geometry::of(&file).unwrap(),
+        file,
+        read_only: false,
+        rate: RateLimit::default(),
+        id: String::new(),
+        io_uring,
+    }
+}
+
 /// A device under attack, and how to see that it works.
 pub(super) struct Victim {
     pub(super) rig: Rig,
@@ -47,15 +59,7 @@ impl Victim {
         let file = memory_file(DISK);
         let disk = Some(file.try_clone().unwrap());
         let rig = Rig::new(|memory, notices| {
-            let config = BlockConfig {
-                geometry: Geometry::of(&file).unwrap(),
-                file,
-                read_only: false,
-                rate: RateLimit::default(),
-                id: String::new(),
-                io_uring,
-            };
-            Block::new("disk0", config, memory, notices).unwrap()
+            Block::new("disk0", disk_of(file, io_uring), memory, notices).unwrap()
         });
         let works: fn(&mut Self) = |victim| {
             let mut queues = victim.start();
