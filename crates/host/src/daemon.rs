@@ -327,7 +327,7 @@ impl Daemon {
                 }
             }
         }
-        if self.core.has_returned() {
+        if self.core.has_to_serve() {
             self.handle(Input::Serve);
         }
         if let Some(turns) = self.turns.took(begin, Instant::now()) {

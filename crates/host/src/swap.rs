@@ -14,6 +14,8 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use plimsoll_machine::medium::memory_under;
@@ -24,6 +26,12 @@ use rustix::io::Errno;
 /// The most that swap space leaves free on its file system; on a small one it leaves a twentieth.
 /// Less, and a host whose VMs swap cannot write its logs; more, and space lies idle.
 const KEPT_FREE: Bytes = Bytes::mib(1024);
+/// How long the space of a VM that is gone may still be taken. The kernel takes the io_uring of a
+/// process apart in a worker of its own, after the process has ended, and only then lets go of the
+/// swap file: a VM that is started anew would be refused for the space of its predecessor.
+const LEAVING: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(20);
+
 /// Where the configuration takes swap space from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SwapChoice {
@@ -77,7 +85,7 @@ impl SwapSite {
     /// What is short and by how much, or what the directory's file system cannot do; and what to do
     /// about it.
     pub(crate) fn allocate(&self, pages: Pages) -> anyhow::Result<File> {
-        let space = space(&self.directory).with_context(|| {
+        let space = settled(pages.bytes(), LEAVING, || space(&self.directory)).with_context(|| {
             format!("swap space: cannot ask what is free in {}", self.directory.display())
         })?;
         if pages.bytes() > space.usable() {
@@ -134,6 +142,8 @@ impl SwapSite {
 /// A file system's room.
 #[derive(Clone, Copy, Debug, Default)]
 struct Space {
+    /// All of it.
+    size: Bytes,
     /// Free for users other than root.
     free: Bytes,
     /// Of that, left free.
@@ -150,7 +160,19 @@ fn space(directory: &Path) -> rustix::io::Result<Space> {
     let stat = rustix::fs::statvfs(directory)?;
     let bytes = |blocks: u64| Bytes(blocks.saturating_mul(stat.f_frsize));
     let kept = KEPT_FREE.min(Bytes(bytes(stat.f_blocks).0 / 20));
-    Ok(Space { free: bytes(stat.f_bavail), kept })
+    Ok(Space { size: bytes(stat.f_blocks), free: bytes(stat.f_bavail), kept })
+}
+
+/// The room that `ask` finds as soon as `needs` fits, or after `limit`. At once if it can never fit.
+fn settled<E>(needs: Bytes, limit: Duration, mut ask: impl FnMut() -> Result<Space, E>) -> Result<Space, E> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let space = ask()?;
+        if needs <= space.usable() || needs > space.size || Instant::now() >= deadline {
+            return Ok(space);
+        }
+        thread::sleep(TICK);
+    }
 }
 
 #[cfg(test)]
@@ -188,12 +210,37 @@ mod tests {
     }
 
     #[test]
+    fn space_that_a_vm_is_leaving_is_waited_for_and_no_other() {
+        let needs = Bytes::mib(32);
+        let asked = |free: &[u64], limit| {
+            let mut free = free.iter().map(|mib| Bytes::mib(*mib));
+            let (mut last, mut times) = (Bytes::ZERO, 0);
+            let space = settled(needs, limit, || {
+                last = free.next().unwrap_or(last);
+                times += 1;
+                rustix::io::Result::Ok(Space { size: Bytes::mib(40), free: last, kept: Bytes::mib(2) })
+            });
+            (needs <= space.unwrap().usable(), times)
+        };
+        let for_ever = Duration::from_secs(3600);
+        assert_eq!(asked(&[40], for_ever), (true, 1));
+        assert_eq!(asked(&[10, 33, 34], for_ever), (true, 3));
+        assert_eq!(asked(&[33], Duration::ZERO), (false, 1));
+        // More than the file system is.
+        let never = settled(Bytes::mib(41), for_ever, || {
+            rustix::io::Result::Ok(Space { size: Bytes::mib(40), free: Bytes::mib(40), kept: Bytes::ZERO })
+        });
+        assert_eq!(never.unwrap().free, Bytes::mib(40));
+    }
+
+    #[test]
     fn a_floor_of_the_file_system_stays_free() {
         let directory = tempfile::tempdir().unwrap();
-        let Space { free, kept } = space(directory.path()).unwrap();
+        let Space { size, free, kept } = space(directory.path()).unwrap();
         assert!(kept > Bytes::ZERO && kept <= KEPT_FREE);
-        // This does not fit, whatever other programs write meanwhile.
-        let error = site(directory.path()).allocate(Pages::floor(free)).unwrap_err().to_string();
+        assert_eq!(Space { size, free, kept }.usable(), free.saturating_sub(kept));
+        // This does not fit, whatever other programs write or remove meanwhile.
+        let error = site(directory.path()).allocate(Pages::floor(size)).unwrap_err().to_string();
         assert!(error.contains("of it stays free") && error.contains("too little"), "{error}");
     }
 

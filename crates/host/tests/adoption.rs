@@ -317,3 +317,20 @@ fn a_daemon_with_few_descriptors_keeps_all_vms_and_says_what_it_lacks() {
         assert_eq!((vm.pid, vm.power), (before.pid, Power::On));
     }
 }
+
+#[test]
+fn a_run_record_does_not_grow_with_the_domains_that_its_vm_has_left() {
+    let host = Host::new(512, "");
+    host.run("a", "64MiB");
+    for domain in ["red", "blue"].into_iter().cycle().take(12) {
+        let change = json!({ "sharing": domain }).to_string();
+        wait_until("it has left the domain before the last", || {
+            (host.ask("PATCH", "/v1/vms/a", &change).0 == 200).then_some(())
+        });
+    }
+    host.wait_for("a", "it has left its last domain", |vm| (!vm.sharing.leaving).then_some(()));
+    let record = std::fs::read_to_string(host.run_record("a")).unwrap();
+    let record: Value = serde_json::from_str(&record).unwrap();
+    // Nothing is left of a domain without members.
+    assert!(record["former"].as_array().is_none_or(|former| former.len() <= 1), "{record}");
+}

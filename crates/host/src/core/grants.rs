@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use plimsoll_policy::{Grants, PATIENCE, Party, PoolId, Stage};
@@ -94,17 +94,6 @@ impl Core {
         size(definition).saturating_add(Pages::CHUNK).saturating_sub(has)
     }
 
-    /// Gives a VM that has just asked for memory its allowance. It is told even of a grant of 0:
-    /// its VMM then fills single pages.
-    pub(super) fn answer_want(&mut self, run: RunId) {
-        // VMs that waited before it come first.
-        self.serve();
-        let mut round = self.round();
-        if let Some(i) = round.index(run) {
-            self.give(&mut round, i, true);
-        }
-    }
-
     /// Gives a waiting VM its allowance. With `answer` it is told even of a grant of 0.
     fn give(&mut self, round: &mut Round, i: usize, answer: bool) {
         let id = round.runs[i];
@@ -152,23 +141,43 @@ impl Core {
         self.pressing |= short && answer;
     }
 
-    /// Serves VMs that wait, if memory has come back since that was done last.
+    /// Serves VMs that wait: those that have just asked, and all if memory has come back since that
+    /// was done last.
     pub(super) fn serve(&mut self) {
         if self.returned {
             self.give_all();
+        } else if !self.asked.is_empty() {
+            let asked = std::mem::take(&mut self.asked);
+            self.give_round(&asked, false);
         }
     }
 
-    /// Serves all VMs that wait: those that wait to start first, then the others in policy's order.
+    /// Serves all VMs that wait: those that wait to start first.
     pub(super) fn give_all(&mut self) {
         self.returned = false;
         self.launch_queued();
-        if self.running().all(|(_, run)| run.wanted == Pages::ZERO) {
-            return;
+        let asked = std::mem::take(&mut self.asked);
+        if !asked.is_empty() || self.running().any(|(_, run)| run.wanted > Pages::ZERO) {
+            self.give_round(&asked, true);
         }
+    }
+
+    /// Serves VMs that wait, in policy's order: those that have `asked`, or all. Those that have
+    /// asked are told even of a grant of 0: their VMMs then fill single pages.
+    fn give_round(&mut self, asked: &BTreeSet<RunId>, all: bool) {
         let mut round = self.round();
+        let mut told = BTreeSet::new();
         for i in round.grants.order() {
-            self.give(&mut round, i, false);
+            let run = round.runs[i];
+            let answer = asked.contains(&run);
+            if all || answer {
+                self.give(&mut round, i, answer);
+                told.insert(run);
+            }
+        }
+        // What they asked for is beyond their bounds.
+        for i in asked.difference(&told).filter_map(|run| round.index(*run)).collect::<Vec<_>>() {
+            self.give(&mut round, i, true);
         }
     }
 

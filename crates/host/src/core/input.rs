@@ -76,9 +76,9 @@ pub(crate) enum Input {
     /// The record of a VM, or of all pools, could not be written, and why; `None`: it is on disk by
     /// now.
     Unsaved(Option<VmName>, Option<String>),
-    /// Serve VMs that wait; [`Core::has_returned`](super::Core::has_returned) asks for it. The
+    /// Serve VMs that wait; [`Core::has_to_serve`](super::Core::has_to_serve) asks for it. The
     /// daemon does so once for all that has come in: serving looks at all VMs, and many VMs return
-    /// memory at once.
+    /// memory, or ask for it, at once.
     Serve,
     /// Time has passed.
     Tick,

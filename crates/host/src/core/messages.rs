@@ -119,7 +119,7 @@ impl Core {
         }
         if pages > Pages::ZERO {
             tracing::debug!(vm = %name, wanted = %pages.bytes(), "want");
-            self.answer_want(id);
+            self.asked.insert(id);
         }
     }
 

@@ -40,6 +40,10 @@ impl Mirror {
         self.domains.get(&id).is_some_and(|state| state.closed)
     }
 
+    pub(super) fn knows(&self, id: DomainId) -> bool {
+        self.domains.contains_key(&id)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.domains.is_empty()
     }

@@ -47,7 +47,7 @@ mod unreachable;
 mod unsaved;
 mod usage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -156,6 +156,8 @@ pub(crate) struct Core {
     urgent: bool,
     /// Memory has come back since VMs that wait were served last: see [`Input::Serve`].
     returned: bool,
+    /// The VMs that have asked for memory and wait for the answer: see [`Input::Serve`].
+    asked: BTreeSet<RunId>,
     /// A VM waits and was given nothing: memory is divided anew very soon.
     pressing: bool,
     peak_kernel: Bytes,
@@ -201,6 +203,7 @@ impl Core {
             last_usable: clock.now,
             urgent: false,
             returned: false,
+            asked: BTreeSet::new(),
             pressing: false,
             peak_kernel: Bytes::ZERO,
             stalled: (Duration::ZERO, Duration::ZERO),
@@ -245,9 +248,9 @@ impl Core {
         std::mem::take(&mut self.effects)
     }
 
-    /// Whether memory has come back that VMs may wait for.
-    pub(crate) fn has_returned(&self) -> bool {
-        self.returned
+    /// Whether VMs have asked for memory, or memory has come back that VMs may wait for.
+    pub(crate) fn has_to_serve(&self) -> bool {
+        self.returned || !self.asked.is_empty()
     }
 
     /// When the core wants to hear [`Input::Tick`] next.

@@ -4,7 +4,7 @@ use plimsoll_protocol::control::ToVmm;
 use plimsoll_protocol::sharing::{DomainId, Found, MAX_BATCH, Sharing, SharingKind, WINDOW};
 use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages};
 
-use super::run::Run;
+use super::run::{Phase, Run};
 use super::tokens::Tokens;
 use super::{Core, Effect, RunId, size};
 use crate::domains::{DomainState, Joined, NotRecovered, Order, Outcome, Owner, Question, Report, Shared};
@@ -173,6 +173,13 @@ impl Core {
     /// daemon started are not until the plane has taken them over.
     pub(crate) fn counts_frames_of(&self, id: RunId) -> bool {
         self.run(id).is_none_or(|run| !run.sharing.recovering)
+    }
+
+    /// Whether a domain that a VM has left has neither members nor frames any more. VMs that have
+    /// not answered yet may be in domains that are not known.
+    pub(crate) fn is_gone(&self, id: DomainId) -> bool {
+        let unreachable = |run: &Run| matches!(run.phase, Phase::Unreachable(_));
+        !self.mirror.knows(id) && self.recovering == 0 && !self.runs.values().any(|run| unreachable(run))
     }
 
     /// Has domains do a part of what they put off.

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use plimsoll_protocol::control::ToVmm;
-use plimsoll_protocol::sharing::SharingKind;
+use plimsoll_protocol::sharing::{DomainId, SharingKind};
 use plimsoll_units::Pages;
 
 use super::Daemon;
@@ -51,7 +51,8 @@ impl Daemon {
             }
             Effect::Settled(run, missing) => drop(self.note(run, |record| record.missing_jail = missing)),
             Effect::Joins(run, domain) => {
-                let noted = self.note(run, |record| record.joins(domain));
+                let gone = self.former_and_gone(run);
+                let noted = self.note(run, |record| record.joins(domain, &gone));
                 if let Some(live) = self.live.get_mut(&run) {
                     live.may_map = noted;
                 }
@@ -80,6 +81,13 @@ impl Daemon {
         let Some(record) = &mut live.record else { return false };
         change(record);
         live.directory.write_record(record).inspect_err(|e| tracing::error!(vm = %live.vm, "{e:#}")).is_ok()
+    }
+
+    /// The domains that a VM has left and that are gone since: its run record need not name them.
+    fn former_and_gone(&self, run: RunId) -> Vec<DomainId> {
+        let record = self.live.get(&run).and_then(|live| live.record.as_ref());
+        let former = record.into_iter().flat_map(|record| &record.former);
+        former.map(|known| known.id).filter(|id| self.core.is_gone(*id)).collect()
     }
 
     /// Tells a VMM its sharing domain. A VMM maps frames only of a domain that its run record

@@ -6,6 +6,7 @@ use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
+use plimsoll_protocol::sharing::DomainId;
 use plimsoll_units::Pages;
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +41,10 @@ pub(crate) struct RunRecord {
 }
 
 impl RunRecord {
-    /// The VMM is about to be told of a domain.
-    pub(crate) fn joins(&mut self, domain: Known) {
+    /// The VMM is about to be told of a domain. Of those before it the domains `gone` have no
+    /// frames any more that it could read.
+    pub(crate) fn joins(&mut self, domain: Known, gone: &[DomainId]) {
+        self.former.retain(|known| !gone.contains(&known.id));
         self.domains.retain(|known| known.id != domain.id);
         self.former.retain(|known| known.id != domain.id);
         // It does not join a third one before it has given back all frames of the first.
@@ -76,4 +79,37 @@ pub(crate) fn read_grant(directory: &Path) -> Option<Pages> {
     let mut bytes = [0; 8];
     File::open(directory.join(GRANT_RECORD)).ok()?.read_exact_at(&mut bytes, 0).ok()?;
     Some(Pages(u64::from_le_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_that_are_gone_are_forgotten_and_no_others() {
+        let text = "name = 'a'\nsize = '64MiB'\n[boot]\nmodel = true\n";
+        let mut record = RunRecord {
+            pid: 7,
+            start_time: 1,
+            boot_id: "this boot".to_owned(),
+            uid: None,
+            started: Timestamp::UNIX_EPOCH,
+            definition: VmDefinition::from_toml(text, Path::new("/")).unwrap(),
+            missing_jail: Vec::new(),
+            swap: Pages::ZERO,
+            domains: Vec::new(),
+            former: Vec::new(),
+            remarks: Vec::new(),
+        };
+        let domain = |n| Known { id: DomainId(n), name: Some("red".parse().unwrap()) };
+        (0..10).for_each(|n| record.joins(domain(n), &[]));
+        assert_eq!((record.domains.len(), record.former.len()), (2, 8));
+        for n in 10..100 {
+            let gone: Vec<DomainId> =
+                record.former.iter().map(|known| known.id).filter(|id| id.0 > 3).collect();
+            record.joins(domain(n), &gone);
+        }
+        let former: Vec<u64> = record.former.iter().map(|known| known.id.0).collect();
+        assert_eq!(former, [0, 1, 2, 3, 97]);
+    }
 }

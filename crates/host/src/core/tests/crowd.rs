@@ -44,6 +44,22 @@ fn memory_that_comes_back_to_a_waiting_crowd_costs_no_look_at_all_pairs() {
 }
 
 #[test]
+fn a_crowd_that_asks_at_once_is_answered_in_one_round() {
+    let mut world = World::new(65_536);
+    let runs: Vec<RunId> = (0..CROWD).map(|n| world.up(definition(&format!("a{n:03}"), 128, ""))).collect();
+    let before: Vec<Pages> = runs.iter().map(|run| world.granted[run]).collect();
+    let asked = passes(&mut world, |world| {
+        world.busy = true;
+        runs.iter().for_each(|run| world.say(*run, FromVmm::Want(Pages::CHUNK)));
+        world.busy = false;
+        world.input(Input::Tick);
+    });
+    assert!(asked <= PASSES, "{asked}");
+    let grew = runs.iter().zip(before).filter(|(run, before)| world.granted[run] > *before).count();
+    assert_eq!(grew, runs.len());
+}
+
+#[test]
 fn a_crowd_is_refused_together_without_a_look_at_all_pairs() {
     let (mut world, _, requests) = crowd();
     let waits: Vec<RunId> =

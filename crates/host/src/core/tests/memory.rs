@@ -126,7 +126,8 @@ fn every_want_is_answered_so_that_a_vmm_can_make_do() {
     let run = world.up(definition("a", 256, ""));
     world.say(run, FromVmm::Want(mib(200)));
     let clock = world.clock;
-    let effects = world.core.handle(clock, Input::Message(run, Box::new(FromVmm::Want(mib(200)))));
+    world.core.handle(clock, Input::Message(run, Box::new(FromVmm::Want(mib(200)))));
+    let effects = world.core.handle(clock, Input::Serve);
     assert!(effects.iter().any(|e| matches!(e, Effect::Grant { .. })), "{effects:?}");
 }
 
@@ -324,8 +325,9 @@ fn a_vm_that_has_waited_is_served_before_one_that_asks_now() {
     world.busy = true;
     (0..10).for_each(|_| world.say(a, FromVmm::Return(mib(2))));
     assert_eq!((world.granted[&b], world.core.ledger.free()), (has, free + mib(20)));
-    assert!(world.core.has_returned());
     world.say(c, FromVmm::Want(Pages(1)));
+    assert!(world.core.has_to_serve());
+    world.input(Input::Serve);
     assert!(world.granted[&b] > has, "{:?} of {has:?}", world.granted[&b]);
-    assert!(!world.core.has_returned());
+    assert!(!world.core.has_to_serve());
 }

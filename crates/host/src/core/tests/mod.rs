@@ -153,7 +153,7 @@ impl World {
         if !self.slow {
             self.catch_up();
         }
-        if !self.busy && self.core.has_returned() {
+        if !self.busy && self.core.has_to_serve() {
             self.handle(Input::Serve);
         }
     }
