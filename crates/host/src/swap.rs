@@ -163,7 +163,8 @@ fn space(directory: &Path) -> rustix::io::Result<Space> {
     Ok(Space { size: bytes(stat.f_blocks), free: bytes(stat.f_bavail), kept })
 }
 
-/// The room that `ask` finds as soon as `needs` fits, or after `limit`. At once if it can never fit.
+/// The room that `ask` finds as soon as `needs` fits, or after `limit`; at once if it can never
+/// fit.
 fn settled<E>(needs: Bytes, limit: Duration, mut ask: impl FnMut() -> Result<Space, E>) -> Result<Space, E> {
     let deadline = Instant::now() + limit;
     loop {

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
+use crate::attack::{self, Deeds};
 use crate::libc_power::{self, End};
 use crate::pattern::PAGE;
 use crate::state::State;
@@ -32,6 +34,9 @@ pub(crate) enum Command {
     Work(usize),
     /// `worked`: how much the worker has touched.
     Worked,
+    /// `attack SEED SECONDS ADDRESS BYTES`: drive the virtio devices against their rules, with
+    /// memory at a physical address that the kernel does not use.
+    Attack(u64, u64, u64, usize),
     /// `run COMMAND`: what a shell makes of the rest of the line; answers when it has ended.
     Run(String),
     /// `meminfo`: what the guest's kernel says of its memory.
@@ -68,6 +73,7 @@ impl FromStr for Command {
             ["free", s] => Self::Free(Some(seed(s)?)),
             ["work", n] => Self::Work(bytes(n)?),
             ["worked"] => Self::Worked,
+            ["attack", s, t, a, n] => Self::Attack(seed(s)?, seed(t)?, seed(a)?, bytes(n)?),
             ["alloc-forever"] => Self::AllocForever,
             ["meminfo"] => Self::Meminfo,
             ["devices"] => Self::Devices,
@@ -127,6 +133,11 @@ impl Command {
             Self::Worked => {
                 let worker = state.worker().map_err(|error| format!("worked {error}"))?;
                 Ok(format!("worked pages={}", worker.touched()))
+            }
+            Self::Attack(seed, seconds, at, len) => {
+                let done = attack::run(seed, Duration::from_secs(seconds), at, len);
+                let Deeds { deeds, started, refused } = done.map_err(|error| format!("attack {error}"))?;
+                Ok(format!("attack deeds={deeds} started={started} refused={refused}"))
             }
             Self::Run(line) => {
                 let (status, said) = shell::run(&line).map_err(|error| format!("run sh: {error}"))?;

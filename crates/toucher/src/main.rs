@@ -6,9 +6,11 @@
 //! kernel's messages. It never decides anything itself. Start reading at [`command::Command`] for
 //! the language, [`region::Regions`] for the patterns.
 
+mod attack;
 mod command;
 mod disk;
 mod hog;
+mod libc_devmem;
 mod libc_memory;
 mod libc_power;
 mod pattern;

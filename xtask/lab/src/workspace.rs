@@ -31,13 +31,24 @@ pub fn build_for_models() -> Result<Programs> {
     build_packages(&["plimsoll-host", "plimsoll-vmm", "plimsoll-cli"])
 }
 
+/// The same, and the VMM of the host's own tests, `fake_vmm`, which may be hostile.
+pub fn build_with_fake_vmm() -> Result<Programs> {
+    step("building plimsolld, plimsoll-vmm, plimsoll and fake_vmm");
+    let mut programs = build_packages(&["plimsoll-host", "plimsoll-vmm", "plimsoll-cli"])?;
+    programs.extend(build_targets(&["--package", "plimsoll-host", "--example", "fake_vmm"])?);
+    Ok(programs)
+}
+
 fn build_packages(packages: &[&str]) -> Result<Programs> {
+    let packages = packages.iter().flat_map(|package| ["--package", package]);
+    build_targets(&["--bins"].into_iter().chain(packages).collect::<Vec<_>>())
+}
+
+/// Builds what cargo's `arguments` name.
+fn build_targets(arguments: &[&str]) -> Result<Programs> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(root()).args(["build", "--release", "--locked", "--bins"]);
+    cargo.current_dir(root()).args(["build", "--release", "--locked"]).args(arguments);
     cargo.args(["--message-format", "json-render-diagnostics"]);
-    packages.iter().for_each(|package| {
-        cargo.args(["--package", package]);
-    });
     let output =
         cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("starting cargo build")?;
     if !output.status.success() {

@@ -52,6 +52,8 @@ pub struct Definition {
     pub reports_free_pages: bool,
     /// Its guest loads its balloon driver.
     pub balloon_driver: bool,
+    /// Further words of its kernel's command line.
+    pub kernel_words: Option<String>,
     /// With whom it shares pages; `None`: as VMs do by default.
     pub sharing: Option<String>,
     /// What it runs.
@@ -79,6 +81,7 @@ impl Definition {
             reservation,
             reports_free_pages,
             balloon_driver,
+            kernel_words: None,
             sharing: None,
             runs,
             taps,
@@ -103,6 +106,9 @@ impl Definition {
         let mut console = "console=ttyS0 reboot=acpi panic=-1".to_owned();
         if !self.balloon_driver {
             console += " modprobe.blacklist=virtio_balloon";
+        }
+        if let Some(words) = &self.kernel_words {
+            console += &format!(" {words}");
         }
         match &self.runs {
             Runs::Toucher(version) => {

@@ -60,6 +60,21 @@ impl Stage {
         settings: &str,
         prepare: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<Self> {
+        Self::begin(budget, &program("plimsoll-vmm")?, settings, prepare)
+    }
+
+    /// The same with this program as every VM's VMM. It ends with the stage if its name begins with
+    /// `plimsoll-vmm`.
+    pub fn open_with_vmm(budget: Bytes, vmm: &Path, settings: &str) -> Result<Self> {
+        Self::begin(budget, vmm, settings, |_| Ok(()))
+    }
+
+    fn begin(
+        budget: Bytes,
+        vmm: &Path,
+        settings: &str,
+        prepare: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
         let directory =
             tempfile::Builder::new().prefix("plimsoll-").tempdir().context("making a directory")?;
         let files = Files::below(directory.path());
@@ -72,7 +87,7 @@ impl Stage {
             path("state"),
             path("run"),
             stage.socket().display().to_string(),
-            program("plimsoll-vmm")?.display().to_string(),
+            vmm.display().to_string(),
         );
         fs::create_dir_all(stage.path().join("run"))?;
         fs::write(stage.path().join("plimsolld.toml"), text)?;

@@ -13,6 +13,7 @@
 //! | `old` | says hello in another version |
 //! | `broken` | fails instead of running |
 //! | `sharer` | holds 1 MiB, shares pages, and looks after their frames (`sharer.rs`) |
+//! | `real` | is the program `plimsoll-vmm-real` beside this one |
 //! | `flood`, `noisy`, `returning`, `storm` | keeps the daemon busy (`attack.rs`) |
 //! | `garbage` and others | breaks the protocol once its VM is up (`attack.rs`) |
 //! | anything else | holds what it was first granted |
@@ -30,6 +31,8 @@ mod sharer;
 mod storm;
 
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use plimsoll_protocol::control::{
     BootConfig, CONTROL_FD, ExitReason, Facts, FromVmm, REPORT_PERIOD, ToVmm, VERSION,
@@ -52,6 +55,10 @@ fn main() {
     }
     if name.starts_with("mute") {
         return;
+    }
+    if name.starts_with("real") {
+        let program = std::env::current_exe().unwrap().with_file_name("plimsoll-vmm-real");
+        panic!("{}", Command::new(program).arg0(argument).exec());
     }
     // SAFETY: the daemon passes the listening socket there, and nothing else in this process uses
     // it.

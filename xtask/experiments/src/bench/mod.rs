@@ -7,6 +7,7 @@ mod double_paging;
 mod fault;
 mod follow;
 mod goal;
+mod hostile;
 mod index;
 mod memory;
 mod plan;
@@ -39,6 +40,9 @@ pub enum Bench {
     /// How long a touch of a compressed page takes, against the shortest round trip of a page
     /// fault.
     Fault(fault::FaultArgs),
+    /// How long the daemon's loop takes for a turn while hostile VMMs keep it busy, beside honest
+    /// guests, against a daemon at rest.
+    Hostile(hostile::HostileArgs),
     /// How fast and how large the index of shared pages is, against a HashMap of the same entries.
     Index(index::IndexArgs),
     /// The same course through `plimsoll plan` and through a daemon with model guests: what VMs
@@ -75,6 +79,7 @@ impl Bench {
             Self::Crowd(arguments) => crowd::run(&arguments),
             Self::DoublePaging(arguments) => double_paging::run(&arguments),
             Self::Fault(arguments) => fault::run(&arguments),
+            Self::Hostile(arguments) => hostile::run(&arguments),
             Self::Index(arguments) => index::run(&arguments),
             Self::Plan(arguments) => plan::run(&arguments),
             Self::Policy(arguments) => policy::run(&arguments),

@@ -8,11 +8,13 @@
 mod absent_driver;
 mod bad_input;
 mod boot;
+mod campaign_kill;
 mod cgroup;
 mod disk;
 mod explain;
 mod fast_path;
 mod greedy;
+mod hostile_guest;
 mod kill_daemon;
 mod kill_vmm;
 mod memory_taken;
@@ -145,6 +147,14 @@ pub const SCENARIOS: &[Scenario] = &[
         run: paging_kills::run,
     },
     Scenario {
+        name: "campaign-kill",
+        about: "fifty attacks on a daemon and a dozen VMs at work: nothing is lost, left over or over budget",
+        hosts: &[],
+        disk: false,
+        model: true,
+        run: campaign_kill::run,
+    },
+    Scenario {
         name: "memory-taken",
         about: "other programs take memory of the host's budget: guests give it and get it back, and none dies",
         hosts: &[NEW_NPT],
@@ -167,6 +177,14 @@ pub const SCENARIOS: &[Scenario] = &[
         disk: false,
         model: false,
         run: cgroup::run,
+    },
+    Scenario {
+        name: "hostile-guest",
+        about: "a guest that drives its devices against all rules costs its own VM at most",
+        hosts: &[NEW_NPT],
+        disk: false,
+        model: false,
+        run: hostile_guest::run,
     },
     Scenario {
         name: "bad-input",

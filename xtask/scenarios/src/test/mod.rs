@@ -55,10 +55,11 @@ pub fn run(arguments: &TestArgs) -> Result<ExitCode> {
 #[expect(clippy::print_stdout, reason = "the list is the result")]
 fn list() {
     for step in source::STEPS {
-        println!("{:<12} {}", step.name, step.about);
+        println!("{:<13} {}", step.name, step.about);
     }
-    println!("{FUZZ:<12} 10^6 inputs that a fuzzer makes up, for everything that reads what others send");
+    println!("{FUZZ:<13} 10^6 inputs that a fuzzer makes up, for everything that reads what others send");
     for scenario in SCENARIOS {
-        println!("{:<12} {} (lab)", scenario.name, scenario.about);
+        let place = if scenario.hosts.is_empty() { "" } else { " (lab)" };
+        println!("{:<13} {}{place}", scenario.name, scenario.about);
     }
 }
