@@ -57,6 +57,7 @@ mod tls;
 mod turns;
 mod uids;
 mod vmm_log;
+mod web;
 
 use std::path::PathBuf;
 

@@ -28,7 +28,7 @@ use crate::pools::Pools;
 use crate::process::boot_id;
 use crate::swap::{SwapChoice, SwapSite};
 use crate::uids::Uids;
-use crate::{api, descriptors, event_log, inventory, lock, memory, oom};
+use crate::{api, descriptors, event_log, inventory, lock, memory, oom, web};
 
 /// Runs the daemon until a signal ends it.
 pub(crate) fn run(config: Config) -> anyhow::Result<()> {
@@ -138,7 +138,7 @@ async fn serve(
     let listener = bind(&socket)?;
     // A client that may connect may do everything: users are not protected from each other here.
     let gate = Gate::new(connections.unix, connections.unix);
-    let served = tokio::spawn(api::serve_unix(listener, api, gate));
+    let served = tokio::spawn(api::serve_unix(listener, api.merge(web::page()), gate));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tracing::info!("plimsolld ready on {}", socket.display());
     let end = async {
@@ -169,13 +169,13 @@ async fn listen_tcp(
     api: axum::Router,
     connections: Connections,
 ) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
-    let (Some(tcp), Some(token)) = (&config.tcp, config.token()?) else { return Ok(None) };
+    let (Some(tcp), Some(tokens)) = (&config.tcp, config.tokens()?) else { return Ok(None) };
     let listener = TcpListener::bind(tcp.listen)
         .await
         .with_context(|| format!("cannot listen at tcp.listen {}", tcp.listen))?;
     tracing::info!("also on tcp {}, for clients with the token", listener.local_addr()?);
     let tls = config.tls()?;
-    let api = api::with_token(api, token);
+    let api = api::with_tokens(api, tokens).merge(web::page());
     // Half of them, so that one peer cannot keep another one out.
     let gate = Gate::new(connections.tcp, connections.tcp.div_ceil(2));
     Ok(Some(tokio::spawn(api::serve_tcp(listener, api, gate, tls))))

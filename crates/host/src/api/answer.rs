@@ -35,6 +35,11 @@ impl ApiError {
         Self { status: StatusCode::UNAUTHORIZED, text }
     }
 
+    pub(super) fn forbidden() -> Self {
+        let text = "this token permits to look, and to change nothing".to_owned();
+        Self { status: StatusCode::FORBIDDEN, text }
+    }
+
     pub(super) fn too_long(text: String) -> Self {
         Self { status: StatusCode::PAYLOAD_TOO_LARGE, text }
     }

@@ -8,6 +8,7 @@ mod explain;
 pub(crate) mod fuzz;
 mod gate;
 mod history;
+mod live;
 mod log;
 mod pace;
 mod path;
@@ -27,9 +28,10 @@ use plimsoll_protocol::definition::VmDefinition;
 
 use self::answer::{ApiError, ApiResult, parse};
 pub(crate) use self::gate::Gate;
+use self::live::Live;
 use self::path::Path;
 pub(crate) use self::server::{serve_tcp, serve_unix};
-pub(crate) use self::token::with_token;
+pub(crate) use self::token::with_tokens;
 use crate::core::Request;
 use crate::daemon::Caller;
 use crate::paths::Paths;
@@ -39,6 +41,7 @@ use crate::paths::Paths;
 struct Api {
     caller: Caller,
     paths: Paths,
+    live: Live,
 }
 
 /// All paths of the API.
@@ -46,6 +49,7 @@ pub(crate) fn router(caller: Caller, paths: Paths) -> Router {
     let api = Router::new()
         .route("/v1/host", get(host))
         .route("/v1/events", get(events::events))
+        .route("/v1/live", get(live::live))
         .route("/v1/sharing", get(sharing))
         .route("/v1/vms", get(list).post(create))
         .route("/v1/vms/{name}", get(show).patch(change).delete(forget))
@@ -61,7 +65,7 @@ pub(crate) fn router(caller: Caller, paths: Paths) -> Router {
         .route("/v1/pools/{name}", get(pools::show).patch(pools::change).delete(pools::remove))
         .fallback(async || ApiError::no_path())
         .method_not_allowed_fallback(async || ApiError::no_method())
-        .with_state(Api { caller, paths });
+        .with_state(Api { caller, paths, live: Live::new() });
     within_bounds(api)
 }
 

@@ -2,23 +2,44 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::Method;
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 
 use super::answer::ApiError;
+use crate::config::Tokens;
 
-/// The same API, for clients that show `token`.
-pub(crate) fn with_token(api: Router, token: String) -> Router {
-    api.layer(from_fn_with_state(Arc::<str>::from(token), check))
+/// The same API, for clients that show one of the tokens.
+pub(crate) fn with_tokens(api: Router, tokens: Tokens) -> Router {
+    api.layer(from_fn_with_state(Arc::new(tokens), check))
 }
 
-async fn check(State(token): State<Arc<str>>, request: Request, next: Next) -> Response {
+async fn check(State(tokens): State<Arc<Tokens>>, request: Request, next: Next) -> Response {
     let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    match shown.and_then(|value| value.strip_prefix("Bearer ")) {
-        Some(shown) if same(shown.as_bytes(), token.as_bytes()) => next.run(request).await,
-        _ => ApiError::unauthorized().into_response(),
+    match shown.and_then(|value| value.strip_prefix("Bearer ")).and_then(|shown| right(&tokens, shown)) {
+        Some(Right::All) => next.run(request).await,
+        Some(Right::View) if matches!(*request.method(), Method::GET | Method::HEAD) => {
+            next.run(request).await
+        }
+        Some(Right::View) => ApiError::forbidden().into_response(),
+        None => ApiError::unauthorized().into_response(),
     }
+}
+
+/// What a token permits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Right {
+    All,
+    View,
+}
+
+/// What the token `shown` permits.
+fn right(tokens: &Tokens, shown: &str) -> Option<Right> {
+    let is = |token: &str| same(shown.as_bytes(), token.as_bytes());
+    // Both are compared, so that the time tells nothing.
+    let (all, view) = (is(&tokens.all), tokens.view.as_deref().is_some_and(is));
+    if all { Some(Right::All) } else { view.then_some(Right::View) }
 }
 
 /// Compares in a time that does not depend on how much is right.
@@ -33,9 +54,14 @@ mod tests {
 
     #[test]
     fn only_the_whole_token_is_the_token() {
-        assert!(same(b"secret", b"secret"));
-        for wrong in [&b"secre"[..], b"secrets", b"Secret", b""] {
-            assert!(!same(wrong, b"secret"));
+        let tokens = Tokens { all: "secret".to_owned(), view: Some("looking".to_owned()) };
+        assert_eq!(right(&tokens, "secret"), Some(Right::All));
+        assert_eq!(right(&tokens, "looking"), Some(Right::View));
+        for wrong in ["secre", "secrets", "Secret", "", "lookin"] {
+            assert_eq!(right(&tokens, wrong), None);
         }
+        let tokens = Tokens { view: None, ..tokens };
+        assert_eq!(right(&tokens, "looking"), None);
+        assert_eq!(right(&tokens, ""), None);
     }
 }

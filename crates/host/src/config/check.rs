@@ -95,7 +95,7 @@ impl Config {
             tcp.check()?;
         }
         self.tls()?;
-        self.token().map(drop)
+        self.tokens().map(drop)
     }
 }
 

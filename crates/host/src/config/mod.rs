@@ -32,6 +32,7 @@
 //! [tcp]                                # only when asked for
 //! listen = "127.0.0.1:7467"            # without certificate and key a loopback address: nothing encrypts what goes over it
 //! token_file = "/etc/plimsoll/token"   # who shows this token may do everything
+//! view_token_file = "/etc/plimsoll/view"  # who shows this one may look, and change nothing
 //! # certificate = "/etc/plimsoll/cert.pem" # for TLS: the certificate, and those between it and its authority
 //! # key = "/etc/plimsoll/key.pem"          # its key
 //! ```
@@ -55,6 +56,7 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) use self::budget::Budget;
 pub(crate) use self::check::{MIN_BUDGET, check_budget};
 use self::tcp::Tcp;
+pub(crate) use self::tcp::Tokens;
 pub(crate) use self::thresholds::{ThresholdChoice, ThresholdKind};
 use crate::paths::Paths;
 use crate::swap::{SwapChoice, SwapSite};
@@ -218,12 +220,12 @@ impl Config {
         self.tcp.as_ref().map_or(Ok(None), Tcp::tls)
     }
 
-    /// The token that clients over TCP have to show; `None`: there is no TCP listener.
+    /// The tokens of which clients over TCP have to show one; `None`: there is no TCP listener.
     ///
     /// # Errors
     /// It cannot be read, others can read it, or it is easy to guess.
-    pub(crate) fn token(&self) -> anyhow::Result<Option<String>> {
-        self.tcp.as_ref().map(Tcp::token).transpose()
+    pub(crate) fn tokens(&self) -> anyhow::Result<Option<Tokens>> {
+        self.tcp.as_ref().map(Tcp::tokens).transpose()
     }
 }
 

@@ -8,12 +8,22 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::tls;
 
+/// What clients have to show.
+#[derive(Clone, Debug)]
+pub(crate) struct Tokens {
+    /// Permits everything.
+    pub(crate) all: String,
+    /// Permits reading. There may be none.
+    pub(crate) view: Option<String>,
+}
+
 /// A listener beside the unix socket.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Tcp {
     pub(crate) listen: SocketAddr,
     pub(crate) token_file: PathBuf,
+    pub(crate) view_token_file: Option<PathBuf>,
     pub(crate) certificate: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
 }
@@ -29,20 +39,19 @@ impl Tcp {
         tls::acceptor(certificate, key).map(Some)
     }
 
-    /// The token that clients have to show.
+    /// The tokens of which clients have to show one.
     ///
     /// # Errors
-    /// It cannot be read, others can read it, or it is easy to guess.
-    pub(super) fn token(&self) -> anyhow::Result<String> {
-        let what = || format!("tcp.token_file {}", self.token_file.display());
-        private(&self.token_file).with_context(what)?;
-        let token = std::fs::read_to_string(&self.token_file).with_context(what)?.trim().to_owned();
+    /// One cannot be read, others can read it, or it is easy to guess; or they are the same.
+    pub(super) fn tokens(&self) -> anyhow::Result<Tokens> {
+        let all = token("tcp.token_file", &self.token_file)?;
+        let view =
+            self.view_token_file.as_ref().map(|file| token("tcp.view_token_file", file)).transpose()?;
         ensure!(
-            token.len() >= 16 && token.chars().all(|c| c.is_ascii_graphic()),
-            "{}: put a token of at least 16 printable characters there, such as from: openssl rand -hex 16",
-            what()
+            view.as_ref() != Some(&all),
+            "tcp.view_token_file: it holds the token that permits everything: put another one there"
         );
-        Ok(token)
+        Ok(Tokens { all, view })
     }
 
     /// Checks all but the files' contents.
@@ -59,6 +68,19 @@ impl Tcp {
         );
         Ok(())
     }
+}
+
+/// The token in the file that the key `name` of the configuration names.
+fn token(name: &str, file: &Path) -> anyhow::Result<String> {
+    let what = || format!("{name} {}", file.display());
+    private(file).with_context(what)?;
+    let token = std::fs::read_to_string(file).with_context(what)?.trim().to_owned();
+    ensure!(
+        token.len() >= 16 && token.chars().all(|c| c.is_ascii_graphic()),
+        "{}: put a token of at least 16 printable characters there, such as from: openssl rand -hex 16",
+        what()
+    );
+    Ok(token)
 }
 
 /// Checks that other users cannot read a file.

@@ -123,13 +123,17 @@ fn a_token_that_others_can_read_or_guess_is_refused() {
     let token_file = directory.path().join("token");
     std::fs::write(&token_file, "0123456789abcdef\n").unwrap();
     let listen = "127.0.0.1:1".parse().unwrap();
-    let tcp = Tcp { listen, token_file: token_file.clone(), certificate: None, key: None };
+    let tcp =
+        Tcp { listen, token_file: token_file.clone(), view_token_file: None, certificate: None, key: None };
     let config = Config { tcp: Some(tcp), ..Config::default() };
     let mode = |m| std::fs::set_permissions(&token_file, PermissionsExt::from_mode(m)).unwrap();
     mode(0o644);
-    assert!(format!("{:#}", config.token().unwrap_err()).contains("chmod"));
+    assert!(format!("{:#}", config.tokens().unwrap_err()).contains("chmod"));
     mode(0o600);
-    assert_eq!(config.token().unwrap().as_deref(), Some("0123456789abcdef"));
+    assert_eq!(config.tokens().unwrap().unwrap().all, "0123456789abcdef");
+    let mut both = config.clone();
+    both.tcp.as_mut().unwrap().view_token_file = Some(token_file.clone());
+    assert!(format!("{:#}", both.tokens().unwrap_err()).contains("permits everything"));
     std::fs::write(&token_file, "short").unwrap();
-    assert!(config.token().is_err());
+    assert!(config.tokens().is_err());
 }

@@ -11,6 +11,7 @@ use plimsoll_operate::standstill::Standstill;
 use plimsoll_operate::swap_space::SwapFile;
 use plimsoll_operate::tmpfs::Full;
 use plimsoll_protocol::status::VmStatus;
+use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use super::change::Change;
@@ -196,7 +197,15 @@ fn few_descriptors(point: &Point, field: &mut Field, tally: &mut Tally) -> Resul
     let clients = (0..CLIENTS).map(|_| ask()).collect::<Result<Vec<_>>>()?;
     thread::sleep(point.pause);
     let back = Rlimit { current: usual, maximum: usual };
-    prlimit(Some(process), Resource::Nofile, back).context("giving the daemon its descriptors back")?;
+    match prlimit(Some(process), Resource::Nofile, back) {
+        Ok(_) => {}
+        // Without CAP_SYS_RESOURCE no process raises a hard limit: a new daemon has the usual one.
+        Err(Errno::PERM) if point.further => {
+            field.stage.kill_daemon()?;
+            field.stage.spawn_daemon()?;
+        }
+        Err(error) => return Err(error).context("giving the daemon its descriptors back"),
+    }
     for client in clients {
         if !succeeds(client)? {
             tally.count("commands refused for lack of descriptors");

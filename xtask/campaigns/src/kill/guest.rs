@@ -16,7 +16,7 @@ use plimsoll_units::Bytes;
 
 /// How long a guest may take for one command. A VM whose daemon is gone may wait for memory for as
 /// long as a point's pause; only a VM that nothing serves takes this long.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(240);
 /// The pause between two commands. Without one, guests would take all processors from the daemon.
 const BREATH: Duration = Duration::from_millis(10);
 

@@ -17,7 +17,7 @@ use super::guest::{Guest, inexcusable};
 /// The guest-physical memory of each VM.
 pub(super) const SIZE: Bytes = Bytes::mib(32);
 /// How long all guests may take to come to rest: one command each, and a look at all their memory.
-const REST: Duration = Duration::from_secs(90);
+const REST: Duration = Duration::from_secs(300);
 const OFF: Duration = Duration::from_secs(30);
 /// How the end of a VM is reported that cannot read its swap space.
 const UNREADABLE: &str = "guest memory could not be read back";
