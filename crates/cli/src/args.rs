@@ -6,7 +6,10 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::DEFAULT_SOCKET;
 
 use crate::client::Address;
-use crate::commands::{console, events, explain, history, logs, plan, pool, run, set, share, stop, top};
+use crate::commands::{
+    console, events, explain, history, kill, logs, plan, pool, ps, rm, run, set, share, show, start, stop,
+    top, wait,
+};
 
 /// Names the daemon's socket where `--socket` does not.
 const SOCKET_VARIABLE: &str = "PLIMSOLL_SOCKET";
@@ -20,8 +23,7 @@ const SOCKET_VARIABLE: &str = "PLIMSOLL_SOCKET";
     name = "plimsoll",
     version,
     propagate_version = false,
-    disable_help_subcommand = true,
-    after_help = AFTER_HELP,
+    after_help = format!("{AFTER_HELP}\n\n{}", crate::exit::HELP),
     max_term_width = 100
 )]
 pub(crate) struct Args {
@@ -59,7 +61,7 @@ pub(crate) struct Args {
 const AFTER_HELP: &str = "\
 Sizes are a number and a binary unit: 512MiB, 1.5GiB, 64K; a bare number is bytes.
 Times are a number and ms, s, m or h: 30s, 5m; a bare number is seconds.
-The exit status is 0 for success, 1 for a failure, 2 for an invalid command line.
+A command for several VMs prints one line a VM, with --json one object a line.
 
 Examples:
   plimsoll doctor                          whether this host can run VMs, and if not, why
@@ -78,22 +80,23 @@ pub(crate) enum Command {
     /// Define a VM and start it
     Run(run::Run),
     /// Start a defined VM that is off
-    Start(Vm),
+    Start(start::Start),
     /// List the VMs
-    #[command(after_help = crate::commands::ps::HELP)]
-    Ps,
-    /// Show what one VM does and has now
-    #[command(after_help = crate::commands::show::HELP)]
-    Show(Vm),
+    #[command(visible_aliases = ["ls", "list"])]
+    Ps(ps::Ps),
+    /// Show what a VM does and has now
+    Show(show::Show),
     /// Print a VM's definition as TOML, as it was given and changed since
     #[command(after_help = crate::commands::inspect::HELP)]
     Inspect(Vm),
     /// Press a VM's power button and wait until it is off
     Stop(stop::Stop),
     /// End a VM at once, as if its power were cut; its guest writes nothing back
-    Kill(Vm),
+    Kill(kill::Kill),
     /// Remove a VM that is off; its disks stay
-    Rm(Vm),
+    Rm(rm::Rm),
+    /// Wait until VMs are off, on or removed
+    Wait(wait::Wait),
     /// Change a VM's shares, reservation, limit, pool, tax or sharing, while it runs or not
     Set(set::Set),
     /// Explain why a VM has the memory that it has, or who holds the host's
@@ -234,7 +237,15 @@ mod tests {
             "console a --timeout 5s",
             "console a --seen",
             "top --interval 1ms",
-            "ps extra",
+            "ps --extra",
+            "stop",
+            "stop a --all",
+            "stop a --no-wait --kill",
+            "start --all --wait now",
+            "wait a --for nothing",
+            "rm --ignore-missing",
+            "kill",
+            "set --shares high",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes as Body;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use plimsoll_protocol::api::{ErrorBody, Event};
+use plimsoll_protocol::api::{ErrorBody, Event, UNSAVED_HEADER};
 use plimsoll_protocol::change::{PoolChange, VmChange};
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::explain::{HostExplanation, VmExplanation};
@@ -22,6 +23,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
+use crate::exit::{Status, failed};
 use crate::tls::Tls;
 
 /// How long a connection may take: a unix socket takes it at once or never, a TCP connection a few
@@ -38,6 +40,8 @@ const MAX_ANSWER: usize = 256 << 20;
 pub(crate) struct Client {
     address: Address,
     runtime: Runtime,
+    /// Why the last change that was made is not on disk.
+    unsaved: RefCell<Option<String>>,
 }
 
 /// Where the daemon is.
@@ -68,11 +72,17 @@ pub(crate) enum LogSource {
 impl Client {
     pub(crate) fn new(address: Address) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        Ok(Self { address, runtime: runtime.context("starting the runtime")? })
+        let runtime = runtime.context("starting the runtime")?;
+        Ok(Self { address, runtime, unsaved: RefCell::new(None) })
     }
 
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Why a change that was made is not on disk.
+    pub(crate) fn unsaved(&self) -> Option<String> {
+        self.unsaved.borrow().clone()
     }
 
     pub(crate) fn host(&self) -> Result<HostStatus> {
@@ -190,7 +200,7 @@ impl Client {
             request = request.header("content-type", "application/json");
         }
         let request = request.body(Full::new(Body::from(body))).context("forming the request")?;
-        self.runtime.block_on(async {
+        let (body, unsaved) = self.runtime.block_on(async {
             match &self.address {
                 Address::Socket(path) => {
                     let connected = timeout(CONNECT_TIME, UnixStream::connect(path)).await;
@@ -200,30 +210,37 @@ impl Client {
                 Address::Tcp { authority, tls, .. } => {
                     let connected = timeout(CONNECT_TIME, TcpStream::connect(authority)).await;
                     let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-                    let connected = connected.with_context(|| {
-                        format!(
+                    let connected = connected.map_err(|e| {
+                        let text = format!(
                             "no daemon answers at {authority}: \
-                             check host and port, and that plimsolld was told to listen there"
-                        )
+                             check host and port, and that plimsolld was told to listen there: {e}"
+                        );
+                        failed(Status::NoDaemon, text)
                     });
                     let Some(tls) = tls else { return exchange(connected?, request).await };
                     let agreed = timeout(CONNECT_TIME, tls.connect(connected?)).await;
                     let agreed =
                         agreed.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut).into()));
-                    let agreed = agreed.with_context(|| {
-                        format!(
-                            "TLS with the daemon at {authority} failed: check --ca-file, and [tcp] in plimsolld's configuration"
-                        )
+                    let agreed = agreed.map_err(|e| {
+                        let text = format!(
+                            "TLS with the daemon at {authority} failed: check --ca-file, and [tcp] in plimsolld's configuration: {e:#}"
+                        );
+                        failed(Status::NoDaemon, text)
                     });
                     exchange(agreed?, request).await
                 }
             }
-        })
+        })?;
+        if unsaved.is_some() {
+            *self.unsaved.borrow_mut() = unsaved;
+        }
+        Ok(body)
     }
 }
 
-/// Sends `request` over `stream` and reads the answer.
-async fn exchange<S>(stream: S, request: Request<Full<Body>>) -> Result<Body>
+/// Sends `request` over `stream` and reads the answer, and why the change is not on disk if it is
+/// not.
+async fn exchange<S>(stream: S, request: Request<Full<Body>>) -> Result<(Body, Option<String>)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -233,47 +250,61 @@ where
         let connection = tokio::spawn(connection);
         let answer = sender.send_request(request).await?;
         let status = answer.status();
+        let unsaved = answer.headers().get(UNSAVED_HEADER);
+        let unsaved = unsaved.map(|why| String::from_utf8_lossy(why.as_bytes()).into_owned());
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|e| anyhow!(e))?;
         connection.abort();
-        anyhow::Ok((status, body.to_bytes()))
+        anyhow::Ok((status, body.to_bytes(), unsaved))
     };
-    let (status, body) = timeout(ANSWER_TIME, talk)
-        .await
-        .map_err(|_| anyhow!("the daemon has not answered {what} within {} s", ANSWER_TIME.as_secs()))?
-        .with_context(|| format!("the daemon closed the connection during {what}: see its log"))?;
-    if status.is_success() { Ok(body) } else { Err(refusal(&what, status, &body)) }
+    let late = || format!("the daemon has not answered {what} within {} s", ANSWER_TIME.as_secs());
+    let (status, body, unsaved) =
+        timeout(ANSWER_TIME, talk).await.map_err(|_| failed(Status::NoDaemon, late()))?.map_err(|e| {
+            let text = format!("the daemon closed the connection during {what}: see its log: {e:#}");
+            failed(Status::NoDaemon, text)
+        })?;
+    if status.is_success() { Ok((body, unsaved)) } else { Err(refusal(&what, status, &body)) }
 }
 
 /// The error of a refused request. The daemon's text names what failed and what to do, so nothing
 /// is added to it.
 fn refusal(what: &str, status: StatusCode, body: &[u8]) -> anyhow::Error {
-    match serde_json::from_slice::<ErrorBody>(body) {
-        Ok(body) => anyhow!(body.error),
+    let text = match serde_json::from_slice::<ErrorBody>(body) {
+        Ok(body) => body.error,
         Err(_) if status == StatusCode::UNAUTHORIZED => {
-            anyhow!("the daemon refuses the token for {what}: check --token-file")
+            format!("the daemon refuses the token for {what}: check --token-file")
         }
-        Err(_) => anyhow!("the daemon answered {status} to {what}: is it plimsolld, and of this version?"),
-    }
+        Err(_) => format!("the daemon answered {status} to {what}: is it plimsolld, and of this version?"),
+    };
+    let status = match status {
+        StatusCode::BAD_REQUEST => Status::Invalid,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Status::NoDaemon,
+        StatusCode::NOT_FOUND => Status::Unknown,
+        StatusCode::CONFLICT => Status::Conflict,
+        StatusCode::UNPROCESSABLE_ENTITY | StatusCode::INSUFFICIENT_STORAGE => Status::Refused,
+        _ => Status::Other,
+    };
+    failed(status, text)
 }
 
 /// Why there is no connection over a unix socket, and what to do about it.
 fn no_socket(path: &Path, error: &io::Error) -> anyhow::Error {
     let shown = path.display();
-    match error.kind() {
-        io::ErrorKind::NotFound => anyhow!(
+    let text = match error.kind() {
+        io::ErrorKind::NotFound => format!(
             "no daemon: the socket {shown} does not exist; start plimsolld, or name its socket with --socket"
         ),
-        io::ErrorKind::ConnectionRefused => anyhow!(
+        io::ErrorKind::ConnectionRefused => format!(
             "no daemon: no process listens at {shown}; start plimsolld again, or name its socket with --socket"
         ),
-        io::ErrorKind::PermissionDenied => anyhow!(
+        io::ErrorKind::PermissionDenied => format!(
             "no right to talk to the daemon at {shown}: run as root, or as a user who may write to the socket"
         ),
         io::ErrorKind::TimedOut => {
-            anyhow!("the daemon at {shown} accepts no connection: it hangs, or has too many; see its log")
+            format!("the daemon at {shown} accepts no connection: it hangs, or has too many; see its log")
         }
-        _ => anyhow!("connecting to the daemon at {shown}: {error}; name its socket with --socket"),
-    }
+        _ => format!("connecting to the daemon at {shown}: {error}; name its socket with --socket"),
+    };
+    failed(Status::NoDaemon, text)
 }
 
 /// Whether `HOST:PORT` is this machine itself. Names other than `localhost` are not resolved.

@@ -4,8 +4,9 @@ use anyhow::Result;
 
 use crate::args::{Args, Command};
 use crate::client::Client;
-use crate::commands::{doctor, inspect, kill, ps, rm, show, start, version};
+use crate::commands::{doctor, inspect, version};
 use crate::context::Context;
+use crate::exit::{Status, failed};
 use crate::output::Output;
 
 /// Runs the command.
@@ -13,18 +14,19 @@ use crate::output::Output;
 /// # Errors
 /// What failed, on what, and what to do about it, in one line.
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
-    let address = args.address()?;
+    let address = args.address().map_err(|e| failed(Status::Invalid, format!("{e:#}")))?;
     let output = Output::new(args.json);
     let context = Context { client: Client::new(address)?, output };
     match args.command {
         Command::Run(args) => args.run(&context),
-        Command::Start(vm) => start::run(&vm.name, &context),
-        Command::Ps => ps::run(&context),
-        Command::Show(vm) => show::run(&vm.name, &context),
+        Command::Start(args) => args.run(&context),
+        Command::Ps(args) => args.run(&context),
+        Command::Show(args) => args.run(&context),
         Command::Inspect(vm) => inspect::run(&vm.name, &context),
         Command::Stop(args) => args.run(&context),
-        Command::Kill(vm) => kill::run(&vm.name, &context),
-        Command::Rm(vm) => rm::run(&vm.name, &context),
+        Command::Kill(args) => args.run(&context),
+        Command::Rm(args) => args.run(&context),
+        Command::Wait(args) => args.run(&context),
         Command::Set(args) => args.run(&context),
         Command::Explain(args) => args.run(&context),
         Command::History(args) => args.run(&context),
@@ -37,6 +39,12 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Plan(args) => args.run(&context),
         Command::Doctor => return doctor::run(&context.output),
         Command::Version => version::run(&context),
+    }?;
+    match context.client.unsaved() {
+        Some(why) => Err(failed(
+            Status::Unsaved,
+            format!("in effect, but not saved; it is lost if plimsolld ends before it can be: {why}"),
+        )),
+        None => Ok(ExitCode::SUCCESS),
     }
-    .map(|()| ExitCode::SUCCESS)
 }

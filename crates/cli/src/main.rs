@@ -4,10 +4,12 @@
 //! Only `doctor` looks at the host itself and only `plan` computes what policy would decide, so
 //! they work without a daemon (`plan fit` asks it for its host). Start reading at [`args`], which
 //! is the manual; [`dispatch`] runs what it says, from [`commands`], one file per command.
-//! [`client`] is the only module that speaks HTTP, [`output`] the only one that writes to the
+//! [`selection`] names the VMs that a command is for, [`batch`] prints what comes of each, [`exit`] has
+//! the exit status. [`client`] is the only module that speaks HTTP, [`output`] the only one that writes to the
 //! standard output, and [`sys`] the only one that holds unsafe code.
 
 mod args;
+mod batch;
 mod client;
 mod commands;
 mod console;
@@ -15,9 +17,11 @@ mod context;
 mod definition_file;
 mod dispatch;
 mod doctor;
+mod exit;
 mod follow;
 mod interval;
 mod output;
+mod selection;
 mod sys;
 mod table;
 mod tls;

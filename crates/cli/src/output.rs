@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde::Serialize;
 
-/// Exit status for an invalid command line: clap's, and that of most commands.
-const USAGE: u8 = 2;
+use crate::batch::Told;
+use crate::exit::{Status, status_of};
 
 /// Where a command's facts go: the standard output, as text for people or as JSON for programs.
 pub(crate) struct Output {
@@ -15,7 +15,7 @@ pub(crate) struct Output {
 
 /// The reader of our output has gone (`plimsoll ps | head -1`): no failure.
 #[derive(Debug)]
-struct ReaderGone;
+pub(crate) struct ReaderGone;
 
 impl Display for ReaderGone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -97,14 +97,21 @@ impl Output {
     }
 }
 
-/// Prints why a command failed, in one line on the standard error: what failed, on what, what to
-/// do.
+/// Prints why a command failed, and returns its exit status.
 pub(crate) fn failure(error: &anyhow::Error, json: bool) -> ExitCode {
     if error.is::<ReaderGone>() {
         return ExitCode::SUCCESS;
     }
-    complain(&harmless(&one_line(&format!("{error:#}"))), json);
-    ExitCode::FAILURE
+    if let Some(Told(status)) = error.downcast_ref() {
+        return ExitCode::from(status.code());
+    }
+    complain(error, json);
+    ExitCode::from(status_of(error).code())
+}
+
+/// Prints an error in one line on the standard error: what failed, on what, what to do.
+pub(crate) fn complain(error: &anyhow::Error, json: bool) {
+    print_error(&harmless(&one_line(&format!("{error:#}"))), json);
 }
 
 /// Prints help where it was asked for, else what is wrong with the command line.
@@ -115,9 +122,9 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         // There is no other place to report that the terminal has gone.
         error.print().ok();
     } else {
-        complain(&harmless(&what_is_wrong(&error.to_string())), json);
+        print_error(&harmless(&what_is_wrong(&error.to_string())), json);
     }
-    if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS }
+    if error.use_stderr() { ExitCode::from(Status::Invalid.code()) } else { ExitCode::SUCCESS }
 }
 
 /// clap's text of several paragraphs in one line: what is wrong and its tips, and in place of the
@@ -137,7 +144,7 @@ fn what_is_wrong(text: &str) -> String {
     parts.join("; ")
 }
 
-fn complain(text: &str, json: bool) {
+fn print_error(text: &str, json: bool) {
     let line =
         if json { serde_json::json!({ "error": text }).to_string() } else { format!("plimsoll: {text}") };
     // Without a standard error the exit status has to do.

@@ -25,7 +25,8 @@
 //! | `GET /v1/events?after=ID` | | `[`[`Event`]`]`, the latest, oldest first; with `after` those that came after the event of that id |
 //!
 //! Sizes are whole bytes in answers, and bytes or text ("512MiB") in requests. An error answers
-//! with a status from 400 up and an [`ErrorBody`].
+//! with a status from 400 up and an [`ErrorBody`]. A change that is in effect and not on disk yet is
+//! answered as a success with the header [`UNSAVED_HEADER`].
 //!
 //! [`HostStatus`]: crate::status::HostStatus
 //! [`VmStatus`]: crate::status::VmStatus
@@ -46,6 +47,9 @@ use crate::VmName;
 
 /// Where the daemon listens unless its configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/plimsoll/plimsoll.sock";
+
+/// The header of an answer to a change that is in effect and not on disk yet: why not.
+pub const UNSAVED_HEADER: &str = "plimsoll-unsaved";
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

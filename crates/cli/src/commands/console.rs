@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::client::{Address, LogSource};
 use crate::console::{attach, script};
 use crate::context::Context;
+use crate::exit::{Status, failed};
 use crate::interval::Interval;
 
 /// How long `--expect` waits unless told otherwise: a Debian guest boots within it even in the lab.
@@ -117,9 +118,10 @@ fn connect(vm: &VmStatus, context: &Context) -> Result<UnixStream> {
         bail!("the console of {name} is a unix socket on the daemon's host: run plimsoll console there");
     }
     if vm.power == Power::Off {
-        bail!(
+        let text = format!(
             "{name} is off and has no console: plimsoll start {name}, or plimsoll logs {name} --console for what it printed"
         );
+        return Err(failed(Status::Conflict, text));
     }
     let path = vm.console.display();
     UnixStream::connect(&vm.console).map_err(|e| match e.kind() {

@@ -1,8 +1,9 @@
-use anyhow::{Result, bail};
+use anyhow::Result;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::history::{History as Record, Sample};
 
 use crate::context::Context;
+use crate::exit::{Status, failed};
 use crate::interval::age;
 use crate::table::{Column, Table};
 
@@ -46,7 +47,8 @@ pub(crate) struct History {
 impl History {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         if self.csv && context.output.is_json() {
-            bail!("--csv and --json name two formats: use one of them");
+            let text = "--csv and --json name two formats: use one of them";
+            return Err(failed(Status::Invalid, text));
         }
         if self.csv {
             return context.output.bytes(&context.client.history_csv(self.name.as_ref())?);

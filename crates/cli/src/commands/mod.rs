@@ -11,6 +11,7 @@ pub(crate) mod kill;
 pub(crate) mod logs;
 mod paging;
 pub(crate) mod plan;
+mod poll;
 pub(crate) mod pool;
 pub(crate) mod ps;
 pub(crate) mod rm;
@@ -24,7 +25,7 @@ pub(crate) mod start;
 pub(crate) mod stop;
 pub(crate) mod top;
 pub(crate) mod version;
-mod wait;
+pub(crate) mod wait;
 
 #[cfg(test)]
 pub(crate) mod samples;

@@ -47,7 +47,7 @@ enum Do {
     #[command(after_help = HELP)]
     Set(Set),
     /// Show all pools as a tree
-    #[command(after_help = LS_HELP)]
+    #[command(visible_alias = "list", after_help = LS_HELP)]
     Ls,
     /// Remove a pool that holds neither pools nor VMs
     Rm(Rm),

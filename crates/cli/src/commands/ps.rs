@@ -4,9 +4,10 @@ use plimsoll_protocol::status::{BalloonHealth, Power, VmStatus};
 
 use crate::context::Context;
 use crate::interval::age;
+use crate::selection::Filter;
 use crate::table::{Column, Table};
 
-pub(crate) const HELP: &str = "\
+const HELP: &str = "\
 Columns:
   POOL    resource pool that it is in; /: the host itself
   POWER   starting, on, stopping (asked to shut down, not yet off) or off
@@ -41,10 +42,19 @@ const COLUMNS: [Column; 13] = [
     Column::left("NOTE"),
 ];
 
-pub(crate) fn run(context: &Context) -> Result<()> {
-    let vms = context.client.vms()?;
-    let now = Timestamp::now();
-    context.output.facts(vms.as_slice(), |vms| table(vms, now))
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Ps {
+    #[command(flatten)]
+    filter: Filter,
+}
+
+impl Ps {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
+        let vms = self.filter.choose(context.client.vms()?)?;
+        let now = Timestamp::now();
+        context.output.facts(vms.as_slice(), |vms| table(vms, now))
+    }
 }
 
 fn table(vms: &[VmStatus], now: Timestamp) -> String {

@@ -1,17 +1,12 @@
 use std::path::PathBuf;
-use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use plimsoll_protocol::Place;
-use plimsoll_protocol::status::{Power, VmStatus};
+use plimsoll_protocol::status::Power;
 
-use super::{start, wait};
+use super::start;
 use crate::context::Context;
 use crate::definition_file;
-
-/// Longest wait for a VM to run: loading a kernel takes moments; a grant on a host short of memory
-/// takes as long as balloons do.
-const START_TIME: Duration = Duration::from_secs(60);
 
 const HELP: &str = "\
 A definition is TOML; paths in it are taken from its own directory:
@@ -71,22 +66,8 @@ impl Run {
         if let Some(pool) = &self.pool {
             definition.pool = pool.clone();
         }
-        let mut vm = context.client.define(&definition)?;
-        if self.wait && vm.power == Power::Starting {
-            let begun = |vm: &VmStatus| vm.power != Power::Starting;
-            vm = match wait::until(context, &vm.name, "starting", START_TIME, begun)? {
-                Some(vm) => vm,
-                None => bail!(
-                    "{name} has not started within {} s: see plimsoll show {name} and plimsoll logs {name}",
-                    START_TIME.as_secs(),
-                    name = vm.name
-                ),
-            };
-        }
-        if vm.power == Power::Off {
-            let why = vm.exit.map_or_else(|| "unknown reason".to_owned(), |exit| exit.to_string());
-            bail!("{name} stopped right after it started: {why}; see plimsoll logs {name}", name = vm.name);
-        }
+        let vm = context.client.define(&definition)?;
+        let vm = if self.wait || vm.power == Power::Off { start::running(vm, context)? } else { vm };
         context.output.facts(&vm, start::started)?;
         start::remark_without_swap(context, &vm);
         Ok(())

@@ -2,10 +2,12 @@ use anyhow::Result;
 use plimsoll_protocol::change::VmChange;
 use plimsoll_protocol::sharing::Sharing;
 use plimsoll_protocol::status::VmStatus;
-use plimsoll_protocol::{OrNone, Place, Shares, TaxRate, VmName};
+use plimsoll_protocol::{OrNone, Place, Shares, TaxRate};
 use plimsoll_units::Bytes;
 
+use crate::batch::Batch;
 use crate::context::Context;
+use crate::selection::Selection;
 
 const HELP: &str = "\
 When memory is short, what is above all reservations is divided by shares among the VMs and pools of
@@ -15,6 +17,7 @@ the VM runs or not.
 
 Examples:
   plimsoll set web1 --shares high
+  plimsoll set web1 web2 --pool web
   plimsoll set web1 --reservation 512MiB --limit 1GiB
   plimsoll set web1 --limit none --shares 4000
   plimsoll set web1 --pool prod        move it into a pool; --pool / moves it back to the host itself
@@ -24,9 +27,8 @@ Examples:
 #[command(after_help = HELP)]
 #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
 pub(crate) struct Set {
-    /// Name of the VM
-    #[arg(value_name = "VM")]
-    name: VmName,
+    #[command(flatten)]
+    which: Selection,
     /// Weight when memory is short: low, normal, high (5, 10, 20 per MiB of size), or a number
     #[arg(long, value_name = "SHARES", group = "change", allow_hyphen_values = true)]
     shares: Option<Shares>,
@@ -49,12 +51,15 @@ pub(crate) struct Set {
 
 impl Set {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let Self { name: _, shares, reservation, limit, pool, tax, sharing } = self;
+        let Self { which, shares, reservation, limit, pool, tax, sharing } = self;
         let (shares, reservation, limit, tax) = (*shares, *reservation, *limit, *tax);
         let change =
             VmChange { shares, reservation, limit, pool: pool.clone(), tax, sharing: sharing.clone() };
-        let vm = context.client.change(&self.name, &change)?;
-        context.output.facts(&vm, changed)
+        let mut batch = Batch::new(context, which.is_plural());
+        for name in which.vms(context, |_| true)? {
+            batch.tell(context.client.change(&name, &change), changed)?;
+        }
+        batch.end()
     }
 }
 

@@ -25,11 +25,11 @@ VM's own until it is shared anew. Without free memory they keep what they share.
 opened again if the VM that left is shut down before another VM has joined or moved.
 
 Examples:
-  plimsoll share list
+  plimsoll share ls
   plimsoll share set web1 prod     the VM runs on, and gives back over time what it shared before
   plimsoll share set web1 own";
 
-const LIST_HELP: &str = "\
+const LS_HELP: &str = "\
 Columns:
   DOMAIN  name of the domain; -: a VM's own
   FRAMES  machine memory that shared pages take
@@ -41,8 +41,8 @@ Columns:
 A domain is closed where a VM that still runs has left it: see plimsoll share --help.
 
 Examples:
-  plimsoll share list
-  plimsoll share list --json | jq 'map(.saved) | add'";
+  plimsoll share ls
+  plimsoll share ls --json | jq 'map(.saved) | add'";
 
 /// Page sharing.
 #[derive(Debug, clap::Args)]
@@ -55,8 +55,8 @@ pub(crate) struct Share {
 #[derive(Debug, Subcommand)]
 enum Do {
     /// Show all domains
-    #[command(after_help = LIST_HELP)]
-    List,
+    #[command(visible_alias = "list", after_help = LS_HELP)]
+    Ls,
     /// Put a VM into another sharing domain, while it runs or not
     Set(Set),
 }
@@ -74,7 +74,7 @@ struct Set {
 impl Share {
     pub(crate) fn run(self, context: &Context) -> Result<()> {
         match self.command {
-            Do::List => context.output.facts(context.client.domains()?.as_slice(), table),
+            Do::Ls => context.output.facts(context.client.domains()?.as_slice(), table),
             Do::Set(Set { name, sharing }) => {
                 let change = VmChange { sharing: Some(sharing), ..VmChange::default() };
                 context.output.facts(&context.client.change(&name, &change)?, told)

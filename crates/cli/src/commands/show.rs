@@ -1,13 +1,14 @@
 use anyhow::Result;
 use jiff::Timestamp;
-use plimsoll_protocol::VmName;
 use plimsoll_protocol::status::VmStatus;
 
 use super::{guest, paging, ps, sharing, stall};
+use crate::batch::Batch;
 use crate::context::Context;
+use crate::selection::Selection;
 use crate::table::list;
 
-pub(crate) const HELP: &str = "\
+const HELP: &str = "\
 Lines:
   grant        machine memory that the host has promised the VM; it never holds more
   held         machine memory that its guest holds, as its own process says
@@ -28,10 +29,24 @@ Examples:
   plimsoll show web1
   plimsoll show web1 --json | jq .grant";
 
-pub(crate) fn run(name: &VmName, context: &Context) -> Result<()> {
-    let vm = context.client.vm(name)?;
-    let now = Timestamp::now();
-    context.output.facts(&vm, |vm| text(vm, now))
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Show {
+    #[command(flatten)]
+    which: Selection,
+}
+
+impl Show {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
+        let now = Timestamp::now();
+        let plural = self.which.is_plural();
+        let mut batch = Batch::new(context, plural);
+        for name in self.which.vms(context, |_| true)? {
+            let end = if plural { "\n\n" } else { "" };
+            batch.tell(context.client.vm(&name), |vm| text(vm, now) + end)?;
+        }
+        batch.end()
+    }
 }
 
 fn text(vm: &VmStatus, now: Timestamp) -> String {

@@ -1,15 +1,76 @@
-use anyhow::Result;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, bail};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::status::{Power, VmStatus};
 
+use super::poll;
+use crate::batch::Batch;
 use crate::client::Act;
 use crate::context::Context;
+use crate::selection::Selection;
 
-pub(crate) fn run(name: &VmName, context: &Context) -> Result<()> {
+/// Longest wait for a VM to run: loading a kernel takes moments; a grant on a host short of memory
+/// takes as long as balloons do.
+const START_TIME: Duration = Duration::from_secs(60);
+
+const HELP: &str = "\
+Examples:
+  plimsoll start web1
+  plimsoll start web1 db --wait
+  plimsoll start --all            all that are off";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Start {
+    #[command(flatten)]
+    which: Selection,
+    /// Return when the guests run
+    #[arg(long)]
+    wait: bool,
+}
+
+impl Start {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
+        let vms = self.which.vms(context, |vm| vm.power == Power::Off)?;
+        let mut batch = Batch::new(context, self.which.is_plural());
+        for name in &vms {
+            let outcome = start(name, self.wait, context);
+            let vm = outcome.as_ref().ok().cloned();
+            batch.tell(outcome, started)?;
+            vm.iter().for_each(|vm| remark_without_swap(context, vm));
+        }
+        batch.end()
+    }
+}
+
+/// Starts a VM that is off.
+pub(super) fn start(name: &VmName, wait: bool, context: &Context) -> Result<VmStatus> {
     let vm = context.client.act(name, Act::Start)?;
-    context.output.facts(&vm, started)?;
-    remark_without_swap(context, &vm);
-    Ok(())
+    if wait { running(vm, context) } else { Ok(vm) }
+}
+
+/// Waits until a VM that has been started runs.
+pub(super) fn running(vm: VmStatus, context: &Context) -> Result<VmStatus> {
+    let deadline = Some(Instant::now() + START_TIME);
+    let name = vm.name.clone();
+    let vm = match vm.power {
+        Power::Starting => {
+            let begun = poll::until(context, &name, "starting", deadline, |vm| vm.power != Power::Starting)?;
+            begun.ok_or_else(|| {
+                anyhow!(
+                    "{name} has not started within {} s: see plimsoll show {name} and plimsoll logs {name}",
+                    START_TIME.as_secs()
+                )
+            })?
+        }
+        _ => vm,
+    };
+    if vm.power == Power::Off {
+        let why = vm.exit.map_or_else(|| "unknown reason".to_owned(), |exit| exit.to_string());
+        bail!("{name} stopped right after it started: {why}; see plimsoll logs {name}");
+    }
+    Ok(vm)
 }
 
 /// Tells a person what a VM cannot be promised on a host without swap space.

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{ps, stall};
 use crate::context::Context;
 use crate::interval::Interval;
+use crate::selection::Filter;
 use crate::table::{Column, Table};
 
 /// Shortest interval: faster, the daemon would work for the table more than for the VMs, whose
@@ -54,6 +55,8 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Top {
+    #[command(flatten)]
+    filter: Filter,
     /// Print it once and return
     #[arg(long)]
     once: bool,
@@ -79,9 +82,14 @@ struct Look {
 }
 
 impl Top {
+    fn look(&self, context: &Context) -> Result<Look> {
+        let vms = self.filter.choose(context.client.vms()?)?;
+        Ok(Look { at: Timestamp::now(), host: context.client.host()?, vms })
+    }
+
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         if self.once {
-            return context.output.facts(&look(context)?, |l| lines(l).join("\n"));
+            return context.output.facts(&self.look(context)?, |l| lines(l).join("\n"));
         }
         if context.output.is_terminal() { self.live(context) } else { self.blocks(context) }
     }
@@ -90,7 +98,7 @@ impl Top {
     fn blocks(&self, context: &Context) -> Result<()> {
         loop {
             let next = Instant::now() + self.interval.0;
-            context.output.fact_line(&look(context)?, |l| format!("{}\n\n", lines(l).join("\n")))?;
+            context.output.fact_line(&self.look(context)?, |l| format!("{}\n\n", lines(l).join("\n")))?;
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
     }
@@ -98,7 +106,7 @@ impl Top {
     /// Redraws the screen until a key ends it.
     fn live(&self, context: &Context) -> Result<()> {
         // The first look may fail before the screen is taken: its error is better read without.
-        let mut shown = lines(&look(context)?);
+        let mut shown = lines(&self.look(context)?);
         let screen = Screen::new()?;
         loop {
             draw(&shown).context("drawing the table")?;
@@ -106,7 +114,7 @@ impl Top {
                 drop(screen);
                 return Ok(());
             }
-            match look(context) {
+            match self.look(context) {
                 Ok(now) => shown = lines(&now),
                 // A daemon that is being restarted comes back: the last table stays, and says how
                 // old it is.
@@ -114,10 +122,6 @@ impl Top {
             }
         }
     }
-}
-
-fn look(context: &Context) -> Result<Look> {
-    Ok(Look { at: Timestamp::now(), host: context.client.host()?, vms: context.client.vms()? })
 }
 
 const ERROR_MARK: &str = "! ";

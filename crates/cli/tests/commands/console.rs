@@ -38,7 +38,7 @@ fn an_answer_that_does_not_come_fails() {
     let fake = Fake::new();
     let _listener = with_console(&fake);
     fake.run(&["console", "a", "--expect", "ok", "--timeout", "10ms"])
-        .fails_with("a: no line with \"ok\" within 10ms; nothing was printed");
+        .fails(1, "a: no line with \"ok\" within 10ms; nothing was printed");
 }
 
 #[test]
@@ -71,5 +71,5 @@ fn a_vm_without_a_console_says_what_to_do() {
     fake.on("GET /v1/vms/a", 200, &vm("a", "off")).on("GET /v1/vms/b", 200, &vm("b", "on"));
     assert!(fake.run(&["console", "a"]).err.contains("plimsoll start a"));
     fake.run(&["console", "b"])
-        .fails_with("no process listens at the console of b (/nonexistent/console): see plimsoll show b");
+        .fails(1, "no process listens at the console of b (/nonexistent/console): see plimsoll show b");
 }

@@ -6,6 +6,7 @@ mod console;
 #[path = "../fake/mod.rs"]
 mod fake;
 mod run;
+mod several;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -18,17 +19,19 @@ use serde_json::{Value, json};
 #[test]
 fn without_a_daemon_the_error_says_how_to_get_one() {
     let done = Done::new(&plimsoll(&["ps", "--socket", "/nonexistent/s"]).output().unwrap());
-    done.fails_with(
+    done.fails(
+        6,
         "no daemon: the socket /nonexistent/s does not exist; start plimsolld, or name its socket with --socket",
     );
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
     drop(UnixListener::bind(&path).unwrap());
     let done = Done::new(&plimsoll(&["ps"]).env("PLIMSOLL_SOCKET", &path).output().unwrap());
-    done.fails_with(&format!(
+    let line = format!(
         "no daemon: no process listens at {}; start plimsolld again, or name its socket with --socket",
         path.display()
-    ));
+    );
+    done.fails(6, &line);
 }
 
 #[test]
@@ -49,15 +52,14 @@ fn the_token_is_shown_to_a_daemon_on_tcp() {
         String::from_utf8(request).unwrap()
     });
     let command = plimsoll(&["ps", "--url", &url, "--token-file", token.path().to_str().unwrap()]).output();
-    Done::new(&command.unwrap())
-        .fails_with("the daemon refuses the token for GET /v1/vms: check --token-file");
+    Done::new(&command.unwrap()).fails(6, "the daemon refuses the token for GET /v1/vms: check --token-file");
     assert!(daemon.join().unwrap().contains("authorization: Bearer secret\r\n"));
 }
 
 #[test]
 fn errors_are_json_where_facts_are() {
     for (args, code) in
-        [(&["ps", "--json", "--socket", "/nonexistent/s"][..], 1), (&["set", "a", "--json"], 2)]
+        [(&["ps", "--json", "--socket", "/nonexistent/s"][..], 6), (&["set", "a", "--json"], 2)]
     {
         let done = Done::new(&plimsoll(args).output().unwrap());
         let error: Value = serde_json::from_str(&done.err).unwrap();
@@ -91,9 +93,10 @@ fn a_command_line_that_makes_no_sense_is_told_in_a_line() {
 fn the_daemons_error_is_told_in_its_own_words() {
     let fake = Fake::new();
     fake.on("DELETE /v1/vms/a", 409, &error("a is on: stop it first (plimsoll stop a)"));
-    fake.run(&["rm", "a"]).fails_with("a is on: stop it first (plimsoll stop a)");
+    fake.run(&["rm", "a"]).fails(4, "a is on: stop it first (plimsoll stop a)");
     fake.on_text("GET /v1/vms", 502, "<html>");
-    fake.run(&["ps"]).fails_with(
+    fake.run(&["ps"]).fails(
+        1,
         "the daemon answered 502 Bad Gateway to GET /v1/vms: is it plimsolld, and of this version?",
     );
     fake.on_text("GET /v1/events", 200, "{}");
@@ -113,7 +116,8 @@ fn stop_waits_until_the_vm_is_off() {
 fn a_guest_that_ignores_the_button_is_told_of_or_killed() {
     let fake = Fake::new();
     fake.on("POST /v1/vms/a/stop", 200, &vm("a", "stopping")).on("GET /v1/vms/a", 200, &vm("a", "stopping"));
-    fake.run(&["stop", "a", "--timeout", "10ms"]).fails_with(
+    fake.run(&["stop", "a", "--timeout", "10ms"]).fails(
+        1,
         "a is still on after 10ms: its guest ignores the power button; \
          see plimsoll console a, or end it with plimsoll kill a",
     );
@@ -128,10 +132,10 @@ fn stop_with_kill_ends_a_vm_that_has_no_button_yet() {
     let fake = Fake::new();
     fake.on("POST /v1/vms/a/stop", 409, &error("VM a is being started: try again, or kill it"));
     fake.on("GET /v1/vms/a", 200, &vm("a", "starting")).on("POST /v1/vms/a/kill", 200, &vm("a", "off"));
-    fake.run(&["stop", "a"]).fails_with("VM a is being started: try again, or kill it");
+    fake.run(&["stop", "a"]).fails(4, "VM a is being started: try again, or kill it");
     assert_eq!(fake.run(&["stop", "a", "--kill"]).code, 0);
     fake.on("POST /v1/vms/b/stop", 409, &error("VM b is off")).on("GET /v1/vms/b", 200, &vm("b", "off"));
-    fake.run(&["stop", "b", "--kill"]).fails_with("VM b is off");
+    fake.run(&["stop", "b", "--kill"]).fails(4, "VM b is off");
 }
 
 #[test]
@@ -169,7 +173,7 @@ fn pools_are_made_changed_and_removed() {
     let create = ["pool", "create", "web", "--parent", "prod", "--shares", "high", "--reservation", "1GiB"];
     fake.run(&[&create[..], &["--limit", "2GiB", "--expandable", "false"]].concat()).prints(line);
     fake.run(&["pool", "set", "web", "--limit", "none", "--parent", "/"]).prints(line);
-    fake.run(&["pool", "rm", "web"]).fails_with("pool web still holds VM a: move or remove them first");
+    fake.run(&["pool", "rm", "web"]).fails(4, "pool web still holds VM a: move or remove them first");
     let listed: Value = serde_json::from_str(&fake.run(&["pool", "ls", "--json"]).out).unwrap();
     assert_eq!(listed[0]["limit"], json!(2_u64 << 30));
     let bodies: Vec<Value> =
@@ -189,7 +193,7 @@ fn a_history_is_printed_as_the_daemon_writes_it() {
     fake.run(&["history", "a", "--csv"]).prints(csv);
     fake.run(&["history", "--csv"]).prints(csv);
     fake.on("GET /v1/history?vm=b", 404, &error("there is no VM b"));
-    fake.run(&["history", "b"]).fails_with("there is no VM b");
+    fake.run(&["history", "b"]).fails(3, "there is no VM b");
 }
 
 #[test]
@@ -208,7 +212,7 @@ fn a_log_that_is_followed_is_printed_once() {
     let log = "GET /v1/vms/a/log?source=console";
     fake.on_text(log, 200, "one\ntwo\n").on_text(log, 200, "two\nthree\n").on_text(log, 404, "gone");
     let done = fake.run(&["logs", "a", "--console", "-f"]);
-    assert_eq!((done.code, done.out.as_str()), (1, "one\ntwo\nthree\n"));
+    assert_eq!((done.code, done.out.as_str()), (3, "one\ntwo\nthree\n"));
 }
 
 #[test]
@@ -246,8 +250,6 @@ fn top_without_a_terminal_prints_blocks() {
     );
     assert_eq!(done.err, "plimsoll: enough\n");
 }
-
-/// A VM whose console is at `path`.
 
 #[test]
 fn doctor_and_version_need_no_daemon() {

@@ -34,7 +34,7 @@ fn a_definition_is_checked_before_the_daemon_hears_of_it() {
     let path = definition(&fake, &GOOD.replace("256MiB", "33MiB"));
     let done = fake.run(&["run", &path]);
     assert!(done.err.starts_with(&format!("plimsoll: {path}: line 2: size 33MiB")), "{done:?}");
-    assert_eq!((done.code, fake.lines()), (1, vec![]));
+    assert_eq!((done.code, fake.lines()), (2, vec![]));
 }
 
 #[test]
@@ -57,7 +57,8 @@ fn a_vm_that_does_not_stay_on_fails_the_wait() {
     failed["exit"] = json!({"told": {"failed": "the kernel is truncated"}});
     fake.on("POST /v1/vms", 201, &vm("a", "starting")).on("GET /v1/vms/a", 200, &failed);
     let path = definition(&fake, GOOD);
-    fake.run(&["run", &path, "--wait"]).fails_with(
+    fake.run(&["run", &path, "--wait"]).fails(
+        1,
         "a stopped right after it started: the VMM failed: the kernel is truncated; see plimsoll logs a",
     );
 }

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A request line, and the status and body of each answer that is left for it.
-type Answers = Vec<(String, VecDeque<(u16, String)>)>;
+/// A request line, and each answer that is left for it: status, more headers, body.
+type Answers = Vec<(String, VecDeque<(u16, String, String)>)>;
 
 /// Takes connections until the test's process ends. Each request line is answered by the first
 /// answer that is left for it; the last one stays.
@@ -36,7 +36,10 @@ impl Fake {
                     match answers.iter_mut().find(|(known, _)| known == line) {
                         Some((_, queue)) if queue.len() > 1 => queue.pop_front().unwrap(),
                         Some((_, queue)) => queue[0].clone(),
-                        None => (404, json!({ "error": format!("no answer for {line}") }).to_string()),
+                        None => {
+                            let text = format!("no answer for {line}");
+                            (404, String::new(), error(&text).to_string())
+                        }
                     }
                 });
             }
@@ -50,8 +53,14 @@ impl Fake {
     }
 
     pub(crate) fn on_text(&self, line: &str, status: u16, body: &str) -> &Self {
+        self.on_with(line, status, "", body)
+    }
+
+    /// The same with one more header, `NAME: VALUE`.
+    pub(crate) fn on_with(&self, line: &str, status: u16, header: &str, body: &str) -> &Self {
         let mut answers = self.answers.lock().unwrap();
-        let answer = (status, body.to_owned());
+        let header = if header.is_empty() { String::new() } else { format!("{header}\r\n") };
+        let answer = (status, header, body.to_owned());
         match answers.iter_mut().find(|(known, _)| known == line) {
             Some((_, queue)) => queue.push_back(answer),
             None => answers.push((line.to_owned(), VecDeque::from([answer]))),
@@ -83,7 +92,7 @@ impl Fake {
     }
 }
 
-fn serve(stream: UnixStream, answer: impl FnOnce(&str, String) -> (u16, String)) {
+fn serve(stream: UnixStream, answer: impl FnOnce(&str, String) -> (u16, String, String)) {
     let mut reader = BufReader::new(&stream);
     let mut first = String::new();
     if reader.read_line(&mut first).unwrap_or(0) == 0 {
@@ -103,10 +112,13 @@ fn serve(stream: UnixStream, answer: impl FnOnce(&str, String) -> (u16, String))
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
-    let (status, text) = answer(&line, String::from_utf8(body).unwrap());
+    let (status, header, text) = answer(&line, String::from_utf8(body).unwrap());
     let length = text.len();
-    write!(&stream, "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{text}")
-        .unwrap();
+    write!(
+        &stream,
+        "HTTP/1.1 {status} X\r\ncontent-length: {length}\r\n{header}connection: close\r\n\r\n{text}"
+    )
+    .unwrap();
 }
 
 /// The command with `args`, without a terminal.
@@ -134,12 +146,12 @@ impl Done {
         }
     }
 
-    /// It failed with exactly this line.
+    /// It failed with exactly this exit status and line, and printed nothing else.
     #[track_caller]
-    pub(crate) fn fails_with(&self, line: &str) {
+    pub(crate) fn fails(&self, code: i32, line: &str) {
         assert_eq!(
             (self.code, self.out.as_str(), self.err.as_str()),
-            (1, "", format!("plimsoll: {line}\n").as_str())
+            (code, "", format!("plimsoll: {line}\n").as_str())
         );
     }
 

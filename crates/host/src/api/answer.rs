@@ -1,7 +1,7 @@
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use plimsoll_protocol::api::ErrorBody;
+use plimsoll_protocol::api::{ErrorBody, UNSAVED_HEADER};
 use serde::de::DeserializeOwned;
 
 use crate::core::{Answer, Failure, FailureKind};
@@ -88,6 +88,12 @@ pub(super) fn success(answer: Answer) -> Response {
         Answer::Sharing(domains) => Json(domains).into_response(),
         Answer::Events(events) => Json(events).into_response(),
         Answer::Done => StatusCode::NO_CONTENT.into_response(),
+        Answer::Unsaved(done, why) => {
+            let why: String = why.chars().filter(|c| !c.is_control()).collect();
+            let why = HeaderValue::from_bytes(why.as_bytes());
+            let why = why.unwrap_or(HeaderValue::from_static("its file cannot be written"));
+            ([(UNSAVED_HEADER, why)], success(*done)).into_response()
+        }
     }
 }
 

@@ -60,6 +60,8 @@ pub(crate) enum Answer {
     Sharing(Vec<DomainStatus>),
     Events(Vec<Event>),
     Done,
+    /// A change was made and is not on disk yet: its answer, and why.
+    Unsaved(Box<Answer>, String),
 }
 
 /// Why a request was not carried out, in one line, with its kind.

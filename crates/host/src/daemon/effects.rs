@@ -122,9 +122,13 @@ impl Daemon {
         tokio::spawn(async move {
             let failed = written.await.err().map(|e| format!("{e:#}"));
             for (call, mut answer) in calls {
-                if let (Some(why), Ok(Answer::Vm(vm))) = (&failed, &mut answer) {
-                    let before = vm.note.take().map(|note| format!("{note}; "));
-                    vm.note = Some(before.unwrap_or_default() + &unsaved_note(why));
+                if let (Some(why), Ok(done)) = (&failed, &mut answer) {
+                    if let Answer::Vm(vm) = done {
+                        let before = vm.note.take().map(|note| format!("{note}; "));
+                        vm.note = Some(before.unwrap_or_default() + &unsaved_note(why));
+                    }
+                    let done = Box::new(std::mem::replace(done, Answer::Done));
+                    answer = Ok(Answer::Unsaved(done, why.clone()));
                 }
                 call.send(answer).ok(); // As in `answer`.
             }

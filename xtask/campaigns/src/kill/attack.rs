@@ -224,7 +224,8 @@ fn make(change: &Change, stage: &Stage, population: &mut Population, tally: &mut
         tally.count("changes made");
     } else {
         let why = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.code() == Some(1), "plimsoll set {} {option} {value}: {why}", vm.name);
+        // Invalid, in conflict with its state, or refused for want of memory.
+        ensure!(matches!(output.status.code(), Some(2 | 4 | 5)), "plimsoll set {} {option} {value}: {why}", vm.name);
         tally.count("changes refused");
     }
     Ok(())

@@ -1,0 +1,181 @@
+//! Commands for several VMs, and the exit status.
+
+use serde_json::{Value, json};
+
+use crate::fake::{Fake, error, plimsoll, vm};
+
+#[test]
+fn a_vm_that_fails_holds_up_no_other_and_the_first_decides_the_status() {
+    let fake = Fake::new();
+    fake.on("POST /v1/vms/a/start", 507, &error("not enough memory"));
+    fake.on("POST /v1/vms/b/start", 200, &vm("b", "on")).on("POST /v1/vms/c/start", 404, &error("no VM c"));
+    let done = fake.run(&["start", "a", "b", "c", "b"]);
+    assert_eq!(done.out, "b runs (256MiB, 1 vCPU); see it with: plimsoll console b\n");
+    assert_eq!((done.code, done.err.as_str()), (5, "plimsoll: not enough memory\nplimsoll: no VM c\n"));
+    let starts = fake.lines().into_iter().filter(|line| line.starts_with("POST"));
+    assert_eq!(starts.count(), 3, "a VM that is named twice is started once");
+}
+
+#[test]
+fn facts_of_several_vms_are_objects_one_a_line() {
+    let fake = Fake::new();
+    fake.on("PATCH /v1/vms/a", 200, &vm("a", "on")).on("PATCH /v1/vms/b", 404, &error("no VM b"));
+    let done = fake.run(&["set", "a", "b", "a", "--shares", "high", "--json"]);
+    let facts: Value = serde_json::from_str(done.out.trim_end()).unwrap();
+    let failure: Value = serde_json::from_str(done.err.trim_end()).unwrap();
+    assert_eq!((&facts["name"], &failure["error"]), (&json!("a"), &json!("no VM b")));
+    assert_eq!((done.code, done.out.lines().count()), (3, 1));
+    fake.on("GET /v1/vms/a", 200, &vm("a", "on")).on("GET /v1/vms/b", 200, &vm("b", "off"));
+    let shown = fake.run(&["show", "a", "b"]);
+    assert_eq!((shown.code, shown.out.matches("name         ").count()), (0, 2), "{shown:?}");
+}
+
+#[test]
+fn all_are_those_that_are_in_a_state_for_it() {
+    let fake = Fake::new();
+    fake.on("GET /v1/vms", 200, &json!([vm("a", "on"), vm("b", "off"), vm("c", "stopping")]));
+    for (line, answer) in [
+        ("POST /v1/vms/b/start", vm("b", "on")),
+        ("POST /v1/vms/a/kill", vm("a", "off")),
+        ("POST /v1/vms/c/kill", vm("c", "off")),
+        ("POST /v1/vms/a/stop", vm("a", "off")),
+        ("POST /v1/vms/c/stop", vm("c", "off")),
+    ] {
+        fake.on(line, 200, &answer);
+    }
+    fake.on_text("DELETE /v1/vms/b", 204, "");
+    for (command, expected) in [
+        ("start", &["POST /v1/vms/b/start"][..]),
+        ("stop", &["POST /v1/vms/a/stop", "POST /v1/vms/c/stop"]),
+        ("kill", &["POST /v1/vms/a/kill", "POST /v1/vms/c/kill"]),
+        ("rm", &["DELETE /v1/vms/b"]),
+    ] {
+        let before = fake.lines().len();
+        let done = fake.run(&[command, "--all"]);
+        assert_eq!((done.code, done.err.as_str()), (0, ""), "{command}");
+        let asked: Vec<String> = fake.lines().split_off(before);
+        let changes: Vec<&String> = asked.iter().filter(|line| !line.starts_with("GET")).collect();
+        assert_eq!(changes, expected, "{command}");
+    }
+    let none = Fake::new();
+    none.on("GET /v1/vms", 200, &json!([vm("b", "off")]));
+    let done = none.run(&["stop", "--all"]);
+    assert_eq!((done.code, done.out.as_str(), done.err.lines().count()), (0, "", 1), "{done:?}");
+}
+
+#[test]
+fn all_buttons_are_pressed_before_any_vm_is_waited_for() {
+    let fake = Fake::new();
+    for name in ["a", "b"] {
+        fake.on(&format!("POST /v1/vms/{name}/stop"), 200, &vm(name, "stopping"));
+        fake.on(&format!("GET /v1/vms/{name}"), 200, &vm(name, "off"));
+    }
+    let told = "a is off: the guest shut down\nb is off: the guest shut down\n";
+    fake.run(&["stop", "a", "b", "--wait"]).prints(told);
+    let order = ["POST /v1/vms/a/stop", "POST /v1/vms/b/stop", "GET /v1/vms/a", "GET /v1/vms/b"];
+    assert_eq!(fake.lines(), order);
+    fake.run(&["stop", "a", "--no-wait"]).prints("a is asked to shut down\n");
+    assert_eq!(fake.lines().len(), order.len() + 1);
+}
+
+#[test]
+fn what_is_missing_is_passed_over_where_it_is_asked_for() {
+    let fake = Fake::new();
+    for command in ["stop", "kill"] {
+        fake.on(&format!("POST /v1/vms/gone/{command}"), 404, &error("there is no VM gone"));
+        fake.on(&format!("POST /v1/vms/off/{command}"), 409, &error("VM off is off"));
+        fake.on(&format!("POST /v1/vms/new/{command}"), 409, &error("VM new is being started"));
+        fake.on("GET /v1/vms/off", 200, &vm("off", "off")).on("GET /v1/vms/new", 200, &vm("new", "starting"));
+        fake.run(&[command, "gone", "off", "--ignore-missing"]).prints("");
+        fake.run(&[command, "gone"]).fails(3, "there is no VM gone");
+        fake.run(&[command, "off"]).fails(4, "VM off is off");
+        fake.run(&[command, "new", "--ignore-missing"]).fails(4, "VM new is being started");
+    }
+    fake.on("DELETE /v1/vms/gone", 404, &error("there is no VM gone"));
+    fake.on("DELETE /v1/vms/on", 409, &error("VM on is on"));
+    fake.run(&["rm", "gone", "--ignore-missing"]).prints("");
+    fake.run(&["rm", "gone"]).fails(3, "there is no VM gone");
+    fake.run(&["rm", "on", "--ignore-missing"]).fails(4, "VM on is on");
+}
+
+#[test]
+fn waits_end_at_what_is_waited_for_or_in_time() {
+    let fake = Fake::new();
+    fake.on("GET /v1/vms/a", 200, &vm("a", "on")).on("GET /v1/vms/a", 200, &vm("a", "off"));
+    fake.run(&["wait", "a"]).prints("a is off: the guest shut down\n");
+    fake.on("GET /v1/vms/b", 200, &vm("b", "starting")).on("GET /v1/vms/b", 200, &vm("b", "on"));
+    fake.run(&["wait", "b", "--for", "on"]).prints("b is on\n");
+    fake.run(&["wait", "b", "--timeout", "10ms"]).fails(1, "b is not off in time: see plimsoll show b");
+    fake.on("GET /v1/vms/b", 404, &error("there is no VM b"));
+    fake.run(&["wait", "b", "--for", "gone"]).prints("b is removed\n");
+    fake.run(&["wait", "b"]).fails(3, "there is no VM b");
+}
+
+#[test]
+fn lists_are_limited_to_vms_that_are_named() {
+    let fake = Fake::new();
+    fake.on("GET /v1/vms", 200, &json!([vm("a", "on"), vm("b", "off")]));
+    for list in ["ps", "ls", "list"] {
+        let done = fake.run(&[list, "b", "--json"]);
+        let vms: Value = serde_json::from_str(&done.out).unwrap();
+        assert_eq!((vms.as_array().unwrap().len(), &vms[0]["name"]), (1, &json!("b")));
+    }
+    fake.run(&["ps", "a", "c"]).fails(3, "there is no VM c: see plimsoll ps");
+    fake.on("GET /v1/pools", 200, &json!([])).on("GET /v1/sharing", 200, &json!([]));
+    for (what, name) in [("pool", "ls"), ("pool", "list"), ("share", "ls"), ("share", "list")] {
+        assert_eq!(fake.run(&[what, name]).code, 0, "{what} {name}");
+    }
+    for words in [&["help"][..], &["help", "stop"], &["pool", "help", "ls"]] {
+        let done = plimsoll(words).output().unwrap();
+        assert!(done.status.success() && !done.stdout.is_empty(), "{words:?}");
+    }
+}
+
+#[test]
+fn every_failure_has_its_exit_status() {
+    for (status, code) in [(400, 2), (401, 6), (404, 3), (409, 4), (422, 5), (500, 1), (507, 5)] {
+        let fake = Fake::new();
+        fake.on("GET /v1/vms/a", status, &error("no"));
+        fake.run(&["show", "a"]).fails(code, "no");
+    }
+    let fake = Fake::new();
+    for args in [&["ps", "--ca-file", "/c"][..], &["history", "--csv", "--json"], &["run", "/none.toml"]] {
+        assert_eq!(fake.run(args).code, 2, "{args:?}");
+    }
+    fake.on("GET /v1/vms/a", 200, &vm("a", "off"));
+    assert_eq!(fake.run(&["console", "a"]).code, 4);
+}
+
+#[test]
+fn a_change_that_is_not_saved_is_told_with_a_status_of_its_own() {
+    let fake = Fake::new();
+    let header = "plimsoll-unsaved: cannot write /s/a.json: no space left";
+    fake.on_with("PATCH /v1/vms/a", 200, header, &vm("a", "on").to_string());
+    fake.on_with("DELETE /v1/vms/a", 204, header, "");
+    let line = "plimsoll: in effect, but not saved; it is lost if plimsolld ends before it can be: \
+                cannot write /s/a.json: no space left\n";
+    let done = fake.run(&["set", "a", "--shares", "high"]);
+    assert_eq!((done.code, done.err.as_str(), done.out.lines().count()), (7, line, 1));
+    let done = fake.run(&["rm", "a"]);
+    assert_eq!((done.code, done.err.as_str()), (7, line));
+    assert_eq!(done.out, "a is removed; its disks stay\n");
+}
+
+#[test]
+fn a_definition_is_read_from_a_pipe() {
+    use std::io::Write;
+    let fake = Fake::new();
+    fake.on("POST /v1/vms", 200, &vm("a", "on"));
+    for name in ["-", "/dev/stdin"] {
+        let mut command = fake.command(&["run", name]);
+        command.current_dir(fake.path("")).stdin(std::process::Stdio::piped());
+        let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+        let text = "name = 'a'\nsize = '256MiB'\n[boot]\nkernel = 'vmlinuz'\n";
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "{name}");
+    }
+    for (line, body) in fake.requests().iter().filter(|(line, _)| line.starts_with("POST")) {
+        let sent: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(sent["boot"]["kernel"], json!(fake.path("vmlinuz")), "{line}");
+    }
+}
