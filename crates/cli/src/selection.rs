@@ -1,8 +1,36 @@
+use std::str::FromStr;
+
 use anyhow::Result;
-use plimsoll_protocol::VmName;
 use plimsoll_protocol::status::VmStatus;
+use plimsoll_protocol::{LabelKey, LabelValue, Labels, VmName};
 
 use crate::context::Context;
+use crate::exit::{Status, failed};
+
+/// A label that VMs are chosen by: `KEY=VALUE`, or `KEY` with any value.
+#[derive(Clone, Debug)]
+struct Selector {
+    key: LabelKey,
+    value: Option<LabelValue>,
+}
+
+impl FromStr for Selector {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((key, value)) => Ok(Self { key: key.parse()?, value: Some(value.parse()?) }),
+            None => Ok(Self { key: text.parse()?, value: None }),
+        }
+    }
+}
+
+impl Selector {
+    fn holds(&self, labels: &Labels) -> bool {
+        let found = labels.0.get(&self.key);
+        found.is_some_and(|found| self.value.as_ref().is_none_or(|value| value == found))
+    }
+}
 
 /// The VMs that a command is for, as its command line names them.
 #[derive(Debug, clap::Args)]
@@ -12,14 +40,17 @@ pub(crate) struct Selection {
     #[arg(value_name = "VM")]
     names: Vec<VmName>,
     /// All VMs that are in a state for it
-    #[arg(long, conflicts_with = "names")]
+    #[arg(long, conflicts_with_all = ["names", "labels"])]
     all: bool,
+    /// Those of them that have this label; with several --label, all of these
+    #[arg(long = "label", value_name = "KEY[=VALUE]", conflicts_with = "names")]
+    labels: Vec<Selector>,
 }
 
 impl Selection {
     /// Whether it may name several VMs: then their facts are printed one a line.
     pub(crate) fn is_plural(&self) -> bool {
-        self.all || self.names.len() > 1
+        self.names.len() != 1
     }
 
     /// The VMs, each once: those that are named, or those that `applies` holds for.
@@ -27,11 +58,13 @@ impl Selection {
     /// # Errors
     /// The daemon does not answer. Whether VMs that are named exist is not looked at.
     pub(crate) fn vms(&self, context: &Context, applies: impl Fn(&VmStatus) -> bool) -> Result<Vec<VmName>> {
-        if !self.all {
+        if !self.names.is_empty() {
             return Ok(each_once(&self.names));
         }
         let vms = context.client.vms()?;
-        let chosen: Vec<VmName> = vms.into_iter().filter(applies).map(|vm| vm.name).collect();
+        let labelled = |vm: &VmStatus| self.labels.iter().all(|label| label.holds(&vm.labels));
+        let chosen = vms.into_iter().filter(labelled).filter(applies);
+        let chosen: Vec<VmName> = chosen.map(|vm| vm.name).collect();
         if chosen.is_empty() {
             context.output.remark("no VM is in a state for it: nothing is done");
         }
@@ -45,6 +78,9 @@ pub(crate) struct Filter {
     /// Only these VMs
     #[arg(value_name = "VM")]
     names: Vec<VmName>,
+    /// Only VMs that have this label; with several --label, all of these
+    #[arg(long = "label", value_name = "KEY[=VALUE]")]
+    labels: Vec<Selector>,
 }
 
 impl Filter {
@@ -54,13 +90,11 @@ impl Filter {
     /// A name that no VM has.
     pub(crate) fn choose(&self, all: Vec<VmStatus>) -> Result<Vec<VmStatus>> {
         if let Some(unknown) = self.names.iter().find(|name| all.iter().all(|vm| vm.name != **name)) {
-            return Err(crate::exit::failed(
-                crate::exit::Status::Unknown,
-                format!("there is no VM {unknown}: see plimsoll ps"),
-            ));
+            return Err(failed(Status::Unknown, format!("there is no VM {unknown}: see plimsoll ps")));
         }
-        let asked = |vm: &VmStatus| self.names.is_empty() || self.names.contains(&vm.name);
-        Ok(all.into_iter().filter(asked).collect())
+        let named = |vm: &VmStatus| self.names.is_empty() || self.names.contains(&vm.name);
+        let labelled = |vm: &VmStatus| self.labels.iter().all(|label| label.holds(&vm.labels));
+        Ok(all.into_iter().filter(|vm| named(vm) && labelled(vm)).collect())
     }
 }
 

@@ -69,6 +69,7 @@ pub(crate) fn sketch(vm: &VmName, definition: &Value) -> VmDefinition {
         shares: Shares::default(),
         pool: key(definition, "pool").unwrap_or_default(),
         tax: key(definition, "tax"),
+        labels: key(definition, "labels").unwrap_or_default(),
         memory: key(definition, "memory").unwrap_or_default(),
         boot: Boot { model: key(boot, "model").unwrap_or_default(), ..Boot::default() },
         disks: Vec::new(),

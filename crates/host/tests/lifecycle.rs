@@ -326,6 +326,12 @@ fn logs_and_changes_and_removal() {
     let (status, body) = host.ask("PATCH", "/v1/vms/a", r#"{"shares": "high", "reservation": "96MiB"}"#);
     assert_eq!(status, 200, "{body}");
     assert_eq!(host.vm("a").reservation, Bytes::mib(96));
+    assert_eq!(host.ask("PATCH", "/v1/vms/a", r#"{"labels": {"tier": "web", "env": "x"}}"#).0, 200);
+    assert_eq!(host.ask("PATCH", "/v1/vms/a", r#"{"labels": {"env": null}}"#).0, 200);
+    assert_eq!(host.vm("a").labels.to_string(), "tier=web");
+    assert!(host.events().iter().any(|e| e.text.ends_with("; labels env=x,tier=web")));
+    let refused = host.refused(400, "PATCH", "/v1/vms/a", r#"{"labels": {"a b": "c"}}"#);
+    assert!(refused.contains("\"a b\" is not a label's key"), "{refused}");
     std::fs::write(host.path("state/logs/a.console"), "login: ").unwrap();
     assert_eq!(host.ask("GET", "/v1/vms/a/log?source=console", ""), (200, "login: ".to_owned()));
     assert!(host.refused(400, "GET", "/v1/vms/a/log", "").contains("source="));

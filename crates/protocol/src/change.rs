@@ -1,12 +1,14 @@
 //! What an operator changes of a VM or a pool after it was defined: new values for some keys.
 
+use std::collections::BTreeMap;
+
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::place::Place;
 use crate::shares::Shares;
 use crate::sharing::Sharing;
-use crate::{OrNone, TaxRate};
+use crate::{LabelKey, LabelValue, OrNone, TaxRate};
 
 /// A change of a VM's parameters; what is `None` stays.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +29,9 @@ pub struct VmChange {
     /// The VMs that it shares pages with from now on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Sharing>,
+    /// Labels that are set to a value, or removed (`null`); the others stay.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<LabelKey, Option<LabelValue>>,
     /// New tax of its own; none: the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tax: Option<OrNone<TaxRate>>,

@@ -20,6 +20,7 @@ pub mod control;
 pub mod definition;
 pub mod explain;
 pub mod history;
+mod labels;
 mod name;
 mod or_none;
 mod percent;
@@ -33,6 +34,7 @@ mod tax;
 pub mod toml_text;
 pub mod wire;
 
+pub use labels::{LabelKey, LabelValue, Labels, MAX_LABELS};
 pub use name::{DomainName, NameError, PoolName, VmName};
 pub use or_none::OrNone;
 pub use percent::Percent;

@@ -18,6 +18,8 @@ A definition is TOML; paths in it are taken from its own directory:
   shares = \"normal\"          # low, normal, high (5, 10, 20 per MiB of size) or a number
   pool = \"prod\"              # resource pool that it is in, default none (see plimsoll pool)
   tax = 0.75                 # tax on its idle memory, 0 to 0.99, default the host's
+  [labels]
+  tier = \"web\"              # words of your own, to find VMs by (--label tier=web)
   [memory]
   sharing = \"prod\"           # own (the default), zero, off, or a domain (see plimsoll share)
   [cpu]

@@ -5,7 +5,8 @@ use plimsoll_protocol::status::{HostStatus, VmStatus};
 /// A VM of 256MiB that runs.
 pub(crate) fn vm(name: &str) -> VmStatus {
     let mib = |n: u64| n << 20;
-    serde_json::from_value(serde_json::json!({
+    let labels = serde_json::from_value(serde_json::json!({"tier": "web", "env": "prod"})).unwrap();
+    let vm: VmStatus = serde_json::from_value(serde_json::json!({
         "name": name, "power": "on", "pid": 4711, "model": false, "vcpus": 2,
         "size": mib(256), "reservation": mib(64), "limit": mib(256), "shares": "normal", "share_count": 2560,
         "grant": mib(200), "overhead": mib(8), "held": mib(180), "kernel": mib(181), "wanted": 0,
@@ -32,7 +33,8 @@ pub(crate) fn vm(name: &str) -> VmStatus {
                   "major_faults": 3, "oom_kills": 0},
         "missing_jail": [], "started": "2026-01-01T00:00:00Z", "console": "/run/plimsoll/web1.console"
     }))
-    .unwrap()
+    .unwrap();
+    VmStatus { labels, ..vm }
 }
 
 /// A VM that has ended.

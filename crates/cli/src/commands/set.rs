@@ -1,8 +1,10 @@
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use plimsoll_protocol::change::VmChange;
 use plimsoll_protocol::sharing::Sharing;
 use plimsoll_protocol::status::VmStatus;
-use plimsoll_protocol::{OrNone, Place, Shares, TaxRate};
+use plimsoll_protocol::{LabelKey, LabelValue, OrNone, Place, Shares, TaxRate};
 use plimsoll_units::Bytes;
 
 use crate::batch::Batch;
@@ -18,6 +20,8 @@ the VM runs or not.
 Examples:
   plimsoll set web1 --shares high
   plimsoll set web1 web2 --pool web
+  plimsoll set web1 --add-label tier=web --remove-label env
+  plimsoll set --label tier=web --shares low
   plimsoll set web1 --reservation 512MiB --limit 1GiB
   plimsoll set web1 --limit none --shares 4000
   plimsoll set web1 --pool prod        move it into a pool; --pool / moves it back to the host itself
@@ -44,6 +48,12 @@ pub(crate) struct Set {
     /// Tax on its idle memory, 0 to 0.99; "none": the host's
     #[arg(long, value_name = "TAX", group = "change", allow_hyphen_values = true)]
     tax: Option<OrNone<TaxRate>>,
+    /// Label to add, or to give another value
+    #[arg(long, value_name = "KEY=VALUE", group = "change", value_parser = label)]
+    add_label: Vec<(LabelKey, LabelValue)>,
+    /// Label to remove
+    #[arg(long, value_name = "KEY", group = "change")]
+    remove_label: Vec<LabelKey>,
     /// Whom it shares pages with: own, zero, off, or the name of a domain
     #[arg(long, value_name = "DOMAIN", group = "change")]
     sharing: Option<Sharing>,
@@ -51,24 +61,42 @@ pub(crate) struct Set {
 
 impl Set {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let Self { which, shares, reservation, limit, pool, tax, sharing } = self;
-        let (shares, reservation, limit, tax) = (*shares, *reservation, *limit, *tax);
-        let change =
-            VmChange { shares, reservation, limit, pool: pool.clone(), tax, sharing: sharing.clone() };
-        let mut batch = Batch::new(context, which.is_plural());
-        for name in which.vms(context, |_| true)? {
+        let change = VmChange {
+            shares: self.shares,
+            reservation: self.reservation,
+            limit: self.limit,
+            pool: self.pool.clone(),
+            labels: self.labels(),
+            tax: self.tax,
+            sharing: self.sharing.clone(),
+        };
+        let mut batch = Batch::new(context, self.which.is_plural());
+        for name in self.which.vms(context, |_| true)? {
             batch.tell(context.client.change(&name, &change), changed)?;
         }
         batch.end()
     }
+
+    fn labels(&self) -> BTreeMap<LabelKey, Option<LabelValue>> {
+        let removed = self.remove_label.iter().map(|key| (key.clone(), None));
+        let added = self.add_label.iter().cloned().map(|(key, value)| (key, Some(value)));
+        removed.chain(added).collect()
+    }
+}
+
+fn label(text: &str) -> Result<(LabelKey, LabelValue), String> {
+    let (key, value) =
+        text.split_once('=').ok_or_else(|| format!("{text:?} is not a label: write KEY=VALUE"))?;
+    Ok((key.parse()?, value.parse()?))
 }
 
 fn changed(vm: &VmStatus) -> String {
     let VmStatus { name, shares, share_count, reservation, limit, pool, target, .. } = vm;
     let tax = vm.tax.map_or_else(String::new, |tax| format!(", tax {tax}"));
+    let labels = if vm.labels.is_empty() { String::new() } else { format!(", labels {}", vm.labels) };
     let note = vm.note.as_ref().map_or_else(String::new, |note| format!("; {note}"));
     format!(
-        "{name}: pool {pool}, shares {shares} ({share_count}), reservation {reservation}, limit {limit}{tax}, sharing {}, target {target}{note}",
+        "{name}: pool {pool}, shares {shares} ({share_count}), reservation {reservation}, limit {limit}{tax}{labels}, sharing {}, target {target}{note}",
         vm.sharing.with
     )
 }
@@ -82,7 +110,7 @@ mod tests {
     fn the_answer_shows_what_holds_now() {
         assert_eq!(
             changed(&samples::vm("a")),
-            "a: pool /, shares normal (2560), reservation 64MiB, limit 256MiB, sharing prod, target 160MiB"
+            "a: pool /, shares normal (2560), reservation 64MiB, limit 256MiB, labels env=prod,tier=web, sharing prod, target 160MiB"
         );
         let mut unsaved = samples::vm("a");
         unsaved.note = Some("not on disk".to_owned());

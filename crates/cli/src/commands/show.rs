@@ -68,6 +68,7 @@ fn text(vm: &VmStatus, now: Timestamp) -> String {
         ("limit", vm.limit.to_string()),
         ("shares", format!("{} ({})", vm.shares, vm.share_count)),
         ("pool", vm.pool.to_string()),
+        ("labels", if vm.labels.is_empty() { "none".to_owned() } else { vm.labels.to_string() }),
         ("tax", vm.tax.map_or_else(|| "the host's".to_owned(), |tax| tax.to_string())),
         ("grant", vm.grant.to_string()),
         ("overhead", vm.overhead.to_string()),
@@ -114,6 +115,7 @@ reservation   64MiB
 limit         256MiB
 shares        normal (2560)
 pool          /
+labels        env=prod,tier=web
 tax           the host's
 grant         200MiB
 overhead      8MiB

@@ -18,7 +18,8 @@ Examples:
   plimsoll stop web1
   plimsoll stop web1 db --timeout 5m
   plimsoll stop web1 --timeout 30s --kill   never leaves it on
-  plimsoll stop --all";
+  plimsoll stop --all
+  plimsoll stop --label tier=web";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]

@@ -79,7 +79,8 @@ fn a_command_line_that_makes_no_sense_is_told_in_a_line() {
         (
             &["set", "a"],
             "the following required arguments were not provided: \
-             <--shares <SHARES>|--reservation <SIZE>|--limit <SIZE>|--pool <POOL>|--tax <TAX>|--sharing <DOMAIN>>; try plimsoll set --help",
+             <--shares <SHARES>|--reservation <SIZE>|--limit <SIZE>|--pool <POOL>|--tax <TAX>|--add-label <KEY=VALUE>|\
+             --remove-label <KEY>|--sharing <DOMAIN>>; try plimsoll set --help",
         ),
     ] {
         let done = Done::new(&plimsoll(args).output().unwrap());
@@ -146,6 +147,7 @@ fn set_sends_only_what_changes() {
     assert_eq!(fake.run(&["set", "a", "--limit", "none", "--reservation", "1MiB"]).code, 0);
     assert_eq!(fake.run(&["set", "a", "--pool", "/", "--tax", "0.5"]).code, 0);
     assert_eq!(fake.run(&["set", "a", "--pool", "prod", "--tax", "none"]).code, 0);
+    assert_eq!(fake.run(&["set", "a", "--add-label", "tier=web", "--remove-label", "env"]).code, 0);
     let bodies: Vec<Value> =
         fake.requests().iter().map(|(_, body)| serde_json::from_str(body).unwrap()).collect();
     assert_eq!(
@@ -155,6 +157,7 @@ fn set_sends_only_what_changes() {
             json!({"limit": "none", "reservation": 1 << 20}),
             json!({"pool": "/", "tax": 0.5}),
             json!({"pool": "prod", "tax": "none"}),
+            json!({"labels": {"tier": "web", "env": null}}),
         ]
     );
 }

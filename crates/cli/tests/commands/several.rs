@@ -179,3 +179,36 @@ fn a_definition_is_read_from_a_pipe() {
         assert_eq!(sent["boot"]["kernel"], json!(fake.path("vmlinuz")), "{line}");
     }
 }
+
+#[test]
+fn labels_choose_vms() {
+    let fake = Fake::new();
+    let labelled = |name: &str, power: &str, labels: Value| {
+        let mut vm = vm(name, power);
+        vm["labels"] = labels;
+        vm
+    };
+    let web = labelled("web", "on", json!({"tier": "web", "env": "prod"}));
+    let test = labelled("test", "on", json!({"tier": "web", "env": "test"}));
+    let off = labelled("off", "off", json!({"tier": "web", "env": "prod"}));
+    fake.on("GET /v1/vms", 200, &json!([web, test, off, vm("db", "on")]));
+    for name in ["web", "test", "off", "db"] {
+        fake.on(&format!("POST /v1/vms/{name}/kill"), 200, &vm(name, "off"));
+    }
+    for (labels, expected) in [
+        (&["--label", "tier=web"][..], &["web", "test"][..]),
+        (&["--label", "tier"], &["web", "test"]),
+        (&["--label", "tier=web", "--label", "env=prod"], &["web"]),
+        (&["--label", "tier=none"], &[]),
+    ] {
+        let before = fake.lines().len();
+        assert_eq!(fake.run(&[&["kill"], labels].concat()).code, 0);
+        let killed: Vec<String> = fake.lines().split_off(before + 1);
+        let expected: Vec<String> = expected.iter().map(|vm| format!("POST /v1/vms/{vm}/kill")).collect();
+        assert_eq!(killed, expected, "{labels:?}");
+    }
+    let listed: Value =
+        serde_json::from_str(&fake.run(&["ps", "--label", "env=prod", "--json"]).out).unwrap();
+    let names: Vec<&Value> = listed.as_array().unwrap().iter().map(|vm| &vm["name"]).collect();
+    assert_eq!(names, [&json!("web"), &json!("off")]);
+}

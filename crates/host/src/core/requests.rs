@@ -156,14 +156,7 @@ impl Core {
             self.must_cover(&definition, run.swap)?;
             self.admit_change(&vm.record.definition, &definition, run.id)?;
         }
-        let text = format!(
-            "has shares {}, reservation {}, limit {}, pool {} and sharing {} now",
-            definition.shares,
-            definition.reservation,
-            definition.limit(),
-            definition.pool,
-            definition.memory.sharing
-        );
+        let text = news(&vm.record.definition, &definition);
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
         vm.record.definition = definition;
         let run = vm.run;
@@ -234,6 +227,22 @@ impl Core {
             .run
             .ok_or_else(|| Failure::new(FailureKind::Conflict, format!("VM {name} is off")))
     }
+}
+
+/// What a change says in the list of events.
+fn news(before: &VmDefinition, now: &VmDefinition) -> String {
+    let mut text = format!(
+        "has shares {}, reservation {}, limit {}, pool {} and sharing {} now",
+        now.shares,
+        now.reservation,
+        now.limit(),
+        now.pool,
+        now.memory.sharing
+    );
+    if now.labels != before.labels {
+        text += &format!("; labels {}", now.labels);
+    }
+    text
 }
 
 fn unknown(name: &VmName) -> Failure {

@@ -85,6 +85,7 @@ impl Core {
             shares: definition.shares,
             share_count: definition.shares.resolve(definition.size),
             pool: definition.pool.clone(),
+            labels: definition.labels.clone(),
             tax: definition.tax,
             grant: account.grant.bytes(),
             overhead: account.overhead.bytes(),

@@ -15,6 +15,9 @@
 //! pool = "prod"              # the resource pool that it is in, default "/": the host itself
 //! tax = 0.5                  # tax on its idle memory, 0 to 0.99, default the host's
 //!
+//! [labels]                   # words of the operator's own, to find VMs by
+//! tier = "web"
+//!
 //! [memory]
 //! sharing = "prod"           # shares pages with: own (itself, the default), zero, off, or a domain's name
 //!

@@ -117,6 +117,26 @@ fn a_change_keeps_what_it_does_not_name() {
 }
 
 #[test]
+fn labels_are_set_and_removed_one_by_one() {
+    let vm = from(&format!("{GOOD}[labels]\ntier = 'web'\nteam = 'a'\n"));
+    let change: VmChange =
+        serde_json::from_str(r#"{"labels": {"tier": "db", "team": null, "env": "x"}}"#).unwrap();
+    let changed = vm.changed(&change);
+    assert_eq!(changed.labels.to_string(), "env=x,tier=db");
+    let written = changed.to_toml().unwrap();
+    assert!(
+        written.contains("\n[labels]\ntier = \"db\"\nenv = \"x\"\n")
+            || written.contains("\n[labels]\nenv = \"x\"\ntier = \"db\"\n"),
+        "{written}"
+    );
+    assert_eq!(VmDefinition::from_toml(&written, Path::new("/")).unwrap(), changed);
+    let many: String = (0..=crate::MAX_LABELS).map(|n| format!("k{n} = 'v'\n")).collect();
+    assert!(error(&format!("{GOOD}[labels]\n{many}")).starts_with("labels: 33 are too many"));
+    assert!(error(&format!("{GOOD}[labels]\n'a b' = 'c'\n")).contains("\"a b\" is not a label's key"));
+    assert!(error(&format!("{GOOD}[labels]\na = 'b,c'\n")).contains("\"b,c\" is not a label's value"));
+}
+
+#[test]
 fn a_record_in_which_defaults_are_written_out_says_the_same() {
     let record = r#"{"name": "a", "size": 268435456, "vcpus": 1, "reservation": 0, "shares": "normal", "boot": {"kernel":
         "/vmlinuz", "cmdline": "console=ttyS0 reboot=acpi panic=-1"}, "disk": [{"path": "/d", "read_only": false}], "balloon":

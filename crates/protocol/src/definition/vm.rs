@@ -9,7 +9,7 @@ use super::limits::{MAX_CMDLINE, MAX_DISKS, MAX_NETS, MAX_SIZE, MAX_VCPUS, MIN_S
 use crate::change::VmChange;
 use crate::place::Place;
 use crate::sharing::Sharing;
-use crate::{OrNone, Shares, TaxRate, VmName};
+use crate::{Labels, MAX_LABELS, OrNone, Shares, TaxRate, VmName};
 
 /// A VM as defined: read with [`VmDefinition::from_toml`], or from JSON and then checked with
 /// [`VmDefinition::check`]. Where it is written, keys that have their default values are left out.
@@ -38,6 +38,9 @@ pub struct VmDefinition {
     /// The tax on its idle memory; `None`: the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tax: Option<TaxRate>,
+    /// What its operator notes about it; at most [`MAX_LABELS`].
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// How its memory is treated.
     #[serde(default, skip_serializing_if = "is_default")]
     pub memory: Memory,
@@ -105,6 +108,12 @@ impl VmDefinition {
         changed.limit = change.limit.map_or(self.limit, OrNone::option);
         changed.tax = change.tax.map_or(self.tax, OrNone::option);
         changed.pool = change.pool.clone().unwrap_or(changed.pool);
+        for (key, value) in &change.labels {
+            match value {
+                Some(value) => drop(changed.labels.0.insert(key.clone(), value.clone())),
+                None => drop(changed.labels.0.remove(key)),
+            }
+        }
         changed.memory.sharing = change.sharing.clone().unwrap_or(changed.memory.sharing);
         changed
     }
@@ -140,6 +149,10 @@ impl VmDefinition {
                 "boot.cmdline of {} bytes: at most {MAX_CMDLINE} printable ASCII characters are possible",
                 cmdline.len()
             ));
+        }
+        let labels = self.labels.0.len();
+        if labels > MAX_LABELS {
+            return fail(format!("labels: {labels} are too many: at most {MAX_LABELS} are possible"));
         }
         if self.disks.len() > MAX_DISKS {
             return fail(format!("{} disks: at most {MAX_DISKS} are possible", self.disks.len()));

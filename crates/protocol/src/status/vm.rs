@@ -12,7 +12,7 @@ use crate::definition::JailPart;
 use crate::place::Place;
 use crate::shares::Shares;
 use crate::stall::{StallStatus, Standstill};
-use crate::{TaxRate, VmName};
+use crate::{Labels, TaxRate, VmName};
 
 /// One VM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +44,9 @@ pub struct VmStatus {
     /// The resource pool that it is in.
     #[serde(default)]
     pub pool: Place,
+    /// What its operator notes about it.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
     /// A tax on its idle memory of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tax: Option<TaxRate>,
