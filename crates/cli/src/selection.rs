@@ -1,8 +1,10 @@
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use anyhow::Result;
 use plimsoll_protocol::status::VmStatus;
-use plimsoll_protocol::{LabelKey, LabelValue, Labels, VmName};
+use plimsoll_protocol::{LabelKey, LabelValue, Labels, StartOrder, VmName};
 
 use crate::context::Context;
 use crate::exit::{Status, failed};
@@ -48,6 +50,26 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
+    /// The VMs that a command is for, in groups that it takes one after the other: of those that
+    /// are not named the highest start order first, else all at once.
+    ///
+    /// # Errors
+    /// Those of [`Self::vms`].
+    pub(crate) fn groups(
+        &self,
+        context: &Context,
+        applies: impl Fn(&VmStatus) -> bool,
+    ) -> Result<Vec<Vec<VmName>>> {
+        if !self.names.is_empty() {
+            return Ok(vec![each_once(&self.names)]);
+        }
+        let mut groups: BTreeMap<Reverse<StartOrder>, Vec<VmName>> = BTreeMap::new();
+        for vm in self.chosen(context, applies)? {
+            groups.entry(Reverse(vm.start_order)).or_default().push(vm.name);
+        }
+        Ok(groups.into_values().collect())
+    }
+
     /// Whether it may name several VMs: then their facts are printed one a line.
     pub(crate) fn is_plural(&self) -> bool {
         self.names.len() != 1
@@ -61,10 +83,13 @@ impl Selection {
         if !self.names.is_empty() {
             return Ok(each_once(&self.names));
         }
+        Ok(self.chosen(context, applies)?.into_iter().map(|vm| vm.name).collect())
+    }
+
+    fn chosen(&self, context: &Context, applies: impl Fn(&VmStatus) -> bool) -> Result<Vec<VmStatus>> {
         let vms = context.client.vms()?;
         let labelled = |vm: &VmStatus| self.labels.iter().all(|label| label.holds(&vm.labels));
-        let chosen = vms.into_iter().filter(labelled).filter(applies);
-        let chosen: Vec<VmName> = chosen.map(|vm| vm.name).collect();
+        let chosen: Vec<VmStatus> = vms.into_iter().filter(labelled).filter(applies).collect();
         if chosen.is_empty() {
             context.output.remark("no VM is in a state for it: nothing is done");
         }

@@ -329,6 +329,10 @@ fn logs_and_changes_and_removal() {
     assert_eq!(host.ask("PATCH", "/v1/vms/a", r#"{"labels": {"tier": "web", "env": "x"}}"#).0, 200);
     assert_eq!(host.ask("PATCH", "/v1/vms/a", r#"{"labels": {"env": null}}"#).0, 200);
     assert_eq!(host.vm("a").labels.to_string(), "tier=web");
+    assert_eq!(host.ask("PATCH", "/v1/vms/a", r#"{"autostart": true, "start_delay": "5s"}"#).0, 200);
+    let a = host.vm("a");
+    assert_eq!((a.autostart, a.start_order.0, a.start_delay.0), (true, 100, 5));
+    assert!(host.refused(400, "PATCH", "/v1/vms/a", r#"{"start_order": 1000}"#).contains("start_order 1000"));
     assert!(host.events().iter().any(|e| e.text.ends_with("; labels env=x,tier=web")));
     let refused = host.refused(400, "PATCH", "/v1/vms/a", r#"{"labels": {"a b": "c"}}"#);
     assert!(refused.contains("\"a b\" is not a label's key"), "{refused}");

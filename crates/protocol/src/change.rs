@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::place::Place;
 use crate::shares::Shares;
 use crate::sharing::Sharing;
-use crate::{LabelKey, LabelValue, OrNone, TaxRate};
+use crate::{LabelKey, LabelValue, OrNone, StartDelay, StartOrder, TaxRate};
 
 /// A change of a VM's parameters; what is `None` stays.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,15 @@ pub struct VmChange {
     /// The VMs that it shares pages with from now on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Sharing>,
+    /// Whether it is to be started when the host has booted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autostart: Option<bool>,
+    /// New place among the VMs that start and stop with the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_order: Option<StartOrder>,
+    /// New time that the next VM waits after this one has started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_delay: Option<StartDelay>,
     /// Labels that are set to a value, or removed (`null`); the others stay.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<LabelKey, Option<LabelValue>>,

@@ -15,6 +15,7 @@
 //! Start with [`control`] for what daemon and VMM do, with [`api`] for what users see.
 
 pub mod api;
+mod autostart;
 pub mod change;
 pub mod control;
 pub mod definition;
@@ -34,6 +35,7 @@ mod tax;
 pub mod toml_text;
 pub mod wire;
 
+pub use autostart::{StartDelay, StartOrder};
 pub use labels::{LabelKey, LabelValue, Labels, MAX_LABELS};
 pub use name::{DomainName, NameError, PoolName, VmName};
 pub use or_none::OrNone;

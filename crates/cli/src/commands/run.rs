@@ -18,6 +18,9 @@ A definition is TOML; paths in it are taken from its own directory:
   shares = \"normal\"          # low, normal, high (5, 10, 20 per MiB of size) or a number
   pool = \"prod\"              # resource pool that it is in, default none (see plimsoll pool)
   tax = 0.75                 # tax on its idle memory, 0 to 0.99, default the host's
+  autostart = true           # starts with the host, default false
+  start_order = 10           # 0 to 999, default 100: lower ones start earlier and stop later
+  start_delay = \"30s\"        # the next VM waits so long after this one has started
   [labels]
   tier = \"web\"              # words of your own, to find VMs by (--label tier=web)
   [memory]

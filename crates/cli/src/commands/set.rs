@@ -4,7 +4,7 @@ use anyhow::Result;
 use plimsoll_protocol::change::VmChange;
 use plimsoll_protocol::sharing::Sharing;
 use plimsoll_protocol::status::VmStatus;
-use plimsoll_protocol::{LabelKey, LabelValue, OrNone, Place, Shares, TaxRate};
+use plimsoll_protocol::{LabelKey, LabelValue, OrNone, Place, Shares, StartDelay, StartOrder, TaxRate};
 use plimsoll_units::Bytes;
 
 use crate::batch::Batch;
@@ -22,6 +22,7 @@ Examples:
   plimsoll set web1 web2 --pool web
   plimsoll set web1 --add-label tier=web --remove-label env
   plimsoll set --label tier=web --shares low
+  plimsoll set db --autostart true --start-order 10 --start-delay 30s
   plimsoll set web1 --reservation 512MiB --limit 1GiB
   plimsoll set web1 --limit none --shares 4000
   plimsoll set web1 --pool prod        move it into a pool; --pool / moves it back to the host itself
@@ -48,6 +49,16 @@ pub(crate) struct Set {
     /// Tax on its idle memory, 0 to 0.99; "none": the host's
     #[arg(long, value_name = "TAX", group = "change", allow_hyphen_values = true)]
     tax: Option<OrNone<TaxRate>>,
+    /// Whether it is started when the host has booted (plimsoll start --autostart)
+    #[arg(long, value_name = "true|false", group = "change")]
+    autostart: Option<bool>,
+    /// Its place among the VMs that start and stop with the host, 0 to 999: lower ones start earlier
+    /// and stop later
+    #[arg(long, value_name = "N", group = "change", allow_hyphen_values = true)]
+    start_order: Option<StartOrder>,
+    /// How long the next VM waits after this one has started
+    #[arg(long, value_name = "TIME", group = "change", allow_hyphen_values = true)]
+    start_delay: Option<StartDelay>,
     /// Label to add, or to give another value
     #[arg(long, value_name = "KEY=VALUE", group = "change", value_parser = label)]
     add_label: Vec<(LabelKey, LabelValue)>,
@@ -66,6 +77,9 @@ impl Set {
             reservation: self.reservation,
             limit: self.limit,
             pool: self.pool.clone(),
+            autostart: self.autostart,
+            start_order: self.start_order,
+            start_delay: self.start_delay,
             labels: self.labels(),
             tax: self.tax,
             sharing: self.sharing.clone(),
@@ -93,10 +107,15 @@ fn label(text: &str) -> Result<(LabelKey, LabelValue), String> {
 fn changed(vm: &VmStatus) -> String {
     let VmStatus { name, shares, share_count, reservation, limit, pool, target, .. } = vm;
     let tax = vm.tax.map_or_else(String::new, |tax| format!(", tax {tax}"));
+    let start = if vm.autostart {
+        format!(", autostart (order {}, delay {})", vm.start_order, vm.start_delay)
+    } else {
+        String::new()
+    };
     let labels = if vm.labels.is_empty() { String::new() } else { format!(", labels {}", vm.labels) };
     let note = vm.note.as_ref().map_or_else(String::new, |note| format!("; {note}"));
     format!(
-        "{name}: pool {pool}, shares {shares} ({share_count}), reservation {reservation}, limit {limit}{tax}{labels}, sharing {}, target {target}{note}",
+        "{name}: pool {pool}, shares {shares} ({share_count}), reservation {reservation}, limit {limit}{tax}{start}{labels}, sharing {}, target {target}{note}",
         vm.sharing.with
     )
 }
@@ -115,5 +134,11 @@ mod tests {
         let mut unsaved = samples::vm("a");
         unsaved.note = Some("not on disk".to_owned());
         assert!(changed(&unsaved).ends_with(", target 160MiB; not on disk"));
+        let marked = VmStatus { autostart: true, ..samples::vm("a") };
+        assert!(
+            changed(&marked).contains(", autostart (order 100, delay 0s), labels"),
+            "{}",
+            changed(&marked)
+        );
     }
 }

@@ -1,5 +1,6 @@
 use anyhow::Result;
 use jiff::Timestamp;
+use plimsoll_protocol::StartOrder;
 use plimsoll_protocol::status::VmStatus;
 
 use super::{guest, paging, ps, sharing, stall};
@@ -49,6 +50,14 @@ impl Show {
     }
 }
 
+fn autostart(vm: &VmStatus) -> String {
+    let marked = if vm.autostart { "yes" } else { "no" };
+    if vm.autostart || vm.start_order != StartOrder::default() {
+        return format!("{marked}, order {}, delay {}", vm.start_order, vm.start_delay);
+    }
+    marked.to_owned()
+}
+
 fn text(vm: &VmStatus, now: Timestamp) -> String {
     let mut facts = vec![("name", vm.name.to_string()), ("power", vm.power.to_string())];
     let note = ps::note(vm);
@@ -68,6 +77,7 @@ fn text(vm: &VmStatus, now: Timestamp) -> String {
         ("limit", vm.limit.to_string()),
         ("shares", format!("{} ({})", vm.shares, vm.share_count)),
         ("pool", vm.pool.to_string()),
+        ("autostart", autostart(vm)),
         ("labels", if vm.labels.is_empty() { "none".to_owned() } else { vm.labels.to_string() }),
         ("tax", vm.tax.map_or_else(|| "the host's".to_owned(), |tax| tax.to_string())),
         ("grant", vm.grant.to_string()),
@@ -115,6 +125,7 @@ reservation   64MiB
 limit         256MiB
 shares        normal (2560)
 pool          /
+autostart     no
 labels        env=prod,tier=web
 tax           the host's
 grant         200MiB

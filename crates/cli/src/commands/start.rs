@@ -1,8 +1,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
-use plimsoll_protocol::VmName;
 use plimsoll_protocol::status::{Power, VmStatus};
+use plimsoll_protocol::{StartDelay, VmName};
 
 use super::poll;
 use crate::batch::Batch;
@@ -18,13 +18,17 @@ const HELP: &str = "\
 Examples:
   plimsoll start web1
   plimsoll start web1 db --wait
-  plimsoll start --all            all that are off";
+  plimsoll start --all            all that are off
+  plimsoll start --autostart      what the host does when it has booted";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Start {
     #[command(flatten)]
     which: Selection,
+    /// All that are marked with "autostart" and are off, in their start order, each with its delay
+    #[arg(long, group = "Selection", conflicts_with_all = ["names", "all", "labels", "wait"])]
+    autostart: bool,
     /// Return when the guests run
     #[arg(long)]
     wait: bool,
@@ -32,6 +36,9 @@ pub(crate) struct Start {
 
 impl Start {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
+        if self.autostart {
+            return autostart(context);
+        }
         let vms = self.which.vms(context, |vm| vm.power == Power::Off)?;
         let mut batch = Batch::new(context, self.which.is_plural());
         for name in &vms {
@@ -42,6 +49,27 @@ impl Start {
         }
         batch.end()
     }
+}
+
+/// Starts the VMs that start with the host, one after the other.
+fn autostart(context: &Context) -> Result<()> {
+    let mut vms = context.client.vms()?;
+    vms.retain(|vm| vm.autostart && vm.power == Power::Off);
+    vms.sort_by_key(|vm| vm.start_order);
+    let mut batch = Batch::new(context, true);
+    let mut delay = StartDelay::default();
+    for VmStatus { name, start_delay, .. } in &vms {
+        if delay.0 > 0 {
+            context.output.progress(&format!("{name} waits for {delay}"));
+            std::thread::sleep(Duration::from_secs(delay.0.into()));
+            context.output.end_progress();
+        }
+        let outcome = start(name, true, context);
+        // The next one has nothing to wait for.
+        delay = if outcome.is_ok() { *start_delay } else { StartDelay::default() };
+        batch.tell(outcome, started)?;
+    }
+    batch.end()
 }
 
 /// Starts a VM that is off.

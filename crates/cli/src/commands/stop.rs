@@ -12,7 +12,7 @@ use crate::interval::Interval;
 use crate::selection::Selection;
 
 const HELP: &str = "\
-A guest obeys its power button only when its init system does (systemd, acpid or busybox do). A guest that has not booted yet, or hangs, does not. Of several VMs all buttons are pressed before any is waited for.
+A guest obeys its power button only when its init system does (systemd, acpid or busybox do). A guest that has not booted yet, or hangs, does not. Of several VMs all buttons are pressed before any is waited for; with --all and --label those of the highest start order stop first, and the next when they are off.
 
 Examples:
   plimsoll stop web1
@@ -52,8 +52,14 @@ pub(super) struct Manner {
 
 impl Stop {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let vms = self.which.vms(context, |vm| vm.power != Power::Off)?;
         let mut batch = Batch::new(context, self.which.is_plural());
+        for group in self.which.groups(context, |vm| vm.power != Power::Off)? {
+            self.stop(&group, context, &mut batch)?;
+        }
+        batch.end()
+    }
+
+    fn stop(&self, vms: &[VmName], context: &Context, batch: &mut Batch<'_>) -> Result<()> {
         let begun: Vec<_> = vms.iter().map(|name| (name, self.manner.begin(name, context))).collect();
         for (name, begun) in begun {
             if self.ignore_missing && begun.as_ref().is_err_and(|e| kill::is_missing(name, e, context)) {
@@ -65,7 +71,7 @@ impl Stop {
             };
             batch.tell(outcome, told)?;
         }
-        batch.end()
+        Ok(())
     }
 }
 

@@ -212,3 +212,57 @@ fn labels_choose_vms() {
     let names: Vec<&Value> = listed.as_array().unwrap().iter().map(|vm| &vm["name"]).collect();
     assert_eq!(names, [&json!("web"), &json!("off")]);
 }
+
+fn placed(name: &str, power: &str, order: u16) -> Value {
+    let mut vm = vm(name, power);
+    (vm["autostart"], vm["start_order"]) = (json!(true), json!(order));
+    vm
+}
+
+#[test]
+fn vms_start_in_their_order_each_when_the_one_before_has_started_and_waited() {
+    let fake = Fake::new();
+    let mut first = placed("first", "off", 1);
+    first["start_delay"] = json!(1);
+    let mut unmarked = placed("unmarked", "off", 0);
+    unmarked["autostart"] = json!(false);
+    let all =
+        [placed("last", "off", 200), unmarked, placed("broken", "off", 2), placed("up", "on", 1), first];
+    fake.on("GET /v1/vms", 200, &json!(all));
+    fake.on("POST /v1/vms/first/start", 200, &vm("first", "starting"));
+    fake.on("GET /v1/vms/first", 200, &vm("first", "on"));
+    fake.on("POST /v1/vms/broken/start", 507, &error("not enough memory"));
+    fake.on("POST /v1/vms/last/start", 200, &vm("last", "on"));
+    let begun = std::time::Instant::now();
+    let done = fake.run(&["start", "--autostart"]);
+    assert!(begun.elapsed() >= std::time::Duration::from_secs(1), "the delay of the first is kept");
+    assert_eq!((done.code, done.err.as_str()), (5, "plimsoll: not enough memory\n"));
+    let line = |name| format!("{name} runs (256MiB, 1 vCPU); see it with: plimsoll console {name}\n");
+    assert_eq!(done.out, line("first") + &line("last"));
+    let order = ["first/start", "first", "broken/start", "last/start"].map(|path| format!("/v1/vms/{path}"));
+    let asked: Vec<String> =
+        fake.lines()[1..].iter().map(|line| line.split(' ').nth(1).unwrap().to_owned()).collect();
+    assert_eq!(asked, order);
+}
+
+#[test]
+fn vms_stop_in_the_reverse_order_those_of_one_place_together() {
+    let fake = Fake::new();
+    let all =
+        [placed("db", "on", 1), placed("web1", "on", 9), placed("web2", "on", 9), placed("off", "off", 5)];
+    fake.on("GET /v1/vms", 200, &json!(all));
+    for name in ["db", "web1", "web2"] {
+        fake.on(&format!("POST /v1/vms/{name}/stop"), 200, &vm(name, "stopping"));
+        fake.on(&format!("GET /v1/vms/{name}"), 200, &vm(name, "off"));
+    }
+    assert_eq!(fake.run(&["stop", "--all", "--wait"]).code, 0);
+    let order = [
+        "POST /v1/vms/web1/stop",
+        "POST /v1/vms/web2/stop",
+        "GET /v1/vms/web1",
+        "GET /v1/vms/web2",
+        "POST /v1/vms/db/stop",
+        "GET /v1/vms/db",
+    ];
+    assert_eq!(fake.lines()[1..], order);
+}

@@ -239,6 +239,12 @@ fn news(before: &VmDefinition, now: &VmDefinition) -> String {
         now.pool,
         now.memory.sharing
     );
+    let start = |vm: &VmDefinition| (vm.autostart, vm.start_order, vm.start_delay);
+    if start(now) != start(before) {
+        let (autostart, order, delay) = start(now);
+        let with = if autostart { "starts" } else { "does not start" };
+        text += &format!("; {with} with the host, start order {order}, delay {delay}");
+    }
     if now.labels != before.labels {
         text += &format!("; labels {}", now.labels);
     }

@@ -14,6 +14,9 @@
 //! shares = "normal"          # low, normal (the default), high (5, 10, 20 per MiB of size) or a number
 //! pool = "prod"              # the resource pool that it is in, default "/": the host itself
 //! tax = 0.5                  # tax on its idle memory, 0 to 0.99, default the host's
+//! autostart = true           # starts with the host, default false
+//! start_order = 10           # 0 to 999, default 100: lower ones start earlier, and stop later
+//! start_delay = "30s"        # the next VM waits so long after this one has started, default 0, at most 60m
 //!
 //! [labels]                   # words of the operator's own, to find VMs by
 //! tier = "web"

@@ -70,6 +70,9 @@ fn every_error_names_the_field_and_fits_a_line() {
         (format!("tax = 1.0\n{GOOD}"), "tax 1"),
         (format!("tax = nan\n{GOOD}"), "tax NaN"),
         (format!("tax = -0.5\n{GOOD}"), "tax -0.5"),
+        (format!("start_order = 1000\n{GOOD}"), "line 1: start_order 1000"),
+        (format!("start_delay = '2h'\n{GOOD}"), "line 1: start_delay: \"2h\" is not a delay"),
+        (format!("autostart = 1\n{GOOD}"), "autostart"),
     ];
     for (text, part) in cases {
         let error = error(&text);
@@ -114,6 +117,17 @@ fn a_change_keeps_what_it_does_not_name() {
     let expected = "name = \"a\"\nsize = \"256MiB\"\nreservation = \"64MiB\"\nshares = \"high\"\npool = \"prod\"\n\n\
                     [memory]\nsharing = \"zero\"\n\n[boot]\nkernel = \"/vmlinuz\"\n";
     assert_eq!(written, expected);
+}
+
+#[test]
+fn a_vm_that_starts_with_the_host_has_a_place_and_a_delay() {
+    let vm = from(GOOD);
+    assert_eq!((vm.autostart, vm.start_order.0, vm.start_delay.0), (false, 100, 0));
+    let change = r#"{"autostart": true, "start_order": 5, "start_delay": "2m"}"#;
+    let changed = vm.changed(&serde_json::from_str(change).unwrap());
+    let written = changed.to_toml().unwrap();
+    assert!(written.contains("\nautostart = true\nstart_order = 5\nstart_delay = 120\n"), "{written}");
+    assert_eq!(from(&written), changed);
 }
 
 #[test]

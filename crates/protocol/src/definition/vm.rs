@@ -9,7 +9,7 @@ use super::limits::{MAX_CMDLINE, MAX_DISKS, MAX_NETS, MAX_SIZE, MAX_VCPUS, MIN_S
 use crate::change::VmChange;
 use crate::place::Place;
 use crate::sharing::Sharing;
-use crate::{Labels, MAX_LABELS, OrNone, Shares, TaxRate, VmName};
+use crate::{Labels, MAX_LABELS, OrNone, Shares, StartDelay, StartOrder, TaxRate, VmName};
 
 /// A VM as defined: read with [`VmDefinition::from_toml`], or from JSON and then checked with
 /// [`VmDefinition::check`]. Where it is written, keys that have their default values are left out.
@@ -38,6 +38,15 @@ pub struct VmDefinition {
     /// The tax on its idle memory; `None`: the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tax: Option<TaxRate>,
+    /// It is to be started when the host has booted.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub autostart: bool,
+    /// Its place among the VMs that start and stop with the host.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub start_order: StartOrder,
+    /// How long the next VM waits after this one has started.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub start_delay: StartDelay,
     /// What its operator notes about it; at most [`MAX_LABELS`].
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
@@ -108,6 +117,9 @@ impl VmDefinition {
         changed.limit = change.limit.map_or(self.limit, OrNone::option);
         changed.tax = change.tax.map_or(self.tax, OrNone::option);
         changed.pool = change.pool.clone().unwrap_or(changed.pool);
+        changed.autostart = change.autostart.unwrap_or(self.autostart);
+        changed.start_order = change.start_order.unwrap_or(self.start_order);
+        changed.start_delay = change.start_delay.unwrap_or(self.start_delay);
         for (key, value) in &change.labels {
             match value {
                 Some(value) => drop(changed.labels.0.insert(key.clone(), value.clone())),
@@ -150,6 +162,8 @@ impl VmDefinition {
                 cmdline.len()
             ));
         }
+        self.start_order.check().map_err(DefinitionError::new)?;
+        self.start_delay.check().map_err(DefinitionError::new)?;
         let labels = self.labels.0.len();
         if labels > MAX_LABELS {
             return fail(format!("labels: {labels} are too many: at most {MAX_LABELS} are possible"));

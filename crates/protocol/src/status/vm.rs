@@ -12,7 +12,7 @@ use crate::definition::JailPart;
 use crate::place::Place;
 use crate::shares::Shares;
 use crate::stall::{StallStatus, Standstill};
-use crate::{Labels, TaxRate, VmName};
+use crate::{Labels, StartDelay, StartOrder, TaxRate, VmName};
 
 /// One VM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +44,15 @@ pub struct VmStatus {
     /// The resource pool that it is in.
     #[serde(default)]
     pub pool: Place,
+    /// It is to be started when the host has booted.
+    #[serde(default)]
+    pub autostart: bool,
+    /// Its place among the VMs that start and stop with the host.
+    #[serde(default)]
+    pub start_order: StartOrder,
+    /// How long the next VM waits after this one has started.
+    #[serde(default)]
+    pub start_delay: StartDelay,
     /// What its operator notes about it.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,

@@ -12,7 +12,7 @@ use plimsoll_operate::Stage;
 use plimsoll_operate::definition::toucher_image;
 use plimsoll_operate::smaps::account;
 use plimsoll_protocol::definition::{Balloon, Boot, Cpu, Disk, Jail, Memory, VmDefinition};
-use plimsoll_protocol::{Labels, Place, Shares};
+use plimsoll_protocol::{Labels, Place, Shares, StartDelay, StartOrder};
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -135,6 +135,9 @@ fn definition(guest: Guest) -> Result<VmDefinition> {
         shares: Shares::default(),
         pool: Place::default(),
         tax: None,
+        autostart: false,
+        start_order: StartOrder::default(),
+        start_delay: StartDelay::default(),
         labels: Labels::default(),
         memory: Memory::default(),
         cpu: Cpu::default(),
