@@ -7,8 +7,8 @@ use plimsoll_protocol::api::DEFAULT_SOCKET;
 
 use crate::client::Address;
 use crate::commands::{
-    console, events, explain, history, kill, logs, plan, pool, ps, rm, run, set, share, show, start, stop,
-    top, wait,
+    console, create, edit, events, explain, history, kill, logs, plan, pool, ps, rename, restart, rm, run,
+    set, share, show, start, stop, top, wait,
 };
 
 /// Names the daemon's socket where `--socket` does not.
@@ -79,6 +79,8 @@ Examples:
 pub(crate) enum Command {
     /// Define a VM and start it
     Run(run::Run),
+    /// Define a VM without starting it
+    Create(create::Create),
     /// Start a defined VM that is off
     Start(start::Start),
     /// List the VMs
@@ -91,12 +93,19 @@ pub(crate) enum Command {
     Inspect(Vm),
     /// Press a VM's power button and wait until it is off
     Stop(stop::Stop),
+    /// Shut a VM down and start it again
+    #[command(visible_alias = "reboot")]
+    Restart(restart::Restart),
     /// End a VM at once, as if its power were cut; its guest writes nothing back
     Kill(kill::Kill),
     /// Remove a VM that is off; its disks stay
     Rm(rm::Rm),
     /// Wait until VMs are off, on or removed
     Wait(wait::Wait),
+    /// Change a VM's definition in an editor
+    Edit(edit::Edit),
+    /// Give a VM that is off another name
+    Rename(rename::Rename),
     /// Change a VM's shares, reservation, limit, pool, tax or sharing, while it runs or not
     Set(set::Set),
     /// Explain why a VM has the memory that it has, or who holds the host's
@@ -240,6 +249,14 @@ mod tests {
             "ps --extra",
             "stop",
             "stop a --all",
+            "create",
+            "create a.toml --pool a/b",
+            "restart",
+            "restart a --timeout soon",
+            "rename a",
+            "rename a a/b",
+            "edit",
+            "edit a b",
             "stop a --label tier=web",
             "stop --all --label tier=web",
             "stop --label =web",

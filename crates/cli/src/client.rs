@@ -9,7 +9,7 @@ use hyper::body::Bytes as Body;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use plimsoll_protocol::api::{ErrorBody, Event, UNSAVED_HEADER};
-use plimsoll_protocol::change::{PoolChange, VmChange};
+use plimsoll_protocol::change::{PoolChange, Rename, VmChange};
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::explain::{HostExplanation, VmExplanation};
 use plimsoll_protocol::history::History;
@@ -103,6 +103,20 @@ impl Client {
 
     pub(crate) fn define(&self, definition: &VmDefinition) -> Result<VmStatus> {
         self.json(Method::POST, "/v1/vms", serde_json::to_vec(definition)?)
+    }
+
+    pub(crate) fn define_only(&self, definition: &VmDefinition) -> Result<VmStatus> {
+        self.json(Method::POST, "/v1/vms?start=false", serde_json::to_vec(definition)?)
+    }
+
+    pub(crate) fn redefine(&self, definition: &VmDefinition) -> Result<VmStatus> {
+        let path = format!("/v1/vms/{}/definition", definition.name);
+        self.json(Method::PUT, &path, serde_json::to_vec(definition)?)
+    }
+
+    pub(crate) fn rename(&self, name: &VmName, new: &VmName) -> Result<VmStatus> {
+        let rename = Rename { name: new.clone() };
+        self.json(Method::POST, &format!("/v1/vms/{name}/rename"), serde_json::to_vec(&rename)?)
     }
 
     pub(crate) fn change(&self, name: &VmName, change: &VmChange) -> Result<VmStatus> {

@@ -19,14 +19,18 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let context = Context { client: Client::new(address)?, output };
     match args.command {
         Command::Run(args) => args.run(&context),
+        Command::Create(args) => args.run(&context),
         Command::Start(args) => args.run(&context),
         Command::Ps(args) => args.run(&context),
         Command::Show(args) => args.run(&context),
         Command::Inspect(vm) => inspect::run(&vm.name, &context),
         Command::Stop(args) => args.run(&context),
+        Command::Restart(args) => args.run(&context),
         Command::Kill(args) => args.run(&context),
         Command::Rm(args) => args.run(&context),
         Command::Wait(args) => args.run(&context),
+        Command::Edit(args) => args.run(&context),
+        Command::Rename(args) => args.run(&context),
         Command::Set(args) => args.run(&context),
         Command::Explain(args) => args.run(&context),
         Command::History(args) => args.run(&context),

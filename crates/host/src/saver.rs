@@ -29,6 +29,8 @@ pub(crate) struct Saver(mpsc::UnboundedSender<(Job, oneshot::Sender<anyhow::Resu
 enum Job {
     Save(Box<Record>),
     SavePools(Vec<PoolDefinition>),
+    /// A VM's record under its new name, in place of that under the old one.
+    Rename(VmName, Box<Record>),
     Forget(VmName),
 }
 
@@ -37,7 +39,7 @@ impl Job {
     /// replaces an older one.
     fn subject(&self) -> Option<VmName> {
         match self {
-            Self::Save(record) => Some(record.definition.name.clone()),
+            Self::Save(record) | Self::Rename(_, record) => Some(record.definition.name.clone()),
             Self::Forget(vm) => Some(vm.clone()),
             Self::SavePools(_) => None,
         }
@@ -48,6 +50,7 @@ impl Job {
         let written = tokio::task::spawn_blocking(move || match job {
             Self::Save(record) => inventory::save(&paths, &record),
             Self::SavePools(all) => pools::save(&paths, &all),
+            Self::Rename(old, record) => inventory::rename(&paths, &old, &record),
             Self::Forget(vm) => inventory::forget(&paths, &vm),
         });
         written.await?
@@ -74,6 +77,15 @@ impl Saver {
         pools: Vec<PoolDefinition>,
     ) -> impl Future<Output = anyhow::Result<()>> + use<> {
         self.ask(Job::SavePools(pools))
+    }
+
+    /// Writes the record of a VM that was called `old`, and removes the one of that name.
+    pub(crate) fn rename(
+        &self,
+        old: VmName,
+        record: Box<Record>,
+    ) -> impl Future<Output = anyhow::Result<()>> + use<> {
+        self.ask(Job::Rename(old, record))
     }
 
     /// Removes a VM's record and logs.
@@ -118,9 +130,9 @@ async fn write(
         let Some((job, done)) = next else { return };
         let result = job.carry_out(&paths).await;
         let subject = job.subject();
-        let had_failed = failed.remove(&subject).is_some();
+        let replaced = replace(&mut failed, &subject);
         match &result {
-            Ok(()) if had_failed => tell(subject, None).await,
+            Ok(()) if replaced => tell(subject, None).await,
             Ok(()) => {}
             Err(e) => {
                 tell(subject.clone(), Some(format!("{e:#}"))).await;
@@ -129,4 +141,24 @@ async fn write(
         }
         done.send(result).ok(); // Nobody may wait for it.
     }
+}
+
+/// Takes the failed job on `subject` out, which a newer one replaces. Returns whether there was
+/// one.
+fn replace(failed: &mut BTreeMap<Option<VmName>, Job>, subject: &Option<VmName>) -> bool {
+    // The record under the old name is another VM's now.
+    for job in failed.values_mut() {
+        if let Job::Rename(old, record) = job
+            && subject.as_ref() == Some(&*old)
+        {
+            *job = Job::Save(record.clone());
+        }
+    }
+    let replaced = failed.remove(subject);
+    let there = replaced.is_some();
+    // The newer job does not know of the record under the old name.
+    if let Some(Job::Rename(old, _)) = replaced {
+        failed.insert(Some(old.clone()), Job::Forget(old));
+    }
+    there
 }

@@ -259,20 +259,25 @@ fn a_change_that_cannot_be_written_is_written_when_it_can() {
     let host = Host::new(512, "");
     host.run("a", "64MiB");
     // The daemon cannot make its files here.
-    let blocked =
-        ["vms/a.json.new", "vms/b.json.new", "pools.json.new"].map(|file| host.path("state").join(file));
+    let blocked = ["vms/a.json.new", "vms/b.json.new", "vms/d.json.new", "pools.json.new"]
+        .map(|file| host.path("state").join(file));
     blocked.iter().for_each(|path| std::fs::create_dir(path).unwrap());
     let (status, body) = host.ask("PATCH", "/v1/vms/a", r#"{"shares": 77}"#);
     assert!(status == 200 && body.contains("in effect but not on disk"), "{body}");
     let b = host.run("b", "64MiB");
     assert!(b.note.is_some_and(|note| note.contains("not on disk") && note.contains("b.json")));
+    // A VM that is renamed is there under one of its names, whatever becomes of the daemon.
+    assert_eq!(host.ask("POST", "/v1/vms?start=false", &host::definition("c", "64MiB").to_string()).0, 200);
+    let (status, body) = host.ask("POST", "/v1/vms/c/rename", r#"{"name": "d"}"#);
+    assert!(status == 200 && body.contains("in effect but not on disk"), "{body}");
+    assert!(host.path("state/vms/c.json").exists());
     assert_eq!(host.ask("POST", "/v1/pools", r#"{"name": "prod"}"#).0, 200);
     wait_until("users are told of pools", || {
         let told = |e: &plimsoll_protocol::api::Event| e.vm.is_none() && e.text.contains("pools.json");
         host.events().iter().any(told).then_some(())
     });
     blocked.iter().for_each(|path| std::fs::remove_dir(path).unwrap());
-    for name in ["a", "b"] {
+    for name in ["a", "b", "d"] {
         host.wait_for(name, "it is written down", |vm| vm.note.is_none().then_some(()));
         assert!(
             host.events().iter().any(
@@ -281,6 +286,7 @@ fn a_change_that_cannot_be_written_is_written_when_it_can() {
         );
     }
     wait_until("pools are written down", || host.path("state/pools.json").exists().then_some(()));
+    assert!(host.path("state/vms/d.json").exists() && !host.path("state/vms/c.json").exists());
     let a = std::fs::read_to_string(host.path("state/vms/a.json")).unwrap();
     assert!(a.contains("77") && host.path("state/vms/b.json").exists(), "{a}");
     let left = |directory: &str| {

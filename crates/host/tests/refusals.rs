@@ -45,6 +45,8 @@ fn definitions_that_cannot_work_are_refused() {
         (400, with(|d| d["reservation"] = json!("65MiB")), "reservation"),
         (400, with(|d| d["name"] = json!("../a")), "../a"),
         (507, with(|d| (d["size"], d["reservation"]) = (json!("1GiB"), json!("1GiB"))), "unreserved"),
+        (400, kernel("vmlinuz"), "boot.kernel \"vmlinuz\": write an absolute path"),
+        (400, disk("~/data.raw"), "disk.path \"~/data.raw\": write an absolute path"),
         (422, kernel("/nowhere/vmlinuz"), "/nowhere/vmlinuz"),
         (422, kernel(&text), "no Linux kernel"),
         (422, with(|d| d["boot"]["initrd"] = json!(empty)), "empty"),

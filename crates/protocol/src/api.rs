@@ -4,9 +4,11 @@
 //! |---|---|---|
 //! | `GET /v1/host` | | [`HostStatus`] |
 //! | `GET /v1/vms` | | `[`[`VmStatus`]`]` |
-//! | `POST /v1/vms` | [`VmDefinition`] | the VM is defined and started: [`VmStatus`] |
+//! | `POST /v1/vms?start=true\|false` | [`VmDefinition`] | the VM is defined, and started (the default) or not: [`VmStatus`] |
 //! | `GET /v1/vms/NAME` | | [`VmStatus`] |
 //! | `GET /v1/vms/NAME/definition` | | [`VmDefinition`]: as it was given, with later changes; what was left to its default is left out |
+//! | `PUT /v1/vms/NAME/definition` | [`VmDefinition`] | it takes the place of the VM's; while the VM is on, only what [`VmChange`] has may differ: [`VmStatus`] |
+//! | `POST /v1/vms/NAME/rename` | [`Rename`] | the VM, which must be off, has another name: [`VmStatus`] |
 //! | `PATCH /v1/vms/NAME` | [`VmChange`] | [`VmStatus`] |
 //! | `DELETE /v1/vms/NAME` | | the VM is removed; it must be off |
 //! | `POST /v1/vms/NAME/start` | | the VM, which was off, is started: [`VmStatus`] |
@@ -36,6 +38,7 @@
 //! [`PoolDefinition`]: crate::pool::PoolDefinition
 //! [`VmChange`]: crate::change::VmChange
 //! [`PoolChange`]: crate::change::PoolChange
+//! [`Rename`]: crate::change::Rename
 //! [`HostExplanation`]: crate::explain::HostExplanation
 //! [`VmExplanation`]: crate::explain::VmExplanation
 //! [`History`]: crate::history::History

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::place::Place;
 use crate::shares::Shares;
 use crate::sharing::Sharing;
-use crate::{LabelKey, LabelValue, OrNone, StartDelay, StartOrder, TaxRate};
+use crate::{LabelKey, LabelValue, OrNone, StartDelay, StartOrder, TaxRate, VmName};
 
 /// A change of a VM's parameters; what is `None` stays.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,6 +44,14 @@ pub struct VmChange {
     /// New tax of its own; none: the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tax: Option<OrNone<TaxRate>>,
+}
+
+/// A VM's new name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rename {
+    /// The name, which no VM may have.
+    pub name: VmName,
 }
 
 /// A change of a pool; what is `None` stays.

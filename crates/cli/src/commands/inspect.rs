@@ -9,7 +9,7 @@ since. What was left to its default is left out. plimsoll show prints what the V
 
 Examples:
   plimsoll inspect web1
-  plimsoll inspect web1 > web1.toml     keep it, or edit it for: plimsoll run web1.toml
+  plimsoll inspect web1 > web1.toml     keep it, for: plimsoll create web1.toml
   plimsoll inspect web1 --json | jq .size";
 
 pub(crate) fn run(name: &VmName, context: &Context) -> Result<()> {

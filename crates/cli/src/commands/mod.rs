@@ -1,7 +1,9 @@
 //! One file per command: its options, its requests to the daemon, and the text of the answer.
 
 pub(crate) mod console;
+pub(crate) mod create;
 pub(crate) mod doctor;
+pub(crate) mod edit;
 pub(crate) mod events;
 pub(crate) mod explain;
 mod guest;
@@ -14,6 +16,8 @@ pub(crate) mod plan;
 mod poll;
 pub(crate) mod pool;
 pub(crate) mod ps;
+pub(crate) mod rename;
+pub(crate) mod restart;
 pub(crate) mod rm;
 pub(crate) mod run;
 pub(crate) mod set;

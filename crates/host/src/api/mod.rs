@@ -19,12 +19,14 @@ mod token;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::middleware::from_fn;
 use axum::routing::{get, post};
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::change::VmChange;
+use plimsoll_protocol::change::{Rename, VmChange};
 use plimsoll_protocol::definition::VmDefinition;
+use serde::Deserialize;
 
 use self::answer::{ApiError, ApiResult, parse};
 pub(crate) use self::gate::Gate;
@@ -53,7 +55,8 @@ pub(crate) fn router(caller: Caller, paths: Paths) -> Router {
         .route("/v1/sharing", get(sharing))
         .route("/v1/vms", get(list).post(create))
         .route("/v1/vms/{name}", get(show).patch(change).delete(forget))
-        .route("/v1/vms/{name}/definition", get(definition))
+        .route("/v1/vms/{name}/definition", get(definition).put(redefine))
+        .route("/v1/vms/{name}/rename", post(rename))
         .route("/v1/vms/{name}/start", post(start))
         .route("/v1/vms/{name}/stop", post(stop))
         .route("/v1/vms/{name}/kill", post(kill))
@@ -92,10 +95,37 @@ async fn list(State(api): State<Api>) -> ApiResult {
     api.call(Request::List).await
 }
 
-async fn create(State(api): State<Api>, body: Bytes) -> ApiResult {
-    let definition: VmDefinition = parse("the definition", &body)?;
-    definition.check().map_err(|e| ApiError::invalid(e.to_string()))?;
-    api.call(Request::Create(Box::new(definition))).await
+/// What becomes of a VM that is defined.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateQuery {
+    /// Whether it is started.
+    #[serde(default = "yes")]
+    start: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+async fn create(
+    State(api): State<Api>,
+    query: Result<Query<CreateQuery>, QueryRejection>,
+    body: Bytes,
+) -> ApiResult {
+    let Query(query) = query.map_err(|e| ApiError::invalid(e.body_text()))?;
+    let definition: Box<VmDefinition> = parse("the definition", &body)?;
+    api.call(if query.start { Request::Create(definition) } else { Request::Define(definition) }).await
+}
+
+async fn redefine(State(api): State<Api>, Path(name): Path, body: Bytes) -> ApiResult {
+    let definition = parse("the definition", &body)?;
+    api.call(Request::Redefine(vm_name(name)?, definition)).await
+}
+
+async fn rename(State(api): State<Api>, Path(name): Path, body: Bytes) -> ApiResult {
+    let Rename { name: new } = parse("the new name", &body)?;
+    api.call(Request::Rename(vm_name(name)?, new)).await
 }
 
 async fn show(State(api): State<Api>, Path(name): Path) -> ApiResult {

@@ -42,6 +42,9 @@ pub(crate) enum Effect {
     Clear(RunId, VmName),
     /// Write a VM's record, and give the answers afterwards.
     Save(Box<Record>, Vec<(RequestId, Result<Answer, Failure>)>),
+    /// Write the record of a VM that had this name before, remove the one that it had, and give the
+    /// answers afterwards.
+    Rename(VmName, Box<Record>, Vec<(RequestId, Result<Answer, Failure>)>),
     /// Write all pools down, and give the answers afterwards.
     SavePools(Vec<PoolDefinition>, Vec<(RequestId, Result<Answer, Failure>)>),
     /// Remove a VM's record and logs, and give the answers afterwards.

@@ -5,7 +5,7 @@
 //! has to carry out, in order. It reads no clock and does no I/O, so every course of events can be
 //! tested. The ledger is whole between any two inputs.
 //!
-//! [`requests`] answers users (with [`pools`] for resource pools), [`messages`] VMMs, [`control`]
+//! [`requests`] answers users (with [`definitions`], and [`pools`] for resource pools), [`messages`] VMMs, [`control`]
 //! is the loop, [`budget`] follows the machine, [`divide`] divides memory, [`grants`] gives it out,
 //! [`sharing`] has VMs share pages (through [`crate::domains`]), [`mod@unreachable`] takes over VMs
 //! of an earlier daemon, [`heartbeat`] notices VMMs that say nothing, [`scan`] has VMs look for
@@ -15,6 +15,7 @@
 mod admission;
 mod budget;
 mod control;
+mod definitions;
 mod divide;
 mod effect;
 mod explain;

@@ -25,6 +25,12 @@ pub(crate) enum Request {
     Definition(VmName),
     /// Define a VM and start it.
     Create(Box<VmDefinition>),
+    /// Define a VM.
+    Define(Box<VmDefinition>),
+    /// Put a definition in the place of a VM's.
+    Redefine(VmName, Box<VmDefinition>),
+    /// Give a VM another name.
+    Rename(VmName, VmName),
     Change(VmName, VmChange),
     Forget(VmName),
     Start(VmName),

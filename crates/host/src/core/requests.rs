@@ -23,6 +23,9 @@ impl Core {
             Request::Get(name) => self.status_answer(&name).map(Some),
             Request::Definition(name) => self.definition(&name).map(Some),
             Request::Create(definition) => self.create(id, *definition).map(|()| None),
+            Request::Define(definition) => self.define(id, *definition).map(|()| None),
+            Request::Redefine(name, definition) => self.redefine(id, &name, *definition).map(|()| None),
+            Request::Rename(name, new) => self.rename(id, &name, &new).map(|()| None),
             Request::Change(name, change) => self.change(id, &name, &change).map(|()| None),
             Request::Forget(name) => self.forget(id, &name).map(|()| None),
             Request::Start(name) => self.start_known(id, &name).map(|()| None),
@@ -50,8 +53,7 @@ impl Core {
     /// Defines a VM, in place of one of the same name that is off, and starts it. If it does not
     /// start, nothing has changed.
     fn create(&mut self, id: RequestId, definition: VmDefinition) -> Result<(), Failure> {
-        definition.check().map_err(|e| Failure::new(FailureKind::Invalid, e.to_string()))?;
-        self.must_be_place(&definition.pool)?;
+        self.must_be_sound(&definition)?;
         let name = definition.name.clone();
         self.must_be_readable(&name)?;
         let rollback = match self.vms.get(&name) {
@@ -73,11 +75,6 @@ impl Core {
                 self.vms.remove(&name);
             }
         })
-    }
-
-    fn definition(&self, name: &VmName) -> Result<Answer, Failure> {
-        self.must_be_readable(name)?;
-        Ok(Answer::Definition(Box::new(self.must_know(name)?.record.definition.clone())))
     }
 
     fn start_known(&mut self, id: RequestId, name: &VmName) -> Result<(), Failure> {
@@ -130,7 +127,7 @@ impl Core {
         Ok(())
     }
 
-    fn change(&mut self, id: RequestId, name: &VmName, change: &VmChange) -> Result<(), Failure> {
+    pub(super) fn change(&mut self, id: RequestId, name: &VmName, change: &VmChange) -> Result<(), Failure> {
         self.must_be_readable(name)?;
         let vm = self.must_know(name)?;
         let definition = vm.record.definition.changed(change);
@@ -213,7 +210,7 @@ impl Core {
     }
 
     /// A VM whose record cannot be read is not replaced by another, nor changed.
-    fn must_be_readable(&self, name: &VmName) -> Result<(), Failure> {
+    pub(super) fn must_be_readable(&self, name: &VmName) -> Result<(), Failure> {
         let Some(unread) = self.vm(name).and_then(|vm| vm.unread.as_ref()) else { return Ok(()) };
         let text = format!(
             "VM {name}: {}: repair the file and restart plimsolld, or remove the VM with: plimsoll rm {name}",

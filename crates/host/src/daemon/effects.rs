@@ -49,6 +49,10 @@ impl Daemon {
                 let forgotten = self.saver.forget(name);
                 self.answer_after(answers, forgotten);
             }
+            Effect::Rename(old, record, answers) => {
+                let renamed = self.saver.rename(old, record);
+                self.answer_after(answers, renamed);
+            }
             Effect::Settled(run, missing) => drop(self.note(run, |record| record.missing_jail = missing)),
             Effect::Joins(run, domain) => {
                 let gone = self.former_and_gone(run);

@@ -6,6 +6,7 @@ use super::devices::{Balloon, Disk, Net};
 use super::error::DefinitionError;
 use super::jail::Jail;
 use super::limits::{MAX_CMDLINE, MAX_DISKS, MAX_NETS, MAX_SIZE, MAX_VCPUS, MIN_SIZE};
+use super::mac::MacAddress;
 use crate::change::VmChange;
 use crate::place::Place;
 use crate::sharing::Sharing;
@@ -128,6 +129,50 @@ impl VmDefinition {
         }
         changed.memory.sharing = change.sharing.clone().unwrap_or(changed.memory.sharing);
         changed
+    }
+
+    /// The change that makes this definition `new`; `None`: they differ in what no change has.
+    pub fn change_to(&self, new: &Self) -> Option<VmChange> {
+        let gone = self.labels.0.keys().filter(|key| !new.labels.0.contains_key(key));
+        let labels = new.labels.0.iter().map(|(key, value)| (key.clone(), Some(value.clone())));
+        let change = VmChange {
+            shares: Some(new.shares),
+            reservation: Some(new.reservation),
+            limit: Some(new.limit.map_or(OrNone::None, OrNone::To)),
+            pool: Some(new.pool.clone()),
+            sharing: Some(new.memory.sharing.clone()),
+            autostart: Some(new.autostart),
+            start_order: Some(new.start_order),
+            start_delay: Some(new.start_delay),
+            labels: labels.chain(gone.map(|key| (key.clone(), None))).collect(),
+            tax: Some(new.tax.map_or(OrNone::None, OrNone::To)),
+        };
+        (self.changed(&change) == *new).then_some(change)
+    }
+
+    /// The definition of the same VM under another name. Interfaces whose addresses are made from
+    /// the name keep them.
+    #[must_use]
+    pub fn renamed(&self, name: &VmName) -> Self {
+        let mut renamed = Self { name: name.clone(), ..self.clone() };
+        for (index, net) in renamed.nets.iter_mut().enumerate() {
+            net.mac.get_or_insert_with(|| MacAddress::derived(&self.name, index));
+        }
+        renamed
+    }
+
+    /// Checks that no path depends on a directory: the daemon has none to take it from.
+    ///
+    /// # Errors
+    /// The first path that does.
+    pub fn check_paths(&self) -> Result<(), DefinitionError> {
+        let disks = self.disks.iter().map(|disk| ("disk.path", &disk.path));
+        let kernel = self.boot.kernel.iter().map(|path| ("boot.kernel", path));
+        let initrd = self.boot.initrd.iter().map(|path| ("boot.initrd", path));
+        match kernel.chain(initrd).chain(disks).find(|(_, path)| !path.is_absolute()) {
+            Some((key, path)) => Err(DefinitionError::new(format!("{key} {path:?}: write an absolute path"))),
+            None => Ok(()),
+        }
     }
 
     /// Checks every bound that needs no look at the host. Call it on a definition that did not come

@@ -5,6 +5,8 @@ mod adoption;
 #[cfg(test)]
 mod crowd;
 #[cfg(test)]
+mod definitions;
+#[cfg(test)]
 mod explain;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
@@ -233,6 +235,11 @@ impl World {
                 }
                 Effect::Save(record, answers) => {
                     self.saved.push(*record);
+                    self.answers.extend(answers.into_iter().map(|(id, answer)| (id.0, answer)));
+                }
+                Effect::Rename(name, record, answers) => {
+                    self.saved.push(*record);
+                    self.forgotten.push(name);
                     self.answers.extend(answers.into_iter().map(|(id, answer)| (id.0, answer)));
                 }
                 Effect::Record(event) => {
