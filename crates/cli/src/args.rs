@@ -118,7 +118,7 @@ pub(crate) enum Command {
     Pool(pool::PoolCommand),
     /// Attach to a VM's serial console, or talk to it from a script
     Console(console::Console),
-    /// Print the messages of a VM's process, or its console
+    /// Print what a VM's guest wrote to its console, or the messages of its process
     Logs(logs::Logs),
     /// Print what happened on the host
     Events(events::Events),
@@ -192,6 +192,24 @@ mod tests {
     }
 
     #[test]
+    fn no_help_is_wrapped_by_hand() {
+        fn look(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let lines: Vec<&str> = help.lines().collect();
+            for pair in lines.windows(2) {
+                let [line, next] = pair else { continue };
+                let indent = next.len() - next.trim_start().len();
+                let goes_on = indent >= 8 && next.trim_start().starts_with(|c: char| c.is_alphabetic());
+                let is_prose = |line: &str| line.starts_with(|c: char| c.is_alphabetic());
+                let breaks = is_prose(line) && is_prose(next) && !line.ends_with(['.', ':']);
+                assert!(!goes_on && !breaks, "{}: {line}\n{next}", command.get_name());
+            }
+            command.get_subcommands().for_each(look);
+        }
+        look(&Args::command());
+    }
+
+    #[test]
     fn options_of_all_commands_stand_before_or_after_them() {
         for line in ["--json ps", "ps --json", "--json ps --json", "--socket /s ps", "ps --socket /s"] {
             assert!(parse(line).is_ok(), "{line}");
@@ -247,6 +265,12 @@ mod tests {
             "console a --seen",
             "top --interval 1ms",
             "ps --extra",
+            "ps -o name,nam",
+            "ps -o name --format {name}",
+            "ps --format {nam}",
+            "logs a -n -1",
+            "logs a --vmm --console",
+            "events --since yesterday",
             "stop",
             "stop a --all",
             "create",

@@ -20,11 +20,15 @@ mod doctor;
 mod exit;
 mod follow;
 mod interval;
+mod local_time;
 mod output;
 mod selection;
+mod since;
 mod sys;
 mod table;
+mod template;
 mod tls;
+mod vm_field;
 
 use std::process::ExitCode;
 

@@ -35,8 +35,13 @@ impl Table {
 
     /// Adds a row; missing cells are empty.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
-        debug_assert!(N <= self.columns.len(), "more cells than columns");
-        self.rows.push(cells.to_vec());
+        self.cells(cells.to_vec());
+    }
+
+    /// Adds a row of as many cells as there are columns.
+    pub(crate) fn cells(&mut self, cells: Vec<String>) {
+        debug_assert!(cells.len() <= self.columns.len(), "more cells than columns");
+        self.rows.push(cells);
     }
 
     /// The lines, the titles first, without blanks at their ends.

@@ -17,12 +17,9 @@ use crate::interval::Interval;
 const EXPECT_TIME: Interval = Interval(Duration::from_secs(60));
 
 const HELP: &str = "\
-Without --send and --expect the terminal is attached; Ctrl-] leaves, and the guest notices nothing.
-An input that is not a terminal is sent to the guest, and the output is printed until the VM ends.
+Without --send and --expect the terminal is attached; Ctrl-] leaves, and the guest notices nothing. An input that is not a terminal is sent to the guest, and the output is printed until the VM ends.
 
-With --expect, the first line that contains TEXT is printed and the exit status is 0; it is 1 if no
-such line comes in time. The guest's echo of what was sent does not count. With several TEXTs, the
-first that comes counts.
+With --expect, the first line that contains TEXT is printed and the exit status is 0; it is 1 if no such line comes in time. The guest's echo of what was sent does not count. With several TEXTs, the first that comes counts.
 
 Examples:
   plimsoll console web1
@@ -119,7 +116,7 @@ fn connect(vm: &VmStatus, context: &Context) -> Result<UnixStream> {
     }
     if vm.power == Power::Off {
         let text = format!(
-            "{name} is off and has no console: plimsoll start {name}, or plimsoll logs {name} --console for what it printed"
+            "{name} is off and has no console: plimsoll start {name}, or plimsoll logs {name} for what it printed"
         );
         return Err(failed(Status::Conflict, text));
     }

@@ -4,15 +4,19 @@ use anyhow::Result;
 use plimsoll_protocol::api::Event;
 
 use crate::context::Context;
+use crate::local_time::to_the_millisecond;
+use crate::since::Since;
 
 /// How often events are fetched while they are followed: often enough for a person who watches.
 const POLL: Duration = Duration::from_millis(500);
 
 const HELP: &str = "\
-Each line: when (UTC), which VM (\"host\": the host itself), what.
+Each line: when, which VM (\"host\": the host itself), what.
 
 Examples:
   plimsoll events
+  plimsoll events --since 10m
+  plimsoll events --since 14:30 -f
   plimsoll events --after 512 --json
   plimsoll events -f --json | jq -r .text    with -f one object a line, else one array";
 
@@ -25,20 +29,26 @@ pub(crate) struct Events {
     /// Print only events after the one with this ID, which --json shows
     #[arg(long, value_name = "ID")]
     after: Option<u64>,
+    /// Print only events since then: 10m for ten minutes ago, 14:30, 2026-11-29, 2026-11-29T14:30
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    since: Option<Since>,
 }
 
 impl Events {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let mut events = context.client.events(self.after)?;
+        let mut last = events.last().map_or(self.after.unwrap_or(0), |event| event.id);
+        if let Some(Since(since)) = self.since {
+            events.retain(|event| event.at >= since);
+        }
         if !self.follow {
             return context.output.facts(events.as_slice(), text);
         }
-        let mut last = self.after.unwrap_or(0);
         loop {
             print_each(context, &events)?;
-            last = events.last().map_or(last, |event| event.id);
             std::thread::sleep(POLL);
             events = context.client.events(Some(last))?;
+            last = events.last().map_or(last, |event| event.id);
         }
     }
 }
@@ -53,7 +63,7 @@ fn text(events: &[Event]) -> String {
 
 fn line(event: &Event) -> String {
     let vm = event.vm.as_ref().map_or("host", |name| name.as_str());
-    format!("{:.3}  {vm}  {}", event.at, event.text)
+    format!("{}  {vm}  {}", to_the_millisecond(event.at), event.text)
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@ use plimsoll_protocol::history::{History as Record, Sample};
 use crate::context::Context;
 use crate::exit::{Status, failed};
 use crate::interval::age;
+use crate::local_time::to_the_second;
 use crate::table::{Column, Table};
 
 const HELP: &str = "\
-The daemon records each VM that runs every 5 s, for up to a day (less on a host of very many VMs). The
-record is in its memory: a daemon that is restarted begins anew.
+The daemon records each VM that runs every 5 s, for up to a day (less on a host of very many VMs). The record is in its memory: a daemon that is restarted begins anew.
 
 Columns:
   TIME      since the first line
@@ -22,12 +22,9 @@ Columns:
   COMPR     memory whose content was compressed
   SWAPPED   memory whose content was in swap space only
   OUT/s     written to swap space in a second; IN/s: read from there
-  STALL%    part of the time since its line before in which all of the VM waited for memory / in which
-            some of it did
+  STALL%    part of the time since its line before in which all of the VM waited for memory / in which some of it did
 
-With --csv: seconds,vm,active_bytes,held_bytes,entitlement_bytes,ballooned_bytes,shared_bytes,
-zero_bytes,saved_bytes,compressed_bytes,swapped_bytes,swap_out_bytes_per_second,
-swap_in_bytes_per_second,stall_some_percent,stall_full_percent
+With --csv the columns are seconds, vm, active_bytes, held_bytes, entitlement_bytes, ballooned_bytes, shared_bytes, zero_bytes, saved_bytes, compressed_bytes, swapped_bytes, swap_out_bytes_per_second, swap_in_bytes_per_second, stall_some_percent and stall_full_percent.
 
 Examples:
   plimsoll history web1
@@ -96,7 +93,7 @@ fn table(record: &Record) -> String {
             format!("{}/{}", sample.stall_full.rounded(), sample.stall_some.rounded()),
         ]);
     }
-    format!("since {:.0}\n{}", record.since, table.text())
+    format!("since {}\n{}", to_the_second(record.since), table.text())
 }
 
 #[cfg(test)]

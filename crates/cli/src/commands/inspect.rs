@@ -4,8 +4,7 @@ use plimsoll_protocol::VmName;
 use crate::context::Context;
 
 pub(crate) const HELP: &str = "\
-Prints what plimsoll run was given, with absolute paths and with what plimsoll set has changed
-since. What was left to its default is left out. plimsoll show prints what the VM does and has.
+Prints what plimsoll run was given, with absolute paths and with what plimsoll set has changed since. What was left to its default is left out. plimsoll show prints what the VM does and has.
 
 Examples:
   plimsoll inspect web1

@@ -31,5 +31,8 @@ pub(crate) mod top;
 pub(crate) mod version;
 pub(crate) mod wait;
 
+pub(crate) use self::ps::{note, up};
+pub(crate) use self::stall::stalled;
+
 #[cfg(test)]
 pub(crate) mod samples;

@@ -13,13 +13,11 @@ use crate::context::Context;
 use crate::table::{Column, Table};
 
 const HELP: &str = "\
-A pool holds VMs and other pools. Memory is divided among the VMs and pools of one pool by their
-shares, so that what happens in one pool takes nothing from another beyond what its shares allow.
+A pool holds VMs and other pools. Memory is divided among the VMs and pools of one pool by their shares, so that what happens in one pool takes nothing from another beyond what its shares allow.
   shares        weight among its siblings: low, normal, high (those of a VM of 16GiB) or a number
   reservation   machine memory that its VMs together always have, as far as they can use it
   limit         machine memory that its VMs together never exceed
-  expandable    what is reserved within it beyond its own reservation is reserved from its parent
-                (the default); if not, reservations within it are limited to its own
+  expandable    what is reserved within it beyond its own reservation is reserved from its parent (the default); if not, reservations within it are limited to its own
 
 Examples:
   plimsoll pool create prod --shares high --reservation 4GiB

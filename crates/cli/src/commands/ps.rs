@@ -3,87 +3,95 @@ use jiff::Timestamp;
 use plimsoll_protocol::status::{BalloonHealth, Power, VmStatus};
 
 use crate::context::Context;
+use crate::exit::{Status, failed};
 use crate::interval::age;
+use crate::local_time::to_the_second;
 use crate::selection::Filter;
 use crate::table::{Column, Table};
+use crate::template::Template;
+use crate::vm_field::{FIELDS, USUAL, VmField};
 
 const HELP: &str = "\
 Columns:
-  POOL    resource pool that it is in; /: the host itself
-  POWER   starting, on, stopping (asked to shut down, not yet off) or off
-  SIZE    memory that the guest sees
-  RESERV  machine memory that it always has
-  LIMIT   machine memory that it never exceeds
-  SHARES  its weight when memory is short
-  GRANT   machine memory that the host has promised it
-  HELD    machine memory that its guest holds
-  SAVED   what it would hold in addition if no pages were shared
-  UP      time since it was started
-  NOTE    what is unusual, or why it is off; stalled: it stands still, waiting for memory (see
-          plimsoll explain VM); unreachable: it runs, but plimsolld has no connection to its VMM yet
+  NAME       name of the VM
+  POOL       resource pool that it is in; /: the host itself
+  POWER      starting, on, stopping (asked to shut down, not yet off) or off
+  VCPUS      number of its processors
+  SIZE       memory that the guest sees
+  RESERV     machine memory that it always has
+  LIMIT      machine memory that it never exceeds
+  SHARES     its weight when memory is short
+  GRANT      machine memory that the host has promised it
+  HELD       machine memory that its guest holds
+  SAVED      what it would hold in addition if no pages were shared
+  UP         time since it was started
+  NOTE       what is unusual, or why it is off; stalled: it stands still, waiting for memory (see plimsoll explain VM); unreachable: it runs, but plimsolld has no connection to its VMM yet
+With -o and --format also:
+  STATE      the same as POWER
+  PID        process of its VMM
+  LABELS     what its operator notes about it
+  AUTOSTART  whether it starts with the host; ORDER: its place among those that do
+  DOMAIN     its sharing domain; SHARED: memory that it shares with others, or has several times
+  TAX        its own tax on idle memory
+  WANTED     memory that its guest waits for
+  ACTIVE     estimate of what it actively uses
+  ENTITLED   what policy gives it; TARGET: what its balloon is steered to leave it
+  BALLOON    memory in its balloon
+  COMPR      memory whose content is compressed; SWAPPED: in swap space only
+  STALL%     (stall) part of the last 10 s in which all of it, some of it waited for memory
+  REBOOTS    how often it rebooted since it was started
+  CONSOLE    the unix socket of its console
 
 Examples:
   plimsoll ps
+  plimsoll ps --label tier=web
+  plimsoll ps -o name,power,labels
+  plimsoll ps --format '{name} {state}'
   plimsoll ps --json | jq -r '.[] | select(.power == \"on\") | .name'";
-
-const COLUMNS: [Column; 13] = [
-    Column::left("NAME"),
-    Column::left("POOL"),
-    Column::left("POWER"),
-    Column::right("VCPUS"),
-    Column::right("SIZE"),
-    Column::right("RESERV"),
-    Column::right("LIMIT"),
-    Column::right("SHARES"),
-    Column::right("GRANT"),
-    Column::right("HELD"),
-    Column::right("SAVED"),
-    Column::right("UP"),
-    Column::left("NOTE"),
-];
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Ps {
     #[command(flatten)]
     filter: Filter,
+    /// Columns to show, in this order
+    #[arg(short = 'o', long, value_name = "COLUMN,...", value_delimiter = ',', value_parser = VmField::named)]
+    output: Vec<VmField>,
+    /// Print a line for each VM as this says: {COLUMN} stands for what the column would show
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "output")]
+    format: Option<Template>,
 }
 
 impl Ps {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let vms = self.filter.choose(context.client.vms()?)?;
         let now = Timestamp::now();
-        context.output.facts(vms.as_slice(), |vms| table(vms, now))
+        if let Some(template) = &self.format {
+            if context.output.is_json() {
+                return Err(failed(Status::Invalid, "--format and --json name two formats: use one of them"));
+            }
+            let lines: Vec<String> = vms.iter().map(|vm| template.line(vm, now)).collect();
+            return context.output.facts(vms.as_slice(), |_| lines.join("\n"));
+        }
+        let fields = if self.output.is_empty() { &FIELDS[..USUAL] } else { &self.output };
+        context.output.facts(vms.as_slice(), |vms| table(fields, vms, now))
     }
 }
 
-fn table(vms: &[VmStatus], now: Timestamp) -> String {
+fn table(fields: &[VmField], vms: &[VmStatus], now: Timestamp) -> String {
     if vms.is_empty() {
         return "No VMs. Define and start one with: plimsoll run DEF.toml".to_owned();
     }
-    let mut table = Table::new(&COLUMNS);
+    let columns: Vec<Column> = fields.iter().map(|field| field.column()).collect();
+    let mut table = Table::new(&columns);
     for vm in vms {
-        table.row([
-            vm.name.to_string(),
-            vm.pool.to_string(),
-            vm.power.to_string(),
-            vm.vcpus.to_string(),
-            vm.size.to_string(),
-            vm.reservation.to_string(),
-            vm.limit.to_string(),
-            vm.share_count.to_string(),
-            vm.grant.to_string(),
-            vm.held.to_string(),
-            vm.sharing.saved.to_string(),
-            up(vm, now),
-            note(vm),
-        ]);
+        table.cells(fields.iter().map(|field| field.value(vm, now)).collect());
     }
     table.text()
 }
 
 /// Time since a VM that is on was started.
-pub(super) fn up(vm: &VmStatus, now: Timestamp) -> String {
+pub(crate) fn up(vm: &VmStatus, now: Timestamp) -> String {
     match vm.started {
         Some(started) if vm.power != Power::Off => {
             age(u64::try_from(now.duration_since(started).as_secs()).unwrap_or(0))
@@ -93,7 +101,7 @@ pub(super) fn up(vm: &VmStatus, now: Timestamp) -> String {
 }
 
 /// What is unusual about a VM, or why it is off.
-pub(super) fn note(vm: &VmStatus) -> String {
+pub(crate) fn note(vm: &VmStatus) -> String {
     if vm.power == Power::Off {
         let exit = vm.exit.as_ref().map(ToString::to_string);
         let notes: Vec<String> = exit.into_iter().chain(vm.note.clone()).collect();
@@ -104,7 +112,7 @@ pub(super) fn note(vm: &VmStatus) -> String {
         notes.push("model".to_owned());
     }
     if let Some(stalled) = &vm.stalled {
-        notes.push(format!("stalled since {:.0}", stalled.since));
+        notes.push(format!("stalled since {}", to_the_second(stalled.since)));
     }
     if vm.balloon == BalloonHealth::Stuck {
         notes.push("balloon stuck".to_owned());
@@ -159,7 +167,11 @@ NAME  POOL  POWER  VCPUS    SIZE  RESERV   LIMIT  SHARES   GRANT    HELD  SAVED 
 web1  /     on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  30MiB  1h 2m
 db    prod  on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  30MiB  1h 2m  stalled since 2026-01-01T01:00:00Z; balloon stuck; waits for 2MiB; jail lacks cgroup; cut off
 old   /     off        2  256MiB   64MiB  256MiB    2560      0B      0B     0B      -  killed by the operator";
-        assert_eq!(table(&[samples::vm("web1"), odd, killed], now), expected);
+        let vms = [samples::vm("web1"), odd, killed];
+        assert_eq!(table(&FIELDS[..USUAL], &vms, now), expected);
+        let chosen = ["labels", "name", "pid"].map(|name| VmField::named(name).unwrap());
+        let expected = "LABELS             NAME   PID\nenv=prod,tier=web  web1  4711";
+        assert_eq!(table(&chosen, &vms[..1], now), expected);
     }
 
     #[test]
@@ -175,7 +187,15 @@ old   /     off        2  256MiB   64MiB  256MiB    2560      0B      0B     0B 
     }
 
     #[test]
+    fn the_help_describes_every_column() {
+        for field in FIELDS {
+            let title = format!("{:?}", field).to_uppercase();
+            assert!(HELP.contains(&format!("  {title}")) || HELP.contains(&format!("; {title}:")), "{title}");
+        }
+    }
+
+    #[test]
     fn a_host_without_vms_says_how_to_get_one() {
-        assert!(table(&[], Timestamp::now()).contains("plimsoll run"));
+        assert!(table(&FIELDS, &[], Timestamp::now()).contains("plimsoll run"));
     }
 }

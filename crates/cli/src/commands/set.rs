@@ -12,10 +12,7 @@ use crate::context::Context;
 use crate::selection::Selection;
 
 const HELP: &str = "\
-When memory is short, what is above all reservations is divided by shares among the VMs and pools of
-one pool, and idle memory counts for less. A raised reservation must fit what its pool, or the host,
-has not reserved for others; the answer says how much is missing. Changes take effect at once, while
-the VM runs or not.
+When memory is short, what is above all reservations is divided by shares among the VMs and pools of one pool, and idle memory counts for less. A raised reservation must fit what its pool, or the host, has not reserved for others; the answer says how much is missing. Changes take effect at once, while the VM runs or not.
 
 Examples:
   plimsoll set web1 --shares high

@@ -10,19 +10,13 @@ use crate::context::Context;
 use crate::table::{Column, Table};
 
 const HELP: &str = "\
-Pages of the same content are kept once for all VMs of a sharing domain. A VM can find out which
-pages other VMs of its domain have, by how long a write takes: put only VMs together that may know
-that of each other.
+Pages of the same content are kept once for all VMs of a sharing domain. A VM can find out which pages other VMs of its domain have, by how long a write takes: put only VMs together that may know that of each other.
   own    the VM alone: its own pages of the same content (the default)
   zero   zero pages only: they cost nothing
   off    nothing is shared, and nothing is scanned
   NAME   all VMs that name this domain, in [memory] sharing of their definitions or here
 
-A VM that leaves a domain may go on reading what was shared there, if its guest has broken into its
-process. So nothing new is shared there: the domain is closed. The other VMs move to a new domain of
-the same name, each as soon as the host has free memory for all that it shares, because that is the
-VM's own until it is shared anew. Without free memory they keep what they share. The domain is
-opened again if the VM that left is shut down before another VM has joined or moved.
+A VM that leaves a domain may go on reading what was shared there, if its guest has broken into its process. So nothing new is shared there: the domain is closed. The other VMs move to a new domain of the same name, each as soon as the host has free memory for all that it shares, because that is the VM's own until it is shared anew. Without free memory they keep what they share. The domain is opened again if the VM that left is shut down before another VM has joined or moved.
 
 Examples:
   plimsoll share ls

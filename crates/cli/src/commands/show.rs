@@ -6,6 +6,7 @@ use plimsoll_protocol::status::VmStatus;
 use super::{guest, paging, ps, sharing, stall};
 use crate::batch::Batch;
 use crate::context::Context;
+use crate::local_time::to_the_second;
 use crate::selection::Selection;
 use crate::table::list;
 
@@ -15,8 +16,7 @@ Lines:
   held         machine memory that its guest holds, as its own process says
   kernel       the same, by the host kernel's account
   wanted       memory that its guest waits for, beyond its grant, and also beyond its limit
-  stalled      part of the last 10, 60 and 300 s in which it waited for memory: the whole VM (full),
-               at least one fault of it (some)
+  stalled      part of the last 10, 60 and 300 s in which it waited for memory: the whole VM (full), at least one fault of it (some)
   pool         resource pool that it is in; /: the host itself
   tax          part of an idle page's worth that it forfeits when memory is short
   active       estimate of what it actively uses
@@ -65,7 +65,7 @@ fn text(vm: &VmStatus, now: Timestamp) -> String {
         facts.push(("note", note));
     }
     if let Some(started) = vm.started {
-        facts.push(("started", format!("{started:.0} (up {})", ps::up(vm, now))));
+        facts.push(("started", format!("{} (up {})", to_the_second(started), ps::up(vm, now))));
     }
     if let Some(pid) = vm.pid {
         facts.push(("pid", pid.to_string()));

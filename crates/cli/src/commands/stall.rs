@@ -22,6 +22,11 @@ fn time(StallTime { avg10, avg60, avg300, total_ms }: StallTime) -> String {
     format!("{avg10}% of 10s, {avg60}% of 60s, {avg300}% of 300s, total {}", age(total_ms / 1000))
 }
 
+/// The same of a VM as a column.
+pub(crate) fn stalled(vm: &VmStatus) -> String {
+    column(&vm.stall)
+}
+
 /// The parts of the last 10 s in whole percent: all of the VM, some of it.
 pub(super) fn column(stall: &StallStatus) -> String {
     format!("{}/{}", stall.full.avg10.rounded(), stall.some.avg10.rounded())

@@ -87,7 +87,7 @@ pub(super) fn running(vm: VmStatus, context: &Context) -> Result<VmStatus> {
             let begun = poll::until(context, &name, "starting", deadline, |vm| vm.power != Power::Starting)?;
             begun.ok_or_else(|| {
                 anyhow!(
-                    "{name} has not started within {} s: see plimsoll show {name} and plimsoll logs {name}",
+                    "{name} has not started within {} s: see plimsoll show {name} and plimsoll logs {name} --vmm",
                     START_TIME.as_secs()
                 )
             })?
@@ -96,7 +96,7 @@ pub(super) fn running(vm: VmStatus, context: &Context) -> Result<VmStatus> {
     };
     if vm.power == Power::Off {
         let why = vm.exit.map_or_else(|| "unknown reason".to_owned(), |exit| exit.to_string());
-        bail!("{name} stopped right after it started: {why}; see plimsoll logs {name}");
+        bail!("{name} stopped right after it started: {why}; see plimsoll logs {name} --vmm");
     }
     Ok(vm)
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{ps, stall};
 use crate::context::Context;
 use crate::interval::Interval;
+use crate::local_time::to_the_second;
 use crate::selection::Filter;
 use crate::table::{Column, Table};
 
@@ -20,15 +21,12 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 const HELP: &str = "\
 The host's lines:
-  budget    machine memory that Plimsoll may use: granted to VMs, overhead of their processes,
-            frames (shared pages), free
+  budget    machine memory that Plimsoll may use: granted to VMs, overhead of their processes, frames (shared pages), free
   held      what guests hold, as their processes say
   kernel    the same, by the host kernel's account
   reserved  what the VMs that run always have, with their overhead
-  state     how short of free memory the host is: high (not at all), clear, soft (balloons work),
-            hard (balloons do not suffice), low (VMs above their targets wait)
-  stalled   parts of the last 10, 60 and 300 s in which VMs waited for memory, averaged over all VMs
-            that run: the whole VM (full), at least one fault of it (some)
+  state     how short of free memory the host is: high (not at all), clear, soft (balloons work), hard (balloons do not suffice), low (VMs above their targets wait)
+  stalled   parts of the last 10, 60 and 300 s in which VMs waited for memory, averaged over all VMs that run: the whole VM (full), at least one fault of it (some)
 
 Columns:
   POOL      resource pool that it is in; /: the host itself
@@ -160,8 +158,8 @@ fn lines(look: &Look) -> Vec<String> {
     } = &look.host;
     let mut lines = vec![
         format!(
-            "{:.0}  state {state} (high from {} free), {} of {} VMs on",
-            look.at,
+            "{}  state {state} (high from {} free), {} of {} VMs on",
+            to_the_second(look.at),
             look.host.high_threshold,
             look.host.running,
             look.vms.len()

@@ -215,14 +215,18 @@ fn a_log_that_is_followed_is_printed_once() {
     let fake = Fake::new();
     let log = "GET /v1/vms/a/log?source=console";
     fake.on_text(log, 200, "one\ntwo\n").on_text(log, 200, "two\nthree\n").on_text(log, 404, "gone");
-    let done = fake.run(&["logs", "a", "--console", "-f"]);
+    let done = fake.run(&["logs", "a", "-f"]);
     assert_eq!((done.code, done.out.as_str()), (3, "one\ntwo\nthree\n"));
+    let fake = Fake::new();
+    fake.on_text("GET /v1/vms/a/log?source=vmm", 200, "one\ntwo\nthree\n");
+    fake.run(&["logs", "a", "--vmm", "-n", "2"]).prints("two\nthree\n");
+    fake.run(&["logs", "b"]).fails(3, "no answer for GET /v1/vms/b/log?source=console");
 }
 
 #[test]
 fn a_reader_that_leaves_is_no_failure() {
     let fake = Fake::new();
-    fake.on_text("GET /v1/vms/a/log?source=vmm", 200, &"line\n".repeat(1 << 20));
+    fake.on_text("GET /v1/vms/a/log?source=console", 200, &"line\n".repeat(1 << 20));
     let mut child =
         fake.command(&["logs", "a"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut out = child.stdout.take().unwrap();
@@ -230,6 +234,36 @@ fn a_reader_that_leaves_is_no_failure() {
     drop(out);
     let done = Done::new(&child.wait_with_output().unwrap());
     assert_eq!((done.code, done.err.as_str()), (0, ""));
+}
+
+#[test]
+fn a_list_has_the_columns_that_are_asked_for() {
+    let fake = Fake::new();
+    fake.on("GET /v1/vms", 200, &json!([vm("a", "on"), vm("b", "off")]));
+    fake.run(&["ps", "-o", "power,name"]).prints("POWER  NAME\non     a\noff    b\n");
+    fake.run(&["ps", "--format", "{name}={state}"]).prints("a=on\nb=off\n");
+    let text = "--format and --json name two formats: use one of them";
+    assert_eq!(fake.run(&["ps", "--format", "{name}", "--json"]).err, format!("{{\"error\":\"{text}\"}}\n"));
+    assert_eq!(fake.run(&["ps", "-o", "colour"]).code, 2);
+}
+
+#[test]
+fn events_are_told_since_a_time_and_in_local_time() {
+    let fake = Fake::new();
+    let event = |id, at| json!({"id": id, "at": at, "text": "state soft"});
+    fake.on(
+        "GET /v1/events",
+        200,
+        &json!([event(1, "2026-01-01T00:00:00Z"), event(2, "2026-01-02T00:00:00Z")]),
+    );
+    let mut command = fake.command(&["events", "--since", "2026-01-01T12:00"]);
+    let done = Done::new(&command.env("TZ", "IST-5:30").output().unwrap());
+    done.prints("2026-01-02T05:30:00.000+05:30  host  state soft\n");
+    fake.run(&["events", "--since", "10m"]).prints("");
+    assert_eq!(fake.run(&["events", "--since", "soon"]).code, 2);
+    // What is older is not told later, either.
+    fake.on("GET /v1/events?after=2", 404, &error("enough"));
+    fake.run(&["events", "--since", "10m", "-f"]).fails(3, "enough");
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn a_vm_that_does_not_stay_on_fails_the_wait() {
     let path = definition(&fake, GOOD);
     fake.run(&["run", &path, "--wait"]).fails(
         1,
-        "a stopped right after it started: the VMM failed: the kernel is truncated; see plimsoll logs a",
+        "a stopped right after it started: the VMM failed: the kernel is truncated; see plimsoll logs a --vmm",
     );
 }
 

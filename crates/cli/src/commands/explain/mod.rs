@@ -16,11 +16,7 @@ use plimsoll_units::Bytes;
 use crate::context::Context;
 
 const HELP: &str = "\
-Memory is divided among the VMs and pools of each pool by their shares, between reservation and
-limit, and idle memory costs more than active memory by the tax: min-funding revocation, as in ESX.
-At rest all VMs and pools that no bound holds pay the same price per share, the level. A VM can
-always have what it is entitled to; what it holds beyond that is reclaimed when the host is short of
-free memory, idle memory first.
+Memory is divided among the VMs and pools of each pool by their shares, between reservation and limit, and idle memory costs more than active memory by the tax: min-funding revocation, as in ESX. At rest all VMs and pools that no bound holds pay the same price per share, the level. A VM can always have what it is entitled to; what it holds beyond that is reclaimed when the host is short of free memory, idle memory first.
 
 All numbers are of one moment, and of the ledger at that moment. Each remedy is tried alone.
 

@@ -30,9 +30,7 @@ const HELP: &str = "\
 Columns:
   MORE           VMs of the definition beyond those that run
   ADMITTED       whether all of them may power on: reservations, overheads, swap, pools
-  STATE          how far the host must reclaim so that all VMs fit with their average use:
-                 high not at all, soft by balloons, hard by paging too (with swap space only),
-                 low: they do not fit
+  STATE          how far the host must reclaim so that all VMs fit with their average use: high not at all, soft by balloons, hard by paging too (with swap space only), low: they do not fit
   ENTITLED       what policy then gives each VM of the definition
   SHORT AT PEAK  memory that is missing if all VMs have their peak use at once
   RISK           the chance that the memory in use does not fit at a given moment

@@ -8,8 +8,7 @@ use super::{chart, csv, facts, report, scenario_file, svg};
 use crate::output::Output;
 
 const HELP: &str = "\
-A scenario is a TOML file. It needs duration, the memory of the host, and of each VM name, size and
-demand; all else may be left out:
+A scenario is a TOML file. It needs duration, the memory of the host, and of each VM name, size and demand; all else may be left out:
   duration = \"4h\"                 how long it takes
   step = \"1s\"                     the daemon's control period if left out
   seed = 1                        of all random numbers: the same seed gives the same course
@@ -22,8 +21,7 @@ demand; all else may be left out:
   swap_speed, balloon_speed, scan_speed = \"100MiB/s\"
   sample_pages = 100, sample_period = \"15s\"
   [[pool]]                        name, parent, shares, reservation, limit, expandable
-  [[vm]]                          name, size; count, every: time between the starts of a count;
-                                  start, life, reservation, limit, shares, tax, pool, vcpus, overhead
+  [[vm]]                          name, size; count, every: time between the starts of a count; start, life, reservation, limit, shares, tax, pool, vcpus, overhead
   zeroes_at_boot = \"all\"          writes zeros there while it boots, at zero_speed
   touch_speed, fill_speed         memory that it brings into use, and into its page cache, a second
   balloon_after = \"30s\"           when its balloon driver starts; or \"never\"

@@ -33,10 +33,8 @@ Output:
   water_level   what one share pays among the root's children: 1 for a byte in use and
                 1 / (1 - tax) for an idle one
   pools         what each pool's VMs get together, if there are pools
-  shortfalls    pools that have less than is reserved in them, if any: reservations are
-                scaled down in proportion; \"pool\": null is the host
-Entitlements add up to machine_bytes unless the VMs can use less. If all amounts are whole
-pages of 4096 bytes, entitlements are, too.
+  shortfalls    pools that have less than is reserved in them, if any: reservations are scaled down in proportion; \"pool\": null is the host
+Entitlements add up to machine_bytes unless the VMs can use less. If all amounts are whole pages of 4096 bytes, entitlements are, too.
 
 Examples:
   plimsoll plan solve host.json
