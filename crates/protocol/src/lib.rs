@@ -20,6 +20,7 @@ pub mod change;
 pub mod control;
 pub mod definition;
 pub mod explain;
+mod forgotten_unit;
 pub mod history;
 mod labels;
 mod name;

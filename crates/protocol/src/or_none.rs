@@ -24,6 +24,19 @@ impl<T> OrNone<T> {
     }
 }
 
+/// Reads a key of a definition that may be absent: its value, or the word `none`, as a change of it
+/// has. `null` is absent, too.
+///
+/// # Errors
+/// It is neither.
+pub(crate) fn optional<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Option::<OrNone<T>>::deserialize(deserializer).map(|value| value.and_then(OrNone::option))
+}
+
 impl<T: FromStr<Err: fmt::Display>> FromStr for OrNone<T> {
     type Err = String;
 

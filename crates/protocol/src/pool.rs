@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::PoolChange;
 use crate::definition::DefinitionError;
+use crate::forgotten_unit::forgotten_unit;
+use crate::or_none::optional;
 use crate::place::Place;
 use crate::shares::Shares;
 use crate::{OrNone, PoolName};
@@ -36,7 +38,7 @@ pub struct PoolDefinition {
     #[serde(default)]
     pub reservation: Bytes,
     /// Machine memory that its VMs together never exceed; `None`: no limit of its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "optional", skip_serializing_if = "Option::is_none")]
     pub limit: Option<Bytes>,
     /// What is reserved within it beyond its own reservation is reserved from its parent. Without,
     /// its own reservation is all that reservations within it can count on.
@@ -75,6 +77,9 @@ impl PoolDefinition {
         let name = &self.name;
         let fail = |text: String| Err(DefinitionError::new(format!("pool {name}: {text}")));
         for (field, value) in [("reservation", Some(self.reservation)), ("limit", self.limit)] {
+            if let Some((value, meant)) = value.and_then(|value| Some((value, forgotten_unit(value)?))) {
+                return fail(format!("{field} {value}: {meant}"));
+            }
             if let Some(value) = value.filter(|value| *value > MAX_POOL_MEMORY) {
                 return fail(format!("{field} {value}: at most {MAX_POOL_MEMORY} is possible"));
             }
@@ -113,6 +118,11 @@ mod tests {
             (r#"{"name": "a", "reservation": -1}"#, "negative"),
             (r#"{"name": "a", "reservation": 1e400}"#, "number out of range"),
             (r#"{"name": "a", "reservation": 1.5}"#, "1.5"),
+            (
+                r#"{"name": "a", "reservation": 64}"#,
+                "reservation 64B: that is less than a page: did you mean 64MiB?",
+            ),
+            (r#"{"name": "a", "limit": 512}"#, "did you mean 512MiB?"),
             (
                 r#"{"name": "a", "reservation": "2GiB", "limit": "1GiB"}"#,
                 "pool a: reservation 2GiB is over the limit 1GiB",

@@ -55,7 +55,15 @@ fn every_error_names_the_field_and_fits_a_line() {
         (format!("shares = 'lots'\n{GOOD}"), "lots"),
         (GOOD.replace("kernel = 'vmlinuz'", ""), "boot.kernel"),
         (format!("{GOOD}model = true\n"), "model"),
-        (format!("{GOOD}cmdline = '{}'\n", "x".repeat(2048)), "boot.cmdline"),
+        (
+            format!("{GOOD}cmdline = '{}'\n", "x".repeat(2048)),
+            "line 5: boot.cmdline of 2048 bytes: at most 2047",
+        ),
+        (format!("{GOOD}cmdline = 'ü'\n"), "line 5: boot.cmdline with 'ü': only printable ASCII"),
+        (
+            format!("reservation = 64\n{GOOD}"),
+            "line 1: reservation 64B: that is less than a page: did you mean 64MiB?",
+        ),
         (format!("{GOOD}[[net]]\n\ntap = ''\n"), "line 7: net.tap"),
         (format!("{GOOD}[[disk]]\npath = 'd'\niops = 9\n"), "iops 9"),
         (format!("{GOOD}[[disk]]\npath = 'd'\nbandwidth = '1023KiB'\n"), "bandwidth 1023KiB"),
@@ -128,6 +136,20 @@ fn a_vm_that_starts_with_the_host_has_a_place_and_a_delay() {
     let written = changed.to_toml().unwrap();
     assert!(written.contains("\nautostart = true\nstart_order = 5\nstart_delay = 120\n"), "{written}");
     assert_eq!(from(&written), changed);
+}
+
+#[test]
+fn what_a_change_takes_a_definition_takes() {
+    let none = from(&format!("limit = 'none'\ntax = 'none'\n{GOOD}"));
+    assert_eq!(none, from(GOOD));
+    let json =
+        r#"{"name": "a", "size": "256MiB", "limit": null, "tax": null, "boot": {"kernel": "/vmlinuz"}}"#;
+    assert_eq!(serde_json::from_str::<VmDefinition>(json).unwrap(), from(GOOD));
+    let some = from(&format!("limit = '128MiB'\ntax = 0.5\n{GOOD}"));
+    assert_eq!(
+        (some.limit, some.tax.map(|tax| tax.to_string())),
+        (Some(Bytes::mib(128)), Some("0.5".to_owned()))
+    );
 }
 
 #[test]

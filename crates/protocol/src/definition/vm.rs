@@ -8,6 +8,8 @@ use super::jail::Jail;
 use super::limits::{MAX_CMDLINE, MAX_DISKS, MAX_NETS, MAX_SIZE, MAX_VCPUS, MIN_SIZE};
 use super::mac::MacAddress;
 use crate::change::VmChange;
+use crate::forgotten_unit::forgotten_unit;
+use crate::or_none::optional;
 use crate::place::Place;
 use crate::sharing::Sharing;
 use crate::{Labels, MAX_LABELS, OrNone, Shares, StartDelay, StartOrder, TaxRate, VmName};
@@ -28,7 +30,7 @@ pub struct VmDefinition {
     #[serde(default, skip_serializing_if = "is_default")]
     pub reservation: Bytes,
     /// Machine memory that the VM never exceeds; `None`: its size.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "optional", skip_serializing_if = "Option::is_none")]
     pub limit: Option<Bytes>,
     /// Weight among its siblings.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -37,7 +39,7 @@ pub struct VmDefinition {
     #[serde(default, skip_serializing_if = "is_default")]
     pub pool: Place,
     /// The tax on its idle memory; `None`: the host's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "optional", skip_serializing_if = "Option::is_none")]
     pub tax: Option<TaxRate>,
     /// It is to be started when the host has booted.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -201,11 +203,14 @@ impl VmDefinition {
             _ => {}
         }
         let cmdline = &self.boot.cmdline;
-        if cmdline.len() > MAX_CMDLINE || cmdline.contains(|c: char| c.is_control()) || !cmdline.is_ascii() {
+        if let Some(strange) = cmdline.chars().find(|c| c.is_control() || !c.is_ascii()) {
             return fail(format!(
-                "boot.cmdline of {} bytes: at most {MAX_CMDLINE} printable ASCII characters are possible",
-                cmdline.len()
+                "boot.cmdline with {strange:?}: only printable ASCII characters are possible"
             ));
+        }
+        if cmdline.len() > MAX_CMDLINE {
+            let len = cmdline.len();
+            return fail(format!("boot.cmdline of {len} bytes: at most {MAX_CMDLINE} are possible"));
         }
         self.start_order.check().map_err(DefinitionError::new)?;
         self.start_delay.check().map_err(DefinitionError::new)?;
@@ -243,6 +248,9 @@ const MAX_LIMIT: Bytes = Bytes::mib(1 << 30);
 
 /// Checks a reservation and a limit against a VM's size.
 fn check_bounds(size: Bytes, reservation: Bytes, limit: Option<Bytes>) -> Result<(), DefinitionError> {
+    if let Some(meant) = forgotten_unit(reservation) {
+        return Err(DefinitionError::new(format!("reservation {reservation}: {meant}")));
+    }
     if reservation > size {
         return Err(DefinitionError::new(format!(
             "reservation {reservation} is over the size {size}: lower it"
