@@ -8,8 +8,12 @@ pub const MAX_SAMPLES: usize = 1000;
 /// Most pages at a time that are watched inside large chunks.
 pub(crate) const MAX_INSIDE: usize = 64;
 
-/// Places for single pages, in chunks; the places for chunks follow.
-const PAGE_PLACES: usize = (MAX_SAMPLES + MAX_INSIDE).div_ceil(SLOTS as usize);
+/// Pages right behind guest RAM that are no place. A moved page's mapping may look to the kernel
+/// like the continuation of the mapping before it, and the kernel joins the two and disarms both.
+/// That one must not be guest RAM: a missing page of it would be served zeros by the kernel.
+const GAP: usize = 1;
+/// Places for single pages, in chunks, with the gap; the places for chunks follow.
+const PAGE_PLACES: usize = (GAP + MAX_SAMPLES + MAX_INSIDE).div_ceil(SLOTS as usize);
 /// All places, in chunks.
 pub(crate) const SPARE_CHUNKS: usize = PAGE_PLACES + MAX_SAMPLES;
 
@@ -31,18 +35,18 @@ pub(crate) enum Kind {
 impl Spare {
     /// The place of the page that is the `index`th among the samples.
     pub(crate) fn of_page(index: usize) -> Self {
-        Self::new(index)
+        Self::new(GAP + index)
     }
 
     /// The place of the page that is the `index`th of those inside probed chunks.
     pub(crate) fn of_inside(index: usize) -> Self {
-        Self::new(MAX_SAMPLES + index)
+        Self::new(GAP + MAX_SAMPLES + index)
     }
 
     /// What it is for.
     pub(crate) fn kind(self) -> Kind {
         match self.index() {
-            page if page < MAX_SAMPLES => Kind::Page,
+            page if page < GAP + MAX_SAMPLES => Kind::Page,
             page if page < PAGE_PLACES * usize::from(SLOTS) => Kind::Inside,
             _ => Kind::Chunk,
         }

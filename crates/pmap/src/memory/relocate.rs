@@ -1,7 +1,10 @@
 //! Moving pages to another place of the mapping, contents and all.
 //!
-//! Three kinds of places lie behind guest RAM: those for memory that is set aside, a *blank* chunk
-//! that is never touched, and a *staging* chunk where copies are put together.
+//! Behind guest RAM lie a gap, places for memory that is set aside, a *blank* chunk that is never
+//! touched, and a *staging* chunk where copies are put together.
+
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::Once;

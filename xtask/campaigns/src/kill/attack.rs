@@ -225,7 +225,11 @@ fn make(change: &Change, stage: &Stage, population: &mut Population, tally: &mut
     } else {
         let why = String::from_utf8_lossy(&output.stderr);
         // Invalid, in conflict with its state, or refused for want of memory.
-        ensure!(matches!(output.status.code(), Some(2 | 4 | 5)), "plimsoll set {} {option} {value}: {why}", vm.name);
+        ensure!(
+            matches!(output.status.code(), Some(2 | 4 | 5)),
+            "plimsoll set {} {option} {value}: {why}",
+            vm.name
+        );
         tally.count("changes refused");
     }
     Ok(())

@@ -13,7 +13,9 @@ pub(super) fn look(stage: &Stage, concerned: Option<&str>) -> String {
     let mut text = String::new();
     let mut commands = vec![vec!["ps"], vec!["events"]];
     commands.extend(
-        concerned.iter().flat_map(|name| [vec!["show", name], vec!["explain", name], vec!["logs", name, "--vmm"]]),
+        concerned
+            .iter()
+            .flat_map(|name| [vec!["show", name], vec!["explain", name], vec!["logs", name, "--vmm"]]),
     );
     for command in commands {
         section(
