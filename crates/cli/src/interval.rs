@@ -47,17 +47,6 @@ impl fmt::Display for Interval {
     }
 }
 
-/// How long ago something was, in its two largest units: `3d 4h`, `5m 6s`.
-pub(crate) fn age(seconds: u64) -> String {
-    let (d, h, m, s) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    match (d, h, m) {
-        (0, 0, 0) => format!("{s}s"),
-        (0, 0, m) => format!("{m}m {s}s"),
-        (0, h, m) => format!("{h}h {m}m"),
-        (d, h, _) => format!("{d}d {h}h"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +67,5 @@ mod tests {
         for text in ["30s", "5m", "500ms", "1.500s", "90s"] {
             assert_eq!(text.parse::<Interval>().unwrap().to_string(), text);
         }
-        assert_eq!([age(59), age(61), age(3700), age(90_000)], ["59s", "1m 1s", "1h 1m", "1d 1h"]);
     }
 }

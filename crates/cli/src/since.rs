@@ -2,9 +2,9 @@ use std::str::FromStr;
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::{Timestamp, Zoned};
+use plimsoll_words::local_time::zone;
 
 use crate::interval::Interval;
-use crate::local_time::zone;
 
 /// A moment in the past as people write it: how long ago (`10m`), a time of today (`14:30`), a date,
 /// or both, in the operator's time zone unless they name another.

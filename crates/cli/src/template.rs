@@ -67,7 +67,7 @@ impl Template {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::samples;
+    use plimsoll_words::samples;
 
     #[test]
     fn facts_take_the_place_of_their_names() {

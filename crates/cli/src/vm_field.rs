@@ -1,8 +1,9 @@
 use jiff::Timestamp;
 use plimsoll_protocol::status::VmStatus;
+use plimsoll_words::note;
+use plimsoll_words::table::Column;
 
-use crate::commands::{note, up};
-use crate::table::Column;
+use crate::commands::up;
 
 /// One fact of a VM that a table or a template can show.
 #[derive(Clone, Copy)]
@@ -78,7 +79,7 @@ pub(crate) const FIELDS: [VmField; 31] = [
     right("shared", "SHARED", |vm, _| vm.sharing.shared.to_string()),
     right("compr", "COMPR", |vm, _| vm.paging.compressed.to_string()),
     right("swapped", "SWAPPED", |vm, _| vm.paging.swapped.to_string()),
-    right("stall", "STALL%", |vm, _| crate::commands::stalled(vm)),
+    right("stall", "STALL%", |vm, _| plimsoll_words::stall::column(&vm.stall)),
     right("reboots", "REBOOTS", |vm, _| vm.reboots.to_string()),
     left("console", "CONSOLE", |vm, _| vm.console.display().to_string()),
 ];

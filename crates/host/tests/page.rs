@@ -106,3 +106,16 @@ fn the_live_state_comes_again_and_again_and_is_that_of_the_ledger() {
     }
     assert!(states[0]["at"].as_str().unwrap() < states[2]["at"].as_str().unwrap());
 }
+
+#[test]
+fn explanations_come_as_sentences_too() {
+    let (host, address, _directory) = host();
+    host.run("a", "64MiB");
+    let text = |path: &str| exchange(TcpStream::connect(&address).unwrap(), "GET", path, &bearer(VIEW), "");
+    let (status, why) = text("/v1/vms/a/explain?format=text");
+    assert!(status == 200 && why.starts_with("a has ") && why.contains("\nbudget "), "{why}");
+    let (status, why) = text("/v1/explain?format=text");
+    assert!(status == 200 && why.starts_with("budget ") && why.contains("ENTITLED"), "{why}");
+    let (status, answer) = text("/v1/explain?format=xml");
+    assert!(status == 400 && error_of(&answer).contains("xml"), "{answer}");
+}

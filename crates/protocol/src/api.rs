@@ -15,8 +15,9 @@
 //! | `POST /v1/vms/NAME/stop` | | its power button is pressed: [`VmStatus`] |
 //! | `POST /v1/vms/NAME/kill` | | its process is ended: [`VmStatus`] |
 //! | `GET /v1/vms/NAME/log?source=vmm\|console` | | text |
-//! | `GET /v1/explain` | | [`HostExplanation`] |
-//! | `GET /v1/vms/NAME/explain` | | [`VmExplanation`] |
+//! | `GET /v1/explain?format=json\|text` | | [`HostExplanation`]; as text the sentences that `plimsoll explain` prints |
+//! | `GET /v1/vms/NAME/explain?format=json\|text` | | [`VmExplanation`] |
+//! | `GET /v1/live` | | host and VMs every two seconds, as server-sent events |
 //! | `GET /v1/history?vm=NAME&format=json\|csv` | | [`History`], of one VM or all; as CSV its columns are [`CSV_HEADER`](crate::history::CSV_HEADER) |
 //! | `GET /v1/pools` | | `[`[`PoolStatus`]`]`, parents before their children |
 //! | `POST /v1/pools` | [`PoolDefinition`] | [`PoolStatus`] |

@@ -2,9 +2,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use plimsoll_protocol::api::Event;
+use plimsoll_words::local_time::to_the_millisecond;
 
 use crate::context::Context;
-use crate::local_time::to_the_millisecond;
 use crate::since::Since;
 
 /// How often events are fetched while they are followed: often enough for a person who watches.
@@ -80,6 +80,6 @@ mod tests {
         let expected = "\
 2026-01-01T00:00:00.500Z  host  state soft
 2026-01-01T00:00:00.500Z  a  started";
-        assert_eq!(text(&events), expected);
+        assert_eq!(text(&events), plimsoll_words::samples::local(expected));
     }
 }

@@ -1,12 +1,12 @@
 use anyhow::Result;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::history::{History as Record, Sample};
+use plimsoll_words::age;
+use plimsoll_words::local_time::to_the_second;
+use plimsoll_words::table::{Column, Table};
 
 use crate::context::Context;
 use crate::exit::{Status, failed};
-use crate::interval::age;
-use crate::local_time::to_the_second;
-use crate::table::{Column, Table};
 
 const HELP: &str = "\
 The daemon records each VM that runs every 5 s, for up to a day (less on a host of very many VMs). The record is in its memory: a daemon that is restarted begins anew.
@@ -113,7 +113,7 @@ mod tests {
 since 2026-01-01T00:00:00Z
 TIME  VM  ACTIVE  HELD  ENTITLED  BALLOON  SHARED  ZERO  COMPR  SWAPPED  OUT/s  IN/s  STALL%
 5s    a     1MiB  2MiB      3MiB       0B      0B    0B     0B       0B     0B    0B   80/90";
-        assert_eq!(table(&record), expected);
+        assert_eq!(table(&record), plimsoll_words::samples::local(expected));
         record.samples.clear();
         assert!(table(&record).starts_with("Nothing"));
     }

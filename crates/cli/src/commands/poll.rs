@@ -3,9 +3,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::status::VmStatus;
+use plimsoll_words::age;
 
 use crate::context::Context;
-use crate::interval::age;
 
 /// How often a VM is asked about while its state is waited for: what a person takes for at once, at
 /// a cost to the daemon that is not seen.

@@ -7,10 +7,10 @@ use plimsoll_protocol::pool::PoolDefinition;
 use plimsoll_protocol::status::PoolStatus;
 use plimsoll_protocol::{OrNone, Place, PoolName, Shares};
 use plimsoll_units::Bytes;
+use plimsoll_words::table::{Column, Table};
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::table::{Column, Table};
 
 const HELP: &str = "\
 A pool holds VMs and other pools. Memory is divided among the VMs and pools of one pool by their shares, so that what happens in one pool takes nothing from another beyond what its shares allow.

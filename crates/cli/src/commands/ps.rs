@@ -1,13 +1,12 @@
 use anyhow::Result;
 use jiff::Timestamp;
-use plimsoll_protocol::status::{BalloonHealth, Power, VmStatus};
+use plimsoll_protocol::status::{Power, VmStatus};
+use plimsoll_words::age;
+use plimsoll_words::table::{Column, Table};
 
 use crate::context::Context;
 use crate::exit::{Status, failed};
-use crate::interval::age;
-use crate::local_time::to_the_second;
 use crate::selection::Filter;
-use crate::table::{Column, Table};
 use crate::template::Template;
 use crate::vm_field::{FIELDS, USUAL, VmField};
 
@@ -100,52 +99,15 @@ pub(crate) fn up(vm: &VmStatus, now: Timestamp) -> String {
     }
 }
 
-/// What is unusual about a VM, or why it is off.
-pub(crate) fn note(vm: &VmStatus) -> String {
-    if vm.power == Power::Off {
-        let exit = vm.exit.as_ref().map(ToString::to_string);
-        let notes: Vec<String> = exit.into_iter().chain(vm.note.clone()).collect();
-        return if notes.is_empty() { "not started yet".to_owned() } else { notes.join("; ") };
-    }
-    let mut notes = Vec::new();
-    if vm.model {
-        notes.push("model".to_owned());
-    }
-    if let Some(stalled) = &vm.stalled {
-        notes.push(format!("stalled since {}", to_the_second(stalled.since)));
-    }
-    if vm.balloon == BalloonHealth::Stuck {
-        notes.push("balloon stuck".to_owned());
-    }
-    if vm.paging.blocked {
-        notes.push("held: the host is in state low".to_owned());
-    }
-    if vm.paging.failed {
-        notes.push("swap failed".to_owned());
-    }
-    if vm.sharing.mappings_full {
-        notes.push("no mappings left to share".to_owned());
-    }
-    if vm.wanted.0 > 0 {
-        notes.push(format!("waits for {}", vm.wanted));
-    }
-    if !vm.missing_jail.is_empty() {
-        let parts: Vec<String> = vm.missing_jail.iter().map(ToString::to_string).collect();
-        notes.push(format!("jail lacks {}", parts.join(", ")));
-    }
-    notes.extend(vm.note.clone());
-    notes.join("; ")
-}
-
 #[cfg(test)]
 mod tests {
     use plimsoll_protocol::definition::JailPart;
     use plimsoll_protocol::stall::{StallCause, Standstill};
-    use plimsoll_protocol::status::Exit;
+    use plimsoll_protocol::status::{BalloonHealth, Exit};
     use plimsoll_units::Bytes;
 
     use super::*;
-    use crate::commands::samples;
+    use plimsoll_words::samples;
 
     #[test]
     fn the_table_reads_at_a_glance() {
@@ -168,7 +130,7 @@ web1  /     on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  30MiB 
 db    prod  on         2  256MiB   64MiB  256MiB    2560  200MiB  180MiB  30MiB  1h 2m  stalled since 2026-01-01T01:00:00Z; balloon stuck; waits for 2MiB; jail lacks cgroup; cut off
 old   /     off        2  256MiB   64MiB  256MiB    2560      0B      0B     0B      -  killed by the operator";
         let vms = [samples::vm("web1"), odd, killed];
-        assert_eq!(table(&FIELDS[..USUAL], &vms, now), expected);
+        assert_eq!(table(&FIELDS[..USUAL], &vms, now), samples::local(expected));
         let chosen = ["labels", "name", "pid"].map(|name| VmField::named(name).unwrap());
         let expected = "LABELS             NAME   PID\nenv=prod,tier=web  web1  4711";
         assert_eq!(table(&chosen, &vms[..1], now), expected);
@@ -179,11 +141,11 @@ old   /     off        2  256MiB   64MiB  256MiB    2560      0B      0B     0B 
         let mut vm = samples::off("a");
         vm.note = Some("its record cannot be read".to_owned());
         vm.exit = Some(Exit::KilledByOperator);
-        assert_eq!(note(&vm), "killed by the operator; its record cannot be read");
+        assert_eq!(plimsoll_words::note(&vm), "killed by the operator; its record cannot be read");
         vm.exit = None;
-        assert_eq!(note(&vm), "its record cannot be read");
+        assert_eq!(plimsoll_words::note(&vm), "its record cannot be read");
         vm.note = None;
-        assert_eq!(note(&vm), "not started yet");
+        assert_eq!(plimsoll_words::note(&vm), "not started yet");
     }
 
     #[test]

@@ -120,7 +120,7 @@ fn changed(vm: &VmStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::samples;
+    use plimsoll_words::samples;
 
     #[test]
     fn the_answer_shows_what_holds_now() {

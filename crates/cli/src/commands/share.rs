@@ -4,10 +4,10 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::change::VmChange;
 use plimsoll_protocol::sharing::Sharing;
 use plimsoll_protocol::status::{DomainStatus, VmStatus};
+use plimsoll_words::sharing;
+use plimsoll_words::table::{Column, Table};
 
-use super::sharing;
 use crate::context::Context;
-use crate::table::{Column, Table};
 
 const HELP: &str = "\
 Pages of the same content are kept once for all VMs of a sharing domain. A VM can find out which pages other VMs of its domain have, by how long a write takes: put only VMs together that may know that of each other.
@@ -117,7 +117,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::commands::samples;
+    use plimsoll_words::samples;
 
     #[test]
     fn domains_are_a_line_each() {

@@ -2,13 +2,14 @@ use anyhow::Result;
 use jiff::Timestamp;
 use plimsoll_protocol::StartOrder;
 use plimsoll_protocol::status::VmStatus;
+use plimsoll_words::local_time::to_the_second;
+use plimsoll_words::table::list;
+use plimsoll_words::{guest, paging, sharing, stall};
 
-use super::{guest, paging, ps, sharing, stall};
+use super::ps;
 use crate::batch::Batch;
 use crate::context::Context;
-use crate::local_time::to_the_second;
 use crate::selection::Selection;
-use crate::table::list;
 
 const HELP: &str = "\
 Lines:
@@ -60,7 +61,7 @@ fn autostart(vm: &VmStatus) -> String {
 
 fn text(vm: &VmStatus, now: Timestamp) -> String {
     let mut facts = vec![("name", vm.name.to_string()), ("power", vm.power.to_string())];
-    let note = ps::note(vm);
+    let note = plimsoll_words::note(vm);
     if !note.is_empty() {
         facts.push(("note", note));
     }
@@ -109,7 +110,7 @@ fn text(vm: &VmStatus, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::samples;
+    use plimsoll_words::samples;
 
     #[test]
     fn all_facts_of_a_vm_are_shown() {
@@ -146,7 +147,7 @@ reboots       1
 guest memory  240MiB total, 20MiB free, 90MiB available, 70MiB cache
 guest faults  3 major, 0 OOM kills
 console       /run/plimsoll/web1.console";
-        assert_eq!(text(&samples::vm("web1"), now), expected);
+        assert_eq!(text(&samples::vm("web1"), now), samples::local(expected));
     }
 
     #[test]

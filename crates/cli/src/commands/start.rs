@@ -140,7 +140,7 @@ pub(super) fn started(vm: &VmStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::samples;
+    use plimsoll_words::samples;
 
     #[test]
     fn what_a_host_without_swap_space_cannot_promise_is_told() {

@@ -6,14 +6,14 @@ use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
 use crossterm::{cursor, event, queue, style, terminal};
 use jiff::Timestamp;
 use plimsoll_protocol::status::{HostStatus, VmStatus};
+use plimsoll_words::local_time::to_the_second;
+use plimsoll_words::stall;
+use plimsoll_words::table::{Column, Table};
 use serde::Serialize;
 
-use super::{ps, stall};
 use crate::context::Context;
 use crate::interval::Interval;
-use crate::local_time::to_the_second;
 use crate::selection::Filter;
-use crate::table::{Column, Table};
 
 /// Shortest interval: faster, the daemon would work for the table more than for the VMs, whose
 /// facts are a second old.
@@ -194,7 +194,7 @@ fn lines(look: &Look) -> Vec<String> {
             vm.paging.out_rate.to_string(),
             vm.paging.in_rate.to_string(),
             stall::column(&vm.stall),
-            ps::note(vm),
+            plimsoll_words::note(vm),
         ]);
     }
     lines.extend(table.lines());
@@ -263,7 +263,7 @@ fn leaves(key: KeyEvent) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::samples;
+    use plimsoll_words::samples;
 
     #[test]
     fn the_table_adds_up_before_the_readers_eyes() {
@@ -279,7 +279,7 @@ stalled full 5.26% 2.00% 0.50%, some 6.17% 2.50% 0.75%
 NAME  POOL  POWER    SIZE   GRANT    HELD  BALLOON  TARGET  ENTITLED  ACTIVE  SHARED   ZERO  SAVED  COMPR  SWAPPED  OUT/s    IN/s  STALL%  NOTE
 web1  /     on     256MiB  200MiB  180MiB    56MiB  160MiB    160MiB   40MiB   24MiB  12MiB  30MiB   8MiB    16MiB   1MiB  512KiB   11/12
 db    /     off    256MiB      0B      0B       0B      0B        0B      0B      0B     0B     0B     0B       0B     0B      0B     0/0  the guest shut down";
-        assert_eq!(lines(&Look { at, host: samples::host(), vms }).join("\n"), expected);
+        assert_eq!(lines(&Look { at, host: samples::host(), vms }).join("\n"), samples::local(expected));
     }
 
     #[test]

@@ -1,25 +1,65 @@
 use axum::Json;
-use axum::extract::State;
-use axum::response::IntoResponse;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use plimsoll_words::explain;
+use serde::{Deserialize, Serialize};
 
-use super::answer::ApiResult;
+use super::answer::{ApiError, ApiResult};
 use super::path::Path;
 use super::{Api, answer, vm_name};
 use crate::core::{Answer, Failure, FailureKind, Request};
 
-pub(super) async fn host(State(api): State<Api>) -> ApiResult {
-    api.call(Request::Explain).await
+/// In which form.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExplainQuery {
+    #[serde(default)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    #[default]
+    Json,
+    /// The sentences that `plimsoll explain` prints.
+    Text,
+}
+
+impl Format {
+    fn response<T: Serialize>(self, explanation: &T, text: fn(&T) -> String) -> Response {
+        match self {
+            Self::Json => Json(explanation).into_response(),
+            Self::Text => text(explanation).into_response(),
+        }
+    }
+}
+
+type Asked = Result<Query<ExplainQuery>, QueryRejection>;
+
+fn format(asked: Asked) -> Result<Format, ApiError> {
+    asked.map(|Query(query)| query.format).map_err(|e| ApiError::invalid(e.body_text()))
+}
+
+pub(super) async fn host(State(api): State<Api>, asked: Asked) -> ApiResult {
+    let format = format(asked)?;
+    match api.caller.call(Request::Explain).await? {
+        Answer::Explanation(explanation) => Ok(format.response(&*explanation, explain::host)),
+        other => Ok(answer::success(other)),
+    }
 }
 
 /// The remedies take some time in a host of thousands of VMs: they are found beside the daemon's
 /// own thread.
-pub(super) async fn vm(State(api): State<Api>, Path(name): Path) -> ApiResult {
+pub(super) async fn vm(State(api): State<Api>, Path(name): Path, asked: Asked) -> ApiResult {
+    let format = format(asked)?;
     match api.caller.call(Request::ExplainVm(vm_name(name)?)).await? {
         Answer::Explained(explained) => {
             let found = tokio::task::spawn_blocking(move || explained.finish()).await;
             let failed =
                 |e| Failure::new(FailureKind::Internal, format!("the remedies cannot be found: {e}"));
-            Ok(Json(found.map_err(failed)?).into_response())
+            Ok(format.response(&found.map_err(failed)?, explain::vm))
         }
         other => Ok(answer::success(other)),
     }

@@ -2,9 +2,9 @@
 
 use plimsoll_policy::State;
 use plimsoll_sim::{Course, Frame, Scenario};
+use plimsoll_words::age;
 
 use super::series::{self, Series, spans, words};
-use crate::interval::age;
 
 /// Columns of the curves: with a name before and a number after them a line has 79.
 const WIDTH: usize = 56;

@@ -8,13 +8,13 @@ use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::status::{HostStatus, PoolStatus, Power, VmStatus};
 use plimsoll_sim::{Fit as Fitted, Occupied, Tenant};
 use plimsoll_units::{Bytes, Pages};
+use plimsoll_words::table::{Column, Table};
 use serde::{Deserialize, Serialize};
 
 use super::scenario_file;
 use super::series::mib;
 use crate::context::Context;
 use crate::definition_file;
-use crate::table::{Column, Table};
 
 /// Levels that stand for a VM's load: at 50, the part of the time at the peak is right to 2 %.
 const LEVELS: u32 = 50;

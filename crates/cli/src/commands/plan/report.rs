@@ -2,10 +2,10 @@ use std::time::Duration;
 
 use plimsoll_sim::{Course, Frame, STATES, Scenario, VmTotals};
 use plimsoll_units::Pages;
+use plimsoll_words::age;
+use plimsoll_words::table::{Column, Table};
 
 use super::series::{self, Group, mib};
-use crate::interval::age;
-use crate::table::{Column, Table};
 
 /// Lines of the time course.
 const TIMES: u32 = 12;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use plimsoll_chart::{Axis, Curve, Drawing, Panel, Stretch};
 use plimsoll_policy::State;
 use plimsoll_sim::{Course, Scenario};
+use plimsoll_words::age;
 
 use super::series::{self, Series, words};
-use crate::interval::age;
 
 /// Most panels of a drawing that can still be read.
 const PANELS: usize = 12;

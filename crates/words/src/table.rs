@@ -1,25 +1,27 @@
+//! Tables and lists of facts.
+
 /// A table of text: the first column and those made with [`Column::left`] are aligned to the left,
 /// numbers to the right.
-pub(crate) struct Table {
+pub struct Table {
     columns: Vec<Column>,
     rows: Vec<Vec<String>>,
 }
 
 /// A column's title and the side that its cells are aligned to.
 #[derive(Clone, Copy)]
-pub(crate) struct Column {
+pub struct Column {
     title: &'static str,
     right: bool,
 }
 
 impl Column {
     /// A column of words.
-    pub(crate) const fn left(title: &'static str) -> Self {
+    pub const fn left(title: &'static str) -> Self {
         Self { title, right: false }
     }
 
     /// A column of numbers.
-    pub(crate) const fn right(title: &'static str) -> Self {
+    pub const fn right(title: &'static str) -> Self {
         Self { title, right: true }
     }
 }
@@ -29,23 +31,24 @@ impl Column {
 const GAP: &str = "  ";
 
 impl Table {
-    pub(crate) fn new(columns: &[Column]) -> Self {
+    /// A table without rows.
+    pub fn new(columns: &[Column]) -> Self {
         Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row; missing cells are empty.
-    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.cells(cells.to_vec());
     }
 
     /// Adds a row of as many cells as there are columns.
-    pub(crate) fn cells(&mut self, cells: Vec<String>) {
+    pub fn cells(&mut self, cells: Vec<String>) {
         debug_assert!(cells.len() <= self.columns.len(), "more cells than columns");
         self.rows.push(cells);
     }
 
     /// The lines, the titles first, without blanks at their ends.
-    pub(crate) fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         let titles = self.columns.iter().map(|c| c.title.to_owned()).collect();
         let all: Vec<&Vec<String>> = std::iter::once(&titles).chain(&self.rows).collect();
         let widths: Vec<usize> = (0..self.columns.len())
@@ -62,13 +65,13 @@ impl Table {
     }
 
     /// The lines as one text.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         self.lines().join("\n")
     }
 }
 
 /// Facts of one thing, one a line: names aligned, values after them.
-pub(crate) fn list(facts: &[(&str, String)]) -> String {
+pub fn list(facts: &[(&str, String)]) -> String {
     let width = facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     let lines = facts.iter().map(|(name, value)| format!("{name:<width$}  {value}").trim_end().to_owned());
     lines.collect::<Vec<_>>().join("\n")

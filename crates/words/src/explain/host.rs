@@ -4,10 +4,11 @@ use plimsoll_protocol::status::HostStatus;
 use plimsoll_units::Bytes;
 
 use super::{cause, level, more_than_nothing};
-use crate::commands::stall;
+use crate::stall;
 use crate::table::{Column, Table, list};
 
-pub(super) fn text(explanation: &HostExplanation) -> String {
+/// The host's account, its pools, and how much each VM holds and why.
+pub fn text(explanation: &HostExplanation) -> String {
     let HostExplanation { host, decision, pools, vms, .. } = explanation;
     let mut facts = account(host, decision);
     facts.push(("division", division(decision)));

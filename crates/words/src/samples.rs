@@ -1,11 +1,28 @@
 //! A host and its VMs for the tests of commands.
 
+use jiff::Timestamp;
 use plimsoll_protocol::status::{HostStatus, VmStatus};
 
+use crate::local_time::{to_the_millisecond, to_the_second};
+
+/// What is expected, with its times, which are in UTC, in the time zone of this machine.
+pub fn local(expected: &str) -> String {
+    let local = |word: &str| {
+        let time = word.trim_end_matches([' ', '\n', ';']);
+        let at: Timestamp = time.parse().ok()?;
+        let local = if time.contains('.') { to_the_millisecond(at) } else { to_the_second(at) };
+        Some(word.replace(time, &local))
+    };
+    expected
+        .split_inclusive([' ', '\n', ';'])
+        .map(|word| local(word).unwrap_or_else(|| word.to_owned()))
+        .collect()
+}
+
 /// A VM of 256MiB that runs.
-pub(crate) fn vm(name: &str) -> VmStatus {
+pub fn vm(name: &str) -> VmStatus {
     let mib = |n: u64| n << 20;
-    let labels = serde_json::from_value(serde_json::json!({"tier": "web", "env": "prod"})).unwrap();
+    let labels = serde_json::from_value(serde_json::json!({"tier": "web", "env": "prod"})).expect("labels");
     let vm: VmStatus = serde_json::from_value(serde_json::json!({
         "name": name, "power": "on", "pid": 4711, "model": false, "vcpus": 2,
         "size": mib(256), "reservation": mib(64), "limit": mib(256), "shares": "normal", "share_count": 2560,
@@ -33,12 +50,12 @@ pub(crate) fn vm(name: &str) -> VmStatus {
                   "major_faults": 3, "oom_kills": 0},
         "missing_jail": [], "started": "2026-01-01T00:00:00Z", "console": "/run/plimsoll/web1.console"
     }))
-    .unwrap();
+    .expect("a status");
     VmStatus { labels, ..vm }
 }
 
 /// A VM that has ended.
-pub(crate) fn off(name: &str) -> VmStatus {
+pub fn off(name: &str) -> VmStatus {
     use plimsoll_protocol::control::ExitReason;
     use plimsoll_protocol::stall::StallStatus;
     use plimsoll_protocol::status::{BalloonHealth, Exit, PagingStatus, Power, SharingStatus};
@@ -67,7 +84,7 @@ pub(crate) fn off(name: &str) -> VmStatus {
 }
 
 /// A host of 640MiB.
-pub(crate) fn host() -> HostStatus {
+pub fn host() -> HostStatus {
     let mib = |n: u64| n << 20;
     serde_json::from_value(serde_json::json!({
         "budget": mib(640), "granted": mib(600), "overhead": mib(16), "frames": mib(9), "shared": mib(30), "zero": mib(12), "free": mib(15), "reserved": mib(144),
@@ -78,5 +95,5 @@ pub(crate) fn host() -> HostStatus {
             "full": {"avg10": 5.26, "avg60": 2, "avg300": 0.5, "total_ms": 70_000}
         }, "stalled": 0, "running": 2, "version": "0.1.0"
     }))
-    .unwrap()
+    .expect("a status")
 }

@@ -5,7 +5,7 @@ use plimsoll_protocol::status::SharingStatus;
 use plimsoll_units::Bytes;
 
 /// The sharing domain of a VM, what sharing saves and what it costs.
-pub(super) fn text(sharing: &SharingStatus) -> String {
+pub fn text(sharing: &SharingStatus) -> String {
     let with = match &sharing.with {
         Sharing::Off => "switched off".to_owned(),
         Sharing::Zero => "zero pages only".to_owned(),

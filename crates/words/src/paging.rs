@@ -4,7 +4,7 @@ use plimsoll_protocol::status::{PagingCause, PagingStatus};
 use plimsoll_units::Bytes;
 
 /// How much of a VM is compressed and swapped out, and why.
-pub(super) fn text(paging: &PagingStatus) -> String {
+pub fn text(paging: &PagingStatus) -> String {
     let mut text = format!(
         "{} compressed into {}, {} swapped out; swap space {}",
         paging.compressed, paging.store, paging.swapped, paging.space

@@ -3,7 +3,7 @@
 use plimsoll_protocol::control::GuestFacts;
 
 /// The guest's memory and its use.
-pub(super) fn memory(guest: &GuestFacts) -> String {
+pub fn memory(guest: &GuestFacts) -> String {
     format!(
         "{} total, {} free, {} available, {} cache",
         guest.total, guest.free, guest.available, guest.cache
@@ -11,7 +11,7 @@ pub(super) fn memory(guest: &GuestFacts) -> String {
 }
 
 /// The faults, stalls and swapping of the guest since it booted.
-pub(super) fn faults(guest: &GuestFacts) -> String {
+pub fn faults(guest: &GuestFacts) -> String {
     let mut text = format!("{} major, {} OOM kills", guest.major_faults, guest.oom_kills);
     if let Some(stalls) = guest.alloc_stalls {
         text += &format!(", {stalls} stalled allocations");

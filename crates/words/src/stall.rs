@@ -3,17 +3,17 @@
 use plimsoll_protocol::stall::{StallStatus, StallTime};
 use plimsoll_protocol::status::VmStatus;
 
-use crate::interval::age;
+use crate::age;
 
 /// Both kinds of stalls with their averages and totals; and why the VM stands still, if it does.
-pub(super) fn text(vm: &VmStatus) -> String {
+pub fn text(vm: &VmStatus) -> String {
     let StallStatus { some, full } = vm.stall;
     let why = vm.stalled.map_or_else(String::new, |stalled| format!("; {}", stalled.cause));
     format!("full {}; some {}{why}", time(full), time(some))
 }
 
 /// The averages of a host.
-pub(super) fn of_host(stall: &StallStatus) -> String {
+pub fn of_host(stall: &StallStatus) -> String {
     let averages = |StallTime { avg10, avg60, avg300, .. }| format!("{avg10}% {avg60}% {avg300}%");
     format!("full {}, some {}", averages(stall.full), averages(stall.some))
 }
@@ -22,12 +22,7 @@ fn time(StallTime { avg10, avg60, avg300, total_ms }: StallTime) -> String {
     format!("{avg10}% of 10s, {avg60}% of 60s, {avg300}% of 300s, total {}", age(total_ms / 1000))
 }
 
-/// The same of a VM as a column.
-pub(crate) fn stalled(vm: &VmStatus) -> String {
-    column(&vm.stall)
-}
-
 /// The parts of the last 10 s in whole percent: all of the VM, some of it.
-pub(super) fn column(stall: &StallStatus) -> String {
+pub fn column(stall: &StallStatus) -> String {
     format!("{}/{}", stall.full.avg10.rounded(), stall.some.avg10.rounded())
 }

@@ -6,10 +6,11 @@ use plimsoll_protocol::status::{Power, VmStatus};
 use plimsoll_units::Bytes;
 
 use super::{cause, grant, host, level, more_than_nothing, remedy};
-use crate::commands::{guest, paging, ps, sharing, stall};
 use crate::table::list;
+use crate::{guest, note, paging, sharing, stall};
 
-pub(super) fn text(explanation: &VmExplanation) -> String {
+/// Why a VM has the memory that it has, and what would give it more.
+pub fn text(explanation: &VmExplanation) -> String {
     let VmExplanation { vm, decision, .. } = explanation;
     let mut parts = vec![summary(explanation)];
     let mut facts = host::account(&explanation.host, &explanation.host_decision);
@@ -32,7 +33,7 @@ pub(super) fn text(explanation: &VmExplanation) -> String {
 fn summary(explanation: &VmExplanation) -> String {
     let VmStatus { name, size, grant, .. } = &explanation.vm;
     let Some(decision) = &explanation.decision else {
-        let why = match ps::note(&explanation.vm) {
+        let why = match note(&explanation.vm) {
             note if note.is_empty() => note,
             note => format!(": {note}"),
         };
