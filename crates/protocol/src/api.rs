@@ -26,6 +26,7 @@
 //! | `DELETE /v1/pools/NAME` | | the pool is removed; it must hold neither pools nor VMs |
 //! | `GET /v1/sharing` | | `[`[`DomainStatus`]`]` |
 //! | `GET /v1/events?after=ID` | | `[`[`Event`]`]`, the latest, oldest first; with `after` those that came after the event of that id |
+//! | `GET /metrics` | | the host, its VMs and its pools for Prometheus: OpenMetrics, or Prometheus' own text format for clients that do not accept that |
 //!
 //! Sizes are whole bytes in answers, and bytes or text ("512MiB") in requests. An error answers
 //! with a status from 400 up and an [`ErrorBody`]. A change that is in effect and not on disk yet is

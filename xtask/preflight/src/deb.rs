@@ -17,6 +17,9 @@ pub const DBENCH: &[&str] = &["dbench", "libpopt0", "libc6"];
 pub const DEBIAN: &[&str] =
     &["libc6", "libcrypt1", "perl-base", "bash", "coreutils", "locales", "vim-runtime"];
 
+/// Prometheus and promtool. They are not linked with anything but the C library.
+pub const PROMETHEUS: &[&str] = &["prometheus"];
+
 /// The file of `package` in the cache, downloaded when it is not there.
 ///
 /// # Errors

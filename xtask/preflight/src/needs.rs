@@ -28,7 +28,7 @@ pub mod lab_memory {
 
 /// The steps of `cargo xtask test` that look at the source and need no lab.
 pub const SOURCE_STEPS: &[&str] =
-    &["format", "lint", "lint-model", "lint-fuzz", "doc", "unit", "counters", "model", "fuzz"];
+    &["format", "lint", "lint-model", "lint-fuzz", "doc", "unit", "counters", "model", "fuzz", "prometheus"];
 
 /// The built files of xtask and the programs: 0.9 GiB.
 const BUILT: Size = Size::mib(1024);
@@ -186,7 +186,8 @@ impl Needs {
             Self { memory: Some(("tests", MODELS)), ..Self::default() }
         };
         // Tests of guest memory use it here. Most scenarios use it in the lab only.
-        let memory = only.is_empty() || ["unit", "counters", "fuzz"].iter().any(|name| only.contains(name));
+        let memory = only.is_empty()
+            || ["unit", "counters", "fuzz", "prometheus"].iter().any(|name| only.contains(name));
         let userfaultfd = if memory { Userfaultfd::Device } else { Userfaultfd::Unused };
         let components =
             only.is_empty() || only.iter().any(|name| *name == "format" || name.starts_with("lint"));
@@ -195,7 +196,11 @@ impl Needs {
         if only.is_empty() || only.contains(&"fuzz") {
             tools.extend(packages::FUZZ);
         }
-        Some(Self { components, built, userfaultfd, tools, ..needs })
+        let mut debs = needs.debs;
+        if only.is_empty() || only.contains(&"prometheus") {
+            debs.extend(deb::PROMETHEUS);
+        }
+        Some(Self { components, built, userfaultfd, tools, debs, ..needs })
     }
 
     /// The directories that are written to.
@@ -321,6 +326,10 @@ mod tests {
         assert_eq!(needs("test --only doc", false).unwrap().userfaultfd, Userfaultfd::Unused);
         assert!(needs("test --only lint", false).unwrap().components);
         assert_eq!(needs("test --list", false), None);
+        for line in ["test", "test --no-lab", "test --only prometheus"] {
+            assert_eq!(needs(line, false).unwrap().debs, deb::PROMETHEUS, "{line}");
+        }
+        assert!(lab("test --only boot").debs.is_empty());
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod gate;
 mod history;
 mod live;
 mod log;
+mod metrics;
 mod pace;
 mod path;
 mod pools;
@@ -31,6 +32,8 @@ use serde::Deserialize;
 use self::answer::{ApiError, ApiResult, parse};
 pub(crate) use self::gate::Gate;
 use self::live::Live;
+#[cfg(test)]
+pub(crate) use self::metrics::openmetrics;
 use self::path::Path;
 pub(crate) use self::server::{serve_tcp, serve_unix};
 pub(crate) use self::token::with_tokens;
@@ -66,6 +69,7 @@ pub(crate) fn router(caller: Caller, paths: Paths) -> Router {
         .route("/v1/explain", get(explain::host))
         .route("/v1/pools", get(pools::list).post(pools::create))
         .route("/v1/pools/{name}", get(pools::show).patch(pools::change).delete(pools::remove))
+        .route("/metrics", get(metrics::metrics))
         .fallback(async || ApiError::no_path())
         .method_not_allowed_fallback(async || ApiError::no_method())
         .with_state(Api { caller, paths, live: Live::new() });

@@ -66,7 +66,7 @@ pub(crate) use self::effect::Effect;
 pub(crate) use self::input::{Input, KernelAccount, ProcessMemory, Started};
 pub(crate) use self::messages::foreign;
 use self::mirror::Mirror;
-pub(crate) use self::request::{Answer, Failure, FailureKind, Request, RequestId};
+pub(crate) use self::request::{Answer, Failure, FailureKind, Overview, Request, RequestId};
 pub(crate) use self::run::Run;
 use self::state_news::StateNews;
 #[cfg(feature = "fuzzing")]

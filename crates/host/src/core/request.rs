@@ -8,6 +8,7 @@ use plimsoll_protocol::pool::PoolDefinition;
 use plimsoll_protocol::status::DomainStatus;
 use plimsoll_protocol::status::{HostStatus, PoolStatus, VmStatus};
 use plimsoll_protocol::{PoolName, VmName};
+use serde::Serialize;
 
 use super::explain::Explained;
 
@@ -49,6 +50,8 @@ pub(crate) enum Request {
     Sharing,
     /// The events with ids above this one.
     Events(u64),
+    /// The host, all VMs and all pools.
+    Overview,
 }
 
 /// The answer to a [`Request`].
@@ -65,9 +68,19 @@ pub(crate) enum Answer {
     Pool(Box<PoolStatus>),
     Sharing(Vec<DomainStatus>),
     Events(Vec<Event>),
+    Overview(Box<Overview>),
     Done,
     /// A change was made and is not on disk yet: its answer, and why.
     Unsaved(Box<Answer>, String),
+}
+
+/// The host, its VMs and its pools at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Overview {
+    pub(crate) host: HostStatus,
+    pub(crate) vms: Vec<VmStatus>,
+    /// Parents before their children.
+    pub(crate) pools: Vec<PoolStatus>,
 }
 
 /// Why a request was not carried out, in one line, with its kind.

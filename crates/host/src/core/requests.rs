@@ -20,6 +20,7 @@ impl Core {
             Request::List => Ok(Some(Answer::Vms(self.all_status()))),
             Request::Sharing => Ok(Some(Answer::Sharing(self.all_domains()))),
             Request::Events(after) => Ok(Some(Answer::Events(self.events.after(after)))),
+            Request::Overview => Ok(Some(Answer::Overview(Box::new(self.overview())))),
             Request::Get(name) => self.status_answer(&name).map(Some),
             Request::Definition(name) => self.definition(&name).map(Some),
             Request::Create(definition) => self.create(id, *definition).map(|()| None),

@@ -4,7 +4,7 @@ use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 
 use super::run::{Phase, Run};
 use super::unsaved::unsaved_note;
-use super::{Core, Vm, overhead};
+use super::{Core, Overview, Vm, overhead};
 
 /// The state of the host and of VMs, for users.
 impl Core {
@@ -43,6 +43,10 @@ impl Core {
             turns: self.turns,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+
+    pub(super) fn overview(&self) -> Overview {
+        Overview { host: self.host_status(), vms: self.all_status(), pools: self.all_pools() }
     }
 
     /// The note for users about a VM, in one line.

@@ -7,6 +7,7 @@
 
 mod arguments;
 mod emulator;
+mod prometheus;
 mod scenarios;
 mod source;
 mod tally;
@@ -34,6 +35,7 @@ pub fn run(arguments: &TestArgs) -> Result<ExitCode> {
     }
     for name in &arguments.only {
         let known = name == FUZZ
+            || name == prometheus::NAME
             || source::STEPS.iter().any(|step| step.name == name)
             || SCENARIOS.iter().any(|s| s.name == name);
         ensure!(known, "no test is called {name:?}: see `cargo xtask test --list`");
@@ -45,6 +47,9 @@ pub fn run(arguments: &TestArgs) -> Result<ExitCode> {
     }
     if arguments.wants(FUZZ) {
         tally.run(FUZZ, fuzz::short);
+    }
+    if arguments.wants(prometheus::NAME) {
+        tally.run(prometheus::NAME, prometheus::check);
     }
     scenarios::run(arguments, &tally);
     let all_passed = tally.summary();
@@ -58,6 +63,10 @@ fn list() {
         println!("{:<13} {}", step.name, step.about);
     }
     println!("{FUZZ:<13} 10^6 inputs that a fuzzer makes up, for everything that reads what others send");
+    println!(
+        "{:<13} Debian's Prometheus scrapes a daemon; metrics and rules are well made",
+        prometheus::NAME
+    );
     for scenario in SCENARIOS {
         let place = if scenario.hosts.is_empty() { "" } else { " (lab)" };
         println!("{:<13} {}{place}", scenario.name, scenario.about);

@@ -159,6 +159,9 @@ mod tests {
     #[test]
     fn preflight_knows_the_steps_that_need_no_lab() {
         let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
-        assert_eq!([names.as_slice(), &[super::super::FUZZ]].concat(), preflight::SOURCE_STEPS);
+        assert_eq!(
+            [names.as_slice(), &[super::super::FUZZ, super::super::prometheus::NAME]].concat(),
+            preflight::SOURCE_STEPS
+        );
     }
 }

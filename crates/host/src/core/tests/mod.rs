@@ -18,6 +18,8 @@ mod hostile;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod overview;
+#[cfg(test)]
 mod paging;
 #[cfg(test)]
 mod plan;

@@ -1,0 +1,82 @@
+//! `GET /metrics`: the account of the host, its VMs and its pools for Prometheus and what reads
+//! its formats.
+//!
+//! [`host`], [`vm`] and [`pool`] are tables: a metric a line. All of one answer is read in one turn
+//! of the daemon's loop, so that what adds up in the ledger adds up here. There is a series for
+//! each VM and pool, and none for anything that a guest or a client can name.
+
+mod accept;
+mod classic;
+mod host;
+mod metric;
+mod pool;
+mod vm;
+
+use std::fmt;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_TYPE, VARY};
+use axum::response::IntoResponse;
+use plimsoll_protocol::status::{HostStatus, VmStatus};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use self::accept::Format;
+use super::Api;
+use super::answer::{ApiResult, success};
+use crate::core::{Answer, Failure, FailureKind, Overview, Request};
+
+/// All that Plimsoll measures begins with this.
+const PREFIX: &str = "plimsoll";
+
+pub(super) async fn metrics(State(api): State<Api>, headers: HeaderMap) -> ApiResult {
+    let format = Format::of(&headers);
+    let answer = api.caller.call(Request::Overview).await?;
+    let Answer::Overview(overview) = answer else { return Ok(success(answer)) };
+    // A host of a thousand VMs has some 60,000 series: megabytes of text.
+    let text = tokio::task::spawn_blocking(move || {
+        openmetrics(*overview).map(|text| match format {
+            Format::OpenMetrics => text,
+            Format::Classic => classic::classic(&text),
+        })
+    });
+    let failed = |e: &dyn fmt::Display| {
+        Failure::new(FailureKind::Internal, format!("the metrics cannot be written: {e}"))
+    };
+    let text = text.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
+    Ok(([(CONTENT_TYPE, format.content_type()), (VARY, "accept")], text).into_response())
+}
+
+/// `overview` in the text format of OpenMetrics.
+///
+/// # Errors
+/// None that is known: a `String` takes all text.
+pub(crate) fn openmetrics(overview: Overview) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix(PREFIX);
+    registry.register_collector(Box::new(overview));
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+impl Collector for Overview {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Self { host, vms, pools } = self;
+        build(host, &mut encoder)?;
+        host::HOST.encode([host].into_iter(), &mut encoder)?;
+        vm::info(vms, &mut encoder)?;
+        vm::DEFINED.encode(vms.iter(), &mut encoder)?;
+        let on = |vm: &&VmStatus| vm::is_on(vm);
+        vm::ON.encode(vms.iter().filter(on), &mut encoder)?;
+        pool::info(pools, &mut encoder)?;
+        pool::POOL.encode(pools.iter(), &mut encoder)
+    }
+}
+
+fn build(host: &HostStatus, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let mut family = encoder.encode_descriptor("build", "The daemon's version", None, MetricType::Info)?;
+    family.encode_info(&[("version", host.version.as_str())])
+}
