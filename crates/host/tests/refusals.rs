@@ -7,6 +7,7 @@ mod host;
 use std::process::Stdio;
 
 use host::{Host, definition, error_of, exchange_tcp, wait_until};
+use plimsoll_protocol::api::ErrorBody;
 use plimsoll_protocol::status::{Power, VmStatus};
 use plimsoll_units::Bytes;
 use serde_json::{Value, json};
@@ -91,6 +92,29 @@ fn paths_and_methods_that_are_not_there_answer_as_errors() {
     host.run("a", "64MiB");
     assert!(host.refused(400, "PATCH", "/v1/vms/a", r#"{"limit": "1MiB"}"#).contains("limit"));
     assert!(host.refused(400, "PATCH", "/v1/vms/a", r#"{"size": "1MiB"}"#).contains("size"));
+}
+
+#[test]
+fn programs_tell_kinds_of_errors_apart_by_type_and_each_is_documented() {
+    let host = Host::new(512, "");
+    host.run("a", "64MiB");
+    let table = include_str!("../../protocol/src/api.rs");
+    let big = with(|d| (d["size"], d["reservation"]) = (json!("1GiB"), json!("1GiB")));
+    for (status, kind, method, path, body) in [
+        (400, "invalid", "POST", "/v1/vms", "{"),
+        (404, "no-path", "GET", "/v2", ""),
+        (404, "unknown", "GET", "/v1/vms/nobody", ""),
+        (405, "no-method", "PUT", "/v1/vms", ""),
+        (409, "conflict", "POST", "/v1/vms/a/start", ""),
+        (413, "too-long", "POST", "/v1/vms", " ".repeat(100_000).as_str()),
+        (422, "unfit", "POST", "/v1/vms", definition("mute", "64MiB").to_string().as_str()),
+        (507, "no-memory", "POST", "/v1/vms", big.replace("\"a\"", "\"b\"").as_str()),
+    ] {
+        let (got, answer) = host.ask(method, path, body);
+        let problem: ErrorBody = serde_json::from_str(&answer).unwrap();
+        assert_eq!((got, problem.kind), (status, format!("urn:plimsoll:problem:{kind}")), "{answer}");
+        assert!(table.contains(&format!("//! | {status} | `{kind}` |")), "{status} {kind}");
+    }
 }
 
 #[test]

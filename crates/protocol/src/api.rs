@@ -29,8 +29,28 @@
 //! | `GET /metrics` | | the host, its VMs and its pools for Prometheus: OpenMetrics, or Prometheus' own text format for clients that do not accept that |
 //!
 //! Sizes are whole bytes in answers, and bytes or text ("512MiB") in requests. An error answers
-//! with a status from 400 up and an [`ErrorBody`]. A change that is in effect and not on disk yet is
-//! answered as a success with the header [`UNSAVED_HEADER`].
+//! with a status from 400 up and an [`ErrorBody`], as `application/problem+json` (RFC 9457):
+//!
+//! | status | `type`, after `urn:plimsoll:problem:` | means |
+//! |---|---|---|
+//! | 400 | `invalid` | the request, its body or its query is wrong, and will be when it is sent again |
+//! | 401 | `unauthorized` | the bearer token is missing or wrong (TCP only) |
+//! | 403 | `forbidden` | the token permits to look only (TCP only) |
+//! | 404 | `no-path` | no such path in this API |
+//! | 404 | `unknown` | there is no such VM or pool |
+//! | 405 | `no-method` | the path does not support the method |
+//! | 408 | `late` | the body did not arrive in time |
+//! | 409 | `conflict` | the VM or pool is in no state for it |
+//! | 413 | `too-long` | the body is longer than any that makes sense |
+//! | 422 | `unfit` | a file or device that the VM needs is missing, busy or broken; or its VMM did not come up |
+//! | 429 | `too-often` | too many changes of this client: `Retry-After` says when to try again |
+//! | 431 | | the head is too long; the answer has no body |
+//! | 500 | `internal` | the daemon could not do it; its log may say more |
+//! | 503 | `busy` | too many requests of this client are being answered: `Retry-After` says when to try again |
+//! | 507 | `no-memory` | it does not fit into machine memory |
+//!
+//! A change that is in effect and not on disk yet is answered as a success with the header
+//! [`UNSAVED_HEADER`].
 //!
 //! [`HostStatus`]: crate::status::HostStatus
 //! [`VmStatus`]: crate::status::VmStatus
@@ -70,9 +90,21 @@ pub struct Event {
     pub text: String,
 }
 
-/// Body of an answer that is an error.
+/// Body of an answer that is an error: problem details as in RFC 9457.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
+    /// The kind of error, for programs: a word of the table above.
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    /// The same for people; the same text for all errors of the kind.
+    #[serde(default)]
+    pub title: String,
+    /// The status of the answer.
+    #[serde(default)]
+    pub status: u16,
     /// What failed, on what, and what to do, in one line.
+    #[serde(default)]
+    pub detail: String,
+    /// The same text as `detail`, under the name that it had before.
     pub error: String,
 }

@@ -1,4 +1,5 @@
 use axum::Json;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use plimsoll_protocol::api::{ErrorBody, UNSAVED_HEADER};
@@ -9,67 +10,135 @@ use crate::core::{Answer, Failure, FailureKind};
 /// What a handler returns.
 pub(super) type ApiResult = Result<Response, ApiError>;
 
-/// An answer that is an error: a status and one line.
+/// An answer that is an error: its kind and one line.
 #[derive(Debug)]
 pub(super) struct ApiError {
-    status: StatusCode,
+    kind: ErrorKind,
     text: String,
+}
+
+/// The kinds of errors: the table of [`plimsoll_protocol::api`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ErrorKind {
+    Invalid,
+    Unauthorized,
+    Forbidden,
+    NoPath,
+    Unknown,
+    NoMethod,
+    Late,
+    Conflict,
+    TooLong,
+    Unfit,
+    TooOften,
+    Internal,
+    NoMemory,
+}
+
+impl ErrorKind {
+    /// Status, word and title.
+    fn told(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::Invalid => (StatusCode::BAD_REQUEST, "invalid", "The request is invalid"),
+            Self::Unauthorized => {
+                (StatusCode::UNAUTHORIZED, "unauthorized", "The bearer token is missing or wrong")
+            }
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "The token permits to look only"),
+            Self::NoPath => (StatusCode::NOT_FOUND, "no-path", "There is no such path"),
+            Self::Unknown => (StatusCode::NOT_FOUND, "unknown", "There is no such VM or pool"),
+            Self::NoMethod => {
+                (StatusCode::METHOD_NOT_ALLOWED, "no-method", "The path does not support the method")
+            }
+            Self::Late => (StatusCode::REQUEST_TIMEOUT, "late", "The body did not arrive in time"),
+            Self::Conflict => (StatusCode::CONFLICT, "conflict", "The VM or pool is in no state for it"),
+            Self::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "too-long", "The body is too long"),
+            Self::Unfit => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "unfit", "Something that the VM needs does not work")
+            }
+            Self::TooOften => (StatusCode::TOO_MANY_REQUESTS, "too-often", "Too many changes of this client"),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The daemon could not do it"),
+            Self::NoMemory => {
+                (StatusCode::INSUFFICIENT_STORAGE, "no-memory", "It does not fit into machine memory")
+            }
+        }
+    }
 }
 
 impl ApiError {
     pub(super) fn invalid(text: String) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, text }
+        Self { kind: ErrorKind::Invalid, text }
     }
 
     pub(super) fn no_path() -> Self {
-        Self { status: StatusCode::NOT_FOUND, text: "no such path in this API".to_owned() }
+        Self { kind: ErrorKind::NoPath, text: "no such path in this API".to_owned() }
     }
 
     pub(super) fn no_method() -> Self {
         let text = "this path of the API does not support that method".to_owned();
-        Self { status: StatusCode::METHOD_NOT_ALLOWED, text }
+        Self { kind: ErrorKind::NoMethod, text }
     }
 
     pub(super) fn unauthorized() -> Self {
         let text = "the bearer token is missing or wrong: it is in the daemon's token file".to_owned();
-        Self { status: StatusCode::UNAUTHORIZED, text }
+        Self { kind: ErrorKind::Unauthorized, text }
     }
 
     pub(super) fn forbidden() -> Self {
         let text = "this token permits to look, and to change nothing".to_owned();
-        Self { status: StatusCode::FORBIDDEN, text }
+        Self { kind: ErrorKind::Forbidden, text }
     }
 
     pub(super) fn too_long(text: String) -> Self {
-        Self { status: StatusCode::PAYLOAD_TOO_LARGE, text }
+        Self { kind: ErrorKind::TooLong, text }
     }
 
     pub(super) fn late(text: String) -> Self {
-        Self { status: StatusCode::REQUEST_TIMEOUT, text }
+        Self { kind: ErrorKind::Late, text }
     }
 
     pub(super) fn too_often(text: String) -> Self {
-        Self { status: StatusCode::TOO_MANY_REQUESTS, text }
+        Self { kind: ErrorKind::TooOften, text }
     }
 }
 
 impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
-        let status = match failure.kind {
-            FailureKind::Unknown => StatusCode::NOT_FOUND,
-            FailureKind::Conflict => StatusCode::CONFLICT,
-            FailureKind::Invalid => StatusCode::BAD_REQUEST,
-            FailureKind::NoMemory => StatusCode::INSUFFICIENT_STORAGE,
-            FailureKind::Unfit => StatusCode::UNPROCESSABLE_ENTITY,
-            FailureKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        let kind = match failure.kind {
+            FailureKind::Unknown => ErrorKind::Unknown,
+            FailureKind::Conflict => ErrorKind::Conflict,
+            FailureKind::Invalid => ErrorKind::Invalid,
+            FailureKind::NoMemory => ErrorKind::NoMemory,
+            FailureKind::Unfit => ErrorKind::Unfit,
+            FailureKind::Internal => ErrorKind::Internal,
         };
-        Self { status, text: failure.text }
+        Self { kind, text: failure.text }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, Json(ErrorBody { error: self.text })).into_response()
+        let (status, word, title) = self.kind.told();
+        let problem = ErrorBody {
+            kind: format!("urn:plimsoll:problem:{word}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: self.text.clone(),
+            error: self.text,
+        };
+        let mut answer = (status, Json(problem)).into_response();
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match self.kind {
+            ErrorKind::Unauthorized => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            // The pace of changes leaves a turn within that.
+            ErrorKind::TooOften => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
+        }
+        answer
     }
 }
 

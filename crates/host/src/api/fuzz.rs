@@ -92,6 +92,8 @@ fn check(answers: &[u8]) {
         let error: plimsoll_protocol::api::ErrorBody =
             serde_json::from_slice(body).expect("an error is JSON");
         assert!(!error.error.is_empty() && !error.error.contains('\n'), "{}", error.error);
+        assert_eq!((error.status, &error.detail), (status, &error.error), "{error:?}");
+        assert_eq!(header("content-type"), Some("application/problem+json"), "{error:?}");
         assert!(status < 500 || matches!(status, 500 | 507), "{status}: {}", error.error);
     }
 }

@@ -34,9 +34,11 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The answer to a client that has too many connections.
 const REFUSAL: &str = concat!(
-    "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nconnection: close\r\n",
-    "retry-after: 1\r\ncontent-length: 92\r\n\r\n",
-    r#"{"error":"too many requests of this client are being answered: wait for them and try again"}"#
+    "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nconnection: close\r\n",
+    "retry-after: 1\r\ncontent-length: 275\r\n\r\n",
+    r#"{"type":"urn:plimsoll:problem:busy","title":"Too many requests of this client","status":503,"#,
+    r#""detail":"too many requests of this client are being answered: wait for them and try again","#,
+    r#""error":"too many requests of this client are being answered: wait for them and try again"}"#
 );
 
 /// Serves `api` on the unix socket, to users of this machine.
@@ -182,6 +184,7 @@ mod tests {
 
     use axum::body::Bytes;
     use axum::routing::post;
+    use plimsoll_protocol::api::ErrorBody;
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
     use super::*;
@@ -255,6 +258,7 @@ mod tests {
     fn the_refusal_is_whole() {
         let (head, body) = REFUSAL.split_once("\r\n\r\n").unwrap();
         assert!(head.contains(&format!("content-length: {}", body.len())), "{}", body.len());
-        super::super::answer::parse::<serde_json::Value>("it", body.as_bytes()).unwrap();
+        let problem: ErrorBody = super::super::answer::parse("it", body.as_bytes()).unwrap();
+        assert_eq!((problem.status, problem.detail), (503, problem.error));
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use plimsoll_protocol::api::Event;
+use plimsoll_protocol::api::{ErrorBody, Event};
 use plimsoll_protocol::status::{HostStatus, VmStatus};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -192,6 +192,12 @@ impl Host {
     pub fn refused(&self, status: u16, method: &str, path: &str, body: &str) -> String {
         let (got, body) = self.ask(method, path, body);
         assert_eq!(got, status, "{body}");
+        let problem: ErrorBody = serde_json::from_str(&body).unwrap();
+        assert_eq!((problem.status, &problem.detail), (status, &problem.error), "{problem:?}");
+        assert!(
+            problem.kind.starts_with("urn:plimsoll:problem:") && !problem.title.is_empty(),
+            "{problem:?}"
+        );
         error_of(&body)
     }
 }
