@@ -1,6 +1,7 @@
 //! The history: readings of what VMs used and had.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,7 +20,7 @@ const MOST: usize = 1 << 18;
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// One VM at one time, without the time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Reading {
     pub(crate) vm: VmName,
     pub(crate) active: Pages,
@@ -40,9 +41,12 @@ pub(crate) struct Reading {
 /// The latest readings of all VMs, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
-    moments: VecDeque<(Timestamp, Vec<Reading>)>,
+    moments: VecDeque<Moment>,
     readings: usize,
 }
+
+/// The readings of all VMs at one time. Others may keep them while the recorder forgets them.
+type Moment = (Timestamp, Arc<[Reading]>);
 
 impl Recorder {
     /// Whether it is time for the next readings.
@@ -54,7 +58,7 @@ impl Recorder {
     /// Keeps the readings of one moment, and forgets the oldest where there are too many.
     pub(crate) fn push(&mut self, now: Timestamp, readings: Vec<Reading>) {
         self.readings += readings.len();
-        self.moments.push_back((now, readings));
+        self.moments.push_back((now, readings.into()));
         let old = |at: Timestamp| now.duration_since(at).unsigned_abs() > LONGEST;
         while self.moments.len() > 1
             && (self.readings > MOST || self.moments.front().is_some_and(|(at, _)| old(*at)))
@@ -63,6 +67,31 @@ impl Recorder {
         }
     }
 
+    /// The moments after `after`, or all: at most the first `most`. No reading is copied.
+    pub(crate) fn after(&self, after: Option<Timestamp>, most: usize) -> Recording {
+        // The clock for people may have been set back: a moment that is known is found as it is, one
+        // that is forgotten by its time.
+        let first = after.and_then(|after| {
+            let last = |is: fn(&Timestamp, &Timestamp) -> bool| {
+                self.moments.iter().rposition(|(at, _)| is(at, &after))
+            };
+            last(Timestamp::eq).or_else(|| last(Timestamp::le))
+        });
+        let rest = self.moments.range(first.map_or(0, |first| first + 1)..);
+        let more = rest.len() > most;
+        Recording { moments: rest.take(most).cloned().collect(), more }
+    }
+}
+
+/// A part of what was recorded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Recording {
+    moments: Vec<Moment>,
+    /// There are later ones.
+    more: bool,
+}
+
+impl Recording {
     /// The readings of `vm`, or of all.
     pub(crate) fn history(&self, vm: Option<&VmName>, now: Timestamp) -> History {
         let wanted = |reading: &&Reading| vm.is_none_or(|vm| reading.vm == *vm);
@@ -91,7 +120,8 @@ impl Recorder {
             .iter()
             .flat_map(|(at, readings)| readings.iter().filter(wanted).map(|r| sample(*at, r)))
             .collect();
-        History { since, period: PERIOD.as_secs(), samples }
+        let next = self.moments.last().filter(|_| self.more).map(|(at, _)| *at);
+        History { since, period: PERIOD.as_secs(), samples, next }
     }
 }
 
@@ -129,12 +159,42 @@ mod tests {
         assert!(!recorder.is_due(at(4)) && recorder.is_due(at(5)) && recorder.is_due(at(-5)));
         recorder.push(at(5), vec![reading("a", 2), reading("b", 3)]);
         recorder.push(at(10), vec![reading("b", 4)]);
-        let all = recorder.history(None, at(12));
+        let all = recorder.after(None, usize::MAX).history(None, at(12));
         let times = |h: &History| h.samples.iter().map(|s| (s.seconds, s.vm.to_string())).collect::<Vec<_>>();
         assert_eq!(times(&all), [(0, "a".into()), (5, "a".into()), (5, "b".into()), (10, "b".into())]);
-        let b = recorder.history(Some(&"b".parse().unwrap()), at(12));
+        let b = recorder.after(None, usize::MAX).history(Some(&"b".parse().unwrap()), at(12));
         assert_eq!((b.since, times(&b)), (at(5), vec![(0, "b".into()), (5, "b".into())]));
-        assert_eq!(recorder.history(Some(&"c".parse().unwrap()), at(12)).samples, []);
+        assert_eq!(recorder.after(None, usize::MAX).history(Some(&"c".parse().unwrap()), at(12)).samples, []);
+    }
+
+    #[test]
+    fn pages_of_a_history_are_the_whole() {
+        let mut recorder = Recorder::default();
+        for i in 0..10 {
+            recorder.push(at(i * 5), vec![reading("a", 1), reading("b", 2)]);
+        }
+        let whole = recorder.after(None, usize::MAX).history(None, at(99));
+        assert_eq!((whole.samples.len(), whole.next), (20, None));
+        let (mut pages, mut next) = (Vec::new(), None);
+        loop {
+            let page = recorder.after(next, 3).history(None, at(99));
+            assert!(page.samples.len() <= 6);
+            let ago = u64::try_from(page.since.duration_since(whole.since).as_secs()).unwrap();
+            pages.extend(page.samples.into_iter().map(|s| Sample { seconds: s.seconds + ago, ..s }));
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        assert_eq!(pages, whole.samples);
+        assert_eq!(recorder.after(Some(at(45)), 3), Recording::default());
+        // The clock is set back, and nothing is left out for that.
+        recorder.push(at(20), vec![reading("c", 1)]);
+        assert_eq!(recorder.after(Some(at(40)), 9).history(None, at(99)).samples.len(), 3);
+        // A recording that is being written is not copied, nor changed by what comes.
+        let kept = recorder.after(None, 1);
+        recorder.push(at(200_000), vec![reading("a", 1)]);
+        assert_eq!(kept.history(None, at(99)).samples.len(), 2);
     }
 
     #[test]
@@ -144,8 +204,8 @@ mod tests {
         for i in 0..400 {
             recorder.push(at(i * 5), crowd.clone());
         }
-        assert_eq!(recorder.history(None, at(0)).samples.len(), MOST / 1000 * 1000);
+        assert_eq!(recorder.after(None, usize::MAX).history(None, at(0)).samples.len(), MOST / 1000 * 1000);
         recorder.push(at(100_000), vec![reading("a", 1)]);
-        assert_eq!(recorder.history(None, at(0)).samples.len(), 1);
+        assert_eq!(recorder.after(None, usize::MAX).history(None, at(0)).samples.len(), 1);
     }
 }

@@ -18,7 +18,7 @@
 //! | `GET /v1/explain?format=json\|text` | | [`HostExplanation`]; as text the sentences that `plimsoll explain` prints |
 //! | `GET /v1/vms/NAME/explain?format=json\|text` | | [`VmExplanation`] |
 //! | `GET /v1/live` | | host and VMs every two seconds, as server-sent events |
-//! | `GET /v1/history?vm=NAME&format=json\|csv` | | [`History`], of one VM or all; as CSV its columns are [`CSV_HEADER`](crate::history::CSV_HEADER) |
+//! | `GET /v1/history?vm=NAME&format=json\|csv&after=TIME&limit=N` | | [`History`], of one VM or all; with `limit` a page of N moments, whose `next` is the `after` of the next page; as CSV its columns are [`CSV_HEADER`](crate::history::CSV_HEADER) |
 //! | `GET /v1/pools` | | `[`[`PoolStatus`]`]`, parents before their children |
 //! | `POST /v1/pools` | [`PoolDefinition`] | [`PoolStatus`] |
 //! | `GET /v1/pools/NAME` | | [`PoolStatus`] |

@@ -19,6 +19,9 @@ pub struct History {
     pub period: u64,
     /// The records; at one time in the order of names.
     pub samples: Vec<Sample>,
+    /// Where the next page begins: `after` of the next request. `None`: there is nothing later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Timestamp>,
 }
 
 /// One VM at one time.
@@ -114,7 +117,7 @@ mod tests {
             stall_some: Percent::of_fraction(0.5),
             stall_full: Percent::of_fraction(0.25),
         };
-        let history = History { since: Timestamp::UNIX_EPOCH, period: 5, samples: vec![sample] };
+        let history = History { since: Timestamp::UNIX_EPOCH, period: 5, samples: vec![sample], next: None };
         let csv = history.csv();
         let lines: Vec<&str> = csv.lines().collect();
         assert!(

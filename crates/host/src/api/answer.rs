@@ -2,6 +2,7 @@ use axum::Json;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
 use plimsoll_protocol::api::{ErrorBody, UNSAVED_HEADER};
 use serde::de::DeserializeOwned;
 
@@ -149,7 +150,7 @@ pub(super) fn success(answer: Answer) -> Response {
         Answer::Vms(vms) => Json(vms).into_response(),
         Answer::Vm(vm) => Json(vm).into_response(),
         Answer::Definition(definition) => Json(definition).into_response(),
-        Answer::History(history) => Json(history).into_response(),
+        Answer::History(recording) => Json(recording.history(None, Timestamp::now())).into_response(),
         Answer::Explanation(explanation) => Json(explanation).into_response(),
         Answer::Explained(explained) => Json(explained.finish()).into_response(),
         Answer::Pools(pools) => Json(pools).into_response(),

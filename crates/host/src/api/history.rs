@@ -1,7 +1,10 @@
+use std::num::NonZero;
+
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
+use jiff::Timestamp;
 use plimsoll_protocol::VmName;
 use serde::Deserialize;
 
@@ -9,11 +12,15 @@ use super::Api;
 use super::answer::{ApiError, ApiResult, success};
 use crate::core::{Answer, Failure, FailureKind, Request};
 
-/// Which VM's history, and in which form.
+/// Which VM's history, which part of it, and in which form.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HistoryQuery {
     vm: Option<VmName>,
+    /// What came after this moment: `next` of the page before.
+    after: Option<Timestamp>,
+    /// Of this many moments at most; all VMs of a moment are on one page.
+    limit: Option<NonZero<usize>>,
     #[serde(default)]
     format: Format,
 }
@@ -31,12 +38,17 @@ pub(super) async fn history(
     query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> ApiResult {
     let Query(query) = query.map_err(|e| ApiError::invalid(e.body_text()))?;
-    let answer = api.caller.call(Request::History(query.vm)).await?;
-    let Answer::History(history) = answer else { return Ok(success(answer)) };
+    let (vm, after) = (query.vm, query.after);
+    let limit = query.limit.map_or(usize::MAX, NonZero::get);
+    let answer = api.caller.call(Request::History { vm: vm.clone(), after, limit }).await?;
+    let Answer::History(recording) = answer else { return Ok(success(answer)) };
     // A full record makes megabytes of text.
-    let text = tokio::task::spawn_blocking(move || match query.format {
-        Format::Csv => Ok(("text/csv; charset=utf-8", history.csv())),
-        Format::Json => serde_json::to_string(&history).map(|text| ("application/json", text)),
+    let text = tokio::task::spawn_blocking(move || {
+        let history = recording.history(vm.as_ref(), Timestamp::now());
+        match query.format {
+            Format::Csv => Ok(("text/csv; charset=utf-8", history.csv())),
+            Format::Json => serde_json::to_string(&history).map(|text| ("application/json", text)),
+        }
     });
     let failed = |e: &dyn std::fmt::Display| {
         Failure::new(FailureKind::Internal, format!("the history cannot be written: {e}"))

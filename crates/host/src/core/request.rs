@@ -1,9 +1,9 @@
+use jiff::Timestamp;
 use plimsoll_protocol::api::Event;
 use plimsoll_protocol::change::PoolChange;
 use plimsoll_protocol::change::VmChange;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::explain::HostExplanation;
-use plimsoll_protocol::history::History;
 use plimsoll_protocol::pool::PoolDefinition;
 use plimsoll_protocol::status::DomainStatus;
 use plimsoll_protocol::status::{HostStatus, PoolStatus, VmStatus};
@@ -11,6 +11,7 @@ use plimsoll_protocol::{PoolName, VmName};
 use serde::Serialize;
 
 use super::explain::Explained;
+use crate::history::Recording;
 
 /// A request that waits for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,8 +38,12 @@ pub(crate) enum Request {
     Start(VmName),
     Stop(VmName),
     Kill(VmName),
-    /// What was recorded of a VM, or of all.
-    History(Option<VmName>),
+    /// What was recorded after a moment, of that many moments at most. The VM must be known.
+    History {
+        vm: Option<VmName>,
+        after: Option<Timestamp>,
+        limit: usize,
+    },
     /// How memory is divided, and why.
     Explain,
     ExplainVm(VmName),
@@ -61,7 +66,7 @@ pub(crate) enum Answer {
     Vms(Vec<VmStatus>),
     Vm(Box<VmStatus>),
     Definition(Box<VmDefinition>),
-    History(Box<History>),
+    History(Recording),
     Explanation(Box<HostExplanation>),
     Explained(Box<Explained>),
     Pools(Vec<PoolStatus>),

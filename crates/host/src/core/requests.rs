@@ -1,3 +1,4 @@
+use jiff::Timestamp;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::change::VmChange;
 use plimsoll_protocol::definition::VmDefinition;
@@ -32,7 +33,7 @@ impl Core {
             Request::Start(name) => self.start_known(id, &name).map(|()| None),
             Request::Stop(name) => self.stop(&name).map(Some),
             Request::Kill(name) => self.kill(id, &name).map(|()| None),
-            Request::History(vm) => self.history(vm.as_ref()).map(Some),
+            Request::History { vm, after, limit } => self.history(vm.as_ref(), after, limit).map(Some),
             Request::Explain => Ok(Some(Answer::Explanation(Box::new(self.explain_host())))),
             Request::ExplainVm(name) => self.explain_vm(&name).map(Some),
             Request::Pools => Ok(Some(Answer::Pools(self.all_pools()))),
@@ -195,11 +196,16 @@ impl Core {
         Ok(())
     }
 
-    fn history(&self, vm: Option<&VmName>) -> Result<Answer, Failure> {
+    fn history(
+        &self,
+        vm: Option<&VmName>,
+        after: Option<Timestamp>,
+        limit: usize,
+    ) -> Result<Answer, Failure> {
         if let Some(vm) = vm {
             self.must_know(vm)?;
         }
-        Ok(Answer::History(Box::new(self.recorder.history(vm, self.clock.at))))
+        Ok(Answer::History(self.recorder.after(after, limit)))
     }
 
     pub(super) fn must_status(&self, name: &VmName) -> Result<VmStatus, Failure> {

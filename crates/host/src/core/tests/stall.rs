@@ -107,7 +107,9 @@ fn the_history_tells_the_stalls_since_its_last_sample() {
     let a = world.up(definition("a", 256, ""));
     run(&mut world, a, 6, 0.5, Pages(0));
     run(&mut world, a, 6, 0.0, Pages(0));
-    let Ok(Answer::History(history)) = world.answer(Request::History(None)) else { panic!() };
+    let all = Request::History { vm: None, after: None, limit: usize::MAX };
+    let Ok(Answer::History(recording)) = world.answer(all) else { panic!() };
+    let history = recording.history(None, world.clock.at);
     let stalls: Vec<Percent> = history.samples.iter().map(|sample| sample.stall_full).collect();
     assert_eq!(
         stalls,
