@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::status::Exit;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
 use self::woken::Woken;
@@ -56,7 +56,7 @@ pub(crate) struct Caller(mpsc::Sender<Incoming>);
 
 impl Caller {
     /// A way to ask what receives from `sender`.
-    #[cfg(feature = "fuzzing")]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn to(sender: mpsc::Sender<Incoming>) -> Self {
         Self(sender)
     }
@@ -107,6 +107,8 @@ pub(crate) struct Daemon {
     site: Arc<Site>,
     saver: Saver,
     event_log: EventLog,
+    /// The id of the last event that there was.
+    news: watch::Sender<u64>,
     /// The thread for shared pages.
     worker: Worker,
     uids: Uids,
@@ -144,6 +146,7 @@ impl Daemon {
             core,
             saver: Saver::start(site.paths.clone(), sender.clone()),
             event_log,
+            news: watch::Sender::new(0),
             worker: Worker::start(report)?,
             site: Arc::new(site),
             uids,
@@ -167,6 +170,11 @@ impl Daemon {
     /// A way to ask this daemon.
     pub(crate) fn caller(&self) -> Caller {
         Caller(self.sender.clone())
+    }
+
+    /// The id of the last event that there was, as it rises.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
     }
 
     /// Takes up a VM that an earlier daemon started, and begins to connect to it.

@@ -131,7 +131,7 @@ async fn serve(
         daemon.adopt(survivor);
     }
     daemon.taken_up();
-    let api = api::router(daemon.caller(), site.paths);
+    let api = api::router(daemon.caller(), site.paths, daemon.news());
     let connections = Connections::allowed();
     let tcp = listen_tcp(config, api.clone(), connections).await?;
     let socket = config.socket();

@@ -25,7 +25,8 @@
 //! | `PATCH /v1/pools/NAME` | [`PoolChange`] | [`PoolStatus`] |
 //! | `DELETE /v1/pools/NAME` | | the pool is removed; it must hold neither pools nor VMs |
 //! | `GET /v1/sharing` | | `[`[`DomainStatus`]`]` |
-//! | `GET /v1/events?after=ID` | | `[`[`Event`]`]`, the latest, oldest first; with `after` those that came after the event of that id |
+//! | `GET /v1/events?after=ID&before=ID&limit=N` | | `[`[`Event`]`]`, the latest, oldest first; with `after` those that came after the event of that id, with `before` those that came before; with `limit` the first N where there is `after`, else the last N |
+//! | the same, with `Accept: text/event-stream` | | server-sent events: an [`Event`] each, its id as the stream's, and what happens from then on; `Last-Event-ID` goes before `after` |
 //! | `GET /metrics` | | the host, its VMs and its pools for Prometheus: OpenMetrics, or Prometheus' own text format for clients that do not accept that |
 //!
 //! Sizes are whole bytes in answers, and bytes or text ("512MiB") in requests. An error answers
@@ -46,7 +47,7 @@
 //! | 429 | `too-often` | too many changes of this client: `Retry-After` says when to try again |
 //! | 431 | | the head is too long; the answer has no body |
 //! | 500 | `internal` | the daemon could not do it; its log may say more |
-//! | 503 | `busy` | too many requests of this client are being answered: `Retry-After` says when to try again |
+//! | 503 | `busy` | too many requests of this client are being answered, or too many clients follow the events: `Retry-After` says when to try again |
 //! | 507 | `no-memory` | it does not fit into machine memory |
 //!
 //! A change that is in effect and not on disk yet is answered as a success with the header

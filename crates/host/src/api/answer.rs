@@ -33,6 +33,7 @@ enum ErrorKind {
     Unfit,
     TooOften,
     Internal,
+    Busy,
     NoMemory,
 }
 
@@ -58,6 +59,7 @@ impl ErrorKind {
             }
             Self::TooOften => (StatusCode::TOO_MANY_REQUESTS, "too-often", "Too many changes of this client"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The daemon could not do it"),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many requests of this client"),
             Self::NoMemory => {
                 (StatusCode::INSUFFICIENT_STORAGE, "no-memory", "It does not fit into machine memory")
             }
@@ -97,6 +99,10 @@ impl ApiError {
         Self { kind: ErrorKind::Late, text }
     }
 
+    pub(super) fn busy(text: String) -> Self {
+        Self { kind: ErrorKind::Busy, text }
+    }
+
     pub(super) fn too_often(text: String) -> Self {
         Self { kind: ErrorKind::TooOften, text }
     }
@@ -134,7 +140,7 @@ impl IntoResponse for ApiError {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             // The pace of changes leaves a turn within that.
-            ErrorKind::TooOften => {
+            ErrorKind::TooOften | ErrorKind::Busy => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}

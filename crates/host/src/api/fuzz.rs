@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::gate::{Gate, Peer};
@@ -39,7 +39,7 @@ pub(crate) fn api(input: &[u8]) {
 async fn answers(input: &[u8]) -> Vec<u8> {
     let (sender, mut inbox) = mpsc::channel(16);
     let paths = Paths { state: "/nowhere".into(), run: "/nowhere".into() };
-    let api = router(Caller::to(sender), paths);
+    let api = router(Caller::to(sender), paths, watch::channel(0).1);
     let (mut client, end) = duplex(ROOM);
     let peer = Peer::User(1);
     let passage = Gate::new(1, 1).enter(peer).expect("it is the first");

@@ -16,6 +16,7 @@ mod path;
 mod pools;
 mod server;
 mod stalls;
+mod stream;
 mod token;
 
 use axum::Router;
@@ -28,6 +29,7 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::change::{Rename, VmChange};
 use plimsoll_protocol::definition::VmDefinition;
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use self::answer::{ApiError, ApiResult, parse};
 pub(crate) use self::gate::Gate;
@@ -36,6 +38,7 @@ use self::live::Live;
 pub(crate) use self::metrics::openmetrics;
 use self::path::Path;
 pub(crate) use self::server::{serve_tcp, serve_unix};
+use self::stream::Streams;
 pub(crate) use self::token::with_tokens;
 use crate::core::Request;
 use crate::daemon::Caller;
@@ -47,10 +50,13 @@ struct Api {
     caller: Caller,
     paths: Paths,
     live: Live,
+    streams: Streams,
 }
 
 /// All paths of the API.
-pub(crate) fn router(caller: Caller, paths: Paths) -> Router {
+///
+/// `news` has the id of the last event that there was.
+pub(crate) fn router(caller: Caller, paths: Paths, news: watch::Receiver<u64>) -> Router {
     let api = Router::new()
         .route("/v1/host", get(host))
         .route("/v1/events", get(events::events))
@@ -72,7 +78,7 @@ pub(crate) fn router(caller: Caller, paths: Paths) -> Router {
         .route("/metrics", get(metrics::metrics))
         .fallback(async || ApiError::no_path())
         .method_not_allowed_fallback(async || ApiError::no_method())
-        .with_state(Api { caller, paths, live: Live::new() });
+        .with_state(Api { caller, paths, live: Live::new(), streams: Streams::new(news) });
     within_bounds(api)
 }
 

@@ -62,7 +62,10 @@ impl Daemon {
                 }
             }
             Effect::Order(order) => self.order(order),
-            Effect::Record(event) => self.event_log.record(event),
+            Effect::Record(event) => {
+                self.news.send_replace(event.id);
+                self.event_log.record(event);
+            }
             Effect::Answer(id, answer) => self.answer(id, answer),
         }
     }
