@@ -7,8 +7,8 @@ use plimsoll_protocol::api::DEFAULT_SOCKET;
 
 use crate::client::Address;
 use crate::commands::{
-    console, create, edit, events, explain, history, kill, logs, plan, pool, ps, rename, restart, rm, run,
-    set, share, show, start, stop, top, wait,
+    console, create, edit, events, explain, history, kill, logs, pause, plan, pool, ps, rename, reset,
+    restart, resume, rm, run, set, share, show, start, stop, top, wait,
 };
 
 /// Names the daemon's socket where `--socket` does not.
@@ -96,6 +96,12 @@ pub(crate) enum Command {
     /// Shut a VM down and start it again
     #[command(visible_alias = "reboot")]
     Restart(restart::Restart),
+    /// Have a VM stand still
+    Pause(pause::Pause),
+    /// Let a paused VM go on
+    Resume(resume::Resume),
+    /// Press a VM's reset button
+    Reset(reset::Reset),
     /// End a VM at once, as if its power were cut; its guest writes nothing back
     Kill(kill::Kill),
     /// Remove a VM that is off; its disks stay
@@ -276,6 +282,9 @@ mod tests {
             "create",
             "create a.toml --pool a/b",
             "restart",
+            "pause",
+            "resume a/b",
+            "reset a --all",
             "restart a --timeout soon",
             "rename a",
             "rename a a/b",

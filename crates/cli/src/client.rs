@@ -59,6 +59,9 @@ pub(crate) enum Act {
     Start,
     Stop,
     Kill,
+    Pause,
+    Resume,
+    Reset,
 }
 
 /// Which of a VM's logs.
@@ -132,6 +135,9 @@ impl Client {
             Act::Start => "start",
             Act::Stop => "stop",
             Act::Kill => "kill",
+            Act::Pause => "pause",
+            Act::Resume => "resume",
+            Act::Reset => "reset",
         };
         self.json(Method::POST, &format!("/v1/vms/{name}/{act}"), Vec::new())
     }

@@ -42,6 +42,8 @@ pub(crate) struct Outbox {
     answer: Option<ToVmm>,
     shares: VecDeque<ToVmm>,
     power_button: bool,
+    pause: Option<bool>,
+    reset: bool,
     query: bool,
 }
 
@@ -66,6 +68,8 @@ impl Outbox {
             ToVmm::Found { .. } | ToVmm::Offered { .. } => self.answer = Some(letter.message),
             ToVmm::Share { .. } => return self.share(letter.message),
             ToVmm::PowerButton => self.power_button = true,
+            ToVmm::Pause(paused) => self.pause = Some(paused),
+            ToVmm::Reset => self.reset = true,
             ToVmm::Query => self.query = true,
             // Sent by the launch itself, with its descriptors.
             ToVmm::Boot(_) => tracing::error!("a configuration is not sent twice"),
@@ -105,6 +109,8 @@ impl Outbox {
                     .or_else(|| self.answer.take())
                     .or_else(|| self.shares.pop_front())
                     .or_else(|| std::mem::take(&mut self.power_button).then_some(ToVmm::PowerButton))
+                    .or_else(|| self.pause.take().map(ToVmm::Pause))
+                    .or_else(|| std::mem::take(&mut self.reset).then_some(ToVmm::Reset))
                     .or_else(|| std::mem::take(&mut self.query).then_some(ToVmm::Query))
                     .map(Letter::of)
             })

@@ -13,6 +13,9 @@
 //! | `DELETE /v1/vms/NAME` | | the VM is removed; it must be off |
 //! | `POST /v1/vms/NAME/start` | | the VM, which was off, is started: [`VmStatus`] |
 //! | `POST /v1/vms/NAME/stop` | | its power button is pressed: [`VmStatus`] |
+//! | `POST /v1/vms/NAME/pause` | | its processors stand still: [`VmStatus`] |
+//! | `POST /v1/vms/NAME/resume` | | they go on: [`VmStatus`] |
+//! | `POST /v1/vms/NAME/reset` | | its machine is reset, as by a reset button: [`VmStatus`] |
 //! | `POST /v1/vms/NAME/kill` | | its process is ended: [`VmStatus`] |
 //! | `GET /v1/vms/NAME/log?source=vmm\|console` | | text |
 //! | `GET /v1/explain?format=json\|text` | | [`HostExplanation`]; as text the sentences that `plimsoll explain` prints |

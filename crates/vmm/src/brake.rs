@@ -1,4 +1,5 @@
-//! Stops the VM's processors while the host is too short of memory.
+//! Stops the VM's processors: while the host is too short of memory, and while the operator has
+//! paused the VM.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -12,7 +13,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// A gate that processors pass before they run the guest. While the brake is on, they wait there.
 #[derive(Default)]
 pub(crate) struct Brake {
-    on: AtomicBool,
+    /// The host is short of memory.
+    held: AtomicBool,
+    /// The operator said so.
+    paused: AtomicBool,
     /// Gets each processor out of the guest.
     kicks: Mutex<Vec<Box<dyn Fn() + Send>>>,
     gate: Mutex<()>,
@@ -22,14 +26,34 @@ pub(crate) struct Brake {
 impl Brake {
     /// Whether processors are stopped, or about to be.
     pub(crate) fn is_on(&self) -> bool {
-        self.on.load(Ordering::SeqCst)
+        self.is_held() || self.is_paused()
     }
 
-    /// Puts the brake on or takes it off. A processor that is in the guest is kicked out of it. The
-    /// kick may come just before the processor enters the guest, so a caller that keeps the brake
-    /// on calls this again from time to time.
-    pub(crate) fn set(&self, on: bool) {
-        let was = self.on.swap(on, Ordering::SeqCst);
+    /// Whether they are stopped for want of memory.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(Ordering::SeqCst)
+    }
+
+    /// Whether they are stopped by the operator.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::SeqCst)
+    }
+
+    /// Holds the processors for want of memory, or lets them go on as far as the operator does. A
+    /// processor that is in the guest is kicked out of it. The kick may come just before the
+    /// processor enters the guest, so a caller that keeps the brake on calls this again from time
+    /// to time.
+    pub(crate) fn hold(&self, on: bool) {
+        self.set(&self.held, on);
+    }
+
+    /// The same for the operator.
+    pub(crate) fn pause(&self, on: bool) {
+        self.set(&self.paused, on);
+    }
+
+    fn set(&self, reason: &AtomicBool, on: bool) {
+        let was = reason.swap(on, Ordering::SeqCst);
         if on {
             lock(&self.kicks).iter().for_each(|kick| kick());
         } else if was {
@@ -68,7 +92,8 @@ mod tests {
     fn who_comes_to_it_stands_until_it_is_off_or_is_to_end() {
         let brake = Arc::new(Brake::default());
         assert!(!brake.pass(|| false));
-        brake.set(true);
+        brake.hold(true);
+        brake.pause(true);
         assert!(brake.pass(|| true));
         let (sender, passed) = channel();
         let thread = std::thread::spawn({
@@ -78,8 +103,10 @@ mod tests {
                 sender.send(brake.is_on()).unwrap();
             }
         });
-        assert!(passed.try_recv().is_err());
-        brake.set(false);
+        brake.hold(false);
+        assert!(brake.is_on() && brake.is_paused() && !brake.is_held());
+        assert!(passed.try_recv().is_err(), "one reason is enough");
+        brake.pause(false);
         assert!(!passed.recv_timeout(Duration::from_secs(60)).unwrap());
         thread.join().unwrap();
     }

@@ -7,6 +7,8 @@ pub(crate) enum GuestEvent {
     Off,
     /// The guest reset the machine.
     Reset,
+    /// The operator pressed the reset button.
+    ResetButton,
     /// The guest's kernel reported a panic.
     Panicked,
     /// The guest cannot go on: the symptom.

@@ -259,7 +259,7 @@ impl Shared {
     /// Has the VM's processors stand still, or lets them go on.
     fn hold(&self, held: bool) {
         self.pmap.note_held(held);
-        self.brake.set(held);
+        self.brake.hold(held);
     }
 
     /// Waits for news, or that long.

@@ -67,6 +67,31 @@ fn the_power_button_ends_it() {
 }
 
 #[test]
+fn a_paused_vm_stands_still_until_it_goes_on() {
+    let mut daemon = start(SIZE);
+    daemon.send(&ToVmm::Pause(true));
+    daemon.until("it is paused", |d| d.facts().paused.then_some(()));
+    assert!(!daemon.facts().blocked, "it is not held for want of memory");
+    daemon.type_line("touch 4194304 1");
+    let before = daemon.facts();
+    // Several reports later it still has not begun.
+    (0..20).for_each(|_| assert_eq!(daemon.facts().held, before.held));
+    assert!(!daemon.said.contains("ok touch"), "{}", daemon.said);
+    daemon.send(&ToVmm::Pause(false));
+    daemon.until_said(0, "ok touch bytes=4194304 seed=1");
+    assert!(!daemon.facts().paused && daemon.facts().held > before.held);
+}
+
+#[test]
+fn the_reset_button_starts_the_guest_anew() {
+    let mut daemon = start(SIZE);
+    daemon.command("touch 4194304 1");
+    daemon.send(&ToVmm::Reset);
+    daemon.until("it has rebooted", |d| (d.facts().reboots == 1).then_some(()));
+    assert!(daemon.command("verify").contains("pages=0"), "nothing is left");
+}
+
+#[test]
 fn freed_memory_and_its_grant_come_back() {
     let mut daemon = start(SIZE);
     daemon.command("touch 41943040 1");

@@ -18,7 +18,7 @@ pub fn note(vm: &VmStatus) -> String {
     if let Some(stalled) = &vm.stalled {
         notes.push(format!("stalled since {}", to_the_second(stalled.since)));
     }
-    if vm.balloon == BalloonHealth::Stuck {
+    if vm.balloon == BalloonHealth::Stuck && vm.power != Power::Paused {
         notes.push("balloon stuck".to_owned());
     }
     if vm.paging.blocked {

@@ -14,7 +14,7 @@ const HELP: &str = "\
 Columns:
   NAME       name of the VM
   POOL       resource pool that it is in; /: the host itself
-  POWER      starting, on, stopping (asked to shut down, not yet off) or off
+  POWER      starting, on, paused, stopping (asked to shut down, not yet off) or off
   VCPUS      number of its processors
   SIZE       memory that the guest sees
   RESERV     machine memory that it always has

@@ -266,3 +266,19 @@ fn vms_stop_in_the_reverse_order_those_of_one_place_together() {
     ];
     assert_eq!(fake.lines()[1..], order);
 }
+
+#[test]
+fn vms_are_paused_resumed_and_reset() {
+    let fake = Fake::new();
+    fake.on("GET /v1/vms", 200, &json!([vm("a", "on"), vm("b", "paused"), vm("c", "off")]));
+    for (command, name, said) in
+        [("pause", "a", "is paused"), ("resume", "b", "goes on"), ("reset", "a", "is reset")]
+    {
+        fake.on(&format!("POST /v1/vms/{name}/{command}"), 200, &vm(name, "on"));
+        fake.on(&format!("POST /v1/vms/c/{command}"), 409, &error("VM c is off"));
+        fake.run(&[command, name]).prints(&format!("{name} {said}\n"));
+        fake.run(&[command, "--all"]).prints(&format!("{name} {said}\n"));
+        fake.run(&[command, "c"]).fails(4, "VM c is off");
+        fake.run(&[command, "d"]).fails(3, &format!("no answer for POST /v1/vms/d/{command}"));
+    }
+}

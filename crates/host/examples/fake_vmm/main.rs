@@ -125,6 +125,11 @@ impl Vm {
                         say(wire, &answer);
                     }
                 }
+                Ok((ToVmm::Pause(paused), _)) => self.facts.paused = paused,
+                Ok((ToVmm::Reset, _)) => {
+                    self.facts.reboots += 1;
+                    say(wire, &FromVmm::Rebooted);
+                }
                 Ok((ToVmm::Query | ToVmm::Paging { .. } | ToVmm::Budget(_), _)) => {}
                 Ok((ToVmm::Sharing { domain, .. }, fds)) => {
                     eprintln!("told to share: {domain:?}");

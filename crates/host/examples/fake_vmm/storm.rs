@@ -160,6 +160,7 @@ impl Storm {
             swapped_out: self.number(),
             swapped_in: self.number(),
             blocked: self.random.bool(),
+            paused: self.random.bool(),
             paging_stuck: self.random.bool(),
             swap_failed: self.random.bool(),
             shared: self.pages(),

@@ -68,6 +68,9 @@ pub(crate) fn router(caller: Caller, paths: Paths, news: watch::Receiver<u64>) -
         .route("/v1/vms/{name}/rename", post(rename))
         .route("/v1/vms/{name}/start", post(start))
         .route("/v1/vms/{name}/stop", post(stop))
+        .route("/v1/vms/{name}/pause", post(pause))
+        .route("/v1/vms/{name}/resume", post(resume))
+        .route("/v1/vms/{name}/reset", post(reset))
         .route("/v1/vms/{name}/kill", post(kill))
         .route("/v1/vms/{name}/log", get(log::log))
         .route("/v1/vms/{name}/explain", get(explain::vm))
@@ -161,6 +164,18 @@ async fn start(State(api): State<Api>, Path(name): Path) -> ApiResult {
 
 async fn stop(State(api): State<Api>, Path(name): Path) -> ApiResult {
     api.call(Request::Stop(vm_name(name)?)).await
+}
+
+async fn pause(State(api): State<Api>, Path(name): Path) -> ApiResult {
+    api.call(Request::Pause(vm_name(name)?, true)).await
+}
+
+async fn resume(State(api): State<Api>, Path(name): Path) -> ApiResult {
+    api.call(Request::Pause(vm_name(name)?, false)).await
+}
+
+async fn reset(State(api): State<Api>, Path(name): Path) -> ApiResult {
+    api.call(Request::Reset(vm_name(name)?)).await
 }
 
 async fn kill(State(api): State<Api>, Path(name): Path) -> ApiResult {

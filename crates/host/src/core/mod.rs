@@ -5,12 +5,12 @@
 //! has to carry out, in order. It reads no clock and does no I/O, so every course of events can be
 //! tested. The ledger is whole between any two inputs.
 //!
-//! [`requests`] answers users (with [`definitions`], and [`pools`] for resource pools), [`messages`] VMMs, [`control`]
-//! is the loop, [`budget`] follows the machine, [`divide`] divides memory, [`grants`] gives it out,
-//! [`sharing`] has VMs share pages (through [`crate::domains`]), [`mod@unreachable`] takes over VMs
-//! of an earlier daemon, [`heartbeat`] notices VMMs that say nothing, [`scan`] has VMs look for
-//! pages to share, [`stall`] counts the time that VMs are stalled, [`status`] tells of it,
-//! [`explain`] why.
+//! [`requests`] answers users (with [`definitions`], [`mod@pause`], and [`pools`] for resource
+//! pools), [`messages`] VMMs, [`control`] is the loop, [`budget`] follows the machine, [`divide`]
+//! divides memory, [`grants`] gives it out, [`sharing`] has VMs share pages (through
+//! [`crate::domains`]), [`mod@unreachable`] takes over VMs of an earlier daemon, [`heartbeat`]
+//! notices VMMs that say nothing, [`scan`] has VMs look for pages to share, [`stall`] counts the
+//! time that VMs are stalled, [`status`] tells of it, [`explain`] why.
 
 mod admission;
 mod budget;
@@ -27,6 +27,7 @@ mod membership;
 mod messages;
 mod mirror;
 mod noise;
+mod pause;
 mod pools;
 mod rates;
 mod request;

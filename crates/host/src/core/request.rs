@@ -38,6 +38,10 @@ pub(crate) enum Request {
     Start(VmName),
     Stop(VmName),
     Kill(VmName),
+    /// Have its processors stand still (`true`), or go on.
+    Pause(VmName, bool),
+    /// Press its reset button.
+    Reset(VmName),
     /// What was recorded after a moment, of that many moments at most. The VM must be known.
     History {
         vm: Option<VmName>,

@@ -32,6 +32,8 @@ impl Core {
             Request::Forget(name) => self.forget(id, &name).map(|()| None),
             Request::Start(name) => self.start_known(id, &name).map(|()| None),
             Request::Stop(name) => self.stop(&name).map(Some),
+            Request::Pause(name, paused) => self.pause(&name, paused).map(Some),
+            Request::Reset(name) => self.reset(&name).map(Some),
             Request::Kill(name) => self.kill(id, &name).map(|()| None),
             Request::History { vm, after, limit } => self.history(vm.as_ref(), after, limit).map(Some),
             Request::Explain => Ok(Some(Answer::Explanation(Box::new(self.explain_host())))),
@@ -103,6 +105,7 @@ impl Core {
                 return conflict(format!("VM {name} is being started: try again, or kill it"));
             }
             Some(Phase::Running | Phase::Stopping) => {
+                self.must_not_be_paused(name, run)?;
                 self.press_power_button(run);
                 self.event(Some(name), "is asked to shut down");
             }
@@ -226,7 +229,7 @@ impl Core {
         Err(Failure::new(FailureKind::Conflict, text))
     }
 
-    fn must_run(&self, name: &VmName) -> Result<RunId, Failure> {
+    pub(super) fn must_run(&self, name: &VmName) -> Result<RunId, Failure> {
         self.must_know(name)?
             .run
             .ok_or_else(|| Failure::new(FailureKind::Conflict, format!("VM {name} is off")))

@@ -45,6 +45,11 @@ impl StallAccount {
         let since = clock.at.saturating_sub(elapsed).unwrap_or(clock.at);
         let began = self.began.unwrap_or(Stretch { since, full: self.stalls.full().total() });
         let grown = self.stalls.observe(elapsed, facts.stall_some, facts.stall_full);
+        if facts.paused {
+            // It stands still because its operator said so.
+            (self.began, self.still) = (None, None);
+            return grown;
+        }
         if elapsed > Duration::ZERO {
             self.began = (2 * grown.1 > elapsed).then_some(began);
         }

@@ -147,6 +147,7 @@ fn power(run: Option<&Run>) -> Power {
     match run.map(|run| &run.phase) {
         None => Power::Off,
         Some(Phase::Queued(_) | Phase::Launching(_) | Phase::Booting(_)) => Power::Starting,
+        Some(Phase::Running | Phase::Stopping) if run.is_some_and(|run| run.facts.paused) => Power::Paused,
         Some(Phase::Running | Phase::Unreachable(_)) => Power::On,
         Some(Phase::Stopping | Phase::Ending(_)) => Power::Stopping,
     }

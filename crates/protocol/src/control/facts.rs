@@ -39,6 +39,9 @@ pub struct Facts {
     pub swapped_in: u64,
     /// The VM's processors stand still: see [`ToVmm::Paging`](super::ToVmm::Paging).
     pub blocked: bool,
+    /// The VM's processors stand still because its operator said so: see
+    /// [`ToVmm::Pause`](super::ToVmm::Pause).
+    pub paused: bool,
     /// What was last asked of paging could not be taken.
     pub paging_stuck: bool,
     /// Swap space could not be written: nothing more is swapped out.

@@ -9,7 +9,7 @@ use crate::sharing::{DomainId, Found, ScanBudget, SharingKind};
 
 /// Version of these messages. Daemon and VMM of different versions do not talk: the daemon says so
 /// in the VM's status.
-pub const VERSION: u32 = 8;
+pub const VERSION: u32 = 9;
 /// The file descriptor at which a VMM finds its listening control socket.
 pub const CONTROL_FD: i32 = 3;
 
@@ -74,6 +74,11 @@ pub enum ToVmm {
     },
     /// Press the guest's power button.
     PowerButton,
+    /// The VM's processors stand still (`true`) until they are told to go on (`false`). Its devices
+    /// and its memory go on.
+    Pause(bool),
+    /// Reset the machine, as its reset button would: the guest starts anew.
+    Reset,
     /// Answer with [`FromVmm::Report`] at once.
     Query,
 }

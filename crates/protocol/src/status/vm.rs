@@ -131,6 +131,8 @@ pub enum Power {
     Starting,
     /// It runs.
     On,
+    /// Its processors stand still because its operator said so.
+    Paused,
     /// It was asked to shut down and has not yet.
     Stopping,
     /// It does not run.
@@ -142,6 +144,7 @@ impl fmt::Display for Power {
         f.pad(match self {
             Self::Starting => "starting",
             Self::On => "on",
+            Self::Paused => "paused",
             Self::Stopping => "stopping",
             Self::Off => "off",
         })

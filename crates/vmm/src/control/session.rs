@@ -81,8 +81,9 @@ impl Session {
         // A waiting connection is already known, so poll only the mailbox: it wakes this thread
         // once the connection may be accepted.
         let fds = if self.called { &mut fds[..1] } else { &mut fds[..] };
-        // Without a daemon no report is due.
-        let timeout = if self.link.is_up() { Some(timespec(self.next_report)) } else { None };
+        // Without a daemon no report is due, but a paused VM is looked after.
+        let paused = self.vm.as_ref().is_some_and(|vm| vm.brake.is_paused());
+        let timeout = if self.link.is_up() || paused { Some(timespec(self.next_report)) } else { None };
         match rustix::event::poll(fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -154,6 +155,11 @@ impl Session {
             (ToVmm::Offered { id, frames }, Some(_)) => self.exchange.answer(id, Answer::Offered(frames)),
             (ToVmm::Share { domain, pages }, Some(vm)) => vm.scanner.named(domain, pages),
             (ToVmm::PowerButton, Some(vm)) => vm.guest.press_power_button(),
+            (ToVmm::Reset, Some(vm)) => vm.guest.press_reset_button(),
+            (ToVmm::Pause(paused), Some(vm)) => {
+                vm.brake.pause(paused);
+                self.link.outbox.report(facts(self.vm.as_ref(), self.reboots));
+            }
         }
     }
 
@@ -198,6 +204,10 @@ impl Session {
         let now = Instant::now();
         if now >= self.next_report {
             self.next_report = now + REPORT_PERIOD;
+            if let Some(vm) = self.vm.as_ref().filter(|vm| vm.brake.is_paused()) {
+                // A kick may have come just before a processor entered the guest.
+                vm.brake.pause(true);
+            }
             if self.link.is_up() {
                 if let Some(vm) = &self.vm {
                     self.grants.tick(vm, &mut self.link.outbox);

@@ -109,7 +109,11 @@ impl Machine {
         brake: Arc<Brake>,
         execution: Arc<Execution>,
     ) -> Result<KernelGuest> {
-        let guest = KernelGuest { balloon: self.devices.balloon.clone(), events: self.events.clone() };
+        let guest = KernelGuest {
+            balloon: self.devices.balloon.clone(),
+            events: self.events.clone(),
+            tell: self.tell.clone(),
+        };
         thread::Builder::new()
             .name("machine".to_owned())
             .spawn(move || {
@@ -168,7 +172,7 @@ impl Machine {
             }
             // A kernel without a driver for the panic device only resets the machine.
             (GuestEvent::Reset, Some(line)) => Some(ExitReason::Crashed(line)),
-            (GuestEvent::Reset, None) => None,
+            (GuestEvent::Reset, None) | (GuestEvent::ResetButton, _) => None,
             (GuestEvent::Crashed(how), Some(line)) => Some(ExitReason::Crashed(format!("{line} ({how})"))),
             (GuestEvent::Crashed(how), None) => Some(ExitReason::Crashed(how)),
             (GuestEvent::Failed(what), _) => Some(ExitReason::Failed(what)),
@@ -192,11 +196,16 @@ impl Machine {
 pub(crate) struct KernelGuest {
     balloon: BalloonHandle,
     events: EventDevice,
+    tell: Teller,
 }
 
 impl Guest for KernelGuest {
     fn press_power_button(&self) {
         self.events.press_power_button();
+    }
+
+    fn press_reset_button(&self) {
+        self.tell.tell(GuestEvent::ResetButton);
     }
 
     fn set_balloon_target(&self, pages: Pages) {

@@ -38,6 +38,8 @@ use sampling::Sampling;
 pub(crate) trait Guest: Send {
     /// Presses its power button.
     fn press_power_button(&self);
+    /// Presses its reset button.
+    fn press_reset_button(&self);
     /// Sets the target size of its balloon.
     fn set_balloon_target(&self, pages: Pages);
     /// The state of its balloon.
@@ -72,7 +74,7 @@ pub(crate) struct Vm {
     sampling: Arc<Sampling>,
     pub(crate) pager: Pager,
     pub(crate) scanner: Scanner,
-    brake: Arc<Brake>,
+    pub(crate) brake: Arc<Brake>,
 }
 
 impl Vm {
@@ -167,7 +169,8 @@ impl Vm {
             unzipped: stats.traffic.unzipped,
             swapped_out: stats.traffic.swapped_out,
             swapped_in: stats.traffic.swapped_in,
-            blocked: self.brake.is_on(),
+            blocked: self.brake.is_held(),
+            paused: self.brake.is_paused(),
             paging_stuck: self.pager.is_stuck(),
             swap_failed: self.pmap.swap_failed(),
             shared: stats.shared,

@@ -15,7 +15,7 @@ use super::memory::Memory;
 use super::pattern::{self, PAGE};
 use super::regions::{Content, Region, Regions};
 use crate::brake::Brake;
-use crate::console::Output;
+use crate::console::{Keyboard, Output};
 use crate::control::Mailbox;
 use crate::machine::{BalloonFacts, Guest};
 
@@ -72,6 +72,11 @@ impl Guest for ModelGuest {
     fn press_power_button(&self) {
         self.shared.say("note power button");
         self.shared.parts.mailbox.exit(ExitReason::Shutdown);
+    }
+
+    fn press_reset_button(&self) {
+        // What it is at comes to its end first.
+        self.shared.parts.input.offer(b"\nreboot\n");
     }
 
     fn set_balloon_target(&self, pages: Pages) {

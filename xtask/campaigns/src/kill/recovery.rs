@@ -80,7 +80,7 @@ fn well(field: &Field, population: &Population, aftermath: &Aftermath) -> Result
             let fine = match now.power {
                 Power::Off => true,
                 Power::On => now.note.is_none() && !aftermath.killed.contains(&at),
-                Power::Starting | Power::Stopping => false,
+                Power::Starting | Power::Stopping | Power::Paused => false,
             };
             let note = now.note.as_deref().unwrap_or("no note");
             (!fine).then(|| format!("{} is {}: {note}", vm.name, now.power))

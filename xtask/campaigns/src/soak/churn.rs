@@ -116,7 +116,7 @@ impl Churn {
             None => Operation::Start,
             Some(Power::Off) if self.rng.u8(..4) == 0 => Operation::Forget,
             Some(Power::Off) => Operation::Start,
-            Some(Power::Starting | Power::Stopping) => return Ok(()),
+            Some(Power::Starting | Power::Stopping | Power::Paused) => return Ok(()),
             Some(Power::On) => match self.rng.u8(..10) {
                 0 | 1 if comes => Operation::Stop,
                 2 if comes => Operation::Kill,

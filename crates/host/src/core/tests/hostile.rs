@@ -60,7 +60,7 @@ prop_compose! {
         Facts {
             grant: p[0], held: p[1], wanted: p[2], ballooned: p[3], balloon_actual: p[4], balloon_target: p[5],
             balloon_driver: driver, compressed: p[1], store: p[2], swapped: p[3], zipped: n, unzipped: n / 2,
-            swapped_out: p[4].0, swapped_in: n, blocked: driver, paging_stuck: n.is_multiple_of(3), swap_failed: n.is_multiple_of(7),
+            swapped_out: p[4].0, swapped_in: n, blocked: driver, paused: n.is_multiple_of(5), paging_stuck: n.is_multiple_of(3), swap_failed: n.is_multiple_of(7),
             shared: p[5], zero: p[0], scanned: n, merged: p[1].0, zeroed: n, broken: p[2].0, mismatched: n,
             scan_cpu: Duration::from_nanos(n), mappings_full: driver, faults: n, stall_some: Duration::from_nanos(n),
             stall_full: Duration::new(n, 7), guest: Some(guest), ram: (n, bytes),

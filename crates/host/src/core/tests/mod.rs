@@ -22,6 +22,8 @@ mod overview;
 #[cfg(test)]
 mod paging;
 #[cfg(test)]
+mod pause;
+#[cfg(test)]
 mod plan;
 #[cfg(test)]
 mod pools;
@@ -88,6 +90,8 @@ struct World {
     sharing: BTreeMap<RunId, (SharingKind, Vec<File>)>,
     /// Messages about pages to VMMs.
     said: Vec<(RunId, ToVmm)>,
+    /// What operators had VMMs do.
+    told: Vec<(RunId, ToVmm)>,
     scans: BTreeMap<RunId, ScanBudget>,
     killed: Vec<RunId>,
     cleared: Vec<RunId>,
@@ -135,6 +139,7 @@ impl World {
             levels: BTreeMap::new(),
             sharing: BTreeMap::new(),
             said: Vec::new(),
+            told: Vec::new(),
             scans: BTreeMap::new(),
             killed: Vec::new(),
             cleared: Vec::new(),
@@ -250,6 +255,9 @@ impl World {
                 }
                 Effect::Answer(id, answer) => {
                     assert!(self.answers.insert(id.0, answer).is_none(), "answered twice");
+                }
+                Effect::Send(run, message @ (ToVmm::Pause(_) | ToVmm::Reset)) => {
+                    self.told.push((run, message))
                 }
                 Effect::Send(..) | Effect::SendWith(..) | Effect::Settled(..) | Effect::Joins(..) => {}
             }

@@ -1,0 +1,59 @@
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::control::ToVmm;
+
+use super::run::{Phase, Unreachable};
+use super::{Answer, Core, Effect, Failure, FailureKind, RunId};
+
+/// VMs that their operator pauses and resets. Their VMMs obey; the daemon keeps no state of it but
+/// what they report.
+impl Core {
+    /// Has a VM's processors stand still, or go on.
+    pub(super) fn pause(&mut self, name: &VmName, paused: bool) -> Result<Answer, Failure> {
+        let id = self.must_be_at_work(name)?;
+        let Some(run) = self.run_mut(id) else { return self.status_answer(name) };
+        if run.facts.paused == paused {
+            let text = if paused { "is paused already" } else { "is not paused" };
+            return Err(Failure::new(FailureKind::Conflict, format!("VM {name} {text}")));
+        }
+        // The next report says so, too.
+        run.facts.paused = paused;
+        self.effect(Effect::Send(id, ToVmm::Pause(paused)));
+        self.event(Some(name), if paused { "is paused" } else { "goes on" });
+        self.status_answer(name)
+    }
+
+    /// Presses a VM's reset button.
+    pub(super) fn reset(&mut self, name: &VmName) -> Result<Answer, Failure> {
+        let id = self.must_be_at_work(name)?;
+        self.must_not_be_paused(name, id)?;
+        self.effect(Effect::Send(id, ToVmm::Reset));
+        self.event(Some(name), "is reset");
+        self.status_answer(name)
+    }
+
+    pub(super) fn must_not_be_paused(&self, name: &VmName, id: RunId) -> Result<(), Failure> {
+        match self.run(id) {
+            Some(run) if run.facts.paused => {
+                let text = format!("VM {name} is paused: resume it first, or kill it");
+                Err(Failure::new(FailureKind::Conflict, text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A run whose VMM obeys.
+    fn must_be_at_work(&self, name: &VmName) -> Result<RunId, Failure> {
+        let id = self.must_run(name)?;
+        let text = match self.run(id).map(|run| &run.phase) {
+            Some(Phase::Running | Phase::Stopping) | None => return Ok(id),
+            Some(Phase::Unreachable(Unreachable { why, .. })) => {
+                format!("VM {name} is out of reach: {why}; plimsolld keeps trying: try again")
+            }
+            Some(Phase::Ending(_)) => format!("VM {name} is ending"),
+            Some(Phase::Queued(_) | Phase::Launching(_) | Phase::Booting(_)) => {
+                format!("VM {name} is being started: try again")
+            }
+        };
+        Err(Failure::new(FailureKind::Conflict, text))
+    }
+}
