@@ -143,7 +143,7 @@ fn what_a_change_takes_a_definition_takes() {
     let none = from(&format!("limit = 'none'\ntax = 'none'\n{GOOD}"));
     assert_eq!(none, from(GOOD));
     let json =
-        r#"{"name": "a", "size": "256MiB", "limit": null, "tax": null, "boot": {"kernel": "/vmlinuz"}}"#;
+        r#"{"name": "a", "size": "256MiB", "limit": null, "tax": null, "boot": {"kernel": "/d/vmlinuz"}}"#;
     assert_eq!(serde_json::from_str::<VmDefinition>(json).unwrap(), from(GOOD));
     let some = from(&format!("limit = '128MiB'\ntax = 0.5\n{GOOD}"));
     assert_eq!(
