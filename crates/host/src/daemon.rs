@@ -8,6 +8,7 @@
 mod effects;
 mod kernel;
 mod lives;
+mod service;
 mod woken;
 
 use std::collections::{BTreeSet, HashMap};
@@ -21,6 +22,7 @@ use plimsoll_protocol::status::Exit;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 
+use self::service::tick_of;
 use self::woken::Woken;
 use crate::adopt::Survivor;
 use crate::cgroup::{self, MemoryBound};
@@ -37,6 +39,7 @@ use crate::processors::{Busy, Times};
 use crate::reach::Reach;
 use crate::rota::Rota;
 use crate::saver::Saver;
+use crate::service_manager;
 use crate::supervise::adopt;
 use crate::turns::{Room, Turns};
 use crate::uids::Uids;
@@ -123,6 +126,8 @@ pub(crate) struct Daemon {
     oom: Arc<OomWatch>,
     talkers: Talkers,
     turns: Turns,
+    /// What the service manager was told last of what the daemon does.
+    status: String,
     /// A reading of the memory of processes is under way.
     asking_processes: bool,
     /// A reading of the memory of guests is under way.
@@ -160,6 +165,7 @@ impl Daemon {
             oom: Arc::new(oom),
             talkers: Talkers::default(),
             turns: Turns::new(Instant::now()),
+            status: String::new(),
             asking_processes: false,
             asking_guests: false,
             sender,
@@ -175,6 +181,11 @@ impl Daemon {
     /// The id of the last event that there was, as it rises.
     pub(crate) fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
+    }
+
+    /// A way to send something to this daemon's loop.
+    pub(crate) fn inbox(&self) -> mpsc::Sender<Incoming> {
+        self.sender.clone()
     }
 
     /// Takes up a VM that an earlier daemon started, and begins to connect to it.
@@ -291,6 +302,7 @@ impl Daemon {
         glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut second = tokio::time::interval(Rota::PERIOD);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut alive = service_manager::watchdog_interval().map(tokio::time::interval);
         self.turn(Woken::Tick);
         while !self.worker.has_ended() {
             let settled =
@@ -312,6 +324,7 @@ impl Daemon {
                 () = settled => Woken::Settled,
                 _ = second.tick() => Woken::Second,
                 _ = glance.tick() => Woken::Glance,
+                () = tick_of(alive.as_mut()) => Woken::Alive,
             };
             self.turn(woken);
         }
@@ -328,12 +341,14 @@ impl Daemon {
             Woken::Second => {
                 self.ask_for_processes();
                 self.ask_for_guests();
+                self.tell_status();
             }
             Woken::Glance => {
                 if let Some(processors) = Times::read().and_then(|times| self.busy.observe(times)) {
                     self.handle(Input::Processors(processors));
                 }
             }
+            Woken::Alive => service_manager::alive(),
         }
         if self.core.has_to_serve() {
             self.handle(Input::Serve);
@@ -377,6 +392,7 @@ impl Daemon {
             Incoming::Identified(run, process) => self.identified(run, process),
             Incoming::Reached(run, reached) => self.reached(run, *reached),
             Incoming::Launched(run, result) => self.launched(run, result),
+            Incoming::Reloaded(reloaded, done) => self.take_up(*reloaded, done),
             Incoming::Processes(processes, usable) => {
                 self.asking_processes = false;
                 self.handle(Input::Processes(processes));

@@ -12,6 +12,7 @@ use crate::launch::{Launched, RunDir, RunRecord};
 use crate::link::Link;
 use crate::memory::Usable;
 use crate::process::Process;
+use crate::reload::Reloaded;
 
 /// The answer to a call of the API.
 pub(crate) type CallResult = Result<Answer, Failure>;
@@ -34,6 +35,8 @@ pub(crate) enum Incoming {
         /// Processor time that it took to look at them.
         cost: Duration,
     },
+    /// The configuration was read again. What waits is told when it is in effect.
+    Reloaded(Box<Reloaded>, oneshot::Sender<()>),
 }
 
 /// A VMM that has answered.

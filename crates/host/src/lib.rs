@@ -10,6 +10,8 @@
 //! [`plimsoll_sharing::Window`]) and never waits for a VMM. A VMM's message is a claim, bounded by
 //! what the daemon itself knows. When the daemon dies its VMs run on. The next daemon finds them
 //! ([`adopt`]), and keeps trying where a VMM does not answer ([`reach`]).
+//! The service manager that started it is told how it is ([`service_manager`]), and at SIGHUP it
+//! reads its configuration again ([`reload`]).
 
 #![expect(rustdoc::private_intra_doc_links, reason = "a program: its parts are all private")]
 
@@ -47,9 +49,11 @@ mod pools;
 mod process;
 mod processors;
 mod reach;
+mod reload;
 mod rota;
 mod run_id;
 mod saver;
+mod service_manager;
 mod start;
 mod supervise;
 mod swap;
@@ -59,7 +63,10 @@ mod uids;
 mod vmm_log;
 mod web;
 
+use std::io::Write;
 use std::path::PathBuf;
+
+use anyhow::Context;
 
 /// What the command line says.
 #[derive(Debug, clap::Parser)]
@@ -76,6 +83,13 @@ pub struct Arguments {
     /// Check the configuration and end.
     #[arg(long)]
     check: bool,
+    /// Print the configuration in effect as TOML, every key with its value, and end.
+    #[arg(long, conflicts_with = "check")]
+    print_config: bool,
+    /// Control group (version 2, by its path in the hierarchy) below which VMs get theirs. It must
+    /// be there, with no process in it. Default: the group that plimsolld is started in.
+    #[arg(long, value_name = "PATH")]
+    vm_cgroup: Option<PathBuf>,
 }
 
 /// Runs the daemon until it is told to end. VMs run on when it does.
@@ -91,5 +105,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         tracing::info!("the configuration is good");
         return Ok(());
     }
-    start::run(config)
+    if arguments.print_config {
+        let text = config.effective()?;
+        return std::io::stdout().write_all(text.as_bytes()).context("cannot print the configuration");
+    }
+    start::run(config, arguments)
 }

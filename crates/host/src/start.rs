@@ -2,16 +2,16 @@
 
 use std::fs::{DirBuilder, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use plimsoll_protocol::api::Event;
 use plimsoll_protocol::status::Exit;
-use plimsoll_units::Pages;
+use plimsoll_units::{Bytes, Pages};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::adopt::{self, Found};
 use crate::api::Gate;
@@ -28,10 +28,12 @@ use crate::pools::Pools;
 use crate::process::boot_id;
 use crate::swap::{SwapChoice, SwapSite};
 use crate::uids::Uids;
-use crate::{api, descriptors, event_log, inventory, lock, memory, oom, web};
+use crate::{
+    Arguments, api, descriptors, event_log, inventory, lock, memory, oom, reload, service_manager, web,
+};
 
 /// Runs the daemon until a signal ends it.
-pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+pub(crate) fn run(config: Config, arguments: &Arguments) -> anyhow::Result<()> {
     descriptors::raise();
     let paths = config.paths();
     make_directories(&paths)?;
@@ -42,19 +44,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let Recorded { events, problem: lost_events } = event_log::load(&paths)?;
     let found = adopt::find(&paths)?;
     let budget = memory::budget(&config, found.memory())?;
-    let settings = Settings {
-        budget: Pages::floor(budget),
-        automatic: (config.budget == Budget::Automatic)
-            .then(|| AutomaticBudget { thresholds: config.thresholds(), told: Pages::floor(budget) }),
-        thresholds: config.thresholds().of(budget),
-        rules: config.rules(),
-        sampling: config.sampling(),
-        eager_sharing: config.eager_sharing,
-        no_swap: swap.as_ref().err().cloned(),
-        swap: config.most_swap().map(Pages::floor),
-        paths: paths.clone(),
-        boot_id: boot_id().ok(),
-    };
+    let settings = settings(&config, budget, swap.as_ref().err().cloned());
     tracing::info!(
         %budget, min_free = %settings.thresholds.clear.bytes(), vms = records.len(), running = found.survivors.len(),
         "plimsolld {}", env!("CARGO_PKG_VERSION")
@@ -65,37 +55,73 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         core.unreadable(record, unread);
     }
     problem.into_iter().chain(lost_events).for_each(|problem| core.announce(problem));
-    let cgroups = Cgroups::find().inspect_err(|why| tracing::warn!("VMs get no control groups: {why}"));
+    let cgroups = Cgroups::find(arguments.vm_cgroup.as_deref())
+        .inspect_err(|why| tracing::warn!("VMs get no control groups: {why}"));
     if let Some(why) = cgroups.as_ref().ok().and_then(Cgroups::unlimited) {
         core.announce(format!(
             "the kernel does not hold VMMs to their grants, plimsolld watches them: {why}"
         ));
     }
     cgroups.iter().for_each(Cgroups::sweep);
-    let rules = config.rules();
-    let site = Site {
-        paths,
+    let site = site(&config, cgroups, swap.ok())?;
+    let uids = if rustix::process::geteuid().is_root() { UIDS } else { 0 };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(serve(
+        &config,
+        arguments.config.clone(),
+        core,
+        events,
+        site,
+        Uids::new(config.uid_base, uids),
+        found,
+    ));
+    // Launches and the like may be waiting for a disk; what they hold ends with the process.
+    runtime.shutdown_background();
+    result
+}
+
+/// What `config` sets for the core, for a `budget`.
+pub(crate) fn settings(config: &Config, budget: Bytes, no_swap: Option<String>) -> Settings {
+    Settings {
+        budget: Pages::floor(budget),
+        automatic: (config.budget == Budget::Automatic)
+            .then(|| AutomaticBudget { thresholds: config.thresholds(), told: Pages::floor(budget) }),
+        thresholds: config.thresholds().of(budget),
+        rules: config.rules(),
+        sampling: config.sampling(),
+        eager_sharing: config.eager_sharing,
+        no_swap,
+        swap: config.most_swap().map(Pages::floor),
+        paths: config.paths(),
+        boot_id: boot_id().ok(),
+    }
+}
+
+/// What `config` sets for launches of VMs.
+///
+/// # Errors
+/// The path of the VMM is unknown.
+pub(crate) fn site(
+    config: &Config,
+    cgroups: Result<Cgroups, String>,
+    swap: Option<SwapSite>,
+) -> anyhow::Result<Site> {
+    Ok(Site {
+        paths: config.paths(),
         vmm: config.vmm()?,
         log: config.log.clone(),
         sampling: config.sampling(),
         cgroups,
-        swap: swap.ok(),
-        rules,
-    };
-    let uids = if rustix::process::geteuid().is_root() { UIDS } else { 0 };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result =
-        runtime.block_on(serve(&config, core, events, site, Uids::new(config.uid_base, uids), found));
-    // Launches and the like may be waiting for a disk; what they hold ends with the process.
-    runtime.shutdown_background();
-    result
+        swap,
+        rules: config.rules(),
+    })
 }
 
 /// Where VMs get swap space, or why they get none.
 ///
 /// # Errors
 /// The configuration names a directory that cannot be used, and why.
-fn open_swap(config: &Config) -> anyhow::Result<Result<SwapSite, String>> {
+pub(crate) fn open_swap(config: &Config) -> anyhow::Result<Result<SwapSite, String>> {
     let usable = |site: SwapSite| make_private(&site.directory).and_then(|()| site.check()).map(|()| site);
     Ok(match config.swap_choice() {
         SwapChoice::Off => Err("it is switched off ([swap] enabled = false)".to_owned()),
@@ -108,6 +134,7 @@ fn open_swap(config: &Config) -> anyhow::Result<Result<SwapSite, String>> {
 
 async fn serve(
     config: &Config,
+    file: Option<PathBuf>,
     core: Core,
     events: Vec<Event>,
     site: Site,
@@ -115,7 +142,7 @@ async fn serve(
     found: Found,
 ) -> anyhow::Result<()> {
     oom::end_me_last();
-    tokio::spawn(outlive_hangups(signal(SignalKind::hangup())?));
+    let hangup = signal(SignalKind::hangup())?;
     let mut daemon = Daemon::new(core, site.clone(), uids, EventLog::start(&site.paths, events))
         .context("cannot start a thread for shared pages")?;
     for (vm, how) in &found.gone {
@@ -131,20 +158,23 @@ async fn serve(
         daemon.adopt(survivor);
     }
     daemon.taken_up();
-    let api = api::router(daemon.caller(), site.paths, daemon.news());
+    let api = api::router(daemon.caller(), site.paths.clone(), daemon.news());
     let connections = Connections::allowed();
     let tcp = listen_tcp(config, api.clone(), connections).await?;
     let socket = config.socket();
-    let listener = bind(&socket)?;
+    let listener = bind(&socket, config.socket_group()?)?;
     // A client that may connect may do everything: users are not protected from each other here.
     let gate = Gate::new(connections.unix, connections.unix);
     let served = tokio::spawn(api::serve_unix(listener, api.merge(web::page()), gate));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tracing::info!("plimsolld ready on {}", socket.display());
+    tokio::spawn(reload::at_hangups(hangup, file, config.clone(), site, daemon.inbox()));
+    service_manager::ready(&format!("answers on {}", socket.display()));
     let end = async {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
     };
     let ended = daemon.run(end).await;
+    service_manager::stopping();
     tracing::info!("plimsolld ends; its VMs run on");
     served.abort();
     if let Some(tcp) = tcp {
@@ -152,16 +182,6 @@ async fn serve(
     }
     std::fs::remove_file(&socket).with_context(|| format!("cannot remove {}", socket.display()))?;
     ended
-}
-
-/// Logs that SIGHUP is ignored. An operator sends it to have the configuration read, or the
-/// terminal that plimsolld was started in has ended.
-async fn outlive_hangups(mut hangup: Signal) {
-    while hangup.recv().await.is_some() {
-        tracing::warn!(
-            "SIGHUP is ignored: the configuration is read at the start only; restart plimsolld, VMs run on"
-        );
-    }
 }
 
 async fn listen_tcp(
@@ -181,9 +201,9 @@ async fn listen_tcp(
     Ok(Some(tokio::spawn(api::serve_tcp(listener, api, gate, tls))))
 }
 
-/// Listens at `path`. The socket appears there under its name only when it takes connections, in
-/// place of one that a dead daemon left.
-fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+/// Listens at `path`, for root and the members of `group`. The socket appears there under its name
+/// only when it takes connections, in place of one that a dead daemon left.
+fn bind(path: &Path, group: Option<u32>) -> anyhow::Result<UnixListener> {
     // Only these errors mean that no process listens there.
     let none = [std::io::ErrorKind::NotFound, std::io::ErrorKind::ConnectionRefused];
     let deserted = std::os::unix::net::UnixStream::connect(path).is_err_and(|e| none.contains(&e.kind()));
@@ -198,6 +218,9 @@ fn bind(path: &Path) -> anyhow::Result<UnixListener> {
             return Err(e);
         }
         let listener = UnixListener::bind(new)?;
+        if group.is_some() {
+            std::os::unix::fs::chown(new, None, group)?;
+        }
         // A process that may write to the socket may do everything that the daemon can.
         std::fs::set_permissions(new, Permissions::from_mode(0o660))?;
         std::fs::rename(new, path)?;

@@ -6,7 +6,7 @@
 //! error to a caller that logs. Start with [`init`].
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -14,15 +14,34 @@ use tracing_subscriber::fmt::MakeWriter;
 /// The environment variable by which the daemon tells its VMMs what to log.
 pub const FILTER_VARIABLE: &str = "PLIMSOLL_LOG";
 
+/// What changes the filter of the log.
+type Change = Box<dyn Fn(EnvFilter) + Send + Sync>;
+
+/// Set by [`init`].
+static CHANGE: OnceLock<Change> = OnceLock::new();
+
 /// Logs what `filter` lets pass to standard error from now on. Call it once.
 pub fn init(filter: EnvFilter) {
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(LossyWriter::new(io::stderr()))
         .with_ansi(io::stderr().is_terminal())
         // Internal errors would go to standard error as well, and panic if that cannot be written.
         .log_internal_errors(false)
-        .init();
+        .with_filter_reloading();
+    let handle = log.reload_handle();
+    // It fails only where the log is gone.
+    let change = move |filter| handle.reload(filter).unwrap_or_default();
+    CHANGE.set(Box::new(change)).ok(); // Once, as the log itself.
+    log.init();
+}
+
+/// Logs what `filter` lets pass from now on, in place of what [`init`] was told. Before [`init`] it
+/// does nothing.
+pub fn change(filter: EnvFilter) {
+    if let Some(change) = CHANGE.get() {
+        change(filter);
+    }
 }
 
 /// Writes `line` to standard error, or loses it.

@@ -10,6 +10,10 @@
 //! daemons may be in one group, and have VMs of one name.) Where the controllers cannot be had, VMs
 //! get groups without limits ([`Cgroups::unlimited`] says why), and the daemon ends a VM that lasts
 //! in holding more than it may.
+//!
+//! BASE may be a group elsewhere (`--vm-cgroup`); the daemon then stays where it is. The systemd
+//! units do that. A restarted service gets its process into its own group, which the kernel refuses
+//! while groups with limits are below it; only systemd 254 and newer can start it in the leaf.
 
 mod bound;
 
@@ -35,11 +39,20 @@ const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
 /// Most threads of a VMM. One of 8 processors and all devices has some 60, and io_uring may add as
 /// many for requests that wait; more serve no VM, and could use up the host's.
 const MOST_THREADS: u32 = 256;
+const NOT_MOUNTED: &str = "cgroup v2 is not mounted";
 /// Weight of processor time of each virtual processor: the kernel's default for a group.
 const WEIGHT_OF_VCPU: u32 = 100;
 /// Weight of the daemon: as much as ten processors of VMs, so that memory keeps moving on a host
 /// whose processors are all busy.
 const WEIGHT_OF_DAEMON: u32 = 1000;
+
+/// Where the daemon is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Daemon {
+    /// In the base, or in its leaf below it.
+    InBase,
+    Elsewhere,
+}
 
 /// The group under which VMs get theirs.
 #[derive(Clone, Debug)]
@@ -51,27 +64,30 @@ pub(crate) struct Cgroups {
 }
 
 impl Cgroups {
-    /// Finds the daemon's group, moves the daemon to its leaf, and switches limits on where that is
-    /// possible.
+    /// Switches limits on below the group `named`, or else finds the daemon's group and moves the
+    /// daemon to its leaf for that.
     ///
     /// # Errors
-    /// In one line why no groups can be made: no cgroup v2, or no right to.
-    pub(crate) fn find() -> Result<Self, String> {
+    /// In one line why no groups can be made: no cgroup v2, no right to, or no group `named`.
+    pub(crate) fn find(named: Option<&Path>) -> Result<Self, String> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let base = base(&mounts, &own).ok_or("cgroup v2 is not mounted")?;
-        Self::below(base, std::process::id())
+        let pid = std::process::id();
+        match named {
+            Some(named) => Self::below(elsewhere(&mounts, named)?, pid, Daemon::Elsewhere),
+            None => Self::below(base(&mounts, &own).ok_or(NOT_MOUNTED)?, pid, Daemon::InBase),
+        }
     }
 
     /// Uses `base`, for a daemon that is process `pid`.
-    fn below(base: PathBuf, pid: u32) -> Result<Self, String> {
+    fn below(base: PathBuf, pid: u32, daemon: Daemon) -> Result<Self, String> {
         // Another daemon may be trying the same.
         let probe = base.join(format!("plimsoll-probe.{pid}"));
         make(&base)
             .and_then(|()| make(&probe))
             .and_then(|()| std::fs::remove_dir(&probe))
             .map_err(|e| format!("no control groups can be made in {}: {e}", base.display()))?;
-        let limits = switch_on(&base, pid);
+        let limits = switch_on(&base, pid, daemon);
         Ok(Self { base, limits, leftover: Arc::default() })
     }
 
@@ -189,8 +205,8 @@ fn adopt_by(mounts: &str, own: &str, definition: &VmDefinition, pid: u32) -> Opt
     MemoryBound::adopt(path, definition).map_err(lift).ok()
 }
 
-/// Moves the daemon out of `base` and has the kernel limit the groups below it.
-fn switch_on(base: &Path, pid: u32) -> Result<(), String> {
+/// Moves the daemon out of `base`, if it is there, and has the kernel limit the groups below it.
+fn switch_on(base: &Path, pid: u32, daemon: Daemon) -> Result<(), String> {
     let shown = base.display();
     let there = std::fs::read_to_string(base.join("cgroup.controllers")).unwrap_or_default();
     let there: Vec<&str> = there.split_ascii_whitespace().collect();
@@ -203,9 +219,11 @@ fn switch_on(base: &Path, pid: u32) -> Result<(), String> {
         ));
     }
     let leaf = base.join(LEAF);
-    make(&leaf)
-        .and_then(|()| write(&leaf.join("cgroup.procs"), &pid.to_string()))
-        .map_err(|e| format!("plimsolld cannot move to a group of its own: {e}"))?;
+    if daemon == Daemon::InBase {
+        make(&leaf)
+            .and_then(|()| write(&leaf.join("cgroup.procs"), &pid.to_string()))
+            .map_err(|e| format!("plimsolld cannot move to a group of its own: {e}"))?;
+    }
     let all = CONTROLLERS.map(|c| format!("+{c}")).join(" ");
     write(&base.join("cgroup.subtree_control"), &all).map_err(|e| {
         let busy = e.kind() == io::ErrorKind::ResourceBusy;
@@ -213,6 +231,9 @@ fn switch_on(base: &Path, pid: u32) -> Result<(), String> {
             "other processes are in that group: start plimsolld in one of its own, such as a systemd unit";
         format!("no limits can be set in {shown}: {}", if busy { todo.to_owned() } else { e.to_string() })
     })?;
+    if daemon == Daemon::Elsewhere {
+        return Ok(()); // Its weight is that of its own group.
+    }
     write(&leaf.join("cpu.weight"), &WEIGHT_OF_DAEMON.to_string())
         .map_err(|e| format!("plimsolld gets no processor time before others: {e}"))
 }
@@ -259,6 +280,16 @@ fn make(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         result => result,
     }
+}
+
+/// The directory of the group `named`, which must be there.
+fn elsewhere(mounts: &str, named: &Path) -> Result<PathBuf, String> {
+    let root = limit::unified(mounts, "0::/").into_iter().next().ok_or(NOT_MOUNTED)?;
+    let path = root.join(named.strip_prefix("/").unwrap_or(named));
+    if !path.is_dir() {
+        return Err(format!("there is no control group {}: start the unit that makes it", path.display()));
+    }
+    Ok(path)
 }
 
 /// Where VMs' groups go: below the daemon's own, or beside it where it is in its leaf already.

@@ -39,7 +39,7 @@ impl Groups {
     }
 
     fn open(&self) -> Cgroups {
-        Cgroups::below(self.0.path().to_owned(), 77).unwrap()
+        Cgroups::below(self.0.path().to_owned(), 77, Daemon::InBase).unwrap()
     }
 }
 
@@ -83,6 +83,25 @@ fn the_daemon_moves_to_its_leaf_and_vms_get_all_limits_before_their_process() {
     assert_eq!([file("pids.max"), file("cpu.weight")], ["256", "200"]);
     let most = groups.most("a");
     assert!(most > Bytes::mib(64 + 8 + 32) && most < Bytes::mib(64 + 8 + 64), "{most}");
+}
+
+#[test]
+fn a_daemon_that_is_elsewhere_stays_there() {
+    let groups = Groups::new("cpu memory pids\n");
+    let mounts = format!("33 30 0:4 / {} rw - cgroup2 cgroup2 rw\n", groups.0.path().display());
+    let base = groups.0.path().join("machine.slice/vms");
+    let error = elsewhere(&mounts, Path::new("/machine.slice/vms")).unwrap_err();
+    assert!(error.contains(&format!("no control group {}", base.display())), "{error}");
+    std::fs::create_dir_all(&base).unwrap();
+    std::fs::write(base.join("cgroup.controllers"), "cpu memory pids\n").unwrap();
+    assert_eq!(elsewhere(&mounts, Path::new("/machine.slice/vms")).unwrap(), base);
+    assert_eq!(elsewhere("", Path::new("/vms")).unwrap_err(), NOT_MOUNTED);
+    let cgroups = Cgroups::below(base, 77, Daemon::Elsewhere).unwrap();
+    assert_eq!(cgroups.unlimited(), None);
+    assert!(!groups.0.path().join("machine.slice/vms/daemon").exists());
+    assert_eq!(groups.read("machine.slice/vms/cgroup.subtree_control"), "+memory +pids +cpu");
+    cgroups.put(&definition("a"), 88, mib(64)).unwrap().unwrap();
+    assert_eq!(groups.read("machine.slice/vms/vm-a.88/cgroup.procs"), "88");
 }
 
 #[test]
@@ -198,8 +217,10 @@ fn the_kernel_takes_what_is_written() {
     let base = base(&mounts, "0::/\n")
         .map(|base| base.with_file_name(format!("plimsoll-test-{}", std::process::id())));
     let mut daemon = Command::new("sleep").arg("600").spawn().unwrap();
-    let cgroups =
-        base.clone().ok_or("no cgroup v2".to_owned()).and_then(|base| Cgroups::below(base, daemon.id()));
+    let cgroups = base
+        .clone()
+        .ok_or("no cgroup v2".to_owned())
+        .and_then(|base| Cgroups::below(base, daemon.id(), Daemon::InBase));
     let limited = cgroups.as_ref().map_err(String::clone).and_then(|c| c.limits.clone().map(|()| c));
     match limited {
         Err(why) => {

@@ -1,5 +1,7 @@
 use plimsoll_units::Bytes;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::effective::Exact;
 
 /// How much machine memory VMs may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +27,15 @@ impl<'de> Deserialize<'de> for Budget {
                 .parse()
                 .map(Self::Size)
                 .map_err(|e| serde::de::Error::custom(format!("budget: {e}, or \"automatic\""))),
+        }
+    }
+}
+
+impl Serialize for Budget {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Automatic => serializer.serialize_str("automatic"),
+            Self::Size(size) => serializer.collect_str(&Exact(*size)),
         }
     }
 }

@@ -88,9 +88,10 @@ impl Config {
         let vmm = self.vmm()?;
         ensure!(
             vmm.is_file(),
-            "there is no VMM program {}: name it in the configuration (vmm = ...)",
+            "vmm {}: there is no such program: name that of VMs' processes, plimsoll-vmm",
             vmm.display()
         );
+        self.socket_group()?;
         if let Some(tcp) = &self.tcp {
             tcp.check()?;
         }

@@ -15,8 +15,9 @@
 //! state_directory = "/var/lib/plimsoll"
 //! run_directory = "/run/plimsoll"      # sockets; at most 57 bytes
 //! socket = "/run/plimsoll/plimsoll.sock"
+//! socket_group = "plimsoll"            # whose members may use the socket, as powerful as root: a name in /etc/group or a number; default: plimsolld's
 //! swap_directory = "/srv/swap"         # where VMs' swap space is; must exist; default: swap in the state directory, which is made
-//! vmm = "/usr/libexec/plimsoll-vmm"    # default: beside plimsolld
+//! vmm = "/usr/libexec/plimsoll-vmm"    # default: plimsoll-vmm beside plimsolld, or else this
 //! uid_base = 1900000000                # first of the 65536 users that VMs run as
 //! log = "info"                         # error, warn, info, debug, trace, or a filter such as plimsoll_host=debug
 //!
@@ -39,6 +40,8 @@
 
 mod budget;
 mod check;
+mod effective;
+mod group;
 mod tcp;
 mod thresholds;
 
@@ -50,7 +53,7 @@ use plimsoll_policy::{Estimator, Rules, Tax};
 use plimsoll_protocol::control::SamplingConfig;
 use plimsoll_protocol::toml_text;
 use plimsoll_units::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) use self::budget::Budget;
@@ -63,6 +66,8 @@ use crate::swap::{SwapChoice, SwapSite};
 
 /// Read when no other file is named, if it exists.
 pub(crate) const DEFAULT_FILE: &str = "/etc/plimsoll/plimsolld.toml";
+/// Where packages install the VMM's program.
+const INSTALLED_VMM: &str = "/usr/libexec/plimsoll-vmm";
 /// Users that VMs may run as, from `uid_base` on: more than VMs ever fit a host.
 pub(crate) const UIDS: u32 = 65_536;
 /// Above what systemd hands out to containers (up to 1879048191) and below 2^31, from where some
@@ -70,11 +75,12 @@ pub(crate) const UIDS: u32 = 65_536;
 const UID_BASE: u32 = 1_900_000_000;
 
 /// The configuration as written; what is missing has its default.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     pub(crate) budget: Budget,
     pub(crate) thresholds: ThresholdKind,
+    #[serde(serialize_with = "effective::size")]
     pub(crate) min_free: Option<Bytes>,
     pub(crate) idle_tax: f64,
     pub(crate) largest_balloon: u8,
@@ -85,6 +91,7 @@ pub(crate) struct Config {
     pub(crate) state_directory: PathBuf,
     pub(crate) run_directory: PathBuf,
     pub(crate) socket: Option<PathBuf>,
+    pub(crate) socket_group: Option<String>,
     pub(crate) swap_directory: Option<PathBuf>,
     pub(crate) vmm: Option<PathBuf>,
     pub(crate) uid_base: u32,
@@ -94,10 +101,11 @@ pub(crate) struct Config {
 }
 
 /// Swap space.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Swap {
     pub(crate) enabled: bool,
+    #[serde(serialize_with = "effective::size")]
     pub(crate) size: Option<Bytes>,
     pub(crate) encrypt: bool,
     pub(crate) allow_memory: bool,
@@ -124,6 +132,7 @@ impl Default for Config {
             state_directory: "/var/lib/plimsoll".into(),
             run_directory: "/run/plimsoll".into(),
             socket: None,
+            socket_group: None,
             swap_directory: None,
             vmm: None,
             uid_base: UID_BASE,
@@ -151,7 +160,7 @@ impl Config {
         let text = std::fs::read_to_string(file)
             .with_context(|| format!("cannot read the configuration {}", file.display()))?;
         Self::parse(&text)
-            .and_then(|config| config.check().map(|()| config))
+            .and_then(|config| config.check().map(|()| config).map_err(|e| located(&text, e)))
             .with_context(|| format!("in {}", file.display()))
     }
 
@@ -168,6 +177,28 @@ impl Config {
         self.socket.clone().unwrap_or_else(|| self.run_directory.join("plimsoll.sock"))
     }
 
+    /// The number of the group whose members may use the socket; `None`: that of this process.
+    ///
+    /// # Errors
+    /// There is no such group.
+    pub(crate) fn socket_group(&self) -> anyhow::Result<Option<u32>> {
+        self.socket_group.as_deref().map(group::number).transpose()
+    }
+
+    /// This configuration, with what holds until the daemon is restarted as in `running`.
+    pub(crate) fn with_daemon_of(self, running: &Self) -> Self {
+        let running = running.clone();
+        Self {
+            state_directory: running.state_directory,
+            run_directory: running.run_directory,
+            socket: running.socket,
+            socket_group: running.socket_group,
+            uid_base: running.uid_base,
+            tcp: running.tcp,
+            ..self
+        }
+    }
+
     pub(crate) fn paths(&self) -> Paths {
         Paths { state: self.state_directory.clone(), run: self.run_directory.clone() }
     }
@@ -178,7 +209,8 @@ impl Config {
             return Ok(vmm.clone());
         }
         let own = std::env::current_exe().context("cannot find the path of plimsolld itself")?;
-        Ok(own.with_file_name("plimsoll-vmm"))
+        let beside = own.with_file_name("plimsoll-vmm");
+        Ok(if beside.is_file() { beside } else { PathBuf::from(INSTALLED_VMM) })
     }
 
     pub(crate) fn rules(&self) -> Rules {
@@ -226,6 +258,16 @@ impl Config {
     /// It cannot be read, others can read it, or it is easy to guess.
     pub(crate) fn tokens(&self) -> anyhow::Result<Option<Tokens>> {
         self.tcp.as_ref().map(Tcp::tokens).transpose()
+    }
+}
+
+/// Puts the line of the key that an error begins with before it.
+fn located(text: &str, error: anyhow::Error) -> anyhow::Error {
+    let message = format!("{error:#}");
+    let key = message.split([' ', ':']).next().unwrap_or_default();
+    match toml_text::line_of(text, key) {
+        Some(line) => anyhow::Error::msg(format!("line {line}: {message}")),
+        None => error,
     }
 }
 

@@ -36,6 +36,7 @@ fn every_error_names_key_and_value_in_one_line() {
         ("swap_directory = '/nowhere'\n", "swap_directory /nowhere"),
         ("uid_base = 0\n", "uid_base 0"),
         ("log = 'loud,=='\n", "log"),
+        ("socket_group = 'no such'\n", "socket_group no such: there is no such group"),
         ("[tcp]\nlisten = 'x'\ntoken_file = '/t'\n", "line"),
         (
             "[tcp]\nlisten = '0.0.0.0:1'\ntoken_file = '/t'\n",
@@ -114,6 +115,78 @@ fn the_manual_is_a_configuration() {
     assert_eq!(config.uid_base, Config::default().uid_base);
     assert_eq!(config.socket(), Path::new(plimsoll_protocol::api::DEFAULT_SOCKET));
     assert_eq!(Config::default().socket(), config.socket());
+}
+
+/// Every key is set.
+const FULL: &str = "budget = '1537MiB'\nmin_free = '64MiB'\nsocket_group = '7'\nswap_directory = '/'\nvmm = '/bin/true'\n\
+    socket = '/s'\n[swap]\nsize = '8GiB'\n[tcp]\nlisten = '127.0.0.1:1'\ntoken_file = '/t'\ncertificate = '/c'\nkey = '/k'\n";
+
+/// All keys that are set, those of sections as `section.key`.
+fn keys(config: &Config) -> Vec<String> {
+    let of = |(key, value): (&String, &toml::Value)| match value.as_table() {
+        Some(section) => section.keys().map(|inner| format!("{key}.{inner}")).collect(),
+        None => vec![key.clone()],
+    };
+    config.table().unwrap().iter().flat_map(of).collect()
+}
+
+#[test]
+fn the_configuration_in_effect_means_the_same() {
+    for text in ["", "budget = '96MiB'\nidle_tax = 0.5\n", "[swap]\nenabled = false\n", FULL] {
+        let config = Config::parse(text).unwrap();
+        let effective = config.effective().unwrap();
+        let again = Config::parse(&effective).unwrap();
+        assert_eq!(again.effective().unwrap(), effective);
+        assert_eq!((again.swap_choice(), again.most_swap()), (config.swap_choice(), config.most_swap()));
+        assert_eq!((again.budget, again.min_free), (config.budget, config.min_free));
+        assert_eq!((again.socket(), again.tcp.is_some()), (config.socket(), config.tcp.is_some()));
+    }
+}
+
+#[test]
+fn the_configuration_in_effect_names_every_key() {
+    let keys = keys(&Config::parse(FULL).unwrap());
+    assert!(keys.len() > 20 && keys.contains(&"tcp.key".to_owned()), "{keys:?}");
+    let text = Config::parse("").unwrap().effective().unwrap();
+    for key in keys.iter().filter(|key| !key.starts_with("tcp.")) {
+        let named = [format!("{key} ="), format!("# {key}:")].iter().any(|name| text.contains(name));
+        assert!(named, "{key}: {text}");
+    }
+    let text = Config::parse(FULL).unwrap().effective().unwrap();
+    let effective: toml::Table = toml::from_str(&text).unwrap();
+    assert_eq!(effective, Config::parse(FULL).unwrap().table().unwrap());
+}
+
+#[test]
+fn what_holds_until_the_daemon_is_restarted_stays() {
+    let (before, new) = (Config::parse("").unwrap(), Config::parse(FULL).unwrap());
+    let (kept, before, new) =
+        (new.clone().with_daemon_of(&before).table().unwrap(), before.table().unwrap(), new.table().unwrap());
+    for key in ["socket", "socket_group", "uid_base", "tcp", "state_directory", "run_directory"] {
+        assert_eq!(kept.get(key), before.get(key), "{key}");
+    }
+    for key in ["budget", "min_free", "swap_directory", "swap", "vmm"] {
+        assert_eq!(kept.get(key), new.get(key), "{key}");
+    }
+}
+
+#[test]
+fn an_error_of_a_value_names_its_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("plimsolld.toml");
+    for (text, part) in [
+        ("vmm = '/bin/true'\n\nidle_tax = 1.5\n", "plimsolld.toml: line 3: idle_tax 1.5: "),
+        ("vmm = '/bin/true'\n[swap]\nsize = 0\n", "plimsolld.toml: line 3: swap.size 0: "),
+        (
+            "vmm = '/bin/true'\n[tcp]\nlisten = '0.0.0.0:1'\ntoken_file = '/t'\n",
+            "plimsolld.toml: line 3: tcp.listen 0.0.0.0:1: ",
+        ),
+        ("vmm = '/nowhere'\n", "plimsolld.toml: line 1: vmm /nowhere: there is no such program"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let error = format!("{:#}", Config::read(Some(&file)).unwrap_err());
+        assert!(error.contains(part), "{part}: {error}");
+    }
 }
 
 #[test]

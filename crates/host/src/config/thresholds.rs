@@ -1,9 +1,9 @@
 use plimsoll_policy::Thresholds;
 use plimsoll_units::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Where the thresholds of the host's states come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum ThresholdKind {
     /// From minFree, as in ESXi.

@@ -5,6 +5,7 @@ use plimsoll_protocol::sharing::DomainId;
 use plimsoll_protocol::status::TurnStatus;
 use plimsoll_units::{Bytes, FrameNo, PageNo, Pages};
 
+use super::Settings;
 use super::request::{Failure, Request, RequestId};
 use super::unreachable::Adopted;
 use crate::domains::Report;
@@ -76,6 +77,8 @@ pub(crate) enum Input {
     /// The record of a VM, or of all pools, could not be written, and why; `None`: it is on disk by
     /// now.
     Unsaved(Option<VmName>, Option<String>),
+    /// The configuration was read again: what it sets now, and what to tell of that.
+    Reconfigured(Box<Settings>, String),
     /// Serve VMs that wait; [`Core::has_to_serve`](super::Core::has_to_serve) asks for it. The
     /// daemon does so once for all that has come in: serving looks at all VMs, and many VMs return
     /// memory, or ask for it, at once.

@@ -30,6 +30,7 @@ mod noise;
 mod pause;
 mod pools;
 mod rates;
+mod reconfigure;
 mod request;
 mod requests;
 mod run;
@@ -237,6 +238,7 @@ impl Core {
             Input::Unsent(run, domain, pages) => self.unsent(run, domain, pages),
             Input::Reported(report) => self.reported(*report),
             Input::Unsaved(vm, why) => self.unsaved(vm, why),
+            Input::Reconfigured(settings, news) => self.reconfigure(*settings, news),
             Input::Serve => self.serve(),
             Input::Tick => {
                 if clock.now >= self.due() {

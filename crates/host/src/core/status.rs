@@ -8,6 +8,11 @@ use super::{Core, Overview, Vm, overhead};
 
 /// The state of the host and of VMs, for users.
 impl Core {
+    /// What the host does, in a few words.
+    pub(crate) fn summary(&self) -> String {
+        format!("state {}, {} of {} VMs on", self.states.current(), self.runs.len(), self.vms.len())
+    }
+
     pub(super) fn host_status(&self) -> HostStatus {
         let sum = |part: fn(&Run) -> Pages| self.running().map(|(_, run)| part(run)).sum::<Pages>().bytes();
         let waits = |run: &Run| matches!(run.phase, Phase::Queued(_));

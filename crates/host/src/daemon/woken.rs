@@ -10,4 +10,6 @@ pub(super) enum Woken {
     Second,
     /// It is time to look at the processors.
     Glance,
+    /// It is time to tell the service manager that the loop goes round.
+    Alive,
 }

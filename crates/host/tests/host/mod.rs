@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use plimsoll_protocol::api::{ErrorBody, Event};
@@ -81,6 +81,13 @@ impl Host {
         self.start_with(command, log.into());
     }
 
+    /// As [`Host::start`], with these variables in its environment.
+    pub fn start_with_environment(&mut self, variables: &[(&str, &str)]) {
+        let mut command = self.command();
+        command.envs(variables.iter().copied());
+        self.start_as(command);
+    }
+
     /// As [`Host::start`], with `log` as standard error.
     pub fn start_with_log(&mut self, log: Stdio) {
         self.start_with(self.command(), log);
@@ -104,11 +111,18 @@ impl Host {
         daemon.wait().unwrap();
     }
 
+    /// Tells the daemon to end, and waits for that.
+    pub fn terminate_daemon(&mut self) -> ExitStatus {
+        let mut daemon = self.daemon.take().unwrap();
+        send(daemon.id(), rustix::process::Signal::TERM);
+        daemon.wait().unwrap()
+    }
+
     pub fn daemon_pid(&self) -> u32 {
         self.daemon.as_ref().unwrap().id()
     }
 
-    /// Tells the daemon that its terminal is gone.
+    /// Sends SIGHUP to the daemon: it reads its configuration again.
     pub fn hang_up(&self) {
         send(self.daemon_pid(), rustix::process::Signal::HUP);
     }

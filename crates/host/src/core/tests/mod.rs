@@ -30,6 +30,8 @@ mod pools;
 #[cfg(test)]
 mod power;
 #[cfg(test)]
+mod reconfigure;
+#[cfg(test)]
 mod sharing;
 #[cfg(test)]
 mod stall;
