@@ -1,42 +1,6 @@
 //! The daemon's configuration.
 //!
-//! ```toml
-//! budget = "automatic"                 # machine memory for VMs: a size, or "automatic" (what is available less a margin, within
-//!                                      # the limits of the control groups that plimsolld is in; it is followed as that changes)
-//! thresholds = "sliding"               # of the host's states: "sliding" as in ESXi, or "fixed", the paper's 6, 4, 2 and 1 % of the budget
-//! min_free = "64MiB"                   # memory to keep free; default: slides with the budget, 6 % of the first 4GiB; not with "fixed"
-//! idle_tax = 0.75                      # part of an idle page's worth that its VM forfeits, 0 to 0.99
-//! largest_balloon = 65                 # percent of a VM's size, 1 to 95
-//! sample_pages = 100                   # of each VM's memory watched in a period, 1 to 1000: a large chunk counts as one
-//! sample_period = 15                   # seconds that a VM executes in a period, 1 to 3600; what it uses shows within a few
-//! largest_store = 10                   # most that compressed pages may take, percent of a VM's size, 0 (none are compressed) to 50
-//! eager_sharing = false                # true: in every state VMs look for pages to share as they do in state soft, with half of the processors'
-//!                                      # idle time whatever it has brought, and large pages are broken up: more VMs fit before memory is short
-//! state_directory = "/var/lib/plimsoll"
-//! run_directory = "/run/plimsoll"      # sockets; at most 57 bytes
-//! socket = "/run/plimsoll/plimsoll.sock"
-//! socket_group = "plimsoll"            # whose members may use the socket, as powerful as root: a name in /etc/group or a number; default: plimsolld's
-//! swap_directory = "/srv/swap"         # where VMs' swap space is; must exist; default: swap in the state directory, which is made
-//! vmm = "/usr/libexec/plimsoll-vmm"    # default: plimsoll-vmm beside plimsolld, or else this
-//! uid_base = 1900000000                # first of the 65536 users that VMs run as
-//! log = "info"                         # error, warn, info, debug, trace, or a filter such as plimsoll_host=debug
-//!
-//! # A VM that is started has swap space of its size less its reservation set aside; it does not start without. A directory that
-//! # is named, or a [swap] section, must be of use; the default is left out where it is not, which host, explain and run tell.
-//! # Settings hold for VMs that are started after.
-//! [swap]
-//! enabled = true                       # false: no swap space for VMs, and admission does not look at it
-//! size = "8GiB"                        # most swap space of all VMs together; default: what the file system has
-//! encrypt = true                       # what is written is encrypted, with keys that are nowhere else than in VMs' processes
-//! allow_memory = false                 # true: swap space may be in memory (tmpfs, zram), for tests: no ledger counts that
-//!
-//! [tcp]                                # only when asked for
-//! listen = "127.0.0.1:7467"            # without certificate and key a loopback address: nothing encrypts what goes over it
-//! token_file = "/etc/plimsoll/token"   # who shows this token may do everything
-//! view_token_file = "/etc/plimsoll/view"  # who shows this one may look, and change nothing
-//! # certificate = "/etc/plimsoll/cert.pem" # for TLS: the certificate, and those between it and its authority
-//! # key = "/etc/plimsoll/key.pem"          # its key
-//! ```
+//! `packaging/plimsolld.toml`, which packages install, describes every key and shows its default.
 
 mod budget;
 mod check;

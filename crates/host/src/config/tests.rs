@@ -100,21 +100,39 @@ fn vms_swap_unless_that_is_switched_off() {
     assert_eq!(most("swap_directory = '/d'\n"), None);
 }
 
+/// The annotated file that packages install.
+const EXAMPLE: &str = include_str!("../../../../packaging/plimsolld.toml");
+
+/// The key or section in a line that shows a setting behind a `#`.
+fn shown(line: &str) -> Option<&str> {
+    line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()))
+}
+
 #[test]
-fn the_manual_is_a_configuration() {
-    let manual: String = include_str!("mod.rs")
-        .lines()
-        .take_while(|line| line.starts_with("//!"))
-        .filter_map(|line| line.strip_prefix("//! "))
-        .skip_while(|line| *line != "```toml")
-        .skip(1)
-        .take_while(|line| *line != "```")
-        .map(|line| format!("{line}\n"))
-        .collect();
-    let config = Config::parse(&manual).unwrap();
-    assert_eq!(config.uid_base, Config::default().uid_base);
-    assert_eq!(config.socket(), Path::new(plimsoll_protocol::api::DEFAULT_SOCKET));
-    assert_eq!(Config::default().socket(), config.socket());
+fn the_example_sets_nothing_and_shows_every_key_with_its_default() {
+    assert_eq!(Config::parse(EXAMPLE).unwrap().table().unwrap(), Config::default().table().unwrap());
+    let settings: String = EXAMPLE.lines().filter_map(shown).map(|line| format!("{line}\n")).collect();
+    let example = Config::parse(&settings).unwrap();
+    assert_eq!(keys(&example), keys(&Config::parse(FULL).unwrap()));
+    let default = Config {
+        socket: Some(Config::default().socket()),
+        vmm: Some(INSTALLED_VMM.into()),
+        swap: Some(Swap::default()),
+        ..Config::default()
+    };
+    let (mut example, default) = (example.table().unwrap(), default.table().unwrap());
+    if let Some(toml::Value::Table(swap)) = example.get_mut("swap") {
+        swap.remove("size");
+    }
+    for (key, value) in &default {
+        assert_eq!(example.get(key), Some(value), "{key}");
+    }
+    // What has no default value is an example, and the text above says so.
+    for key in ["min_free =", "swap_directory =", "socket_group =", "size =", "[tcp]"] {
+        let (before, _) = EXAMPLE.split_once(&format!("\n#{key}")).unwrap();
+        assert!(before.ends_with("An example:"), "{key}");
+    }
+    assert_eq!(Path::new(plimsoll_protocol::api::DEFAULT_SOCKET), Config::default().socket());
 }
 
 /// Every key is set.
