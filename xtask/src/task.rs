@@ -14,6 +14,7 @@ use plimsoll_lab::inside::agent;
 use plimsoll_lab::kernel::{Kernel, Version};
 use plimsoll_lab::wire::Request;
 use plimsoll_lab::{Config, Lab, Switch, attach, debian, workspace};
+use plimsoll_package::PackageArgs;
 use plimsoll_scenarios::fuzz::{self, FuzzArgs};
 use plimsoll_scenarios::test::{self, TestArgs};
 use plimsoll_scenarios::{Guests, system};
@@ -75,6 +76,9 @@ enum Verb {
         cargo xtask fuzz core api --seconds 600 --json\n  \
         cargo xtask fuzz core --input target/fuzz/crashes/core/crash-0f")]
     Fuzz(FuzzArgs),
+    /// Make the Debian package: the programs, systemd units, the configuration, man pages and
+    /// completions.
+    Package(PackageArgs),
     /// Install the Debian packages that the lab needs (as root), fetch its kernels and build
     /// everything.
     Setup(SetupArgs),
@@ -183,6 +187,7 @@ impl Task {
             Verb::Demo(arguments) => plimsoll_demo::start(&arguments),
             Verb::Test(arguments) => test::run(&arguments),
             Verb::Fuzz(arguments) => fuzz::run(&arguments),
+            Verb::Package(arguments) => plimsoll_package::run(&arguments),
             Verb::Inside(Inside::Agent) => agent::main().map(|()| ExitCode::SUCCESS),
             Verb::Inside(Inside::Demo(arguments)) => plimsoll_demo::here(&arguments),
             Verb::Inside(Inside::Bench(bench)) => bench.run().map(|()| ExitCode::SUCCESS),

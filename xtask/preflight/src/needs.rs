@@ -27,8 +27,19 @@ pub mod lab_memory {
 }
 
 /// The steps of `cargo xtask test` that look at the source and need no lab.
-pub const SOURCE_STEPS: &[&str] =
-    &["format", "lint", "lint-model", "lint-fuzz", "doc", "unit", "counters", "model", "fuzz", "prometheus"];
+pub const SOURCE_STEPS: &[&str] = &[
+    "format",
+    "lint",
+    "lint-model",
+    "lint-fuzz",
+    "doc",
+    "unit",
+    "counters",
+    "model",
+    "fuzz",
+    "prometheus",
+    "package",
+];
 
 /// The built files of xtask and the programs: 0.9 GiB.
 const BUILT: Size = Size::mib(1024);
@@ -114,6 +125,12 @@ impl Needs {
             }
             "campaign" => Some(Self { memory: Some(("the campaign", MODELS)), ..Self::here() }),
             "paper" => Self::paper(&line),
+            "package" => Some(Self {
+                tools: packages::PACKAGE.to_vec(),
+                built: BUILT,
+                cached: CACHED,
+                ..Self::default()
+            }),
             "fuzz" if line.has("--list") => None,
             "fuzz" => Some(Self::fuzz()),
             "test" => Self::test(&line),
@@ -151,6 +168,13 @@ impl Needs {
     /// The fuzz targets, two processes of them.
     fn fuzz() -> Self {
         Self { tools: packages::FUZZ.to_vec(), built: BUILT_FOR_FUZZING, ..Self::here() }
+    }
+
+    /// The same with what makes the Debian package, and a Debian disk to install it in.
+    fn with_package(mut self) -> Self {
+        self.tools.extend(packages::PACKAGE);
+        self.kernels = Version::ALL.to_vec();
+        if self.archives { self } else { self.with_disk() }
     }
 
     fn paper(line: &Line<'_>) -> Option<Self> {
@@ -200,7 +224,8 @@ impl Needs {
         if only.is_empty() || only.contains(&"prometheus") {
             debs.extend(deb::PROMETHEUS);
         }
-        Some(Self { components, built, userfaultfd, tools, debs, ..needs })
+        let needs = Self { components, built, userfaultfd, tools, debs, ..needs };
+        Some(if only.is_empty() || only.contains(&"package") { needs.with_package() } else { needs })
     }
 
     /// The directories that are written to.
@@ -319,8 +344,11 @@ mod tests {
         assert!(lab("test --only=disk").archives);
         for line in ["test --no-lab", "test --only unit --only model"] {
             let needs = needs(line, false).unwrap();
-            let fuzzes = line == "test --no-lab";
-            assert_eq!(needs.tools, if fuzzes { packages::FUZZ } else { &[] }, "{line}");
+            let all = line == "test --no-lab";
+            assert_eq!(needs.tools.is_empty(), !all, "{line}");
+            assert!(
+                [packages::FUZZ, packages::PACKAGE].concat().iter().all(|t| needs.tools.contains(t) == all)
+            );
             assert_eq!(needs.userfaultfd, Userfaultfd::Device, "{line}");
         }
         assert_eq!(needs("test --only doc", false).unwrap().userfaultfd, Userfaultfd::Unused);
@@ -340,6 +368,16 @@ mod tests {
             assert!(needs.kernels.is_empty() && needs.userfaultfd == Userfaultfd::Device, "{line}");
         }
         assert_eq!(needs("fuzz --list", false), None);
+    }
+
+    #[test]
+    fn a_package_needs_a_debian_only_where_it_is_installed() {
+        let made = needs("package --revision 2", false).unwrap();
+        assert_eq!((made.tools, made.archives), (packages::PACKAGE.to_vec(), false));
+        for line in ["test --only package", "test --no-lab"] {
+            let checked = needs(line, true).unwrap();
+            assert!(checked.archives && checked.tools.iter().any(|tool| tool.program == "debugfs"), "{line}");
+        }
     }
 
     #[test]

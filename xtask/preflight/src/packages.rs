@@ -36,6 +36,9 @@ pub const LAB: &[Tool] = &[
 pub const DISK: &[Tool] =
     &[tool("mmdebstrap", "mmdebstrap"), tool("mke2fs", "e2fsprogs"), tool("debugfs", "e2fsprogs")];
 
+/// What the Debian package is made with: cargo-deb links a C library.
+pub const PACKAGE: &[Tool] = &[tool("cc", "gcc"), tool("strip", "binutils")];
+
 /// What libFuzzer is built with.
 pub const FUZZ: &[Tool] = &[tool("c++", "g++")];
 

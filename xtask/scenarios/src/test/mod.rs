@@ -1,9 +1,9 @@
 //! `cargo xtask test`: everything that is tested, in one place, from the quick to the slow.
 //!
 //! The steps of [`source`] look at the code as it is written; [`fuzz`] sends it what others could
-//! send; those of [`scenarios`] run the programs in the lab. Every step runs even when one before
-//! it failed, so that one run tells all that is wrong. Nothing is tried again, but for one fault of
-//! the [`emulator`] in a run.
+//! send; the Debian package is installed in a Debian of its own; those of [`scenarios`] run the
+//! programs in the lab. Every step runs even when one before it failed, so that one run tells all
+//! that is wrong. Nothing is tried again, but for one fault of the [`emulator`] in a run.
 
 mod arguments;
 mod emulator;
@@ -26,6 +26,8 @@ pub use self::arguments::TestArgs;
 
 /// The step that runs all fuzz targets for a short time.
 const FUZZ: &str = "fuzz";
+/// The step that installs and removes the Debian package.
+const PACKAGE: &str = "package";
 
 /// Runs what `arguments` ask for.
 pub fn run(arguments: &TestArgs) -> Result<ExitCode> {
@@ -34,8 +36,7 @@ pub fn run(arguments: &TestArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     for name in &arguments.only {
-        let known = name == FUZZ
-            || name == prometheus::NAME
+        let known = [FUZZ, prometheus::NAME, PACKAGE].contains(&name.as_str())
             || source::STEPS.iter().any(|step| step.name == name)
             || SCENARIOS.iter().any(|s| s.name == name);
         ensure!(known, "no test is called {name:?}: see `cargo xtask test --list`");
@@ -50,6 +51,9 @@ pub fn run(arguments: &TestArgs) -> Result<ExitCode> {
     }
     if arguments.wants(prometheus::NAME) {
         tally.run(prometheus::NAME, prometheus::check);
+    }
+    if arguments.wants(PACKAGE) {
+        tally.run(PACKAGE, plimsoll_package::check);
     }
     scenarios::run(arguments, &tally);
     let all_passed = tally.summary();
@@ -67,6 +71,7 @@ fn list() {
         "{:<13} Debian's Prometheus scrapes a daemon; metrics and rules are well made",
         prometheus::NAME
     );
+    println!("{PACKAGE:<13} the Debian package installs, upgrades, is removed and leaves nothing behind");
     for scenario in SCENARIOS {
         let place = if scenario.hosts.is_empty() { "" } else { " (lab)" };
         println!("{:<13} {}{place}", scenario.name, scenario.about);

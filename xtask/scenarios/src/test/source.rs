@@ -160,7 +160,8 @@ mod tests {
     fn preflight_knows_the_steps_that_need_no_lab() {
         let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
         assert_eq!(
-            [names.as_slice(), &[super::super::FUZZ, super::super::prometheus::NAME]].concat(),
+            [names.as_slice(), &[super::super::FUZZ, super::super::prometheus::NAME, super::super::PACKAGE]]
+                .concat(),
             preflight::SOURCE_STEPS
         );
     }
