@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::DEFAULT_SOCKET;
 
-use crate::client::Address;
+use crate::address::Address;
 use crate::commands::{
     console, create, edit, events, explain, history, kill, logs, pause, plan, pool, ps, rename, reset,
     restart, resume, rm, run, set, share, show, start, stop, top, wait,

@@ -6,8 +6,8 @@ use plimsoll_words::local_time::zone;
 
 use crate::interval::Interval;
 
-/// A moment in the past as people write it: how long ago (`10m`), a time of today (`14:30`), a date,
-/// or both, in the operator's time zone unless they name another.
+/// A moment in the past as people write it: how long ago (`10m`), a time of today (`14:30`), a
+/// date, or both, in the operator's time zone unless they name another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Since(pub(crate) Timestamp);
 

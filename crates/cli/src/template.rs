@@ -5,8 +5,8 @@ use plimsoll_protocol::status::VmStatus;
 
 use crate::vm_field::VmField;
 
-/// A line for each VM, with `{column}` in the place of facts. `{{` and `}}` are braces, `\t` and `\n`
-/// a tab and a new line.
+/// A line for each VM, with `{column}` in the place of facts. `{{` and `}}` are braces, `\t` and
+/// `\n` a tab and a new line.
 #[derive(Clone, Debug)]
 pub(crate) struct Template(Vec<Part>);
 

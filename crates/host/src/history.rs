@@ -69,8 +69,8 @@ impl Recorder {
 
     /// The moments after `after`, or all: at most the first `most`. No reading is copied.
     pub(crate) fn after(&self, after: Option<Timestamp>, most: usize) -> Recording {
-        // The clock for people may have been set back: a moment that is known is found as it is, one
-        // that is forgotten by its time.
+        // The clock for people may have been set back: a moment that is known is found as it is,
+        // one that is forgotten by its time.
         let first = after.and_then(|after| {
             let last = |is: fn(&Timestamp, &Timestamp) -> bool| {
                 self.moments.iter().rposition(|(at, _)| is(at, &after))

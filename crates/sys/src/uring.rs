@@ -85,10 +85,13 @@ impl<L, B: Buffers> Uring<L, B> {
     /// # Errors
     /// The kernel takes nothing now; what was submitted stays for the next call.
     pub fn commit(&mut self) -> io::Result<()> {
-        if self.ring.submission().is_empty() {
-            return Ok(());
+        // The kernel may take some and leave the rest.
+        while !self.ring.submission().is_empty() {
+            if self.ring.submit()? == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
         }
-        self.ring.submit().map(|_| ())
+        Ok(())
     }
 
     /// Hands to the kernel what was submitted, and waits until at least one task has ended. Does

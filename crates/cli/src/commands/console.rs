@@ -7,7 +7,8 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::status::{Power, VmStatus};
 use serde::Serialize;
 
-use crate::client::{Address, LogSource};
+use crate::address::Address;
+use crate::client::LogSource;
 use crate::console::{attach, script};
 use crate::context::Context;
 use crate::exit::{Status, failed};

@@ -137,7 +137,8 @@ fn the_example_sets_nothing_and_shows_every_key_with_its_default() {
 
 /// Every key is set.
 const FULL: &str = "budget = '1537MiB'\nmin_free = '64MiB'\nsocket_group = '7'\nswap_directory = '/'\nvmm = '/bin/true'\n\
-    socket = '/s'\n[swap]\nsize = '8GiB'\n[tcp]\nlisten = '127.0.0.1:1'\ntoken_file = '/t'\ncertificate = '/c'\nkey = '/k'\n";
+    socket = '/s'\n[swap]\nsize = '8GiB'\n[tcp]\nlisten = '127.0.0.1:1'\ntoken_file = '/t'\nview_token_file = '/v'\n\
+    certificate = '/c'\nkey = '/k'\n";
 
 /// All keys that are set, those of sections as `section.key`.
 fn keys(config: &Config) -> Vec<String> {

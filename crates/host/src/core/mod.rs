@@ -9,8 +9,8 @@
 //! pools), [`messages`] VMMs, [`control`] is the loop, [`budget`] follows the machine, [`divide`]
 //! divides memory, [`grants`] gives it out, [`sharing`] has VMs share pages (through
 //! [`crate::domains`]), [`mod@unreachable`] takes over VMs of an earlier daemon, [`heartbeat`]
-//! notices VMMs that say nothing, [`scan`] has VMs look for pages to share, [`stall`] counts the
-//! time that VMs are stalled, [`status`] tells of it, [`explain`] why.
+//! notices VMMs that say nothing, [`scan`] has VMs look for pages to share, [`stall`] counts
+//! stalled time, [`status`] tells of it, [`explain`] why.
 
 mod admission;
 mod budget;
@@ -396,6 +396,5 @@ fn overhead(definition: &VmDefinition) -> Pages {
 /// a VMM is set up in well under a second, and a process in an uninterruptible wait dies when that
 /// ends.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How long a VMM may take to end once it has said so or closed the connection: it closes its
-/// disks.
+/// How long a VMM may take to end once it has said so: it closes its disks.
 const LAST_GRACE: Duration = Duration::from_secs(5);

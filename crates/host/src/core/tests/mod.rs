@@ -111,8 +111,7 @@ struct World {
     reports: VecDeque<Report>,
     /// The plane does nothing by itself.
     slow: bool,
-    /// The daemon has more to take before it serves VMs that wait.
-    busy: bool,
+    busy: bool, // The daemon has more to take before it serves VMs that wait.
 }
 
 impl World {

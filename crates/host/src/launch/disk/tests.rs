@@ -1,6 +1,7 @@
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -89,6 +90,14 @@ impl Loop {
 impl Drop for Loop {
     fn drop(&mut self) {
         Command::new("losetup").arg("-d").arg(&self.0).status().ok();
+        // The kernel detaches the file once nobody has the device open any more; other programs may
+        // be looking at it.
+        let device = self.0.file_name().unwrap_or_default();
+        let attached = Path::new("/sys/block").join(device).join("loop/backing_file");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while attached.exists() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 }
 
