@@ -49,8 +49,8 @@ pub(crate) struct Set {
     /// Whether it is started when the host has booted (plimsoll start --autostart)
     #[arg(long, value_name = "true|false", group = "change")]
     autostart: Option<bool>,
-    /// Its place among the VMs that start and stop with the host, 0 to 999: lower ones start earlier
-    /// and stop later
+    /// Its place among the VMs that start and stop with the host, 0 to 999: lower ones start
+    /// earlier and stop later
     #[arg(long, value_name = "N", group = "change", allow_hyphen_values = true)]
     start_order: Option<StartOrder>,
     /// How long the next VM waits after this one has started

@@ -3,7 +3,7 @@
 //! Behind guest RAM lie a gap, places for memory that is set aside, a *blank* chunk that is never
 //! touched, and a *staging* chunk where copies are put together.
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "model-check")))]
 mod tests;
 
 use std::io;

@@ -8,7 +8,6 @@
 mod absent_driver;
 mod bad_input;
 mod boot;
-mod campaign_kill;
 mod cgroup;
 mod disk;
 mod explain;
@@ -145,14 +144,6 @@ pub const SCENARIOS: &[Scenario] = &[
         disk: false,
         model: true,
         run: paging_kills::run,
-    },
-    Scenario {
-        name: "campaign-kill",
-        about: "fifty attacks on a daemon and a dozen VMs at work: nothing is lost, left over or over budget",
-        hosts: &[],
-        disk: false,
-        model: true,
-        run: campaign_kill::run,
     },
     Scenario {
         name: "memory-taken",
