@@ -7,9 +7,9 @@
 //! | module | tells |
 //! |---|---|
 //! | [`explain`] | why memory is divided as it is |
-//! | [`note`] | what is unusual about a VM |
+//! | [`mod@note`] | what is unusual about a VM |
 //! | [`guest`], [`paging`], [`sharing`], [`stall`] | one part of a VM each, in a line |
-//! | [`table`], [`age`], [`local_time`] | rows, spans of time, moments |
+//! | [`table`], [`mod@age`], [`local_time`] | rows, spans of time, moments |
 
 pub mod age;
 pub mod explain;

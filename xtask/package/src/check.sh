@@ -13,7 +13,7 @@ rm -f /etc/dpkg/dpkg.cfg.d/99mmdebstrap
 
 # Everything below the directories in which a package has a business.
 everything() {
-	find /etc /usr /var /run -path /var/lib/dpkg -prune -o -path /var/log -prune -o -path /var/cache -prune -o -print | sort
+	find /etc /usr /var /run -path /var/lib/dpkg -prune -o -path /var/log -prune -o -path /var/cache -prune -o -path /run/systemd -prune -o -print | sort
 	getent passwd | sort
 	getent group | sort
 }
