@@ -1,10 +1,8 @@
-use std::fmt;
-
 use anyhow::Result;
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::exit::{Status, status_of};
+use crate::exit::{Status, Told, status_of};
 use crate::output::{ReaderGone, complain};
 
 /// What comes of a command for each of its VMs: printed as it comes, one line a VM. A VM that fails
@@ -14,18 +12,6 @@ pub(crate) struct Batch<'a> {
     plural: bool,
     first: Option<Status>,
 }
-
-/// All that failed has been told.
-#[derive(Debug)]
-pub(crate) struct Told(pub(crate) Status);
-
-impl fmt::Display for Told {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("some of it failed")
-    }
-}
-
-impl std::error::Error for Told {}
 
 impl<'a> Batch<'a> {
     /// A batch of one VM, or of several.

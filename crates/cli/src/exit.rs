@@ -25,6 +25,18 @@ Exit status:
   7  done, but not saved: it is lost if plimsolld ends before the disk has room
 Of several VMs the first that failed decides.";
 
+/// The error of a command of which all that failed has been told.
+#[derive(Debug)]
+pub(crate) struct Told(pub(crate) Status);
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("some of it failed")
+    }
+}
+
+impl std::error::Error for Told {}
+
 impl Status {
     pub(crate) fn code(self) -> u8 {
         self as u8

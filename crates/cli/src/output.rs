@@ -5,8 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::batch::Told;
-use crate::exit::{Status, status_of};
+use crate::exit::{Status, Told, status_of};
 
 /// Where a command's facts go: the standard output, as text for people or as JSON for programs.
 pub(crate) struct Output {

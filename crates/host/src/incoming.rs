@@ -7,12 +7,11 @@ use plimsoll_protocol::control::FromVmm;
 use plimsoll_units::Bytes;
 use tokio::sync::oneshot;
 
-use crate::core::{Adopted, Answer, Failure, Input, ProcessMemory, Request, RunId};
-use crate::launch::{Launched, RunDir, RunRecord};
+use crate::core::{Adopted, Answer, Failure, Input, ProcessMemory, Request, RunId, Settings};
+use crate::launch::{Launched, RunDir, RunRecord, Site};
 use crate::link::Link;
 use crate::memory::Usable;
 use crate::process::Process;
-use crate::reload::Reloaded;
 
 /// The answer to a call of the API.
 pub(crate) type CallResult = Result<Answer, Failure>;
@@ -48,4 +47,13 @@ pub(crate) struct Reached {
     pub(crate) record: RunRecord,
     /// A message that came in place of what the VMM might have said of its frames.
     pub(crate) first: Option<FromVmm>,
+}
+
+/// What changes in a daemon that runs.
+#[derive(Debug)]
+pub(crate) struct Reloaded {
+    pub(crate) settings: Settings,
+    pub(crate) site: Site,
+    /// Which keys have changed, for users.
+    pub(crate) news: String,
 }

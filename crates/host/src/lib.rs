@@ -54,6 +54,7 @@ mod rota;
 mod run_id;
 mod saver;
 mod service_manager;
+mod setting_up;
 mod start;
 mod supervise;
 mod swap;

@@ -13,25 +13,15 @@ use tokio::sync::{mpsc, oneshot};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Budget, Config};
-use crate::core::Settings;
-use crate::incoming::Incoming;
+use crate::incoming::{Incoming, Reloaded};
 use crate::launch::Site;
-use crate::{memory, service_manager, start};
+use crate::{memory, service_manager, setting_up};
 
 /// Keys that hold for VMs that start later.
 const OF_VMS: [&str; 5] = ["sample_pages", "sample_period", "swap_directory", "vmm", "swap"];
 /// Keys that hold until the daemon is restarted.
 const OF_THE_DAEMON: [&str; 6] =
     ["state_directory", "run_directory", "socket", "socket_group", "uid_base", "tcp"];
-
-/// What changes in a daemon that runs.
-#[derive(Debug)]
-pub(crate) struct Reloaded {
-    pub(crate) settings: Settings,
-    pub(crate) site: Site,
-    /// Which keys have changed, for users.
-    pub(crate) news: String,
-}
 
 /// Reads `file` again at each SIGHUP, in a daemon with `config` and `site`, whose loop receives
 /// from `inbox`.
@@ -70,17 +60,17 @@ fn read(file: Option<&Path>, before: &Config, site: &Site) -> anyhow::Result<(Co
     let written = Config::read(file)?;
     memory::check(&written)?;
     let new = written.clone().with_daemon_of(before);
-    let swap = start::open_swap(&new)?;
+    let swap = setting_up::open_swap(&new)?;
     let budget = match new.budget {
         Budget::Size(budget) => budget,
         Budget::Automatic => Bytes::ZERO, // The core goes on from where it is.
     };
-    let settings = start::settings(&new, budget, swap.as_ref().err().cloned());
+    let settings = setting_up::settings(&new, budget, swap.as_ref().err().cloned());
     let news = news(before, &written)?;
     if new.log != before.log {
         plimsoll_log::change(EnvFilter::try_new(&new.log).context("log")?);
     }
-    let site = start::site(&new, site.cgroups.clone(), swap.ok())?;
+    let site = setting_up::site(&new, site.cgroups.clone(), swap.ok())?;
     Ok((new, Reloaded { settings, site, news }))
 }
 

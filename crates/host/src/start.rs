@@ -1,7 +1,7 @@
 //! From a configuration to a daemon that answers.
 
-use std::fs::{DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,15 +9,14 @@ use anyhow::{Context, ensure};
 use jiff::Timestamp;
 use plimsoll_protocol::api::Event;
 use plimsoll_protocol::status::Exit;
-use plimsoll_units::{Bytes, Pages};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::adopt::{self, Found};
 use crate::api::Gate;
 use crate::cgroup::Cgroups;
-use crate::config::{Budget, Config, UIDS};
-use crate::core::{AutomaticBudget, Clock, Core, Settings};
+use crate::config::{Config, UIDS};
+use crate::core::{Clock, Core};
 use crate::daemon::Daemon;
 use crate::descriptors::Connections;
 use crate::event_log::{EventLog, Recorded};
@@ -25,8 +24,7 @@ use crate::inventory::Inventory;
 use crate::launch::{Gone, Site};
 use crate::paths::Paths;
 use crate::pools::Pools;
-use crate::process::boot_id;
-use crate::swap::{SwapChoice, SwapSite};
+use crate::setting_up::{make, make_private, open_swap, settings, site};
 use crate::uids::Uids;
 use crate::{
     Arguments, api, descriptors, event_log, inventory, lock, memory, oom, reload, service_manager, web,
@@ -78,58 +76,6 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> anyhow::Result<()> {
     // Launches and the like may be waiting for a disk; what they hold ends with the process.
     runtime.shutdown_background();
     result
-}
-
-/// What `config` sets for the core, for a `budget`.
-pub(crate) fn settings(config: &Config, budget: Bytes, no_swap: Option<String>) -> Settings {
-    Settings {
-        budget: Pages::floor(budget),
-        automatic: (config.budget == Budget::Automatic)
-            .then(|| AutomaticBudget { thresholds: config.thresholds(), told: Pages::floor(budget) }),
-        thresholds: config.thresholds().of(budget),
-        rules: config.rules(),
-        sampling: config.sampling(),
-        eager_sharing: config.eager_sharing,
-        no_swap,
-        swap: config.most_swap().map(Pages::floor),
-        paths: config.paths(),
-        boot_id: boot_id().ok(),
-    }
-}
-
-/// What `config` sets for launches of VMs.
-///
-/// # Errors
-/// The path of the VMM is unknown.
-pub(crate) fn site(
-    config: &Config,
-    cgroups: Result<Cgroups, String>,
-    swap: Option<SwapSite>,
-) -> anyhow::Result<Site> {
-    Ok(Site {
-        paths: config.paths(),
-        vmm: config.vmm()?,
-        log: config.log.clone(),
-        sampling: config.sampling(),
-        cgroups,
-        swap,
-        rules: config.rules(),
-    })
-}
-
-/// Where VMs get swap space, or why they get none.
-///
-/// # Errors
-/// The configuration names a directory that cannot be used, and why.
-pub(crate) fn open_swap(config: &Config) -> anyhow::Result<Result<SwapSite, String>> {
-    let usable = |site: SwapSite| make_private(&site.directory).and_then(|()| site.check()).map(|()| site);
-    Ok(match config.swap_choice() {
-        SwapChoice::Off => Err("it is switched off ([swap] enabled = false)".to_owned()),
-        SwapChoice::Named(site) => Ok(usable(site)?),
-        SwapChoice::Default(site) => usable(site)
-            .inspect_err(|why| tracing::warn!("VMs cannot be swapped out: {why:#}"))
-            .map_err(|why| format!("{why:#}")),
-    })
 }
 
 async fn serve(
@@ -234,17 +180,4 @@ fn make_directories(paths: &Paths) -> anyhow::Result<()> {
     [paths.state.clone(), paths.records(), paths.logs(), paths.runs()]
         .iter()
         .try_for_each(|d| make_private(d))
-}
-
-fn make_private(directory: &Path) -> anyhow::Result<()> {
-    make(directory, 0o700)
-}
-
-fn make(directory: &Path, mode: u32) -> anyhow::Result<()> {
-    DirBuilder::new().recursive(true).mode(mode).create(directory).with_context(|| {
-        format!(
-            "cannot make {}: run plimsolld as root, or name other directories in its configuration",
-            directory.display()
-        )
-    })
 }

@@ -7,7 +7,7 @@ use tokio::time::Interval;
 
 use super::Daemon;
 use crate::core::Input;
-use crate::reload::Reloaded;
+use crate::incoming::Reloaded;
 use crate::service_manager;
 
 impl Daemon {

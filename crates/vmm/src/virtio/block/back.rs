@@ -16,10 +16,11 @@ use super::super::back::{Back, Broken, DeviceEvent, Progress};
 use super::super::interrupt::Interrupt;
 use super::super::rate::Rate;
 use super::super::ring::{Ring, Spans};
+use super::direction::Direction;
 use super::engine::{Ended, Engine, Task};
 use super::pinner::Pinner;
 use super::request::{Action, Bounds, Request, Status};
-use super::transfer::{Direction, Transfer};
+use super::transfer::Transfer;
 use super::{ID_LENGTH, QUEUE_SIZE, zeros};
 use crate::whole_pages::whole_pages;
 
@@ -238,8 +239,7 @@ impl BlockBack {
         matches!(request, Some(Begun { work: Work::Transfer(transfer), .. }) if transfer.is_bounced())
     }
 
-    /// Submits the part of transfer `tag` whose buffers are `memory`. A part for the bounce buffer
-    /// ends before this returns.
+    /// Submits the part of transfer `tag` in `memory`. One for the bounce buffer ends before that.
     fn transfer(&mut self, tag: u16, memory: IoGuard) {
         let Some(Begun { work: Work::Transfer(transfer), .. }) = &self.requests[usize::from(tag)] else {
             return;

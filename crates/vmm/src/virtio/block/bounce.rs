@@ -14,7 +14,7 @@ use plimsoll_sys::direct::COARSEST;
 
 use super::super::back::Broken;
 use super::super::ring::Spans;
-use super::transfer::Direction;
+use super::direction::Direction;
 
 /// Bytes of the buffer, and the most that are moved at a time: as long as the longest piece of a
 /// request. A disk has one while such a request runs.

@@ -17,6 +17,7 @@
 
 mod back;
 mod bounce;
+mod direction;
 mod engine;
 mod geometry;
 mod pinner;

@@ -11,17 +11,9 @@ use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 use super::super::ring::Spans;
 use super::SECTOR;
 use super::bounce;
+use super::direction::Direction;
 use super::engine::Task;
 use super::geometry::Geometry;
-
-/// Which way data goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
-    /// From the disk into the guest's buffers.
-    Read,
-    /// From the guest's buffers to the disk.
-    Write,
-}
 
 /// The rest of a request to read or write. One part at a time is under way.
 #[derive(Debug)]
