@@ -239,7 +239,7 @@ impl BlockBack {
         matches!(request, Some(Begun { work: Work::Transfer(transfer), .. }) if transfer.is_bounced())
     }
 
-    /// Submits the part of transfer `tag` in `memory`. One for the bounce buffer ends before that.
+    /// Submits the part of transfer `tag` in `memory`; one for the bounce buffer ends at once.
     fn transfer(&mut self, tag: u16, memory: IoGuard) {
         let Some(Begun { work: Work::Transfer(transfer), .. }) = &self.requests[usize::from(tag)] else {
             return;
