@@ -1,6 +1,7 @@
 //! Reading page faults and the swap's answers, and serving both.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use plimsoll_sys::Event;
 use plimsoll_units::Pages;
@@ -15,6 +16,10 @@ use crate::transition::Vm;
 use crate::transition::provide::{Lookup, find, let_write, make_dirty, populate, populate_run};
 use crate::transition::swap_in::{Settled, arrive, leave};
 use crate::transition::touch::note_touch;
+
+/// How long the thread waits for a signal while the swap has I/O in flight. Then it looks whether
+/// some has ended all the same: a signal that is lost must not leave the guest waiting for ever.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// Serves page faults until `stop` is readable: see
 /// [`Pmap::serve_faults`](crate::Pmap::serve_faults).
@@ -31,15 +36,19 @@ pub(crate) fn serve_faults(vm: &Vm, stop: &Event) -> Result<(), Error> {
     let failed = |source| Error::Uffd { action: "read page faults", source };
     let swap = vm.content.swap().map(AsFd::as_fd);
     loop {
-        let ready = vm.memory.wait(stop, swap).map_err(failed)?;
+        let patience = vm.content.swap().filter(|swap| swap.is_busy()).map(|_| SILENCE);
+        let ready = vm.memory.wait(stop, swap, patience).map_err(failed)?;
         if ready.stop {
             return Ok(());
         }
         let faults = vm.memory.read_faults().map_err(failed)?;
         faults.into_iter().for_each(|fault| serve_fault(vm, fault));
         // Begins what these faults have asked of the swap without another round.
-        if ready.other || vm.content.swap().is_some_and(Swap::is_queued) {
-            settle_swap(vm);
+        if ready.other || ready.late || vm.content.swap().is_some_and(Swap::is_queued) {
+            let ended = settle_swap(vm);
+            if ready.late && ended > 0 {
+                tracing::warn!(ended, "I/O of the swap has ended without a signal");
+            }
         }
     }
 }
@@ -103,13 +112,15 @@ fn answer(vm: &Vm, place: Place, mut chunk: ChunkGuard<'_>, touch: Touch, follow
     serve_waiting(vm);
 }
 
-/// Applies what the swap has read and written.
-pub(crate) fn settle_swap(vm: &Vm) {
-    let Some(swap) = vm.content.swap() else { return };
+/// Applies what the swap has read and written. Returns for how many pages.
+pub(crate) fn settle_swap(vm: &Vm) -> usize {
+    let Some(swap) = vm.content.swap() else { return 0 };
+    let completions = swap.completions();
+    let ended = completions.len();
     // The last one first: of pages that were read together, the first is the one that a fault waits
     // for. Once its thread runs, it goes on to the others, and would meet each of them on its way,
     // for the price of a fault.
-    for completion in swap.completions().into_iter().rev() {
+    for completion in completions.into_iter().rev() {
         match completion {
             Completion::Read(read) => match arrive(vm, read) {
                 Settled::Served => {}
@@ -124,4 +135,5 @@ pub(crate) fn settle_swap(vm: &Vm) {
             }
         }
     }
+    ended
 }

@@ -29,6 +29,7 @@ pub mod uffd;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Once;
+use std::time::Duration;
 
 use plimsoll_sys::Event;
 use plimsoll_units::{FrameNo, PAGE_SIZE, Ppn};
@@ -144,9 +145,15 @@ impl Memory {
 
 /// Page faults.
 impl Memory {
-    /// Waits until there are faults to read, `stop` is readable, or `other` is.
-    pub(crate) fn wait(&self, stop: &Event, other: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
-        self.kernel.uffd.wait(stop, other)
+    /// Waits until there are faults to read, `stop` is readable, or `other` is; for at most
+    /// `patience`.
+    pub(crate) fn wait(
+        &self,
+        stop: &Event,
+        other: Option<BorrowedFd<'_>>,
+        patience: Option<Duration>,
+    ) -> io::Result<Ready> {
+        self.kernel.uffd.wait(stop, other, patience)
     }
 
     /// Reads the faults that were sent, without blocking.

@@ -5,10 +5,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use plimsoll_sys::Event;
 use plimsoll_units::PAGE_SIZE;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mm::UserfaultfdFlags;
 
 use crate::address::{HostRange, MAX_RUN, PAGE};
@@ -42,6 +43,8 @@ pub(crate) struct Fault {
 pub(crate) struct Ready {
     pub(crate) stop: bool,
     pub(crate) other: bool,
+    /// Nothing was for as long as it was waited for.
+    pub(crate) late: bool,
 }
 
 /// What the guest may do with a page that is put in place.
@@ -260,19 +263,27 @@ impl Uffd {
         self.ioctl(IOC_ZEROPAGE, &mut arg)
     }
 
-    /// Waits until there are faults to read, `stop` is readable, or `other` is.
-    pub(crate) fn wait(&self, stop: &Event, other: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
+    /// Waits until there are faults to read, `stop` is readable, or `other` is; for at most
+    /// `patience`.
+    pub(crate) fn wait(
+        &self,
+        stop: &Event,
+        other: Option<BorrowedFd<'_>>,
+        patience: Option<Duration>,
+    ) -> io::Result<Ready> {
         let stop = stop.as_fd();
         let other = other.unwrap_or(stop);
         let mut fds = [self.0.as_fd(), stop, other].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        match poll(&mut fds, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
+        let late = match poll(&mut fds, patience.as_ref()) {
+            Ok(ready) => ready == 0,
+            Err(rustix::io::Errno::INTR) => false,
             Err(errno) => return Err(errno.into()),
-        }
+        };
         if fds[0].revents().contains(PollFlags::ERR) {
             return Err(io::Error::other("the userfaultfd is in an error condition"));
         }
-        Ok(Ready { stop: !fds[1].revents().is_empty(), other: !fds[2].revents().is_empty() })
+        Ok(Ready { stop: !fds[1].revents().is_empty(), other: !fds[2].revents().is_empty(), late })
     }
 
     /// Reads the faults that were sent, without blocking. There may be none.

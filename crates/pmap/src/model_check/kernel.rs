@@ -259,7 +259,7 @@ impl Kernel {
         {
             state = self.news.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        Ready { stop: state.stopped, other: state.signalled }
+        Ready { stop: state.stopped, other: state.signalled, late: false }
     }
 
     /// Makes the swap's descriptor readable, or not.

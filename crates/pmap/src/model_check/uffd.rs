@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 use plimsoll_sys::Event;
 use shuttle::rand::{Rng, thread_rng};
@@ -25,6 +26,7 @@ pub(crate) struct Fault {
 pub(crate) struct Ready {
     pub(crate) stop: bool,
     pub(crate) other: bool,
+    pub(crate) late: bool,
 }
 
 /// What a page that is put in place lets the guest do.
@@ -81,7 +83,12 @@ impl Uffd {
         kernel().provide(address, None, false, wake)
     }
 
-    pub(crate) fn wait(&self, _stop: &Event, _other: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
+    pub(crate) fn wait(
+        &self,
+        _stop: &Event,
+        _other: Option<BorrowedFd<'_>>,
+        _patience: Option<Duration>,
+    ) -> io::Result<Ready> {
         Ok(kernel().wait())
     }
 

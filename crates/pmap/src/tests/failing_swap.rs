@@ -191,6 +191,20 @@ fn while_reads_hang_others_go_on() {
     (0..64).for_each(|ppn| assert_eq!(get(&vm, ppn), noise(ppn)));
 }
 
+#[test]
+fn a_read_that_ends_without_a_signal_is_found() {
+    let vm = noisy(64, 0);
+    take_all(&vm);
+    faults(&vm).hold();
+    let reader = spawn_get(&vm, 5);
+    eventually("the read is with the device", || faults(&vm).held() > 0);
+    faults(&vm).release_silently();
+    eventually("the page is there", || reader.is_finished());
+    assert_eq!(reader.join().unwrap(), noise(5));
+    vm.settle();
+    adds_up(&vm).unwrap();
+}
+
 /// Pages that are given back while they are read have another life when the read ends.
 fn given_back_while_read(mutation: Option<Mutation>) -> Result<(), String> {
     let vm = noisy(64, 0);

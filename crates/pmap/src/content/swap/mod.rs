@@ -290,6 +290,11 @@ impl Swap {
         !self.shared.queue.lock().is_empty()
     }
 
+    /// Whether I/O is in flight.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.shared.schedule.lock().is_busy()
+    }
+
     /// Begins what was queued, and returns what has ended. To be called whenever the descriptor is
     /// readable, by threads that never wait in the kernel for a guest page.
     pub(crate) fn completions(&self) -> Vec<Completion> {

@@ -119,6 +119,11 @@ impl Schedule {
         self.engine.commit()
     }
 
+    /// Whether the engine has tasks.
+    pub(super) fn is_busy(&self) -> bool {
+        self.reads + self.writes > 0
+    }
+
     #[cfg(test)]
     pub(super) fn free_read_buffers(&self) -> usize {
         self.buffers.free_buffers()

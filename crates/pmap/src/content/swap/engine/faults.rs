@@ -84,8 +84,13 @@ impl Faults {
     }
 
     pub(crate) fn release(&self) {
-        lock(&self.orders).hold = false;
+        self.release_silently();
         self.event.signal();
+    }
+
+    /// The same, and nothing tells of it.
+    pub(crate) fn release_silently(&self) {
+        lock(&self.orders).hold = false;
     }
 
     /// I/Os that are held.
