@@ -17,7 +17,7 @@ pub mod guest;
 pub mod local_time;
 pub mod note;
 pub mod paging;
-#[cfg(feature = "samples")]
+#[cfg(any(test, feature = "samples"))]
 pub mod samples;
 pub mod sharing;
 pub mod stall;

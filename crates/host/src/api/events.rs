@@ -1,13 +1,13 @@
 use std::num::NonZero;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 use serde::Deserialize;
 
 use super::Api;
-use super::answer::{ApiError, ApiResult, success};
+use super::answer::{ApiResult, success};
+use super::query::Query;
 use crate::core::{Answer, Request};
 
 /// Which events.
@@ -25,9 +25,8 @@ pub(super) struct EventsQuery {
 pub(super) async fn events(
     State(api): State<Api>,
     headers: HeaderMap,
-    query: Result<Query<EventsQuery>, QueryRejection>,
+    Query(query): Query<EventsQuery>,
 ) -> ApiResult {
-    let Query(query) = query.map_err(|e| ApiError::invalid(e.body_text()))?;
     if follows(&headers) {
         // A client that comes back names the last event that it has seen.
         let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());

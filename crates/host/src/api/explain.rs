@@ -1,12 +1,12 @@
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use plimsoll_words::explain;
 use serde::{Deserialize, Serialize};
 
-use super::answer::{ApiError, ApiResult};
+use super::answer::ApiResult;
 use super::path::Path;
+use super::query::Query;
 use super::{Api, answer, vm_name};
 use crate::core::{Answer, Failure, FailureKind, Request};
 
@@ -36,30 +36,26 @@ impl Format {
     }
 }
 
-type Asked = Result<Query<ExplainQuery>, QueryRejection>;
-
-fn format(asked: Asked) -> Result<Format, ApiError> {
-    asked.map(|Query(query)| query.format).map_err(|e| ApiError::invalid(e.body_text()))
-}
-
-pub(super) async fn host(State(api): State<Api>, asked: Asked) -> ApiResult {
-    let format = format(asked)?;
+pub(super) async fn host(State(api): State<Api>, Query(asked): Query<ExplainQuery>) -> ApiResult {
     match api.caller.call(Request::Explain).await? {
-        Answer::Explanation(explanation) => Ok(format.response(&*explanation, explain::host)),
+        Answer::Explanation(explanation) => Ok(asked.format.response(&*explanation, explain::host)),
         other => Ok(answer::success(other)),
     }
 }
 
 /// The remedies take some time in a host of thousands of VMs: they are found beside the daemon's
 /// own thread.
-pub(super) async fn vm(State(api): State<Api>, Path(name): Path, asked: Asked) -> ApiResult {
-    let format = format(asked)?;
+pub(super) async fn vm(
+    State(api): State<Api>,
+    Path(name): Path,
+    Query(asked): Query<ExplainQuery>,
+) -> ApiResult {
     match api.caller.call(Request::ExplainVm(vm_name(name)?)).await? {
         Answer::Explained(explained) => {
             let found = tokio::task::spawn_blocking(move || explained.finish()).await;
             let failed =
                 |e| Failure::new(FailureKind::Internal, format!("the remedies cannot be found: {e}"));
-            Ok(format.response(&found.map_err(failed)?, explain::vm))
+            Ok(asked.format.response(&found.map_err(failed)?, explain::vm))
         }
         other => Ok(answer::success(other)),
     }

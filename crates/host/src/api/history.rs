@@ -1,7 +1,6 @@
 use std::num::NonZero;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use jiff::Timestamp;
@@ -9,7 +8,8 @@ use plimsoll_protocol::VmName;
 use serde::Deserialize;
 
 use super::Api;
-use super::answer::{ApiError, ApiResult, success};
+use super::answer::{ApiResult, success};
+use super::query::Query;
 use crate::core::{Answer, Failure, FailureKind, Request};
 
 /// Which VM's history, which part of it, and in which form.
@@ -33,11 +33,7 @@ enum Format {
     Csv,
 }
 
-pub(super) async fn history(
-    State(api): State<Api>,
-    query: Result<Query<HistoryQuery>, QueryRejection>,
-) -> ApiResult {
-    let Query(query) = query.map_err(|e| ApiError::invalid(e.body_text()))?;
+pub(super) async fn history(State(api): State<Api>, Query(query): Query<HistoryQuery>) -> ApiResult {
     let (vm, after) = (query.vm, query.after);
     let limit = query.limit.map_or(usize::MAX, NonZero::get);
     let answer = api.caller.call(Request::History { vm: vm.clone(), after, limit }).await?;

@@ -21,7 +21,7 @@ use tokio_stream::wrappers::WatchStream;
 
 use super::Api;
 use super::answer::ApiResult;
-use crate::core::{Answer, Request};
+use crate::core::{Answer, Overview, Request};
 use crate::daemon::Caller;
 
 /// Time between two states: VMMs report each second, and memory is divided as often.
@@ -39,11 +39,11 @@ struct Shared {
     asks: AtomicBool,
 }
 
-/// One state, of one moment or nearly.
+/// The state of one moment.
 #[derive(Debug, Serialize)]
 struct Now {
     at: Timestamp,
-    host: Box<HostStatus>,
+    host: HostStatus,
     vms: Vec<VmStatus>,
 }
 
@@ -84,8 +84,8 @@ impl Shared {
 
 /// The state as an event of the stream; `None`: the daemon ends.
 async fn event(caller: &Caller) -> Option<Bytes> {
-    let (host, vms) = (caller.call(Request::Host).await, caller.call(Request::List).await);
-    let (Ok(Answer::Host(host)), Ok(Answer::Vms(vms))) = (host, vms) else { return None };
+    let Ok(Answer::Overview(overview)) = caller.call(Request::Overview).await else { return None };
+    let Overview { host, vms, .. } = *overview;
     let now = Now { at: Timestamp::now(), host, vms };
     Some(format!("event: state\ndata: {}\n\n", serde_json::to_string(&now).ok()?).into())
 }

@@ -14,6 +14,7 @@ mod metrics;
 mod pace;
 mod path;
 mod pools;
+mod query;
 mod server;
 mod stalls;
 mod stream;
@@ -21,8 +22,7 @@ mod token;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::middleware::from_fn;
 use axum::routing::{get, post};
 use plimsoll_protocol::VmName;
@@ -37,6 +37,7 @@ use self::live::Live;
 #[cfg(test)]
 pub(crate) use self::metrics::openmetrics;
 use self::path::Path;
+use self::query::Query;
 pub(crate) use self::server::{serve_tcp, serve_unix};
 use self::stream::Streams;
 pub(crate) use self::token::with_tokens;
@@ -121,12 +122,7 @@ fn yes() -> bool {
     true
 }
 
-async fn create(
-    State(api): State<Api>,
-    query: Result<Query<CreateQuery>, QueryRejection>,
-    body: Bytes,
-) -> ApiResult {
-    let Query(query) = query.map_err(|e| ApiError::invalid(e.body_text()))?;
+async fn create(State(api): State<Api>, Query(query): Query<CreateQuery>, body: Bytes) -> ApiResult {
     let definition: Box<VmDefinition> = parse("the definition", &body)?;
     api.call(if query.start { Request::Create(definition) } else { Request::Define(definition) }).await
 }

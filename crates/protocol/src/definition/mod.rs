@@ -16,7 +16,7 @@
 //! tax = 0.5                  # tax on its idle memory, 0 to 0.99, default the host's
 //! autostart = true           # starts with the host, default false
 //! start_order = 10           # 0 to 999, default 100: lower ones start earlier, and stop later
-//! start_delay = "30s"        # the next VM waits so long after this one has started, default 0, at most 60m
+//! start_delay = "30s"        # the next VM waits so long after this one, default 0, at most 60m
 //!
 //! [labels]                   # words of the operator's own, to find VMs by
 //! tier = "web"

@@ -3,7 +3,7 @@ use plimsoll_units::Bytes;
 use serde_json::json;
 
 use super::{grant, host, vm};
-use plimsoll_words::samples;
+use crate::samples;
 
 fn explanation() -> VmExplanation {
     let mib = |n: u64| n << 20;
