@@ -11,8 +11,8 @@ use plimsoll_units::Bytes;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
     /// Guest memory and pools: the run of private memory that is as large as the guest, less the
-    /// frames in it that it shares, and every memfd of another hypervisor. Zero where there is no
-    /// such run.
+    /// frames in it that it shares, with the samples that are set aside behind it, and every memfd
+    /// of another hypervisor. Zero where there is no such run.
     pub guest: Bytes,
     /// Everything else: code, heap, stacks, tables; what other processes share included.
     pub rest: Bytes,
@@ -53,6 +53,9 @@ fn guest_in(text: &str, size: Bytes) -> Result<Vec<(Range<u64>, bool)>> {
     Ok(of_guest.iter().map(|mapping| (mapping.start..mapping.end, mapping.is_frames())).collect())
 }
 
+/// More address space than the places for samples behind guest RAM take.
+const PLACES: Bytes = Bytes::mib(4096);
+
 /// One mapping, sizes in bytes.
 #[derive(Debug, Default)]
 struct Mapping<'a> {
@@ -89,6 +92,12 @@ impl Mapping<'_> {
         self.may_be_guest() && next.may_be_guest() && self.end == next.start && alike
     }
 
+    /// A sampled part of guest memory, which has a place of its own `behind` guest RAM.
+    fn is_set_aside(&self, behind: u64) -> bool {
+        let places = behind..behind + PLACES.0;
+        places.contains(&self.start) && self.name.is_empty() && self.not_inherited && !self.accounted
+    }
+
     /// A file in memory of another hypervisor, which may be its guest's memory. Those of ours are
     /// small and not.
     fn may_be_pool(&self) -> bool {
@@ -109,9 +118,11 @@ impl Mapping<'_> {
 
 fn parse(text: &str, size: Bytes) -> Result<Account> {
     let mappings = mappings(text)?;
+    let behind = runs(&mappings).find(|run| is_guest(run, size)).map(end);
+    let is_set_aside = |run: &[Mapping<'_>]| behind.is_some_and(|behind| run[0].is_set_aside(behind));
     let mut account = Account::default();
     for run in runs(&mappings) {
-        if is_guest(run, size) || run[0].may_be_pool() {
+        if is_guest(run, size) || is_set_aside(run) || run[0].may_be_pool() {
             account.guest.0 += run.iter().map(Mapping::guest).sum::<u64>();
         } else {
             account.rest.0 += run.iter().map(|mapping| mapping.resident).sum::<u64>();
@@ -128,8 +139,12 @@ fn runs<'a>(mappings: &'a [Mapping<'a>]) -> impl Iterator<Item = &'a [Mapping<'a
 }
 
 fn is_guest(run: &[Mapping<'_>], size: Bytes) -> bool {
-    let length = run.last().map_or(0, |last| last.end - run[0].start);
-    run[0].may_be_guest() && length >= size.0
+    run[0].may_be_guest() && end(run) - run[0].start >= size.0
+}
+
+/// Where a run ends.
+fn end(run: &[Mapping<'_>]) -> u64 {
+    run[run.len() - 1].end
 }
 
 fn mappings(text: &str) -> Result<Vec<Mapping<'_>>> {
@@ -224,6 +239,21 @@ VmFlags: rd wr sh mr mw me ms
         assert_eq!(account.guest, Bytes((2048 + 8 + 64) << 10));
         let window = TEXT.replace("memfd:pool", "memfd:plimsoll-window");
         assert_eq!(parse(&window, Bytes::mib(4)).unwrap().guest, Bytes((2048 + 8) << 10));
+    }
+
+    #[test]
+    fn samples_behind_guest_memory_are_part_of_it() {
+        let sample = "7f0000401000-7f0000402000 rw-p 00000000 00:00 0 \nRss: 4 kB\nAnonymous: 4 kB\nVmFlags: rd wr mr mw me dc\n";
+        let behind = "7f0000400000-7f0000500000";
+        let moved = "7f0000600000-7f0000700000";
+        let text = TEXT.replace(behind, &format!("{sample}{moved}"));
+        let account = parse(&text, Bytes::mib(4)).unwrap();
+        assert_eq!(account.guest, Bytes((2048 + 8 + 4 + 64) << 10));
+        assert_eq!(account.private, Bytes(116 << 10));
+        // Before guest memory, and where there is none, it is the process's own.
+        let before = TEXT.replace("00400000-", &format!("{}00400000-", sample.replace("7f0000", "000000")));
+        assert_eq!(parse(&before, Bytes::mib(4)).unwrap().private, Bytes(120 << 10));
+        assert_eq!(parse(&text, Bytes::mib(6)).unwrap().private, Bytes((116 + 2048 + 8 + 4) << 10));
     }
 
     #[test]
