@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
@@ -46,7 +46,7 @@ fn build_packages(packages: &[&str]) -> Result<Programs> {
 
 /// Builds what cargo's `arguments` name.
 fn build_targets(arguments: &[&str]) -> Result<Programs> {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = preflight::cargo::command();
     cargo.current_dir(root()).args(["build", "--release", "--locked"]).args(arguments);
     cargo.args(["--message-format", "json-render-diagnostics"]);
     let output =

@@ -1,7 +1,5 @@
 //! cargo-deb: one version of it, built once into the cache.
 
-use std::env;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,7 +22,7 @@ pub(crate) fn cargo_deb() -> Result<PathBuf> {
     }
     std::fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
     step(&format!("building cargo-deb {VERSION} (a minute or two, this once)"));
-    let mut install = Command::new(cargo());
+    let mut install = preflight::cargo::command();
     install.args(["install", "--quiet", "--locked", "--version", VERSION, "cargo-deb", "--root"]).arg(&home);
     // Neither this repository's configuration nor its directory of built files.
     install.current_dir(&home).env_remove("CARGO_TARGET_DIR");
@@ -35,7 +33,7 @@ pub(crate) fn cargo_deb() -> Result<PathBuf> {
 /// Has `cargo_deb` put the package of the built programs into `output`.
 pub(crate) fn make(cargo_deb: &Path, output: &Path, revision: u32) -> Result<()> {
     let mut command = Command::new(cargo_deb);
-    command.current_dir(workspace::root()).env("CARGO", cargo());
+    command.current_dir(workspace::root()).env("CARGO", preflight::cargo::program());
     command.args(["deb", "--package", "plimsoll-package", "--no-build", "--strip", "--quiet", "--locked"]);
     command.args([
         "--target",
@@ -45,8 +43,4 @@ pub(crate) fn make(cargo_deb: &Path, output: &Path, revision: u32) -> Result<()>
         "--output",
     ]);
     command::run(command.arg(output)).context("making the Debian package")
-}
-
-fn cargo() -> OsString {
-    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }

@@ -10,7 +10,7 @@
 
 mod apt;
 pub mod cache;
-mod cargo;
+pub mod cargo;
 mod check;
 pub mod deb;
 pub mod kernel;

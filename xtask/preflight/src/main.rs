@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::env;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result};
 use preflight::{Needs, kvm, say};
@@ -25,7 +25,7 @@ fn run() -> Result<Infallible> {
         preflight::check(&words, &needs)?;
     }
     let own = env::current_exe().context("finding this program's own file")?;
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = preflight::cargo::command();
     cargo.arg("run");
     let package = program(&words);
     if own.with_file_name(package).is_file() {

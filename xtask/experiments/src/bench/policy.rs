@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: &PolicyArgs) -> Result<ExitCode> {
 }
 
 fn measure() -> Result<Vec<Run>> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = preflight::cargo::command();
     cargo.current_dir(workspace::root());
     cargo.args(["bench", "--quiet", "--locked", "--package", "plimsoll-policy", "--bench", "division"]);
     let output =

@@ -1,6 +1,5 @@
 //! The program with all targets.
 
-use std::env;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -31,7 +30,7 @@ pub(super) const VARIABLE: &str = "PLIMSOLL_FUZZ_TARGET";
 /// Cargo fails.
 pub(super) fn build() -> Result<PathBuf> {
     workspace::step("building the fuzz targets");
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = preflight::cargo::command();
     cargo.current_dir(workspace::root().join("fuzz"));
     cargo.args(["build", "--release", "--locked", "--quiet", "--message-format", "json-render-diagnostics"]);
     cargo.arg("--target-dir").arg(left().join("build"));

@@ -1,6 +1,5 @@
 //! The steps that cargo does: formatting, lints, documentation, unit and property tests.
 
-use std::env;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -73,7 +72,7 @@ pub(super) const STEPS: &[Step] = &[
 impl Step {
     /// Runs it. What it prints is shown when it fails, or when `verbose`.
     pub(super) fn run(&self, verbose: bool) -> Result<()> {
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let mut cargo = preflight::cargo::command();
         cargo.args(self.arguments.split(' ')).envs(self.environment.iter().copied());
         cargo.current_dir(workspace::root()).stdin(Stdio::null());
         let what = format!("cargo {}", self.arguments);
