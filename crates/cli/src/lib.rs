@@ -5,7 +5,7 @@
 //! they work without a daemon (`plan fit` asks it for its host). Start reading at [`args`], which
 //! is the manual; [`dispatch`] runs what it says, from [`commands`], one file per command.
 //! [`selection`] names the VMs that a command is for, [`batch`] prints what comes of each,
-//! [`exit`] has the exit status. [`client`] is the only module that speaks HTTP, [`output`] the
+//! [`exit`] has the exit status; [`top`] is a screen of its own. [`client`] is the only module that speaks HTTP, [`output`] the
 //! only one that writes to the standard output, and [`sys`] the only one that holds unsafe code.
 
 #![expect(rustdoc::private_intra_doc_links, reason = "a program: its parts are all private")]
@@ -29,6 +29,7 @@ mod since;
 mod sys;
 mod template;
 mod tls;
+mod top;
 mod vm_field;
 
 use std::process::ExitCode;

@@ -98,7 +98,7 @@ impl Selection {
 }
 
 /// The VMs that a list is limited to; without any, it shows all.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Filter {
     /// Only these VMs
     #[arg(value_name = "VM")]

@@ -1,7 +1,11 @@
+use std::cmp::Ordering;
+
 use jiff::Timestamp;
-use plimsoll_protocol::status::VmStatus;
-use plimsoll_words::note;
+use plimsoll_protocol::stall::StallStatus;
+use plimsoll_protocol::status::{Power, VmStatus};
+use plimsoll_units::Bytes;
 use plimsoll_words::table::Column;
+use plimsoll_words::{note, stall};
 
 use crate::commands::up;
 
@@ -10,12 +14,28 @@ use crate::commands::up;
 pub(crate) struct VmField {
     key: &'static str,
     column: Column,
-    value: fn(&VmStatus, Timestamp) -> String,
+    value: Value,
+}
+
+/// What a fact is, which also says how VMs are ordered by it.
+#[derive(Clone, Copy)]
+enum Value {
+    Words(fn(&VmStatus) -> String),
+    Size(fn(&VmStatus) -> Bytes),
+    Count(fn(&VmStatus) -> u64),
+    /// Text, and what it is ordered by in place of itself.
+    Ranked(fn(&VmStatus, Timestamp) -> String, fn(&VmStatus) -> u64),
 }
 
 impl std::fmt::Debug for VmField {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.key)
+    }
+}
+
+impl PartialEq for VmField {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
     }
 }
 
@@ -32,57 +52,139 @@ impl VmField {
         })
     }
 
+    pub(crate) fn key(self) -> &'static str {
+        self.key
+    }
+
     pub(crate) fn column(self) -> Column {
         self.column
     }
 
     pub(crate) fn value(self, vm: &VmStatus, now: Timestamp) -> String {
-        (self.value)(vm, now)
+        match self.value {
+            Value::Words(words) => words(vm),
+            Value::Size(size) => size(vm).to_string(),
+            Value::Count(count) => count(vm).to_string(),
+            Value::Ranked(text, _) => text(vm, now),
+        }
+    }
+
+    /// Which of two VMs a list in the order of this fact shows first: words as a dictionary has
+    /// them, numbers the largest first.
+    pub(crate) fn compare(self, one: &VmStatus, other: &VmStatus) -> Ordering {
+        match self.value {
+            Value::Words(words) => words(one).cmp(&words(other)),
+            Value::Size(size) => size(other).cmp(&size(one)),
+            Value::Count(rank) | Value::Ranked(_, rank) => rank(other).cmp(&rank(one)),
+        }
     }
 }
 
-const fn left(key: &'static str, title: &'static str, value: fn(&VmStatus, Timestamp) -> String) -> VmField {
-    VmField { key, column: Column::left(title), value }
+const fn words(key: &'static str, title: &'static str, value: fn(&VmStatus) -> String) -> VmField {
+    VmField { key, column: Column::left(title), value: Value::Words(value) }
 }
 
-const fn right(key: &'static str, title: &'static str, value: fn(&VmStatus, Timestamp) -> String) -> VmField {
-    VmField { key, column: Column::right(title), value }
+const fn size(key: &'static str, title: &'static str, value: fn(&VmStatus) -> Bytes) -> VmField {
+    VmField { key, column: Column::right(title), value: Value::Size(value) }
+}
+
+const fn count(key: &'static str, title: &'static str, value: fn(&VmStatus) -> u64) -> VmField {
+    VmField { key, column: Column::right(title), value: Value::Count(value) }
+}
+
+const fn ranked(
+    key: &'static str,
+    title: &'static str,
+    text: fn(&VmStatus, Timestamp) -> String,
+    rank: fn(&VmStatus) -> u64,
+) -> VmField {
+    VmField { key, column: Column::right(title), value: Value::Ranked(text, rank) }
+}
+
+/// The VM that was started first is the longest on.
+fn time_on(vm: &VmStatus) -> u64 {
+    let started = vm.started.filter(|_| vm.power != Power::Off);
+    started.and_then(|at| u64::try_from(at.as_second()).ok()).map_or(0, |at| u64::MAX - at)
+}
+
+/// A VM that stands still is stalled more than one of which a part does.
+fn stalled(vm: &VmStatus) -> u64 {
+    let StallStatus { some, full } = vm.stall;
+    u64::from(full.avg10.hundredths()) << 16 | u64::from(some.avg10.hundredths())
 }
 
 /// All that there are; those of a table without `-o` first, in its order.
-pub(crate) const FIELDS: [VmField; 31] = [
-    left("name", "NAME", |vm, _| vm.name.to_string()),
-    left("pool", "POOL", |vm, _| vm.pool.to_string()),
-    left("power", "POWER", |vm, _| vm.power.to_string()),
-    right("vcpus", "VCPUS", |vm, _| vm.vcpus.to_string()),
-    right("size", "SIZE", |vm, _| vm.size.to_string()),
-    right("reserv", "RESERV", |vm, _| vm.reservation.to_string()),
-    right("limit", "LIMIT", |vm, _| vm.limit.to_string()),
-    right("shares", "SHARES", |vm, _| vm.share_count.to_string()),
-    right("grant", "GRANT", |vm, _| vm.grant.to_string()),
-    right("held", "HELD", |vm, _| vm.held.to_string()),
-    right("saved", "SAVED", |vm, _| vm.sharing.saved.to_string()),
-    right("up", "UP", up),
-    left("note", "NOTE", |vm, _| note(vm)),
-    left("state", "STATE", |vm, _| vm.power.to_string()),
-    right("pid", "PID", |vm, _| vm.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string())),
-    left("labels", "LABELS", |vm, _| vm.labels.to_string()),
-    left("autostart", "AUTOSTART", |vm, _| if vm.autostart { "yes" } else { "no" }.to_owned()),
-    right("order", "ORDER", |vm, _| vm.start_order.to_string()),
-    left("domain", "DOMAIN", |vm, _| vm.sharing.with.to_string()),
-    left("tax", "TAX", |vm, _| vm.tax.map_or_else(|| "-".to_owned(), |tax| tax.to_string())),
-    right("wanted", "WANTED", |vm, _| vm.wanted.to_string()),
-    right("active", "ACTIVE", |vm, _| vm.active.to_string()),
-    right("entitled", "ENTITLED", |vm, _| vm.entitlement.to_string()),
-    right("target", "TARGET", |vm, _| vm.target.to_string()),
-    right("balloon", "BALLOON", |vm, _| vm.ballooned.to_string()),
-    right("shared", "SHARED", |vm, _| vm.sharing.shared.to_string()),
-    right("compr", "COMPR", |vm, _| vm.paging.compressed.to_string()),
-    right("swapped", "SWAPPED", |vm, _| vm.paging.swapped.to_string()),
-    right("stall", "STALL%", |vm, _| plimsoll_words::stall::column(&vm.stall)),
-    right("reboots", "REBOOTS", |vm, _| vm.reboots.to_string()),
-    left("console", "CONSOLE", |vm, _| vm.console.display().to_string()),
+pub(crate) const FIELDS: [VmField; 34] = [
+    words("name", "NAME", |vm| vm.name.to_string()),
+    words("pool", "POOL", |vm| vm.pool.to_string()),
+    words("power", "POWER", |vm| vm.power.to_string()),
+    count("vcpus", "VCPUS", |vm| vm.vcpus.into()),
+    size("size", "SIZE", |vm| vm.size),
+    size("reserv", "RESERV", |vm| vm.reservation),
+    size("limit", "LIMIT", |vm| vm.limit),
+    count("shares", "SHARES", |vm| vm.share_count),
+    size("grant", "GRANT", |vm| vm.grant),
+    size("held", "HELD", |vm| vm.held),
+    size("saved", "SAVED", |vm| vm.sharing.saved),
+    ranked("up", "UP", up, time_on),
+    words("note", "NOTE", note),
+    words("state", "STATE", |vm| vm.power.to_string()),
+    ranked("pid", "PID", |vm, _| or_dash(vm.pid), |vm| vm.pid.unwrap_or(0).into()),
+    words("labels", "LABELS", |vm| vm.labels.to_string()),
+    words("autostart", "AUTOSTART", |vm| if vm.autostart { "yes" } else { "no" }.to_owned()),
+    count("order", "ORDER", |vm| vm.start_order.0.into()),
+    words("domain", "DOMAIN", |vm| vm.sharing.with.to_string()),
+    words("tax", "TAX", |vm| or_dash(vm.tax)),
+    size("wanted", "WANTED", |vm| vm.wanted),
+    size("active", "ACTIVE", |vm| vm.active),
+    size("entitled", "ENTITLED", |vm| vm.entitlement),
+    size("target", "TARGET", |vm| vm.target),
+    size("balloon", "BALLOON", |vm| vm.ballooned),
+    size("shared", "SHARED", |vm| vm.sharing.shared),
+    size("zero", "ZERO", |vm| vm.sharing.zero),
+    size("compr", "COMPR", |vm| vm.paging.compressed),
+    size("swapped", "SWAPPED", |vm| vm.paging.swapped),
+    size("out", "OUT/s", |vm| vm.paging.out_rate),
+    size("in", "IN/s", |vm| vm.paging.in_rate),
+    ranked("stall", "STALL%", |vm, _| stall::column(&vm.stall), stalled),
+    count("reboots", "REBOOTS", |vm| vm.reboots.into()),
+    words("console", "CONSOLE", |vm| vm.console.display().to_string()),
 ];
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
 
 /// How many of [`FIELDS`] a table shows without `-o`.
 pub(crate) const USUAL: usize = 13;
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_words::samples;
+
+    use super::*;
+
+    #[test]
+    fn vms_are_ordered_by_what_a_fact_means() {
+        let now = Timestamp::now();
+        let (mut a, mut b) = (samples::vm("a"), samples::vm("b"));
+        (a.held, b.held) = (Bytes::mib(9), Bytes::mib(10));
+        (a.reboots, b.reboots) = (9, 10);
+        b.stall.full.avg10 = plimsoll_protocol::Percent::WHOLE;
+        a.started = Some("2026-01-01T00:00:01Z".parse().unwrap());
+        for (key, first) in [("name", "a"), ("held", "b"), ("reboots", "b"), ("stall", "b"), ("up", "b")] {
+            let field = VmField::named(key).unwrap();
+            let mut both = [&a, &b];
+            both.sort_by(|one, other| field.compare(one, other));
+            assert_eq!(
+                both[0].name.to_string(),
+                first,
+                "{key}: {} {}",
+                field.value(&a, now),
+                field.value(&b, now)
+            );
+        }
+        // A VM that is off has not been on for long.
+        assert_eq!(VmField::named("up").unwrap().compare(&samples::off("c"), &a), Ordering::Greater);
+    }
+}

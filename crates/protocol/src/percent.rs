@@ -16,6 +16,11 @@ impl Percent {
         Self((fraction * 10_000.0).round().clamp(0.0, 10_000.0) as u16)
     }
 
+    /// In hundredths of a percent: 0 to 10 000.
+    pub fn hundredths(self) -> u16 {
+        self.0
+    }
+
     /// In whole percent, rounded to the nearest.
     pub fn rounded(self) -> u16 {
         (self.0 + 50) / 100

@@ -8,7 +8,7 @@ pub struct Table {
 }
 
 /// A column's title and the side that its cells are aligned to.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Column {
     title: &'static str,
     right: bool,
@@ -23,6 +23,16 @@ impl Column {
     /// A column of numbers.
     pub const fn right(title: &'static str) -> Self {
         Self { title, right: true }
+    }
+
+    /// What stands above it.
+    pub fn title(self) -> &'static str {
+        self.title
+    }
+
+    /// A cell of it, `width` characters long, or longer where the text is.
+    pub fn cell(self, text: &str, width: usize) -> String {
+        if self.right { format!("{text:>width$}") } else { format!("{text:<width$}") }
     }
 }
 
@@ -58,9 +68,11 @@ impl Table {
     }
 
     fn line(&self, row: &[String], widths: &[usize]) -> String {
-        let cells = row.iter().zip(&self.columns).zip(widths).map(|((cell, column), &width)| {
-            if column.right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-        });
+        let cells = row
+            .iter()
+            .zip(&self.columns)
+            .zip(widths)
+            .map(|((cell, column), &width)| column.cell(cell, width));
         cells.collect::<Vec<_>>().join(GAP).trim_end().to_owned()
     }
 

@@ -35,8 +35,9 @@ With -o and --format also:
   WANTED     memory that its guest waits for
   ACTIVE     estimate of what it actively uses
   ENTITLED   what policy gives it; TARGET: what its balloon is steered to leave it
-  BALLOON    memory in its balloon
+  BALLOON    memory in its balloon; ZERO: pages of zeros, which cost nothing
   COMPR      memory whose content is compressed; SWAPPED: in swap space only
+  OUT/s      (out) written to swap space in a second; IN/s: (in) read from there
   STALL%     (stall) part of the last 10 s in which all of it, some of it waited for memory
   REBOOTS    how often it rebooted since it was started
   CONSOLE    the unix socket of its console
@@ -151,8 +152,11 @@ old   /     off        2  256MiB   64MiB  256MiB    2560      0B      0B     0B 
     #[test]
     fn the_help_describes_every_column() {
         for field in FIELDS {
-            let title = format!("{:?}", field).to_uppercase();
-            assert!(HELP.contains(&format!("  {title}")) || HELP.contains(&format!("; {title}:")), "{title}");
+            let title = field.column().title();
+            assert!(
+                HELP.contains(&format!("  {title} ")) || HELP.contains(&format!("; {title}:")),
+                "{title}"
+            );
         }
     }
 

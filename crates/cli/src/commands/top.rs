@@ -1,25 +1,22 @@
-use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
-use crossterm::event::{Event, KeyCode, KeyEvent, KeyModifiers};
-use crossterm::{cursor, event, queue, style, terminal};
-use jiff::Timestamp;
-use plimsoll_protocol::status::{HostStatus, VmStatus};
+use anyhow::Result;
+use plimsoll_protocol::status::HostStatus;
 use plimsoll_words::local_time::to_the_second;
 use plimsoll_words::stall;
 use plimsoll_words::table::{Column, Table};
-use serde::Serialize;
 
 use crate::context::Context;
 use crate::interval::Interval;
 use crate::selection::Filter;
+use crate::top::{self, Look};
+use crate::vm_field::VmField;
 
 /// Shortest interval: faster, the daemon would work for the table more than for the VMs, whose
 /// facts are a second old.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-const HELP: &str = "\
+const FACTS: &str = "\
 The host's lines:
   budget    machine memory that Plimsoll may use: granted to VMs, overhead of their processes, frames (shared pages), free
   held      what guests hold, as their processes say
@@ -46,18 +43,26 @@ Columns:
   STALL%    part of the last 10 s in which all of the VM waited for memory / in which some of it did
 
 Examples:
-  plimsoll top                        q leaves
+  plimsoll top                        on a terminal: h shows the keys, q leaves
   plimsoll top --once
+  plimsoll top --once -o name,held,saved,note
   plimsoll top --interval 5s --json   one object {\"host\": ..., \"vms\": [...]} a line";
 
+fn help() -> String {
+    format!("Keys, on a terminal:\n{}\n\n{FACTS}", top::KEYS)
+}
+
 #[derive(Debug, clap::Args)]
-#[command(after_help = HELP)]
+#[command(after_help = help())]
 pub(crate) struct Top {
     #[command(flatten)]
     filter: Filter,
     /// Print it once and return
     #[arg(long)]
     once: bool,
+    /// Columns of what is printed, in this order; on a terminal they are chosen by keys
+    #[arg(short = 'o', long, value_name = "COLUMN,...", value_delimiter = ',', value_parser = VmField::named)]
+    output: Vec<VmField>,
     /// Time between two looks
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
     interval: Interval,
@@ -71,88 +76,39 @@ fn interval(text: &str) -> Result<Interval, String> {
     Ok(interval)
 }
 
-/// The host and its VMs at one time.
-#[derive(Serialize)]
-struct Look {
-    at: Timestamp,
-    host: HostStatus,
-    vms: Vec<VmStatus>,
-}
+/// The columns of what is printed where nobody has chosen others.
+const COLUMNS: &str = "name pool power size grant held balloon target entitled active shared zero saved compr swapped out in stall note";
 
 impl Top {
-    fn look(&self, context: &Context) -> Result<Look> {
-        let vms = self.filter.choose(context.client.vms()?)?;
-        Ok(Look { at: Timestamp::now(), host: context.client.host()?, vms })
-    }
-
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         if self.once {
-            return context.output.facts(&self.look(context)?, |l| lines(l).join("\n"));
+            return context
+                .output
+                .facts(&Look::new(&context.client, &self.filter)?, |l| self.lines(l).join("\n"));
         }
-        if context.output.is_terminal() { self.live(context) } else { self.blocks(context) }
+        if context.output.is_terminal() && self.output.is_empty() {
+            return top::run(context, &self.filter, self.interval.0);
+        }
+        self.blocks(context)
     }
 
     /// A block of text (or an object in one line) per interval, for pipes and files.
     fn blocks(&self, context: &Context) -> Result<()> {
         loop {
             let next = Instant::now() + self.interval.0;
-            context.output.fact_line(&self.look(context)?, |l| format!("{}\n\n", lines(l).join("\n")))?;
+            let look = Look::new(&context.client, &self.filter)?;
+            context.output.fact_line(&look, |l| format!("{}\n\n", self.lines(l).join("\n")))?;
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
     }
 
-    /// Redraws the screen until a key ends it.
-    fn live(&self, context: &Context) -> Result<()> {
-        // The first look may fail before the screen is taken: its error is better read without.
-        let mut shown = lines(&self.look(context)?);
-        let screen = Screen::new()?;
-        loop {
-            draw(&shown).context("drawing the table")?;
-            if left_within(self.interval.0).context("reading the keyboard")? {
-                drop(screen);
-                return Ok(());
-            }
-            match self.look(context) {
-                Ok(now) => shown = lines(&now),
-                // A daemon that is being restarted comes back: the last table stays, and says how
-                // old it is.
-                Err(error) => note_error(&mut shown, &format!("{error:#}")),
-            }
-        }
+    fn lines(&self, look: &Look) -> Vec<String> {
+        let usual = || COLUMNS.split(' ').filter_map(|name| VmField::named(name).ok()).collect();
+        lines(look, &if self.output.is_empty() { usual() } else { self.output.clone() })
     }
 }
 
-const ERROR_MARK: &str = "! ";
-
-/// Puts an error below the table, in place of the one before.
-fn note_error(lines: &mut Vec<String>, error: &str) {
-    lines.retain(|line| !line.starts_with(ERROR_MARK));
-    lines.push(format!("{ERROR_MARK}{error}"));
-}
-
-const COLUMNS: [Column; 19] = [
-    Column::left("NAME"),
-    Column::left("POOL"),
-    Column::left("POWER"),
-    Column::right("SIZE"),
-    Column::right("GRANT"),
-    Column::right("HELD"),
-    Column::right("BALLOON"),
-    Column::right("TARGET"),
-    Column::right("ENTITLED"),
-    Column::right("ACTIVE"),
-    Column::right("SHARED"),
-    Column::right("ZERO"),
-    Column::right("SAVED"),
-    Column::right("COMPR"),
-    Column::right("SWAPPED"),
-    Column::right("OUT/s"),
-    Column::right("IN/s"),
-    Column::right("STALL%"),
-    Column::left("NOTE"),
-];
-
-fn lines(look: &Look) -> Vec<String> {
+fn lines(look: &Look, fields: &[VmField]) -> Vec<String> {
     let HostStatus {
         budget, granted, overhead, frames, free, held, kernel, ballooned, reserved, state, ..
     } = &look.host;
@@ -173,91 +129,13 @@ fn lines(look: &Look) -> Vec<String> {
         format!("stalled {}", stall::of_host(&look.host.stall)),
         String::new(),
     ];
-    let mut table = Table::new(&COLUMNS);
+    let columns: Vec<Column> = fields.iter().map(|field| field.column()).collect();
+    let mut table = Table::new(&columns);
     for vm in &look.vms {
-        table.row([
-            vm.name.to_string(),
-            vm.pool.to_string(),
-            vm.power.to_string(),
-            vm.size.to_string(),
-            vm.grant.to_string(),
-            vm.held.to_string(),
-            vm.ballooned.to_string(),
-            vm.target.to_string(),
-            vm.entitlement.to_string(),
-            vm.active.to_string(),
-            vm.sharing.shared.to_string(),
-            vm.sharing.zero.to_string(),
-            vm.sharing.saved.to_string(),
-            vm.paging.compressed.to_string(),
-            vm.paging.swapped.to_string(),
-            vm.paging.out_rate.to_string(),
-            vm.paging.in_rate.to_string(),
-            stall::column(&vm.stall),
-            plimsoll_words::note(vm),
-        ]);
+        table.cells(fields.iter().map(|field| field.value(vm, look.at)).collect());
     }
     lines.extend(table.lines());
     lines
-}
-
-/// The terminal's other screen in raw mode, until dropped.
-struct Screen;
-
-impl Screen {
-    fn new() -> Result<Self> {
-        terminal::enable_raw_mode().context("setting the terminal to raw mode")?;
-        let screen = Self;
-        crossterm::execute!(io::stdout(), terminal::EnterAlternateScreen, cursor::Hide)
-            .context("taking the screen")?;
-        Ok(screen)
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        // A terminal that has gone needs no restoring.
-        crossterm::execute!(io::stdout(), cursor::Show, terminal::LeaveAlternateScreen).ok();
-        terminal::disable_raw_mode().ok();
-    }
-}
-
-fn draw(lines: &[String]) -> io::Result<()> {
-    let (width, height) = terminal::size()?;
-    // A serial line does not know its size and says zero.
-    let or = |size: u16, usual: u16| usize::from(if size == 0 { usual } else { size });
-    let (width, height) = (or(width, 80), or(height, 24));
-    let mut stdout = io::stdout().lock();
-    queue!(stdout, cursor::MoveTo(0, 0))?;
-    for line in lines.iter().take(height.saturating_sub(1)) {
-        let line: String = line.chars().filter(|c| !c.is_control()).take(width).collect();
-        queue!(stdout, style::Print(line), terminal::Clear(terminal::ClearType::UntilNewLine))?;
-        queue!(stdout, style::Print("\r\n"))?;
-    }
-    queue!(stdout, style::Print("q leaves"), terminal::Clear(terminal::ClearType::FromCursorDown))?;
-    stdout.flush()
-}
-
-/// Whether a key to leave is pressed before `interval` has passed. A change of the screen's size
-/// ends the wait early, for the table to be drawn anew.
-fn left_within(interval: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + interval;
-    while event::poll(deadline.saturating_duration_since(Instant::now()))? {
-        match event::read()? {
-            Event::Key(key) if leaves(key) => return Ok(true),
-            Event::Resize(..) => return Ok(false),
-            _ => {}
-        }
-    }
-    Ok(false)
-}
-
-fn leaves(key: KeyEvent) -> bool {
-    match key.code {
-        KeyCode::Char('q') | KeyCode::Esc => true,
-        KeyCode::Char('c' | 'd') => key.modifiers.contains(KeyModifiers::CONTROL),
-        _ => false,
-    }
 }
 
 #[cfg(test)]
@@ -279,14 +157,11 @@ stalled full 5.26% 2.00% 0.50%, some 6.17% 2.50% 0.75%
 NAME  POOL  POWER    SIZE   GRANT    HELD  BALLOON  TARGET  ENTITLED  ACTIVE  SHARED   ZERO  SAVED  COMPR  SWAPPED  OUT/s    IN/s  STALL%  NOTE
 web1  /     on     256MiB  200MiB  180MiB    56MiB  160MiB    160MiB   40MiB   24MiB  12MiB  30MiB   8MiB    16MiB   1MiB  512KiB   11/12
 db    /     off    256MiB      0B      0B       0B      0B        0B      0B      0B     0B     0B     0B       0B     0B      0B     0/0  the guest shut down";
-        assert_eq!(lines(&Look { at, host: samples::host(), vms }).join("\n"), samples::local(expected));
-    }
-
-    #[test]
-    fn an_error_replaces_the_one_before() {
-        let mut lines = vec!["table".to_owned()];
-        note_error(&mut lines, "one");
-        note_error(&mut lines, "two");
-        assert_eq!(lines, ["table", "! two"]);
+        let look = Look { at, host: samples::host(), vms };
+        let top =
+            |output| Top { filter: Filter::default(), once: true, output, interval: Interval(MIN_INTERVAL) };
+        assert_eq!(top(Vec::new()).lines(&look).join("\n"), samples::local(expected));
+        let chosen = ["name", "up"].map(|name| VmField::named(name).unwrap());
+        assert_eq!(top(chosen.to_vec()).lines(&look)[6..], ["NAME  UP", "web1  0s", "db     -"]);
     }
 }

@@ -8,6 +8,7 @@ mod define;
 mod fake;
 mod run;
 mod several;
+mod top;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
