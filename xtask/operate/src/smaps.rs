@@ -251,7 +251,8 @@ VmFlags: rd wr sh mr mw me ms
         assert_eq!(account.guest, Bytes((2048 + 8 + 4 + 64) << 10));
         assert_eq!(account.private, Bytes(116 << 10));
         // Before guest memory, and where there is none, it is the process's own.
-        let before = TEXT.replace("00400000-", &format!("{}00400000-", sample.replace("7f0000", "000000")));
+        let before = sample.replace("7f0000401", "000000001").replace("7f0000402", "000000002");
+        let before = format!("{before}{TEXT}");
         assert_eq!(parse(&before, Bytes::mib(4)).unwrap().private, Bytes(120 << 10));
         assert_eq!(parse(&text, Bytes::mib(6)).unwrap().private, Bytes((116 + 2048 + 8 + 4) << 10));
     }

@@ -139,6 +139,7 @@ impl Core {
         let definition = &vm.record.definition;
         let bound = adopted.recorded.unwrap_or(size(definition)).min(size(definition));
         let account = account(definition, adopted.facts.grant.min(bound), &adopted.kernel);
+        let unknown = account.grant.saturating_sub(adopted.facts.grant);
         if let Err(e) = self.ledger.correct(id, account) {
             tracing::error!(vm = %name, "its account cannot be corrected: {e}");
         }
@@ -169,7 +170,14 @@ impl Core {
         self.effect(Effect::Order(Order::Answered { run: id, former }));
         self.share(id, Pages::ZERO);
         // The record of its grant may be lost, or name a grant that the VMM never got.
-        self.effect(Effect::Returned { run: id, total: account.grant });
+        self.effect(if unknown > Pages::ZERO {
+            // It is told what it is charged beyond its claim. What only the ledger knows would be
+            // taken for a grant that the VMM has not read yet: that answers what its faults wait
+            // for, report after report.
+            Effect::Grant { run: id, pages: unknown, total: account.grant }
+        } else {
+            Effect::Returned { run: id, total: account.grant }
+        });
         if !in_inventory {
             self.save(&name, Vec::new());
         }

@@ -269,16 +269,23 @@ fn runs(field: &Field) -> Result<Option<String>> {
 
 /// Files of frames, and the memory in them.
 fn frames(daemon: u32, host: &HostStatus, vms: &[VmStatus]) -> Result<Option<String>> {
-    let mut files = BTreeMap::new();
-    for pid in vms.iter().filter_map(|vm| vm.pid).chain([daemon]) {
+    let mut files: BTreeMap<u64, (Bytes, Vec<&str>)> = BTreeMap::new();
+    let processes = vms.iter().filter_map(|vm| Some((vm.name.as_str(), vm.pid?)));
+    for (name, pid) in processes.chain([("plimsolld", daemon)]) {
         for (inode, size) in process::memory_files(pid, "plimsoll-frames")? {
-            files.insert(inode, size);
+            let (memory, holders) = files.entry(inode).or_default();
+            *memory = size;
+            holders.push(name);
         }
     }
-    let memory: Bytes = files.values().copied().sum();
+    let memory: Bytes = files.values().map(|(memory, _)| *memory).sum();
     let pages = |bytes: Bytes| Pages::ceil(bytes).0;
     Ok((memory != host.frames).then(|| {
+        let file = |(inode, (memory, holders)): (&u64, &(Bytes, Vec<&str>))| {
+            format!("{} in file {inode} of {}", pages(*memory), holders.join(", "))
+        };
+        let each: Vec<String> = files.iter().map(file).collect();
         let (there, known) = (pages(memory), pages(host.frames));
-        format!("{} files hold {there} frames, and the ledger has {known}", files.len())
+        format!("files hold {there} frames, and the ledger has {known}: {}", each.join("; "))
     }))
 }

@@ -1,6 +1,6 @@
 //! How long policy takes to decide what all VMs of a host are to have.
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;

@@ -1,7 +1,7 @@
 //! The program with all targets.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use plimsoll_lab::workspace;

@@ -1,6 +1,6 @@
 //! The steps that cargo does: formatting, lints, documentation, unit and property tests.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use plimsoll_lab::workspace;

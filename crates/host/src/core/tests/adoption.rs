@@ -41,6 +41,21 @@ fn an_adopted_vm_is_charged_its_claim_within_what_was_recorded_and_never_less_th
 }
 
 #[test]
+fn a_vm_that_is_charged_more_than_it_claims_is_told_and_what_it_waits_for_comes() {
+    let mut world = World::new(640);
+    let found = survivor("a", 80, Some(100), 90);
+    let facts = found.facts;
+    let run = world.adopt(found);
+    assert_eq!(world.granted[&run], mib(90));
+    // Without that, 10 MiB would seem to be under way to it at each report.
+    let facts = Facts { grant: mib(90), held: mib(90), wanted: Pages(1), ..facts };
+    world.say(run, FromVmm::Report(facts));
+    assert_eq!(world.vm("a").wanted, Pages(1).bytes());
+    world.pass(SECOND);
+    assert!(world.vm("a").grant > Bytes::mib(90));
+}
+
+#[test]
 fn a_vm_that_cannot_be_spoken_to_keeps_its_memory_and_its_name_and_can_be_killed() {
     let mut world = World::new(640);
     let run = world.discover(&survivor("a", 0, Some(100), 90), &foreign(99).unwrap());

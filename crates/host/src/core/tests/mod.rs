@@ -329,6 +329,7 @@ impl World {
     /// Finds a VM of an earlier daemon whose VMM answers at once.
     fn adopt(&mut self, adopted: Adopted) -> RunId {
         let run = self.core.discover(Self::discovered(&adopted, "its VMM has not answered yet"));
+        self.granted.insert(run, adopted.facts.grant);
         self.input(Input::Reached(run, Box::new(adopted)));
         run
     }
