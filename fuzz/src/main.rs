@@ -32,6 +32,7 @@ const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("virtio-balloon", plimsoll_vmm::fuzz::virtio_balloon),
     ("virtio-entropy", plimsoll_vmm::fuzz::virtio_entropy),
     ("boot", plimsoll_vmm::fuzz::boot),
+    ("boot-disk", plimsoll_bootdisk::fuzz::disk),
     ("console", plimsoll_vmm::fuzz::console),
     ("swap", plimsoll_pmap::fuzz::swap),
     ("control", control::control),

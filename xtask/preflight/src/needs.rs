@@ -220,6 +220,9 @@ impl Needs {
         if only.is_empty() || only.contains(&"fuzz") {
             tools.extend(packages::FUZZ);
         }
+        if only.is_empty() || only.contains(&"unit") {
+            tools.extend(packages::UNIT.iter().filter(|tool| !tools.contains(tool)).collect::<Vec<_>>());
+        }
         let mut debs = needs.debs;
         if only.is_empty() || only.contains(&"prometheus") {
             debs.extend(deb::PROMETHEUS);
@@ -345,7 +348,8 @@ mod tests {
         for line in ["test --no-lab", "test --only unit --only model"] {
             let needs = needs(line, false).unwrap();
             let all = line == "test --no-lab";
-            assert_eq!(needs.tools.is_empty(), !all, "{line}");
+            assert!(packages::UNIT.iter().all(|tool| needs.tools.contains(tool)), "{line}");
+            assert_eq!(needs.tools.len() == packages::UNIT.len(), !all, "{line}");
             assert!(
                 [packages::FUZZ, packages::PACKAGE].concat().iter().all(|t| needs.tools.contains(t) == all)
             );

@@ -39,6 +39,9 @@ pub const DISK: &[Tool] =
 /// What the Debian package is made with: cargo-deb links a C library.
 pub const PACKAGE: &[Tool] = &[tool("cc", "gcc"), tool("strip", "binutils")];
 
+/// What unit tests make disks with.
+pub const UNIT: &[Tool] = &[tool("mke2fs", "e2fsprogs")];
+
 /// What libFuzzer is built with.
 pub const FUZZ: &[Tool] = &[tool("c++", "g++")];
 

@@ -39,7 +39,7 @@ pub(super) const STEPS: &[Step] = &[
     Step {
         name: "lint-fuzz",
         about: "nor about what fuzzing adds",
-        arguments: "clippy --locked --package plimsoll-vmm --package plimsoll-host --package plimsoll-pmap --features plimsoll-vmm/fuzzing,plimsoll-host/fuzzing,plimsoll-pmap/fuzzing --quiet -- -D warnings",
+        arguments: "clippy --locked --package plimsoll-bootdisk --package plimsoll-vmm --package plimsoll-host --package plimsoll-pmap --features plimsoll-bootdisk/fuzzing,plimsoll-vmm/fuzzing,plimsoll-host/fuzzing,plimsoll-pmap/fuzzing --quiet -- -D warnings",
         environment: &[],
     },
     Step {
