@@ -26,7 +26,7 @@ use plimsoll_protocol::control::{
     BootConfig, DiskConfig, FdRole, FromVmm, GuestKind, NetConfig, RateLimit, SamplingConfig, SwapConfig,
     ToVmm, VERSION,
 };
-use plimsoll_protocol::definition::{JailPart, MacAddress, VmDefinition};
+use plimsoll_protocol::definition::{BootFrom, JailPart, MacAddress, VmDefinition};
 use plimsoll_protocol::wire::Wire;
 use plimsoll_units::Pages;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -253,6 +253,12 @@ fn boot_config(
         read_only: disk.read_only,
         rate: RateLimit { iops: disk.iops, bandwidth: disk.bandwidth },
     };
+    let boot = &definition.boot;
+    let (guest, cmdline) = match boot.from {
+        Some(BootFrom::Disk) => (GuestKind::Disk, boot.append.clone().unwrap_or_default()),
+        None if boot.model => (GuestKind::Model, boot.cmdline.clone()),
+        None => (GuestKind::Kernel, boot.cmdline.clone()),
+    };
     let (mut roles, mut fds) = resources.into_parts()?;
     roles.extend([FdRole::ConsoleLog, FdRole::ConsoleListener]);
     fds.extend([console_log, console]);
@@ -261,8 +267,8 @@ fn boot_config(
         size: Pages::floor(definition.size),
         vcpus: definition.vcpus,
         cpu: definition.cpu,
-        cmdline: definition.boot.cmdline.clone(),
-        guest: if definition.boot.model { GuestKind::Model } else { GuestKind::Kernel },
+        cmdline,
+        guest,
         disks: definition.disks.iter().map(disk).collect(),
         nets: definition.nets.iter().enumerate().map(mac).collect(),
         balloon: definition.balloon,

@@ -16,7 +16,7 @@ pub struct BootConfig {
     pub vcpus: u8,
     /// What they offer.
     pub cpu: Cpu,
-    /// The kernel's command line.
+    /// The kernel's command line; with [`GuestKind::Disk`], what is added to the disk's.
     pub cmdline: String,
     /// What runs.
     pub guest: GuestKind,
@@ -49,6 +49,8 @@ pub struct BootConfig {
 pub enum GuestKind {
     /// A kernel, from the file descriptors.
     Kernel,
+    /// A kernel, from what is on the first disk.
+    Disk,
     /// A host thread: see [`crate::definition::Boot::model`].
     Model,
 }

@@ -9,7 +9,7 @@ use crate::sharing::{DomainId, Found, ScanBudget, SharingKind};
 
 /// Version of these messages. Daemon and VMM of different versions do not talk: the daemon says so
 /// in the VM's status.
-pub const VERSION: u32 = 9;
+pub const VERSION: u32 = 10;
 /// The file descriptor at which a VMM finds its listening control socket.
 pub const CONTROL_FD: i32 = 3;
 

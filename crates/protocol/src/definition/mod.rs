@@ -31,6 +31,8 @@
 //! kernel = "/srv/vm/vmlinuz" # a bzImage; a relative path is taken from the definition's directory
 //! initrd = "/srv/vm/initrd"  # optional
 //! cmdline = "console=ttyS0 root=/dev/vda"
+//! # from = "disk"            # instead of these three: what the first disk's boot loader would boot,
+//! # append = "console=ttyS0" # and what is added to its command line, default nothing
 //!
 //! [[disk]]
 //! path = "/srv/vm/web1.raw"  # a raw file or a block device
@@ -63,7 +65,7 @@ mod vm;
 #[cfg(test)]
 mod tests;
 
-pub use boot::Boot;
+pub use boot::{Boot, BootFrom};
 pub use devices::{Balloon, Cache, Disk, MIN_BANDWIDTH, MIN_IOPS, Net};
 pub use error::DefinitionError;
 pub use jail::{Jail, JailPart};

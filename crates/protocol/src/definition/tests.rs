@@ -11,6 +11,8 @@ use crate::{OrNone, Shares, VmName};
 
 const GOOD: &str = "name = 'a'\nsize = '256MiB'\n[boot]\nkernel = 'vmlinuz'\n";
 
+const DISK: &str = "name = 'a'\nsize = '256MiB'\n[boot]\nfrom = 'disk'\n";
+
 fn error(text: &str) -> String {
     VmDefinition::from_toml(text, Path::new("/d")).unwrap_err().to_string()
 }
@@ -55,6 +57,17 @@ fn every_error_names_the_field_and_fits_a_line() {
         (format!("shares = 'lots'\n{GOOD}"), "lots"),
         (GOOD.replace("kernel = 'vmlinuz'", ""), "boot.kernel"),
         (format!("{GOOD}model = true\n"), "model"),
+        (format!("{GOOD}from = 'disk'\n"), "line 4: boot.kernel /d/vmlinuz: with boot.from = \"disk\""),
+        (format!("{DISK}initrd = 'i'\n[[disk]]\npath = 'd'\n"), "boot.initrd /d/i: with boot.from"),
+        (
+            format!("{DISK}cmdline = 'x'\n[[disk]]\npath = 'd'\n"),
+            "line 5: boot.cmdline with boot.from: it comes from the disk",
+        ),
+        (DISK.to_owned(), "the VM has no disk: add a [[disk]]"),
+        (format!("{DISK}model = true\n[[disk]]\npath = 'd'\n"), "line 4: boot.from with boot.model: a model"),
+        (format!("{DISK}append = '\u{e4}'\n[[disk]]\npath = 'd'\n"), "line 5: boot.append with"),
+        (format!("{GOOD}append = 'x'\n"), "line 5: boot.append without boot.from"),
+        (DISK.replace("disk", "cdrom"), "expected `disk`"),
         (
             format!("{GOOD}cmdline = '{}'\n", "x".repeat(2048)),
             "line 5: boot.cmdline of 2048 bytes: at most 2047",
@@ -87,6 +100,16 @@ fn every_error_names_the_field_and_fits_a_line() {
         assert!(error.contains(part), "{part}: {error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
+}
+
+#[test]
+fn a_vm_that_boots_from_its_disk_reads_back_as_it_was_given() {
+    let text = format!("{DISK}append = 'console=ttyS0'\n[[disk]]\npath = '/d/x'\n");
+    let vm = from(&text);
+    assert_eq!((vm.boot.from, vm.boot.append.as_deref()), (Some(BootFrom::Disk), Some("console=ttyS0")));
+    let written = vm.to_toml().unwrap();
+    assert!(written.contains("[boot]\nfrom = \"disk\"\nappend = \"console=ttyS0\"\n"), "{written}");
+    assert_eq!(from(&written), vm);
 }
 
 #[test]

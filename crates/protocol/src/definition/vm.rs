@@ -5,7 +5,7 @@ use super::boot::Boot;
 use super::devices::{Balloon, Disk, Net};
 use super::error::DefinitionError;
 use super::jail::Jail;
-use super::limits::{MAX_CMDLINE, MAX_DISKS, MAX_NETS, MAX_SIZE, MAX_VCPUS, MIN_SIZE};
+use super::limits::{MAX_DISKS, MAX_NETS, MAX_SIZE, MAX_VCPUS, MIN_SIZE};
 use super::mac::MacAddress;
 use crate::change::VmChange;
 use crate::forgotten_unit::forgotten_unit;
@@ -169,9 +169,7 @@ impl VmDefinition {
     /// The first path that does.
     pub fn check_paths(&self) -> Result<(), DefinitionError> {
         let disks = self.disks.iter().map(|disk| ("disk.path", &disk.path));
-        let kernel = self.boot.kernel.iter().map(|path| ("boot.kernel", path));
-        let initrd = self.boot.initrd.iter().map(|path| ("boot.initrd", path));
-        match kernel.chain(initrd).chain(disks).find(|(_, path)| !path.is_absolute()) {
+        match self.boot.files().chain(disks).find(|(_, path)| !path.is_absolute()) {
             Some((key, path)) => Err(DefinitionError::new(format!("{key} {path:?}: write an absolute path"))),
             None => Ok(()),
         }
@@ -195,23 +193,7 @@ impl VmDefinition {
         }
         check_bounds(size, self.reservation, self.limit)?;
         self.shares.check().map_err(DefinitionError::new)?;
-        match (&self.boot.kernel, self.boot.model) {
-            (None, false) => return fail("boot.kernel is missing: name a bzImage".to_owned()),
-            (Some(kernel), true) => {
-                return fail(format!("boot.kernel {}: a model guest has no kernel", kernel.display()));
-            }
-            _ => {}
-        }
-        let cmdline = &self.boot.cmdline;
-        if let Some(strange) = cmdline.chars().find(|c| c.is_control() || !c.is_ascii()) {
-            return fail(format!(
-                "boot.cmdline with {strange:?}: only printable ASCII characters are possible"
-            ));
-        }
-        if cmdline.len() > MAX_CMDLINE {
-            let len = cmdline.len();
-            return fail(format!("boot.cmdline of {len} bytes: at most {MAX_CMDLINE} are possible"));
-        }
+        self.boot.check(self.disks.len())?;
         self.start_order.check().map_err(DefinitionError::new)?;
         self.start_delay.check().map_err(DefinitionError::new)?;
         let labels = self.labels.0.len();
@@ -221,7 +203,7 @@ impl VmDefinition {
         if self.disks.len() > MAX_DISKS {
             return fail(format!("{} disks: at most {MAX_DISKS} are possible", self.disks.len()));
         }
-        let boot = self.boot.kernel.iter().chain(&self.boot.initrd);
+        let boot = self.boot.files().map(|(_, path)| path);
         for path in boot.chain(self.disks.iter().map(|disk| &disk.path)) {
             // Messages of one line name it.
             if path.to_string_lossy().contains(|c: char| c.is_control()) {

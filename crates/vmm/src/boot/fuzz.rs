@@ -7,6 +7,7 @@ use std::io::Write;
 use plimsoll_units::{Bytes as Size, PAGE_SIZE, Pages};
 use rustix::fs::MemfdFlags;
 
+use super::file::BootFile;
 use super::load::BootImage;
 use super::{acpi, layout};
 use crate::virtio::testing::Guest;
@@ -56,9 +57,9 @@ pub(crate) fn kernel(input: &[u8]) {
     });
 }
 
-fn memory_file(bytes: &[u8]) -> File {
+fn memory_file(bytes: &[u8]) -> Box<dyn BootFile> {
     let file = rustix::fs::memfd_create("fuzz", MemfdFlags::CLOEXEC).expect("a file in memory can be made");
     let mut file = File::from(file);
     file.write_all(bytes).expect("a file in memory can be written");
-    file
+    Box::new(file)
 }

@@ -1,9 +1,7 @@
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
 use plimsoll_pmap::{GuestRam, PpnRange};
 use vm_memory::{Bytes, GuestAddress};
 
+use super::file::BootFile;
 use crate::whole_pages::whole_pages;
 
 /// Bytes that are read and written at once: a compromise of copies in the cache and calls.
@@ -37,7 +35,7 @@ pub(crate) enum ImageError {
 /// rest is in.
 #[derive(Debug)]
 pub(crate) struct KernelImage {
-    file: File,
+    file: Box<dyn BootFile>,
     /// The file's first sectors, with the setup header at [`HEADER`].
     setup: Vec<u8>,
     payload: u64,
@@ -62,8 +60,8 @@ impl KernelImage {
     ///
     /// # Errors
     /// The file is no bzImage with a 64-bit entry point, or it is cut off.
-    pub(crate) fn new(file: File) -> Result<Self, ImageError> {
-        let len = file.metadata().map_err(ImageError::Read)?.len();
+    pub(crate) fn new(file: Box<dyn BootFile>) -> Result<Self, ImageError> {
+        let len = file.len().map_err(ImageError::Read)?;
         let mut setup = vec![0; HEADER_SPACE];
         file.read_exact_at(&mut setup, 0).map_err(|e| truncated(e, len))?;
         let image = Self { payload: 0, file, setup, len };
@@ -144,14 +142,14 @@ impl KernelImage {
     /// # Errors
     /// The file cannot be read (any more), or the address is not RAM.
     pub(crate) fn load(&self, ram: &GuestRam) -> Result<(), ImageError> {
-        copy(&self.file, self.payload..self.len, ram, self.load_address())
+        copy(&*self.file, self.payload..self.len, ram, self.load_address())
     }
 }
 
 /// An initial ram disk.
 #[derive(Debug)]
 pub(crate) struct Initrd {
-    file: File,
+    file: Box<dyn BootFile>,
     len: u64,
 }
 
@@ -160,8 +158,8 @@ impl Initrd {
     ///
     /// # Errors
     /// It cannot be read, is empty or too large.
-    pub(crate) fn new(file: File) -> Result<Self, ImageError> {
-        match file.metadata().map_err(ImageError::Read)?.len() {
+    pub(crate) fn new(file: Box<dyn BootFile>) -> Result<Self, ImageError> {
+        match file.len().map_err(ImageError::Read)? {
             0 => Err(ImageError::Truncated(0)),
             len if len > MAX_FILE => Err(ImageError::TooLarge(len)),
             len => Ok(Self { file, len }),
@@ -178,13 +176,13 @@ impl Initrd {
     /// # Errors
     /// As for a kernel.
     pub(crate) fn load(&self, ram: &GuestRam, address: u64) -> Result<(), ImageError> {
-        copy(&self.file, 0..self.len, ram, address)
+        copy(&*self.file, 0..self.len, ram, address)
     }
 }
 
 /// Copies part of a file to guest memory, through a buffer: read(2) straight into memory that waits
 /// for a grant fails where the userfaultfd was made without privilege.
-fn copy(file: &File, from: std::ops::Range<u64>, ram: &GuestRam, to: u64) -> Result<(), ImageError> {
+fn copy(file: &dyn BootFile, from: std::ops::Range<u64>, ram: &GuestRam, to: u64) -> Result<(), ImageError> {
     let mut buffer = vec![0; COPY];
     let mut at = from.start;
     while at < from.end {
@@ -231,7 +229,7 @@ pub(crate) mod tests {
     pub(crate) fn open(bytes: &[u8]) -> Result<KernelImage, ImageError> {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        KernelImage::new(file)
+        KernelImage::new(Box::new(file))
     }
 
     #[test]

@@ -1,12 +1,12 @@
-use std::fs::File;
-
 use anyhow::{Context, Result, bail, ensure};
 use plimsoll_pmap::GuestRam;
 use plimsoll_pmap::PpnRange;
 use plimsoll_units::{Bytes as Size, CHUNK_SIZE, PAGE_SIZE, Pages};
 use vm_memory::{Bytes, GuestAddress};
 
+use super::file::BootFile;
 use super::kernel_image::{Initrd, KernelImage};
+use super::loader::Loaded;
 use super::zero_page::zero_page;
 use super::{layout, registers};
 use crate::whole_pages::whole_pages;
@@ -29,8 +29,8 @@ impl BootImage {
     /// Kernel or initrd cannot be used, or the VM's size, or its command line, does not suit the
     /// kernel.
     pub(crate) fn new(
-        kernel: File,
-        initrd: Option<File>,
+        kernel: Box<dyn BootFile>,
+        initrd: Option<Box<dyn BootFile>>,
         cmdline: &str,
         size: Pages,
         acpi: Vec<u8>,
@@ -46,7 +46,7 @@ impl BootImage {
         );
         ensure!(
             cmdline.len() <= kernel.cmdline_max(),
-            "boot.cmdline of {} bytes: this kernel takes {}",
+            "command line of {} bytes: this kernel takes {}",
             cmdline.len(),
             kernel.cmdline_max()
         );
@@ -80,6 +80,11 @@ impl BootImage {
         Ok(())
     }
 
+    /// What it is once it is written.
+    pub(crate) fn loaded(&self) -> Loaded {
+        Loaded { entry: self.entry(), pages: self.loaded_pages() }
+    }
+
     /// The pages that hold only what was loaded from kernel and initrd: other VMs may have the
     /// same.
     pub(crate) fn loaded_pages(&self) -> Vec<PpnRange> {
@@ -94,7 +99,7 @@ impl BootImage {
 }
 
 /// Puts the initrd as high as it may be, away from the kernel.
-fn place_initrd(file: File, kernel: &KernelImage, low: u64) -> Result<(Initrd, u32, u32)> {
+fn place_initrd(file: Box<dyn BootFile>, kernel: &KernelImage, low: u64) -> Result<(Initrd, u32, u32)> {
     let initrd = Initrd::new(file).context("initrd")?;
     let end = low.min(kernel.initrd_max() + 1);
     let at = end.checked_sub(initrd.len()).map(|at| at - at % PAGE_SIZE).filter(|at| *at >= kernel.end());
@@ -116,6 +121,7 @@ fn size_up_to(end: u64) -> Size {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::io::Write;
 
     use plimsoll_units::Ppn;
@@ -124,10 +130,10 @@ mod tests {
     use crate::boot::acpi;
     use crate::boot::kernel_image::tests::minimal;
 
-    fn file(bytes: &[u8]) -> File {
-        let mut file = tempfile::tempfile().unwrap();
+    fn file(bytes: &[u8]) -> Box<dyn BootFile> {
+        let mut file: File = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        file
+        Box::new(file)
     }
 
     fn image(mib: u64, initrd: usize) -> Result<BootImage> {

@@ -20,12 +20,16 @@
 //! capabilities and Landlock are per thread in Linux. Then the devices are made, whose threads
 //! inherit all that, and whose io_urings need system calls that a running VM does not. Then
 //! [`filter`] forbids those, for all threads at once.
+//!
+//! The boot reader's process ([`crate::boot::reader`]) enters the same jail, and [`filter_reader`]
+//! leaves it next to nothing.
 
 mod filesystem;
 mod libc_process;
 mod seccomp;
 
 use std::io;
+use std::os::fd::RawFd;
 
 use plimsoll_protocol::definition::JailPart;
 use plimsoll_units::Bytes;
@@ -105,6 +109,14 @@ pub(crate) fn filter(rules: Rules<'_>) -> Result<Option<JailPart>, JailError> {
     let log = std::env::var_os(SECCOMP_MODE).is_some_and(|mode| mode == "log");
     let mode = if log { seccomp::Mode::Log } else { seccomp::Mode::Kill };
     rules.check(JailPart::Seccomp, seccomp::apply(mode))
+}
+
+/// The second step for the boot reader's process, which answers at descriptor `socket`.
+///
+/// # Errors
+/// As [`filter`].
+pub(crate) fn filter_reader(rules: Rules<'_>, socket: RawFd) -> Result<Option<JailPart>, JailError> {
+    rules.check(JailPart::Seccomp, seccomp::apply_to_reader(socket))
 }
 
 impl Rules<'_> {

@@ -4,6 +4,7 @@
 //! the process, except what libc can do without ([`UNKNOWN`]).
 
 use std::collections::BTreeMap;
+use std::os::fd::RawFd;
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -151,6 +152,50 @@ pub(super) fn apply(mode: Mode) -> Result<(), Missing> {
     Ok(())
 }
 
+/// System calls of the boot reader's process, with any argument. It has two descriptors, the disk
+/// and a socket, and opens nothing.
+const READERS: &[i64] = &[
+    libc::SYS_pread64,
+    libc::SYS_lseek,
+    // Memory. mmap and mprotect have rules below.
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    libc::SYS_futex,
+    // Hash maps have random seeds.
+    libc::SYS_getrandom,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+];
+
+/// Installs the filter of the boot reader's process: it reads from and writes to `socket` alone.
+pub(super) fn apply_to_reader(socket: RawFd) -> Result<(), Missing> {
+    seccompiler::apply_filter(&unknown_fail()?)?;
+    seccompiler::apply_filter(&readers_only(socket)?)?;
+    Ok(())
+}
+
+fn readers_only(socket: RawFd) -> Result<BpfProgram, seccompiler::BackendError> {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        READERS.iter().chain(UNKNOWN).map(|call| (*call, Vec::new())).collect();
+    for call in [libc::SYS_read, libc::SYS_write] {
+        rules.insert(call, vec![equals(0, bits(socket))?]);
+    }
+    // Memory is never executable, and never the disk's.
+    let anonymous = bits(libc::MAP_ANONYMOUS);
+    let both = vec![
+        SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(bits(libc::PROT_EXEC)), 0)?,
+        SeccompCondition::new(3, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(anonymous), anonymous)?,
+    ];
+    rules.insert(libc::SYS_mmap, vec![SeccompRule::new(both)?]);
+    rules.insert(libc::SYS_mprotect, vec![mask(2, bits(libc::PROT_EXEC), 0)?]);
+    SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)?
+        .try_into()
+}
+
 fn unknown_fail() -> Result<BpfProgram, seccompiler::BackendError> {
     let unknown = SeccompAction::Errno(libc::ENOSYS as u32);
     let rules = UNKNOWN.iter().map(|call| (*call, Vec::new())).collect();
@@ -171,6 +216,8 @@ fn allowed_only(mode: Mode) -> Result<BpfProgram, seccompiler::BackendError> {
     // Signals to threads of this process only: their group is ours.
     rules.insert(libc::SYS_tgkill, vec![equals(0, u64::from(std::process::id()))?]);
     rules.insert(libc::SYS_prctl, vec![equals(0, bits(libc::PR_SET_NAME))?]);
+    // The boot reader is killed where it breaks a rule. Only its process has a descriptor here.
+    rules.insert(libc::SYS_pidfd_send_signal, vec![equals(1, bits(libc::SIGKILL))?]);
     // A file's facts by descriptor, never by path: that needs AT_EMPTY_PATH.
     let empty_path = bits(libc::AT_EMPTY_PATH);
     rules.insert(libc::SYS_fstat, Vec::new());

@@ -1,4 +1,3 @@
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread;
@@ -16,7 +15,7 @@ use super::power::{EventDevice, KeyboardController, PanicDevice, PowerRegisters}
 use super::{BalloonFacts, Guest};
 use crate::boot::acpi;
 use crate::boot::layout;
-use crate::boot::load::BootImage;
+use crate::boot::loader::{Loader, Source};
 use crate::brake::Brake;
 use crate::bus::Bus;
 use crate::console::{Output, SerialPort};
@@ -30,7 +29,7 @@ use crate::virtio::balloon::BalloonHandle;
 pub(crate) struct Machine {
     pmap: Arc<Pmap>,
     hypervisor: Hypervisor,
-    image: BootImage,
+    loader: Loader,
     vcpus: u8,
     devices: VirtioDevices,
     serial: Arc<SerialPort>,
@@ -50,6 +49,7 @@ impl Machine {
     pub(crate) fn new(
         config: &BootConfig,
         fds: &mut PassedFds,
+        source: Source,
         pmap: &Arc<Pmap>,
         mailbox: &Arc<Mailbox>,
         output: &Arc<Output>,
@@ -57,15 +57,9 @@ impl Machine {
     ) -> Result<Self> {
         let kvm = fds.kvm.take().context("the daemon passed no /dev/kvm")?;
         let hypervisor = Hypervisor::new(kvm, config.cpu.nested)?;
-        let kernel = fds.kernel.take().context("the daemon passed no kernel")?;
         let devices = VirtioDevices::new(config, fds, pmap, mailbox)?;
-        let image = BootImage::new(
-            File::from(kernel),
-            fds.initrd.take().map(File::from),
-            &config.cmdline,
-            config.size,
-            acpi::tables(config.vcpus, devices.count()),
-        )?;
+        let tables = acpi::tables(config.vcpus, devices.count());
+        let loader = Loader::new(source, &config.cmdline, config.size, tables)?;
         let serial = Arc::new(SerialPort::new(Arc::clone(output), room.clone()).context("serial port")?);
         let events = EventDevice::new().context("event device")?;
         let (tell, told) = channel();
@@ -80,7 +74,7 @@ impl Machine {
         Ok(Self {
             pmap: Arc::clone(pmap),
             hypervisor,
-            image,
+            loader,
             vcpus: config.vcpus,
             devices,
             serial,
@@ -132,8 +126,8 @@ impl Machine {
         let mut missing = Some(missing);
         loop {
             // Loading needs memory, and memory needs grants: this thread may wait for them.
-            self.image.load(self.pmap.ram())?;
-            self.pmap.hurry(&self.image.loaded_pages());
+            let loaded = self.loader.load(self.pmap.ram(), |what| self.mailbox.notice(what))?;
+            self.pmap.hurry(&loaded.pages);
             let vm = self.hypervisor.create_vm(&self.pmap)?;
             Hypervisor::connect(&vm, &self.devices)?;
             let lines =
@@ -141,7 +135,7 @@ impl Machine {
             for (interrupt, gsi) in lines {
                 vm.register_irqfd(interrupt, gsi).with_context(|| format!("KVM_IRQFD for line {gsi}"))?;
             }
-            let vcpus = self.hypervisor.create_vcpus(&vm, self.vcpus, self.image.entry())?;
+            let vcpus = self.hypervisor.create_vcpus(&vm, self.vcpus, loaded.entry)?;
             let crew =
                 Crew::start(vcpus, &self.buses, &self.tell, brake, execution).context("vCPU threads")?;
             match missing.take() {

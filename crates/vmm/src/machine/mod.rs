@@ -6,6 +6,7 @@ mod kvm;
 mod power;
 mod sampling;
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
@@ -21,7 +22,10 @@ use plimsoll_protocol::definition::{MAX_SIZE, MAX_VCPUS, MIN_SIZE};
 use plimsoll_sys::Event;
 use plimsoll_units::{Bytes, Pages};
 
+use crate::boot::file::BootFile;
 use crate::boot::layout;
+use crate::boot::loader::Source;
+use crate::boot::reader::BootReader;
 use crate::brake::Brake;
 use crate::console::{Console, ConsoleLog, Ends, Keyboard, MAX_LOG, Output};
 use crate::control::Mailbox;
@@ -95,21 +99,23 @@ impl Vm {
         check(&config)?;
         let mut fds = PassedFds::sort(&config.fds, fds)?;
         let longest_file = fds.longest_written()?.max(Bytes(MAX_LOG));
+        let rules = jail::Rules { uid: config.uid, longest_file, allow_missing: &config.allow_missing };
+        // Before there is guest memory, of which the boot reader must have none.
+        let source = source(&config, &mut fds, rules)?;
         let pmap = make_memory(&config, &mut fds, mailbox)?;
         let log = fds.console_log.take().map(ConsoleLog::new).transpose().context("console log")?;
         let listener = fds.console_listener.take();
         let (output, room) = (Arc::new(Output::new()?), Event::new()?);
 
-        let rules = jail::Rules { uid: config.uid, longest_file, allow_missing: &config.allow_missing };
         let mut missing = jail::close(rules)?;
-        let machine = match config.guest {
-            GuestKind::Model => None,
-            GuestKind::Kernel => Some(Machine::new(&config, &mut fds, &pmap, mailbox, &output, &room)?),
+        let machine = match source {
+            None => None,
+            Some(source) => Some(Machine::new(&config, &mut fds, source, &pmap, mailbox, &output, &room)?),
         };
         missing.extend(jail::filter(rules)?);
 
         pmap.set_tasks(match config.guest {
-            GuestKind::Kernel => config.vcpus.into(),
+            GuestKind::Kernel | GuestKind::Disk => config.vcpus.into(),
             GuestKind::Model => 1,
         });
         serve_faults(&pmap, mailbox)?;
@@ -220,6 +226,22 @@ fn check(config: &BootConfig) -> Result<()> {
     );
     ensure!((1..=MAX_VCPUS).contains(&config.vcpus), "vcpus {}: 1 to {MAX_VCPUS} are possible", config.vcpus);
     Ok(())
+}
+
+/// Where the guest's kernel comes from; `None`: it has none.
+fn source(config: &BootConfig, fds: &mut PassedFds, rules: jail::Rules<'_>) -> Result<Option<Source>> {
+    Ok(match config.guest {
+        GuestKind::Model => None,
+        GuestKind::Kernel => {
+            let kernel = fds.kernel.take().context("the daemon passed no kernel")?;
+            let initrd = fds.initrd.take().map(|fd| Box::new(File::from(fd)) as Box<dyn BootFile>);
+            Some(Source::Files { kernel: Box::new(File::from(kernel)), initrd })
+        }
+        GuestKind::Disk => {
+            let disk = fds.disks.first().context("the daemon passed no disk to boot from")?;
+            Some(Source::Disk(BootReader::start(disk, rules).context("boot from disk")?))
+        }
+    })
 }
 
 fn make_memory(config: &BootConfig, fds: &mut PassedFds, mailbox: &Arc<Mailbox>) -> Result<Arc<Pmap>> {

@@ -285,7 +285,7 @@ impl QueueRegisters {
             base.is_multiple_of(align) && base.checked_add(length).is_some()
         };
         self.size.is_power_of_two()
-            && self.size <= self.max.into()
+            && self.size <= u32::from(self.max)
             && fits(self.descriptors, 16, 16 * size)
             && fits(self.driver, 2, 6 + 2 * size)
             && fits(self.device, 4, 6 + 8 * size)

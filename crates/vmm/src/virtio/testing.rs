@@ -66,7 +66,6 @@ impl Guest {
     }
 
     /// Guest memory of `regions`, all of which it may hold.
-    #[cfg(feature = "fuzzing")]
     pub(crate) fn of(regions: Vec<PpnRange>) -> Self {
         let grant = regions.iter().map(|region| region.pages).sum();
         Self::made(regions, grant, None)

@@ -181,7 +181,9 @@ impl Receive {
                 // Without room no buffer brings an end of this nearer.
                 Some(chain) if chain.writable.len() == 0 => return Err(Broken::Layout),
                 // More than the queue holds were given twice.
-                Some(_) if self.held.len() >= self.ring.size().into() => return Err(Broken::AvailableIndex),
+                Some(_) if self.held.len() >= usize::from(self.ring.size()) => {
+                    return Err(Broken::AvailableIndex);
+                }
                 Some(chain) => self.held.push(chain),
                 None if self.ring.rearm(&**memory)? => {}
                 None => return Ok(false),

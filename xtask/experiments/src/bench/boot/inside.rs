@@ -141,7 +141,7 @@ fn definition(guest: Guest) -> Result<VmDefinition> {
         labels: Labels::default(),
         memory: Memory::default(),
         cpu: Cpu::default(),
-        boot: Boot { kernel: Some(kernel), initrd: Some(initrd), cmdline, model: false },
+        boot: Boot { kernel: Some(kernel), initrd: Some(initrd), cmdline, ..Boot::default() },
         disks: vec![Disk { path: disk, read_only: true, iops: None, bandwidth: None, cache: None }],
         nets: Vec::new(),
         balloon: Balloon::default(),
