@@ -76,6 +76,7 @@ pub(crate) fn sketch(vm: &VmName, definition: &Value) -> VmDefinition {
         memory: key(definition, "memory").unwrap_or_default(),
         boot: Boot { model: key(boot, "model").unwrap_or_default(), ..Boot::default() },
         disks: Vec::new(),
+        cloud_init: None,
         nets: Vec::new(),
         cpu: Cpu::default(),
         balloon: Balloon::default(),

@@ -94,3 +94,32 @@ fn where_the_cache_cannot_be_passed_by_that_is_told_or_refused() {
     let definition: Value = host.get("/v1/vms/a/definition");
     assert_eq!(definition["disk"], json!([silent]));
 }
+
+#[test]
+fn a_vmm_gets_the_seed_of_its_guest_and_is_charged_for_it() {
+    let host = Host::new(512, "");
+    let keys = json!({"ssh_authorized_keys": ["ssh-ed25519 AAAA of-this-test"]});
+    for (name, keys) in [("plain", None), ("seeded", Some(&keys))] {
+        let mut definition = definition(name, "64MiB");
+        definition["cloud_init"] = json!(keys);
+        assert_eq!(host.ask("POST", "/v1/vms", &definition.to_string()).0, 200);
+    }
+    let (plain, seeded) = (host.vm("plain"), host.vm("seeded"));
+    assert_eq!(seeded.overhead.0 - plain.overhead.0, 512 << 10);
+    let pid = seeded.pid.unwrap();
+    let fd = wait_until("the VMM has the seed", || {
+        let links = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        let is_seed = |link: &PathBuf| {
+            std::fs::read_link(link).is_ok_and(|to| to.starts_with("/memfd:plimsoll-seed (deleted)"))
+        };
+        links.map(|link| link.path()).find(is_seed)
+    });
+    let seed = std::fs::read(fd).unwrap();
+    let holds = |text: &str| seed.windows(text.len()).any(|part| part == text.as_bytes());
+    assert!(holds("CIDATA") && holds("ssh-ed25519 AAAA of-this-test") && holds("local-hostname: \"seeded\""));
+    let missing = json!({"user_data": "/nonexistent/user-data"});
+    let mut definition = definition("c", "64MiB");
+    definition["cloud_init"] = missing;
+    let error = host.refused(422, "POST", "/v1/vms", &definition.to_string());
+    assert!(error.contains("cloud_init: /nonexistent/user-data: cannot be opened"), "{error}");
+}

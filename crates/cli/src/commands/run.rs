@@ -42,6 +42,13 @@ A definition is TOML; paths in it are taken from its own directory:
   [[net]]
   tap = \"tap0\"               # a tap device that exists
   mac = \"52:54:00:12:34:56\"  # default one made from the VM's name
+  [cloud_init]               # what cloud-init in the guest is told, on one more disk, the last
+  hostname = \"web1.example\"  # default the VM's name
+  instance_id = \"one\"        # cloud-init runs once for each; default another when the seed changes
+  ssh_authorized_keys = [\"ssh-ed25519 AAAA... you@example\"]
+  password_hash = \"$y$...\"   # of the image's default user, as mkpasswd prints it
+  packages = [\"nginx\"]       # that the guest installs
+  network_config = \"net.yaml\" # files given as they are: this, and user_data and meta_data in place of the others
   [balloon]
   deflate_on_oom = false     # the guest may take memory back before its OOM killer runs, default true
   free_page_reporting = false # the guest reports free memory, which is given back, default true

@@ -76,13 +76,11 @@ impl MemoryBound {
         let path = group.join("memory.max");
         // A group of the kernel's has the file; one in a test does not.
         let max = OpenOptions::new().write(true).create(cfg!(test)).truncate(false).open(&path);
-        let size = Pages::floor(definition.size);
-        let overhead = plimsoll_policy::overhead(size, definition.vcpus);
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
         Ok(Self {
             max: max.map_err(|e| at(&path, &e))?,
             group,
-            beside: overhead.bytes()
+            beside: definition.overhead().bytes()
                 + SLACK
                 + Pages(BATCH.0 * processors).bytes()
                 + disks_in_memory(definition),

@@ -389,7 +389,7 @@ fn size(definition: &VmDefinition) -> Pages {
 
 /// The ledger's charge for a VM besides its guest's memory.
 fn overhead(definition: &VmDefinition) -> Pages {
-    plimsoll_policy::overhead(size(definition), definition.vcpus)
+    definition.overhead()
 }
 
 /// How long a request waits for a VM that is being started or killed before it is answered anyway:

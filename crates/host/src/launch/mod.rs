@@ -7,6 +7,7 @@ mod greeting;
 mod record;
 mod resources;
 mod rundir;
+mod seed;
 mod socket;
 mod spawn;
 mod survey;
@@ -259,6 +260,8 @@ fn boot_config(
         None if boot.model => (GuestKind::Model, boot.cmdline.clone()),
         None => (GuestKind::Kernel, boot.cmdline.clone()),
     };
+    let seed =
+        definition.cloud_init.iter().map(|_| DiskConfig { read_only: true, rate: RateLimit::default() });
     let (mut roles, mut fds) = resources.into_parts()?;
     roles.extend([FdRole::ConsoleLog, FdRole::ConsoleListener]);
     fds.extend([console_log, console]);
@@ -269,7 +272,7 @@ fn boot_config(
         cpu: definition.cpu,
         cmdline,
         guest,
-        disks: definition.disks.iter().map(disk).collect(),
+        disks: definition.disks.iter().map(disk).chain(seed).collect(),
         nets: definition.nets.iter().enumerate().map(mac).collect(),
         balloon: definition.balloon,
         grant: plan.grant,

@@ -8,7 +8,7 @@ use plimsoll_protocol::control::FdRole;
 use plimsoll_protocol::definition::VmDefinition;
 
 use super::disk::{self, OpenDisk};
-use super::{bzimage, tap};
+use super::{bzimage, seed, tap};
 
 /// The host's files and devices that a VM uses, open and checked.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(super) struct Resources {
     kernel: Option<File>,
     initrd: Option<File>,
     disks: Vec<OpenDisk>,
+    /// The disk behind those: what cloud-init is told.
+    seed: Option<File>,
     taps: Vec<OwnedFd>,
 }
 
@@ -36,6 +38,9 @@ impl Resources {
             .iter()
             .map(|d| disk::open(d).with_context(|| format!("disk {}", d.path.display())))
             .collect::<anyhow::Result<_>>()?;
+        let file = |path: &Path| regular(path).map(|(file, _)| file);
+        let seed = definition.cloud_init.as_ref();
+        let seed = seed.map(|cloud_init| seed::make(&definition.name, cloud_init, file)).transpose()?;
         let kvm = (!boot.model).then(|| {
             device("/dev/kvm", "load kvm-intel or kvm-amd, or switch virtualization on in the firmware; plimsoll doctor says more")
         });
@@ -46,7 +51,7 @@ impl Resources {
             .iter()
             .map(|n| tap::open(&n.tap).with_context(|| format!("tap {}", n.tap)))
             .collect::<anyhow::Result<_>>()?;
-        Ok(Self { kvm: kvm.transpose()?, userfaultfd: userfaultfd?, kernel, initrd, disks, taps })
+        Ok(Self { kvm: kvm.transpose()?, userfaultfd: userfaultfd?, kernel, initrd, disks, seed, taps })
     }
 
     /// What the operator should know of them, each in one line.
@@ -61,8 +66,9 @@ impl Resources {
         parts.push((FdRole::Userfaultfd, self.userfaultfd.into()));
         parts.extend(self.kernel.map(|f| (FdRole::Kernel, f.into())));
         parts.extend(self.initrd.map(|f| (FdRole::Initrd, f.into())));
-        for (index, disk) in self.disks.into_iter().enumerate() {
-            parts.push((FdRole::Disk(u8::try_from(index)?), disk.file.into()));
+        let disks = self.disks.into_iter().map(|disk| disk.file).chain(self.seed);
+        for (index, file) in disks.enumerate() {
+            parts.push((FdRole::Disk(u8::try_from(index)?), file.into()));
         }
         for (index, fd) in self.taps.into_iter().enumerate() {
             parts.push((FdRole::Tap(u8::try_from(index)?), fd));

@@ -91,6 +91,31 @@ fn every_error_names_the_field_and_fits_a_line() {
         (format!("tax = 1.0\n{GOOD}"), "tax 1"),
         (format!("tax = nan\n{GOOD}"), "tax NaN"),
         (format!("tax = -0.5\n{GOOD}"), "tax -0.5"),
+        (format!("{GOOD}[cloud_init]\nuser_data = 'u'\npackages = ['a']\n"), "cloud_init.user_data excludes"),
+        (format!("{GOOD}[cloud_init]\nmeta_data = 'm'\nhostname = 'a'\n"), "cloud_init.meta_data excludes"),
+        (format!("{GOOD}[cloud_init]\nuser_data = \"a\\nb\"\n"), "control characters"),
+        (format!("{GOOD}[cloud_init]\nhostname = 'a_b'\n"), "cloud_init.hostname \"a_b\""),
+        (format!("{GOOD}[cloud_init]\nhostname = 'a..b'\n"), "cloud_init.hostname"),
+        (format!("{GOOD}[cloud_init]\ninstance_id = \"a\\nb\"\n"), "cloud_init.instance_id"),
+        (format!("{GOOD}[cloud_init]\npassword_hash = 'secret'\n"), "cloud_init.password_hash of 6 bytes"),
+        (format!("{GOOD}[cloud_init]\npackages = ['-y']\n"), "cloud_init.packages with \"-y\""),
+        (
+            format!("{GOOD}[cloud_init]\npackages = {:?}\n", vec!["a"; 65]),
+            "cloud_init.packages: 65 are too many",
+        ),
+        (format!("{GOOD}[cloud_init]\nssh_authorized_keys = ['a']\n"), "ssh_authorized_keys with \"a\""),
+        (format!("{GOOD}[cloud_init]\nssh_authorized_keys = [\"a b\\nc d\"]\n"), "in one line"),
+        (
+            format!(
+                "{GOOD}[cloud_init]\nssh_authorized_keys = {:?}\n",
+                vec![format!("a {}", "x".repeat(1022)); 33]
+            ),
+            "at most 32KiB",
+        ),
+        (
+            format!("{GOOD}[cloud_init]\n{}", "[[disk]]\npath = 'd'\n".repeat(8)),
+            "9 disks, with that of cloud_init",
+        ),
         (format!("start_order = 1000\n{GOOD}"), "line 1: start_order 1000"),
         (format!("start_delay = '2h'\n{GOOD}"), "line 1: start_delay: \"2h\" is not a delay"),
         (format!("autostart = 1\n{GOOD}"), "autostart"),
@@ -120,6 +145,18 @@ fn a_disk_that_is_written_passes_the_hosts_cache_by_unless_it_is_named() {
         (disk("read_only = true"), disk("read_only = true\ncache = 'none'")),
         (Cache::Host, Cache::None)
     );
+}
+
+#[test]
+fn a_seed_is_charged_and_its_files_are_taken_from_the_definitions_directory() {
+    let vm = from(&format!("{GOOD}[cloud_init]\nuser_data = 'u'\nnetwork_config = '/n'\n"));
+    assert_eq!(vm.overhead().bytes(), Bytes(from(GOOD).overhead().bytes().0 + (512 << 10)));
+    let seed = vm.cloud_init.clone().unwrap();
+    assert_eq!((seed.user_data, seed.network_config), (Some("/d/u".into()), Some("/n".into())));
+    vm.check_paths().unwrap();
+    let mut relative = vm;
+    relative.cloud_init.as_mut().unwrap().meta_data = Some("m".into());
+    assert!(relative.check_paths().unwrap_err().to_string().starts_with("cloud_init.meta_data"));
 }
 
 #[test]
@@ -279,6 +316,10 @@ fn definitions() -> impl Strategy<Value = String> {
         line("balloon.deflate_on_oom", &["true", "false"]),
         line("balloon.free_page_reporting", &["true", "false"]),
         line("jail.allow_missing", &["[]", "['uid', 'cgroup']"]),
+        line(
+            "cloud_init",
+            &["{}", "{ hostname = 'b', packages = ['c', 'd'] }", "{ user_data = 'u', instance_id = '1' }"],
+        ),
     );
     let boot = (
         prop::sample::select(
@@ -299,13 +340,13 @@ fn definitions() -> impl Strategy<Value = String> {
     let nets = prop::collection::vec(line("mac", &["'52:54:00:12:34:56'"]), 0..3);
     (head, tables, boot, disks, nets).prop_map(|(head, tables, boot, disks, nets)| {
         let (vcpus, reservation, limit, shares, pool, tax) = head;
-        let (sharing, nested, deflate, reporting, missing) = tables;
+        let (sharing, nested, deflate, reporting, missing, seed) = tables;
         let (kernel, initrd, cmdline) = boot;
         let disks: String = disks.iter().map(|rest| format!("[[disk]]\npath = 'd'\n{rest}")).collect();
         let nets: String = nets.iter().map(|rest| format!("[[net]]\ntap = 't'\n{rest}")).collect();
         format!(
             "name = 'a'\nsize = '256MiB'\n{vcpus}{reservation}{limit}{shares}{pool}{tax}{sharing}{nested}{deflate}{reporting}\
-             {missing}[boot]\n{kernel}{initrd}{cmdline}{disks}{nets}"
+             {missing}{seed}[boot]\n{kernel}{initrd}{cmdline}{disks}{nets}"
         )
     })
 }

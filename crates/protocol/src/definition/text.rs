@@ -3,6 +3,7 @@ use std::path::Path;
 use plimsoll_units::Bytes;
 use toml::Value;
 
+use super::cloud_init::CloudInit;
 use super::error::DefinitionError;
 use super::vm::VmDefinition;
 use crate::toml_text;
@@ -21,7 +22,8 @@ impl VmDefinition {
         let mut definition: Self = toml_text::read(text).map_err(DefinitionError::new)?;
         let boot = &mut definition.boot;
         let disks = definition.disks.iter_mut().map(|d| &mut d.path);
-        for path in boot.kernel.iter_mut().chain(&mut boot.initrd).chain(disks) {
+        let seed = definition.cloud_init.iter_mut().flat_map(CloudInit::paths_mut);
+        for path in boot.kernel.iter_mut().chain(&mut boot.initrd).chain(disks).chain(seed) {
             *path = directory.join(&*path);
         }
         definition.check().map_err(|e| {

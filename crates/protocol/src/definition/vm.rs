@@ -1,7 +1,8 @@
-use plimsoll_units::{Bytes, CHUNK_SIZE};
+use plimsoll_units::{Bytes, CHUNK_SIZE, Pages};
 use serde::{Deserialize, Serialize};
 
 use super::boot::Boot;
+use super::cloud_init::{CloudInit, MAX_SEED};
 use super::devices::{Balloon, Disk, Net};
 use super::error::DefinitionError;
 use super::jail::Jail;
@@ -67,6 +68,9 @@ pub struct VmDefinition {
     /// Network interfaces.
     #[serde(default, rename = "net", skip_serializing_if = "Vec::is_empty")]
     pub nets: Vec<Net>,
+    /// What cloud-init in the guest is told; `None`: it gets no seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud_init: Option<CloudInit>,
     /// What the balloon device offers.
     #[serde(default, skip_serializing_if = "is_default")]
     pub balloon: Balloon,
@@ -109,6 +113,12 @@ impl VmDefinition {
     /// The most machine memory that the VM may have for its guest.
     pub fn limit(&self) -> Bytes {
         self.limit.unwrap_or(self.size).min(self.size)
+    }
+
+    /// Machine memory that the VM takes beside its guest's.
+    pub fn overhead(&self) -> Pages {
+        let seed = self.cloud_init.as_ref().map_or(Bytes::ZERO, |_| MAX_SEED);
+        plimsoll_policy::overhead(Pages::floor(self.size), self.vcpus) + Pages::ceil(seed)
     }
 
     /// The definition after `change`. The result is not checked.
@@ -169,7 +179,8 @@ impl VmDefinition {
     /// The first path that does.
     pub fn check_paths(&self) -> Result<(), DefinitionError> {
         let disks = self.disks.iter().map(|disk| ("disk.path", &disk.path));
-        match self.boot.files().chain(disks).find(|(_, path)| !path.is_absolute()) {
+        let seed = self.cloud_init.iter().flat_map(CloudInit::files);
+        match self.boot.files().chain(disks).chain(seed).find(|(_, path)| !path.is_absolute()) {
             Some((key, path)) => Err(DefinitionError::new(format!("{key} {path:?}: write an absolute path"))),
             None => Ok(()),
         }
@@ -200,17 +211,20 @@ impl VmDefinition {
         if labels > MAX_LABELS {
             return fail(format!("labels: {labels} are too many: at most {MAX_LABELS} are possible"));
         }
-        if self.disks.len() > MAX_DISKS {
-            return fail(format!("{} disks: at most {MAX_DISKS} are possible", self.disks.len()));
+        let disks = self.disks.len() + usize::from(self.cloud_init.is_some());
+        if disks > MAX_DISKS {
+            return fail(format!("{disks} disks, with that of cloud_init: at most {MAX_DISKS} are possible"));
         }
         let boot = self.boot.files().map(|(_, path)| path);
-        for path in boot.chain(self.disks.iter().map(|disk| &disk.path)) {
+        let seed = self.cloud_init.iter().flat_map(CloudInit::files).map(|(_, path)| path);
+        for path in boot.chain(seed).chain(self.disks.iter().map(|disk| &disk.path)) {
             // Messages of one line name it.
             if path.to_string_lossy().contains(|c: char| c.is_control()) {
                 return fail(format!("path {path:?}: control characters are not possible"));
             }
         }
         self.disks.iter().try_for_each(Disk::check)?;
+        self.cloud_init.iter().try_for_each(CloudInit::check)?;
         if self.nets.len() > MAX_NETS {
             return fail(format!("{} network interfaces: at most {MAX_NETS} are possible", self.nets.len()));
         }

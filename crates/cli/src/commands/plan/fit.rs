@@ -2,7 +2,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use plimsoll_policy::{NamedPool, Pool, PoolId, PoolTree, Tax, Thresholds, overhead};
+use plimsoll_policy::{NamedPool, Pool, PoolId, PoolTree, Tax, Thresholds};
 use plimsoll_protocol::Place;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::status::{HostStatus, PoolStatus, Power, VmStatus};
@@ -202,7 +202,7 @@ impl Fit {
             limit,
             shares: definition.shares.resolve(definition.size),
             tax: definition.tax.and_then(|t| Tax::new(t.rate())),
-            overhead: overhead(size, definition.vcpus),
+            overhead: definition.overhead(),
             levels: self.levels(usual, peak, limit),
         })
     }
