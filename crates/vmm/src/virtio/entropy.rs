@@ -74,7 +74,7 @@ struct EntropyBack {
 impl Back for EntropyBack {
     fn start(&mut self, mut activation: Activation) -> Result<(), Broken> {
         if let Some(queue) = activation.queues[0].take() {
-            self.active = Some((Ring::new(queue, &*self.memory)?, activation.interrupt));
+            self.active = Some((Ring::new(0, queue, &*self.memory)?, activation.interrupt));
         }
         Ok(())
     }

@@ -1,19 +1,25 @@
 //! How a device interrupts its driver.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-
-use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 /// The driver's buffers were used.
 pub const USED_BUFFER: u32 = 1;
 /// The configuration changed, or the device needs a reset.
 pub const CONFIG_CHANGE: u32 = 2;
 
-/// The device's end of its interrupt. Clones share it. Callable from any thread, never waits.
+/// A transport's way to the driver. Any thread calls it; no call waits for the guest.
+pub(super) trait Signal: Send + Sync {
+    /// Buffers of queue `queue` were used.
+    fn used_buffer(&self, queue: usize);
+    /// Configuration space has changed, or the device needs a reset.
+    fn config_change(&self);
+}
+
+/// The device's end of its interrupt. Clones share it. Callable from any thread, never waits for
+/// the guest.
 ///
-/// The cause is set first and the line pulsed after: a driver that acknowledges between the two
+/// The cause is set first and the signal given after: a driver that acknowledges between the two
 /// finds the cause again or has seen the buffers already, so an edge-triggered line loses nothing.
 #[derive(Clone)]
 pub struct Interrupt {
@@ -24,44 +30,37 @@ struct Shared {
     cause: AtomicU32,
     needs_reset: AtomicBool,
     config_generation: AtomicU32,
-    line: EventFd,
+    signal: Arc<dyn Signal>,
 }
 
 impl Interrupt {
     /// An interrupt with no cause.
-    ///
-    /// # Errors
-    /// No file descriptor left for the eventfd.
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new(signal: Arc<dyn Signal>) -> Self {
         let shared = Shared {
             cause: AtomicU32::new(0),
             needs_reset: AtomicBool::new(false),
             config_generation: AtomicU32::new(0),
-            line: EventFd::new(EFD_NONBLOCK)?,
+            signal,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Self { shared: Arc::new(shared) }
     }
 
-    /// The eventfd that KVM turns into an interrupt (irqfd, edge-triggered).
-    pub fn line(&self) -> &EventFd {
-        &self.shared.line
-    }
-
-    /// Buffers were used.
-    pub fn used_buffer(&self) {
-        self.raise(USED_BUFFER);
+    /// Buffers of queue `queue` were used.
+    pub(super) fn used_buffer(&self, queue: usize) {
+        self.shared.cause.fetch_or(USED_BUFFER, Ordering::SeqCst);
+        self.shared.signal.used_buffer(queue);
     }
 
     /// Configuration space has changed.
     pub fn config_change(&self) {
         self.shared.config_generation.fetch_add(1, Ordering::SeqCst);
-        self.raise(CONFIG_CHANGE);
+        self.signal_config();
     }
 
     /// The device stopped and wants to be reset (`DEVICE_NEEDS_RESET`).
     pub fn needs_reset(&self) {
         self.shared.needs_reset.store(true, Ordering::SeqCst);
-        self.raise(CONFIG_CHANGE);
+        self.signal_config();
     }
 
     /// The causes that the driver has not acknowledged.
@@ -91,9 +90,8 @@ impl Interrupt {
         self.shared.cause.store(0, Ordering::SeqCst);
     }
 
-    fn raise(&self, cause: u32) {
-        self.shared.cause.fetch_or(cause, Ordering::SeqCst);
-        // Fails only when the counter is full, and then the line is pulsed anyway.
-        self.shared.line.write(1).ok();
+    fn signal_config(&self) {
+        self.shared.cause.fetch_or(CONFIG_CHANGE, Ordering::SeqCst);
+        self.shared.signal.config_change();
     }
 }

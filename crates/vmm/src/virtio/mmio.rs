@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use super::interrupt::Interrupt;
-use super::registers::{Effect, Live, Registers, offset};
-use super::{Activation, DeviceKind, VirtioDevice};
+use super::endpoint::Endpoint;
+use super::interrupt::Signal;
+use super::registers::{Live, Registers, offset};
+use super::{DeviceKind, VirtioDevice};
 
 /// Length of the window. The registers take 0x100 bytes and the longest configuration space fewer
 /// than as many again; a whole page keeps two devices from sharing one.
@@ -21,9 +22,22 @@ pub const NOTIFY_OFFSET: u64 = offset::QUEUE_NOTIFY;
 /// time.
 pub struct MmioTransport {
     registers: Registers,
-    device: Box<dyn VirtioDevice>,
-    interrupt: Interrupt,
-    kicks: Arc<[EventFd]>,
+    endpoint: Endpoint,
+    line: Arc<Line>,
+}
+
+/// An edge-triggered interrupt line: one for all of the device's reasons.
+struct Line(EventFd);
+
+impl Signal for Line {
+    fn used_buffer(&self, _queue: usize) {
+        // Fails only when the counter is full, and then the line is pulsed anyway.
+        self.0.write(1).ok();
+    }
+
+    fn config_change(&self) {
+        self.0.write(1).ok();
+    }
 }
 
 impl MmioTransport {
@@ -32,42 +46,39 @@ impl MmioTransport {
     /// # Errors
     /// No file descriptors left for the eventfds of its interrupt and queues.
     pub fn new(device: Box<dyn VirtioDevice>) -> io::Result<Self> {
-        let kicks: io::Result<Arc<[EventFd]>> =
-            device.queue_sizes().iter().map(|_| EventFd::new(EFD_NONBLOCK)).collect();
-        Ok(Self {
-            registers: Registers::new(device.kind().id(), device.features(), device.queue_sizes()),
-            interrupt: Interrupt::new()?,
-            kicks: kicks?,
-            device,
-        })
+        let registers = Registers::new(device.kind().id(), device.features(), device.queue_sizes());
+        let line = Arc::new(Line(EventFd::new(EFD_NONBLOCK)?));
+        let endpoint = Endpoint::new(device, Arc::clone(&line) as Arc<dyn Signal>)?;
+        Ok(Self { registers, endpoint, line })
     }
 
     /// What the device is.
     pub fn kind(&self) -> DeviceKind {
-        self.device.kind()
+        self.endpoint.kind()
     }
 
     /// The eventfd to register as irqfd.
     pub fn line(&self) -> &EventFd {
-        self.interrupt.line()
+        &self.line.0
     }
 
     /// The eventfds to register as ioeventfds, by queue number, at [`NOTIFY_OFFSET`]. Notifications
     /// also work without them, through [`write`](Self::write), only slower.
     pub fn kicks(&self) -> &[EventFd] {
-        &self.kicks
+        self.endpoint.kicks()
     }
 
     /// Serves a read of `data.len()` bytes at `offset` of the window.
     pub fn read(&mut self, offset: u64, data: &mut [u8]) {
         data.fill(0);
         if let Some(config) = offset.checked_sub(offset::CONFIG) {
-            self.device.read_config(config, data);
+            self.endpoint.read_config(config, data);
         } else if let Ok(word) = <&mut [u8; 4]>::try_from(data) {
+            let interrupt = self.endpoint.interrupt();
             let live = Live {
-                interrupt_cause: self.interrupt.cause(),
-                needs_reset: self.interrupt.is_reset_needed(),
-                config_generation: self.interrupt.config_generation(),
+                interrupt_cause: interrupt.cause(),
+                needs_reset: interrupt.is_reset_needed(),
+                config_generation: interrupt.config_generation(),
             };
             *word = self.registers.read(offset, live).to_le_bytes();
         }
@@ -79,48 +90,27 @@ impl MmioTransport {
     /// memory back right after.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
         if let Some(config) = offset.checked_sub(offset::CONFIG) {
-            self.device.write_config(config, data);
+            self.endpoint.write_config(config, data);
         } else if let Ok(word) = <[u8; 4]>::try_from(data) {
-            let effect = self.registers.write(offset, u32::from_le_bytes(word));
-            self.apply(effect);
+            let value = u32::from_le_bytes(word);
+            if offset == offset::INTERRUPT_ACK {
+                self.endpoint.interrupt().acknowledge(value);
+                return;
+            }
+            let effect = self.registers.write(offset, value);
+            self.endpoint.apply(effect, &mut self.registers.negotiation);
         }
     }
 
     /// Resets the device, as the guest does and as a reboot of the guest does. Waits as
     /// [`VirtioDevice::reset`] does.
     pub fn reset(&mut self) {
-        self.device.reset();
-        self.registers.reset();
-        self.interrupt.reset();
-        for kick in &*self.kicks {
-            // EAGAIN from an empty counter is fine.
-            kick.read().ok();
-        }
+        self.endpoint.reset(&mut self.registers.negotiation);
     }
 
     /// Waits until earlier requests of the guest are being served.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn barrier(&self) {
-        self.device.barrier();
-    }
-
-    fn apply(&mut self, effect: Effect) {
-        match effect {
-            Effect::None => {}
-            Effect::Reset => self.reset(),
-            Effect::Activate => self.device.activate(Activation {
-                features: self.registers.accepted(),
-                queues: self.registers.queues(),
-                kicks: Arc::clone(&self.kicks),
-                interrupt: self.interrupt.clone(),
-            }),
-            Effect::Acknowledge(causes) => self.interrupt.acknowledge(causes),
-            Effect::Notify(queue) => {
-                if let Some(kick) = self.kicks.get(usize::from(queue)) {
-                    // Fails only when the counter is full, and then the device is woken anyway.
-                    kick.write(1).ok();
-                }
-            }
-        }
+        self.endpoint.barrier();
     }
 }

@@ -6,11 +6,11 @@
 //! a grant. The front never waits for the back, except in [`VirtioDevice::reset`], and no device
 //! waits for another. In particular, the balloon gives memory back while the disk waits for some.
 //!
-//! The transport is [`mmio::MmioTransport`]; PCI can join beside it, as [`VirtioDevice`] knows
-//! nothing of registers.
+//! The transport is [`mmio::MmioTransport`]. What another would share with it is in `endpoint`,
+//! `negotiation` and `interrupt`: [`VirtioDevice`] knows nothing of registers.
 //!
 //! The guest is hostile. What it writes to registers is checked by the state machine in
-//! `registers`, and what it writes to queues by the rules in `ring`. A queue that breaks the rules
+//! `negotiation`, and what it writes to queues by the rules in `ring`. A queue that breaks the rules
 //! stops its device with `DEVICE_NEEDS_RESET` and one notice. The work for one notification is
 //! bounded.
 //!
@@ -33,6 +33,7 @@
 mod back;
 pub mod balloon;
 pub mod block;
+mod endpoint;
 pub mod entropy;
 mod eventfd;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -41,6 +42,7 @@ mod eventfd;
 mod hostile_tests;
 pub mod interrupt;
 pub mod mmio;
+mod negotiation;
 pub mod net;
 mod rate;
 mod registers;

@@ -1,5 +1,8 @@
 use proptest::prelude::*;
+use virtio_queue::QueueT;
 
+use super::super::feature;
+use super::super::negotiation::status;
 use super::*;
 
 const FEATURES: u64 = feature::COMMON | 1 << 5;
@@ -15,9 +18,9 @@ fn read(registers: &Registers, register: u64) -> u32 {
 fn negotiate(registers: &mut Registers, features: u64) {
     registers.write(offset::STATUS, 1);
     registers.write(offset::STATUS, 3);
-    for select in 0..2 {
+    for (select, half) in [(0, Half::Low), (1, Half::High)] {
         registers.write(offset::DRIVER_FEATURES_SEL, select);
-        registers.write(offset::DRIVER_FEATURES, half(features, select));
+        registers.write(offset::DRIVER_FEATURES, half.of(features));
     }
     registers.write(offset::STATUS, 11);
 }
@@ -43,8 +46,8 @@ fn a_driver_that_keeps_the_order_gets_its_queues() {
     assert_eq!(read(&registers, offset::QUEUE_READY), 1);
     assert_eq!(registers.write(offset::STATUS, 15), Effect::Activate);
     assert_eq!(registers.write(offset::STATUS, 15), Effect::None, "only once");
-    assert_eq!(registers.accepted(), FEATURES);
-    let queues = registers.queues();
+    assert_eq!(registers.negotiation.accepted(), FEATURES);
+    let queues = registers.negotiation.queues();
     let queue = queues[0].as_ref().unwrap();
     assert_eq!((queue.size(), queue.desc_table(), queue.event_idx_enabled()), (128, 0x10_0000, true));
     assert_eq!((queue.avail_ring(), queue.used_ring()), (0x10_1000, 0x10_2000));
@@ -86,11 +89,11 @@ fn features_must_be_offered_and_have_version_1() {
 fn features_are_fixed_once_they_are_agreed_on() {
     let mut registers = registers();
     registers.write(offset::DRIVER_FEATURES, 1);
-    assert_eq!(registers.accepted(), 0, "before DRIVER");
+    assert_eq!(registers.negotiation.accepted(), 0, "before DRIVER");
     negotiate(&mut registers, FEATURES);
     registers.write(offset::DRIVER_FEATURES_SEL, 0);
     registers.write(offset::DRIVER_FEATURES, 0xffff_ffff);
-    assert_eq!(registers.accepted(), FEATURES);
+    assert_eq!(registers.negotiation.accepted(), FEATURES);
 }
 
 #[test]
@@ -132,7 +135,7 @@ fn queues_are_fixed_when_ready_and_when_the_driver_is() {
     registers.write(offset::STATUS, 15);
     registers.write(offset::QUEUE_READY, 0);
     set_up(&mut registers, 1, 64, 0x20_0000);
-    let queues = registers.queues();
+    let queues = registers.negotiation.queues();
     assert_eq!(queues[0].as_ref().unwrap().size(), 128);
     assert!(queues[1].is_none());
     registers.write(offset::QUEUE_SEL, 2);
@@ -169,16 +172,16 @@ proptest! {
         let mut registers = registers();
         for (register, value) in accesses {
             match registers.write(register, value) {
-                Effect::Reset => registers.reset(),
+                Effect::Reset => registers.negotiation.reset(),
                 Effect::Activate => {
-                    prop_assert_eq!(registers.accepted() & !FEATURES, 0);
-                    prop_assert!(registers.accepted() & feature::VERSION_1 != 0);
-                    for (queue, max) in registers.queues().iter().zip([256, 64]) {
+                    prop_assert_eq!(registers.negotiation.accepted() & !FEATURES, 0);
+                    prop_assert!(registers.negotiation.accepted() & feature::VERSION_1 != 0);
+                    for (queue, max) in registers.negotiation.queues().iter().zip([256, 64]) {
                         prop_assert!(queue.as_ref().is_none_or(|queue| queue.size() <= max));
                     }
                 }
-                Effect::Notify(queue) => prop_assert!(queue < 2 && registers.is_active()),
-                Effect::None | Effect::Acknowledge(_) => {}
+                Effect::Notify(queue) => prop_assert!(queue < 2 && registers.negotiation.is_active()),
+                Effect::None => {}
             }
             read(&registers, register);
         }

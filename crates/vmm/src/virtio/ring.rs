@@ -19,6 +19,8 @@ use super::interrupt::Interrupt;
 #[derive(Debug)]
 pub(super) struct Ring {
     queue: Queue,
+    /// The queue's number.
+    number: usize,
     /// The used index, and what it was at the last interrupt.
     used: Wrapping<u16>,
     announced: Wrapping<u16>,
@@ -28,16 +30,16 @@ pub(super) struct Ring {
 const NO_INTERRUPT: u16 = 1;
 
 impl Ring {
-    /// Takes over `queue`.
+    /// Takes over `queue`, the device's queue of this number.
     ///
     /// # Errors
     /// Its rings are not in guest memory.
-    pub(super) fn new(queue: Queue, memory: &impl GuestMemory) -> Result<Self, Broken> {
+    pub(super) fn new(number: usize, queue: Queue, memory: &impl GuestMemory) -> Result<Self, Broken> {
         // To virtio-queue, a ring at address zero is none.
         if queue.avail_ring() == 0 || !queue.is_valid(memory) {
             return Err(Broken::Rings);
         }
-        Ok(Self { queue, used: Wrapping(0), announced: Wrapping(0) })
+        Ok(Self { queue, number, used: Wrapping(0), announced: Wrapping(0) })
     }
 
     /// The queue's size: the most chains that can be outstanding.
@@ -94,7 +96,7 @@ impl Ring {
         };
         self.announced = self.used;
         if wanted {
-            interrupt.used_buffer();
+            interrupt.used_buffer(self.number);
         }
         Ok(())
     }

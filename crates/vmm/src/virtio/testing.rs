@@ -13,7 +13,8 @@ use plimsoll_units::{CHUNK_PAGES, Pages, Ppn};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::mmio::MmioTransport;
-use super::registers::{offset, status};
+use super::negotiation::status;
+use super::registers::offset;
 use super::{NoticeSink, VirtioDevice, feature};
 
 /// Guest memory: two chunks at zero, a hole of two, and one chunk.

@@ -224,10 +224,10 @@ fn whole_pages(span: Span) -> Option<PpnRange> {
 
 impl Back for BalloonBack {
     fn start(&mut self, mut activation: Activation) -> Result<(), Broken> {
-        let queues = roles(activation.features).zip(activation.queues.iter_mut());
+        let queues = (0..).zip(roles(activation.features)).zip(activation.queues.iter_mut());
         let queues: Result<_, Broken> = queues
-            .map(|(role, queue)| {
-                let ring = queue.take().map(|queue| Ring::new(queue, &*self.ram)).transpose()?;
+            .map(|((number, role), queue)| {
+                let ring = queue.take().map(|queue| Ring::new(number, queue, &*self.ram)).transpose()?;
                 Ok((role, ring))
             })
             .collect();

@@ -357,7 +357,7 @@ enum Planned {
 impl Back for BlockBack {
     fn start(&mut self, mut activation: Activation) -> Result<(), Broken> {
         if let Some(queue) = activation.queues[0].take() {
-            self.active = Some((Ring::new(queue, &*self.ram)?, activation.interrupt));
+            self.active = Some((Ring::new(0, queue, &*self.ram)?, activation.interrupt));
         }
         Ok(())
     }

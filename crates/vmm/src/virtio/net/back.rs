@@ -209,12 +209,12 @@ fn count_needed(room: impl Iterator<Item = usize>, length: usize) -> usize {
 impl Back for NetBack {
     fn start(&mut self, mut activation: Activation) -> Result<(), Broken> {
         if let Some(queue) = activation.queues[RECEIVE].take() {
-            let ring = Ring::new(queue, &*self.memory)?;
+            let ring = Ring::new(RECEIVE, queue, &*self.memory)?;
             let mergeable = activation.features & bit::MRG_RXBUF != 0;
             self.receive = Some(Receive { ring, held: vec![], mergeable, pending: None, dead: false });
         }
         if let Some(queue) = activation.queues[TRANSMIT].take() {
-            self.transmit = Some(Ring::new(queue, &*self.memory)?);
+            self.transmit = Some(Ring::new(TRANSMIT, queue, &*self.memory)?);
         }
         self.interrupt = Some(activation.interrupt);
         self.set_offloads(activation.features);
