@@ -142,6 +142,7 @@ fn definition(guest: Guest) -> Result<VmDefinition> {
         memory: Memory::default(),
         cpu: Cpu::default(),
         boot: Boot { kernel: Some(kernel), initrd: Some(initrd), cmdline, ..Boot::default() },
+        cloud_init: None,
         disks: vec![Disk { path: disk, read_only: true, iops: None, bandwidth: None, cache: None }],
         nets: Vec::new(),
         balloon: Balloon::default(),
