@@ -34,6 +34,7 @@ const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("boot", plimsoll_vmm::fuzz::boot),
     ("boot-disk", plimsoll_bootdisk::fuzz::disk),
     ("console", plimsoll_vmm::fuzz::console),
+    ("image", plimsoll_image::fuzz::image),
     ("swap", plimsoll_pmap::fuzz::swap),
     ("control", control::control),
     ("core", plimsoll_host::fuzz::core),

@@ -7,7 +7,7 @@ use plimsoll_protocol::api::DEFAULT_SOCKET;
 
 use crate::address::Address;
 use crate::commands::{
-    console, create, edit, events, explain, history, kill, logs, pause, plan, pool, ps, rename, reset,
+    console, create, edit, events, explain, history, image, kill, logs, pause, plan, pool, ps, rename, reset,
     restart, resume, rm, run, set, share, show, start, stop, top, wait,
 };
 
@@ -16,8 +16,8 @@ const SOCKET_VARIABLE: &str = "PLIMSOLL_SOCKET";
 
 /// Run virtual machines on less memory than they were promised
 ///
-/// plimsoll talks to plimsolld, the daemon of this host. Only "doctor" and "plan" need no daemon;
-/// "plan fit" asks it for its host.
+/// plimsoll talks to plimsolld, the daemon of this host. Only "doctor", "image" and "plan" need no
+/// daemon; "plan fit" asks it for its host.
 #[derive(Debug, Parser)]
 #[command(
     name = "plimsoll",
@@ -132,6 +132,8 @@ pub(crate) enum Command {
     Top(top::Top),
     /// Simulate a host: what memory VMs would get over time, and how many fit
     Plan(plan::Plan),
+    /// Make, copy and look at disk images; needs no daemon
+    Image(image::ImageCommand),
     /// Check whether this host can run VMs, and say how to fix it if not; needs no daemon
     #[command(after_help = crate::commands::doctor::HELP)]
     Doctor,

@@ -43,6 +43,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Logs(args) => args.run(&context),
         Command::Events(args) => args.run(&context),
         Command::Top(args) => args.run(&context),
+        Command::Image(args) => args.run(&context),
         Command::Plan(args) => args.run(&context),
         Command::Doctor => return doctor::run(&context.output),
         Command::Version => version::run(&context),

@@ -1,12 +1,14 @@
 //! `plimsoll`: the operator's command.
 //!
 //! It asks the daemon over HTTP/JSON and prints the answers; it keeps no state and decides nothing.
-//! Only `doctor` looks at the host itself and only `plan` computes what policy would decide, so
-//! they work without a daemon (`plan fit` asks it for its host). Start reading at [`args`], which
-//! is the manual; [`dispatch`] runs what it says, from [`commands`], one file per command.
-//! [`selection`] names the VMs that a command is for, [`batch`] prints what comes of each,
-//! [`exit`] has the exit status; [`top`] is a screen of its own. [`client`] is the only module that speaks HTTP, [`output`] the
-//! only one that writes to the standard output, and [`sys`] the only one that holds unsafe code.
+//! Only `doctor` looks at the host itself, only `plan` computes what policy would decide, and only
+//! `image` works on files, so they need no daemon (`plan fit` asks it for its host).
+//!
+//! Start reading at [`args`], which is the manual; [`dispatch`] runs what it says, from
+//! [`commands`], one file per command. [`selection`] names the VMs that a command is for, [`batch`]
+//! prints what comes of each, [`exit`] has the exit status; [`top`] is a screen of its own.
+//! [`client`] is the only module that speaks HTTP, [`output`] the only one that writes to the
+//! standard output, and [`sys`] the only one that holds unsafe code.
 
 #![expect(rustdoc::private_intra_doc_links, reason = "a program: its parts are all private")]
 

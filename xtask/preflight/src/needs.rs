@@ -37,6 +37,7 @@ pub const SOURCE_STEPS: &[&str] = &[
     "counters",
     "model",
     "fuzz",
+    "images",
     "prometheus",
     "package",
 ];
@@ -223,6 +224,9 @@ impl Needs {
         if only.is_empty() || only.contains(&"unit") {
             tools.extend(packages::UNIT.iter().filter(|tool| !tools.contains(tool)).collect::<Vec<_>>());
         }
+        if only.is_empty() || only.contains(&"images") {
+            tools.extend(packages::IMAGES);
+        }
         let mut debs = needs.debs;
         if only.is_empty() || only.contains(&"prometheus") {
             debs.extend(deb::PROMETHEUS);
@@ -351,12 +355,16 @@ mod tests {
             assert!(packages::UNIT.iter().all(|tool| needs.tools.contains(tool)), "{line}");
             assert_eq!(needs.tools.len() == packages::UNIT.len(), !all, "{line}");
             assert!(
-                [packages::FUZZ, packages::PACKAGE].concat().iter().all(|t| needs.tools.contains(t) == all)
+                [packages::FUZZ, packages::IMAGES, packages::PACKAGE]
+                    .concat()
+                    .iter()
+                    .all(|t| needs.tools.contains(t) == all)
             );
             assert_eq!(needs.userfaultfd, Userfaultfd::Device, "{line}");
         }
         assert_eq!(needs("test --only doc", false).unwrap().userfaultfd, Userfaultfd::Unused);
         assert!(needs("test --only lint", false).unwrap().components);
+        assert_eq!(needs("test --only images", false).unwrap().tools, packages::IMAGES);
         assert_eq!(needs("test --list", false), None);
         for line in ["test", "test --no-lab", "test --only prometheus"] {
             assert_eq!(needs(line, false).unwrap().debs, deb::PROMETHEUS, "{line}");

@@ -42,6 +42,9 @@ pub const PACKAGE: &[Tool] = &[tool("cc", "gcc"), tool("strip", "binutils")];
 /// What unit tests make disks with.
 pub const UNIT: &[Tool] = &[tool("mke2fs", "e2fsprogs")];
 
+/// What judges disk images.
+pub const IMAGES: &[Tool] = &[tool("qemu-img", "qemu-utils")];
+
 /// What libFuzzer is built with.
 pub const FUZZ: &[Tool] = &[tool("c++", "g++")];
 

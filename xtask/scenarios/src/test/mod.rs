@@ -7,6 +7,7 @@
 
 mod arguments;
 mod emulator;
+mod images;
 mod prometheus;
 mod scenarios;
 mod source;
@@ -36,7 +37,7 @@ pub fn run(arguments: &TestArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     for name in &arguments.only {
-        let known = [FUZZ, prometheus::NAME, PACKAGE].contains(&name.as_str())
+        let known = [FUZZ, images::NAME, prometheus::NAME, PACKAGE].contains(&name.as_str())
             || source::STEPS.iter().any(|step| step.name == name)
             || SCENARIOS.iter().any(|s| s.name == name);
         ensure!(known, "no test is called {name:?}: see `cargo xtask test --list`");
@@ -48,6 +49,9 @@ pub fn run(arguments: &TestArgs) -> Result<ExitCode> {
     }
     if arguments.wants(FUZZ) {
         tally.run(FUZZ, fuzz::short);
+    }
+    if arguments.wants(images::NAME) {
+        tally.run(images::NAME, images::check);
     }
     if arguments.wants(prometheus::NAME) {
         tally.run(prometheus::NAME, prometheus::check);
@@ -67,6 +71,7 @@ fn list() {
         println!("{:<13} {}", step.name, step.about);
     }
     println!("{FUZZ:<13} 10^6 inputs that a fuzzer makes up, for everything that reads what others send");
+    println!("{:<13} qemu-img finds no fault in images that were worked on", images::NAME);
     println!(
         "{:<13} Debian's Prometheus scrapes a daemon; metrics and rules are well made",
         prometheus::NAME

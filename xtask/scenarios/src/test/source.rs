@@ -39,7 +39,7 @@ pub(super) const STEPS: &[Step] = &[
     Step {
         name: "lint-fuzz",
         about: "nor about what fuzzing adds",
-        arguments: "clippy --locked --package plimsoll-bootdisk --package plimsoll-vmm --package plimsoll-host --package plimsoll-pmap --features plimsoll-bootdisk/fuzzing,plimsoll-vmm/fuzzing,plimsoll-host/fuzzing,plimsoll-pmap/fuzzing --quiet -- -D warnings",
+        arguments: "clippy --locked --package plimsoll-bootdisk --package plimsoll-vmm --package plimsoll-host --package plimsoll-pmap --package plimsoll-image --features plimsoll-bootdisk/fuzzing,plimsoll-vmm/fuzzing,plimsoll-host/fuzzing,plimsoll-pmap/fuzzing,plimsoll-image/fuzzing --quiet -- -D warnings",
         environment: &[],
     },
     Step {
@@ -159,8 +159,12 @@ mod tests {
     fn preflight_knows_the_steps_that_need_no_lab() {
         let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
         assert_eq!(
-            [names.as_slice(), &[super::super::FUZZ, super::super::prometheus::NAME, super::super::PACKAGE]]
-                .concat(),
+            [
+                names.as_slice(),
+                &[super::super::FUZZ, super::super::images::NAME],
+                &[super::super::prometheus::NAME, super::super::PACKAGE]
+            ]
+            .concat(),
             preflight::SOURCE_STEPS
         );
     }

@@ -1,0 +1,49 @@
+use std::path::PathBuf;
+
+use anyhow::Result;
+use plimsoll_image::create::{DEFAULT_CLUSTER, create};
+use plimsoll_image::{Backing, FileStorage, Format, chain};
+
+use super::fresh::{Fresh, directory};
+use super::{format, parse_format, refused};
+use crate::exit::{Status, failed};
+use crate::output::Output;
+
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A base that overlays refer to must not change any more: make it read-only.\n\nExamples:\n  \
+                        plimsoll image overlay debian-12.qcow2 web1.qcow2"
+)]
+pub(super) struct Overlay {
+    /// The image that is the base; it is never written
+    #[arg(value_name = "BASE")]
+    base: PathBuf,
+    /// The qcow2 image to make
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The base's format, raw or qcow2 [default: as its name ends]
+    #[arg(long, value_name = "FORMAT", value_parser = parse_format)]
+    base_format: Option<Format>,
+    /// Directory that the base's own backing files lie in or below [default: the base's]
+    #[arg(long, value_name = "DIRECTORY")]
+    backing_dir: Option<PathBuf>,
+}
+
+impl Overlay {
+    pub(super) fn run(&self, output: &Output) -> Result<()> {
+        let base = std::fs::canonicalize(&self.base).map_err(|error| refused(&self.base, error))?;
+        let base_format = format(&self.base, self.base_format);
+        let home = self.backing_dir.clone().unwrap_or_else(|| directory(&base).to_owned());
+        // All of them can be used, or the overlay could not.
+        let links = chain::open(&base, base_format, false, &home)
+            .map_err(|error| refused(&error.path.clone(), error.source))?;
+        let size = links[0].size()?;
+        let name = base.to_str().ok_or_else(|| failed(Status::Invalid, "the base's path is not UTF-8"))?;
+        let backing = Backing { name: name.to_owned(), format: Some(base_format) };
+        let fresh = Fresh::begin(&self.file)?;
+        create(&FileStorage::new(fresh.file()?)?, size, DEFAULT_CLUSTER, Some(&backing))
+            .map_err(|error| refused(&self.file, error))?;
+        fresh.finish()?;
+        super::info::show(&self.file, Format::Qcow2, Some(&home), output)
+    }
+}

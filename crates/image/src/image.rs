@@ -1,0 +1,159 @@
+//! An image of either format.
+
+use std::fmt;
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cache::index;
+use crate::qcow2::{Qcow2, within};
+use crate::storage::Storage;
+
+/// Zeros that are written at a time.
+const ZEROS: u64 = 64 << 10;
+
+/// The format of an image, as its owner states it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// The bytes of the disk.
+    #[default]
+    Raw,
+    /// QEMU's format, version 2 or 3.
+    Qcow2,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+        })
+    }
+}
+
+/// A disk's content in storage of type `S`. Several threads may use it at the same time; those that
+/// write the same bytes at once leave any of what they wrote.
+#[derive(Debug)]
+pub enum Image<S> {
+    /// See [`Format::Raw`].
+    Raw(Raw<S>),
+    /// See [`Format::Qcow2`].
+    Qcow2(Box<Qcow2<S>>),
+}
+
+/// A raw image.
+#[derive(Debug)]
+pub struct Raw<S> {
+    storage: S,
+    size: u64,
+}
+
+impl<S: Storage> Raw<S> {
+    /// The raw image in `storage`.
+    ///
+    /// # Errors
+    /// Its length cannot be found.
+    pub fn new(storage: S) -> io::Result<Self> {
+        let size = storage.length()?;
+        Ok(Self { storage, size })
+    }
+
+    /// What it lies in.
+    pub fn storage(&self) -> &S {
+        &self.storage
+    }
+}
+
+impl<S: Storage> Image<S> {
+    /// Bytes of the disk.
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Raw(raw) => raw.size,
+            Self::Qcow2(image) => image.size(),
+        }
+    }
+
+    /// Reads `bytes` from `offset` on.
+    ///
+    /// # Errors
+    /// They are not all on the disk, the metadata is damaged, or the kernel's.
+    pub fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        match self {
+            Self::Raw(raw) => {
+                within(raw.size, offset, bytes.len())?;
+                raw.storage.read_at(bytes, offset)
+            }
+            Self::Qcow2(image) => image.read(bytes, offset),
+        }
+    }
+
+    /// Reads `bytes` from `offset` on; what lies beyond the end reads as zeros, as of a backing
+    /// file that is shorter.
+    pub(crate) fn read_padded(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let there = self.size().saturating_sub(offset).min(bytes.len() as u64);
+        let (there, beyond) = bytes.split_at_mut(index(there));
+        beyond.fill(0);
+        if there.is_empty() { Ok(()) } else { self.read(there, offset) }
+    }
+
+    /// Writes `bytes` at `offset`. They are durable after the next [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// As for [`Qcow2::write`].
+    pub fn write(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        match self {
+            Self::Raw(raw) => {
+                within(raw.size, offset, bytes.len())?;
+                raw.storage.write_at(bytes, offset)
+            }
+            Self::Qcow2(image) => image.write(bytes, offset),
+        }
+    }
+
+    /// Gives the space of `length` bytes from `offset` back. They read as zeros or as they were.
+    ///
+    /// # Errors
+    /// As for [`Qcow2::write`].
+    pub fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        match self {
+            Self::Raw(raw) => {
+                within(raw.size, offset, index(length))?;
+                raw.storage.free(offset, length).map(drop)
+            }
+            Self::Qcow2(image) => image.discard(offset, length),
+        }
+    }
+
+    /// Zeros `length` bytes from `offset`. If `unmap`, their space is given back.
+    ///
+    /// # Errors
+    /// As for [`Qcow2::write`].
+    pub fn zero(&self, offset: u64, length: u64, unmap: bool) -> io::Result<()> {
+        match self {
+            Self::Raw(raw) => {
+                within(raw.size, offset, index(length))?;
+                if unmap && raw.storage.free(offset, length)? {
+                    return Ok(());
+                }
+                let zeros = vec![0; index(length.min(ZEROS))];
+                (0..length).step_by(zeros.len().max(1)).try_for_each(|done| {
+                    let count = index((length - done).min(ZEROS));
+                    raw.storage.write_at(&zeros[..count], offset + done)
+                })
+            }
+            Self::Qcow2(image) => image.zero(offset, length, unmap),
+        }
+    }
+
+    /// Makes durable what was written.
+    ///
+    /// # Errors
+    /// The kernel's; call it again.
+    pub fn flush(&self) -> io::Result<()> {
+        match self {
+            Self::Raw(raw) => raw.storage.sync(),
+            Self::Qcow2(image) => image.flush(),
+        }
+    }
+}
