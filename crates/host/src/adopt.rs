@@ -16,7 +16,7 @@ use plimsoll_protocol::VmName;
 use plimsoll_units::Bytes;
 
 use crate::launch::{self, Gone, Look, There, look};
-use crate::paths::Paths;
+use crate::paths::{Paths, remove_cut_off};
 
 /// A VM that still runs, as far as can be told.
 #[derive(Debug)]
@@ -81,6 +81,7 @@ pub(crate) fn find(paths: &Paths) -> anyhow::Result<Found> {
         };
         match look(&name, &path) {
             Look::There(there) => {
+                remove_cut_off(&path);
                 found.survivors.push(Survivor { vm: name, directory: path, there: *there });
             }
             Look::Gone(how) => {

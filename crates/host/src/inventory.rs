@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::format;
 use crate::outline::sketch;
-use crate::paths::Paths;
+use crate::paths::{Paths, remove_cut_off};
 
 /// The part of a VM that survives the daemon: one JSON file, replaced as a whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,19 +60,14 @@ pub(crate) struct Inventory {
 /// The directory cannot be read.
 pub(crate) fn load(paths: &Paths) -> anyhow::Result<Inventory> {
     let directory = paths.records();
+    remove_cut_off(&directory);
     let entries =
         std::fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
     let mut inventory = Inventory::default();
     for entry in entries {
         let path = entry.with_context(|| format!("cannot read {}", directory.display()))?.path();
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("json") => {}
-            // A crash cut off the write.
-            Some("new") => {
-                std::fs::remove_file(&path).ok(); // What stays does no harm.
-                continue;
-            }
-            _ => continue,
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
         }
         let Some(name) = path.file_stem().and_then(|stem| stem.to_str()?.parse::<VmName>().ok()) else {
             tracing::warn!("{} is no VM's: left alone", path.display());

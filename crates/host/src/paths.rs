@@ -119,6 +119,16 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()>
     std::fs::File::open(directory)?.sync_all()
 }
 
+/// Removes what a crash has cut off of [`write_atomically`] in `directory`. Nothing may write there
+/// meanwhile.
+pub(crate) fn remove_cut_off(directory: &Path) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "new") {
+            std::fs::remove_file(entry.path()).ok(); // What stays does no harm.
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,6 +149,9 @@ mod tests {
         write_atomically(&path, b"1").unwrap();
         write_atomically(&path, b"2").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"2");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        std::fs::write(directory.path().join("a.json.new"), b"3, and then a cr").unwrap();
+        remove_cut_off(directory.path());
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
         // Nothing takes the place of a directory.
         let taken = directory.path().join("b.json");

@@ -22,7 +22,7 @@ use crate::descriptors::Connections;
 use crate::event_log::{EventLog, Recorded};
 use crate::inventory::Inventory;
 use crate::launch::{Gone, Site};
-use crate::paths::Paths;
+use crate::paths::{Paths, remove_cut_off};
 use crate::pools::Pools;
 use crate::setting_up::{make, make_private, open_swap, settings, site};
 use crate::uids::Uids;
@@ -37,6 +37,7 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> anyhow::Result<()> {
     make_directories(&paths)?;
     let swap = open_swap(&config)?;
     let _locks = [lock::take(&paths.lock())?, lock::take(&paths.run_lock())?];
+    remove_cut_off(&paths.state);
     let Inventory { records, unread } = inventory::load(&paths)?;
     let (pools, problem) = Pools::load(&paths)?;
     let Recorded { events, problem: lost_events } = event_log::load(&paths)?;
