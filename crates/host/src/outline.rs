@@ -64,6 +64,7 @@ pub(crate) fn sketch(vm: &VmName, definition: &Value) -> VmDefinition {
         name: vm.clone(),
         size,
         vcpus: 1,
+        bus: key(definition, "bus").unwrap_or_default(),
         reservation: Bytes::ZERO,
         limit: None,
         shares: Shares::default(),

@@ -9,9 +9,12 @@ use plimsoll_units::{Bytes, Pages};
 /// - 512 KiB a vCPU: its thread's stack, run structure and kernel objects.
 /// - 1/128 of the size: host page tables and second-level page tables (8 bytes a page each) and the
 ///   pmap's per-page records (at most 16 bytes a page), all at their worst.
-pub fn overhead(size: Pages, vcpus: u8) -> Pages {
+/// - 256 KiB for each of its `devices`, disks and interfaces, beyond the 12 that the first 8 MiB
+///   have room for: threads, queues in the kernel, a buffer for requests that are not aligned.
+pub fn overhead(size: Pages, vcpus: u8, devices: usize) -> Pages {
     let vcpu = Bytes(u64::from(vcpus) * (512 << 10));
-    Pages::ceil(Bytes::mib(8) + vcpu) + Pages(size.0.div_ceil(128))
+    let devices = Bytes(devices.saturating_sub(12) as u64 * (256 << 10));
+    Pages::ceil(Bytes::mib(8) + vcpu + devices) + Pages(size.0.div_ceil(128))
 }
 
 /// The reason why a VM may not power on. Its text gives the numbers.
@@ -86,7 +89,9 @@ mod tests {
     }
 
     #[test]
-    fn overhead_grows_with_size_and_vcpus() {
-        assert_eq!(overhead(Pages::floor(Bytes::mib(256)), 1).bytes(), Bytes(Bytes::mib(10).0 + (512 << 10)));
+    fn overhead_grows_with_size_vcpus_and_devices() {
+        let overhead = |devices| overhead(Pages::floor(Bytes::mib(256)), 1, devices).bytes();
+        assert_eq!(overhead(0), Bytes(Bytes::mib(10).0 + (512 << 10)));
+        assert_eq!((overhead(12), overhead(40)), (overhead(0), overhead(0) + Bytes::mib(7)));
     }
 }

@@ -19,8 +19,8 @@ use serde::de::DeserializeOwned;
 
 /// Largest encoded message: a boot configuration with the longest command line takes under 4 KiB.
 pub const MAX_MESSAGE: usize = 16 * 1024;
-/// Most descriptors with one message: the fixed roles, eight disks and four taps take 19.
-pub const MAX_FDS: usize = 32;
+/// Most descriptors with one message: the fixed roles, 32 disks and eight taps take 47.
+pub const MAX_FDS: usize = 48;
 
 /// What can go wrong on a wire.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,11 @@ pub(crate) trait BusDevice: Send + Sync {
     fn read(&self, offset: u64, data: &mut [u8]);
     /// Takes `data` (1 to 8 bytes) at `offset` from the range's base.
     fn write(&self, offset: u64, data: &[u8]);
+    /// The widest access that it takes at a port, in bytes: string instructions bring many accesses
+    /// to one port at once, and do not say how wide each is.
+    fn width(&self) -> usize {
+        1
+    }
 }
 
 /// Devices by address. Nothing is changed once the guest runs, so no lock is taken.
@@ -61,6 +66,11 @@ impl Bus {
         }
     }
 
+    /// How wide accesses to the port `port` are at most, in bytes.
+    pub(crate) fn width(&self, port: u16) -> usize {
+        self.find(port.into(), 1).map_or(1, |(device, _)| device.width())
+    }
+
     /// The device that has the whole access within its range.
     fn find(&self, address: u64, len: usize) -> Option<(&dyn BusDevice, u64)> {
         let at = self.0.partition_point(|slot| slot.base <= address).checked_sub(1)?;
@@ -102,6 +112,24 @@ mod tests {
         for (base, len) in [(0x10f, 1), (0xff, 2), (0, 0x1000), (0x118, 1), (0x200, 0), (u64::MAX, 2)] {
             assert_eq!(bus.insert(base, len, device()), Err(Overlap { base, len }));
         }
+    }
+
+    struct Wide;
+
+    impl BusDevice for Wide {
+        fn read(&self, _: u64, _: &mut [u8]) {}
+        fn write(&self, _: u64, _: &[u8]) {}
+        fn width(&self) -> usize {
+            4
+        }
+    }
+
+    #[test]
+    fn a_port_is_as_wide_as_its_device_says() {
+        let mut bus = Bus::default();
+        bus.insert(0x10, 8, Arc::new(Echo::default())).unwrap();
+        bus.insert(0x18, 8, Arc::new(Wide)).unwrap();
+        assert_eq!([0x10, 0x17, 0x18, 0x1f, 0x20].map(|port| bus.width(port)), [1, 1, 4, 4, 1]);
     }
 
     proptest! {

@@ -22,6 +22,11 @@ pub fn virtio_balloon(input: &[u8]) {
     crate::virtio::fuzz::balloon(input);
 }
 
+/// Random numbers or a disk, on PCI.
+pub fn virtio_pci(input: &[u8]) {
+    crate::virtio::fuzz::pci(input);
+}
+
 /// The kernel that the guest boots.
 pub fn boot(input: &[u8]) {
     crate::boot::fuzz::kernel(input);

@@ -9,8 +9,9 @@
 //! no device of its own. It trusts the daemon and nothing that the guest says.
 //!
 //! Start reading at `control`, the thread that leads this life, then `machine`, which puts a VM
-//! together. [`virtio`] are its devices, `boot` is what the kernel finds, `vcpu` runs it, `jail` is
-//! what a broken-out guest would find. `model` is a guest for hosts that cannot run guest kernels.
+//! together. [`virtio`] are its devices, `pci` the bus that they may be on, `boot` is what the
+//! kernel finds, `vcpu` runs it, `jail` is what a broken-out guest would find. `model` is a guest
+//! for hosts that cannot run guest kernels.
 //!
 //! | thread | waits for | touches guest memory |
 //! |---|---|---|
@@ -40,6 +41,7 @@ mod jail;
 mod machine;
 mod model;
 mod pager;
+mod pci;
 mod sharing;
 mod vcpu;
 pub mod virtio;

@@ -17,6 +17,7 @@ use crate::workspace::{Programs, step};
 /// acpid.
 const MODULES: &[&str] = &[
     "virtio_mmio",
+    "virtio_pci",
     "virtio_blk",
     "virtio_net",
     "virtio_balloon",
@@ -80,7 +81,8 @@ pub fn build(version: Version, programs: &Programs) -> Result<Image> {
     let toucher = programs.get("toucher").context("toucher was not built")?;
     let kernel = Kernel::get(version)?;
     let (shell, program) = (fs::read(&busybox)?, fs::read(toucher)?);
-    let key = cache::key([kernel.release.as_bytes(), INIT.as_bytes(), &shell, &program]);
+    let modules = MODULES.join(" ");
+    let key = cache::key([kernel.release.as_bytes(), INIT.as_bytes(), modules.as_bytes(), &shell, &program]);
     let home = cache::directory()?.join("guests");
     let directory = home.join(format!("{version}-{key}"));
     if directory.join("initrd").is_file() {

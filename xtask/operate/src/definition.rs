@@ -7,7 +7,7 @@ use plimsoll_lab::guest;
 use plimsoll_lab::kernel::Version;
 use plimsoll_lab::workspace;
 use plimsoll_protocol::control::RateLimit;
-use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::definition::{Bus, VmDefinition};
 use plimsoll_units::Bytes;
 
 use crate::place::in_lab;
@@ -46,6 +46,8 @@ pub struct Definition {
     pub size: Bytes,
     /// Its processors.
     pub vcpus: u8,
+    /// Where its devices are.
+    pub bus: Bus,
     /// Machine memory that it always has.
     pub reservation: Bytes,
     /// Its guest gives memory back as soon as it is free; without, only its balloon does.
@@ -78,6 +80,7 @@ impl Definition {
             name,
             size,
             vcpus,
+            bus: Bus::default(),
             reservation,
             reports_free_pages,
             balloon_driver,
@@ -95,6 +98,9 @@ impl Definition {
     pub fn text(&self) -> Result<String> {
         let mut text =
             format!("name = {:?}\nsize = {:?}\nvcpus = {}\n", self.name, self.size.to_string(), self.vcpus);
+        if self.bus != Bus::default() {
+            text += &format!("bus = \"{}\"\n", self.bus);
+        }
         if self.reservation > Bytes::ZERO {
             text += &format!("reservation = {:?}\n", self.reservation.to_string());
         }
@@ -179,9 +185,10 @@ mod tests {
         definition.disks.push("/d".into());
         definition.read_only_disks.push("/r".into());
         definition.sharing = Some("prod".to_owned());
+        definition.bus = Bus::Pci;
         let read = VmDefinition::from_toml(&definition.text().unwrap(), "/".as_ref()).unwrap();
         assert!(read.boot.model && !read.balloon.free_page_reporting);
-        assert_eq!((read.size, read.reservation), (Bytes::mib(256), Bytes::mib(32)));
+        assert_eq!((read.size, read.reservation, read.bus), (Bytes::mib(256), Bytes::mib(32), Bus::Pci));
         assert_eq!(read.memory.sharing.to_string(), "prod");
         assert_eq!((read.nets.len(), read.disks.len(), read.disks[1].read_only), (1, 2, true));
     }

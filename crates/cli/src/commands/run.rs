@@ -13,6 +13,7 @@ A definition is TOML; paths in it are taken from its own directory:
   name = \"web1\"
   size = \"512MiB\"            # memory that the guest sees, a multiple of 2MiB
   vcpus = 2                  # 1 to 8, default 1
+  bus = \"pci\"                # or mmio (the default): pci takes 32 disks and 8 interfaces, mmio 8 and 4
   reservation = \"128MiB\"     # machine memory that it always has, default none
   limit = \"384MiB\"           # machine memory that it never exceeds, default its size
   shares = \"normal\"          # low, normal, high (5, 10, 20 per MiB of size) or a number

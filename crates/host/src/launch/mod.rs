@@ -272,6 +272,7 @@ fn boot_config(
         cpu: definition.cpu,
         cmdline,
         guest,
+        bus: definition.bus,
         disks: definition.disks.iter().map(disk).chain(seed).collect(),
         nets: definition.nets.iter().enumerate().map(mac).collect(),
         balloon: definition.balloon,

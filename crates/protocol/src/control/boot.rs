@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sampling::SamplingConfig;
 use crate::VmName;
-use crate::definition::{Balloon, Cpu, JailPart, MacAddress};
+use crate::definition::{Balloon, Bus, Cpu, JailPart, MacAddress};
 
 /// Everything a VMM needs to become a VM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,8 @@ pub struct BootConfig {
     pub cmdline: String,
     /// What runs.
     pub guest: GuestKind,
+    /// Where its devices are.
+    pub bus: Bus,
     /// Disks in the order of their device names.
     pub disks: Vec<DiskConfig>,
     /// Network interfaces in the order of their device names.

@@ -6,11 +6,6 @@ pub const MAX_VCPUS: u8 = 8;
 pub const MIN_SIZE: Bytes = Bytes::mib(32);
 /// Largest VM: 1 TiB keeps every page count within 32 bits, which the balloon's interface uses.
 pub const MAX_SIZE: Bytes = Bytes::mib(1 << 20);
-/// Most disks and most network interfaces of a VM: each takes an interrupt line, of which 14 are
-/// there for devices.
-pub const MAX_DISKS: usize = 8;
-/// See [`MAX_DISKS`].
-pub const MAX_NETS: usize = 4;
 /// Longest kernel command line: what the x86 boot protocol's `cmdline_size` of Debian's kernels
 /// allows.
 pub(super) const MAX_CMDLINE: usize = 2047;

@@ -9,6 +9,7 @@
 //! name = "web1"
 //! size = "512MiB"            # memory that the guest sees, a multiple of 2MiB
 //! vcpus = 2                  # 1 to 8, default 1
+//! bus = "pci"                # or mmio (the default): where its disks, interfaces, balloon are
 //! reservation = "128MiB"     # machine memory that it always has, default none
 //! limit = "384MiB"           # machine memory that it never exceeds, default its size
 //! shares = "normal"          # low, normal (the default), high (5, 10, 20 per MiB of size) or a number
@@ -62,6 +63,7 @@
 //! ```
 
 mod boot;
+mod bus;
 mod cloud_init;
 mod devices;
 mod error;
@@ -75,10 +77,11 @@ mod vm;
 mod tests;
 
 pub use boot::{Boot, BootFrom};
+pub use bus::Bus;
 pub use cloud_init::{CloudInit, MAX_SEED, MAX_SEED_FILE};
 pub use devices::{Balloon, Cache, Disk, MIN_BANDWIDTH, MIN_IOPS, Net};
 pub use error::DefinitionError;
 pub use jail::{Jail, JailPart};
-pub use limits::{MAX_DISKS, MAX_NETS, MAX_SIZE, MAX_VCPUS, MIN_SIZE};
+pub use limits::{MAX_SIZE, MAX_VCPUS, MIN_SIZE};
 pub use mac::MacAddress;
 pub use vm::{Cpu, Memory, VmDefinition};

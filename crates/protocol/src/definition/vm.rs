@@ -2,11 +2,12 @@ use plimsoll_units::{Bytes, CHUNK_SIZE, Pages};
 use serde::{Deserialize, Serialize};
 
 use super::boot::Boot;
+use super::bus::Bus;
 use super::cloud_init::{CloudInit, MAX_SEED};
 use super::devices::{Balloon, Disk, Net};
 use super::error::DefinitionError;
 use super::jail::Jail;
-use super::limits::{MAX_DISKS, MAX_NETS, MAX_SIZE, MAX_VCPUS, MIN_SIZE};
+use super::limits::{MAX_SIZE, MAX_VCPUS, MIN_SIZE};
 use super::mac::MacAddress;
 use crate::change::VmChange;
 use crate::forgotten_unit::forgotten_unit;
@@ -27,6 +28,9 @@ pub struct VmDefinition {
     /// Number of virtual processors, 1 to [`MAX_VCPUS`].
     #[serde(default = "one_vcpu", skip_serializing_if = "is_one")]
     pub vcpus: u8,
+    /// Where its devices are.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub bus: Bus,
     /// Machine memory that the VM always has; at most its limit.
     #[serde(default, skip_serializing_if = "is_default")]
     pub reservation: Bytes,
@@ -118,7 +122,16 @@ impl VmDefinition {
     /// Machine memory that the VM takes beside its guest's.
     pub fn overhead(&self) -> Pages {
         let seed = self.cloud_init.as_ref().map_or(Bytes::ZERO, |_| MAX_SEED);
-        plimsoll_policy::overhead(Pages::floor(self.size), self.vcpus) + Pages::ceil(seed)
+        plimsoll_policy::overhead(Pages::floor(self.size), self.vcpus, self.devices()) + Pages::ceil(seed)
+    }
+
+    /// How many disks, that of `cloud_init` among them, and network interfaces it has.
+    pub fn devices(&self) -> usize {
+        self.disk_devices() + self.nets.len()
+    }
+
+    fn disk_devices(&self) -> usize {
+        self.disks.len() + usize::from(self.cloud_init.is_some())
     }
 
     /// The definition after `change`. The result is not checked.
@@ -211,9 +224,13 @@ impl VmDefinition {
         if labels > MAX_LABELS {
             return fail(format!("labels: {labels} are too many: at most {MAX_LABELS} are possible"));
         }
-        let disks = self.disks.len() + usize::from(self.cloud_init.is_some());
-        if disks > MAX_DISKS {
-            return fail(format!("{disks} disks, with that of cloud_init: at most {MAX_DISKS} are possible"));
+        let (disks, nets, bus) = (self.disk_devices(), self.nets.len(), self.bus);
+        if disks > bus.max_disks() {
+            let seed = if self.cloud_init.is_some() { ", with that of cloud_init" } else { "" };
+            return fail(format!(
+                "{disks} disks{seed}: at most {} are possible with bus = \"{bus}\"",
+                bus.max_disks()
+            ));
         }
         let boot = self.boot.files().map(|(_, path)| path);
         let seed = self.cloud_init.iter().flat_map(CloudInit::files).map(|(_, path)| path);
@@ -225,8 +242,11 @@ impl VmDefinition {
         }
         self.disks.iter().try_for_each(Disk::check)?;
         self.cloud_init.iter().try_for_each(CloudInit::check)?;
-        if self.nets.len() > MAX_NETS {
-            return fail(format!("{} network interfaces: at most {MAX_NETS} are possible", self.nets.len()));
+        if nets > bus.max_nets() {
+            return fail(format!(
+                "{nets} network interfaces: at most {} are possible with bus = \"{bus}\"",
+                bus.max_nets()
+            ));
         }
         for net in &self.nets {
             // IFNAMSIZ is 16 with the terminating zero.

@@ -2,14 +2,17 @@
 //!
 //! Hardware-reduced ACPI 6: no power management timer, no fixed events, no system control
 //! interrupt. Sleep and reset are registers of [`layout::POWER_PORT`], the power button comes
-//! through a generic event device, virtio devices are `LNRO0005`.
+//! through a generic event device. Virtio devices are `LNRO0005`, or functions of the PCI bus that
+//! a `PNP0A08` leads to.
 
+use acpi_tables::mcfg::MCFG;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::{GenericAddress, Sdt};
 use acpi_tables::{Aml, aml};
 use plimsoll_units::PAGE_SIZE;
 
 use super::layout;
+use crate::pci::Ecam;
 
 const OEM: [u8; 6] = *b"PLMSLL";
 const TABLE: [u8; 8] = *b"PLIMSOLL";
@@ -20,21 +23,32 @@ pub(crate) const RESET_VALUE: u8 = 1;
 /// The event device's bit for the power button.
 pub(crate) const EVENT_POWER_BUTTON: u8 = 1;
 
+/// Where guests find their virtio devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VirtioBus {
+    /// So many are in windows of their own.
+    Mmio(u32),
+    /// On a PCI bus.
+    Pci,
+}
+
 /// All tables as they are in guest memory from [`layout::ACPI`] on.
-pub(crate) fn tables(vcpus: u8, virtio_devices: u32) -> Vec<u8> {
+pub(crate) fn tables(vcpus: u8, bus: VirtioBus) -> Vec<u8> {
     let mut blob = vec![0; 64];
-    let mut place = |table: &Sdt| {
+    let mut place = |table: &dyn Aml| {
         let address = layout::ACPI + blob.len() as u64;
-        blob.extend_from_slice(table.as_slice());
+        table.to_aml_bytes(&mut blob);
         blob.resize(blob.len().next_multiple_of(16), 0);
         address
     };
-    let dsdt = place(&dsdt(virtio_devices));
-    let fadt = place(&fadt(dsdt));
+    let dsdt = place(&dsdt(bus));
+    let fadt = place(&fadt(dsdt, bus));
     let madt = place(&madt(vcpus));
+    let mcfg = (bus == VirtioBus::Pci).then(|| place(&mcfg()));
     let mut xsdt = Sdt::new(*b"XSDT", 36, 1, OEM, TABLE, 1);
     xsdt.append_slice(&fadt.to_le_bytes());
     xsdt.append_slice(&madt.to_le_bytes());
+    mcfg.into_iter().for_each(|mcfg| xsdt.append_slice(&mcfg.to_le_bytes()));
     let xsdt = place(&xsdt);
     let mut rsdp = Vec::new();
     Rsdp::new(OEM, xsdt).to_aml_bytes(&mut rsdp);
@@ -44,17 +58,18 @@ pub(crate) fn tables(vcpus: u8, virtio_devices: u32) -> Vec<u8> {
 }
 
 /// Fixed facts (ACPI 6.4, section 5.2.9).
-fn fadt(dsdt: u64) -> Sdt {
+fn fadt(dsdt: u64, bus: VirtioBus) -> Sdt {
     const WBINVD: u32 = 1 << 0;
     const POWER_BUTTON_IS_A_DEVICE: u32 = 1 << 4;
     const SLEEP_BUTTON_IS_A_DEVICE: u32 = 1 << 5;
     const RESET_REGISTER: u32 = 1 << 10;
     const HARDWARE_REDUCED: u32 = 1 << 20;
-    /// No VGA, no message-signalled interrupts, no PCIe ASPM, no CMOS clock; and neither legacy
-    /// devices nor a keyboard controller.
-    const ARCHITECTURE: u16 = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5;
+    /// No VGA, no PCIe ASPM, no CMOS clock; and neither legacy devices nor a keyboard controller.
+    const ARCHITECTURE: u16 = 1 << 2 | 1 << 4 | 1 << 5;
+    const NO_MESSAGES: u16 = 1 << 3;
     let mut fadt = Sdt::new(*b"FACP", 276, 6, OEM, TABLE, 1);
-    fadt.write_u16(109, ARCHITECTURE);
+    let messages = if bus == VirtioBus::Pci { 0 } else { NO_MESSAGES };
+    fadt.write_u16(109, ARCHITECTURE | messages);
     let flags =
         WBINVD | POWER_BUTTON_IS_A_DEVICE | SLEEP_BUTTON_IS_A_DEVICE | RESET_REGISTER | HARDWARE_REDUCED;
     fadt.write_u32(112, flags);
@@ -81,8 +96,15 @@ fn madt(vcpus: u8) -> Sdt {
     madt
 }
 
+/// Where PCI's configuration space is (PCI Firmware 3.2, section 4.1.2): bus 0 of segment 0.
+fn mcfg() -> MCFG {
+    let mut mcfg = MCFG::new(OEM, TABLE, 1);
+    mcfg.add_ecam(layout::PCI_ECAM, 0, 0, 0);
+    mcfg
+}
+
 /// Devices (section 5.2.11.1).
-fn dsdt(virtio_devices: u32) -> Sdt {
+fn dsdt(bus: VirtioBus) -> Sdt {
     let mut code = Vec::new();
     let (off, zero) = (SLEEP_TYPE_OFF, 0u8);
     aml::Name::new("_S5_".into(), &aml::Package::new(vec![&off, &zero, &zero, &zero]))
@@ -90,7 +112,10 @@ fn dsdt(virtio_devices: u32) -> Sdt {
     serial_port(&mut code);
     power_button(&mut code);
     panic_device(&mut code);
-    (0..virtio_devices).for_each(|index| virtio_device(index, &mut code));
+    match bus {
+        VirtioBus::Mmio(devices) => (0..devices).for_each(|index| virtio_device(index, &mut code)),
+        VirtioBus::Pci => pci_bus(&mut code),
+    }
     let mut dsdt = Sdt::new(*b"DSDT", 36, 6, OEM, TABLE, 1);
     dsdt.append_slice(&code);
     dsdt
@@ -206,6 +231,50 @@ fn virtio_device(index: u32, code: &mut Vec<u8>) {
     .to_aml_bytes(code);
 }
 
+/// The host bridge with its windows, and the board that says that configuration space is taken:
+/// Linux believes the MCFG only then. There are no interrupt pins, so no table of them.
+fn pci_bus(code: &mut Vec<u8>) {
+    let window = layout::PCI_WINDOW;
+    #[expect(clippy::cast_possible_truncation, reason = "all below 4 GiB, see the layout")]
+    let (first, last, ecam) = (window.start as u32, (window.end - 1) as u32, layout::PCI_ECAM as u32);
+    #[expect(clippy::cast_possible_truncation, reason = "1 MiB")]
+    let ecam_length = Ecam::LENGTH as u32;
+    let configuration = aml::IO::new(layout::PCI_PORT, layout::PCI_PORT, 1, 8);
+    let memory =
+        aml::AddressSpace::new_memory(aml::AddressSpaceCacheable::NotCacheable, true, first, last, None);
+    aml::Device::new(
+        "_SB_.PCI0".into(),
+        vec![
+            &aml::Name::new("_HID".into(), &aml::EISAName::new("PNP0A08")),
+            &aml::Name::new("_CID".into(), &aml::EISAName::new("PNP0A03")),
+            &aml::Name::new("_UID".into(), &aml::ZERO),
+            &aml::Name::new("_SEG".into(), &aml::ZERO),
+            &aml::Name::new("_BBN".into(), &aml::ZERO),
+            &aml::Name::new(
+                "_CRS".into(),
+                &aml::ResourceTemplate::new(vec![
+                    &aml::AddressSpace::new_bus_number(0u16, 0u16),
+                    &configuration,
+                    &memory,
+                ]),
+            ),
+        ],
+    )
+    .to_aml_bytes(code);
+    aml::Device::new(
+        "_SB_.MBRD".into(),
+        vec![
+            &aml::Name::new("_HID".into(), &aml::EISAName::new("PNP0C02")),
+            &aml::Name::new("_UID".into(), &aml::ZERO),
+            &aml::Name::new(
+                "_CRS".into(),
+                &aml::ResourceTemplate::new(vec![&aml::Memory32Fixed::new(true, ecam, ecam_length)]),
+            ),
+        ],
+    )
+    .to_aml_bytes(code);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,23 +289,55 @@ mod tests {
         &blob[offset..offset + len as usize]
     }
 
-    #[test]
-    fn every_table_is_reached_from_the_root_and_adds_up_to_zero() {
-        let blob = tables(8, layout::MAX_VIRTIO);
+    /// The tables that the root leads to, and the DSDT behind the first of them. All add up to
+    /// zero.
+    fn reached(blob: &[u8]) -> (Vec<&[u8]>, &[u8]) {
         assert!(blob.len() as u64 <= layout::ACPI_SIZE);
         assert_eq!(&blob[..8], b"RSD PTR ");
         assert_eq!((sum(&blob[..20]), sum(&blob[..36])), (0, 0));
-        let xsdt = at(&blob, u64::from_le_bytes(blob[24..32].try_into().unwrap()));
+        let xsdt = at(blob, u64::from_le_bytes(blob[24..32].try_into().unwrap()));
         assert_eq!((&xsdt[..4], sum(xsdt)), (&b"XSDT"[..], 0));
         let entries: Vec<&[u8]> =
-            xsdt[36..].chunks(8).map(|e| at(&blob, u64::from_le_bytes(e.try_into().unwrap()))).collect();
-        let names: Vec<&[u8]> = entries.iter().map(|t| &t[..4]).collect();
-        assert_eq!(names, [b"FACP", b"APIC"]);
-        let dsdt = at(&blob, u64::from_le_bytes(entries[0][140..148].try_into().unwrap()));
+            xsdt[36..].chunks(8).map(|e| at(blob, u64::from_le_bytes(e.try_into().unwrap()))).collect();
+        let dsdt = at(blob, u64::from_le_bytes(entries[0][140..148].try_into().unwrap()));
         assert_eq!(&dsdt[..4], b"DSDT");
         for table in entries.iter().chain([&dsdt]) {
             assert_eq!(sum(table), 0);
         }
+        (entries, dsdt)
+    }
+
+    fn names<'a>(entries: &[&'a [u8]]) -> Vec<&'a [u8]> {
+        entries.iter().map(|t| &t[..4]).collect()
+    }
+
+    fn holds(table: &[u8], bytes: &[u8]) -> bool {
+        table.windows(bytes.len()).any(|window| window == bytes)
+    }
+
+    #[test]
+    fn every_table_is_reached_from_the_root_and_adds_up_to_zero() {
+        let blob = tables(8, VirtioBus::Mmio(layout::MAX_VIRTIO));
+        let (entries, dsdt) = reached(&blob);
+        assert_eq!(names(&entries), [b"FACP", b"APIC"]);
         assert_eq!(entries[1].len(), 44 + 8 * 8 + 12);
+        assert!(holds(dsdt, b"LNRO0005") && !holds(dsdt, b"PCI0"));
+        assert_eq!(entries[0][109], 0b11_1100, "no messages");
+    }
+
+    #[test]
+    fn pci_has_its_configuration_space_and_its_windows() {
+        let blob = tables(8, VirtioBus::Pci);
+        let (entries, dsdt) = reached(&blob);
+        assert_eq!(names(&entries), [b"FACP", b"APIC", b"MCFG"]);
+        assert_eq!(entries[0][109], 0b11_0100, "messages");
+        let ecam = &entries[2][44..];
+        assert_eq!((ecam.len(), &ecam[..8]), (16, &layout::PCI_ECAM.to_le_bytes()[..]));
+        assert_eq!(ecam[8..], [0; 8], "bus 0 of segment 0");
+        assert!(holds(dsdt, b"PCI0") && holds(dsdt, b"MBRD") && !holds(dsdt, b"LNRO0005"));
+        // A memory window by its minimum, maximum, translation and length (ACPI 6.4, 6.4.3.5.2).
+        let window: Vec<u8> =
+            [0xd000_0000u32, 0xdfff_ffff, 0, 0x1000_0000].into_iter().flat_map(u32::to_le_bytes).collect();
+        assert!(holds(dsdt, &window));
     }
 }

@@ -34,7 +34,8 @@ pub(crate) fn kernel(input: &[u8]) {
     let initrd = vec![INITRD_BYTE; usize::from(initrd) * 40];
     let cmdline = "x".repeat(usize::from(cmdline) * 8);
     let initrd_file = (!initrd.is_empty()).then(|| memory_file(&initrd));
-    let image = BootImage::new(memory_file(file), initrd_file, &cmdline, size, acpi::tables(1, 1));
+    let image =
+        BootImage::new(memory_file(file), initrd_file, &cmdline, size, acpi::tables(1, acpi::VirtioBus::Pci));
     let Ok(image) = image else { return };
     let loaded = image.loaded_pages();
     let end = |range: &plimsoll_pmap::PpnRange| (range.start.0 + range.pages.0) * PAGE_SIZE;

@@ -9,7 +9,9 @@
 //! 0x000a_0000   nothing (video memory on a PC); RAM behind it is never touched
 //! 0x000e_0000   ACPI tables, 128 KiB
 //! 0x0010_0000   RAM; the kernel where it wants to be, the initrd as high as it may
-//! 0xc000_0000   end of low RAM at most; virtio windows, one page each
+//! 0xc000_0000   end of low RAM at most
+//! 0xd000_0000   virtio windows, one page each, or on PCI the functions' BARs
+//! 0xe000_0000   PCI configuration space, 1 MiB
 //! 0xfec0_0000   I/O APIC
 //! 0xfee0_0000   local APICs
 //! 0xfffb_c000   KVM's identity map and TSS
@@ -17,9 +19,13 @@
 //! ```
 //!
 //! Ports: 0x20..0xa1 and 0x40..0x61 KVM's PIC and PIT, 0x64 reset as a keyboard controller does it,
-//! 0x3f8 the serial port, 0x505 pvpanic, 0x600 sleep and reset, 0x604 the event device.
+//! 0x3f8 the serial port, 0x505 pvpanic, 0x600 sleep and reset, 0x604 the event device, 0xcf8 PCI
+//! configuration space.
+
+use std::ops::Range;
 
 use plimsoll_pmap::PpnRange;
+use plimsoll_protocol::definition::Bus;
 use plimsoll_units::{CHUNK_SIZE, PAGE_SIZE, Pages, Ppn};
 
 /// A page's length, as an index into bytes.
@@ -54,6 +60,10 @@ pub(crate) const HIMEM: u64 = 0x10_0000;
 pub(crate) const HOLE: u64 = 0xc000_0000;
 /// The first virtio window.
 pub(crate) const VIRTIO: u64 = 0xd000_0000;
+/// Where the BARs of PCI functions may be.
+pub(crate) const PCI_WINDOW: Range<u64> = 0xd000_0000..0xe000_0000;
+/// The configuration space of PCI's bus 0.
+pub(crate) const PCI_ECAM: u64 = 0xe000_0000;
 /// The I/O APIC's registers.
 pub(crate) const IO_APIC: u32 = 0xfec0_0000;
 /// Every local APIC's registers.
@@ -72,7 +82,7 @@ pub(crate) const EVENT_GSI: u32 = 5;
 /// The first virtio device's line; the I/O APIC has 24. Lines below are a PC's: 0 timer, 1
 /// keyboard, 2 cascade, 8 clock, 9 ACPI.
 pub(crate) const VIRTIO_GSI: u32 = 10;
-/// Lines of the I/O APIC.
+/// Lines of the I/O APIC. The numbers from here on are messages of PCI functions.
 pub(crate) const GSIS: u32 = 24;
 /// Virtio devices at most.
 pub(crate) const MAX_VIRTIO: u32 = GSIS - VIRTIO_GSI;
@@ -93,6 +103,8 @@ pub(crate) const SLEEP_STATUS_PORT: u16 = POWER_PORT + 1;
 pub(crate) const RESET_PORT: u16 = POWER_PORT + 2;
 /// The event device's register of pending events, a byte.
 pub(crate) const EVENT_PORT: u16 = 0x604;
+/// The two ports, of four bytes each, that lead to PCI configuration space.
+pub(crate) const PCI_PORT: u16 = 0xcf8;
 
 const _: () = {
     assert!(PAGE as u64 == PAGE_SIZE);
@@ -104,11 +116,10 @@ const _: () = {
     assert!(VIRTIO + MAX_VIRTIO as u64 * PAGE_SIZE <= IO_APIC as u64);
     assert!(TSS + 3 * PAGE_SIZE <= HIGH);
     assert!(HOLE.is_multiple_of(CHUNK_SIZE) && HIGH.is_multiple_of(CHUNK_SIZE));
+    assert!(PCI_WINDOW.start >= HOLE && PCI_WINDOW.end <= PCI_ECAM);
+    assert!(PCI_ECAM + 0x10_0000 <= IO_APIC as u64);
     // All disks, all nets, entropy and balloon.
-    assert!(
-        plimsoll_protocol::definition::MAX_DISKS + plimsoll_protocol::definition::MAX_NETS + 2
-            <= MAX_VIRTIO as usize
-    );
+    assert!(Bus::Mmio.max_disks() + Bus::Mmio.max_nets() + 2 <= MAX_VIRTIO as usize);
 };
 
 /// The address of virtio device `index`, which is below [`MAX_VIRTIO`].

@@ -138,7 +138,13 @@ mod tests {
 
     fn image(mib: u64, initrd: usize) -> Result<BootImage> {
         let initrd = (initrd > 0).then(|| file(&vec![1; initrd]));
-        BootImage::new(file(&minimal()), initrd, "quiet", Pages::ceil(Size::mib(mib)), acpi::tables(1, 0))
+        BootImage::new(
+            file(&minimal()),
+            initrd,
+            "quiet",
+            Pages::ceil(Size::mib(mib)),
+            acpi::tables(1, acpi::VirtioBus::Mmio(0)),
+        )
     }
 
     #[test]
@@ -164,7 +170,9 @@ mod tests {
         // Its preferred address.
         kernel[0x258..0x260].fill(0xff);
         let size = Pages::ceil(Size::mib(64));
-        let error = BootImage::new(file(&kernel), None, "quiet", size, acpi::tables(1, 0)).unwrap_err();
+        let error =
+            BootImage::new(file(&kernel), None, "quiet", size, acpi::tables(1, acpi::VirtioBus::Mmio(0)))
+                .unwrap_err();
         assert!(error.to_string().starts_with("size 64MiB: this kernel needs at least "), "{error}");
     }
 }

@@ -4,11 +4,10 @@ use std::io;
 
 use plimsoll_units::Bytes;
 
-/// Most open files of a VMM. Some 20 fixed ones, two for each device and queue, and the console's
-/// clients come to about
-/// 100. A guest that has broken out cannot use up the host's file table; much less would refuse the
-///      largest VM.
-const MAX_DESCRIPTORS: libc::rlim_t = 256;
+/// Most open files of a VMM. Some 30 fixed ones, two for each vCPU, up to nine for each of 32 disks
+/// and 8 interfaces, and the console's clients come to about 400. A guest that has broken out
+/// cannot use up the host's file table; much less would refuse the largest VM.
+const MAX_DESCRIPTORS: libc::rlim_t = 512;
 
 fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

@@ -102,6 +102,7 @@ const IOCTL: &[u32] = &[
     none(KVM, 0x47),        // KVM_SET_TSS_ADDR
     write(KVM, 0x48, 8),    // KVM_SET_IDENTITY_MAP_ADDR
     none(KVM, 0x60),        // KVM_CREATE_IRQCHIP
+    write(KVM, 0x6a, 8),    // KVM_SET_GSI_ROUTING
     write(KVM, 0x76, 32),   // KVM_IRQFD
     write(KVM, 0x77, 64),   // KVM_CREATE_PIT2
     write(KVM, 0x79, 64),   // KVM_IOEVENTFD
@@ -268,6 +269,7 @@ mod tests {
             (0xae80, KVM_RUN),
             (0x4020_ae46, write(KVM, 0x46, 32)),
             (0x8138_ae83, read(KVM, 0x83, 312)),
+            (0x4008_ae6a, write(KVM, 0x6a, 8)),
             (0x4008_ae90, write(KVM, 0x90, 8)),
             (0x4068_aea3, write(KVM, 0xa3, 104)),
             (0x4004_54d0, write(b'T' as u32, 208, 4)),

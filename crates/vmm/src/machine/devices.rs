@@ -1,41 +1,34 @@
 use std::fs::File;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use kvm_ioctls::VmFd;
 use plimsoll_pmap::Pmap;
 use plimsoll_protocol::control::BootConfig;
-use plimsoll_sys::lock;
+use plimsoll_protocol::definition;
 
-use crate::boot::layout;
-use crate::bus::{Bus, BusDevice};
+use super::mmio_windows::MmioWindows;
+use super::pci_bus::PciBus;
+use crate::boot::acpi;
+use crate::bus::Bus;
 use crate::control::Mailbox;
 use crate::fds::PassedFds;
 use crate::virtio::balloon::{Balloon, BalloonHandle};
 use crate::virtio::block::{Block, BlockConfig, Geometry};
 use crate::virtio::entropy::Entropy;
-use crate::virtio::mmio::{MmioTransport, WINDOW};
 use crate::virtio::net::{Link, Net};
 use crate::virtio::{NoticeSink, VirtioDevice};
 
-/// A VM's virtio devices behind their windows, in the order of their interrupt lines.
+/// A VM's virtio devices, on the bus that its definition names.
 pub(crate) struct VirtioDevices {
-    windows: Vec<Arc<Window>>,
+    bus: Attached,
     /// Steers the balloon device.
     pub(crate) balloon: BalloonHandle,
 }
 
-/// One device's registers. The lock is held by one vCPU at a time, and, while the guest resets the
-/// device, until its I/O has ended.
-pub(crate) struct Window(Mutex<MmioTransport>);
-
-impl BusDevice for Window {
-    fn read(&self, offset: u64, data: &mut [u8]) {
-        lock(&self.0).read(offset, data);
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) {
-        lock(&self.0).write(offset, data);
-    }
+enum Attached {
+    Mmio(MmioWindows),
+    Pci(PciBus),
 }
 
 impl VirtioDevices {
@@ -86,42 +79,59 @@ impl VirtioDevices {
             Balloon::new("balloon", config.balloon, pmap, Arc::clone(&notices)).context("balloon")?;
         devices.push(Box::new(device));
         devices.push(Box::new(Entropy::new("entropy", pmap, notices).context("entropy")?));
-        let windows: Result<Vec<_>> = devices
-            .into_iter()
-            .map(|device| Ok(Arc::new(Window(Mutex::new(MmioTransport::new(device)?)))))
-            .collect();
-        let windows = windows.context("virtio transport")?;
-        // The layout has room for the most devices of each kind.
-        ensure!(windows.len() <= layout::MAX_VIRTIO as usize, "{} devices are too many", windows.len());
-        Ok(Self { windows, balloon })
+        let bus = match config.bus {
+            definition::Bus::Mmio => Attached::Mmio(MmioWindows::new(devices)?),
+            definition::Bus::Pci => Attached::Pci(PciBus::new(devices)?),
+        };
+        Ok(Self { bus, balloon })
     }
 
-    /// The number of devices.
-    pub(crate) fn count(&self) -> u32 {
-        u32::try_from(self.windows.len()).unwrap_or(layout::MAX_VIRTIO)
-    }
-
-    /// Puts the windows on the bus.
-    pub(crate) fn attach(&self, mmio: &mut Bus) -> Result<()> {
-        for (index, window) in (0..).zip(&self.windows) {
-            let device = Arc::clone(window) as Arc<dyn BusDevice>;
-            mmio.insert(layout::virtio_window(index), WINDOW, device)?;
+    /// What guests are told of them.
+    pub(crate) fn described(&self) -> acpi::VirtioBus {
+        match &self.bus {
+            Attached::Mmio(windows) => windows.described(),
+            Attached::Pci(_) => acpi::VirtioBus::Pci,
         }
-        Ok(())
     }
 
-    /// Calls `connect` with each device's number and transport.
-    pub(crate) fn each<E>(
-        &self,
-        mut connect: impl FnMut(u32, &MmioTransport) -> Result<(), E>,
-    ) -> Result<(), E> {
-        (0..).zip(&self.windows).try_for_each(|(index, window)| connect(index, &lock(&window.0)))
+    /// Puts them where vCPUs reach them.
+    ///
+    /// # Errors
+    /// Their addresses are taken.
+    pub(crate) fn attach(&self, ports: &mut Bus, mmio: &mut Bus) -> Result<()> {
+        match &self.bus {
+            Attached::Mmio(windows) => windows.attach(mmio),
+            Attached::Pci(bus) => bus.attach(ports, mmio),
+        }
+    }
+
+    /// Connects the devices' interrupts and notifications to a new VM.
+    ///
+    /// # Errors
+    /// The KVM call that failed.
+    pub(crate) fn connect(&self, vm: &Arc<VmFd>) -> Result<()> {
+        match &self.bus {
+            Attached::Mmio(windows) => windows.connect(vm),
+            Attached::Pci(bus) => bus.connect(vm),
+        }
+    }
+
+    /// Lets go of the VM, whose vCPUs have stopped.
+    pub(crate) fn disconnect(&self) {
+        match &self.bus {
+            // Interrupts and notifications end with it.
+            Attached::Mmio(_) => {}
+            Attached::Pci(bus) => bus.disconnect(),
+        }
     }
 
     /// Resets all devices: no I/O is in flight afterwards, and no interrupt is pending. Waits for
     /// I/O, and for pages that a device waits for.
     pub(crate) fn reset(&self) {
-        self.windows.iter().for_each(|window| lock(&window.0).reset());
+        match &self.bus {
+            Attached::Mmio(windows) => windows.reset(),
+            Attached::Pci(bus) => bus.reset(),
+        }
     }
 }
 

@@ -58,7 +58,7 @@ impl Machine {
         let kvm = fds.kvm.take().context("the daemon passed no /dev/kvm")?;
         let hypervisor = Hypervisor::new(kvm, config.cpu.nested)?;
         let devices = VirtioDevices::new(config, fds, pmap, mailbox)?;
-        let tables = acpi::tables(config.vcpus, devices.count());
+        let tables = acpi::tables(config.vcpus, devices.described());
         let loader = Loader::new(source, &config.cmdline, config.size, tables)?;
         let serial = Arc::new(SerialPort::new(Arc::clone(output), room.clone()).context("serial port")?);
         let events = EventDevice::new().context("event device")?;
@@ -70,7 +70,7 @@ impl Machine {
         ports.insert(layout::POWER_PORT.into(), 3, Arc::new(PowerRegisters(tell.clone())))?;
         ports.insert(layout::EVENT_PORT.into(), 1, Arc::new(events.clone()))?;
         let mut mmio = Bus::default();
-        devices.attach(&mut mmio)?;
+        devices.attach(&mut ports, &mut mmio)?;
         Ok(Self {
             pmap: Arc::clone(pmap),
             hypervisor,
@@ -128,8 +128,8 @@ impl Machine {
             // Loading needs memory, and memory needs grants: this thread may wait for them.
             let loaded = self.loader.load(self.pmap.ram(), |what| self.mailbox.notice(what))?;
             self.pmap.hurry(&loaded.pages);
-            let vm = self.hypervisor.create_vm(&self.pmap)?;
-            Hypervisor::connect(&vm, &self.devices)?;
+            let vm = Arc::new(self.hypervisor.create_vm(&self.pmap)?);
+            self.devices.connect(&vm)?;
             let lines =
                 [(self.serial.interrupt(), layout::SERIAL_GSI), (self.events.interrupt(), layout::EVENT_GSI)];
             for (interrupt, gsi) in lines {
@@ -151,6 +151,7 @@ impl Machine {
             crew.stop();
             // Its counters keep the VM's memory in the kernel alive.
             execution.forget();
+            self.devices.disconnect();
             drop(vm);
             self.reset()?;
         }

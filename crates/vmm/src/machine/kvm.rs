@@ -8,14 +8,12 @@ use kvm_bindings::{
     CpuId, KVM_API_VERSION, KVM_CAP_PMU_CAPABILITY, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY,
     KVM_PMU_CAP_DISABLE, Msrs, kvm_enable_cap, kvm_pit_config, kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Cap, IoEventAddress, Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use plimsoll_pmap::Pmap;
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
 
-use super::devices::VirtioDevices;
 use crate::boot::cpuid::Offer;
 use crate::boot::{cpuid, layout, registers};
-use crate::virtio::mmio::NOTIFY_OFFSET;
 
 /// The host's KVM.
 pub(crate) struct Hypervisor {
@@ -27,12 +25,13 @@ pub(crate) struct Hypervisor {
 }
 
 /// Capabilities that every VM needs.
-const NEEDED: [(Cap, &str); 8] = [
+const NEEDED: [(Cap, &str); 9] = [
     (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
     (Cap::Pit2, "KVM_CAP_PIT2"),
     (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
     (Cap::SyncMmu, "KVM_CAP_SYNC_MMU"),
     (Cap::SetTssAddr, "KVM_CAP_SET_TSS_ADDR"),
+    (Cap::IrqRouting, "KVM_CAP_IRQ_ROUTING"),
     (Cap::Irqfd, "KVM_CAP_IRQFD"),
     (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
     (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
@@ -98,23 +97,6 @@ impl Hypervisor {
         let mut withhold = kvm_enable_cap { cap: KVM_CAP_PMU_CAPABILITY, ..Default::default() };
         withhold.args[0] = KVM_PMU_CAP_DISABLE.into();
         vm.enable_cap(&withhold).context("KVM_CAP_PMU_CAPABILITY")
-    }
-
-    /// Connects the devices' interrupts and notifications.
-    ///
-    /// # Errors
-    /// The KVM call that failed.
-    pub(crate) fn connect(vm: &VmFd, devices: &VirtioDevices) -> Result<()> {
-        devices.each(|index, transport| {
-            let gsi = layout::virtio_gsi(index);
-            vm.register_irqfd(transport.line(), gsi).with_context(|| format!("KVM_IRQFD for line {gsi}"))?;
-            let notify = IoEventAddress::Mmio(layout::virtio_window(index) + NOTIFY_OFFSET);
-            for (queue, kick) in (0u32..).zip(transport.kicks()) {
-                vm.register_ioevent(kick, &notify, queue)
-                    .with_context(|| format!("KVM_IOEVENTFD for device {index}, queue {queue}"))?;
-            }
-            Ok(())
-        })
     }
 
     /// Makes `count` vCPUs. The first begins at `entry`; the others wait until it starts them.

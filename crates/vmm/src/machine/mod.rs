@@ -3,6 +3,9 @@
 mod devices;
 mod kernel_guest;
 mod kvm;
+mod kvm_wiring;
+mod mmio_windows;
+mod pci_bus;
 mod power;
 mod sampling;
 
@@ -225,6 +228,13 @@ fn check(config: &BootConfig) -> Result<()> {
         "a sample period of {period:?}: {SHORTEST_SAMPLE_PERIOD:?} to {LONGEST_SAMPLE_PERIOD:?} are possible"
     );
     ensure!((1..=MAX_VCPUS).contains(&config.vcpus), "vcpus {}: 1 to {MAX_VCPUS} are possible", config.vcpus);
+    let (disks, nets, bus) = (config.disks.len(), config.nets.len(), config.bus);
+    ensure!(
+        disks <= bus.max_disks() && nets <= bus.max_nets(),
+        "{disks} disks and {nets} network interfaces: {} and {} are possible on {bus}",
+        bus.max_disks(),
+        bus.max_nets()
+    );
     Ok(())
 }
 

@@ -184,14 +184,14 @@ impl Vcpu {
     /// Runs the guest until it leaves, and serves that.
     fn enter(&mut self) -> Result<Option<GuestEvent>, kvm_ioctls::Error> {
         match self.fd.run()? {
-            // String instructions bring many accesses at once. All our port registers are a byte
-            // wide, so each byte is an access to the same port.
+            // String instructions bring many accesses to the same port at once.
             VcpuExit::IoIn(port, data) => {
-                data.iter_mut()
-                    .for_each(|byte| self.buses.ports.read(port.into(), std::slice::from_mut(byte)));
+                let parts = data.chunks_mut(self.buses.ports.width(port));
+                parts.for_each(|part| self.buses.ports.read(port.into(), part));
             }
             VcpuExit::IoOut(port, data) => {
-                data.iter().for_each(|byte| self.buses.ports.write(port.into(), std::slice::from_ref(byte)));
+                let parts = data.chunks(self.buses.ports.width(port));
+                parts.for_each(|part| self.buses.ports.write(port.into(), part));
             }
             VcpuExit::MmioRead(address, data) => self.buses.mmio.read(address, data),
             VcpuExit::MmioWrite(address, data) => self.buses.mmio.write(address, data),

@@ -86,6 +86,12 @@ impl Endpoint {
         }
     }
 
+    /// Takes the device out.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn into_device(self) -> Box<dyn VirtioDevice> {
+        self.device
+    }
+
     /// Waits until earlier requests of the guest are being served.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn barrier(&self) {

@@ -78,9 +78,9 @@ impl Interrupt {
         self.shared.config_generation.load(Ordering::SeqCst)
     }
 
-    /// The driver acknowledges causes.
-    pub(super) fn acknowledge(&self, causes: u32) {
-        self.shared.cause.fetch_and(!causes, Ordering::SeqCst);
+    /// The driver acknowledges causes. Returns those that it had not acknowledged before.
+    pub(super) fn acknowledge(&self, causes: u32) -> u32 {
+        self.shared.cause.fetch_and(!causes, Ordering::SeqCst)
     }
 
     /// Clears all causes after a reset. The generation is kept, so a driver never takes two

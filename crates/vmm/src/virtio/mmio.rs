@@ -108,6 +108,12 @@ impl MmioTransport {
         self.endpoint.reset(&mut self.registers.negotiation);
     }
 
+    /// Takes the device out.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn into_device(self) -> Box<dyn VirtioDevice> {
+        self.endpoint.into_device()
+    }
+
     /// Waits until earlier requests of the guest are being served.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn barrier(&self) {

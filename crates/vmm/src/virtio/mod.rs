@@ -6,8 +6,8 @@
 //! a grant. The front never waits for the back, except in [`VirtioDevice::reset`], and no device
 //! waits for another. In particular, the balloon gives memory back while the disk waits for some.
 //!
-//! The transport is [`mmio::MmioTransport`]. What another would share with it is in `endpoint`,
-//! `negotiation` and `interrupt`: [`VirtioDevice`] knows nothing of registers.
+//! There are two transports, [`mmio::MmioTransport`] and `pci::PciTransport`. What they share is in
+//! `endpoint`, `negotiation` and `interrupt`; [`VirtioDevice`] knows nothing of registers.
 //!
 //! The guest is hostile. What it writes to registers is checked by the state machine in
 //! `negotiation`, and what it writes to queues by the rules in `ring`. A queue that breaks the rules
@@ -27,6 +27,9 @@
 //! | block, pins | `write` (eventfd), what the pmap does to bring pages back |
 //! | balloon | what the pmap does to release pages |
 //!
+//! On PCI, any of them, and vCPUs, may call `ioctl` with `KVM_SET_GSI_ROUTING`, when the guest has
+//! moved or unmasked an interrupt, and vCPUs with `KVM_IOEVENTFD`, when it has moved a BAR.
+//!
 //! `io_uring_setup`, `io_uring_register` and the other `ioctl`s of tap devices are called only when
 //! a device or its link is made, and the threads start then, too: make them before the jail closes.
 
@@ -44,9 +47,14 @@ pub mod interrupt;
 pub mod mmio;
 mod negotiation;
 pub mod net;
+pub(crate) mod pci;
 mod rate;
 mod registers;
 mod ring;
+#[cfg(any(test, feature = "fuzzing"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "tests use more of it"))]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "tests, which fuzzing uses as well")]
+mod seat;
 #[cfg(any(test, feature = "fuzzing"))]
 #[cfg_attr(not(test), allow(dead_code, reason = "tests use more of it"))]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests, which fuzzing uses as well")]

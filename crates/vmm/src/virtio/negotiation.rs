@@ -142,6 +142,11 @@ impl Negotiation {
         Half::selected(self.offered_select).map_or(0, |half| half.of(self.offered))
     }
 
+    /// The word of the accepted features that the driver writes.
+    pub(super) fn accepted_word(&self) -> u32 {
+        Half::selected(self.accepted_select).map_or(0, |half| half.of(self.accepted))
+    }
+
     /// The driver looks at word `word` of the offered features.
     pub(super) fn select_offered(&mut self, word: u32) {
         self.offered_select = word;
@@ -150,6 +155,11 @@ impl Negotiation {
     /// The driver writes word `word` of the accepted features.
     pub(super) fn select_accepted(&mut self, word: u32) {
         self.accepted_select = word;
+    }
+
+    /// The words that are looked at: of the offered features, then of the accepted ones.
+    pub(super) fn selected_words(&self) -> (u32, u32) {
+        (self.offered_select, self.accepted_select)
     }
 
     /// Takes the selected word of the features that the driver accepts.
@@ -214,6 +224,11 @@ impl Negotiation {
         self.queue_select = queue;
     }
 
+    /// The number of the selected queue, which need not exist.
+    pub(super) fn selected_queue(&self) -> u32 {
+        self.queue_select
+    }
+
     /// The selected queue, if it exists.
     pub(super) fn queue(&self) -> Option<&QueueSetup> {
         self.queues.get(usize::try_from(self.queue_select).ok()?)
@@ -242,6 +257,11 @@ impl Negotiation {
         if let Some(queue) = self.queue_in_setup() {
             queue.ready = value == 1 && queue.is_sound();
         }
+    }
+
+    /// The number of queues.
+    pub(super) fn queue_count(&self) -> usize {
+        self.queues.len()
     }
 
     /// The queues as the driver set them up, `None` where it did not make them ready.
@@ -282,9 +302,23 @@ impl QueueSetup {
         self.max
     }
 
+    /// The size that the driver has chosen, which need not be a possible one.
+    pub(super) fn size(self) -> u32 {
+        self.size
+    }
+
     /// Whether the driver has set it up.
     pub(super) fn is_ready(self) -> bool {
         self.ready
+    }
+
+    /// The address of a part of it.
+    pub(super) fn address(self, area: Area) -> u64 {
+        match area {
+            Area::Descriptors => self.descriptors,
+            Area::Driver => self.driver,
+            Area::Device => self.device,
+        }
     }
 
     /// Size and alignment are as VIRTIO 1.2, section 2.7 wants them, and no ring wraps around the

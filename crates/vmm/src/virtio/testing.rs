@@ -15,6 +15,7 @@ use vm_memory::{Bytes, GuestAddress};
 use super::mmio::MmioTransport;
 use super::negotiation::status;
 use super::registers::offset;
+use super::seat::Seat;
 use super::{NoticeSink, VirtioDevice, feature};
 
 /// Guest memory: two chunks at zero, a hole of two, and one chunk.
@@ -121,7 +122,7 @@ impl Drop for Guest {
 /// A device in its transport, and the guest in front of it.
 pub(super) struct Rig {
     // Before the guest: the device's thread may need the fault thread to end.
-    pub(super) transport: MmioTransport,
+    pub(super) transport: Seat,
     pub(super) notices: Arc<Mutex<Vec<String>>>,
     pub(super) guest: Arc<Guest>,
     /// Where its queues' rings begin.
@@ -150,17 +151,16 @@ impl Rig {
         let notices = Arc::new(Mutex::new(vec![]));
         let sink = Arc::clone(&notices);
         let device = device(&guest.pmap, Arc::new(move |notice| sink.lock().unwrap().push(notice)));
-        Self { transport: MmioTransport::new(Box::new(device)).unwrap(), notices, guest, rings: RINGS.start }
+        let transport = Seat::Mmio(MmioTransport::new(Box::new(device)).unwrap());
+        Self { transport, notices, guest, rings: RINGS.start }
     }
 
     pub(super) fn get(&mut self, register: u64) -> u32 {
-        let mut word = [0; 4];
-        self.transport.read(register, &mut word);
-        u32::from_le_bytes(word)
+        self.transport.get(register)
     }
 
     pub(super) fn set(&mut self, register: u64, value: u32) {
-        self.transport.write(register, &value.to_le_bytes());
+        self.transport.set(register, value);
     }
 
     pub(super) fn offered(&mut self) -> u64 {

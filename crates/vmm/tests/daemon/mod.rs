@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use plimsoll_protocol::control::{
     BootConfig, CONTROL_FD, ExitReason, Facts, FdRole, FromVmm, GuestKind, SamplingConfig, ToVmm,
 };
-use plimsoll_protocol::definition::{Balloon, Cpu, JailPart};
+use plimsoll_protocol::definition::{Balloon, Bus, Cpu, JailPart};
 use plimsoll_protocol::wire::{Wire, WireError};
 use plimsoll_units::{Bytes, Pages};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -60,6 +60,7 @@ pub fn model_config(size: Bytes) -> BootConfig {
         cpu: Cpu::default(),
         cmdline: String::new(),
         guest: GuestKind::Model,
+        bus: Bus::default(),
         disks: Vec::new(),
         nets: Vec::new(),
         balloon: Balloon::default(),

@@ -76,7 +76,7 @@ impl VmParser<'_> {
             .ok_or_else(|| f.refuse("vcpus", vcpus, "1 to 64 are possible"))?;
         let shares = f.or("shares", shares, Shares::PerMib(10))?.of(size_);
         let own = f.optional("overhead", size)?.or(self.host_overhead);
-        let overhead = own.map_or_else(|| overhead(size_, vcpus), Pages::ceil);
+        let overhead = own.map_or_else(|| overhead(size_, vcpus, 0), Pages::ceil);
         let (tax, start) = (f.optional("tax", tax)?, f.or("start", time, Duration::ZERO)?);
         let life = f.optional("life", positive_time)?;
         let group = name.clone();

@@ -126,7 +126,9 @@ fn what_the_disk_boots_is_in_guest_memory_with_what_is_added() {
     let reader = BootReader::start(File::open(&path).unwrap(), rules()).unwrap();
     let size = Pages::ceil(Bytes::mib(64));
     let guest = Guest::of(layout::ram(size));
-    let loader = Loader::new(Source::Disk(reader), "console=ttyS0", size, acpi::tables(1, 0)).unwrap();
+    let loader =
+        Loader::new(Source::Disk(reader), "console=ttyS0", size, acpi::tables(1, acpi::VirtioBus::Mmio(0)))
+            .unwrap();
     let mut told = String::new();
     let loaded = loader.load(guest.ram(), |text| told = text).unwrap();
     assert_eq!(told, "boots \"a\" of /extlinux.conf on the disk: /vmlinuz on the disk");

@@ -127,3 +127,11 @@ fn balloon_withstands_any_guest() {
     // A guest may put any of its pages into its balloon, so nothing is said of what they hold.
     withstands(Victim::balloon(), false);
 }
+
+#[test]
+fn devices_on_pci_withstand_any_guest() {
+    withstands(Victim::entropy().on_pci(), true);
+    withstands(Victim::block(true).on_pci(), true);
+    withstands(Victim::net().on_pci(), true);
+    withstands(Victim::balloon().on_pci(), false);
+}

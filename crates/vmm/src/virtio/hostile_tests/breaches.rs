@@ -132,8 +132,9 @@ const ATTACKS: &[Attack] = &[
 
 #[test]
 fn every_breach_of_a_queues_rules_stops_the_device_with_a_notice() {
-    for (name, attack, word) in ATTACKS {
-        let mut victim = Victim::block(true);
+    let over = [|victim: Victim| victim, Victim::on_pci];
+    for ((name, attack, word), over) in ATTACKS.iter().flat_map(|attack| over.map(|over| (attack, over))) {
+        let mut victim = over(Victim::block(true));
         let mut queue = victim.start().remove(0);
         attack(&mut victim.rig, &mut queue);
         victim.rig.kick(&queue);

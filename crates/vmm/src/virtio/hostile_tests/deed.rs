@@ -91,8 +91,7 @@ impl Deed {
         match *self {
             Self::Register(register, value) => victim.rig.set(register, value),
             Self::Access(at, ref data) => {
-                victim.rig.transport.read(at, &mut data.clone());
-                victim.rig.transport.write(at, data);
+                victim.rig.transport.access(at, data);
             }
             Self::Descriptor { queue, index, buffer: (address, length, flags), next } => {
                 let queue = &queues[queue % count];

@@ -34,6 +34,15 @@ pub(crate) fn balloon(input: &[u8]) {
     device(input, 0, Victim::balloon, false);
 }
 
+/// On PCI; the first bit says whether a disk.
+pub(crate) fn pci(input: &[u8]) {
+    let Some((first, rest)) = input.split_first() else { return };
+    match first & 1 {
+        0 => device(rest, 0, || Victim::entropy().on_pci(), true),
+        _ => device(rest, 1, || Victim::block(true).on_pci(), true),
+    }
+}
+
 /// Attacks device `number`, which all inputs of a process share. Each input finds fresh memory.
 fn device(input: &[u8], number: usize, make: fn() -> Victim, canaries: bool) {
     thread_local! {

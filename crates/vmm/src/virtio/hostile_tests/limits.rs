@@ -22,7 +22,10 @@ use super::victim::{DISK, disk_of};
 
 #[test]
 fn notifications_and_resets_at_any_time_are_harmless() {
-    for mut victim in [Victim::entropy(), Victim::block(true), Victim::net(), Victim::balloon()] {
+    let on_mmio = [Victim::entropy(), Victim::block(true), Victim::net(), Victim::balloon()];
+    let on_pci =
+        [Victim::entropy(), Victim::block(true), Victim::net(), Victim::balloon()].map(Victim::on_pci);
+    for mut victim in on_mmio.into_iter().chain(on_pci) {
         for step in 0..5 {
             for queue in 0..5 {
                 victim.rig.set(offset::QUEUE_NOTIFY, queue);

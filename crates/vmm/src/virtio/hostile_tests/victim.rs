@@ -121,6 +121,12 @@ impl Victim {
         Self { rig, sizes: vec![128; 4], works, disk: None, cable: None }
     }
 
+    /// The same device on PCI.
+    pub(super) fn on_pci(mut self) -> Self {
+        self.rig.transport.move_to_pci();
+        self
+    }
+
     pub(super) fn start(&mut self) -> Vec<Queue> {
         let queues = self.rig.set_up(u64::MAX, &self.sizes.clone());
         self.rig.go();

@@ -11,7 +11,7 @@ use plimsoll_lab::kernel::Version;
 use plimsoll_operate::Stage;
 use plimsoll_operate::definition::toucher_image;
 use plimsoll_operate::smaps::account;
-use plimsoll_protocol::definition::{Balloon, Boot, Cpu, Disk, Jail, Memory, VmDefinition};
+use plimsoll_protocol::definition::{Balloon, Boot, Bus, Cpu, Disk, Jail, Memory, VmDefinition};
 use plimsoll_protocol::{Labels, Place, Shares, StartDelay, StartOrder};
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
@@ -130,6 +130,7 @@ fn definition(guest: Guest) -> Result<VmDefinition> {
         name: NAME.parse().context("the VM's name")?,
         size,
         vcpus: 1,
+        bus: Bus::default(),
         reservation: size,
         limit: None,
         shares: Shares::default(),
