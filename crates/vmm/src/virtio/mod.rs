@@ -10,9 +10,9 @@
 //! `endpoint`, `negotiation` and `interrupt`; [`VirtioDevice`] knows nothing of registers.
 //!
 //! The guest is hostile. What it writes to registers is checked by the state machine in
-//! `negotiation`, and what it writes to queues by the rules in `ring`. A queue that breaks the rules
-//! stops its device with `DEVICE_NEEDS_RESET` and one notice. The work for one notification is
-//! bounded.
+//! `negotiation`, and what it writes to queues by the rules in `ring`. A queue that breaks the
+//! rules stops its device with `DEVICE_NEEDS_RESET` and one notice. The work for one notification
+//! is bounded.
 //!
 //! # System calls of the device threads
 //!
