@@ -78,7 +78,7 @@ fn one_guest(stage: &Stage, version: Version) -> Result<()> {
 
 /// What the VM costs beside its guest's memory is no more than what the ledger charges for it: its
 /// process, and the page tables of process and guest. No other VM runs.
-fn overhead(vm: &VmStatus) -> Result<()> {
+pub(super) fn overhead(vm: &VmStatus) -> Result<()> {
     let pid = vm.pid.context("the VM is off")?;
     let account = smaps::account(pid, vm.size)?.with_context(|| format!("process {pid} is gone"))?;
     let tables =
@@ -97,7 +97,7 @@ fn size_in(path: &str, key: &str) -> Result<Bytes> {
 }
 
 /// Every device that was asked for is there and has its driver.
-fn devices(guest: &mut Toucher) -> Result<()> {
+pub(super) fn devices(guest: &mut Toucher) -> Result<()> {
     let answer = guest.ask("devices", LIMIT)?;
     for (kind, driver) in TYPES {
         if kind == 1 && !in_lab() {

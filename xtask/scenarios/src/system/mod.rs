@@ -19,6 +19,7 @@ mod kill_vmm;
 mod memory_taken;
 mod overcommit;
 mod paging_kills;
+mod pci;
 mod swap_failures;
 
 use anyhow::{Context, Result};
@@ -80,6 +81,14 @@ pub const SCENARIOS: &[Scenario] = &[
         disk: false,
         model: false,
         run: boot::run,
+    },
+    Scenario {
+        name: "pci",
+        about: "both kernels boot on PCI, with all disks and interfaces that there may be, and after a reboot",
+        hosts: &[NEW_NPT],
+        disk: false,
+        model: false,
+        run: pci::run,
     },
     Scenario {
         name: "overcommit",
