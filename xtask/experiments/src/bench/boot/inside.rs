@@ -146,6 +146,7 @@ fn definition(guest: Guest) -> Result<VmDefinition> {
         cloud_init: None,
         disks: vec![Disk { path: disk, read_only: true, iops: None, bandwidth: None, cache: None }],
         nets: Vec::new(),
+        cloud_init: None,
         balloon: Balloon::default(),
         jail: Jail::default(),
     })
