@@ -18,7 +18,8 @@ use crate::launch::Site;
 use crate::{memory, service_manager, setting_up};
 
 /// Keys that hold for VMs that start later.
-const OF_VMS: [&str; 5] = ["sample_pages", "sample_period", "swap_directory", "vmm", "swap"];
+const OF_VMS: [&str; 6] =
+    ["sample_pages", "sample_period", "swap_directory", "image_directory", "vmm", "swap"];
 /// Keys that hold until the daemon is restarted.
 const OF_THE_DAEMON: [&str; 6] =
     ["state_directory", "run_directory", "socket", "socket_group", "uid_base", "tcp"];

@@ -48,6 +48,7 @@ pub(crate) fn site(
         cgroups,
         swap,
         rules: config.rules(),
+        images: config.image_directory(),
     })
 }
 

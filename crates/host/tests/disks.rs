@@ -123,3 +123,33 @@ fn a_vmm_gets_the_seed_of_its_guest_and_is_charged_for_it() {
     let error = host.refused(422, "POST", "/v1/vms", &definition.to_string());
     assert!(error.contains("cloud_init: /nonexistent/user-data: cannot be opened"), "{error}");
 }
+
+#[test]
+fn a_vmm_gets_an_image_with_its_backing_file_which_nobody_else_may_write() {
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let at = |name: &str| directory.path().join(name);
+    std::fs::create_dir(at("images")).unwrap();
+    File::create(at("images/base.raw")).unwrap().set_len(1 << 20).unwrap();
+    let image = |name: &str, backing: &str| {
+        let file = File::options().read(true).write(true).create_new(true).open(at(name)).unwrap();
+        let storage = plimsoll_image::FileStorage::new(file).unwrap();
+        let format = Some(plimsoll_image::Format::Raw);
+        let backing = plimsoll_image::Backing { name: backing.to_owned(), format };
+        plimsoll_image::create::create(&storage, 1 << 20, 65536, Some(&backing)).unwrap();
+    };
+    image("a.qcow2", "images/base.raw");
+    image("b.qcow2", "images/base.raw");
+    image("thief.qcow2", "/etc/hostname");
+    let host = Host::new(512, &format!("image_directory = {:?}\n", at("images")));
+    let disk = |name: &str| json!({"path": at(name), "format": "qcow2"});
+    let error = host.refused(422, "POST", "/v1/vms", &with_disk("thief", &disk("thief.qcow2")));
+    assert!(error.contains("/etc/hostname: it is a backing file, and does not lie below"), "{error}");
+    for name in ["a", "b"] {
+        assert_eq!(host.ask("POST", "/v1/vms", &with_disk(name, &disk(&format!("{name}.qcow2")))).0, 200);
+    }
+    let base = json!({"path": at("images/base.raw")});
+    let error = host.refused(422, "POST", "/v1/vms", &with_disk("c", &base));
+    assert!(error.contains("in use by plimsoll-vmm"), "{error}");
+    let definition: Value = host.get("/v1/vms/a/definition");
+    assert_eq!(definition["disk"], json!([disk("a.qcow2")]));
+}

@@ -129,6 +129,23 @@ impl Header {
         Ok(header)
     }
 
+    /// Checks that the image is not one of those that may only be read.
+    ///
+    /// # Errors
+    /// Why, and what to do.
+    pub fn may_be_written(&self) -> Result<(), Error> {
+        let why = if self.snapshots > 0 {
+            "it has internal snapshots, and is only read: remove them with qemu-img snapshot -d"
+        } else if self.corrupt {
+            "it is marked as damaged: repair it with qemu-img check -r all"
+        } else if self.dirty {
+            "it was not closed cleanly: repair it with qemu-img check -r all"
+        } else {
+            return Ok(());
+        };
+        Err(Error::ReadOnly(why.to_owned()))
+    }
+
     /// Bytes of a cluster.
     pub fn cluster(&self) -> u64 {
         1 << self.cluster_bits

@@ -46,7 +46,7 @@ impl<S: Storage> Qcow2<S> {
             _ => {}
         }
         if writable {
-            may_be_written(&header)?;
+            header.may_be_written()?;
             clear_features(&storage, &header)?;
         }
         let metadata = Metadata::read(&storage, &header, writable)?;
@@ -125,20 +125,6 @@ impl<S: Storage> Qcow2<S> {
         bytes.copy_from_slice(&cluster[index(within)..][..bytes.len()]);
         Ok(())
     }
-}
-
-/// Refuses images that only may be read.
-fn may_be_written(header: &Header) -> Result<(), Error> {
-    let why = if header.snapshots > 0 {
-        "it has internal snapshots: images with snapshots are only read; remove them with qemu-img snapshot -d"
-    } else if header.corrupt {
-        "it is marked as damaged: repair it with qemu-img check -r all"
-    } else if header.dirty {
-        "it was not closed cleanly: repair it with qemu-img check -r all"
-    } else {
-        return Ok(());
-    };
-    Err(Error::ReadOnly(why.to_owned()))
 }
 
 /// Clears the features that a program which does not know them must clear: bitmaps of changes are

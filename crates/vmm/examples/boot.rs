@@ -25,6 +25,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use plimsoll_protocol::control::{DiskConfig, FdRole, FromVmm, GuestKind, RateLimit, ToVmm};
+use plimsoll_protocol::definition::ImageFormat;
 use plimsoll_units::{Bytes, Pages};
 
 use daemon::{Daemon, model_config};
@@ -46,7 +47,13 @@ fn main() {
     for (index, disk) in disks.iter().enumerate() {
         let disk = disk.strip_prefix("DISK=").unwrap();
         fds.push((FdRole::Disk(u8::try_from(index).unwrap()), open(disk, true)));
-        config.disks.push(DiskConfig { read_only: false, rate: RateLimit::default() });
+        config.disks.push(DiskConfig {
+            read_only: false,
+            format: ImageFormat::Raw,
+            backing: Vec::new(),
+            longest: Bytes::ZERO,
+            rate: RateLimit::default(),
+        });
     }
     let limit: u64 = std::env::var("BOOT_LIMIT").map_or(120, |limit| limit.parse().unwrap());
     let begin = Instant::now();

@@ -14,7 +14,8 @@ pub(crate) struct PassedFds {
     pub(crate) swap: Option<OwnedFd>,
     pub(crate) console_log: Option<OwnedFd>,
     pub(crate) console_listener: Option<OwnedFd>,
-    pub(crate) disks: Vec<OwnedFd>,
+    /// Each disk, then its backing files.
+    pub(crate) disks: Vec<Vec<OwnedFd>>,
     pub(crate) taps: Vec<OwnedFd>,
 }
 
@@ -41,14 +42,22 @@ impl PassedFds {
                 FdRole::ConsoleLog => &mut sorted.console_log,
                 FdRole::ConsoleListener => &mut sorted.console_listener,
                 FdRole::Disk(index) if usize::from(*index) == sorted.disks.len() => {
-                    sorted.disks.push(fd);
+                    sorted.disks.push(vec![fd]);
+                    continue;
+                }
+                FdRole::Backing(index) if usize::from(*index) + 1 == sorted.disks.len() => {
+                    if let Some(disk) = sorted.disks.last_mut() {
+                        disk.push(fd);
+                    }
                     continue;
                 }
                 FdRole::Tap(index) if usize::from(*index) == sorted.taps.len() => {
                     sorted.taps.push(fd);
                     continue;
                 }
-                FdRole::Disk(_) | FdRole::Tap(_) => bail!("the daemon passed {role:?} out of order"),
+                FdRole::Disk(_) | FdRole::Backing(_) | FdRole::Tap(_) => {
+                    bail!("the daemon passed {role:?} out of order")
+                }
             };
             ensure!(slot.replace(fd).is_none(), "the daemon passed {role:?} twice");
         }
@@ -61,7 +70,8 @@ impl PassedFds {
     /// # Errors
     /// A file's length cannot be read.
     pub(crate) fn longest_written(&self) -> Result<Bytes> {
-        let written = self.swap.iter().chain(&self.console_log).chain(&self.disks);
+        let disks = self.disks.iter().filter_map(|files| files.first());
+        let written = self.swap.iter().chain(&self.console_log).chain(disks);
         written
             .map(|fd| length(fd).context("cannot read a file's length"))
             .try_fold(Bytes::ZERO, |longest, length| Ok(longest.max(length?)))
@@ -82,12 +92,18 @@ mod tests {
 
     #[test]
     fn every_descriptor_has_one_role() {
-        let roles = [FdRole::Kvm, FdRole::Disk(0), FdRole::Disk(1), FdRole::Tap(0)];
-        let sorted = PassedFds::sort(&roles, fds(4)).unwrap();
-        assert!(sorted.kvm.is_some() && sorted.disks.len() == 2 && sorted.taps.len() == 1);
-        for (roles, n) in
-            [(&[FdRole::Kvm, FdRole::Kvm][..], 2), (&[FdRole::Disk(1)], 1), (&[FdRole::Kvm], 0), (&[], 1)]
-        {
+        let roles = [FdRole::Kvm, FdRole::Disk(0), FdRole::Disk(1), FdRole::Backing(1), FdRole::Tap(0)];
+        let sorted = PassedFds::sort(&roles, fds(5)).unwrap();
+        assert!(sorted.kvm.is_some() && sorted.taps.len() == 1);
+        assert_eq!(sorted.disks.iter().map(Vec::len).collect::<Vec<_>>(), [1, 2]);
+        for (roles, n) in [
+            (&[FdRole::Kvm, FdRole::Kvm][..], 2),
+            (&[FdRole::Disk(1)], 1),
+            (&[FdRole::Kvm], 0),
+            (&[], 1),
+            (&[FdRole::Backing(0)], 1),
+            (&[FdRole::Disk(0), FdRole::Backing(1)], 2),
+        ] {
             assert!(PassedFds::sort(roles, fds(n)).is_err(), "{roles:?}");
         }
     }
@@ -99,7 +115,11 @@ mod tests {
             file.set_len(length).unwrap();
             OwnedFd::from(file)
         };
-        let disks = vec![file(5 << 20), std::fs::File::open("/dev/null").unwrap().into(), file(3)];
+        let disks = vec![
+            vec![file(5 << 20), file(7 << 20)],
+            vec![std::fs::File::open("/dev/null").unwrap().into()],
+            vec![file(3)],
+        ];
         let fds =
             PassedFds { swap: Some(file(4 << 20)), disks, kernel: Some(file(9 << 20)), ..Default::default() };
         assert_eq!(fds.longest_written().unwrap(), Bytes::mib(5));

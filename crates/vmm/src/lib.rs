@@ -25,6 +25,7 @@
 //! | `scanner` | orders to share pages, its turn | reads it, and only what is there |
 //! | `vcpuN`, `model-*` | the guest | as the guest does |
 //! | one per device | the guest's driver, the backend | yes, and may wait for a grant |
+//! | `diskN-ioM` | requests to a disk that is an image, its file | yes, pinned pages |
 //! | `diskN-pin` | guest pages that the disk is to read or write | yes, and may wait for a grant |
 
 mod boot;

@@ -36,6 +36,7 @@ A definition is TOML; paths in it are taken from its own directory:
   append = \"console=ttyS0\"   # added to the disk's command line
   [[disk]]
   path = \"web1.raw\"
+  format = \"raw\"             # raw (the default) or qcow2
   read_only = true           # default false
   iops = 500                 # most requests a second, at least 10; default: no limit
   bandwidth = \"50MiB\"        # most bytes a second, at least 1MiB; default: no limit

@@ -12,6 +12,7 @@ use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_units::{Bytes, Pages};
 
 use super::at;
+use crate::launch::most_of_disk;
 
 /// What a group may use beyond grant and overhead. The kernel counts in batches for each processor
 /// (`BATCH`), and charges files that the VM reads, among them its disks: with less than some
@@ -156,8 +157,6 @@ impl MemoryBound {
 /// charges what a guest writes there to the group, and can take none of it back.
 fn disks_in_memory(definition: &VmDefinition) -> Bytes {
     let written = definition.disks.iter().filter(|disk| !disk.read_only);
-    let lengths = written
-        .filter(|disk| medium::memory_under(&disk.path).is_some())
-        .filter_map(|disk| Some(Bytes(std::fs::metadata(&disk.path).ok()?.len())));
+    let lengths = written.filter(|disk| medium::memory_under(&disk.path).is_some()).filter_map(most_of_disk);
     lengths.fold(Bytes::ZERO, Bytes::saturating_add)
 }

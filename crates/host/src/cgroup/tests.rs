@@ -1,6 +1,6 @@
 use std::process::Command;
 
-use plimsoll_protocol::definition::Disk;
+use plimsoll_protocol::definition::{Disk, ImageFormat};
 use plimsoll_units::Bytes;
 
 use super::*;
@@ -148,6 +148,7 @@ fn a_disk_in_memory_is_within_the_bound() {
     let mut with_disk = definition("a");
     with_disk.disks.push(Disk {
         path: disk.path().to_owned(),
+        format: ImageFormat::Raw,
         read_only: false,
         iops: None,
         bandwidth: None,

@@ -28,6 +28,7 @@ impl Config {
         let settled = Self {
             socket: Some(self.socket()),
             vmm: Some(self.vmm()?),
+            image_directory: Some(self.image_directory()),
             swap: None,
             tcp: None,
             ..self.clone()

@@ -57,6 +57,7 @@ pub(crate) struct Config {
     pub(crate) socket: Option<PathBuf>,
     pub(crate) socket_group: Option<String>,
     pub(crate) swap_directory: Option<PathBuf>,
+    pub(crate) image_directory: Option<PathBuf>,
     pub(crate) vmm: Option<PathBuf>,
     pub(crate) uid_base: u32,
     pub(crate) log: String,
@@ -98,6 +99,7 @@ impl Default for Config {
             socket: None,
             socket_group: None,
             swap_directory: None,
+            image_directory: None,
             vmm: None,
             uid_base: UID_BASE,
             log: "info".to_owned(),
@@ -165,6 +167,11 @@ impl Config {
 
     pub(crate) fn paths(&self) -> Paths {
         Paths { state: self.state_directory.clone(), run: self.run_directory.clone() }
+    }
+
+    /// Where backing files of disks' images lie.
+    pub(crate) fn image_directory(&self) -> PathBuf {
+        self.image_directory.clone().unwrap_or_else(|| self.state_directory.join("images"))
     }
 
     /// The VMM's program.

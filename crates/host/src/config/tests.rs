@@ -116,6 +116,7 @@ fn the_example_sets_nothing_and_shows_every_key_with_its_default() {
     assert_eq!(keys(&example), keys(&Config::parse(FULL).unwrap()));
     let default = Config {
         socket: Some(Config::default().socket()),
+        image_directory: Some(Config::default().image_directory()),
         vmm: Some(INSTALLED_VMM.into()),
         swap: Some(Swap::default()),
         ..Config::default()
@@ -136,7 +137,7 @@ fn the_example_sets_nothing_and_shows_every_key_with_its_default() {
 }
 
 /// Every key is set.
-const FULL: &str = "budget = '1537MiB'\nmin_free = '64MiB'\nsocket_group = '7'\nswap_directory = '/'\nvmm = '/bin/true'\n\
+const FULL: &str = "budget = '1537MiB'\nmin_free = '64MiB'\nsocket_group = '7'\nswap_directory = '/'\nimage_directory = '/i'\nvmm = '/bin/true'\n\
     socket = '/s'\n[swap]\nsize = '8GiB'\n[tcp]\nlisten = '127.0.0.1:1'\ntoken_file = '/t'\nview_token_file = '/v'\n\
     certificate = '/c'\nkey = '/k'\n";
 

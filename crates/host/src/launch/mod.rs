@@ -24,8 +24,7 @@ use jiff::Timestamp;
 use plimsoll_policy::Rules;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::{
-    BootConfig, DiskConfig, FdRole, FromVmm, GuestKind, NetConfig, RateLimit, SamplingConfig, SwapConfig,
-    ToVmm, VERSION,
+    BootConfig, FdRole, FromVmm, GuestKind, NetConfig, SamplingConfig, SwapConfig, ToVmm, VERSION,
 };
 use plimsoll_protocol::definition::{BootFrom, JailPart, MacAddress, VmDefinition};
 use plimsoll_protocol::wire::Wire;
@@ -34,6 +33,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::bzimage::check as check_kernel;
+pub(crate) use self::disk::most as most_of_disk;
 pub(crate) use self::greeting::{Greeted, identify_by_greeting};
 pub(crate) use self::record::RunRecord;
 use self::resources::Resources;
@@ -61,6 +61,8 @@ pub(crate) struct Site {
     /// Where VMs get swap space; `None`: they get none.
     pub(crate) swap: Option<SwapSite>,
     pub(crate) rules: Rules,
+    /// Where backing files of images lie.
+    pub(crate) images: PathBuf,
 }
 
 /// A VM that has to be launched.
@@ -96,7 +98,7 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     let definition = &plan.definition;
     let name = &definition.name;
     let missing = missing_parts(site, plan)?;
-    let resources = Resources::open(definition)?;
+    let resources = Resources::open(definition, &site.images)?;
     let swap = swap_space(site, definition)?;
     // From here on files and processes are made. Each is removed by its owner if a later step
     // fails.
@@ -250,18 +252,13 @@ fn boot_config(
     let mac = |(index, net): (usize, &plimsoll_protocol::definition::Net)| NetConfig {
         mac: net.mac.unwrap_or_else(|| MacAddress::derived(&definition.name, index)),
     };
-    let disk = |disk: &plimsoll_protocol::definition::Disk| DiskConfig {
-        read_only: disk.read_only,
-        rate: RateLimit { iops: disk.iops, bandwidth: disk.bandwidth },
-    };
     let boot = &definition.boot;
     let (guest, cmdline) = match boot.from {
         Some(BootFrom::Disk) => (GuestKind::Disk, boot.append.clone().unwrap_or_default()),
         None if boot.model => (GuestKind::Model, boot.cmdline.clone()),
         None => (GuestKind::Kernel, boot.cmdline.clone()),
     };
-    let seed =
-        definition.cloud_init.iter().map(|_| DiskConfig { read_only: true, rate: RateLimit::default() });
+    let disks = resources.disk_configs(definition);
     let (mut roles, mut fds) = resources.into_parts()?;
     roles.extend([FdRole::ConsoleLog, FdRole::ConsoleListener]);
     fds.extend([console_log, console]);
@@ -273,7 +270,7 @@ fn boot_config(
         cmdline,
         guest,
         bus: definition.bus,
-        disks: definition.disks.iter().map(disk).chain(seed).collect(),
+        disks,
         nets: definition.nets.iter().enumerate().map(mac).collect(),
         balloon: definition.balloon,
         grant: plan.grant,

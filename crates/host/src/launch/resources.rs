@@ -4,11 +4,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use plimsoll_protocol::control::FdRole;
-use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::control::{DiskConfig, FdRole, RateLimit};
+use plimsoll_protocol::definition::{Disk, ImageFormat, VmDefinition};
+use plimsoll_units::Bytes;
 
 use super::disk::{self, OpenDisk};
 use super::{bzimage, seed, tap};
+
+/// Most files of all disks. A message takes 32 descriptors, and eleven may be others.
+const MAX_FILES: usize = 20;
 
 /// The host's files and devices that a VM uses, open and checked.
 #[derive(Debug)]
@@ -29,15 +33,20 @@ impl Resources {
     ///
     /// # Errors
     /// What cannot be used, and what to do.
-    pub(super) fn open(definition: &VmDefinition) -> anyhow::Result<Self> {
+    pub(super) fn open(definition: &VmDefinition, images: &Path) -> anyhow::Result<Self> {
         let boot = &definition.boot;
         let kernel = boot.kernel.as_deref().map(kernel).transpose()?;
         let initrd = boot.initrd.as_deref().map(initrd).transpose()?;
         let disks = definition
             .disks
             .iter()
-            .map(|d| disk::open(d).with_context(|| format!("disk {}", d.path.display())))
-            .collect::<anyhow::Result<_>>()?;
+            .map(|d| disk::open(d, images).with_context(|| format!("disk {}", d.path.display())))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let files: usize = disks.iter().map(|disk| 1 + disk.backing.len()).sum();
+        ensure!(
+            files <= MAX_FILES,
+            "the disks have {files} files with their backing files: at most {MAX_FILES} are possible"
+        );
         let file = |path: &Path| regular(path).map(|(file, _)| file);
         let seed = definition.cloud_init.as_ref();
         let seed = seed.map(|cloud_init| seed::make(&definition.name, cloud_init, file)).transpose()?;
@@ -54,6 +63,25 @@ impl Resources {
         Ok(Self { kvm: kvm.transpose()?, userfaultfd: userfaultfd?, kernel, initrd, disks, seed, taps })
     }
 
+    /// What the VMM is told of the disks of `definition`, and of the seed behind them.
+    pub(super) fn disk_configs(&self, definition: &VmDefinition) -> Vec<DiskConfig> {
+        let disk = |(disk, open): (&Disk, &OpenDisk)| DiskConfig {
+            read_only: disk.read_only,
+            format: disk.format,
+            backing: open.backing.iter().map(|(_, format)| *format).collect(),
+            longest: open.longest,
+            rate: RateLimit { iops: disk.iops, bandwidth: disk.bandwidth },
+        };
+        let seed = self.seed.iter().map(|_| DiskConfig {
+            read_only: true,
+            format: ImageFormat::Raw,
+            backing: Vec::new(),
+            longest: Bytes::ZERO,
+            rate: RateLimit::default(),
+        });
+        definition.disks.iter().zip(&self.disks).map(disk).chain(seed).collect()
+    }
+
     /// What the operator should know of them, each in one line.
     pub(super) fn remarks(&self) -> Vec<String> {
         self.disks.iter().filter_map(|disk| disk.remark.clone()).collect()
@@ -66,9 +94,11 @@ impl Resources {
         parts.push((FdRole::Userfaultfd, self.userfaultfd.into()));
         parts.extend(self.kernel.map(|f| (FdRole::Kernel, f.into())));
         parts.extend(self.initrd.map(|f| (FdRole::Initrd, f.into())));
-        let disks = self.disks.into_iter().map(|disk| disk.file).chain(self.seed);
-        for (index, file) in disks.enumerate() {
-            parts.push((FdRole::Disk(u8::try_from(index)?), file.into()));
+        let seed = self.seed.map(|file| (file, Vec::new()));
+        let disks = self.disks.into_iter().map(|disk| (disk.file, disk.backing)).chain(seed);
+        for (index, (file, backing)) in (0..).zip(disks) {
+            parts.push((FdRole::Disk(index), file.into()));
+            parts.extend(backing.into_iter().map(|(file, _)| (FdRole::Backing(index), file.into())));
         }
         for (index, fd) in self.taps.into_iter().enumerate() {
             parts.push((FdRole::Tap(u8::try_from(index)?), fd));

@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sampling::SamplingConfig;
 use crate::VmName;
-use crate::definition::{Balloon, Bus, Cpu, JailPart, MacAddress};
+use crate::definition::{Balloon, Bus, Cpu, ImageFormat, JailPart, MacAddress};
 
 /// Everything a VMM needs to become a VM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,10 +67,16 @@ pub struct SwapConfig {
 }
 
 /// A disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskConfig {
     /// The guest may not write it.
     pub read_only: bool,
+    /// What it is.
+    pub format: ImageFormat,
+    /// Its backing files: each is that of the one before it, the first one that of the disk.
+    pub backing: Vec<ImageFormat>,
+    /// Most bytes that its file may have.
+    pub longest: Bytes,
     /// How fast it may be.
     pub rate: RateLimit,
 }
@@ -104,6 +110,9 @@ pub enum FdRole {
     Initrd,
     /// A disk, by index.
     Disk(u8),
+    /// The next of the backing files of the disk with this index, open for reading. They follow
+    /// their disk.
+    Backing(u8),
     /// A tap device, by index of its interface.
     Tap(u8),
     /// The file that is the VM's swap space, open for reading and writing, past the page cache

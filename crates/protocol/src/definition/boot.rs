@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::devices::{Disk, ImageFormat};
 use super::error::DefinitionError;
 use super::limits::MAX_CMDLINE;
 
@@ -39,11 +40,11 @@ pub enum BootFrom {
 }
 
 impl Boot {
-    /// Checks that its keys go together, for a VM with `disks` disks.
+    /// Checks that its keys go together, for a VM with these disks.
     ///
     /// # Errors
     /// The first key that does not, in one line.
-    pub(super) fn check(&self, disks: usize) -> Result<(), DefinitionError> {
+    pub(super) fn check(&self, disks: &[Disk]) -> Result<(), DefinitionError> {
         let fail = |text: String| Err(DefinitionError::new(text));
         match (&self.kernel, self.from, self.model) {
             (None, None, false) => {
@@ -70,8 +71,16 @@ impl Boot {
                         .to_owned(),
                 );
             }
-            if disks == 0 {
-                return fail("boot.from = \"disk\": the VM has no disk: add a [[disk]]".to_owned());
+            match disks.first() {
+                None => return fail("boot.from = \"disk\": the VM has no disk: add a [[disk]]".to_owned()),
+                Some(Disk { format: ImageFormat::Qcow2, path, .. }) => {
+                    return fail(format!(
+                        "boot.from = \"disk\": only raw disks are read, and {} is qcow2: make it raw with \
+                         plimsoll image convert, or name a kernel with boot.kernel",
+                        path.display()
+                    ));
+                }
+                Some(_) => {}
             }
         } else if self.append.is_some() {
             return fail(

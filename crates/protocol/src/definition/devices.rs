@@ -7,12 +7,15 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::error::DefinitionError;
 use super::mac::MacAddress;
 
-/// A disk: a raw file or a block device.
+/// A disk: a file or a block device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
     /// Where it is on the host.
     pub path: PathBuf,
+    /// What it is; never guessed from its content.
+    #[serde(default, skip_serializing_if = "ImageFormat::is_raw")]
+    pub format: ImageFormat,
     /// The guest may not write it; several VMs may then share it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
@@ -25,6 +28,24 @@ pub struct Disk {
     /// Where its data is cached; `None`: see [`Disk::cache`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<Cache>,
+}
+
+/// The format of a disk's file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageFormat {
+    /// The bytes of the disk.
+    #[default]
+    Raw,
+    /// QEMU's format. Its backing files lie below the daemon's directory of images.
+    Qcow2,
+}
+
+impl ImageFormat {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_raw(&self) -> bool {
+        *self == Self::Raw
+    }
 }
 
 /// Where a disk's data is cached, beside the guest's own page cache.

@@ -36,7 +36,8 @@
 //! # append = "console=ttyS0" # and what is added to its command line, default nothing
 //!
 //! [[disk]]
-//! path = "/srv/vm/web1.raw"  # a raw file or a block device
+//! path = "/srv/vm/web1.raw"  # a file or a block device
+//! format = "raw"             # raw (the default) or qcow2
 //! read_only = true           # default false
 //! iops = 500                 # most requests a second, at least 10; default: no limit
 //! bandwidth = "50MiB"        # most bytes a second, at least 1MiB; default: no limit
@@ -79,7 +80,7 @@ mod tests;
 pub use boot::{Boot, BootFrom};
 pub use bus::Bus;
 pub use cloud_init::{CloudInit, MAX_SEED, MAX_SEED_FILE};
-pub use devices::{Balloon, Cache, Disk, MIN_BANDWIDTH, MIN_IOPS, Net};
+pub use devices::{Balloon, Cache, Disk, ImageFormat, MIN_BANDWIDTH, MIN_IOPS, Net};
 pub use error::DefinitionError;
 pub use jail::{Jail, JailPart};
 pub use limits::{MAX_SIZE, MAX_VCPUS, MIN_SIZE};

@@ -81,6 +81,7 @@ fn every_error_names_the_field_and_fits_a_line() {
         (format!("{GOOD}[[disk]]\npath = 'd'\niops = 9\n"), "iops 9"),
         (format!("{GOOD}[[disk]]\npath = 'd'\nbandwidth = '1023KiB'\n"), "bandwidth 1023KiB"),
         (format!("{GOOD}[[disk]]\npath = 'd'\ncache = 'both'\n"), "expected `none` or `host`"),
+        (format!("{GOOD}[[disk]]\npath = 'd'\nformat = 'vmdk'\n"), "expected `raw` or `qcow2`"),
         (format!("{GOOD}["), "line 5: "),
         (format!("{GOOD}[[disk]]\npath = \"a\\nb\"\niops = 1\n"), "path \"/d/a\\nb\""),
         (GOOD.replace("vmlinuz", "\\u007f").replace('\'', "\""), "control characters"),
@@ -116,6 +117,7 @@ fn every_error_names_the_field_and_fits_a_line() {
             format!("{GOOD}[cloud_init]\n{}", "[[disk]]\npath = 'd'\n".repeat(8)),
             "9 disks, with that of cloud_init",
         ),
+        (format!("{DISK}[[disk]]\npath = 'd'\nformat = 'qcow2'\n"), "only raw disks are read"),
         (format!("start_order = 1000\n{GOOD}"), "line 1: start_order 1000"),
         (format!("start_delay = '2h'\n{GOOD}"), "line 1: start_delay: \"2h\" is not a delay"),
         (format!("autostart = 1\n{GOOD}"), "autostart"),
@@ -175,6 +177,12 @@ fn a_seed_is_charged_and_its_files_are_taken_from_the_definitions_directory() {
     let mut relative = vm;
     relative.cloud_init.as_mut().unwrap().meta_data = Some("m".into());
     assert!(relative.check_paths().unwrap_err().to_string().starts_with("cloud_init.meta_data"));
+}
+
+#[test]
+fn an_image_is_charged() {
+    let text = format!("{GOOD}[[disk]]\npath = 'd'\nformat = 'qcow2'\n");
+    assert_eq!(from(&text).overhead().bytes(), Bytes(from(GOOD).overhead().bytes().0 + (2 << 20)));
 }
 
 #[test]
@@ -351,9 +359,11 @@ fn definitions() -> impl Strategy<Value = String> {
         line("iops", &["10", "5000"]),
         line("bandwidth", &["'1MiB'", "'1GiB'"]),
         line("cache", &["'none'", "'host'"]),
+        line("format", &["'raw'", "'qcow2'"]),
     );
-    let disk =
-        disk.prop_map(|(read_only, iops, bandwidth, cache)| format!("{read_only}{iops}{bandwidth}{cache}"));
+    let disk = disk.prop_map(|(read_only, iops, bandwidth, cache, format)| {
+        format!("{read_only}{iops}{bandwidth}{cache}{format}")
+    });
     let disks = prop::collection::vec(disk, 0..3);
     let nets = prop::collection::vec(line("mac", &["'52:54:00:12:34:56'"]), 0..3);
     (head, tables, boot, disks, nets).prop_map(|(head, tables, boot, disks, nets)| {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use super::boot::Boot;
 use super::bus::Bus;
 use super::cloud_init::{CloudInit, MAX_SEED};
-use super::devices::{Balloon, Disk, Net};
+use super::devices::{Balloon, Disk, ImageFormat, Net};
 use super::error::DefinitionError;
 use super::jail::Jail;
 use super::limits::{MAX_SIZE, MAX_VCPUS, MIN_SIZE};
@@ -122,7 +122,10 @@ impl VmDefinition {
     /// Machine memory that the VM takes beside its guest's.
     pub fn overhead(&self) -> Pages {
         let seed = self.cloud_init.as_ref().map_or(Bytes::ZERO, |_| MAX_SEED);
-        plimsoll_policy::overhead(Pages::floor(self.size), self.vcpus, self.devices()) + Pages::ceil(seed)
+        let images = self.disks.iter().filter(|disk| disk.format == ImageFormat::Qcow2).count() as u64;
+        plimsoll_policy::overhead(Pages::floor(self.size), self.vcpus, self.devices())
+            + Pages::ceil(seed)
+            + Pages::ceil(Bytes(images * IMAGE_OVERHEAD.0))
     }
 
     /// How many disks, that of `cloud_init` among them, and network interfaces it has.
@@ -217,7 +220,7 @@ impl VmDefinition {
         }
         check_bounds(size, self.reservation, self.limit)?;
         self.shares.check().map_err(DefinitionError::new)?;
-        self.boot.check(self.disks.len())?;
+        self.boot.check(&self.disks)?;
         self.start_order.check().map_err(DefinitionError::new)?;
         self.start_delay.check().map_err(DefinitionError::new)?;
         let labels = self.labels.0.len();
@@ -257,6 +260,10 @@ impl VmDefinition {
         Ok(())
     }
 }
+
+/// What an image takes of its VMM's memory: metadata, buffers and stacks of its threads, a cluster
+/// that is decompressed. A few hundred KiB are usual.
+const IMAGE_OVERHEAD: Bytes = Bytes::mib(2);
 
 /// Highest limit: above the largest size it means none, and numbers beyond 63 bits could not be
 /// written as TOML.

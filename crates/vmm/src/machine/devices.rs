@@ -1,11 +1,13 @@
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use kvm_ioctls::VmFd;
+use plimsoll_image::{Format, chain};
 use plimsoll_pmap::Pmap;
-use plimsoll_protocol::control::BootConfig;
-use plimsoll_protocol::definition;
+use plimsoll_protocol::control::{BootConfig, DiskConfig};
+use plimsoll_protocol::definition::{self, ImageFormat};
 
 use super::mmio_windows::MmioWindows;
 use super::pci_bus::PciBus;
@@ -14,7 +16,7 @@ use crate::bus::Bus;
 use crate::control::Mailbox;
 use crate::fds::PassedFds;
 use crate::virtio::balloon::{Balloon, BalloonHandle};
-use crate::virtio::block::{Block, BlockConfig, Geometry};
+use crate::virtio::block::{Block, BlockConfig, Geometry, Medium};
 use crate::virtio::entropy::Entropy;
 use crate::virtio::net::{Link, Net};
 use crate::virtio::{NoticeSink, VirtioDevice};
@@ -54,13 +56,11 @@ impl VirtioDevices {
             config.nets.len()
         );
         let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
-        for (index, (disk, fd)) in config.disks.iter().zip(disks).enumerate() {
+        for (index, (disk, files)) in config.disks.iter().zip(disks).enumerate() {
             let name = format!("disk{index}");
             let id = format!("plimsoll-{name}");
-            let file = File::from(fd);
             let block = BlockConfig {
-                geometry: Geometry::of(&file).with_context(|| name.clone())?,
-                file,
+                medium: medium(disk, files).with_context(|| name.clone())?,
                 read_only: disk.read_only,
                 rate: disk.rate,
                 id,
@@ -135,7 +135,73 @@ impl VirtioDevices {
     }
 }
 
+/// What `disk` lies in: its own file, then its backing files.
+fn medium(disk: &DiskConfig, files: Vec<OwnedFd>) -> Result<Medium> {
+    let count = 1 + disk.backing.len();
+    ensure!(files.len() == count, "the daemon passed {} files for {count}", files.len());
+    let mut files = files.into_iter().map(File::from);
+    match (disk.format, files.len(), files.next()) {
+        (ImageFormat::Raw, 1, Some(file)) => {
+            let geometry = Geometry::of(&file)?;
+            Ok(Medium::File(file, geometry))
+        }
+        (_, _, top) => {
+            let formats =
+                [disk.format].into_iter().chain(disk.backing.iter().copied()).map(|format| match format {
+                    ImageFormat::Raw => Format::Raw,
+                    ImageFormat::Qcow2 => Format::Qcow2,
+                });
+            let files: Vec<_> = top.into_iter().chain(files).zip(formats).collect();
+            Ok(Medium::Image(chain::image(files.into_iter(), !disk.read_only)?))
+        }
+    }
+}
+
 fn sink(mailbox: &Arc<Mailbox>) -> NoticeSink {
     let mailbox = Arc::clone(mailbox);
     Arc::new(move |text: String| mailbox.notice(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use plimsoll_image::create::create;
+    use plimsoll_image::{Backing, FileStorage};
+    use plimsoll_protocol::control::RateLimit;
+    use plimsoll_units::Bytes;
+
+    use super::*;
+
+    fn config(format: ImageFormat, backing: &[ImageFormat]) -> DiskConfig {
+        let (read_only, longest, rate) = (false, Bytes::ZERO, RateLimit::default());
+        DiskConfig { read_only, format, backing: backing.to_vec(), longest, rate }
+    }
+
+    #[test]
+    fn a_disk_is_a_file_or_an_image_with_its_backing_files_as_the_daemon_says() {
+        let raw = tempfile::tempfile().unwrap();
+        raw.write_all_at(&[7; 8192], 0).unwrap();
+        let top = tempfile::tempfile().unwrap();
+        let backing = Backing { name: "any".to_owned(), format: Some(Format::Raw) };
+        create(&FileStorage::new(top.try_clone().unwrap()).unwrap(), 8192, 4096, Some(&backing)).unwrap();
+        let files =
+            |files: &[&File]| files.iter().map(|file| file.try_clone().unwrap().into()).collect::<Vec<_>>();
+        let image = config(ImageFormat::Qcow2, &[ImageFormat::Raw]);
+        let Medium::Image(image) = medium(&image, files(&[&top, &raw])).unwrap() else { panic!("no image") };
+        let mut read = [0; 512];
+        image.read(&mut read, 4096).unwrap();
+        assert_eq!(read, [7; 512]);
+        let plain = config(ImageFormat::Raw, &[]);
+        assert!(matches!(medium(&plain, files(&[&top])).unwrap(), Medium::File(..)));
+        for (format, backing, given) in [
+            (ImageFormat::Qcow2, &[][..], &[&top][..]),
+            (ImageFormat::Qcow2, &[ImageFormat::Raw], &[&top]),
+            (ImageFormat::Qcow2, &[], &[&raw]),
+            (ImageFormat::Raw, &[ImageFormat::Raw], &[&raw, &raw]),
+            (ImageFormat::Raw, &[], &[]),
+        ] {
+            assert!(medium(&config(format, backing), files(given)).is_err(), "{format:?} {backing:?}");
+        }
+    }
 }

@@ -101,7 +101,8 @@ impl Vm {
     ) -> Result<Self> {
         check(&config)?;
         let mut fds = PassedFds::sort(&config.fds, fds)?;
-        let longest_file = fds.longest_written()?.max(Bytes(MAX_LOG));
+        let longest_disk = config.disks.iter().map(|disk| disk.longest).max().unwrap_or_default();
+        let longest_file = fds.longest_written()?.max(Bytes(MAX_LOG)).max(longest_disk);
         let rules = jail::Rules { uid: config.uid, longest_file, allow_missing: &config.allow_missing };
         // Before there is guest memory, of which the boot reader must have none.
         let source = source(&config, &mut fds, rules)?;
@@ -248,7 +249,8 @@ fn source(config: &BootConfig, fds: &mut PassedFds, rules: jail::Rules<'_>) -> R
             Some(Source::Files { kernel: Box::new(File::from(kernel)), initrd })
         }
         GuestKind::Disk => {
-            let disk = fds.disks.first().context("the daemon passed no disk to boot from")?;
+            let disk = fds.disks.first().and_then(|files| files.first());
+            let disk = disk.context("the daemon passed no disk to boot from")?;
             Some(Source::Disk(BootReader::start(disk, rules).context("boot from disk")?))
         }
     })

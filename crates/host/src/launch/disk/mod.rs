@@ -1,10 +1,12 @@
-//! Disks: raw files and block devices, for one VM that writes or for several that read.
+//! Disks: files and block devices, for one VM that writes or for several that read.
 //!
 //! A disk that somebody else uses is refused: another VM, a program that locks as QEMU does
 //! ([`locks`]), the kernel, which holds a block device exclusively for a mount and for devices that
-//! are built on it, and the same storage by another name ([`overlap`]).
+//! are built on it, and the same storage by another name ([`overlap`]). The same holds for backing
+//! files of images, which are only read ([`image`]).
 
 mod cache;
+mod image;
 mod locks;
 mod ofd_lock;
 mod overlap;
@@ -15,11 +17,14 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
-use plimsoll_protocol::definition::Disk;
+use plimsoll_protocol::definition::{Disk, ImageFormat};
+use plimsoll_units::Bytes;
 use rustix::fs::{Mode, OFlags};
 
+pub(crate) use self::image::most;
 use self::overlap::Overlap;
 use self::sysfs::Sysfs;
 use self::users::{Identity, Mounts, processes};
@@ -33,14 +38,18 @@ pub(super) struct OpenDisk {
     pub(super) file: File,
     /// What the operator should know of it, in one line.
     pub(super) remark: Option<String>,
+    /// Its backing files, with their formats: each is that of the one before it.
+    pub(super) backing: Vec<(File, ImageFormat)>,
+    /// Most bytes that its file may have.
+    pub(super) longest: Bytes,
 }
 
-/// Opens a disk. The locks belong to the open file, which the VMM gets: they last as long as the
-/// VMM does, whatever becomes of the daemon.
+/// Opens a disk, whose backing files lie below `images`. The locks belong to the open files, which
+/// the VMM gets: they last as long as the VMM does, whatever becomes of the daemon.
 ///
 /// # Errors
 /// What is wrong with the disk, and what to do.
-pub(super) fn open(disk: &Disk) -> anyhow::Result<OpenDisk> {
+pub(super) fn open(disk: &Disk, images: &Path) -> anyhow::Result<OpenDisk> {
     // Opens nothing yet: a pipe does not wait, a tape does not wind.
     let place = rustix::fs::open(&disk.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     let place = File::from(place.context("cannot be opened")?);
@@ -51,19 +60,29 @@ pub(super) fn open(disk: &Disk) -> anyhow::Result<OpenDisk> {
     let len = file.seek(SeekFrom::End(0)).context("its size cannot be had")?;
     ensure!(len > 0, "it is empty: make it with truncate or qemu-img, or restore it");
     ensure!(
-        len.is_multiple_of(SECTOR),
+        len.is_multiple_of(SECTOR) || disk.format == ImageFormat::Qcow2,
         "its {len} bytes are no multiple of {SECTOR}: it is truncated, or no raw disk"
     );
-    if !locks::take(&file, disk.read_only).context("cannot be locked")? {
-        bail!(in_use(disk, &found));
+    hold(&disk.path, &file, &found, disk.read_only)?;
+    let remark = cache::apply(disk, &file, len)?;
+    let (backing, longest) = match disk.format {
+        ImageFormat::Raw => (Vec::new(), Bytes(len)),
+        ImageFormat::Qcow2 => image::open(disk, &file, len, images)?,
+    };
+    Ok(OpenDisk { file, remark, backing, longest })
+}
+
+/// Locks the file that was found at `path`, and looks who else uses it.
+fn hold(path: &Path, file: &File, found: &Metadata, read_only: bool) -> anyhow::Result<()> {
+    if !locks::take(file, read_only).context("cannot be locked")? {
+        bail!(in_use(path, found, read_only));
     }
     // After the locks: of two that start at once, at least one sees the other.
-    let overlap = Overlap { sysfs: &Sysfs::host(), mounts: &Mounts::read(), read_only: disk.read_only };
-    if let Some(used) = overlap.find(Identity::of(&found)) {
-        bail!("it is in use: {used}");
+    let overlap = Overlap { sysfs: &Sysfs::host(), mounts: &Mounts::read(), read_only };
+    match overlap.find(Identity::of(found)) {
+        Some(used) => bail!("it is in use: {used}"),
+        None => Ok(()),
     }
-    let remark = cache::apply(disk, &file, len)?;
-    Ok(OpenDisk { file, remark })
 }
 
 /// Opens what is at `place`. A block device that is written is opened exclusively.
@@ -79,7 +98,7 @@ fn reopen(disk: &Disk, place: &File, found: &Metadata) -> anyhow::Result<File> {
             let overlap = Overlap { sysfs: &Sysfs::host(), mounts: &Mounts::read(), read_only: false };
             match overlap.find(Identity::of(found)) {
                 Some(used) => bail!("it is in use: {used}"),
-                None => bail!(in_use(disk, found)),
+                None => bail!(in_use(&disk.path, found, false)),
             }
         }
         opened => opened.with_context(|| {
@@ -89,9 +108,9 @@ fn reopen(disk: &Disk, place: &File, found: &Metadata) -> anyhow::Result<File> {
 }
 
 /// The message for a disk that another process holds.
-fn in_use(disk: &Disk, found: &Metadata) -> String {
-    let users = processes(&disk.path, Identity::of(found));
-    let does = if disk.read_only { "writes it" } else { "writes it or reads it" };
+fn in_use(path: &Path, found: &Metadata, read_only: bool) -> String {
+    let users = processes(path, Identity::of(found));
+    let does = if read_only { "writes it" } else { "writes it or reads it" };
     let users =
         users.map_or_else(|| format!(": another VM or program {does}"), |users| format!(" by {users}"));
     let share = "several VMs may share it only if all of them have read_only = true";

@@ -6,12 +6,24 @@ use std::time::{Duration, Instant};
 use super::*;
 
 fn disk(path: &Path, read_only: bool) -> Disk {
-    Disk { path: path.to_owned(), read_only, iops: None, bandwidth: None, cache: None }
+    Disk {
+        path: path.to_owned(),
+        format: ImageFormat::Raw,
+        read_only,
+        iops: None,
+        bandwidth: None,
+        cache: None,
+    }
+}
+
+/// Opens `disk`; images have no backing files.
+fn opened(disk: &Disk) -> anyhow::Result<OpenDisk> {
+    open(disk, Path::new("/nonexistent"))
 }
 
 #[track_caller]
 fn refused(path: &Path, read_only: bool) -> String {
-    let error = format!("{:#}", open(&disk(path, read_only)).unwrap_err());
+    let error = format!("{:#}", opened(&disk(path, read_only)).unwrap_err());
     assert_eq!(error.lines().count(), 1, "{error}");
     error
 }
@@ -27,14 +39,14 @@ fn image(directory: &Path) -> PathBuf {
 fn many_may_read_a_disk_or_one_may_write_it() {
     let directory = tempfile::tempdir().unwrap();
     let path = image(directory.path());
-    let writer = open(&disk(&path, false)).unwrap();
+    let writer = opened(&disk(&path, false)).unwrap();
     for read_only in [false, true] {
         assert!(refused(&path, read_only).contains("in use"));
     }
     drop(writer);
-    let _reader = open(&disk(&path, true)).unwrap();
-    assert!(open(&disk(&path, true)).is_ok());
-    assert!(open(&disk(&path, false)).is_err());
+    let _reader = opened(&disk(&path, true)).unwrap();
+    assert!(opened(&disk(&path, true)).is_ok());
+    assert!(opened(&disk(&path, false)).is_err());
 }
 
 #[test]
@@ -66,7 +78,7 @@ fn a_disk_that_a_program_holds_as_qemu_does_is_refused_with_its_name() {
     child.wait().unwrap();
     let holder = format!("in use by sleep (process {})", child.id());
     assert!(errors.iter().all(|error| error.contains(&holder)), "{errors:?}");
-    open(&disk(&path, false)).unwrap();
+    opened(&disk(&path, false)).unwrap();
 }
 
 /// A loop device of the host; it goes with this.
@@ -110,21 +122,21 @@ fn a_file_and_its_loop_device_are_one_disk() {
     assert!(refused(&path, false).contains(&format!("losetup -d {node}")));
     assert!(refused(&path, true).contains(&node));
     // A device is opened exclusively by its one writer, and shared by readers.
-    let writer = open(&disk(&attached.0, false)).unwrap();
+    let writer = opened(&disk(&attached.0, false)).unwrap();
     assert!(refused(&attached.0, false).contains("in use") && refused(&attached.0, true).contains("in use"));
     drop(writer);
-    let reader = open(&disk(&attached.0, true)).unwrap();
-    assert!(open(&disk(&attached.0, true)).is_ok() && open(&disk(&attached.0, false)).is_err());
+    let reader = opened(&disk(&attached.0, true)).unwrap();
+    assert!(opened(&disk(&attached.0, true)).is_ok() && opened(&disk(&attached.0, false)).is_err());
     drop((reader, attached));
     // The file first, then a loop device of it.
-    let writer = open(&disk(&path, false)).unwrap();
+    let writer = opened(&disk(&path, false)).unwrap();
     let Some(attached) = Loop::attach(&[], &path) else { return };
     for read_only in [false, true] {
         assert!(refused(&attached.0, read_only).contains("loop device of"));
     }
     drop((writer, attached));
     let Some(attached) = Loop::attach(&["--read-only"], &path) else { return };
-    let (_file, _device) = (open(&disk(&path, true)).unwrap(), open(&disk(&attached.0, true)).unwrap());
+    let (_file, _device) = (opened(&disk(&path, true)).unwrap(), opened(&disk(&attached.0, true)).unwrap());
     assert!(refused(&path, false).contains("in use"));
 }
 
@@ -134,13 +146,13 @@ fn a_device_that_is_written_is_held_against_the_kernel_too() {
     let Some(attached) = Loop::attach(&[], &image(directory.path())) else { return };
     // As a mount, device mapper and RAID do, which know no locks.
     let exclusively = || OpenOptions::new().read(true).custom_flags(libc::O_EXCL).open(&attached.0);
-    let writer = open(&disk(&attached.0, false)).unwrap();
+    let writer = opened(&disk(&attached.0, false)).unwrap();
     assert_eq!(exclusively().unwrap_err().raw_os_error(), Some(libc::EBUSY));
     drop(writer);
     let holder = exclusively().unwrap();
     assert!(refused(&attached.0, false).contains("in use"));
     drop(holder);
-    open(&disk(&attached.0, false)).unwrap();
+    opened(&disk(&attached.0, false)).unwrap();
 }
 
 #[test]
@@ -159,24 +171,76 @@ fn a_mounted_device_is_refused_with_its_mount() {
         return;
     }
     let results = [(&attached.0, false), (&attached.0, true), (&path, false)]
-        .map(|(path, read_only)| open(&disk(path, read_only)).map(drop));
+        .map(|(path, read_only)| opened(&disk(path, read_only)).map(drop));
     assert!(run("umount", &[&at]));
     for result in results {
         let error = result.unwrap_err().to_string();
         assert!(error.contains(&format!("mounted at {}", at.display())), "{error}");
     }
-    open(&disk(&attached.0, false)).unwrap();
+    opened(&disk(&attached.0, false)).unwrap();
 }
 
 #[test]
 fn an_open_disk_passes_the_page_cache_by() {
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     let path = image(directory.path());
-    let OpenDisk { file, remark } = open(&disk(&path, false)).unwrap();
+    let OpenDisk { file, remark, .. } = opened(&disk(&path, false)).unwrap();
     let direct = plimsoll_sys::direct::Alignment::of(&file).unwrap();
     // Where that is not possible, the operator is told.
     assert_ne!(direct.is_some(), remark.is_some());
     if direct.is_some_and(|alignment| alignment.block > 1) {
         assert!(file.write_at(&[1; 3], 1).is_err());
     }
+}
+
+/// A qcow2 image of 1 MiB at `path`, a change of what `backing` names.
+fn qcow2(path: &Path, backing: Option<&str>) -> Disk {
+    let file = File::options().read(true).write(true).create_new(true).open(path).unwrap();
+    let storage = plimsoll_image::FileStorage::new(file).unwrap();
+    let format = Some(plimsoll_image::Format::Raw);
+    let backing = backing.map(|name| plimsoll_image::Backing { name: name.to_owned(), format });
+    plimsoll_image::create::create(&storage, 1 << 20, 65536, backing.as_ref()).unwrap();
+    Disk { format: ImageFormat::Qcow2, ..disk(path, false) }
+}
+
+#[test]
+fn an_image_is_opened_with_its_backing_files_which_nobody_may_write() {
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let images = directory.path().join("images");
+    std::fs::create_dir(&images).unwrap();
+    let base = image(&images);
+    let top = qcow2(&directory.path().join("a.qcow2"), Some("images/d.raw"));
+    let OpenDisk { backing, longest, .. } = open(&top, &images).unwrap();
+    assert_eq!(backing.iter().map(|(_, format)| *format).collect::<Vec<_>>(), [ImageFormat::Raw]);
+    assert_eq!(longest, Bytes((1 << 20) + (1 << 18) + (64 << 20)));
+    let (error, other) =
+        (refused(&base, false), qcow2(&directory.path().join("b.qcow2"), Some("images/d.raw")));
+    assert!(error.contains("in use"), "{error}");
+    open(&other, &images).unwrap();
+    drop(backing);
+    let writer = opened(&disk(&base, false)).unwrap();
+    let error = format!("{:#}", open(&top, &images).unwrap_err());
+    assert!(error.contains("its backing file") && error.contains("it is in use"), "{error}");
+    drop(writer);
+    let error = format!("{:#}", open(&top, directory.path().join("other").as_path()).unwrap_err());
+    assert!(error.contains("d.raw"), "{error}");
+    let elsewhere = qcow2(&directory.path().join("c.qcow2"), Some("/etc/hostname"));
+    let error = format!("{:#}", open(&elsewhere, &images).unwrap_err());
+    assert!(error.contains("/etc/hostname") && error.contains("does not lie below"), "{error}");
+}
+
+#[test]
+fn an_image_is_what_its_definition_says_and_not_what_it_holds() {
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let path = directory.path().join("a.qcow2");
+    let image_disk = qcow2(&path, None);
+    assert!(opened(&disk(&path, false)).unwrap().backing.is_empty(), "raw, whatever its header says");
+    let raw = Disk { path: image(directory.path()), ..image_disk.clone() };
+    let error = format!("{:#}", opened(&raw).unwrap_err());
+    assert!(error.contains("no qcow2 image"), "{error}");
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&[1], 79).unwrap();
+    let error = format!("{:#}", opened(&image_disk).unwrap_err());
+    assert!(error.contains("not closed cleanly"), "{error}");
+    opened(&Disk { read_only: true, ..image_disk }).unwrap();
 }

@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use plimsoll_pmap::{GuestRam, IoGuard, PinRequest, Pmap, PpnRange};
 use rustix::event::PollFlags;
-use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
 use super::super::Activation;
@@ -25,7 +24,8 @@ use super::{ID_LENGTH, QUEUE_SIZE, zeros};
 use crate::whole_pages::whole_pages;
 
 pub(super) struct BlockBack {
-    file: Arc<File>,
+    /// A raw disk's file; `None`: the disk is an image.
+    file: Option<Arc<File>>,
     bounds: Bounds,
     id: [u8; ID_LENGTH],
     /// How fast it may be; `None`: as fast as it can, and no clock is read for it.
@@ -68,7 +68,7 @@ enum Work {
 
 impl BlockBack {
     pub(super) fn new(
-        file: Arc<File>,
+        file: Option<Arc<File>>,
         bounds: Bounds,
         id: &str,
         rate: Option<Rate>,
@@ -148,31 +148,27 @@ impl BlockBack {
     }
 
     fn plan(&self, action: Action) -> Result<Planned, Broken> {
-        let geometry = self.bounds.geometry;
+        let transfer = |direction, offset, buffers| {
+            let is_copied = self.file.is_none();
+            Planned::Transfer(Transfer::new(direction, offset, buffers, self.bounds.geometry, is_copied))
+        };
         Ok(match action {
             Action::Answer(status) => Planned::Answer(status, 0),
             Action::Read { to: buffers, .. } | Action::Write { from: buffers, .. } if buffers.len() == 0 => {
                 Planned::Answer(Status::Ok, 0)
             }
-            Action::Read { offset, to } => {
-                Planned::Transfer(Transfer::new(Direction::Read, offset, to, geometry))
-            }
-            Action::Write { offset, from } => {
-                Planned::Transfer(Transfer::new(Direction::Write, offset, from, geometry))
-            }
+            Action::Read { offset, to } => transfer(Direction::Read, offset, to),
+            Action::Write { offset, from } => transfer(Direction::Write, offset, from),
             Action::Flush => Planned::Task(Task::Sync, Work::Flush),
             Action::GetId { to } => {
                 let written = to.write(&*self.ram, &self.id)?;
                 Planned::Answer(Status::Ok, u32::try_from(written).map_err(|_| Broken::Layout)?)
             }
             Action::Discard { offset, length } => {
-                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                Planned::Task(Task::Allocate { flags, offset, length }, Work::Discard)
+                Planned::Task(Task::Discard { offset, length }, Work::Discard)
             }
             Action::WriteZeroes { offset, length, unmap } => {
-                let how = if unmap { FallocateFlags::PUNCH_HOLE } else { FallocateFlags::ZERO_RANGE };
-                let flags = how | FallocateFlags::KEEP_SIZE;
-                Planned::Task(Task::Allocate { flags, offset, length }, Work::Zero { offset, length })
+                Planned::Task(Task::Zero { offset, length, unmap }, Work::Zero { offset, length })
             }
         })
     }
@@ -244,13 +240,16 @@ impl BlockBack {
         let Some(Begun { work: Work::Transfer(transfer), .. }) = &self.requests[usize::from(tag)] else {
             return;
         };
-        if transfer.is_bounced() {
-            debug_assert_eq!(self.in_flight, 0);
-            self.bounced = Some((tag, transfer.bounce(&self.file, &self.ram)));
-            self.in_flight += 1;
-        } else {
-            let task = transfer.task(memory);
-            self.submit(tag, task);
+        match &self.file {
+            Some(file) if transfer.is_bounced() => {
+                debug_assert_eq!(self.in_flight, 0);
+                self.bounced = Some((tag, transfer.bounce(file, &self.ram)));
+                self.in_flight += 1;
+            }
+            _ => {
+                let task = transfer.task(memory);
+                self.submit(tag, task);
+            }
         }
     }
 
@@ -310,7 +309,7 @@ impl BlockBack {
                     // The guest then writes the zeros itself.
                     return Status::Unsupported;
                 }
-                zeros::write(&self.file, offset, length).is_ok()
+                self.file.as_ref().is_some_and(|file| zeros::write(file, offset, length).is_ok())
             }
             (_, Err(_)) => false,
         };

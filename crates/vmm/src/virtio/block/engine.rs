@@ -1,4 +1,5 @@
-//! What carries disk requests out: an io_uring, or the device's own thread.
+//! What carries disk requests out: an io_uring, the device's own thread, or the threads of an
+//! image.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -10,11 +11,39 @@ use plimsoll_pmap::IoGuard;
 use plimsoll_sys::preadv::carry_out;
 use plimsoll_sys::task::Operation;
 use plimsoll_sys::uring::Uring;
+use rustix::fs::FallocateFlags;
 
+use super::super::ring::Spans;
 use super::QUEUE_SIZE;
+use super::direction::Direction;
+use super::workers::Workers;
 
-/// One thing for the kernel to do with the disk, on pinned guest memory.
-pub(super) type Task = plimsoll_sys::task::Task<IoGuard>;
+/// One thing to do with the disk.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// Move data between the disk and pinned guest memory.
+    Move {
+        direction: Direction,
+        offset: u64,
+        memory: IoGuard,
+        /// The same memory, for an image, which copies.
+        buffers: Option<Spans>,
+    },
+    /// Make durable what was written.
+    Sync,
+    Discard {
+        offset: u64,
+        length: u64,
+    },
+    Zero {
+        offset: u64,
+        length: u64,
+        unmap: bool,
+    },
+}
+
+/// The same, for the kernel to do with a file.
+pub(super) type FileTask = plimsoll_sys::task::Task<IoGuard>;
 
 /// A task that has ended: the number that it was submitted under, and the bytes that were read or
 /// written.
@@ -26,6 +55,8 @@ pub(super) enum Engine {
     Uring(Box<Uring<u16, IoGuard>>),
     /// One after the other, at once when submitted.
     Blocking(Blocking),
+    /// By threads of its own.
+    Image(Workers),
 }
 
 impl Engine {
@@ -47,8 +78,9 @@ impl Engine {
     /// With an io_uring, the kernel learns of the task at the next [`commit`](Self::commit).
     pub(super) fn submit(&mut self, tag: u16, task: Task) {
         match self {
-            Self::Uring(uring) => uring.submit(tag, task),
-            Self::Blocking(blocking) => blocking.run(tag, task),
+            Self::Uring(uring) => uring.submit(tag, task.of_file()),
+            Self::Blocking(blocking) => blocking.run(tag, task.of_file()),
+            Self::Image(workers) => workers.submit(tag, task),
         }
     }
 
@@ -59,7 +91,7 @@ impl Engine {
     pub(super) fn commit(&mut self) -> io::Result<()> {
         match self {
             Self::Uring(uring) => uring.commit(),
-            Self::Blocking(_) => Ok(()),
+            Self::Blocking(_) | Self::Image(_) => Ok(()),
         }
     }
 
@@ -71,6 +103,10 @@ impl Engine {
         match self {
             Self::Uring(uring) => uring.wait(),
             Self::Blocking(_) => Ok(()),
+            Self::Image(workers) => {
+                workers.wait();
+                Ok(())
+            }
         }
     }
 
@@ -79,6 +115,7 @@ impl Engine {
         match self {
             Self::Uring(uring) => uring.ended().map(|(tag, _, result)| (tag, result)),
             Self::Blocking(blocking) => blocking.ended.pop_front(),
+            Self::Image(workers) => workers.ended(),
         }
     }
 
@@ -87,6 +124,29 @@ impl Engine {
         match self {
             Self::Uring(uring) => Some(uring.as_fd()),
             Self::Blocking(_) => None,
+            Self::Image(workers) => Some(workers.as_fd()),
+        }
+    }
+}
+
+impl Task {
+    /// This task, done with a raw file.
+    fn of_file(self) -> FileTask {
+        let keep = FallocateFlags::KEEP_SIZE;
+        match self {
+            Self::Move { direction: Direction::Read, offset, memory, .. } => {
+                FileTask::Read { offset, to: memory }
+            }
+            Self::Move { direction: Direction::Write, offset, memory, .. } => {
+                FileTask::Write { offset, from: memory }
+            }
+            Self::Sync => FileTask::Sync,
+            Self::Discard { offset, length } | Self::Zero { offset, length, unmap: true } => {
+                FileTask::Allocate { flags: FallocateFlags::PUNCH_HOLE | keep, offset, length }
+            }
+            Self::Zero { offset, length, unmap: false } => {
+                FileTask::Allocate { flags: FallocateFlags::ZERO_RANGE | keep, offset, length }
+            }
         }
     }
 }
@@ -98,7 +158,7 @@ pub(super) struct Blocking {
 }
 
 impl Blocking {
-    fn run(&mut self, tag: u16, mut task: Task) {
+    fn run(&mut self, tag: u16, mut task: FileTask) {
         let result = carry_out(&self.file, &mut task);
         self.ended.push_back((tag, result));
     }

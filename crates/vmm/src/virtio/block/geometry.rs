@@ -44,6 +44,9 @@ impl Geometry {
         Ok(Self { logical, direct: Alignment::of(file)? })
     }
 
+    /// The blocks of an image: sectors, as of a file.
+    pub(super) const IMAGE: Self = Self { logical: 512, direct: None };
+
     /// The exponent of two that makes a physical block of a logical one.
     pub(super) fn physical_exponent(self) -> u8 {
         u8::try_from((PHYSICAL / self.logical).ilog2()).expect("at most 3")
@@ -52,9 +55,7 @@ impl Geometry {
     /// Whether the kernel takes `task`.
     pub(super) fn allows(self, task: &mut Task) -> bool {
         match (self.direct, task) {
-            (Some(direct), Task::Read { offset, to: memory } | Task::Write { offset, from: memory }) => {
-                direct.fits(*offset, memory.iovecs())
-            }
+            (Some(direct), Task::Move { offset, memory, .. }) => direct.fits(*offset, memory.iovecs()),
             _ => true,
         }
     }

@@ -1,4 +1,4 @@
-//! The disk (VIRTIO 1.2, section 5.2): a raw file or a block device, one queue.
+//! The disk (VIRTIO 1.2, section 5.2): a raw file, a block device or an image, one queue.
 //!
 //! Requests run side by side, as many as the queue holds, on an io_uring of the device's own; where
 //! that is forbidden they run one after the other. While the kernel reads or writes a request's
@@ -13,6 +13,8 @@
 //! The file may be open for direct I/O (`geometry.rs`). Requests that are not aligned as that asks
 //! take a bounce buffer (`bounce.rs`).
 //!
+//! An image has threads of its own for its requests (`workers.rs`), which copy the data.
+//!
 //! A disk may be held to a rate (`rate.rs`): its requests then wait in the queue.
 
 mod back;
@@ -25,6 +27,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod workers;
 mod zeros;
 
 use std::fs::File;
@@ -32,6 +35,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::sync::Arc;
 use std::time::Instant;
 
+use plimsoll_image::{FileStorage, Image};
 use plimsoll_pmap::Pmap;
 use plimsoll_protocol::control::RateLimit;
 
@@ -43,6 +47,7 @@ use engine::Engine;
 pub use geometry::Geometry;
 use pinner::Pinner;
 use request::Bounds;
+use workers::Workers;
 
 /// Bytes in a sector, the unit of virtio's disk addresses, whatever the disk's own.
 const SECTOR: u64 = 512;
@@ -78,10 +83,8 @@ mod bit {
 /// The configuration of a disk.
 #[derive(Debug)]
 pub struct BlockConfig {
-    /// A raw file or a block device, open for reading, and for writing unless `read_only`.
-    pub file: File,
-    /// Its blocks.
-    pub geometry: Geometry,
+    /// What its content lies in.
+    pub medium: Medium,
     /// The guest may not write it.
     pub read_only: bool,
     /// How fast it may be.
@@ -90,6 +93,15 @@ pub struct BlockConfig {
     pub id: String,
     /// Use an io_uring; without, or where the kernel refuses one, requests run one after the other.
     pub io_uring: bool,
+}
+
+/// What a disk's content lies in, open for reading, and for writing unless the disk is read-only.
+#[derive(Debug)]
+pub enum Medium {
+    /// A raw file or a block device, with its blocks.
+    File(File, Geometry),
+    /// An image, whose data is copied.
+    Image(Image<FileStorage>),
 }
 
 /// The front of a disk.
@@ -106,33 +118,30 @@ impl Block {
     ///
     /// # Errors
     /// The file's size cannot be found, or no file descriptor or thread is left.
-    pub fn new(
-        name: &str,
-        mut disk: BlockConfig,
-        memory: &Arc<Pmap>,
-        notices: NoticeSink,
-    ) -> io::Result<Self> {
-        // Also finds the size of a block device, whose metadata says zero.
-        let sectors = disk.file.seek(SeekFrom::End(0))? / SECTOR;
-        let features = features(disk.read_only);
-        let file = Arc::new(disk.file);
-        let engine = match disk.io_uring.then(|| Engine::uring(&file)) {
-            None => Engine::blocking(Arc::clone(&file)),
-            Some(Ok(engine)) => engine,
-            Some(Err(error)) => {
-                notices(format!(
-                    "device {name}: the kernel refuses an io_uring ({error}); its requests run one after the other"
-                ));
-                Engine::blocking(Arc::clone(&file))
+    pub fn new(name: &str, disk: BlockConfig, memory: &Arc<Pmap>, notices: NoticeSink) -> io::Result<Self> {
+        let (file, size, geometry, engine) = match disk.medium {
+            Medium::File(mut file, geometry) => {
+                // Also finds the size of a block device, whose metadata says zero.
+                let size = file.seek(SeekFrom::End(0))?;
+                let file = Arc::new(file);
+                let engine = engine(name, &file, disk.io_uring, &notices);
+                (Some(file), size, geometry, engine)
+            }
+            Medium::Image(image) => {
+                let size = image.size();
+                let workers = Workers::spawn(name, image, memory.ram())?;
+                (None, size, Geometry::IMAGE, Engine::Image(workers))
             }
         };
-        let bounds = Bounds { sectors, read_only: disk.read_only, geometry: disk.geometry };
+        let sectors = size / SECTOR;
+        let bounds = Bounds { sectors, read_only: disk.read_only, geometry };
+        let features = features(disk.read_only);
         let rate = Rate::new(disk.rate, Instant::now());
         let back =
             BlockBack::new(file, bounds, &disk.id, rate, Arc::clone(memory), engine, Pinner::spawn(name)?);
         Ok(Self {
             features,
-            config: config_space(sectors, disk.geometry),
+            config: config_space(sectors, geometry),
             worker: Worker::spawn(name.to_owned(), back, notices)?,
         })
     }
@@ -168,6 +177,20 @@ impl VirtioDevice for Block {
     #[cfg(any(test, feature = "fuzzing"))]
     fn barrier(&self) {
         self.worker.barrier();
+    }
+}
+
+/// What carries out requests to a raw file.
+fn engine(name: &str, file: &Arc<File>, io_uring: bool, notices: &NoticeSink) -> Engine {
+    match io_uring.then(|| Engine::uring(file)) {
+        None => Engine::blocking(Arc::clone(file)),
+        Some(Ok(engine)) => engine,
+        Some(Err(error)) => {
+            notices(format!(
+                "device {name}: the kernel refuses an io_uring ({error}); its requests run one after the other"
+            ));
+            Engine::blocking(Arc::clone(file))
+        }
     }
 }
 

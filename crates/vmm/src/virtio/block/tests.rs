@@ -12,6 +12,7 @@ use super::super::testing::{Buffer, DATA, HIGH, INDIRECT, Queue, Rig, WRITE, des
 use super::*;
 
 mod any_requests;
+mod images;
 mod past_the_cache;
 
 const SECTORS: u64 = 8192;
@@ -50,7 +51,8 @@ fn on(
 ) -> Rig {
     Rig::new(|memory, notices| {
         let geometry = geometry(&file);
-        let config = BlockConfig { file, geometry, read_only, rate, id: "a-disk".to_owned(), io_uring };
+        let medium = Medium::File(file, geometry);
+        let config = BlockConfig { medium, read_only, rate, id: "a-disk".to_owned(), io_uring };
         Block::new("disk0", config, memory, notices).unwrap()
     })
 }

@@ -28,20 +28,38 @@ pub(super) struct Transfer {
     left: Spans,
     /// What offsets and lengths of parts are multiples of.
     granularity: u64,
-    /// It takes the bounce buffer; then these are the buffers of the part under way.
-    bounced: Option<Spans>,
+    /// Its data is copied; then these are the buffers of the part under way.
+    copied: Option<Spans>,
+    /// It is copied through the bounce buffer.
+    is_bounced: bool,
 }
 
 impl Transfer {
-    pub(super) fn new(direction: Direction, offset: u64, buffers: Spans, geometry: Geometry) -> Self {
-        let bounced = geometry.direct.is_some_and(|direct| {
+    /// A request to move `buffers` to or from `offset`. `is_copied`: the disk is an image.
+    pub(super) fn new(
+        direction: Direction,
+        offset: u64,
+        buffers: Spans,
+        geometry: Geometry,
+        is_copied: bool,
+    ) -> Self {
+        let is_bounced = geometry.direct.is_some_and(|direct| {
             // Guest memory is mapped by whole pages, so addresses are aligned as in the guest.
             let fits = |address, len: u32| direct.memory_fits(address) && direct.block_fits(len.into());
             !direct.block_fits(offset) || buffers.iter().any(|span| !fits(span.address.0, span.len))
         });
         let granularity = geometry.granularity();
-        let bounced = bounced.then(Spans::default);
-        Self { direction, length: buffers.len(), offset, part: 0, left: buffers, granularity, bounced }
+        let copied = (is_bounced || is_copied).then(Spans::default);
+        Self {
+            direction,
+            length: buffers.len(),
+            offset,
+            part: 0,
+            left: buffers,
+            granularity,
+            copied,
+            is_bounced,
+        }
     }
 
     /// Begins the next part: whole blocks in at most `most` pages, one at least. For the bounce
@@ -51,7 +69,7 @@ impl Transfer {
     /// A buffer spans two regions of guest memory, which no driver asks for.
     pub(super) fn next(&mut self, memory: &Arc<Pmap>, most: Pages) -> Result<PinRequest, Error> {
         self.offset += u64::from(self.part);
-        let part = if self.bounced.is_some() {
+        let part = if self.is_bounced {
             let before = u32::try_from(self.offset % self.granularity).expect("less than a page");
             part_of(&self.left, most, SECTOR).min(bounce::LENGTH - before)
         } else {
@@ -59,8 +77,8 @@ impl Transfer {
         };
         let (part, left) = self.left.split(part).expect("no more than there is");
         (self.part, self.left) = (part.len(), left);
-        if let Some(bounced) = &mut self.bounced {
-            bounced.clone_from(&part);
+        if let Some(copied) = &mut self.copied {
+            copied.clone_from(&part);
         }
         let intent = match self.direction {
             Direction::Read => Intent::Overwrite,
@@ -72,11 +90,7 @@ impl Transfer {
 
     /// The task that moves the part under way, whose buffers are `memory`.
     pub(super) fn task(&self, memory: IoGuard) -> Task {
-        let offset = self.offset;
-        match self.direction {
-            Direction::Read => Task::Read { offset, to: memory },
-            Direction::Write => Task::Write { offset, from: memory },
-        }
+        Task::Move { direction: self.direction, offset: self.offset, memory, buffers: self.copied.clone() }
     }
 
     /// Moves the part under way through the bounce buffer. Its buffers are pinned.
@@ -84,13 +98,13 @@ impl Transfer {
     /// # Errors
     /// As for [`bounce::carry_out`].
     pub(super) fn bounce(&self, file: &File, ram: &GuestRam) -> io::Result<usize> {
-        let buffers = self.bounced.as_ref().map_or(&self.left, |buffers| buffers);
+        let buffers = self.copied.as_ref().map_or(&self.left, |buffers| buffers);
         bounce::carry_out(file, self.granularity, self.direction, self.offset, buffers, ram)
     }
 
     /// Whether it takes the bounce buffer.
     pub(super) fn is_bounced(&self) -> bool {
-        self.bounced.is_some()
+        self.is_bounced
     }
 
     /// Whether `done` bytes are all of the part under way.

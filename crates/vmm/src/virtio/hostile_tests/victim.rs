@@ -12,7 +12,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use plimsoll_protocol::control::RateLimit;
 
 use super::super::balloon::Balloon;
-use super::super::block::{Block, BlockConfig, Geometry};
+use super::super::block::{Block, BlockConfig, Geometry, Medium};
 use super::super::entropy::Entropy;
 use super::super::net::{Link, Net};
 use super::super::testing::{DATA, HIGH, LOW_END, Queue, Rig, WRITE, memory_file};
@@ -25,8 +25,7 @@ pub(super) const DISK: u64 = 4 << 20;
 /// What a writable disk in `file` is made of.
 pub(super) fn disk_of(file: File, io_uring: bool) -> BlockConfig {
     BlockConfig {
-        geometry: Geometry::of(&file).unwrap(),
-        file,
+        medium: Medium::File(file.try_clone().unwrap(), Geometry::of(&file).unwrap()),
         read_only: false,
         rate: RateLimit::default(),
         id: String::new(),

@@ -11,7 +11,7 @@ use plimsoll_lab::kernel::Version;
 use plimsoll_operate::Stage;
 use plimsoll_operate::definition::toucher_image;
 use plimsoll_operate::smaps::account;
-use plimsoll_protocol::definition::{Balloon, Boot, Bus, Cpu, Disk, Jail, Memory, VmDefinition};
+use plimsoll_protocol::definition::{Balloon, Boot, Bus, Cpu, Disk, ImageFormat, Jail, Memory, VmDefinition};
 use plimsoll_protocol::{Labels, Place, Shares, StartDelay, StartOrder};
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
@@ -144,9 +144,15 @@ fn definition(guest: Guest) -> Result<VmDefinition> {
         cpu: Cpu::default(),
         boot: Boot { kernel: Some(kernel), initrd: Some(initrd), cmdline, ..Boot::default() },
         cloud_init: None,
-        disks: vec![Disk { path: disk, read_only: true, iops: None, bandwidth: None, cache: None }],
+        disks: vec![Disk {
+            path: disk,
+            format: ImageFormat::Raw,
+            read_only: true,
+            iops: None,
+            bandwidth: None,
+            cache: None,
+        }],
         nets: Vec::new(),
-        cloud_init: None,
         balloon: Balloon::default(),
         jail: Jail::default(),
     })
