@@ -25,6 +25,9 @@ const MAX_FILES: u32 = 64;
 /// What GRUB tells scripts of itself.
 const OWN: &[(&str, &str)] = &[
     ("grub_platform", "pc"),
+    // Ubuntu's cloud images try to boot without an initrd first, and note in the environment block
+    // that they did. Nothing is written here, so that they go on with it at once.
+    ("initrdfail", "1"),
     ("grub_cpu", "x86_64"),
     ("feature_all_video_module", "y"),
     ("feature_chainloader_bpb", "y"),

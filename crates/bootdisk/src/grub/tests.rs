@@ -78,6 +78,17 @@ fn a_fedora_boots_by_its_loader_entries() {
 }
 
 #[test]
+fn an_ubuntu_boots_with_its_initrd() {
+    let config = "if [ \"${initrdfail}\" = 2 ]; then\n   set initrdfail=\nelif [ \"${initrdfail}\" = 1 ]; then\n   \
+                  set next_entry=\"${prev_entry}\"\n   set prev_entry=\n   save_env prev_entry\n   \
+                  if [ \"${next_entry}\" ]; then\n      set initrdfail=2\n   fi\nfi\n\
+                  menuentry 'Ubuntu' {\n\tif [ \"${initrdfail}\" = 1 ]; then\n\t  linux\t/vmlinuz root=PARTUUID=a ro\n\
+                  \t  initrd\t/initrd.img\n\telse\n\t  linux\t/vmlinuz root=PARTUUID=a ro panic=-1\n\tfi\n\tinitrdfail\n}\n";
+    let boots = boots(config).unwrap();
+    assert_eq!((boots.initrd.len(), boots.cmdline.as_str()), (1, "BOOT_IMAGE=/vmlinuz root=PARTUUID=a ro"));
+}
+
+#[test]
 fn a_stub_leads_to_the_configuration_that_it_names() {
     let stub = "search.fs_uuid 11111111-2222-3333-4444-555555555555 root hd0,gpt1\n\
                 set prefix=($root)'/boot/grub'\nconfigfile $prefix/grub.cfg\nmenuentry 'never' { linux /never; }\n";

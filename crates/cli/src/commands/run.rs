@@ -32,8 +32,8 @@ A definition is TOML; paths in it are taken from its own directory:
   kernel = \"vmlinuz\"         # a bzImage
   initrd = \"initrd.img\"      # optional
   cmdline = \"console=ttyS0 root=/dev/vda\"
-  from = \"disk\"              # instead of these three: what the first disk's boot loader would boot
-  append = \"console=ttyS0\"   # added to the disk's command line
+  # from = \"disk\"            # instead of these three: what the first disk's boot loader would boot
+  # append = \"console=ttyS0\" # added to the disk's command line
   [[disk]]
   path = \"web1.raw\"
   format = \"raw\"             # raw (the default) or qcow2
