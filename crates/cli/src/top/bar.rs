@@ -11,8 +11,8 @@ pub(super) fn bar(host: &HostStatus, width: u16) -> Line<'static> {
     spans.map(|((mark, colour), length)| Span::styled(mark.repeat(length), Style::new().fg(colour))).collect()
 }
 
-/// `width` divided in the ratio of `sizes`: whole characters, rounded to the nearest, that add up to
-/// it. What is there at all has at least one, as far as they go.
+/// `width` divided in the ratio of `sizes`: whole characters, rounded to the nearest, that add up
+/// to it. What is there at all has at least one, as far as they go.
 fn parts<const N: usize>(sizes: [Bytes; N], width: usize) -> [usize; N] {
     let total: u128 = sizes.iter().map(|size| u128::from(size.0)).sum();
     if total == 0 || width == 0 {

@@ -18,7 +18,8 @@ use super::view::View;
 
 /// Lines above the table.
 const HEAD: u16 = 6;
-/// Of the curves beside the host's lines, in characters. They are left out where lines need the room.
+/// Of the curves beside the host's lines, in characters. They are left out where lines need the
+/// room.
 const CURVE: u16 = 40;
 /// A screen that is less wide has no room for curves.
 const WIDE: u16 = 120;

@@ -2,7 +2,8 @@
 //!
 //! [`feed`] asks the daemon, on a thread of its own, so that a key is answered at once even while
 //! the daemon is slow. [`view`] is what is looked at and what keys do to it; it draws nothing.
-//! [`rows`] makes a table of it, [`draw`] puts it on the screen. [`choice`] is what is kept on disk.
+//! [`rows`] makes a table of it, [`draw`] puts it on the screen. [`choice`] is what is kept on
+//! disk.
 //!
 //! All but [`screen`] and [`feed`] are functions of their arguments, and tested as such.
 

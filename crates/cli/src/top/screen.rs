@@ -75,7 +75,8 @@ fn take(news: News, view: &mut View, seen: &mut Seen) {
             view.unseen = None;
             *seen = *now;
         }
-        // A daemon that is being restarted comes back: the last table stays, and says of when it is.
+        // A daemon that is being restarted comes back: the last table stays, and says of when it
+        // is.
         News::Unseen(error) => view.unseen = Some(error),
         News::Explained(name, Ok(text)) => view.overlay = Some(Overlay::Text(explained(&name, &text))),
         News::Explained(_, Err(error)) => view.message = Some(error),
