@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use crate::disk::{Disk, Source, Window};
 use crate::grub::{self, Boots};
-use crate::table::{self, Scheme};
+use crate::partition::Scheme;
+use crate::table;
 use crate::volume::{self, Content, Found, Volume};
 use crate::{bls, env_block, extlinux};
 

@@ -28,6 +28,7 @@ mod find;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
 mod grub;
+mod partition;
 mod table;
 mod version;
 mod volume;

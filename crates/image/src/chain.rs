@@ -12,9 +12,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
+use crate::beneath::Beneath;
 use crate::error::Error;
+use crate::format::Format;
 use crate::header::Header;
-use crate::image::{Format, Image, Raw};
+use crate::image::{Image, Raw};
 use crate::qcow2::Qcow2;
 use crate::storage::{FileStorage, Storage};
 
@@ -173,6 +175,7 @@ pub fn image(
                 return Err(Error::Invalid("a raw image has no backing file".to_owned()));
             }
             (Format::Qcow2, backing) => {
+                let backing = backing.map(|image: Image<FileStorage>| Box::new(image) as Box<dyn Beneath>);
                 Image::Qcow2(Box::new(Qcow2::open(storage, writable && is_top, backing)?))
             }
         });

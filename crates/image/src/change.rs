@@ -8,8 +8,8 @@ use crate::cache::index;
 use crate::entry::{Mapping, Place, ZERO};
 use crate::lock::{alone, shared};
 use crate::metadata::Metadata;
-use crate::qcow2::{Piece, Qcow2, within};
-use crate::storage::Storage;
+use crate::qcow2::{Piece, Qcow2};
+use crate::storage::{Storage, within};
 
 impl<S: Storage> Qcow2<S> {
     /// Writes `bytes` to the guest's disk at `offset`. They are durable after the next

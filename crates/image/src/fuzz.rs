@@ -2,10 +2,12 @@
 
 use arbitrary::Unstructured;
 
+use crate::beneath::Beneath;
 use crate::check::check;
 use crate::create::create;
+use crate::format::Format;
 use crate::header::Backing;
-use crate::image::{Format, Image, Raw};
+use crate::image::{Image, Raw};
 use crate::memory::Memory;
 use crate::qcow2::Qcow2;
 use crate::storage::Storage;
@@ -78,7 +80,8 @@ pub fn image(input: &[u8]) {
     };
     let open = |writable| {
         let base = Memory::new(vec![7; 8192]);
-        let base = with_backing.then(|| Image::Raw(Raw::new(base).expect("memory has a length")));
+        let base = Image::Raw(Raw::new(base).expect("memory has a length"));
+        let base = with_backing.then(|| Box::new(base) as Box<dyn Beneath>);
         Qcow2::open(storage.clone(), writable, base)
     };
     let Ok(mut image) = open(true).or_else(|_| open(false)) else { return };

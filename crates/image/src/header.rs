@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::cache::index;
 use crate::compressed::Compression;
 use crate::error::Error;
-use crate::image::Format;
+use crate::format::Format;
 use crate::storage::Storage;
 
 pub(crate) const MAGIC: [u8; 4] = *b"QFI\xfb";

@@ -3,42 +3,21 @@
 use std::fmt;
 use std::io;
 
-use serde::{Deserialize, Serialize};
-
+use crate::beneath::Beneath;
 use crate::cache::index;
-use crate::qcow2::{Qcow2, within};
-use crate::storage::Storage;
+use crate::qcow2::Qcow2;
+use crate::storage::{Storage, within};
 
 /// Zeros that are written at a time.
 const ZEROS: u64 = 64 << 10;
-
-/// The format of an image, as its owner states it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// The bytes of the disk.
-    #[default]
-    Raw,
-    /// QEMU's format, version 2 or 3.
-    Qcow2,
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Raw => "raw",
-            Self::Qcow2 => "qcow2",
-        })
-    }
-}
 
 /// A disk's content in storage of type `S`. Several threads may use it at the same time; those that
 /// write the same bytes at once leave any of what they wrote.
 #[derive(Debug)]
 pub enum Image<S> {
-    /// See [`Format::Raw`].
+    /// See [`Format::Raw`](crate::Format::Raw).
     Raw(Raw<S>),
-    /// See [`Format::Qcow2`].
+    /// See [`Format::Qcow2`](crate::Format::Qcow2).
     Qcow2(Box<Qcow2<S>>),
 }
 
@@ -86,15 +65,6 @@ impl<S: Storage> Image<S> {
             }
             Self::Qcow2(image) => image.read(bytes, offset),
         }
-    }
-
-    /// Reads `bytes` from `offset` on; what lies beyond the end reads as zeros, as of a backing
-    /// file that is shorter.
-    pub(crate) fn read_padded(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-        let there = self.size().saturating_sub(offset).min(bytes.len() as u64);
-        let (there, beyond) = bytes.split_at_mut(index(there));
-        beyond.fill(0);
-        if there.is_empty() { Ok(()) } else { self.read(there, offset) }
     }
 
     /// Writes `bytes` at `offset`. They are durable after the next [`flush`](Self::flush).
@@ -155,5 +125,15 @@ impl<S: Storage> Image<S> {
             Self::Raw(raw) => raw.storage.sync(),
             Self::Qcow2(image) => image.flush(),
         }
+    }
+}
+
+impl<S: Storage + fmt::Debug + 'static> Beneath for Image<S> {
+    fn size(&self) -> u64 {
+        self.size()
+    }
+
+    fn read(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read(bytes, offset)
     }
 }

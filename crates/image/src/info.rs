@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::chain::Link;
+use crate::format::Format;
 use crate::header::Header;
-use crate::image::Format;
 
 /// What one file of an image is.
 #[derive(Clone, Debug, Serialize)]

@@ -33,6 +33,7 @@
 //! Not supported: encryption, external data files, extended L2 entries. Images with internal
 //! snapshots, and such that were not closed cleanly or are marked as damaged, are only read.
 
+mod beneath;
 mod cache;
 pub mod chain;
 mod change;
@@ -42,6 +43,7 @@ mod compressed;
 pub mod create;
 mod entry;
 mod error;
+mod format;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
 mod header;
@@ -57,8 +59,10 @@ pub mod storage;
 #[cfg(test)]
 mod tests;
 
+pub use beneath::Beneath;
 pub use error::Error;
+pub use format::Format;
 pub use header::{Backing, Header};
-pub use image::{Format, Image};
+pub use image::Image;
 pub use qcow2::Qcow2;
 pub use storage::{FileStorage, Storage};

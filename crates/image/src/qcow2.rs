@@ -5,13 +5,13 @@ use std::sync::{Mutex, RwLock};
 
 use plimsoll_sys::lock;
 
+use crate::beneath::Beneath;
 use crate::cache::index;
 use crate::entry::{Mapping, Place};
 use crate::error::{Error, damaged};
 use crate::header::{AUTOCLEAR_AT, Backing, Header};
-use crate::image::Image;
 use crate::metadata::Metadata;
-use crate::storage::Storage;
+use crate::storage::{Storage, within};
 
 /// A qcow2 image that is in use. Several threads may read it, and write what is allocated, side by
 /// side; what changes the mapping runs alone.
@@ -19,7 +19,7 @@ use crate::storage::Storage;
 pub struct Qcow2<S> {
     pub(crate) storage: S,
     pub(crate) header: Header,
-    pub(crate) backing: Option<Box<Image<S>>>,
+    pub(crate) backing: Option<Box<dyn Beneath>>,
     /// Held shared while data moves, so that no cluster changes its use meanwhile; taken before
     /// `metadata`.
     pub(crate) in_use: RwLock<()>,
@@ -34,7 +34,7 @@ impl<S: Storage> Qcow2<S> {
     ///
     /// # Errors
     /// Its header is refused, it may not be written, or `backing` is missing or superfluous.
-    pub fn open(storage: S, writable: bool, backing: Option<Image<S>>) -> Result<Self, Error> {
+    pub fn open(storage: S, writable: bool, backing: Option<Box<dyn Beneath>>) -> Result<Self, Error> {
         let header = Header::read(&storage)?;
         match (&header.backing, &backing) {
             (Some(Backing { name, .. }), None) => {
@@ -53,7 +53,7 @@ impl<S: Storage> Qcow2<S> {
         Ok(Self {
             storage,
             header,
-            backing: backing.map(Box::new),
+            backing,
             in_use: RwLock::default(),
             metadata: Mutex::new(metadata),
             decompressed: Mutex::default(),
@@ -135,12 +135,6 @@ fn clear_features(storage: &impl Storage, header: &Header) -> io::Result<()> {
     }
     storage.write_at(&[0; 8], AUTOCLEAR_AT)?;
     storage.sync()
-}
-
-/// Checks that `length` bytes from `offset` lie on a disk of `size` bytes.
-pub(crate) fn within(size: u64, offset: u64, length: usize) -> io::Result<()> {
-    let end = offset.checked_add(length as u64);
-    if end.is_some_and(|end| end <= size) { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
 /// The part of a range that lies in one cluster.

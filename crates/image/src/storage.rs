@@ -177,3 +177,9 @@ impl Around {
         &mut self.whole()[before..][..inner]
     }
 }
+
+/// Checks that `length` bytes from `offset` lie on a disk of `size` bytes.
+pub(crate) fn within(size: u64, offset: u64, length: usize) -> io::Result<()> {
+    let end = offset.checked_add(length as u64);
+    if end.is_some_and(|end| end <= size) { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}

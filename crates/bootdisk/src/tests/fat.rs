@@ -4,7 +4,7 @@ use std::rc::Rc;
 use super::image::{Image, Tree, fat};
 use super::{MIB, kernel, read};
 use crate::disk::{Disk, Window};
-use crate::table::{Partition, Scheme};
+use crate::partition::{Partition, Scheme};
 use crate::volume::{Found, Node, Volume, look};
 
 fn open(bytes: Vec<u8>) -> Volume {

@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use super::image::Image;
 use crate::disk::Disk;
-use crate::table::{Partition, Scheme, read};
+use crate::partition::{Partition, Scheme};
+use crate::table::read;
 
 /// The header of a disk of 4 MiB.
 const HEADER: &str = "4546492050415254000001005c000000777dde25000000000100000000000000ff1f000000000000220000000000\

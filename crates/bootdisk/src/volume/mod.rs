@@ -9,7 +9,7 @@ mod other;
 use std::io;
 
 use crate::disk::{Disk, Window};
-use crate::table::{Partition, Scheme};
+use crate::partition::{Partition, Scheme};
 
 /// Most symbolic links on the way to a file, as in Linux.
 const MAX_LINKS: usize = 40;

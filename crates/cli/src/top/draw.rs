@@ -36,7 +36,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, seen: &Seen) {
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    let rows = Rows::of(view, seen);
+    let rows = view.rows(seen);
     view.settle(&rows, table.height.into());
     host(frame, head, view, &seen.look);
     list(frame, titles, table, view, &rows);

@@ -3,9 +3,9 @@ use plimsoll_protocol::Place;
 use plimsoll_protocol::status::{PoolStatus, VmStatus};
 use plimsoll_words::table::Column;
 
+use super::choice::Choice;
 use super::look::Seen;
 use super::pane::Pane;
-use super::view::View;
 
 /// The table of a pane: its columns, and a row for each VM or pool.
 #[derive(Debug)]
@@ -29,8 +29,10 @@ pub(super) struct Row {
 }
 
 impl Rows {
-    pub(super) fn of(view: &View, seen: &Seen) -> Self {
-        if view.choice.pane == Pane::Pools { pools(view, &seen.pools) } else { vms(view, seen) }
+    /// The rows that `choice` shows, of those that have `filter` in their names.
+    pub(super) fn of(choice: &Choice, filter: &str, seen: &Seen) -> Self {
+        let filter = filter.to_lowercase();
+        if choice.pane == Pane::Pools { pools(&filter, &seen.pools) } else { vms(choice, &filter, seen) }
     }
 
     pub(super) fn position(&self, name: &str) -> Option<usize> {
@@ -38,10 +40,10 @@ impl Rows {
     }
 }
 
-fn vms(view: &View, seen: &Seen) -> Rows {
-    let columns = view.choice.columns();
-    let (by, reversed) = view.choice.order();
-    let mut vms: Vec<&VmStatus> = seen.look.vms.iter().filter(|vm| is_wanted(view, vm)).collect();
+fn vms(choice: &Choice, filter: &str, seen: &Seen) -> Rows {
+    let columns = choice.columns();
+    let (by, reversed) = choice.order();
+    let mut vms: Vec<&VmStatus> = seen.look.vms.iter().filter(|vm| is_wanted(filter, vm)).collect();
     vms.sort_by(|one, other| {
         let order = by.compare(one, other);
         (if reversed { order.reverse() } else { order }).then_with(|| one.name.cmp(&other.name))
@@ -60,9 +62,8 @@ fn vms(view: &View, seen: &Seen) -> Rows {
 }
 
 /// Whether the filter lets the VM through: it is part of its name, of its pool's, or of a label.
-fn is_wanted(view: &View, vm: &VmStatus) -> bool {
-    let filter = view.filter.to_lowercase();
-    let holds = |text: String| text.to_lowercase().contains(&filter);
+fn is_wanted(filter: &str, vm: &VmStatus) -> bool {
+    let holds = |text: String| text.to_lowercase().contains(filter);
     holds(vm.name.to_string()) || holds(vm.pool.to_string()) || holds(vm.labels.to_string())
 }
 
@@ -79,11 +80,10 @@ const OF_POOLS: [Column; 9] = [
 ];
 
 /// Pools below the pool that they are in, and deeper by two blanks.
-fn pools(view: &View, pools: &[PoolStatus]) -> Rows {
+fn pools(filter: &str, pools: &[PoolStatus]) -> Rows {
     let mut rows = Vec::new();
     below(&Place::Root, 0, pools, &mut rows);
-    let filter = view.filter.to_lowercase();
-    rows.retain(|row: &Row| row.name.to_lowercase().contains(&filter));
+    rows.retain(|row: &Row| row.name.to_lowercase().contains(filter));
     Rows { columns: OF_POOLS.to_vec(), rows, ordered_by: None }
 }
 

@@ -77,7 +77,7 @@ impl View {
             KeyCode::End | KeyCode::Char('G') => self.move_by(seen, isize::MAX),
             KeyCode::Left => self.first_column = self.first_column.saturating_sub(1).max(1),
             KeyCode::Right => {
-                let most = Rows::of(self, seen).columns.len().saturating_sub(1).max(1);
+                let most = self.rows(seen).columns.len().saturating_sub(1).max(1);
                 self.first_column = (self.first_column.max(1) + 1).min(most);
             }
             KeyCode::Char('<' | ',') => self.order_by_next(-1),
@@ -108,6 +108,10 @@ impl View {
         None
     }
 
+    pub(super) fn rows(&self, seen: &Seen) -> Rows {
+        Rows::of(&self.choice, &self.filter, seen)
+    }
+
     /// What the table's rows are at the moment, with one of them selected, and on the screen.
     pub(super) fn settle(&mut self, rows: &Rows, page: usize) {
         let at = self.selected.as_deref().and_then(|name| rows.position(name)).unwrap_or(0);
@@ -128,7 +132,7 @@ impl View {
     }
 
     fn move_by(&mut self, seen: &Seen, by: isize) {
-        let rows = Rows::of(self, seen);
+        let rows = self.rows(seen);
         let at = self.selected.as_deref().and_then(|name| rows.position(name)).unwrap_or(0);
         let to = at.saturating_add_signed(by).min(rows.rows.len().saturating_sub(1));
         self.selected = rows.rows.get(to).map(|row| row.name.clone());

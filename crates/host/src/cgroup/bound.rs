@@ -12,7 +12,7 @@ use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_units::{Bytes, Pages};
 
 use super::at;
-use crate::launch::most_of_disk;
+use crate::launch::disk::most as most_of_disk;
 
 /// What a group may use beyond grant and overhead. The kernel counts in batches for each processor
 /// (`BATCH`), and charges files that the VM reads, among them its disks: with less than some

@@ -2,7 +2,7 @@
 //! and what was begun is undone where a later step fails.
 
 mod bzimage;
-mod disk;
+pub(crate) mod disk;
 mod greeting;
 mod record;
 mod resources;
@@ -33,7 +33,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::bzimage::check as check_kernel;
-pub(crate) use self::disk::most as most_of_disk;
 pub(crate) use self::greeting::{Greeted, identify_by_greeting};
 pub(crate) use self::record::RunRecord;
 use self::resources::Resources;

@@ -11,8 +11,9 @@ use plimsoll_units::Bytes;
 use super::disk::{self, OpenDisk};
 use super::{bzimage, seed, tap};
 
-/// Most files of all disks. A message takes 32 descriptors, and eleven may be others.
-const MAX_FILES: usize = 20;
+/// Most files of all disks: one for each of 32, and backing files. A message takes 64 descriptors,
+/// of which sixteen may be others, the seed among them.
+const MAX_FILES: usize = 48;
 
 /// The host's files and devices that a VM uses, open and checked.
 #[derive(Debug)]

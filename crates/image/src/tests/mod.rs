@@ -6,9 +6,11 @@ mod formats;
 mod model;
 mod threads;
 
+use crate::beneath::Beneath;
 use crate::create::create;
+use crate::format::Format;
 use crate::header::Backing;
-use crate::image::{Format, Image, Raw};
+use crate::image::{Image, Raw};
 use crate::memory::Memory;
 use crate::qcow2::Qcow2;
 
@@ -29,6 +31,7 @@ fn made_with(cluster: u64, backing: Option<&Memory>) -> Memory {
 }
 
 fn opened(storage: &Memory, backing: Option<&Memory>) -> Qcow2<Memory> {
-    let backing = backing.map(|backing| Image::Raw(Raw::new(backing.clone()).unwrap()));
+    let image = |backing: &Memory| Box::new(Image::Raw(Raw::new(backing.clone()).unwrap()));
+    let backing = backing.map(|backing| image(backing) as Box<dyn Beneath>);
     Qcow2::open(storage.clone(), true, backing).unwrap()
 }

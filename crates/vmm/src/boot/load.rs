@@ -6,7 +6,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::file::BootFile;
 use super::kernel_image::{Initrd, KernelImage};
-use super::loader::Loaded;
+use super::loaded::Loaded;
 use super::zero_page::zero_page;
 use super::{layout, registers};
 use crate::whole_pages::whole_pages;

@@ -1,9 +1,10 @@
 use anyhow::{Context, Result};
-use plimsoll_pmap::{GuestRam, PpnRange};
+use plimsoll_pmap::GuestRam;
 use plimsoll_units::Pages;
 
 use super::file::BootFile;
 use super::load::BootImage;
+use super::loaded::Loaded;
 use super::reader::BootReader;
 
 /// Where a guest's kernel comes from.
@@ -22,15 +23,6 @@ pub(crate) enum Loader {
     Files(BootImage),
     /// What the disk says then.
     Disk { reader: BootReader, append: String, size: Pages, acpi: Vec<u8> },
-}
-
-/// A kernel in guest memory.
-#[derive(Debug)]
-pub(crate) struct Loaded {
-    /// Where the first vCPU starts.
-    pub(crate) entry: u64,
-    /// See [`BootImage::loaded_pages`].
-    pub(crate) pages: Vec<PpnRange>,
 }
 
 impl Loader {

@@ -12,6 +12,7 @@ pub(crate) mod fuzz;
 pub(crate) mod kernel_image;
 pub(crate) mod layout;
 pub(crate) mod load;
+mod loaded;
 pub(crate) mod loader;
 pub(crate) mod reader;
 pub(crate) mod registers;

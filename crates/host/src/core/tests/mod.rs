@@ -184,10 +184,9 @@ impl World {
 
     /// The core hears one report, if there is one.
     fn hear(&mut self) -> bool {
-        let report = self.reports.pop_front();
-        let there = report.is_some();
-        report.into_iter().for_each(|report| self.handle(Input::Reported(Box::new(report))));
-        there
+        let Some(report) = self.reports.pop_front() else { return false };
+        self.handle(Input::Reported(Box::new(report)));
+        true
     }
 
     fn handle(&mut self, input: Input) {

@@ -13,41 +13,13 @@ use plimsoll_sys::task::Operation;
 use plimsoll_sys::uring::Uring;
 use rustix::fs::FallocateFlags;
 
-use super::super::ring::Spans;
 use super::QUEUE_SIZE;
 use super::direction::Direction;
+use super::task::{Ended, Task};
 use super::workers::Workers;
 
-/// One thing to do with the disk.
-#[derive(Debug)]
-pub(super) enum Task {
-    /// Move data between the disk and pinned guest memory.
-    Move {
-        direction: Direction,
-        offset: u64,
-        memory: IoGuard,
-        /// The same memory, for an image, which copies.
-        buffers: Option<Spans>,
-    },
-    /// Make durable what was written.
-    Sync,
-    Discard {
-        offset: u64,
-        length: u64,
-    },
-    Zero {
-        offset: u64,
-        length: u64,
-        unmap: bool,
-    },
-}
-
-/// The same, for the kernel to do with a file.
+/// A [`Task`] for the kernel to do with a file.
 pub(super) type FileTask = plimsoll_sys::task::Task<IoGuard>;
-
-/// A task that has ended: the number that it was submitted under, and the bytes that were read or
-/// written.
-pub(super) type Ended = (u16, io::Result<usize>);
 
 /// Carries out tasks.
 pub(super) enum Engine {

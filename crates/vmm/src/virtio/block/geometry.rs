@@ -8,7 +8,7 @@ use plimsoll_sys::direct::{Alignment, COARSEST};
 use plimsoll_sys::iovec::Buffers;
 
 use super::SECTOR;
-use super::engine::Task;
+use super::task::Task;
 
 /// Size of the physical block that every guest is shown: the page of the host's cache, and no finer
 /// than any alignment that direct I/O asks for. A guest that aligns its requests to it needs no

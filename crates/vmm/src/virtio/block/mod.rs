@@ -24,6 +24,7 @@ mod engine;
 mod geometry;
 mod pinner;
 mod request;
+mod task;
 #[cfg(test)]
 mod tests;
 mod transfer;

@@ -12,8 +12,8 @@ use super::super::ring::Spans;
 use super::SECTOR;
 use super::bounce;
 use super::direction::Direction;
-use super::engine::Task;
 use super::geometry::Geometry;
+use super::task::Task;
 
 /// The rest of a request to read or write. One part at a time is under way.
 #[derive(Debug)]

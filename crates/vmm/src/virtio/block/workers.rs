@@ -18,7 +18,7 @@ use plimsoll_sys::{Event, lock};
 
 use super::super::ring::Spans;
 use super::direction::Direction;
-use super::engine::{Ended, Task};
+use super::task::{Ended, Task};
 
 /// Requests that run side by side. More would help reads of fast disks, and cost a buffer and a
 /// stack each.

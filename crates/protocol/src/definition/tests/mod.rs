@@ -1,3 +1,5 @@
+mod devices;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -127,34 +129,6 @@ fn every_error_names_the_field_and_fits_a_line() {
         assert!(error.contains(part), "{part}: {error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
-}
-
-#[test]
-fn a_vm_that_boots_from_its_disk_reads_back_as_it_was_given() {
-    let text = format!("{DISK}append = 'console=ttyS0'\n[[disk]]\npath = '/d/x'\n");
-    let vm = from(&text);
-    assert_eq!((vm.boot.from, vm.boot.append.as_deref()), (Some(BootFrom::Disk), Some("console=ttyS0")));
-    let written = vm.to_toml().unwrap();
-    assert!(written.contains("[boot]\nfrom = \"disk\"\nappend = \"console=ttyS0\"\n"), "{written}");
-    assert_eq!(from(&written), vm);
-}
-
-#[test]
-fn a_bus_has_room_for_so_many_disks_and_interfaces() {
-    let text = |bus: &str, disks: usize, nets: usize| {
-        let (disk, net) = ("[[disk]]\npath = 'd'\n", "[[net]]\ntap = 't'\n");
-        format!("bus = '{bus}'\n{GOOD}{}{}", disk.repeat(disks), net.repeat(nets))
-    };
-    assert_eq!(from(GOOD).bus, Bus::Mmio);
-    for (bus, disks, nets) in [("mmio", 8, 4), ("pci", 32, 8)] {
-        let vm = from(&text(bus, disks, nets));
-        assert_eq!((vm.bus.to_string(), vm.devices()), (bus.to_owned(), disks + nets));
-        let more = error(&text(bus, disks + 1, nets));
-        assert!(more.contains(&format!("at most {disks} are possible with bus = \"{bus}\"")), "{more}");
-        let more = error(&text(bus, disks, nets + 1));
-        assert!(more.contains(&format!("at most {nets} are possible with bus = \"{bus}\"")), "{more}");
-    }
-    assert!(error(&text("isa", 0, 0)).contains("expected `mmio` or `pci`"));
 }
 
 #[test]
