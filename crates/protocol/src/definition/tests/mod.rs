@@ -30,7 +30,7 @@ fn defaults_are_those_of_the_manual() {
 
 #[test]
 fn the_manual_is_a_definition() {
-    let manual: String = include_str!("mod.rs")
+    let manual: String = include_str!("../mod.rs")
         .lines()
         .skip_while(|line| *line != "//! ```toml")
         .skip(1)
