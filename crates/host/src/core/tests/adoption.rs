@@ -45,8 +45,11 @@ fn a_vm_that_is_charged_more_than_it_claims_is_told_and_what_it_waits_for_comes(
     let mut world = World::new(640);
     let found = survivor("a", 80, Some(100), 90);
     let facts = found.facts;
-    let run = world.adopt(found);
-    assert_eq!(world.granted[&run], mib(90));
+    let run = world.core.discover(World::discovered(&found, "its VMM has not answered yet"));
+    let effects = world.core.handle(world.clock, Input::Reached(run, Box::new(found)));
+    let told = |effect: &Effect| matches!(effect, Effect::Grant { pages, .. } if *pages == mib(10));
+    assert!(effects.iter().any(told), "{effects:?}");
+    world.granted.insert(run, mib(90));
     // Without that, 10 MiB would seem to be under way to it at each report.
     let facts = Facts { grant: mib(90), held: mib(90), wanted: Pages(1), ..facts };
     world.say(run, FromVmm::Report(facts));
