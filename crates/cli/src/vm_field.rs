@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use plimsoll_protocol::stall::StallStatus;
 use plimsoll_protocol::status::{Power, VmStatus};
 use plimsoll_units::Bytes;
-use plimsoll_words::table::Column;
+use plimsoll_words::table::{Column, Table};
 use plimsoll_words::{note, stall};
 
 use crate::commands::up;
@@ -150,6 +150,16 @@ pub(crate) const FIELDS: [VmField; 34] = [
     count("reboots", "REBOOTS", |vm| vm.reboots.into()),
     words("console", "CONSOLE", |vm| vm.console.display().to_string()),
 ];
+
+/// The facts `fields` of `vms`, a row for each VM.
+pub(crate) fn table(fields: &[VmField], vms: &[VmStatus], now: Timestamp) -> Table {
+    let columns: Vec<Column> = fields.iter().map(|field| field.column()).collect();
+    let mut table = Table::new(&columns);
+    for vm in vms {
+        table.cells(fields.iter().map(|field| field.value(vm, now)).collect());
+    }
+    table
+}
 
 fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())

@@ -2,13 +2,12 @@ use anyhow::Result;
 use jiff::Timestamp;
 use plimsoll_protocol::status::{Power, VmStatus};
 use plimsoll_words::age;
-use plimsoll_words::table::{Column, Table};
 
 use crate::context::Context;
 use crate::exit::{Status, failed};
 use crate::selection::Filter;
 use crate::template::Template;
-use crate::vm_field::{FIELDS, USUAL, VmField};
+use crate::vm_field::{self, FIELDS, USUAL, VmField};
 
 const HELP: &str = "\
 Columns:
@@ -82,12 +81,7 @@ fn table(fields: &[VmField], vms: &[VmStatus], now: Timestamp) -> String {
     if vms.is_empty() {
         return "No VMs. Define and start one with: plimsoll run DEF.toml".to_owned();
     }
-    let columns: Vec<Column> = fields.iter().map(|field| field.column()).collect();
-    let mut table = Table::new(&columns);
-    for vm in vms {
-        table.cells(fields.iter().map(|field| field.value(vm, now)).collect());
-    }
-    table.text()
+    vm_field::table(fields, vms, now).text()
 }
 
 /// Time since a VM that is on was started.

@@ -4,13 +4,12 @@ use anyhow::Result;
 use plimsoll_protocol::status::HostStatus;
 use plimsoll_words::local_time::to_the_second;
 use plimsoll_words::stall;
-use plimsoll_words::table::{Column, Table};
 
 use crate::context::Context;
 use crate::interval::Interval;
 use crate::selection::Filter;
 use crate::top::{self, Look};
-use crate::vm_field::VmField;
+use crate::vm_field::{self, VmField};
 
 /// Shortest interval: faster, the daemon would work for the table more than for the VMs, whose
 /// facts are a second old.
@@ -129,12 +128,7 @@ fn lines(look: &Look, fields: &[VmField]) -> Vec<String> {
         format!("stalled {}", stall::of_host(&look.host.stall)),
         String::new(),
     ];
-    let columns: Vec<Column> = fields.iter().map(|field| field.column()).collect();
-    let mut table = Table::new(&columns);
-    for vm in &look.vms {
-        table.cells(fields.iter().map(|field| field.value(vm, look.at)).collect());
-    }
-    lines.extend(table.lines());
+    lines.extend(vm_field::table(fields, &look.vms, look.at).lines());
     lines
 }
 

@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 
 use plimsoll_policy::State;
 use plimsoll_units::Bytes;
+use plimsoll_words::local_time::to_the_second;
 use plimsoll_words::{note, stall};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -10,10 +11,11 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph, Sparkline};
 
 use super::bar::bar;
+use super::harmless::harmless;
 use super::look::{Look, Seen};
 use super::overlay::Overlay;
 use super::pane::Pane;
-use super::rows::{GAP, Row, Rows, layout, time};
+use super::rows::{GAP, Row, Rows, layout};
 use super::view::View;
 
 /// Lines above the table.
@@ -56,7 +58,7 @@ fn host(frame: &mut Frame<'_>, area: Rect, view: &View, look: &Look) {
     let stands = |count: u64| if count > 0 { format!("  {count} stalled") } else { String::new() };
     let state = Style::new().fg(colour(host.state)).add_modifier(Modifier::BOLD);
     let first = Line::from(vec![
-        Span::raw(format!("{}  state ", time(look.at))),
+        Span::raw(format!("{}  state ", to_the_second(look.at))),
         Span::styled(host.state.to_string(), state),
         Span::raw(format!("  {} of {} VMs on", host.running, look.vms.len())),
         Span::styled(stands(host.stalled), bold()),
@@ -150,7 +152,7 @@ fn list(frame: &mut Frame<'_>, titles: Rect, area: Rect, view: &View, rows: &Row
 
 fn text_of(row: &Row, rows: &Rows, columns: &[(usize, usize)]) -> String {
     let cells = columns.iter().map(|&(column, width)| {
-        let text: String = row.cells[column].chars().filter(|c| !c.is_control()).take(width).collect();
+        let text: String = harmless(&row.cells[column]).chars().take(width).collect();
         rows.columns[column].cell(&text, width)
     });
     cells.collect::<Vec<_>>().join(&" ".repeat(GAP))
@@ -169,13 +171,13 @@ fn nothing(view: &View) -> String {
 /// What is unusual about the row that is looked at; in its place what went wrong, if anything did.
 fn remark_of(view: &View, seen: &Seen) -> Span<'static> {
     if let Some(message) = view.message.as_ref().or(view.unseen.as_ref()) {
-        return Span::styled(message.chars().filter(|c| !c.is_control()).collect::<String>(), bold());
+        return Span::styled(harmless(message), bold());
     }
     let selected = view.selected.as_ref().filter(|_| view.choice.pane != Pane::Pools);
     let vm = selected.and_then(|name| seen.look.vms.iter().find(|vm| vm.name.to_string() == **name));
     let text = vm.map(|vm| (vm.name.clone(), note(vm))).filter(|(_, note)| !note.is_empty());
     let text = text.map_or_else(String::new, |(name, note)| format!("{name}: {note}"));
-    Span::raw(text.chars().filter(|c| !c.is_control()).collect::<String>())
+    Span::raw(harmless(&text))
 }
 
 fn keys_of(view: &View) -> String {

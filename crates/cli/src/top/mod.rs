@@ -11,6 +11,7 @@ mod bar;
 mod choice;
 mod draw;
 mod feed;
+mod harmless;
 mod help;
 mod look;
 mod overlay;

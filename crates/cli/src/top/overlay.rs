@@ -1,5 +1,6 @@
 use crossterm::event::KeyCode;
 
+use super::harmless::harmless;
 use crate::vm_field::{FIELDS, VmField};
 
 /// What lies over the table and has the keyboard.
@@ -78,8 +79,6 @@ pub(super) struct Text {
 
 impl Text {
     pub(super) fn new(title: &str, text: &str) -> Self {
-        // Names of failures come from guests: nothing in them may drive the terminal.
-        let harmless = |line: &str| line.chars().filter(|c| !c.is_control()).collect();
         Self { title: title.to_owned(), lines: text.lines().map(harmless).collect(), above: 0 }
     }
 

@@ -1,4 +1,3 @@
-use jiff::Timestamp;
 use plimsoll_protocol::Place;
 use plimsoll_protocol::status::{PoolStatus, VmStatus};
 use plimsoll_words::table::Column;
@@ -142,8 +141,3 @@ pub(super) fn layout(rows: &Rows, first: usize, width: usize) -> Vec<(usize, usi
 pub(super) const GAP: usize = 2;
 /// A remark that is cut shorter than this says nothing.
 const LEAST_WORDS: usize = 12;
-
-/// Where the time of the look is written.
-pub(super) fn time(at: Timestamp) -> String {
-    plimsoll_words::local_time::to_the_second(at)
-}
