@@ -45,19 +45,10 @@ mod tests {
     use std::os::unix::fs::FileExt;
     use std::path::Path;
 
-    use plimsoll_protocol::definition::ImageFormat;
-
     use super::*;
 
     fn disk(path: &Path, cache: Option<Cache>, read_only: bool) -> Disk {
-        Disk {
-            path: path.to_owned(),
-            format: ImageFormat::Raw,
-            read_only,
-            iops: None,
-            bandwidth: None,
-            cache,
-        }
+        Disk { cache, ..super::super::tests::disk(path, read_only) }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-fn disk(path: &Path, read_only: bool) -> Disk {
+pub(super) fn disk(path: &Path, read_only: bool) -> Disk {
     Disk {
         path: path.to_owned(),
         format: ImageFormat::Raw,
