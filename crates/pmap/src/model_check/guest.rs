@@ -29,7 +29,9 @@ const NOISY: usize = 4;
 const VCPUS_OWN: usize = 6;
 /// The device's own page, which is reported as free while the device uses it.
 pub(super) const DEVICES_OWN: Ppn = Ppn(8);
-const PAGES: usize = 9;
+/// A page whose content no user verifies.
+const NOBODYS: usize = 9;
+const PAGES: usize = 10;
 const SCRATCH: usize = 512;
 /// Bytes of a page for each user.
 const LANE: usize = PAGE / 3;
@@ -56,6 +58,21 @@ pub(super) struct Guest {
 /// A chunk whose content no user verifies.
 pub(super) fn scratch_chunk() -> PpnRange {
     PpnRange::new(Ppn(SCRATCH as u64), Pages::CHUNK)
+}
+
+/// The page whose content no user verifies.
+pub(super) fn nobodys() -> PpnRange {
+    PpnRange::page(Ppn(NOBODYS as u64))
+}
+
+/// Writes to the page that no user verifies what neither is zeros nor shrinks to half.
+pub(super) fn write_nobodys() {
+    kernel().store(NOBODYS * PAGE, &[noise(1, 0), noise(2, 0), noise(3, 0)].concat());
+}
+
+/// Reads the page that no user verifies.
+pub(super) fn read_nobodys() {
+    kernel().load(NOBODYS * PAGE, &mut [0]);
 }
 
 /// One of the pages that are used page by page.
@@ -160,17 +177,17 @@ impl Guest {
     /// What its lane of a page must hold.
     fn content(&self, page: usize) -> [u8; LANE] {
         let generation = self.holds[page];
-        let mut content = [generation; LANE];
-        if page >= NOISY && generation > 0 {
-            // xorshift: nothing that LZ4 could shorten.
-            let mut random = u64::from(generation) << 8 | (self.id as u64 + 1);
-            for byte in &mut content {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                *byte = random.to_le_bytes()[3];
-            }
-        }
-        content
+        if page >= NOISY && generation > 0 { noise(generation, self.id) } else { [generation; LANE] }
     }
+}
+
+/// What LZ4 cannot shorten, of a generation and a user (xorshift).
+fn noise(generation: u8, user: usize) -> [u8; LANE] {
+    let mut random = u64::from(generation) << 8 | (user as u64 + 1);
+    [0; LANE].map(|_: u8| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random.to_le_bytes()[3]
+    })
 }

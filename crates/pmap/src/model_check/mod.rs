@@ -129,6 +129,9 @@ fn execute(case: Case) {
     if case.release {
         threads.extend([spawn(&pmap, be_rude), spawn(&pmap, sample)]);
     }
+    if case.paging && case.release {
+        threads.push(spawn(&pmap, release_what_is_read));
+    }
     let frames = case.sharing.then(|| Frames::new(&host));
     if let Some(frames) = frames.clone() {
         threads.push(spawn(&pmap, move |pmap| share(pmap, &frames)));
@@ -225,6 +228,18 @@ fn be_rude(pmap: &Arc<Pmap>) {
         pmap.release(&[range], how);
         audit(pmap);
     }
+}
+
+/// Reports a page as free that was taken, while somebody reads it: often it is on its way back.
+fn release_what_is_read(pmap: &Arc<Pmap>) {
+    let page = guest::nobodys();
+    guest::write_nobodys();
+    pmap.page_out_of(&[page]);
+    let reader = thread::spawn(guest::read_nobodys);
+    thread::yield_now();
+    pmap.release(&[page], Release::Reported);
+    audit(pmap);
+    reader.join().unwrap();
 }
 
 /// Puts all large chunks aside, twice. Enough samples are drawn that chance, over which shuttle has
