@@ -5,7 +5,9 @@
 //! and a key that makes no sense counts as absent.
 
 use jiff::Timestamp;
-use plimsoll_protocol::definition::{Balloon, Boot, Cpu, Jail, MIN_SIZE, VmDefinition};
+use plimsoll_protocol::definition::{
+    Balloon, Boot, Cpu, Disk, ImageFormat, Jail, MIN_SIZE, Net, VmDefinition,
+};
 use plimsoll_protocol::{Shares, VmName};
 use plimsoll_units::{Bytes, Pages};
 use serde::de::DeserializeOwned;
@@ -89,9 +91,12 @@ pub(crate) fn sketch(vm: &VmName, definition: &Value) -> VmDefinition {
         reservation: key(definition, "reservation").unwrap_or_default(),
         limit: key(definition, "limit"),
         shares: key(definition, "shares").unwrap_or_default(),
+        disks: devices(definition, "disk", disk),
+        nets: devices(definition, "net", net),
+        cloud_init: definition.get("cloud_init").map(|seed| read(seed).unwrap_or_default()),
         ..sized.clone()
     };
-    // Numbers that contradict each other count as missing.
+    // What is contradictory counts as missing.
     [whole, sized].into_iter().find(is_possible).unwrap_or_else(|| bare(MIN_SIZE))
 }
 
@@ -102,7 +107,34 @@ pub(crate) fn is_possible(definition: &VmDefinition) -> bool {
 }
 
 fn key<T: DeserializeOwned>(object: &Value, key: &str) -> Option<T> {
-    serde_json::from_value(object.get(key)?.clone()).ok()
+    read(object.get(key)?)
+}
+
+fn read<T: DeserializeOwned>(value: &Value) -> Option<T> {
+    serde_json::from_value(value.clone()).ok()
+}
+
+/// The devices of a kind. Each costs memory, so each counts, whatever can be read of it.
+fn devices<T>(definition: &Value, kind: &str, device: fn(&Value) -> T) -> Vec<T> {
+    definition.get(kind).and_then(Value::as_array).into_iter().flatten().map(device).collect()
+}
+
+fn disk(disk: &Value) -> Disk {
+    Disk {
+        path: key(disk, "path").unwrap_or_default(),
+        // A format of a newer version costs what the dearest known one does.
+        format: disk
+            .get("format")
+            .map_or(ImageFormat::Raw, |format| read(format).unwrap_or(ImageFormat::Qcow2)),
+        read_only: key(disk, "read_only").unwrap_or_default(),
+        iops: None,
+        bandwidth: None,
+        cache: key(disk, "cache"),
+    }
+}
+
+fn net(net: &Value) -> Net {
+    Net { tap: key(net, "tap").unwrap_or_else(|| "unknown".to_owned()), mac: key(net, "mac") }
 }
 
 /// The first keys of a record that was cut off: those on whole lines of their own.
@@ -122,6 +154,8 @@ fn fragment(text: &[u8]) -> serde_json::Map<String, Value> {
 
 #[cfg(test)]
 mod tests {
+    use plimsoll_protocol::definition::CloudInit;
+
     use super::*;
 
     const RECORD: &str = r#"{
@@ -161,8 +195,30 @@ mod tests {
     }
 
     #[test]
+    fn devices_are_charged_although_not_all_can_be_read_of_them() {
+        let text = r#"{
+            "size": 67108864,
+            "disk": [{ "path": "/a", "format": "qcow2", "colour": "blue" }, { "format": "newer" }],
+            "net": [{ "tap": 7 }],
+            "cloud_init": { "colour": "blue" }
+        }"#;
+        let sketch = sketch(&"a".parse().unwrap(), &serde_json::from_str(text).unwrap());
+        let image = |path: &str| disk(&serde_json::json!({ "path": path, "format": "qcow2" }));
+        let known = VmDefinition {
+            disks: vec![image("/a"), image("/b")],
+            nets: vec![net(&Value::Null)],
+            cloud_init: Some(CloudInit::default()),
+            ..super::sketch(&"a".parse().unwrap(), &serde_json::json!({ "size": 67_108_864 }))
+        };
+        assert_eq!(known.devices(), 4);
+        assert_eq!(sketch.overhead(), known.overhead());
+    }
+
+    #[test]
     fn a_sketch_is_always_a_possible_vm() {
-        for text in ["{}", "[]", r#"{"size": 1}"#, r#"{"size": 67108864, "limit": 1, "vcpus": 200}"#] {
+        let disks = format!(r#"{{"size": 67108864, "disk": [{}0]}}"#, "0, ".repeat(1000));
+        let texts = ["{}", "[]", r#"{"size": 1}"#, r#"{"size": 67108864, "limit": 1, "vcpus": 200}"#, &disks];
+        for text in texts {
             let sketch = sketch(&"a".parse().unwrap(), &serde_json::from_str(text).unwrap());
             assert!(is_possible(&sketch), "{text}: {sketch:?}");
         }

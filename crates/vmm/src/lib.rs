@@ -44,6 +44,7 @@ mod model;
 mod pager;
 mod pci;
 mod sharing;
+mod termination;
 mod vcpu;
 pub mod virtio;
 mod whole_pages;
@@ -69,6 +70,7 @@ pub fn run() -> Result<ExitCode> {
     })?;
     let mailbox = Arc::new(control::Mailbox::new().context("cannot make an event descriptor")?);
     end_on_panic(Arc::clone(&mailbox));
+    termination::watch(Arc::clone(&mailbox)).context("cannot handle signals")?;
     let session = control::Session::new(listener, mailbox).context("the control socket")?;
     session.run().context("the control thread cannot wait")
 }

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use daemon::{Daemon, model_config};
 use plimsoll_protocol::control::{ExitReason, FdRole, FromVmm, ToVmm};
 use plimsoll_units::{Bytes, Pages};
+use rustix::process::{Pid, Signal, kill_process};
 
 const SIZE: Bytes = Bytes::mib(64);
 
@@ -64,6 +65,17 @@ fn the_power_button_ends_it() {
     let daemon = start(SIZE);
     daemon.send(&ToVmm::PowerButton);
     assert_eq!(daemon.end().0, ExitReason::Shutdown);
+}
+
+#[test]
+fn a_signal_asks_the_guest_to_shut_down() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let daemon = start(SIZE);
+        kill_process(Pid::from_child(&daemon.child), signal).unwrap();
+        let (reason, status) = daemon.end();
+        assert_eq!(reason, ExitReason::Shutdown);
+        assert!(status.success(), "{status}");
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ use super::mailbox::Mail;
 use super::outbox::Outbox;
 use crate::machine::Vm;
 use crate::sharing::{Answer, Exchange};
+use crate::termination;
 
 /// How long the last messages may take to be sent. The daemon reads at once or is absent. A longer
 /// wait would only keep memory that other VMs need.
@@ -66,6 +67,9 @@ impl Session {
         loop {
             self.wait()?;
             self.talk();
+            if termination::take() {
+                self.terminate();
+            }
             let mail = self.mailbox.take();
             if let Some(reason) = self.deliver(mail) {
                 return Ok(self.end(reason));
@@ -167,6 +171,17 @@ impl Session {
         match Vm::start(config, fds, &self.mailbox, &self.exchange) {
             Ok(vm) => self.vm = Some(vm),
             Err(error) => self.mailbox.exit(ExitReason::Failed(format!("{error:#}"))),
+        }
+    }
+
+    /// Obeys a signal that asks the process to end.
+    fn terminate(&self) {
+        match &self.vm {
+            Some(vm) => {
+                self.mailbox.notice("a signal asks the VMM to end: the guest is asked to shut down");
+                vm.guest.press_power_button();
+            }
+            None => self.mailbox.exit(ExitReason::Failed("a signal ended it before it had a VM".to_owned())),
         }
     }
 
