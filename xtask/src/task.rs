@@ -79,6 +79,8 @@ enum Verb {
     /// Make the Debian package: the programs, systemd units, the configuration, man pages and
     /// completions.
     Package(PackageArgs),
+    /// Write the pages of the book's reference that are made of the code.
+    Book,
     /// Install the Debian packages that the lab needs (as root), fetch its kernels and build
     /// everything.
     Setup(SetupArgs),
@@ -188,6 +190,7 @@ impl Task {
             Verb::Test(arguments) => test::run(&arguments),
             Verb::Fuzz(arguments) => fuzz::run(&arguments),
             Verb::Package(arguments) => plimsoll_package::run(&arguments),
+            Verb::Book => plimsoll_book::write(),
             Verb::Inside(Inside::Agent) => agent::main().map(|()| ExitCode::SUCCESS),
             Verb::Inside(Inside::Demo(arguments)) => plimsoll_demo::here(&arguments),
             Verb::Inside(Inside::Bench(bench)) => bench.run().map(|()| ExitCode::SUCCESS),
@@ -261,6 +264,22 @@ mod tests {
     #[test]
     fn the_manual_is_consistent() {
         Task::command().debug_assert();
+    }
+
+    #[test]
+    fn readme_and_book_call_it_as_it_is() {
+        let lines = plimsoll_book::command_lines().unwrap();
+        let ours: Vec<_> =
+            lines.iter().filter(|l| l.words.starts_with(&["cargo".into(), "xtask".into()])).collect();
+        for line in &ours {
+            assert!(
+                Task::try_parse_from(&line.words[1..]).is_ok(),
+                "{}: {}",
+                line.place,
+                line.words.join(" ")
+            );
+        }
+        assert!(ours.len() > 7, "only {} were found", ours.len());
     }
 
     #[test]

@@ -112,3 +112,21 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     start::run(config, arguments)
 }
+
+/// The meaning and the type of each metric of `/metrics`, in the text format of OpenMetrics,
+/// without values: for the operators' reference.
+///
+/// # Errors
+/// None that is known: a `String` takes all text.
+pub fn metrics() -> Result<String, std::fmt::Error> {
+    api::meanings()
+}
+
+/// Reads `text` as a configuration, and holds no value against this machine: for examples in
+/// documents.
+///
+/// # Errors
+/// Which line, key and value.
+pub fn read_configuration(text: &str) -> anyhow::Result<()> {
+    config::Config::parse(text).map(drop)
+}

@@ -34,6 +34,7 @@ use tokio::sync::watch;
 use self::answer::{ApiError, ApiResult, parse};
 pub(crate) use self::gate::Gate;
 use self::live::Live;
+pub(crate) use self::metrics::meanings;
 #[cfg(test)]
 pub(crate) use self::metrics::openmetrics;
 use self::path::Path;

@@ -21,6 +21,7 @@ mod overcommit;
 mod paging_kills;
 mod pci;
 mod swap_failures;
+mod tutorial;
 
 use anyhow::{Context, Result};
 use plimsoll_lab::kernel::Version;
@@ -193,6 +194,14 @@ pub const SCENARIOS: &[Scenario] = &[
         disk: false,
         model: false,
         run: bad_input::run,
+    },
+    Scenario {
+        name: "tutorial",
+        about: "every command of the book's tutorial does what its text says",
+        hosts: &[],
+        disk: false,
+        model: true,
+        run: tutorial::run,
     },
     Scenario {
         name: "disk",

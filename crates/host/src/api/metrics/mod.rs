@@ -18,7 +18,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, VARY};
 use axum::response::IntoResponse;
-use plimsoll_protocol::status::{HostStatus, VmStatus};
+use plimsoll_protocol::status::{HostStatus, PoolStatus, VmStatus};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::metrics::MetricType;
@@ -55,8 +55,20 @@ pub(super) async fn metrics(State(api): State<Api>, headers: HeaderMap) -> ApiRe
 /// # Errors
 /// None that is known: a `String` takes all text.
 pub(crate) fn openmetrics(overview: Overview) -> Result<String, fmt::Error> {
+    written(overview)
+}
+
+/// The meaning and the type of each metric, in the same format, without values.
+///
+/// # Errors
+/// None that is known: a `String` takes all text.
+pub(crate) fn meanings() -> Result<String, fmt::Error> {
+    written(Meanings)
+}
+
+fn written(collector: impl Collector) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix(PREFIX);
-    registry.register_collector(Box::new(overview));
+    registry.register_collector(Box::new(collector));
     let mut text = String::new();
     text::encode(&mut text, &registry)?;
     Ok(text)
@@ -64,19 +76,37 @@ pub(crate) fn openmetrics(overview: Overview) -> Result<String, fmt::Error> {
 
 impl Collector for Overview {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Self { host, vms, pools } = self;
-        build(host, &mut encoder)?;
-        host::HOST.encode([host].into_iter(), &mut encoder)?;
-        vm::info(vms, &mut encoder)?;
-        vm::DEFINED.encode(vms.iter(), &mut encoder)?;
-        let on = |vm: &&VmStatus| vm::is_on(vm);
-        vm::ON.encode(vms.iter().filter(on), &mut encoder)?;
-        pool::info(pools, &mut encoder)?;
-        pool::POOL.encode(pools.iter(), &mut encoder)
+        write(Some(&self.host), &self.vms, &self.pools, &mut encoder)
     }
 }
 
-fn build(host: &HostStatus, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+/// A host of which nothing is known.
+#[derive(Debug)]
+struct Meanings;
+
+impl Collector for Meanings {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        write(None, &[], &[], &mut encoder)
+    }
+}
+
+fn write(
+    host: Option<&HostStatus>,
+    vms: &[VmStatus],
+    pools: &[PoolStatus],
+    encoder: &mut DescriptorEncoder<'_>,
+) -> fmt::Result {
+    build(host, encoder)?;
+    host::HOST.encode(host.into_iter(), encoder)?;
+    vm::info(vms, encoder)?;
+    vm::DEFINED.encode(vms.iter(), encoder)?;
+    let on = |vm: &&VmStatus| vm::is_on(vm);
+    vm::ON.encode(vms.iter().filter(on), encoder)?;
+    pool::info(pools, encoder)?;
+    pool::POOL.encode(pools.iter(), encoder)
+}
+
+fn build(host: Option<&HostStatus>, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let mut family = encoder.encode_descriptor("build", "The daemon's version", None, MetricType::Info)?;
-    family.encode_info(&[("version", host.version.as_str())])
+    host.map_or(Ok(()), |host| family.encode_info(&[("version", host.version.as_str())]))
 }

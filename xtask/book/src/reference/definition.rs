@@ -1,0 +1,65 @@
+use anyhow::{Result, ensure};
+use plimsoll_protocol::MAX_LABELS;
+use plimsoll_protocol::definition::{
+    Bus, MAX_SEED, MAX_SEED_FILE, MAX_SIZE, MAX_VCPUS, MIN_BANDWIDTH, MIN_IOPS, MIN_SIZE,
+};
+
+use super::{Page, docs};
+
+/// Where the manual is.
+const SOURCE: &str = include_str!("../../../../crates/protocol/src/definition/mod.rs");
+
+/// The page of VMs' definitions.
+///
+/// # Errors
+/// The manual is not where it was.
+pub(super) fn page() -> Result<Page> {
+    let manual: Vec<&str> = docs(SOURCE)
+        .into_iter()
+        .skip_while(|line| *line != "```toml")
+        .skip(1)
+        .take_while(|line| *line != "```")
+        .collect();
+    ensure!(manual.len() > 20, "the docs of definitions have no manual");
+    let mut body = format!(
+        "A definition is TOML for `plimsoll run`, `plimsoll create` and `plimsoll edit`, and JSON with the same keys for the\n\
+         [API](api.md). Keys that are left out have their defaults; `plimsoll inspect` prints a definition back.\n\
+         A relative path is taken from the definition's directory; the API takes absolute paths only.\n\n\
+         ```toml definition\n{}\n```\n\n## Bounds\n\n| key | bounds |\n|---|---|\n",
+        manual.join("\n")
+    );
+    let (mmio, pci) = (Bus::Mmio, Bus::Pci);
+    let bounds = [
+        ("`size`", format!("a multiple of 2MiB from {MIN_SIZE} to {MAX_SIZE}")),
+        ("`vcpus`", format!("1 to {MAX_VCPUS}")),
+        ("`reservation`", "at most the limit and the size".to_owned()),
+        ("`limit`", format!("at least {MIN_SIZE}")),
+        ("`labels`", format!("at most {MAX_LABELS}")),
+        (
+            "`[[disk]]`",
+            format!(
+                "at most {} with `bus = \"{mmio}\"`, {} with `bus = \"{pci}\"`; `[cloud_init]` counts as one",
+                mmio.max_disks(),
+                pci.max_disks()
+            ),
+        ),
+        ("`disk.iops`", format!("at least {MIN_IOPS}")),
+        ("`disk.bandwidth`", format!("at least {MIN_BANDWIDTH} a second")),
+        (
+            "`[[net]]`",
+            format!(
+                "at most {} with `bus = \"{mmio}\"`, {} with `bus = \"{pci}\"`",
+                mmio.max_nets(),
+                pci.max_nets()
+            ),
+        ),
+        (
+            "`[cloud_init]`",
+            format!("at most {MAX_SEED_FILE} a file; the VM is charged {MAX_SEED} for all of it"),
+        ),
+    ];
+    for (key, text) in bounds {
+        body += &format!("| {key} | {text} |\n");
+    }
+    Ok(Page::new("definition.md", "Definition of a VM", &body))
+}
