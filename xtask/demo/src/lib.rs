@@ -10,6 +10,7 @@
 
 mod age;
 pub mod drive;
+mod in_lab;
 mod report;
 
 use std::io::Write;
@@ -20,14 +21,10 @@ use anyhow::{Context, Result};
 use clap::Args;
 use plimsoll_lab::Switch;
 use plimsoll_lab::kernel::Version;
-use plimsoll_lab::workspace::{self, note, step};
-use plimsoll_lab::{Config, Lab, attach, wire::Request};
+use plimsoll_lab::workspace::{self, step};
 use preflight::kvm;
 
 use drive::Plan;
-
-/// How long the demo in the lab may take; two to four minutes are usual.
-const LIMIT: Duration = Duration::from_secs(1200);
 
 /// Show four guests sharing less memory than they were promised.
 ///
@@ -82,29 +79,7 @@ pub fn start(arguments: &DemoArgs) -> Result<ExitCode> {
         Ok(()) => {}
         Err(why) => step(&format!("this machine's KVM cannot run guests ({why}): using the lab")),
     }
-    let programs = workspace::build()?;
-    let config =
-        Config { kernel: arguments.host_kernel, npt: arguments.npt == Switch::On, ..Config::default() };
-    let mut lab = Lab::boot(&config, &programs)
-        .context("`cargo xtask demo --model` needs no lab: its guests are host threads")?;
-    let waited = age::of_this_process()?.as_secs_f64();
-    let mut argv = ["/bin/xtask", "inside", "demo"].map(str::to_owned).to_vec();
-    argv.push(format!("--waited={waited:.2}"));
-    argv.extend(
-        [("--json", arguments.json), ("--keep", arguments.keep)]
-            .iter()
-            .filter(|o| o.1)
-            .map(|o| o.0.to_owned()),
-    );
-    let status = lab.run_shown(&Request { argv, env: Vec::new() }, LIMIT)?;
-    if status == 0 && arguments.keep {
-        note("The lab goes on. From another terminal:");
-        note("    cargo xtask lab --attach -- plimsoll ps");
-        note("    cargo xtask lab --attach -- plimsoll top --once");
-        note("Ctrl-C here ends it.");
-        attach::serve(&mut lab)?;
-    }
-    Ok(if status == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    in_lab::run(arguments)
 }
 
 /// Runs the demo on the host that this runs on.

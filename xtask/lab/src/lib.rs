@@ -15,6 +15,7 @@ pub mod command;
 mod config;
 pub mod cpio;
 pub mod debian;
+pub mod emulator;
 mod entry;
 mod failure;
 pub mod guest;

@@ -12,15 +12,14 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
-use plimsoll_lab::debian;
 use plimsoll_lab::kernel::Version;
 use plimsoll_lab::wire::{Kind, Request};
 use plimsoll_lab::workspace::{self, Programs, note};
 use plimsoll_lab::{Config, Failure, Lab, show};
+use plimsoll_lab::{debian, emulator};
 use plimsoll_units::Bytes;
 
 use super::arguments::TestArgs;
-use super::emulator;
 use super::tally::Tally;
 use crate::system::{self, HOSTS, Host, Scenario};
 

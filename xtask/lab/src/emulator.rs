@@ -1,7 +1,7 @@
 //! Faults of the emulator, told from ours by signatures that neither a processor nor a program of
 //! ours leaves.
 //!
-//! QEMU's emulation of SVM is wrong now and then ([`plimsoll_lab`] says how). A guest then dies
+//! QEMU's emulation of SVM is wrong now and then. A guest then dies
 //! with flags that no processor can have, or the lab's own kernel oopses. A page of a guest that we
 //! lost might look like the first: so every fault is printed with its consoles, counted, and
 //! excused once a run only.
@@ -30,7 +30,7 @@ const OURS: [&str; 6] = [
 
 /// The signature of an emulator's fault in `console`, that of the lab's kernel, and in `said`, what
 /// the scenario said and what consoles of guests it showed. In words, with the line.
-pub(super) fn signature(console: &str, said: &str) -> Option<String> {
+pub fn signature(console: &str, said: &str) -> Option<String> {
     let lines = console.lines().chain(said.lines());
     let flags = lines.filter_map(|line| Some((impossible_flags(line)?, line)));
     let flags =
