@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use host::document::document;
 use host::{Host, wait_until};
 use plimsoll_protocol::api::Event;
 
@@ -37,6 +38,7 @@ impl Follower {
             if let Some(told) = line.strip_prefix("id: ") {
                 id = told.trim().parse().ok();
             } else if let Some(data) = line.strip_prefix("data: ") {
+                document().check_event("/v1/events", data);
                 let event: Event = serde_json::from_str(data).unwrap();
                 return (id.take().unwrap_or(event.id), event);
             }

@@ -10,7 +10,8 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use host::{Host, definition, wait_until};
+use host::document::document;
+use host::{Answer, Host, definition, wait_until};
 use plimsoll_protocol::status::{PoolStatus, Power, VmStatus};
 use serde_json::json;
 
@@ -180,6 +181,7 @@ fn asked(host: &Host, accept: &str) -> (String, String) {
     write!(stream, "GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{accept}\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
+    document().check("GET", "/metrics", "", &Answer::read(&answer));
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.to_lowercase(), body.to_owned())
 }

@@ -10,7 +10,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use host::{Host, error_of, exchange, wait_until};
+use host::document::document;
+use host::{Answer, Host, error_of, exchange, wait_until};
 use serde_json::Value;
 
 const ALL: &str = "0123456789abcdef";
@@ -47,6 +48,7 @@ fn page(address: &str, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
     let answer = std::io::read_to_string(stream).unwrap();
+    document().check("GET", path, "", &Answer::read(&answer));
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     (head.to_lowercase(), body.to_owned())
 }
@@ -98,6 +100,7 @@ fn the_live_state_comes_again_and_again_and_is_that_of_the_ledger() {
     write!(stream, "GET /v1/live HTTP/1.1\r\nhost: x\r\n{}\r\n", bearer(VIEW)).unwrap();
     let lines = BufReader::new(stream).lines().map(Result::unwrap);
     let states = lines.filter_map(|line| line.strip_prefix("data: ").map(str::to_owned));
+    let states = states.inspect(|state| document().check_event("/v1/live", state));
     let states: Vec<Value> = states.take(3).map(|state| serde_json::from_str(&state).unwrap()).collect();
     for state in &states {
         let part = |name: &str| state["host"][name].as_u64().unwrap();

@@ -7,6 +7,7 @@ use crate::vm::{Driver, Vm};
 
 /// The reason for a balloon's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum Sizing {
     /// The VM may use all its memory.

@@ -81,6 +81,7 @@ pub struct Decision {
 
 /// The reason why pages of a VM are compressed and swapped out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 pub enum PagingCause {
     /// It is above its target, and the state asks for more than its balloon brings.

@@ -4,6 +4,7 @@ use plimsoll_units::{Bytes, Pages};
 
 /// The host's shortage of free machine memory, as in ESXi. Ordered from plenty to none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum State {
     /// At least minFree is free: no memory is reclaimed.

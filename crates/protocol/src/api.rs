@@ -1,4 +1,5 @@
-//! The HTTP/JSON API: its paths, and what travels on them.
+//! The HTTP/JSON API: its paths, and what travels on them. The daemon describes it for programs, as
+//! OpenAPI 3.1, at `/v1/openapi.json`.
 //!
 //! | method and path | body | answer |
 //! |---|---|---|
@@ -30,6 +31,7 @@
 //! | `GET /v1/sharing` | | `[`[`DomainStatus`]`]` |
 //! | `GET /v1/events?after=ID&before=ID&limit=N` | | `[`[`Event`]`]`, the latest, oldest first; with `after` those that came after the event of that id, with `before` those that came before; with `limit` the first N where there is `after`, else the last N |
 //! | the same, with `Accept: text/event-stream` | | server-sent events: an [`Event`] each, its id as the stream's, and what happens from then on; `Last-Event-ID` goes before `after` |
+//! | `GET /v1/openapi.json` | | the description of the API |
 //! | `GET /metrics` | | the host, its VMs and its pools for Prometheus: OpenMetrics, or Prometheus' own text format for clients that do not accept that |
 //!
 //! Sizes are whole bytes in answers, and bytes or text ("512MiB") in requests. An error answers
@@ -82,6 +84,7 @@ pub const UNSAVED_HEADER: &str = "plimsoll-unsaved";
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Event {
     /// Rises with each event of this host, by one.
     pub id: u64,
@@ -96,6 +99,7 @@ pub struct Event {
 
 /// Body of an answer that is an error: problem details as in RFC 9457.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ErrorBody {
     /// The kind of error, for programs: a word of the table above.
     #[serde(rename = "type", default)]

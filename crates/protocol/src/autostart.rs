@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// The place of a VM among those that start with the host: a lower one starts earlier and stops
 /// later. 0 to 999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(extend("maximum" = MAX_ORDER)))]
 #[serde(transparent)]
 pub struct StartOrder(pub u16);
 
@@ -109,6 +110,24 @@ impl<'de> Deserialize<'de> for StartDelay {
             }
         }
         deserializer.deserialize_any(Text)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for StartDelay {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "StartDelay".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let seconds = schemars::json_schema!({"type": "integer", "minimum": 0, "maximum": MAX_DELAY});
+        if generator.contract().is_serialize() {
+            return seconds;
+        }
+        schemars::json_schema!({
+            "description": "Seconds, or text such as \"30s\" or \"5m\"; at most an hour.",
+            "anyOf": [seconds, {"type": "string", "pattern": "^[0-9]+[sm]?$"}],
+        })
     }
 }
 

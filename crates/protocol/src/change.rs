@@ -12,6 +12,7 @@ use crate::{LabelKey, LabelValue, OrNone, StartDelay, StartOrder, TaxRate, VmNam
 
 /// A change of a VM's parameters; what is `None` stays.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmChange {
     /// New shares.
@@ -48,6 +49,7 @@ pub struct VmChange {
 
 /// A VM's new name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rename {
     /// The name, which no VM may have.
@@ -56,6 +58,7 @@ pub struct Rename {
 
 /// A change of a pool; what is `None` stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PoolChange {
     /// New place in the tree.

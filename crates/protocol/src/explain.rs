@@ -15,6 +15,7 @@ use crate::{PoolName, TaxRate, VmName};
 
 /// The host's account, its pools, and how much each VM holds and why.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HostExplanation {
     /// The moment.
     pub at: Timestamp,
@@ -30,6 +31,7 @@ pub struct HostExplanation {
 
 /// Why one VM has the memory that it has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VmExplanation {
     /// The moment.
     pub at: Timestamp,
@@ -58,6 +60,7 @@ pub struct VmExplanation {
 
 /// What was decided for the host.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HostDecision {
     /// The amounts of free memory below which each state begins.
     pub thresholds: StateThresholds,
@@ -82,6 +85,7 @@ pub struct HostDecision {
 
 /// Amounts of free memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StateThresholds {
     /// What reclamation aims for.
     pub high: Bytes,
@@ -97,6 +101,7 @@ pub struct StateThresholds {
 
 /// A pool, or the host itself, that has less than its VMs and pools have reserved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Shortfall {
     /// Where.
     pub place: Place,
@@ -108,6 +113,7 @@ pub struct Shortfall {
 
 /// A pool and what was decided for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PoolExplanation {
     /// The pool.
     pub pool: PoolStatus,
@@ -121,6 +127,7 @@ pub struct PoolExplanation {
 
 /// A VM that runs, and what was decided for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VmShare {
     /// The VM.
     pub vm: VmStatus,
@@ -131,6 +138,7 @@ pub struct VmShare {
 
 /// What was decided for a VM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VmDecision {
     /// What it is entitled to.
     pub entitlement: Bytes,
@@ -176,6 +184,7 @@ pub struct VmDecision {
 
 /// Memory that a VM or a pool has reserved and not been granted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Reserved {
     /// The VM or pool.
     pub holder: Holder,
@@ -185,6 +194,7 @@ pub struct Reserved {
 
 /// A VM or a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Holder {
     /// A VM.
@@ -204,6 +214,7 @@ impl std::fmt::Display for Holder {
 
 /// What one mechanism is to do and has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Mechanism {
     /// Which.
     pub kind: MechanismKind,
@@ -215,6 +226,7 @@ pub struct Mechanism {
 
 /// A mechanism that takes memory back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum MechanismKind {
     /// The guest's balloon driver gives pages up.
@@ -229,6 +241,7 @@ pub enum MechanismKind {
 
 /// What set an entitlement: the bound that would have to change first for it to be more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
     /// Its reservation, above what its shares are worth.
@@ -250,6 +263,7 @@ pub enum Cause {
 
 /// What makes up the estimate of what a VM actively uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ActivityParts {
     /// The estimate.
     pub active: Bytes,
@@ -270,6 +284,7 @@ pub struct ActivityParts {
 /// What sampling shows of a VM's memory (Waldspurger 2002, section 5.3). The greatest of the three
 /// averages counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ActivityEstimate {
     /// The slow average: half of it is the last four periods'.
     pub slow: Bytes,
@@ -291,6 +306,7 @@ pub struct ActivityEstimate {
 
 /// What starting a VM takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ToStart {
     /// Its reservation.
     pub reservation: Bytes,
@@ -302,6 +318,7 @@ pub struct ToStart {
 
 /// A change that would give a VM more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Remedy {
     /// The change.
     pub change: Change,
@@ -311,6 +328,7 @@ pub struct Remedy {
 
 /// What changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
     /// Its guest uses this much actively.

@@ -12,6 +12,7 @@ pub const CSV_HEADER: &str = "seconds,vm,active_bytes,held_bytes,entitlement_byt
 
 /// What is recorded of VMs, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct History {
     /// Second zero.
     pub since: Timestamp,
@@ -26,6 +27,7 @@ pub struct History {
 
 /// One VM at one time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Sample {
     /// Seconds since [`History::since`].
     pub seconds: u64,

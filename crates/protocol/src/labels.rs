@@ -11,16 +11,19 @@ pub const MAX_LABELS: usize = 32;
 
 /// What an operator notes about a VM to find it by: keys and their values.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(extend("maxProperties" = MAX_LABELS)))]
 #[serde(transparent)]
 pub struct Labels(pub BTreeMap<LabelKey, LabelValue>);
 
 /// The key of a label: 1 to 63 of `a-z A-Z 0-9 - _ . /`, beginning with a letter or a digit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(extend("pattern" = r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct LabelKey(String);
 
 /// The value of a label: up to 63 of `a-z A-Z 0-9 - _ . / : @ +` and blanks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(extend("pattern" = r"^[A-Za-z0-9._/:@+ -]{0,63}$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct LabelValue(String);
 

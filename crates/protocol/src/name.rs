@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 /// Longest name: it appears in paths of unix sockets, of which the kernel takes 107 bytes.
 const MAX_LEN: usize = 32;
 
+/// What [`is_name`] says, as a regular expression.
+#[cfg(feature = "schema")]
+pub(crate) const PATTERN: &str = "^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$";
+
 /// Whether `text` may name something: it is then safe as a file name and in a URL.
 fn is_name(text: &str) -> bool {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -24,6 +28,8 @@ macro_rules! name {
     ($name:ident, $kind:literal, $doc:literal) => {
         #[doc = $doc]
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[cfg_attr(feature = "schema", schemars(extend("pattern" = PATTERN)))]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 

@@ -94,6 +94,35 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OrNone<T> {
     }
 }
 
+#[cfg(feature = "schema")]
+impl<T: schemars::JsonSchema> schemars::JsonSchema for OrNone<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("{}OrNone", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let value = generator.subschema_for::<T>();
+        schemars::json_schema!({"anyOf": [value, {"type": "string", "const": "none"}]})
+    }
+}
+
+/// The schema of a key that is read by [`optional`]. It is never written as `none`.
+#[cfg(feature = "schema")]
+pub(crate) fn optional_schema<T>(generator: &mut schemars::SchemaGenerator) -> schemars::Schema
+where
+    T: schemars::JsonSchema,
+{
+    if generator.contract().is_serialize() {
+        generator.subschema_for::<T>()
+    } else {
+        generator.subschema_for::<Option<OrNone<T>>>()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use plimsoll_units::Bytes;

@@ -8,6 +8,7 @@ use crate::PoolName;
 /// Where a VM or a pool is: in a pool, or directly on the host, which is the tree's root and is
 /// written `/`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(extend("pattern" = r"^(/|[A-Za-z0-9][A-Za-z0-9._-]{0,31})$")))]
 #[serde(try_from = "String", into = "String")]
 pub enum Place {
     /// The host itself.

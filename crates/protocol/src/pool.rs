@@ -8,6 +8,8 @@ use crate::change::PoolChange;
 use crate::definition::DefinitionError;
 use crate::forgotten_unit::forgotten_unit;
 use crate::or_none::optional;
+#[cfg(feature = "schema")]
+use crate::or_none::optional_schema;
 use crate::place::Place;
 use crate::shares::Shares;
 use crate::{OrNone, PoolName};
@@ -24,6 +26,7 @@ pub const MAX_POOLS: usize = 1024;
 
 /// A pool as its operator defines it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PoolDefinition {
     /// Unique among the host's pools.
@@ -39,6 +42,7 @@ pub struct PoolDefinition {
     pub reservation: Bytes,
     /// Machine memory that its VMs together never exceed; `None`: no limit of its own.
     #[serde(default, deserialize_with = "optional", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "optional_schema::<Bytes>"))]
     pub limit: Option<Bytes>,
     /// What is reserved within it beyond its own reservation is reserved from its parent. Without,
     /// its own reservation is all that reservations within it can count on.

@@ -30,6 +30,23 @@ enum SharesText {
     Word(String),
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Shares {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Shares".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "Weight among siblings: low, normal, high, or a number.",
+            "anyOf": [
+                {"type": "integer", "format": "uint64", "minimum": 1, "maximum": MAX_SHARES},
+                {"type": "string", "pattern": "^(low|normal|high|[1-9][0-9]{0,8})$"},
+            ],
+        })
+    }
+}
+
 impl Shares {
     /// The number of shares of a VM of `size`; at least 1.
     pub fn resolve(self, size: Bytes) -> u64 {

@@ -25,6 +25,7 @@ pub const WHOLE_CPU: u16 = 10_000;
 /// of a domain. What guests can learn of each other by that is on the front page of
 /// `plimsoll-sharing`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(extend("pattern" = crate::name::PATTERN)))]
 #[serde(try_from = "String", into = "String")]
 pub enum Sharing {
     /// With itself only.

@@ -17,6 +17,7 @@ use crate::Percent;
 /// Of the host, `avg10`, `avg60` and `avg300` are the means over all VMs that run, each of which
 /// counts the same; `total_ms` is the sum over all VMs since the daemon started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StallStatus {
     /// At least one fault of the VM was stalled.
     pub some: StallTime,
@@ -27,6 +28,7 @@ pub struct StallStatus {
 
 /// One kind of stalled time: exponentially weighted averages, and the total.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StallTime {
     /// Percent of the last 10 s.
     pub avg10: Percent,
@@ -41,6 +43,7 @@ pub struct StallTime {
 /// A VM stands still for want of memory: it was stalled in full for more than half of the last 10
 /// s, and for more than half of the time between its last two reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Standstill {
     /// Since when.
     pub since: Timestamp,
@@ -50,6 +53,7 @@ pub struct Standstill {
 
 /// Why a VM stands still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum StallCause {
     /// The host is in state low, and holds its processors until it is down to its target.

@@ -9,6 +9,7 @@ const MAX_TAX: f64 = 0.99;
 /// The part of an idle page's worth that a VM forfeits, from 0 to 0.99 (Waldspurger 2002, section
 /// 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(extend("minimum" = 0, "maximum" = MAX_TAX)))]
 #[serde(try_from = "f64", into = "f64")]
 pub struct TaxRate(f64);
 

@@ -166,6 +166,28 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
+/// In answers whole bytes, in requests also the text form.
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Bytes {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Bytes".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let number = schemars::json_schema!({"type": "integer", "format": "uint64", "minimum": 0});
+        if generator.contract().is_serialize() {
+            return number;
+        }
+        schemars::json_schema!({
+            "description": "A size: whole bytes, or text such as \"512MiB\" or \"1.5GiB\".",
+            "anyOf": [number, {
+                "type": "string",
+                "pattern": r"^\s*([0-9]+\s*[bB]?|[0-9]+(\.[0-9]{1,9})?\s*[kKmMgGtT]([iI][bB])?)\s*$",
+            }],
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -14,6 +14,7 @@ pub const CHUNK_SIZE: u64 = CHUNK_PAGES * PAGE_SIZE;
 
 /// A number of 4 KiB pages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Pages(pub u64);
 

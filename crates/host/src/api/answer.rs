@@ -20,7 +20,7 @@ pub(super) struct ApiError {
 
 /// The kinds of errors: the table of [`plimsoll_protocol::api`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ErrorKind {
+pub(super) enum ErrorKind {
     Invalid,
     Unauthorized,
     Forbidden,
@@ -38,6 +38,42 @@ enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All of them.
+    pub(super) const ALL: [Self; 14] = [
+        Self::Invalid,
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NoPath,
+        Self::Unknown,
+        Self::NoMethod,
+        Self::Late,
+        Self::Conflict,
+        Self::TooLong,
+        Self::Unfit,
+        Self::TooOften,
+        Self::Internal,
+        Self::Busy,
+        Self::NoMemory,
+    ];
+
+    pub(super) fn status(self) -> StatusCode {
+        self.told().0
+    }
+
+    /// Its name, which ends its type.
+    pub(super) fn word(self) -> &'static str {
+        self.told().1
+    }
+
+    pub(super) fn title(self) -> &'static str {
+        self.told().2
+    }
+
+    /// Its type in problem details.
+    pub(super) fn urn(self) -> String {
+        format!("urn:plimsoll:problem:{}", self.word())
+    }
+
     /// Status, word and title.
     fn told(self) -> (StatusCode, &'static str, &'static str) {
         match self {
@@ -124,10 +160,10 @@ impl From<Failure> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let (status, word, title) = self.kind.told();
+        let (kind, status) = (self.kind, self.kind.status());
         let problem = ErrorBody {
-            kind: format!("urn:plimsoll:problem:{word}"),
-            title: title.to_owned(),
+            kind: kind.urn(),
+            title: kind.title().to_owned(),
             status: status.as_u16(),
             detail: self.text.clone(),
             error: self.text,
@@ -135,7 +171,7 @@ impl IntoResponse for ApiError {
         let mut answer = (status, Json(problem)).into_response();
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        match self.kind {
+        match kind {
             ErrorKind::Unauthorized => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }

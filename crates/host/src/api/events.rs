@@ -1,17 +1,21 @@
+use std::convert::Infallible;
 use std::num::NonZero;
 
-use axum::extract::State;
+use axum::extract::{FromRequestParts, State};
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
+use axum::http::request::Parts;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Api;
 use super::answer::{ApiResult, success};
+use super::openapi::{Part, Taken};
 use super::query::Query;
 use crate::core::{Answer, Request};
 
 /// Which events.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventsQuery {
     /// Those that came after the event of this id.
@@ -22,14 +26,33 @@ pub(super) struct EventsQuery {
     limit: Option<NonZero<usize>>,
 }
 
+/// The last event that a client has seen that comes back.
+pub(super) struct LastEvent(Option<u64>);
+
+impl<S: Send + Sync> FromRequestParts<S> for LastEvent {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let id = parts.headers.get("last-event-id");
+        Ok(Self(id.and_then(|id| id.to_str().ok()?.parse().ok())))
+    }
+}
+
+impl Part for LastEvent {
+    fn describe(taken: &mut Taken<'_>) {
+        let about =
+            "The last event that a client has seen that follows the events again. It counts before `after`.";
+        taken.header::<u64>("Last-Event-ID", about);
+    }
+}
+
 pub(super) async fn events(
     State(api): State<Api>,
     headers: HeaderMap,
+    LastEvent(last): LastEvent,
     Query(query): Query<EventsQuery>,
 ) -> ApiResult {
     if follows(&headers) {
-        // A client that comes back names the last event that it has seen.
-        let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
         return api.streams.open(api.caller, last.or(query.after).unwrap_or(0));
     }
     let answer = api.caller.call(Request::Events(query.after.unwrap_or(0))).await?;

@@ -1,26 +1,31 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use plimsoll_protocol::VmName;
 use plimsoll_words::explain;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::answer::ApiResult;
 use super::path::Path;
 use super::query::Query;
-use super::{Api, answer, vm_name};
+use super::{Api, answer};
 use crate::core::{Answer, Failure, FailureKind, Request};
 
 /// In which form.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExplainQuery {
+    /// The form of the answer.
     #[serde(default)]
     format: Format,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 enum Format {
+    /// All facts.
     #[default]
     Json,
     /// The sentences that `plimsoll explain` prints.
@@ -47,10 +52,10 @@ pub(super) async fn host(State(api): State<Api>, Query(asked): Query<ExplainQuer
 /// own thread.
 pub(super) async fn vm(
     State(api): State<Api>,
-    Path(name): Path,
+    Path(name): Path<VmName>,
     Query(asked): Query<ExplainQuery>,
 ) -> ApiResult {
-    match api.caller.call(Request::ExplainVm(vm_name(name)?)).await? {
+    match api.caller.call(Request::ExplainVm(name)).await? {
         Answer::Explained(explained) => {
             let found = tokio::task::spawn_blocking(move || explained.finish()).await;
             let failed =

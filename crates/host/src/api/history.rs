@@ -5,7 +5,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use jiff::Timestamp;
 use plimsoll_protocol::VmName;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::Api;
 use super::answer::{ApiResult, success};
@@ -13,23 +14,28 @@ use super::query::Query;
 use crate::core::{Answer, Failure, FailureKind, Request};
 
 /// Which VM's history, which part of it, and in which form.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HistoryQuery {
+    /// Of this VM only.
     vm: Option<VmName>,
     /// What came after this moment: `next` of the page before.
     after: Option<Timestamp>,
     /// Of this many moments at most; all VMs of a moment are on one page.
     limit: Option<NonZero<usize>>,
+    /// The form of the answer.
     #[serde(default)]
     format: Format,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 enum Format {
+    /// An object with an array of samples.
     #[default]
     Json,
+    /// Comma-separated values, a line a sample.
     Csv,
 }
 

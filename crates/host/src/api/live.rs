@@ -14,6 +14,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use jiff::Timestamp;
 use plimsoll_protocol::status::{HostStatus, VmStatus};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio_stream::StreamExt;
@@ -40,10 +41,14 @@ struct Shared {
 }
 
 /// The state of one moment.
-#[derive(Debug, Serialize)]
-struct Now {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "LiveState")]
+pub(super) struct Now {
+    /// The moment.
     at: Timestamp,
+    /// The host's account.
     host: HostStatus,
+    /// All VMs.
     vms: Vec<VmStatus>,
 }
 

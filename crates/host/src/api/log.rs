@@ -1,12 +1,14 @@
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use plimsoll_protocol::VmName;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::Api;
 use super::answer::{ApiError, ApiResult};
 use super::path::Path;
-use super::{Api, vm_name};
+use super::query::Query;
 use crate::core::{Failure, FailureKind, Request};
 use crate::vmm_log::tail;
 
@@ -14,23 +16,32 @@ use crate::vmm_log::tail;
 const MOST: u64 = 1 << 20;
 
 /// Which log.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LogQuery {
-    source: Option<String>,
+    /// Which log.
+    source: Source,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+enum Source {
+    /// The messages of its process.
+    Vmm,
+    /// What the guest wrote to its console.
+    Console,
 }
 
 pub(super) async fn log(
     State(api): State<Api>,
-    Path(name): Path,
-    query: Result<Query<LogQuery>, axum::extract::rejection::QueryRejection>,
+    Path(name): Path<VmName>,
+    query: Result<Query<LogQuery>, ApiError>,
 ) -> ApiResult {
-    let name = vm_name(name)?;
-    let source = query.ok().and_then(|Query(q)| q.source);
-    let path = match source.as_deref() {
-        Some("vmm") => api.paths.vmm_log(&name),
-        Some("console") => api.paths.console_log(&name),
-        _ => return Err(ApiError::invalid("say which log: ?source=vmm or ?source=console".to_owned())),
+    let path = match query.map(|Query(query)| query.source) {
+        Ok(Source::Vmm) => api.paths.vmm_log(&name),
+        Ok(Source::Console) => api.paths.console_log(&name),
+        Err(_) => return Err(ApiError::invalid("say which log: ?source=vmm or ?source=console".to_owned())),
     };
     api.call(Request::Get(name.clone())).await?;
     let read = tokio::task::spawn_blocking(move || match std::fs::File::open(&path) {

@@ -39,6 +39,11 @@ pub(crate) fn page() -> Router {
     files.layer(from_fn(headers::guard))
 }
 
+/// Path and type of each of the page's files.
+pub(crate) fn files() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FILES.iter().map(|(path, kind, _)| (*path, *kind))
+}
+
 fn file(kind: &'static str, content: &'static str) -> Response {
     ([(CONTENT_TYPE, kind)], content).into_response()
 }

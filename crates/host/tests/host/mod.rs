@@ -4,6 +4,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "only tests use it")]
 
+pub mod document;
+
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -30,6 +32,15 @@ pub struct Host {
 
 /// An answer: status and body.
 pub type Reply = (u16, String);
+
+/// An answer with the type of its body.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// Without parameters.
+    pub media: Option<String>,
+    pub body: String,
+}
 
 impl Host {
     /// Starts a daemon with `budget` MiB, and `more` in its configuration.
@@ -102,6 +113,7 @@ impl Host {
             }
             UnixStream::connect(&socket).ok().map(drop)
         });
+        document::learn(|| sent(self.connect(), "GET", "/v1/openapi.json", "", ""));
     }
 
     /// Kills the daemon as a crash would.
@@ -132,9 +144,13 @@ impl Host {
     }
 
     pub fn ask(&self, method: &str, path: &str, body: &str) -> Reply {
+        exchange(self.connect(), method, path, "", body)
+    }
+
+    pub fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(self.path("run/plimsoll.sock")).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        exchange(stream, method, path, "", body)
+        stream
     }
 
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> T {
@@ -252,8 +268,15 @@ pub fn definition(name: &str, size: &str) -> Value {
     json!({"name": name, "size": size, "boot": {"model": true}, "jail": {"allow_missing": ["uid", "cgroup"]}})
 }
 
+/// Asks, and checks that the answer is as the API describes itself.
+pub fn exchange<S: Read + Write>(stream: S, method: &str, path: &str, header: &str, body: &str) -> Reply {
+    let answer = sent(stream, method, path, header, body);
+    document::check(method, path, body, &answer);
+    (answer.status, answer.body)
+}
+
 /// Speaks just enough HTTP.
-pub fn exchange<S: Read + Write>(mut stream: S, method: &str, path: &str, header: &str, body: &str) -> Reply {
+fn sent<S: Read + Write>(mut stream: S, method: &str, path: &str, header: &str, body: &str) -> Answer {
     let request = format!(
         "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n{header}\r\n{body}",
         body.len()
@@ -262,9 +285,21 @@ pub fn exchange<S: Read + Write>(mut stream: S, method: &str, path: &str, header
     stream.write_all(request.as_bytes()).ok();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).ok();
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    Answer::read(&String::from_utf8(answer).unwrap())
+}
+
+impl Answer {
+    /// The answer whose head and body are `text`.
+    pub fn read(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
+        let media = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            let media = value.split(';').next()?;
+            name.eq_ignore_ascii_case("content-type").then(|| media.trim().to_owned())
+        });
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Self { status, media, body: body.to_owned() }
+    }
 }
 
 pub fn exchange_tcp(address: &str, path: &str, header: &str) -> Reply {

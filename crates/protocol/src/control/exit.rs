@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Why a VMM ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ExitReason {
     /// The guest switched itself off.

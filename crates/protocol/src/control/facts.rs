@@ -90,6 +90,7 @@ pub struct Facts {
 
 /// Number of chunks in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Chunks {
     /// No memory behind them.
     pub empty: u64,
@@ -102,6 +103,7 @@ pub struct Chunks {
 /// Statistics of the guest's balloon driver. They may be lies: they may ask for memory (as a fault
 /// does) but are never taken as proof of idleness.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GuestFacts {
     /// Memory that the guest sees.
     pub total: Bytes,
@@ -168,6 +170,7 @@ pub struct SampleFacts {
 
 /// Samples of one size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Sampled {
     /// How many there were to choose from when the period began.
     pub population: u64,

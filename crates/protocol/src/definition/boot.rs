@@ -8,6 +8,7 @@ use super::limits::MAX_CMDLINE;
 
 /// What a VM runs: a kernel, what is on its disk, or a model of a guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Boot {
     /// Where kernel, initrd and command line come from; `None`: from the keys below.
@@ -33,6 +34,7 @@ pub struct Boot {
 
 /// What a VM boots instead of files of the host's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum BootFrom {
     /// What the first disk's boot loader would boot, looked up at each boot.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How a guest finds its disks, interfaces and other devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Bus {
     /// Each in a window of addresses with an interrupt line, which ACPI names (virtio-mmio).

@@ -10,6 +10,7 @@ use super::error::DefinitionError;
 ///
 /// Files are given to the guest as they are. Without them the seed is made of the short keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct CloudInit {
     /// A file for the guest's `user-data`; excludes the keys of users and packages.

@@ -9,6 +9,7 @@ use super::mac::MacAddress;
 
 /// A disk: a file or a block device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
     /// Where it is on the host.
@@ -32,6 +33,7 @@ pub struct Disk {
 
 /// The format of a disk's file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ImageFormat {
     /// The bytes of the disk.
@@ -52,6 +54,7 @@ impl ImageFormat {
 ///
 /// The guest's flushes mean the same with both: what was written before is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Cache {
     /// Nowhere: the host's page cache is passed by (`O_DIRECT`).
@@ -108,6 +111,7 @@ const MAX_BANDWIDTH: Bytes = Bytes::mib(1 << 20);
 
 /// A network interface backed by a tap device that exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Net {
     /// Name of the tap device.
@@ -119,11 +123,14 @@ pub struct Net {
 
 /// What the balloon device offers the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Balloon {
     /// The guest may take memory back from the balloon before its OOM killer runs.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "is_true"))]
     pub deflate_on_oom: bool,
     /// The guest reports free memory in large units, which is given back at once.
+    #[cfg_attr(feature = "schema", schemars(skip_serializing_if = "is_true"))]
     pub free_page_reporting: bool,
 }
 
@@ -131,6 +138,13 @@ impl Default for Balloon {
     fn default() -> Self {
         Self { deflate_on_oom: true, free_page_reporting: true }
     }
+}
+
+/// What is left out where it is written: see the `Serialize` of [`Balloon`].
+#[cfg(feature = "schema")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde would pass it")]
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 impl Serialize for Balloon {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How the VM's process is confined.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Jail {
     /// Parts of the jail that the VM may run without where the host does not have them. A missing
@@ -13,6 +14,7 @@ pub struct Jail {
 
 /// A part of the jail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum JailPart {
     /// A user and group of the VM's own.

@@ -6,6 +6,7 @@ use crate::VmName;
 
 /// A unicast Ethernet address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(extend("pattern" = r"^[0-9A-Fa-f][02468ACEace](:[0-9A-Fa-f]{2}){5}$")))]
 #[serde(into = "String", try_from = "String")]
 pub struct MacAddress(pub [u8; 6]);
 

@@ -12,6 +12,8 @@ use super::mac::MacAddress;
 use crate::change::VmChange;
 use crate::forgotten_unit::forgotten_unit;
 use crate::or_none::optional;
+#[cfg(feature = "schema")]
+use crate::or_none::optional_schema;
 use crate::place::Place;
 use crate::sharing::Sharing;
 use crate::{Labels, MAX_LABELS, OrNone, Shares, StartDelay, StartOrder, TaxRate, VmName};
@@ -19,6 +21,7 @@ use crate::{Labels, MAX_LABELS, OrNone, Shares, StartDelay, StartOrder, TaxRate,
 /// A VM as defined: read with [`VmDefinition::from_toml`], or from JSON and then checked with
 /// [`VmDefinition::check`]. Where it is written, keys that have their default values are left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VmDefinition {
     /// Unique on the host.
@@ -27,6 +30,7 @@ pub struct VmDefinition {
     pub size: Bytes,
     /// Number of virtual processors, 1 to [`MAX_VCPUS`].
     #[serde(default = "one_vcpu", skip_serializing_if = "is_one")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = MAX_VCPUS)))]
     pub vcpus: u8,
     /// Where its devices are.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -36,6 +40,7 @@ pub struct VmDefinition {
     pub reservation: Bytes,
     /// Machine memory that the VM never exceeds; `None`: its size.
     #[serde(default, deserialize_with = "optional", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "optional_schema::<Bytes>"))]
     pub limit: Option<Bytes>,
     /// Weight among its siblings.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -45,6 +50,7 @@ pub struct VmDefinition {
     pub pool: Place,
     /// The tax on its idle memory; `None`: the host's.
     #[serde(default, deserialize_with = "optional", skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(schema_with = "optional_schema::<TaxRate>"))]
     pub tax: Option<TaxRate>,
     /// It is to be started when the host has booted.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -98,6 +104,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 /// How a VM's memory is treated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Memory {
     /// The VMs that it shares pages with.
@@ -106,6 +113,7 @@ pub struct Memory {
 
 /// What a VM's processors offer in addition to what every VM has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Cpu {
     /// The guest may run VMs of its own (VMX, SVM) if the host's KVM supports it. That exposes the

@@ -6,6 +6,7 @@ use crate::stall::StallStatus;
 
 /// The host's account of its memory. At every moment `budget = granted + overhead + frames + free`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HostStatus {
     /// Machine memory that Plimsoll may use.
     pub budget: Bytes,
@@ -87,6 +88,7 @@ pub struct HostStatus {
 /// The turns of the daemon's loop in the last whole 10 s. In each it takes what has come in from
 /// VMMs and users, and decides: VMMs and users wait for the turn under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TurnStatus {
     /// How many there were.
     pub count: u64,

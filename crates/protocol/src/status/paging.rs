@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What is compressed and swapped out of a VM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PagingStatus {
     /// Content that is compressed.
     pub compressed: Bytes,

@@ -7,6 +7,7 @@ use crate::{PoolName, VmName};
 
 /// One resource pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PoolStatus {
     /// Its name.
     pub name: PoolName,

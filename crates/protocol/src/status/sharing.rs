@@ -6,6 +6,7 @@ use crate::{DomainName, VmName};
 
 /// What a VM shares.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SharingStatus {
     /// As defined.
     pub with: Sharing,
@@ -50,6 +51,7 @@ pub struct SharingStatus {
 
 /// A sharing domain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DomainStatus {
     /// Its name; `None`: it is a VM's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -16,6 +16,7 @@ use crate::{Labels, StartDelay, StartOrder, TaxRate, VmName};
 
 /// One VM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VmStatus {
     /// Its name.
     pub name: VmName,
@@ -125,6 +126,7 @@ impl VmStatus {
 
 /// What a VM does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Power {
     /// Its VMM is being set up.
@@ -153,6 +155,7 @@ impl fmt::Display for Power {
 
 /// How a VM's last run ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Exit {
     /// Its VMM gave the reason.
@@ -181,6 +184,7 @@ impl fmt::Display for Exit {
 
 /// Whether a VM's balloon follows its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum BalloonHealth {
     /// No driver has been seen.

@@ -1,0 +1,125 @@
+use axum::Router;
+use axum::handler::Handler;
+use axum::routing::{MethodFilter, on};
+use serde_json::Value;
+
+use super::document;
+use super::operation::Operation;
+use super::part::{Arguments, Taken};
+
+/// A method and a path, and what is said of them.
+#[derive(Debug)]
+pub(super) struct Described {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    /// What the handler takes of a request.
+    pub(super) takes: fn(&mut Taken<'_>),
+    pub(super) operation: Operation,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    Get,
+    Post,
+    Put,
+    Patch,
+    Delete,
+}
+
+impl Method {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Post => "post",
+            Self::Put => "put",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+        }
+    }
+
+    fn filter(self) -> MethodFilter {
+        match self {
+            Self::Get => MethodFilter::GET,
+            Self::Post => MethodFilter::POST,
+            Self::Put => MethodFilter::PUT,
+            Self::Patch => MethodFilter::PATCH,
+            Self::Delete => MethodFilter::DELETE,
+        }
+    }
+}
+
+/// Routes with their descriptions.
+#[derive(Debug)]
+pub(in crate::api) struct Routes<S> {
+    router: Router<S>,
+    described: Vec<Described>,
+}
+
+impl<S: Clone + Send + Sync + 'static> Routes<S> {
+    pub(in crate::api) fn new() -> Self {
+        Self { router: Router::new(), described: Vec::new() }
+    }
+
+    pub(in crate::api) fn get<H, T>(self, path: &'static str, handler: H, operation: Operation) -> Self
+    where
+        H: Handler<T, S>,
+        T: Arguments + 'static,
+    {
+        self.on(Method::Get, path, handler, operation)
+    }
+
+    pub(in crate::api) fn post<H, T>(self, path: &'static str, handler: H, operation: Operation) -> Self
+    where
+        H: Handler<T, S>,
+        T: Arguments + 'static,
+    {
+        self.on(Method::Post, path, handler, operation)
+    }
+
+    pub(in crate::api) fn put<H, T>(self, path: &'static str, handler: H, operation: Operation) -> Self
+    where
+        H: Handler<T, S>,
+        T: Arguments + 'static,
+    {
+        self.on(Method::Put, path, handler, operation)
+    }
+
+    pub(in crate::api) fn patch<H, T>(self, path: &'static str, handler: H, operation: Operation) -> Self
+    where
+        H: Handler<T, S>,
+        T: Arguments + 'static,
+    {
+        self.on(Method::Patch, path, handler, operation)
+    }
+
+    pub(in crate::api) fn delete<H, T>(self, path: &'static str, handler: H, operation: Operation) -> Self
+    where
+        H: Handler<T, S>,
+        T: Arguments + 'static,
+    {
+        self.on(Method::Delete, path, handler, operation)
+    }
+
+    fn on<H, T>(mut self, method: Method, path: &'static str, handler: H, operation: Operation) -> Self
+    where
+        H: Handler<T, S>,
+        T: Arguments + 'static,
+    {
+        self.router = self.router.route(path, on(method.filter(), handler));
+        self.described.push(Described { method, path, takes: T::describe, operation });
+        self
+    }
+
+    /// What serves them.
+    pub(in crate::api) fn into_router(self) -> Router<S> {
+        self.router
+    }
+
+    /// What describes them, together with `files` that are served beside them: path and type each.
+    pub(in crate::api) fn document(
+        &self,
+        files: impl Iterator<Item = (&'static str, &'static str)>,
+    ) -> Value {
+        document::document(&self.described, files)
+    }
+}
