@@ -61,6 +61,7 @@ mod swap;
 mod tls;
 mod turns;
 mod uids;
+mod version;
 mod vmm_log;
 mod web;
 

@@ -2,7 +2,7 @@
 
 mod host;
 
-use host::{Host, signal, wait_until};
+use host::{Host, answered, error_of, signal, wait_until};
 use plimsoll_protocol::api::Event;
 use plimsoll_protocol::control::ExitReason;
 use plimsoll_protocol::explain::{HostExplanation, VmExplanation};
@@ -203,6 +203,30 @@ fn a_definition_reads_back_as_it_was_given_and_changed() {
     assert_eq!(status, 200, "{body}");
     assert_eq!(host.get::<Value>(path), given);
     assert!(host.refused(404, "GET", "/v1/vms/b/definition", "").contains("no VM b"));
+}
+
+#[test]
+fn of_two_that_edit_a_definition_the_second_is_told() {
+    let host = Host::new(512, "");
+    let path = "/v1/vms/a/definition";
+    let definition = host::definition("a", "64MiB");
+    assert_eq!(host.ask("POST", "/v1/vms?start=false", &definition.to_string()).0, 200);
+    let ask = |method: &str, header: &str, body: &str| answered(host.connect(), method, path, header, body);
+    let read = ask("GET", "", "");
+    let tag = format!("if-match: {}\r\n", read.header("etag").unwrap());
+    let changed = |vcpus: u8| {
+        let mut definition: Value = serde_json::from_str(&read.body).unwrap();
+        definition["vcpus"] = json!(vcpus);
+        definition.to_string()
+    };
+    assert_eq!(ask("PUT", &tag, &changed(2)).status, 200);
+    let late = ask("PUT", &tag, &changed(3));
+    assert!(late.status == 412 && error_of(&late.body).contains("was changed meanwhile"), "{late:?}");
+    assert_eq!(host.vm("a").vcpus, 2);
+    assert_eq!(ask("PUT", "if-match: *\r\n", &changed(4)).status, 200);
+    // The same definition has the same tag, also after a restart.
+    assert_eq!(ask("PUT", "", &read.body).status, 200);
+    assert_eq!(ask("GET", "", "").header("etag"), read.header("etag"));
 }
 
 #[test]

@@ -7,8 +7,8 @@
 //! | `GET /v1/vms` | | `[`[`VmStatus`]`]` |
 //! | `POST /v1/vms?start=true\|false` | [`VmDefinition`] | the VM is defined, and started (the default) or not: [`VmStatus`] |
 //! | `GET /v1/vms/NAME` | | [`VmStatus`] |
-//! | `GET /v1/vms/NAME/definition` | | [`VmDefinition`]: as it was given, with later changes; what was left to its default is left out |
-//! | `PUT /v1/vms/NAME/definition` | [`VmDefinition`] | it takes the place of the VM's; while the VM is on, only what [`VmChange`] has may differ: [`VmStatus`] |
+//! | `GET /v1/vms/NAME/definition` | | [`VmDefinition`]: as it was given, with later changes; what was left to its default is left out; with an `ETag` |
+//! | `PUT /v1/vms/NAME/definition` | [`VmDefinition`] | it takes the place of the VM's; while the VM is on, only what [`VmChange`] has may differ; with `If-Match` only if it is still the one of that `ETag`: [`VmStatus`] |
 //! | `POST /v1/vms/NAME/rename` | [`Rename`] | the VM, which must be off, has another name: [`VmStatus`] |
 //! | `PATCH /v1/vms/NAME` | [`VmChange`] | [`VmStatus`] |
 //! | `DELETE /v1/vms/NAME` | | the VM is removed; it must be off |
@@ -47,6 +47,7 @@
 //! | 405 | `no-method` | the path does not support the method |
 //! | 408 | `late` | the body did not arrive in time |
 //! | 409 | `conflict` | the VM or pool is in no state for it |
+//! | 412 | `outdated` | the definition is another by now than the one that `If-Match` names |
 //! | 413 | `too-long` | the body is longer than any that makes sense |
 //! | 422 | `unfit` | a file or device that the VM needs is missing, busy or broken; or its VMM did not come up |
 //! | 429 | `too-often` | too many changes of this client: `Retry-After` says when to try again |

@@ -1,5 +1,5 @@
 use axum::Json;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, ETAG, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
@@ -7,6 +7,7 @@ use plimsoll_protocol::api::{ErrorBody, UNSAVED_HEADER};
 use serde::de::DeserializeOwned;
 
 use crate::core::{Answer, Failure, FailureKind};
+use crate::version::Version;
 
 /// What a handler returns.
 pub(super) type ApiResult = Result<Response, ApiError>;
@@ -29,6 +30,7 @@ pub(super) enum ErrorKind {
     NoMethod,
     Late,
     Conflict,
+    Outdated,
     TooLong,
     Unfit,
     TooOften,
@@ -39,7 +41,7 @@ pub(super) enum ErrorKind {
 
 impl ErrorKind {
     /// All of them.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::Invalid,
         Self::Unauthorized,
         Self::Forbidden,
@@ -48,6 +50,7 @@ impl ErrorKind {
         Self::NoMethod,
         Self::Late,
         Self::Conflict,
+        Self::Outdated,
         Self::TooLong,
         Self::Unfit,
         Self::TooOften,
@@ -89,6 +92,9 @@ impl ErrorKind {
             }
             Self::Late => (StatusCode::REQUEST_TIMEOUT, "late", "The body did not arrive in time"),
             Self::Conflict => (StatusCode::CONFLICT, "conflict", "The VM or pool is in no state for it"),
+            Self::Outdated => {
+                (StatusCode::PRECONDITION_FAILED, "outdated", "The definition is another by now")
+            }
             Self::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "too-long", "The body is too long"),
             Self::Unfit => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "unfit", "Something that the VM needs does not work")
@@ -149,6 +155,7 @@ impl From<Failure> for ApiError {
         let kind = match failure.kind {
             FailureKind::Unknown => ErrorKind::Unknown,
             FailureKind::Conflict => ErrorKind::Conflict,
+            FailureKind::Outdated => ErrorKind::Outdated,
             FailureKind::Invalid => ErrorKind::Invalid,
             FailureKind::NoMemory => ErrorKind::NoMemory,
             FailureKind::Unfit => ErrorKind::Unfit,
@@ -191,7 +198,10 @@ pub(super) fn success(answer: Answer) -> Response {
         Answer::Host(host) => Json(host).into_response(),
         Answer::Vms(vms) => Json(vms).into_response(),
         Answer::Vm(vm) => Json(vm).into_response(),
-        Answer::Definition(definition) => Json(definition).into_response(),
+        Answer::Definition(definition) => {
+            let tag = HeaderValue::try_from(format!("\"{}\"", Version::of(&definition).0));
+            (tag.ok().map(|tag| [(ETAG, tag)]), Json(definition)).into_response()
+        }
         Answer::History(recording) => Json(recording.history(None, Timestamp::now())).into_response(),
         Answer::Explanation(explanation) => Json(explanation).into_response(),
         Answer::Explained(explained) => Json(explained.finish()).into_response(),

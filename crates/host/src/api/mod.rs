@@ -10,6 +10,7 @@ mod gate;
 mod given;
 mod history;
 mod host;
+mod if_match;
 mod live;
 mod log;
 mod metrics;

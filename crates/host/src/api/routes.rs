@@ -12,7 +12,7 @@ use plimsoll_protocol::history::History;
 use plimsoll_protocol::status::{DomainStatus, HostStatus, PoolStatus, VmStatus};
 use serde_json::{Map, Value};
 
-use super::answer::ErrorKind::{Conflict, NoMemory, Unfit, Unknown};
+use super::answer::ErrorKind::{Conflict, NoMemory, Outdated, Unfit, Unknown};
 use super::openapi::{Operation, Routes, Tag};
 use super::{Api, events, explain, history, host, live, log, metrics, pools, vms};
 use crate::web;
@@ -100,15 +100,19 @@ pub(super) fn routes() -> Routes<Api> {
             vms::definition,
             vms("getVmDefinition", "A VM's definition, as it was given and changed since")
                 .json::<VmDefinition>()
+                .tagged()
                 .refuses(&[Unknown, Conflict]),
         )
         .put(
             "/v1/vms/{name}/definition",
             vms::redefine,
             vms("replaceVmDefinition", "Replaces a VM's definition")
-                .about("While the VM is on, only what `changeVm` can change may differ.")
+                .about(
+                    "While the VM is on, only what `changeVm` can change may differ. With `If-Match` nothing \
+                     that was changed meanwhile is lost.",
+                )
                 .json::<VmStatus>()
-                .refuses(&[Unknown, Conflict, NoMemory]),
+                .refuses(&[Unknown, Conflict, Outdated, NoMemory]),
         )
         .post(
             "/v1/vms/{name}/rename",

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::Api;
 use super::answer::ApiResult;
 use super::given::Given;
+use super::if_match::IfMatch;
 use super::path::Path;
 use super::query::Query;
 use crate::core::Request;
@@ -40,9 +41,10 @@ pub(super) async fn create(
 pub(super) async fn redefine(
     State(api): State<Api>,
     Path(name): Path<VmName>,
+    IfMatch(versions): IfMatch,
     Given(definition): Given<Box<VmDefinition>>,
 ) -> ApiResult {
-    api.call(Request::Redefine(name, definition)).await
+    api.call(Request::Redefine(name, definition, versions)).await
 }
 
 pub(super) async fn rename(

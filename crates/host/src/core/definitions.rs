@@ -3,6 +3,7 @@ use plimsoll_protocol::definition::VmDefinition;
 
 use super::{Answer, Core, Effect, Failure, FailureKind, RequestId, Vm};
 use crate::inventory::Record;
+use crate::version::Version;
 
 /// Definitions of VMs, apart from their running.
 impl Core {
@@ -32,15 +33,21 @@ impl Core {
     }
 
     /// Puts a definition in the place of a VM's own. Of a VM that is on only what
-    /// [`plimsoll_protocol::change::VmChange`] has may differ.
+    /// [`plimsoll_protocol::change::VmChange`] has may differ. With `versions` the VM's own is of
+    /// one of these.
     pub(super) fn redefine(
         &mut self,
         id: RequestId,
         name: &VmName,
         definition: VmDefinition,
+        versions: Option<&[Version]>,
     ) -> Result<(), Failure> {
         self.must_be_readable(name)?;
         let known = self.must_know(name)?;
+        if versions.is_some_and(|versions| !versions.contains(&Version::of(&known.record.definition))) {
+            let text = format!("the definition of VM {name} was changed meanwhile: read it again");
+            return Err(Failure::new(FailureKind::Outdated, text));
+        }
         if definition.name != *name {
             let text = format!(
                 "the definition of VM {name} names VM {new}: rename it with plimsoll rename {name} {new}",

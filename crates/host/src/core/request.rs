@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::explain::Explained;
 use crate::history::Recording;
+use crate::version::Version;
 
 /// A request that waits for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,8 +30,8 @@ pub(crate) enum Request {
     Create(Box<VmDefinition>),
     /// Define a VM.
     Define(Box<VmDefinition>),
-    /// Put a definition in the place of a VM's.
-    Redefine(VmName, Box<VmDefinition>),
+    /// Put a definition in the place of a VM's, if that is of one of these versions. `None`: of any.
+    Redefine(VmName, Box<VmDefinition>, Option<Vec<Version>>),
     /// Give a VM another name.
     Rename(VmName, VmName),
     Change(VmName, VmChange),
@@ -106,6 +107,8 @@ pub(crate) enum FailureKind {
     Unknown,
     /// The VM or pool is in no state for it.
     Conflict,
+    /// What is to be changed is not what the client has read.
+    Outdated,
     /// The request is invalid.
     Invalid,
     /// It does not fit into machine memory.

@@ -26,7 +26,9 @@ impl Core {
             Request::Definition(name) => self.definition(&name).map(Some),
             Request::Create(definition) => self.create(id, *definition).map(|()| None),
             Request::Define(definition) => self.define(id, *definition).map(|()| None),
-            Request::Redefine(name, definition) => self.redefine(id, &name, *definition).map(|()| None),
+            Request::Redefine(name, definition, versions) => {
+                self.redefine(id, &name, *definition, versions.as_deref()).map(|()| None)
+            }
             Request::Rename(name, new) => self.rename(id, &name, &new).map(|()| None),
             Request::Change(name, change) => self.change(id, &name, &change).map(|()| None),
             Request::Forget(name) => self.forget(id, &name).map(|()| None),

@@ -37,6 +37,7 @@ pub type Reply = (u16, String);
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
+    pub head: String,
     /// Without parameters.
     pub media: Option<String>,
     pub body: String,
@@ -270,9 +271,15 @@ pub fn definition(name: &str, size: &str) -> Value {
 
 /// Asks, and checks that the answer is as the API describes itself.
 pub fn exchange<S: Read + Write>(stream: S, method: &str, path: &str, header: &str, body: &str) -> Reply {
+    let answer = answered(stream, method, path, header, body);
+    (answer.status, answer.body)
+}
+
+/// The same, with the head of the answer.
+pub fn answered<S: Read + Write>(stream: S, method: &str, path: &str, header: &str, body: &str) -> Answer {
     let answer = sent(stream, method, path, header, body);
     document::check(method, path, body, &answer);
-    (answer.status, answer.body)
+    answer
 }
 
 /// Speaks just enough HTTP.
@@ -292,13 +299,16 @@ impl Answer {
     /// The answer whose head and body are `text`.
     pub fn read(text: &str) -> Self {
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
-        let media = head.lines().find_map(|line| {
-            let (name, value) = line.split_once(": ")?;
-            let media = value.split(';').next()?;
-            name.eq_ignore_ascii_case("content-type").then(|| media.trim().to_owned())
-        });
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Self { status, media, body: body.to_owned() }
+        let mut answer = Self { status, head: head.to_owned(), media: None, body: body.to_owned() };
+        let kind = answer.header("content-type");
+        answer.media = kind.and_then(|kind| Some(kind.split(';').next()?.trim().to_owned()));
+        answer
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let headers = self.head.lines().filter_map(|line| line.split_once(": "));
+        headers.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 }
 

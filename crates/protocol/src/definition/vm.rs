@@ -21,7 +21,13 @@ use crate::{Labels, MAX_LABELS, OrNone, Shares, StartDelay, StartOrder, TaxRate,
 /// A VM as defined: read with [`VmDefinition::from_toml`], or from JSON and then checked with
 /// [`VmDefinition::check`]. Where it is written, keys that have their default values are left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(
+        description = "A VM as defined. Where it is answered, keys that have their default values are left out."
+    )
+)]
 #[serde(deny_unknown_fields)]
 pub struct VmDefinition {
     /// Unique on the host.

@@ -41,10 +41,10 @@ pub(super) fn document(
         "paths": paths,
         "components": {
             "responses": answers,
-            "headers": {"unsaved": {
-                "description": "The change is in effect and not on disk yet: why not.",
-                "schema": {"type": "string"},
-            }},
+            "headers": {
+                "unsaved": header("The change is in effect and not on disk yet: why not."),
+                "tag": header("Another one whenever the answer is another. For `If-Match`."),
+            },
             "securitySchemes": {"token": {
                 "type": "http",
                 "scheme": "bearer",
@@ -77,7 +77,6 @@ fn refusal(kind: ErrorKind, schema: &Value) -> Value {
         "description": kind.title(),
         "content": {"application/problem+json": {"schema": schema, "example": example}},
     });
-    let header = |about: &str| json!({"description": about, "schema": {"type": "string"}});
     match kind {
         ErrorKind::Unauthorized => {
             answer["headers"] = json!({"WWW-Authenticate": header("The scheme: Bearer.")});
@@ -88,6 +87,10 @@ fn refusal(kind: ErrorKind, schema: &Value) -> Value {
         _ => {}
     }
     answer
+}
+
+fn header(about: &str) -> Value {
+    json!({"description": about, "schema": {"type": "string"}})
 }
 
 /// A file of the web page.

@@ -61,6 +61,7 @@ pub(in crate::api) struct Operation {
     summary: &'static str,
     about: Option<&'static str>,
     contents: Vec<Content>,
+    tagged: bool,
     refusals: &'static [ErrorKind],
 }
 
@@ -76,7 +77,7 @@ struct Content {
 impl Operation {
     /// An operation that answers without a body.
     pub(in crate::api) fn new(tag: Tag, id: &'static str, summary: &'static str) -> Self {
-        Self { tag, id, summary, about: None, contents: Vec::new(), refusals: &[] }
+        Self { tag, id, summary, about: None, contents: Vec::new(), tagged: false, refusals: &[] }
     }
 
     /// More than the summary says.
@@ -98,6 +99,12 @@ impl Operation {
     /// It answers with server-sent events; the data of each is a `T`.
     pub(in crate::api) fn events<T: JsonSchema>(self) -> Self {
         self.content("text/event-stream", Schemas::answered::<T>, true)
+    }
+
+    /// Its answer has an `ETag`.
+    pub(in crate::api) fn tagged(mut self) -> Self {
+        self.tagged = true;
+        self
     }
 
     fn content(mut self, media: &'static str, schema: fn(&mut Schemas) -> Value, events: bool) -> Self {
@@ -153,6 +160,9 @@ impl Described {
         };
         if changes {
             success["headers"] = json!({UNSAVED_HEADER: {"$ref": "#/components/headers/unsaved"}});
+        }
+        if self.operation.tagged {
+            success["headers"]["ETag"] = json!({"$ref": "#/components/headers/tag"});
         }
         answers.insert(if contents.is_empty() { "204" } else { "200" }.to_owned(), success);
         answers.into()

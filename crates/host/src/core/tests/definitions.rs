@@ -1,6 +1,7 @@
 use plimsoll_protocol::definition::{MacAddress, Net};
 
 use super::*;
+use crate::version::Version;
 
 #[test]
 fn a_vm_is_defined_without_being_started() {
@@ -37,18 +38,35 @@ fn a_vm_that_is_off_is_defined_anew_as_a_whole() {
     let mut world = World::new(640);
     world.answer(Request::Define(Box::new(definition("a", 256, "")))).unwrap();
     let larger = definition("a", 512, "vcpus = 2");
-    assert!(world.answer(Request::Redefine(name("a"), Box::new(larger))).is_ok());
+    assert!(world.answer(Request::Redefine(name("a"), Box::new(larger), None)).is_ok());
     let vm = world.vm("a");
     assert_eq!((vm.size, vm.vcpus, world.saved.len()), (Bytes::mib(512), 2, 2));
     let before = world.vm("a");
     let mut broken = definition("a", 256, "");
     broken.vcpus = 99;
     for (what, kind) in [(broken, FailureKind::Invalid), (definition("b", 256, ""), FailureKind::Invalid)] {
-        assert_eq!(world.answer(Request::Redefine(name("a"), Box::new(what))).unwrap_err().kind, kind);
+        assert_eq!(world.answer(Request::Redefine(name("a"), Box::new(what), None)).unwrap_err().kind, kind);
     }
-    let unknown = world.answer(Request::Redefine(name("b"), Box::new(definition("b", 256, ""))));
+    let unknown = world.answer(Request::Redefine(name("b"), Box::new(definition("b", 256, "")), None));
     assert_eq!(unknown.unwrap_err().kind, FailureKind::Unknown);
     assert_eq!((world.vm("a"), world.saved.len()), (before, 2), "nothing has changed");
+}
+
+#[test]
+fn of_two_that_have_read_the_same_definition_one_replaces_it() {
+    let mut world = World::new(640);
+    let read = definition("a", 256, "");
+    world.answer(Request::Define(Box::new(read.clone()))).unwrap();
+    let versions = Some(vec![Version::of(&read)]);
+    let mut put = |size| {
+        let request = Request::Redefine(name("a"), Box::new(definition("a", size, "")), versions.clone());
+        world.answer(request).map_err(|failure| failure.kind)
+    };
+    assert!(put(512).is_ok());
+    assert_eq!(put(128), Err(FailureKind::Outdated));
+    assert_eq!(world.vm("a").size, Bytes::mib(512));
+    world.answer(Request::Redefine(name("a"), Box::new(read), None)).unwrap();
+    assert_eq!(world.vm("a").size, Bytes::mib(256), "without a version it is replaced as it is");
 }
 
 #[test]
@@ -56,17 +74,17 @@ fn of_a_vm_that_is_on_only_what_may_change_is_defined_anew() {
     let mut world = World::new(640);
     world.up(definition("a", 256, "limit = '200MiB'\ntax = 0.5\n[labels]\nold = 'x'"));
     let text = "reservation = '64MiB'\nautostart = true\n[labels]\nnew = 'y'";
-    assert!(world.answer(Request::Redefine(name("a"), Box::new(definition("a", 256, text)))).is_ok());
+    assert!(world.answer(Request::Redefine(name("a"), Box::new(definition("a", 256, text)), None)).is_ok());
     let vm = world.vm("a");
     assert_eq!((vm.reservation, vm.limit, vm.tax), (Bytes::mib(64), Bytes::mib(256), None));
     assert_eq!((vm.autostart, vm.labels.to_string().as_str()), (true, "new=y"));
     let refused =
-        world.answer(Request::Redefine(name("a"), Box::new(definition("a", 512, text)))).unwrap_err();
+        world.answer(Request::Redefine(name("a"), Box::new(definition("a", 512, text)), None)).unwrap_err();
     assert_eq!(refused.kind, FailureKind::Conflict);
     let beyond = definition("a", 256, "reservation = '256MiB'");
     world.up(definition("b", 256, "reservation = '256MiB'"));
     world.up(definition("c", 256, "reservation = '128MiB'"));
-    let refused = world.answer(Request::Redefine(name("a"), Box::new(beyond))).unwrap_err();
+    let refused = world.answer(Request::Redefine(name("a"), Box::new(beyond), None)).unwrap_err();
     assert_eq!((refused.kind, world.vm("a").reservation), (FailureKind::NoMemory, Bytes::mib(64)));
 }
 
