@@ -4,6 +4,7 @@
 //! below one directory only, which the caller names, and through no symbolic link; and their
 //! formats are those that images state. Otherwise the disk of a VM could be any file of the host.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
@@ -161,13 +162,25 @@ fn libc_flags() -> i32 {
 /// # Errors
 /// As for [`Qcow2::open`].
 pub fn image(
-    files: impl DoubleEndedIterator<Item = (File, Format)> + ExactSizeIterator,
+    files: impl Iterator<Item = (File, Format)>,
     writable: bool,
 ) -> Result<Image<FileStorage>, Error> {
+    let storages = files.map(|(file, format)| Ok((FileStorage::new(file)?, format)));
+    stacked(storages.collect::<Result<_, Error>>()?, writable)
+}
+
+/// The same image of storage that is there already. Of an image that is only read, nothing but
+/// [`Storage::read_at`] and [`Storage::length`] is called.
+///
+/// # Errors
+/// As for [`Qcow2::open`].
+pub fn stacked<S: Storage + fmt::Debug + 'static>(
+    storages: Vec<(S, Format)>,
+    writable: bool,
+) -> Result<Image<S>, Error> {
     let mut below = None;
-    let count = files.len();
-    for (number, (file, format)) in files.rev().enumerate() {
-        let storage = FileStorage::new(file)?;
+    let count = storages.len();
+    for (number, (storage, format)) in storages.into_iter().rev().enumerate() {
         let is_top = number + 1 == count;
         below = Some(match (format, below.take()) {
             (Format::Raw, None) => Image::Raw(Raw::new(storage)?),
@@ -175,7 +188,7 @@ pub fn image(
                 return Err(Error::Invalid("a raw image has no backing file".to_owned()));
             }
             (Format::Qcow2, backing) => {
-                let backing = backing.map(|image: Image<FileStorage>| Box::new(image) as Box<dyn Beneath>);
+                let backing = backing.map(|image: Image<S>| Box::new(image) as Box<dyn Beneath>);
                 Image::Qcow2(Box::new(Qcow2::open(storage, writable && is_top, backing)?))
             }
         });

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use plimsoll_sys::direct::{Alignment, COARSEST};
 use rustix::fs::FallocateFlags;
@@ -45,6 +46,32 @@ pub trait Storage: Send + Sync {
     /// write that meanwhile.
     fn block(&self) -> u64 {
         1
+    }
+}
+
+impl<S: Storage> Storage for Arc<S> {
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        (**self).read_at(bytes, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        (**self).write_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        (**self).sync()
+    }
+
+    fn free(&self, offset: u64, length: u64) -> io::Result<bool> {
+        (**self).free(offset, length)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        (**self).length()
+    }
+
+    fn block(&self) -> u64 {
+        (**self).block()
     }
 }
 

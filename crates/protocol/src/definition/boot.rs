@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::devices::{Disk, ImageFormat};
+use super::devices::Disk;
 use super::error::DefinitionError;
 use super::limits::MAX_CMDLINE;
 
@@ -73,16 +73,8 @@ impl Boot {
                         .to_owned(),
                 );
             }
-            match disks.first() {
-                None => return fail("boot.from = \"disk\": the VM has no disk: add a [[disk]]".to_owned()),
-                Some(Disk { format: ImageFormat::Qcow2, path, .. }) => {
-                    return fail(format!(
-                        "boot.from = \"disk\": only raw disks are read, and {} is qcow2: make it raw with \
-                         plimsoll image convert, or name a kernel with boot.kernel",
-                        path.display()
-                    ));
-                }
-                Some(_) => {}
+            if disks.is_empty() {
+                return fail("boot.from = \"disk\": the VM has no disk: add a [[disk]]".to_owned());
             }
         } else if self.append.is_some() {
             return fail(

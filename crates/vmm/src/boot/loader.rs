@@ -1,4 +1,7 @@
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
+use plimsoll_image::{FileStorage, Image};
 use plimsoll_pmap::GuestRam;
 use plimsoll_units::Pages;
 
@@ -21,34 +24,52 @@ pub(crate) enum Source {
 pub(crate) enum Loader {
     /// The same each time.
     Files(BootImage),
-    /// What the disk says then.
-    Disk { reader: BootReader, append: String, size: Pages, acpi: Vec<u8> },
+    /// What the disk says then. `image` is what the disk's device has open, if it is an image.
+    Disk {
+        reader: BootReader,
+        image: Option<Arc<Image<FileStorage>>>,
+        append: String,
+        size: Pages,
+        acpi: Vec<u8>,
+    },
 }
 
 impl Loader {
-    /// Checks that files fit; a disk is looked at when the guest boots. `cmdline` is the kernel's
-    /// command line, or what is added to the disk's.
+    /// Checks that files fit; a disk is looked at when the guest boots. `image` is what the first
+    /// disk's device has open, if that is an image. `cmdline` is the kernel's command line, or what
+    /// is added to the disk's.
     ///
     /// # Errors
     /// As [`BootImage::new`].
-    pub(crate) fn new(source: Source, cmdline: &str, size: Pages, acpi: Vec<u8>) -> Result<Self> {
+    pub(crate) fn new(
+        source: Source,
+        image: Option<Arc<Image<FileStorage>>>,
+        cmdline: &str,
+        size: Pages,
+        acpi: Vec<u8>,
+    ) -> Result<Self> {
         Ok(match source {
             Source::Files { kernel, initrd } => {
                 Self::Files(BootImage::new(kernel, initrd, cmdline, size, acpi)?)
             }
-            Source::Disk(reader) => Self::Disk { reader, append: cmdline.to_owned(), size, acpi },
+            Source::Disk(reader) => Self::Disk { reader, image, append: cmdline.to_owned(), size, acpi },
         })
     }
 
     /// Writes the kernel and all that it finds to guest memory. May wait for a grant. `tell` is
-    /// called with what a disk boots, in one line.
+    /// called with what a disk boots, in one line. Devices must be at rest: no request is in
+    /// flight.
     ///
     /// # Errors
-    /// The disk boots nothing that fits, or a file cannot be read any more.
+    /// The disk boots nothing that fits, its image cannot be written, or a file cannot be read any
+    /// more.
     pub(crate) fn load(&self, ram: &GuestRam, tell: impl FnOnce(String)) -> Result<Loaded> {
         match self {
             Self::Files(image) => image.load(ram).map(|()| image.loaded()),
-            Self::Disk { reader, append, size, acpi } => {
+            Self::Disk { reader, image, append, size, acpi } => {
+                // The reader looks at the file: see "A disk that the VM's device writes" there.
+                let saved = image.as_ref().map_or(Ok(()), |image| image.flush());
+                saved.context("boot from disk: what the guest wrote cannot be saved to the disk's image")?;
                 let found = reader.find().context("boot from disk")?;
                 tell(format!("boots {}", found.description));
                 let cmdline = format!("{} {append}", found.cmdline);

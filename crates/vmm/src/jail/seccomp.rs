@@ -153,8 +153,8 @@ pub(super) fn apply(mode: Mode) -> Result<(), Missing> {
     Ok(())
 }
 
-/// System calls of the boot reader's process, with any argument. It has two descriptors, the disk
-/// and a socket, and opens nothing.
+/// System calls of the boot reader's process, with any argument. Its descriptors are the files of
+/// one disk, open for reading, and a socket; it opens nothing.
 const READERS: &[i64] = &[
     libc::SYS_pread64,
     libc::SYS_lseek,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use kvm_ioctls::VmFd;
-use plimsoll_image::{Format, chain};
+use plimsoll_image::{FileStorage, Format, Image, chain};
 use plimsoll_pmap::Pmap;
 use plimsoll_protocol::control::{BootConfig, DiskConfig};
 use plimsoll_protocol::definition::{self, ImageFormat};
@@ -26,6 +26,8 @@ pub(crate) struct VirtioDevices {
     bus: Attached,
     /// Steers the balloon device.
     pub(crate) balloon: BalloonHandle,
+    /// The first disk, if it is an image.
+    first_image: Option<Arc<Image<FileStorage>>>,
 }
 
 enum Attached {
@@ -56,16 +58,16 @@ impl VirtioDevices {
             config.nets.len()
         );
         let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
+        let mut first_image = None;
         for (index, (disk, files)) in config.disks.iter().zip(disks).enumerate() {
             let name = format!("disk{index}");
             let id = format!("plimsoll-{name}");
-            let block = BlockConfig {
-                medium: medium(disk, files).with_context(|| name.clone())?,
-                read_only: disk.read_only,
-                rate: disk.rate,
-                id,
-                io_uring: true,
-            };
+            let medium = medium(disk, files).with_context(|| name.clone())?;
+            if let (0, Medium::Image(image)) = (index, &medium) {
+                first_image = Some(Arc::clone(image));
+            }
+            let block =
+                BlockConfig { medium, read_only: disk.read_only, rate: disk.rate, id, io_uring: true };
             let device = Block::new(&name, block, pmap, Arc::clone(&notices)).context(name)?;
             devices.push(Box::new(device));
         }
@@ -83,7 +85,12 @@ impl VirtioDevices {
             definition::Bus::Mmio => Attached::Mmio(MmioWindows::new(devices)?),
             definition::Bus::Pci => Attached::Pci(PciBus::new(devices)?),
         };
-        Ok(Self { bus, balloon })
+        Ok(Self { bus, balloon, first_image })
+    }
+
+    /// What the first disk's device has open, if that disk is an image.
+    pub(crate) fn first_image(&self) -> Option<Arc<Image<FileStorage>>> {
+        self.first_image.clone()
     }
 
     /// What guests are told of them.
@@ -137,24 +144,33 @@ impl VirtioDevices {
 
 /// What `disk` lies in: its own file, then its backing files.
 fn medium(disk: &DiskConfig, files: Vec<OwnedFd>) -> Result<Medium> {
-    let count = 1 + disk.backing.len();
-    ensure!(files.len() == count, "the daemon passed {} files for {count}", files.len());
-    let mut files = files.into_iter().map(File::from);
+    let formats = formats(disk, files.len())?;
+    let mut files = files.into_iter().map(File::from).zip(formats);
     match (disk.format, files.len(), files.next()) {
-        (ImageFormat::Raw, 1, Some(file)) => {
+        (ImageFormat::Raw, 1, Some((file, _))) => {
             let geometry = Geometry::of(&file)?;
             Ok(Medium::File(file, geometry))
         }
         (_, _, top) => {
-            let formats =
-                [disk.format].into_iter().chain(disk.backing.iter().copied()).map(|format| match format {
-                    ImageFormat::Raw => Format::Raw,
-                    ImageFormat::Qcow2 => Format::Qcow2,
-                });
-            let files: Vec<_> = top.into_iter().chain(files).zip(formats).collect();
-            Ok(Medium::Image(chain::image(files.into_iter(), !disk.read_only)?))
+            Ok(Medium::Image(Arc::new(chain::image(top.into_iter().chain(files), !disk.read_only)?)))
         }
     }
+}
+
+/// The formats of the `count` files of `disk`.
+///
+/// # Errors
+/// The daemon passed another number of files.
+pub(super) fn formats(disk: &DiskConfig, count: usize) -> Result<Vec<Format>> {
+    let formats = [disk.format].into_iter().chain(disk.backing.iter().copied());
+    let formats: Vec<_> = formats
+        .map(|format| match format {
+            ImageFormat::Raw => Format::Raw,
+            ImageFormat::Qcow2 => Format::Qcow2,
+        })
+        .collect();
+    ensure!(formats.len() == count, "the daemon passed {count} files for {}", formats.len());
+    Ok(formats)
 }
 
 fn sink(mailbox: &Arc<Mailbox>) -> NoticeSink {

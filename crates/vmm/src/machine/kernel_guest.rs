@@ -59,7 +59,7 @@ impl Machine {
         let hypervisor = Hypervisor::new(kvm, config.cpu.nested)?;
         let devices = VirtioDevices::new(config, fds, pmap, mailbox)?;
         let tables = acpi::tables(config.vcpus, devices.described());
-        let loader = Loader::new(source, &config.cmdline, config.size, tables)?;
+        let loader = Loader::new(source, devices.first_image(), &config.cmdline, config.size, tables)?;
         let serial = Arc::new(SerialPort::new(Arc::clone(output), room.clone()).context("serial port")?);
         let events = EventDevice::new().context("event device")?;
         let (tell, told) = channel();

@@ -249,9 +249,11 @@ fn source(config: &BootConfig, fds: &mut PassedFds, rules: jail::Rules<'_>) -> R
             Some(Source::Files { kernel: Box::new(File::from(kernel)), initrd })
         }
         GuestKind::Disk => {
-            let disk = fds.disks.first().and_then(|files| files.first());
-            let disk = disk.context("the daemon passed no disk to boot from")?;
-            Some(Source::Disk(BootReader::start(disk, rules).context("boot from disk")?))
+            let disk = config.disks.first().zip(fds.disks.first());
+            let (disk, files) = disk.context("the daemon passed no disk to boot from")?;
+            let formats = devices::formats(disk, files.len()).context("disk0")?;
+            let files: Vec<_> = files.iter().map(AsFd::as_fd).zip(formats).collect();
+            Some(Source::Disk(BootReader::start(&files, rules).context("boot from disk")?))
         }
     })
 }

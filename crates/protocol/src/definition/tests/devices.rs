@@ -4,12 +4,14 @@ use super::*;
 
 #[test]
 fn a_vm_that_boots_from_its_disk_reads_back_as_it_was_given() {
-    let text = format!("{DISK}append = 'console=ttyS0'\n[[disk]]\npath = '/d/x'\n");
-    let vm = from(&text);
-    assert_eq!((vm.boot.from, vm.boot.append.as_deref()), (Some(BootFrom::Disk), Some("console=ttyS0")));
-    let written = vm.to_toml().unwrap();
-    assert!(written.contains("[boot]\nfrom = \"disk\"\nappend = \"console=ttyS0\"\n"), "{written}");
-    assert_eq!(from(&written), vm);
+    for format in ["", "format = 'qcow2'\n"] {
+        let text = format!("{DISK}append = 'console=ttyS0'\n[[disk]]\npath = '/d/x'\n{format}");
+        let vm = from(&text);
+        assert_eq!((vm.boot.from, vm.boot.append.as_deref()), (Some(BootFrom::Disk), Some("console=ttyS0")));
+        let written = vm.to_toml().unwrap();
+        assert!(written.contains("[boot]\nfrom = \"disk\"\nappend = \"console=ttyS0\"\n"), "{written}");
+        assert_eq!(from(&written), vm);
+    }
 }
 
 #[test]

@@ -119,7 +119,6 @@ fn every_error_names_the_field_and_fits_a_line() {
             format!("{GOOD}[cloud_init]\n{}", "[[disk]]\npath = 'd'\n".repeat(8)),
             "9 disks, with that of cloud_init",
         ),
-        (format!("{DISK}[[disk]]\npath = 'd'\nformat = 'qcow2'\n"), "only raw disks are read"),
         (format!("start_order = 1000\n{GOOD}"), "line 1: start_order 1000"),
         (format!("start_delay = '2h'\n{GOOD}"), "line 1: start_delay: \"2h\" is not a delay"),
         (format!("autostart = 1\n{GOOD}"), "autostart"),

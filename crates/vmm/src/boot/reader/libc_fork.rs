@@ -6,7 +6,8 @@ use std::os::fd::{OwnedFd, RawFd};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Most memory for data of the reader. A file system of 32 TiB and the longest configurations that
-/// are read take half of that.
+/// are read take half of that; an image's tables and caches less than 1 MiB a file. An image that
+/// takes more, by large compressed clusters in each of its files, ends the reader.
 const MAX_DATA: libc::rlim_t = 64 << 20;
 /// Most address space: the program and its libraries take some 20 MiB, tests more.
 const MAX_ADDRESSES: libc::rlim_t = 1 << 30;
@@ -38,15 +39,18 @@ pub(super) fn fork() -> io::Result<Forked> {
 }
 
 /// Closes all descriptors but `keep`, for a process that never returns to what owns them.
-pub(super) fn close_all_but(keep: [RawFd; 2]) -> io::Result<()> {
-    let [low, high] = [keep[0].min(keep[1]), keep[0].max(keep[1])].map(i64::from);
-    for (first, last) in [(0, low - 1), (low + 1, high - 1), (high + 1, i64::from(u32::MAX))] {
-        if first <= last {
+pub(super) fn close_all_but(mut keep: Vec<RawFd>) -> io::Result<()> {
+    keep.sort_unstable();
+    let end = i64::from(u32::MAX) + 1;
+    let mut first = 0;
+    for next in keep.into_iter().map(i64::from).chain([end]) {
+        if first < next {
             // SAFETY: integers only. What owned the descriptors is neither used nor dropped in this
             // process, which ends by `exit`.
-            let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+            let result = unsafe { libc::syscall(libc::SYS_close_range, first, next - 1, 0) };
             check(if result < 0 { -1 } else { 0 })?;
         }
+        first = next + 1;
     }
     Ok(())
 }

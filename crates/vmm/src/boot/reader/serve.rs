@@ -1,30 +1,29 @@
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 
 use plimsoll_bootdisk::{Boot, find};
+use plimsoll_image::Error;
 
-use super::disk::Disk;
+use super::disk::Files;
 use super::libc_fork;
 use super::message::{Answer, Head, MAX_PIECE, MAX_TEXT, REQUEST, Request, Which, cut};
 use crate::jail;
 
 /// The life of the reader's process: enters its jail and answers at `socket` until that is closed.
 /// `parent` is the VMM's process.
-pub(super) fn run(disk: File, socket: OwnedFd, rules: jail::Rules<'_>, parent: u32) -> ! {
+pub(super) fn run(files: Files, socket: OwnedFd, rules: jail::Rules<'_>, parent: u32) -> ! {
     // The VMM's hook would tell its control thread, which this process does not have.
     std::panic::set_hook(Box::new(|_| {}));
-    let confined = confine(&disk, &socket, rules, parent);
-    let mut reader = Reader { disk: Rc::new(disk), confined, boot: None, piece: Vec::new() };
+    let confined = confine(&files, &socket, rules, parent);
+    let mut reader = Reader { files, confined, boot: None, piece: Vec::new() };
     reader.serve(&socket).ok();
     libc_fork::exit()
 }
 
 /// Closes the jail; what cannot be closed is the error.
-fn confine(disk: &File, socket: &OwnedFd, rules: jail::Rules<'_>, parent: u32) -> Result<(), String> {
-    let keep = [disk.as_raw_fd(), socket.as_raw_fd()];
+fn confine(files: &Files, socket: &OwnedFd, rules: jail::Rules<'_>, parent: u32) -> Result<(), String> {
+    let keep = files.descriptors().chain([socket.as_raw_fd()]).collect();
     libc_fork::close_all_but(keep).map_err(|e| format!("cannot close descriptors: {e}"))?;
     jail::close(rules).map_err(|e| e.to_string())?;
     libc_fork::end_with_parent(parent).map_err(|e| format!("cannot bind its life to the VMM's: {e}"))?;
@@ -34,7 +33,7 @@ fn confine(disk: &File, socket: &OwnedFd, rules: jail::Rules<'_>, parent: u32) -
 }
 
 struct Reader {
-    disk: Rc<File>,
+    files: Files,
     /// Nothing is read by a reader that is not confined.
     confined: Result<(), String>,
     boot: Option<Boot>,
@@ -68,7 +67,8 @@ impl Reader {
         match request {
             Request::Find => {
                 self.boot = None;
-                let disk = Disk::new(&self.disk).map_err(|e| format!("the disk cannot be read: {e}"))?;
+                // What an earlier boot has seen of an image's tables may be wrong by now.
+                let disk = self.files.disk().map_err(|e| unreadable(&e))?;
                 let size = disk.size();
                 let boot = find(Box::new(disk), size).map_err(|e| e.to_string())?;
                 let description =
@@ -96,6 +96,13 @@ impl Reader {
             }
         }
         Ok(())
+    }
+}
+
+fn unreadable(error: &Error) -> String {
+    match error {
+        Error::Io(source) => format!("the disk cannot be read: {source}"),
+        other => format!("the disk cannot be read: {other}"),
     }
 }
 

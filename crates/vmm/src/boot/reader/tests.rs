@@ -2,8 +2,9 @@
 //!
 //! Each test that forks runs itself again as a child, which has few other threads.
 
+use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -21,6 +22,8 @@ use super::super::{acpi, layout};
 use super::message::{Answer, HEAD, Head, REQUEST, Request};
 use super::*;
 use crate::virtio::testing::Guest;
+
+mod images;
 
 const INSIDE: &str = "PLIMSOLL_READER_TEST";
 /// A uid that owns nothing here.
@@ -51,6 +54,11 @@ fn child(name: &str) {
 
 fn text(output: &Output) -> String {
     [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
+}
+
+/// The reader of a raw disk.
+fn raw(disk: &File) -> BootReader {
+    BootReader::start(&[(disk.as_fd(), Format::Raw)], rules()).unwrap()
 }
 
 /// Writes a disk to `path` whose extlinux boots `kernel` with `append`.
@@ -90,7 +98,7 @@ fn each_boot_reads_the_disk_anew() {
     // As the daemon passes it, where the file system can.
     let direct = plimsoll_sys::direct::switch_on(&disk).is_ok();
     println!("direct I/O: {direct}");
-    let reader = BootReader::start(&disk, rules()).unwrap();
+    let reader = raw(&disk);
     let found = reader.find().unwrap();
     assert_eq!(found.cmdline, "old");
     assert_eq!(found.description, "\"a\" of /extlinux.conf on the disk: /vmlinuz on the disk");
@@ -123,12 +131,11 @@ fn what_the_disk_boots_is_in_guest_memory_with_what_is_added() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("disk");
     make_disk(&path, &minimal(), "root=x");
-    let reader = BootReader::start(File::open(&path).unwrap(), rules()).unwrap();
+    let reader = raw(&File::open(&path).unwrap());
     let size = Pages::ceil(Bytes::mib(64));
     let guest = Guest::of(layout::ram(size));
-    let loader =
-        Loader::new(Source::Disk(reader), "console=ttyS0", size, acpi::tables(1, acpi::VirtioBus::Mmio(0)))
-            .unwrap();
+    let tables = acpi::tables(1, acpi::VirtioBus::Mmio(0));
+    let loader = Loader::new(Source::Disk(reader), None, "console=ttyS0", size, tables).unwrap();
     let mut told = String::new();
     let loaded = loader.load(guest.ram(), |text| told = text).unwrap();
     assert_eq!(told, "boots \"a\" of /extlinux.conf on the disk: /vmlinuz on the disk");
@@ -150,11 +157,18 @@ fn pid_of(reader: &BootReader) -> u32 {
     info.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap().trim().parse().unwrap()
 }
 
+/// KiB of memory that the process has for itself.
+fn private_memory(process: &str) -> u64 {
+    let memory = std::fs::read_to_string(format!("{process}/smaps_rollup")).unwrap();
+    let line = memory.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 fn start() -> (BootReader, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("disk");
     make_disk(&path, &kernel(7), "x");
-    let reader = BootReader::start(File::open(&path).unwrap(), rules()).unwrap();
+    let reader = raw(&File::open(&path).unwrap());
     reader.find().unwrap();
     (reader, directory)
 }
@@ -167,14 +181,9 @@ fn the_reader_has_two_descriptors_little_memory_and_a_filter() {
     let (reader, _directory) = start();
     let process = format!("/proc/{}", pid_of(&reader));
     reader.forget().unwrap();
-    let memory = std::fs::read_to_string(format!("{process}/smaps_rollup")).unwrap();
-    let kib = |key: &str| -> u64 {
-        let line = memory.lines().find_map(|line| line.strip_prefix(key)).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    };
-    let private = kib("Private_Dirty:");
+    let private = private_memory(&process);
     println!("{private} KiB of its own");
-    assert!(private < 2048, "{memory}");
+    assert!(private < 2048, "{private} KiB");
     let status = std::fs::read_to_string(format!("{process}/status")).unwrap();
     let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim().to_owned();
     assert_eq!((line("Seccomp:").as_str(), line("NoNewPrivs:").as_str()), ("2", "1"));

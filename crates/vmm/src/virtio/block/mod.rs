@@ -101,8 +101,8 @@ pub struct BlockConfig {
 pub enum Medium {
     /// A raw file or a block device, with its blocks.
     File(File, Geometry),
-    /// An image, whose data is copied.
-    Image(Image<FileStorage>),
+    /// An image, whose data is copied. Others may flush it.
+    Image(Arc<Image<FileStorage>>),
 }
 
 /// The front of a disk.

@@ -44,10 +44,10 @@ impl Workers {
     ///
     /// # Errors
     /// No file descriptor or no thread is left.
-    pub(super) fn spawn(name: &str, image: Image<FileStorage>, ram: &GuestRam) -> io::Result<Self> {
+    pub(super) fn spawn(name: &str, image: Arc<Image<FileStorage>>, ram: &GuestRam) -> io::Result<Self> {
         let (tasks, inbox) = mpsc::channel();
         let (outbox, ended) = mpsc::channel();
-        let (image, inbox, bell) = (Arc::new(image), Arc::new(Mutex::new(inbox)), Event::new()?);
+        let (inbox, bell) = (Arc::new(Mutex::new(inbox)), Event::new()?);
         let threads: io::Result<Vec<_>> = (0..THREADS)
             .map(|number| {
                 let worker = Worker {

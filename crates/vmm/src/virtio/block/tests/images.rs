@@ -37,7 +37,7 @@ impl Files {
     }
 
     fn rig(&self, read_only: bool, direct: bool) -> Rig {
-        let medium = Medium::Image(self.open(!read_only, direct));
+        let medium = Medium::Image(Arc::new(self.open(!read_only, direct)));
         Rig::new(|memory, notices| {
             let rate = RateLimit::default();
             let config = BlockConfig { medium, read_only, rate, id: "a-disk".to_owned(), io_uring: true };
