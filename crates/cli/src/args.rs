@@ -66,6 +66,7 @@ A command for several VMs prints one line a VM, with --json one object a line.
 Examples:
   plimsoll doctor                          whether this host can run VMs, and if not, why
   plimsoll run web1.toml --wait            define a VM and start it
+  plimsoll run --image debian-12.qcow2     the same of an image that was downloaded
   plimsoll ps                              all VMs
   plimsoll top                             who holds the memory, live
   plimsoll explain web1                    why it has this much, and what would give it more
@@ -283,6 +284,12 @@ mod tests {
             "stop a --all",
             "create",
             "create a.toml --pool a/b",
+            "run",
+            "run a.toml --image b.qcow2",
+            "run a.toml --size 1GiB",
+            "create --name a",
+            "run --image b.qcow2 --ssh-key k --user-data u",
+            "run --image b.img --format vmdk",
             "restart",
             "pause",
             "resume a/b",

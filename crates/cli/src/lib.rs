@@ -2,7 +2,8 @@
 //!
 //! It asks the daemon over HTTP/JSON and prints the answers; it keeps no state and decides nothing.
 //! Only `doctor` looks at the host itself, only `plan` computes what policy would decide, and only
-//! `image` works on files, so they need no daemon (`plan fit` asks it for its host).
+//! `image` works on files alone, so they need no daemon (`plan fit` asks it for its host). `run`
+//! and `create` make a VM's disk where they are given an image.
 //!
 //! Start reading at [`args`], which is the manual; [`dispatch`] runs what it says, from
 //! [`commands`], one file per command. [`selection`] names the VMs that a command is for, [`batch`]

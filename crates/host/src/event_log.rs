@@ -191,7 +191,7 @@ mod tests {
 
     fn place() -> (TempDir, Paths) {
         let directory = tempfile::tempdir().unwrap();
-        let paths = Paths { state: directory.path().to_owned(), run: directory.path().to_owned() };
+        let paths = Paths::below(directory.path());
         (directory, paths)
     }
 

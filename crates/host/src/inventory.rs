@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn records_survive_and_a_broken_one_is_kept_and_hurts_no_other() {
         let directory = tempfile::tempdir().unwrap();
-        let paths = Paths { state: directory.path().to_owned(), run: directory.path().to_owned() };
+        let paths = Paths::below(directory.path());
         std::fs::create_dir(paths.records()).unwrap();
         let text = "name = 'a'\nsize = '64MiB'\n[boot]\nmodel = true\n";
         let definition = VmDefinition::from_toml(text, Path::new("/")).unwrap();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use plimsoll_protocol::VmName;
 
-/// The daemon's two directories.
+/// The daemon's two directories, and that of base images.
 ///
 /// | path | holds |
 /// |---|---|
@@ -12,6 +12,8 @@ use plimsoll_protocol::VmName;
 /// | `STATE/vms/NAME.json` | the VM's definition and how its last run ended |
 /// | `STATE/pools.json` | all resource pools |
 /// | `STATE/events.jsonl` | the latest events |
+/// | `STATE/images` | base images, unless the configuration names another directory |
+/// | `STATE/disks` | disks that `plimsoll run --image` makes; the daemon only tells where |
 /// | `STATE/logs/NAME.console`, `NAME.vmm` | its console's output and its VMM's messages |
 /// | `RUN/vms/NAME/control.sock` | where its VMM listens for the daemon |
 /// | `RUN/vms/NAME/console.sock` | where its VMM listens for clients of the console |
@@ -21,6 +23,8 @@ use plimsoll_protocol::VmName;
 pub(crate) struct Paths {
     pub(crate) state: PathBuf,
     pub(crate) run: PathBuf,
+    /// Where backing files of disks' images lie.
+    pub(crate) images: PathBuf,
 }
 
 /// Longest run directory: with `/vms/`, a name of 32 and `/console.sock` it fits the 107 bytes of a
@@ -28,6 +32,11 @@ pub(crate) struct Paths {
 pub(crate) const MAX_RUN_DIRECTORY: usize = 107 - "/vms/".len() - 32 - "/console.sock".len();
 
 impl Paths {
+    #[cfg(test)]
+    pub(crate) fn below(directory: &Path) -> Self {
+        Self { state: directory.to_owned(), run: directory.to_owned(), images: directory.join("images") }
+    }
+
     pub(crate) fn lock(&self) -> PathBuf {
         self.state.join("lock")
     }
@@ -50,6 +59,10 @@ impl Paths {
 
     pub(crate) fn events(&self) -> PathBuf {
         self.state.join("events.jsonl")
+    }
+
+    pub(crate) fn disks(&self) -> PathBuf {
+        self.state.join("disks")
     }
 
     pub(crate) fn logs(&self) -> PathBuf {
@@ -135,8 +148,10 @@ mod tests {
 
     #[test]
     fn the_longest_socket_path_fits_its_address() {
-        let paths =
-            Paths { state: "/s".into(), run: format!("/{}", "r".repeat(MAX_RUN_DIRECTORY - 1)).into() };
+        let paths = Paths {
+            run: format!("/{}", "r".repeat(MAX_RUN_DIRECTORY - 1)).into(),
+            ..Paths::below(Path::new("/s"))
+        };
         let name: VmName = "n".repeat(32).parse().unwrap();
         assert_eq!(paths.console_socket(&name).as_os_str().len(), 107);
         assert!(paths.run_of(&name).join(CONTROL_SOCKET).as_os_str().len() <= 107);

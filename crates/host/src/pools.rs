@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn pools_survive_the_daemon_and_broken_ones_are_kept() {
         let directory = tempfile::tempdir().unwrap();
-        let paths = Paths { state: directory.path().to_owned(), run: directory.path().to_owned() };
+        let paths = Paths::below(directory.path());
         assert_eq!(Pools::load(&paths).unwrap().0.all().count(), 0);
         let all = [pool("b", "a"), pool("a", "/")];
         save(&paths, &all).unwrap();

@@ -48,7 +48,6 @@ pub(crate) fn site(
         cgroups,
         swap,
         rules: config.rules(),
-        images: config.image_directory(),
     })
 }
 

@@ -62,7 +62,12 @@ dpkg --remove plimsoll
 [ -e /etc/plimsoll/plimsolld.toml ] || fail "removal took the configuration"
 [ -e /var/lib/plimsoll/vms/a.json ] || fail "removal took the state"
 
+mkdir -p /var/lib/plimsoll/disks /var/lib/plimsoll/images /var/lib/plimsoll/logs
+echo disk >/var/lib/plimsoll/disks/web1.qcow2
 dpkg --purge plimsoll
+[ "$(find /var/lib/plimsoll -type f)" = /var/lib/plimsoll/disks/web1.qcow2 ] || fail "purge took a disk, or left more"
+[ ! -e /var/lib/plimsoll/images ] || fail "purge left an empty directory"
+rm -r /var/lib/plimsoll
 everything >/after
 # Backups of the files of users are made by the tools that change them.
 diff /before /after | grep -v '^[<>] /etc/\(passwd\|group\|shadow\|gshadow\|subuid\|subgid\)-$' | grep '^[<>]' >/left || true

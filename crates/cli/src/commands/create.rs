@@ -1,37 +1,31 @@
-use std::path::PathBuf;
-
 use anyhow::Result;
-use plimsoll_protocol::Place;
 use plimsoll_protocol::status::VmStatus;
 
+use super::new_vm::{IMAGE_HELP, NewVm};
+use crate::client::Client;
 use crate::context::Context;
-use crate::definition_file;
 
 const HELP: &str = "\
 The definition is that of plimsoll run, which see. A name that is taken is refused: plimsoll edit and plimsoll set change what is defined.
 
 Examples:
   plimsoll create web1.toml && plimsoll start web1
+  plimsoll create --image debian-12.qcow2 --name web1 && plimsoll edit web1
   plimsoll create - --pool prod < web1.toml";
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = HELP)]
+#[command(after_help = format!("{IMAGE_HELP}\n\n{HELP}"))]
 pub(crate) struct Create {
-    /// The VM's definition; "-": the standard input
-    #[arg(value_name = "DEF.toml")]
-    definition: PathBuf,
-    /// Resource pool that it is in, instead of the definition's; "/": the host itself
-    #[arg(long, value_name = "POOL")]
-    pool: Option<Place>,
+    #[command(flatten)]
+    new: NewVm,
 }
 
 impl Create {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let mut definition = definition_file::read(&self.definition)?;
-        if let Some(pool) = &self.pool {
-            definition.pool = pool.clone();
+        match self.new.define(context, Client::define_only)? {
+            Some(vm) => context.output.facts(&vm, told),
+            None => Ok(()),
         }
-        context.output.facts(&context.client.define_only(&definition)?, told)
     }
 }
 

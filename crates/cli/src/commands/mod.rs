@@ -11,6 +11,7 @@ pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod kill;
 pub(crate) mod logs;
+mod new_vm;
 pub(crate) mod pause;
 pub(crate) mod plan;
 mod poll;

@@ -1,14 +1,13 @@
-use std::path::PathBuf;
-
 use anyhow::Result;
-use plimsoll_protocol::Place;
 use plimsoll_protocol::status::Power;
 
+use super::new_vm::{IMAGE_HELP, NewVm};
 use super::start;
+use crate::client::Client;
 use crate::context::Context;
-use crate::definition_file;
 
-const HELP: &str = "\
+/// What a definition may have, and examples.
+const DEFINITION_HELP: &str = "\
 A definition is TOML; paths in it are taken from its own directory:
   name = \"web1\"
   size = \"512MiB\"            # memory that the guest sees, a multiple of 2MiB
@@ -58,19 +57,18 @@ A definition is TOML; paths in it are taken from its own directory:
   allow_missing = [\"cgroup\"] # parts that it may run without: uid, filesystem, seccomp, cgroup
 
 Examples:
+  plimsoll run --image debian-12.qcow2 --ssh-key ~/.ssh/id_ed25519.pub --tap tap0
+  plimsoll run --image ubuntu.img --format qcow2 --name web1 --size 2GiB --vcpus 2 --disk-size 20GiB --wait
+  plimsoll run --image debian-12.qcow2 --name web2 --print > web2.toml
   plimsoll run web1.toml
   plimsoll run web1.toml --pool prod
   plimsoll run web1.toml --wait && plimsoll console web1";
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = HELP)]
+#[command(after_help = format!("{IMAGE_HELP}\n\n{DEFINITION_HELP}"))]
 pub(crate) struct Run {
-    /// The VM's definition
-    #[arg(value_name = "DEF.toml")]
-    definition: PathBuf,
-    /// Resource pool to run it in, instead of the definition's; "/": the host itself
-    #[arg(long, value_name = "POOL")]
-    pool: Option<Place>,
+    #[command(flatten)]
+    new: NewVm,
     /// Return when the guest runs, and fail if it does not
     #[arg(long)]
     wait: bool,
@@ -78,11 +76,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let mut definition = definition_file::read(&self.definition)?;
-        if let Some(pool) = &self.pool {
-            definition.pool = pool.clone();
-        }
-        let vm = context.client.define(&definition)?;
+        let Some(vm) = self.new.define(context, Client::define)? else { return Ok(()) };
         let vm = if self.wait || vm.power == Power::Off { start::running(vm, context)? } else { vm };
         context.output.facts(&vm, start::started)?;
         start::remark_without_swap(context, &vm);

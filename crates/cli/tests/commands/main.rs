@@ -6,6 +6,7 @@ mod console;
 mod define;
 #[path = "../fake/mod.rs"]
 mod fake;
+mod from_image;
 mod run;
 mod several;
 mod top;

@@ -38,7 +38,7 @@ pub(crate) fn api(input: &[u8]) {
 /// What the API answers to `input`.
 async fn answers(input: &[u8]) -> Vec<u8> {
     let (sender, mut inbox) = mpsc::channel(16);
-    let paths = Paths { state: "/nowhere".into(), run: "/nowhere".into() };
+    let paths = Paths { state: "/nowhere".into(), run: "/nowhere".into(), images: "/nowhere".into() };
     let api = router(Caller::to(sender), paths, watch::channel(0).1);
     let (mut client, end) = duplex(ROOM);
     let peer = Peer::User(1);

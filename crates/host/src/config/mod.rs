@@ -166,7 +166,8 @@ impl Config {
     }
 
     pub(crate) fn paths(&self) -> Paths {
-        Paths { state: self.state_directory.clone(), run: self.run_directory.clone() }
+        let (state, run) = (self.state_directory.clone(), self.run_directory.clone());
+        Paths { state, run, images: self.image_directory() }
     }
 
     /// Where backing files of disks' images lie.

@@ -46,6 +46,8 @@ impl Core {
             stalled: self.standing_still(),
             running: self.runs.len() as u64,
             turns: self.turns,
+            image_directory: Some(self.settings.paths.images.clone()),
+            disk_directory: Some(self.settings.paths.disks()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -60,8 +60,6 @@ pub(crate) struct Site {
     /// Where VMs get swap space; `None`: they get none.
     pub(crate) swap: Option<SwapSite>,
     pub(crate) rules: Rules,
-    /// Where backing files of images lie.
-    pub(crate) images: PathBuf,
 }
 
 /// A VM that has to be launched.
@@ -97,7 +95,7 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     let definition = &plan.definition;
     let name = &definition.name;
     let missing = missing_parts(site, plan)?;
-    let resources = Resources::open(definition, &site.images)?;
+    let resources = Resources::open(definition, &site.paths.images)?;
     let swap = swap_space(site, definition)?;
     // From here on files and processes are made. Each is removed by its owner if a later step
     // fails.

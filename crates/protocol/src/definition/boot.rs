@@ -42,6 +42,12 @@ pub enum BootFrom {
 }
 
 impl Boot {
+    /// Boots what the first disk's boot loader would boot, with `append` on its command line.
+    pub fn from_disk(append: &str) -> Self {
+        let (from, append) = (Some(BootFrom::Disk), Some(append.to_owned()));
+        Self { from, append, kernel: None, initrd: None, cmdline: default_cmdline(), model: false }
+    }
+
     /// Checks that its keys go together, for a VM with these disks.
     ///
     /// # Errors

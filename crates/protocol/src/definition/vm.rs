@@ -128,6 +128,34 @@ pub struct Cpu {
 }
 
 impl VmDefinition {
+    /// A VM of which all but these has its default value: no disks, one processor. It is not
+    /// checked.
+    pub fn new(name: VmName, size: Bytes, boot: Boot) -> Self {
+        Self {
+            name,
+            size,
+            vcpus: one_vcpu(),
+            bus: Bus::default(),
+            reservation: Bytes::ZERO,
+            limit: None,
+            shares: Shares::default(),
+            pool: Place::default(),
+            tax: None,
+            autostart: false,
+            start_order: StartOrder::default(),
+            start_delay: StartDelay::default(),
+            labels: Labels::default(),
+            memory: Memory::default(),
+            cpu: Cpu::default(),
+            boot,
+            disks: Vec::new(),
+            nets: Vec::new(),
+            cloud_init: None,
+            balloon: Balloon::default(),
+            jail: Jail::default(),
+        }
+    }
+
     /// The most machine memory that the VM may have for its guest.
     pub fn limit(&self) -> Bytes {
         self.limit.unwrap_or(self.size).min(self.size)

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use plimsoll_policy::State;
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
@@ -81,6 +83,12 @@ pub struct HostStatus {
     /// How long the daemon takes for what comes in; `None` in its first seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turns: Option<TurnStatus>,
+    /// Directory that base images lie in or below; `None`: the daemon does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_directory: Option<PathBuf>,
+    /// Directory of the disks that are made for VMs of an image; `None`: the daemon does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_directory: Option<PathBuf>,
     /// The daemon's version.
     pub version: String,
 }

@@ -6,7 +6,7 @@ use plimsoll_image::image::Raw;
 use plimsoll_image::{FileStorage, Format, Image, Qcow2, chain};
 use plimsoll_units::Bytes;
 
-use super::fresh::{Fresh, directory};
+use super::fresh::{Fresh, PUBLIC, directory};
 use super::{format, parse_format, refused};
 use crate::exit::{Status, failed};
 use crate::output::Output;
@@ -42,7 +42,7 @@ impl Convert {
     pub(super) fn run(&self, output: &Output) -> Result<()> {
         let to = format(&self.file, self.to);
         let source = self.source()?;
-        let fresh = Fresh::begin(&self.file)?;
+        let fresh = Fresh::begin(&self.file, PUBLIC)?;
         let made = made(FileStorage::new(fresh.file()?)?, to, source.size());
         let made = made.map_err(|error| refused(&self.file, error))?;
         let copied = copy(&source, &made, output);

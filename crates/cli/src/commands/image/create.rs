@@ -5,7 +5,7 @@ use plimsoll_image::create::{DEFAULT_CLUSTER, MAX_SIZE, create};
 use plimsoll_image::{FileStorage, Format};
 use plimsoll_units::Bytes;
 
-use super::fresh::Fresh;
+use super::fresh::{Fresh, PUBLIC};
 use super::{format, parse_format, refused};
 use crate::exit::{Status, failed};
 use crate::output::Output;
@@ -31,7 +31,7 @@ pub(super) struct Create {
 impl Create {
     pub(super) fn run(&self, output: &Output) -> Result<()> {
         let format = format(&self.file, self.format);
-        let fresh = Fresh::begin(&self.file)?;
+        let fresh = Fresh::begin(&self.file, PUBLIC)?;
         let storage = FileStorage::new(fresh.file()?)?;
         match format {
             Format::Qcow2 => create(&storage, self.size.0, self.cluster.0, None)

@@ -8,26 +8,28 @@ use tempfile::NamedTempFile;
 use super::refused;
 use crate::exit::{Status, failed};
 
+/// Permissions of a file that all may read; the umask takes from it.
+pub(super) const PUBLIC: u32 = 0o666;
+
 /// A file that gets its name when it is whole. Dropped before, it is gone.
-pub(super) struct Fresh {
+pub(in crate::commands) struct Fresh {
     file: NamedTempFile,
     path: PathBuf,
 }
 
 impl Fresh {
-    /// Begins the file at `path`, where there is none.
+    /// Begins the file at `path`, where there is none, with `permissions` less the umask's.
     ///
     /// # Errors
     /// There is one, or the directory cannot be written.
-    pub(super) fn begin(path: &Path) -> Result<Self> {
+    pub(in crate::commands) fn begin(path: &Path, permissions: u32) -> Result<Self> {
         if path.symlink_metadata().is_ok() {
             return Err(exists(path));
         }
         let directory = directory(path);
-        // As cp makes files: the umask takes from it.
         let file = tempfile::Builder::new()
             .prefix(".plimsoll-image-")
-            .permissions(Permissions::from_mode(0o666))
+            .permissions(Permissions::from_mode(permissions))
             .tempfile_in(directory)
             .map_err(|error| refused(directory, error))?;
         Ok(Self { file, path: path.to_owned() })
@@ -37,7 +39,7 @@ impl Fresh {
     ///
     /// # Errors
     /// No descriptor is left.
-    pub(super) fn file(&self) -> Result<File> {
+    pub(in crate::commands) fn file(&self) -> Result<File> {
         self.file.as_file().try_clone().map_err(|error| refused(&self.path, error))
     }
 
@@ -45,7 +47,7 @@ impl Fresh {
     ///
     /// # Errors
     /// It cannot be written, or there is a file of that name by now.
-    pub(super) fn finish(self) -> Result<()> {
+    pub(in crate::commands) fn finish(self) -> Result<()> {
         let Self { file, path } = self;
         file.as_file().sync_all().map_err(|error| refused(&path, error))?;
         file.persist_noclobber(&path).map_err(|failure| match failure.error.kind() {
@@ -65,6 +67,6 @@ fn exists(path: &Path) -> anyhow::Error {
 }
 
 /// The directory that `path` is in.
-pub(super) fn directory(path: &Path) -> &Path {
+pub(in crate::commands) fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -2,9 +2,9 @@
 
 mod convert;
 mod create;
-mod fresh;
+pub(super) mod fresh;
 mod info;
-mod overlay;
+pub(super) mod overlay;
 
 use std::path::Path;
 
@@ -63,7 +63,7 @@ fn format(path: &Path, stated: Option<Format>) -> Format {
 }
 
 /// Reads a format from the command line.
-fn parse_format(text: &str) -> Result<Format, String> {
+pub(super) fn parse_format(text: &str) -> Result<Format, String> {
     match text {
         "raw" => Ok(Format::Raw),
         "qcow2" => Ok(Format::Qcow2),
@@ -72,7 +72,7 @@ fn parse_format(text: &str) -> Result<Format, String> {
 }
 
 /// The failure of a file that cannot be used.
-fn refused(path: &Path, error: impl Into<anyhow::Error>) -> anyhow::Error {
+pub(super) fn refused(path: &Path, error: impl Into<anyhow::Error>) -> anyhow::Error {
     failed(Status::Refused, format!("{}: {:#}", path.display(), error.into()))
 }
 

@@ -1,10 +1,10 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use plimsoll_image::create::{DEFAULT_CLUSTER, create};
 use plimsoll_image::{Backing, FileStorage, Format, chain};
 
-use super::fresh::{Fresh, directory};
+use super::fresh::{Fresh, PUBLIC, directory};
 use super::{format, parse_format, refused};
 use crate::exit::{Status, failed};
 use crate::output::Output;
@@ -38,12 +38,27 @@ impl Overlay {
         let links = chain::open(&base, base_format, false, &home)
             .map_err(|error| refused(&error.path.clone(), error.source))?;
         let size = links[0].size()?;
-        let name = base.to_str().ok_or_else(|| failed(Status::Invalid, "the base's path is not UTF-8"))?;
-        let backing = Backing { name: name.to_owned(), format: Some(base_format) };
-        let fresh = Fresh::begin(&self.file)?;
-        create(&FileStorage::new(fresh.file()?)?, size, DEFAULT_CLUSTER, Some(&backing))
-            .map_err(|error| refused(&self.file, error))?;
-        fresh.finish()?;
+        make(&self.file, PUBLIC, &base, base_format, size)?;
         super::info::show(&self.file, Format::Qcow2, Some(&home), output)
     }
+}
+
+/// Makes the image `file`, a disk of `size` bytes that takes what differs from `base`, with
+/// `permissions` less the umask's.
+///
+/// # Errors
+/// There is a file of that name, or it cannot be made; none is left then.
+pub(in crate::commands) fn make(
+    file: &Path,
+    permissions: u32,
+    base: &Path,
+    base_format: Format,
+    size: u64,
+) -> Result<()> {
+    let name = base.to_str().ok_or_else(|| failed(Status::Invalid, "the base's path is not UTF-8"))?;
+    let backing = Backing { name: name.to_owned(), format: Some(base_format) };
+    let fresh = Fresh::begin(file, permissions)?;
+    create(&FileStorage::new(fresh.file()?)?, size, DEFAULT_CLUSTER, Some(&backing))
+        .map_err(|error| refused(file, error))?;
+    fresh.finish()
 }

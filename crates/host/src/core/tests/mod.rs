@@ -126,7 +126,7 @@ impl World {
             eager_sharing: false,
             no_swap: Some("it is switched off".to_owned()),
             swap: None,
-            paths: Paths { state: "/s".into(), run: "/r".into() },
+            paths: Paths { state: "/s".into(), run: "/r".into(), images: "/i".into() },
             boot_id: Some("this boot".to_owned()),
         };
         Self {

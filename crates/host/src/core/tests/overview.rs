@@ -67,3 +67,10 @@ fn no_claim_of_a_vmm_keeps_metrics_from_being_written() {
     assert!(values.len() > 50 && values.iter().all(|value| value.is_finite() && *value >= 0.0), "{text}");
     assert!(text.ends_with("# EOF\n"));
 }
+
+#[test]
+fn the_host_tells_where_images_and_disks_lie() {
+    let host = World::new(640).host();
+    assert_eq!(host.image_directory.as_deref(), Some(std::path::Path::new("/i")));
+    assert_eq!(host.disk_directory.as_deref(), Some(std::path::Path::new("/s/disks")));
+}

@@ -11,6 +11,8 @@ fn a_vm_that_boots_from_its_disk_reads_back_as_it_was_given() {
         let written = vm.to_toml().unwrap();
         assert!(written.contains("[boot]\nfrom = \"disk\"\nappend = \"console=ttyS0\"\n"), "{written}");
         assert_eq!(from(&written), vm);
+        let made = VmDefinition::new(vm.name.clone(), vm.size, Boot::from_disk("console=ttyS0"));
+        assert_eq!(VmDefinition { disks: vm.disks.clone(), ..made }, vm);
     }
 }
 
