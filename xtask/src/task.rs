@@ -44,7 +44,8 @@ enum Verb {
     /// Build a Debian disk: a root file system with Debian's own kernel, systemd and udev.
     ///
     /// The packages come from the mirrors that this machine's apt uses. Root has no password on the
-    /// console. Kernel and initrd are put beside the disk, as PATH.vmlinuz and PATH.initrd.
+    /// console. The disk boots with `from = "disk"`; kernel and initrd are also put beside it, as
+    /// PATH.vmlinuz and PATH.initrd.
     #[command(after_help = "Example:\n  cargo xtask image -o /srv/vm/debian.raw\n  \
         and in the VM's definition:\n    [boot]\n    kernel = \"/srv/vm/debian.raw.vmlinuz\"\n    \
         initrd = \"/srv/vm/debian.raw.initrd\"\n    cmdline = \"console=ttyS0 root=/dev/vda\"\n    \

@@ -35,6 +35,8 @@ pub enum Runs {
         /// The root file system.
         disk: PathBuf,
     },
+    /// What this disk's own boot loader would boot.
+    Disk(PathBuf),
 }
 
 /// One VM.
@@ -133,11 +135,10 @@ impl Definition {
                 text += &format!(
                     "kernel = {kernel:?}\ninitrd = {initrd:?}\ncmdline = \"{console} root=/dev/vda\"\n"
                 );
-                text += &format!("[[disk]]\npath = {disk:?}\n");
-                let RateLimit { iops, bandwidth } = self.boot_disk_rate;
-                text += &iops.map_or_else(String::new, |iops| format!("iops = {iops}\n"));
-                text += &bandwidth
-                    .map_or_else(String::new, |bytes| format!("bandwidth = {:?}\n", bytes.to_string()));
+                text += &self.boot_disk(disk);
+            }
+            Runs::Disk(disk) => {
+                text += &format!("from = \"disk\"\nappend = \"{console}\"\n{}", self.boot_disk(disk));
             }
         }
         if !self.reports_free_pages {
@@ -153,6 +154,15 @@ impl Definition {
             text += &format!("[[net]]\ntap = {tap:?}\n");
         }
         Ok(text)
+    }
+
+    /// The lines of the disk that it boots from.
+    fn boot_disk(&self, path: &Path) -> String {
+        let RateLimit { iops, bandwidth } = self.boot_disk_rate;
+        let iops = iops.map_or_else(String::new, |iops| format!("iops = {iops}\n"));
+        let bandwidth =
+            bandwidth.map_or_else(String::new, |bytes| format!("bandwidth = {:?}\n", bytes.to_string()));
+        format!("[[disk]]\npath = {path:?}\n{iops}{bandwidth}")
     }
 
     /// The same for the API.
@@ -174,6 +184,8 @@ pub fn toucher_image(version: Version) -> Result<(PathBuf, PathBuf)> {
 
 #[cfg(test)]
 mod tests {
+    use plimsoll_protocol::definition::BootFrom;
+
     use super::*;
 
     #[test]
@@ -191,5 +203,15 @@ mod tests {
         assert_eq!((read.size, read.reservation, read.bus), (Bytes::mib(256), Bytes::mib(32), Bus::Pci));
         assert_eq!(read.memory.sharing.to_string(), "prod");
         assert_eq!((read.nets.len(), read.disks.len(), read.disks[1].read_only), (1, 2, true));
+    }
+
+    #[test]
+    fn a_disk_that_is_booted_is_the_first() {
+        let mut definition = Definition::new("a", Bytes::mib(256), Runs::Disk("/boots".into()));
+        definition.disks.push("/d".into());
+        let read = VmDefinition::from_toml(&definition.text().unwrap(), "/".as_ref()).unwrap();
+        assert_eq!(read.boot.from, Some(BootFrom::Disk));
+        assert!(read.boot.append.unwrap().contains("console=ttyS0"));
+        assert_eq!(read.disks[0].path, Path::new("/boots"));
     }
 }

@@ -45,6 +45,9 @@ pub const SOURCE_STEPS: &[&str] = &[
     "package",
 ];
 
+/// System tests whose guests boot the Debian disk.
+pub const DISK_SCENARIOS: &[&str] = &["disk", "boot-disk"];
+
 /// The built files of xtask and the programs: 0.9 GiB.
 const BUILT: Size = Size::mib(1024);
 
@@ -208,7 +211,7 @@ impl Needs {
         let scenarios = only.is_empty() || source < only.len();
         let needs = if scenarios && !line.has("--no-lab") {
             let lab = Self::lab(lab_memory::USUAL);
-            let disk = only.is_empty() || only.contains(&"disk");
+            let disk = only.is_empty() || only.iter().any(|name| DISK_SCENARIOS.contains(name));
             if disk { lab.with_disk() } else { lab }
         } else {
             Self { memory: Some(("tests", MODELS)), ..Self::default() }

@@ -7,6 +7,7 @@
 //! Nothing here repeats a check until it passes, and no check depends on how fast a machine is,
 //! except for deadlines that only a hang can reach. Start reading at [`system::SCENARIOS`].
 
+mod console;
 pub mod fuzz;
 mod guests;
 mod io_uring;

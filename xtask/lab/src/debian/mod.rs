@@ -4,6 +4,11 @@
 //! `mmdebstrap` makes it from the mirrors that this machine's apt is configured with; `mke2fs -d`
 //! puts it into an ext4 image, so nothing is ever mounted. Images are cached by what went into
 //! them.
+//!
+//! The disk also boots by itself (`boot.from = "disk"`): its `/boot` has a `grub.cfg` as
+//! `grub-mkconfig` writes it with `GRUB_DEFAULT=saved`. GRUB is not installed, and `grub-mkconfig`
+//! needs a block device, so the file is made of a template. The word `plimsoll.entry=advanced`
+//! tells which of its two entries was booted.
 
 mod mirrors;
 
@@ -25,6 +30,10 @@ const PACKAGES: &str = "initramfs-tools,systemd,systemd-sysv,udev,dbus,kmod,ipro
 /// The smallest disk on which the system fits with room to work.
 pub(crate) const MIN_SIZE: Bytes = Bytes::mib(768);
 
+/// What `grub-mkconfig` would write, with `@UUID@` for that of the file system and `@RELEASE@` for
+/// the kernel's.
+const GRUB: &str = include_str!("grub.cfg");
+
 /// Runs as mmdebstrap's last step: $1 is the new root. The system gets a name, its root file
 /// system, a console without a password, and none of the timers that would wake an idle guest; then
 /// it becomes an image, and its kernel and initrd are put beside it.
@@ -37,6 +46,11 @@ for timer in apt-daily apt-daily-upgrade dpkg-db-backup e2scrub_all fstrim; do
     ln -sf /dev/null "$root/etc/systemd/system/$timer.timer"
 done
 rm -rf "$root"/var/lib/apt/lists/* "$root"/var/cache/apt/*
+release=$(basename "$root"/boot/vmlinuz-*)
+release=${release#vmlinuz-}
+uuid=$(cat /proc/sys/kernel/random/uuid)
+mkdir -p "$root/boot/grub"
+sed -e "s/@UUID@/$uuid/g" -e "s/@RELEASE@/$release/g" "$OUT/grub.cfg" > "$root/boot/grub/grub.cfg"
 cp "$root"/boot/vmlinuz-* "$OUT/vmlinuz"
 cp "$root"/boot/initrd.img-* "$OUT/initrd"
 # mmdebstrap keeps /proc and its like mounted while this runs; they must not be copied.
@@ -45,8 +59,8 @@ unshare --mount sh -ec '
         while umount --recursive --lazy "$1/$place" 2>/dev/null; do :; done
     done
     test ! -e "$1/proc/self"
-    mke2fs -q -F -t ext4 -m 0 -d "$1" "$OUT/disk" "$SIZE"
-' finish "$root"
+    mke2fs -q -F -t ext4 -m 0 -U "$2" -d "$1" "$OUT/disk" "$SIZE"
+' finish "$root" "$uuid"
 "#;
 
 /// A built disk, in the cache.
@@ -56,7 +70,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// The raw ext4 image; boot it with `root=/dev/vda`.
+    /// The raw ext4 image; boot it with `root=/dev/vda`, or by its own GRUB's configuration.
     pub fn image(&self) -> PathBuf {
         self.directory.join("disk")
     }
@@ -112,7 +126,8 @@ pub fn build(version: Version, size: Bytes) -> Result<Disk> {
 
 /// The disk with the kernel in `package`.
 fn with_kernel(version: Version, package: &str, size: Bytes) -> Result<Disk> {
-    let key = cache::key([package.as_bytes(), PACKAGES.as_bytes(), FINISH.as_bytes(), &size.0.to_le_bytes()]);
+    let parts = [package, PACKAGES, FINISH, GRUB].map(str::as_bytes);
+    let key = cache::key(parts.into_iter().chain([size.0.to_le_bytes().as_slice()]));
     let home = cache::directory()?.join("disks");
     let directory = home.join(format!("{version}-{key}"));
     if directory.is_dir() {
@@ -131,8 +146,9 @@ fn with_kernel(version: Version, package: &str, size: Bytes) -> Result<Disk> {
 
 fn debootstrap(package: &str, size: Bytes, out: &Path) -> Result<()> {
     let sources = lists::with_fresh(mirrors::sources)?;
-    let finish = out.join("finish");
+    let (finish, grub) = (out.join("finish"), out.join("grub.cfg"));
     fs::write(&finish, FINISH)?;
+    fs::write(&grub, GRUB)?;
     let mut command = Command::new(program::find("mmdebstrap").context("mmdebstrap not found: install it")?);
     command.args(["--quiet", "--variant=minbase", &format!("--include={package},{PACKAGES}")]);
     command.arg(r#"--aptopt=Apt::Install-Recommends "false""#);
@@ -153,6 +169,7 @@ fn debootstrap(package: &str, size: Bytes, out: &Path) -> Result<()> {
         bail!("mmdebstrap failed; its last lines:\n{}", lines[lines.len().saturating_sub(15)..].join("\n"));
     }
     fs::remove_file(&finish)?;
+    fs::remove_file(&grub)?;
     for file in ["disk", "vmlinuz", "initrd"] {
         ensure!(out.join(file).is_file(), "mmdebstrap ended without making the {file}");
     }

@@ -52,7 +52,9 @@ fn tests_need_what_is_left_of_them() {
     let all = lab("test");
     assert!(all.archives && all.components && all.tools.iter().any(|t| t.program == "mmdebstrap"));
     assert!(!lab("test --only overcommit --matrix").archives);
-    assert!(lab("test --only=disk").archives);
+    for name in DISK_SCENARIOS {
+        assert!(lab(&format!("test --only={name}")).archives, "{name}");
+    }
     for line in ["test --no-lab", "test --only unit --only model"] {
         let needs = needs(line, false).unwrap();
         let all = line == "test --no-lab";

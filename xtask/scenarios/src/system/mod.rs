@@ -8,6 +8,7 @@
 mod absent_driver;
 mod bad_input;
 mod boot;
+mod boot_disk;
 mod cgroup;
 mod disk;
 mod explain;
@@ -211,6 +212,14 @@ pub const SCENARIOS: &[Scenario] = &[
         model: false,
         run: disk::run,
     },
+    Scenario {
+        name: "boot-disk",
+        about: "a Debian disk boots by its own GRUB's configuration, and the entry that its guest chooses at a reboot",
+        hosts: &[NEW_NPT],
+        disk: true,
+        model: false,
+        run: boot_disk::run,
+    },
 ];
 
 /// The scenario called `name`.
@@ -218,4 +227,15 @@ pub fn find(name: &str) -> Result<&'static Scenario> {
     let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
     let names: Vec<&str> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
     found.with_context(|| format!("no scenario is called {name:?}: there are {}", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn preflight_knows_the_scenarios_that_want_the_disk() {
+        let names: Vec<&str> = SCENARIOS.iter().filter(|s| s.disk).map(|s| s.name).collect();
+        assert_eq!(names, preflight::DISK_SCENARIOS);
+    }
 }
