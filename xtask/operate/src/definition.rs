@@ -70,6 +70,8 @@ pub struct Definition {
     pub disks: Vec<PathBuf>,
     /// Read-only disks, after those.
     pub read_only_disks: Vec<PathBuf>,
+    /// What cloud-init in its guest is told: lines of `[cloud_init]`.
+    pub cloud_init: Option<String>,
 }
 
 impl Definition {
@@ -93,6 +95,7 @@ impl Definition {
             boot_disk_rate: RateLimit::default(),
             disks,
             read_only_disks,
+            cloud_init: None,
         }
     }
 
@@ -153,6 +156,9 @@ impl Definition {
         for tap in &self.taps {
             text += &format!("[[net]]\ntap = {tap:?}\n");
         }
+        if let Some(lines) = &self.cloud_init {
+            text += &format!("[cloud_init]\n{lines}");
+        }
         Ok(text)
     }
 
@@ -162,7 +168,9 @@ impl Definition {
         let iops = iops.map_or_else(String::new, |iops| format!("iops = {iops}\n"));
         let bandwidth =
             bandwidth.map_or_else(String::new, |bytes| format!("bandwidth = {:?}\n", bytes.to_string()));
-        format!("[[disk]]\npath = {path:?}\n{iops}{bandwidth}")
+        // As `plimsoll image` takes names.
+        let format = if path.extension() == Some("qcow2".as_ref()) { "format = \"qcow2\"\n" } else { "" };
+        format!("[[disk]]\npath = {path:?}\n{format}{iops}{bandwidth}")
     }
 
     /// The same for the API.
@@ -184,7 +192,7 @@ pub fn toucher_image(version: Version) -> Result<(PathBuf, PathBuf)> {
 
 #[cfg(test)]
 mod tests {
-    use plimsoll_protocol::definition::BootFrom;
+    use plimsoll_protocol::definition::{BootFrom, ImageFormat};
 
     use super::*;
 
@@ -209,9 +217,22 @@ mod tests {
     fn a_disk_that_is_booted_is_the_first() {
         let mut definition = Definition::new("a", Bytes::mib(256), Runs::Disk("/boots".into()));
         definition.disks.push("/d".into());
+        definition.cloud_init = Some("hostname = \"web\"\n".to_owned());
         let read = VmDefinition::from_toml(&definition.text().unwrap(), "/".as_ref()).unwrap();
+        assert_eq!(read.cloud_init.unwrap().hostname.unwrap(), "web");
         assert_eq!(read.boot.from, Some(BootFrom::Disk));
         assert!(read.boot.append.unwrap().contains("console=ttyS0"));
-        assert_eq!(read.disks[0].path, Path::new("/boots"));
+        assert_eq!(
+            (read.disks[0].path.as_path(), read.disks[0].format),
+            (Path::new("/boots"), ImageFormat::Raw)
+        );
+    }
+
+    #[test]
+    fn the_name_of_a_disk_says_its_format() {
+        let [kernel, initrd, disk] = ["/k", "/i", "/d.qcow2"].map(PathBuf::from);
+        let definition = Definition::new("a", Bytes::mib(256), Runs::Debian { kernel, initrd, disk });
+        let read = VmDefinition::from_toml(&definition.text().unwrap(), "/".as_ref()).unwrap();
+        assert_eq!(read.disks[0].format, ImageFormat::Qcow2);
     }
 }

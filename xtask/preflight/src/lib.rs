@@ -27,5 +27,5 @@ mod sys;
 
 pub use check::check;
 pub use memory::available;
-pub use needs::{DISK_SCENARIOS, Needs, SOURCE_STEPS, lab_memory};
+pub use needs::{CLOUD_SCENARIOS, DISK_SCENARIOS, Needs, SOURCE_STEPS, lab_memory};
 pub use size::Size;

@@ -48,6 +48,9 @@ pub const SOURCE_STEPS: &[&str] = &[
 /// System tests whose guests boot the Debian disk.
 pub const DISK_SCENARIOS: &[&str] = &["disk", "boot-disk"];
 
+/// System tests whose guests boot Debian's cloud image. They run only by name.
+pub const CLOUD_SCENARIOS: &[&str] = &["cloud-image"];
+
 /// The built files of xtask and the programs: 0.9 GiB.
 const BUILT: Size = Size::mib(1024);
 
@@ -63,8 +66,14 @@ const CACHED: Size = Size::mib(512);
 /// The same, and a Debian disk.
 const CACHED_FOR_TESTS: Size = Size::mib(1536);
 
+/// The same, and Debian's cloud image, which is a raw disk while it is made.
+const CACHED_FOR_CLOUD: Size = Size::gib(3);
+
 /// Copies of a directory for the lab: a Debian disk, while the lab runs.
 const TEMPORARY: Size = Size::gib(1);
+
+/// The files of the cloud image while it is made, or its copies for the lab and its guest.
+const TEMPORARY_FOR_CLOUD: Size = Size::gib(3);
 
 /// Guests without the lab: the demo's budget, and the processes.
 const GUESTS: Size = Size::mib(768);
@@ -172,6 +181,13 @@ impl Needs {
         self
     }
 
+    /// The same with Debian's cloud image.
+    fn with_cloud_image(self) -> Self {
+        let mut needs = if self.archives { self } else { self.with_disk() };
+        needs.tools.extend(packages::CLOUD_IMAGE);
+        Self { cached: CACHED_FOR_CLOUD, temporary: TEMPORARY_FOR_CLOUD, ..needs }
+    }
+
     /// The fuzz targets, two processes of them.
     fn fuzz() -> Self {
         Self { tools: packages::FUZZ.to_vec(), built: BUILT_FOR_FUZZING, ..Self::here() }
@@ -212,7 +228,8 @@ impl Needs {
         let needs = if scenarios && !line.has("--no-lab") {
             let lab = Self::lab(lab_memory::USUAL);
             let disk = only.is_empty() || only.iter().any(|name| DISK_SCENARIOS.contains(name));
-            if disk { lab.with_disk() } else { lab }
+            let lab = if disk { lab.with_disk() } else { lab };
+            if only.iter().any(|name| CLOUD_SCENARIOS.contains(name)) { lab.with_cloud_image() } else { lab }
         } else {
             Self { memory: Some(("tests", MODELS)), ..Self::default() }
         };

@@ -36,6 +36,9 @@ pub const LAB: &[Tool] = &[
 pub const DISK: &[Tool] =
     &[tool("mmdebstrap", "mmdebstrap"), tool("mke2fs", "e2fsprogs"), tool("debugfs", "e2fsprogs")];
 
+/// What building Debian's cloud image needs on top of that.
+pub const CLOUD_IMAGE: &[Tool] = &[tool("sfdisk", "fdisk"), tool("qemu-img", "qemu-utils")];
+
 /// What the Debian package is made with: cargo-deb links a C library.
 pub const PACKAGE: &[Tool] = &[tool("cc", "gcc"), tool("strip", "binutils")];
 

@@ -1,5 +1,5 @@
 //! A Debian disk: a root file system with Debian's own kernel, initramfs-tools, systemd and udev,
-//! as its packages come.
+//! as its packages come. [`cloud`] makes an image as those that Debian's cloud team publishes.
 //!
 //! `mmdebstrap` makes it from the mirrors that this machine's apt is configured with; `mke2fs -d`
 //! puts it into an ext4 image, so nothing is ever mounted. Images are cached by what went into
@@ -10,15 +10,19 @@
 //! needs a block device, so the file is made of a template. The word `plimsoll.entry=advanced`
 //! tells which of its two entries was booted.
 
+mod bootstrap;
+pub mod cloud;
 mod mirrors;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use plimsoll_units::Bytes;
-use preflight::{kernel, lists, packages, program};
+use preflight::{kernel, packages};
+
+use self::bootstrap::Bootstrap;
 
 use crate::kernel::Version;
 use crate::workspace::{note, step};
@@ -50,7 +54,7 @@ release=$(basename "$root"/boot/vmlinuz-*)
 release=${release#vmlinuz-}
 uuid=$(cat /proc/sys/kernel/random/uuid)
 mkdir -p "$root/boot/grub"
-sed -e "s/@UUID@/$uuid/g" -e "s/@RELEASE@/$release/g" "$OUT/grub.cfg" > "$root/boot/grub/grub.cfg"
+sed -e "s/@UUID@/$uuid/g" -e "s/@RELEASE@/$release/g" "$IN/grub.cfg" > "$root/boot/grub/grub.cfg"
 cp "$root"/boot/vmlinuz-* "$OUT/vmlinuz"
 cp "$root"/boot/initrd.img-* "$OUT/initrd"
 # mmdebstrap keeps /proc and its like mounted while this runs; they must not be copied.
@@ -139,39 +143,17 @@ fn with_kernel(version: Version, package: &str, size: Bytes) -> Result<Disk> {
     fs::create_dir_all(&home)?;
     cache::evict(&home)?;
     let scratch = tempfile::tempdir_in(&home)?;
-    debootstrap(package, size, scratch.path())?;
+    let bootstrap = Bootstrap {
+        variant: "minbase",
+        packages: &format!("{package},{PACKAGES}"),
+        finish: FINISH,
+        files: &[("grub.cfg", GRUB)],
+        variables: &[("SIZE", format!("{}k", size.0 >> 10))],
+    };
+    bootstrap.run(scratch.path())?;
+    for file in ["disk", "vmlinuz", "initrd"] {
+        ensure!(scratch.path().join(file).is_file(), "mmdebstrap ended without making the {file}");
+    }
     cache::keep(scratch, &directory, "disk")?;
     Ok(Disk { directory })
-}
-
-fn debootstrap(package: &str, size: Bytes, out: &Path) -> Result<()> {
-    let sources = lists::with_fresh(mirrors::sources)?;
-    let (finish, grub) = (out.join("finish"), out.join("grub.cfg"));
-    fs::write(&finish, FINISH)?;
-    fs::write(&grub, GRUB)?;
-    let mut command = Command::new(program::find("mmdebstrap").context("mmdebstrap not found: install it")?);
-    command.args(["--quiet", "--variant=minbase", &format!("--include={package},{PACKAGES}")]);
-    command.arg(r#"--aptopt=Apt::Install-Recommends "false""#);
-    mirrors::options()?.iter().for_each(|option| {
-        command.arg(format!("--aptopt={option}"));
-    });
-    for path in ["doc", "man", "locale", "info"] {
-        command.arg(format!("--dpkgopt=path-exclude=/usr/share/{path}/*"));
-    }
-    command.arg(format!("--customize-hook=sh {} \"$1\"", finish.display()));
-    command.args(["--format=null", &mirrors::suite(&sources)?, "-"]);
-    command.args(sources.iter().map(mirrors::Source::line));
-    command.env("OUT", out).env("SIZE", format!("{}k", size.0 >> 10)).stdin(Stdio::null());
-    let output = command.output().context("starting mmdebstrap")?;
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        let lines: Vec<&str> = text.lines().collect();
-        bail!("mmdebstrap failed; its last lines:\n{}", lines[lines.len().saturating_sub(15)..].join("\n"));
-    }
-    fs::remove_file(&finish)?;
-    fs::remove_file(&grub)?;
-    for file in ["disk", "vmlinuz", "initrd"] {
-        ensure!(out.join(file).is_file(), "mmdebstrap ended without making the {file}");
-    }
-    Ok(())
 }

@@ -55,6 +55,13 @@ fn tests_need_what_is_left_of_them() {
     for name in DISK_SCENARIOS {
         assert!(lab(&format!("test --only={name}")).archives, "{name}");
     }
+    let has_qemu_img = |needs: Needs| needs.tools.iter().any(|tool| tool.program == "qemu-img");
+    for name in CLOUD_SCENARIOS {
+        let needs = lab(&format!("test --only {name}"));
+        assert!(needs.archives && needs.tools.iter().any(|tool| tool.program == "sfdisk"), "{name}");
+        assert!(has_qemu_img(needs), "{name}");
+    }
+    assert!(all.tools.iter().all(|tool| tool.program != "sfdisk") && !has_qemu_img(lab("test --only disk")));
     for line in ["test --no-lab", "test --only unit --only model"] {
         let needs = needs(line, false).unwrap();
         let all = line == "test --no-lab";

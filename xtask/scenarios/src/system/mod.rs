@@ -10,6 +10,7 @@ mod bad_input;
 mod boot;
 mod boot_disk;
 mod cgroup;
+mod cloud_image;
 mod disk;
 mod explain;
 mod fast_path;
@@ -50,6 +51,15 @@ const OLD_SHADOW: Host = host(Version::V6_1, false);
 /// All hosts, in the order in which they are booted.
 pub(crate) const HOSTS: [Host; 4] = [NEW_NPT, OLD_SHADOW, NEW_SHADOW, OLD_NPT];
 
+/// What the lab has in its shared directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Share {
+    /// The Debian disk, its kernel and its initrd.
+    DebianDisk,
+    /// Debian's cloud image.
+    CloudImage,
+}
+
 /// A system test.
 pub struct Scenario {
     /// Its name on the command line.
@@ -60,8 +70,10 @@ pub struct Scenario {
     /// guests, and that what depends on the kernel or on the paging meets both. None: model guests
     /// suffice.
     pub(crate) hosts: &'static [Host],
-    /// Whether it wants the Debian disk in the shared directory.
-    pub(crate) disk: bool,
+    /// What it wants in the shared directory.
+    pub(crate) share: Option<Share>,
+    /// Whether it takes more than four minutes: it then runs only where its name is given.
+    pub(crate) slow: bool,
     /// Whether it makes sense with model guests, which need no KVM.
     pub(crate) model: bool,
     run: fn(Guests) -> Result<()>,
@@ -80,7 +92,8 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "boot",
         about: "both kernels boot with every device bound; shutdown, reboot and crash are told apart",
         hosts: &[NEW_NPT, OLD_SHADOW],
-        disk: false,
+        share: None,
+        slow: false,
         model: false,
         run: boot::run,
     },
@@ -88,7 +101,8 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "pci",
         about: "both kernels boot on PCI, with all disks and interfaces that there may be, and after a reboot",
         hosts: &[NEW_NPT],
-        disk: false,
+        share: None,
+        slow: false,
         model: false,
         run: pci::run,
     },
@@ -96,7 +110,8 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "overcommit",
         about: "four guests need their whole memory in turn on a budget that holds them only together",
         hosts: &HOSTS,
-        disk: false,
+        share: None,
+        slow: false,
         model: true,
         run: overcommit::run,
     },
@@ -104,7 +119,8 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "greedy",
         about: "a guest that allocates without end stays within the budget and harms nobody else",
         hosts: &[NEW_NPT, OLD_SHADOW],
-        disk: false,
+        share: None,
+        slow: false,
         model: true,
         run: greedy::run,
     },
@@ -112,7 +128,8 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "absent-driver",
         about: "two guests without balloon drivers on half their memory: the busy one gets what it uses, and no page is lost",
         hosts: &[NEW_NPT, OLD_SHADOW],
-        disk: false,
+        share: None,
+        slow: false,
         model: false,
         run: absent_driver::run,
     },
@@ -120,7 +137,8 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "explain",
         about: "shares, reservations, limits and pools move memory at run time, and explain agrees with the ledger",
         hosts: &[NEW_NPT],
-        disk: false,
+        share: None,
+        slow: false,
         model: true,
         run: explain::run,
     },
@@ -128,7 +146,8 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "kill-vmm",
         about: "a killed VMM costs its own VM only, and its memory is back within a second",
         hosts: &[NEW_NPT],
-        disk: false,
+        share: None,
+        slow: false,
         model: true,
         run: kill_vmm::run,
     },
@@ -136,7 +155,8 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "kill-daemon",
         about: "a killed daemon costs nobody anything, and its successor's ledger adds up",
         hosts: &[NEW_NPT, OLD_SHADOW],
-        disk: false,
+        share: None,
+        slow: false,
         model: true,
         run: kill_daemon::run,
     },
@@ -144,7 +164,8 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "fast-path",
         about: "who is entitled to memory gets it at once although another must give it first, and is told why it waits",
         hosts: &[],
-        disk: false,
+        share: None,
+        slow: false,
         model: true,
         run: fast_path::run,
     },
@@ -152,7 +173,8 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "paging-kills",
         about: "daemon and VMM killed while VMs page: no page is lost, and memory and swap space are back",
         hosts: &[],
-        disk: false,
+        share: None,
+        slow: false,
         model: true,
         run: paging_kills::run,
     },
@@ -160,7 +182,8 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "memory-taken",
         about: "other programs take memory of the host's budget: guests give it and get it back, and none dies",
         hosts: &[NEW_NPT],
-        disk: false,
+        share: None,
+        slow: false,
         model: false,
         run: memory_taken::run,
     },
@@ -168,7 +191,8 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "swap-failures",
         about: "swap space that cannot be written or read costs its own VM at most, which says why",
         hosts: &[NEW_NPT],
-        disk: false,
+        share: None,
+        slow: false,
         model: false,
         run: swap_failures::run,
     },
@@ -176,7 +200,8 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "cgroup",
         about: "a VMM that allocates without end dies alone; one that forks or fills its log harms nobody",
         hosts: &[NEW_NPT],
-        disk: false,
+        share: None,
+        slow: false,
         model: false,
         run: cgroup::run,
     },
@@ -184,7 +209,8 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "hostile-guest",
         about: "a guest that drives its devices against all rules costs its own VM at most",
         hosts: &[NEW_NPT],
-        disk: false,
+        share: None,
+        slow: false,
         model: false,
         run: hostile_guest::run,
     },
@@ -192,7 +218,8 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "bad-input",
         about: "every wrong definition and command is refused in one line, and leaves nothing behind",
         hosts: &[NEW_NPT],
-        disk: false,
+        share: None,
+        slow: false,
         model: false,
         run: bad_input::run,
     },
@@ -208,7 +235,8 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "disk",
         about: "a Debian disk reaches its login prompt, every device bound by its stock driver",
         hosts: &[NEW_NPT],
-        disk: true,
+        share: Some(Share::DebianDisk),
+        slow: false,
         model: false,
         run: disk::run,
     },
@@ -216,9 +244,19 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "boot-disk",
         about: "a Debian disk boots by its own GRUB's configuration, and the entry that its guest chooses at a reboot",
         hosts: &[NEW_NPT],
-        disk: true,
+        share: Some(Share::DebianDisk),
+        slow: false,
         model: false,
         run: boot_disk::run,
+    },
+    Scenario {
+        name: "cloud-image",
+        about: "Debian's cloud image boots unmodified to its login, with what cloud-init was told",
+        hosts: &[NEW_NPT],
+        share: Some(Share::CloudImage),
+        slow: true,
+        model: false,
+        run: cloud_image::run,
     },
 ];
 
@@ -234,8 +272,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn preflight_knows_the_scenarios_that_want_the_disk() {
-        let names: Vec<&str> = SCENARIOS.iter().filter(|s| s.disk).map(|s| s.name).collect();
-        assert_eq!(names, preflight::DISK_SCENARIOS);
+    fn preflight_knows_the_scenarios_that_want_disks() {
+        let names = |share| -> Vec<&str> {
+            SCENARIOS.iter().filter(|s| s.share == Some(share)).map(|s| s.name).collect()
+        };
+        assert_eq!(names(Share::DebianDisk), preflight::DISK_SCENARIOS);
+        assert_eq!(names(Share::CloudImage), preflight::CLOUD_SCENARIOS);
+        // Preflight counts on it where no name is given.
+        assert!(SCENARIOS.iter().all(|s| s.slow || s.share != Some(Share::CloudImage)));
     }
 }

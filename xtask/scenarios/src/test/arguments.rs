@@ -5,7 +5,7 @@ use clap::Args;
 /// What to test.
 #[derive(Clone, Debug, Args)]
 pub struct TestArgs {
-    /// Run only the step or system test of this name. May be repeated.
+    /// Run only the step or system test of this name. May be repeated. Slow ones run only so.
     #[arg(long, value_name = "NAME")]
     pub(super) only: Vec<String>,
     /// Name all steps and system tests, and run nothing.
@@ -23,7 +23,13 @@ pub struct TestArgs {
 }
 
 impl TestArgs {
+    /// Whether the step or system test `name` is to run.
     pub(super) fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == name)
+        self.only.is_empty() || self.names(name)
+    }
+
+    /// Whether the step or system test `name` was asked for by its name.
+    pub(super) fn names(&self, name: &str) -> bool {
+        self.only.iter().any(|only| only == name)
     }
 }

@@ -77,7 +77,11 @@ fn list() {
     );
     println!("{PACKAGE:<13} the Debian package installs, upgrades, is removed and leaves nothing behind");
     for scenario in SCENARIOS {
-        let place = if scenario.hosts.is_empty() { "" } else { " (lab)" };
+        let place = match (scenario.hosts.is_empty(), scenario.slow) {
+            (true, _) => "",
+            (false, false) => " (lab)",
+            (false, true) => " (lab, slow: only by name)",
+        };
         println!("{:<13} {}{place}", scenario.name, scenario.about);
     }
 }

@@ -21,11 +21,14 @@ use plimsoll_units::Bytes;
 
 use super::arguments::TestArgs;
 use super::tally::Tally;
-use crate::system::{self, HOSTS, Host, Scenario};
+use crate::system::{self, HOSTS, Host, Scenario, Share};
 
 /// How long a scenario may take. Two minutes are usual; every wait inside has a shorter deadline of
 /// its own.
 const LIMIT: Duration = Duration::from_secs(900);
+
+/// The same for a slow one: ten minutes are usual.
+const SLOW_LIMIT: Duration = Duration::from_secs(3600);
 
 /// The Debian disk that guests boot: big enough for the system and what it writes at its first
 /// boot.
@@ -34,7 +37,8 @@ const DISK_SIZE: Bytes = Bytes::mib(1024);
 /// Runs the scenarios that `arguments` ask for: those that can with model guests on this machine,
 /// then all in the lab.
 pub(super) fn run(arguments: &TestArgs, tally: &Tally) {
-    let wanted: Vec<&Scenario> = system::SCENARIOS.iter().filter(|s| arguments.wants(s.name)).collect();
+    let wants = |s: &&Scenario| if s.slow { arguments.names(s.name) } else { arguments.wants(s.name) };
+    let wanted: Vec<&Scenario> = system::SCENARIOS.iter().filter(wants).collect();
     if wanted.is_empty() {
         return;
     }
@@ -122,21 +126,23 @@ fn on_host(
     verbose: bool,
     tally: &Tally,
 ) {
-    let wants_disk = scenarios.iter().any(|scenario| scenario.disk);
-    let mut lab = None;
-    for scenario in scenarios {
+    // A lab, and what it has in its shared directory.
+    let mut lab: Option<(Lab, Option<Share>)> = None;
+    for (index, scenario) in scenarios.iter().enumerate() {
         let name = format!("{} on {}", scenario.name, describe(host));
         let mut attempt = || -> Result<(), Failed> {
-            let running = match lab.take() {
+            let fitting = lab.take().filter(|(_, has)| scenario.share.is_none() || *has == scenario.share);
+            let (running, share) = match fitting {
                 Some(running) => running,
-                // None yet, or what ran before brought it down.
+                // None yet, or what ran before brought it down, or had something else to share.
                 None => {
                     let _alone = booting.lock().unwrap_or_else(PoisonError::into_inner);
-                    boot(host, wants_disk, programs)?
+                    let share = scenarios[index..].iter().find_map(|scenario| scenario.share);
+                    (boot(host, share, programs)?, share)
                 }
             };
             let (running, result) = one(running, scenario, verbose);
-            lab = running;
+            lab = running.map(|running| (running, share));
             result
         };
         tally.run(&name, || judged(&name, &mut attempt, tally));
@@ -164,19 +170,21 @@ fn describe(host: Host) -> String {
     format!("host {} npt={}", host.kernel, u8::from(host.npt))
 }
 
-fn boot(host: Host, wants_disk: bool, programs: &Programs) -> Result<Lab> {
-    let mut config = Config { kernel: host.kernel, npt: host.npt, ..Config::default() };
-    if wants_disk {
-        config.share = Some(debian::build(Version::V6_1, DISK_SIZE)?.directory().to_owned());
-    }
-    Lab::boot(&config, programs)
+fn boot(host: Host, share: Option<Share>, programs: &Programs) -> Result<Lab> {
+    let share = match share {
+        None => None,
+        Some(Share::DebianDisk) => Some(debian::build(Version::V6_1, DISK_SIZE)?.directory().to_owned()),
+        Some(Share::CloudImage) => Some(debian::cloud::build()?.directory().to_owned()),
+    };
+    Lab::boot(&Config { kernel: host.kernel, npt: host.npt, share, ..Config::default() }, programs)
 }
 
 /// Runs one scenario. The lab comes back unless it is no longer fit for another.
 fn one(mut lab: Lab, scenario: &Scenario, verbose: bool) -> (Option<Lab>, Result<(), Failed>) {
     let argv = ["/bin/xtask", "inside", "system", scenario.name].map(str::to_owned).to_vec();
     let mut said = Vec::new();
-    let result = lab.run(&Request { argv, env: Vec::new() }, LIMIT, &mut |kind: Kind, bytes: &[u8]| {
+    let limit = if scenario.slow { SLOW_LIMIT } else { LIMIT };
+    let result = lab.run(&Request { argv, env: Vec::new() }, limit, &mut |kind: Kind, bytes: &[u8]| {
         said.extend(bytes);
         if verbose { show(kind, bytes) } else { Ok(()) }
     });
