@@ -92,7 +92,15 @@ impl Client {
     }
 
     pub(crate) fn definition(&self, name: &VmName) -> Result<VmDefinition> {
-        self.json(Method::GET, &format!("/v1/vms/{name}/definition"), Vec::new())
+        self.tagged_definition(name).map(|(definition, _)| definition)
+    }
+
+    /// A VM's definition, and its tag for [`Client::redefine`].
+    pub(crate) fn tagged_definition(&self, name: &VmName) -> Result<(VmDefinition, Option<String>)> {
+        let (method, path) = (Method::GET, format!("/v1/vms/{name}/definition"));
+        let what = format!("{method} {path}");
+        let answer = self.ask(method, &path, Vec::new(), None)?;
+        Ok((read(&what, &answer.body)?, answer.tag))
     }
 
     pub(crate) fn define(&self, definition: &VmDefinition) -> Result<VmStatus> {
@@ -103,9 +111,12 @@ impl Client {
         self.json(Method::POST, "/v1/vms?start=false", serde_json::to_vec(definition)?)
     }
 
-    pub(crate) fn redefine(&self, definition: &VmDefinition) -> Result<VmStatus> {
-        let path = format!("/v1/vms/{}/definition", definition.name);
-        self.json(Method::PUT, &path, serde_json::to_vec(definition)?)
+    /// Replaces a VM's definition; with a tag only if that is still the one of the tag.
+    pub(crate) fn redefine(&self, definition: &VmDefinition, tag: Option<&str>) -> Result<VmStatus> {
+        let (method, path) = (Method::PUT, format!("/v1/vms/{}/definition", definition.name));
+        let what = format!("{method} {path}");
+        let answer = self.ask(method, &path, serde_json::to_vec(definition)?, tag)?;
+        read(&what, &answer.body)
     }
 
     pub(crate) fn rename(&self, name: &VmName, new: &VmName) -> Result<VmStatus> {
@@ -190,15 +201,15 @@ impl Client {
     fn json<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T> {
         let what = format!("{method} {path}");
         let answer = self.answer(method, path, body)?;
-        serde_json::from_slice(&answer).with_context(|| {
-            format!(
-                "the daemon's answer to {what} cannot be read by this version ({})",
-                env!("CARGO_PKG_VERSION")
-            )
-        })
+        read(&what, &answer)
     }
 
     fn answer(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Body> {
+        self.ask(method, path, body, None).map(|answer| answer.body)
+    }
+
+    /// Asks; with `tag` only if what `path` has is still of that tag.
+    fn ask(&self, method: Method, path: &str, body: Vec<u8>, tag: Option<&str>) -> Result<Answer> {
         let mut request = Request::builder().method(method).uri(path);
         request = match &self.address {
             Address::Socket(_) => request.header("host", "localhost"),
@@ -210,8 +221,11 @@ impl Client {
         if !body.is_empty() {
             request = request.header("content-type", "application/json");
         }
+        if let Some(tag) = tag {
+            request = request.header("if-match", tag);
+        }
         let request = request.body(Full::new(Body::from(body))).context("forming the request")?;
-        let (body, unsaved) = self.runtime.block_on(async {
+        let answer = self.runtime.block_on(async {
             match &self.address {
                 Address::Socket(path) => {
                     let connected = timeout(CONNECT_TIME, UnixStream::connect(path)).await;
@@ -242,16 +256,34 @@ impl Client {
                 }
             }
         })?;
-        if unsaved.is_some() {
-            *self.unsaved.borrow_mut() = unsaved;
+        if answer.unsaved.is_some() {
+            self.unsaved.borrow_mut().clone_from(&answer.unsaved);
         }
-        Ok(body)
+        Ok(answer)
     }
 }
 
-/// Sends `request` over `stream` and reads the answer, and why the change is not on disk if it is
-/// not.
-async fn exchange<S>(stream: S, request: Request<Full<Body>>) -> Result<(Body, Option<String>)>
+/// What the daemon has answered.
+struct Answer {
+    body: Body,
+    /// Why the change is not on disk, if it is not.
+    unsaved: Option<String>,
+    /// The `ETag`.
+    tag: Option<String>,
+}
+
+/// Reads the body of the answer to `what`.
+fn read<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T> {
+    serde_json::from_slice(body).with_context(|| {
+        format!(
+            "the daemon's answer to {what} cannot be read by this version ({})",
+            env!("CARGO_PKG_VERSION")
+        )
+    })
+}
+
+/// Sends `request` over `stream` and reads the answer.
+async fn exchange<S>(stream: S, request: Request<Full<Body>>) -> Result<Answer>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -261,19 +293,22 @@ where
         let connection = tokio::spawn(connection);
         let answer = sender.send_request(request).await?;
         let status = answer.status();
-        let unsaved = answer.headers().get(UNSAVED_HEADER);
-        let unsaved = unsaved.map(|why| String::from_utf8_lossy(why.as_bytes()).into_owned());
+        let header = |name: &str| {
+            let value = answer.headers().get(name);
+            value.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        let (unsaved, tag) = (header(UNSAVED_HEADER), header("etag"));
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|e| anyhow!(e))?;
         connection.abort();
-        anyhow::Ok((status, body.to_bytes(), unsaved))
+        anyhow::Ok((status, Answer { body: body.to_bytes(), unsaved, tag }))
     };
     let late = || format!("the daemon has not answered {what} within {} s", ANSWER_TIME.as_secs());
-    let (status, body, unsaved) =
+    let (status, answer) =
         timeout(ANSWER_TIME, talk).await.map_err(|_| failed(Status::NoDaemon, late()))?.map_err(|e| {
             let text = format!("the daemon closed the connection during {what}: see its log: {e:#}");
             failed(Status::NoDaemon, text)
         })?;
-    if status.is_success() { Ok((body, unsaved)) } else { Err(refusal(&what, status, &body)) }
+    if status.is_success() { Ok(answer) } else { Err(refusal(&what, status, &answer.body)) }
 }
 
 /// The error of a refused request. The daemon's text names what failed and what to do, so nothing
@@ -290,7 +325,7 @@ fn refusal(what: &str, status: StatusCode, body: &[u8]) -> anyhow::Error {
         StatusCode::BAD_REQUEST => Status::Invalid,
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Status::NoDaemon,
         StatusCode::NOT_FOUND => Status::Unknown,
-        StatusCode::CONFLICT => Status::Conflict,
+        StatusCode::CONFLICT | StatusCode::PRECONDITION_FAILED => Status::Conflict,
         StatusCode::UNPROCESSABLE_ENTITY | StatusCode::INSUFFICIENT_STORAGE => Status::Refused,
         _ => Status::Other,
     };

@@ -3,7 +3,6 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, anyhow};
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::status::{Power, VmStatus};
 
 use crate::context::Context;
@@ -31,7 +30,7 @@ pub(crate) struct Edit {
 impl Edit {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let name = &self.name;
-        let before = context.client.definition(name)?;
+        let (before, tag) = context.client.tagged_definition(name)?;
         let text = before.to_toml()?;
         let file = tempfile::Builder::new().prefix(&format!("{name}-")).suffix(".toml").tempfile();
         let file = file.context("making a file to edit")?;
@@ -42,7 +41,7 @@ impl Edit {
             context.output.remark(&format!("{name} is as it was: nothing was edited"));
             return Ok(());
         }
-        match self.put(&before, &edited, context) {
+        match self.put(&edited, tag.as_deref(), context) {
             Ok(vm) => context.output.facts(&vm, told),
             Err(error) => {
                 let (status, path) = (status_of(&error), file.into_temp_path().keep()?);
@@ -52,7 +51,7 @@ impl Edit {
         }
     }
 
-    fn put(&self, before: &VmDefinition, edited: &[u8], context: &Context) -> Result<VmStatus> {
+    fn put(&self, edited: &[u8], tag: Option<&str>, context: &Context) -> Result<VmStatus> {
         let name = &self.name;
         let here = std::env::current_dir().context("looking for the current directory")?;
         let definition = definition_file::parse(edited, &here).map_err(|e| failed(Status::Invalid, e))?;
@@ -60,11 +59,8 @@ impl Edit {
             let text = format!("it names VM {}: plimsoll rename changes names", definition.name);
             return Err(failed(Status::Invalid, text));
         }
-        // Nobody holds the definition while a person edits it.
-        if context.client.definition(name)? != *before {
-            return Err(failed(Status::Conflict, format!("{name} was changed meanwhile: edit it again")));
-        }
-        context.client.redefine(&definition)
+        // Nobody holds the definition while a person edits it: the daemon refuses what is too late.
+        context.client.redefine(&definition, tag)
     }
 }
 

@@ -87,17 +87,13 @@ fn an_edit_that_is_refused_or_too_late_is_kept() {
     assert_eq!(edit(&fake, "sed -i s/256MiB/512MiB/ \"$1\"").code, 0);
     let done = edit(&fake, "sed -i s/256MiB/512MiB/ \"$1\"");
     assert!(done.code == 4 && done.err.starts_with("plimsoll: VM a is on; nothing is changed"), "{done:?}");
-    let other = json!({"name": "a", "size": 128 << 20, "boot": {"kernel": "/vmlinuz"}});
     let fake = Fake::new();
-    fake.on(
-        "GET /v1/vms/a/definition",
-        200,
-        &json!({"name": "a", "size": 256 << 20, "boot": {"kernel": "/k"}}),
-    );
-    fake.on("GET /v1/vms/a/definition", 200, &other);
+    let given = json!({"name": "a", "size": 256 << 20, "boot": {"kernel": "/k"}});
+    fake.on_with("GET /v1/vms/a/definition", 200, "etag: \"one\"", &given.to_string());
+    fake.on("PUT /v1/vms/a/definition", 412, &error("VM a was changed meanwhile"));
     let done = edit(&fake, "sed -i s/256MiB/512MiB/ \"$1\"");
     assert!(done.code == 4 && done.err.contains("changed meanwhile"), "{done:?}");
-    assert_eq!((puts(&fake).len(), kept(&fake).len()), (0, 1));
+    assert_eq!((fake.header("if-match"), kept(&fake).len()), (Some("\"one\"".to_owned()), 1));
 }
 
 #[test]

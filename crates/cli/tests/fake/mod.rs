@@ -19,18 +19,23 @@ pub(crate) struct Fake {
     directory: TempDir,
     answers: Arc<Mutex<Answers>>,
     requests: Arc<Mutex<Vec<(String, String)>>>,
+    /// The headers of the last request, in lower case.
+    headers: Arc<Mutex<String>>,
 }
 
 impl Fake {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let listener = UnixListener::bind(directory.path().join("sock")).unwrap();
-        let fake = Self { directory, answers: Arc::default(), requests: Arc::default() };
+        let fake =
+            Self { directory, answers: Arc::default(), requests: Arc::default(), headers: Arc::default() };
         let (answers, requests) = (fake.answers.clone(), fake.requests.clone());
+        let last = fake.headers.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { return };
-                serve(stream, |line, body| {
+                serve(stream, |line, headers, body| {
+                    *last.lock().unwrap() = headers;
                     requests.lock().unwrap().push((line.to_owned(), body));
                     let mut answers = answers.lock().unwrap();
                     match answers.iter_mut().find(|(known, _)| known == line) {
@@ -73,6 +78,12 @@ impl Fake {
         self.requests.lock().unwrap().clone()
     }
 
+    /// A header of the last request.
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        let headers = self.headers.lock().unwrap();
+        headers.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(": ")?.to_owned()))
+    }
+
     pub(crate) fn lines(&self) -> Vec<String> {
         self.requests().into_iter().map(|(line, _)| line).collect()
     }
@@ -92,27 +103,29 @@ impl Fake {
     }
 }
 
-fn serve(stream: UnixStream, answer: impl FnOnce(&str, String) -> (u16, String, String)) {
+fn serve(stream: UnixStream, answer: impl FnOnce(&str, String, String) -> (u16, String, String)) {
     let mut reader = BufReader::new(&stream);
     let mut first = String::new();
     if reader.read_line(&mut first).unwrap_or(0) == 0 {
         return;
     }
     let line = first.rsplit_once(" HTTP/").unwrap().0.to_owned();
-    let mut length = 0;
+    let (mut length, mut headers) = (0, String::new());
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).unwrap();
         if header.trim().is_empty() {
             break;
         }
-        if let Some(value) = header.to_ascii_lowercase().strip_prefix("content-length:") {
+        let header = header.to_ascii_lowercase();
+        if let Some(value) = header.strip_prefix("content-length:") {
             length = value.trim().parse().unwrap();
         }
+        headers += &header;
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
-    let (status, header, text) = answer(&line, String::from_utf8(body).unwrap());
+    let (status, header, text) = answer(&line, headers, String::from_utf8(body).unwrap());
     let length = text.len();
     write!(
         &stream,
