@@ -1,8 +1,7 @@
 use plimsoll_protocol::api::{DEFAULT_SOCKET, ErrorBody};
 use serde_json::{Map, Value, json};
 
-use super::operation::{LONG_HEAD, Tag};
-use super::routes::Described;
+use super::operation::{Described, LONG_HEAD, Tag};
 use super::schemas::Schemas;
 use crate::api::answer::ErrorKind;
 

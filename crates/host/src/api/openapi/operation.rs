@@ -1,11 +1,52 @@
+use axum::routing::MethodFilter;
 use plimsoll_protocol::api::UNSAVED_HEADER;
 use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 
 use super::part::Taken;
-use super::routes::{Described, Method};
 use super::schemas::Schemas;
 use crate::api::answer::ErrorKind;
+
+/// A method and a path, and what is said of them.
+#[derive(Debug)]
+pub(super) struct Described {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    /// What the handler takes of a request.
+    pub(super) takes: fn(&mut Taken<'_>),
+    pub(super) operation: Operation,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Method {
+    Get,
+    Post,
+    Put,
+    Patch,
+    Delete,
+}
+
+impl Method {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Post => "post",
+            Self::Put => "put",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+        }
+    }
+
+    pub(super) fn filter(self) -> MethodFilter {
+        match self {
+            Self::Get => MethodFilter::GET,
+            Self::Post => MethodFilter::POST,
+            Self::Put => MethodFilter::PUT,
+            Self::Patch => MethodFilter::PATCH,
+            Self::Delete => MethodFilter::DELETE,
+        }
+    }
+}
 
 /// Errors of all operations.
 const COMMON: [ErrorKind; 6] = [

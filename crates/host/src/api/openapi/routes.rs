@@ -1,52 +1,11 @@
 use axum::Router;
 use axum::handler::Handler;
-use axum::routing::{MethodFilter, on};
+use axum::routing::on;
 use serde_json::Value;
 
 use super::document;
-use super::operation::Operation;
-use super::part::{Arguments, Taken};
-
-/// A method and a path, and what is said of them.
-#[derive(Debug)]
-pub(super) struct Described {
-    pub(super) method: Method,
-    pub(super) path: &'static str,
-    /// What the handler takes of a request.
-    pub(super) takes: fn(&mut Taken<'_>),
-    pub(super) operation: Operation,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Method {
-    Get,
-    Post,
-    Put,
-    Patch,
-    Delete,
-}
-
-impl Method {
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Get => "get",
-            Self::Post => "post",
-            Self::Put => "put",
-            Self::Patch => "patch",
-            Self::Delete => "delete",
-        }
-    }
-
-    fn filter(self) -> MethodFilter {
-        match self {
-            Self::Get => MethodFilter::GET,
-            Self::Post => MethodFilter::POST,
-            Self::Put => MethodFilter::PUT,
-            Self::Patch => MethodFilter::PATCH,
-            Self::Delete => MethodFilter::DELETE,
-        }
-    }
-}
+use super::operation::{Described, Method, Operation};
+use super::part::Arguments;
 
 /// Routes with their descriptions.
 #[derive(Debug)]
