@@ -33,14 +33,6 @@ pub(super) fn page() -> Result<Page> {
     Ok(Page::new("api.md", "API", &body))
 }
 
-/// The methods with their paths in the first table, without queries.
-#[cfg(test)]
-pub(crate) fn paths() -> Vec<String> {
-    let cells = docs(SOURCE).into_iter().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-    let requests = cells.filter(|cell| cell.contains(" /"));
-    requests.map(|cell| cell.split('?').next().unwrap_or(cell).to_owned()).collect()
-}
-
 /// A line of the docs with code in place of links to code.
 fn without_links(line: &str) -> String {
     let line = line.replace("`UNSAVED_HEADER`", &format!("`{UNSAVED_HEADER}`"));

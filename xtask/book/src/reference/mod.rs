@@ -20,9 +20,6 @@ mod states;
 
 use anyhow::Result;
 
-#[cfg(test)]
-pub(crate) use self::api::paths;
-
 /// A page.
 #[derive(Debug)]
 pub(crate) struct Page {

@@ -8,7 +8,7 @@ use plimsoll_lab::workspace;
 use plimsoll_protocol::definition::VmDefinition;
 
 use crate::documents::SOURCES;
-use crate::reference::{pages, paths};
+use crate::reference::pages;
 
 /// Pages of the reference that are written by hand.
 const BY_HAND: [&str; 1] = ["reference/events.md"];
@@ -35,27 +35,6 @@ fn no_page_of_a_command_that_is_gone_is_left() {
             assert!(known || !path.ends_with(".md"), "{path}");
         }
     }
-}
-
-/// Where the daemon names the paths that it answers at.
-const ROUTER: &str = include_str!("../../../../crates/host/src/api/mod.rs");
-
-#[test]
-fn the_api_has_the_paths_of_its_table() {
-    let mut routes = BTreeSet::new();
-    for route in ROUTER.lines().filter_map(|line| line.trim().strip_prefix(".route(\"")) {
-        let (path, methods) = route.split_once('"').unwrap();
-        let path = path.replace("{name}", "NAME");
-        for method in ["get", "post", "put", "patch", "delete"] {
-            // Methods stand behind a comma, a space or a dot.
-            if methods.match_indices(&format!("{method}(")).any(|(at, _)| methods[..at].ends_with([' ', '.']))
-            {
-                routes.insert(format!("{} {path}", method.to_uppercase()));
-            }
-        }
-    }
-    assert!(routes.len() > 20, "only {} routes were found", routes.len());
-    assert_eq!(routes, paths().into_iter().collect());
 }
 
 /// Keys that no operator needs: a model of a guest is for tests.
