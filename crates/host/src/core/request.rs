@@ -30,7 +30,8 @@ pub(crate) enum Request {
     Create(Box<VmDefinition>),
     /// Define a VM.
     Define(Box<VmDefinition>),
-    /// Put a definition in the place of a VM's, if that is of one of these versions. `None`: of any.
+    /// Put a definition in the place of a VM's, if that is of one of these versions. `None`: of
+    /// any.
     Redefine(VmName, Box<VmDefinition>, Option<Vec<Version>>),
     /// Give a VM another name.
     Rename(VmName, VmName),

@@ -3,7 +3,8 @@
 //! The steps of [`source`] look at the code as it is written; [`fuzz`] sends it what others could
 //! send; the Debian package is installed in a Debian of its own; those of [`scenarios`] run the
 //! programs in the lab. Every step runs even when one before it failed, so that one run tells all
-//! that is wrong. Nothing is tried again, but for one fault of the [`emulator`](plimsoll_lab::emulator) in a run.
+//! that is wrong. Nothing is tried again, but for one fault of the
+//! [`emulator`](plimsoll_lab::emulator) in a run.
 
 mod arguments;
 mod images;
