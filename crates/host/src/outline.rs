@@ -5,11 +5,9 @@
 //! and a key that makes no sense counts as absent.
 
 use jiff::Timestamp;
-use plimsoll_protocol::definition::{
-    Balloon, Boot, Cpu, Disk, ImageFormat, Jail, MIN_SIZE, Net, VmDefinition,
-};
-use plimsoll_protocol::{Shares, VmName};
-use plimsoll_units::{Bytes, Pages};
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::definition::{Boot, Disk, ImageFormat, MIN_SIZE, Net, VmDefinition};
+use plimsoll_units::Pages;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -62,14 +60,9 @@ impl Outline {
 /// that may be shown and charged; it is no definition to start a VM from, or to write down.
 pub(crate) fn sketch(vm: &VmName, definition: &Value) -> VmDefinition {
     let boot = definition.get("boot").unwrap_or(&Value::Null);
+    let boot = Boot { model: key(boot, "model").unwrap_or_default(), ..Boot::default() };
     let bare = |size| VmDefinition {
-        name: vm.clone(),
-        size,
-        vcpus: 1,
         bus: key(definition, "bus").unwrap_or_default(),
-        reservation: Bytes::ZERO,
-        limit: None,
-        shares: Shares::default(),
         pool: key(definition, "pool").unwrap_or_default(),
         tax: key(definition, "tax"),
         autostart: key(definition, "autostart").unwrap_or_default(),
@@ -77,13 +70,7 @@ pub(crate) fn sketch(vm: &VmName, definition: &Value) -> VmDefinition {
         start_delay: key(definition, "start_delay").unwrap_or_default(),
         labels: key(definition, "labels").unwrap_or_default(),
         memory: key(definition, "memory").unwrap_or_default(),
-        boot: Boot { model: key(boot, "model").unwrap_or_default(), ..Boot::default() },
-        disks: Vec::new(),
-        cloud_init: None,
-        nets: Vec::new(),
-        cpu: Cpu::default(),
-        balloon: Balloon::default(),
-        jail: Jail::default(),
+        ..VmDefinition::new(vm.clone(), size, boot.clone())
     };
     let sized = bare(key(definition, "size").unwrap_or(MIN_SIZE));
     let whole = VmDefinition {
@@ -155,6 +142,7 @@ fn fragment(text: &[u8]) -> serde_json::Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use plimsoll_protocol::definition::CloudInit;
+    use plimsoll_units::Bytes;
 
     use super::*;
 

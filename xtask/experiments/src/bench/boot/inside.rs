@@ -11,8 +11,7 @@ use plimsoll_lab::kernel::Version;
 use plimsoll_operate::Stage;
 use plimsoll_operate::definition::toucher_image;
 use plimsoll_operate::smaps::account;
-use plimsoll_protocol::definition::{Balloon, Boot, Bus, Cpu, Disk, ImageFormat, Jail, Memory, VmDefinition};
-use plimsoll_protocol::{Labels, Place, Shares, StartDelay, StartOrder};
+use plimsoll_protocol::definition::{Boot, Disk, ImageFormat, VmDefinition};
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -126,36 +125,17 @@ fn succeeds(run: &mut Child) -> Result<()> {
 
 fn definition(guest: Guest) -> Result<VmDefinition> {
     let Guest { kernel, initrd, cmdline, size, disk } = guest;
-    Ok(VmDefinition {
-        name: NAME.parse().context("the VM's name")?,
-        size,
-        vcpus: 1,
-        bus: Bus::default(),
-        reservation: size,
-        limit: None,
-        shares: Shares::default(),
-        pool: Place::default(),
-        tax: None,
-        autostart: false,
-        start_order: StartOrder::default(),
-        start_delay: StartDelay::default(),
-        labels: Labels::default(),
-        memory: Memory::default(),
-        cpu: Cpu::default(),
-        boot: Boot { kernel: Some(kernel), initrd: Some(initrd), cmdline, ..Boot::default() },
-        cloud_init: None,
-        disks: vec![Disk {
-            path: disk,
-            format: ImageFormat::Raw,
-            read_only: true,
-            iops: None,
-            bandwidth: None,
-            cache: None,
-        }],
-        nets: Vec::new(),
-        balloon: Balloon::default(),
-        jail: Jail::default(),
-    })
+    let name = NAME.parse().context("the VM's name")?;
+    let boot = Boot { kernel: Some(kernel), initrd: Some(initrd), cmdline, ..Boot::default() };
+    let disk = Disk {
+        path: disk,
+        format: ImageFormat::Raw,
+        read_only: true,
+        iops: None,
+        bandwidth: None,
+        cache: None,
+    };
+    Ok(VmDefinition { reservation: size, disks: vec![disk], ..VmDefinition::new(name, size, boot) })
 }
 
 /// A process that ends with its owner.
