@@ -26,6 +26,8 @@ mod domains;
 mod epoll;
 mod event_log;
 mod events;
+#[cfg(test)]
+mod forks;
 mod format;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;

@@ -44,9 +44,11 @@ pub(crate) fn take(path: &Path) -> anyhow::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forks::apart;
 
     #[test]
     fn a_second_daemon_is_told_of_the_first() {
+        let _apart = apart();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("lock");
         let first = take(&path).unwrap();

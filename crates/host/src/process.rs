@@ -176,9 +176,11 @@ pub(crate) fn last_line(log: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forks::apart;
 
     #[test]
     fn a_process_is_found_by_number_and_start_only() {
+        let _apart = apart();
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = child.id();
         let start = start_time(pid).unwrap();

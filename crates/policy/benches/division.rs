@@ -139,6 +139,7 @@ fn pressed(available: Pages, members: &[Member]) -> (Host, Vec<Vm>) {
         spare: None,
         lacks: Pages::ZERO,
         balloon: Pages::floor(Bytes::mib(64)),
+        ballooned: Pages::floor(Bytes::mib(64)),
         driver,
         pageable: plimsoll_policy::Pageable::default(),
         waited: false,

@@ -23,6 +23,9 @@ pub enum Sizing {
     GuestShort,
     /// The target asks for more, but its VM lacks memory and holds no more than its target.
     VmLacks,
+    /// The target asks for more, but nothing has to come: the VM holds no more than its target, or
+    /// no other VM needs the memory.
+    Rests,
     /// It grows towards its size at the largest rate.
     GrowsSlowly,
     /// There is no driver: a driver that comes will be told this size.
@@ -40,21 +43,49 @@ pub(crate) struct Balloon {
     pub(crate) brings: Pages,
 }
 
+/// The aim of a balloon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Goal {
+    /// The memory that its VM is to use.
+    pub(crate) target: Pages,
+    /// The most that its VM may have.
+    pub(crate) most: Pages,
+    /// Balloons take memory now.
+    pub(crate) takes: bool,
+    /// Without the working set the target would be lower.
+    pub(crate) spared: bool,
+}
+
 impl Balloon {
-    /// The balloon that goes with `target`. `spared`: without the working set the target would be
-    /// lower.
-    pub(crate) fn new(rules: &Rules, elapsed: Duration, vm: &Vm, target: Pages, spared: bool) -> Self {
+    /// The balloon of `vm` that goes with `goal`.
+    ///
+    /// A balloon grows to take memory, and else only to hold its VM to `most`. Linux fills it with
+    /// free pages first. So a larger balloon of a VM that holds no more than its target costs
+    /// processor time, and brings nothing.
+    pub(crate) fn new(rules: &Rules, elapsed: Duration, vm: &Vm, goal: &Goal) -> Self {
+        let Goal { target, most, takes, spared } = *goal;
         let wish = vm.size.saturating_sub(target);
         let largest = wish.min(vm.largest_balloon(rules));
         // A balloon that grew in a guest that needs memory would take the VM's new grants.
         let lacks = vm.lacks > Pages::ZERO && vm.held <= target.saturating_add(Pages::CHUNK);
-        let growth = if lacks { Pages::ZERO } else { growth(rules, elapsed) };
-        let size = largest.min(vm.balloon.saturating_add(growth));
+        let rests = !takes || vm.held <= target;
+        let grown = largest.min(vm.balloon.saturating_add(growth(rules, elapsed)));
+        // One that grows no more stops where it is.
+        let stopped = vm.balloon.min(vm.ballooned);
+        let size = if lacks {
+            grown.min(stopped)
+        } else if rests {
+            grown.min(stopped.max(vm.size.saturating_sub(most)))
+        } else {
+            grown
+        };
         let why = match vm.driver {
             _ if wish == Pages::ZERO => Sizing::NotNeeded,
             Driver::Absent => Sizing::NoDriver,
             Driver::Stuck => Sizing::Stuck,
             Driver::Follows if size < largest && lacks => Sizing::VmLacks,
+            Driver::Follows if rests && spared => Sizing::WorkingSet,
+            Driver::Follows if size < grown => Sizing::Rests,
             Driver::Follows if size < largest => Sizing::GrowsSlowly,
             Driver::Follows if largest < wish.min(rules.balloon(vm.size)) => Sizing::GuestShort,
             Driver::Follows if largest < wish => Sizing::Largest,

@@ -27,6 +27,7 @@ pub(crate) fn vm(held: u64, active: u64, wanted: u64) -> Vm {
         wanted: mib(wanted),
         target: mib(256),
         balloon: Pages(0),
+        ballooned: Pages::ZERO,
         driver: Driver::Follows,
         spare: None,
         lacks: Pages::ZERO,

@@ -210,6 +210,7 @@ mod tests {
             wanted: Pages::ZERO,
             target: mib(256),
             balloon: Pages::ZERO,
+            ballooned: Pages::ZERO,
             driver: Driver::Follows,
             spare: None,
             lacks: mib(lacks),

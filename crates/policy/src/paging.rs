@@ -11,8 +11,8 @@ use crate::vm::Vm;
 /// The memory that VMs lack of their entitlements and that is not free: it is paged out of other
 /// VMs at once.
 pub(crate) struct Due {
-    /// Without free memory above the low threshold, which those VMs get anyway: see
-    /// [`Grants`](crate::Grants).
+    /// Without free memory above [`Thresholds::reserve`](crate::Thresholds::reserve), which those
+    /// VMs get anyway: see [`Grants`](crate::Grants).
     due: Pages,
     /// The sum of the memory that VMs above their targets can give.
     all: Pages,
@@ -21,7 +21,7 @@ pub(crate) struct Due {
 impl Due {
     /// The part of `due` that has to be paged out of `vms` on `host`.
     pub(crate) fn new(host: &Host, due: Pages, vms: &[Vm], targets: &[Pages]) -> Self {
-        let there = host.free.saturating_sub(host.withheld).saturating_sub(host.thresholds.low);
+        let there = host.free.saturating_sub(host.withheld).saturating_sub(host.thresholds.reserve());
         let all = vms.iter().zip(targets).map(|(vm, target)| can_give(vm, *target));
         Self { due: due.saturating_sub(there), all: all.fold(Pages::ZERO, Pages::saturating_add) }
     }

@@ -47,10 +47,10 @@ fn what_is_owed_is_paged_out_of_those_above_their_targets_at_once() {
     let needs =
         |free, wanted| decide(&host(free, State::High), &[rich, rich, Vm { wanted: mib(wanted), ..needy }]);
     assert!(decide(&roomy, &[rich, rich, needy]).iter().all(|d| d.pages.is_none()));
-    let low = host(0, State::High).thresholds.low;
+    let reserve = host(0, State::High).thresholds.reserve();
     let decisions = needs(41, 40);
     let paged: Pages = decisions.iter().map(|d| d.reclaim.compression + d.reclaim.swap).sum();
-    let due = mib(40) - (mib(41) - low);
+    let due = mib(40) - (mib(41) - reserve);
     assert!((due.0..=due.0 + 2).contains(&paged.0), "{decisions:?}");
     for d in &decisions[..2] {
         assert_eq!(

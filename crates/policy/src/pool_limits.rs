@@ -116,6 +116,7 @@ mod tests {
                 wanted: Pages(0),
                 target: Pages(0),
                 balloon: Pages(0),
+                ballooned: Pages::ZERO,
                 driver: Driver::Follows,
                 spare: None,
                 lacks: Pages::ZERO,

@@ -17,6 +17,7 @@ fn vm(size: u64, client: Client, pool: PoolId) -> Vm {
         wanted: Pages(0),
         target: client.limit,
         balloon: Pages(0),
+        ballooned: Pages::ZERO,
         driver: Driver::Follows,
         spare: None,
         lacks: Pages::ZERO,

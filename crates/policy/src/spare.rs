@@ -99,6 +99,13 @@ impl Spare {
         Some(size.saturating_sub(account.free).saturating_sub(account.ballooned))
     }
 
+    /// The memory of a guest of `size` that its kernel and programs hold by its own account: it is
+    /// neither available nor in its balloon. `None`: the guest has given no account.
+    pub fn committed(&self, size: Pages) -> Option<Pages> {
+        let account = self.account?;
+        Some(size.saturating_sub(account.available).saturating_sub(account.ballooned))
+    }
+
     /// Returns whether the guest has less than its reserve while its balloon has some of its
     /// memory.
     pub fn is_short(&self) -> bool {
@@ -172,6 +179,15 @@ mod tests {
         spare.observe(SECOND, Some(&account(80, 40, 0)), false);
         assert_eq!(spare.used(mib(210)), Some(mib(210 - 40 - 40)));
         assert_eq!(spare.used(mib(30)), Some(Pages::ZERO));
+    }
+
+    #[test]
+    fn what_is_available_or_in_the_balloon_is_not_committed() {
+        let mut spare = Spare::default();
+        assert_eq!(spare.committed(mib(210)), None);
+        spare.observe(SECOND, Some(&Account { free: mib(10), ..account(80, 40, 0) }), false);
+        assert_eq!(spare.committed(mib(210)), Some(mib(210 - 80 - 40)));
+        assert_eq!(spare.committed(mib(30)), Some(Pages::ZERO));
     }
 
     #[test]

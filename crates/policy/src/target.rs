@@ -40,7 +40,7 @@
 use plimsoll_units::Pages;
 
 use crate::balance::Balance;
-use crate::balloon::Balloon;
+use crate::balloon::{Balloon, Goal};
 use crate::decision::{Decision, Outcome, PagingCause, PoolOutcome, Reclaim};
 use crate::division::{Division, divide_reserving};
 use crate::host::Host;
@@ -73,10 +73,11 @@ pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outco
         let (vm, claim, target) = (&vms[i], claims[i], targets[i]);
         let most = if limits.bind(vm.member.pool) { target } else { vm.member.client.limit };
         let spared = target <= vm.working_set() && balance.spares(rules, vm, claim);
-        let balloon = Balloon::new(rules, host.elapsed, vm, target, spared);
         // A VM above the most that it may have gives, however much memory the host has.
         let mechanisms =
             if vm.held > most { balance.mechanisms(host.state.max(State::Soft)) } else { mechanisms };
+        let goal = Goal { target, most, takes: mechanisms.balloon, spared };
+        let balloon = Balloon::new(rules, host.elapsed, vm, &goal);
         let paged = paged(mechanisms, vm, target, balloon.brings);
         let (paged, for_others) = (paged.max(due.of(vm, target)), due.of(vm, target) > paged);
         let reclaim = Reclaim::new(mechanisms, vm, target, balloon.brings, paged);

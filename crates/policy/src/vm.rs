@@ -20,6 +20,8 @@ pub struct Vm {
     pub target: Pages,
     /// The size of its balloon that it was told last.
     pub balloon: Pages,
+    /// The size that its balloon has.
+    pub ballooned: Pages,
     /// Whether its balloon works.
     pub driver: Driver,
     /// The largest balloon that its guest can bear: see [`Spare`](crate::Spare). `None`: its guest

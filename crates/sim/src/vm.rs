@@ -125,6 +125,7 @@ impl Run {
         let signs = Signs {
             estimate: self.sampler.estimate(&self.guest.memory).active(),
             used: self.spare.used(spec.size),
+            committed: self.spare.committed(spec.size),
             held: self.charged(),
             most: spec.limit,
             waits: self.wanted,
@@ -162,6 +163,7 @@ impl Run {
             wanted: self.wanted.min(spec.limit.saturating_sub(held)),
             target: self.target,
             balloon: self.balloon,
+            ballooned: self.guest.memory.ballooned,
             driver: self.driver(spec, now),
             lacks: self.need.missing(),
             spare: self.spare.balloon(),

@@ -4,6 +4,7 @@ use plimsoll_protocol::definition::{Disk, ImageFormat};
 use plimsoll_units::Bytes;
 
 use super::*;
+use crate::forks::apart;
 
 /// A directory in place of the kernel's groups. Files appear there when they are written.
 struct Groups(tempfile::TempDir);
@@ -214,6 +215,7 @@ fn a_group_that_is_busy_is_removed_later_and_others_of_its_name_are_not() {
 /// On the kernel's own groups, where this machine lets us.
 #[test]
 fn the_kernel_takes_what_is_written() {
+    let _apart = apart();
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let base = base(&mounts, "0::/\n")
         .map(|base| base.with_file_name(format!("plimsoll-test-{}", std::process::id())));

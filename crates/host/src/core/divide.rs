@@ -94,6 +94,7 @@ impl Core {
             wanted,
             target: run.target,
             balloon: run.balloon,
+            ballooned: run.facts.ballooned,
             driver: run.driver(),
             lacks: run.need.missing(),
             spare: run.spare.balloon(),
@@ -133,6 +134,7 @@ impl Core {
             let signs = Signs {
                 estimate: self.estimated(run),
                 used: run.spare.used(size(definition)),
+                committed: run.spare.committed(size(definition)),
                 held: self.charged(run.id),
                 most: limit(definition),
                 waits: run.wanted,

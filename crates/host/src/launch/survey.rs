@@ -105,6 +105,7 @@ pub(crate) fn identify(vm: &VmName, path: &Path) -> Option<Process> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forks::apart;
 
     fn look_at(record: Option<&str>) -> Look {
         let directory = tempfile::tempdir().unwrap();
@@ -116,6 +117,7 @@ mod tests {
 
     #[test]
     fn only_another_boot_another_process_or_none_means_gone() {
+        let _apart = apart();
         let (pid, boot) = (std::process::id(), boot_id().unwrap());
         let start = crate::process::start_time(pid).unwrap();
         let record = |pid: u32, start: u64, boot: &str| {

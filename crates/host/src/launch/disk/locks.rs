@@ -85,6 +85,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::forks::apart;
 
     /// As QEMU holds an image: permissions that it uses, and those that it does not share.
     fn qemu(path: &Path, used: &[u64], unshared: &[u64]) -> File {
@@ -101,6 +102,7 @@ mod tests {
 
     #[test]
     fn locks_of_qemu_count() {
+        let _apart = apart();
         let image = tempfile::NamedTempFile::new().unwrap();
         let path = image.path();
         let writer = qemu(path, &[READ, WRITE], &[WRITE]);
@@ -120,6 +122,7 @@ mod tests {
 
     #[test]
     fn qemu_sees_ours() {
+        let _apart = apart();
         let image = tempfile::NamedTempFile::new().unwrap();
         let qemu = File::options().read(true).write(true).open(image.path()).unwrap();
         let held = || [100, 101, 200, 201].map(|byte| ofd_lock::is_held(&qemu, byte).unwrap());

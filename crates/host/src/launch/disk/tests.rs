@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::forks::apart;
 
 pub(super) fn disk(path: &Path, read_only: bool) -> Disk {
     Disk {
@@ -37,6 +38,7 @@ fn image(directory: &Path) -> PathBuf {
 
 #[test]
 fn many_may_read_a_disk_or_one_may_write_it() {
+    let _apart = apart();
     let directory = tempfile::tempdir().unwrap();
     let path = image(directory.path());
     let writer = opened(&disk(&path, false)).unwrap();
@@ -51,6 +53,7 @@ fn many_may_read_a_disk_or_one_may_write_it() {
 
 #[test]
 fn what_is_no_disk_is_told_apart() {
+    let _apart = apart();
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("d.raw");
     assert!(refused(&path, true).contains("No such file"));
@@ -67,6 +70,7 @@ fn what_is_no_disk_is_told_apart() {
 
 #[test]
 fn a_disk_that_a_program_holds_as_qemu_does_is_refused_with_its_name() {
+    let _apart = apart();
     let directory = tempfile::tempdir().unwrap();
     let path = image(directory.path());
     let held = File::options().read(true).write(true).open(&path).unwrap();
@@ -115,6 +119,7 @@ impl Drop for Loop {
 
 #[test]
 fn a_file_and_its_loop_device_are_one_disk() {
+    let _apart = apart();
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     let path = image(directory.path());
     let Some(attached) = Loop::attach(&[], &path) else { return };
@@ -142,6 +147,7 @@ fn a_file_and_its_loop_device_are_one_disk() {
 
 #[test]
 fn a_device_that_is_written_is_held_against_the_kernel_too() {
+    let _apart = apart();
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     let Some(attached) = Loop::attach(&[], &image(directory.path())) else { return };
     // As a mount, device mapper and RAID do, which know no locks.
@@ -157,6 +163,7 @@ fn a_device_that_is_written_is_held_against_the_kernel_too() {
 
 #[test]
 fn a_mounted_device_is_refused_with_its_mount() {
+    let _apart = apart();
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     let path = image(directory.path());
     let run = |program: &str, arguments: &[&Path]| {
@@ -182,6 +189,7 @@ fn a_mounted_device_is_refused_with_its_mount() {
 
 #[test]
 fn an_open_disk_passes_the_page_cache_by() {
+    let _apart = apart();
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     let path = image(directory.path());
     let OpenDisk { file, remark, .. } = opened(&disk(&path, false)).unwrap();
@@ -205,6 +213,7 @@ fn qcow2(path: &Path, backing: Option<&str>) -> Disk {
 
 #[test]
 fn an_image_is_opened_with_its_backing_files_which_nobody_may_write() {
+    let _apart = apart();
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     let images = directory.path().join("images");
     std::fs::create_dir(&images).unwrap();
@@ -231,6 +240,7 @@ fn an_image_is_opened_with_its_backing_files_which_nobody_may_write() {
 
 #[test]
 fn an_image_is_what_its_definition_says_and_not_what_it_holds() {
+    let _apart = apart();
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     let path = directory.path().join("a.qcow2");
     let image_disk = qcow2(&path, None);

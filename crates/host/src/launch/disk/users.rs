@@ -120,9 +120,11 @@ impl Mounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forks::apart;
 
     #[test]
     fn processes_that_have_a_file_open_are_named() {
+        let _apart = apart();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("image.raw");
         let file = fs::File::create(&path).unwrap();

@@ -6,6 +6,7 @@ use rustix::fs::makedev;
 use tempfile::TempDir;
 
 use super::*;
+use crate::forks::apart;
 
 /// A host of our own: sysfs, device nodes, and mounts.
 struct Host {
@@ -107,6 +108,7 @@ fn a_file_is_not_used_beside_its_loop_device() {
 
 #[test]
 fn a_loop_device_is_not_used_beside_its_file() {
+    let _apart = apart();
     let host = Host::new();
     let image = host.path("dev/image");
     fs::write(&image, "image").unwrap();
@@ -125,6 +127,7 @@ fn a_loop_device_is_not_used_beside_its_file() {
 
 #[test]
 fn a_disk_and_its_partitions_are_one_and_partitions_are_apart() {
+    let _apart = apart();
     let mut host = Host::new();
     host.device(None, "sda", 0);
     host.device(Some("sda"), "sda1", 1);
@@ -148,6 +151,7 @@ fn a_disk_and_its_partitions_are_one_and_partitions_are_apart() {
 
 #[test]
 fn a_device_and_what_is_built_on_it_are_one() {
+    let _apart = apart();
     let host = Host::new();
     let disk = host.device(None, "sda", 0);
     let partition = host.device(Some("sda"), "sda1", 1);
