@@ -23,9 +23,8 @@ pub enum Sizing {
     GuestShort,
     /// The target asks for more, but its VM lacks memory and holds no more than its target.
     VmLacks,
-    /// The target asks for more, but nothing has to come: the VM holds no more than its target, or
-    /// no other VM needs the memory.
-    Rests,
+    /// The target asks for more, but no other VM needs the memory now: it grows step by step.
+    Unhurried,
     /// It grows towards its size at the largest rate.
     GrowsSlowly,
     /// There is no driver: a driver that comes will be told this size.
@@ -50,7 +49,7 @@ pub(crate) struct Goal {
     pub(crate) target: Pages,
     /// The most that its VM may have.
     pub(crate) most: Pages,
-    /// Balloons take memory now.
+    /// Memory has to come now.
     pub(crate) takes: bool,
     /// Without the working set the target would be lower.
     pub(crate) spared: bool,
@@ -59,23 +58,23 @@ pub(crate) struct Goal {
 impl Balloon {
     /// The balloon of `vm` that goes with `goal`.
     ///
-    /// A balloon grows to take memory, and else only to hold its VM to `most`. Linux fills it with
-    /// free pages first. So a larger balloon of a VM that holds no more than its target costs
-    /// processor time, and brings nothing.
+    /// A balloon grows as fast as it may to take memory, and to hold its VM to `most`. Otherwise it
+    /// grows step by step: Linux fills it with free pages first, which may hold nothing and cost
+    /// processor time that other VMs need. It does grow: only a balloon tells a guest of its
+    /// target, and a guest that does not know takes free pages where it could reuse its own.
     pub(crate) fn new(rules: &Rules, elapsed: Duration, vm: &Vm, goal: &Goal) -> Self {
         let Goal { target, most, takes, spared } = *goal;
         let wish = vm.size.saturating_sub(target);
         let largest = wish.min(vm.largest_balloon(rules));
         // A balloon that grew in a guest that needs memory would take the VM's new grants.
         let lacks = vm.lacks > Pages::ZERO && vm.held <= target.saturating_add(Pages::CHUNK);
-        let rests = !takes || vm.held <= target;
         let grown = largest.min(vm.balloon.saturating_add(growth(rules, elapsed)));
-        // One that grows no more stops where it is.
-        let stopped = vm.balloon.min(vm.ballooned);
         let size = if lacks {
-            grown.min(stopped)
-        } else if rests {
-            grown.min(stopped.max(vm.size.saturating_sub(most)))
+            grown.min(vm.balloon)
+        } else if !takes {
+            let reached = vm.ballooned >= vm.balloon;
+            let next = if reached { vm.balloon.saturating_add(step(vm.size)) } else { vm.ballooned };
+            grown.min(next.max(vm.size.saturating_sub(most)))
         } else {
             grown
         };
@@ -84,8 +83,7 @@ impl Balloon {
             Driver::Absent => Sizing::NoDriver,
             Driver::Stuck => Sizing::Stuck,
             Driver::Follows if size < largest && lacks => Sizing::VmLacks,
-            Driver::Follows if rests && spared => Sizing::WorkingSet,
-            Driver::Follows if size < grown => Sizing::Rests,
+            Driver::Follows if size < grown => Sizing::Unhurried,
             Driver::Follows if size < largest => Sizing::GrowsSlowly,
             Driver::Follows if largest < wish.min(rules.balloon(vm.size)) => Sizing::GuestShort,
             Driver::Follows if largest < wish => Sizing::Largest,
@@ -98,6 +96,17 @@ impl Balloon {
         };
         Self { size, why, brings }
     }
+}
+
+/// The part of a guest's memory by which its balloon grows at a time while nothing has to come: all
+/// of it in some minutes, as a VMM reports its balloon once a second. If more, guests pass pages
+/// that hold nothing into their balloons while others need the processors. If less, a guest learns
+/// late of its target, and what it takes beyond it is paged.
+const STEPS: u64 = 256;
+
+/// The growth of the balloon of a guest of `size` while nothing has to come: 1 MiB at least.
+fn step(size: Pages) -> Pages {
+    Pages(size.0 / STEPS).max(Pages(Pages::CHUNK.0 / 2))
 }
 
 /// The largest growth of a balloon in `elapsed`.

@@ -366,7 +366,7 @@ mod tests {
             (Sizing::Largest, "largest"),
             (Sizing::GuestShort, "guest-short"),
             (Sizing::VmLacks, "vm-lacks"),
-            (Sizing::Rests, "rests"),
+            (Sizing::Unhurried, "unhurried"),
             (Sizing::GrowsSlowly, "grows-slowly"),
             (Sizing::NoDriver, "no-driver"),
             (Sizing::Stuck, "stuck"),
