@@ -10,6 +10,7 @@
 //! [`cache`]. Start reading at [`Lab`], then [`wire`] and [`inside`].
 
 pub mod attach;
+pub mod attempt;
 pub mod cache;
 pub mod command;
 mod config;

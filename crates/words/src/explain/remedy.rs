@@ -1,20 +1,20 @@
-use plimsoll_protocol::explain::{Change, Remedy, VmDecision};
+use plimsoll_protocol::explain::{Change, Remedy};
 use plimsoll_protocol::status::VmStatus;
 use plimsoll_units::Bytes;
 
 use crate::table::{Column, Table};
 
 /// What would entitle a VM to more, as commands where there are any.
-pub(super) fn text(vm: &VmStatus, decision: &VmDecision, more: Bytes, remedies: &[Remedy]) -> String {
-    let goal = decision.entitlement.saturating_add(more);
-    if remedies.is_empty() {
+pub(super) fn text(vm: &VmStatus, remedies: &[Remedy]) -> String {
+    // Not the goal: a limit or the VM's size may keep every change below it.
+    let Some(most) = remedies.iter().map(|remedy| remedy.entitlement).max() else {
         return format!("No change would entitle {} to more.", vm.name);
-    }
+    };
     let mut table = Table::new(&[Column::right("ENTITLED"), Column::left("IF")]);
     for remedy in remedies {
         table.row([remedy.entitlement.to_string(), change(vm, &remedy.change)]);
     }
-    format!("Any one of these would entitle it to up to {goal}:\n{}", table.text())
+    format!("Any one of these would entitle it to up to {most}:\n{}", table.text())
 }
 
 fn change(vm: &VmStatus, change: &Change) -> String {

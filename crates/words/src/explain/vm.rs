@@ -24,8 +24,8 @@ pub fn text(explanation: &VmExplanation) -> String {
     }
     facts.extend(explanation.pools.iter().map(|pool| ("pool", in_pool(pool))));
     parts.push(list(&facts));
-    if let Some(decision) = decision {
-        parts.push(remedy::text(&explanation.vm, decision, explanation.more, &explanation.remedies));
+    if decision.is_some() {
+        parts.push(remedy::text(&explanation.vm, &explanation.remedies));
     }
     parts.join("\n\n")
 }

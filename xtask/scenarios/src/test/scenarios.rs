@@ -11,12 +11,12 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Error, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use plimsoll_lab::attempt::{Failed, judged};
 use plimsoll_lab::kernel::Version;
 use plimsoll_lab::wire::{Kind, Request};
 use plimsoll_lab::workspace::{self, Programs, note};
-use plimsoll_lab::{Config, Failure, Lab, show};
-use plimsoll_lab::{debian, emulator};
+use plimsoll_lab::{Config, Lab, debian, show};
 use plimsoll_units::Bytes;
 
 use super::arguments::TestArgs;
@@ -101,21 +101,6 @@ fn modelled(scenario: &Scenario, programs: &Programs, verbose: bool) -> Result<(
     if output.status.success() { Ok(()) } else { bail!("it ended with {}:\n{said}", output.status) }
 }
 
-/// A scenario that did not pass.
-#[derive(Debug)]
-struct Failed {
-    error: Error,
-    /// Everything that the lab's kernel wrote to its console.
-    console: String,
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        let console = error.downcast_ref::<Failure>().map(|failure| failure.console().to_owned());
-        Self { console: console.unwrap_or_default(), error }
-    }
-}
-
 /// Runs `scenarios` on `host`. Labs boot one after the other, holding `booting`: they share a cache
 /// of kernels and images.
 fn on_host(
@@ -145,25 +130,9 @@ fn on_host(
             lab = running.map(|running| (running, share));
             result
         };
-        tally.run(&name, || judged(&name, &mut attempt, tally));
+        let mut excuses = |signature: &str| tally.excuses(&name, signature);
+        tally.run(&name, || judged(&name, &mut attempt, &mut excuses));
     }
-}
-
-/// The result of `attempt`. After the run's first fault of the emulator it is that of another one.
-fn judged(name: &str, attempt: &mut dyn FnMut() -> Result<(), Failed>, tally: &Tally) -> Result<()> {
-    let Err(failed) = attempt() else { return Ok(()) };
-    let Some(signature) = emulator::signature(&failed.console, &format!("{:#}", failed.error)) else {
-        return Err(failed.error);
-    };
-    if !tally.excuses(name, &signature) {
-        let what = format!("a fault of the emulator, not the first in this run ({signature})");
-        return Err(failed.error.context(what));
-    }
-    note(&format!(
-        "{name}: runs again after a fault of the emulator ({signature}): {:#}\nthe lab's whole console:\n{}",
-        failed.error, failed.console
-    ));
-    judged(name, attempt, tally)
 }
 
 fn describe(host: Host) -> String {
@@ -200,7 +169,7 @@ fn one(mut lab: Lab, scenario: &Scenario, verbose: bool) -> (Option<Lab>, Result
         Err(error) => error.context(said),
     };
     // What is left behind would spoil the next scenario, which gets a new lab.
-    (None, Err(Failed { error, console: lab.console() }))
+    (None, Err(Failed { console: lab.console(), ..Failed::from(error) }))
 }
 
 /// A host whose kernel complains has not passed, whatever the scenario says.
@@ -224,49 +193,7 @@ fn oops(console: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
-
-    /// Fails as often as there are `consoles`, each with one of them.
-    fn attempts<'a>(consoles: &'a [&str], count: &'a Cell<usize>) -> impl FnMut() -> Result<(), Failed> + 'a {
-        move || {
-            let index = count.replace(count.get() + 1);
-            let Some(console) = consoles.get(index) else { return Ok(()) };
-            Err(Failed { error: anyhow!("it ended with status 1"), console: (*console).to_owned() })
-        }
-    }
-
-    const OOPS: &str = "[    3.2] Oops: 0000 [#1] PREEMPT SMP NOPTI";
-
-    #[test]
-    fn a_scenario_that_fails_has_failed() {
-        let (tally, count) = (Tally::default(), Cell::new(0));
-        assert!(judged("boot", &mut attempts(&["all is well"], &count), &tally).is_err());
-        assert_eq!(count.get(), 1);
-    }
-
-    #[test]
-    fn the_first_fault_of_the_emulator_is_excused_and_the_second_is_not() {
-        let (tally, count) = (Tally::default(), Cell::new(0));
-        assert!(judged("boot", &mut attempts(&[OOPS], &count), &tally).is_ok());
-        assert_eq!(count.replace(0), 2);
-        let error = judged("greedy", &mut attempts(&[OOPS], &count), &tally).unwrap_err();
-        assert!(
-            format!("{error:#}").contains("a fault of the emulator, not the first in this run"),
-            "{error:#}"
-        );
-        assert_eq!(count.get(), 1);
-    }
-
-    #[test]
-    fn a_scenario_that_fails_when_it_runs_again_has_failed() {
-        for second in [OOPS, ""] {
-            let (tally, count) = (Tally::default(), Cell::new(0));
-            assert!(judged("boot", &mut attempts(&[OOPS, second], &count), &tally).is_err());
-            assert_eq!(count.get(), 2);
-        }
-    }
 
     #[test]
     fn labs_run_side_by_side_as_far_as_memory_goes() {
