@@ -68,7 +68,12 @@ mod tests {
     /// The result of attempts whose consoles and words are these, `None` being one that passes, and
     /// how many there were. One fault is excused.
     fn judge(attempts: &[Option<(&str, &str)>]) -> (Result<()>, usize) {
-        let (mut made, mut excused) = (0, false);
+        judge_after(false, attempts)
+    }
+
+    /// The same, in a run that has `excused` a fault already.
+    fn judge_after(mut excused: bool, attempts: &[Option<(&str, &str)>]) -> (Result<()>, usize) {
+        let mut made = 0;
         let mut attempt = || {
             made += 1;
             let Some((console, said)) = attempts[made - 1] else { return Ok(()) };
@@ -86,9 +91,12 @@ mod tests {
         for fault in [emulators, oops] {
             assert!(matches!(judge(&[fault, None]), (Ok(()), 2)));
             assert!(matches!(judge(&[fault, ours]), (Err(_), 2)));
-            let (result, made) = judge(&[fault, emulators]);
-            let error = format!("{:#}", result.unwrap_err());
-            assert!(made == 2 && error.contains("not the first in this run"), "{error}");
+            for (excused, attempts) in [(false, &[fault, emulators][..]), (true, &[fault])] {
+                let (result, made) = judge_after(excused, attempts);
+                let error = format!("{:#}", result.unwrap_err());
+                assert!(error.contains("not the first in this run"), "{error}");
+                assert_eq!(made, attempts.len());
+            }
         }
     }
 
