@@ -159,7 +159,13 @@ fn a_balloon_takes_its_time_where_nothing_has_to_come() {
     let stops = first(State::High, 42, told);
     assert_eq!((stops.balloon, stops.sizing), (mib(30), Sizing::Unhurried), "{stops:?}");
     let steps = first(State::High, 42, Vm { ballooned: told.balloon, ..told });
-    assert_eq!((steps.balloon, steps.sizing), (mib(81), Sizing::Unhurried), "{steps:?}");
+    assert_eq!((steps.balloon, steps.sizing), (mib(80) + Pages(64), Sizing::Unhurried), "{steps:?}");
+    // A driver that comes finds the size that its VM is to have. One that is stuck is not told what
+    // it has reached: that would look as if it followed.
+    for driver in [Driver::Absent, Driver::Stuck] {
+        let grows = first(State::High, 42, Vm { driver, ballooned: Pages(0), ..told });
+        assert!(grows.balloon > told.balloon, "{driver:?}: {grows:?}");
+    }
     // Its memory is needed.
     let takes = first(State::Soft, 20, told);
     assert!(takes.target < told.held && takes.balloon > told.balloon, "{takes:?}");
