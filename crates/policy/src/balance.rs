@@ -92,8 +92,8 @@ impl Balance {
     }
 
     /// The mechanisms of a host in `state`: at least those of state soft while it reclaims.
-    pub(crate) fn mechanisms(&self, state: State) -> Mechanisms {
-        Mechanisms::of(if self.reclaiming() { state.max(State::Soft) } else { state })
+    pub(crate) fn mechanisms(&self, state: State, strained: bool) -> Mechanisms {
+        Mechanisms::of(if self.reclaiming() { state.max(State::Soft) } else { state }, strained)
     }
 
     /// The VMs' targets, without the limits of pools.

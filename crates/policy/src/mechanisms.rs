@@ -5,9 +5,13 @@ use crate::state::State;
 /// | state | balloon | compression and swap | block |
 /// |---|---|---|---|
 /// | high, clear | no | no VM | no |
-/// | soft | yes | where ballooning is impossible | no |
+/// | soft | yes | where ballooning is impossible; while strained every VM above its target | no |
 /// | hard | yes | every VM above its target | no |
 /// | low | yes | every VM above its target | yes |
+///
+/// A host is strained where balloons have not sufficed for too long
+/// ([`States::is_strained`](crate::States::is_strained)). The paper leaves them to it; but Linux
+/// fills a balloon with free pages first, and as long as these hold nothing it brings nothing.
 ///
 /// The paper knows no state clear; ESXi breaks large pages in it, which reclaims nothing by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +38,12 @@ pub enum Paging {
 }
 
 impl Mechanisms {
-    /// The mechanisms of `state`.
-    pub fn of(state: State) -> Self {
+    /// The mechanisms of `state`, on a host that is `strained` or not.
+    pub fn of(state: State, strained: bool) -> Self {
         let paging = match state {
             State::High | State::Clear => Paging::Off,
-            State::Soft => Paging::WhereNoBalloonCan,
-            State::Hard | State::Low => Paging::Everybody,
+            State::Soft if !strained => Paging::WhereNoBalloonCan,
+            State::Soft | State::Hard | State::Low => Paging::Everybody,
         };
         Self { balloon: state >= State::Soft, paging, block: state == State::Low }
     }
@@ -51,7 +55,8 @@ mod tests {
 
     #[test]
     fn a_worse_state_stops_nothing_that_a_better_one_runs() {
-        let states = [State::High, State::Clear, State::Soft, State::Hard, State::Low].map(Mechanisms::of);
+        let states = [State::High, State::Clear, State::Soft, State::Hard, State::Low]
+            .map(|state| Mechanisms::of(state, false));
         for pair in states.windows(2) {
             assert!(pair[0].balloon <= pair[1].balloon && pair[0].paging <= pair[1].paging);
             assert!(pair[0].block <= pair[1].block);

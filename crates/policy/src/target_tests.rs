@@ -52,7 +52,7 @@ fn who_waits_for_what_it_is_entitled_to_is_served_from_those_above_their_entitle
     let vms = [vm(250, 256, 0), vm(250, 256, 0), vm(64, 256, 100)];
     let outcome = decide_in(&PoolTree::default(), &host(40, State::High), &vms);
     assert!(outcome.reclaiming && outcome.owed == mib(100), "{outcome:?}");
-    assert_eq!(outcome.mechanisms, Mechanisms::of(State::Soft));
+    assert_eq!(outcome.mechanisms, Mechanisms::of(State::Soft, false));
     // They use all that they have: no idle memory covers the shortage. They give the memory that is
     // owed, and no more: the host has memory.
     let minfree = host(40, State::High).thresholds.clear;
@@ -148,6 +148,18 @@ fn a_balloon_grows_no_faster_than_it_may_and_no_larger_than_any() {
     let full = Vm { balloon: mib(160), held: mib(96), target: mib(96), ..vm(96, 256, 50) };
     let deflated = decide(&Host { elapsed: Duration::ZERO, ..host(400, State::High) }, &[full])[0];
     assert_eq!((deflated.balloon, deflated.sizing), (Pages(0), Sizing::NotNeeded));
+}
+
+#[test]
+fn where_balloons_have_not_sufficed_for_long_pages_are_taken_too() {
+    let vms = [vm(200, 10, 0), vm(200, 256, 50), vm(178, 256, 0)];
+    let host = host(20, State::Soft);
+    let first = |strained| decide(&Host { strained, ..host }, &vms)[0];
+    let paged = |decision: Decision| decision.reclaim.compression + decision.reclaim.swap;
+    let due = paged(first(false));
+    let all = paged(first(true));
+    assert_eq!(all, vms[0].held - first(true).target);
+    assert!(due < all, "{due:?} and {all:?}");
 }
 
 #[test]

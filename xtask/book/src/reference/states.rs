@@ -1,4 +1,4 @@
-use plimsoll_policy::{Mechanisms, Paging, State, Thresholds};
+use plimsoll_policy::{Mechanisms, Paging, State, States, Thresholds};
 use plimsoll_units::Bytes;
 
 use super::Page;
@@ -14,7 +14,7 @@ pub(super) fn page() -> Page {
          | state | begins | balloons | compression and swap | processors |\n|---|---|---|---|---|\n",
     );
     for state in STATES {
-        let Mechanisms { balloon, paging, block } = Mechanisms::of(state);
+        let Mechanisms { balloon, paging, block } = Mechanisms::of(state, false);
         let balloons = if balloon { "inflate" } else { "reclaim for VMs that are owed memory" };
         let paging = match paging {
             Paging::Off => "for VMs that are owed memory",
@@ -24,6 +24,10 @@ pub(super) fn page() -> Page {
         let processors = if block { "VMs above their targets wait" } else { "run" };
         body += &format!("| `{state}` | {} | {balloons} | {paging} | {processors} |\n", begins(state));
     }
+    body += &format!(
+        "\nIn `soft` the pages of all VMs above their targets are taken as well once balloons have not sufficed for {} s.\n",
+        States::STRAIN.as_secs()
+    );
     body += "\nA better state is entered once an eighth more than its threshold is free, so that the state does not flap.\n\n\
         ## Thresholds\n\n\
         By default minFree slides with the budget, as in ESXi: 6 % of the first 4 GiB, 4 % up to 12 GiB, 2 % up to 28 GiB,\n\
