@@ -124,7 +124,7 @@ impl Default for States {
 impl States {
     /// The time after which balloons are helped that have not brought the host out of state soft.
     /// If less, guests that turn busy together are paged although their balloons are about to bring
-    /// memory (`plimsoll plan vdi-morning`: with half of it three quarters more are swapped out).
+    /// memory (`plimsoll plan vdi-morning`: without it three quarters more are swapped out).
     /// If more, VMs wait longer where balloons are slow, or take in free pages that hold nothing.
     pub const STRAIN: Duration = Duration::from_secs(10);
 
