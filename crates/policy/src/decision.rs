@@ -54,6 +54,9 @@ pub struct Decision {
     pub lent: Pages,
     /// The cause of the entitlement.
     pub cause: Cause,
+    /// The memory that its shares are worth in its pool: its entitlement or, where its limit or
+    /// size holds that down, what it would be without them.
+    pub worth: Pages,
     /// The cost per share of its entitlement, in active pages. Where the cause is
     /// [`Cause::Level`], that is the level of its pool within a page.
     pub pays: f64,

@@ -4,8 +4,9 @@
 //! from all other VMs. The rest is open. A VM may take
 //! - all open memory, up to its reservation and its pools' reservations for their VMs,
 //! - open memory above the low threshold, up to its entitlement and the memory that it is
-//!   [lent](crate::Decision::lent). The more it has of those, the more open memory it leaves, up to
-//!   [`Thresholds::reserve`]: the last free memory is for VMs that have the least of theirs,
+//!   [lent](crate::Decision::lent). The more it has of those, or of what its shares are worth if
+//!   that is more, the more open memory it leaves, up to [`Thresholds::reserve`]: the last free
+//!   memory is for VMs that have the least of theirs,
 //! - open memory above the clear threshold, up to its limit.
 //!
 //! **Loans.** Withheld memory is lent to VMs that give it back at once: those above their
@@ -105,6 +106,13 @@ impl Grants {
         if due > Pages::ZERO { due } else { self.leeway(party) }
     }
 
+    /// Returns the open memory that a VM leaves to others: with more than it is entitled to, the
+    /// clear threshold.
+    pub fn leaves(&self, i: usize) -> Pages {
+        let party = &self.parties[i];
+        if party.granted < party.claim() { self.floor(party) } else { self.thresholds.clear }
+    }
+
     /// Returns the memory that a VM could have if it asked for a chunk, without leeway.
     pub fn could_have(&self, i: usize) -> Pages {
         self.due(&Party { wanted: Pages::CHUNK, ..self.parties[i] })
@@ -127,11 +135,14 @@ impl Grants {
     }
 
     /// Returns the free memory that a VM leaves when it draws on its entitlement and loan: the low
-    /// threshold if it has nothing of them, [`Thresholds::reserve`] if it has nearly all.
+    /// threshold if it has nothing of them, [`Thresholds::reserve`] if it has nearly all. A VM
+    /// whose shares are worth more than its size leaves less: it is the last that others may keep
+    /// waiting.
     fn floor(&self, party: &Party) -> Pages {
         let (low, reserve) = (self.thresholds.low, self.thresholds.reserve());
-        let has = u128::from(party.granted.min(party.claim()).0);
-        let part = u128::from(reserve.saturating_sub(low).0) * has / u128::from(party.claim().0).max(1);
+        let due = party.claim().max(party.worth);
+        let has = u128::from(party.granted.min(due).0);
+        let part = u128::from(reserve.saturating_sub(low).0) * has / u128::from(due.0).max(1);
         low.saturating_add(Pages(u64::try_from(part).unwrap_or(u64::MAX)))
     }
 

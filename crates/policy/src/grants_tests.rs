@@ -24,6 +24,7 @@ fn waiting() -> Party {
         usable: mib(158),
         entitlement: mib(120),
         lent: Pages::ZERO,
+        worth: mib(120),
         most: mib(256),
         limit: mib(256),
         reservation: mib(64),
@@ -129,6 +130,18 @@ fn the_last_of_what_is_free_is_for_vms_that_have_the_least_of_what_they_are_enti
 }
 
 #[test]
+fn a_vm_whose_shares_are_worth_more_than_its_size_may_have_the_last_of_what_is_free() {
+    let all =
+        Party { granted: mib(60), entitlement: mib(256), limit: mib(256), wanted: mib(196), ..waiting() };
+    let all = Party { certain: all.granted, usable: mib(196), reservation: Pages::ZERO, ..all };
+    let raised = grants(mib(60), &[Party { worth: mib(6000), ..all }]);
+    assert!(raised.allowance(0) > mib(43) && raised.leaves(0) < mib(17), "{:?}", raised.leaves(0));
+    // Others leave it to VMs that have less of what they are entitled to.
+    let other = grants(mib(60), &[Party { worth: mib(256), ..all }]);
+    assert_eq!((other.allowance(0), other.leaves(0)), (mib(36) + Pages(128), mib(24) - Pages(128)));
+}
+
+#[test]
 fn below_the_low_threshold_a_vm_gets_no_more_than_its_reservation_however_long_it_waits() {
     let starved = Party {
         granted: mib(64),
@@ -226,6 +239,7 @@ fn any_party() -> impl Strategy<Value = Party> {
             usable: Pages(usable),
             entitlement: Pages(entitlement),
             lent: Pages::ZERO,
+            worth: Pages(entitlement),
             most: Pages(most),
             limit: Pages(limit),
             reservation: Pages(reservation.min(limit)),

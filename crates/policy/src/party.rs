@@ -28,6 +28,8 @@ pub struct Party {
     /// Memory beyond its entitlement that it is lent: see
     /// [`Decision::lent`](crate::Decision::lent).
     pub lent: Pages,
+    /// The memory that its shares are worth: see [`Decision::worth`](crate::Decision::worth).
+    pub worth: Pages,
     /// The largest grant that policy allows: see [`Decision::most`](crate::Decision::most).
     pub most: Pages,
     /// The smaller of its limit and size.

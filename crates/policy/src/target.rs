@@ -85,11 +85,13 @@ pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outco
         let (paged, for_others) = (paged.max(due.of(vm, target)), due.of(vm, target) > paged);
         let reclaim = Reclaim::new(mechanisms, vm, target, balloon.brings, paged);
         let (level, pages) = level(vm, most, &reclaim, for_others);
+        let pays = vm.member.pays(rules.tax, division.vms[i]);
         Decision {
             entitlement: division.vms[i],
             lent: claim - division.vms[i],
             cause: division.causes[i],
-            pays: vm.member.pays(rules.tax, division.vms[i]),
+            worth: worth(division.vms[i], pays, division.levels[vm.member.pool.index()]),
+            pays,
             bounds: division.bounds[i],
             working_set: vm.working_set(),
             target,
@@ -112,6 +114,13 @@ pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outco
         mechanisms,
         shortfalls: division.shortfalls,
     }
+}
+
+/// The memory that the shares of a VM entitled to `entitlement` are worth. It pays `pays` a share
+/// for that, and VMs that no bound holds pay `level`.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn worth(entitlement: Pages, pays: f64, level: f64) -> Pages {
+    if pays > 0.0 && pays < level { Pages((entitlement.0 as f64 * level / pays) as u64) } else { entitlement }
 }
 
 /// The memory that a VM with at most `most` can hold before it pages, and why it pages.

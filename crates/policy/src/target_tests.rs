@@ -46,6 +46,19 @@ fn memory_goes_from_the_idle_to_the_one_that_needs_it() {
 }
 
 #[test]
+fn shares_are_worth_more_than_the_entitlement_only_where_the_size_holds_it_down() {
+    let mut vms = [vm(100, 256, 0), vm(139, 256, 0), vm(139, 256, 0), vm(139, 256, 0)];
+    vms[0].member.client.shares *= 100;
+    let decisions = decide(&host(1, State::Low), &vms);
+    assert_eq!(decisions[0].entitlement, mib(256));
+    let others = decisions[1].entitlement.0;
+    assert!(decisions[0].worth.0.abs_diff(100 * others) <= 100, "{decisions:?}");
+    for decision in &decisions[1..] {
+        assert!(decision.worth.0.abs_diff(decision.entitlement.0) <= 1, "{decision:?}");
+    }
+}
+
+#[test]
 fn who_waits_for_what_it_is_entitled_to_is_served_from_those_above_their_entitlements() {
     // The host is in state high, but free memory above minFree does not suffice for the VM that
     // waits.

@@ -74,6 +74,10 @@ pub struct HostDecision {
     pub owed: Bytes,
     /// Memory is being reclaimed.
     pub reclaiming: bool,
+    /// Balloons have not sufficed for too long: pages of all VMs above their targets are compressed
+    /// and swapped out, too.
+    #[serde(default)]
+    pub strained: bool,
     /// What has to be reclaimed.
     pub shortage: Bytes,
     /// The water level among VMs and pools that are in no pool: what one share pays, in bytes of
@@ -180,6 +184,10 @@ pub struct VmDecision {
     /// explanation of the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub withheld_for: Vec<Reserved>,
+    /// Memory that it leaves free for VMs that have less of what they are entitled to; for all
+    /// others, once it has what it is entitled to.
+    #[serde(default)]
+    pub left: Bytes,
 }
 
 /// Memory that a VM or a pool has reserved and not been granted.

@@ -379,7 +379,8 @@ impl Simulation {
         let outcome = decide(&self.rules, &host, &self.scenario.pools, &vms);
         for ((i, _), decision) in parties.iter().zip(outcome.vms) {
             if let Some(run) = self.vms[*i].run_mut() {
-                (run.entitlement, run.lent) = (decision.entitlement, decision.lent);
+                (run.entitlement, run.lent, run.worth) =
+                    (decision.entitlement, decision.lent, decision.worth);
                 (run.target, run.most) = (decision.target, decision.most);
                 (run.balloon, run.reclaim, run.level) = (decision.balloon, decision.reclaim, decision.level);
             }

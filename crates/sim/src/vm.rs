@@ -39,6 +39,8 @@ pub(crate) struct Run {
     pub(crate) entitlement: Pages,
     /// What it may have beyond its entitlement: see [`plimsoll_policy::Decision::lent`].
     pub(crate) lent: Pages,
+    /// What its shares are worth: see [`plimsoll_policy::Decision::worth`].
+    pub(crate) worth: Pages,
     pub(crate) target: Pages,
     pub(crate) most: Pages,
     /// The balloon that it was told.
@@ -72,6 +74,7 @@ impl Run {
             frames: Pages::ZERO,
             entitlement: spec.reservation,
             lent: Pages::ZERO,
+            worth: Pages::ZERO,
             target: spec.limit,
             most: spec.limit,
             balloon: Pages::ZERO,
@@ -194,6 +197,7 @@ impl Run {
             usable: spec.size,
             entitlement: self.entitlement,
             lent: self.lent,
+            worth: self.worth,
             most: self.most,
             limit: spec.limit,
             reservation: spec.reservation,

@@ -33,6 +33,10 @@ const SHORTEST_REST: Duration = Duration::from_secs(1);
 /// take processors from those that run; less often, and pages that have fallen idle stay for too
 /// long.
 const LONGEST_REST: Duration = Duration::from_secs(60);
+/// Pages that a VM has got since nothing could be taken, which end a rest whatever its size. Fewer,
+/// and a large VM that takes memory in fast keeps a processor busy with tries; more, and it swaps
+/// nothing out for up to a minute though much has come that could be.
+const NEW: Pages = Pages(64 * Pages::CHUNK.0);
 /// Quiet for so long, pressure has passed. Less, and chunks are made large to be broken up again.
 const QUIET: Duration = Duration::from_secs(10);
 /// Chunks made large in a tick: each is a copy of up to 2 MiB.
@@ -73,10 +77,20 @@ impl Orders {
 /// On what it depends whether anything can be taken. The level is not part of it: what could not be
 /// taken for one level cannot be taken for another. The daemon raises the level of a VM that is
 /// stuck, and lowers it again when the VM is not; each change would be a reason to try.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 struct Situation {
     block: bool,
     held: Pages,
+}
+
+impl Situation {
+    /// Whether a try that was in vain `before` would be so now. A VM that waits gets a chunk now
+    /// and then. A try for each would take a processor from VMs that run, so it has to hold an
+    /// eighth more, or [`NEW`], before there is enough that has not been tried.
+    fn is_like(&self, before: &Self) -> bool {
+        let new = Pages(before.held.0 / 8).clamp(Pages::CHUNK, NEW);
+        self.block == before.block && self.held < before.held.saturating_add(new)
+    }
 }
 
 /// A rest after nothing could be taken.
@@ -107,7 +121,7 @@ struct Tries {
 impl Tries {
     /// Returns how long to rest from now on. Failures in another situation are forgotten.
     fn left(&mut self, situation: Situation, now: Instant) -> Option<Duration> {
-        self.rest = self.rest.filter(|rest| rest.situation == situation);
+        self.rest = self.rest.filter(|rest| situation.is_like(&rest.situation));
         self.rest.and_then(|rest| rest.left(now))
     }
 
@@ -132,7 +146,7 @@ impl Rest {
     /// Returns the rest after nothing could be taken in `situation`: twice as long as the one
     /// `before` it where nothing has changed since.
     fn after(before: Option<Self>, situation: Situation, now: Instant) -> Self {
-        let same = before.filter(|before| before.situation == situation);
+        let same = before.filter(|before| situation.is_like(&before.situation));
         let length = same.map_or(SHORTEST_REST, |before| (before.length * 2).min(LONGEST_REST));
         Self { situation, length, until: now + length }
     }
@@ -328,9 +342,18 @@ mod tests {
     }
 
     #[test]
+    fn a_little_more_or_less_is_no_other_situation() {
+        let holds = |held| Situation { block: false, held: Pages(held) };
+        let like = |before, now| holds(now).is_like(&holds(before));
+        assert!(like(100, 0) && like(100, 611) && !like(100, 612), "a chunk");
+        assert!(like(80_000, 89_999) && !like(80_000, 90_000), "an eighth");
+        assert!(like(8_000_000, 8_032_767) && !like(8_000_000, 8_032_768), "128 MiB");
+    }
+
+    #[test]
     fn another_situation_and_a_try_that_takes_something_end_a_rest() {
         let now = Instant::now();
-        for changed in [Situation { block: true, ..SITUATION }, Situation { held: Pages(99), ..SITUATION }] {
+        for changed in [Situation { block: true, ..SITUATION }, Situation { held: Pages(612), ..SITUATION }] {
             let mut tries = Tries::default();
             tries.ended(true, SITUATION, now);
             assert_eq!(tries.left(changed, now), None, "{changed:?} is obeyed at once");

@@ -209,7 +209,7 @@ impl Core {
         let Some(run) = self.run_of_mut(name) else {
             return;
         };
-        (run.entitlement, run.lent) = (decision.entitlement, decision.lent);
+        (run.entitlement, run.lent, run.worth) = (decision.entitlement, decision.lent, decision.worth);
         (run.target, run.most) = (decision.target, decision.most);
         let edge = decision.balloon == Pages::ZERO || run.balloon == Pages::ZERO;
         let too_small = exceeds && decision.balloon > run.balloon;

@@ -58,6 +58,7 @@ impl Core {
             let index = divided.names.binary_search(&definition.name).ok();
             let decision = index.map(|index| VmDecision {
                 withheld: grants.withheld_from_vm(i).bytes(),
+                left: grants.leaves(i).bytes(),
                 ..self.decision(&divided, index, &vm)
             });
             Some(VmShare { vm, decision })
@@ -76,9 +77,7 @@ impl Core {
         let divided = self.divide(std::time::Duration::ZERO);
         let (vm, definition) = (self.must_status(name)?, &self.must_know(name)?.record.definition);
         let index = divided.names.binary_search(name).ok();
-        let (withheld, withheld_for) = self.withheld_from(name);
-        let decision =
-            index.map(|index| VmDecision { withheld, withheld_for, ..self.decision(&divided, index, &vm) });
+        let decision = index.map(|index| self.with_withheld(name, self.decision(&divided, index, &vm)));
         let run = self.run_of(name);
         let up = self.pools.up_from(&definition.pool).map(|pool| self.pool_status(&pool.name));
         let explanation = VmExplanation {
@@ -122,6 +121,7 @@ impl Core {
             available: outcome.available.bytes(),
             owed: outcome.owed.bytes(),
             reclaiming: outcome.reclaiming,
+            strained: host.strained,
             shortage: outcome.shortage.bytes(),
             level: in_bytes(outcome.pools[PoolId::ROOT.index()].level),
             shortfalls: outcome.shortfalls.iter().map(shortfall).collect(),
@@ -173,14 +173,15 @@ impl Core {
             balloon: decision.sizing,
             withheld: Bytes::ZERO,
             withheld_for: Vec::new(),
+            left: Bytes::ZERO,
         }
     }
 
-    /// Returns what is withheld from a VM, and the VMs and pools for which it is, the largest part
-    /// first.
-    fn withheld_from(&self, name: &VmName) -> (Bytes, Vec<Reserved>) {
+    /// Returns the `decision` for a VM with what is withheld from it and what it leaves, and the VMs
+    /// and pools for which memory is withheld, the largest part first.
+    fn with_withheld(&self, name: &VmName, decision: VmDecision) -> VmDecision {
         let names: Vec<&VmName> = self.running().map(|(definition, _)| &definition.name).collect();
-        let Ok(i) = names.binary_search(&name) else { return (Bytes::ZERO, Vec::new()) };
+        let Ok(i) = names.binary_search(&name) else { return decision };
         let grants = self.round().grants;
         let reserved = |(holder, amount): (policy::Holder, Pages)| {
             let holder = match holder {
@@ -189,9 +190,11 @@ impl Core {
             };
             Some(Reserved { holder, amount: amount.bytes() })
         };
-        let mut all: Vec<Reserved> = grants.withheld_for(i).into_iter().filter_map(reserved).collect();
-        all.sort_by_key(|reserved| std::cmp::Reverse(reserved.amount));
-        (grants.withheld_from_vm(i).bytes(), all)
+        let mut withheld_for: Vec<Reserved> =
+            grants.withheld_for(i).into_iter().filter_map(reserved).collect();
+        withheld_for.sort_by_key(|reserved| std::cmp::Reverse(reserved.amount));
+        let (withheld, left) = (grants.withheld_from_vm(i).bytes(), grants.leaves(i).bytes());
+        VmDecision { withheld, withheld_for, left, ..decision }
     }
 
     fn estimate(run: &Run) -> Option<ActivityEstimate> {

@@ -74,6 +74,7 @@ impl Core {
             usable: self.unshared(definition, run.id),
             entitlement: run.entitlement,
             lent: run.lent,
+            worth: run.worth,
             most: run.most,
             limit: limit(definition),
             reservation: reservation(definition),

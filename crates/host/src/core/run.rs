@@ -53,6 +53,8 @@ pub(crate) struct Run {
     /// What it may have beyond its entitlement: see
     /// [`Decision::lent`](plimsoll_policy::Decision::lent).
     pub(crate) lent: Pages,
+    /// What its shares are worth: see [`Decision::worth`](plimsoll_policy::Decision::worth).
+    pub(crate) worth: Pages,
     pub(crate) target: Pages,
     /// The most that it may be granted as policy has it: its limit, or less where its pool has one.
     pub(crate) most: Pages,
@@ -197,6 +199,7 @@ impl Run {
             noise: Noise::new(now),
             entitlement: Pages::ZERO,
             lent: Pages::ZERO,
+            worth: Pages::ZERO,
             target: limit,
             most: limit,
             leeway: Pages::ZERO,

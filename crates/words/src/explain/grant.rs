@@ -1,4 +1,4 @@
-use plimsoll_protocol::explain::{Reserved, StateThresholds, VmDecision, VmExplanation};
+use plimsoll_protocol::explain::{Reserved, VmDecision, VmExplanation};
 use plimsoll_protocol::status::{HostStatus, VmStatus};
 use plimsoll_units::Bytes;
 
@@ -6,34 +6,29 @@ use super::more_than_nothing;
 
 /// What a VM was granted and holds, and why memory that it waits for was not given.
 pub(super) fn text(explanation: &VmExplanation, decision: &VmDecision) -> String {
-    let VmExplanation { vm, host, host_decision, .. } = explanation;
-    let waits = more_than_nothing(vm.wanted, |wanted| {
-        format!(", waiting for {wanted}{}", waits(vm, host, &host_decision.thresholds, decision))
-    });
+    let VmExplanation { vm, host, .. } = explanation;
+    let waits =
+        more_than_nothing(vm.wanted, |wanted| format!(", waiting for {wanted}{}", waits(vm, host, decision)));
     let frames = more_than_nothing(vm.sharing.charged, |charged| format!(" and {charged} of shared frames"));
     format!("{} granted{frames}, {} held{waits}; at most {} now", vm.grant, vm.held, decision.most)
 }
 
 /// Why memory that a VM waits for was not given.
-fn waits(vm: &VmStatus, host: &HostStatus, thresholds: &StateThresholds, decision: &VmDecision) -> String {
+fn waits(vm: &VmStatus, host: &HostStatus, decision: &VmDecision) -> String {
     let has = vm.charge();
     if has >= decision.most {
         return ": it has its maximum".to_owned();
     }
-    let (what, kept) = if has < decision.entitlement {
-        (" within its entitlement", thresholds.low)
-    } else {
-        (" above its entitlement", thresholds.clear)
-    };
-    let (free, withheld) = (host.free, decision.withheld);
+    let what = if has < decision.entitlement { " within its entitlement" } else { " above its entitlement" };
+    let (free, withheld, left) = (host.free, decision.withheld, decision.left);
     let reserved = holders(&decision.withheld_for);
     if withheld == Bytes::ZERO || reserved.is_empty() {
-        format!("{what}; {free} is free, and the host keeps {kept}")
+        format!("{what}; {free} is free, of which it leaves {left} to others")
     } else if free <= withheld {
         format!("{what}; {free} is free, but reserved for {reserved}")
     } else {
         format!(
-            "{what}; {free} is free, but {withheld} of it is reserved for {reserved}, and the host keeps {kept}"
+            "{what}; {free} is free, but {withheld} of it is reserved for {reserved}, and it leaves {left} to others"
         )
     }
 }

@@ -106,7 +106,8 @@ fn a_vm_that_is_off_is_told_what_it_needs() {
 fn a_vm_that_waits_is_told_why() {
     let mut explained = explanation();
     let mut decision = explained.decision.clone().unwrap();
-    (explained.vm.grant, explained.vm.wanted) = (Bytes::mib(100), Bytes::mib(8));
+    (explained.vm.grant, explained.vm.wanted, decision.left) =
+        (Bytes::mib(100), Bytes::mib(8), Bytes::mib(6));
     let told = |explained: &VmExplanation, decision: &VmDecision, text: &str| {
         let grant = grant::text(explained, decision);
         assert!(grant.contains(text), "{grant}");
@@ -114,13 +115,13 @@ fn a_vm_that_waits_is_told_why() {
     told(
         &explained,
         &decision,
-        ", waiting for 8MiB within its entitlement; 15MiB is free, and the host keeps 6MiB; at most",
+        ", waiting for 8MiB within its entitlement; 15MiB is free, of which it leaves 6MiB to others; at most",
     );
-    explained.vm.grant = decision.entitlement;
+    (explained.vm.grant, decision.left) = (decision.entitlement, Bytes::mib(38));
     told(
         &explained,
         &decision,
-        "waiting for 8MiB above its entitlement; 15MiB is free, and the host keeps 38MiB",
+        "waiting for 8MiB above its entitlement; 15MiB is free, of which it leaves 38MiB to others",
     );
     decision.withheld = Bytes::mib(20);
     decision.withheld_for = serde_json::from_value(json!([
@@ -135,7 +136,7 @@ fn a_vm_that_waits_is_told_why() {
     explained.host.free = Bytes::mib(50);
     told(&explained, &decision, "; 50MiB is free, but 20MiB of it is reserved for pool prod, VM db, and");
     decision.withheld_for.extend_from_within(..);
-    told(&explained, &decision, " for pool prod, VM db, pool prod and 1 more, and the host keeps 38MiB");
+    told(&explained, &decision, " for pool prod, VM db, pool prod and 1 more, and it leaves 38MiB to others");
     decision.most = explained.vm.grant;
     told(&explained, &decision, "it has its maximum; at most 160MiB now");
 }
@@ -147,7 +148,7 @@ fn the_host_is_told_with_who_holds_most_beyond_its_entitlement_first() {
     modest.grant = Bytes::mib(100);
     let share = |vm, decision| VmShare { vm, decision };
     let vms = vec![share(modest, None), share(vm, decision)];
-    let whole = HostExplanation { at, host, decision: host_decision, pools, vms };
+    let mut whole = HostExplanation { at, host, decision: host_decision, pools, vms };
     let text = host::text(&whole);
     let table: Vec<&str> = text.lines().rev().take(3).collect();
     assert_eq!(
@@ -162,6 +163,9 @@ fn the_host_is_told_with_who_holds_most_beyond_its_entitlement_first() {
         text.contains("586MiB is divided (budget less overhead and 38MiB kept free), tax 0.75"),
         "{text}"
     );
+    whole.decision.strained = true;
+    let strained = host::text(&whole);
+    assert!(strained.contains("balloons have not sufficed for 10 s") && !text.contains("sufficed"), "{text}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ impl World {
         }
     }
 
-    fn explain_host(&mut self) -> HostExplanation {
+    pub(super) fn explain_host(&mut self) -> HostExplanation {
         match self.answer(Request::Explain) {
             Ok(Answer::Explanation(explanation)) => *explanation,
             other => panic!("{other:?}"),
@@ -143,6 +143,8 @@ fn what_is_withheld_and_for_which_vms_and_pools_is_named() {
     assert_eq!(decision.withheld_for, expected);
     assert_eq!(decision.withheld, expected.iter().map(|reserved| reserved.amount).sum::<Bytes>());
     assert!(decision.withheld <= host.free && world.vm("busy").wanted > Bytes::ZERO);
+    let minfree = world.explain("busy").host_decision.thresholds.clear;
+    assert_eq!(decision.left, minfree, "it has more than it is entitled to");
     // With swap space all of it is lent.
     world.core.run_mut(busy).unwrap().swap = mib(1000);
     assert_eq!(world.explain("busy").decision.unwrap().withheld, Bytes::ZERO);
