@@ -340,6 +340,15 @@ impl Core {
         self.effect(Effect::Send(id, ToVmm::PowerButton));
     }
 
+    /// The answer that a request to start a VM gets. What was started may not be on disk.
+    pub(super) fn started_answer(&self, name: &VmName) -> Result<Answer, Failure> {
+        let answer = self.status_answer(name)?;
+        Ok(match self.unsaved.get(&Some(name.clone())) {
+            Some(why) => Answer::Unsaved(Box::new(answer), why.clone()),
+            None => answer,
+        })
+    }
+
     /// The answer that a request about a VM gets.
     pub(super) fn status_answer(&self, name: &VmName) -> Result<Answer, Failure> {
         self.must_status(name).map(|status| Answer::Vm(Box::new(status)))

@@ -103,7 +103,7 @@ impl Core {
         self.event(Some(name), "runs");
         self.effect(Effect::Settled(id, missing));
         if let Some(waiter) = waiter {
-            let answer = self.status_answer(name);
+            let answer = self.started_answer(name);
             self.effect(Effect::Answer(waiter.request, answer));
         }
     }

@@ -34,6 +34,23 @@ fn admission_counts_reservations_and_the_refusal_gives_both_numbers() {
 }
 
 #[test]
+fn who_starts_a_vm_is_told_where_it_is_not_on_disk() {
+    let mut world = World::new(640);
+    let id = world.ask(Request::Create(Box::new(definition("a", 256, ""))));
+    let run = RunId(world.core.last_run);
+    world.input(Input::Unsaved(Some(name("a")), Some("no space left".to_owned())));
+    let started = Started { pid: 7, missing_jail: vec![], remarks: vec![], swap: Pages(0) };
+    world.input(Input::Launched(run, Ok(started)));
+    world.say(run, FromVmm::Running { missing_jail: vec![] });
+    match &world.answers[&id] {
+        Ok(Answer::Unsaved(done, why)) => {
+            assert!(matches!(&**done, Answer::Vm(vm) if vm.power == Power::On) && why == "no space left");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_start_that_fails_leaves_no_trace() {
     let mut world = World::new(640);
     let before = world.host();
