@@ -7,7 +7,7 @@ use plimsoll_protocol::api::Event;
 use plimsoll_protocol::control::ExitReason;
 use plimsoll_protocol::explain::{HostExplanation, VmExplanation};
 use plimsoll_protocol::history::{CSV_HEADER, History};
-use plimsoll_protocol::status::{Exit, PoolStatus, Power, VmStatus};
+use plimsoll_protocol::status::{DomainStatus, Exit, PoolStatus, Power, VmStatus};
 use plimsoll_units::Bytes;
 use serde_json::{Value, json};
 
@@ -177,6 +177,25 @@ fn pools_and_what_was_set_outlive_the_daemon() {
     assert_eq!((a.pool.to_string(), a.share_count, a.reservation), ("web".into(), 77, Bytes::mib(32)));
     assert_eq!((a.tax.unwrap().rate(), a.power), (0.5, Power::On));
     assert_eq!(host.status().reserved, reserved);
+}
+
+#[test]
+fn sharing_domains_are_told_with_their_vms() {
+    let host = Host::new(512, "");
+    host.run("a", "64MiB");
+    host.run("b", "64MiB");
+    for name in ["a", "b"] {
+        assert_eq!(host.ask("PATCH", &format!("/v1/vms/{name}"), r#"{"sharing": "prod"}"#).0, 200);
+    }
+    let both = wait_until("both are in it", || {
+        let domains: Vec<DomainStatus> = host.get("/v1/sharing");
+        domains.into_iter().find(|domain| domain.vms.len() == 2)
+    });
+    assert_eq!(
+        (both.name, both.vms),
+        (Some("prod".parse().unwrap()), ["a", "b"].map(|vm| vm.parse().unwrap()).to_vec())
+    );
+    assert!(both.saved <= both.shared && !both.closed);
 }
 
 #[test]
