@@ -31,6 +31,7 @@ const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("virtio-net", plimsoll_vmm::fuzz::virtio_net),
     ("virtio-balloon", plimsoll_vmm::fuzz::virtio_balloon),
     ("virtio-entropy", plimsoll_vmm::fuzz::virtio_entropy),
+    ("virtio-vsock", plimsoll_vmm::fuzz::virtio_vsock),
     ("virtio-pci", plimsoll_vmm::fuzz::virtio_pci),
     ("boot", plimsoll_vmm::fuzz::boot),
     ("boot-disk", plimsoll_bootdisk::fuzz::disk),

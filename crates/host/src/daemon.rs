@@ -25,6 +25,7 @@ use tokio::time::MissedTickBehavior;
 use self::service::tick_of;
 use self::woken::Woken;
 use crate::cgroup::MemoryBound;
+use crate::cids::Cids;
 use crate::core::{Clock, Core, Failure, FailureKind, Input, Request, RequestId, RunId};
 use crate::domains::Worker;
 use crate::event_log::EventLog;
@@ -70,6 +71,15 @@ impl Caller {
     }
 }
 
+/// What a run has, if it has it, and no other may have.
+#[derive(Clone, Copy, Debug, Default)]
+struct Own {
+    /// Its user.
+    uid: Option<u32>,
+    /// The context identifier of its vsock.
+    cid: Option<u32>,
+}
+
 /// What belongs to one run.
 #[derive(Debug)]
 struct Live {
@@ -79,8 +89,7 @@ struct Live {
     /// `None` where it is unknown.
     process: Option<Arc<Process>>,
     directory: RunDir,
-    /// The user that it has, and no other VM may have.
-    uid: Option<u32>,
+    own: Own,
     /// `None` where it has not been read in full yet.
     record: Option<RunRecord>,
     /// The core has ended it: it is killed as soon as its process is known.
@@ -112,8 +121,9 @@ pub(crate) struct Daemon {
     /// The thread for shared pages.
     worker: Worker,
     uids: Uids,
+    cids: Cids,
     live: HashMap<RunId, Live>,
-    launching: HashMap<RunId, Option<u32>>,
+    launching: HashMap<RunId, Own>,
     /// `None`: all requests are answered at once.
     settling: Option<Settling>,
     calls: HashMap<RequestId, oneshot::Sender<CallResult>>,
@@ -152,6 +162,7 @@ impl Daemon {
             worker: Worker::start(report)?,
             site: Arc::new(site),
             uids,
+            cids: Cids::default(),
             live: HashMap::new(),
             launching: HashMap::new(),
             settling: None,

@@ -18,6 +18,7 @@
 mod adopt;
 mod api;
 mod cgroup;
+mod cids;
 mod config;
 mod core;
 mod daemon;

@@ -10,6 +10,10 @@ use plimsoll_units::Pages;
 /// waiting.
 const MOST_SHARES: usize = 512;
 
+/// Most answers about connections that wait for a VMM. A VMM that reads has a few waiting; of one
+/// that does not, each takes a descriptor of the daemon's.
+const MOST_DIALED: usize = 64;
+
 /// A message and its descriptors.
 #[derive(Debug)]
 pub(crate) struct Letter {
@@ -41,6 +45,8 @@ pub(crate) struct Outbox {
     /// it.
     answer: Option<ToVmm>,
     shares: VecDeque<ToVmm>,
+    /// Those for which there is no room are lost: their guests wait for a while and give up.
+    dialed: VecDeque<Letter>,
     power_button: bool,
     pause: Option<bool>,
     reset: bool,
@@ -67,6 +73,8 @@ impl Outbox {
             ToVmm::Budget(scan) => self.scan = Some(scan),
             ToVmm::Found { .. } | ToVmm::Offered { .. } => self.answer = Some(letter.message),
             ToVmm::Share { .. } => return self.share(letter.message),
+            ToVmm::Dialed { .. } if self.dialed.len() < MOST_DIALED => self.dialed.push_back(letter),
+            ToVmm::Dialed { .. } => {}
             ToVmm::PowerButton => self.power_button = true,
             ToVmm::Pause(paused) => self.pause = Some(paused),
             ToVmm::Reset => self.reset = true,
@@ -114,6 +122,7 @@ impl Outbox {
                     .or_else(|| std::mem::take(&mut self.query).then_some(ToVmm::Query))
                     .map(Letter::of)
             })
+            .or_else(|| self.dialed.pop_front())
     }
 
     /// [`Outbox::take`]'s message could not be sent yet.
@@ -121,6 +130,7 @@ impl Outbox {
         match letter.message {
             ToVmm::Share { .. } => self.shares.push_front(letter.message),
             ToVmm::Sharing { .. } => self.sharing = Some(letter),
+            ToVmm::Dialed { .. } => self.dialed.push_front(letter),
             _ => drop(self.put(letter)),
         }
     }
@@ -167,6 +177,23 @@ mod tests {
             assert_eq!(put(&mut outbox, share(1, MAX_BATCH)), None);
         }
         assert_eq!(put(&mut outbox, share(3, 1)), Some(share(3, 1)));
+    }
+
+    #[test]
+    fn answers_about_connections_keep_their_order_and_few_descriptors() {
+        let mut outbox = Outbox::default();
+        let dialed = |id| ToVmm::Dialed { id, connected: true };
+        for id in 0..1000 {
+            let fds = vec![std::fs::File::open("/dev/null").unwrap().into()];
+            assert_eq!(outbox.put(Letter { message: dialed(id), fds }), None);
+        }
+        let first = outbox.take().unwrap();
+        outbox.put_back(first);
+        let left: Vec<Letter> = std::iter::from_fn(|| outbox.take()).collect();
+        assert_eq!(left.len(), MOST_DIALED);
+        assert!(
+            left.iter().zip(0..).all(|(letter, id)| letter.message == dialed(id) && letter.fds.len() == 1)
+        );
     }
 
     #[test]

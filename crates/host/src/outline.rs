@@ -6,7 +6,9 @@
 
 use jiff::Timestamp;
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::definition::{Boot, Disk, ImageFormat, MIN_SIZE, Net, VmDefinition};
+use plimsoll_protocol::definition::{
+    Boot, Disk, ImageFormat, MAX_CONNECTIONS, MIN_SIZE, Net, VmDefinition, Vsock,
+};
 use plimsoll_units::Pages;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -28,6 +30,8 @@ pub(crate) struct Outline {
     pub(crate) identity: Option<Identity>,
     /// The user of the VMM, which no other VM may get.
     pub(crate) uid: Option<u32>,
+    /// The context identifier of its vsock; likewise.
+    pub(crate) cid: Option<u32>,
     pub(crate) started: Option<Timestamp>,
     /// Swap space that the VM has.
     pub(crate) swap: Pages,
@@ -49,6 +53,7 @@ impl Outline {
         Self {
             identity: identity(),
             uid: key(&record, "uid"),
+            cid: key(&record, "cid"),
             started: key(&record, "started"),
             swap: key(&record, "swap").unwrap_or_default(),
             definition: record.get("definition").map(|definition| sketch(vm, definition)),
@@ -81,6 +86,7 @@ pub(crate) fn sketch(vm: &VmName, definition: &Value) -> VmDefinition {
         disks: devices(definition, "disk", disk),
         nets: devices(definition, "net", net),
         cloud_init: definition.get("cloud_init").map(|seed| read(seed).unwrap_or_default()),
+        vsock: definition.get("vsock").map(vsock),
         ..sized.clone()
     };
     // What is contradictory counts as missing.
@@ -122,6 +128,13 @@ fn disk(disk: &Value) -> Disk {
 
 fn net(net: &Value) -> Net {
     Net { tap: key(net, "tap").unwrap_or_else(|| "unknown".to_owned()), mac: key(net, "mac") }
+}
+
+/// What cannot be read of it counts as most.
+fn vsock(vsock: &Value) -> Vsock {
+    let connections =
+        vsock.get("connections").map(|connections| read(connections).unwrap_or(MAX_CONNECTIONS));
+    Vsock { cid: key(vsock, "cid"), connections: connections.unwrap_or(Vsock::default().connections) }
 }
 
 /// The first keys of a record that was cut off: those on whole lines of their own.
@@ -188,7 +201,8 @@ mod tests {
             "size": 67108864,
             "disk": [{ "path": "/a", "format": "qcow2", "colour": "blue" }, { "format": "newer" }],
             "net": [{ "tap": 7 }],
-            "cloud_init": { "colour": "blue" }
+            "cloud_init": { "colour": "blue" },
+            "vsock": { "connections": 100, "colour": "blue" }
         }"#;
         let sketch = sketch(&"a".parse().unwrap(), &serde_json::from_str(text).unwrap());
         let image = |path: &str| disk(&serde_json::json!({ "path": path, "format": "qcow2" }));
@@ -196,9 +210,10 @@ mod tests {
             disks: vec![image("/a"), image("/b")],
             nets: vec![net(&Value::Null)],
             cloud_init: Some(CloudInit::default()),
+            vsock: Some(Vsock { connections: 100, ..Vsock::default() }),
             ..super::sketch(&"a".parse().unwrap(), &serde_json::json!({ "size": 67_108_864 }))
         };
-        assert_eq!(known.devices(), 4);
+        assert_eq!(known.devices(), 5);
         assert_eq!(sketch.overhead(), known.overhead());
     }
 

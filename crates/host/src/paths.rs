@@ -17,6 +17,8 @@ use plimsoll_protocol::VmName;
 /// | `STATE/logs/NAME.console`, `NAME.vmm` | its console's output and its VMM's messages |
 /// | `RUN/vms/NAME/control.sock` | where its VMM listens for the daemon |
 /// | `RUN/vms/NAME/console.sock` | where its VMM listens for clients of the console |
+/// | `RUN/vms/NAME/vsock.sock` | where programs reach ports of its guest, if it has vsock |
+/// | `RUN/vms/NAME/vsock.sock_PORT` | where a program listens for its guest, as that port of the host |
 /// | `RUN/vms/NAME/run.json` | its process, for a daemon that is restarted |
 /// | `RUN/vms/NAME/grant` | what the ledger promised it last |
 #[derive(Clone, Debug)]
@@ -88,12 +90,19 @@ impl Paths {
     pub(crate) fn console_socket(&self, vm: &VmName) -> PathBuf {
         self.run_of(vm).join(CONSOLE_SOCKET)
     }
+
+    pub(crate) fn vsock_socket(&self, vm: &VmName) -> PathBuf {
+        self.run_of(vm).join(VSOCK_SOCKET)
+    }
 }
 
 /// In a VM's run directory: its VMM listens here for the daemon.
 pub(crate) const CONTROL_SOCKET: &str = "control.sock";
 /// In a VM's run directory: its VMM listens here for clients of the console.
 pub(crate) const CONSOLE_SOCKET: &str = "console.sock";
+/// In a VM's run directory: its VMM listens here for programs that want to reach the guest. With
+/// `_PORT` appended: where the daemon looks for a program when the guest connects to that port.
+pub(crate) const VSOCK_SOCKET: &str = "vsock.sock";
 /// In a VM's run directory: its process.
 pub(crate) const RUN_RECORD: &str = "run.json";
 /// In a VM's run directory: its grant.

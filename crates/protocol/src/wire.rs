@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 /// Largest encoded message: a boot configuration with the longest command line takes under 4 KiB.
 pub const MAX_MESSAGE: usize = 16 * 1024;
-/// Most descriptors with one message: the fixed roles take seven, taps eight, disks and their
+/// Most descriptors with one message: the fixed roles take eight, taps eight, disks and their
 /// backing files the others.
 pub const MAX_FDS: usize = 64;
 

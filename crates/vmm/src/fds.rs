@@ -14,6 +14,7 @@ pub(crate) struct PassedFds {
     pub(crate) swap: Option<OwnedFd>,
     pub(crate) console_log: Option<OwnedFd>,
     pub(crate) console_listener: Option<OwnedFd>,
+    pub(crate) vsock_listener: Option<OwnedFd>,
     /// Each disk, then its backing files.
     pub(crate) disks: Vec<Vec<OwnedFd>>,
     pub(crate) taps: Vec<OwnedFd>,
@@ -41,6 +42,7 @@ impl PassedFds {
                 FdRole::Swap => &mut sorted.swap,
                 FdRole::ConsoleLog => &mut sorted.console_log,
                 FdRole::ConsoleListener => &mut sorted.console_listener,
+                FdRole::VsockListener => &mut sorted.vsock_listener,
                 FdRole::Disk(index) if usize::from(*index) == sorted.disks.len() => {
                     sorted.disks.push(vec![fd]);
                     continue;

@@ -22,6 +22,11 @@ pub fn virtio_balloon(input: &[u8]) {
     crate::virtio::fuzz::balloon(input);
 }
 
+/// Sockets between guest and host.
+pub fn virtio_vsock(input: &[u8]) {
+    crate::virtio::fuzz::vsock(input);
+}
+
 /// Random numbers or a disk, on PCI.
 pub fn virtio_pci(input: &[u8]) {
     crate::virtio::fuzz::pci(input);

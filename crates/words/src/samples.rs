@@ -48,7 +48,8 @@ pub fn vm(name: &str) -> VmStatus {
         "faults": 1234, "reboots": 1,
         "guest": {"total": mib(240), "free": mib(20), "available": mib(90), "cache": mib(70),
                   "major_faults": 3, "oom_kills": 0},
-        "missing_jail": [], "started": "2026-01-01T00:00:00Z", "console": "/run/plimsoll/web1.console"
+        "missing_jail": [], "started": "2026-01-01T00:00:00Z", "console": "/run/plimsoll/web1.console",
+        "vsock": "/run/plimsoll/web1.vsock"
     }))
     .expect("a status");
     VmStatus { labels, ..vm }

@@ -50,6 +50,9 @@ A definition is TOML; paths in it are taken from its own directory:
   password_hash = \"$y$...\"   # of the image's default user, as mkpasswd prints it
   packages = [\"nginx\"]       # that the guest installs
   network_config = \"net.yaml\" # files given as they are: this, and user_data and meta_data in place of the others
+  [vsock]                    # sockets between guest and host, without a network; default none
+  cid = 52                   # the guest's address, default one that no other VM has
+  connections = 64           # most at a time, 1 to 1024, default 64; the VM is charged 72KiB for each
   [balloon]
   deflate_on_oom = false     # the guest may take memory back before its OOM killer runs, default true
   free_page_reporting = false # the guest reports free memory, which is given back, default true

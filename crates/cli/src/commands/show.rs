@@ -104,6 +104,9 @@ fn text(vm: &VmStatus, now: Timestamp) -> String {
         facts.extend([("guest memory", guest::memory(said)), ("guest faults", guest::faults(said))]);
     }
     facts.push(("console", vm.console.display().to_string()));
+    if let Some(vsock) = &vm.vsock {
+        facts.push(("vsock", vsock.display().to_string()));
+    }
     list(&facts)
 }
 
@@ -146,7 +149,8 @@ faults        1234
 reboots       1
 guest memory  240MiB total, 20MiB free, 90MiB available, 70MiB cache
 guest faults  3 major, 0 OOM kills
-console       /run/plimsoll/web1.console";
+console       /run/plimsoll/web1.console
+vsock         /run/plimsoll/web1.vsock";
         assert_eq!(text(&samples::vm("web1"), now), samples::local(expected));
     }
 

@@ -8,6 +8,7 @@
 //! | `greedy` | wants its whole size at once |
 //! | `lazy` | wants its whole size, and its balloon never inflates |
 //! | `small` | holds 1 MiB of what it is granted |
+//! | `caller` | wants to reach port 7 of the host, and says hello to what answers there |
 //! | `hog` | holds 64 MiB beyond what it is granted |
 //! | `mute` | ends without a hello |
 //! | `old` | says hello in another version |
@@ -130,6 +131,10 @@ impl Vm {
                     self.facts.reboots += 1;
                     say(wire, &FromVmm::Rebooted);
                 }
+                Ok((ToVmm::Dialed { .. }, fds)) => {
+                    // The program there may have left.
+                    fds.iter().for_each(|fd| drop(rustix::io::write(fd, b"hello")));
+                }
                 Ok((ToVmm::Query | ToVmm::Paging { .. } | ToVmm::Budget(_), _)) => {}
                 Ok((ToVmm::Sharing { domain, .. }, fds)) => {
                     eprintln!("told to share: {domain:?}");
@@ -149,6 +154,9 @@ impl Vm {
                     say(wire, &question);
                 }
                 say(wire, &FromVmm::Report(self.facts));
+                if self.is("caller") {
+                    say(wire, &FromVmm::Dial { id: 1, port: 7 });
+                }
                 if let Some((domain, key)) = self.domain {
                     attack::breach(&self.name, wire, domain, self.facts);
                     let storm = Storm::new(&self.name, domain, &key, self.facts);

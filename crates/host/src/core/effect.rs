@@ -36,6 +36,12 @@ pub(crate) enum Effect {
     Send(RunId, ToVmm),
     /// The same, with descriptors.
     SendWith(RunId, ToVmm, Vec<OwnedFd>),
+    /// Connect the guest to this port of the host, and tell its VMM by the question's number.
+    Dial {
+        run: RunId,
+        id: u64,
+        port: u32,
+    },
     /// End the process at once.
     Kill(RunId),
     /// The run is over: close its files and remove its run directory.

@@ -2,7 +2,7 @@ use plimsoll_policy::PagingCause;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::{
     Chunks, ExitReason, Facts, FromVmm, GuestFacts, LONGEST_SAMPLE_PERIOD, MAX_NOTICE, MAX_SAMPLES,
-    SampleFacts, Sampled, SamplingFacts, VERSION,
+    SampleFacts, Sampled, SamplingFacts, ToVmm, VERSION,
 };
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
 use plimsoll_units::{Bytes, Pages};
@@ -59,6 +59,7 @@ impl Core {
                     "it broke the protocol: it tells of its frames in the middle of a connection",
                 );
             }
+            FromVmm::Dial { id: question, port } => self.dial(id, question, port),
             FromVmm::Notice(text) => self.told_by(id, one_line(&text)),
             FromVmm::Exit(reason) => {
                 let reason = match reason {
@@ -106,6 +107,16 @@ impl Core {
             let answer = self.started_answer(name);
             self.effect(Effect::Answer(waiter.request, answer));
         }
+    }
+
+    /// The guest wants to reach a port of the host. The daemon looks in the VM's own directory and
+    /// nowhere else.
+    fn dial(&mut self, run: RunId, id: u64, port: u32) {
+        let has_vsock = self.definition_of(run).is_some_and(|definition| definition.vsock.is_some());
+        self.effect(match has_vsock {
+            true => Effect::Dial { run, id, port },
+            false => Effect::Send(run, ToVmm::Dialed { id, connected: false }),
+        });
     }
 
     fn want(&mut self, id: RunId, name: &VmName, pages: Pages) {

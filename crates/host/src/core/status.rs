@@ -124,6 +124,7 @@ impl Core {
             note: self.note(vm),
             started: vm.record.started,
             console: self.settings.paths.console_socket(&definition.name),
+            vsock: definition.vsock.map(|_| self.settings.paths.vsock_socket(&definition.name)),
         }
     }
 }

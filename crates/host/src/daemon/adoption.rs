@@ -7,7 +7,7 @@ use std::time::Instant;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::status::Exit;
 
-use super::{Daemon, Live, SETTLING, Settling};
+use super::{Daemon, Live, Own, SETTLING, Settling};
 use crate::adopt::Survivor;
 use crate::cgroup;
 use crate::core::{Discovered, Input, RunId};
@@ -36,15 +36,14 @@ impl Daemon {
             former: whole.map(|record| record.former.clone()).unwrap_or_default(),
             why: "its VMM has not answered yet".to_owned(),
         });
-        if let Some(uid) = outline.uid {
-            self.uids.adopt(uid);
-        }
+        let own = Own { uid: outline.uid, cid: outline.cid };
+        self.keep(&vm, own);
         let live = Live {
             vm: vm.clone(),
             link: None,
             process: process.as_ref().ok().map(Arc::clone),
             directory: RunDir::adopt(directory.clone()),
-            uid: outline.uid,
+            own,
             record: None,
             killed: false,
             may_map: true,
@@ -86,12 +85,10 @@ impl Daemon {
     pub(super) fn reached(&mut self, run: RunId, reached: Reached) {
         let Reached { adopted, link, directory, record, first } = reached;
         let Some(live) = self.live.get_mut(&run) else { return };
-        if let Some(uid) = record.uid {
-            self.uids.adopt(uid);
-        }
+        let (vm, own) = (live.vm.clone(), Own { uid: record.uid, cid: record.cid });
         live.bound = cgroup::adopt(&record.definition, record.pid).map(Arc::new);
-        (live.link, live.directory, live.uid, live.record) =
-            (Some(link), directory, record.uid, Some(record));
+        (live.link, live.directory, live.own, live.record) = (Some(link), directory, own, Some(record));
+        self.keep(&vm, own);
         self.handle(Input::Reached(run, Box::new(adopted)));
         if let Some(first) = first {
             self.handle(Input::Message(run, Box::new(first)));

@@ -25,6 +25,7 @@ impl Daemon {
             Effect::Returned { run, total } => self.note_grant(run, total),
             Effect::Send(run, message) => self.post(run, message, Vec::new()),
             Effect::SendWith(run, message, fds) => self.post_sharing(run, message, fds),
+            Effect::Dial { run, id, port } => self.dial(run, id, port),
             Effect::Kill(run) => {
                 if let Some(live) = self.live.get_mut(&run) {
                     live.killed = true;
@@ -72,6 +73,17 @@ impl Daemon {
 
     pub(super) fn link(&self, run: RunId) -> Option<&Link> {
         self.live.get(&run)?.link.as_ref()
+    }
+
+    /// Connects a guest to a port of the host. The jailed VMM cannot do it.
+    fn dial(&mut self, run: RunId, id: u64, port: u32) {
+        let Some(live) = self.live.get(&run) else { return };
+        let socket = live.directory.dial(port);
+        if let Err(e) = &socket {
+            tracing::debug!(vm = %live.vm, port, "the guest finds no program there: {e}");
+        }
+        let fds: Vec<OwnedFd> = socket.into_iter().collect();
+        self.post(run, ToVmm::Dialed { id, connected: !fds.is_empty() }, fds);
     }
 
     fn order(&mut self, order: Order) {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use plimsoll_protocol::VmName;
 use plimsoll_units::Pages;
 
-use super::{Daemon, Live};
+use super::{Daemon, Live, Own};
 use crate::core::{Failure, FailureKind, Input, RunId, Started};
 use crate::incoming::Incoming;
 use crate::inventory::Record;
@@ -17,7 +17,9 @@ use crate::supervise::{Watch, watch};
 impl Daemon {
     pub(super) fn launch(&mut self, run: RunId, record: Record, grant: Pages) {
         let uid = self.uids.take();
-        self.launching.insert(run, uid);
+        let vsock = record.definition.vsock;
+        let cid = vsock.map(|vsock| self.cids.take(&record.definition.name, &vsock)).transpose();
+        self.launching.insert(run, Own { uid, cid: cid.as_ref().ok().copied().flatten() });
         let (site, sender) = (Arc::clone(&self.site), self.sender.clone());
         let definition = record.definition.clone();
         let started = record.started.unwrap_or_else(Timestamp::now);
@@ -27,7 +29,7 @@ impl Daemon {
                 // What is not on disk yet is written later; until then the run directory knows of
                 // the VM.
                 saved.await.ok();
-                let plan = Plan { definition, grant, uid, started };
+                let plan = Plan { definition, grant, uid, cid: cid?, started };
                 tokio::task::spawn_blocking(move || launch(&site, &plan)).await?
             };
             let result = launched.await.map(Box::new);
@@ -36,14 +38,12 @@ impl Daemon {
     }
 
     pub(super) fn launched(&mut self, run: RunId, result: anyhow::Result<Box<Launched>>) {
-        let uid = self.launching.remove(&run).flatten();
+        let own = self.launching.remove(&run).unwrap_or_default();
         let result = result.and_then(|launched| self.install(run, *launched));
         let input = match result {
             Ok(started) => Ok(started),
             Err(e) => {
-                if let Some(uid) = uid {
-                    self.uids.release(uid);
-                }
+                self.release(own);
                 Err(Failure::new(FailureKind::Unfit, format!("{e:#}")))
             }
         };
@@ -70,7 +70,7 @@ impl Daemon {
             remarks: record.remarks.clone(),
             swap: record.swap,
         };
-        let (vm, uid) = (record.definition.name.clone(), record.uid);
+        let (vm, own) = (record.definition.name.clone(), Own { uid: record.uid, cid: record.cid });
         let (logged, log, process) =
             (tokio::spawn(log.run()), self.site.paths.vmm_log(&vm), Arc::new(process));
         let what = Watch {
@@ -86,19 +86,36 @@ impl Daemon {
         };
         let (link, process, record, bound) = (Some(link), Some(process), Some(record), bound.map(Arc::new));
         let (killed, may_map) = (false, true);
-        self.live.insert(run, Live { vm, link, process, directory, uid, record, killed, may_map, bound });
+        self.live.insert(run, Live { vm, link, process, directory, own, record, killed, may_map, bound });
         tokio::spawn(watch(what, self.sender.clone()));
         Ok(started)
     }
 
     pub(super) fn clear(&mut self, run: RunId, name: &VmName) {
         let Some(live) = self.live.remove(&run) else { return };
-        if let Some(uid) = live.uid {
-            self.uids.release(uid);
-        }
+        self.release(live.own);
         live.directory.remove();
         if let (Ok(cgroups), Some(process)) = (&self.site.cgroups, &live.process) {
             cgroups.remove(name, process.pid());
+        }
+    }
+
+    /// Notes that the VM of a run that an earlier daemon started has these.
+    pub(super) fn keep(&mut self, vm: &VmName, own: Own) {
+        if let Some(uid) = own.uid {
+            self.uids.adopt(uid);
+        }
+        if let Some(cid) = own.cid {
+            self.cids.adopt(cid, vm);
+        }
+    }
+
+    fn release(&mut self, own: Own) {
+        if let Some(uid) = own.uid {
+            self.uids.release(uid);
+        }
+        if let Some(cid) = own.cid {
+            self.cids.release(cid);
         }
     }
 }

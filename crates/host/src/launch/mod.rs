@@ -25,6 +25,7 @@ use plimsoll_policy::Rules;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::{
     BootConfig, FdRole, FromVmm, GuestKind, NetConfig, SamplingConfig, SwapConfig, ToVmm, VERSION,
+    VsockConfig,
 };
 use plimsoll_protocol::definition::{BootFrom, JailPart, MacAddress, VmDefinition};
 use plimsoll_protocol::wire::Wire;
@@ -70,6 +71,8 @@ pub(crate) struct Plan {
     pub(crate) grant: Pages,
     /// The user for it; `None` where the daemon cannot give one.
     pub(crate) uid: Option<u32>,
+    /// The context identifier of its vsock; `None`: it has none.
+    pub(crate) cid: Option<u32>,
     pub(crate) started: Timestamp,
 }
 
@@ -102,6 +105,7 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     let directory = RunDir::create(&site.paths, name)?;
     let listener = directory.listen_for_daemon()?;
     let console = directory.listen_for_console(plan.uid)?;
+    let vsock = definition.vsock.map(|_| directory.listen_for_vsock()).transpose()?;
     let console_log = rundir::console_log(&site.paths, name)?;
     let (log, vmm_log) = directory.log_pipe(&site.paths, name)?;
     let child = spawn::spawn(&site.vmm, &site.log, name, listener, vmm_log)?;
@@ -119,6 +123,7 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
         start_time: start_time(pid).context("cannot read when the VMM began")?,
         boot_id: boot_id().context("cannot read which boot of the machine this is")?,
         uid: plan.uid,
+        cid: plan.cid,
         started: plan.started,
         definition: definition.clone(),
         missing_jail: missing,
@@ -140,6 +145,10 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     greet(&wire, &process).map_err(failed)?;
     let (mut config, mut fds) = boot_config(site, plan, resources, console_log, console)?;
     config.store = site.rules.store(config.size);
+    if let Some(listener) = vsock {
+        config.fds.push(FdRole::VsockListener);
+        fds.push(listener);
+    }
     if let Some(SwapSpace { file, config: swap }) = swap {
         config.swap = Some(swap);
         config.fds.push(FdRole::Swap);
@@ -238,6 +247,11 @@ fn receive(wire: &Wire, process: &Process, deadline: Instant) -> anyhow::Result<
     }
 }
 
+fn vsock_config(definition: &VmDefinition, cid: Option<u32>) -> Option<VsockConfig> {
+    let (vsock, cid) = definition.vsock.zip(cid)?;
+    Some(VsockConfig { cid, connections: vsock.connections })
+}
+
 fn boot_config(
     site: &Site,
     plan: &Plan,
@@ -269,6 +283,7 @@ fn boot_config(
         bus: definition.bus,
         disks,
         nets: definition.nets.iter().enumerate().map(mac).collect(),
+        vsock: vsock_config(definition, plan.cid),
         balloon: definition.balloon,
         grant: plan.grant,
         huge_pages: true,

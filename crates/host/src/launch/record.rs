@@ -23,6 +23,9 @@ pub(crate) struct RunRecord {
     /// See [`crate::process::boot_id`].
     pub(crate) boot_id: String,
     pub(crate) uid: Option<u32>,
+    /// The context identifier of its vsock; `None`: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cid: Option<u32>,
     pub(crate) started: Timestamp,
     pub(crate) definition: VmDefinition,
     pub(crate) missing_jail: Vec<JailPart>,
@@ -93,6 +96,7 @@ mod tests {
             start_time: 1,
             boot_id: "this boot".to_owned(),
             uid: None,
+            cid: None,
             started: Timestamp::UNIX_EPOCH,
             definition: VmDefinition::from_toml(text, Path::new("/")).unwrap(),
             missing_jail: Vec::new(),

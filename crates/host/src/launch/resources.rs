@@ -12,8 +12,8 @@ use super::disk::{self, OpenDisk};
 use super::{bzimage, seed, tap};
 
 /// Most files of all disks: one for each of 32, and backing files. A message takes 64 descriptors,
-/// of which sixteen may be others, the seed among them.
-const MAX_FILES: usize = 48;
+/// of which seventeen may be others, the seed among them.
+const MAX_FILES: usize = 47;
 
 /// The host's files and devices that a VM uses, open and checked.
 #[derive(Debug)]

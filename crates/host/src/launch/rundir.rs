@@ -11,11 +11,11 @@ use plimsoll_units::Pages;
 use rustix::net::SocketType;
 
 use super::record::RunRecord;
-use super::socket::{connect, listen};
+use super::socket::{connect, connect_stream, listen};
 use super::survey::{Look, look};
 use crate::format;
 use crate::log_pipe::LogPipe;
-use crate::paths::{CONSOLE_SOCKET, CONTROL_SOCKET, GRANT_RECORD, Paths, RUN_RECORD};
+use crate::paths::{CONSOLE_SOCKET, CONTROL_SOCKET, GRANT_RECORD, Paths, RUN_RECORD, VSOCK_SOCKET};
 
 /// The run directory of one VM: it is there while the VM runs, and for the daemon's user alone.
 #[derive(Debug)]
@@ -105,6 +105,19 @@ impl RunDir {
     /// gets.
     pub(super) fn listen_for_console(&self, _uid: Option<u32>) -> anyhow::Result<OwnedFd> {
         listen(&self.path.join(CONSOLE_SOCKET), SocketType::STREAM, 8)
+    }
+
+    /// The socket at which programs of the host reach the guest's ports.
+    pub(super) fn listen_for_vsock(&self) -> anyhow::Result<OwnedFd> {
+        listen(&self.path.join(VSOCK_SOCKET), SocketType::STREAM, 128)
+    }
+
+    /// Connects to the socket that stands for `port` of the host, for a guest. Never waits.
+    ///
+    /// # Errors
+    /// The kernel's. Nobody listens there, as a rule.
+    pub(crate) fn dial(&self, port: u32) -> io::Result<OwnedFd> {
+        connect_stream(&self.path.join(format!("{VSOCK_SOCKET}_{port}")))
     }
 
     pub(crate) fn write_record(&self, record: &RunRecord) -> anyhow::Result<()> {

@@ -38,6 +38,16 @@ pub(super) fn connect(directory: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Connects to the stream socket at `path`; the socket is non-blocking, and so is the call.
+///
+/// # Errors
+/// The kernel's; that of a full backlog among them.
+pub(super) fn connect_stream(path: &Path) -> io::Result<OwnedFd> {
+    let socket = socket(SocketType::STREAM, SocketFlags::NONBLOCK)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    Ok(socket)
+}
+
 fn connect_by(socket: &OwnedFd, directory: &Path) -> io::Result<()> {
     rustix::net::connect(socket, &SocketAddrUnix::new(directory.join(CONTROL_SOCKET))?)?;
     Ok(())

@@ -26,6 +26,8 @@ pub struct BootConfig {
     pub disks: Vec<DiskConfig>,
     /// Network interfaces in the order of their device names.
     pub nets: Vec<NetConfig>,
+    /// Its sockets to the host; `None`: it has none.
+    pub vsock: Option<VsockConfig>,
     /// What the balloon device offers.
     pub balloon: Balloon,
     /// Grant to begin with; already charged in the ledger.
@@ -97,6 +99,16 @@ pub struct NetConfig {
     pub mac: MacAddress,
 }
 
+/// The device for sockets between guest and host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VsockConfig {
+    /// The guest's context identifier.
+    pub cid: u32,
+    /// Most connections at a time, 1 to
+    /// [`MAX_CONNECTIONS`](crate::definition::MAX_CONNECTIONS).
+    pub connections: u16,
+}
+
 /// What a passed file descriptor is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FdRole {
@@ -122,4 +134,6 @@ pub enum FdRole {
     ConsoleLog,
     /// A listening stream socket: each client that connects is attached to the console.
     ConsoleListener,
+    /// A listening stream socket: each client that connects may name a port of the guest.
+    VsockListener,
 }

@@ -9,7 +9,7 @@ use crate::sharing::{DomainId, Found, ScanBudget, SharingKind};
 
 /// Version of these messages. Daemon and VMM of different versions do not talk: the daemon says so
 /// in the VM's status.
-pub const VERSION: u32 = 10;
+pub const VERSION: u32 = 11;
 /// The file descriptor at which a VMM finds its listening control socket.
 pub const CONTROL_FD: i32 = 3;
 
@@ -79,6 +79,14 @@ pub enum ToVmm {
     Pause(bool),
     /// Reset the machine, as its reset button would: the guest starts anew.
     Reset,
+    /// The answer to [`FromVmm::Dial`]. With `connected` comes one descriptor: a connected stream
+    /// socket. An answer may be lost, as the question may.
+    Dialed {
+        /// That of the question.
+        id: u64,
+        /// The host has taken the connection.
+        connected: bool,
+    },
     /// Answer with [`FromVmm::Report`] at once.
     Query,
 }
@@ -157,6 +165,14 @@ pub enum FromVmm {
         pages: Vec<(PageNo, FrameNo)>,
         /// These were the last.
         last: bool,
+    },
+    /// The guest connects to this port of the host: connect to the unix socket that stands for it.
+    /// The answer is [`ToVmm::Dialed`].
+    Dial {
+        /// Comes back with the answer.
+        id: u64,
+        /// Any port.
+        port: u32,
     },
     /// A remark for the operator; the VM goes on. At most [`MAX_NOTICE`] bytes.
     Notice(String),

@@ -18,7 +18,7 @@ mod facts;
 mod messages;
 mod sampling;
 
-pub use boot::{BootConfig, DiskConfig, FdRole, GuestKind, NetConfig, RateLimit, SwapConfig};
+pub use boot::{BootConfig, DiskConfig, FdRole, GuestKind, NetConfig, RateLimit, SwapConfig, VsockConfig};
 pub use exit::ExitReason;
 pub use facts::{Chunks, Facts, GuestFacts, REPORT_PERIOD, SampleFacts, Sampled, SamplingFacts};
 pub use messages::{CONTROL_FD, FromVmm, MAX_NOTICE, ToVmm, VERSION};

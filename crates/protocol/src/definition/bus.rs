@@ -15,12 +15,14 @@ pub enum Bus {
 }
 
 impl Bus {
-    /// Most disks of a VM.
-    pub const fn max_disks(self) -> usize {
-        match self {
-            // With interfaces, balloon and random numbers, 14 interrupt lines.
-            Self::Mmio => 8,
-            Self::Pci => 32,
+    /// Most disks of a VM, with or without `vsock`.
+    pub const fn max_disks(self, vsock: bool) -> usize {
+        match (self, vsock) {
+            // With interfaces, balloon and random numbers, 14 interrupt lines. The vsock device
+            // takes that of a disk.
+            (Self::Mmio, true) => 7,
+            (Self::Mmio, false) => 8,
+            (Self::Pci, _) => 32,
         }
     }
 

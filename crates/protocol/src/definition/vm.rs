@@ -9,6 +9,7 @@ use super::error::DefinitionError;
 use super::jail::Jail;
 use super::limits::{MAX_SIZE, MAX_VCPUS, MIN_SIZE};
 use super::mac::MacAddress;
+use super::vsock::Vsock;
 use crate::change::VmChange;
 use crate::forgotten_unit::forgotten_unit;
 use crate::or_none::optional;
@@ -87,6 +88,9 @@ pub struct VmDefinition {
     /// What cloud-init in the guest is told; `None`: it gets no seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud_init: Option<CloudInit>,
+    /// Sockets between guest and host; `None`: there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<Vsock>,
     /// What the balloon device offers.
     #[serde(default, skip_serializing_if = "is_default")]
     pub balloon: Balloon,
@@ -151,6 +155,7 @@ impl VmDefinition {
             disks: Vec::new(),
             nets: Vec::new(),
             cloud_init: None,
+            vsock: None,
             balloon: Balloon::default(),
             jail: Jail::default(),
         }
@@ -167,12 +172,13 @@ impl VmDefinition {
         let images = self.disks.iter().filter(|disk| disk.format == ImageFormat::Qcow2).count() as u64;
         plimsoll_policy::overhead(Pages::floor(self.size), self.vcpus, self.devices())
             + Pages::ceil(seed)
+            + Pages::ceil(self.vsock.map_or(Bytes::ZERO, Vsock::overhead))
             + Pages::ceil(Bytes(images * IMAGE_OVERHEAD.0))
     }
 
-    /// How many disks, that of `cloud_init` among them, and network interfaces it has.
+    /// How many disks, that of `cloud_init` among them, network interfaces and vsock devices it has.
     pub fn devices(&self) -> usize {
-        self.disk_devices() + self.nets.len()
+        self.disk_devices() + self.nets.len() + usize::from(self.vsock.is_some())
     }
 
     fn disk_devices(&self) -> usize {
@@ -270,11 +276,12 @@ impl VmDefinition {
             return fail(format!("labels: {labels} are too many: at most {MAX_LABELS} are possible"));
         }
         let (disks, nets, bus) = (self.disk_devices(), self.nets.len(), self.bus);
-        if disks > bus.max_disks() {
+        let most = bus.max_disks(self.vsock.is_some());
+        if disks > most {
             let seed = if self.cloud_init.is_some() { ", with that of cloud_init" } else { "" };
+            let vsock = if self.vsock.is_some() { " and vsock" } else { "" };
             return fail(format!(
-                "{disks} disks{seed}: at most {} are possible with bus = \"{bus}\"",
-                bus.max_disks()
+                "{disks} disks{seed}: at most {most} are possible with bus = \"{bus}\"{vsock}"
             ));
         }
         let boot = self.boot.files().map(|(_, path)| path);
@@ -287,6 +294,7 @@ impl VmDefinition {
         }
         self.disks.iter().try_for_each(Disk::check)?;
         self.cloud_init.iter().try_for_each(CloudInit::check)?;
+        self.vsock.map_or(Ok(()), Vsock::check)?;
         if nets > bus.max_nets() {
             return fail(format!(
                 "{nets} network interfaces: at most {} are possible with bus = \"{bus}\"",

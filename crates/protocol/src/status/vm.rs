@@ -114,6 +114,9 @@ pub struct VmStatus {
     pub started: Option<Timestamp>,
     /// The unix socket of its console.
     pub console: PathBuf,
+    /// The unix socket that leads to ports of its guest; `None`: it has no vsock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vsock: Option<PathBuf>,
 }
 
 impl VmStatus {

@@ -118,8 +118,9 @@ const _: () = {
     assert!(HOLE.is_multiple_of(CHUNK_SIZE) && HIGH.is_multiple_of(CHUNK_SIZE));
     assert!(PCI_WINDOW.start >= HOLE && PCI_WINDOW.end <= PCI_ECAM);
     assert!(PCI_ECAM + 0x10_0000 <= IO_APIC as u64);
-    // All disks, all nets, entropy and balloon.
-    assert!(Bus::Mmio.max_disks() + Bus::Mmio.max_nets() + 2 <= MAX_VIRTIO as usize);
+    // All disks, all nets, entropy and balloon; and the same with vsock.
+    assert!(Bus::Mmio.max_disks(false) + Bus::Mmio.max_nets() + 2 <= MAX_VIRTIO as usize);
+    assert!(Bus::Mmio.max_disks(true) + Bus::Mmio.max_nets() + 3 <= MAX_VIRTIO as usize);
 };
 
 /// The address of virtio device `index`, which is below [`MAX_VIRTIO`].

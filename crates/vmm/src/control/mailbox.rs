@@ -4,13 +4,17 @@ use std::sync::Mutex;
 
 use plimsoll_pmap::{Error, GrantSource};
 use plimsoll_protocol::control::{ExitReason, MAX_NOTICE};
-use plimsoll_protocol::definition::JailPart;
+use plimsoll_protocol::definition::{JailPart, MAX_CONNECTIONS};
 use plimsoll_sys::{Event, lock};
 use plimsoll_units::Pages;
 
 /// Most notices that wait for the control thread. A guest can cause them, for example by driving a
 /// device wrongly. Notices that come faster than they are fetched are counted and dropped.
 const MAX_NOTICES: usize = 32;
+
+/// Most questions for connections that wait for the control thread: those of all connections that a
+/// VM may have.
+const MAX_DIALS: usize = MAX_CONNECTIONS as usize;
 
 /// Holds what the VM's threads have to tell the daemon until the control thread fetches it. Posting
 /// never blocks.
@@ -31,6 +35,8 @@ pub(crate) struct Mail {
     pub(crate) running: Option<Vec<JailPart>>,
     /// How often the guest rebooted.
     pub(crate) reboots: u32,
+    /// Ports of the host that the guest wants to reach, each with the number of the question.
+    pub(crate) dials: Vec<(u64, u32)>,
     /// In order.
     pub(crate) notices: Vec<String>,
     /// Notices that were dropped.
@@ -73,6 +79,19 @@ impl Mailbox {
     /// Posts that the guest has rebooted.
     pub(crate) fn rebooted(&self) {
         self.post(|mail| mail.reboots = mail.reboots.saturating_add(1));
+    }
+
+    /// Posts that the guest wants to reach `port` of the host, as question `id`. Returns false if
+    /// too many of them wait.
+    pub(crate) fn dial(&self, id: u64, port: u32) -> bool {
+        let mut posted = false;
+        self.post(|mail| {
+            posted = mail.dials.len() < MAX_DIALS;
+            if posted {
+                mail.dials.push((id, port));
+            }
+        });
+        posted
     }
 
     /// Posts a message that the operator should see.
@@ -151,6 +170,15 @@ mod tests {
         let mail = mailbox.take();
         assert_eq!((mail.notices.len(), mail.dropped), (MAX_NOTICES, 100 - MAX_NOTICES));
         assert!(mail.notices.iter().all(|n| n.len() <= MAX_NOTICE && n.lines().count() == 1));
+    }
+
+    #[test]
+    fn questions_for_connections_are_bounded() {
+        let mailbox = Mailbox::new().unwrap();
+        assert!((0..MAX_DIALS as u64).all(|id| mailbox.dial(id, 5)));
+        assert!(!mailbox.dial(0, 5));
+        assert_eq!(mailbox.take().dials.len(), MAX_DIALS);
+        assert!(mailbox.dial(0, 5));
     }
 
     #[test]

@@ -3,13 +3,16 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use plimsoll_protocol::control::{ExitReason, Facts, FromVmm, VERSION};
-use plimsoll_protocol::definition::JailPart;
+use plimsoll_protocol::definition::{JailPart, MAX_CONNECTIONS};
 use plimsoll_units::Pages;
 
 use crate::sharing::Exchange;
 
 /// Most notices kept for a daemon that does not read or is absent; the oldest are dropped first.
 const MAX_NOTICES: usize = 64;
+
+/// Most questions for connections that are kept; the device gives up those that are lost.
+const MAX_DIALS: usize = MAX_CONNECTIONS as usize;
 
 /// Holds what is to be sent until the socket takes it. It is a state and not a queue, so it does
 /// not grow while the daemon is absent: totals replace each other, differences add up. Messages
@@ -21,6 +24,7 @@ pub(crate) struct Outbox {
     returned: Pages,
     want: Option<Pages>,
     rebooted: u32,
+    dials: VecDeque<(u64, u32)>,
     notices: VecDeque<String>,
     report: Option<Facts>,
     exit: Option<ExitReason>,
@@ -35,6 +39,7 @@ impl Outbox {
             returned: Pages::ZERO,
             want: None,
             rebooted: 0,
+            dials: VecDeque::new(),
             notices: VecDeque::new(),
             report: None,
             exit: None,
@@ -42,11 +47,11 @@ impl Outbox {
     }
 
     /// Begins a connection with `facts`. They include what earlier connections left unsent, except
-    /// notices and the end.
+    /// notices, questions for connections, and the end.
     pub(crate) fn hello(&mut self, facts: Facts, running: Option<Vec<JailPart>>) {
-        let notices = std::mem::take(&mut self.notices);
-        let exit = self.exit.take();
-        *self = Self { hello: Some(facts), running, notices, exit, ..Self::new(Arc::clone(&self.exchange)) };
+        let (notices, dials) = (std::mem::take(&mut self.notices), std::mem::take(&mut self.dials));
+        let (hello, exit) = (Some(facts), self.exit.take());
+        *self = Self { hello, running, dials, notices, exit, ..Self::new(Arc::clone(&self.exchange)) };
     }
 
     pub(crate) fn running(&mut self, missing: Vec<JailPart>) {
@@ -63,6 +68,13 @@ impl Outbox {
 
     pub(crate) fn rebooted(&mut self, times: u32) {
         self.rebooted = self.rebooted.saturating_add(times);
+    }
+
+    pub(crate) fn dial(&mut self, id: u64, port: u32) {
+        if self.dials.len() == MAX_DIALS {
+            self.dials.pop_front();
+        }
+        self.dials.push_back((id, port));
     }
 
     pub(crate) fn notice(&mut self, text: String) {
@@ -87,6 +99,7 @@ impl Outbox {
             || self.rebooted > 0
             || self.returned > Pages::ZERO
             || self.want.is_some()
+            || !self.dials.is_empty()
             || !self.notices.is_empty()
             || self.report.is_some()
             || self.exit.is_some()
@@ -113,11 +126,12 @@ impl Outbox {
             return Some(FromVmm::Return(self.returned));
         }
         let want = self.want.map(FromVmm::Want);
+        let dial = || self.dials.front().map(|(id, port)| FromVmm::Dial { id: *id, port: *port });
         let notice = || self.notices.front().cloned().map(FromVmm::Notice);
         let report = || self.report.map(FromVmm::Report);
         let exit = || self.exit.clone().map(FromVmm::Exit);
         let frames = || self.exchange.next().filter(|_| self.exit.is_none());
-        want.or_else(frames).or_else(notice).or_else(report).or_else(exit)
+        want.or_else(frames).or_else(dial).or_else(notice).or_else(report).or_else(exit)
     }
 
     /// The descriptor that goes with a message, if one does.
@@ -133,6 +147,7 @@ impl Outbox {
             FromVmm::Rebooted => self.rebooted -= 1,
             FromVmm::Return(pages) => self.returned = self.returned.saturating_sub(*pages),
             FromVmm::Want(_) => self.want = None,
+            FromVmm::Dial { .. } => drop(self.dials.pop_front()),
             FromVmm::Notice(_) => drop(self.notices.pop_front()),
             FromVmm::Report(_) => self.report = None,
             FromVmm::Exit(_) => self.exit = None,
@@ -180,6 +195,7 @@ mod tests {
         outbox.returned(Pages(3));
         outbox.rebooted(1);
         outbox.notice("kept".to_owned());
+        outbox.dial(1, 2);
         outbox.exit(ExitReason::Shutdown);
         let facts = Facts { grant: Pages(9), ..Facts::default() };
         outbox.hello(facts, Some(Vec::new()));
@@ -188,6 +204,7 @@ mod tests {
             [
                 FromVmm::Hello { version: VERSION, facts },
                 FromVmm::Running { missing_jail: Vec::new() },
+                FromVmm::Dial { id: 1, port: 2 },
                 FromVmm::Notice("kept".to_owned()),
                 FromVmm::Exit(ExitReason::Shutdown),
             ]
@@ -201,7 +218,8 @@ mod tests {
             outbox.notice(n.to_string());
             outbox.report(Facts::default());
             outbox.want(Pages(n));
+            outbox.dial(n, 5);
         }
-        assert_eq!(drain(&mut outbox).len(), MAX_NOTICES + 2);
+        assert_eq!(drain(&mut outbox).len(), MAX_NOTICES + MAX_DIALS + 2);
     }
 }

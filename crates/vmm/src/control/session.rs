@@ -158,6 +158,9 @@ impl Session {
             (ToVmm::Found { id, found }, Some(_)) => self.exchange.answer(id, Answer::Found(found)),
             (ToVmm::Offered { id, frames }, Some(_)) => self.exchange.answer(id, Answer::Offered(frames)),
             (ToVmm::Share { domain, pages }, Some(vm)) => vm.scanner.named(domain, pages),
+            (ToVmm::Dialed { id, connected }, Some(vm)) => {
+                vm.guest.dialed(id, fds.into_iter().next().filter(|_| connected));
+            }
             (ToVmm::PowerButton, Some(vm)) => vm.guest.press_power_button(),
             (ToVmm::Reset, Some(vm)) => vm.guest.press_reset_button(),
             (ToVmm::Pause(paused), Some(vm)) => {
@@ -196,6 +199,7 @@ impl Session {
             self.reboots = self.reboots.saturating_add(mail.reboots);
             outbox.rebooted(mail.reboots);
         }
+        mail.dials.into_iter().for_each(|(id, port)| outbox.dial(id, port));
         mail.notices.into_iter().for_each(|text| outbox.notice(text));
         if mail.dropped > 0 {
             outbox.notice(format!("{} more notices came too fast and were dropped", mail.dropped));

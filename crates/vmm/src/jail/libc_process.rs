@@ -4,9 +4,9 @@ use std::io;
 
 use plimsoll_units::Bytes;
 
-/// Most open files of a VMM. Some 30 fixed ones, two for each vCPU, up to nine for each of 32 disks
-/// and 8 interfaces, and the console's clients come to about 400. A guest that has broken out
-/// cannot use up the host's file table; much less would refuse the largest VM.
+/// Most open files of a VMM beside its connections. Some 30 fixed ones, two for each vCPU, up to
+/// nine for each of 32 disks and 8 interfaces, and the console's clients come to about 400. A guest
+/// that has broken out cannot use up the host's file table; much less would refuse the largest VM.
 const MAX_DESCRIPTORS: libc::rlim_t = 512;
 
 fn check(result: libc::c_int) -> io::Result<()> {
@@ -33,8 +33,9 @@ pub(super) fn forbid_core_dumps() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) })
 }
 
-pub(super) fn limit_descriptors() -> io::Result<()> {
-    limit(libc::RLIMIT_NOFILE, MAX_DESCRIPTORS)
+/// Limits open files to those that a VMM with this many connections needs.
+pub(super) fn limit_descriptors(connections: u16) -> io::Result<()> {
+    limit(libc::RLIMIT_NOFILE, MAX_DESCRIPTORS + libc::rlim_t::from(connections))
 }
 
 /// Forbids to write or extend any file beyond `longest`: such a write fails with `EFBIG`. The

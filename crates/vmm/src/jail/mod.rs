@@ -47,6 +47,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) uid: Option<u32>,
     /// No file may grow beyond this.
     pub(crate) longest_file: Bytes,
+    /// Connections between guest and host that may be open at a time.
+    pub(crate) connections: u16,
     /// Parts that may be missing.
     pub(crate) allow_missing: &'a [JailPart],
 }
@@ -136,7 +138,7 @@ impl Rules<'_> {
 /// Gives up root, and everything with which the process could become root again.
 fn become_user(rules: Rules<'_>) -> Result<(), Missing> {
     libc_process::limit_file_length(rules.longest_file).map_err(Missing::Privileges)?;
-    libc_process::limit_descriptors().map_err(Missing::Privileges)?;
+    libc_process::limit_descriptors(rules.connections).map_err(Missing::Privileges)?;
     libc_process::forbid_new_privileges().map_err(Missing::Privileges)?;
     let changed = match rules.uid {
         Some(uid) => libc_process::become_user(uid).map_err(|source| Missing::Uid { uid, source }),

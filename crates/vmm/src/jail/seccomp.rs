@@ -82,6 +82,8 @@ const ALLOWED: &[i64] = &[
     libc::SYS_sendmsg,
     libc::SYS_sendto,
     libc::SYS_getsockopt,
+    // One direction of a connection between guest and host ends before the other.
+    libc::SYS_shutdown,
 ];
 
 /// Commands of fcntl: flags of what we have, and a descriptor's duplicate.
@@ -207,6 +209,9 @@ fn allowed_only(mode: Mode) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         ALLOWED.iter().chain(UNKNOWN).map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_ioctl, any_of(1, ioctls().map(u64::from))?);
+    // What the kernel keeps for the other end of a connection. It takes no more than is usual.
+    let send_buffer = vec![condition(1, bits(libc::SOL_SOCKET))?, condition(2, bits(libc::SO_SNDBUF))?];
+    rules.insert(libc::SYS_setsockopt, vec![SeccompRule::new(send_buffer)?]);
     rules.insert(libc::SYS_fcntl, any_of(1, FCNTL.iter().map(|command| bits(*command)))?);
     // No memory becomes executable.
     rules.insert(libc::SYS_mmap, vec![mask(2, bits(libc::PROT_EXEC), 0)?]);
@@ -247,6 +252,11 @@ fn any_of(
 
 fn equals(index: u8, value: u64) -> Result<SeccompRule, seccompiler::BackendError> {
     rule(index, SeccompCmpOp::Eq, value)
+}
+
+/// Argument `index` has this value.
+fn condition(index: u8, value: u64) -> Result<SeccompCondition, seccompiler::BackendError> {
+    SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
 }
 
 /// The bits of `mask` in argument `index` are those of `value`.

@@ -17,12 +17,13 @@ fn is_root() -> bool {
 
 fn rules() -> Rules<'static> {
     // Without root only the seccomp part can be tried.
-    if is_root() { Rules { uid: Some(STRANGER), longest_file: LONGEST, allow_missing: &[] } } else { lax() }
+    if is_root() { Rules { uid: Some(STRANGER), allow_missing: &[], ..lax() } } else { lax() }
 }
 
 /// What anybody can have.
 fn lax() -> Rules<'static> {
-    Rules { uid: None, longest_file: LONGEST, allow_missing: &[JailPart::Uid, JailPart::Filesystem] }
+    let allow_missing = &[JailPart::Uid, JailPart::Filesystem];
+    Rules { uid: None, longest_file: LONGEST, connections: 0, allow_missing }
 }
 
 /// Runs test `name` in a child where [`inside`] says yes.
@@ -64,6 +65,25 @@ fn a_forbidden_system_call_kills() {
     }
     let output = child("a_forbidden_system_call_kills");
     assert!(told(&output, "closed"), "{output:?}");
+    assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{output:?}");
+}
+
+#[test]
+fn a_connection_is_bounded_and_half_ended_inside_and_nothing_else_of_it_is_set() {
+    use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair, sockopt};
+    if inside() {
+        let (ours, _theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        enter(rules()).unwrap();
+        sockopt::set_socket_send_buffer_size(&ours, 8192).unwrap();
+        shutdown(&ours, Shutdown::Write).unwrap();
+        tell("done");
+        let set = sockopt::set_socket_passcred(&ours, true);
+        tell(&format!("lived with {set:?}"));
+        return;
+    }
+    let output = child("a_connection_is_bounded_and_half_ended_inside_and_nothing_else_of_it_is_set");
+    assert!(told(&output, "done"), "{output:?}");
     assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{output:?}");
 }
 

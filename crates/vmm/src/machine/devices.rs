@@ -19,6 +19,7 @@ use crate::virtio::balloon::{Balloon, BalloonHandle};
 use crate::virtio::block::{Block, BlockConfig, Geometry, Medium};
 use crate::virtio::entropy::Entropy;
 use crate::virtio::net::{Link, Net};
+use crate::virtio::vsock::{Dial, Vsock, VsockHandle};
 use crate::virtio::{NoticeSink, VirtioDevice};
 
 /// A VM's virtio devices, on the bus that its definition names.
@@ -26,6 +27,8 @@ pub(crate) struct VirtioDevices {
     bus: Attached,
     /// Steers the balloon device.
     pub(crate) balloon: BalloonHandle,
+    /// Answers the vsock device, if there is one.
+    pub(crate) vsock: Option<VsockHandle>,
     /// The first disk, if it is an image.
     first_image: Option<Arc<Image<FileStorage>>>,
 }
@@ -36,8 +39,8 @@ enum Attached {
 }
 
 impl VirtioDevices {
-    /// Makes all devices of `config`: disks, then interfaces, then the balloon and the source of
-    /// entropy. Linux names disks and interfaces in the order in which it finds them.
+    /// Makes all devices of `config`: disks, then interfaces, the balloon, the source of entropy,
+    /// and sockets. Linux names disks and interfaces in the order in which it finds them.
     ///
     /// # Errors
     /// Descriptors and configuration do not agree, or a backend is refused by its device.
@@ -80,12 +83,21 @@ impl VirtioDevices {
         let (device, balloon) =
             Balloon::new("balloon", config.balloon, pmap, Arc::clone(&notices)).context("balloon")?;
         devices.push(Box::new(device));
-        devices.push(Box::new(Entropy::new("entropy", pmap, notices).context("entropy")?));
+        let entropy = Entropy::new("entropy", pmap, Arc::clone(&notices)).context("entropy")?;
+        devices.push(Box::new(entropy));
+        let listener = fds.vsock_listener.take();
+        let vsock = config.vsock.map(|config| {
+            let dialer = Arc::clone(mailbox);
+            let dial: Dial = Arc::new(move |id, port| dialer.dial(id, port));
+            Vsock::new("vsock", config, listener, dial, pmap, notices).context("vsock")
+        });
+        let (device, vsock) = vsock.transpose()?.unzip();
+        devices.extend(device.map(|device| Box::new(device) as Box<dyn VirtioDevice>));
         let bus = match config.bus {
             definition::Bus::Mmio => Attached::Mmio(MmioWindows::new(devices)?),
             definition::Bus::Pci => Attached::Pci(PciBus::new(devices)?),
         };
-        Ok(Self { bus, balloon, first_image })
+        Ok(Self { bus, balloon, vsock, first_image })
     }
 
     /// What the first disk's device has open, if that disk is an image.

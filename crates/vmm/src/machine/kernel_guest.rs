@@ -1,3 +1,4 @@
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread;
@@ -24,6 +25,7 @@ use crate::fds::PassedFds;
 use crate::guest_event::{GuestEvent, Teller, channel};
 use crate::vcpu::{Buses, Crew, Execution};
 use crate::virtio::balloon::BalloonHandle;
+use crate::virtio::vsock::VsockHandle;
 
 /// A machine that runs a guest's kernel on KVM: everything that stays when the guest reboots.
 pub(crate) struct Machine {
@@ -105,6 +107,7 @@ impl Machine {
     ) -> Result<KernelGuest> {
         let guest = KernelGuest {
             balloon: self.devices.balloon.clone(),
+            vsock: self.devices.vsock.clone(),
             events: self.events.clone(),
             tell: self.tell.clone(),
         };
@@ -190,6 +193,7 @@ impl Machine {
 /// The running guest, for the control thread.
 pub(crate) struct KernelGuest {
     balloon: BalloonHandle,
+    vsock: Option<VsockHandle>,
     events: EventDevice,
     tell: Teller,
 }
@@ -213,6 +217,12 @@ impl Guest for KernelGuest {
             target: self.balloon.target(),
             driver: self.balloon.has_driver(),
             guest: self.balloon.guest(),
+        }
+    }
+
+    fn dialed(&self, id: u64, socket: Option<OwnedFd>) {
+        if let Some(vsock) = &self.vsock {
+            vsock.dialed(id, socket);
         }
     }
 }

@@ -19,9 +19,9 @@ use plimsoll_pmap::uffd::Uffd;
 use plimsoll_pmap::{Config, Pmap, SwapSpace};
 use plimsoll_protocol::control::{
     BootConfig, Chunks, ExitReason, Facts, GuestFacts, GuestKind, LONGEST_SAMPLE_PERIOD, MAX_SAMPLES,
-    SHORTEST_SAMPLE_PERIOD, SamplingConfig, SwapConfig,
+    SHORTEST_SAMPLE_PERIOD, SamplingConfig, SwapConfig, VsockConfig,
 };
-use plimsoll_protocol::definition::{MAX_SIZE, MAX_VCPUS, MIN_SIZE};
+use plimsoll_protocol::definition::{MAX_CID, MAX_CONNECTIONS, MAX_SIZE, MAX_VCPUS, MIN_CID, MIN_SIZE};
 use plimsoll_sys::Event;
 use plimsoll_units::{Bytes, Pages};
 
@@ -51,6 +51,8 @@ pub(crate) trait Guest: Send {
     fn set_balloon_target(&self, pages: Pages);
     /// The state of its balloon.
     fn balloon(&self) -> BalloonFacts;
+    /// The host's answer to its question `id` for a connection: a connected socket, or none.
+    fn dialed(&self, _id: u64, _socket: Option<OwnedFd>) {}
 }
 
 /// What is known of a guest's balloon.
@@ -103,7 +105,9 @@ impl Vm {
         let mut fds = PassedFds::sort(&config.fds, fds)?;
         let longest_disk = config.disks.iter().map(|disk| disk.longest).max().unwrap_or_default();
         let longest_file = fds.longest_written()?.max(Bytes(MAX_LOG)).max(longest_disk);
-        let rules = jail::Rules { uid: config.uid, longest_file, allow_missing: &config.allow_missing };
+        let connections = config.vsock.map_or(0, |vsock| vsock.connections);
+        let rules =
+            jail::Rules { uid: config.uid, longest_file, connections, allow_missing: &config.allow_missing };
         // Before there is guest memory, of which the boot reader must have none.
         let source = source(&config, &mut fds, rules)?;
         let pmap = make_memory(&config, &mut fds, mailbox)?;
@@ -230,12 +234,19 @@ fn check(config: &BootConfig) -> Result<()> {
     );
     ensure!((1..=MAX_VCPUS).contains(&config.vcpus), "vcpus {}: 1 to {MAX_VCPUS} are possible", config.vcpus);
     let (disks, nets, bus) = (config.disks.len(), config.nets.len(), config.bus);
+    let most_disks = bus.max_disks(config.vsock.is_some());
     ensure!(
-        disks <= bus.max_disks() && nets <= bus.max_nets(),
-        "{disks} disks and {nets} network interfaces: {} and {} are possible on {bus}",
-        bus.max_disks(),
+        disks <= most_disks && nets <= bus.max_nets(),
+        "{disks} disks and {nets} network interfaces: {most_disks} and {} are possible on {bus}",
         bus.max_nets()
     );
+    if let Some(VsockConfig { cid, connections }) = config.vsock {
+        ensure!(
+            (MIN_CID..=MAX_CID).contains(&cid) && (1..=MAX_CONNECTIONS).contains(&connections),
+            "vsock with cid {cid} and {connections} connections: {MIN_CID} to {MAX_CID} and 1 to {MAX_CONNECTIONS} \
+             are possible"
+        );
+    }
     Ok(())
 }
 

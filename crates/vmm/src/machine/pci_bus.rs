@@ -23,12 +23,13 @@ fn first_number(kind: DeviceKind) -> u8 {
         DeviceKind::Net => 5 * SLOT,
         DeviceKind::Balloon => 6 * SLOT,
         DeviceKind::Entropy => 7 * SLOT,
+        DeviceKind::Vsock => 8 * SLOT,
     }
 }
 
 const _: () = {
     let bus = definition::Bus::Pci;
-    assert!(bus.max_disks() <= 4 * SLOT as usize && bus.max_nets() <= SLOT as usize);
+    assert!(bus.max_disks(false) <= 4 * SLOT as usize && bus.max_nets() <= SLOT as usize);
 };
 
 /// Virtio devices as functions of a PCI bus.

@@ -27,10 +27,10 @@ pub(super) trait Back: Send + 'static {
     /// called after `start` or `serve` has failed, and without a `start` before.
     fn stop(&mut self);
 
-    /// The file descriptors to wait for beside the queues, and for what. Asked before every wait,
-    /// only while started.
-    fn sources(&self) -> [Option<(BorrowedFd<'_>, PollFlags)>; 2] {
-        [None, None]
+    /// The file descriptors to wait for beside the queues. Asked before every wait, only while
+    /// started.
+    fn sources(&self) -> Vec<Source<'_>> {
+        Vec::new()
     }
 
     /// When to be called with [`DeviceEvent::Deadline`]. Asked before every wait, only while
@@ -40,13 +40,23 @@ pub(super) trait Back: Send + 'static {
     }
 }
 
+/// A file descriptor that a back half waits for.
+#[derive(Debug)]
+pub(super) struct Source<'a> {
+    /// The back half's own number for it, which [`DeviceEvent::Source`] names.
+    pub(super) number: u64,
+    pub(super) fd: BorrowedFd<'a>,
+    /// What to wait for. A descriptor whose other end is gone is always ready.
+    pub(super) flags: PollFlags,
+}
+
 /// Why the back half is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DeviceEvent {
     /// The driver notified this queue.
     Kick(usize),
-    /// One of the [`Back::sources`] is ready.
-    Source,
+    /// The one of the [`Back::sources`] with this number is ready, or was when they were asked.
+    Source(u64),
     /// The [`Back::deadline`] has passed.
     Deadline,
 }

@@ -24,6 +24,7 @@
 //! | block | `io_uring_enter`; without io_uring `preadv`, `pwritev`, `fdatasync`, `fallocate`; either way `pwrite64` |
 //! | net | `read` and `write` on the link, `ioctl` with `TUNSETOFFLOAD` when a driver starts and ends |
 //! | entropy | `getrandom` |
+//! | vsock | `accept4`, `recvfrom`, `sendto` and `shutdown` on its sockets, `setsockopt` with `SO_SNDBUF` |
 //! | block, pins | `write` (eventfd), what the pmap does to bring pages back |
 //! | balloon | what the pmap does to release pages |
 //!
@@ -59,6 +60,7 @@ mod seat;
 #[cfg_attr(not(test), allow(dead_code, reason = "tests use more of it"))]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests, which fuzzing uses as well")]
 pub(crate) mod testing;
+pub mod vsock;
 mod worker;
 
 use std::sync::Arc;
@@ -81,6 +83,8 @@ pub enum DeviceKind {
     Entropy,
     /// The memory balloon.
     Balloon,
+    /// Sockets between guest and host.
+    Vsock,
 }
 
 impl DeviceKind {
@@ -91,6 +95,7 @@ impl DeviceKind {
             Self::Block => 2,
             Self::Entropy => 4,
             Self::Balloon => 5,
+            Self::Vsock => 19,
         }
     }
 
@@ -101,6 +106,7 @@ impl DeviceKind {
             Self::Block => "block",
             Self::Entropy => "entropy",
             Self::Balloon => "balloon",
+            Self::Vsock => "vsock",
         }
     }
 }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use virtio_queue::Queue;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::back::{Back, Broken, DeviceEvent, Progress};
+use super::back::{Back, Broken, DeviceEvent, Progress, Source};
 use super::eventfd::as_fd;
 use super::interrupt::Interrupt;
 use super::{Activation, NoticeSink};
@@ -164,9 +164,9 @@ impl<B: Back> Loop<B> {
                 fds.push(PollFd::from_borrowed_fd(as_fd(&active.kicks[index]), PollFlags::IN));
                 events.push(DeviceEvent::Kick(index));
             }
-            for (fd, flags) in self.back.sources().into_iter().flatten() {
+            for Source { number, fd, flags } in self.back.sources() {
                 fds.push(PollFd::from_borrowed_fd(fd, flags));
-                events.push(DeviceEvent::Source);
+                events.push(DeviceEvent::Source(number));
             }
             deadline = self.back.deadline();
         }

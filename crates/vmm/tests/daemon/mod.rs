@@ -63,6 +63,7 @@ pub fn model_config(size: Bytes) -> BootConfig {
         bus: Bus::default(),
         disks: Vec::new(),
         nets: Vec::new(),
+        vsock: None,
         balloon: Balloon::default(),
         grant: Pages::ZERO,
         huge_pages: true,

@@ -1,7 +1,8 @@
 use anyhow::{Result, ensure};
 use plimsoll_protocol::MAX_LABELS;
 use plimsoll_protocol::definition::{
-    Bus, MAX_SEED, MAX_SEED_FILE, MAX_SIZE, MAX_VCPUS, MIN_BANDWIDTH, MIN_IOPS, MIN_SIZE,
+    Bus, CONNECTION_OVERHEAD, MAX_CID, MAX_CONNECTIONS, MAX_SEED, MAX_SEED_FILE, MAX_SIZE, MAX_VCPUS,
+    MIN_BANDWIDTH, MIN_CID, MIN_IOPS, MIN_SIZE,
 };
 
 use super::{Page, docs};
@@ -38,9 +39,10 @@ pub(super) fn page() -> Result<Page> {
         (
             "`[[disk]]`",
             format!(
-                "at most {} with `bus = \"{mmio}\"`, {} with `bus = \"{pci}\"`; `[cloud_init]` counts as one",
-                mmio.max_disks(),
-                pci.max_disks()
+                "at most {} with `bus = \"{mmio}\"` ({} with `[vsock]`), {} with `bus = \"{pci}\"`; `[cloud_init]` counts as one",
+                mmio.max_disks(false),
+                mmio.max_disks(true),
+                pci.max_disks(true)
             ),
         ),
         ("`disk.iops`", format!("at least {MIN_IOPS}")),
@@ -56,6 +58,11 @@ pub(super) fn page() -> Result<Page> {
         (
             "`[cloud_init]`",
             format!("at most {MAX_SEED_FILE} a file; the VM is charged {MAX_SEED} for all of it"),
+        ),
+        ("`vsock.cid`", format!("{MIN_CID} to {MAX_CID}")),
+        (
+            "`vsock.connections`",
+            format!("1 to {MAX_CONNECTIONS}; the VM is charged {CONNECTION_OVERHEAD} for each"),
         ),
     ];
     for (key, text) in bounds {

@@ -58,7 +58,8 @@ fn reboots(stage: &Stage) -> Result<()> {
 /// A guest has all disks and interfaces that there may be, and costs no more than what the ledger
 /// charges for them.
 fn has_all(stage: &Stage) -> Result<()> {
-    let mut guest = Guest::start(stage, "pci-all", Version::V6_1, Bus::Pci.max_disks(), Bus::Pci.max_nets())?;
+    let mut guest =
+        Guest::start(stage, "pci-all", Version::V6_1, Bus::Pci.max_disks(false), Bus::Pci.max_nets())?;
     guest.all_work()?;
     overhead(&stage.vm(guest.name)?)?;
     guest.stop(stage)

@@ -49,6 +49,22 @@ fn a_longer_list_of_missing_parts_than_there_are_ends_the_vmm() {
     assert_eq!(world.killed, [evil]);
 }
 
+#[test]
+fn a_guest_reaches_ports_of_the_host_only_if_its_definition_has_vsock() {
+    let mut world = World::new(640);
+    let with = world.up(definition("with", 64, "[vsock]"));
+    let without = world.up(definition("without", 64, ""));
+    let mut dial = |run| {
+        let message = Box::new(FromVmm::Dial { id: 7, port: 1024 });
+        world.core.handle(world.clock, Input::Message(run, message))
+    };
+    let asked = dial(with);
+    assert!(matches!(asked[..], [Effect::Dial { run, id: 7, port: 1024 }] if run == with), "{asked:?}");
+    let refused = dial(without);
+    let answer = ToVmm::Dialed { id: 7, connected: false };
+    assert!(matches!(&refused[..], [Effect::Send(run, said)] if *run == without && *said == answer));
+}
+
 fn any_pages() -> impl Strategy<Value = Pages> {
     prop_oneof![0..70_000u64, Just(u64::MAX), Just(u64::MAX / 2)].prop_map(Pages)
 }
@@ -90,6 +106,7 @@ fn any_message() -> impl Strategy<Value = FromVmm> {
         1 => Just(FromVmm::Rebooted),
         1 => Just(FromVmm::Exit(ExitReason::Shutdown)),
         1 => any::<String>().prop_map(FromVmm::Notice),
+        1 => (any::<u64>(), any::<u32>()).prop_map(|(id, port)| FromVmm::Dial { id, port }),
         1 => any_facts().prop_map(|facts| FromVmm::Hello { version: 1, facts }),
     ]
 }

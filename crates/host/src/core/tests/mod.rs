@@ -101,8 +101,7 @@ struct World {
     forgotten: Vec<VmName>,
     saved: Vec<Record>,
     saved_pools: Option<Vec<PoolDefinition>>,
-    /// The id of the last event that was to be written.
-    recorded: Option<u64>,
+    recorded: Option<u64>, // The id of the last event that was to be written.
     /// VMs whose samples are never touched.
     idle: Vec<RunId>,
     plane: Plane,
@@ -259,6 +258,7 @@ impl World {
                 Effect::Send(run, message @ (ToVmm::Pause(_) | ToVmm::Reset)) => {
                     self.told.push((run, message))
                 }
+                Effect::Dial { .. } => {}
                 Effect::Send(..) | Effect::SendWith(..) | Effect::Settled(..) | Effect::Joins(..) => {}
             }
         }

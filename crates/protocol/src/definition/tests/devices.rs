@@ -1,4 +1,4 @@
-//! Where a VM boots from, and how many devices it may have.
+//! Where a VM boots from, how many devices it may have, and what they are charged.
 
 use super::*;
 
@@ -32,4 +32,16 @@ fn a_bus_has_room_for_so_many_disks_and_interfaces() {
         assert!(more.contains(&format!("at most {nets} are possible with bus = \"{bus}\"")), "{more}");
     }
     assert!(error(&text("isa", 0, 0)).contains("expected `mmio` or `pci`"));
+}
+
+#[test]
+fn connections_to_the_guest_are_charged() {
+    let charged = |text: &str| {
+        let bytes = |text: &str| from(&format!("{GOOD}{text}")).overhead().bytes();
+        bytes(text).saturating_sub(bytes(""))
+    };
+    assert_eq!(charged("[vsock]\n"), Bytes(64 * CONNECTION_OVERHEAD.0));
+    assert_eq!(charged("[vsock]\nconnections = 1024\n"), Bytes::mib(72));
+    let pci = from(&format!("bus = 'pci'\n{GOOD}[vsock]\n{}", "[[disk]]\npath = 'd'\n".repeat(32)));
+    assert_eq!(pci.devices(), 33);
 }

@@ -119,6 +119,13 @@ fn every_error_names_the_field_and_fits_a_line() {
             format!("{GOOD}[cloud_init]\n{}", "[[disk]]\npath = 'd'\n".repeat(8)),
             "9 disks, with that of cloud_init",
         ),
+        (
+            format!("{GOOD}[vsock]\n{}", "[[disk]]\npath = 'd'\n".repeat(8)),
+            "8 disks: at most 7 are possible with bus = \"mmio\" and vsock",
+        ),
+        (format!("{GOOD}[vsock]\ncid = 2\n"), "vsock.cid 2: 3 to 4294967294"),
+        (format!("{GOOD}[vsock]\nconnections = 0\n"), "vsock.connections 0: 1 to 1024"),
+        (format!("{GOOD}[vsock]\nconnections = 1025\n"), "vsock.connections 1025"),
         (format!("start_order = 1000\n{GOOD}"), "line 1: start_order 1000"),
         (format!("start_delay = '2h'\n{GOOD}"), "line 1: start_delay: \"2h\" is not a delay"),
         (format!("autostart = 1\n{GOOD}"), "autostart"),
@@ -319,6 +326,10 @@ fn definitions() -> impl Strategy<Value = String> {
             "cloud_init",
             &["{}", "{ hostname = 'b', packages = ['c', 'd'] }", "{ user_data = 'u', instance_id = '1' }"],
         ),
+        line(
+            "vsock",
+            &["{}", "{ cid = 3 }", "{ cid = 4294967294, connections = 64 }", "{ connections = 1 }"],
+        ),
     );
     let boot = (
         prop::sample::select(
@@ -341,13 +352,13 @@ fn definitions() -> impl Strategy<Value = String> {
     let nets = prop::collection::vec(line("mac", &["'52:54:00:12:34:56'"]), 0..3);
     (head, tables, boot, disks, nets).prop_map(|(head, tables, boot, disks, nets)| {
         let (vcpus, reservation, limit, shares, pool, tax) = head;
-        let (sharing, nested, deflate, reporting, missing, seed) = tables;
+        let (sharing, nested, deflate, reporting, missing, seed, vsock) = tables;
         let (kernel, initrd, cmdline) = boot;
         let disks: String = disks.iter().map(|rest| format!("[[disk]]\npath = 'd'\n{rest}")).collect();
         let nets: String = nets.iter().map(|rest| format!("[[net]]\ntap = 't'\n{rest}")).collect();
         format!(
             "name = 'a'\nsize = '256MiB'\n{vcpus}{reservation}{limit}{shares}{pool}{tax}{sharing}{nested}{deflate}{reporting}\
-             {missing}{seed}[boot]\n{kernel}{initrd}{cmdline}{disks}{nets}"
+             {missing}{seed}{vsock}[boot]\n{kernel}{initrd}{cmdline}{disks}{nets}"
         )
     })
 }

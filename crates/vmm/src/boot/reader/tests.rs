@@ -33,7 +33,7 @@ fn rules() -> jail::Rules<'static> {
     // Without root only a part of the jail can be had.
     let root = rustix::process::geteuid().is_root();
     let allow_missing: &[JailPart] = if root { &[] } else { &[JailPart::Uid, JailPart::Filesystem] };
-    jail::Rules { uid: root.then_some(STRANGER), longest_file: Bytes::mib(64), allow_missing }
+    jail::Rules { uid: root.then_some(STRANGER), longest_file: Bytes::mib(64), connections: 0, allow_missing }
 }
 
 fn inside() -> bool {

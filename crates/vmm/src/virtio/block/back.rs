@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +10,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 
 use super::super::Activation;
-use super::super::back::{Back, Broken, DeviceEvent, Progress};
+use super::super::back::{Back, Broken, DeviceEvent, Progress, Source};
 use super::super::interrupt::Interrupt;
 use super::super::rate::Rate;
 use super::super::ring::{Ring, Spans};
@@ -394,7 +393,8 @@ impl Back for BlockBack {
         self.due
     }
 
-    fn sources(&self) -> [Option<(BorrowedFd<'_>, PollFlags)>; 2] {
-        [self.engine.source(), self.pinner.source()].map(|fd| Some((fd?, PollFlags::IN)))
+    fn sources(&self) -> Vec<Source<'_>> {
+        let fds = [self.engine.source(), self.pinner.source()].into_iter().flatten();
+        (0..).zip(fds).map(|(number, fd)| Source { number, fd, flags: PollFlags::IN }).collect()
     }
 }

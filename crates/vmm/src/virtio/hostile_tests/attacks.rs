@@ -75,6 +75,8 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
         6 => queue.prop_map(Deed::Kick),
         3 => (register, value).prop_map(|(register, value)| Deed::Register(register, value)),
         1 => (0u64..0x1000, prop::collection::vec(any::<u8>(), 1..9)).prop_map(|(at, data)| Deed::Access(at, data)),
+        6 => (0u16..9, (1u32..6, 1u32..6), prop_oneof![4 => 0u32..3000, 1 => Just(0x8000)], 0u32..4, credit())
+            .prop_map(|(op, ports, length, flags, credit)| Deed::Stream { op, ports, length, flags, credit }),
         2 => (1usize..2048).prop_map(Deed::Packet),
         3 => Just(Deed::Settle),
         2 => Just(Deed::Restart),
@@ -84,6 +86,10 @@ fn deeds() -> impl Strategy<Value = Vec<Deed>> {
 
 fn word_of() -> impl Strategy<Value = u32> {
     prop_oneof![6 => 0u32..16, 1 => 8180u32..8200, 1 => any::<u32>()]
+}
+
+fn credit() -> impl Strategy<Value = (u32, u32)> {
+    (prop_oneof![4 => 0u32..0x1_0000, 1 => any::<u32>()], prop_oneof![6 => Just(0u32), 1 => any::<u32>()])
 }
 
 /// Runs the same attacks every time: a failure is one for everybody.
@@ -129,9 +135,15 @@ fn balloon_withstands_any_guest() {
 }
 
 #[test]
+fn vsock_withstands_any_guest() {
+    withstands(Victim::vsock(), true);
+}
+
+#[test]
 fn devices_on_pci_withstand_any_guest() {
     withstands(Victim::entropy().on_pci(), true);
     withstands(Victim::block(true).on_pci(), true);
     withstands(Victim::net().on_pci(), true);
     withstands(Victim::balloon().on_pci(), false);
+    withstands(Victim::vsock().on_pci(), true);
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::registers::offset;
 use super::super::testing::{Buffer, DATA, INDIRECT, Queue, RINGS, WRITE, descriptor};
+use super::super::vsock::testing::any_packet;
 use super::{TABLE, Victim};
 
 /// Registers that deeds write to.
@@ -62,6 +63,15 @@ pub(super) enum Deed {
         writable: u32,
     },
     Kick(usize),
+    /// A packet of a vsock driver; nothing, to other devices.
+    Stream {
+        op: u16,
+        ports: (u32, u32),
+        length: u32,
+        flags: u32,
+        credit: (u32, u32),
+    },
+    /// Something from the other side of the device.
     Packet(usize),
     Settle,
     Restart,
@@ -120,10 +130,22 @@ impl Deed {
                 let index = queues[queue % count].index;
                 victim.rig.set(offset::QUEUE_NOTIFY, index);
             }
+            Self::Stream { op, ports, length, flags, credit } if victim.host.is_some() => {
+                let header = DATA + 0xe000;
+                guest.write(header, &any_packet(op, ports, length, flags, credit));
+                let queue = &mut queues[1 % count];
+                queue.add(&guest, &[(header, 44, 0), (DATA, length, 0)]);
+                let index = queue.index;
+                victim.rig.set(offset::QUEUE_NOTIFY, index);
+            }
+            Self::Stream { .. } => {}
             Self::Packet(length) => {
                 if let Some(cable) = &victim.cable {
                     // A full cable loses it.
                     rustix::io::write(cable, &vec![7; length]).ok();
+                }
+                if let Some(host) = &victim.host {
+                    host.stir(length);
                 }
             }
             Self::Settle => victim.rig.transport.barrier(),

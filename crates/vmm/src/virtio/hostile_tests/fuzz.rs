@@ -34,6 +34,10 @@ pub(crate) fn balloon(input: &[u8]) {
     device(input, 0, Victim::balloon, false);
 }
 
+pub(crate) fn vsock(input: &[u8]) {
+    device_by(input, 0, Victim::vsock, true, stream_deed);
+}
+
 /// On PCI; the first bit says whether a disk.
 pub(crate) fn pci(input: &[u8]) {
     let Some((first, rest)) = input.split_first() else { return };
@@ -43,8 +47,19 @@ pub(crate) fn pci(input: &[u8]) {
     }
 }
 
-/// Attacks device `number`, which all inputs of a process share. Each input finds fresh memory.
 fn device(input: &[u8], number: usize, make: fn() -> Victim, canaries: bool) {
+    device_by(input, number, make, canaries, deed);
+}
+
+/// Attacks device `number`, which all inputs of a process share, with deeds that `deed` makes. Each
+/// input finds fresh memory.
+fn device_by(
+    input: &[u8],
+    number: usize,
+    make: fn() -> Victim,
+    canaries: bool,
+    deed: fn(&mut Unstructured<'_>) -> Result<Deed>,
+) {
     thread_local! {
         static VICTIMS: RefCell<[Option<Victim>; 2]> = const { RefCell::new([None, None]) };
     }
@@ -52,14 +67,14 @@ fn device(input: &[u8], number: usize, make: fn() -> Victim, canaries: bool) {
         let victim = victims[number].get_or_insert_with(make);
         // At most one comes in a period, and periods pass.
         victim.rig.notices.lock().unwrap().clear();
-        attack(victim, &deeds(input), canaries);
+        attack(victim, &deeds(input, deed), canaries);
         victim.rig.set(offset::STATUS, 0);
         // Fails where a page is pinned.
         victim.rig.guest.pmap.reset().expect("a device that was reset holds on to no page");
     });
 }
 
-fn deeds(input: &[u8]) -> Vec<Deed> {
+fn deeds(input: &[u8], deed: fn(&mut Unstructured<'_>) -> Result<Deed>) -> Vec<Deed> {
     let mut input = Unstructured::new(input);
     let next = || if input.is_empty() { None } else { deed(&mut input).ok() };
     std::iter::from_fn(next).take(MOST).collect()
@@ -105,6 +120,22 @@ fn deed(input: &mut Unstructured<'_>) -> Result<Deed> {
 
 fn queue(input: &mut Unstructured<'_>) -> Result<usize> {
     input.int_in_range(0..=3)
+}
+
+/// A packet of a vsock driver, or any other deed.
+fn stream_deed(input: &mut Unstructured<'_>) -> Result<Deed> {
+    if input.ratio(1, 3)? {
+        return deed(input);
+    }
+    // The longest is more than a guest has credit for.
+    let length = if input.ratio(1, 8)? { 0x8001 } else { input.int_in_range(0..=3000u16)?.into() };
+    Ok(Deed::Stream {
+        op: small(input, 9)?,
+        ports: (input.int_in_range(1..=5)?, input.int_in_range(1..=5)?),
+        length,
+        flags: input.int_in_range(0..=3)?,
+        credit: (number(input)?.wrapping_shl(8), if input.ratio(1, 6)? { input.arbitrary()? } else { 0 }),
+    })
 }
 
 /// Mostly a number below `below`.

@@ -22,10 +22,8 @@ use super::victim::{DISK, disk_of};
 
 #[test]
 fn notifications_and_resets_at_any_time_are_harmless() {
-    let on_mmio = [Victim::entropy(), Victim::block(true), Victim::net(), Victim::balloon()];
-    let on_pci =
-        [Victim::entropy(), Victim::block(true), Victim::net(), Victim::balloon()].map(Victim::on_pci);
-    for mut victim in on_mmio.into_iter().chain(on_pci) {
+    let all = || [Victim::entropy(), Victim::block(true), Victim::net(), Victim::balloon(), Victim::vsock()];
+    for mut victim in all().into_iter().chain(all().map(Victim::on_pci)) {
         for step in 0..5 {
             for queue in 0..5 {
                 victim.rig.set(offset::QUEUE_NOTIFY, queue);

@@ -10,7 +10,8 @@ use super::Victim;
 
 #[test]
 fn rings_that_change_while_the_device_reads_them_harm_nobody() {
-    for victim in [Victim::entropy(), Victim::block(true), Victim::net(), Victim::balloon()] {
+    let victims = [Victim::entropy(), Victim::block(true), Victim::net(), Victim::balloon(), Victim::vsock()];
+    for victim in victims {
         let mut victim = victim;
         victim.place_canaries();
         for round in 0..4u64 {

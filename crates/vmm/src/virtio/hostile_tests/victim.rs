@@ -16,6 +16,7 @@ use super::super::block::{Block, BlockConfig, Geometry, Medium};
 use super::super::entropy::Entropy;
 use super::super::net::{Link, Net};
 use super::super::testing::{DATA, HIGH, LOW_END, Queue, Rig, WRITE, memory_file};
+use super::super::vsock::testing::{Host, works};
 
 /// Written around the hole in guest memory: no buffer of these tests is valid there, so nothing may
 /// change it.
@@ -42,6 +43,8 @@ pub(super) struct Victim {
     pub(super) disk: Option<File>,
     /// The other end of the network's cable.
     pub(super) cable: Option<OwnedFd>,
+    /// The programs at the other end of sockets.
+    pub(super) host: Option<Host>,
 }
 
 impl Victim {
@@ -51,7 +54,7 @@ impl Victim {
             let mut queues = victim.start();
             assert_eq!(victim.rig.run(&mut queues[0], &[(DATA, 64, WRITE)]), 64);
         };
-        Self { rig, sizes: vec![16], works, disk: None, cable: None }
+        Self { rig, sizes: vec![16], works, disk: None, cable: None, host: None }
     }
 
     pub(super) fn block(io_uring: bool) -> Self {
@@ -69,7 +72,7 @@ impl Victim {
             assert_eq!(victim.rig.guest.read(DATA + 512, 8), b"a sector");
             assert_eq!(victim.disk.as_ref().unwrap().metadata().unwrap().len(), DISK);
         };
-        Self { rig, sizes: vec![256], works, disk, cable: None }
+        Self { rig, sizes: vec![256], works, disk, cable: None, host: None }
     }
 
     pub(super) fn net() -> Self {
@@ -97,7 +100,7 @@ impl Victim {
                 }
             }
         };
-        Self { rig, sizes: vec![256, 256], works, disk: None, cable: Some(ours) }
+        Self { rig, sizes: vec![256, 256], works, disk: None, cable: Some(ours), host: None }
     }
 
     pub(super) fn balloon() -> Self {
@@ -117,7 +120,14 @@ impl Victim {
             });
             assert_eq!(victim.rig.guest.read(page, 1), [0]);
         };
-        Self { rig, sizes: vec![128; 4], works, disk: None, cable: None }
+        Self { rig, sizes: vec![128; 4], works, disk: None, cable: None, host: None }
+    }
+
+    pub(super) fn vsock() -> Self {
+        let host = Host::new();
+        let rig = Rig::new(|memory, notices| host.device(20, memory, notices));
+        let works: fn(&mut Self) = |victim| works(&mut victim.rig, victim.host.as_ref().unwrap());
+        Self { rig, sizes: vec![128, 128, 16], works, disk: None, cable: None, host: Some(host) }
     }
 
     /// The same device on PCI.

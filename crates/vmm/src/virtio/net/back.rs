@@ -1,12 +1,12 @@
 //! The back half of the network interface: packets between the tap device and the queues.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 use plimsoll_pmap::GuestRam;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
-use super::super::back::{Back, Broken, DeviceEvent, Progress};
+use super::super::back::{Back, Broken, DeviceEvent, Progress, Source};
 use super::super::interrupt::Interrupt;
 use super::super::ring::{Chain, Ring};
 use super::super::{Activation, NoticeSink};
@@ -237,8 +237,9 @@ impl Back for NetBack {
         }
     }
 
-    fn sources(&self) -> [Option<(BorrowedFd<'_>, PollFlags)>; 2] {
+    fn sources(&self) -> Vec<Source<'_>> {
         let wanted = self.receive.as_ref().is_some_and(|receive| receive.pending.is_none() && !receive.dead);
-        [wanted.then_some((self.link.fd.as_fd(), PollFlags::IN)), None]
+        let link = Source { number: 0, fd: self.link.fd.as_fd(), flags: PollFlags::IN };
+        wanted.then_some(link).into_iter().collect()
     }
 }

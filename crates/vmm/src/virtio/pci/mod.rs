@@ -303,6 +303,7 @@ fn class(kind: DeviceKind) -> [u8; 3] {
     match kind {
         DeviceKind::Net => [0x02, 0x00, 0x00],
         DeviceKind::Block => [0x01, 0x80, 0x00],
+        DeviceKind::Vsock => [0x07, 0x80, 0x00],
         DeviceKind::Entropy | DeviceKind::Balloon => [0xff, 0x00, 0x00],
     }
 }

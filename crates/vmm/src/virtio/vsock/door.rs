@@ -1,0 +1,253 @@
+//! Where programs of the host come in: they connect to the device's unix socket and name a port of
+//! the guest, `CONNECT 1024\n`. The answer, `OK 1073741824\n` with the port that the host's end
+//! has, comes when the guest has taken the connection.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SocketFlags};
+
+use super::super::back::Source;
+
+/// Longest line that names a port: `CONNECT 4294967295\n`, and some room for a program that ends
+/// its lines with a carriage return as well.
+const MAX_LINE: usize = 20;
+/// How long a program may take to name a port. It takes the place of a connection meanwhile.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Connections that are accepted before other events are served.
+const ACCEPTS: usize = 16;
+/// Pause after the process or the host had no descriptor or memory for one more connection.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The listening socket, and the clients that have not named a port.
+#[derive(Debug)]
+pub(super) struct Door {
+    /// `None`: there is none, or it has failed.
+    listener: Option<OwnedFd>,
+    /// No connection is accepted before.
+    closed_until: Option<Instant>,
+    clients: BTreeMap<u64, Client>,
+}
+
+/// A program that has connected.
+#[derive(Debug)]
+struct Client {
+    socket: OwnedFd,
+    /// The part of its line that has come.
+    line: Vec<u8>,
+    until: Instant,
+}
+
+/// What came of listening to a client.
+#[derive(Debug)]
+pub(super) enum Word {
+    /// It has yet to end its line.
+    Nothing,
+    /// It asks for this port.
+    Port(OwnedFd, u32),
+    /// It has left or asks for something else, and is forgotten.
+    Gone,
+}
+
+impl Door {
+    /// A door in front of a listening stream socket, on which no call waits.
+    pub(super) fn new(listener: Option<OwnedFd>) -> Self {
+        Self { listener, closed_until: None, clients: BTreeMap::new() }
+    }
+
+    /// How many clients have not named a port.
+    pub(super) fn waiting(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Forgets all clients.
+    pub(super) fn clear(&mut self) {
+        self.clients.clear();
+        self.closed_until = None;
+    }
+
+    /// Accepts connections, at most `room`. `number` numbers each. Returns why no more will be
+    /// accepted, if that is so.
+    pub(super) fn accept(
+        &mut self,
+        room: usize,
+        now: Instant,
+        mut number: impl FnMut() -> u64,
+    ) -> Option<Errno> {
+        let listener = self.listener.as_ref()?;
+        for _ in 0..room.min(ACCEPTS) {
+            match rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) => {
+                    let client = Client { socket, line: Vec::new(), until: now + PATIENCE };
+                    self.clients.insert(number(), client);
+                }
+                Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => break,
+                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                    self.closed_until = Some(now + PAUSE);
+                    break;
+                }
+                Err(error) => {
+                    self.listener = None;
+                    return Some(error);
+                }
+            }
+        }
+        None
+    }
+
+    /// Listens to client `number`, which need not exist.
+    pub(super) fn listen(&mut self, number: u64) -> Word {
+        let Some(client) = self.clients.get_mut(&number) else { return Word::Gone };
+        let port = match client.read() {
+            Ok(None) => return Word::Nothing,
+            Ok(Some(port)) => Some(port),
+            Err(Rude) => None,
+        };
+        match (self.clients.remove(&number), port) {
+            (Some(client), Some(port)) => Word::Port(client.socket, port),
+            _ => Word::Gone,
+        }
+    }
+
+    /// Forgets clients that have taken too long.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.clients.retain(|_, client| client.until > now);
+        self.closed_until = self.closed_until.filter(|until| *until > now);
+    }
+
+    /// When [`Door::expire`] is to be called.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.clients.values().map(|client| client.until).chain(self.closed_until).min()
+    }
+
+    /// What to wait for. The listener has number `listener`, and is waited for while there is
+    /// `room`.
+    pub(super) fn sources(&self, listener: u64, room: bool) -> impl Iterator<Item = Source<'_>> {
+        let open = self.listener.as_ref().filter(|_| room && self.closed_until.is_none());
+        let open = open.map(|fd| (listener, fd));
+        let clients = self.clients.iter().map(|(number, client)| (*number, &client.socket));
+        open.into_iter().chain(clients).map(|(number, fd)| Source {
+            number,
+            fd: fd.as_fd(),
+            flags: PollFlags::IN,
+        })
+    }
+}
+
+/// A client that does not keep to the convention, or is gone.
+struct Rude;
+
+impl Client {
+    /// Reads its line as far as that has come, and not a byte beyond it. Returns the port once the
+    /// line has ended.
+    fn read(&mut self) -> Result<Option<u32>, Rude> {
+        let mut bytes = [0; MAX_LINE];
+        let bytes = &mut bytes[..MAX_LINE - self.line.len()];
+        let seen = match receive(&self.socket, bytes, RecvFlags::PEEK) {
+            Ok(0) => return Err(Rude),
+            Ok(seen) => seen,
+            Err(Errno::AGAIN) => return Ok(None),
+            Err(_) => return Err(Rude),
+        };
+        let end = bytes[..seen].iter().position(|byte| *byte == b'\n');
+        let taken = end.map_or(seen, |end| end + 1);
+        // What was seen is there.
+        if receive(&self.socket, &mut bytes[..taken], RecvFlags::empty()) != Ok(taken) {
+            return Err(Rude);
+        }
+        self.line.extend(&bytes[..taken]);
+        match end {
+            Some(_) => port_of(&self.line).map(Some).ok_or(Rude),
+            None if self.line.len() == MAX_LINE => Err(Rude),
+            None => Ok(None),
+        }
+    }
+}
+
+fn receive(socket: &OwnedFd, bytes: &mut [u8], flags: RecvFlags) -> Result<usize, Errno> {
+    rustix::io::retry_on_intr(|| {
+        rustix::net::recv(socket, &mut *bytes, flags | RecvFlags::DONTWAIT).map(|(count, _)| count)
+    })
+}
+
+/// The port that `line` asks for.
+fn port_of(line: &[u8]) -> Option<u32> {
+    let line = std::str::from_utf8(line).ok()?.trim_end_matches(['\r', '\n']);
+    let port = line.strip_prefix("CONNECT ")?;
+    // Numbers with a sign would parse, too.
+    port.bytes().all(|byte| byte.is_ascii_digit()).then(|| port.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketType, socketpair};
+
+    use super::*;
+
+    fn client() -> (OwnedFd, Door) {
+        let (theirs, socket) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        let mut door = Door::new(None);
+        let client = Client { socket, line: Vec::new(), until: Instant::now() + PATIENCE };
+        door.clients.insert(7, client);
+        (theirs, door)
+    }
+
+    fn say(client: &OwnedFd, text: &str) {
+        assert_eq!(rustix::io::write(client, text.as_bytes()), Ok(text.len()));
+    }
+
+    #[test]
+    fn a_client_names_its_port_in_pieces_and_what_follows_is_left_in_the_socket() {
+        let (client, mut door) = client();
+        assert!(matches!(door.listen(7), Word::Nothing));
+        say(&client, "CONN");
+        assert!(matches!(door.listen(7), Word::Nothing));
+        assert!(matches!(door.listen(7), Word::Nothing), "what was read is not read again");
+        say(&client, "ECT 52\nhello");
+        let Word::Port(socket, 52) = door.listen(7) else { panic!("no port") };
+        let mut bytes = [0; 20];
+        assert_eq!(receive(&socket, &mut bytes, RecvFlags::empty()), Ok(5));
+        assert_eq!(&bytes[..5], b"hello");
+        assert!(matches!(door.listen(7), Word::Gone) && door.waiting() == 0);
+    }
+
+    #[test]
+    fn what_is_no_port_is_refused() {
+        for line in [
+            "CONNECT\n",
+            "CONNECT x\n",
+            "CONNECT +5\n",
+            "connect 5\n",
+            "CONNECT 4294967296\n",
+            "\n",
+            "CONNECT \n",
+        ] {
+            let (client, mut door) = client();
+            say(&client, line);
+            assert!(matches!(door.listen(7), Word::Gone), "{line:?}");
+        }
+        let (long, mut door) = client();
+        say(&long, &"C".repeat(MAX_LINE));
+        assert!(matches!(door.listen(7), Word::Gone));
+        let (left, mut door) = client();
+        drop(left);
+        assert!(matches!(door.listen(7), Word::Gone));
+        for (line, port) in [("CONNECT 4294967295\r\n", u32::MAX), ("CONNECT 0\n", 0)] {
+            assert_eq!(port_of(line.as_bytes()), Some(port));
+        }
+    }
+
+    #[test]
+    fn a_client_that_says_nothing_is_forgotten() {
+        let (_client, mut door) = client();
+        let until = door.deadline().unwrap();
+        door.expire(until - Duration::from_millis(1));
+        assert_eq!(door.waiting(), 1);
+        door.expire(until);
+        assert_eq!((door.waiting(), door.deadline()), (0, None));
+    }
+}

@@ -1,0 +1,158 @@
+use std::io::{BufRead, BufReader};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::super::super::registers::offset;
+use super::super::packet::HOST_CID;
+use super::super::switchboard::Switchboard;
+use super::super::testing::{CID, DESERTED};
+use super::*;
+
+/// The next line that `end` has to read, without its end.
+fn line(end: &UnixStream) -> String {
+    end.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut line = String::new();
+    BufReader::with_capacity(1, end).read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
+#[test]
+fn the_configuration_has_the_guests_identifier() {
+    let (mut rig, _host) = device(1);
+    assert_eq!((rig.get(offset::CONFIG), rig.get(offset::CONFIG + 4)), (CID, 0));
+    assert_eq!(rig.get(offset::DEVICE_ID), 19);
+}
+
+#[test]
+fn a_program_names_a_port_and_is_told_when_the_guest_has_taken_it() {
+    let (mut rig, host) = device(4);
+    let mut driver = Driver::start(&mut rig, u64::MAX, 64);
+    let mut end = host.client("CONNECT 1024\n");
+    // What it says before it is answered arrives, too.
+    end.write_all(b"early").unwrap();
+    let (request, _) = driver.receive(&mut rig);
+    assert_eq!((request.op, request.to_port), (Op::Request.number(), 1024));
+    assert!(request.from_port > 1 << 30);
+    let mut call = Call::new(1024, request.from_port);
+    call.say(&mut rig, &mut driver, Op::Response, 0);
+    assert_eq!(line(&end), format!("OK {}", request.from_port));
+    assert_eq!(call.hear(&mut rig, &mut driver), (Op::Data, 0, b"early".to_vec()));
+    call.send(&mut rig, &mut driver, b"late");
+    assert_eq!(read(&mut end, 4), b"late");
+}
+
+#[test]
+fn a_program_that_the_guest_refuses_is_hung_up() {
+    let (mut rig, host) = device(4);
+    let mut driver = Driver::start(&mut rig, u64::MAX, 64);
+    for _ in 0..10 {
+        let end = host.client("CONNECT 7\n");
+        let (request, _) = driver.receive(&mut rig);
+        Call::new(7, request.from_port).say(&mut rig, &mut driver, Op::Reset, 0);
+        assert_eq!(line(&end), "");
+    }
+    let end = host.client("HELLO 7\n");
+    assert_eq!(line(&end), "", "so is one that asks for something else");
+    rig.transport.barrier();
+    assert!(driver.poll(&mut rig).is_none());
+}
+
+#[test]
+fn a_program_that_leaves_before_the_answer_is_told_to_the_guest() {
+    let (mut rig, host) = device(4);
+    let mut driver = Driver::start(&mut rig, u64::MAX, 64);
+    let end = host.client("CONNECT 7\n");
+    let (request, _) = driver.receive(&mut rig);
+    drop(end);
+    let (reset, _) = driver.receive(&mut rig);
+    assert_eq!((reset.op, reset.from_port, reset.to_port), (Op::Reset.number(), request.from_port, 7));
+    // The answer that was under way comes too late.
+    let mut call = Call::new(7, request.from_port);
+    call.say(&mut rig, &mut driver, Op::Response, 0);
+    assert_eq!(call.hear(&mut rig, &mut driver).0, Op::Reset);
+}
+
+#[test]
+fn a_port_without_a_program_is_refused() {
+    let (mut rig, host) = device(4);
+    let mut driver = Driver::start(&mut rig, u64::MAX, 64);
+    for port in [DESERTED, u32::MAX] {
+        let mut call = Call::new(1, port);
+        call.say(&mut rig, &mut driver, Op::Request, 0);
+        assert_eq!(call.hear(&mut rig, &mut driver).0, Op::Reset);
+    }
+    assert!(host.taken().is_empty());
+}
+
+#[test]
+fn an_answer_that_never_comes_is_given_up_and_one_that_comes_late_is_dropped() {
+    let asked = Arc::new(AtomicU64::new(0));
+    let question = Arc::clone(&asked);
+    let dial = Arc::new(move |id, port| {
+        question.store(id, Ordering::Relaxed);
+        port == 5
+    });
+    let mut board = Switchboard::new(CID, 4, None, dial);
+    let now = Instant::now();
+    board.take(&packet(Op::Request, 1, 5), Some(&[]), now);
+    let until = board.deadline().unwrap();
+    board.expire(until - Duration::from_millis(1));
+    assert!(!board.has_packet());
+    board.expire(until);
+    let reset = board.next_packet().unwrap();
+    assert_eq!((reset.op, reset.from_port, reset.to_port), (Op::Reset.number(), 5, 1));
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    board.dialed(asked.load(Ordering::Relaxed), Some(ours.into()));
+    assert_eq!(theirs.read(&mut [0; 1]).unwrap(), 0);
+    assert!(!board.has_packet() && board.deadline().is_none());
+    // Where no question can be asked any more there is nothing to wait for.
+    board.take(&packet(Op::Request, 1, 6), Some(&[]), now);
+    assert_eq!(board.next_packet().unwrap().op, Op::Reset.number());
+    assert_eq!(board.deadline(), None);
+}
+
+#[test]
+fn a_guest_that_does_not_agree_to_an_end_is_told_once_more_and_forgotten() {
+    let mut board = Switchboard::new(CID, 4, None, Arc::new(|_, _| true));
+    let now = Instant::now();
+    board.take(&packet(Op::Request, 1, 5), Some(&[]), now);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    board.dialed(2, Some(ours.into()));
+    assert_eq!(board.next_packet().unwrap().op, Op::Response.number());
+    assert_eq!(board.deadline(), None);
+    drop(theirs);
+    assert_eq!(board.read(2, &mut [0; 10], now), None);
+    let shutdown = board.next_packet().unwrap();
+    assert_eq!((shutdown.op, shutdown.flags), (Op::Shutdown.number(), end::BOTH));
+    let until = board.deadline().unwrap();
+    board.expire(until);
+    assert_eq!(board.next_packet().unwrap().op, Op::Reset.number());
+    assert!(board.next_packet().is_none() && board.deadline().is_none());
+}
+
+#[test]
+fn no_more_connections_than_its_bound_are_there_and_programs_wait_in_line() {
+    let (mut rig, host) = device(3);
+    let mut driver = Driver::start(&mut rig, u64::MAX, 64);
+    let mut calls: Vec<_> =
+        (1..=3).map(|guest| Call::begun(&mut rig, &mut driver, &host, (guest, 5))).collect();
+    let mut fourth = Call::new(4, 5);
+    fourth.say(&mut rig, &mut driver, Op::Request, 0);
+    assert_eq!(fourth.hear(&mut rig, &mut driver).0, Op::Reset);
+    let _waits = host.client("CONNECT 8\n");
+    rig.transport.barrier();
+    assert!(driver.poll(&mut rig).is_none());
+    let (mut call, _end) = calls.pop().unwrap();
+    call.say(&mut rig, &mut driver, Op::Reset, 0);
+    assert_eq!(driver.receive(&mut rig).0.to_port, 8);
+}
+
+#[test]
+fn a_driver_that_has_just_begun_finds_programs_that_have_waited() {
+    let (mut rig, host) = device(2);
+    let _waits = host.client("CONNECT 8\n");
+    let mut driver = Driver::start(&mut rig, u64::MAX, 64);
+    let (request, _) = driver.receive(&mut rig);
+    assert_eq!((request.from_cid, request.to_port), (HOST_CID, 8));
+}
