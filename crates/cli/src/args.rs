@@ -7,8 +7,8 @@ use plimsoll_protocol::api::DEFAULT_SOCKET;
 
 use crate::address::Address;
 use crate::commands::{
-    console, create, edit, events, explain, history, image, kill, logs, pause, plan, pool, ps, rename, reset,
-    restart, resume, rm, run, set, share, show, start, stop, top, wait,
+    console, cp, create, edit, events, exec, explain, history, image, kill, logs, pause, plan, pool, ps,
+    rename, reset, restart, resume, rm, run, set, share, show, start, stop, top, wait,
 };
 
 /// Names the daemon's socket where `--socket` does not.
@@ -125,6 +125,10 @@ pub(crate) enum Command {
     Pool(pool::PoolCommand),
     /// Attach to a VM's serial console, or talk to it from a script
     Console(console::Console),
+    /// Run a command in a VM's guest, by its agent
+    Exec(exec::Exec),
+    /// Copy a file to a VM's guest or from it, by its agent
+    Cp(cp::Cp),
     /// Print what a VM's guest wrote to its console, or the messages of its process
     Logs(logs::Logs),
     /// Print what happened on the host

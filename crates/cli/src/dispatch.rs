@@ -40,6 +40,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::Share(args) => args.run(&context),
         Command::Pool(args) => args.run(&context),
         Command::Console(args) => args.run(&context),
+        Command::Exec(args) => return args.run(&context),
+        Command::Cp(args) => args.run(&context),
         Command::Logs(args) => args.run(&context),
         Command::Events(args) => args.run(&context),
         Command::Top(args) => args.run(&context),

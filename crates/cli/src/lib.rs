@@ -25,6 +25,7 @@ mod dispatch;
 mod doctor;
 mod exit;
 mod follow;
+mod guest;
 mod interval;
 mod output;
 mod selection;

@@ -2,7 +2,7 @@ use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::exit::{Status, Told, status_of};
@@ -72,6 +72,14 @@ impl Output {
                 anyhow::Error::new(e).context("writing to the standard output")
             }
         })
+    }
+
+    /// Prints `bytes` as they are on the standard error.
+    ///
+    /// # Errors
+    /// The standard error cannot be written.
+    pub(crate) fn error_bytes(&self, bytes: &[u8]) -> Result<()> {
+        io::stderr().lock().write_all(bytes).context("writing to the standard error")
     }
 
     /// Shows the progress of a wait on one line of the terminal, which it overwrites. Does nothing

@@ -134,7 +134,11 @@ fn net(net: &Value) -> Net {
 fn vsock(vsock: &Value) -> Vsock {
     let connections =
         vsock.get("connections").map(|connections| read(connections).unwrap_or(MAX_CONNECTIONS));
-    Vsock { cid: key(vsock, "cid"), connections: connections.unwrap_or(Vsock::default().connections) }
+    Vsock {
+        cid: key(vsock, "cid"),
+        connections: connections.unwrap_or(Vsock::default().connections),
+        agent: key(vsock, "agent").unwrap_or_default(),
+    }
 }
 
 /// The first keys of a record that was cut off: those on whole lines of their own.

@@ -42,6 +42,7 @@ pub(crate) fn site(
 ) -> anyhow::Result<Site> {
     Ok(Site {
         paths: config.paths(),
+        agent: config.vmm()?.with_file_name("plimsoll-agent"),
         vmm: config.vmm()?,
         log: config.log.clone(),
         sampling: config.sampling(),

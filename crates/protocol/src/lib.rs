@@ -7,6 +7,7 @@
 //! - [`api`]: the paths of the HTTP/JSON API, on which all of these travel.
 //! - [`control`]: the messages between the daemon and one VMM, and [`wire`], the socket that
 //!   carries them; [`sharing`]: the words of page sharing.
+//! - [`agent`]: the messages between `plimsoll exec` and the agent in a guest.
 //! - [`toml_text`]: errors of files that people write, with line and key.
 //!
 //! This crate never decides anything and keeps no state. Types here are plain facts; the daemon
@@ -14,6 +15,7 @@
 //! [`wire`] trusts the other's numbers: each type documents the bounds that its receiver checks.
 //! Start with [`control`] for what daemon and VMM do, with [`api`] for what users see.
 
+pub mod agent;
 pub mod api;
 mod autostart;
 pub mod change;

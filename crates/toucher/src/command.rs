@@ -9,7 +9,7 @@ use crate::attack::{self, Deeds};
 use crate::libc_power::{self, End};
 use crate::pattern::PAGE;
 use crate::state::State;
-use crate::{disk, hog, shell, virtio};
+use crate::{disk, echo, hog, shell, virtio};
 
 /// One line from the driver outside. Numbers are decimal; sizes are bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,11 @@ pub(crate) enum Command {
     /// `attack SEED SECONDS ADDRESS BYTES`: drive the virtio devices against their rules, with
     /// memory at a physical address that the kernel does not use.
     Attack(u64, u64, u64, usize),
+    /// `echo PORT`: send back what comes to this port of vsock, from now on. The answer comes at
+    /// once.
+    Echo(u32),
+    /// `call PORT BYTES`: send that much to this port of the host, which sends it back.
+    Call(u32, usize),
     /// `run COMMAND`: what a shell makes of the rest of the line; answers when it has ended.
     Run(String),
     /// `meminfo`: what the guest's kernel says of its memory.
@@ -62,6 +67,8 @@ impl FromStr for Command {
         let seed =
             |word: &str| word.parse::<u64>().map_err(|error| format!("{line}: seed {word:?}: {error}"));
         let bytes = |word: &str| word.parse().map_err(|error| format!("{line}: bytes {word:?}: {error}"));
+        let number =
+            |word: &str| word.parse::<u32>().map_err(|error| format!("{line}: port {word:?}: {error}"));
         Ok(match words[..] {
             ["touch", n, s] => Self::Touch(bytes(n)?, seed(s)?),
             ["disk", path, n, s] => Self::Disk(path.into(), bytes(n)?, seed(s)?),
@@ -74,6 +81,8 @@ impl FromStr for Command {
             ["work", n] => Self::Work(bytes(n)?),
             ["worked"] => Self::Worked,
             ["attack", s, t, a, n] => Self::Attack(seed(s)?, seed(t)?, seed(a)?, bytes(n)?),
+            ["echo", port] => Self::Echo(number(port)?),
+            ["call", port, n] => Self::Call(number(port)?, bytes(n)?),
             ["alloc-forever"] => Self::AllocForever,
             ["meminfo"] => Self::Meminfo,
             ["devices"] => Self::Devices,
@@ -139,6 +148,14 @@ impl Command {
                 let Deeds { deeds, started, refused } = done.map_err(|error| format!("attack {error}"))?;
                 Ok(format!("attack deeds={deeds} started={started} refused={refused}"))
             }
+            Self::Echo(port) => {
+                echo::serve(port).map_err(|error| format!("echo {error}"))?;
+                Ok(format!("echo port={port}"))
+            }
+            Self::Call(port, bytes) => {
+                let (bytes, mismatched) = echo::call(port, bytes).map_err(|error| format!("call {error}"))?;
+                Ok(format!("call bytes={bytes} mismatched={mismatched}"))
+            }
             Self::Run(line) => {
                 let (status, said) = shell::run(&line).map_err(|error| format!("run sh: {error}"))?;
                 Ok(format!("run status={status} said: {said}"))
@@ -192,6 +209,7 @@ mod tests {
         assert_eq!("touch 4096 7".parse(), Ok(Command::Touch(4096, 7)));
         assert_eq!("verify".parse(), Ok(Command::Verify(None)));
         assert_eq!("free 3".parse(), Ok(Command::Free(Some(3))));
+        assert_eq!("call 5000 70000".parse(), Ok(Command::Call(5000, 70_000)));
         assert_eq!("run echo  a | cat".parse(), Ok(Command::Run("echo  a | cat".to_owned())));
         for line in ["touch", "touch 1MiB 7", "touch -1 7", "verify x", "dance"] {
             assert!(line.parse::<Command>().is_err(), "{line}");

@@ -9,6 +9,7 @@
 mod attack;
 mod command;
 mod disk;
+mod echo;
 mod hog;
 mod libc_devmem;
 mod libc_memory;

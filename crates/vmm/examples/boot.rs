@@ -53,6 +53,7 @@ fn main() {
             backing: Vec::new(),
             longest: Bytes::ZERO,
             rate: RateLimit::default(),
+            serial: None,
         });
     }
     let limit: u64 = std::env::var("BOOT_LIMIT").map_or(120, |limit| limit.parse().unwrap());

@@ -23,6 +23,7 @@ const MODULES: &[&str] = &[
     "virtio_balloon",
     "virtio_rng",
     "virtio_console",
+    "vmw_vsock_virtio_transport",
     "button",
     "evdev",
 ];

@@ -21,14 +21,14 @@ pub type Programs = BTreeMap<String, PathBuf>;
 
 /// Builds every program that runs in the lab or in its guests, and adds this one.
 pub fn build() -> Result<Programs> {
-    step("building plimsolld, plimsoll-vmm, plimsoll and toucher");
-    build_packages(&["plimsoll-host", "plimsoll-vmm", "plimsoll-cli", "toucher"])
+    step("building plimsolld, plimsoll-vmm, plimsoll, plimsoll-agent and toucher");
+    build_packages(&["plimsoll-host", "plimsoll-vmm", "plimsoll-cli", "plimsoll-agent", "toucher"])
 }
 
 /// The same without the program that runs in guests' kernels.
 pub fn build_for_models() -> Result<Programs> {
-    step("building plimsolld, plimsoll-vmm and plimsoll");
-    build_packages(&["plimsoll-host", "plimsoll-vmm", "plimsoll-cli"])
+    step("building plimsolld, plimsoll-vmm, plimsoll and plimsoll-agent");
+    build_packages(&["plimsoll-host", "plimsoll-vmm", "plimsoll-cli", "plimsoll-agent"])
 }
 
 /// The same, and the VMM of the host's own tests, `fake_vmm`, which may be hostile.

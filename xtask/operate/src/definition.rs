@@ -72,6 +72,8 @@ pub struct Definition {
     pub read_only_disks: Vec<PathBuf>,
     /// What cloud-init in its guest is told: lines of `[cloud_init]`.
     pub cloud_init: Option<String>,
+    /// Its sockets to the host: lines of `[vsock]`.
+    pub vsock: Option<String>,
 }
 
 impl Definition {
@@ -96,6 +98,7 @@ impl Definition {
             disks,
             read_only_disks,
             cloud_init: None,
+            vsock: None,
         }
     }
 
@@ -159,6 +162,9 @@ impl Definition {
         if let Some(lines) = &self.cloud_init {
             text += &format!("[cloud_init]\n{lines}");
         }
+        if let Some(lines) = &self.vsock {
+            text += &format!("[vsock]\n{lines}");
+        }
         Ok(text)
     }
 
@@ -206,10 +212,12 @@ mod tests {
         definition.read_only_disks.push("/r".into());
         definition.sharing = Some("prod".to_owned());
         definition.bus = Bus::Pci;
+        definition.vsock = Some("connections = 7\n".to_owned());
         let read = VmDefinition::from_toml(&definition.text().unwrap(), "/".as_ref()).unwrap();
         assert!(read.boot.model && !read.balloon.free_page_reporting);
         assert_eq!((read.size, read.reservation, read.bus), (Bytes::mib(256), Bytes::mib(32), Bus::Pci));
         assert_eq!(read.memory.sharing.to_string(), "prod");
+        assert_eq!(read.vsock.map(|vsock| vsock.connections), Some(7));
         assert_eq!((read.nets.len(), read.disks.len(), read.disks[1].read_only), (1, 2, true));
     }
 

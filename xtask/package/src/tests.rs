@@ -68,6 +68,7 @@ fn what_units_and_settings_name_is_installed_there() {
     assert!(programs >= 5, "{programs}");
     // What the daemon looks for by default.
     assert!(installed.contains("/usr/libexec/plimsoll-vmm"));
+    assert!(installed.contains("/usr/libexec/plimsoll-agent"));
     assert!(installed.contains("/etc/plimsoll/plimsolld.toml"));
 }
 

@@ -1,10 +1,12 @@
 //! One file per command: its options, its requests to the daemon, and the text of the answer.
 
 pub(crate) mod console;
+pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod doctor;
 pub(crate) mod edit;
 pub(crate) mod events;
+pub(crate) mod exec;
 pub(crate) mod explain;
 pub(crate) mod history;
 pub(crate) mod image;

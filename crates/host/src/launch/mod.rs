@@ -1,6 +1,7 @@
 //! From a definition to a running VMM: everything is opened and checked before anything is started,
 //! and what was begun is undone where a later step fails.
 
+mod agent_disk;
 mod bzimage;
 pub(crate) mod disk;
 mod greeting;
@@ -55,6 +56,8 @@ const HELLO_TIME: Duration = Duration::from_secs(10);
 pub(crate) struct Site {
     pub(crate) paths: Paths,
     pub(crate) vmm: PathBuf,
+    /// The agent's program, for guests.
+    pub(crate) agent: PathBuf,
     pub(crate) log: String,
     pub(crate) sampling: SamplingConfig,
     pub(crate) cgroups: Result<Cgroups, String>,
@@ -98,7 +101,7 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     let definition = &plan.definition;
     let name = &definition.name;
     let missing = missing_parts(site, plan)?;
-    let resources = Resources::open(definition, &site.paths.images)?;
+    let resources = Resources::open(definition, &site.paths.images, &site.agent)?;
     let swap = swap_space(site, definition)?;
     // From here on files and processes are made. Each is removed by its owner if a later step
     // fails.

@@ -9,11 +9,11 @@ use plimsoll_protocol::definition::{Disk, ImageFormat, VmDefinition};
 use plimsoll_units::Bytes;
 
 use super::disk::{self, OpenDisk};
-use super::{bzimage, seed, tap};
+use super::{agent_disk, bzimage, seed, tap};
 
 /// Most files of all disks: one for each of 32, and backing files. A message takes 64 descriptors,
-/// of which seventeen may be others, the seed among them.
-const MAX_FILES: usize = 47;
+/// of which eighteen may be others, seed and agent among them.
+const MAX_FILES: usize = 46;
 
 /// The host's files and devices that a VM uses, open and checked.
 #[derive(Debug)]
@@ -25,16 +25,18 @@ pub(super) struct Resources {
     disks: Vec<OpenDisk>,
     /// The disk behind those: what cloud-init is told.
     seed: Option<File>,
+    /// The last disk: the agent's program.
+    agent: Option<File>,
     taps: Vec<OwnedFd>,
 }
 
 impl Resources {
-    /// Opens what `definition` names. Changes nothing but the state of its taps, which ends with
-    /// the descriptors.
+    /// Opens what `definition` names; base images lie below `images`, and `agent` is the program
+    /// for guests. Changes nothing but the state of its taps, which ends with the descriptors.
     ///
     /// # Errors
     /// What cannot be used, and what to do.
-    pub(super) fn open(definition: &VmDefinition, images: &Path) -> anyhow::Result<Self> {
+    pub(super) fn open(definition: &VmDefinition, images: &Path, agent: &Path) -> anyhow::Result<Self> {
         let boot = &definition.boot;
         let kernel = boot.kernel.as_deref().map(kernel).transpose()?;
         let initrd = boot.initrd.as_deref().map(initrd).transpose()?;
@@ -50,7 +52,10 @@ impl Resources {
         );
         let file = |path: &Path| regular(path).map(|(file, _)| file);
         let seed = definition.cloud_init.as_ref();
-        let seed = seed.map(|cloud_init| seed::make(&definition.name, cloud_init, file)).transpose()?;
+        let with_agent = definition.vsock.is_some_and(|vsock| vsock.agent);
+        let seed =
+            seed.map(|cloud_init| seed::make(&definition.name, cloud_init, with_agent, file)).transpose()?;
+        let agent = with_agent.then(|| agent_disk::open(agent)).transpose().context("vsock.agent")?;
         let kvm = (!boot.model).then(|| {
             device("/dev/kvm", "load kvm-intel or kvm-amd, or switch virtualization on in the firmware; plimsoll doctor says more")
         });
@@ -61,10 +66,19 @@ impl Resources {
             .iter()
             .map(|n| tap::open(&n.tap).with_context(|| format!("tap {}", n.tap)))
             .collect::<anyhow::Result<_>>()?;
-        Ok(Self { kvm: kvm.transpose()?, userfaultfd: userfaultfd?, kernel, initrd, disks, seed, taps })
+        Ok(Self {
+            kvm: kvm.transpose()?,
+            userfaultfd: userfaultfd?,
+            kernel,
+            initrd,
+            disks,
+            seed,
+            agent,
+            taps,
+        })
     }
 
-    /// What the VMM is told of the disks of `definition`, and of the seed behind them.
+    /// What the VMM is told of the disks of `definition`, and of seed and agent behind them.
     pub(super) fn disk_configs(&self, definition: &VmDefinition) -> Vec<DiskConfig> {
         let disk = |(disk, open): (&Disk, &OpenDisk)| DiskConfig {
             read_only: disk.read_only,
@@ -72,15 +86,19 @@ impl Resources {
             backing: open.backing.iter().map(|(_, format)| *format).collect(),
             longest: open.longest,
             rate: RateLimit { iops: disk.iops, bandwidth: disk.bandwidth },
+            serial: None,
         };
-        let seed = self.seed.iter().map(|_| DiskConfig {
+        let made = |serial: Option<&str>| DiskConfig {
             read_only: true,
             format: ImageFormat::Raw,
             backing: Vec::new(),
             longest: Bytes::ZERO,
             rate: RateLimit::default(),
-        });
-        definition.disks.iter().zip(&self.disks).map(disk).chain(seed).collect()
+            serial: serial.map(str::to_owned),
+        };
+        let seed = self.seed.iter().map(|_| made(None));
+        let agent = self.agent.iter().map(|_| made(Some(agent_disk::SERIAL)));
+        definition.disks.iter().zip(&self.disks).map(disk).chain(seed).chain(agent).collect()
     }
 
     /// What the operator should know of them, each in one line.
@@ -95,8 +113,8 @@ impl Resources {
         parts.push((FdRole::Userfaultfd, self.userfaultfd.into()));
         parts.extend(self.kernel.map(|f| (FdRole::Kernel, f.into())));
         parts.extend(self.initrd.map(|f| (FdRole::Initrd, f.into())));
-        let seed = self.seed.map(|file| (file, Vec::new()));
-        let disks = self.disks.into_iter().map(|disk| (disk.file, disk.backing)).chain(seed);
+        let made = self.seed.into_iter().chain(self.agent).map(|file| (file, Vec::new()));
+        let disks = self.disks.into_iter().map(|disk| (disk.file, disk.backing)).chain(made);
         for (index, (file, backing)) in (0..).zip(disks) {
             parts.push((FdRole::Disk(index), file.into()));
             parts.extend(backing.into_iter().map(|(file, _)| (FdRole::Backing(index), file.into())));

@@ -81,6 +81,8 @@ pub struct DiskConfig {
     pub longest: Bytes,
     /// How fast it may be.
     pub rate: RateLimit,
+    /// The serial number that the guest sees; `None`: one that follows from its place.
+    pub serial: Option<String>,
 }
 
 /// How fast a device may be; what is `None` is not limited.

@@ -58,6 +58,7 @@
 //! [vsock]                    # sockets between guest and host, without a network; default none
 //! cid = 52                   # the guest's address, default one that no other VM has
 //! connections = 64           # most at a time, 1 to 1024, default 64; the VM is charged 72KiB for each
+//! agent = true               # one more disk, with the agent for plimsoll exec and cp, which cloud_init installs
 //!
 //! [balloon]
 //! deflate_on_oom = false     # the guest may take memory back before its OOM killer runs, default true

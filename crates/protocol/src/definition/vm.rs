@@ -176,13 +176,15 @@ impl VmDefinition {
             + Pages::ceil(Bytes(images * IMAGE_OVERHEAD.0))
     }
 
-    /// How many disks, that of `cloud_init` among them, network interfaces and vsock devices it has.
+    /// How many disks, those of `cloud_init` and of the agent among them, network interfaces and
+    /// vsock devices it has.
     pub fn devices(&self) -> usize {
         self.disk_devices() + self.nets.len() + usize::from(self.vsock.is_some())
     }
 
     fn disk_devices(&self) -> usize {
-        self.disks.len() + usize::from(self.cloud_init.is_some())
+        let agent = self.vsock.is_some_and(|vsock| vsock.agent);
+        self.disks.len() + usize::from(self.cloud_init.is_some()) + usize::from(agent)
     }
 
     /// The definition after `change`. The result is not checked.
@@ -279,7 +281,11 @@ impl VmDefinition {
         let most = bus.max_disks(self.vsock.is_some());
         if disks > most {
             let seed = if self.cloud_init.is_some() { ", with that of cloud_init" } else { "" };
-            let vsock = if self.vsock.is_some() { " and vsock" } else { "" };
+            let vsock = match self.vsock {
+                Some(Vsock { agent: true, .. }) => " and vsock, with that of its agent",
+                Some(_) => " and vsock",
+                None => "",
+            };
             return fail(format!(
                 "{disks} disks{seed}: at most {most} are possible with bus = \"{bus}\"{vsock}"
             ));

@@ -18,11 +18,15 @@ pub struct Vsock {
     #[serde(skip_serializing_if = "is_default_connections")]
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = MAX_CONNECTIONS)))]
     pub connections: u16,
+    /// The guest gets one more disk, which is the program of the agent that `plimsoll exec` and
+    /// `cp` need; cloud-init, if it is told anything, installs it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub agent: bool,
 }
 
 impl Default for Vsock {
     fn default() -> Self {
-        Self { cid: None, connections: DEFAULT_CONNECTIONS }
+        Self { cid: None, connections: DEFAULT_CONNECTIONS, agent: false }
     }
 }
 

@@ -64,7 +64,7 @@ impl VirtioDevices {
         let mut first_image = None;
         for (index, (disk, files)) in config.disks.iter().zip(disks).enumerate() {
             let name = format!("disk{index}");
-            let id = format!("plimsoll-{name}");
+            let id = disk.serial.clone().unwrap_or_else(|| format!("plimsoll-{name}"));
             let medium = medium(disk, files).with_context(|| name.clone())?;
             if let (0, Medium::Image(image)) = (index, &medium) {
                 first_image = Some(Arc::clone(image));
@@ -203,7 +203,7 @@ mod tests {
 
     fn config(format: ImageFormat, backing: &[ImageFormat]) -> DiskConfig {
         let (read_only, longest, rate) = (false, Bytes::ZERO, RateLimit::default());
-        DiskConfig { read_only, format, backing: backing.to_vec(), longest, rate }
+        DiskConfig { read_only, format, backing: backing.to_vec(), longest, rate, serial: None }
     }
 
     #[test]

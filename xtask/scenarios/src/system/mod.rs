@@ -24,6 +24,7 @@ mod paging_kills;
 mod pci;
 mod swap_failures;
 mod tutorial;
+mod vsock;
 
 use anyhow::{Context, Result};
 use plimsoll_lab::kernel::Version;
@@ -105,6 +106,15 @@ pub const SCENARIOS: &[Scenario] = &[
         slow: false,
         model: false,
         run: pci::run,
+    },
+    Scenario {
+        name: "vsock",
+        about: "a thousand connections between host and guest, much data each way, and a program that does not read",
+        hosts: &[NEW_NPT],
+        share: None,
+        slow: false,
+        model: false,
+        run: vsock::run,
     },
     Scenario {
         name: "overcommit",

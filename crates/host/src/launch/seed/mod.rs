@@ -32,16 +32,29 @@ struct Content {
     user_data: Vec<u8>,
     meta_data: Vec<u8>,
     network_config: Option<Vec<u8>>,
+    vendor_data: Option<Vec<u8>>,
 }
 
-/// Makes the seed of VM `name`: a file in memory that cannot be changed. `open` opens one of the
-/// definition's files.
+/// Installs the agent from its disk. cloud-init runs it once for each instance, beside what the
+/// user data says.
+const INSTALL_AGENT: &str = "#!/bin/sh
+set -e
+program=/usr/local/sbin/plimsoll-agent
+cat /dev/disk/by-id/virtio-plimsoll-agent > $program.new
+chmod 755 $program.new
+mv $program.new $program
+exec $program install
+";
+
+/// Makes the seed of VM `name`: a file in memory that cannot be changed. With `agent` it has
+/// cloud-init install the agent. `open` opens one of the definition's files.
 ///
 /// # Errors
 /// A file that cannot be read or is too long, or no memory.
 pub(super) fn make(
     name: &VmName,
     cloud_init: &CloudInit,
+    agent: bool,
     open: impl Fn(&std::path::Path) -> anyhow::Result<File>,
 ) -> anyhow::Result<File> {
     let read = |path: &std::path::PathBuf| {
@@ -50,11 +63,14 @@ pub(super) fn make(
     let user_data = cloud_init.user_data.as_ref().map(read).transpose()?;
     let network_config = cloud_init.network_config.as_ref().map(read).transpose()?;
     let meta_data = cloud_init.meta_data.as_ref().map(read).transpose()?;
+    let vendor_data = agent.then(|| INSTALL_AGENT.as_bytes().to_vec());
     let user_data = user_data.unwrap_or_else(|| user_data_of(cloud_init).into_bytes());
     let meta_data = meta_data.unwrap_or_else(|| {
-        meta_data_of(name, cloud_init, &user_data, network_config.as_deref()).into_bytes()
+        let network_config = network_config.as_deref();
+        meta_data_of(name, cloud_init, &user_data, network_config, vendor_data.as_deref()).into_bytes()
     });
-    let volume = volume(&Content { user_data, meta_data, network_config }).context("cloud_init: the seed")?;
+    let content = Content { user_data, meta_data, network_config, vendor_data };
+    let volume = volume(&content).context("cloud_init: the seed")?;
     sealed(&volume).context("cloud_init: the seed's memory")
 }
 
@@ -86,11 +102,13 @@ fn meta_data_of(
     cloud_init: &CloudInit,
     user_data: &[u8],
     network_config: Option<&[u8]>,
+    vendor_data: Option<&[u8]>,
 ) -> String {
     let hostname = cloud_init.hostname.as_deref().unwrap_or(name.as_str());
     let id = cloud_init.instance_id.clone().unwrap_or_else(|| {
         let mut digest = blake3::Hasher::new();
-        for part in [hostname.as_bytes(), user_data, network_config.unwrap_or_default()] {
+        let parts = [hostname.as_bytes(), user_data, network_config.unwrap_or_default()];
+        for part in parts.into_iter().chain(vendor_data) {
             digest.update(&(part.len() as u64).to_le_bytes()).update(part);
         }
         // Eight bytes: a changed seed has another name, and names stay readable.
@@ -105,6 +123,7 @@ fn volume(content: &Content) -> io::Result<Vec<u8>> {
         ("user-data", Some(&content.user_data)),
         ("meta-data", Some(&content.meta_data)),
         ("network-config", content.network_config.as_ref()),
+        ("vendor-data", content.vendor_data.as_ref()),
     ];
     let files = files.into_iter().filter_map(|(name, file)| Some((name, file?)));
     let bytes: u64 = files.clone().map(|(_, file)| file.len() as u64).sum();
@@ -132,7 +151,7 @@ fn volume(content: &Content) -> io::Result<Vec<u8>> {
 }
 
 /// A file in memory with `content`, which nobody can change.
-fn sealed(content: &[u8]) -> io::Result<File> {
+pub(super) fn sealed(content: &[u8]) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let mut file = File::from(rustix::fs::memfd_create("plimsoll-seed", flags)?);
     file.write_all(content)?;

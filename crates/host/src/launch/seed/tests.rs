@@ -13,7 +13,11 @@ fn open(path: &Path) -> anyhow::Result<File> {
 }
 
 fn made(cloud_init: &CloudInit) -> Vec<u8> {
-    let file = make(&"web1".parse().unwrap(), cloud_init, open).unwrap();
+    made_with(cloud_init, false)
+}
+
+fn made_with(cloud_init: &CloudInit, agent: bool) -> Vec<u8> {
+    let file = make(&"web1".parse().unwrap(), cloud_init, agent, open).unwrap();
     let mut volume = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
     file.read_exact_at(&mut volume, 0).unwrap();
     volume
@@ -86,7 +90,7 @@ fn files_go_to_the_guest_as_they_are() {
     assert_eq!(files.keys().collect::<Vec<_>>(), ["meta-data", "network-config", "user-data"]);
     assert!(files.values().all(|content| *content == program));
     cloud_init.user_data = path("u", &vec![0; most + 1]);
-    let error = format!("{:#}", make(&"web1".parse().unwrap(), &cloud_init, open).unwrap_err());
+    let error = format!("{:#}", make(&"web1".parse().unwrap(), &cloud_init, false, open).unwrap_err());
     assert!(error.contains("/u: it is longer than 128KiB"), "{error}");
 }
 
@@ -108,8 +112,20 @@ fn the_same_definition_makes_the_same_seed_and_a_changed_one_another_instance() 
 }
 
 #[test]
+fn an_agent_is_installed_from_its_disk_beside_what_the_user_data_says() {
+    let plain = CloudInit::default();
+    let (without, with) = (files(made(&plain)), files(made_with(&plain, true)));
+    assert_eq!(with["user-data"], without["user-data"]);
+    assert_ne!(with["meta-data"], without["meta-data"], "it is installed in a guest that has booted before");
+    let script = String::from_utf8(with["vendor-data"].clone()).unwrap();
+    assert!(script.starts_with("#!/bin/sh\n"));
+    assert!(script.contains(&format!("/dev/disk/by-id/virtio-{} ", super::super::agent_disk::SERIAL)));
+    assert!(!without.contains_key("vendor-data"));
+}
+
+#[test]
 fn nobody_can_change_a_seed() {
-    let file = make(&"web1".parse().unwrap(), &CloudInit::default(), open).unwrap();
+    let file = make(&"web1".parse().unwrap(), &CloudInit::default(), false, open).unwrap();
     assert!(file.write_at(&[1], 0).is_err() && file.set_len(0).is_err());
 }
 

@@ -44,4 +44,7 @@ fn connections_to_the_guest_are_charged() {
     assert_eq!(charged("[vsock]\nconnections = 1024\n"), Bytes::mib(72));
     let pci = from(&format!("bus = 'pci'\n{GOOD}[vsock]\n{}", "[[disk]]\npath = 'd'\n".repeat(32)));
     assert_eq!(pci.devices(), 33);
+    let disks = "[[disk]]\npath = 'd'\n".repeat(7);
+    let error = error(&format!("{GOOD}[vsock]\nagent = true\n{disks}"));
+    assert!(error.contains("8 disks") && error.contains("with that of its agent"), "{error}");
 }

@@ -328,7 +328,12 @@ fn definitions() -> impl Strategy<Value = String> {
         ),
         line(
             "vsock",
-            &["{}", "{ cid = 3 }", "{ cid = 4294967294, connections = 64 }", "{ connections = 1 }"],
+            &[
+                "{}",
+                "{ cid = 3 }",
+                "{ cid = 4294967294, connections = 64 }",
+                "{ connections = 1, agent = true }",
+            ],
         ),
     );
     let boot = (

@@ -1,0 +1,180 @@
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::thread::{self, JoinHandle};
+
+use plimsoll_protocol::agent::{CommandEnd, Execute};
+
+use super::*;
+
+/// The client of a session.
+struct Peer {
+    stream: UnixStream,
+    frames: Frames<FromAgent>,
+    session: JoinHandle<Result<(), Broken>>,
+}
+
+impl Peer {
+    fn new() -> Self {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { stream: ours, frames: Frames::default(), session: thread::spawn(|| serve(theirs.into())) }
+    }
+
+    /// One that has asked for this command.
+    fn of(command: &[&str]) -> Self {
+        let mut peer = Self::new();
+        assert_eq!(peer.hear(), FromAgent::Hello(AGENT_VERSION));
+        peer.say(&ToAgent::Hello(AGENT_VERSION));
+        let command = command.iter().map(|word| (*word).to_owned()).collect();
+        peer.say(&ToAgent::Execute(Execute { command, directory: None }));
+        peer
+    }
+
+    fn say(&mut self, message: &ToAgent) {
+        self.stream.write_all(&encode(message).unwrap()).unwrap();
+    }
+
+    fn hear(&mut self) -> FromAgent {
+        loop {
+            if let Some(message) = self.frames.take().unwrap() {
+                return message;
+            }
+            let mut bytes = [0; 4096];
+            let count = self.stream.read(&mut bytes).unwrap();
+            assert!(count > 0, "the agent has hung up");
+            self.frames.add(&bytes[..count]);
+        }
+    }
+
+    /// All that the command writes, and the last message.
+    fn rest(mut self) -> (Vec<u8>, Vec<u8>, FromAgent) {
+        let (mut out, mut error) = (Vec::new(), Vec::new());
+        loop {
+            match self.hear() {
+                FromAgent::Output(OutputStream::Out, bytes) => out.extend(bytes),
+                FromAgent::Output(OutputStream::Error, bytes) => error.extend(bytes),
+                last => {
+                    drop(self.stream);
+                    self.session.join().unwrap().unwrap();
+                    return (out, error, last);
+                }
+            }
+        }
+    }
+}
+
+fn exited(status: u8) -> FromAgent {
+    FromAgent::Ended(CommandEnd::Exited(status))
+}
+
+#[test]
+fn a_command_is_run_with_its_two_outputs_and_its_status() {
+    let peer = Peer::of(&["sh", "-c", "echo out; echo error >&2; pwd; exit 7"]);
+    assert_eq!(peer.rest(), (b"out\n/\n".to_vec(), b"error\n".to_vec(), exited(7)));
+    let killed = Peer::of(&["sh", "-c", "kill -9 $$"]).rest().2;
+    assert_eq!(killed, FromAgent::Ended(CommandEnd::Killed(9)));
+}
+
+#[test]
+fn input_goes_through_a_command_whole_however_slowly_each_side_reads() {
+    let mut peer = Peer::of(&["cat"]);
+    let bytes: Vec<u8> = (0..=250).cycle().take(3 << 20).collect();
+    let mut to = peer.stream.try_clone().unwrap();
+    let sent = bytes.clone();
+    let writer = thread::spawn(move || {
+        for piece in sent.chunks(MAX_DATA) {
+            to.write_all(&encode(&ToAgent::Input(piece.to_vec())).unwrap()).unwrap();
+        }
+        to.write_all(&encode(&ToAgent::InputEnd).unwrap()).unwrap();
+    });
+    let mut got = Vec::new();
+    let last = loop {
+        match peer.hear() {
+            FromAgent::Output(_, bytes) => got.extend(bytes),
+            last => break last,
+        }
+    };
+    writer.join().unwrap();
+    assert_eq!(last, exited(0));
+    assert!(got == bytes);
+}
+
+#[test]
+fn each_piece_of_input_reaches_the_command_without_another() {
+    let mut peer = Peer::of(&["cat"]);
+    for piece in [b"one".to_vec(), vec![2; MAX_DATA]] {
+        peer.say(&ToAgent::Input(piece.clone()));
+        let mut got = Vec::new();
+        while got.len() < piece.len() {
+            let FromAgent::Output(OutputStream::Out, bytes) = peer.hear() else { panic!("cat has ended") };
+            got.extend(bytes);
+        }
+        assert_eq!(got, piece);
+    }
+    peer.say(&ToAgent::InputEnd);
+    assert_eq!(peer.rest(), (Vec::new(), Vec::new(), exited(0)));
+}
+
+#[test]
+fn a_command_that_reads_no_input_loses_it_and_one_left_behind_is_not_waited_for() {
+    let mut peer = Peer::of(&["sh", "-c", "sleep 600 & echo $!; exit 3"]);
+    // It may have ended before the input comes, which then is nobody's.
+    rustix::net::send(&peer.stream, &encode(&ToAgent::Input(vec![1; 100])).unwrap(), SendFlags::NOSIGNAL)
+        .ok();
+    let mut first = Vec::new();
+    let last = loop {
+        match peer.hear() {
+            FromAgent::Output(_, bytes) => first.extend(bytes),
+            last => break last,
+        }
+    };
+    assert_eq!(last, exited(3));
+    let left: i32 = String::from_utf8(first).unwrap().trim().parse().unwrap();
+    let left = rustix::process::Pid::from_raw(left).unwrap();
+    rustix::process::kill_process(left, rustix::process::Signal::KILL).unwrap();
+}
+
+#[test]
+fn what_cannot_be_run_is_told() {
+    for (command, why) in [(&["/no/such"][..], "\"/no/such\" cannot be run"), (&[], "there is no command")] {
+        let FromAgent::Failed(text) = Peer::of(command).rest().2 else { panic!("{command:?} ran") };
+        assert!(text.contains(why), "{text}");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_ends_its_command_with_all_that_it_started() {
+    let mut peer = Peer::of(&["sh", "-c", "sleep 600 & echo $!; wait"]);
+    let FromAgent::Output(_, pid) = peer.hear() else { panic!("nothing was written") };
+    let pid = String::from_utf8(pid).unwrap().trim().to_owned();
+    drop(peer.stream);
+    assert!(matches!(peer.session.join().unwrap(), Err(Broken::Left)));
+    // It may be there for a moment, as one that nobody has waited for.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z ") || stat.contains(") X "), "{stat}");
+}
+
+#[test]
+fn clients_that_break_the_protocol_are_hung_up() {
+    let first = |message: &ToAgent| {
+        let mut peer = Peer::new();
+        peer.say(message);
+        peer
+    };
+    let other = first(&ToAgent::Hello(AGENT_VERSION + 1));
+    let mut said = Vec::new();
+    let mut peer = other;
+    assert_eq!(peer.hear(), FromAgent::Hello(AGENT_VERSION));
+    said.push(peer.hear());
+    assert!(matches!(&said[..], [FromAgent::Failed(why)] if why.contains("version")), "{said:?}");
+    for message in [ToAgent::InputEnd, ToAgent::Execute(Execute { command: vec![], directory: None })] {
+        let peer = first(&message);
+        assert!(matches!(peer.session.join().unwrap(), Err(Broken::Protocol(_))));
+    }
+    let mut peer = Peer::of(&["cat"]);
+    peer.say(&ToAgent::Input(vec![0; MAX_DATA + 1]));
+    assert!(matches!(peer.session.join().unwrap(), Err(Broken::Protocol(_))));
+    let mut peer = Peer::new();
+    peer.stream.write_all(&[0xff; 8]).unwrap();
+    assert!(matches!(peer.session.join().unwrap(), Err(Broken::Protocol(_))));
+}

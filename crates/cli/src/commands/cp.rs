@@ -1,0 +1,132 @@
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use plimsoll_protocol::VmName;
+use plimsoll_protocol::agent::{CommandEnd, Execute, OutputStream};
+
+use crate::context::Context;
+use crate::exit::{Status, failed};
+use crate::guest::{connect, execute};
+
+const HELP: &str = "\
+One of both is in a guest, VM:PATH with an absolute path. A file is there whole or not at all; it belongs to who copies it, and its mode is that of a new file. A destination that is a directory gets a file of the source's name.
+
+The VM needs [vsock] in its definition, and plimsoll-agent in the guest.
+
+Examples:
+  plimsoll cp site.tar web1:/srv/site.tar
+  plimsoll cp web1:/var/log/syslog .";
+
+/// Writes its input to the file that the arguments name: $1, or the file $2 of the directory $1.
+/// The part is a file of its own: `set -C` follows no link that a user of the guest has put there.
+const WRITE: &str = "set -C; to=$1; [ -d \"$to\" ] && to=$to/$2; part=$to.plimsoll-cp.$$
+cat >\"$part\" && mv -f -- \"$part\" \"$to\" || { rm -f -- \"$part\"; exit 1; }";
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Cp {
+    /// The file to copy: FILE, or VM:FILE in a guest
+    #[arg(value_name = "[VM:]FILE")]
+    from: Place,
+    /// Where to: a file or a directory
+    #[arg(value_name = "[VM:]PATH")]
+    to: Place,
+}
+
+/// A path here or in a guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Here(PathBuf),
+    Guest(VmName, String),
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // As with scp: a slash before the colon makes it a path.
+        match text.split_once(':').filter(|(vm, _)| !vm.contains('/')) {
+            Some((vm, path)) if path.starts_with('/') => {
+                Ok(Self::Guest(vm.parse().map_err(|e| format!("{e}"))?, path.to_owned()))
+            }
+            Some((_, path)) => Err(format!("{path:?}: write an absolute path of the guest, or ./{text}")),
+            None => Ok(Self::Here(text.into())),
+        }
+    }
+}
+
+impl Cp {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
+        match (&self.from, &self.to) {
+            (Place::Here(from), Place::Guest(vm, to)) => send(from, vm, to, context),
+            (Place::Guest(vm, from), Place::Here(to)) => fetch(vm, from, to, context),
+            _ => Err(failed(Status::Invalid, "name one file here, and one in a guest as VM:PATH")),
+        }
+    }
+}
+
+fn send(from: &Path, vm: &VmName, to: &str, context: &Context) -> Result<()> {
+    let name = from.file_name().and_then(|name| name.to_str());
+    let name = name.with_context(|| format!("{}: it has no name that is text", from.display()))?;
+    let file = File::open(from).with_context(|| from.display().to_string())?;
+    let words = ["sh", "-c", WRITE, "sh", to, name];
+    run(vm, &words, file, |_| Ok(()), context).with_context(|| format!("{vm}:{to}"))
+}
+
+fn fetch(vm: &VmName, from: &str, to: &Path, context: &Context) -> Result<()> {
+    let name = Path::new(from).file_name().with_context(|| format!("{from:?}: it has no name"))?;
+    let to = if to.is_dir() { to.join(name) } else { to.to_owned() };
+    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let part = tempfile::Builder::new().prefix(".plimsoll-cp").tempfile_in(directory);
+    let mut part = part.with_context(|| directory.display().to_string())?;
+    let write = |bytes: &[u8]| part.write_all(bytes).with_context(|| to.display().to_string());
+    run(vm, &["cat", "--", from], io::empty(), write, context).with_context(|| format!("{vm}:{from}"))?;
+    part.persist(&to).map_err(|e| anyhow!(e.error)).with_context(|| to.display().to_string())?;
+    Ok(())
+}
+
+/// Runs a command in a guest that writes what `write` is given. What it says on its standard error
+/// becomes the error.
+fn run(
+    vm: &VmName,
+    words: &[&str],
+    input: impl io::Read + Send + 'static,
+    mut write: impl FnMut(&[u8]) -> Result<()>,
+    context: &Context,
+) -> Result<()> {
+    /// Longest text of an error.
+    const MAX_ERROR: usize = 1000;
+    let stream = connect(&context.client.vm(vm)?, context)?;
+    let command = words.iter().map(|word| (*word).to_owned()).collect();
+    let mut said = Vec::new();
+    let end = execute(&stream, Execute { command, directory: None }, input, |stream, bytes| match stream {
+        OutputStream::Out => write(bytes),
+        OutputStream::Error => {
+            said.extend(bytes.iter().take(MAX_ERROR.saturating_sub(said.len())));
+            Ok(())
+        }
+    })?;
+    match end {
+        CommandEnd::Exited(0) => Ok(()),
+        _ if said.is_empty() => bail!("the guest could not copy it ({end:?})"),
+        _ => bail!("{}", String::from_utf8_lossy(&said).trim()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_in_a_guest_where_a_name_and_a_colon_stand_before_its_path() {
+        let guest = Place::Guest("web1".parse().unwrap(), "/a:b".to_owned());
+        assert_eq!("web1:/a:b".parse(), Ok(guest));
+        assert_eq!("./web1:/a".parse(), Ok(Place::Here("./web1:/a".into())));
+        assert_eq!("a".parse(), Ok(Place::Here("a".into())));
+        assert!("web1:a".parse::<Place>().unwrap_err().contains("absolute"));
+        assert!(".x:/a".parse::<Place>().is_err());
+    }
+}
