@@ -7,8 +7,8 @@ use plimsoll_protocol::api::DEFAULT_SOCKET;
 
 use crate::address::Address;
 use crate::commands::{
-    console, cp, create, edit, events, exec, explain, history, image, kill, logs, pause, plan, pool, ps,
-    rename, reset, restart, resume, rm, run, set, share, show, start, stop, top, wait,
+    console, cp, create, disk, edit, events, exec, explain, history, image, kill, logs, pause, plan, pool,
+    ps, rename, reset, restart, resume, rm, run, set, share, show, start, stop, top, wait,
 };
 
 /// Names the daemon's socket where `--socket` does not.
@@ -72,6 +72,7 @@ Examples:
   plimsoll explain web1                    why it has this much, and what would give it more
   plimsoll set web1 --shares high          give it more weight than its siblings
   plimsoll pool create prod --shares high  a pool of VMs that share what it has
+  plimsoll disk resize web1 vda 40GiB      have its disk grow
   plimsoll console web1                    attach to its serial console
   plimsoll stop web1 --timeout 2m --kill   shut it down, or end it after two minutes";
 
@@ -113,7 +114,7 @@ pub(crate) enum Command {
     Edit(edit::Edit),
     /// Give a VM that is off another name
     Rename(rename::Rename),
-    /// Change a VM's shares, reservation, limit, pool, tax or sharing, while it runs or not
+    /// Change a VM's shares, limits, pool, tax, sharing or devices, while it runs or not
     Set(set::Set),
     /// Explain why a VM has the memory that it has, or who holds the host's
     Explain(explain::Explain),
@@ -123,6 +124,8 @@ pub(crate) enum Command {
     Share(share::Share),
     /// Make, change, list and remove resource pools
     Pool(pool::PoolCommand),
+    /// Have a VM's disk grow
+    Disk(disk::Disk),
     /// Attach to a VM's serial console, or talk to it from a script
     Console(console::Console),
     /// Run a command in a VM's guest, by its agent
@@ -322,6 +325,11 @@ mod tests {
             "rm --ignore-missing",
             "kill",
             "set --shares high",
+            "set a --disk vda",
+            "disk",
+            "disk resize a",
+            "disk resize a sda 1GiB",
+            "disk resize a vda -1",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -9,12 +9,12 @@ use hyper::body::Bytes as Body;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use plimsoll_protocol::api::{ErrorBody, Event, UNSAVED_HEADER};
-use plimsoll_protocol::change::{PoolChange, Rename, VmChange};
+use plimsoll_protocol::change::{DiskResize, PoolChange, Rename, VmChange};
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::explain::{HostExplanation, VmExplanation};
 use plimsoll_protocol::history::History;
 use plimsoll_protocol::pool::PoolDefinition;
-use plimsoll_protocol::status::{DomainStatus, HostStatus, PoolStatus, VmStatus};
+use plimsoll_protocol::status::{DiskSize, DomainStatus, HostStatus, PoolStatus, VmStatus};
 use plimsoll_protocol::{PoolName, VmName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -126,6 +126,10 @@ impl Client {
 
     pub(crate) fn change(&self, name: &VmName, change: &VmChange) -> Result<VmStatus> {
         self.json(Method::PATCH, &format!("/v1/vms/{name}"), serde_json::to_vec(change)?)
+    }
+
+    pub(crate) fn resize_disk(&self, name: &VmName, resize: DiskResize) -> Result<DiskSize> {
+        self.json(Method::POST, &format!("/v1/vms/{name}/resize-disk"), serde_json::to_vec(&resize)?)
     }
 
     pub(crate) fn remove(&self, name: &VmName) -> Result<()> {

@@ -39,6 +39,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Command::History(args) => args.run(&context),
         Command::Share(args) => args.run(&context),
         Command::Pool(args) => args.run(&context),
+        Command::Disk(args) => args.run(&context),
         Command::Console(args) => args.run(&context),
         Command::Exec(args) => return args.run(&context),
         Command::Cp(args) => args.run(&context),

@@ -3,10 +3,12 @@
 //! The loop runs on one thread. What may take long is done beside it, and comes back as an input:
 //! launches, records, the kernel's account, and shared pages. [`effects`] carries out what the
 //! core decides, [`adoption`] takes up VMs of an earlier daemon, [`kernel`] asks for that account,
-//! [`lives`] launches, [`crate::domains`] has the thread for shared pages.
+//! [`lives`] launches, [`growth`] has files grow, [`crate::domains`] has the thread for shared
+//! pages.
 
 mod adoption;
 mod effects;
+mod growth;
 mod kernel;
 mod lives;
 mod service;
@@ -196,7 +198,7 @@ impl Daemon {
         self.sender.clone()
     }
 
-    fn call(&mut self, request: Request, answer: oneshot::Sender<CallResult>) {
+    fn call(&mut self, request: Box<Request>, answer: oneshot::Sender<CallResult>) {
         self.last_call += 1;
         let id = RequestId(self.last_call);
         self.calls.insert(id, answer);
@@ -298,7 +300,7 @@ impl Daemon {
             }
             Incoming::Call(request, answer) => match &mut self.settling {
                 Some(settling) => settling.calls.push((request, answer)),
-                None => self.call(*request, answer),
+                None => self.call(request, answer),
             },
             Incoming::Identified(run, process) => self.identified(run, process),
             Incoming::Reached(run, reached) => self.reached(run, *reached),

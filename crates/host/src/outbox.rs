@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 
-use plimsoll_protocol::control::ToVmm;
+use plimsoll_protocol::control::{DeviceOrder, ToVmm};
 use plimsoll_protocol::sharing::{MAX_BATCH, ScanBudget};
 use plimsoll_protocol::wire::{Wire, WireError};
 use plimsoll_units::Pages;
@@ -47,6 +47,8 @@ pub(crate) struct Outbox {
     shares: VecDeque<ToVmm>,
     /// Those for which there is no room are lost: their guests wait for a while and give up.
     dialed: VecDeque<Letter>,
+    /// The latest of each device.
+    devices: VecDeque<DeviceOrder>,
     power_button: bool,
     pause: Option<bool>,
     reset: bool,
@@ -75,6 +77,10 @@ impl Outbox {
             ToVmm::Share { .. } => return self.share(letter.message),
             ToVmm::Dialed { .. } if self.dialed.len() < MOST_DIALED => self.dialed.push_back(letter),
             ToVmm::Dialed { .. } => {}
+            ToVmm::Device(order) => {
+                self.devices.retain(|before| !order.replaces(before));
+                self.devices.push_back(order);
+            }
             ToVmm::PowerButton => self.power_button = true,
             ToVmm::Pause(paused) => self.pause = Some(paused),
             ToVmm::Reset => self.reset = true,
@@ -116,6 +122,7 @@ impl Outbox {
                     .map(ToVmm::Budget)
                     .or_else(|| self.answer.take())
                     .or_else(|| self.shares.pop_front())
+                    .or_else(|| self.devices.pop_front().map(ToVmm::Device))
                     .or_else(|| std::mem::take(&mut self.power_button).then_some(ToVmm::PowerButton))
                     .or_else(|| self.pause.take().map(ToVmm::Pause))
                     .or_else(|| std::mem::take(&mut self.reset).then_some(ToVmm::Reset))
@@ -129,6 +136,7 @@ impl Outbox {
     pub(crate) fn put_back(&mut self, letter: Letter) {
         match letter.message {
             ToVmm::Share { .. } => self.shares.push_front(letter.message),
+            ToVmm::Device(order) => self.devices.push_front(order),
             ToVmm::Sharing { .. } => self.sharing = Some(letter),
             ToVmm::Dialed { .. } => self.dialed.push_front(letter),
             _ => drop(self.put(letter)),
@@ -138,8 +146,9 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use plimsoll_protocol::control::{NetSettings, RateLimit};
     use plimsoll_protocol::sharing::{DomainId, SharingKind};
-    use plimsoll_units::{FrameNo, PageNo};
+    use plimsoll_units::{Bytes, FrameNo, PageNo};
 
     use super::*;
 
@@ -194,6 +203,26 @@ mod tests {
         assert!(
             left.iter().zip(0..).all(|(letter, id)| letter.message == dialed(id) && letter.fds.len() == 1)
         );
+    }
+
+    #[test]
+    fn of_each_device_the_latest_order_is_told_and_in_order() {
+        let mut outbox = Outbox::default();
+        let rate = |disk, n| {
+            let rate = RateLimit { operations: Some(n), ..RateLimit::default() };
+            ToVmm::Device(DeviceOrder::DiskRate { disk, rate })
+        };
+        let size = ToVmm::Device(DeviceOrder::DiskSize { disk: 0, size: Bytes(512) });
+        let net = ToVmm::Device(DeviceOrder::Net { net: 0, settings: NetSettings::default() });
+        for n in 0..1000 {
+            for message in [rate(0, n), rate(1, n), size.clone(), net.clone()] {
+                assert_eq!(put(&mut outbox, message), None);
+            }
+        }
+        let first = outbox.take().unwrap();
+        outbox.put_back(first);
+        let told: Vec<_> = std::iter::from_fn(|| outbox.take().map(|letter| letter.message)).collect();
+        assert_eq!(told, [rate(0, 999), rate(1, 999), size, net]);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! may have become stricter. None of that makes its VM less alive. So each key is read on its own,
 //! and a key that makes no sense counts as absent.
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::definition::{
@@ -120,14 +122,14 @@ fn disk(disk: &Value) -> Disk {
             .get("format")
             .map_or(ImageFormat::Raw, |format| read(format).unwrap_or(ImageFormat::Qcow2)),
         read_only: key(disk, "read_only").unwrap_or_default(),
-        iops: None,
-        bandwidth: None,
         cache: key(disk, "cache"),
+        ..Disk::new(PathBuf::new())
     }
 }
 
 fn net(net: &Value) -> Net {
-    Net { tap: key(net, "tap").unwrap_or_else(|| "unknown".to_owned()), mac: key(net, "mac") }
+    let tap = key(net, "tap").unwrap_or_else(|| "unknown".to_owned());
+    Net { mac: key(net, "mac"), ..Net::new(tap) }
 }
 
 /// What cannot be read of it counts as most.

@@ -7,9 +7,10 @@ use std::path::Path;
 use std::process::Child;
 
 use anyhow::Context;
+use plimsoll_units::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, pidfd_open, pidfd_send_signal, prlimit};
 
 use crate::oom::OomKill;
 
@@ -82,10 +83,37 @@ impl Process {
         }
     }
 
+    /// Lets it write files of `longest` bytes, where it may not yet.
+    ///
+    /// # Errors
+    /// Its limit cannot be read, or this process may not raise it.
+    pub(crate) fn allow_file_length(&self, longest: Bytes) -> anyhow::Result<()> {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.pid()));
+        let limits = limits.context("its VM's limits cannot be read")?;
+        let now = file_length(&limits).context("its VM's limit of files' lengths cannot be read")?;
+        if self.is_gone() || now >= longest {
+            return Ok(());
+        }
+        let limit = Rlimit { current: Some(longest.0), maximum: Some(longest.0) };
+        let allowed = prlimit(Some(self.pid), Resource::Fsize, limit);
+        allowed.context(
+            "its VM cannot be allowed to write so long a file: that takes a plimsolld that runs as root, with \
+             CAP_SYS_RESOURCE",
+        )?;
+        Ok(())
+    }
+
     /// A descriptor that becomes readable when the process has ended.
     pub(crate) fn watch(&self) -> std::io::Result<OwnedFd> {
         self.pidfd.as_fd().try_clone_to_owned()
     }
+}
+
+/// The most bytes that a process may write to a file, by its `/proc/PID/limits`.
+fn file_length(limits: &str) -> Option<Bytes> {
+    let soft =
+        limits.lines().find_map(|line| line.strip_prefix("Max file size")?.split_whitespace().next())?;
+    if soft == "unlimited" { Some(Bytes(u64::MAX)) } else { soft.parse().ok().map(Bytes) }
 }
 
 /// Makes sure that process `pid` is the one that began at `start` (see [`start_time`]). Keeps no
@@ -177,6 +205,35 @@ pub(crate) fn last_line(log: &Path) -> String {
 mod tests {
     use super::*;
     use crate::forks::apart;
+
+    #[test]
+    fn a_process_is_allowed_longer_files_and_never_shorter_ones() {
+        let _apart = apart();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let process = Process::of_child(&child).unwrap();
+        let limits = || std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+        let before = file_length(&limits()).unwrap();
+        process.allow_file_length(Bytes::mib(1)).unwrap();
+        assert_eq!(file_length(&limits()), Some(before), "it may write more already");
+        let limit = Rlimit { current: Some(1 << 20), maximum: Some(1 << 20) };
+        prlimit(Some(process.pid), Resource::Fsize, limit).unwrap();
+        assert_eq!(file_length(&limits()), Some(Bytes::mib(1)));
+        let raised = process.allow_file_length(Bytes::mib(2));
+        // Only who has CAP_SYS_RESOURCE may raise a limit that was lowered: not all of root do, in
+        // containers for example.
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+        let may_raise = u64::from_str_radix(capabilities.trim(), 16).unwrap() & 1 << 24 != 0;
+        let most = if may_raise { 2 } else { 1 };
+        assert_eq!((raised.is_ok(), file_length(&limits())), (most == 2, Some(Bytes::mib(most))));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(
+            file_length("Max file size             unlimited            unlimited  bytes\n"),
+            Some(Bytes(u64::MAX))
+        );
+        assert_eq!(file_length("Max cpu time              unlimited            unlimited  seconds\n"), None);
+    }
 
     #[test]
     fn a_process_is_found_by_number_and_start_only() {

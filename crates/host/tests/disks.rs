@@ -154,3 +154,31 @@ fn a_vmm_gets_an_image_with_its_backing_file_which_nobody_else_may_write() {
     let definition: Value = host.get("/v1/vms/a/definition");
     assert_eq!(definition["disk"], json!([disk("a.qcow2")]));
 }
+
+#[test]
+fn a_disk_grows_while_its_vm_is_on_and_while_it_is_off() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root may let a process write longer files");
+        return;
+    }
+    let host = Host::new(512, "");
+    let path = image(Path::new("/var/tmp"));
+    let disk = json!({"path": path.to_path_buf()});
+    assert_eq!(host.ask("POST", "/v1/vms", &with_disk("a", &disk)).0, 200);
+    let resize = |size: u64| json!({"disk": "vda", "size": size}).to_string();
+    let length = || std::fs::metadata(&path).unwrap().len();
+    for grown in [2 << 20, 3 << 20] {
+        let (status, body) = host.ask("POST", "/v1/vms/a/resize-disk", &resize(grown));
+        assert_eq!(status, 200, "{body}");
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), json!({"disk": "vda", "size": grown}));
+        assert_eq!(length(), grown);
+        let error = host.refused(422, "POST", "/v1/vms/a/resize-disk", &resize(1 << 20));
+        assert!(error.contains("disk vda of VM a: it has") && error.contains("cannot shrink"), "{error}");
+        assert!(host.events().iter().any(|event| event.text.starts_with("disk vda has ")));
+        // The next round finds it off.
+        host.ask("POST", "/v1/vms/a/kill", "");
+        wait_until("it is off", || Some(host.vm("a")).filter(|vm| vm.power == Power::Off));
+    }
+    host.refused(400, "POST", "/v1/vms/a/resize-disk", &json!({"disk": "vdb"}).to_string());
+    host.refused(404, "POST", "/v1/vms/b/resize-disk", &resize(4 << 20));
+}

@@ -42,6 +42,8 @@ mod incompatible {
     pub(super) const EXTENDED_L2: u64 = 16;
 }
 
+/// Where the size of the guest's disk stands.
+pub(crate) const SIZE_AT: u64 = 24;
 /// Where the autoclear features stand, in version 3.
 pub(crate) const AUTOCLEAR_AT: u64 = 88;
 
@@ -52,7 +54,7 @@ pub struct Header {
     pub version: u32,
     /// Clusters have two to the power of this bytes.
     pub cluster_bits: u32,
-    /// Bytes of the guest's disk.
+    /// Bytes of the guest's disk when the header was read.
     pub size: u64,
     /// What the image is a change of.
     pub backing: Option<Backing>,
@@ -112,7 +114,7 @@ impl Header {
         let header = Self {
             version,
             cluster_bits,
-            size: u64_at(&head, 24)?,
+            size: u64_at(&head, index(SIZE_AT))?,
             backing: backing_name(&head)?.map(|name| Backing { name, format }),
             snapshots: u32_at(&head, 60)?,
             dirty: features.incompatible & incompatible::DIRTY != 0,

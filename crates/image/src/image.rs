@@ -5,6 +5,7 @@ use std::io;
 
 use crate::beneath::Beneath;
 use crate::cache::index;
+use crate::error::Error;
 use crate::qcow2::Qcow2;
 use crate::storage::{Storage, within};
 
@@ -113,6 +114,17 @@ impl<S: Storage> Image<S> {
                 })
             }
             Self::Qcow2(image) => image.zero(offset, length, unmap),
+        }
+    }
+
+    /// Makes the disk `size` bytes long, and that durable. What is new reads as zeros.
+    ///
+    /// # Errors
+    /// As for [`Qcow2::grow`]; a raw image is as long as its file.
+    pub fn grow(&self, size: u64) -> Result<(), Error> {
+        match self {
+            Self::Raw(_) => Err(Error::Invalid("a raw image is as long as its file".to_owned())),
+            Self::Qcow2(image) => image.grow(size),
         }
     }
 

@@ -15,7 +15,7 @@
 //! | [`storage`] | what images lie in: a trait of five methods, and files |
 //! | `header`, `entry` | the qcow2 format: its header, and the entries of its mapping |
 //! | `cache`, `refcounts`, `metadata` | metadata in memory, and the order in which it is written |
-//! | `qcow2`, `change`, `compressed` | one qcow2 file: reading; writing, discarding; clusters that are compressed |
+//! | `qcow2`, `change`, `grow`, `compressed` | one qcow2 file: reading; writing, discarding; a longer disk; clusters that are compressed |
 //! | [`image`] | an image of either format |
 //! | [`mod@create`], [`chain`], [`info`] | making images, opening them with their backing files, facts about them |
 //!
@@ -46,6 +46,7 @@ mod error;
 mod format;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
+mod grow;
 mod header;
 pub mod image;
 pub mod info;

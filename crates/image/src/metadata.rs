@@ -8,6 +8,7 @@
 //! | an entry of the refcount table is written | the block that it names | counts would be what the disk held there |
 //! | a mapping is written | the count of what it names, and the data | a cluster in use would count as free |
 //! | a first-level entry is written | zeros in the second-level table that it names | mappings would be what the disk held there |
+//! | the header names a longer first-level table | zeros in what it adds | mappings would be what the disk held there |
 //! | a count is lowered | the mapping that no longer names the cluster | as for a mapping |
 //!
 //! [`Metadata::settle`] does this for all changes since the last time, with one to three syncs.
@@ -178,6 +179,29 @@ impl Metadata {
     /// It is only read.
     pub(crate) fn is_writable(&mut self) -> io::Result<()> {
         self.refcounts().map(drop)
+    }
+
+    /// Makes the first-level table long enough for a disk of `size` bytes, of which a second-level
+    /// table maps `mapped`. Returns its entries; those that are new map nothing, which is durable.
+    ///
+    /// # Errors
+    /// The clusters of the table have no room, the counts do not reach so far, or the kernel's.
+    pub(crate) fn lengthen(&mut self, storage: &impl Storage, size: u64, mapped: u64) -> Result<u32, Error> {
+        self.refcounts()?.must_reach(size)?;
+        let (before, needed) = (self.l1.len(), index(size.div_ceil(mapped)));
+        let room = (before * 8).next_multiple_of(1 << self.cluster_bits) / 8;
+        if needed > room {
+            let most = room as u64 * mapped;
+            return Err(Error::Invalid(format!(
+                "its first-level table has room for {most} bytes: convert it with plimsoll image convert"
+            )));
+        }
+        if needed > before {
+            storage.write_at(&vec![0; (needed - before) * 8], self.l1_at + before as u64 * 8)?;
+            storage.sync()?;
+            self.l1.resize(needed, 0);
+        }
+        u32::try_from(self.l1.len()).map_err(|_| damaged("too many tables").into())
     }
 
     /// Whether its caches are within their bounds.

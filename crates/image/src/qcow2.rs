@@ -1,6 +1,7 @@
 //! One qcow2 file with what it is a change of: opening and reading. `change.rs` writes.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, RwLock};
 
 use plimsoll_sys::lock;
@@ -19,6 +20,8 @@ use crate::storage::{Storage, within};
 pub struct Qcow2<S> {
     pub(crate) storage: S,
     pub(crate) header: Header,
+    /// Bytes of the guest's disk now.
+    pub(crate) size: AtomicU64,
     pub(crate) backing: Option<Box<dyn Beneath>>,
     /// Held shared while data moves, so that no cluster changes its use meanwhile; taken before
     /// `metadata`.
@@ -52,6 +55,7 @@ impl<S: Storage> Qcow2<S> {
         let metadata = Metadata::read(&storage, &header, writable)?;
         Ok(Self {
             storage,
+            size: AtomicU64::new(header.size),
             header,
             backing,
             in_use: RwLock::default(),
@@ -60,14 +64,14 @@ impl<S: Storage> Qcow2<S> {
         })
     }
 
-    /// Its header.
+    /// Its header, as it was when the image was opened.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
     /// Bytes of the guest's disk.
     pub fn size(&self) -> u64 {
-        self.header.size
+        self.size.load(Ordering::SeqCst)
     }
 
     /// Reads `bytes` of the guest's disk from `offset` on.

@@ -49,16 +49,23 @@ impl Refcounts {
             width: 1 << (header.refcount_order - 3),
             lowest: 0,
         };
-        // What a full disk takes, with a tenth more for tables and what is left over of crashes.
-        let most = header.size.div_ceil(header.cluster());
-        if counts.table.len() as u64 * counts.in_block() < most + most / 10 + 64 {
-            return Err(Error::ReadOnly(
-                "its table of reference counts is too short to write all of the disk: convert it with plimsoll \
-                 image convert"
-                    .to_owned(),
-            ));
-        }
+        counts.must_reach(header.size)?;
         Ok(counts)
+    }
+
+    /// Checks that a disk of `size` bytes can be written wholly.
+    ///
+    /// # Errors
+    /// The table is too short for it.
+    pub(crate) fn must_reach(&self, size: u64) -> Result<(), Error> {
+        // What a full disk takes, with a tenth more for tables and what is left over of crashes.
+        let most = size.div_ceil(1 << self.cluster_bits);
+        if self.table.len() as u64 * self.in_block() >= most + most / 10 + 64 {
+            return Ok(());
+        }
+        let text = "its table of reference counts is too short to write all of the disk: convert it with plimsoll \
+                    image convert";
+        Err(Error::ReadOnly(text.to_owned()))
     }
 
     /// Counts in a block.

@@ -18,6 +18,7 @@
 //! | `POST /v1/vms/NAME/resume` | | they go on: [`VmStatus`] |
 //! | `POST /v1/vms/NAME/reset` | | its machine is reset, as by a reset button: [`VmStatus`] |
 //! | `POST /v1/vms/NAME/kill` | | its process is ended: [`VmStatus`] |
+//! | `POST /v1/vms/NAME/resize-disk` | [`DiskResize`] | a disk has grown, and the guest of a VM that is on knows: [`DiskSize`] |
 //! | `GET /v1/vms/NAME/log?source=vmm\|console` | | text |
 //! | `GET /v1/explain?format=json\|text` | | [`HostExplanation`]; as text the sentences that `plimsoll explain` prints |
 //! | `GET /v1/vms/NAME/explain?format=json\|text` | | [`VmExplanation`] |
@@ -67,6 +68,8 @@
 //! [`PoolDefinition`]: crate::pool::PoolDefinition
 //! [`VmChange`]: crate::change::VmChange
 //! [`PoolChange`]: crate::change::PoolChange
+//! [`DiskResize`]: crate::change::DiskResize
+//! [`DiskSize`]: crate::status::DiskSize
 //! [`Rename`]: crate::change::Rename
 //! [`HostExplanation`]: crate::explain::HostExplanation
 //! [`VmExplanation`]: crate::explain::VmExplanation

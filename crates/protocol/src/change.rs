@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::burst::Burst;
+use crate::disk_name::DiskName;
+use crate::link_state::LinkState;
 use crate::place::Place;
 use crate::shares::Shares;
 use crate::sharing::Sharing;
@@ -45,6 +48,63 @@ pub struct VmChange {
     /// New tax of its own; none: the host's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tax: Option<OrNone<TaxRate>>,
+    /// Changes of disks, by the names that guests give them; the others stay.
+    #[serde(default, rename = "disk", skip_serializing_if = "BTreeMap::is_empty")]
+    pub disks: BTreeMap<DiskName, DiskChange>,
+    /// Changes of network interfaces, by the names of their taps; the others stay.
+    #[serde(default, rename = "net", skip_serializing_if = "BTreeMap::is_empty")]
+    pub nets: BTreeMap<String, NetChange>,
+}
+
+/// A change of a disk; what is `None` stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DiskChange {
+    /// Most requests a second from now on; none: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<OrNone<u64>>,
+    /// Most bytes a second from now on; none: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<OrNone<Bytes>>,
+    /// What it may do at once after a rest from now on, as time at that rate; none: the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<OrNone<Burst>>,
+}
+
+/// A change of a network interface; what is `None` stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NetChange {
+    /// Whether its cable is plugged in from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<LinkState>,
+    /// Whether packets of the guest with another source address are dropped from now on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac_filter: Option<bool>,
+    /// Most packets a second in each direction from now on; none: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<OrNone<u64>>,
+    /// Most bytes a second in each direction from now on; none: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<OrNone<Bytes>>,
+    /// What may pass at once after a rest from now on, as time at that rate; none: the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<OrNone<Burst>>,
+}
+
+/// What a disk is to grow to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct DiskResize {
+    /// The disk, as its guest names it.
+    pub disk: DiskName,
+    /// Bytes that it is to have, no fewer than before; `None`: as many as its file or block device
+    /// has by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<Bytes>,
 }
 
 /// A VM's new name.

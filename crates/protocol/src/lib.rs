@@ -18,13 +18,16 @@
 pub mod agent;
 pub mod api;
 mod autostart;
+mod burst;
 pub mod change;
 pub mod control;
 pub mod definition;
+mod disk_name;
 pub mod explain;
 mod forgotten_unit;
 pub mod history;
 mod labels;
+mod link_state;
 mod name;
 mod or_none;
 mod percent;
@@ -39,7 +42,10 @@ pub mod toml_text;
 pub mod wire;
 
 pub use autostart::{StartDelay, StartOrder};
+pub use burst::Burst;
+pub use disk_name::DiskName;
 pub use labels::{LabelKey, LabelValue, Labels, MAX_LABELS};
+pub use link_state::LinkState;
 pub use name::{DomainName, NameError, PoolName, VmName};
 pub use or_none::OrNone;
 pub use percent::Percent;

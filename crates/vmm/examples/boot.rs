@@ -48,12 +48,12 @@ fn main() {
         let disk = disk.strip_prefix("DISK=").unwrap();
         fds.push((FdRole::Disk(u8::try_from(index).unwrap()), open(disk, true)));
         config.disks.push(DiskConfig {
+            serial: format!("disk{index}"),
             read_only: false,
             format: ImageFormat::Raw,
             backing: Vec::new(),
             longest: Bytes::ZERO,
             rate: RateLimit::default(),
-            serial: None,
         });
     }
     let limit: u64 = std::env::var("BOOT_LIMIT").map_or(120, |limit| limit.parse().unwrap());

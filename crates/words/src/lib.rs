@@ -8,10 +8,11 @@
 //! |---|---|
 //! | [`explain`] | why memory is divided as it is |
 //! | [`mod@note`] | what is unusual about a VM |
-//! | [`guest`], [`paging`], [`sharing`], [`stall`] | one part of a VM each, in a line |
+//! | [`devices`], [`guest`], [`paging`], [`sharing`], [`stall`] | a part of a VM each, in a line |
 //! | [`table`], [`mod@age`], [`local_time`] | rows, spans of time, moments |
 
 pub mod age;
+pub mod devices;
 pub mod explain;
 pub mod guest;
 pub mod local_time;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use plimsoll_lab::guest;
 use plimsoll_lab::kernel::Version;
 use plimsoll_lab::workspace;
+use plimsoll_protocol::Burst;
 use plimsoll_protocol::control::RateLimit;
 use plimsoll_protocol::definition::{Bus, VmDefinition};
 use plimsoll_units::Bytes;
@@ -170,13 +171,14 @@ impl Definition {
 
     /// The lines of the disk that it boots from.
     fn boot_disk(&self, path: &Path) -> String {
-        let RateLimit { iops, bandwidth } = self.boot_disk_rate;
-        let iops = iops.map_or_else(String::new, |iops| format!("iops = {iops}\n"));
+        let RateLimit { operations, bandwidth, burst } = self.boot_disk_rate;
+        let iops = operations.map_or_else(String::new, |iops| format!("iops = {iops}\n"));
         let bandwidth =
             bandwidth.map_or_else(String::new, |bytes| format!("bandwidth = {:?}\n", bytes.to_string()));
         // As `plimsoll image` takes names.
         let format = if path.extension() == Some("qcow2".as_ref()) { "format = \"qcow2\"\n" } else { "" };
-        format!("[[disk]]\npath = {path:?}\n{format}{iops}{bandwidth}")
+        let burst = if burst == Burst::default() { String::new() } else { format!("burst = \"{burst}\"\n") };
+        format!("[[disk]]\npath = {path:?}\n{format}{iops}{bandwidth}{burst}")
     }
 
     /// The same for the API.

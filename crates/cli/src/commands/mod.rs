@@ -3,6 +3,7 @@
 pub(crate) mod console;
 pub(crate) mod cp;
 pub(crate) mod create;
+pub(crate) mod disk;
 pub(crate) mod doctor;
 pub(crate) mod edit;
 pub(crate) mod events;

@@ -36,13 +36,20 @@ A definition is TOML; paths in it are taken from its own directory:
   [[disk]]
   path = \"web1.raw\"
   format = \"raw\"             # raw (the default) or qcow2
+  serial = \"web1-root\"       # what its guest sees in /dev/disk/by-id, default plimsoll-disk0
   read_only = true           # default false
   iops = 500                 # most requests a second, at least 10; default: no limit
   bandwidth = \"50MiB\"        # most bytes a second, at least 1MiB; default: no limit
+  burst = \"2s\"               # after a rest, as much at once as in 2s; 100ms (the default) to 60s
   cache = \"none\"             # none (O_DIRECT, the default) or host (the default if read_only)
   [[net]]
   tap = \"tap0\"               # a tap device that exists
   mac = \"52:54:00:12:34:56\"  # default one made from the VM's name
+  link = \"down\"              # up (the default), or down: its cable is not plugged in
+  mac_filter = true          # drops what the guest sends from another address, default false
+  packets = 20000            # most packets a second each way, at least 100; default: no limit
+  bandwidth = \"10MiB\"        # most bytes a second each way, at least 64KiB; default: no limit
+  burst = \"500ms\"            # as for disks
   [cloud_init]               # what cloud-init in the guest is told, on one more disk, the last
   hostname = \"web1.example\"  # default the VM's name
   instance_id = \"one\"        # cloud-init runs once for each; default another when the seed changes
@@ -52,8 +59,8 @@ A definition is TOML; paths in it are taken from its own directory:
   network_config = \"net.yaml\" # files given as they are: this, and user_data and meta_data in place of the others
   [vsock]                    # sockets between guest and host, without a network; default none
   cid = 52                   # the guest's address, default one that no other VM has
-  connections = 64           # most at a time, 1 to 1024, default 64; the VM is charged 72KiB for each
-  agent = true               # one more disk, with the agent for plimsoll exec and cp, which cloud_init installs
+  connections = 64           # most at a time, 1 to 1024 (default 64), each charged 72KiB
+  agent = true               # a disk with the agent for exec and cp, which cloud_init installs
   [balloon]
   deflate_on_oom = false     # the guest may take memory back before its OOM killer runs, default true
   free_page_reporting = false # the guest reports free memory, which is given back, default true

@@ -4,7 +4,7 @@ use plimsoll_protocol::StartOrder;
 use plimsoll_protocol::status::VmStatus;
 use plimsoll_words::local_time::to_the_second;
 use plimsoll_words::table::list;
-use plimsoll_words::{guest, paging, sharing, stall};
+use plimsoll_words::{devices, guest, paging, sharing, stall};
 
 use super::ps;
 use crate::batch::Batch;
@@ -25,6 +25,8 @@ Lines:
   target       what its balloon is steered to
   sharing      its sharing domain, what that saves, and the CPU time of the scanner
   chunks       2MiB pieces of its memory: empty, large (a huge page where possible), small (by single pages)
+  disks        its disks as the guest names them, and the rates that they are held to
+  networks     its network interfaces by their taps, and the rates that each direction is held to
   guest        what its balloon driver reports; a hostile guest may lie
 
 Examples:
@@ -100,6 +102,11 @@ fn text(vm: &VmStatus, now: Timestamp) -> String {
         ("faults", vm.faults.to_string()),
         ("reboots", vm.reboots.to_string()),
     ]);
+    for (name, devices) in [("disks", devices::disks(&vm.disks)), ("networks", devices::nets(&vm.nets))] {
+        if !devices.is_empty() {
+            facts.push((name, devices));
+        }
+    }
     if let Some(said) = &vm.guest {
         facts.extend([("guest memory", guest::memory(said)), ("guest faults", guest::faults(said))]);
     }
@@ -152,6 +159,14 @@ guest faults  3 major, 0 OOM kills
 console       /run/plimsoll/web1.console
 vsock         /run/plimsoll/web1.vsock";
         assert_eq!(text(&samples::vm("web1"), now), samples::local(expected));
+    }
+
+    #[test]
+    fn devices_are_shown_where_there_are_any() {
+        let disks =
+            serde_json::from_value(serde_json::json!([{"name": "vda", "path": "/a", "burst": "100ms"}]));
+        let vm = VmStatus { disks: disks.unwrap(), ..samples::vm("a") };
+        assert!(text(&vm, Timestamp::now()).contains("\ndisks         vda /a (no limit)\nguest memory"));
     }
 
     #[test]

@@ -108,6 +108,19 @@ fn an_edit_that_is_given_up_changes_nothing() {
 }
 
 #[test]
+fn a_disk_grows_to_a_size_or_to_that_of_its_file() {
+    let fake = Fake::new();
+    fake.on("POST /v1/vms/a/resize-disk", 200, &json!({"disk": "vdb", "size": 40_u64 << 30}));
+    fake.run(&["disk", "resize", "a", "vdb", "40GiB"]).prints("a: disk vdb has 40GiB\n");
+    fake.run(&["disk", "resize", "a", "vdb"]).prints("a: disk vdb has 40GiB\n");
+    let sent = |n: usize| serde_json::from_str::<Value>(&fake.requests()[n].1).unwrap();
+    assert_eq!(sent(0), json!({"disk": "vdb", "size": 40_u64 << 30}));
+    assert_eq!(sent(1), json!({"disk": "vdb"}));
+    fake.on("POST /v1/vms/b/resize-disk", 422, &error("disk vda of VM b: it cannot shrink"));
+    fake.run(&["disk", "resize", "b", "vda", "1GiB"]).fails(5, "disk vda of VM b: it cannot shrink");
+}
+
+#[test]
 fn a_vm_is_renamed() {
     let fake = Fake::new();
     fake.on("POST /v1/vms/a/rename", 200, &vm("b", "off"));

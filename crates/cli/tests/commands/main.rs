@@ -83,7 +83,8 @@ fn a_command_line_that_makes_no_sense_is_told_in_a_line() {
             &["set", "a"],
             "the following required arguments were not provided: \
              <--shares <SHARES>|--reservation <SIZE>|--limit <SIZE>|--pool <POOL>|--tax <TAX>|\
-             --autostart <true|false>|--start-order <N>|--start-delay <TIME>|--add-label <KEY=VALUE>|--remove-label <KEY>|--sharing <DOMAIN>>; try plimsoll set --help",
+             --autostart <true|false>|--start-order <N>|--start-delay <TIME>|--add-label <KEY=VALUE>|--remove-label <KEY>|--sharing <DOMAIN>|\
+             --iops <N>|--packets <N>|--bandwidth <SIZE>|--burst <TIME>|--link <STATE>|--mac-filter <true|false>>; try plimsoll set --help",
         ),
     ] {
         let done = Done::new(&plimsoll(args).output().unwrap());

@@ -56,8 +56,13 @@ pub(crate) fn assault(name: &str, wire: &Wire, facts: Facts, mut storm: Storm) {
             "flood" => FromVmm::Want(Pages(turn % 3)),
             "noisy" => match turn % 4 {
                 0 => FromVmm::Rebooted,
-                // The balloon's driver comes and goes.
-                1 => FromVmm::Report(Facts { balloon_driver: turn % 8 == 1, ..facts }),
+                // The balloon's driver comes and goes. With a struct update the closure would
+                // capture the array in `facts` apart, at which Rust 1.95 crashes.
+                1 => {
+                    let mut report = facts;
+                    report.balloon_driver = turn % 8 == 1;
+                    FromVmm::Report(report)
+                }
                 _ => FromVmm::Notice("noise".repeat(3000)),
             },
             "returning" => FromVmm::Return(Pages(0)),

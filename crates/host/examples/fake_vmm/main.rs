@@ -36,7 +36,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use plimsoll_protocol::control::{
-    BootConfig, CONTROL_FD, ExitReason, Facts, FromVmm, REPORT_PERIOD, ToVmm, VERSION,
+    BootConfig, CONTROL_FD, DeviceOrder, ExitReason, Facts, FromVmm, REPORT_PERIOD, ToVmm, VERSION,
 };
 use plimsoll_protocol::sharing::{DomainId, SharingKind};
 use plimsoll_protocol::wire::{Wire, WireError};
@@ -132,10 +132,15 @@ impl Vm {
                     say(wire, &FromVmm::Rebooted);
                 }
                 Ok((ToVmm::Dialed { .. }, fds)) => {
-                    // The program there may have left.
-                    fds.iter().for_each(|fd| drop(rustix::io::write(fd, b"hello")));
+                    for fd in &fds {
+                        // The program there may have left.
+                        rustix::io::write(fd, b"hello").ok();
+                    }
                 }
-                Ok((ToVmm::Query | ToVmm::Paging { .. } | ToVmm::Budget(_), _)) => {}
+                Ok((ToVmm::Device(DeviceOrder::DiskSize { disk, size }), _)) => {
+                    say(wire, &FromVmm::Resized { disk, outcome: Ok(size) });
+                }
+                Ok((ToVmm::Query | ToVmm::Paging { .. } | ToVmm::Budget(_) | ToVmm::Device(_), _)) => {}
                 Ok((ToVmm::Sharing { domain, .. }, fds)) => {
                     eprintln!("told to share: {domain:?}");
                     if let SharingKind::Frames { domain, key, .. } = domain {

@@ -45,6 +45,8 @@ impl Storm {
                 let pages = pages.into_iter().take(self.random.usize(..=2)).collect();
                 FromVmm::Offer { domain: self.domain(), id: self.random.u32(..), pages }
             }
+            // To no question.
+            14 => FromVmm::Resized { disk: self.random.u8(..40), outcome: Ok(Bytes(self.number())) },
             _ => FromVmm::GiveBack {
                 domain: self.domain(),
                 pages: self.frames(),
@@ -177,6 +179,7 @@ impl Storm {
             stall_some: self.time(),
             stall_full: self.time(),
             reboots: self.random.u32(..),
+            filtered: std::array::from_fn(|_| self.number()),
             guest: self.random.bool().then_some(guest),
             // Where the kernel finds nothing, or another mapping, or all of it.
             ram: if self.random.bool() { self.facts.ram } else { (self.number(), Bytes(self.number())) },

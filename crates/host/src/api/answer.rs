@@ -210,6 +210,7 @@ pub(super) fn success(answer: Answer) -> Response {
         Answer::Sharing(domains) => Json(domains).into_response(),
         Answer::Events(events) => Json(events).into_response(),
         Answer::Overview(overview) => Json(overview).into_response(),
+        Answer::DiskSize(size) => Json(size).into_response(),
         Answer::Done => StatusCode::NO_CONTENT.into_response(),
         Answer::Unsaved(done, why) => {
             let why: String = why.chars().filter(|c| !c.is_control()).collect();

@@ -1,6 +1,6 @@
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
-use plimsoll_protocol::change::{PoolChange, Rename, VmChange};
+use plimsoll_protocol::change::{DiskResize, PoolChange, Rename, VmChange};
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::pool::PoolDefinition;
 use schemars::JsonSchema;
@@ -24,6 +24,10 @@ impl Body for Box<VmDefinition> {
 
 impl Body for Rename {
     const NAME: &'static str = "the new name";
+}
+
+impl Body for DiskResize {
+    const NAME: &'static str = "the new size";
 }
 
 impl Body for VmChange {

@@ -9,7 +9,7 @@ use plimsoll_protocol::api::Event;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::explain::{HostExplanation, VmExplanation};
 use plimsoll_protocol::history::History;
-use plimsoll_protocol::status::{DomainStatus, HostStatus, PoolStatus, VmStatus};
+use plimsoll_protocol::status::{DiskSize, DomainStatus, HostStatus, PoolStatus, VmStatus};
 use serde_json::{Map, Value};
 
 use super::answer::ErrorKind::{Conflict, NoMemory, Outdated, Unfit, Unknown};
@@ -133,6 +133,17 @@ pub(super) fn routes() -> Routes<Api> {
         .post("/v1/vms/{name}/resume", vms::resume, of_vm("resumeVm", "Lets a paused VM's processors go on"))
         .post("/v1/vms/{name}/reset", vms::reset, of_vm("resetVm", "Presses a VM's reset button"))
         .post("/v1/vms/{name}/kill", vms::kill, of_vm("killVm", "Ends a VM's process"))
+        .post(
+            "/v1/vms/{name}/resize-disk",
+            vms::resize_disk,
+            vms("resizeVmDisk", "Has a disk of a VM grow, while it is on or off")
+                .about(
+                    "A file grows to `size`; of a block device, or a file that has grown, `size` may be left out. \
+                     Images grow while their VM is on. A guest that runs is told.",
+                )
+                .json::<DiskSize>()
+                .refuses(&[Unknown, Conflict, Unfit]),
+        )
         .get(
             "/v1/vms/{name}/log",
             log::log,

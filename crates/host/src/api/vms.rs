@@ -1,6 +1,6 @@
 use axum::extract::State;
 use plimsoll_protocol::VmName;
-use plimsoll_protocol::change::{Rename, VmChange};
+use plimsoll_protocol::change::{DiskResize, Rename, VmChange};
 use plimsoll_protocol::definition::VmDefinition;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -93,6 +93,14 @@ pub(super) async fn resume(State(api): State<Api>, Path(name): Path<VmName>) -> 
 
 pub(super) async fn reset(State(api): State<Api>, Path(name): Path<VmName>) -> ApiResult {
     api.call(Request::Reset(name)).await
+}
+
+pub(super) async fn resize_disk(
+    State(api): State<Api>,
+    Path(name): Path<VmName>,
+    Given(resize): Given<DiskResize>,
+) -> ApiResult {
+    api.call(Request::ResizeDisk(name, resize)).await
 }
 
 pub(super) async fn kill(State(api): State<Api>, Path(name): Path<VmName>) -> ApiResult {

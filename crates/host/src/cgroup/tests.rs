@@ -1,6 +1,6 @@
 use std::process::Command;
 
-use plimsoll_protocol::definition::{Disk, ImageFormat};
+use plimsoll_protocol::definition::Disk;
 use plimsoll_units::Bytes;
 
 use super::*;
@@ -147,14 +147,7 @@ fn a_disk_in_memory_is_within_the_bound() {
     let disk = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
     disk.as_file().set_len(Bytes::mib(300).0).unwrap();
     let mut with_disk = definition("a");
-    with_disk.disks.push(Disk {
-        path: disk.path().to_owned(),
-        format: ImageFormat::Raw,
-        read_only: false,
-        iops: None,
-        bandwidth: None,
-        cache: None,
-    });
+    with_disk.disks.push(Disk::new(disk.path()));
     groups.open().put(&definition("a"), 88, mib(64)).unwrap().unwrap();
     let without = groups.most("a");
     groups.open().put(&with_disk, 88, mib(64)).unwrap().unwrap();

@@ -52,6 +52,7 @@ impl Core {
         self.record();
         self.end_the_overdue();
         self.answer_the_late();
+        self.refuse_late_growths();
     }
 
     /// Records what VMs use and have, for the history.

@@ -8,6 +8,7 @@ use plimsoll_protocol::pool::PoolDefinition;
 use plimsoll_units::Pages;
 
 use super::request::{Answer, Failure, RequestId};
+use super::resize::Growing;
 use crate::domains::{Known, Order};
 use crate::inventory::Record;
 use crate::run_id::RunId;
@@ -55,6 +56,8 @@ pub(crate) enum Effect {
     SavePools(Vec<PoolDefinition>, Vec<(RequestId, Result<Answer, Failure>)>),
     /// Remove a VM's record and logs, and give the answers afterwards.
     Forget(VmName, Vec<(RequestId, Result<Answer, Failure>)>),
+    /// Grow the file of a disk. The answer is [`Input::Grown`](super::Input::Grown).
+    Grow(Box<Growing>),
     /// Have the plane of shared pages do something. The answer is
     /// [`Input::Reported`](super::Input::Reported).
     Order(Order),

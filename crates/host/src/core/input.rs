@@ -7,6 +7,7 @@ use plimsoll_units::{Bytes, FrameNo, PageNo, Pages};
 
 use super::Settings;
 use super::request::{Failure, Request, RequestId};
+use super::resize::Growing;
 use super::unreachable::Adopted;
 use crate::domains::Report;
 use crate::memory::Usable;
@@ -44,7 +45,7 @@ pub(crate) struct Started {
 /// Something that happened.
 #[derive(Debug)]
 pub(crate) enum Input {
-    Request(RequestId, Request),
+    Request(RequestId, Box<Request>),
     /// A launch that was ordered has ended.
     Launched(RunId, Result<Started, Failure>),
     Message(RunId, Box<FromVmm>),
@@ -77,6 +78,8 @@ pub(crate) enum Input {
     /// The record of a VM, or of all pools, could not be written, and why; `None`: it is on disk by
     /// now.
     Unsaved(Option<VmName>, Option<String>),
+    /// The file of a disk has grown, to what its guest may use, or why not.
+    Grown(Box<Growing>, Result<Bytes, Failure>),
     /// The configuration was read again: what it sets now, and what to tell of that.
     Reconfigured(Box<Settings>, String),
     /// Serve VMs that wait; [`Core::has_to_serve`](super::Core::has_to_serve) asks for it. The

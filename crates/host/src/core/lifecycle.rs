@@ -220,6 +220,9 @@ impl Core {
         if let Some(vm) = self.vms.get_mut(&name) {
             vm.run = None;
         }
+        if let Some(growth) = run.growth.take() {
+            self.refuse_growth(&name, growth, "its VM has ended");
+        }
         // A run that was still waiting to start has no account.
         let freed = self.ledger.close(id).map_or(Pages::ZERO, |a| a.grant + a.overhead);
         self.event(Some(&name), format!("is off: {text}; {} are free again", freed.bytes()));

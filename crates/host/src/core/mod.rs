@@ -5,17 +5,18 @@
 //! has to carry out, in order. It reads no clock and does no I/O, so every course of events can be
 //! tested. The ledger is whole between any two inputs.
 //!
-//! [`requests`] answers users (with [`definitions`], [`mod@pause`], and [`pools`] for resource
-//! pools), [`messages`] VMMs, [`control`] is the loop, [`budget`] follows the machine, [`divide`]
-//! divides memory, [`grants`] gives it out, [`sharing`] has VMs share pages (through
-//! [`crate::domains`]), [`mod@unreachable`] takes over VMs of an earlier daemon, [`heartbeat`]
-//! notices VMMs that say nothing, [`scan`] has VMs look for pages to share, [`stall`] counts
-//! stalled time, [`status`] tells of it, [`explain`] why.
+//! [`requests`] answers users (with [`definitions`], [`devices`], [`resize`], [`mod@pause`], and
+//! [`pools`] for resource pools), [`messages`] VMMs, [`control`] is the loop, [`budget`] follows
+//! the machine, [`divide`] divides memory, [`grants`] gives it out, [`sharing`] has VMs share pages
+//! (through [`crate::domains`]), [`mod@unreachable`] takes over VMs of an earlier daemon,
+//! [`heartbeat`] notices VMMs that say nothing, [`scan`] has VMs look for pages to share, [`stall`]
+//! counts stalled time, [`status`] tells of it, [`explain`] why.
 
 mod admission;
 mod budget;
 mod control;
 mod definitions;
+mod devices;
 mod divide;
 mod effect;
 mod explain;
@@ -33,6 +34,7 @@ mod rates;
 mod reconfigure;
 mod request;
 mod requests;
+mod resize;
 mod run;
 mod scan;
 mod sharing;
@@ -55,12 +57,11 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use plimsoll_policy::{Rules, States, Thresholds};
-use plimsoll_protocol::Place;
-use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::Event;
 use plimsoll_protocol::control::SamplingConfig;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::status::TurnStatus;
+use plimsoll_protocol::{Place, VmName};
 use plimsoll_units::{Bytes, Pages};
 
 pub(crate) use self::budget::AutomaticBudget;
@@ -69,6 +70,7 @@ pub(crate) use self::input::{Input, KernelAccount, ProcessMemory, Started};
 pub(crate) use self::messages::foreign;
 use self::mirror::Mirror;
 pub(crate) use self::request::{Answer, Failure, FailureKind, Overview, Request, RequestId};
+pub(crate) use self::resize::Growing;
 pub(crate) use self::run::Run;
 use self::state_news::StateNews;
 #[cfg(feature = "fuzzing")]
@@ -147,8 +149,7 @@ pub(crate) struct Core {
     last_run: u64,
     /// The VMs that ask the plane.
     askers: Askers,
-    /// Orders under way that take over frames. Until they are reported the ledger lacks these
-    /// frames, and nothing is given out.
+    /// Orders under way that take over frames. Until all are reported nothing is given out.
     recovering: usize,
     /// [`Order::Tidy`](crate::domains::Order::Tidy) is under way.
     tidying: bool,
@@ -221,7 +222,7 @@ impl Core {
     pub(crate) fn handle(&mut self, clock: Clock, input: Input) -> Vec<Effect> {
         self.clock = clock;
         match input {
-            Input::Request(id, request) => self.request(id, request),
+            Input::Request(id, request) => self.request(id, *request),
             Input::Launched(run, result) => self.launched(run, result),
             Input::Message(run, message) => self.message(run, *message),
             Input::Reached(run, adopted) => self.reached(run, *adopted),
@@ -238,6 +239,7 @@ impl Core {
             Input::Unsent(run, domain, pages) => self.unsent(run, domain, pages),
             Input::Reported(report) => self.reported(*report),
             Input::Unsaved(vm, why) => self.unsaved(vm, why),
+            Input::Grown(growing, result) => self.grown(&growing, result),
             Input::Reconfigured(settings, news) => self.reconfigure(*settings, news),
             Input::Serve => self.serve(),
             Input::Tick => {
@@ -300,8 +302,7 @@ impl Core {
         self.run_mut(self.vm(vm)?.run?)
     }
 
-    /// All VMs that have a process or will soon, with their definitions, in the order of their
-    /// names.
+    /// All VMs that have a process or will soon, with their definitions, by their names.
     fn running(&self) -> impl Iterator<Item = (&VmDefinition, &Run)> {
         self.vms.values().filter_map(|vm| {
             #[cfg(test)]
@@ -315,8 +316,7 @@ impl Core {
         self.events = Events::of(events);
     }
 
-    /// Takes up a VM whose record on disk cannot be read. Its name stays taken, and the record as
-    /// it is.
+    /// Takes up a VM whose record on disk cannot be read. The record and its name stay.
     pub(crate) fn unreadable(&mut self, record: Record, unread: Unread) {
         let name = record.definition.name.clone();
         self.event(Some(&name), format!("cannot be started: {}", unread.why));

@@ -42,7 +42,7 @@ impl Core {
     }
 
     /// A run whose VMM obeys.
-    fn must_be_at_work(&self, name: &VmName) -> Result<RunId, Failure> {
+    pub(super) fn must_be_at_work(&self, name: &VmName) -> Result<RunId, Failure> {
         let id = self.must_run(name)?;
         let text = match self.run(id).map(|run| &run.phase) {
             Some(Phase::Running | Phase::Stopping) | None => return Ok(id),

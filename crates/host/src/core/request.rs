@@ -1,12 +1,10 @@
 use jiff::Timestamp;
 use plimsoll_protocol::api::Event;
-use plimsoll_protocol::change::PoolChange;
-use plimsoll_protocol::change::VmChange;
+use plimsoll_protocol::change::{DiskResize, PoolChange, VmChange};
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::explain::HostExplanation;
 use plimsoll_protocol::pool::PoolDefinition;
-use plimsoll_protocol::status::DomainStatus;
-use plimsoll_protocol::status::{HostStatus, PoolStatus, VmStatus};
+use plimsoll_protocol::status::{DiskSize, DomainStatus, HostStatus, PoolStatus, VmStatus};
 use plimsoll_protocol::{PoolName, VmName};
 use serde::Serialize;
 
@@ -44,6 +42,8 @@ pub(crate) enum Request {
     Pause(VmName, bool),
     /// Press its reset button.
     Reset(VmName),
+    /// Have a disk grow.
+    ResizeDisk(VmName, DiskResize),
     /// What was recorded after a moment, of that many moments at most. The VM must be known.
     History {
         vm: Option<VmName>,
@@ -79,6 +79,7 @@ pub(crate) enum Answer {
     Pool(Box<PoolStatus>),
     Sharing(Vec<DomainStatus>),
     Events(Vec<Event>),
+    DiskSize(DiskSize),
     Overview(Box<Overview>),
     Done,
     /// A change was made and is not on disk yet: its answer, and why.

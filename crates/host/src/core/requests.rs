@@ -1,10 +1,13 @@
 use jiff::Timestamp;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::change::VmChange;
-use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::control::{Facts, ToVmm};
+use plimsoll_protocol::definition::{DefinitionError, VmDefinition};
 use plimsoll_protocol::status::VmStatus;
 use plimsoll_units::Pages;
+use plimsoll_words::devices as words;
 
+use super::devices;
 use super::run::{EndedBy, Phase, Rollback, Unreachable, Waiter};
 use super::{Answer, Core, Effect, Failure, FailureKind, PATIENCE, Request, RequestId, RunId, Vm};
 use crate::inventory::Record;
@@ -36,6 +39,7 @@ impl Core {
             Request::Stop(name) => self.stop(&name).map(Some),
             Request::Pause(name, paused) => self.pause(&name, paused).map(Some),
             Request::Reset(name) => self.reset(&name).map(Some),
+            Request::ResizeDisk(name, resize) => self.resize_disk(id, &name, resize).map(|()| None),
             Request::Kill(name) => self.kill(id, &name).map(|()| None),
             Request::History { vm, after, limit } => self.history(vm.as_ref(), after, limit).map(Some),
             Request::Explain => Ok(Some(Answer::Explanation(Box::new(self.explain_host())))),
@@ -137,12 +141,14 @@ impl Core {
     pub(super) fn change(&mut self, id: RequestId, name: &VmName, change: &VmChange) -> Result<(), Failure> {
         self.must_be_readable(name)?;
         let vm = self.must_know(name)?;
+        let invalid = |e: DefinitionError| Failure::new(FailureKind::Invalid, format!("VM {name}: {e}"));
+        vm.record.definition.check_devices(change).map_err(invalid)?;
         let definition = vm.record.definition.changed(change);
         let moves = definition.memory.sharing != vm.record.definition.memory.sharing;
         if let Some(pool) = &change.pool {
             self.must_be_place(pool)?;
         }
-        definition.check().map_err(|e| Failure::new(FailureKind::Invalid, format!("VM {name}: {e}")))?;
+        definition.check().map_err(invalid)?;
         if let Some(run) = self.run_of(name) {
             if let Phase::Unreachable(Unreachable { why, .. }) = &run.phase {
                 let text = format!("VM {name} cannot be changed: {why}; plimsolld keeps trying: try again");
@@ -161,11 +167,16 @@ impl Core {
             self.admit_change(&vm.record.definition, &definition, run.id)?;
         }
         let text = news(&vm.record.definition, &definition);
+        let orders = devices::changes(&vm.record.definition, &definition);
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
         vm.record.definition = definition;
         let run = vm.run;
         if let Some(run) = run.filter(|_| moves) {
             self.share(run, Pages::ZERO);
+        }
+        if let Some(run) = run {
+            let send = |order| Effect::Send(run, ToVmm::Device(order));
+            self.effects.extend(orders.into_iter().map(send));
         }
         self.event(Some(name), text);
         // The answer shows what follows from the change.
@@ -256,6 +267,12 @@ fn news(before: &VmDefinition, now: &VmDefinition) -> String {
     }
     if now.labels != before.labels {
         text += &format!("; labels {}", now.labels);
+    }
+    if !devices::changes(before, now).is_empty() {
+        let [disks, nets] =
+            [words::disks(&devices::disks(now)), words::nets(&devices::nets(now, &Facts::default()))];
+        let devices: Vec<String> = [disks, nets].into_iter().filter(|text| !text.is_empty()).collect();
+        text += &format!("; {}", devices.join("; "));
     }
     text
 }

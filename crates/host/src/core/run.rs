@@ -9,6 +9,7 @@ use plimsoll_units::Pages;
 use super::membership::Membership;
 use super::noise::Noise;
 use super::rates::Rates;
+use super::resize::Growth;
 use super::silence::Heartbeat;
 use super::stall_account::StallAccount;
 use super::usage::Usage;
@@ -78,6 +79,8 @@ pub(crate) struct Run {
     pub(crate) balloon: Pages,
     pub(crate) liveness: Liveness,
     pub(crate) kernel: KernelAccount,
+    /// A disk that grows.
+    pub(crate) growth: Option<Growth>,
     /// How many times in a row its process was seen to hold more than it may.
     pub(crate) excess: u8,
     pub(crate) missing_jail: Vec<JailPart>,
@@ -213,6 +216,7 @@ impl Run {
             balloon: Pages::ZERO,
             liveness: Liveness::new(now),
             kernel: KernelAccount::default(),
+            growth: None,
             excess: 0,
             missing_jail: Vec::new(),
             remarks: Vec::new(),

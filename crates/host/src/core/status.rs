@@ -2,6 +2,7 @@ use plimsoll_protocol::status::{BalloonHealth, HostStatus, PagingStatus, Power, 
 use plimsoll_protocol::{Place, VmName};
 use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 
+use super::devices;
 use super::run::{Phase, Run};
 use super::unsaved::unsaved_note;
 use super::{Core, Overview, Vm, overhead};
@@ -101,6 +102,8 @@ impl Core {
             start_delay: definition.start_delay,
             labels: definition.labels.clone(),
             tax: definition.tax,
+            disks: devices::disks(definition),
+            nets: devices::nets(definition, &facts),
             grant: account.grant.bytes(),
             overhead: account.overhead.bytes(),
             held: facts.held.bytes(),

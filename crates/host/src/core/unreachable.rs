@@ -1,12 +1,13 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use plimsoll_protocol::control::Facts;
+use plimsoll_protocol::control::{Facts, ToVmm};
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
 use plimsoll_protocol::sharing::{DomainId, Sharing};
 use plimsoll_protocol::{DomainName, VmName};
 use plimsoll_units::Pages;
 
+use super::devices;
 use super::run::{Phase, Run, Unreachable};
 use super::stall_account::StallAccount;
 use super::{Core, Effect, KernelAccount, RunId, Vm, limit, messages, overhead, place, size};
@@ -169,6 +170,10 @@ impl Core {
         }
         self.effect(Effect::Order(Order::Answered { run: id, former }));
         self.share(id, Pages::ZERO);
+        // An earlier daemon may have ended between a change and its record.
+        for order in self.definition_of(id).map(devices::all).unwrap_or_default() {
+            self.effect(Effect::Send(id, ToVmm::Device(order)));
+        }
         // The record of its grant may be lost, or name a grant that the VMM never got.
         self.effect(if unknown > Pages::ZERO {
             // It is told what it is charged beyond its claim. What only the ledger knows would be

@@ -108,7 +108,7 @@ impl Daemon {
 
     pub(super) fn answer_the_waiting(&mut self) {
         for (request, answer) in self.settling.take().into_iter().flat_map(|settling| settling.calls) {
-            self.call(*request, answer);
+            self.call(request, answer);
         }
     }
 }

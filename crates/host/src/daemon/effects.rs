@@ -62,6 +62,7 @@ impl Daemon {
                     live.may_map = noted;
                 }
             }
+            Effect::Grow(growing) => self.grow(growing),
             Effect::Order(order) => self.order(order),
             Effect::Record(event) => {
                 self.news.send_replace(event.id);

@@ -9,8 +9,6 @@ use plimsoll_units::Bytes;
 
 use super::seed::sealed;
 
-/// The disk's serial number, by which guests find it: `/dev/disk/by-id/virtio-plimsoll-agent`.
-pub(super) const SERIAL: &str = "plimsoll-agent";
 /// Longest program. One of a release has about a megabyte.
 const LONGEST: Bytes = Bytes::mib(16);
 /// A disk has whole sectors.

@@ -265,6 +265,7 @@ fn boot_config(
     let definition = &plan.definition;
     let mac = |(index, net): (usize, &plimsoll_protocol::definition::Net)| NetConfig {
         mac: net.mac.unwrap_or_else(|| MacAddress::derived(&definition.name, index)),
+        settings: net.into(),
     };
     let boot = &definition.boot;
     let (guest, cmdline) = match boot.from {

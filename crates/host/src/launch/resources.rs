@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use plimsoll_protocol::control::{DiskConfig, FdRole, RateLimit};
-use plimsoll_protocol::definition::{Disk, ImageFormat, VmDefinition};
+use plimsoll_protocol::definition::{AGENT_SERIAL, Disk, ImageFormat, VmDefinition};
 use plimsoll_units::Bytes;
 
 use super::disk::{self, OpenDisk};
@@ -80,25 +80,26 @@ impl Resources {
 
     /// What the VMM is told of the disks of `definition`, and of seed and agent behind them.
     pub(super) fn disk_configs(&self, definition: &VmDefinition) -> Vec<DiskConfig> {
-        let disk = |(disk, open): (&Disk, &OpenDisk)| DiskConfig {
+        let disk = |(index, (disk, open)): (usize, (&Disk, &OpenDisk))| DiskConfig {
+            serial: disk.serial(index),
             read_only: disk.read_only,
             format: disk.format,
             backing: open.backing.iter().map(|(_, format)| *format).collect(),
             longest: open.longest,
-            rate: RateLimit { iops: disk.iops, bandwidth: disk.bandwidth },
-            serial: None,
+            rate: disk.into(),
         };
-        let made = |serial: Option<&str>| DiskConfig {
+        let made = |serial: String| DiskConfig {
+            serial,
             read_only: true,
             format: ImageFormat::Raw,
             backing: Vec::new(),
             longest: Bytes::ZERO,
             rate: RateLimit::default(),
-            serial: serial.map(str::to_owned),
         };
-        let seed = self.seed.iter().map(|_| made(None));
-        let agent = self.agent.iter().map(|_| made(Some(agent_disk::SERIAL)));
-        definition.disks.iter().zip(&self.disks).map(disk).chain(seed).chain(agent).collect()
+        let seed = self.seed.iter().map(|_| made(Disk::made_serial(definition.disks.len())));
+        let agent = self.agent.iter().map(|_| made(AGENT_SERIAL.to_owned()));
+        let disks = definition.disks.iter().zip(&self.disks).enumerate().map(disk);
+        disks.chain(seed).chain(agent).collect()
     }
 
     /// What the operator should know of them, each in one line.

@@ -3,6 +3,7 @@
 mod chains;
 mod compression;
 mod formats;
+mod grow;
 mod model;
 mod threads;
 

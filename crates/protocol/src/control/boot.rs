@@ -2,8 +2,8 @@ use plimsoll_units::{Bytes, Pages};
 use serde::{Deserialize, Serialize};
 
 use super::sampling::SamplingConfig;
-use crate::VmName;
-use crate::definition::{Balloon, Bus, Cpu, ImageFormat, JailPart, MacAddress};
+use crate::definition::{Balloon, Bus, Cpu, Disk, ImageFormat, JailPart, MacAddress, Net};
+use crate::{Burst, LinkState, VmName};
 
 /// Everything a VMM needs to become a VM.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -73,6 +73,8 @@ pub struct SwapConfig {
 pub struct DiskConfig {
     /// The guest may not write it.
     pub read_only: bool,
+    /// What the guest sees as its serial number; cut after 20 bytes.
+    pub serial: String,
     /// What it is.
     pub format: ImageFormat,
     /// Its backing files: each is that of the one before it, the first one that of the disk.
@@ -81,17 +83,24 @@ pub struct DiskConfig {
     pub longest: Bytes,
     /// How fast it may be.
     pub rate: RateLimit,
-    /// The serial number that the guest sees; `None`: one that follows from its place.
-    pub serial: Option<String>,
 }
 
 /// How fast a device may be; what is `None` is not limited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RateLimit {
-    /// Requests a second.
-    pub iops: Option<u64>,
-    /// Bytes a second.
+    /// Requests of a disk, or packets of an interface in each direction, a second.
+    pub operations: Option<u64>,
+    /// Bytes a second, of an interface in each direction.
     pub bandwidth: Option<Bytes>,
+    /// What may be done at once after a rest, as time at that rate.
+    pub burst: Burst,
+}
+
+impl From<&Disk> for RateLimit {
+    fn from(disk: &Disk) -> Self {
+        let burst = disk.burst.unwrap_or_default();
+        Self { operations: disk.iops, bandwidth: disk.bandwidth, burst }
+    }
 }
 
 /// A network interface.
@@ -99,6 +108,27 @@ pub struct RateLimit {
 pub struct NetConfig {
     /// The guest's address.
     pub mac: MacAddress,
+    /// What may change while it runs.
+    pub settings: NetSettings,
+}
+
+/// What may change of a network interface while it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetSettings {
+    /// How fast it may be.
+    pub rate: RateLimit,
+    /// Whether its cable is plugged in.
+    pub link: LinkState,
+    /// Packets of the guest with another source address than its own are dropped and counted.
+    pub mac_filter: bool,
+}
+
+impl From<&Net> for NetSettings {
+    fn from(net: &Net) -> Self {
+        let burst = net.burst.unwrap_or_default();
+        let rate = RateLimit { operations: net.packets, bandwidth: net.bandwidth, burst };
+        Self { rate, link: net.link, mac_filter: net.mac_filter }
+    }
 }
 
 /// The device for sockets between guest and host.

@@ -3,6 +3,9 @@ use std::time::Duration;
 use plimsoll_units::{Bytes, Pages};
 use serde::{Deserialize, Serialize};
 
+/// Most network interfaces of a VM, whatever its bus.
+pub const MAX_NETS: usize = 8;
+
 /// How often a VMM reports its [`Facts`] unasked.
 pub const REPORT_PERIOD: Duration = Duration::from_secs(1);
 
@@ -78,6 +81,9 @@ pub struct Facts {
     pub stall_full: Duration,
     /// Times that the guest rebooted.
     pub reboots: u32,
+    /// Packets that each network interface has dropped since the VMM started because their source
+    /// address was not the guest's.
+    pub filtered: [u64; MAX_NETS],
     /// What the guest's balloon driver says of the guest; `None` where it said nothing yet.
     pub guest: Option<GuestFacts>,
     /// Where guest memory is mapped in the VMM: host address and length, for the daemon to look it

@@ -1,7 +1,8 @@
-use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages};
+use plimsoll_units::{Bytes, FrameNo, PageDigest, PageNo, Pages};
 use serde::{Deserialize, Serialize};
 
 use super::boot::BootConfig;
+use super::device::DeviceOrder;
 use super::exit::ExitReason;
 use super::facts::Facts;
 use crate::definition::JailPart;
@@ -87,6 +88,8 @@ pub enum ToVmm {
         /// The host has taken the connection.
         connected: bool,
     },
+    /// A device changes. A model guest, which has none, ignores it.
+    Device(DeviceOrder),
     /// Answer with [`FromVmm::Report`] at once.
     Query,
 }
@@ -173,6 +176,14 @@ pub enum FromVmm {
         id: u64,
         /// Any port.
         port: u32,
+    },
+    /// The answer to [`DeviceOrder::DiskSize`].
+    Resized {
+        /// The disk's place.
+        disk: u8,
+        /// Bytes that its guest has been told of, or why the disk is as it was: at most
+        /// [`MAX_NOTICE`] bytes.
+        outcome: Result<Bytes, String>,
     },
     /// A remark for the operator; the VM goes on. At most [`MAX_NOTICE`] bytes.
     Notice(String),

@@ -13,13 +13,17 @@
 //! returns that were not read.
 
 mod boot;
+mod device;
 mod exit;
 mod facts;
 mod messages;
 mod sampling;
 
-pub use boot::{BootConfig, DiskConfig, FdRole, GuestKind, NetConfig, RateLimit, SwapConfig, VsockConfig};
+pub use boot::{
+    BootConfig, DiskConfig, FdRole, GuestKind, NetConfig, NetSettings, RateLimit, SwapConfig, VsockConfig,
+};
+pub use device::DeviceOrder;
 pub use exit::ExitReason;
-pub use facts::{Chunks, Facts, GuestFacts, REPORT_PERIOD, SampleFacts, Sampled, SamplingFacts};
+pub use facts::{Chunks, Facts, GuestFacts, MAX_NETS, REPORT_PERIOD, SampleFacts, Sampled, SamplingFacts};
 pub use messages::{CONTROL_FD, FromVmm, MAX_NOTICE, ToVmm, VERSION};
 pub use sampling::{LONGEST_SAMPLE_PERIOD, MAX_SAMPLES, SHORTEST_SAMPLE_PERIOD, SamplingConfig};

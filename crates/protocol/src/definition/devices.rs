@@ -5,7 +5,8 @@ use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::error::DefinitionError;
-use super::mac::MacAddress;
+use super::rate::RateKeys;
+use crate::burst::Burst;
 
 /// A disk: a file or a block device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,10 @@ pub struct Disk {
     /// What it is; never guessed from its content.
     #[serde(default, skip_serializing_if = "ImageFormat::is_raw")]
     pub format: ImageFormat,
+    /// What its guest sees as its serial number: 1 to [`MAX_SERIAL`] of `A-Z a-z 0-9 . _ -`, the
+    /// same for no two disks of a VM; `None`: one that is made of its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<String>,
     /// The guest may not write it; several VMs may then share it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub read_only: bool,
@@ -26,6 +31,9 @@ pub struct Disk {
     /// Most bytes a second, [`MIN_BANDWIDTH`] at least; `None`: as many as the host's disk does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bytes>,
+    /// What it may do at once after a rest, as time at that rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst: Option<Burst>,
     /// Where its data is cached; `None`: see [`Disk::cache`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<Cache>,
@@ -64,6 +72,30 @@ pub enum Cache {
 }
 
 impl Disk {
+    /// A raw disk that the guest writes, of which all but its path has its default value.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            format: ImageFormat::Raw,
+            serial: None,
+            read_only: false,
+            iops: None,
+            bandwidth: None,
+            burst: None,
+            cache: None,
+        }
+    }
+
+    /// The serial number that its guest sees, if it is at `index` of its VM's disks.
+    pub fn serial(&self, index: usize) -> String {
+        self.serial.clone().unwrap_or_else(|| Self::made_serial(index))
+    }
+
+    /// The serial number of the disk at `index` that has none of its own.
+    pub fn made_serial(index: usize) -> String {
+        format!("plimsoll-disk{index}")
+    }
+
     /// Where its data is cached. By default nothing of a disk that the guest writes is: its blocks
     /// would be in memory twice, in the guest, which is charged for them, and in the host, where no
     /// ledger counts them and dirty ones of one VM hold up all others. A disk that is only read is
@@ -78,48 +110,31 @@ impl Disk {
     /// # Errors
     /// What is wrong and what would do, on one line.
     pub(super) fn check(&self) -> Result<(), DefinitionError> {
-        let path = self.path.display();
-        match (self.iops, self.bandwidth) {
-            (Some(iops), _) if iops < MIN_IOPS => Err(DefinitionError::new(format!(
-                "disk {path}: iops {iops}: at least {MIN_IOPS} are needed; without the key there is no limit"
-            ))),
-            (_, Some(bandwidth)) if bandwidth < MIN_BANDWIDTH => Err(DefinitionError::new(format!(
-                "disk {path}: bandwidth {bandwidth}: at least {MIN_BANDWIDTH} (a second) is needed; without the key \
-                 there is no limit"
-            ))),
-            (Some(iops), _) if iops > MAX_IOPS => Err(DefinitionError::new(format!(
-                "disk {path}: iops {iops}: at most {MAX_IOPS} are possible; without the key there is no limit"
-            ))),
-            (_, Some(bandwidth)) if bandwidth > MAX_BANDWIDTH => Err(DefinitionError::new(format!(
-                "disk {path}: bandwidth {bandwidth}: at most {MAX_BANDWIDTH} (a second) is possible; without the key \
-                 there is no limit"
-            ))),
-            _ => Ok(()),
+        let device = format!("disk {}", self.path.display());
+        if let Some(serial) = &self.serial {
+            let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+            if serial.is_empty() || serial.len() > MAX_SERIAL || !serial.bytes().all(legal) {
+                return Err(DefinitionError::new(format!(
+                    "{device}: serial {serial:?}: 1 to {MAX_SERIAL} of A-Z a-z 0-9 . _ - are possible"
+                )));
+            }
         }
+        let keys = RateKeys {
+            device,
+            operations: ("iops", self.iops, MIN_IOPS),
+            bandwidth: (self.bandwidth, MIN_BANDWIDTH),
+        };
+        keys.check()
     }
 }
 
+/// Longest serial number: what virtio has room for.
+pub const MAX_SERIAL: usize = 20;
 /// Lowest limit of a disk's requests a second. With less, guests take their disk for broken.
 pub const MIN_IOPS: u64 = 10;
 /// Lowest limit of a disk's bytes a second. A request of the largest size (32 MiB) then takes half
 /// a minute, which is when Linux reports a task that hangs.
 pub const MIN_BANDWIDTH: Bytes = Bytes::mib(1);
-/// Highest limits: no disk is as fast, and numbers beyond 63 bits could not be written as TOML.
-const MAX_IOPS: u64 = 1_000_000_000;
-/// See [`MAX_IOPS`].
-const MAX_BANDWIDTH: Bytes = Bytes::mib(1 << 20);
-
-/// A network interface backed by a tap device that exists.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct Net {
-    /// Name of the tap device.
-    pub tap: String,
-    /// The guest's address; `None`: made from the VM's name, so that it stays the same.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mac: Option<MacAddress>,
-}
 
 /// What the balloon device offers the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

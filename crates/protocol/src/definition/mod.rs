@@ -38,14 +38,21 @@
 //! [[disk]]
 //! path = "/srv/vm/web1.raw"  # a file or a block device
 //! format = "raw"             # raw (the default) or qcow2
+//! serial = "web1-root"       # what its guest sees in /dev/disk/by-id, default plimsoll-disk0
 //! read_only = true           # default false
 //! iops = 500                 # most requests a second, at least 10; default: no limit
 //! bandwidth = "50MiB"        # most bytes a second, at least 1MiB; default: no limit
+//! burst = "2s"               # after a rest, as much at once as in 2s; 100ms (the default) to 60s
 //! cache = "none"             # none (O_DIRECT, the default) or host (the default if read_only)
 //!
 //! [[net]]
 //! tap = "tap0"               # a tap device that exists
 //! mac = "52:54:00:12:34:56"  # default one that is made from the VM's name
+//! link = "down"              # up (the default), or down: its cable is not plugged in
+//! mac_filter = true          # drops what the guest sends from another address, default false
+//! packets = 20000            # most packets a second each way, at least 100; default: no limit
+//! bandwidth = "10MiB"        # most bytes a second each way, at least 64KiB; default: no limit
+//! burst = "500ms"            # as for disks
 //!
 //! [cloud_init]               # what cloud-init in the guest is told, on one more disk, the last
 //! hostname = "web1.example"  # default the VM's name
@@ -57,8 +64,8 @@
 //!
 //! [vsock]                    # sockets between guest and host, without a network; default none
 //! cid = 52                   # the guest's address, default one that no other VM has
-//! connections = 64           # most at a time, 1 to 1024, default 64; the VM is charged 72KiB for each
-//! agent = true               # one more disk, with the agent for plimsoll exec and cp, which cloud_init installs
+//! connections = 64           # most at a time, 1 to 1024 (default 64), each charged 72KiB
+//! agent = true               # a disk with the agent for exec and cp, which cloud_init installs
 //!
 //! [balloon]
 //! deflate_on_oom = false     # the guest may take memory back before its OOM killer runs, default true
@@ -70,12 +77,15 @@
 
 mod boot;
 mod bus;
+mod changed;
 mod cloud_init;
 mod devices;
 mod error;
 mod jail;
 mod limits;
 mod mac;
+mod net;
+mod rate;
 mod text;
 mod vm;
 mod vsock;
@@ -86,12 +96,14 @@ mod tests;
 pub use boot::{Boot, BootFrom};
 pub use bus::Bus;
 pub use cloud_init::{CloudInit, MAX_SEED, MAX_SEED_FILE};
-pub use devices::{Balloon, Cache, Disk, ImageFormat, MIN_BANDWIDTH, MIN_IOPS, Net};
+pub use devices::{Balloon, Cache, Disk, ImageFormat, MAX_SERIAL, MIN_BANDWIDTH, MIN_IOPS};
 pub use error::DefinitionError;
 pub use jail::{Jail, JailPart};
 pub use limits::{MAX_SIZE, MAX_VCPUS, MIN_SIZE};
 pub use mac::MacAddress;
+pub use net::{MIN_NET_BANDWIDTH, MIN_PACKETS, Net};
 pub use vm::{Cpu, Memory, VmDefinition};
 pub use vsock::{
-    CONNECTION_BUFFER, CONNECTION_OVERHEAD, MAX_CID, MAX_CONNECTIONS, MIN_CID, SOCKET_BUFFER, Vsock,
+    AGENT_SERIAL, CONNECTION_BUFFER, CONNECTION_OVERHEAD, MAX_CID, MAX_CONNECTIONS, MIN_CID, SOCKET_BUFFER,
+    Vsock,
 };

@@ -1,23 +1,25 @@
+use std::collections::BTreeSet;
+
 use plimsoll_units::{Bytes, CHUNK_SIZE, Pages};
 use serde::{Deserialize, Serialize};
 
 use super::boot::Boot;
 use super::bus::Bus;
 use super::cloud_init::{CloudInit, MAX_SEED};
-use super::devices::{Balloon, Disk, ImageFormat, Net};
+use super::devices::{Balloon, Disk, ImageFormat};
 use super::error::DefinitionError;
 use super::jail::Jail;
 use super::limits::{MAX_SIZE, MAX_VCPUS, MIN_SIZE};
 use super::mac::MacAddress;
-use super::vsock::Vsock;
-use crate::change::VmChange;
+use super::net::Net;
+use super::vsock::{AGENT_SERIAL, Vsock};
 use crate::forgotten_unit::forgotten_unit;
 use crate::or_none::optional;
 #[cfg(feature = "schema")]
 use crate::or_none::optional_schema;
 use crate::place::Place;
 use crate::sharing::Sharing;
-use crate::{Labels, MAX_LABELS, OrNone, Shares, StartDelay, StartOrder, TaxRate, VmName};
+use crate::{Labels, MAX_LABELS, Shares, StartDelay, StartOrder, TaxRate, VmName};
 
 /// A VM as defined: read with [`VmDefinition::from_toml`], or from JSON and then checked with
 /// [`VmDefinition::check`]. Where it is written, keys that have their default values are left out.
@@ -187,47 +189,6 @@ impl VmDefinition {
         self.disks.len() + usize::from(self.cloud_init.is_some()) + usize::from(agent)
     }
 
-    /// The definition after `change`. The result is not checked.
-    #[must_use]
-    pub fn changed(&self, change: &VmChange) -> Self {
-        let mut changed = self.clone();
-        changed.shares = change.shares.unwrap_or(self.shares);
-        changed.reservation = change.reservation.unwrap_or(self.reservation);
-        changed.limit = change.limit.map_or(self.limit, OrNone::option);
-        changed.tax = change.tax.map_or(self.tax, OrNone::option);
-        changed.pool = change.pool.clone().unwrap_or(changed.pool);
-        changed.autostart = change.autostart.unwrap_or(self.autostart);
-        changed.start_order = change.start_order.unwrap_or(self.start_order);
-        changed.start_delay = change.start_delay.unwrap_or(self.start_delay);
-        for (key, value) in &change.labels {
-            match value {
-                Some(value) => drop(changed.labels.0.insert(key.clone(), value.clone())),
-                None => drop(changed.labels.0.remove(key)),
-            }
-        }
-        changed.memory.sharing = change.sharing.clone().unwrap_or(changed.memory.sharing);
-        changed
-    }
-
-    /// The change that makes this definition `new`; `None`: they differ in what no change has.
-    pub fn change_to(&self, new: &Self) -> Option<VmChange> {
-        let gone = self.labels.0.keys().filter(|key| !new.labels.0.contains_key(key));
-        let labels = new.labels.0.iter().map(|(key, value)| (key.clone(), Some(value.clone())));
-        let change = VmChange {
-            shares: Some(new.shares),
-            reservation: Some(new.reservation),
-            limit: Some(new.limit.map_or(OrNone::None, OrNone::To)),
-            pool: Some(new.pool.clone()),
-            sharing: Some(new.memory.sharing.clone()),
-            autostart: Some(new.autostart),
-            start_order: Some(new.start_order),
-            start_delay: Some(new.start_delay),
-            labels: labels.chain(gone.map(|key| (key.clone(), None))).collect(),
-            tax: Some(new.tax.map_or(OrNone::None, OrNone::To)),
-        };
-        (self.changed(&change) == *new).then_some(change)
-    }
-
     /// The definition of the same VM under another name. Interfaces whose addresses are made from
     /// the name keep them.
     #[must_use]
@@ -299,6 +260,7 @@ impl VmDefinition {
             }
         }
         self.disks.iter().try_for_each(Disk::check)?;
+        self.check_serials()?;
         self.cloud_init.iter().try_for_each(CloudInit::check)?;
         self.vsock.map_or(Ok(()), Vsock::check)?;
         if nets > bus.max_nets() {
@@ -307,13 +269,22 @@ impl VmDefinition {
                 bus.max_nets()
             ));
         }
-        for net in &self.nets {
-            // IFNAMSIZ is 16 with the terminating zero.
-            if net.tap.is_empty() || net.tap.len() > 15 || net.tap.contains(['/', ' ', '\0']) {
-                return fail(format!("net.tap {:?}: name a tap device, 1 to 15 characters", net.tap));
-            }
+        self.nets.iter().try_for_each(Net::check)
+    }
+}
+
+impl VmDefinition {
+    /// Checks that guests can tell disks apart, those of seed and agent included.
+    fn check_serials(&self) -> Result<(), DefinitionError> {
+        let seed = self.cloud_init.iter().map(|_| Disk::made_serial(self.disks.len()));
+        let agent = self.vsock.filter(|vsock| vsock.agent).map(|_| AGENT_SERIAL.to_owned());
+        let disks = self.disks.iter().enumerate().map(|(index, disk)| disk.serial(index));
+        let mut serials = disks.chain(seed).chain(agent);
+        let mut seen = BTreeSet::new();
+        match serials.find(|serial| !seen.insert(serial.clone())) {
+            Some(twice) => Err(DefinitionError::new(format!("serial {twice:?}: two disks have it"))),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

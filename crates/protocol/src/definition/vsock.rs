@@ -35,6 +35,10 @@ fn is_default_connections(connections: &u16) -> bool {
     *connections == DEFAULT_CONNECTIONS
 }
 
+/// The serial number of the agent's disk, by which its guest finds it:
+/// `/dev/disk/by-id/virtio-plimsoll-agent`.
+pub const AGENT_SERIAL: &str = "plimsoll-agent";
+
 /// Lowest context identifier of a guest: those below are the hypervisor's, the loopback's and the
 /// host's.
 pub const MIN_CID: u32 = 3;

@@ -5,12 +5,14 @@
 //! out is the VM's size, shares in words have their number beside them. The whole definition, as it
 //! was given, is [`crate::definition::VmDefinition`].
 
+mod devices;
 mod host;
 mod paging;
 mod pool;
 mod sharing;
 mod vm;
 
+pub use devices::{DiskSize, DiskStatus, NetStatus};
 pub use host::{HostStatus, TurnStatus};
 pub use paging::PagingStatus;
 pub use plimsoll_policy::PagingCause;

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::devices::{DiskStatus, NetStatus};
 use super::paging::PagingStatus;
 use super::sharing::SharingStatus;
 use crate::control::{Chunks, ExitReason, GuestFacts};
@@ -60,6 +61,12 @@ pub struct VmStatus {
     /// A tax on its idle memory of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tax: Option<TaxRate>,
+    /// Its disks, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskStatus>,
+    /// Its network interfaces, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nets: Vec<NetStatus>,
     /// Promised to it by the ledger.
     pub grant: Bytes,
     /// Charged for its VMM.

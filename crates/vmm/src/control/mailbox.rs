@@ -6,7 +6,7 @@ use plimsoll_pmap::{Error, GrantSource};
 use plimsoll_protocol::control::{ExitReason, MAX_NOTICE};
 use plimsoll_protocol::definition::{JailPart, MAX_CONNECTIONS};
 use plimsoll_sys::{Event, lock};
-use plimsoll_units::Pages;
+use plimsoll_units::{Bytes, Pages};
 
 /// Most notices that wait for the control thread. A guest can cause them, for example by driving a
 /// device wrongly. Notices that come faster than they are fetched are counted and dropped.
@@ -37,6 +37,8 @@ pub(crate) struct Mail {
     pub(crate) reboots: u32,
     /// Ports of the host that the guest wants to reach, each with the number of the question.
     pub(crate) dials: Vec<(u64, u32)>,
+    /// Disks by their places, with their bytes after a wish to grow, or why they are as they were.
+    pub(crate) resized: Vec<(u8, Result<Bytes, String>)>,
     /// In order.
     pub(crate) notices: Vec<String>,
     /// Notices that were dropped.
@@ -92,6 +94,11 @@ impl Mailbox {
             }
         });
         posted
+    }
+
+    /// Posts what came of the wish that a disk grows.
+    pub(crate) fn resized(&self, disk: u8, outcome: Result<Bytes, String>) {
+        self.post(|mail| mail.resized.push((disk, outcome.map_err(one_line))));
     }
 
     /// Posts a message that the operator should see.

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use plimsoll_protocol::control::{ExitReason, Facts, FromVmm, VERSION};
 use plimsoll_protocol::definition::{JailPart, MAX_CONNECTIONS};
-use plimsoll_units::Pages;
+use plimsoll_units::{Bytes, Pages};
 
 use crate::sharing::Exchange;
 
 /// Most notices kept for a daemon that does not read or is absent; the oldest are dropped first.
 const MAX_NOTICES: usize = 64;
+/// Most answers about disks that grow that are kept for a daemon that does not read: one for each
+/// disk.
+const MAX_ANSWERS: usize = 32;
 
 /// Most questions for connections that are kept; the device gives up those that are lost.
 const MAX_DIALS: usize = MAX_CONNECTIONS as usize;
@@ -25,6 +28,8 @@ pub(crate) struct Outbox {
     want: Option<Pages>,
     rebooted: u32,
     dials: VecDeque<(u64, u32)>,
+    /// Answers to the daemon that is connected: it asks about one disk at a time.
+    resized: VecDeque<(u8, Result<Bytes, String>)>,
     notices: VecDeque<String>,
     report: Option<Facts>,
     exit: Option<ExitReason>,
@@ -40,6 +45,7 @@ impl Outbox {
             want: None,
             rebooted: 0,
             dials: VecDeque::new(),
+            resized: VecDeque::new(),
             notices: VecDeque::new(),
             report: None,
             exit: None,
@@ -77,6 +83,13 @@ impl Outbox {
         self.dials.push_back((id, port));
     }
 
+    pub(crate) fn resized(&mut self, disk: u8, outcome: Result<Bytes, String>) {
+        if self.resized.len() == MAX_ANSWERS {
+            self.resized.pop_front();
+        }
+        self.resized.push_back((disk, outcome));
+    }
+
     pub(crate) fn notice(&mut self, text: String) {
         if self.notices.len() == MAX_NOTICES {
             self.notices.pop_front();
@@ -100,6 +113,7 @@ impl Outbox {
             || self.returned > Pages::ZERO
             || self.want.is_some()
             || !self.dials.is_empty()
+            || !self.resized.is_empty()
             || !self.notices.is_empty()
             || self.report.is_some()
             || self.exit.is_some()
@@ -127,11 +141,15 @@ impl Outbox {
         }
         let want = self.want.map(FromVmm::Want);
         let dial = || self.dials.front().map(|(id, port)| FromVmm::Dial { id: *id, port: *port });
+        let resized = || {
+            let (disk, outcome) = self.resized.front().cloned()?;
+            Some(FromVmm::Resized { disk, outcome })
+        };
         let notice = || self.notices.front().cloned().map(FromVmm::Notice);
         let report = || self.report.map(FromVmm::Report);
         let exit = || self.exit.clone().map(FromVmm::Exit);
         let frames = || self.exchange.next().filter(|_| self.exit.is_none());
-        want.or_else(frames).or_else(dial).or_else(notice).or_else(report).or_else(exit)
+        want.or_else(frames).or_else(dial).or_else(resized).or_else(notice).or_else(report).or_else(exit)
     }
 
     /// The descriptor that goes with a message, if one does.
@@ -148,6 +166,7 @@ impl Outbox {
             FromVmm::Return(pages) => self.returned = self.returned.saturating_sub(*pages),
             FromVmm::Want(_) => self.want = None,
             FromVmm::Dial { .. } => drop(self.dials.pop_front()),
+            FromVmm::Resized { .. } => drop(self.resized.pop_front()),
             FromVmm::Notice(_) => drop(self.notices.pop_front()),
             FromVmm::Report(_) => self.report = None,
             FromVmm::Exit(_) => self.exit = None,
@@ -194,6 +213,7 @@ mod tests {
         let mut outbox = outbox();
         outbox.returned(Pages(3));
         outbox.rebooted(1);
+        outbox.resized(0, Ok(Bytes(512)));
         outbox.notice("kept".to_owned());
         outbox.dial(1, 2);
         outbox.exit(ExitReason::Shutdown);
@@ -219,7 +239,8 @@ mod tests {
             outbox.report(Facts::default());
             outbox.want(Pages(n));
             outbox.dial(n, 5);
+            outbox.resized(0, Err("too long".to_owned()));
         }
-        assert_eq!(drain(&mut outbox).len(), MAX_NOTICES + MAX_DIALS + 2);
+        assert_eq!(drain(&mut outbox).len(), MAX_NOTICES + MAX_DIALS + MAX_ANSWERS + 2);
     }
 }

@@ -161,6 +161,7 @@ impl Session {
             (ToVmm::Dialed { id, connected }, Some(vm)) => {
                 vm.guest.dialed(id, fds.into_iter().next().filter(|_| connected));
             }
+            (ToVmm::Device(order), Some(vm)) => vm.handles.obey(order, &self.mailbox),
             (ToVmm::PowerButton, Some(vm)) => vm.guest.press_power_button(),
             (ToVmm::Reset, Some(vm)) => vm.guest.press_reset_button(),
             (ToVmm::Pause(paused), Some(vm)) => {
@@ -200,6 +201,7 @@ impl Session {
             outbox.rebooted(mail.reboots);
         }
         mail.dials.into_iter().for_each(|(id, port)| outbox.dial(id, port));
+        mail.resized.into_iter().for_each(|(disk, outcome)| outbox.resized(disk, outcome));
         mail.notices.into_iter().for_each(|text| outbox.notice(text));
         if mail.dropped > 0 {
             outbox.notice(format!("{} more notices came too fast and were dropped", mail.dropped));

@@ -9,7 +9,7 @@
 //! | uid | a user and group of the VM's own, no capabilities | it acts as root |
 //! | filesystem | nothing can be opened: an empty root directory, and Landlock without a rule where the kernel has it | it reads the host's files |
 //! | seccomp | a list of system calls and of ioctl numbers; any other kills the process | the kernel's whole surface |
-//! | file length | no file grows beyond the longest of those that it writes, or the console log's maximum | it fills the host's file systems |
+//! | file length | no file grows beyond the longest of those that it writes, or the console log's maximum; the daemon raises that when a disk is to grow | it fills the host's file systems |
 //! | cgroup | the daemon's part: its memory, threads and processor time are bounded | it takes what others were promised |
 //!
 //! If a part is unavailable, the VM does not start, unless its definition allows that

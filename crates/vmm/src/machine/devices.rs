@@ -6,8 +6,9 @@ use anyhow::{Context, Result, ensure};
 use kvm_ioctls::VmFd;
 use plimsoll_image::{FileStorage, Format, Image, chain};
 use plimsoll_pmap::Pmap;
-use plimsoll_protocol::control::{BootConfig, DiskConfig};
+use plimsoll_protocol::control::{BootConfig, DeviceOrder, DiskConfig, MAX_NETS};
 use plimsoll_protocol::definition::{self, ImageFormat};
+use plimsoll_units::Bytes;
 
 use super::mmio_windows::MmioWindows;
 use super::pci_bus::PciBus;
@@ -16,9 +17,9 @@ use crate::bus::Bus;
 use crate::control::Mailbox;
 use crate::fds::PassedFds;
 use crate::virtio::balloon::{Balloon, BalloonHandle};
-use crate::virtio::block::{Block, BlockConfig, Geometry, Medium};
+use crate::virtio::block::{Block, BlockConfig, BlockHandle, Geometry, Medium};
 use crate::virtio::entropy::Entropy;
-use crate::virtio::net::{Link, Net};
+use crate::virtio::net::{Link, Net, NetHandle};
 use crate::virtio::vsock::{Dial, Vsock, VsockHandle};
 use crate::virtio::{NoticeSink, VirtioDevice};
 
@@ -29,8 +30,50 @@ pub(crate) struct VirtioDevices {
     pub(crate) balloon: BalloonHandle,
     /// Answers the vsock device, if there is one.
     pub(crate) vsock: Option<VsockHandle>,
+    /// Change disks and interfaces.
+    pub(crate) handles: DeviceHandles,
     /// The first disk, if it is an image.
     first_image: Option<Arc<Image<FileStorage>>>,
+}
+
+/// Handles of a VM's disks and interfaces, each in their order. A model guest has none.
+#[derive(Clone, Default)]
+pub(crate) struct DeviceHandles {
+    disks: Vec<BlockHandle>,
+    nets: Vec<NetHandle>,
+}
+
+impl DeviceHandles {
+    /// Packets that each interface has dropped because of their source address.
+    pub(crate) fn filtered(&self) -> [u64; MAX_NETS] {
+        let mut filtered = [0; MAX_NETS];
+        filtered.iter_mut().zip(&self.nets).for_each(|(count, net)| *count = net.filtered());
+        filtered
+    }
+
+    /// Changes a device. An order for one that is not there does nothing, but is answered. Answers
+    /// go to `mailbox`.
+    pub(crate) fn obey(&self, order: DeviceOrder, mailbox: &Arc<Mailbox>) {
+        match order {
+            DeviceOrder::DiskSize { disk: place, size } => match self.disks.get(usize::from(place)) {
+                Some(disk) => {
+                    let mailbox = Arc::clone(mailbox);
+                    disk.grow(size.0, move |grown| mailbox.resized(place, grown.map(Bytes)));
+                }
+                None => mailbox.resized(place, Ok(size)),
+            },
+            DeviceOrder::DiskRate { disk, rate } => {
+                if let Some(disk) = self.disks.get(usize::from(disk)) {
+                    disk.set_rate(rate);
+                }
+            }
+            DeviceOrder::Net { net, settings } => {
+                if let Some(net) = self.nets.get(usize::from(net)) {
+                    net.set(settings);
+                }
+            }
+        }
+    }
 }
 
 enum Attached {
@@ -61,10 +104,11 @@ impl VirtioDevices {
             config.nets.len()
         );
         let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
+        let mut handles = DeviceHandles::default();
         let mut first_image = None;
         for (index, (disk, files)) in config.disks.iter().zip(disks).enumerate() {
             let name = format!("disk{index}");
-            let id = disk.serial.clone().unwrap_or_else(|| format!("plimsoll-{name}"));
+            let id = disk.serial.clone();
             let medium = medium(disk, files).with_context(|| name.clone())?;
             if let (0, Medium::Image(image)) = (index, &medium) {
                 first_image = Some(Arc::clone(image));
@@ -72,12 +116,14 @@ impl VirtioDevices {
             let block =
                 BlockConfig { medium, read_only: disk.read_only, rate: disk.rate, id, io_uring: true };
             let device = Block::new(&name, block, pmap, Arc::clone(&notices)).context(name)?;
+            handles.disks.push(device.handle());
             devices.push(Box::new(device));
         }
         for (index, (net, fd)) in config.nets.iter().zip(taps).enumerate() {
             let name = format!("net{index}");
             let link = Link::tap(fd).with_context(|| name.clone())?;
-            let device = Net::new(&name, link, net.mac, pmap, Arc::clone(&notices)).context(name)?;
+            let device = Net::new(&name, link, *net, pmap, Arc::clone(&notices)).context(name)?;
+            handles.nets.push(device.handle());
             devices.push(Box::new(device));
         }
         let (device, balloon) =
@@ -97,7 +143,7 @@ impl VirtioDevices {
             definition::Bus::Mmio => Attached::Mmio(MmioWindows::new(devices)?),
             definition::Bus::Pci => Attached::Pci(PciBus::new(devices)?),
         };
-        Ok(Self { bus, balloon, vsock, first_image })
+        Ok(Self { bus, balloon, handles, vsock, first_image })
     }
 
     /// What the first disk's device has open, if that disk is an image.
@@ -197,13 +243,12 @@ mod tests {
     use plimsoll_image::create::create;
     use plimsoll_image::{Backing, FileStorage};
     use plimsoll_protocol::control::RateLimit;
-    use plimsoll_units::Bytes;
 
     use super::*;
 
     fn config(format: ImageFormat, backing: &[ImageFormat]) -> DiskConfig {
         let (read_only, longest, rate) = (false, Bytes::ZERO, RateLimit::default());
-        DiskConfig { read_only, format, backing: backing.to_vec(), longest, rate, serial: None }
+        DiskConfig { serial: String::new(), read_only, format, backing: backing.to_vec(), longest, rate }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use plimsoll_protocol::definition::JailPart;
 use plimsoll_sys::Event;
 use plimsoll_units::Pages;
 
-use super::devices::VirtioDevices;
+use super::devices::{DeviceHandles, VirtioDevices};
 use super::kvm::Hypervisor;
 use super::power::{EventDevice, KeyboardController, PanicDevice, PowerRegisters};
 use super::{BalloonFacts, Guest};
@@ -92,6 +92,11 @@ impl Machine {
     /// Takes what console clients type.
     pub(crate) fn serial(&self) -> Arc<SerialPort> {
         Arc::clone(&self.serial)
+    }
+
+    /// Changes its disks and interfaces while it runs.
+    pub(crate) fn handles(&self) -> DeviceHandles {
+        self.devices.handles.clone()
     }
 
     /// Runs the guest on threads of the machine's own. `missing` names the parts that the jail

@@ -38,6 +38,7 @@ use crate::model::{Input, ModelGuest, Parts};
 use crate::pager::Pager;
 use crate::sharing::{Exchange, Scanner};
 use crate::vcpu::Execution;
+use devices::DeviceHandles;
 use kernel_guest::Machine;
 use sampling::Sampling;
 
@@ -79,6 +80,7 @@ impl BalloonFacts {
 pub(crate) struct Vm {
     pub(crate) pmap: Arc<Pmap>,
     pub(crate) guest: Box<dyn Guest>,
+    pub(crate) handles: DeviceHandles,
     console: Console,
     sampling: Arc<Sampling>,
     pub(crate) pager: Pager,
@@ -137,6 +139,7 @@ impl Vm {
             let (output, room) = (Arc::clone(&output), room.clone());
             Console::start(Ends { output, log, listener, keyboard, room }).context("console")
         };
+        let handles = machine.as_ref().map(Machine::handles).unwrap_or_default();
         let (guest, console): (Box<dyn Guest>, _) = match machine {
             Some(machine) => {
                 let console = console(machine.serial())?;
@@ -160,7 +163,7 @@ impl Vm {
                 (Box::new(guest), console)
             }
         };
-        Ok(Self { pmap, guest, console, sampling, pager, scanner, brake })
+        Ok(Self { pmap, guest, handles, console, sampling, pager, scanner, brake })
     }
 
     /// The facts for the daemon, without the number of reboots.
@@ -205,6 +208,7 @@ impl Vm {
             stall_some: stalled.some,
             stall_full: stalled.full,
             reboots: 0,
+            filtered: self.handles.filtered(),
             guest: balloon.guest,
             ram: self.pmap.place(),
             sampling: self.sampling.facts(),

@@ -27,6 +27,12 @@ pub(super) trait Back: Send + 'static {
     /// called after `start` or `serve` has failed, and without a `start` before.
     fn stop(&mut self);
 
+    /// Takes up what the device's handle has changed. Returns whether the queues are to be served
+    /// again. Called after every ring of the worker's bell, started or not.
+    fn refresh(&mut self) -> bool {
+        false
+    }
+
     /// The file descriptors to wait for beside the queues. Asked before every wait, only while
     /// started.
     fn sources(&self) -> Vec<Source<'_>> {

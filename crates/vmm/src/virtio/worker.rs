@@ -77,6 +77,11 @@ impl Worker {
         }
     }
 
+    /// An event whose signal has the thread call [`Back::refresh`].
+    pub(super) fn bell(&self) -> Event {
+        self.bell.clone()
+    }
+
     /// Waits until every event from before the call has been served.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn barrier(&self) {
@@ -143,8 +148,13 @@ impl<B: Back> Loop<B> {
             if !rung {
                 continue;
             }
-            // Drained before the orders are taken, so none is left behind without its bell.
+            // Drained before wishes and orders are taken, so none is left behind without its bell.
             self.bell.clear();
+            if self.back.refresh()
+                && let Some(active) = &self.active
+            {
+                self.again.extend(active.queues.iter().copied().map(DeviceEvent::Kick));
+            }
             while let Ok(order) = self.inbox.try_recv() {
                 if !self.obey(order) {
                     return;

@@ -1,9 +1,9 @@
 use anyhow::{Result, ensure};
-use plimsoll_protocol::MAX_LABELS;
 use plimsoll_protocol::definition::{
-    Bus, CONNECTION_OVERHEAD, MAX_CID, MAX_CONNECTIONS, MAX_SEED, MAX_SEED_FILE, MAX_SIZE, MAX_VCPUS,
-    MIN_BANDWIDTH, MIN_CID, MIN_IOPS, MIN_SIZE,
+    Bus, CONNECTION_OVERHEAD, MAX_CID, MAX_CONNECTIONS, MAX_SEED, MAX_SEED_FILE, MAX_SERIAL, MAX_SIZE,
+    MAX_VCPUS, MIN_BANDWIDTH, MIN_CID, MIN_IOPS, MIN_NET_BANDWIDTH, MIN_PACKETS, MIN_SIZE,
 };
+use plimsoll_protocol::{Burst, MAX_LABELS};
 
 use super::{Page, docs};
 
@@ -39,14 +39,16 @@ pub(super) fn page() -> Result<Page> {
         (
             "`[[disk]]`",
             format!(
-                "at most {} with `bus = \"{mmio}\"` ({} with `[vsock]`), {} with `bus = \"{pci}\"`; `[cloud_init]` counts as one",
+                "at most {} with `bus = \"{mmio}\"` ({} with `[vsock]`), {} with `bus = \"{pci}\"`; `[cloud_init]` and `vsock.agent` count as one each",
                 mmio.max_disks(false),
                 mmio.max_disks(true),
                 pci.max_disks(true)
             ),
         ),
+        ("`disk.serial`", format!("1 to {MAX_SERIAL} of `A-Z a-z 0-9 . _ -`")),
         ("`disk.iops`", format!("at least {MIN_IOPS}")),
         ("`disk.bandwidth`", format!("at least {MIN_BANDWIDTH} a second")),
+        ("`disk.burst`, `net.burst`", format!("{} to {}", Burst::SHORTEST, Burst::LONGEST)),
         (
             "`[[net]]`",
             format!(
@@ -55,6 +57,8 @@ pub(super) fn page() -> Result<Page> {
                 pci.max_nets()
             ),
         ),
+        ("`net.packets`", format!("at least {MIN_PACKETS}")),
+        ("`net.bandwidth`", format!("at least {MIN_NET_BANDWIDTH} a second")),
         (
             "`[cloud_init]`",
             format!("at most {MAX_SEED_FILE} a file; the VM is charged {MAX_SEED} for all of it"),

@@ -146,14 +146,7 @@ impl FromImage {
     }
 
     fn definition(&self, name: VmName, disk: &Path, seed: CloudInit, pool: Option<&Place>) -> VmDefinition {
-        let disk = DiskDefinition {
-            path: disk.to_owned(),
-            format: ImageFormat::Qcow2,
-            read_only: false,
-            iops: None,
-            bandwidth: None,
-            cache: None,
-        };
+        let disk = DiskDefinition { format: ImageFormat::Qcow2, ..DiskDefinition::new(disk) };
         let size = self.size.unwrap_or(SIZE);
         VmDefinition {
             vcpus: self.vcpus.unwrap_or(1),
@@ -161,7 +154,7 @@ impl FromImage {
             bus: Bus::Pci,
             pool: pool.cloned().unwrap_or_default(),
             disks: vec![disk],
-            nets: self.tap.iter().map(|tap| Net { tap: tap.clone(), mac: None }).collect(),
+            nets: self.tap.iter().map(Net::new).collect(),
             // Also without keys: with a seed, cloud-init looks for no other.
             cloud_init: Some(seed),
             ..VmDefinition::new(name, size, Boot::from_disk(APPEND))

@@ -117,6 +117,12 @@ pub(super) const ON: Table<VmStatus> = Table {
         total("reboots", "Times that the guest rebooted since the VM was started", |vm| {
             u64::from(vm.reboots)
         }),
+        total(
+            "filtered_packets",
+            "Packets that the guest has sent from foreign addresses, dropped since the VM was started",
+            // A VMM may claim any number.
+            |vm| vm.nets.iter().fold(0, |sum: u64, net| sum.saturating_add(net.filtered)),
+        ),
         seconds("start_time", "When the VM was started, since 1970", |vm| {
             vm.started.map(|at| at.as_duration().as_secs_f64())
         }),

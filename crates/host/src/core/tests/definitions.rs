@@ -3,6 +3,9 @@ use plimsoll_protocol::definition::{MacAddress, Net};
 use super::*;
 use crate::version::Version;
 
+mod devices;
+mod resize;
+
 #[test]
 fn a_vm_is_defined_without_being_started() {
     let mut world = World::new(640);
@@ -91,7 +94,7 @@ fn of_a_vm_that_is_on_only_what_may_change_is_defined_anew() {
 #[test]
 fn a_vm_that_is_renamed_keeps_all_but_its_name() {
     let mut world = World::new(640);
-    let net = |mac| Net { tap: "tap0".to_owned(), mac };
+    let net = |mac| Net { mac, ..Net::new("tap0") };
     let own = MacAddress([2, 0, 0, 0, 0, 1]);
     let mut vm = definition("a", 256, "");
     vm.nets = vec![net(None), net(Some(own))];

@@ -1,3 +1,5 @@
+use plimsoll_protocol::control::MAX_NETS;
+
 use super::happening::{Happening, Speech, course};
 use super::*;
 
@@ -81,7 +83,7 @@ prop_compose! {
             scan_cpu: Duration::from_nanos(n), mappings_full: driver, faults: n, stall_some: Duration::from_nanos(n),
             stall_full: Duration::new(n, 7), guest: Some(guest), ram: (n, bytes),
             sampling: SamplingFacts { executed: Duration::from_nanos(n), period: n % 5, now: sample(p[0].0, n, p[1]), last: sample(n, p[2].0, p[3]) },
-            chunks: plimsoll_protocol::control::Chunks { empty: n, large: p[3].0, small: n / 2 }, reboots: u32::MAX,
+            chunks: plimsoll_protocol::control::Chunks { empty: n, large: p[3].0, small: n / 2 }, reboots: u32::MAX, filtered: [n; MAX_NETS],
         }
     }
 }
@@ -107,6 +109,8 @@ fn any_message() -> impl Strategy<Value = FromVmm> {
         1 => Just(FromVmm::Exit(ExitReason::Shutdown)),
         1 => any::<String>().prop_map(FromVmm::Notice),
         1 => (any::<u64>(), any::<u32>()).prop_map(|(id, port)| FromVmm::Dial { id, port }),
+        1 => (any::<u8>(), any::<Result<u64, String>>())
+            .prop_map(|(disk, outcome)| FromVmm::Resized { disk, outcome: outcome.map(Bytes) }),
         1 => any_facts().prop_map(|facts| FromVmm::Hello { version: 1, facts }),
     ]
 }

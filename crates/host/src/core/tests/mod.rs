@@ -255,10 +255,10 @@ impl World {
                 Effect::Answer(id, answer) => {
                     assert!(self.answers.insert(id.0, answer).is_none(), "answered twice");
                 }
-                Effect::Send(run, message @ (ToVmm::Pause(_) | ToVmm::Reset)) => {
+                Effect::Send(run, message @ (ToVmm::Pause(_) | ToVmm::Reset | ToVmm::Device(_))) => {
                     self.told.push((run, message))
                 }
-                Effect::Dial { .. } => {}
+                Effect::Dial { .. } | Effect::Grow(_) => {}
                 Effect::Send(..) | Effect::SendWith(..) | Effect::Settled(..) | Effect::Joins(..) => {}
             }
         }
@@ -266,7 +266,7 @@ impl World {
 
     fn ask(&mut self, request: Request) -> u64 {
         self.requests += 1;
-        self.input(Input::Request(RequestId(self.requests), request));
+        self.input(Input::Request(RequestId(self.requests), Box::new(request)));
         self.requests
     }
 

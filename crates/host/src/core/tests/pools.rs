@@ -189,7 +189,7 @@ fn a_vm_whose_pool_is_gone_from_disk_is_on_the_host_itself() {
     let record = Record::new(definition("a", 64, "pool = 'gone'"));
     let world = World::new(640);
     let mut core = Core::new(world.core.settings, vec![record], Pools::default(), world.clock);
-    let effects = core.handle(world.clock, Input::Request(RequestId(1), Request::Get(name("a"))));
+    let effects = core.handle(world.clock, Input::Request(RequestId(1), Box::new(Request::Get(name("a")))));
     assert!(matches!(&effects[..], [Effect::Answer(_, Ok(Answer::Vm(vm)))] if vm.pool == Place::Root));
 }
 

@@ -7,8 +7,8 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
+use plimsoll_image::Format;
 use plimsoll_image::chain::{self, Link};
-use plimsoll_image::{Format, Header};
 use plimsoll_protocol::definition::{Disk, ImageFormat};
 use plimsoll_units::Bytes;
 
@@ -33,7 +33,7 @@ pub(super) fn open(
     if !disk.read_only {
         header.may_be_written()?;
     }
-    let longest = longest(header, len);
+    let longest = longest(header.size, len);
     let mut backing = Vec::new();
     for link in chain::below(top, images)?.into_iter().skip(1) {
         let what = || format!("its backing file {}", link.path.display());
@@ -48,9 +48,9 @@ pub(super) fn open(
     Ok((backing, longest))
 }
 
-/// The most bytes that the file of an image may have, which has `len` now.
-fn longest(header: &Header, len: u64) -> Bytes {
-    let disk = header.size.saturating_add(header.size / 4).saturating_add(BEYOND);
+/// The most bytes that the file of an image may have, which has `len` now and a disk of `size`.
+pub(super) fn longest(size: u64, len: u64) -> Bytes {
+    let disk = size.saturating_add(size / 4).saturating_add(BEYOND);
     Bytes(disk.max(len))
 }
 
@@ -62,7 +62,7 @@ pub(crate) fn most(disk: &Disk) -> Option<Bytes> {
         ImageFormat::Raw => Some(Bytes(len)),
         ImageFormat::Qcow2 => {
             let link = Link::new(disk.path.clone(), file, Format::Qcow2).ok()?;
-            Some(longest(link.header.as_ref()?, len))
+            Some(longest(link.header.as_ref()?.size, len))
         }
     }
 }

@@ -6,6 +6,7 @@
 //! files of images, which are only read ([`image`]).
 
 mod cache;
+mod grow;
 mod image;
 mod locks;
 mod ofd_lock;
@@ -24,6 +25,7 @@ use plimsoll_protocol::definition::{Disk, ImageFormat};
 use plimsoll_units::Bytes;
 use rustix::fs::{Mode, OFlags};
 
+pub(crate) use self::grow::grow;
 pub(crate) use self::image::most;
 use self::overlap::Overlap;
 use self::sysfs::Sysfs;

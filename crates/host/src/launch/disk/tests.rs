@@ -7,14 +7,7 @@ use super::*;
 use crate::forks::apart;
 
 pub(super) fn disk(path: &Path, read_only: bool) -> Disk {
-    Disk {
-        path: path.to_owned(),
-        format: ImageFormat::Raw,
-        read_only,
-        iops: None,
-        bandwidth: None,
-        cache: None,
-    }
+    Disk { read_only, ..Disk::new(path) }
 }
 
 /// Opens `disk`; images have no backing files.

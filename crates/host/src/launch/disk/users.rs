@@ -51,7 +51,9 @@ pub(super) fn processes(path: &Path, identity: Identity) -> Option<String> {
     (!found.is_empty()).then(|| found.join(", "))
 }
 
-fn has_open(pid: u32, path: &Path, identity: Identity) -> bool {
+/// Whether process `pid` has the file of that `identity` open, as far as it may be looked at.
+/// `path` is canonical.
+pub(super) fn has_open(pid: u32, path: &Path, identity: Identity) -> bool {
     let Ok(links) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
     links.flatten().map(|link| link.path()).any(|link| {
         // The descriptors of other names are not looked at: a file system that hangs would hold up

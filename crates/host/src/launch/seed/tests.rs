@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::definition::{AGENT_SERIAL, VmDefinition};
 use proptest::prelude::*;
 use yaml_rust2::{Yaml, YamlLoader};
 
@@ -119,7 +119,7 @@ fn an_agent_is_installed_from_its_disk_beside_what_the_user_data_says() {
     assert_ne!(with["meta-data"], without["meta-data"], "it is installed in a guest that has booted before");
     let script = String::from_utf8(with["vendor-data"].clone()).unwrap();
     assert!(script.starts_with("#!/bin/sh\n"));
-    assert!(script.contains(&format!("/dev/disk/by-id/virtio-{} ", super::super::agent_disk::SERIAL)));
+    assert!(script.contains(&format!("/dev/disk/by-id/virtio-{} ", AGENT_SERIAL)));
     assert!(!without.contains_key("vendor-data"));
 }
 

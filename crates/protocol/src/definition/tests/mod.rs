@@ -148,24 +148,6 @@ fn a_disk_that_is_written_passes_the_hosts_cache_by_unless_it_is_named() {
 }
 
 #[test]
-fn a_seed_is_charged_and_its_files_are_taken_from_the_definitions_directory() {
-    let vm = from(&format!("{GOOD}[cloud_init]\nuser_data = 'u'\nnetwork_config = '/n'\n"));
-    assert_eq!(vm.overhead().bytes(), Bytes(from(GOOD).overhead().bytes().0 + (512 << 10)));
-    let seed = vm.cloud_init.clone().unwrap();
-    assert_eq!((seed.user_data, seed.network_config), (Some("/d/u".into()), Some("/n".into())));
-    vm.check_paths().unwrap();
-    let mut relative = vm;
-    relative.cloud_init.as_mut().unwrap().meta_data = Some("m".into());
-    assert!(relative.check_paths().unwrap_err().to_string().starts_with("cloud_init.meta_data"));
-}
-
-#[test]
-fn an_image_is_charged() {
-    let text = format!("{GOOD}[[disk]]\npath = 'd'\nformat = 'qcow2'\n");
-    assert_eq!(from(&text).overhead().bytes(), Bytes(from(GOOD).overhead().bytes().0 + (2 << 20)));
-}
-
-#[test]
 fn a_derived_mac_is_stable_unicast_and_local() {
     let vm: VmName = "web1".parse().unwrap();
     let mac = MacAddress::derived(&vm, 0);
@@ -261,6 +243,7 @@ fn numbers_that_toml_cannot_hold_are_refused() {
         for (key, definition) in [
             ("iops", disk("iops", number)),
             ("bandwidth", disk("bandwidth", number)),
+            ("packets", of(&format!(r#""net":[{{"tap":"t","packets":{number}}}]"#))),
             ("limit", of(&format!(r#""limit":{number}"#))),
         ] {
             assert!(definition.check().unwrap_err().to_string().contains(key), "{key}");
@@ -347,14 +330,16 @@ fn definitions() -> impl Strategy<Value = String> {
         line("read_only", &["true", "false"]),
         line("iops", &["10", "5000"]),
         line("bandwidth", &["'1MiB'", "'1GiB'"]),
+        line("burst", &["'100ms'", "'2s'"]),
         line("cache", &["'none'", "'host'"]),
         line("format", &["'raw'", "'qcow2'"]),
     );
-    let disk = disk.prop_map(|(read_only, iops, bandwidth, cache, format)| {
-        format!("{read_only}{iops}{bandwidth}{cache}{format}")
+    let disk = disk.prop_map(|(read_only, iops, bandwidth, burst, cache, format)| {
+        format!("{read_only}{iops}{bandwidth}{burst}{cache}{format}")
     });
     let disks = prop::collection::vec(disk, 0..3);
-    let nets = prop::collection::vec(line("mac", &["'52:54:00:12:34:56'"]), 0..3);
+    let net = (line("mac", &["'52:54:00:12:34:56'"]), line("packets", &["100"]), line("burst", &["'1m'"]));
+    let nets = prop::collection::vec(net.prop_map(|(mac, packets, burst)| mac + &packets + &burst), 0..3);
     (head, tables, boot, disks, nets).prop_map(|(head, tables, boot, disks, nets)| {
         let (vcpus, reservation, limit, shares, pool, tax) = head;
         let (sharing, nested, deflate, reporting, missing, seed, vsock) = tables;

@@ -16,10 +16,13 @@ use super::super::rate::Rate;
 use super::super::ring::{Ring, Spans};
 use super::direction::Direction;
 use super::engine::Engine;
+use super::growth::grow;
+use super::handle::Shared;
 use super::pinner::Pinner;
 use super::request::{Action, Bounds, Request, Status};
 use super::task::{Ended, Task};
 use super::transfer::Transfer;
+use super::work::{Begun, Planned, Work};
 use super::{ID_LENGTH, QUEUE_SIZE, zeros};
 use crate::whole_pages::whole_pages;
 
@@ -30,6 +33,7 @@ pub(super) struct BlockBack {
     id: [u8; ID_LENGTH],
     /// How fast it may be; `None`: as fast as it can, and no clock is read for it.
     rate: Option<Rate>,
+    shared: Arc<Shared>,
     /// When the rate lets the next request begin, if the queue waits for nothing else.
     due: Option<Instant>,
     memory: Arc<Pmap>,
@@ -50,39 +54,24 @@ pub(super) struct BlockBack {
     active: Option<(Ring, Interrupt)>,
 }
 
-struct Begun {
-    head: u16,
-    status: Spans,
-    work: Work,
-    /// Pages that it fills with content that other VMs may have read too.
-    common: Vec<PpnRange>,
-}
-
-/// What the answer depends on.
-enum Work {
-    Transfer(Transfer),
-    Flush,
-    Discard,
-    Zero { offset: u64, length: u64 },
-}
-
 impl BlockBack {
     pub(super) fn new(
         file: Option<Arc<File>>,
         bounds: Bounds,
         id: &str,
-        rate: Option<Rate>,
+        shared: Arc<Shared>,
         memory: Arc<Pmap>,
         engine: Engine,
         pinner: Pinner,
     ) -> Self {
         let mut padded = [0; ID_LENGTH];
         padded.iter_mut().zip(id.bytes()).for_each(|(to, from)| *to = from);
-        Self {
+        let mut back = Self {
             file,
             bounds,
             id: padded,
-            rate,
+            rate: None,
+            shared,
             due: None,
             ram: memory.ram().clone(),
             memory,
@@ -95,7 +84,9 @@ impl BlockBack {
             bounced: None,
             in_flight: 0,
             active: None,
-        }
+        };
+        back.refresh();
+        back
     }
 
     /// Whether the next request may begin. While one waits to be pinned, or has parts left, the
@@ -347,12 +338,6 @@ impl BlockBack {
     }
 }
 
-enum Planned {
-    Transfer(Transfer),
-    Task(Task, Work),
-    Answer(Status, u32),
-}
-
 impl Back for BlockBack {
     fn start(&mut self, mut activation: Activation) -> Result<(), Broken> {
         if let Some(queue) = activation.queues[0].take() {
@@ -387,6 +372,19 @@ impl Back for BlockBack {
         self.pinner.cancel();
         self.requests.fill_with(|| None);
         self.free_tags = (0..QUEUE_SIZE).collect();
+    }
+
+    fn refresh(&mut self) -> bool {
+        for wish in self.shared.take_growths() {
+            let grown = grow(self.file.as_deref(), &self.engine, &mut self.bounds, wish.size);
+            if self.shared.show(self.bounds.sectors) {
+                self.active.iter().for_each(|(_, interrupt)| interrupt.config_change());
+            }
+            (wish.done)(grown);
+        }
+        let Some(limit) = self.shared.take_rate() else { return false };
+        self.rate = Rate::changed(self.rate.take(), limit, Instant::now());
+        true
     }
 
     fn deadline(&self) -> Option<Instant> {

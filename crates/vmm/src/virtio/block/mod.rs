@@ -15,37 +15,43 @@
 //!
 //! An image has threads of its own for its requests (`workers.rs`), which copy the data.
 //!
-//! A disk may be held to a rate (`rate.rs`): its requests then wait in the queue.
+//! A disk may be held to a rate (`rate.rs`), which may change while it runs: its requests then wait
+//! in the queue.
+//!
+//! A disk may grow while it runs (`growth.rs`); its guest is told by an interrupt.
 
 mod back;
 mod bounce;
 mod direction;
 mod engine;
 mod geometry;
+mod growth;
+mod handle;
 mod pinner;
 mod request;
 mod task;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod work;
 mod workers;
 mod zeros;
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::sync::Arc;
-use std::time::Instant;
 
 use plimsoll_image::{FileStorage, Image};
 use plimsoll_pmap::Pmap;
 use plimsoll_protocol::control::RateLimit;
 
-use super::rate::Rate;
 use super::worker::Worker;
 use super::{Activation, DeviceKind, NoticeSink, VirtioDevice, feature, read_config_bytes};
 use back::BlockBack;
 use engine::Engine;
 pub use geometry::Geometry;
+pub use handle::BlockHandle;
+use handle::Shared;
 use pinner::Pinner;
 use request::Bounds;
 use workers::Workers;
@@ -108,7 +114,8 @@ pub enum Medium {
 /// The front of a disk.
 pub struct Block {
     features: u64,
-    config: [u8; 60],
+    geometry: Geometry,
+    shared: Arc<Shared>,
     worker: Worker,
 }
 
@@ -137,14 +144,15 @@ impl Block {
         let sectors = size / SECTOR;
         let bounds = Bounds { sectors, read_only: disk.read_only, geometry };
         let features = features(disk.read_only);
-        let rate = Rate::new(disk.rate, Instant::now());
-        let back =
-            BlockBack::new(file, bounds, &disk.id, rate, Arc::clone(memory), engine, Pinner::spawn(name)?);
-        Ok(Self {
-            features,
-            config: config_space(sectors, geometry),
-            worker: Worker::spawn(name.to_owned(), back, notices)?,
-        })
+        let shared = Arc::new(Shared::new(sectors, disk.rate));
+        let (with_back, memory) = (Arc::clone(&shared), Arc::clone(memory));
+        let back = BlockBack::new(file, bounds, &disk.id, with_back, memory, engine, Pinner::spawn(name)?);
+        Ok(Self { features, geometry, shared, worker: Worker::spawn(name.to_owned(), back, notices)? })
+    }
+
+    /// A handle that changes the disk while it runs.
+    pub fn handle(&self) -> BlockHandle {
+        BlockHandle::new(Arc::clone(&self.shared), self.worker.bell())
     }
 }
 
@@ -162,7 +170,9 @@ impl VirtioDevice for Block {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        read_config_bytes(&self.config, offset, data);
+        // A driver that reads half of a size before it changes, and half after, reads it again at
+        // the interrupt that follows.
+        read_config_bytes(&config_space(self.shared.sectors(), self.geometry), offset, data);
     }
 
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}

@@ -1,6 +1,5 @@
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::time::Duration;
 
 use plimsoll_sys::direct::Alignment;
 use rustix::fs::SealFlags;
@@ -12,8 +11,11 @@ use super::super::testing::{Buffer, DATA, HIGH, INDIRECT, Queue, Rig, WRITE, des
 use super::*;
 
 mod any_requests;
+mod growth;
 mod images;
 mod past_the_cache;
+mod power;
+mod rates;
 
 const SECTORS: u64 = 8192;
 const HEADER: u64 = DATA;
@@ -272,37 +274,6 @@ fn discarded_and_zeroed_sectors_are_freed_and_read_as_zeros() {
         assert!(rig.guest.read(HIGH, zeroed).iter().all(|byte| *byte == 0));
         assert!(file.metadata().unwrap().blocks() < before, "no block was freed");
     });
-}
-
-#[test]
-fn a_disk_keeps_to_its_rate_and_answers_all_requests() {
-    let (mut rig, _file) = limited(false, true, RateLimit { iops: Some(20), bandwidth: None });
-    let mut queue = start(&mut rig);
-    let begin = Instant::now();
-    for sector in 0..8 {
-        let read = request(&mut rig, &mut queue, 0, sector, &[(BUFFER, 512, WRITE)]);
-        assert_eq!(read, (OK, 513));
-    }
-    // Two are the burst of a tenth of a second, one goes into debt; the others come one in 50 ms.
-    assert!(begin.elapsed() >= Duration::from_millis(245), "{:?}", begin.elapsed());
-}
-
-#[test]
-fn a_limited_disk_goes_on_when_its_wait_ends_between_two_looks() {
-    let (mut rig, _file) = limited(false, true, RateLimit { iops: Some(2000), bandwidth: None });
-    let mut queue = start(&mut rig);
-    rig.guest.write(HEADER, &header(0, 0));
-    let (mut done, mut added) = (0_u32, 0_u32);
-    while done < 10_000 {
-        while added - done < 32 {
-            queue.add(&rig.guest, &[(HEADER, 16, 0), (BUFFER, 512, WRITE), (STATUS, 1, WRITE)]);
-            added += 1;
-            // As a driver does: it tells the device only where the device asks for that.
-            rig.kick_when_asked(&mut queue);
-        }
-        rig.wait_used(&mut queue);
-        done += 1;
-    }
 }
 
 #[test]

@@ -36,6 +36,7 @@ pub(super) struct Workers {
     /// One that was waited for.
     waited: Option<Ended>,
     bell: Event,
+    image: Arc<Image<FileStorage>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -62,7 +63,12 @@ impl Workers {
                 builder.spawn(move || worker.run())
             })
             .collect();
-        Ok(Self { tasks: Some(tasks), ended, waited: None, bell, threads: threads? })
+        Ok(Self { tasks: Some(tasks), ended, waited: None, bell, image, threads: threads? })
+    }
+
+    /// The image.
+    pub(super) fn image(&self) -> &Image<FileStorage> {
+        &self.image
     }
 
     pub(super) fn submit(&mut self, tag: u16, task: Task) {

@@ -9,7 +9,7 @@ use plimsoll_protocol::definition::MacAddress;
 use plimsoll_units::{PAGE_SIZE, Pages};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use plimsoll_protocol::control::RateLimit;
+use plimsoll_protocol::control::{NetConfig, NetSettings, RateLimit};
 
 use super::super::balloon::Balloon;
 use super::super::block::{Block, BlockConfig, Geometry, Medium};
@@ -79,7 +79,8 @@ impl Victim {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::NONBLOCK, None).unwrap();
         let rig = Rig::new(|memory, notices| {
-            Net::new("net0", Link::packets(theirs).unwrap(), MacAddress([2; 6]), memory, notices).unwrap()
+            let config = NetConfig { mac: MacAddress([2; 6]), settings: NetSettings::default() };
+            Net::new("net0", Link::packets(theirs).unwrap(), config, memory, notices).unwrap()
         });
         let works: fn(&mut Self) = |victim| {
             let mut queues = victim.start();

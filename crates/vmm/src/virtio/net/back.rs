@@ -1,8 +1,11 @@
 //! The back half of the network interface: packets between the tap device and the queues.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Instant;
 
 use plimsoll_pmap::GuestRam;
+use plimsoll_protocol::definition::MacAddress;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 
@@ -10,6 +13,9 @@ use super::super::back::{Back, Broken, DeviceEvent, Progress, Source};
 use super::super::interrupt::Interrupt;
 use super::super::ring::{Chain, Ring};
 use super::super::{Activation, NoticeSink};
+use super::gate::{Gate, Verdict};
+use super::handle::Shared;
+use super::pace::Pace;
 use super::{HEADER, Link, MAX_PACKET, RECEIVE, TRANSMIT, bit, tap};
 
 /// Most packets received before the other queue is served. More would let one direction starve the
@@ -23,6 +29,10 @@ pub(super) struct NetBack {
     link: Link,
     memory: GuestRam,
     notices: NoticeSink,
+    shared: Arc<Shared>,
+    gate: Gate,
+    incoming: Pace,
+    outgoing: Pace,
     /// A notice about the link was given: a guest that resets the device again and again causes no
     /// other.
     told: bool,
@@ -52,18 +62,31 @@ enum Delivery {
 }
 
 impl NetBack {
-    pub(super) fn new(name: &str, link: Link, memory: GuestRam, notices: NoticeSink) -> Self {
-        Self {
+    pub(super) fn new(
+        name: &str,
+        link: Link,
+        mac: MacAddress,
+        memory: GuestRam,
+        shared: Arc<Shared>,
+        notices: NoticeSink,
+    ) -> Self {
+        let mut back = Self {
             name: name.to_owned(),
             link,
             memory,
             notices,
+            shared,
+            gate: Gate::new(mac),
+            incoming: Pace::default(),
+            outgoing: Pace::default(),
             told: false,
             buffer: vec![0; MAX_PACKET].into_boxed_slice(),
             receive: None,
             transmit: None,
             interrupt: None,
-        }
+        };
+        back.refresh();
+        back
     }
 
     fn receive(&mut self) -> Result<Progress, Broken> {
@@ -79,11 +102,18 @@ impl NetBack {
         let mut progress = Progress::More;
         let mut gone_why = None;
         for _ in 0..RECEIVE_BUDGET {
+            // Without a cable packets need no place, and do not wait in the tap until there is one.
+            if self.gate.is_up() && !self.incoming.may_pass() {
+                progress = Progress::Done;
+                break;
+            }
             match rustix::io::read(&self.link.fd, &mut self.buffer[..]) {
                 Ok(length @ 1..HEADER) => {
                     tracing::debug!(length, "a packet shorter than its header");
                 }
+                Ok(HEADER..) if !self.gate.is_up() => {}
                 Ok(length @ HEADER..) => {
+                    self.incoming.passes(length - HEADER);
                     let packet = &mut self.buffer[..length];
                     if let Delivery::NoRoom = receive.deliver(&self.memory, packet)? {
                         receive.pending = Some(packet.into());
@@ -117,16 +147,33 @@ impl NetBack {
             return Ok(Progress::Done);
         };
         let (memory, link, buffer) = (&self.memory, &self.link, &mut self.buffer);
-        ring.serve_each(&**memory, interrupt, |chain| {
+        for _ in 0..ring.size() {
+            if self.gate.is_up() && !self.outgoing.may_pass() {
+                break;
+            }
+            let Some(chain) = ring.pop(&**memory)? else { break };
             let length = chain.readable.read(&**memory, buffer)?;
             let whole = usize::try_from(chain.readable.len()).is_ok_and(|total| total == length);
             if whole && length >= HEADER {
-                // A packet that the link does not take (it is full or down, or the packet is
-                // invalid) is lost, as on a wire.
-                rustix::io::write(&link.fd, &buffer[..length]).ok();
+                match self.gate.judge(&buffer[HEADER..length]) {
+                    // A packet that the link does not take (it is full or down, or the packet is
+                    // invalid) is lost, as on a wire.
+                    Verdict::Pass => {
+                        rustix::io::write(&link.fd, &buffer[..length]).ok();
+                    }
+                    Verdict::Lost => {}
+                    Verdict::Filtered => self.shared.count_filtered(),
+                }
             }
-            Ok(0)
-        })
+            // Also what does not leave: guests that send nonsense are held to their rate.
+            self.outgoing.passes(length.saturating_sub(HEADER));
+            ring.push(&**memory, &[(chain.head, 0)])?;
+        }
+        ring.notify(&**memory, interrupt)?;
+        // Decided once: were the queue neither armed nor due, it would never be served again.
+        let may_pass = !self.gate.is_up() || self.outgoing.may_pass();
+        let more = may_pass && ring.rearm(&**memory)?;
+        Ok(if more { Progress::More } else { Progress::Done })
     }
 
     fn set_offloads(&mut self, features: u64) {
@@ -224,6 +271,10 @@ impl Back for NetBack {
     fn serve(&mut self, event: DeviceEvent) -> Result<Progress, Broken> {
         match event {
             DeviceEvent::Kick(TRANSMIT) => self.transmit(),
+            DeviceEvent::Deadline => {
+                let progress = [self.transmit()?, self.receive()?];
+                Ok(if progress.contains(&Progress::More) { Progress::More } else { Progress::Done })
+            }
             _ => self.receive(),
         }
     }
@@ -232,13 +283,38 @@ impl Back for NetBack {
         let was_active = self.interrupt.take().is_some();
         self.receive = None;
         self.transmit = None;
+        self.incoming.rest();
+        self.outgoing.rest();
         if was_active {
             self.set_offloads(0);
         }
     }
 
+    fn refresh(&mut self) -> bool {
+        let Some(settings) = self.shared.take_settings() else { return false };
+        self.incoming.change(settings.rate);
+        self.outgoing.change(settings.rate);
+        self.gate.change(&settings);
+        if !self.gate.is_up()
+            && let Some(receive) = &mut self.receive
+        {
+            receive.pending = None;
+        }
+        if self.shared.show(self.gate.is_up())
+            && let Some(interrupt) = &self.interrupt
+        {
+            interrupt.config_change();
+        }
+        true
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.incoming.due().into_iter().chain(self.outgoing.due()).min()
+    }
+
     fn sources(&self) -> Vec<Source<'_>> {
-        let wanted = self.receive.as_ref().is_some_and(|receive| receive.pending.is_none() && !receive.dead);
+        let ready = |receive: &Receive| receive.pending.is_none() && !receive.dead;
+        let wanted = self.receive.as_ref().is_some_and(ready) && self.incoming.due().is_none();
         let link = Source { number: 0, fd: self.link.fd.as_fd(), flags: PollFlags::IN };
         wanted.then_some(link).into_iter().collect()
     }

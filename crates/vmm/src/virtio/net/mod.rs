@@ -5,8 +5,18 @@
 //!
 //! Mergeable receive buffers let a guest take large packets without keeping 64 KiB for each slot of
 //! its queue: memory that it would never give back.
+//!
+//! An interface may be held to a rate in each direction (`rate.rs`), which may change while it
+//! runs: packets that leave then wait in the queue, packets that arrive in the tap device, which
+//! drops those for which it has no room.
+//!
+//! Its cable may be unplugged (`gate.rs`): packets of both directions are then lost, and the guest
+//! is told. Packets that the guest sends from another address than its own may be dropped.
 
 mod back;
+mod gate;
+mod handle;
+mod pace;
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -16,11 +26,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use plimsoll_pmap::Pmap;
+use plimsoll_protocol::control::NetConfig;
 use plimsoll_protocol::definition::MacAddress;
 
 use super::worker::Worker;
 use super::{Activation, DeviceKind, NoticeSink, VirtioDevice, feature, read_config_bytes};
 use back::NetBack;
+pub use handle::NetHandle;
+use handle::Shared;
 
 /// Receive and transmit. Longer queues take bursts, and keep more of the guest's memory in buffers.
 const QUEUE_SIZES: &[u16] = &[256, 256];
@@ -42,6 +55,7 @@ mod bit {
     pub(super) const HOST_TSO4: u64 = 1 << 11;
     pub(super) const HOST_TSO6: u64 = 1 << 12;
     pub(super) const MRG_RXBUF: u64 = 1 << 15;
+    pub(super) const STATUS: u64 = 1 << 16;
 }
 
 /// The host's end of the interface.
@@ -81,6 +95,7 @@ impl Link {
 pub struct Net {
     features: u64,
     mac: MacAddress,
+    shared: Arc<Shared>,
     worker: Worker,
 }
 
@@ -92,16 +107,25 @@ impl Net {
     pub fn new(
         name: &str,
         link: Link,
-        mac: MacAddress,
+        config: NetConfig,
         memory: &Arc<Pmap>,
         notices: NoticeSink,
     ) -> io::Result<Self> {
-        let always = feature::COMMON | bit::MAC | bit::MRG_RXBUF;
+        let always = feature::COMMON | bit::MAC | bit::MRG_RXBUF | bit::STATUS;
         let offloads =
             bit::CSUM | bit::GUEST_CSUM | bit::GUEST_TSO4 | bit::GUEST_TSO6 | bit::HOST_TSO4 | bit::HOST_TSO6;
         let features = always | if link.is_tap { offloads } else { 0 };
-        let back = NetBack::new(name, link, memory.ram().clone(), Arc::clone(&notices));
-        Ok(Self { features, mac, worker: Worker::spawn(name.to_owned(), back, notices)? })
+        let NetConfig { mac, settings } = config;
+        let shared = Arc::new(Shared::new(settings));
+        let (ram, with_back) = (memory.ram().clone(), Arc::clone(&shared));
+        let back = NetBack::new(name, link, mac, ram, with_back, Arc::clone(&notices));
+        let worker = Worker::spawn(name.to_owned(), back, notices)?;
+        Ok(Self { features, mac, shared, worker })
+    }
+
+    /// A handle that changes the interface while it runs.
+    pub fn handle(&self) -> NetHandle {
+        NetHandle::new(Arc::clone(&self.shared), self.worker.bell())
     }
 }
 
@@ -119,7 +143,10 @@ impl VirtioDevice for Net {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        read_config_bytes(&self.mac.0, offset, data);
+        let mut config = [0; 8];
+        config[..6].copy_from_slice(&self.mac.0);
+        config[6..].copy_from_slice(&u16::from(self.shared.is_up()).to_le_bytes()); // LINK_UP
+        read_config_bytes(&config, offset, data);
     }
 
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}

@@ -1,20 +1,33 @@
 use std::os::fd::AsFd;
 
+use plimsoll_protocol::control::NetSettings;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::super::registers::offset;
 use super::super::testing::{DATA, HIGH, Queue, Rig, WRITE};
 use super::*;
 
+mod gate;
+mod rates;
+
 /// An interface and the other end of its cable.
 fn rig() -> (Rig, OwnedFd) {
+    let (rig, cable, _) = with(NetSettings::default());
+    (rig, cable)
+}
+
+/// The same with `settings`, and its handle.
+fn with(settings: NetSettings) -> (Rig, OwnedFd, NetHandle) {
     let (ours, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap();
+    let mut handle = None;
     let rig = Rig::new(|memory, notices| {
-        let mac = MacAddress([0x52, 1, 2, 3, 4, 5]);
-        Net::new("net0", Link::packets(theirs).unwrap(), mac, memory, notices).unwrap()
+        let config = NetConfig { mac: MacAddress([0x52, 1, 2, 3, 4, 5]), settings };
+        let net = Net::new("net0", Link::packets(theirs).unwrap(), config, memory, notices).unwrap();
+        handle = Some(net.handle());
+        net
     });
-    (rig, ours)
+    (rig, ours, handle.unwrap())
 }
 
 fn start(rig: &mut Rig, features: u64) -> [Queue; 2] {
@@ -42,12 +55,19 @@ fn receive(cable: &OwnedFd) -> Vec<u8> {
     buffer
 }
 
+/// Whether a packet has come out of the cable.
+fn has_come(cable: &OwnedFd) -> bool {
+    let mut fds = [rustix::event::PollFd::from_borrowed_fd(cable.as_fd(), rustix::event::PollFlags::IN)];
+    let at_once = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&at_once)).unwrap() > 0
+}
+
 #[test]
 fn the_configuration_has_the_address() {
     let (mut rig, _cable) = rig();
     let mut mac = [0; 8];
     rig.transport.read(offset::CONFIG, &mut mac);
-    assert_eq!(mac, [0x52, 1, 2, 3, 4, 5, 0, 0]);
+    assert_eq!(mac, [0x52, 1, 2, 3, 4, 5, 1, 0], "the link is up");
     assert_eq!(rig.offered() & bit::CSUM, 0, "a link that takes no offloads offers none");
 }
 
@@ -178,7 +198,8 @@ fn what_is_no_tap_is_refused_as_one() {
 fn a_tap_device_takes_packets_and_offers_offloads() {
     let Some(tap) = tap::tests::create(libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) else { return };
     let mut rig = Rig::new(|memory, notices| {
-        Net::new("net0", Link::tap(tap).unwrap(), MacAddress([2; 6]), memory, notices).unwrap()
+        let config = NetConfig { mac: MacAddress([2; 6]), settings: NetSettings::default() };
+        Net::new("net0", Link::tap(tap).unwrap(), config, memory, notices).unwrap()
     });
     assert_eq!(rig.offered() & (bit::CSUM | bit::HOST_TSO4), bit::CSUM | bit::HOST_TSO4);
     let [_, mut transmit] = start(&mut rig, u64::MAX);

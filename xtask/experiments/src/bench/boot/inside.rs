@@ -11,7 +11,7 @@ use plimsoll_lab::kernel::Version;
 use plimsoll_operate::Stage;
 use plimsoll_operate::definition::toucher_image;
 use plimsoll_operate::smaps::account;
-use plimsoll_protocol::definition::{Boot, Disk, ImageFormat, VmDefinition};
+use plimsoll_protocol::definition::{Boot, Disk, VmDefinition};
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -127,14 +127,7 @@ fn definition(guest: Guest) -> Result<VmDefinition> {
     let Guest { kernel, initrd, cmdline, size, disk } = guest;
     let name = NAME.parse().context("the VM's name")?;
     let boot = Boot { kernel: Some(kernel), initrd: Some(initrd), cmdline, ..Boot::default() };
-    let disk = Disk {
-        path: disk,
-        format: ImageFormat::Raw,
-        read_only: true,
-        iops: None,
-        bandwidth: None,
-        cache: None,
-    };
+    let disk = Disk { read_only: true, ..Disk::new(disk) };
     Ok(VmDefinition { reservation: size, disks: vec![disk], ..VmDefinition::new(name, size, boot) })
 }
 

@@ -9,6 +9,7 @@ use clap::Args;
 use plimsoll_lab::workspace::{note, step};
 use plimsoll_operate::Stage;
 use plimsoll_operate::share;
+use plimsoll_protocol::Burst;
 use plimsoll_protocol::control::RateLimit;
 use plimsoll_units::Bytes;
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,8 @@ const SETTLED: Duration = Duration::from_secs(240);
 const LOOK: Duration = Duration::from_secs(2);
 /// The VMs' disks: as those of the paper's time, which took some 10 ms for a request. On a disk
 /// that costs nothing, memory for a page cache brings nothing either.
-pub(super) const DISK: RateLimit = RateLimit { iops: Some(100), bandwidth: Some(Bytes::mib(20)) };
+pub(super) const DISK: RateLimit =
+    RateLimit { operations: Some(100), bandwidth: Some(Bytes::mib(20)), burst: Burst::SHORTEST };
 /// The pool, and the VMs in it.
 const POOL: &str = "figure7";
 const VMS: [&str; 2] = ["idle", "busy"];

@@ -70,7 +70,7 @@ impl Report {
             s.map_or_else(|| "-".to_owned(), |s| format!("{} ({} to {})", s.median, s.min, s.max))
         };
         let Plan { phase, period, load: Load { clients, megabytes } } = self.plan;
-        let (iops, bandwidth) = (DISK.iops.unwrap_or_default(), DISK.bandwidth.unwrap_or_default());
+        let (iops, bandwidth) = (DISK.operations.unwrap_or_default(), DISK.bandwidth.unwrap_or_default());
         format!(
             "{}\nOURS is what guests in the lab held in the second half of a phase of {phase} s, in a pool with a limit of {FOR_VMS}. The busy VM\n\
              runs dbench {clients} with files a {DIVISOR}th of their size: {} MB/s untaxed, {} taxed, in runs of {megabytes} MB. Each\n\

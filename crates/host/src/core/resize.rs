@@ -1,0 +1,145 @@
+use plimsoll_protocol::change::DiskResize;
+use plimsoll_protocol::control::{DeviceOrder, ToVmm};
+use plimsoll_protocol::definition::Disk;
+use plimsoll_protocol::status::DiskSize;
+use plimsoll_protocol::{DiskName, VmName};
+use plimsoll_units::Bytes;
+
+use super::run::{Run, Waiter};
+use super::{Answer, Core, Effect, Failure, FailureKind, PATIENCE, RequestId, RunId};
+
+/// A disk whose file is to grow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Growing {
+    pub(crate) request: RequestId,
+    pub(crate) vm: VmName,
+    /// `None`: the VM is off.
+    pub(crate) run: Option<RunId>,
+    pub(crate) name: DiskName,
+    pub(crate) disk: Disk,
+    /// `None`: as much as its file or device has by now.
+    pub(crate) size: Option<Bytes>,
+}
+
+/// A disk of a run that grows.
+#[derive(Debug)]
+pub(crate) struct Growth {
+    name: DiskName,
+    waiter: Waiter,
+    /// What its VMM was told; `None`: its file grows first.
+    told: Option<Bytes>,
+}
+
+/// Disks that grow. First the daemon grows the file, as far as that is its part; then the VMM of a
+/// VM that is on tells the guest. One disk of a VM grows at a time.
+impl Core {
+    pub(super) fn resize_disk(
+        &mut self,
+        request: RequestId,
+        vm: &VmName,
+        resize: DiskResize,
+    ) -> Result<(), Failure> {
+        self.must_be_readable(vm)?;
+        let known = self.must_know(vm)?;
+        let DiskResize { disk: name, size } = resize;
+        let Some(disk) = known.record.definition.disks.get(name.index()).cloned() else {
+            let text = format!("VM {vm}: there is no disk {name}: see plimsoll show {vm}");
+            return Err(Failure::new(FailureKind::Invalid, text));
+        };
+        if size.is_some_and(|size| size == Bytes::ZERO || !size.0.is_multiple_of(512)) {
+            let text = format!(
+                "VM {vm}: a disk of {}B: a multiple of 512 bytes is possible",
+                size.unwrap_or_default().0
+            );
+            return Err(Failure::new(FailureKind::Invalid, text));
+        }
+        if disk.read_only {
+            let text = format!("disk {name} of VM {vm} is read-only: others may read it as it is");
+            return Err(Failure::new(FailureKind::Conflict, text));
+        }
+        let run = if known.run.is_some() { Some(self.must_be_at_work(vm)?) } else { None };
+        let waiter = Waiter { request, until: self.clock.now + PATIENCE };
+        if let Some(run) = run.and_then(|run| self.run_mut(run)) {
+            if run.growth.is_some() {
+                let text = format!("a disk of VM {vm} is being resized: try again");
+                return Err(Failure::new(FailureKind::Conflict, text));
+            }
+            run.growth = Some(Growth { name, waiter, told: None });
+        }
+        let vm = vm.clone();
+        self.effect(Effect::Grow(Box::new(Growing { request, vm, run, name, disk, size })));
+        Ok(())
+    }
+
+    /// The file of a disk has the size that its guest may use, or why it has not.
+    pub(super) fn grown(&mut self, growing: &Growing, result: Result<Bytes, Failure>) {
+        let (now, name) = (self.clock.now, growing.name);
+        match (growing.run, result) {
+            (None, result) => self.answer_growth(growing.request, &growing.vm, name, result),
+            (Some(id), Ok(size)) => {
+                let Some(run) = self.run_mut(id) else { return };
+                let growth = run.growth.as_mut().filter(|growth| growth.waiter.request == growing.request);
+                if let Some(growth) = growth {
+                    (growth.told, growth.waiter.until) = (Some(size), now + PATIENCE);
+                }
+                let Ok(disk) = u8::try_from(name.index()) else { return };
+                self.effect(Effect::Send(id, ToVmm::Device(DeviceOrder::DiskSize { disk, size })));
+            }
+            (Some(id), Err(failure)) => {
+                let asked = |growth: &mut Growth| growth.waiter.request == growing.request;
+                if self.run_mut(id).and_then(|run| run.growth.take_if(asked)).is_some() {
+                    self.answer_growth(growing.request, &growing.vm, name, Err(failure));
+                }
+            }
+        }
+    }
+
+    /// A VMM has told its guest of a disk's size, or why not. What it says of the size is not
+    /// believed.
+    pub(super) fn resized(&mut self, id: RunId, vm: &VmName, disk: u8, outcome: Result<(), String>) {
+        let Some(run) = self.run_mut(id) else { return };
+        let answers = |growth: &mut Growth| growth.name.index() == usize::from(disk) && growth.told.is_some();
+        let Some(growth) = run.growth.take_if(answers) else { return };
+        let size = growth.told.unwrap_or_default();
+        let result = outcome.map(|()| size).map_err(|why| Failure::new(FailureKind::Unfit, why));
+        self.answer_growth(growth.waiter.request, vm, growth.name, result);
+    }
+
+    /// Refuses requests whose VMM does not answer in time.
+    pub(super) fn refuse_late_growths(&mut self) {
+        let now = self.clock.now;
+        let late = |run: &mut Run| {
+            let growth = run.growth.take_if(|growth| growth.waiter.until <= now)?;
+            Some((run.vm.clone(), growth))
+        };
+        let late: Vec<_> = self.runs.values_mut().filter_map(|run| late(run)).collect();
+        for (vm, growth) in late {
+            self.refuse_growth(&vm, growth, "no answer yet: its guest is told when its VMM gets to it");
+        }
+    }
+
+    /// Refuses a request whose disk does not grow any more.
+    pub(super) fn refuse_growth(&mut self, vm: &VmName, growth: Growth, why: &str) {
+        let failure = Failure::new(FailureKind::Unfit, why);
+        self.answer_growth(growth.waiter.request, vm, growth.name, Err(failure));
+    }
+
+    fn answer_growth(
+        &mut self,
+        request: RequestId,
+        vm: &VmName,
+        disk: DiskName,
+        result: Result<Bytes, Failure>,
+    ) {
+        let answer = match result {
+            Ok(size) => {
+                self.event(Some(vm), format!("disk {disk} has {size} now"));
+                Ok(Answer::DiskSize(DiskSize { disk, size }))
+            }
+            Err(failure) => {
+                Err(Failure::new(failure.kind, format!("disk {disk} of VM {vm}: {}", failure.text)))
+            }
+        };
+        self.effect(Effect::Answer(request, answer));
+    }
+}

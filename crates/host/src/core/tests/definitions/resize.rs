@@ -1,0 +1,122 @@
+//! Disks that grow.
+
+use plimsoll_protocol::control::DeviceOrder;
+use plimsoll_protocol::status::DiskSize;
+use serde_json::json;
+
+use super::*;
+
+fn with_disks() -> VmDefinition {
+    let disks = "[[disk]]\npath = '/a'\n[[disk]]\npath = '/b'\nread_only = true\n";
+    let text = format!("name = 'a'\nsize = '256MiB'\n[boot]\nmodel = true\n{disks}");
+    VmDefinition::from_toml(&text, Path::new("/")).unwrap()
+}
+
+fn resize(disk: &str, size: Option<u64>) -> Request {
+    Request::ResizeDisk(name("a"), serde_json::from_value(json!({"disk": disk, "size": size})).unwrap())
+}
+
+/// Asks, and returns what the daemon is to grow.
+fn growing(world: &mut World, request: Request) -> Growing {
+    world.requests += 1;
+    let effects =
+        world.core.handle(world.clock, Input::Request(RequestId(world.requests), Box::new(request)));
+    match &effects[..] {
+        [Effect::Grow(growing)] => (**growing).clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn grown(world: &mut World, growing: &Growing, size: u64) {
+    world.input(Input::Grown(Box::new(growing.clone()), Ok(Bytes(size))));
+}
+
+fn answer_of(world: &mut World, growing: &Growing) -> Option<Result<Answer, Failure>> {
+    world.answers.remove(&growing.request.0)
+}
+
+#[test]
+fn a_guest_is_told_once_the_file_has_grown_and_the_request_is_answered_after_that() {
+    let mut world = World::new(640);
+    let run = world.up(with_disks());
+    let asked = growing(&mut world, resize("vda", Some(1 << 30)));
+    assert_eq!(
+        (asked.run, asked.disk.path.to_str(), asked.size),
+        (Some(run), Some("/a"), Some(Bytes(1 << 30)))
+    );
+    assert!(world.told.is_empty(), "{:?}", world.told);
+    // An answer to what was not asked yet is none.
+    world.say(run, FromVmm::Resized { disk: 0, outcome: Ok(Bytes(7)) });
+    grown(&mut world, &asked, 1 << 30);
+    let order = DeviceOrder::DiskSize { disk: 0, size: Bytes(1 << 30) };
+    assert_eq!(world.told, [(run, ToVmm::Device(order))]);
+    assert_eq!(answer_of(&mut world, &asked), None);
+    world.say(run, FromVmm::Resized { disk: 1, outcome: Ok(Bytes(7)) });
+    assert_eq!(answer_of(&mut world, &asked), None, "that is another disk");
+    // A VMM that lies of the size is not believed.
+    world.say(run, FromVmm::Resized { disk: 0, outcome: Ok(Bytes(7)) });
+    let size = DiskSize { disk: "vda".parse().unwrap(), size: Bytes(1 << 30) };
+    assert_eq!(answer_of(&mut world, &asked), Some(Ok(Answer::DiskSize(size))));
+}
+
+#[test]
+fn what_fails_is_answered_and_the_next_one_may_be_asked() {
+    let mut world = World::new(640);
+    let run = world.up(with_disks());
+    let asked = growing(&mut world, resize("vda", Some(1 << 30)));
+    let again = world.answer(resize("vda", Some(1 << 30))).unwrap_err();
+    assert!(again.kind == FailureKind::Conflict && again.text.contains("is being resized"), "{}", again.text);
+    let failure = Failure::new(FailureKind::Unfit, "no space");
+    world.input(Input::Grown(Box::new(asked.clone()), Err(failure)));
+    let refused = answer_of(&mut world, &asked).unwrap().unwrap_err();
+    assert_eq!(refused, Failure::new(FailureKind::Unfit, "disk vda of VM a: no space"));
+    let asked = growing(&mut world, resize("vda", None));
+    grown(&mut world, &asked, 1 << 30);
+    world.say(run, FromVmm::Resized { disk: 0, outcome: Err("its tables\nare full".to_owned()) });
+    let refused = answer_of(&mut world, &asked).unwrap().unwrap_err();
+    assert!(refused.text.ends_with("its tables are full"), "{}", refused.text);
+}
+
+#[test]
+fn a_request_does_not_wait_for_ever_nor_for_a_vm_that_has_ended() {
+    let mut world = World::new(640);
+    let run = world.up(with_disks());
+    let asked = growing(&mut world, resize("vda", Some(1 << 30)));
+    grown(&mut world, &asked, 1 << 30);
+    world.pass(PATIENCE + SECOND);
+    assert!(answer_of(&mut world, &asked).unwrap().unwrap_err().text.contains("no answer yet"));
+    // What comes after that is for nobody.
+    world.say(run, FromVmm::Resized { disk: 0, outcome: Ok(Bytes(1 << 30)) });
+    let asked = growing(&mut world, resize("vda", Some(2 << 30)));
+    world.input(Input::Exited(run, "gone".to_owned()));
+    assert!(answer_of(&mut world, &asked).unwrap().unwrap_err().text.contains("its VM has ended"));
+    grown(&mut world, &asked, 2 << 30);
+    assert_eq!(answer_of(&mut world, &asked), None);
+}
+
+#[test]
+fn the_disk_of_a_vm_that_is_off_has_grown_with_its_file() {
+    let mut world = World::new(640);
+    world.answer(Request::Define(Box::new(with_disks()))).unwrap();
+    let asked = growing(&mut world, resize("vda", Some(1 << 30)));
+    assert_eq!(asked.run, None);
+    grown(&mut world, &asked, 1 << 30);
+    assert!(matches!(answer_of(&mut world, &asked), Some(Ok(Answer::DiskSize(_)))));
+    assert!(world.told.is_empty());
+}
+
+#[test]
+fn what_is_no_disk_to_grow_is_refused() {
+    let mut world = World::new(640);
+    world.up(with_disks());
+    for (request, kind, what) in [
+        (resize("vdb", Some(1 << 30)), FailureKind::Conflict, "read-only"),
+        (resize("vdc", Some(1 << 30)), FailureKind::Invalid, "there is no disk vdc"),
+        (resize("vda", Some(1000)), FailureKind::Invalid, "multiple of 512"),
+        (resize("vda", Some(0)), FailureKind::Invalid, "multiple of 512"),
+    ] {
+        let refused = world.answer(request).unwrap_err();
+        assert_eq!(refused.kind, kind);
+        assert!(refused.text.contains(what), "{}", refused.text);
+    }
+}
