@@ -18,6 +18,7 @@ mod greedy;
 mod hostile_guest;
 mod kill_daemon;
 mod kill_vmm;
+mod live_devices;
 mod memory_taken;
 mod overcommit;
 mod paging_kills;
@@ -106,6 +107,15 @@ pub const SCENARIOS: &[Scenario] = &[
         slow: false,
         model: false,
         run: pci::run,
+    },
+    Scenario {
+        name: "live-devices",
+        about: "while a guest runs its disk grows, rates hold and are lifted, and its cable is unplugged",
+        hosts: &[OLD_NPT],
+        share: None,
+        slow: false,
+        model: false,
+        run: live_devices::run,
     },
     Scenario {
         name: "vsock",
