@@ -177,8 +177,8 @@ impl Core {
         }
     }
 
-    /// Returns the `decision` for a VM with what is withheld from it and what it leaves, and the VMs
-    /// and pools for which memory is withheld, the largest part first.
+    /// Returns the `decision` for a VM with what is withheld from it and what it leaves, and those
+    /// for which memory is withheld, the largest part first.
     fn with_withheld(&self, name: &VmName, decision: VmDecision) -> VmDecision {
         let names: Vec<&VmName> = self.running().map(|(definition, _)| &definition.name).collect();
         let Ok(i) = names.binary_search(&name) else { return decision };
