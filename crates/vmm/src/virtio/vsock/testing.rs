@@ -87,7 +87,8 @@ impl Host {
     /// A program that connects to the device.
     pub(super) fn client(&self, line: &str) -> UnixStream {
         let mut client = UnixStream::connect_addr(&self.0.address).unwrap();
-        client.write_all(line.as_bytes()).unwrap();
+        // A device that has no room for it may hang up before it has written.
+        client.write_all(line.as_bytes()).ok();
         client
     }
 
