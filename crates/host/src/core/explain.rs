@@ -12,6 +12,7 @@ use plimsoll_protocol::{Place, PoolName, TaxRate, VmName};
 use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 
 use super::divide::Divided;
+use super::grants::Round;
 use super::run::Run;
 use super::{Answer, Core, Failure, overhead, reservation, size};
 use crate::pools::Pools;
@@ -51,16 +52,10 @@ impl Explained {
 impl Core {
     pub(super) fn explain_host(&mut self) -> HostExplanation {
         let divided = self.divide(std::time::Duration::ZERO);
-        let grants = self.round().grants;
-        // A round's parties are the VMs that run, in their order.
-        let share = |(i, (definition, _)): (usize, (&VmDefinition, &Run))| {
+        let round = self.round();
+        let share = |(definition, run): (&VmDefinition, &Run)| {
             let vm = self.status(&definition.name)?;
-            let index = divided.names.binary_search(&definition.name).ok();
-            let decision = index.map(|index| VmDecision {
-                withheld: grants.withheld_from_vm(i).bytes(),
-                left: grants.leaves(i).bytes(),
-                ..self.decision(&divided, index, &vm)
-            });
+            let decision = self.decision(&divided, &round, run, &vm);
             Some(VmShare { vm, decision })
         };
         HostExplanation {
@@ -68,7 +63,7 @@ impl Core {
             host: self.host_status(),
             decision: self.host_decision(&divided),
             pools: self.all_pools().into_iter().map(|pool| self.pool_explanation(&divided, pool)).collect(),
-            vms: self.running().enumerate().filter_map(share).collect(),
+            vms: self.running().filter_map(share).collect(),
         }
     }
 
@@ -77,8 +72,11 @@ impl Core {
         let divided = self.divide(std::time::Duration::ZERO);
         let (vm, definition) = (self.must_status(name)?, &self.must_know(name)?.record.definition);
         let index = divided.names.binary_search(name).ok();
-        let decision = index.map(|index| self.with_withheld(name, self.decision(&divided, index, &vm)));
-        let run = self.run_of(name);
+        let (run, round) = (self.run_of(name), self.round());
+        let decision = run.and_then(|run| {
+            let withheld_for = self.withheld_for(&round, run);
+            Some(VmDecision { withheld_for, ..self.decision(&divided, &round, run, &vm)? })
+        });
         let up = self.pools.up_from(&definition.pool).map(|pool| self.pool_status(&pool.name));
         let explanation = VmExplanation {
             at: self.clock.at,
@@ -139,14 +137,16 @@ impl Core {
         }
     }
 
-    /// The decision for the VM of that index.
-    fn decision(&self, divided: &Divided, index: usize, status: &VmStatus) -> VmDecision {
+    /// The decision for a VM; `None`: memory is not divided for it.
+    fn decision(&self, divided: &Divided, round: &Round, run: &Run, status: &VmStatus) -> Option<VmDecision> {
+        let index = divided.names.binary_search(&run.vm).ok()?;
+        let i = round.index(run.id)?;
         let paging = &status.paging;
         let (vm, decision) = (&divided.vms[index], &divided.outcome.vms[index]);
         let client = &vm.member.client;
         let Reclaim { balloon, compression, swap, block } = decision.reclaim;
         let mechanism = |kind, to_take: Pages, taken| Mechanism { kind, to_take: to_take.bytes(), taken };
-        VmDecision {
+        Some(VmDecision {
             entitlement: decision.entitlement.bytes(),
             lent: decision.lent.bytes(),
             cause: cause(&self.pools, decision.cause, client.limit < vm.size),
@@ -171,18 +171,17 @@ impl Core {
                 mechanism(MechanismKind::Block, block, Bytes::ZERO),
             ],
             balloon: decision.sizing,
-            withheld: Bytes::ZERO,
+            withheld: round.grants.withheld_from_vm(i).bytes(),
             withheld_for: Vec::new(),
-            left: Bytes::ZERO,
-        }
+            left: round.grants.leaves(i).bytes(),
+        })
     }
 
-    /// Returns the `decision` for a VM with what is withheld from it and what it leaves, and those
-    /// for which memory is withheld, the largest part first.
-    fn with_withheld(&self, name: &VmName, decision: VmDecision) -> VmDecision {
+    /// The VMs and pools for which memory is withheld from a VM, the largest part first.
+    fn withheld_for(&self, round: &Round, run: &Run) -> Vec<Reserved> {
+        let Some(i) = round.index(run.id) else { return Vec::new() };
+        // A round's parties are the VMs that run, in their order.
         let names: Vec<&VmName> = self.running().map(|(definition, _)| &definition.name).collect();
-        let Ok(i) = names.binary_search(&name) else { return decision };
-        let grants = self.round().grants;
         let reserved = |(holder, amount): (policy::Holder, Pages)| {
             let holder = match holder {
                 policy::Holder::Vm(i) => Holder::Vm(names[i].clone()),
@@ -190,11 +189,9 @@ impl Core {
             };
             Some(Reserved { holder, amount: amount.bytes() })
         };
-        let mut withheld_for: Vec<Reserved> =
-            grants.withheld_for(i).into_iter().filter_map(reserved).collect();
-        withheld_for.sort_by_key(|reserved| std::cmp::Reverse(reserved.amount));
-        let (withheld, left) = (grants.withheld_from_vm(i).bytes(), grants.leaves(i).bytes());
-        VmDecision { withheld, withheld_for, left, ..decision }
+        let mut all: Vec<Reserved> = round.grants.withheld_for(i).into_iter().filter_map(reserved).collect();
+        all.sort_by_key(|reserved| std::cmp::Reverse(reserved.amount));
+        all
     }
 
     fn estimate(run: &Run) -> Option<ActivityEstimate> {
