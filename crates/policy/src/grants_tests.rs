@@ -239,7 +239,7 @@ fn any_party() -> impl Strategy<Value = Party> {
             usable: Pages(usable),
             entitlement: Pages(entitlement),
             lent: Pages::ZERO,
-            worth: Pages(entitlement),
+            worth: Pages(entitlement.saturating_add(usable)),
             most: Pages(most),
             limit: Pages(limit),
             reservation: Pages(reservation.min(limit)),

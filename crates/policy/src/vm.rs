@@ -73,7 +73,7 @@ impl Vm {
     }
 
     /// The part of `held` that its balloon and paging can take.
-    pub(crate) fn takeable(&self, rules: &Rules) -> Pages {
+    pub fn takeable(&self, rules: &Rules) -> Pages {
         let balloon = match self.driver {
             Driver::Follows => {
                 self.held.saturating_sub(self.size.saturating_sub(self.largest_balloon(rules)))

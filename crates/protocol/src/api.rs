@@ -35,8 +35,10 @@
 //! | `GET /v1/openapi.json` | | the description of the API |
 //! | `GET /metrics` | | the host, its VMs and its pools for Prometheus: OpenMetrics, or Prometheus' own text format for clients that do not accept that |
 //!
-//! Sizes are whole bytes in answers, and bytes or text ("512MiB") in requests. An error answers
-//! with a status from 400 up and an [`ErrorBody`], as `application/problem+json` (RFC 9457):
+//! Sizes are whole bytes in answers, and bytes or text ("512MiB") in requests. In requests a whole
+//! number may have a fraction of zero (64.0, 6.4e1), and a member that is `null` is left out; only
+//! a label that is `null` in a [`VmChange`] is removed. An error answers with a status from 400 up
+//! and an [`ErrorBody`], as `application/problem+json` (RFC 9457):
 //!
 //! | status | `type`, after `urn:plimsoll:problem:` | means |
 //! |---|---|---|

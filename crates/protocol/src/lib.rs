@@ -44,6 +44,7 @@ pub mod wire;
 pub use autostart::{StartDelay, StartOrder};
 pub use burst::Burst;
 pub use disk_name::DiskName;
+pub use forgotten_unit::forgotten_unit;
 pub use labels::{LabelKey, LabelValue, Labels, MAX_LABELS};
 pub use link_state::LinkState;
 pub use name::{DomainName, NameError, PoolName, VmName};

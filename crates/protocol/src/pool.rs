@@ -6,13 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::PoolChange;
 use crate::definition::DefinitionError;
-use crate::forgotten_unit::forgotten_unit;
 use crate::or_none::optional;
 #[cfg(feature = "schema")]
 use crate::or_none::optional_schema;
 use crate::place::Place;
 use crate::shares::Shares;
-use crate::{OrNone, PoolName};
+use crate::{OrNone, PoolName, forgotten_unit};
 
 /// A pool's shares in words are those of a VM of this size, as in vSphere: 5, 10 or 20 per MiB of
 /// 16 GiB.

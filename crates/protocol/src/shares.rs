@@ -2,14 +2,14 @@ use std::fmt;
 use std::str::FromStr;
 
 use plimsoll_units::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Largest share count: ten times what the largest VM has at high shares.
 const MAX_SHARES: u64 = 200_000_000;
 
 /// Weight of a VM or a pool among its siblings, in words or as a number from 1 to 200,000,000.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "SharesText", try_from = "SharesText")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shares {
     /// 5 per MiB of size.
     Low,
@@ -20,14 +20,6 @@ pub enum Shares {
     High,
     /// This many.
     Custom(u64),
-}
-
-/// [`Shares`] as written: a word or a number.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-enum SharesText {
-    Number(u64),
-    Word(String),
 }
 
 #[cfg(feature = "schema")]
@@ -97,22 +89,33 @@ impl fmt::Display for Shares {
     }
 }
 
-impl From<Shares> for SharesText {
-    fn from(shares: Shares) -> Self {
-        match shares {
-            Shares::Custom(n) => Self::Number(n),
-            word => Self::Word(word.to_string()),
+impl Serialize for Shares {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Custom(n) => serializer.serialize_u64(*n),
+            word => serializer.collect_str(word),
         }
     }
 }
 
-impl TryFrom<SharesText> for Shares {
-    type Error = String;
-
-    fn try_from(text: SharesText) -> Result<Self, String> {
-        match text {
-            SharesText::Number(n) => n.to_string().parse(),
-            SharesText::Word(word) => word.parse(),
+impl<'de> Deserialize<'de> for Shares {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WordOrNumber;
+        impl Visitor<'_> for WordOrNumber {
+            type Value = Shares;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("low, normal, high or a whole number")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Shares, E> {
+                text.parse().map_err(E::custom)
+            }
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Shares, E> {
+                self.visit_str(&number.to_string())
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Shares, E> {
+                self.visit_str(&number.to_string())
+            }
         }
+        deserializer.deserialize_any(WordOrNumber)
     }
 }

@@ -4,7 +4,6 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use plimsoll_protocol::api::{ErrorBody, UNSAVED_HEADER};
-use serde::de::DeserializeOwned;
 
 use crate::core::{Answer, Failure, FailureKind};
 use crate::version::Version;
@@ -219,18 +218,4 @@ pub(super) fn success(answer: Answer) -> Response {
             ([(UNSAVED_HEADER, why)], success(*done)).into_response()
         }
     }
-}
-
-/// Reads a request's body, whatever content type it claims.
-pub(super) fn parse<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T, ApiError> {
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|e| {
-        let field = match e.path().to_string() {
-            root if root == "." => String::new(),
-            field => format!("{field}: "),
-        };
-        ApiError::invalid(format!("{what}: {field}{}", e.into_inner()))
-    })?;
-    json.end().map_err(|e| ApiError::invalid(format!("{what}: {e}")))?;
-    Ok(value)
 }

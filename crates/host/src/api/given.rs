@@ -6,7 +6,8 @@ use plimsoll_protocol::pool::PoolDefinition;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use super::answer::{ApiError, parse};
+use super::answer::ApiError;
+use super::json::{Nulls, parse};
 use super::openapi::{Part, Taken};
 
 /// The body of a request: JSON, whatever type it claims to have.
@@ -16,6 +17,8 @@ pub(super) struct Given<T>(pub(super) T);
 pub(super) trait Body: DeserializeOwned + JsonSchema {
     /// What errors call it.
     const NAME: &'static str;
+    /// What `null` says in it.
+    const NULLS: Nulls = Nulls::LeftOut;
 }
 
 impl Body for Box<VmDefinition> {
@@ -32,6 +35,8 @@ impl Body for DiskResize {
 
 impl Body for VmChange {
     const NAME: &'static str = "the change";
+    /// A label that is null is removed.
+    const NULLS: Nulls = Nulls::Mean;
 }
 
 impl Body for PoolDefinition {
@@ -48,7 +53,7 @@ impl<T: Body, S: Send + Sync> FromRequest<S> for Given<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let body = Bytes::from_request(request, state).await;
         let body = body.map_err(|e| ApiError::invalid(e.body_text()))?;
-        parse(T::NAME, &body).map(Self)
+        parse(T::NAME, &body, T::NULLS).map(Self)
     }
 }
 

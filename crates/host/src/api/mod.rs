@@ -11,6 +11,7 @@ mod given;
 mod history;
 mod host;
 mod if_match;
+mod json;
 mod live;
 mod log;
 mod metrics;

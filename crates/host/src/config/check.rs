@@ -1,6 +1,7 @@
 use anyhow::{Context, bail, ensure};
 use plimsoll_policy::Tax;
 use plimsoll_protocol::control::{LONGEST_SAMPLE_PERIOD, MAX_SAMPLES, SHORTEST_SAMPLE_PERIOD};
+use plimsoll_protocol::forgotten_unit;
 use plimsoll_units::Bytes;
 
 use super::thresholds::ThresholdKind;
@@ -22,6 +23,12 @@ impl Config {
     /// # Errors
     /// The first value that is not possible, by its key.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let swap = self.swap.as_ref().and_then(|swap| swap.size);
+        for (key, size) in [("min_free", self.min_free), ("swap.size", swap)] {
+            if let Some((size, meant)) = size.and_then(|size| Some((size, forgotten_unit(size)?))) {
+                bail!("{key} {size}: {meant}");
+            }
+        }
         if let Budget::Size(budget) = self.budget {
             check_budget(budget, self.min_free)?;
         }

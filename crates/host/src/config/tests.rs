@@ -23,6 +23,8 @@ fn every_error_names_key_and_value_in_one_line() {
         ("[swap]\nsize = '8GB'\n", "8GB"),
         ("[swap]\ncolour = 1\n", "colour"),
         ("[swap]\nsize = 0\n", "enabled = false"),
+        ("[swap]\nsize = 8\n", "swap.size 8B: that is less than a page: did you mean 8MiB?"),
+        ("min_free = 64\n", "min_free 64B: that is less than a page: did you mean 64MiB?"),
         ("largest_store = 51\n", "largest_store 51"),
         ("eager_sharing = 'yes'\n", "boolean"),
         ("largest_balloon = 0\n", "largest_balloon 0"),

@@ -72,7 +72,7 @@ impl Core {
     /// return what they do not use. So the VMs that share a frame pay for it in equal parts (see
     /// [`charge`](fn@plimsoll_policy::charge)), and what sharing saves makes room within an
     /// entitlement, which it does not change.
-    fn party(&self, definition: &VmDefinition, run: &Run) -> PolicyVm {
+    pub(super) fn party(&self, definition: &VmDefinition, run: &Run) -> PolicyVm {
         let held = self.charged(run.id);
         let limit = limit(definition);
         let client = Client {

@@ -178,7 +178,9 @@ impl Core {
             let send = |order| Effect::Send(run, ToVmm::Device(order));
             self.effects.extend(orders.into_iter().map(send));
         }
-        self.event(Some(name), text);
+        let above =
+            run.and_then(|run| self.above_limit_note(&self.vm(name)?.record.definition, self.run(run)?));
+        self.event(Some(name), text + &above.map_or_else(String::new, |above| format!("; {above}")));
         // The answer shows what follows from the change.
         self.control();
         let answer = self.status_answer(name)?;

@@ -1,3 +1,4 @@
+use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::status::{BalloonHealth, HostStatus, PagingStatus, Power, VmStatus};
 use plimsoll_protocol::{Place, VmName};
 use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
@@ -5,7 +6,7 @@ use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 use super::devices;
 use super::run::{Phase, Run};
 use super::unsaved::unsaved_note;
-use super::{Core, Overview, Vm, overhead};
+use super::{Core, Overview, Vm, limit, overhead};
 
 /// The state of the host and of VMs, for users.
 impl Core {
@@ -64,10 +65,23 @@ impl Core {
         let run = vm.run.and_then(|run| self.run(run));
         let unreachable = run.and_then(|run| self.unreachable_note(run));
         let silent = run.and_then(Self::silence_note);
+        let above = run.and_then(|run| self.above_limit_note(&vm.record.definition, run));
         let remarks = run.map(|run| run.remarks.clone()).unwrap_or_default();
-        let notes = [unreachable, silent, unread, unsaved].into_iter().flatten().chain(remarks);
+        let notes = [unreachable, silent, unread, unsaved, above].into_iter().flatten().chain(remarks);
         let notes: Vec<String> = notes.collect();
         (!notes.is_empty()).then(|| notes.join("; "))
+    }
+
+    /// The note about a VM that holds more than its limit, which was lowered.
+    pub(super) fn above_limit_note(&self, definition: &VmDefinition, run: &Run) -> Option<String> {
+        let held = self.charged(run.id);
+        let above = held.checked_sub(limit(definition)).filter(|above| *above > Pages::ZERO)?;
+        let takeable = self.party(definition, run).takeable(&self.settings.rules);
+        let stays = match above.saturating_sub(takeable) {
+            Pages::ZERO => String::new(),
+            stays => format!(", and nothing can take {} of that now", stays.bytes()),
+        };
+        Some(format!("it holds {}, {} more than its limit{stays}", held.bytes(), above.bytes()))
     }
 
     pub(super) fn all_status(&self) -> Vec<VmStatus> {

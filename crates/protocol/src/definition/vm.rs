@@ -13,13 +13,12 @@ use super::limits::{MAX_SIZE, MAX_VCPUS, MIN_SIZE};
 use super::mac::MacAddress;
 use super::net::Net;
 use super::vsock::{AGENT_SERIAL, Vsock};
-use crate::forgotten_unit::forgotten_unit;
 use crate::or_none::optional;
 #[cfg(feature = "schema")]
 use crate::or_none::optional_schema;
 use crate::place::Place;
 use crate::sharing::Sharing;
-use crate::{Labels, MAX_LABELS, Shares, StartDelay, StartOrder, TaxRate, VmName};
+use crate::{Labels, MAX_LABELS, Shares, StartDelay, StartOrder, TaxRate, VmName, forgotten_unit};
 
 /// A VM as defined: read with [`VmDefinition::from_toml`], or from JSON and then checked with
 /// [`VmDefinition::check`]. Where it is written, keys that have their default values are left out.

@@ -80,6 +80,32 @@ fn where_a_balloon_brings_nothing_for_ten_seconds_its_vm_is_paged_in_state_soft_
 }
 
 #[test]
+fn who_lowers_a_limit_below_what_is_held_is_told_what_can_be_taken() {
+    let lowered = |swap| {
+        let (mut world, rich, _) = crowded();
+        world.core.run_mut(rich).unwrap().swap = swap;
+        let held = world.granted[&rich].bytes();
+        let change = VmChange { limit: Some(OrNone::To(Bytes::mib(128))), ..VmChange::default() };
+        let Ok(Answer::Vm(vm)) = world.answer(Request::Change(name("rich"), change)) else { panic!() };
+        let above = held.saturating_sub(Bytes::mib(128));
+        (vm.note.unwrap_or_default(), format!("it holds {held}, {above} more than its limit"), above, world)
+    };
+    let (note, text, ..) = lowered(mib(512));
+    assert_eq!(note, text, "swap space has room for it");
+    let (note, text, above, mut world) = lowered(Pages::ZERO);
+    let stays = format!("{text}, and nothing can take ");
+    assert!(
+        note.starts_with(&stays) && !note.contains(&format!("{stays}0B")) && above > Bytes::ZERO,
+        "{note}"
+    );
+    assert!(world.core.events.after(0).iter().any(|event| event.text.contains(&stays)));
+    // Once it is below, there is nothing to tell.
+    let change = VmChange { limit: Some(OrNone::None), ..VmChange::default() };
+    let Ok(Answer::Vm(vm)) = world.answer(Request::Change(name("rich"), change)) else { panic!() };
+    assert_eq!(vm.note, None);
+}
+
+#[test]
 fn a_vm_without_a_driver_pages_down_to_its_limit_however_small_the_step() {
     let (mut world, rich, _) = crowded();
     for limit in [mib(128), mib(128) - Pages(128), mib(128) - Pages(129)] {
