@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+use serde_path_to_error::{Path, Track};
 
 use super::answer::ApiError;
 
@@ -26,15 +27,21 @@ pub(super) fn parse<T: DeserializeOwned>(what: &str, body: &[u8], nulls: Nulls) 
 
 fn read<T: DeserializeOwned>(body: &[u8], nulls: Nulls) -> Result<T, String> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    let value = Tidy(nulls).deserialize(&mut json).map_err(|e| e.to_string())?;
+    let mut track = Track::new();
+    let value = Tidy(nulls).deserialize(serde_path_to_error::Deserializer::new(&mut json, &mut track));
+    let value = value.map_err(|e| of_member(&track.path(), &e.to_string()))?;
     json.end().map_err(|e| e.to_string())?;
-    serde_path_to_error::deserialize(value).map_err(|e| {
-        let field = match e.path().to_string() {
-            root if root == "." => String::new(),
-            field => format!("{field}: "),
-        };
-        field + &in_words(&e.into_inner().to_string())
-    })
+    serde_path_to_error::deserialize(value)
+        .map_err(|e| of_member(e.path(), &in_words(&e.inner().to_string())))
+}
+
+/// The error with the member where it is, if it is in one.
+fn of_member(path: &Path, error: &str) -> String {
+    match path.to_string().as_str() {
+        // The whole, or between two members.
+        "." | "?" => error.to_owned(),
+        member => format!("{member}: {error}"),
+    }
 }
 
 /// The words of JSON in place of types' names.
@@ -177,6 +184,8 @@ mod tests {
                 "shares: shares \"-5\": write low, normal, high or a number from 1 to 200000000",
             ),
             (r#""size": "64MiB", "jail": 7"#, "jail: invalid type: integer `7`, expected an object"),
+            (r#""size": 64MiB"#, "expected `,` or `}` at line 1"),
+            (r#""size": "64MiB", "shares": NaN"#, "shares: expected value"),
             (r#""size": 1, "size": 2"#, "\"size\" is there twice at line 1"),
         ] {
             let error = definition(more).unwrap_err();
