@@ -7,7 +7,7 @@ use vm_memory::GuestAddress;
 use super::faults::demand;
 use super::service::serve_waiting;
 use crate::account::{PinBudget, PinPermit};
-use crate::address::{ChunkNo, PAGE, PageSet, Place, Slot, pages_by_chunk};
+use crate::address::{CHUNK, ChunkNo, PAGE, PageSet, Place, Slot, pages_by_chunk};
 use crate::error::Error;
 use crate::memory::IoVecs;
 use crate::page::{Backing, PageState};
@@ -186,7 +186,14 @@ impl IoGuard {
 
     fn lock_pages(&mut self, offset: usize, len: usize) {
         for (no, slot, pages) in pages_by_chunk(offset / PAGE..(offset + len).div_ceil(PAGE)) {
-            self.vm.chunk(no).start_io(slot, pages);
+            let mut chunk = self.vm.chunk(no);
+            chunk.start_io(slot, pages);
+            if let Backing::Large = chunk.backing {
+                // The kernel serves them unasked as long as the chunk is large. Pages that are
+                // there now stay when it is broken up, so that no device waits for them then.
+                let first = no.0 * CHUNK + usize::from(slot) * PAGE;
+                (0..usize::from(pages)).for_each(|page| self.vm.memory.touch(first + page * PAGE));
+            }
             self.pinned.push((no, slot, pages));
         }
     }

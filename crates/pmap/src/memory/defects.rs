@@ -20,12 +20,53 @@ pub(crate) struct Kernel {
     active: Mutex<Option<Mutation>>,
     /// Chunks that were to be armed, and are not yet: see [`Mutation::LateArming`].
     late: Mutex<Vec<HostRange>>,
+    /// What the guest does right before the next whole chunk is armed.
+    before_arming: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// The number of calls until one is refused.
+    until_refusal: Mutex<Option<u32>>,
 }
 
 impl Kernel {
     pub(super) fn new(mapping: Arc<Mapping>, uffd: Uffd, pagemap: Pagemap) -> Self {
         let kernel = kernel::Kernel::new(mapping, uffd, pagemap);
-        Self { kernel, active: Mutex::default(), late: Mutex::default() }
+        Self {
+            kernel,
+            active: Mutex::default(),
+            late: Mutex::default(),
+            before_arming: Mutex::default(),
+            until_refusal: Mutex::default(),
+        }
+    }
+
+    /// Has the guest do something right before the next whole chunk is armed.
+    pub(crate) fn before_arming(&self, act: impl FnOnce() + Send + 'static) {
+        *self.before_arming.lock().unwrap() = Some(Box::new(act));
+    }
+
+    /// Has one call be refused after `calls` others, for want of memory: one that disarms,
+    /// protects, unprotects or discards.
+    pub(crate) fn refuse_after(&self, calls: u32) {
+        *self.until_refusal.lock().unwrap() = Some(calls);
+    }
+
+    /// Whether a call has been refused since [`Self::refuse_after`].
+    pub(crate) fn has_refused(&self) -> bool {
+        self.until_refusal.lock().unwrap().is_none()
+    }
+
+    fn may_refuse(&self) -> io::Result<()> {
+        let mut until = self.until_refusal.lock().unwrap();
+        match *until {
+            Some(0) => {
+                *until = None;
+                Err(io::Error::from_raw_os_error(libc::ENOMEM))
+            }
+            Some(calls) => {
+                *until = Some(calls - 1);
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn set(&self, mutation: Option<Mutation>) {
@@ -41,6 +82,11 @@ impl Kernel {
     }
 
     pub(super) fn arm(&self, range: HostRange) -> io::Result<()> {
+        if range.len == CHUNK as u64
+            && let Some(act) = self.before_arming.lock().unwrap().take()
+        {
+            act();
+        }
         if self.has(Mutation::LateArming) && range.len == CHUNK as u64 {
             self.late.lock().unwrap().push(range);
             return Ok(());
@@ -62,16 +108,19 @@ impl Kernel {
 
     pub(super) fn disarm(&self, range: HostRange) -> io::Result<()> {
         self.catch_up(range)?;
+        self.may_refuse()?;
         self.kernel.disarm(range)
     }
 
     pub(super) fn protect(&self, range: HostRange) -> io::Result<()> {
         self.catch_up(range)?;
+        self.may_refuse()?;
         if self.has(Mutation::NoProtection) { Ok(()) } else { self.kernel.protect(range) }
     }
 
     pub(super) fn unprotect(&self, range: HostRange) -> io::Result<()> {
         self.catch_up(range)?;
+        self.may_refuse()?;
         self.kernel.unprotect(range)
     }
 
@@ -98,6 +147,7 @@ impl Kernel {
     }
 
     pub(super) fn discard(&self, offset: usize, len: usize) -> io::Result<()> {
+        self.may_refuse()?;
         let discarded = self.kernel.discard(offset, len);
         if self.has(Mutation::LateArming) {
             std::thread::yield_now();

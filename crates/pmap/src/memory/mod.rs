@@ -255,11 +255,6 @@ impl Memory {
         self.kernel.discard(offset(Place { chunk: no, slot: first }), usize::from(len) * PAGE)
     }
 
-    /// Gives a set of pages back to the kernel, run by run.
-    pub(crate) fn discard_pages(&self, no: ChunkNo, pages: &PageSet) -> io::Result<()> {
-        pages.runs().try_for_each(|run| self.discard(no, run))
-    }
-
     /// Gives all of guest RAM back to the kernel.
     pub(crate) fn discard_all(&self) -> io::Result<()> {
         self.kernel.discard(0, self.kernel.mapping.len())

@@ -2,6 +2,7 @@ use plimsoll_units::{Bytes, Pages, Ppn};
 use vm_memory::GuestAddress;
 
 use super::harness::{HIGH, address, eventually, served};
+use crate::address::ChunkNo;
 use crate::mutation::Mutation;
 use crate::{Error, Inflation, Intent, PpnRange, Release, ReleaseOutcome};
 
@@ -165,6 +166,23 @@ fn pages_under_io_stay() {
     drop(again);
     assert_eq!(vm.pmap.release(&[range(511, 1)], Release::Ballooned).busy, Pages::ZERO);
     assert_eq!((vm.stats().held, vm.stats().ballooned), (Pages::ZERO, Pages(1024)));
+    vm.audit();
+}
+
+#[test]
+fn what_a_device_uses_of_a_large_chunk_is_there_before_the_chunk_can_be_broken_up() {
+    let vm = served(3, 512, true);
+    vm.write(0, 1);
+    assert_eq!(vm.stats().chunks_large, 1);
+    let memory = &vm.pmap.vm().memory;
+    // As if the kernel had found small pages only.
+    memory.discard(ChunkNo(0), (100, 1)).unwrap();
+    let ranges = [100, 600].map(|ppn| (address(ppn), Bytes(1)));
+    let request = vm.pmap.pin_request(&ranges, Intent::Use).unwrap().try_pin().unwrap_err();
+    assert!(request.has_begun(), "page 600 is missing");
+    assert!(memory.backed(ChunkNo(0)).unwrap().contains(100));
+    vm.pmap.add_grant(Pages(512));
+    drop(request.wait());
     vm.audit();
 }
 

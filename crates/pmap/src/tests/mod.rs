@@ -9,6 +9,7 @@ pub(crate) mod harness;
 mod kvm;
 mod model;
 pub(crate) mod paging;
+mod refusals;
 mod sampling;
 mod sharing;
 mod stalled;

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use plimsoll_units::{Bytes, PAGE_SIZE, Pages, Ppn};
+use vm_memory::Bytes as _;
 
 use super::frames::Frames;
 use super::harness::{Served, address, paged, served};
@@ -333,5 +334,40 @@ fn the_account_of_mappings_is_never_below_what_the_process_has() {
     a.pmap.deflate(&[all]);
     check("deflated", 0);
     assert_eq!(a.stats().chunks_small, 0);
+    host.check(&[&a, &b]);
+}
+
+#[test]
+fn a_chunk_of_which_nothing_is_left_is_renewed_without_losing_what_is_written_meanwhile() {
+    // One that was never touched, and one that was provided with its neighbours and dropped because
+    // it holds zeros. Both are the guest's.
+    for page in [300, 55] {
+        let (host, a, b) = twins(50, false);
+        scan(&a);
+        assert_eq!((a.stats().zero, a.stats().held), (Pages(13), Pages::ZERO));
+        let ram = a.pmap.ram().clone();
+        let write = move || ram.write_obj(77u64, address(page)).unwrap();
+        a.pmap.vm().memory.kernel().before_arming(write);
+        a.pmap.release(&[PpnRange::new(Ppn(0), Pages(50))], Release::Reported);
+        assert_eq!((a.read(page), a.stats().held), (77, Pages(1)));
+        a.audit();
+        a.pmap.release(&[PpnRange::new(Ppn(page), Pages(1))], Release::Reported);
+        assert_eq!((a.stats().chunks_small, a.stats().held), (0, Pages::ZERO), "it is one mapping");
+        host.check(&[&a, &b]);
+    }
+}
+
+#[test]
+fn a_chunk_without_room_in_the_grant_is_not_renewed() {
+    let (host, a, b) = twins(50, false);
+    a.pmap.return_grant(Pages(511));
+    a.pmap.release(&[PpnRange::new(Ppn(0), Pages(50))], Release::Reported);
+    assert_eq!((a.stats().chunks_small, a.stats().held), (1, Pages::ZERO));
+    a.audit();
+    // The next release finds room.
+    a.pmap.add_grant(Pages(1));
+    a.pmap.release(&[PpnRange::new(Ppn(100), Pages(1))], Release::Reported);
+    assert_eq!((a.stats().chunks_small, a.stats().held), (0, Pages::ZERO));
+    a.audit();
     host.check(&[&a, &b]);
 }

@@ -9,7 +9,7 @@ use std::io;
 
 use crate::address::{ChunkNo, PageSet, SLOTS};
 use crate::memory::Memory;
-use crate::page::{Backing, Chunk, ExtraMappings, PageState, Step, Table};
+use crate::page::{ExtraMappings, PageState, Step, Table};
 
 /// Puts anonymous memory in the place of those of `pages` that are overlaid, content and all. No
 /// device may use them.
@@ -76,22 +76,18 @@ pub(crate) fn replace_by_fresh(
     Ok(())
 }
 
-/// Makes one mapping of a chunk whose pages were all given back, so that it can be empty.
-pub(crate) fn merge_if_empty(memory: &Memory, no: ChunkNo, chunk: &mut Chunk) {
-    let Backing::Small(table) = &mut chunk.backing else { return };
-    if table.is_empty().is_some()
-        && !table.extra_mappings.is_empty()
-        && let Err(error) = replace_by_fresh(memory, no, table, &PageSet::FULL)
-    {
-        tracing::debug!(%error, "a chunk of which nothing is left stays small");
-    }
+/// Whether touches of a chunk's missing pages ask.
+pub(crate) enum Armed {
+    Yes,
+    No,
 }
 
 /// Makes one mapping of a chunk that had shared pages: the kernel makes huge pages of nothing else.
-/// All of its pages are resident or blank, and no device uses them.
-pub(crate) fn merge_mappings(memory: &Memory, no: ChunkNo, table: &mut Table) -> io::Result<()> {
+/// All of its pages are resident or blank, all are charged, and no device uses them. A mapping that
+/// is new is not armed, and threads that waited in the old one are woken.
+pub(crate) fn merge_mappings(memory: &Memory, no: ChunkNo, table: &mut Table) -> io::Result<Armed> {
     if table.extra_mappings.is_empty() {
-        return Ok(());
+        return Ok(Armed::Yes);
     }
     let resident = table.pages(PageState::is_resident);
     memory.protect(no, &resident)?;
@@ -100,7 +96,6 @@ pub(crate) fn merge_mappings(memory: &Memory, no: ChunkNo, table: &mut Table) ->
         return Err(error);
     }
     (table.overlaid, table.extra_mappings) = (PageSet::EMPTY, ExtraMappings::default());
-    memory.arm(no)?;
     memory.wake_run(no, (0, SLOTS));
-    Ok(())
+    Ok(Armed::No)
 }

@@ -68,8 +68,9 @@ pub(crate) fn bring_page_back(memory: &Memory, place: Place, chunk: &mut Chunk) 
     memory.bring_back(place.chunk, (place.slot, 1), spare)?;
     table.set(place.slot, PageState::Private, Step::BringBack);
     let run = (place.slot, 1);
-    // The page is present: no touch finds it missing before it is armed again.
-    memory.arm_run(place.chunk, run)?;
+    // The page is present: no touch finds it missing before it is armed again. Alone it may need a
+    // mapping more than the process may have.
+    memory.arm_run(place.chunk, run).or_else(|_| memory.arm(place.chunk))?;
     memory.try_wake(place.chunk, run)?;
     Ok(Some(spare))
 }

@@ -100,25 +100,27 @@ fn evict_pages(vm: &Vm, no: ChunkNo, table: &mut Table, dirty: &PageSet, clean: 
         tracing::warn!(%error, "pages cannot be taken out of the mapping of a frame, and stay");
         return Pages::ZERO;
     }
-    let classified = match vm.memory.protect(no, dirty) {
+    let mut classified = match vm.memory.protect(no, dirty) {
         Ok(()) => classify(vm, no, dirty),
         Err(error) => {
             tracing::warn!(%error, "pages cannot be write-protected and stay");
             Classified::default()
         }
     };
-    let gone = classified.pages().union(clean);
-    for run in gone.runs() {
-        if let Err(error) = vm.memory.discard(no, run) {
-            // Nothing is lost: the pages cannot be written, and a touch finds them.
-            tracing::error!(%error, "pages that were taken from the guest stay resident");
+    let chosen = classified.pages().union(clean);
+    let mut gone = chosen;
+    for (first, len) in chosen.runs() {
+        if let Err(error) = vm.memory.discard(no, (first, len)) {
+            tracing::error!(%error, "pages that were to be taken from the guest stay");
+            gone = gone.minus(&PageSet::span(first, len));
         }
     }
+    classified.keep_only(&gone, vm);
     // The pages that stay may be written again.
     if let Err(error) = vm.memory.unprotect(no, &dirty.minus(&gone)) {
         tracing::error!(%error, "pages stay write-protected");
     }
-    settle(vm, no, table, classified, clean, gone.count())
+    settle(vm, no, table, classified, &clean.intersection(&gone), gone.count())
 }
 
 /// Gives pages that are gone their new states, and charges the store for what it holds now.
@@ -208,6 +210,30 @@ fn copy_for_swap(vm: &Vm, no: ChunkNo, pages: &PageSet) -> Vec<(Slot, SwapSlot, 
 }
 
 impl Classified {
+    /// Leaves all pages out that are not `gone`.
+    fn keep_only(&mut self, gone: &PageSet, vm: &Vm) {
+        if self.pages().minus(gone).is_empty() {
+            return;
+        }
+        self.zeros = self.zeros.intersection(gone);
+        let mut content = std::mem::take(&mut self.content).into_iter();
+        self.packed.retain(|&(slot, len)| {
+            let packed = content.by_ref().take(len);
+            let stays = gone.contains(slot);
+            if stays {
+                self.content.extend(packed)
+            } else {
+                packed.for_each(drop)
+            }
+            stays
+        });
+        for (_, to, _) in self.copied.extract_if(.., |(slot, ..)| !gone.contains(*slot)) {
+            if let Some(swap) = vm.content.swap() {
+                swap.free(to);
+            }
+        }
+    }
+
     fn pages(&self) -> PageSet {
         let packed = self.packed.iter().map(|&(slot, _)| slot);
         let copied = self.copied.iter().map(|&(slot, ..)| slot);

@@ -16,7 +16,7 @@
 //! |---|---|---|---|
 //! | `Enlarge` | EMPTY | LARGE | touched, and the grant has 512 pages left: charge 512; disarm, which wakes |
 //! | `Split` | EMPTY | SMALL | a page of it is touched or ballooned, and the rest stays as it is |
-//! | `Provide` | absent, zero, ballooned, compressed, leaving | private | touched, or absent behind pages that are written in order: charge 1; fill the page, with its content where it has one, which wakes; forget the content |
+//! | `Provide` | absent, zero, ballooned, compressed, leaving | private | touched, or absent behind pages that are written in order: charge 1; fill the page, with its content where it has one, which wakes; forget the content. Or written to while its chunk was renewed |
 //! | `Fetch` | swapped | arriving | touched, or next to a page that is: charge 1; ask the swap for it |
 //! | `Await` | arriving | arriving | touched: remember how |
 //! | `Arrive` | arriving | clean, private | it was read: fill the page write-protected, which wakes; private, without protection and with its slot freed, where a write waits |
@@ -70,8 +70,9 @@
 //!   another page. So a page that is written is copied at once, and a frame that a device may read
 //!   is kept.
 //! - *Fresh memory is armed late*, because a mapping cannot be made armed. Where the content
-//!   matters, a copy of it moves in, in one step; where it does not, what the guest has touched
-//!   meanwhile is discarded.
+//!   matters, a copy of it moves in, in one step. Where the guest has given the pages up, what it
+//!   has touched meanwhile is discarded. Where there is nothing, but the guest may write
+//!   (`renew.rs`), all pages are charged before, and what it has touched is private afterwards.
 //! - *Memory that is set aside moves in one step* (mremap), with its contents, huge page and all.
 //!   No thread sees half of it, and a touch in between waits for its fault's answer. A chunk with
 //!   device I/O in flight is not set aside: it is in use, and no fault would show that.
@@ -122,6 +123,7 @@ pub(crate) mod probe;
 pub(crate) mod promote;
 pub(crate) mod provide;
 pub(crate) mod release;
+mod renew;
 pub(crate) mod share;
 pub(crate) mod spill;
 pub(crate) mod swap_in;

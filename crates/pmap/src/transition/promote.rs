@@ -2,7 +2,7 @@
 
 use plimsoll_units::Pages;
 
-use super::anonymous::merge_mappings;
+use super::anonymous::{Armed, merge_mappings};
 use super::elsewhere::forget;
 use super::frames::return_unused_frames;
 use super::provide::provide_page;
@@ -51,28 +51,40 @@ fn complete(vm: &Vm, no: ChunkNo, table: &mut Table, left: &mut Pages) -> bool {
 
 /// Has the kernel serve a complete chunk by itself.
 fn hand_over(vm: &Vm, no: ChunkNo, table: &mut Table) -> bool {
-    make_all_dirty(vm, no, table);
-    if let Err(error) = merge_mappings(&vm.memory, no, table) {
-        tracing::warn!(%error, "a chunk that had shared pages stays small");
+    if !make_all_dirty(vm, no, table) {
         return false;
     }
-    if let Err(error) = vm.memory.disarm(no) {
-        warn_of_mappings(&error);
-        return false;
+    match merge_mappings(&vm.memory, no, table) {
+        Ok(Armed::No) => {}
+        Ok(Armed::Yes) => {
+            if let Err(error) = vm.memory.disarm(no) {
+                warn_of_mappings(&error);
+                return false;
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a chunk that had shared pages stays small");
+            return false;
+        }
     }
     vm.memory.collapse(no);
     true
 }
 
-/// Gives up the swap's copies of a chunk's resident pages, which may be written from now on. Step
-/// `Dirty`.
-pub(crate) fn make_all_dirty(vm: &Vm, no: ChunkNo, table: &mut Table) {
+/// Gives up the swap's copies of a chunk's resident pages, which may be written from now on; false
+/// if the kernel refuses: the rest keep their copies. Step `Dirty`.
+pub(crate) fn make_all_dirty(vm: &Vm, no: ChunkNo, table: &mut Table) -> bool {
     let clean = table.pages(|state| matches!(state, PageState::Clean(_)));
-    if let Err(error) = vm.memory.unprotect(no, &clean) {
-        tracing::error!(%error, "pages cannot be let be written");
-        return;
+    for (first, len) in clean.runs() {
+        let run = PageSet::span(first, len);
+        if let Err(error) = vm.memory.unprotect(no, &run) {
+            tracing::error!(%error, "pages that have copies in the swap stay write-protected");
+            return false;
+        }
+        // Their copies are not theirs any more, from the moment that they may be written.
+        let copies: Vec<_> = run.iter().map(|slot| table.get(slot)).collect();
+        table.set_all(&run, PageState::Private, Step::Dirty);
+        forget(vm, copies);
     }
-    let copies: Vec<_> = clean.iter().map(|slot| table.get(slot)).collect();
-    table.set_all(&clean, PageState::Private, Step::Dirty);
-    forget(vm, copies);
+    true
 }

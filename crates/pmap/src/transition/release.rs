@@ -4,11 +4,12 @@ use std::io;
 
 use plimsoll_units::Pages;
 
-use super::anonymous::{merge_if_empty, replace_by_fresh};
+use super::anonymous::replace_by_fresh;
 use super::aside::bring_back;
 use super::break_up::{break_up, empty_large};
 use super::elsewhere::forget;
 use super::frames::return_frames;
+use super::renew::renew;
 use super::vm::Vm;
 use crate::address::{ChunkNo, PageSet, Place};
 use crate::error::Error;
@@ -45,7 +46,7 @@ impl std::ops::AddAssign for ReleaseOutcome {
 }
 
 /// Releases pages of one chunk; the caller serves waiting faults afterwards. Steps `Release`,
-/// `EmptyLarge`, `BreakUp`, `Balloon`, `Collect`.
+/// `EmptyLarge`, `BreakUp`, `Balloon`, `Collect`, and those of [`renew`].
 pub(crate) fn release_in_chunk(vm: &Vm, no: ChunkNo, set: &PageSet, how: Release) -> ReleaseOutcome {
     let mut chunk = vm.chunk(no);
     let busy = chunk.busy().intersection(set);
@@ -55,13 +56,14 @@ pub(crate) fn release_in_chunk(vm: &Vm, no: ChunkNo, set: &PageSet, how: Release
         return outcome;
     }
     let before = chunk.tally();
+    let mut charged = Pages::ZERO;
     let given = give_back(vm, no, &mut chunk, &set);
     return_frames(vm, no, &mut chunk);
     match given {
         Ok(freed) => {
             outcome.freed = freed;
             mark(&mut chunk, &set, how);
-            merge_if_empty(&vm.memory, no, &mut chunk);
+            charged = renew(vm, no, &mut chunk);
             chunk.empty_if_uniform();
         }
         Err(error) => {
@@ -70,6 +72,8 @@ pub(crate) fn release_in_chunk(vm: &Vm, no: ChunkNo, set: &PageSet, how: Release
         }
     }
     outcome.freed += vm.record(before, &chunk);
+    let counted = chunk.tally().backed.saturating_sub(before.backed);
+    vm.account().uncharge(charged.saturating_sub(counted));
     outcome
 }
 

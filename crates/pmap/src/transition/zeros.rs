@@ -1,7 +1,5 @@
 //! Dropping pages that hold zeros.
 
-use std::io;
-
 use plimsoll_units::Pages;
 
 use super::anonymous::make_anonymous;
@@ -21,13 +19,7 @@ pub(crate) fn drop_zeros(vm: &Vm, no: ChunkNo, zeros: &PageSet) -> Pages {
     let busy = chunk.busy();
     let Backing::Small(table) = &mut chunk.backing else { return Pages::ZERO };
     let pages = table.among(zeros, PageState::is_resident).minus(&busy);
-    let dropped = match drop_if_zero(&vm.memory, no, table, &pages) {
-        Ok(dropped) => dropped,
-        Err(error) => {
-            tracing::warn!(%error, "pages that hold zeros stay");
-            return Pages::ZERO;
-        }
-    };
+    let dropped = drop_if_zero(&vm.memory, no, table, &pages);
     let copies: Vec<_> = dropped.iter().map(|slot| table.get(slot)).collect();
     table.set_all(&dropped, PageState::Zero, Step::DropZero);
     forget(vm, copies);
@@ -38,15 +30,21 @@ pub(crate) fn drop_zeros(vm: &Vm, no: ChunkNo, zeros: &PageSet) -> Pages {
     freed
 }
 
-fn drop_if_zero(memory: &Memory, no: ChunkNo, table: &mut Table, pages: &PageSet) -> io::Result<PageSet> {
-    make_anonymous(memory, no, table, pages)?;
+/// Drops those of `pages` that hold zeros, and returns which: fewer if the kernel refuses.
+fn drop_if_zero(memory: &Memory, no: ChunkNo, table: &mut Table, pages: &PageSet) -> PageSet {
     let dirty = table.unguarded(pages);
-    let outcome = memory.protect(no, &dirty).and_then(|()| {
-        let zeros = memory.zeros(no, pages);
-        memory.discard_pages(no, &zeros)?;
-        Ok(zeros)
+    let protected = make_anonymous(memory, no, table, pages).and_then(|()| memory.protect(no, &dirty));
+    let mut dropped = PageSet::EMPTY;
+    let outcome = protected.and_then(|()| {
+        memory.zeros(no, pages).runs().try_for_each(|run| {
+            memory.discard(no, run)?;
+            dropped = dropped.union(&PageSet::span(run.0, run.1));
+            Ok(())
+        })
     });
     // Unprotects the dropped pages as well: where nothing is, nothing can be protected.
-    memory.unprotect(no, &dirty)?;
-    outcome
+    if let Err(error) = outcome.and(memory.unprotect(no, &dirty)) {
+        tracing::warn!(%error, "pages that hold zeros stay, or stay write-protected");
+    }
+    dropped
 }

@@ -35,6 +35,9 @@ pub(super) struct BalloonBack {
     ram: GuestRam,
     shared: Arc<Shared>,
     inflation: Inflation,
+    /// The guest tells before it uses a page of its balloon again. Otherwise it may do so as soon
+    /// as the page is acknowledged.
+    tells: bool,
     gathering: Option<Gathering>,
     active: Option<Active>,
 }
@@ -85,16 +88,21 @@ impl BalloonBack {
             inflation: Inflation::new(Arc::clone(&pmap)),
             pmap,
             shared,
+            tells: false,
             gathering: None,
             active: None,
         }
     }
 
     fn inflate(&mut self, ring: &mut Ring, interrupt: &Interrupt) -> Result<Progress, Broken> {
-        let (ram, inflation, shared) = (&self.ram, &mut self.inflation, &self.shared);
+        let (ram, inflation, shared, tells) = (&self.ram, &mut self.inflation, &self.shared, self.tells);
         let progress = ring.serve_each(&**ram, interrupt, |chain| {
             let outcome = inflation.inflate(&pages(ram, chain)?);
             shared.count_ignored(outcome.ignored);
+            if !tells {
+                // Released later, a page would lose what the guest has written to it meanwhile.
+                shared.count_ignored(inflation.flush().ignored);
+            }
             Ok(0)
         });
         let now = Instant::now();
@@ -231,6 +239,7 @@ impl Back for BalloonBack {
                 Ok((role, ring))
             })
             .collect();
+        self.tells = activation.features & bit::MUST_TELL_HOST != 0;
         self.active = Some(Active { queues: queues?, interrupt: activation.interrupt, statistics: None });
         Ok(())
     }

@@ -96,6 +96,20 @@ fn what_is_written_after_a_deflation_was_acknowledged_stays() {
 }
 
 #[test]
+fn a_guest_that_does_not_tell_may_use_a_page_as_soon_as_it_is_in_the_balloon() {
+    let (mut rig, _) = rig();
+    let mut queues = start(&mut rig, ALL & !bit::MUST_TELL_HOST, 4);
+    touch(&rig, HIGH, 10);
+    send(&mut rig, &mut queues[0], &ppns(HIGH, 10));
+    assert_eq!(rig.guest.pmap.stats().ballooned, Pages(10), "acknowledged, so released");
+    rig.guest.write(HIGH, &[77]);
+    // Whatever was gathered is given back by now.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    rig.transport.barrier();
+    assert_eq!(rig.guest.read(HIGH, 1), [77]);
+}
+
+#[test]
 fn inflated_pages_are_given_back_and_deflated_ones_come_back_empty() {
     let (mut rig, _) = rig();
     let mut queues = start(&mut rig, ALL, 4);
