@@ -51,7 +51,7 @@ impl Daemon {
     }
 
     fn install(&mut self, run: RunId, launched: Launched) -> anyhow::Result<Started> {
-        let Launched { process, mut child, wire, mut directory, record, bound, log } = launched;
+        let Launched { process, mut child, wire, directory, record, bound, log } = launched;
         let link = match Link::new(wire) {
             Ok(link) => link,
             Err(e) => {
@@ -60,10 +60,10 @@ impl Daemon {
                 if let Ok(cgroups) = &self.site.cgroups {
                     cgroups.remove(&record.definition.name, process.pid());
                 }
+                directory.remove();
                 return Err(e.into());
             }
         };
-        directory.keep();
         let started = Started {
             pid: process.pid(),
             missing_jail: record.missing_jail.clone(),

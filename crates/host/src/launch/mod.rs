@@ -13,6 +13,8 @@ mod socket;
 mod spawn;
 mod survey;
 mod tap;
+#[cfg(test)]
+mod tests;
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -79,7 +81,7 @@ pub(crate) struct Plan {
     pub(crate) started: Timestamp,
 }
 
-/// A VMM that has its configuration.
+/// A VMM that has its configuration. Its run directory stays when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Launched {
     pub(crate) process: Process,
@@ -105,7 +107,7 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     let swap = swap_space(site, definition)?;
     // From here on files and processes are made. Each is removed by its owner if a later step
     // fails.
-    let directory = RunDir::create(&site.paths, name)?;
+    let mut directory = RunDir::create(&site.paths, name)?;
     let listener = directory.listen_for_daemon()?;
     let console = directory.listen_for_console(plan.uid)?;
     let vsock = definition.vsock.map(|_| directory.listen_for_vsock()).transpose()?;
@@ -159,6 +161,9 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     }
     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     wire.send(&ToVmm::Boot(Box::new(config)), &fds).context("cannot send the VMM its configuration")?;
+    // The guest runs from here on. If the daemon ends before it takes over what is returned, the
+    // next one finds the VM by its directory.
+    directory.keep();
     let child = child.child.take().ok_or_else(|| anyhow!("the child is there until here"))?;
     Ok(Launched { process, child, wire, directory, record, bound, log })
 }

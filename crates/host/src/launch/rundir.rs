@@ -79,7 +79,7 @@ impl RunDir {
     }
 
     /// From now on the directory outlives the daemon; [`RunDir::remove`] ends it.
-    pub(crate) fn keep(&mut self) {
+    pub(super) fn keep(&mut self) {
         self.keep = true;
     }
 
