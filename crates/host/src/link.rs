@@ -1,7 +1,8 @@
 //! The connection to one VMM.
 //!
 //! A VMM cannot hold up the daemon: messages that it does not read are kept in a bounded
-//! [`Outbox`], and its own are taken no faster than [`Intake`] has it.
+//! [`Outbox`], and its own are taken no faster than [`Intake`] has it: there is no way to read a
+//! message past it.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +13,7 @@ use plimsoll_protocol::wire::{Wire, WireError};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 use tokio::sync::Notify;
+use tokio::task::coop::consume_budget;
 
 use crate::epoll::{Waited, register};
 use crate::intake::Intake;
@@ -113,9 +115,8 @@ impl Link {
     /// # Errors
     /// The bytes are no message of the protocol, descriptors came with it, or the socket is broken.
     pub(crate) async fn read(&self, intake: &mut Intake) -> Result<Option<FromVmm>, ReadError> {
-        intake.wait().await;
         self.catch_up().await;
-        match self.receive().await {
+        match self.receive(intake).await {
             Ok((message, fds)) if fds.is_empty() => Ok(Some(message)),
             Ok((_, fds)) => {
                 let count = fds.len();
@@ -128,11 +129,17 @@ impl Link {
         }
     }
 
-    /// The next message of the VMM, with its descriptors.
+    /// The next message of the VMM, with its descriptors, at the pace of `intake`.
     ///
     /// # Errors
     /// The connection has ended, the bytes are no message of the protocol, or the socket is broken.
-    pub(crate) async fn receive(&self) -> Result<(FromVmm, Vec<OwnedFd>), WireError> {
+    pub(crate) async fn receive(
+        &self,
+        intake: &mut Intake,
+    ) -> Result<(FromVmm, Vec<OwnedFd>), WireError> {
+        intake.wait().await;
+        // A socket that is always readable never has its task wait, and the runtime has one thread.
+        consume_budget().await;
         loop {
             let mut ready = self.0.socket.readable().await?;
             match self.0.socket.get_ref().0.receive() {

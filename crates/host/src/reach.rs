@@ -23,6 +23,7 @@ use crate::core::{Adopted, Input, RunId, foreign};
 use crate::descriptors;
 use crate::domains::Stock;
 use crate::incoming::{Incoming, Reached};
+use crate::intake::{Intake, Talkers};
 use crate::kernel_account;
 use crate::launch::{Gone, Greeted, Look, RunDir, RunRecord, There, identify_by_greeting, look};
 use crate::link::Link;
@@ -48,6 +49,7 @@ pub(crate) struct Reach {
     pub(crate) record: Result<RunRecord, String>,
     pub(crate) process: Result<Arc<Process>, String>,
     pub(crate) recorded: Option<Pages>,
+    pub(crate) talkers: Talkers,
 }
 
 /// How the attempts ended.
@@ -152,7 +154,8 @@ impl Reach {
         let mut directory = RunDir::adopt(self.directory.clone());
         directory.open_grant()?;
         let link = Link::new(directory.connect()?).context("cannot wait for the VMM's messages")?;
-        let Greeting { facts, stock, first } = greet(&link, &record).await?;
+        let mut intake = Intake::new(self.talkers.clone());
+        let Greeting { facts, stock, first } = greet(&link, &mut intake, &record).await?;
         if facts.ram.1 == Bytes::ZERO {
             // The earlier daemon ended before it could send the configuration: there is no guest.
             process.kill();
@@ -196,8 +199,8 @@ struct Greeting {
     first: Option<FromVmm>,
 }
 
-async fn greet(link: &Link, record: &RunRecord) -> anyhow::Result<Greeting> {
-    let hello = link.receive().await.context("its VMM did not send its greeting")?;
+async fn greet(link: &Link, intake: &mut Intake, record: &RunRecord) -> anyhow::Result<Greeting> {
+    let hello = link.receive(intake).await.context("its VMM did not send its greeting")?;
     let facts = match hello.0 {
         FromVmm::Hello { version, facts } => match foreign(version) {
             None => facts,
@@ -209,9 +212,9 @@ async fn greet(link: &Link, record: &RunRecord) -> anyhow::Result<Greeting> {
         // It cannot hold frames.
         return Ok(Greeting { facts, stock: None, first: None });
     }
-    match link.receive().await.context("its VMM does not say whether it holds frames")? {
+    match link.receive(intake).await.context("its VMM does not say whether it holds frames")? {
         (FromVmm::Pool(domain), fds) => {
-            let stock = stock(link, record, domain, fds).await;
+            let stock = stock(link, intake, record, domain, fds).await;
             let stock = stock.context("its VMM does not say which frames it holds")?;
             Ok(Greeting { facts, stock: Some(stock), first: None })
         }
@@ -222,6 +225,7 @@ async fn greet(link: &Link, record: &RunRecord) -> anyhow::Result<Greeting> {
 /// What a VMM holds of a domain, whose number and descriptor it has told.
 async fn stock(
     link: &Link,
+    intake: &mut Intake,
     record: &RunRecord,
     domain: DomainId,
     mut fds: Vec<OwnedFd>,
@@ -232,8 +236,10 @@ async fn stock(
     let most = Pages::floor(record.definition.size).0;
     let mut holds = Vec::new();
     loop {
-        match link.receive().await?.0 {
+        match link.receive(intake).await?.0 {
             FromVmm::Holds { pages, last } => {
+                // Each message names a page, so there are no more messages than pages.
+                ensure!(last || !pages.is_empty(), "it says that frames follow, and names none");
                 holds.extend(pages);
                 ensure!(holds.len() as u64 <= most, "it holds more frames than it has pages");
                 if last {
@@ -244,3 +250,6 @@ async fn stock(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

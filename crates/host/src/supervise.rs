@@ -63,14 +63,8 @@ pub(crate) async fn watch(watch: Watch, inbox: Sender<Incoming>) {
 }
 
 /// Gets in touch with a VMM that an earlier daemon started, and watches over it from then on.
-pub(crate) async fn adopt(
-    reach: Reach,
-    log: PathBuf,
-    oom: Arc<OomWatch>,
-    talkers: Talkers,
-    inbox: Sender<Incoming>,
-) {
-    let (run, vm) = (reach.run, reach.vm.clone());
+pub(crate) async fn adopt(reach: Reach, log: PathBuf, oom: Arc<OomWatch>, inbox: Sender<Incoming>) {
+    let (run, vm, talkers) = (reach.run, reach.vm.clone(), reach.talkers.clone());
     // A VMM of an older release has the log itself.
     let logged = LogPipe::open(&reach.directory, log.clone()).ok().map(|pipe| tokio::spawn(pipe.run()));
     match reach.reach(&inbox).await {

@@ -148,6 +148,22 @@ fn vmms_at_full_rate_cost_others_nothing_and_the_daemon_little() {
     wait_until("no descriptor is left over", || (open_files(&host) <= files).then_some(()));
 }
 
+#[test]
+fn a_vmm_that_greets_without_end_is_unreachable_and_hurts_nobody() {
+    let mut host = Host::new(1024, "");
+    host.run("good", "64MiB");
+    share(&host, "endless");
+    let told = || std::fs::read_to_string(host.path("state/logs/endless.vmm")).unwrap();
+    wait_until("it is in a domain", || told().contains("told to share: Frames").then_some(()));
+    host.kill_daemon();
+    host.start();
+    let refused = |vm: &VmStatus| vm.note.as_ref().is_some_and(|note| note.contains("names none"));
+    host.wait_for("endless", "it is unreachable", |vm| refused(vm).then_some(()));
+    host.wait_for("good", "it is reached", |vm| vm.note.is_none().then_some(()));
+    assert_eq!(host.ask("POST", "/v1/vms/endless/kill", "").0, 200);
+    host.wait_for("endless", "it is off", |vm| (vm.power == Power::Off).then_some(()));
+}
+
 /// All that hostile VMs had is free again, and the rest is where it was.
 fn only_honest_vms_are_left(host: &Host, honest: &Honest) {
     let names = honest.sharers.iter().chain([&honest.good]).map(|vm| vm.name.as_str());

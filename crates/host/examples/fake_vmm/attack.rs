@@ -71,16 +71,30 @@ pub(crate) fn assault(name: &str, wire: &Wire, facts: Facts, mut storm: Storm) {
         })
     };
     while let Some(message) = message() {
-        let packet = encoded(&message);
-        while rustix::net::send(wire, &packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).is_err() {
-            let mut fds = [PollFd::new(wire, PollFlags::OUT)];
-            let second = Timespec { tv_sec: 1, tv_nsec: 0 };
-            poll(&mut fds, Some(&second)).unwrap();
-            if fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
-                return;
-            }
+        if !press(wire, &encoded(&message)) {
+            return;
         }
     }
+}
+
+/// Says that frames follow, and never which, for as long as there is a connection.
+pub(crate) fn greet_without_end(wire: &Wire, domain: DomainId) {
+    raw(wire, &encoded(&FromVmm::Pool(domain)), &[wire.as_fd()]);
+    let packet = encoded(&FromVmm::Holds { pages: Vec::new(), last: false });
+    while press(wire, &packet) {}
+}
+
+/// Sends a packet as soon as the socket takes it. Returns whether there still is a connection.
+fn press(wire: &Wire, packet: &[u8]) -> bool {
+    while rustix::net::send(wire, packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).is_err() {
+        let mut fds = [PollFd::new(wire, PollFlags::OUT)];
+        let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+        poll(&mut fds, Some(&second)).unwrap();
+        if fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
+            return false;
+        }
+    }
+    true
 }
 
 /// A message as the wire has it.

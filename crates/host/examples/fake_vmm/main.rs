@@ -15,6 +15,7 @@
 //! | `broken` | fails instead of running |
 //! | `sharer` | holds 1 MiB, shares pages, and looks after their frames (`sharer.rs`) |
 //! | `real` | is the program `plimsoll-vmm-real` beside this one |
+//! | `endless` | greets the second daemon without end (`attack.rs`) |
 //! | `flood`, `noisy`, `returning`, `storm` | keeps the daemon busy (`attack.rs`) |
 //! | `garbage` and others | breaks the protocol once its VM is up (`attack.rs`) |
 //! | anything else | holds what it was first granted |
@@ -99,6 +100,11 @@ impl Vm {
     fn serve(&mut self, wire: &Wire) {
         let version = if self.is("old") { VERSION + 1 } else { VERSION };
         say(wire, &FromVmm::Hello { version, facts: self.facts });
+        if self.is("endless")
+            && let Some((domain, _)) = &self.domain
+        {
+            return attack::greet_without_end(wire, *domain);
+        }
         loop {
             let period = Timespec::try_from(REPORT_PERIOD / 10).unwrap();
             poll(&mut [PollFd::new(wire, PollFlags::IN)], Some(&period)).unwrap();

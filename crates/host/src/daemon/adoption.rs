@@ -57,9 +57,9 @@ impl Daemon {
         });
         settling.awaited.insert(run);
         let log = self.site.paths.vmm_log(&vm);
-        let reach = Reach { run, vm, directory, record, process, recorded };
-        let (oom, talkers) = (Arc::clone(&self.oom), self.talkers.clone());
-        tokio::spawn(adopt(reach, log, oom, talkers, self.sender.clone()));
+        let talkers = self.talkers.clone();
+        let reach = Reach { run, vm, directory, record, process, recorded, talkers };
+        tokio::spawn(adopt(reach, log, Arc::clone(&self.oom), self.sender.clone()));
     }
 
     /// Notes how a VM ended that was gone when the daemon came back.

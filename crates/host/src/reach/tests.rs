@@ -1,0 +1,79 @@
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::thread::{JoinHandle, spawn};
+
+use jiff::Timestamp;
+use plimsoll_protocol::control::VERSION;
+use plimsoll_protocol::definition::VmDefinition;
+use plimsoll_protocol::wire::Wire;
+use plimsoll_units::{FrameNo, PageNo};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::*;
+use crate::domains::Known;
+
+/// The record of a VM of 16384 pages that may map frames of [`domain`].
+fn record() -> RunRecord {
+    let text = "name = 'a'\nsize = '64MiB'\n[boot]\nmodel = true\n";
+    RunRecord {
+        pid: 7,
+        start_time: 1,
+        boot_id: "this boot".to_owned(),
+        uid: None,
+        cid: None,
+        started: Timestamp::UNIX_EPOCH,
+        definition: VmDefinition::from_toml(text, Path::new("/")).unwrap(),
+        missing_jail: Vec::new(),
+        swap: Pages::ZERO,
+        domains: vec![Known { id: domain(), name: None }],
+        former: Vec::new(),
+        remarks: Vec::new(),
+    }
+}
+
+fn domain() -> DomainId {
+    DomainId(1)
+}
+
+/// A VMM that says hello, names its domain, and sends `holds` up to `most` times.
+fn vmm(holds: FromVmm, most: u32) -> (Link, JoinHandle<()>) {
+    let (ours, theirs) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::empty(), None).unwrap();
+    rustix::io::ioctl_fionbio(&ours, true).unwrap();
+    let theirs = Wire::new(theirs);
+    let says = spawn(move || {
+        let pool = std::fs::File::open("/dev/null").unwrap();
+        theirs.send(&FromVmm::Hello { version: VERSION, facts: Facts::default() }, &[]).unwrap();
+        theirs.send(&FromVmm::Pool(domain()), &[pool.as_fd()]).unwrap();
+        // The daemon may have had enough.
+        let sent = |_: &u32| theirs.send(&holds, &[]).is_ok();
+        (0..most).take_while(sent).for_each(drop);
+    });
+    (Link::new(Wire::new(ours)).unwrap(), says)
+}
+
+async fn greeted(link: &Link) -> anyhow::Result<Greeting> {
+    greet(link, &mut Intake::new(Talkers::default()), &record()).await
+}
+
+#[tokio::test]
+async fn a_greeting_without_end_is_refused() {
+    let (link, says) = vmm(FromVmm::Holds { pages: Vec::new(), last: false }, 100_000);
+    let error = format!("{:#}", greeted(&link).await.err().unwrap());
+    assert!(error.contains("names none"), "{error}");
+    drop(link);
+    says.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_long_greeting_holds_up_no_other_task() {
+    let one = FromVmm::Holds { pages: vec![(PageNo(0), FrameNo(0))], last: false };
+    let (link, says) = vmm(one, 100_000);
+    tokio::select! {
+        biased;
+        greeting = greeted(&link) => panic!("{:?}", greeting.err()),
+        () = sleep(Duration::from_millis(50)) => {}
+    }
+    drop(link);
+    says.join().unwrap();
+}
