@@ -70,6 +70,11 @@ impl Selection {
         Ok(groups.into_values().collect())
     }
 
+    /// Whether it names its VMs.
+    pub(crate) fn is_named(&self) -> bool {
+        !self.names.is_empty()
+    }
+
     /// Whether it may name several VMs: then their facts are printed one a line.
     pub(crate) fn is_plural(&self) -> bool {
         self.names.len() != 1

@@ -29,8 +29,10 @@ getent group plimsoll >/dev/null || fail "the group plimsoll is missing"
 getent passwd plimsoll >/dev/null || fail "the user plimsoll is missing"
 [ -L /etc/systemd/system/multi-user.target.wants/plimsolld.service ] || fail "plimsolld.service is not enabled"
 [ -L /etc/systemd/system/multi-user.target.wants/plimsoll-guests.service ] || fail "plimsoll-guests.service is not enabled"
+[ -s /usr/lib/systemd/system/plimsoll-autostart.service ] || fail "plimsoll-autostart.service is not installed"
 plimsolld --check
-systemd-analyze verify --man=no plimsolld.service plimsoll-vms.service plimsoll-guests.service 2>/verify || true
+systemd-analyze verify --man=no plimsolld.service plimsoll-vms.service plimsoll-guests.service \
+	plimsoll-autostart.service 2>/verify || true
 if grep plimsoll /verify >&2; then fail "systemd complains of the units"; fi
 
 # What an operator has changed is kept by an upgrade, and is no question.

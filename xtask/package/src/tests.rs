@@ -72,6 +72,37 @@ fn what_units_and_settings_name_is_installed_there() {
     assert!(installed.contains("/etc/plimsoll/plimsolld.toml"));
 }
 
+/// The values of `key` in a unit, word by word.
+fn words(unit: &str, key: &str) -> Vec<String> {
+    let text = fs::read_to_string(workspace::root().join("packaging/systemd").join(unit)).unwrap();
+    let values = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    values.flat_map(str::split_whitespace).map(str::to_owned).collect()
+}
+
+#[test]
+fn guests_are_shut_down_with_the_host_whatever_became_of_their_starts() {
+    let (stop, start) = ("plimsoll-guests.service", "plimsoll-autostart.service");
+    // It is active from boot on, as nothing in it can fail or wait.
+    assert_eq!(words(stop, "ExecStart"), ["/bin/true"]);
+    assert!(words(stop, "Wants").contains(&start.to_owned()));
+    assert!(words(stop, "Requires").is_empty() && words(start, "Requires").is_empty());
+    // A shutdown of the host first ends starts that are under way.
+    assert!(words(start, "After").contains(&stop.to_owned()));
+    assert!(!words(stop, "After").contains(&start.to_owned()));
+    for unit in [stop, start] {
+        assert!(words(unit, "After").contains(&"plimsolld.service".to_owned()), "{unit}");
+    }
+    // The command tells what is left before systemd ends it, and its line is valid.
+    let command = words(stop, "ExecStop");
+    let seconds = |word: &String| word.strip_suffix('s').unwrap().parse::<u32>().unwrap();
+    let time = command.iter().skip_while(|word| *word != "--timeout").nth(1).map(seconds).unwrap();
+    let most = seconds(&words(stop, "TimeoutStopSec")[0]);
+    assert!(time < most && time >= most - 30, "{time} of {most}");
+    for command in [command, words(start, "ExecStart")] {
+        plimsoll_cli::command().try_get_matches_from(&command).unwrap();
+    }
+}
+
 #[test]
 fn every_command_has_a_page_and_completions_and_pages_keep_lines_of_examples() {
     let directory = tempfile::tempdir().unwrap();

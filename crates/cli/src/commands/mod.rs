@@ -14,6 +14,7 @@ pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod kill;
 pub(crate) mod logs;
+mod manner;
 mod new_vm;
 pub(crate) mod pause;
 pub(crate) mod plan;

@@ -9,7 +9,7 @@ use crate::context::Context;
 
 /// How often a VM is asked about while its state is waited for: what a person takes for at once, at
 /// a cost to the daemon that is not seen.
-const POLL: Duration = Duration::from_millis(200);
+pub(super) const POLL: Duration = Duration::from_millis(200);
 
 /// Waits until `done` holds for a VM; `None` where it does not by `deadline`. A person at the
 /// terminal sees `doing` and the time that has passed.
@@ -32,12 +32,17 @@ pub(super) fn until(
             context.output.end_progress();
             return Ok(None);
         }
-        let left = deadline.map_or(String::new(), |deadline| {
-            format!(", {} left", age(deadline.duration_since(now).as_secs()))
-        });
-        let passed = age(now.duration_since(start).as_secs());
-        context.output.progress(&format!("{doing} {name}: {passed}{left}"));
+        show(context, &format!("{doing} {name}"), start, deadline);
         let pause = deadline.map_or(POLL, |deadline| deadline.duration_since(now).min(POLL));
         std::thread::sleep(pause);
     }
+}
+
+/// Shows a person at the terminal what is being done, how long that has taken since `start` and what
+/// is left up to `deadline`.
+pub(super) fn show(context: &Context, what: &str, start: Instant, deadline: Option<Instant>) {
+    let left = deadline.map_or(String::new(), |deadline| {
+        format!(", {} left", age(deadline.saturating_duration_since(Instant::now()).as_secs()))
+    });
+    context.output.progress(&format!("{what}: {}{left}", age(start.elapsed().as_secs())));
 }

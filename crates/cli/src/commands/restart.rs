@@ -2,8 +2,8 @@ use anyhow::Result;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::status::{Power, VmStatus};
 
+use super::manner::Manner;
 use super::start;
-use super::stop::Manner;
 use crate::batch::Batch;
 use crate::context::Context;
 use crate::selection::Selection;
@@ -35,7 +35,7 @@ impl Restart {
 
     fn restart(&self, name: &VmName, context: &Context) -> Result<VmStatus> {
         if context.client.vm(name)?.power != Power::Off {
-            self.manner.end(self.manner.begin(name, context)?, context)?;
+            self.manner.shut_down(name, context)?;
         }
         start::start(name, true, context)
     }

@@ -1,18 +1,20 @@
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Error, Result};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::status::{Power, VmStatus};
 
+use super::manner::Manner;
 use super::{kill, poll};
 use crate::batch::Batch;
-use crate::client::Act;
 use crate::context::Context;
-use crate::interval::Interval;
+use crate::exit::{Status, status_of};
 use crate::selection::Selection;
 
 const HELP: &str = "\
-A guest obeys its power button only when its init system does (systemd, acpid or busybox do). A guest that has not booted yet, or hangs, does not. Of several VMs all buttons are pressed before any is waited for; with --all and --label those of the highest start order stop first, and the next when they are off.
+A guest obeys its power button only when its init system does (systemd, acpid or busybox do). A guest that has not booted yet, or hangs, does not. Of several VMs all buttons are pressed before any is waited for; with --all and --label those of the highest start order stop first, and the next when they are off. A VM that has no power button yet, because it is being started, is paused or unreachable, is asked again with --all and --label.
+
+--timeout is the time for all VMs. Each start order gets an equal part of what is left of it; when its part is over, the next one stops. Without --timeout each start order adds 60 seconds.
 
 Examples:
   plimsoll stop web1
@@ -20,6 +22,10 @@ Examples:
   plimsoll stop web1 --timeout 30s --kill   never leaves it on
   plimsoll stop --all
   plimsoll stop --label tier=web";
+
+/// Pause before a VM without a power button is asked again. Shorter, and many of them use up the
+/// changes that the daemon takes from one user; longer, and a VM that is up waits for its button.
+const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
@@ -39,84 +45,121 @@ pub(crate) struct Stop {
     no_wait: bool,
 }
 
-/// How a VM is shut down.
-#[derive(Debug, clap::Args)]
-pub(super) struct Manner {
-    /// How long to wait until it is off
-    #[arg(long, value_name = "TIME", default_value = "60s")]
-    timeout: Interval,
-    /// End it at once where it is not off by then
-    #[arg(long)]
-    kill: bool,
+/// A VM that is to be off and is on.
+struct Stopping<'a> {
+    name: &'a VmName,
+    /// The place of its start order among those that stop.
+    group: usize,
+    /// When its button was pressed, or refused.
+    asked: Instant,
+    /// Why its button was refused.
+    refused: Option<Error>,
 }
 
 impl Stop {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
+        let groups = self.which.groups(context, |vm| vm.power != Power::Off)?;
+        let time = self.manner.time(groups.len());
+        let end = Instant::now() + time.0;
         let mut batch = Batch::new(context, self.which.is_plural());
-        for group in self.which.groups(context, |vm| vm.power != Power::Off)? {
-            self.stop(&group, context, &mut batch)?;
+        let mut on = Vec::new();
+        for (group, names) in groups.iter().enumerate() {
+            for name in names {
+                let mut vm = Stopping { name, group, asked: Instant::now(), refused: None };
+                match self.press(&mut vm, context) {
+                    Some(outcome) => self.tell(name, outcome, context, &mut batch)?,
+                    None => on.push(vm),
+                }
+            }
+            let (now, left) = (Instant::now(), groups.len() - group);
+            let part = end.saturating_duration_since(now) / u32::try_from(left).unwrap_or(u32::MAX);
+            // At last all that are on are waited for.
+            let first = if left == 1 { 0 } else { group };
+            on = self.wait(on, first, now + part, context, &mut batch)?;
+        }
+        for Stopping { name, refused, .. } in on {
+            let outcome = refused.map_or_else(|| self.manner.overdue(name, time, context), Err);
+            self.tell(name, outcome, context, &mut batch)?;
         }
         batch.end()
     }
 
-    fn stop(&self, vms: &[VmName], context: &Context, batch: &mut Batch<'_>) -> Result<()> {
-        let begun: Vec<_> = vms.iter().map(|name| (name, self.manner.begin(name, context))).collect();
-        for (name, begun) in begun {
-            if self.ignore_missing && begun.as_ref().is_err_and(|e| kill::is_missing(name, e, context)) {
-                continue;
+    /// Waits until those of `on` are off that belong to the group `first` or one after it, or until
+    /// `end`. Returns those that are on.
+    fn wait<'a>(
+        &self,
+        mut on: Vec<Stopping<'a>>,
+        first: usize,
+        end: Instant,
+        context: &Context,
+        batch: &mut Batch<'_>,
+    ) -> Result<Vec<Stopping<'a>>> {
+        let begin = Instant::now();
+        loop {
+            let mut still = Vec::new();
+            for mut vm in on {
+                match self.look(&mut vm, context) {
+                    Some(outcome) => self.tell(vm.name, outcome, context, batch)?,
+                    None => still.push(vm),
+                }
             }
-            let outcome = match begun {
-                Ok(begun) if self.no_wait && !self.wait => Ok(begun.vm),
-                begun => begun.and_then(|begun| self.manner.end(begun, context)),
+            on = still;
+            let now = Instant::now();
+            let awaited = on.iter().find(|vm| vm.group >= first);
+            let Some(vm) = awaited.filter(|_| now < end) else {
+                context.output.end_progress();
+                return Ok(on);
             };
-            batch.tell(outcome, told)?;
+            poll::show(context, &format!("stopping {}", vm.name), begin, Some(end));
+            std::thread::sleep(poll::POLL.min(end - now));
         }
-        Ok(())
     }
+
+    /// What came of a VM; `None`: it is on.
+    fn look(&self, vm: &mut Stopping<'_>, context: &Context) -> Option<Result<VmStatus>> {
+        match &vm.refused {
+            Some(_) if vm.asked.elapsed() < AGAIN => None,
+            Some(_) => self.press(vm, context),
+            None => Some(context.client.vm(vm.name)).filter(|vm| !is_on(vm)),
+        }
+    }
+
+    /// Presses a VM's power button. Returns what came of it; `None`: it is on.
+    fn press(&self, vm: &mut Stopping<'_>, context: &Context) -> Option<Result<VmStatus>> {
+        let returns = self.no_wait && !self.wait;
+        let pressed = self.manner.press(vm.name, context);
+        (vm.asked, vm.refused) = (Instant::now(), None);
+        match pressed {
+            // Who named it is told at once, and may have meant another one.
+            Err(why) if status_of(&why) == Status::Conflict && !self.which.is_named() && !returns => {
+                // It may have ended by itself.
+                let ended = context.client.vm(vm.name).ok().filter(|vm| vm.power == Power::Off);
+                vm.refused = ended.is_none().then_some(why);
+                ended.map(Ok)
+            }
+            pressed => Some(pressed).filter(|vm| returns || !is_on(vm)),
+        }
+    }
+
+    fn tell(
+        &self,
+        name: &VmName,
+        outcome: Result<VmStatus>,
+        context: &Context,
+        batch: &mut Batch<'_>,
+    ) -> Result<()> {
+        if self.ignore_missing && outcome.as_ref().is_err_and(|e| kill::is_missing(name, e, context)) {
+            return Ok(());
+        }
+        context.output.end_progress();
+        batch.tell(outcome, told)
+    }
+}
+
+fn is_on(vm: &Result<VmStatus>) -> bool {
+    vm.as_ref().is_ok_and(|vm| vm.power != Power::Off)
 }
 
 fn told(vm: &VmStatus) -> String {
     if vm.power == Power::Off { kill::ended(vm) } else { format!("{} is asked to shut down", vm.name) }
-}
-
-/// A VM that is shutting down.
-pub(super) struct Begun {
-    vm: VmStatus,
-    deadline: Instant,
-}
-
-impl Manner {
-    /// Presses a VM's power button.
-    pub(super) fn begin(&self, name: &VmName, context: &Context) -> Result<Begun> {
-        let deadline = Instant::now() + self.timeout.0;
-        let vm = match context.client.act(name, Act::Stop) {
-            // There is no power button yet, or the VMM is unreachable. Kill the VM all the same.
-            Err(_) if self.kill && context.client.vm(name)?.power != Power::Off => kill::kill(name, context)?,
-            pressed => pressed?,
-        };
-        Ok(Begun { vm, deadline })
-    }
-
-    /// Waits until the VM is off.
-    pub(super) fn end(&self, begun: Begun, context: &Context) -> Result<VmStatus> {
-        let Begun { vm, deadline } = begun;
-        let name = &vm.name;
-        if vm.power == Power::Off {
-            return Ok(vm);
-        }
-        // Without time to wait for, nothing is asked.
-        let off = match self.timeout.0 {
-            Duration::ZERO => None,
-            _ => poll::until(context, name, "stopping", Some(deadline), |vm| vm.power == Power::Off)?,
-        };
-        match off {
-            Some(vm) => Ok(vm),
-            None if self.kill => kill::kill(name, context),
-            None => Err(anyhow!(
-                "{name} is still on after {}: its guest ignores the power button; \
-                 see plimsoll console {name}, or end it with plimsoll kill {name}",
-                self.timeout
-            )),
-        }
-    }
 }

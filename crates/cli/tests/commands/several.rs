@@ -268,6 +268,41 @@ fn vms_stop_in_the_reverse_order_those_of_one_place_together() {
 }
 
 #[test]
+fn a_vm_without_a_power_button_is_asked_again_where_all_are_to_stop() {
+    let fake = Fake::new();
+    fake.on("GET /v1/vms", 200, &json!([vm("a", "starting"), vm("b", "paused")]));
+    fake.on("POST /v1/vms/a/stop", 409, &error("VM a is being started: try again, or kill it"));
+    fake.on("POST /v1/vms/a/stop", 200, &vm("a", "stopping"));
+    fake.on("GET /v1/vms/a", 200, &vm("a", "starting")).on("GET /v1/vms/a", 200, &vm("a", "off"));
+    // One ends by itself.
+    fake.on("POST /v1/vms/b/stop", 409, &error("VM b is off"));
+    fake.on("GET /v1/vms/b", 200, &vm("b", "off"));
+    fake.run(&["stop", "--all"]).prints("b is off: the guest shut down\na is off: the guest shut down\n");
+    let pressed = fake.lines().into_iter().filter(|line| line == "POST /v1/vms/a/stop").count();
+    assert_eq!(pressed, 2);
+}
+
+#[test]
+fn the_time_is_for_all_start_orders_and_one_that_hangs_leaves_the_others_some() {
+    let fake = Fake::new();
+    let names: Vec<String> = (0..10).map(|n| format!("vm{n}")).collect();
+    let hangs = |(n, name): (u16, &String)| placed(name, "on", n);
+    fake.on("GET /v1/vms", 200, &json!((0..).zip(&names).map(hangs).collect::<Vec<_>>()));
+    for name in &names {
+        fake.on(&format!("POST /v1/vms/{name}/stop"), 200, &vm(name, "stopping"));
+        fake.on(&format!("GET /v1/vms/{name}"), 200, &vm(name, "stopping"));
+    }
+    let begin = std::time::Instant::now();
+    let done = fake.run(&["stop", "--all", "--timeout", "2s"]);
+    // Two seconds for each were 20.
+    assert!(begin.elapsed() < std::time::Duration::from_secs(15));
+    assert_eq!((done.code, done.err.matches("is still on after 2s").count()), (1, 10), "{}", done.err);
+    let pressed: Vec<String> = fake.lines().into_iter().filter(|line| line.starts_with("POST")).collect();
+    let expected: Vec<String> = names.iter().rev().map(|name| format!("POST /v1/vms/{name}/stop")).collect();
+    assert_eq!(pressed, expected);
+}
+
+#[test]
 fn vms_are_paused_resumed_and_reset() {
     let fake = Fake::new();
     fake.on("GET /v1/vms", 200, &json!([vm("a", "on"), vm("b", "paused"), vm("c", "off")]));
