@@ -65,16 +65,6 @@ impl Pools {
         self.defined.values()
     }
 
-    /// Those directly at `place`, by name.
-    pub(crate) fn at(&self, place: &Place) -> impl Iterator<Item = &PoolDefinition> {
-        self.all().filter(move |pool| pool.parent == *place)
-    }
-
-    /// Whether `pool` is `above` itself or below it.
-    pub(crate) fn is_within(&self, pool: &PoolName, above: &PoolName) -> bool {
-        self.up_from(&Place::In(pool.clone())).any(|pool| pool.name == *above)
-    }
-
     /// The pool at `place` and those above it, up to the root.
     pub(crate) fn up_from(&self, place: &Place) -> impl Iterator<Item = &PoolDefinition> {
         let at = |place: &Place| place.pool().and_then(|pool| self.get(pool));

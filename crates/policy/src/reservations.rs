@@ -155,7 +155,19 @@ impl Reservations<'_> {
     /// # Panics
     /// As [`Self::admits`].
     pub fn unreserved(&self, pool: PoolId) -> Pages {
+        self.left_of(&self.promises(), pool)
+    }
+
+    /// Returns the same for the host and every pool, by [`PoolId::index`].
+    ///
+    /// # Panics
+    /// As [`Self::admits`].
+    pub fn all_unreserved(&self) -> Vec<Pages> {
         let promises = self.promises();
+        self.pools.ids().map(|pool| self.left_of(&promises, pool)).collect()
+    }
+
+    fn left_of(&self, promises: &[Pages], pool: PoolId) -> Pages {
         let left = |id: PoolId, capacity: Pages| capacity.saturating_sub(promises[id.index()]);
         let mut path: Vec<PoolId> = self.pools.ancestors(pool).collect();
         path.reverse();

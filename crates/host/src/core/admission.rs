@@ -97,10 +97,15 @@ impl Core {
         self.claims(&self.pools, None)
     }
 
-    /// What may still be reserved at `place`.
-    pub(super) fn unreserved_at(&self, at: &Place) -> Pages {
+    /// What may still be reserved on the host and in each pool, by [`PoolId::index`].
+    pub(super) fn all_unreserved(&self) -> Vec<Pages> {
         let claims = self.claims(&self.pools, None);
-        self.reservations(&self.pools, &claims).unreserved(place(&self.pools, at))
+        self.reservations(&self.pools, &claims).all_unreserved()
+    }
+
+    /// Policy's name of a place.
+    pub(super) fn place(&self, at: &Place) -> PoolId {
+        place(&self.pools, at)
     }
 
     /// The claims of the VMs that run, without that of `run`.

@@ -58,11 +58,13 @@ impl Core {
             let decision = self.decision(&divided, &round, run, &vm);
             Some(VmShare { vm, decision })
         };
+        let unreserved = self.all_unreserved();
+        let explained = |pool| self.pool_explanation(&divided, &unreserved, pool);
         HostExplanation {
             at: self.clock.at,
             host: self.host_status(),
             decision: self.host_decision(&divided),
-            pools: self.all_pools().into_iter().map(|pool| self.pool_explanation(&divided, pool)).collect(),
+            pools: self.all_pools().into_iter().map(explained).collect(),
             vms: self.running().filter_map(share).collect(),
         }
     }
@@ -77,17 +79,18 @@ impl Core {
             let withheld_for = self.withheld_for(&round, run);
             Some(VmDecision { withheld_for, ..self.decision(&divided, &round, run, &vm)? })
         });
-        let up = self.pools.up_from(&definition.pool).map(|pool| self.pool_status(&pool.name));
+        let (table, unreserved) = (self.pool_table(), self.all_unreserved());
+        let up = self.pools.up_from(&definition.pool).map(|pool| self.pool_status(&table, &pool.name));
         let explanation = VmExplanation {
             at: self.clock.at,
             host: self.host_status(),
             host_decision: self.host_decision(&divided),
             activity: run.map_or(NO_ACTIVITY, |run| self.activity(definition, run)),
-            pools: up.map(|pool| self.pool_explanation(&divided, pool)).collect(),
+            pools: up.map(|pool| self.pool_explanation(&divided, &unreserved, pool)).collect(),
             start: run.is_none().then(|| ToStart {
                 reservation: reservation(definition).bytes(),
                 overhead: overhead(definition).bytes(),
-                unreserved: self.unreserved_at(&definition.pool).bytes(),
+                unreserved: unreserved[self.place(&definition.pool).index()].bytes(),
             }),
             more: decision.as_ref().map_or(Bytes::ZERO, |d| more(&vm.grant, &vm.wanted, d)),
             decision,
@@ -126,11 +129,12 @@ impl Core {
         }
     }
 
-    fn pool_explanation(&self, divided: &Divided, pool: PoolStatus) -> PoolExplanation {
-        let place = Place::In(pool.name.clone());
-        let outcome = self.pools.id(&place).map(|id| divided.outcome.pools[id.index()]);
+    /// Explains a pool, where `unreserved` is what each can still promise.
+    fn pool_explanation(&self, divided: &Divided, unreserved: &[Pages], pool: PoolStatus) -> PoolExplanation {
+        let id = self.pools.id(&Place::In(pool.name.clone()));
+        let outcome = id.map(|id| divided.outcome.pools[id.index()]);
         PoolExplanation {
-            unreserved: self.unreserved_at(&place).bytes(),
+            unreserved: id.map_or(Pages::ZERO, |id| unreserved[id.index()]).bytes(),
             target: outcome.map_or(Bytes::ZERO, |o| o.target.bytes()),
             level: in_bytes(outcome.map_or(0.0, |o| o.level)),
             pool,

@@ -29,6 +29,7 @@ mod messages;
 mod mirror;
 mod noise;
 mod pause;
+mod pool_table;
 mod pools;
 mod rates;
 mod reconfigure;

@@ -1,11 +1,8 @@
 use plimsoll_protocol::change::PoolChange;
 use plimsoll_protocol::pool::PoolDefinition;
-use plimsoll_protocol::status::PoolStatus;
 use plimsoll_protocol::{Place, PoolName};
-use plimsoll_units::{Bytes, Pages};
 
-use super::run::Run;
-use super::{Answer, Core, Effect, Failure, FailureKind, RequestId, reservation};
+use super::{Answer, Core, Effect, Failure, FailureKind, RequestId};
 
 /// Requests about resource pools. A change is checked on a copy of all pools. The copy replaces
 /// them only if the check succeeds.
@@ -31,7 +28,7 @@ impl Core {
 
     pub(super) fn remove_pool(&mut self, id: RequestId, name: &PoolName) -> Result<(), Failure> {
         self.must_know_pool(name)?;
-        let status = self.pool_status(name);
+        let status = self.pool_status(&self.pool_table(), name);
         let pools = status.pools.iter().map(|pool| format!("pool {pool}"));
         let vms = status.vms.iter().map(|vm| format!("VM {vm}"));
         let held: Vec<String> = pools.chain(vms).collect();
@@ -46,15 +43,9 @@ impl Core {
         Ok(())
     }
 
-    pub(super) fn all_pools(&self) -> Vec<PoolStatus> {
-        let mut order = Vec::new();
-        self.below(&Place::Root, &mut order);
-        order.iter().map(|name| self.pool_status(name)).collect()
-    }
-
     pub(super) fn pool_answer(&self, name: &PoolName) -> Result<Answer, Failure> {
         self.must_know_pool(name)?;
-        Ok(Answer::Pool(Box::new(self.pool_status(name))))
+        Ok(Answer::Pool(Box::new(self.pool_status(&self.pool_table(), name))))
     }
 
     /// Checks that there is a pool at `place`, for a VM or another pool.
@@ -79,7 +70,7 @@ impl Core {
         self.event(None, text);
         // The answer shows what follows from the change.
         self.control();
-        let answer = Answer::Pool(Box::new(self.pool_status(&name)));
+        let answer = Answer::Pool(Box::new(self.pool_status(&self.pool_table(), &name)));
         self.pools_changed(id, answer);
         Ok(())
     }
@@ -92,60 +83,6 @@ impl Core {
     fn must_know_pool(&self, name: &PoolName) -> Result<&PoolDefinition, Failure> {
         let unknown = || Failure::new(FailureKind::Unknown, format!("pool {name}: {}", no_pool()));
         self.pools.get(name).ok_or_else(unknown)
-    }
-
-    /// The pools below `place`, parents before their children.
-    fn below(&self, place: &Place, order: &mut Vec<PoolName>) {
-        for pool in self.pools.at(place) {
-            order.push(pool.name.clone());
-            self.below(&Place::In(pool.name.clone()), order);
-        }
-    }
-
-    pub(super) fn pool_status(&self, name: &PoolName) -> PoolStatus {
-        let place = Place::In(name.clone());
-        let definition = self.pools.get(name);
-        PoolStatus {
-            name: name.clone(),
-            parent: definition.map(|d| d.parent.clone()).unwrap_or_default(),
-            shares: definition.map(|d| d.shares).unwrap_or_default(),
-            share_count: definition.map_or(0, PoolDefinition::share_count),
-            reservation: definition.map_or(Bytes::ZERO, |d| d.reservation),
-            limit: definition.and_then(|d| d.limit),
-            expandable: definition.is_some_and(|d| d.expandable),
-            reserved: self.reserved_at(&place).bytes(),
-            entitled: self.sum_within(name, |run| run.entitlement).bytes(),
-            granted: self.granted_within(name).bytes(),
-            pools: self.pools.at(&place).map(|pool| pool.name.clone()).collect(),
-            vms: self
-                .vms
-                .values()
-                .map(|vm| &vm.record.definition)
-                .filter(|d| d.pool == place)
-                .map(|d| d.name.clone())
-                .collect(),
-        }
-    }
-
-    /// The charge of all VMs in a pool and the pools below it.
-    pub(super) fn granted_within(&self, pool: &PoolName) -> Pages {
-        self.sum_within(pool, |run| self.charged(run.id))
-    }
-
-    fn sum_within(&self, pool: &PoolName, part: impl Fn(&Run) -> Pages) -> Pages {
-        let within = |place: &Place| place.pool().is_some_and(|at| self.pools.is_within(at, pool));
-        self.running().filter(|(vm, _)| within(&vm.pool)).map(|(_, run)| part(run)).sum()
-    }
-
-    /// What the VMs that run and the pools directly at `place` have reserved.
-    pub(super) fn reserved_at(&self, place: &Place) -> Pages {
-        let vms = self.running().filter(|(vm, _)| vm.pool == *place);
-        let vms: Pages = vms.map(|(vm, _)| reservation(vm)).sum();
-        let pools = self.pools.at(place).map(|pool| {
-            let own = Pages::ceil(pool.reservation);
-            if pool.expandable { own.max(self.reserved_at(&Place::In(pool.name.clone()))) } else { own }
-        });
-        vms + pools.sum()
     }
 }
 

@@ -28,7 +28,7 @@ impl Core {
             shared: self.running().map(|(_, run)| self.references(run.id)).sum::<Pages>().bytes(),
             zero: sum(|run| run.facts.zero),
             free: self.ledger.free().bytes(),
-            reserved: (self.reserved_at(&Place::Root) + self.ledger.overhead() + queued).bytes(),
+            reserved: (self.pool_table().reserved(&Place::Root) + self.ledger.overhead() + queued).bytes(),
             swapping: self.settings.no_swap.is_none(),
             no_swap: self.settings.no_swap.clone(),
             swap: self.settings.swap.map(Pages::bytes),

@@ -60,6 +60,26 @@ fn a_crowd_that_asks_at_once_is_answered_in_one_round() {
 }
 
 #[test]
+fn what_is_told_of_pools_costs_no_look_at_each_vm_for_each_pool() {
+    let mut world = World::new(65_536);
+    for n in 0..CROWD {
+        let parent = if n == 0 { "/".to_owned() } else { format!("p{:03}", (n - 1) / 2) };
+        world.pool(serde_json::json!({"name": format!("p{n:03}"), "parent": parent})).unwrap();
+        world.up(definition(&format!("a{n:03}"), 128, &format!("pool = 'p{n:03}'")));
+    }
+    for request in [Request::Host, Request::Pools, Request::Overview, Request::Explain] {
+        let told = passes(&mut world, |world| {
+            world.answer(request.clone()).unwrap();
+        });
+        assert!(told <= PASSES, "{request:?}: {told}");
+    }
+    let one = passes(&mut world, |world| {
+        world.answer(Request::ExplainVm(name("a100"))).unwrap();
+    });
+    assert!(one <= PASSES, "{one}");
+}
+
+#[test]
 fn a_crowd_is_refused_together_without_a_look_at_all_pairs() {
     let (mut world, _, requests) = crowd();
     let waits: Vec<RunId> =
