@@ -15,7 +15,7 @@ pub(crate) const PERIOD: Duration = Duration::from_secs(5);
 /// Most records of all VMs together, some 40 MiB of memory: with 100 VMs they reach back for three
 /// hours and a half, with 1000 for twenty minutes. More would have to be paid by every host; for
 /// longer, ask again and keep the answers.
-const MOST: usize = 1 << 18;
+pub(crate) const MOST: usize = 1 << 18;
 /// Longest that a record is kept, so that a host with one VM does not answer with weeks.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -92,6 +92,15 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
+    /// The most samples that there are of `vm`, or of all: none is looked at.
+    pub(crate) fn most(&self, vm: Option<&VmName>) -> usize {
+        match vm {
+            // A VM has at most one of each moment.
+            Some(_) => self.moments.len(),
+            None => self.moments.iter().map(|(_, readings)| readings.len()).sum(),
+        }
+    }
+
     /// The readings of `vm`, or of all.
     pub(crate) fn history(&self, vm: Option<&VmName>, now: Timestamp) -> History {
         let wanted = |reading: &&Reading| vm.is_none_or(|vm| reading.vm == *vm);

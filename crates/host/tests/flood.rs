@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use host::{Host, error_of, exchange_tcp, wait_until};
+use host::{Host, error_of, exchange, exchange_tcp, wait_until};
 use plimsoll_protocol::status::Power;
 
 /// Sooner than the daemon gives up clients that send nothing (20 s), and far more than it needs.
@@ -68,6 +68,33 @@ fn a_flood_of_half_sent_requests_keeps_nobody_out() {
     first.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     assert_eq!(first.read(&mut [0; 16]).unwrap_or(0), 0);
     assert_eq!(host.ask("POST", "/v1/vms/a/kill", "").0, 200);
+}
+
+#[test]
+fn clients_that_ask_for_explanations_in_a_loop_are_answered_at_a_pace() {
+    let host = Host::new(512, "");
+    host.run("a", "64MiB");
+    let (socket, begin) = (host.path("run/plimsoll.sock"), Instant::now());
+    let asks = || {
+        let mut answered = 0;
+        while begin.elapsed() < Duration::from_secs(3) {
+            let stream = UnixStream::connect(&socket).unwrap();
+            match exchange(stream, "GET", "/v1/explain", "", "").0 {
+                200 => answered += 1,
+                // Two kinds of refusal: the pace, and too many connections.
+                status => assert!(matches!(status, 429 | 503), "{status}"),
+            }
+        }
+        answered
+    };
+    let answered: u64 = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..32).map(|_| scope.spawn(asks)).collect();
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
+    });
+    // A hundred at once, and fifty a second.
+    let most = 100 + 50 * (begin.elapsed().as_secs() + 1);
+    assert!(answered <= most, "{answered} of {most}");
+    host.status();
 }
 
 #[test]

@@ -53,7 +53,7 @@
 //! | 412 | `outdated` | the definition is another by now than the one that `If-Match` names |
 //! | 413 | `too-long` | the body is longer than any that makes sense |
 //! | 422 | `unfit` | a file or device that the VM needs is missing, busy or broken; or its VMM did not come up |
-//! | 429 | `too-often` | too many changes of this client: `Retry-After` says when to try again |
+//! | 429 | `too-often` | too many changes or costly questions of this client: `Retry-After` says when to try again |
 //! | 431 | | the head is too long; the answer has no body |
 //! | 500 | `internal` | the daemon could not do it; its log may say more |
 //! | 503 | `busy` | too many requests of this client are being answered, or too many clients follow the events: `Retry-After` says when to try again |

@@ -98,7 +98,7 @@ impl ErrorKind {
             Self::Unfit => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "unfit", "Something that the VM needs does not work")
             }
-            Self::TooOften => (StatusCode::TOO_MANY_REQUESTS, "too-often", "Too many changes of this client"),
+            Self::TooOften => (StatusCode::TOO_MANY_REQUESTS, "too-often", "Too many changes or costly questions of this client"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The daemon could not do it"),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many requests of this client"),
             Self::NoMemory => {
@@ -144,6 +144,10 @@ impl ApiError {
         Self { kind: ErrorKind::Busy, text }
     }
 
+    pub(super) fn internal(text: String) -> Self {
+        Self { kind: ErrorKind::Internal, text }
+    }
+
     pub(super) fn too_often(text: String) -> Self {
         Self { kind: ErrorKind::TooOften, text }
     }
@@ -181,7 +185,7 @@ impl IntoResponse for ApiError {
             ErrorKind::Unauthorized => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            // The pace of changes leaves a turn within that.
+            // A pace leaves a turn within that.
             ErrorKind::TooOften | ErrorKind::Busy => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::Api;
 use super::answer::{ApiResult, success};
+use super::client::Client;
 use super::openapi::{Part, Taken};
 use super::query::Query;
 use crate::core::{Answer, Request};
@@ -48,12 +49,13 @@ impl Part for LastEvent {
 
 pub(super) async fn events(
     State(api): State<Api>,
+    client: Client,
     headers: HeaderMap,
     LastEvent(last): LastEvent,
     Query(query): Query<EventsQuery>,
 ) -> ApiResult {
     if follows(&headers) {
-        return api.streams.open(api.caller, last.or(query.after).unwrap_or(0));
+        return api.streams.open(&client.listener, api.caller, last.or(query.after).unwrap_or(0));
     }
     let answer = api.caller.call(Request::Events(query.after.unwrap_or(0))).await?;
     let Answer::Events(mut events) = answer else { return Ok(success(answer)) };

@@ -7,10 +7,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::answer::ApiResult;
+use super::client::Client;
 use super::path::Path;
 use super::query::Query;
 use super::{Api, answer};
-use crate::core::{Answer, Failure, FailureKind, Request};
+use crate::core::{Answer, Request};
 
 /// In which form.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -52,15 +53,14 @@ pub(super) async fn host(State(api): State<Api>, Query(asked): Query<ExplainQuer
 /// own thread.
 pub(super) async fn vm(
     State(api): State<Api>,
+    client: Client,
     Path(name): Path<VmName>,
     Query(asked): Query<ExplainQuery>,
 ) -> ApiResult {
     match api.caller.call(Request::ExplainVm(name)).await? {
         Answer::Explained(explained) => {
-            let found = tokio::task::spawn_blocking(move || explained.finish()).await;
-            let failed =
-                |e| Failure::new(FailureKind::Internal, format!("the remedies cannot be found: {e}"));
-            Ok(asked.format.response(&found.map_err(failed)?, explain::vm))
+            let found = client.listener.work(move || explained.finish()).await?;
+            Ok(asked.format.response(&found, explain::vm))
         }
         other => Ok(answer::success(other)),
     }

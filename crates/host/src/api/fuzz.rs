@@ -1,14 +1,13 @@
 //! What a client may send over a connection, for a fuzzer, to an API with a core behind it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use super::client::{Client, Listener};
 use super::gate::{Gate, Peer};
-use super::pace::{Client, Pace};
 use super::{router, server};
 use crate::core::fuzz::Host;
 use crate::daemon::Caller;
@@ -43,7 +42,7 @@ async fn answers(input: &[u8]) -> Vec<u8> {
     let (mut client, end) = duplex(ROOM);
     let peer = Peer::User(1);
     let passage = Gate::new(1, 1).enter(peer).expect("it is the first");
-    let serve = server::serve(end, passage, Client { peer, pace: Arc::new(Pace::of_changes()) }, api);
+    let serve = server::serve(end, passage, Client { peer, listener: Listener::new() }, api);
     let daemon = async {
         let mut host = Host::new();
         while let Some(incoming) = inbox.recv().await {

@@ -1,5 +1,6 @@
 use std::num::NonZero;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
@@ -10,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Api;
 use super::answer::{ApiResult, success};
+use super::client::Client;
+use super::long::Long;
 use super::query::Query;
 use crate::core::{Answer, Failure, FailureKind, Request};
 
@@ -39,22 +42,90 @@ enum Format {
     Csv,
 }
 
-pub(super) async fn history(State(api): State<Api>, Query(query): Query<HistoryQuery>) -> ApiResult {
+pub(super) async fn history(
+    State(api): State<Api>,
+    client: Client,
+    Query(query): Query<HistoryQuery>,
+) -> ApiResult {
     let (vm, after) = (query.vm, query.after);
     let limit = query.limit.map_or(usize::MAX, NonZero::get);
     let answer = api.caller.call(Request::History { vm: vm.clone(), after, limit }).await?;
     let Answer::History(recording) = answer else { return Ok(success(answer)) };
-    // A full record makes megabytes of text.
-    let text = tokio::task::spawn_blocking(move || {
+    // A full record makes megabytes of text, which are there until the client has read them.
+    let place = client.listener.samples(recording.most(vm.as_ref()))?;
+    let written = move || {
         let history = recording.history(vm.as_ref(), Timestamp::now());
-        match query.format {
-            Format::Csv => Ok(("text/csv; charset=utf-8", history.csv())),
-            Format::Json => serde_json::to_string(&history).map(|text| ("application/json", text)),
-        }
-    });
-    let failed = |e: &dyn std::fmt::Display| {
-        Failure::new(FailureKind::Internal, format!("the history cannot be written: {e}"))
+        let (kind, text) = match query.format {
+            Format::Csv => ("text/csv; charset=utf-8", Ok(history.csv())),
+            Format::Json => ("application/json", serde_json::to_string(&history)),
+        };
+        text.map(|text| (kind, Long::new(text, place)))
     };
-    let (kind, text) = text.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
-    Ok(([(CONTENT_TYPE, kind)], text).into_response())
+    let failed = |e| Failure::new(FailureKind::Internal, format!("the history cannot be written: {e}"));
+    let (kind, text) = client.listener.work(written).await?.map_err(failed)?;
+    Ok(([(CONTENT_TYPE, kind)], Body::new(text)).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::StatusCode;
+    use axum::response::Response;
+    use plimsoll_units::Pages;
+    use tokio::sync::{mpsc, watch};
+
+    use super::super::client::Listener;
+    use super::super::gate::Peer;
+    use super::super::live::Live;
+    use super::super::stream::Streams;
+    use super::*;
+    use crate::daemon::Caller;
+    use crate::history::{MOST, Reading, Recorder};
+    use crate::incoming::Incoming;
+    use crate::paths::Paths;
+
+    /// The API of a daemon whose record of one VM is full.
+    fn api() -> Api {
+        let reading = Reading {
+            vm: "a".parse().unwrap(),
+            active: Pages(1),
+            held: Pages(2),
+            entitlement: Pages(3),
+            ballooned: Pages(4),
+            shared: Pages(5),
+            zero: Pages(6),
+            saved: Pages(7),
+            compressed: Pages(8),
+            swapped: Pages(9),
+            swap_rates: (Pages(10), Pages(11)),
+            stall: Default::default(),
+        };
+        let mut recorder = Recorder::default();
+        recorder.push(Timestamp::UNIX_EPOCH, vec![reading; MOST]);
+        let (sender, mut inbox) = mpsc::channel(16);
+        tokio::spawn(async move {
+            while let Some(Incoming::Call(_, answer)) = inbox.recv().await {
+                answer.send(Ok(Answer::History(recorder.after(None, usize::MAX)))).ok();
+            }
+        });
+        let (_, news) = watch::channel(0);
+        let paths = Paths::below(std::path::Path::new("/nowhere"));
+        Api { caller: Caller::to(sender), paths, live: Live::new(), streams: Streams::new(news) }
+    }
+
+    #[tokio::test]
+    async fn clients_that_do_not_read_whole_records_take_the_memory_of_two() {
+        let (api, client) = (api(), Client { peer: Peer::User(1), listener: Listener::new() });
+        let ask = async || -> Response {
+            let whole = HistoryQuery { vm: None, after: None, limit: None, format: Format::Csv };
+            history(State(api.clone()), client.clone(), Query(whole)).await.into_response()
+        };
+        let mut answers = Vec::new();
+        for _ in 0..8 {
+            answers.push(ask().await);
+        }
+        let of_status = |status| answers.iter().filter(|answer| answer.status() == status).count();
+        assert_eq!((of_status(StatusCode::OK), of_status(StatusCode::SERVICE_UNAVAILABLE)), (2, 6));
+        drop(answers);
+        assert_eq!(ask().await.status(), StatusCode::OK);
+    }
 }

@@ -2,6 +2,7 @@
 
 mod answer;
 mod body;
+mod client;
 mod events;
 mod explain;
 #[cfg(feature = "fuzzing")]
@@ -14,6 +15,7 @@ mod if_match;
 mod json;
 mod live;
 mod log;
+mod long;
 mod metrics;
 mod openapi;
 mod pace;

@@ -54,12 +54,16 @@ pub(super) fn routes() -> Routes<Api> {
                 .about("With `limit` in pages: `next` of a page is `after` of the next one.")
                 .json::<History>()
                 .text("text/csv")
+                .costs(10)
                 .refuses(&[Unknown]),
         )
         .get(
             "/v1/explain",
             explain::host,
-            host("explainHost", "Why memory is divided as it is").json::<HostExplanation>().text("text/plain"),
+            host("explainHost", "Why memory is divided as it is")
+                .json::<HostExplanation>()
+                .text("text/plain")
+                .costs(10),
         )
         .get(
             "/metrics",
@@ -67,9 +71,10 @@ pub(super) fn routes() -> Routes<Api> {
             host("getMetrics", "The host, its VMs and its pools for Prometheus")
                 .about("OpenMetrics for clients that accept it, else Prometheus' own text format.")
                 .text("application/openmetrics-text")
-                .text("text/plain"),
+                .text("text/plain")
+                .costs(3),
         )
-        .get("/v1/vms", vms::list, vms("listVms", "All VMs").json::<Vec<VmStatus>>())
+        .get("/v1/vms", vms::list, vms("listVms", "All VMs").json::<Vec<VmStatus>>().costs(1))
         .post(
             "/v1/vms",
             vms::create,
@@ -155,12 +160,15 @@ pub(super) fn routes() -> Routes<Api> {
             vms("explainVm", "Why a VM has the memory that it has")
                 .json::<VmExplanation>()
                 .text("text/plain")
+                .costs(10)
                 .refuses(&[Unknown]),
         )
         .get(
             "/v1/pools",
             pools::list,
-            pools("listPools", "All pools, parents before their children").json::<Vec<PoolStatus>>(),
+            pools("listPools", "All pools, parents before their children")
+                .json::<Vec<PoolStatus>>()
+                .costs(1),
         )
         .post(
             "/v1/pools",
@@ -170,7 +178,7 @@ pub(super) fn routes() -> Routes<Api> {
         .get(
             "/v1/pools/{name}",
             pools::show,
-            pools("getPool", "One pool").json::<PoolStatus>().refuses(&[Unknown]),
+            pools("getPool", "One pool").json::<PoolStatus>().costs(1).refuses(&[Unknown]),
         )
         .patch(
             "/v1/pools/{name}",

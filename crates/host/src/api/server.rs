@@ -18,8 +18,9 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{Instant, sleep_until};
 use tokio_rustls::{Accept, TlsAcceptor};
 
+use super::client::{Client, Listener};
 use super::gate::{Gate, Passage, Peer};
-use super::pace::{Client, Pace};
+use super::pace::Pace;
 use super::stalls::Unstalled;
 
 /// How long a client may take for the head of a request, and a connection be open without any. A
@@ -42,16 +43,16 @@ const REFUSAL: &str = concat!(
 );
 
 /// Serves `api` on the unix socket, to users of this machine.
-pub(crate) async fn serve_unix(listener: UnixListener, api: Router, gate: Arc<Gate>) {
-    let pace = Arc::new(Pace::of_changes());
+pub(crate) async fn serve_unix(socket: UnixListener, api: Router, gate: Arc<Gate>) {
+    let listener = Listener::new();
     loop {
         gate.opens().await;
-        let accepted = listener.accept().await.and_then(|(stream, _)| {
+        let accepted = socket.accept().await.and_then(|(stream, _)| {
             let user = stream.peer_cred()?.uid();
             Ok((stream, user))
         });
         match accepted {
-            Ok((stream, user)) => admit(stream, Peer::User(user), &api, &gate, &pace, None),
+            Ok((stream, user)) => admit(stream, Peer::User(user), &api, &gate, &listener, None),
             Err(e) => pause(&e).await,
         }
         // A flood does not keep those that were taken from being served.
@@ -60,14 +61,14 @@ pub(crate) async fn serve_unix(listener: UnixListener, api: Router, gate: Arc<Ga
 }
 
 /// Serves `api` over TCP, encrypted where there is `tls`.
-pub(crate) async fn serve_tcp(listener: TcpListener, api: Router, gate: Arc<Gate>, tls: Option<TlsAcceptor>) {
-    let pace = Arc::new(Pace::of_changes());
+pub(crate) async fn serve_tcp(socket: TcpListener, api: Router, gate: Arc<Gate>, tls: Option<TlsAcceptor>) {
+    let listener = Listener::new();
     let tls = tls.map(|acceptor| Tls { acceptor, pace: Pace::of_handshakes() });
     loop {
         gate.opens().await;
-        match listener.accept().await {
+        match socket.accept().await {
             Ok((stream, address)) => {
-                admit(stream, Peer::at(address.ip()), &api, &gate, &pace, tls.as_ref());
+                admit(stream, Peer::at(address.ip()), &api, &gate, &listener, tls.as_ref());
             }
             Err(e) => pause(&e).await,
         }
@@ -83,18 +84,24 @@ async fn pause(e: &io::Error) {
     tokio::time::sleep(PAUSE).await;
 }
 
-fn admit<S>(stream: S, peer: Peer, api: &Router, gate: &Arc<Gate>, pace: &Arc<Pace>, tls: Option<&Tls>)
-where
+fn admit<S>(
+    stream: S,
+    peer: Peer,
+    api: &Router,
+    gate: &Arc<Gate>,
+    listener: &Arc<Listener>,
+    tls: Option<&Tls>,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut stream = Unstalled::new(stream);
     match gate.enter(peer) {
         Some(passage) => {
-            let client = Client { peer, pace: Arc::clone(pace) };
+            let client = Client { peer, listener: Arc::clone(listener) };
             match tls {
                 Some(tls) => {
-                    let Some(turn) = tls.pace.turn(peer, Instant::now()) else {
-                        return tracing::debug!("a peer agrees on TLS too often, and is not answered");
+                    let Some(turn) = tls.pace.turn(peer, 1, Instant::now()) else {
+                        return tracing::debug!("a peer, or all of them, agree on TLS too often: it is not answered");
                     };
                     let handshake = tls.acceptor.accept(stream);
                     tokio::spawn(serve_encrypted(turn, handshake, passage, client, api.clone()));
@@ -114,7 +121,7 @@ where
     }
 }
 
-/// What encrypts connections, and how often a peer may agree on that.
+/// What encrypts connections, and how often peers may agree on that.
 struct Tls {
     acceptor: TlsAcceptor,
     pace: Pace,
@@ -183,20 +190,25 @@ mod tests {
     use std::fmt::Write as _;
 
     use axum::body::Bytes;
-    use axum::routing::post;
+    use axum::middleware::{Next, from_fn};
+    use axum::routing::{get, post};
     use plimsoll_protocol::api::ErrorBody;
     use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 
     use super::*;
+    use crate::api::pace;
 
     /// A client whose connection is served by an API that echoes.
     fn connect() -> DuplexStream {
         let echo = async |body: Bytes| format!("<{}>", String::from_utf8_lossy(&body));
-        let api = super::super::within_bounds(Router::new().route("/", post(echo).get(echo)));
+        let ask = |request: axum::extract::Request, next: Next| pace::ask(10, request, next);
+        let costly = get(echo).layer(from_fn(ask));
+        let api = Router::new().route("/", post(echo).get(echo)).route("/costly", costly);
+        let api = super::super::within_bounds(api);
         let (client, server) = duplex(1 << 20);
         let peer = Peer::User(1);
         let passage = Gate::new(1, 1).enter(peer).unwrap();
-        tokio::spawn(serve(server, passage, Client { peer, pace: Arc::new(Pace::of_changes()) }, api));
+        tokio::spawn(serve(server, passage, Client { peer, listener: Listener::new() }, api));
         client
     }
 
@@ -252,6 +264,15 @@ mod tests {
         let (answer, after) = answered(&one.replace("POST", "GET").repeat(400)).await;
         assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 400);
         assert_eq!(after, HEAD_TIME);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_asks_costly_questions_in_a_loop_is_slowed() {
+        let one = "GET /costly HTTP/1.1\r\nhost: x\r\n\r\n";
+        let (answer, after) = answered(&one.repeat(400)).await;
+        assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 400);
+        // A hundred at once, and fifty a second.
+        assert!(after >= Duration::from_secs(6) + HEAD_TIME, "{after:?}");
     }
 
     #[test]

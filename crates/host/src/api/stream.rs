@@ -7,23 +7,20 @@
 //! the gate the connection of a stream is idle: where there are too many, it ends for a new one.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use plimsoll_protocol::api::Event;
 use tokio::sync::mpsc::{self, Sender};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::answer::ApiError;
+use super::client::Listener;
 use crate::core::{Answer, Request};
 use crate::daemon::Caller;
 
-/// Most streams at a time: some pages and scripts. Each is a connection, and one question to the
-/// daemon for each event; more would be noticed by VMs.
-const MOST: usize = 32;
 /// Events that are on their way to a client beside what its socket holds.
 const BUFFER: usize = 16;
 /// Pause after which a comment tells both sides that the other one is there: proxies end
@@ -33,21 +30,21 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Where streams come from.
 #[derive(Clone, Debug)]
 pub(super) struct Streams {
-    room: Arc<Semaphore>,
     /// The id of the last event that there was.
     news: watch::Receiver<u64>,
 }
 
 impl Streams {
     pub(super) fn new(news: watch::Receiver<u64>) -> Self {
-        Self { room: Arc::new(Semaphore::new(MOST)), news }
+        Self { news }
     }
 
-    /// A stream of what came after the event `after`, and of what comes.
-    pub(super) fn open(&self, caller: Caller, after: u64) -> Result<Response, ApiError> {
-        let place = Arc::clone(&self.room).try_acquire_owned().map_err(|_| {
-            ApiError::busy(format!("{MOST} clients follow the events already: end one of them, or poll"))
-        })?;
+    /// A stream of what came after the event `after`, and of what comes, for a client of `listener`.
+    ///
+    /// # Errors
+    /// Too many clients of the listener have one.
+    pub(super) fn open(&self, listener: &Listener, caller: Caller, after: u64) -> Result<Response, ApiError> {
+        let place = listener.stream()?;
         let (sender, events) = mpsc::channel(BUFFER);
         tokio::spawn(follow(caller, self.news.clone(), after, sender, place));
         let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
@@ -92,12 +89,15 @@ fn written(event: &Event) -> sse::Event {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use axum::body::BodyDataStream;
     use jiff::Timestamp;
     use tokio::time::{Instant, timeout};
     use tokio_stream::StreamExt;
 
     use super::*;
+    use crate::api::client::MOST_STREAMS;
     use crate::events::Events;
     use crate::incoming::Incoming;
 
@@ -105,6 +105,7 @@ mod tests {
     struct Daemon {
         caller: Caller,
         streams: Streams,
+        listener: Arc<Listener>,
         happen: mpsc::UnboundedSender<()>,
     }
 
@@ -128,12 +129,12 @@ mod tests {
                 }
             }
         });
-        Daemon { caller: Caller::to(sender), streams: Streams::new(news), happen }
+        Daemon { caller: Caller::to(sender), streams: Streams::new(news), listener: Listener::new(), happen }
     }
 
     impl Daemon {
         fn open(&self, after: u64) -> Result<BodyDataStream, ApiError> {
-            Ok(self.streams.open(self.caller.clone(), after)?.into_body().into_data_stream())
+            Ok(self.streams.open(&self.listener, self.caller.clone(), after)?.into_body().into_data_stream())
         }
 
         fn happen(&self, times: usize) {
@@ -198,9 +199,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn streams_are_so_many_and_a_client_that_leaves_makes_room() {
         let daemon = daemon();
-        let mut streams: Vec<BodyDataStream> = (0..MOST).map(|_| daemon.open(0).unwrap()).collect();
+        let mut streams: Vec<BodyDataStream> = (0..MOST_STREAMS).map(|_| daemon.open(0).unwrap()).collect();
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(daemon.open(0).is_err());
+        let of_another_listener = daemon.streams.open(&Listener::new(), daemon.caller.clone(), 0);
+        assert!(of_another_listener.is_ok(), "one listener's clients take nothing from another's");
         streams.pop();
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(daemon.open(0).is_ok());

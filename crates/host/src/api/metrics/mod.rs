@@ -27,26 +27,25 @@ use prometheus_client::registry::Registry;
 use self::accept::Format;
 use super::Api;
 use super::answer::{ApiResult, success};
+use super::client::Client;
 use crate::core::{Answer, Failure, FailureKind, Overview, Request};
 
 /// All that Plimsoll measures begins with this.
 const PREFIX: &str = "plimsoll";
 
-pub(super) async fn metrics(State(api): State<Api>, headers: HeaderMap) -> ApiResult {
+pub(super) async fn metrics(State(api): State<Api>, client: Client, headers: HeaderMap) -> ApiResult {
     let format = Format::of(&headers);
     let answer = api.caller.call(Request::Overview).await?;
     let Answer::Overview(overview) = answer else { return Ok(success(answer)) };
     // A host of a thousand VMs has some 60,000 series: megabytes of text.
-    let text = tokio::task::spawn_blocking(move || {
+    let written = move || {
         openmetrics(*overview).map(|text| match format {
             Format::OpenMetrics => text,
             Format::Classic => classic::classic(&text),
         })
-    });
-    let failed = |e: &dyn fmt::Display| {
-        Failure::new(FailureKind::Internal, format!("the metrics cannot be written: {e}"))
     };
-    let text = text.await.map_err(|e| failed(&e))?.map_err(|e| failed(&e))?;
+    let failed = |e| Failure::new(FailureKind::Internal, format!("the metrics cannot be written: {e}"));
+    let text = client.listener.work(written).await?.map_err(failed)?;
     Ok(([(CONTENT_TYPE, format.content_type()), (VARY, "accept")], text).into_response())
 }
 

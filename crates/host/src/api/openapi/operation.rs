@@ -103,6 +103,7 @@ pub(in crate::api) struct Operation {
     about: Option<&'static str>,
     contents: Vec<Content>,
     tagged: bool,
+    costs: u32,
     refusals: &'static [ErrorKind],
 }
 
@@ -118,7 +119,7 @@ struct Content {
 impl Operation {
     /// An operation that answers without a body.
     pub(in crate::api) fn new(tag: Tag, id: &'static str, summary: &'static str) -> Self {
-        Self { tag, id, summary, about: None, contents: Vec::new(), tagged: false, refusals: &[] }
+        Self { tag, id, summary, about: None, contents: Vec::new(), tagged: false, costs: 0, refusals: &[] }
     }
 
     /// More than the summary says.
@@ -146,6 +147,18 @@ impl Operation {
     pub(in crate::api) fn tagged(mut self) -> Self {
         self.tagged = true;
         self
+    }
+
+    /// It is a question that takes so much of the daemon that clients ask it at a pace
+    /// ([`crate::api::pace`]). The unit is the status of all VMs; the state of one VM costs nothing.
+    pub(in crate::api) fn costs(mut self, costs: u32) -> Self {
+        self.costs = costs;
+        self
+    }
+
+    /// What the question costs; `None`: nothing.
+    pub(super) fn cost(&self) -> Option<u32> {
+        Some(self.costs).filter(|costs| *costs > 0)
     }
 
     fn content(mut self, media: &'static str, schema: fn(&mut Schemas) -> Value, events: bool) -> Self {
@@ -188,7 +201,8 @@ impl Described {
     fn answers(&self, schemas: &mut Schemas) -> Value {
         let changes = self.method != Method::Get;
         let of_changes = OF_CHANGES.iter().filter(|_| changes);
-        let refusals = COMMON.iter().chain(of_changes).chain(self.operation.refusals);
+        let of_costly = self.operation.cost().map(|_| &ErrorKind::TooOften);
+        let refusals = COMMON.iter().chain(of_changes).chain(of_costly).chain(self.operation.refusals);
         let mut answers: Map<String, Value> =
             refusals.map(|kind| (kind.status().as_u16().to_string(), refers_to(kind.word()))).collect();
         answers.insert("431".to_owned(), refers_to(LONG_HEAD));

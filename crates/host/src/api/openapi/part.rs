@@ -98,3 +98,4 @@ arguments!(A);
 arguments!(A, B);
 arguments!(A, B, C);
 arguments!(A, B, C, D);
+arguments!(A, B, C, D, E);

@@ -1,11 +1,14 @@
 use axum::Router;
+use axum::extract::Request;
 use axum::handler::Handler;
+use axum::middleware::{Next, from_fn};
 use axum::routing::on;
 use serde_json::Value;
 
 use super::document;
 use super::operation::{Described, Method, Operation};
 use super::part::Arguments;
+use crate::api::pace;
 
 /// Routes with their descriptions.
 #[derive(Debug)]
@@ -64,7 +67,11 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         H: Handler<T, S>,
         T: Arguments + 'static,
     {
-        self.router = self.router.route(path, on(method.filter(), handler));
+        let mut served = on(method.filter(), handler);
+        if let Some(costs) = operation.cost() {
+            served = served.layer(from_fn(move |request: Request, next: Next| pace::ask(costs, request, next)));
+        }
+        self.router = self.router.route(path, served);
         self.described.push(Described { method, path, takes: T::describe, operation });
         self
     }
