@@ -7,6 +7,7 @@ use plimsoll_protocol::control::FromVmm;
 use plimsoll_units::Bytes;
 use tokio::sync::oneshot;
 
+use crate::cgroup::MemoryBound;
 use crate::core::{Adopted, Answer, Failure, Input, ProcessMemory, Request, RunId, Settings};
 use crate::launch::{Launched, RunDir, RunRecord, Site};
 use crate::link::Link;
@@ -45,6 +46,8 @@ pub(crate) struct Reached {
     pub(crate) link: Link,
     pub(crate) directory: RunDir,
     pub(crate) record: RunRecord,
+    /// `None`: the kernel does not hold it to its grant.
+    pub(crate) bound: Option<MemoryBound>,
     /// A message that came in place of what the VMM might have said of its frames.
     pub(crate) first: Option<FromVmm>,
 }

@@ -19,6 +19,7 @@ use plimsoll_units::{Bytes, Pages};
 use tokio::sync::mpsc::Sender;
 use tokio::time::{sleep, timeout};
 
+use crate::cgroup;
 use crate::core::{Adopted, Input, RunId, foreign};
 use crate::descriptors;
 use crate::domains::Stock;
@@ -161,8 +162,10 @@ impl Reach {
             process.kill();
             bail!("it had not been configured, and is ended");
         }
-        let asked = Arc::clone(process);
-        let kernel = tokio::task::spawn_blocking(move || kernel_account::read(&asked, facts.ram)).await?;
+        let (asked, definition) = (Arc::clone(process), record.definition.clone());
+        let (pid, beside) = (record.pid, record.beside);
+        let look = move || (kernel_account::read(&asked, facts.ram), cgroup::adopt(&definition, pid, beside));
+        let (kernel, bound) = tokio::task::spawn_blocking(look).await?;
         let adopted = Adopted {
             definition: record.definition.clone(),
             started: record.started,
@@ -177,7 +180,7 @@ impl Reach {
             former: record.former.clone(),
             stock,
         };
-        Ok(Reached { adopted, link, directory, record, first })
+        Ok(Reached { adopted, link, directory, record, bound, first })
     }
 
     async fn tell(&self, inbox: &Sender<Incoming>, input: Input) {

@@ -184,6 +184,33 @@ fn a_vm_whose_grant_is_not_on_record_is_adopted_with_what_it_holds() {
 }
 
 #[test]
+fn a_disk_that_has_become_a_pipe_holds_up_neither_its_vm_nor_the_daemon() {
+    let mut host = Host::new(512, "");
+    // The kernel charges the VM for a disk in memory, so that one was looked at.
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = directory.path().join("d.raw");
+    std::fs::File::create(&path).unwrap().set_len(1 << 20).unwrap();
+    let mut vm = definition("a", "64MiB");
+    vm["disk"] = json!([{ "path": path }]);
+    let (status, body) = host.ask("POST", "/v1/vms", &vm.to_string());
+    assert_eq!(status, 200, "{body}");
+    let pid = host.vm("a").pid;
+    host.kill_daemon();
+    std::fs::remove_file(&path).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    // As a daemon of the version before wrote it.
+    let record = std::fs::read_to_string(host.run_record("a")).unwrap();
+    let former = change(&record, |r| drop(r.as_object_mut().unwrap().remove("beside")));
+    std::fs::write(host.run_record("a"), former).unwrap();
+    host.start();
+    let reached = |vm: &VmStatus| vm.note.as_ref().is_none_or(|note| !note.contains("unreachable"));
+    host.wait_for("a", "it is reached", |vm| reached(vm).then_some(()));
+    assert_eq!(host.vm("a").pid, pid);
+    assert_eq!(host.ask("POST", "/v1/vms/a/kill", "").0, 200);
+}
+
+#[test]
 fn a_vm_that_the_inventory_has_lost_is_written_back() {
     let mut host = Host::new(512, "");
     for name in ["empty", "missing", "torn"] {

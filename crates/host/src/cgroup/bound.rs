@@ -53,38 +53,41 @@ impl MemoryBound {
     /// # Errors
     /// The kernel's, with the path.
     pub(super) fn new(group: PathBuf, definition: &VmDefinition, grant: Pages) -> io::Result<Self> {
-        let bound = Self::open(group, definition, grant)?;
+        let bound = Self::open(group, beside(definition), grant)?;
         let most = bound.most(grant);
         bound.write(&mut bound.lock(), most)?;
         Ok(bound)
     }
 
-    /// Goes on with the bound that an earlier daemon set, and that `set` changes next.
+    /// Goes on with the bound that an earlier daemon set, and that `set` changes next. Without
+    /// `noted`, what that daemon had from [`Self::beside`], the VM's disks are looked at.
     ///
     /// # Errors
     /// As [`MemoryBound::new`].
-    pub(super) fn adopt(group: PathBuf, definition: &VmDefinition) -> io::Result<Self> {
+    pub(super) fn adopt(group: PathBuf, definition: &VmDefinition, noted: Option<Bytes>) -> io::Result<Self> {
         let path = group.join("memory.max");
         let text = std::fs::read_to_string(&path).map_err(|e| at(&path, &e))?;
         // The word "max" is no bound.
         let written = text.trim().parse().map_or(Bytes(u64::MAX), Bytes);
-        let bound = Self::open(group, definition, Pages::floor(written))?;
+        let beside = noted.unwrap_or_else(|| beside(definition));
+        let bound = Self::open(group, beside, Pages::floor(written))?;
         bound.lock().written = written;
         Ok(bound)
     }
 
-    fn open(group: PathBuf, definition: &VmDefinition, grant: Pages) -> io::Result<Self> {
+    /// What the group may use beside its grant.
+    pub(crate) fn beside(&self) -> Bytes {
+        self.beside
+    }
+
+    fn open(group: PathBuf, beside: Bytes, grant: Pages) -> io::Result<Self> {
         let path = group.join("memory.max");
         // A group of the kernel's has the file; one in a test does not.
         let max = OpenOptions::new().write(true).create(cfg!(test)).truncate(false).open(&path);
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
         Ok(Self {
             max: max.map_err(|e| at(&path, &e))?,
             group,
-            beside: definition.overhead().bytes()
-                + SLACK
-                + Pages(BATCH.0 * processors).bytes()
-                + disks_in_memory(definition),
+            beside,
             state: Mutex::new(State { grant, written: Bytes::ZERO, pause: (0, 1) }),
         })
     }
@@ -151,6 +154,13 @@ impl MemoryBound {
         // Nothing panics between two changes that belong together.
         plimsoll_sys::lock(&self.state)
     }
+}
+
+/// What a VM's group may use beside its grant.
+fn beside(definition: &VmDefinition) -> Bytes {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get) as u64;
+    let batches = Pages(BATCH.0 * processors).bytes();
+    definition.overhead().bytes() + SLACK + batches + disks_in_memory(definition)
 }
 
 /// What a VM's disks take of memory when they are full, those that are files in memory: the kernel

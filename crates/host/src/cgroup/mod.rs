@@ -27,7 +27,7 @@ use plimsoll_machine::limit;
 use plimsoll_machine::oom::OomKills;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::definition::VmDefinition;
-use plimsoll_units::Pages;
+use plimsoll_units::{Bytes, Pages};
 
 pub(crate) use self::bound::MemoryBound;
 
@@ -185,13 +185,22 @@ fn name(vm: &VmName, pid: u32) -> String {
 /// The group may be one that this daemon would not make: below another base, or where it could set
 /// no limits. A bound that stays while the grant grows would end the VM, so a bound that cannot be
 /// managed is lifted.
-pub(crate) fn adopt(definition: &VmDefinition, pid: u32) -> Option<MemoryBound> {
+///
+/// Without `beside`, which the earlier daemon has noted (see [`MemoryBound::beside`]), this may wait
+/// for file systems of the VM's disks.
+pub(crate) fn adopt(definition: &VmDefinition, pid: u32, beside: Option<Bytes>) -> Option<MemoryBound> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    adopt_by(&mounts, &own, definition, pid)
+    adopt_by(&mounts, &own, definition, pid, beside)
 }
 
-fn adopt_by(mounts: &str, own: &str, definition: &VmDefinition, pid: u32) -> Option<MemoryBound> {
+fn adopt_by(
+    mounts: &str,
+    own: &str,
+    definition: &VmDefinition,
+    pid: u32,
+    beside: Option<Bytes>,
+) -> Option<MemoryBound> {
     let path = limit::unified(mounts, own).into_iter().next();
     let path = path.filter(|path| path.ends_with(name(&definition.name, pid)))?;
     let max = path.join("memory.max");
@@ -202,7 +211,7 @@ fn adopt_by(mounts: &str, own: &str, definition: &VmDefinition, pid: u32) -> Opt
         let lifted = write(&max, "max").map_or_else(|e| format!("stays: {e}"), |()| "is lifted".to_owned());
         tracing::warn!(vm = %definition.name, "the bound of its memory cannot be managed and {lifted}: {e}");
     };
-    MemoryBound::adopt(path, definition).map_err(lift).ok()
+    MemoryBound::adopt(path, definition, beside).map_err(lift).ok()
 }
 
 /// Moves the daemon out of `base`, if it is there, and has the kernel limit the groups below it.

@@ -12,8 +12,14 @@ struct Groups(tempfile::TempDir);
 impl Groups {
     /// Adopts the group in which process 88 is.
     fn adopt(&self, vm: &str, pid: u32) -> Option<MemoryBound> {
+        self.adopt_with(&definition(vm), pid, None)
+    }
+
+    /// The same; the earlier daemon has noted `beside`.
+    fn adopt_with(&self, definition: &VmDefinition, pid: u32, beside: Option<Bytes>) -> Option<MemoryBound> {
         let mounts = format!("33 30 0:4 / {} rw - cgroup2 cgroup2 rw\n", self.0.path().display());
-        adopt_by(&mounts, &format!("0::/vm-{vm}.88\n"), &definition(vm), pid)
+        let own = format!("0::/vm-{}.88\n", definition.name);
+        adopt_by(&mounts, &own, definition, pid, beside)
     }
 
     fn new(controllers: &str) -> Self {
@@ -155,6 +161,22 @@ fn a_disk_in_memory_is_within_the_bound() {
     with_disk.disks[0].read_only = true;
     groups.open().put(&with_disk, 88, mib(64)).unwrap().unwrap();
     assert_eq!(groups.most("a"), without);
+}
+
+#[test]
+fn a_bound_is_taken_over_without_a_look_at_disks() {
+    let groups = Groups::new("cpu memory pids\n");
+    let disk = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
+    disk.as_file().set_len(Bytes::mib(300).0).unwrap();
+    let mut with_disk = definition("a");
+    with_disk.disks.push(Disk::new(disk.path()));
+    let before = groups.open().put(&with_disk, 88, mib(64)).unwrap().unwrap().beside();
+    disk.as_file().set_len(0).unwrap();
+    let noted = groups.adopt_with(&with_disk, 88, Some(before)).unwrap();
+    assert_eq!(noted.beside(), before);
+    // An earlier version noted nothing.
+    let looked = groups.adopt_with(&with_disk, 88, None).unwrap();
+    assert_eq!(looked.beside(), before - Bytes::mib(300));
 }
 
 #[test]

@@ -9,7 +9,6 @@ use plimsoll_protocol::status::Exit;
 
 use super::{Daemon, Live, Own, SETTLING, Settling};
 use crate::adopt::Survivor;
-use crate::cgroup;
 use crate::core::{Discovered, Input, RunId};
 use crate::incoming::Reached;
 use crate::launch::{RunDir, There};
@@ -83,11 +82,11 @@ impl Daemon {
     }
 
     pub(super) fn reached(&mut self, run: RunId, reached: Reached) {
-        let Reached { adopted, link, directory, record, first } = reached;
+        let Reached { adopted, link, directory, record, bound, first } = reached;
         let Some(live) = self.live.get_mut(&run) else { return };
         let (vm, own) = (live.vm.clone(), Own { uid: record.uid, cid: record.cid });
-        live.bound = cgroup::adopt(&record.definition, record.pid).map(Arc::new);
-        (live.link, live.directory, live.own, live.record) = (Some(link), directory, own, Some(record));
+        (live.link, live.bound, live.directory) = (Some(link), bound.map(Arc::new), directory);
+        (live.own, live.record) = (own, Some(record));
         self.keep(&vm, own);
         self.handle(Input::Reached(run, Box::new(adopted)));
         if let Some(first) = first {

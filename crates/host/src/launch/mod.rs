@@ -135,6 +135,7 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
         swap: swap.as_ref().map_or(Pages::ZERO, |swap| swap.config.slots),
         domains: Vec::new(),
         former: Vec::new(),
+        beside: bound.as_ref().map(MemoryBound::beside),
         remarks: resources.remarks(),
     };
     directory.write_record(&record)?;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
 use plimsoll_protocol::sharing::DomainId;
-use plimsoll_units::Pages;
+use plimsoll_units::{Bytes, Pages};
 use serde::{Deserialize, Serialize};
 
 use crate::domains::Known;
@@ -38,6 +38,10 @@ pub(crate) struct RunRecord {
     /// Domains before those, which it can still read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) former: Vec<Known>,
+    /// What the kernel lets it use beside its grant. `None`: it holds the VM to no bound, or a daemon
+    /// of an earlier version wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) beside: Option<Bytes>,
     /// What its operator should know of how it runs, each in one line.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) remarks: Vec<String>,
@@ -103,6 +107,7 @@ mod tests {
             swap: Pages::ZERO,
             domains: Vec::new(),
             former: Vec::new(),
+            beside: None,
             remarks: Vec::new(),
         };
         let domain = |n| Known { id: DomainId(n), name: Some("red".parse().unwrap()) };

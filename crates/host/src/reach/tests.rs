@@ -27,6 +27,7 @@ fn record() -> RunRecord {
         swap: Pages::ZERO,
         domains: vec![Known { id: domain(), name: None }],
         former: Vec::new(),
+        beside: None,
         remarks: Vec::new(),
     }
 }

@@ -4,6 +4,7 @@
 //! of it bounded; the VMM reads the rest.
 
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
@@ -11,6 +12,7 @@ use plimsoll_image::Format;
 use plimsoll_image::chain::{self, Link};
 use plimsoll_protocol::definition::{Disk, ImageFormat};
 use plimsoll_units::Bytes;
+use rustix::fs::OFlags;
 
 use super::hold;
 
@@ -54,9 +56,11 @@ pub(super) fn longest(size: u64, len: u64) -> Bytes {
     Bytes(disk.max(len))
 }
 
-/// The most bytes that the file of `disk` may have; `None`: it is not there, or no image.
+/// The most bytes that the file of `disk` may have; `None`: it is not there, or no image. A pipe that
+/// has taken its place is not waited for.
 pub(crate) fn most(disk: &Disk) -> Option<Bytes> {
-    let file = File::open(&disk.path).ok()?;
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(&disk.path).ok()?;
     let len = file.metadata().ok()?.len();
     match disk.format {
         ImageFormat::Raw => Some(Bytes(len)),

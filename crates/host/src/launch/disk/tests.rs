@@ -247,3 +247,12 @@ fn an_image_is_what_its_definition_says_and_not_what_it_holds() {
     assert!(error.contains("not closed cleanly"), "{error}");
     opened(&Disk { read_only: true, ..image_disk }).unwrap();
 }
+
+#[test]
+fn a_pipe_in_the_place_of_a_disk_is_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pipe");
+    let mode = Mode::RUSR | Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    assert_eq!(most(&disk(&path, false)), Some(Bytes::ZERO));
+}
