@@ -114,20 +114,13 @@ pub(crate) fn save(paths: &Paths, record: &Record) -> anyhow::Result<()> {
     format::write(&paths.record(&record.definition.name), record)
 }
 
-/// Writes the record of a VM that was called `old`, and removes the one of that name. Its logs go
-/// with it.
-///
-/// # Errors
-/// Which file could not be written or removed. A record is there.
-pub(crate) fn rename(paths: &Paths, old: &VmName, record: &Record) -> anyhow::Result<()> {
-    save(paths, record)?;
-    let new = &record.definition.name;
+/// Gives the logs of a VM that was called `old` its new name, where there are any.
+pub(crate) fn take_logs(paths: &Paths, old: &VmName, new: &VmName) {
     for (from, to) in
         [(paths.console_log(old), paths.console_log(new)), (paths.vmm_log(old), paths.vmm_log(new))]
     {
         std::fs::rename(from, to).ok(); // Logs are worth no failure.
     }
-    forget(paths, old)
 }
 
 /// Removes the record and the logs of a VM.

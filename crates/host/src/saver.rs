@@ -2,20 +2,23 @@
 //! asked for.
 //!
 //! What cannot be written, because the disk is full for example, is kept in memory and tried again
-//! until it is on disk or something newer takes its place.
+//! until it is on disk or something newer takes its place ([`pending`]). A VM that is renamed is on
+//! disk under one of its names at any time.
 
-use std::collections::BTreeMap;
+mod pending;
+
 use std::time::Duration;
 
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::pool::PoolDefinition;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
 
+use self::pending::{Pending, Want};
 use crate::core::Input;
 use crate::incoming::Incoming;
-use crate::inventory::{self, Record};
+use crate::inventory::Record;
 use crate::paths::Paths;
-use crate::pools;
 
 /// The pause before a failed write is tried again. Longer, and an operator who has made room waits;
 /// shorter, and a full disk costs processor time.
@@ -25,36 +28,13 @@ const PAUSE: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub(crate) struct Saver(mpsc::UnboundedSender<(Job, oneshot::Sender<anyhow::Result<()>>)>);
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Job {
     Save(Box<Record>),
     SavePools(Vec<PoolDefinition>),
     /// A VM's record under its new name, in place of that under the old one.
     Rename(VmName, Box<Record>),
     Forget(VmName),
-}
-
-impl Job {
-    /// Which file it is about: that of a VM or, `None`, that of all pools. A newer job on a file
-    /// replaces an older one.
-    fn subject(&self) -> Option<VmName> {
-        match self {
-            Self::Save(record) | Self::Rename(_, record) => Some(record.definition.name.clone()),
-            Self::Forget(vm) => Some(vm.clone()),
-            Self::SavePools(_) => None,
-        }
-    }
-
-    async fn carry_out(&self, paths: &Paths) -> anyhow::Result<()> {
-        let (job, paths) = (self.clone(), paths.clone());
-        let written = tokio::task::spawn_blocking(move || match job {
-            Self::Save(record) => inventory::save(&paths, &record),
-            Self::SavePools(all) => pools::save(&paths, &all),
-            Self::Rename(old, record) => inventory::rename(&paths, &old, &record),
-            Self::Forget(vm) => inventory::forget(&paths, &vm),
-        });
-        written.await?
-    }
 }
 
 impl Saver {
@@ -109,7 +89,9 @@ async fn write(
     inbox: mpsc::Sender<Incoming>,
     mut jobs: mpsc::UnboundedReceiver<(Job, oneshot::Sender<anyhow::Result<()>>)>,
 ) {
-    let mut failed: BTreeMap<Option<VmName>, Job> = BTreeMap::new();
+    let mut pending = Pending::default();
+    // Jobs that come meanwhile put it off no further.
+    let mut again = Instant::now();
     let tell = async |subject, why| {
         // The daemon may be about to end.
         inbox.send(Incoming::Input(Input::Unsaved(subject, why))).await.ok();
@@ -117,48 +99,39 @@ async fn write(
     loop {
         let next = tokio::select! {
             next = jobs.recv() => next,
-            () = tokio::time::sleep(PAUSE), if !failed.is_empty() => {
-                for (subject, job) in std::mem::take(&mut failed) {
-                    match job.carry_out(&paths).await {
+            () = sleep_until(again), if !pending.is_empty() => {
+                for (subject, want) in pending.take_all() {
+                    match attempt(&paths, &want).await {
                         Ok(()) => tell(subject, None).await,
-                        Err(_) => drop(failed.insert(subject, job)),
+                        Err(_) => pending.keep(subject, want),
                     }
                 }
+                again = Instant::now() + PAUSE;
                 continue;
             }
         };
         let Some((job, done)) = next else { return };
-        let result = job.carry_out(&paths).await;
-        let subject = job.subject();
-        let replaced = replace(&mut failed, &subject);
+        if pending.is_empty() {
+            again = Instant::now() + PAUSE;
+        }
+        let (subject, want, replaces) = pending.after(job);
+        let result = attempt(&paths, &want).await;
         match &result {
-            Ok(()) if replaced => tell(subject, None).await,
+            Ok(()) if replaces => tell(subject, None).await,
             Ok(()) => {}
             Err(e) => {
                 tell(subject.clone(), Some(format!("{e:#}"))).await;
-                failed.insert(subject, job);
+                pending.keep(subject, want);
             }
         }
         done.send(result).ok(); // Nobody may wait for it.
     }
 }
 
-/// Takes the failed job on `subject` out, which a newer one replaces. Returns whether there was
-/// one.
-fn replace(failed: &mut BTreeMap<Option<VmName>, Job>, subject: &Option<VmName>) -> bool {
-    // The record under the old name is another VM's now.
-    for job in failed.values_mut() {
-        if let Job::Rename(old, record) = job
-            && subject.as_ref() == Some(&*old)
-        {
-            *job = Job::Save(record.clone());
-        }
-    }
-    let replaced = failed.remove(subject);
-    let there = replaced.is_some();
-    // The newer job does not know of the record under the old name.
-    if let Some(Job::Rename(old, _)) = replaced {
-        failed.insert(Some(old.clone()), Job::Forget(old));
-    }
-    there
+async fn attempt(paths: &Paths, want: &Want) -> anyhow::Result<()> {
+    let (want, paths) = (want.clone(), paths.clone());
+    tokio::task::spawn_blocking(move || want.write(&paths)).await?
 }
+
+#[cfg(test)]
+mod tests;

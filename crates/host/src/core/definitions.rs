@@ -85,6 +85,9 @@ impl Core {
         vm.record.definition = vm.record.definition.renamed(new);
         let record = Box::new(vm.record.clone());
         self.vms.insert(new.clone(), vm);
+        if let Some(why) = self.unsaved.remove(&Some(name.clone())) {
+            self.unsaved.insert(Some(new.clone()), why);
+        }
         self.event(Some(name), format!("is renamed to {new}"));
         self.event(Some(new), format!("was {name} until now"));
         let answer = self.status_answer(new)?;
