@@ -115,7 +115,9 @@ impl Core {
     }
 
     fn reservations<'a>(&self, pools: &'a Pools, vms: &'a [Claim]) -> Reservations<'a> {
-        let (machine, swap) = (self.ledger.budget(), self.settings.swap);
+        // The budget is more while VMs have yet to give back what other programs have taken: that is
+        // nothing to promise.
+        let (machine, swap) = (self.ledger.sustained(), self.settings.swap);
         Reservations { machine, swap, pools: pools.tree(), vms }
     }
 

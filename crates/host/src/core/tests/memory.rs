@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 use crate::config::Config;
 
@@ -42,6 +44,25 @@ fn what_other_programs_take_is_called_back_from_vms_and_given_again_when_it_retu
         follow(&mut world, run);
     }
     assert_eq!((world.host().taken, world.vm("a").balloon_target), (Bytes::ZERO, Bytes::ZERO));
+}
+
+#[test]
+fn what_other_programs_have_taken_is_promised_to_no_vm_that_holds_it() {
+    let mut world = World::new(8192);
+    world.pool(json!({"name": "prod"})).unwrap();
+    let run = world.up(definition("a", 6144, "pool = 'prod'"));
+    for _ in 0..60 {
+        world.say(run, FromVmm::Want(mib(6144) - world.granted[&run]));
+        world.report(run, Pages(0));
+        world.pass(SECOND);
+    }
+    assert_eq!(world.granted[&run], mib(6144));
+    world.input(usable_input(Bytes::mib(4096)));
+    assert!(world.host().budget > Bytes::mib(6144), "it is not back yet");
+    let refused = |answer: Result<Answer, Failure>| answer.is_err_and(|e| e.kind == FailureKind::NoMemory);
+    assert!(refused(world.set("a", json!({"reservation": "6GiB"}))));
+    assert!(refused(world.set_pool("prod", json!({"reservation": "6GiB"}))));
+    world.set("a", json!({"reservation": "3GiB"})).unwrap();
 }
 
 #[test]
