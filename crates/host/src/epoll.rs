@@ -7,11 +7,13 @@ use plimsoll_protocol::wire::Wire;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::closing::Closing;
+
 /// Owns one descriptor for all its life, which [`AsFd`] returns.
 pub(crate) trait Owner: AsFd {}
 
 impl Owner for OwnedFd {}
-impl Owner for Wire {}
+impl Owner for Closing<Wire> {}
 
 /// An [`Owner`] as the runtime wants it.
 #[derive(Debug)]

@@ -19,6 +19,7 @@ mod adopt;
 mod api;
 mod cgroup;
 mod cids;
+mod closing;
 mod config;
 mod core;
 mod daemon;

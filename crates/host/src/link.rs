@@ -15,6 +15,7 @@ use tokio::io::{Interest, Ready};
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 
+use crate::closing::Closing;
 use crate::epoll::{Waited, register};
 use crate::intake::Intake;
 use crate::outbox::{Letter, Outbox};
@@ -40,7 +41,8 @@ pub(crate) struct Link(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    socket: AsyncFd<Waited<Wire>>,
+    /// Messages that are never read may bring descriptors.
+    socket: AsyncFd<Waited<Closing<Wire>>>,
     outbox: Mutex<Outbox>,
     posted: Notify,
     /// Messages of the VMM that the thread for shared pages has yet to carry out.
@@ -52,7 +54,7 @@ impl Link {
     /// Takes a connected wire. Must be called within a runtime.
     pub(crate) fn new(wire: Wire) -> std::io::Result<Self> {
         let shared = Shared {
-            socket: register(wire, Interest::READABLE | Interest::WRITABLE)?,
+            socket: register(Closing::new(wire), Interest::READABLE | Interest::WRITABLE)?,
             outbox: Mutex::default(),
             posted: Notify::new(),
             backlog: AtomicUsize::new(0),
@@ -118,12 +120,7 @@ impl Link {
         self.catch_up().await;
         match self.receive(intake).await {
             Ok((message, fds)) if fds.is_empty() => Ok(Some(message)),
-            Ok((_, fds)) => {
-                let count = fds.len();
-                // The last close of a file may take long, as that of a large one in memory.
-                tokio::task::spawn_blocking(move || drop(fds));
-                Err(ReadError::Descriptors(count))
-            }
+            Ok((_, fds)) => Err(ReadError::Descriptors(fds.len())),
             Err(WireError::Closed) => Ok(None),
             Err(e) => Err(e.into()),
         }
@@ -133,18 +130,18 @@ impl Link {
     ///
     /// # Errors
     /// The connection has ended, the bytes are no message of the protocol, or the socket is broken.
-    pub(crate) async fn receive(
-        &self,
-        intake: &mut Intake,
-    ) -> Result<(FromVmm, Vec<OwnedFd>), WireError> {
+    pub(crate) async fn receive(&self, intake: &mut Intake) -> Result<(FromVmm, Vec<Closing<OwnedFd>>), WireError> {
         intake.wait().await;
         // A socket that is always readable never has its task wait, and the runtime has one thread.
         consume_budget().await;
         loop {
             let mut ready = self.0.socket.readable().await?;
-            match self.0.socket.get_ref().0.receive() {
+            let mut fds = Vec::new();
+            let received = self.0.socket.get_ref().0.receive_with(&mut fds);
+            let fds: Vec<_> = fds.into_iter().map(Closing::new).collect();
+            match received {
                 Err(e) if e.would_block() => ready.clear_ready(),
-                result => return result,
+                received => return received.map(|message| (message, fds)),
             }
         }
     }

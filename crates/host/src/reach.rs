@@ -20,6 +20,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::time::{sleep, timeout};
 
 use crate::cgroup;
+use crate::closing::Closing;
 use crate::core::{Adopted, Input, RunId, foreign};
 use crate::descriptors;
 use crate::domains::Stock;
@@ -231,7 +232,7 @@ async fn stock(
     intake: &mut Intake,
     record: &RunRecord,
     domain: DomainId,
-    mut fds: Vec<OwnedFd>,
+    mut fds: Vec<Closing<OwnedFd>>,
 ) -> anyhow::Result<Stock> {
     let known = record.domains.iter().find(|known| known.id == domain);
     let known = known.with_context(|| format!("it was never told of domain {}", domain.0))?;

@@ -25,7 +25,7 @@ fn begin(host: &Host, name: &str) -> UnixStream {
 }
 
 /// The names of those of `names` for which a VMM runs.
-fn running<'a>(names: &'a [String]) -> Vec<&'a String> {
+fn running(names: &[String]) -> Vec<&String> {
     let line = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("cmdline")).ok();
     let lines: Vec<String> = std::fs::read_dir("/proc").unwrap().flatten().filter_map(line).collect();
     let runs = |name: &&String| lines.contains(&format!("plimsoll-vmm {name}\0"));

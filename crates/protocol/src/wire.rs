@@ -22,6 +22,10 @@ pub const MAX_MESSAGE: usize = 16 * 1024;
 /// Most descriptors with one message: the fixed roles take eight, taps eight, disks and their
 /// backing files the others.
 pub const MAX_FDS: usize = 64;
+/// Most descriptors that the kernel passes with a message (`SCM_MAX_FD`). There is room for all:
+/// the kernel closes on the receiving thread what does not fit, and the last close of a large file
+/// takes long.
+const MOST_PASSED: usize = 253;
 
 /// What can go wrong on a wire.
 #[derive(Debug, thiserror::Error)]
@@ -104,8 +108,19 @@ impl Wire {
     /// [`WireError::Closed`] at the end of the connection, [`WireError::Garbled`] for what is no
     /// message, else the socket's.
     pub fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), WireError> {
+        let mut fds = Vec::new();
+        let message = self.receive_with(&mut fds)?;
+        Ok((message, fds))
+    }
+
+    /// The same. Adds the descriptors to `fds`, those of a packet that is no message as well: the
+    /// caller decides where they are closed.
+    ///
+    /// # Errors
+    /// As [`Wire::receive`].
+    pub fn receive_with<T: DeserializeOwned>(&self, fds: &mut Vec<OwnedFd>) -> Result<T, WireError> {
         let mut buffer = vec![0; MAX_MESSAGE];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_PASSED))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut receive = || {
             rustix::io::retry_on_intr(|| {
@@ -124,12 +139,13 @@ impl Wire {
             Err(rustix::io::Errno::CONNRESET) => return Err(WireError::Closed),
             Err(errno) => return Err(errno.into()),
         };
-        let mut fds = Vec::new();
+        let before = fds.len();
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(passed) = message {
                 fds.extend(passed);
             }
         }
+        let passed = fds.len() - before;
         // A packet of no bytes and the end of the connection look alike, and no message encodes to
         // nothing.
         if received.bytes == 0 {
@@ -137,7 +153,7 @@ impl Wire {
         }
         let truncated = received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
         match postcard::take_from_bytes(&buffer[..received.bytes]) {
-            Ok((message, [])) if !truncated => Ok((message, fds)),
+            Ok((message, [])) if !truncated && passed <= MAX_FDS => Ok(message),
             _ => Err(WireError::Garbled(received.bytes)),
         }
     }
@@ -214,6 +230,27 @@ mod tests {
         a.send(&FromVmm::GiveBack { domain, pages: pages.clone(), mismatched: true }, &[]).unwrap();
         b.send(&ToVmm::Found { id, found: vec![Found::Frame(FrameNo(u32::MAX)); MAX_BATCH] }, &[]).unwrap();
         b.send(&ToVmm::Share { domain, pages }, &[]).unwrap();
+    }
+
+    #[test]
+    fn descriptors_of_what_is_no_message_are_the_callers_to_close() {
+        let (a, b) = pair();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let send = |packet: &[u8], count: usize| {
+            let fds = vec![file.as_fd(); count];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_PASSED))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            assert!(ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+            rustix::net::sendmsg(&a.0, &[IoSlice::new(packet)], &mut ancillary, SendFlags::empty()).unwrap();
+        };
+        let message = postcard::to_stdvec(&FromVmm::Return(Pages(1))).unwrap();
+        for (packet, count) in [(&[0xff; 3][..], 2), (&message, MAX_FDS + 1), (&message, MOST_PASSED)] {
+            send(packet, count);
+            let mut fds = Vec::new();
+            let error = b.receive_with::<FromVmm>(&mut fds).unwrap_err();
+            assert!(matches!(error, WireError::Garbled(n) if n == packet.len()), "{error}");
+            assert_eq!(fds.len(), count);
+        }
     }
 
     proptest! {

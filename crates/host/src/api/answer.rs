@@ -98,7 +98,11 @@ impl ErrorKind {
             Self::Unfit => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "unfit", "Something that the VM needs does not work")
             }
-            Self::TooOften => (StatusCode::TOO_MANY_REQUESTS, "too-often", "Too many changes or costly questions of this client"),
+            Self::TooOften => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too-often",
+                "Too many changes or costly questions of this client",
+            ),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "The daemon could not do it"),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Too many requests of this client"),
             Self::NoMemory => {

@@ -70,7 +70,9 @@ impl Listener {
     pub(super) fn samples(&self, samples: usize) -> Result<OwnedSemaphorePermit, ApiError> {
         let places = u32::try_from(samples.min(MOST_SAMPLES)).unwrap_or(u32::MAX);
         Arc::clone(&self.samples).try_acquire_many_owned(places).map_err(|_| {
-            ApiError::busy("others read long histories: wait for them, or ask for pages with limit".to_owned())
+            ApiError::busy(
+                "others read long histories: wait for them, or ask for pages with limit".to_owned(),
+            )
         })
     }
 

@@ -148,10 +148,7 @@ pub(super) async fn ask(costs: u32, request: Request, next: Next) -> Response {
 }
 
 /// The turn of a request; `None`: it is not soon enough.
-fn turn(
-    request: &Request,
-    turn: impl FnOnce(&Client, Instant) -> Option<Instant>,
-) -> Option<Instant> {
+fn turn(request: &Request, turn: impl FnOnce(&Client, Instant) -> Option<Instant>) -> Option<Instant> {
     let now = Instant::now();
     request.extensions().get::<Client>().map_or(Some(now), |client| turn(client, now))
 }

@@ -101,7 +101,9 @@ fn admit<S>(
             match tls {
                 Some(tls) => {
                     let Some(turn) = tls.pace.turn(peer, 1, Instant::now()) else {
-                        return tracing::debug!("a peer, or all of them, agree on TLS too often: it is not answered");
+                        return tracing::debug!(
+                            "a peer, or all of them, agree on TLS too often: it is not answered"
+                        );
                     };
                     let handshake = tls.acceptor.accept(stream);
                     tokio::spawn(serve_encrypted(turn, handshake, passage, client, api.clone()));

@@ -69,8 +69,7 @@ impl Core {
         // What children reserve is known before their parents' turn.
         for name in table.names().iter().rev() {
             let Some(pool) = self.pools.get(name) else { continue };
-            let (own, inside) =
-                (Pages::ceil(pool.reservation), table.reserved(&Place::In(name.clone())));
+            let (own, inside) = (Pages::ceil(pool.reservation), table.reserved(&Place::In(name.clone())));
             let reserves = if pool.expandable { own.max(inside) } else { own };
             table.row(&pool.parent).reserved += reserves;
         }

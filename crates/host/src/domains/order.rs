@@ -4,6 +4,7 @@ use plimsoll_protocol::sharing::DomainId;
 use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages};
 
 use super::{Known, Owner};
+use crate::closing::Closing;
 use crate::run_id::RunId;
 
 /// What the core has the plane do.
@@ -70,7 +71,7 @@ pub(crate) struct Stock {
     /// As the earlier daemon wrote it down.
     pub(crate) domain: Known,
     /// The VMM's descriptor of its frames; their file has the domain's number.
-    pub(crate) pool: OwnedFd,
+    pub(crate) pool: Closing<OwnedFd>,
     /// At most as many as the VM has pages.
     pub(crate) holds: Vec<(PageNo, FrameNo)>,
 }

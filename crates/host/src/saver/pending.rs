@@ -82,7 +82,9 @@ impl Pending {
         // The file of this name is not that of another VM any more.
         if let Some(name) = &subject {
             former.remove(name);
-            self.0.values_mut().for_each(|want| drop(want.former.remove(name)));
+            for want in self.0.values_mut() {
+                want.former.remove(name);
+            }
         }
         (subject.clone(), Want { subject, content, former }, replaces)
     }

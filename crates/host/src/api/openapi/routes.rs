@@ -69,7 +69,8 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     {
         let mut served = on(method.filter(), handler);
         if let Some(costs) = operation.cost() {
-            served = served.layer(from_fn(move |request: Request, next: Next| pace::ask(costs, request, next)));
+            served =
+                served.layer(from_fn(move |request: Request, next: Next| pace::ask(costs, request, next)));
         }
         self.router = self.router.route(path, served);
         self.described.push(Described { method, path, takes: T::describe, operation });

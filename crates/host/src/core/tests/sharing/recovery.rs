@@ -1,4 +1,5 @@
 use super::*;
+use crate::closing::Closing;
 use crate::domains::{Known, Stock};
 
 #[test]
@@ -50,7 +51,7 @@ fn survivor(before: &mut World, run: RunId, holds: &[(u32, FrameNo)]) -> Adopted
         former: vec![],
         stock: Some(Stock {
             domain: known,
-            pool: before.sharing[&run].1[0].try_clone().unwrap().into(),
+            pool: Closing::new(before.sharing[&run].1[0].try_clone().unwrap().into()),
             holds: holds.iter().map(|(page, frame)| (PageNo(*page), *frame)).collect(),
         }),
         facts: Facts { grant, held: grant, ram: (4096, Bytes::mib(256)), ..Facts::default() },
@@ -187,7 +188,7 @@ fn a_vm_that_brings_another_file_than_its_own_shares_nothing_with_anybody() {
     let mut evil = survivor(&mut before, b, &[(5, frame)]);
     // Its own window, which it can write to, in place of the frames.
     let window = before.sharing[&b].1[1].try_clone().unwrap();
-    evil.stock.iter_mut().for_each(|stock| stock.pool = window.try_clone().unwrap().into());
+    evil.stock.iter_mut().for_each(|stock| stock.pool = Closing::new(window.try_clone().unwrap().into()));
     let good = survivor(&mut before, a, &[(5, frame)]);
     let mut world = World::new(640);
     let [b, a] = world.take_over([evil, good].map(Ok));
