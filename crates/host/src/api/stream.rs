@@ -64,7 +64,7 @@ async fn follow(
     loop {
         news.borrow_and_update();
         let Ok(Answer::Events(events)) = caller.call(Request::Events(after)).await else { return };
-        let missed = events.first().is_some_and(|event| event.id > after + 1);
+        let missed = events.first().is_some_and(|event| event.id > after.saturating_add(1));
         if missed && !std::mem::take(&mut first) {
             return;
         }
@@ -163,6 +163,8 @@ mod tests {
         assert_eq!(ids(&mut stream, 2).await, [4, 5]);
         drop(stream);
         assert_eq!(ids(&mut daemon.open(3).unwrap(), 2).await, [4, 5]);
+        // No event has had that id: the client comes from another record.
+        assert_eq!(ids(&mut daemon.open(u64::MAX).unwrap(), 5).await, [1, 2, 3, 4, 5]);
     }
 
     #[tokio::test(start_paused = true)]
