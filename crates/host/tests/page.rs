@@ -92,6 +92,22 @@ fn the_token_that_permits_to_look_changes_nothing() {
 }
 
 #[test]
+fn the_token_that_permits_to_look_shows_no_hash_of_a_password() {
+    let (host, address, _directory) = host();
+    let mut vm = host::definition("a", "64MiB");
+    vm["cloud_init"] = serde_json::json!({"password_hash": "$6$salt$hash", "hostname": "a"});
+    assert_eq!(host.ask("POST", "/v1/vms?start=false", &vm.to_string()).0, 200);
+    let shown = |token: &str| -> Value {
+        let stream = TcpStream::connect(&address).unwrap();
+        let (status, body) = exchange(stream, "GET", "/v1/vms/a/definition", &bearer(token), "");
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str::<Value>(&body).unwrap()["cloud_init"].clone()
+    };
+    assert_eq!(shown(ALL), vm["cloud_init"]);
+    assert_eq!(shown(VIEW), serde_json::json!({"hostname": "a"}));
+}
+
+#[test]
 fn the_live_state_comes_again_and_again_and_is_that_of_the_ledger() {
     let (host, address, _directory) = host();
     host.run("a", "64MiB");

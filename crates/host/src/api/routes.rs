@@ -104,6 +104,7 @@ pub(super) fn routes() -> Routes<Api> {
             "/v1/vms/{name}/definition",
             vms::definition,
             vms("getVmDefinition", "A VM's definition, as it was given and changed since")
+                .about("A token that permits to look only shows no `password_hash` of `cloud_init`.")
                 .json::<VmDefinition>()
                 .tagged()
                 .refuses(&[Unknown, Conflict]),

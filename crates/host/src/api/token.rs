@@ -1,13 +1,16 @@
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::Method;
 use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 
 use super::answer::ApiError;
+use super::openapi::{Part, Taken};
 use crate::config::Tokens;
 
 /// The same API, for clients that show one of the tokens.
@@ -15,23 +18,40 @@ pub(crate) fn with_tokens(api: Router, tokens: Tokens) -> Router {
     api.layer(from_fn_with_state(Arc::new(tokens), check))
 }
 
-async fn check(State(tokens): State<Arc<Tokens>>, request: Request, next: Next) -> Response {
+async fn check(State(tokens): State<Arc<Tokens>>, mut request: Request, next: Next) -> Response {
     let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    match shown.and_then(|value| value.strip_prefix("Bearer ")).and_then(|shown| right(&tokens, shown)) {
-        Some(Right::All) => next.run(request).await,
-        Some(Right::View) if matches!(*request.method(), Method::GET | Method::HEAD) => {
-            next.run(request).await
-        }
-        Some(Right::View) => ApiError::forbidden().into_response(),
-        None => ApiError::unauthorized().into_response(),
+    let shown = shown.and_then(|value| value.strip_prefix("Bearer "));
+    let Some(right) = shown.and_then(|shown| right(&tokens, shown)) else {
+        return ApiError::unauthorized().into_response();
+    };
+    if right == Right::View && !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return ApiError::forbidden().into_response();
+    }
+    request.extensions_mut().insert(right);
+    next.run(request).await
+}
+
+/// What a client may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Right {
+    /// Everything: it shows that token, or is on the unix socket.
+    All,
+    /// Read all but secrets.
+    View,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Right {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        // Only a listener with tokens tells.
+        Ok(parts.extensions.get::<Self>().copied().unwrap_or(Self::All))
     }
 }
 
-/// What a token permits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Right {
-    All,
-    View,
+/// The description of the API has tokens for all operations.
+impl Part for Right {
+    fn describe(_: &mut Taken<'_>) {}
 }
 
 /// What the token `shown` permits.

@@ -6,12 +6,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Api;
-use super::answer::ApiResult;
+use super::answer::{ApiResult, success};
 use super::given::Given;
 use super::if_match::IfMatch;
 use super::path::Path;
 use super::query::Query;
-use crate::core::Request;
+use super::token::Right;
+use crate::core::{Answer, Request};
 
 pub(super) async fn list(State(api): State<Api>) -> ApiResult {
     api.call(Request::List).await
@@ -59,8 +60,14 @@ pub(super) async fn show(State(api): State<Api>, Path(name): Path<VmName>) -> Ap
     api.call(Request::Get(name)).await
 }
 
-pub(super) async fn definition(State(api): State<Api>, Path(name): Path<VmName>) -> ApiResult {
-    api.call(Request::Definition(name)).await
+pub(super) async fn definition(State(api): State<Api>, right: Right, Path(name): Path<VmName>) -> ApiResult {
+    let mut answer = api.caller.call(Request::Definition(name)).await?;
+    if let (Right::View, Answer::Definition(definition)) = (right, &mut answer)
+        && let Some(seed) = &mut definition.cloud_init
+    {
+        seed.password_hash = None;
+    }
+    Ok(success(answer))
 }
 
 pub(super) async fn change(
