@@ -2,9 +2,9 @@
 
 use anyhow::{Context, anyhow, ensure};
 use jiff::Timestamp;
-use plimsoll_protocol::VmName;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::status::Exit;
+use plimsoll_protocol::{PoolName, VmName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -26,12 +26,16 @@ pub(crate) struct Record {
     /// The boot of the machine in which it was last started: see [`crate::process::boot_id`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) boot_id: Option<String>,
+    /// The pool that it was in, where the pool was gone when a daemon came. It is outside of pools
+    /// until a daemon comes that has the pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lost_pool: Option<PoolName>,
 }
 
 impl Record {
     /// The record of a VM that has not been started.
     pub(crate) fn new(definition: VmDefinition) -> Self {
-        Self { definition, started: None, exit: None, boot_id: None }
+        Self { definition, started: None, exit: None, boot_id: None, lost_pool: None }
     }
 }
 

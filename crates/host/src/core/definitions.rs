@@ -67,6 +67,7 @@ impl Core {
         self.must_be_sound(&definition)?;
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
         vm.record.definition = definition;
+        vm.record.lost_pool.take_if(|_| !vm.record.definition.pool.is_root());
         self.event(Some(name), "is defined anew");
         let answer = self.status_answer(name)?;
         self.save(name, vec![(id, Ok(answer))]);

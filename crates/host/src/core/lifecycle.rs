@@ -7,7 +7,7 @@ use plimsoll_units::Pages;
 
 use super::run::{EndedBy, Ending, Phase, Rollback, Run, Start, Waiter};
 use super::{
-    Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, PATIENCE, RequestId, RunId, Started, Vm, limit,
+    Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, PATIENCE, RequestId, RunId, Started, Vm, limit, place,
     overhead, reservation,
 };
 use crate::domains::Order;
@@ -233,7 +233,11 @@ impl Core {
         let failed_start = !operator && (starting || waiter.is_some());
         let record = match rollback {
             Rollback::Forget if failed_start => None,
-            Rollback::Restore(record) if failed_start => Some(*record),
+            Rollback::Restore(mut record) if failed_start => {
+                // Its pool may have been removed meanwhile.
+                place(&mut record, &self.pools);
+                Some(*record)
+            }
             _ => self.vm(&name).map(|vm| {
                 let failed = || match operator {
                     true => Exit::KilledByOperator,

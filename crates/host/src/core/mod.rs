@@ -182,7 +182,7 @@ impl Core {
         let vms = records
             .into_iter()
             .map(|mut record| {
-                place(&mut record.definition, &pools);
+                place(&mut record, &pools);
                 (record.definition.name.clone(), Vm::off(record))
             })
             .collect();
@@ -365,10 +365,18 @@ impl Core {
     }
 }
 
-/// A VM whose pool does not exist, because the daemon's files were changed, is placed in none.
-fn place(definition: &mut VmDefinition, pools: &Pools) {
+/// A VM whose pool does not exist, because the file of all pools is lost or it was removed, is
+/// placed in none. The record keeps the pool's name, for when it is back.
+fn place(record: &mut Record, pools: &Pools) {
+    let Record { definition, lost_pool, .. } = record;
+    if definition.pool.is_root()
+        && let Some(pool) = lost_pool.take_if(|pool| pools.get(pool).is_some())
+    {
+        definition.pool = Place::In(pool);
+    }
     if pools.id(&definition.pool).is_none() {
         tracing::error!(vm = %definition.name, "there is no pool {}: it is on the host itself now", definition.pool);
+        *lost_pool = definition.pool.pool().cloned();
         definition.pool = Place::Root;
     }
 }

@@ -170,6 +170,7 @@ impl Core {
         let orders = devices::changes(&vm.record.definition, &definition);
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
         vm.record.definition = definition;
+        vm.record.lost_pool.take_if(|_| change.pool.is_some());
         let run = vm.run;
         if let Some(run) = run.filter(|_| moves) {
             self.share(run, Pages::ZERO);

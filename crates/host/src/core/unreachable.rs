@@ -76,7 +76,7 @@ impl Core {
         let mut unread = known.and_then(|vm| vm.unread.clone());
         let known_start = known.and_then(|vm| vm.record.started);
         let written = known.map(|vm| vm.record.definition.clone());
-        let mut definition = match found.definition {
+        let definition = match found.definition {
             Some(definition) if readable && !in_inventory => definition,
             Some(sketch) if unread.is_some() || known.is_none() => sketch,
             _ => written.unwrap_or_else(|| sketch(name, &serde_json::Value::Null)),
@@ -85,15 +85,20 @@ impl Core {
             let why = "its definition is not known: its run record cannot be read".to_owned();
             unread = Some(Unread { why, replaceable: true });
         }
-        place(&mut definition, &self.pools);
-        let recorded = found.recorded.unwrap_or_default().min(size(&definition));
-        let account = account(&definition, recorded, &found.kernel);
+        let lost_pool = known.and_then(|vm| vm.record.lost_pool.clone());
+        let boot_id = self.settings.boot_id.clone();
+        let started = started.or(known_start);
+        let mut record = Record { definition, started, exit: None, boot_id, lost_pool };
+        place(&mut record, &self.pools);
+        let definition = &record.definition;
+        let recorded = found.recorded.unwrap_or_default().min(size(definition));
+        let account = account(definition, recorded, &found.kernel);
         self.last_run += 1;
         let id = RunId(self.last_run);
         if let Err(e) = self.ledger.adopt(id, account) {
             tracing::error!(vm = %name, "its account cannot be opened: {e}");
         }
-        let mut run = Run::new(id, name.clone(), self.clock.now, limit(&definition), self.settings.sampling);
+        let mut run = Run::new(id, name.clone(), self.clock.now, limit(definition), self.settings.sampling);
         run.phase = Phase::Unreachable(Unreachable {
             since: self.clock.now,
             why: found.why,
@@ -104,9 +109,6 @@ impl Core {
         run.swap = found.swap;
         run.kernel = found.kernel;
         self.runs.insert(id, Box::new(run));
-        let boot_id = self.settings.boot_id.clone();
-        let started = started.or(known_start);
-        let record = Record { definition, started, exit: None, boot_id };
         self.vms.insert(name.clone(), Vm { record, unread, run: Some(id) });
         let former = self.left_by(id, found.domains.iter().flatten().chain(&found.former));
         let maps = found.domains.map(|domains| domains.iter().map(|domain| domain.id).collect());
@@ -136,7 +138,7 @@ impl Core {
             vm.record.started = Some(adopted.started);
             vm.unread.take_if(|unread| unread.replaceable);
         }
-        place(&mut vm.record.definition, &self.pools);
+        place(&mut vm.record, &self.pools);
         let definition = &vm.record.definition;
         let bound = adopted.recorded.unwrap_or(size(definition)).min(size(definition));
         let account = account(definition, adopted.facts.grant.min(bound), &adopted.kernel);

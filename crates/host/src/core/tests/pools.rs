@@ -3,6 +3,7 @@ use plimsoll_protocol::status::PoolStatus;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::pools::Pools;
 
 impl World {
     /// Asks for a pool as the API would.
@@ -76,6 +77,49 @@ fn vms_and_pools_move_while_they_run() {
     assert!(world.entitled("a") > before);
     world.set_pool("web", json!({"parent": "/"})).unwrap();
     assert!(world.pools().iter().all(|p| p.parent == Place::Root));
+}
+
+impl World {
+    /// A daemon that comes with `pools`, after all that was saved of the last VM.
+    fn comes_back(&mut self, pools: &[Value]) {
+        let definitions = pools.iter().map(|pool| serde_json::from_value(pool.clone()).unwrap()).collect();
+        let record = self.saved.last().unwrap().clone();
+        let pools = Pools::new(definitions).unwrap();
+        self.core = Core::new(self.core.settings.clone(), vec![record], pools, self.clock);
+        self.recorded = None;
+    }
+}
+
+#[test]
+fn a_vm_whose_pools_were_lost_is_in_its_pool_again_when_they_are_back() {
+    let (mut world, prod) = (World::new(640), json!({"name": "prod"}));
+    world.pool(prod.clone()).unwrap();
+    world.answer(Request::Define(Box::new(definition("a", 256, "pool = 'prod'")))).unwrap();
+    // Their file cannot be read.
+    world.comes_back(&[]);
+    assert_eq!(world.vm("a").pool, Place::Root);
+    world.set("a", json!({"shares": 77})).unwrap();
+    world.comes_back(std::slice::from_ref(&prod));
+    assert_eq!((world.vm("a").pool.to_string(), world.vm("a").share_count), ("prod".to_owned(), 77));
+    // One that was given another place stays there.
+    world.set("a", json!({"shares": 78})).unwrap();
+    world.comes_back(&[]);
+    world.set("a", json!({"pool": "/"})).unwrap();
+    world.comes_back(&[prod]);
+    assert_eq!(world.vm("a").pool, Place::Root);
+}
+
+#[test]
+fn a_vm_that_takes_the_place_of_one_that_did_not_start_is_in_a_pool_that_there_is() {
+    let mut world = World::new(640);
+    world.pool(json!({"name": "prod"})).unwrap();
+    world.answer(Request::Define(Box::new(definition("a", 256, "pool = 'prod'")))).unwrap();
+    world.ask(Request::Create(Box::new(definition("a", 256, ""))));
+    let run = RunId(world.core.last_run);
+    world.answer(Request::RemovePool("prod".parse().unwrap())).unwrap();
+    let failed = Failure::new(FailureKind::Unfit, "it does not start");
+    world.input(Input::Launched(run, Err(failed)));
+    assert_eq!((world.vm("a").power, world.vm("a").pool), (Power::Off, Place::Root));
 }
 
 #[test]
