@@ -14,6 +14,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -85,13 +86,11 @@ impl SwapSite {
     /// What is short and by how much, or what the directory's file system cannot do; and what to do
     /// about it.
     pub(crate) fn allocate(&self, pages: Pages) -> anyhow::Result<File> {
-        let space = settled(pages.bytes(), LEAVING, || space(&self.directory)).with_context(|| {
-            format!("swap space: cannot ask what is free in {}", self.directory.display())
-        })?;
-        if pages.bytes() > space.usable() {
-            return Err(self.too_little(pages, space));
-        }
-        self.reserve(pages)
+        let (needs, ask) = (pages.bytes(), || space(&self.directory));
+        let cannot_ask = || format!("swap space: cannot ask what is free in {}", self.directory.display());
+        settled(needs, LEAVING, ask).with_context(cannot_ask)?;
+        let file = take_room(needs, ask, || self.reserve(pages)).with_context(cannot_ask)?;
+        file.unwrap_or_else(|space| Err(self.too_little(pages, space)))
     }
 
     /// A file of that many pages, set aside.
@@ -163,6 +162,20 @@ fn space(directory: &Path) -> rustix::io::Result<Space> {
     Ok(Space { size: bytes(stat.f_blocks), free: bytes(stat.f_bavail), kept })
 }
 
+/// Has `take` take `needs` of the room that `ask` finds, or returns that room where it is too little.
+/// VMs that are launched at once take theirs one after the other: what is left free is left by all
+/// of them together.
+fn take_room<T, E>(
+    needs: Bytes,
+    ask: impl FnOnce() -> Result<Space, E>,
+    take: impl FnOnce() -> T,
+) -> Result<Result<T, Space>, E> {
+    static TAKING: Mutex<()> = Mutex::new(());
+    let _taking = plimsoll_sys::lock(&TAKING);
+    let space = ask()?;
+    Ok(if needs <= space.usable() { Ok(take()) } else { Err(space) })
+}
+
 /// The room that `ask` finds as soon as `needs` fits, or after `limit`; at once if it can never
 /// fit.
 fn settled<E>(needs: Bytes, limit: Duration, mut ask: impl FnMut() -> Result<Space, E>) -> Result<Space, E> {
@@ -232,6 +245,30 @@ mod tests {
             rustix::io::Result::Ok(Space { size: Bytes::mib(40), free: Bytes::mib(40), kept: Bytes::ZERO })
         });
         assert_eq!(never.unwrap().free, Bytes::mib(40));
+    }
+
+    #[test]
+    fn vms_that_are_launched_at_once_leave_the_floor_free_together() {
+        let free = Mutex::new(Bytes::mib(40));
+        let ask = || {
+            let free = *free.lock().unwrap();
+            // The others look now, too, if they may.
+            thread::sleep(Duration::from_millis(20));
+            rustix::io::Result::Ok(Space { size: Bytes::mib(40), free, kept: Bytes::mib(2) })
+        };
+        let needs = Bytes::mib(15);
+        let launch = || {
+            let take = || {
+                let mut free = free.lock().unwrap();
+                *free = free.saturating_sub(needs);
+            };
+            take_room(needs, ask, take).unwrap().is_ok()
+        };
+        let launched = thread::scope(|scope| {
+            let launches: Vec<_> = (0..4).map(|_| scope.spawn(launch)).collect();
+            launches.into_iter().map(|launch| launch.join().unwrap()).filter(|launched| *launched).count()
+        });
+        assert_eq!((launched, *free.lock().unwrap()), (2, Bytes::mib(10)));
     }
 
     #[test]
