@@ -26,6 +26,10 @@ const CHUNK: usize = 64 << 10;
 /// with `log = "debug"` some 100 KB. Logs are cut each second, so this is how much one may be too
 /// long.
 const RATE: u64 = 256 << 10;
+/// Pause after each move of messages, however few: what is written meanwhile is moved together.
+/// Shorter, and a VMM that writes single bytes has a thread of the daemon open its log all the time;
+/// longer, and the pipe of one that talks at the full rate is full.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The daemon's end of a VMM's log.
 #[derive(Debug)]
@@ -83,7 +87,7 @@ impl LogPipe {
             let pipe = Arc::clone(&pipe);
             match tokio::task::spawn_blocking(move || pipe.pump()).await {
                 Ok(Some(0)) => ready.clear_ready(),
-                Ok(Some(moved)) => sleep(Duration::from_micros(moved * 1_000_000 / RATE)).await,
+                Ok(Some(moved)) => sleep(PAUSE.max(Duration::from_micros(moved * 1_000_000 / RATE))).await,
                 Ok(None) | Err(_) => return,
             }
         }
@@ -131,6 +135,23 @@ mod tests {
         assert!(lost > 0);
         assert_eq!(std::fs::metadata(&log).unwrap().len(), written, "what was written is there");
         assert!(written <= 6 * RATE, "{written}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn single_bytes_are_moved_together() {
+        let (_directory, pipe, mut writer, log) = pipe();
+        let moving = tokio::spawn(pipe.run());
+        let (begin, mut written) = (tokio::time::Instant::now(), 0);
+        while begin.elapsed() < Duration::from_secs(1) {
+            writer.write_all(b"x").unwrap();
+            written += 1;
+            while std::fs::metadata(&log).unwrap().len() < written {
+                sleep(Duration::from_micros(500)).await;
+            }
+        }
+        assert!(written <= 110, "{written} moves in a second");
+        drop(writer);
+        moving.await.unwrap();
     }
 
     #[tokio::test]
