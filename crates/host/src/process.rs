@@ -10,9 +10,14 @@ use anyhow::Context;
 use plimsoll_units::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, pidfd_open, pidfd_send_signal, prlimit};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, pidfd_open, pidfd_send_signal, prlimit, test_kill_process,
+};
 
 use crate::oom::OomKill;
+
+/// Where the kernel shows processes.
+const PROC: &str = "/proc";
 
 /// Why [`Process::find`] has no process to return.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,8 +55,8 @@ impl Process {
     /// [`NotFound::Gone`] only where the kernel says so; every other failure says nothing of the
     /// process.
     pub(crate) fn find(pid: u32, start: u64) -> Result<Self, NotFound> {
-        let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        let number = number.ok_or_else(|| NotFound::Unknown(format!("{pid} is not a process number")))?;
+        let number =
+            number(pid).ok_or_else(|| NotFound::Unknown(format!("{pid} is not a process number")))?;
         let pidfd = match pidfd_open(number, PidfdFlags::empty()) {
             Err(Errno::SRCH) => return Err(has_ended(pid)),
             result => result,
@@ -72,6 +77,14 @@ impl Process {
     pub(crate) fn is_gone(&self) -> bool {
         let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+    }
+
+    /// The user that it runs as; `None`: it is gone, or closed to this user.
+    pub(crate) fn user(&self) -> Option<u32> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        let user = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next());
+        // The number may be another process' by now.
+        if self.is_gone() { None } else { user?.parse().ok() }
     }
 
     /// Kills it. Nothing happens if it is gone.
@@ -122,13 +135,28 @@ fn file_length(limits: &str) -> Option<Bytes> {
 /// # Errors
 /// As [`Process::find`].
 pub(crate) fn must_run(pid: u32, start: u64) -> Result<(), NotFound> {
-    match start_time(pid) {
+    must_run_by(Path::new(PROC), pid, start)
+}
+
+/// The same, by what is mounted at `proc`. That a process is not there proves nothing: it may be
+/// hidden (`hidepid`), or nothing be mounted. Only the kernel's own word is proof.
+fn must_run_by(proc: &Path, pid: u32, start: u64) -> Result<(), NotFound> {
+    let unknown = |e: &dyn std::fmt::Display| {
+        Err(NotFound::Unknown(format!("cannot look at process {pid} in {}: {e}", proc.display())))
+    };
+    match start_time_by(proc, pid) {
         Ok(began) if began == start => Ok(()),
         Ok(_) => Err(NotFound::Gone(format!("process {pid} is another one by now"))),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(has_ended(pid)),
-        Err(e) if e.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => Err(has_ended(pid)),
-        Err(e) => Err(NotFound::Unknown(format!("cannot look at process {pid}: {e}"))),
+        Err(e) => match number(pid).map(test_kill_process) {
+            Some(Err(Errno::SRCH)) => Err(has_ended(pid)),
+            _ => unknown(&e),
+        },
     }
+}
+
+/// As the kernel's calls take it; `None`: no process has that number.
+fn number(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
 }
 
 fn has_ended(pid: u32) -> NotFound {
@@ -139,10 +167,13 @@ fn has_ended(pid: u32) -> NotFound {
 /// for good.
 ///
 /// # Errors
-/// `NotFound` or `ESRCH` where the process is gone; `InvalidData` where `/proc` makes no sense; the
-/// kernel's else.
+/// `InvalidData` where `/proc` makes no sense; the kernel's else.
 pub(crate) fn start_time(pid: u32) -> io::Result<u64> {
-    let stat = String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/stat"))?).into_owned();
+    start_time_by(Path::new(PROC), pid)
+}
+
+fn start_time_by(proc: &Path, pid: u32) -> io::Result<u64> {
+    let stat = String::from_utf8_lossy(&std::fs::read(proc.join(format!("{pid}/stat")))?).into_owned();
     // The second field is the program's name in parentheses and may hold anything; the start is
     // field 22.
     let after_name = stat.rsplit_once(')').map(|(_, rest)| rest);
@@ -254,6 +285,29 @@ mod tests {
         assert!(found.is_gone());
         assert!(matches!(Process::find(pid, start), Err(NotFound::Gone(_))));
         found.kill();
+    }
+
+    #[test]
+    fn a_process_that_proc_does_not_show_may_run() {
+        let _apart = apart();
+        let (own, empty) = (std::process::id(), tempfile::tempdir().unwrap());
+        let start = start_time(own).unwrap();
+        must_run_by(Path::new(PROC), own, start).unwrap();
+        assert!(matches!(must_run_by(empty.path(), own, start), Err(NotFound::Unknown(_))));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        assert!(matches!(must_run_by(empty.path(), child.id(), start), Err(NotFound::Gone(_))));
+    }
+
+    #[test]
+    fn the_user_of_a_process_is_found_while_it_runs() {
+        let _apart = apart();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let process = Process::of_child(&child).unwrap();
+        assert_eq!(process.user(), Some(rustix::process::getuid().as_raw()));
+        process.kill();
+        child.wait().unwrap();
+        assert_eq!(process.user(), None);
     }
 
     #[test]

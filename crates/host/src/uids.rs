@@ -29,9 +29,9 @@ impl Uids {
         Some(uid)
     }
 
-    /// Notes that a VM runs as `uid` already.
-    pub(crate) fn adopt(&mut self, uid: u32) {
-        self.taken.insert(uid);
+    /// Notes that a VM runs as `uid` already. Returns whether no other does, as far as is known.
+    pub(crate) fn adopt(&mut self, uid: u32) -> bool {
+        self.taken.insert(uid)
     }
 
     /// The VM that ran as `uid` is gone.
@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn no_two_vms_share_a_user() {
         let mut uids = Uids::new(10, 3);
-        uids.adopt(11);
+        assert!(uids.adopt(11) && !uids.adopt(11));
         assert_eq!((uids.take(), uids.take(), uids.take()), (Some(10), Some(12), None));
         uids.release(11);
         assert_eq!(uids.take(), Some(11));

@@ -37,6 +37,8 @@ impl Daemon {
         });
         let own = Own { uid: outline.uid, cid: outline.cid };
         self.keep(&vm, own);
+        let whose = process.as_ref().ok().filter(|_| outline.uid.is_none() && record.is_err());
+        let own = Own { uid: own.uid.or_else(|| self.user_of(whose?)), ..own };
         let live = Live {
             vm: vm.clone(),
             link: None,
@@ -72,6 +74,12 @@ impl Daemon {
     }
 
     pub(super) fn identified(&mut self, run: RunId, process: Arc<Process>) {
+        if self.live.get(&run).is_some_and(|live| live.own.uid.is_none())
+            && let Some(uid) = self.user_of(&process)
+            && let Some(live) = self.live.get_mut(&run)
+        {
+            live.own.uid = Some(uid);
+        }
         let Some(live) = self.live.get_mut(&run) else { return };
         if live.killed {
             process.kill();

@@ -12,6 +12,7 @@ use crate::incoming::Incoming;
 use crate::inventory::Record;
 use crate::launch::{Launched, Plan, launch};
 use crate::link::Link;
+use crate::process::Process;
 use crate::supervise::{Watch, watch};
 
 impl Daemon {
@@ -108,6 +109,12 @@ impl Daemon {
         if let Some(cid) = own.cid {
             self.cids.adopt(cid, vm);
         }
+    }
+
+    /// The user of a VM whose run record does not name it, by its `process`. No other VM gets it.
+    /// `None`: it is not known; or a VM has got it already, which is the one to give it back.
+    pub(super) fn user_of(&mut self, process: &Process) -> Option<u32> {
+        process.user().filter(|uid| self.uids.adopt(*uid))
     }
 
     fn release(&mut self, own: Own) {

@@ -6,7 +6,7 @@
 //! | what is seen | the VM is |
 //! |---|---|
 //! | the machine was booted since | gone |
-//! | no process of that number, or one with another start time | gone |
+//! | the kernel knows no process of that number, or one with another start time | gone |
 //! | the record names no process, and no process listens at the control socket | gone |
 //! | anything else, every error among it | there |
 
