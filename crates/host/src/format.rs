@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::paths::write_atomically;
+use crate::paths::{self, write_atomically};
 
 /// The version that this daemon writes.
 pub(crate) const VERSION: u32 = 2;
@@ -37,8 +37,24 @@ fn first() -> u32 {
 /// # Errors
 /// Which file could not be written. The old one is still there.
 pub(crate) fn write<T: Serialize>(path: &Path, content: &T) -> anyhow::Result<()> {
+    written(path, content, write_atomically)
+}
+
+/// The same for a file that means nothing once the machine has crashed. No disk is waited for.
+///
+/// # Errors
+/// As [`write()`].
+pub(crate) fn write_for_this_boot<T: Serialize>(path: &Path, content: &T) -> anyhow::Result<()> {
+    written(path, content, paths::write_for_this_boot)
+}
+
+fn written<T: Serialize>(
+    path: &Path,
+    content: &T,
+    write: fn(&Path, &[u8]) -> std::io::Result<()>,
+) -> anyhow::Result<()> {
     let text = serde_json::to_vec_pretty(&Versioned { version: VERSION, content })?;
-    write_atomically(path, &text).with_context(|| format!("cannot write {}", path.display()))
+    write(path, &text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Reads what [`write()`] wrote, in this version or the one before.

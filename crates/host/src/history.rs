@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use plimsoll_protocol::history::{History, Sample};
 use plimsoll_protocol::{Percent, VmName};
 use plimsoll_units::Pages;
+
+use crate::core::Clock;
 
 /// Time between two records. What is active counts half after 15 s: at 5 s no step of it is lost;
 /// more often would only cost memory.
@@ -46,24 +48,28 @@ pub(crate) struct Recorder {
 }
 
 /// The readings of all VMs at one time. Others may keep them while the recorder forgets them.
-type Moment = (Timestamp, Arc<[Reading]>);
+#[derive(Clone, Debug, PartialEq)]
+struct Moment {
+    at: Timestamp,
+    /// The same by the clock that nobody sets: by it they grow old.
+    now: Instant,
+    readings: Arc<[Reading]>,
+}
 
 impl Recorder {
     /// Whether it is time for the next readings.
-    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
-        // The clock for people may be set back: then a record is due, too.
-        self.moments.back().is_none_or(|(last, _)| now.duration_since(*last).unsigned_abs() >= PERIOD)
+    pub(crate) fn is_due(&self, clock: Clock) -> bool {
+        self.moments.back().is_none_or(|last| clock.now.duration_since(last.now) >= PERIOD)
     }
 
     /// Keeps the readings of one moment, and forgets the oldest where there are too many.
-    pub(crate) fn push(&mut self, now: Timestamp, readings: Vec<Reading>) {
+    pub(crate) fn push(&mut self, clock: Clock, readings: Vec<Reading>) {
+        let Clock { now, at } = clock;
         self.readings += readings.len();
-        self.moments.push_back((now, readings.into()));
-        let old = |at: Timestamp| now.duration_since(at).unsigned_abs() > LONGEST;
-        while self.moments.len() > 1
-            && (self.readings > MOST || self.moments.front().is_some_and(|(at, _)| old(*at)))
-        {
-            self.readings -= self.moments.pop_front().map_or(0, |(_, readings)| readings.len());
+        self.moments.push_back(Moment { at, now, readings: readings.into() });
+        let old = |moment: &Moment| now.duration_since(moment.now) > LONGEST;
+        while self.moments.len() > 1 && (self.readings > MOST || self.moments.front().is_some_and(old)) {
+            self.readings -= self.moments.pop_front().map_or(0, |moment| moment.readings.len());
         }
     }
 
@@ -73,7 +79,7 @@ impl Recorder {
         // one that is forgotten by its time.
         let first = after.and_then(|after| {
             let last = |is: fn(&Timestamp, &Timestamp) -> bool| {
-                self.moments.iter().rposition(|(at, _)| is(at, &after))
+                self.moments.iter().rposition(|moment| is(&moment.at, &after))
             };
             last(Timestamp::eq).or_else(|| last(Timestamp::le))
         });
@@ -97,15 +103,15 @@ impl Recording {
         match vm {
             // A VM has at most one of each moment.
             Some(_) => self.moments.len(),
-            None => self.moments.iter().map(|(_, readings)| readings.len()).sum(),
+            None => self.moments.iter().map(|moment| moment.readings.len()).sum(),
         }
     }
 
     /// The readings of `vm`, or of all.
     pub(crate) fn history(&self, vm: Option<&VmName>, now: Timestamp) -> History {
         let wanted = |reading: &&Reading| vm.is_none_or(|vm| reading.vm == *vm);
-        let since = self.moments.iter().find(|(_, readings)| readings.iter().any(|r| wanted(&r)));
-        let since = since.map_or(now, |(at, _)| *at);
+        let since = self.moments.iter().find(|moment| moment.readings.iter().any(|r| wanted(&r)));
+        let since = since.map_or(now, |moment| moment.at);
         let seconds = |at: Timestamp| u64::try_from(at.duration_since(since).as_secs()).unwrap_or(0);
         let sample = |at: Timestamp, reading: &Reading| Sample {
             seconds: seconds(at),
@@ -127,19 +133,32 @@ impl Recording {
         let samples = self
             .moments
             .iter()
-            .flat_map(|(at, readings)| readings.iter().filter(wanted).map(|r| sample(*at, r)))
+            .flat_map(|moment| moment.readings.iter().filter(wanted).map(|r| sample(moment.at, r)))
             .collect();
-        let next = self.moments.last().filter(|_| self.more).map(|(at, _)| *at);
+        let next = self.moments.last().filter(|_| self.more).map(|moment| moment.at);
         History { since, period: PERIOD.as_secs(), samples, next }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_000_000 + seconds).unwrap()
+    }
+
+    /// The clock after so many seconds, of which people's is set to `shown`.
+    fn clock(seconds: u64, shown: i64) -> Clock {
+        static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        Clock { now: *BEGIN + Duration::from_secs(seconds), at: at(shown) }
+    }
+
+    /// The same, of a clock that nobody sets.
+    fn after(seconds: u64) -> Clock {
+        clock(seconds, seconds.try_into().unwrap())
     }
 
     fn reading(vm: &str, active: u64) -> Reading {
@@ -163,11 +182,11 @@ mod tests {
     #[test]
     fn a_history_begins_with_its_first_sample() {
         let mut recorder = Recorder::default();
-        assert!(recorder.is_due(at(0)));
-        recorder.push(at(0), vec![reading("a", 1)]);
-        assert!(!recorder.is_due(at(4)) && recorder.is_due(at(5)) && recorder.is_due(at(-5)));
-        recorder.push(at(5), vec![reading("a", 2), reading("b", 3)]);
-        recorder.push(at(10), vec![reading("b", 4)]);
+        assert!(recorder.is_due(after(0)));
+        recorder.push(after(0), vec![reading("a", 1)]);
+        assert!(!recorder.is_due(after(4)) && recorder.is_due(after(5)));
+        recorder.push(after(5), vec![reading("a", 2), reading("b", 3)]);
+        recorder.push(after(10), vec![reading("b", 4)]);
         let all = recorder.after(None, usize::MAX).history(None, at(12));
         let times = |h: &History| h.samples.iter().map(|s| (s.seconds, s.vm.to_string())).collect::<Vec<_>>();
         assert_eq!(times(&all), [(0, "a".into()), (5, "a".into()), (5, "b".into()), (10, "b".into())]);
@@ -180,7 +199,7 @@ mod tests {
     fn pages_of_a_history_are_the_whole() {
         let mut recorder = Recorder::default();
         for i in 0..10 {
-            recorder.push(at(i * 5), vec![reading("a", 1), reading("b", 2)]);
+            recorder.push(after(i * 5), vec![reading("a", 1), reading("b", 2)]);
         }
         let whole = recorder.after(None, usize::MAX).history(None, at(99));
         assert_eq!((whole.samples.len(), whole.next), (20, None));
@@ -198,11 +217,11 @@ mod tests {
         assert_eq!(pages, whole.samples);
         assert_eq!(recorder.after(Some(at(45)), 3), Recording::default());
         // The clock is set back, and nothing is left out for that.
-        recorder.push(at(20), vec![reading("c", 1)]);
+        recorder.push(clock(50, 20), vec![reading("c", 1)]);
         assert_eq!(recorder.after(Some(at(40)), 9).history(None, at(99)).samples.len(), 3);
         // A recording that is being written is not copied, nor changed by what comes.
         let kept = recorder.after(None, 1);
-        recorder.push(at(200_000), vec![reading("a", 1)]);
+        recorder.push(after(200_000), vec![reading("a", 1)]);
         assert_eq!(kept.history(None, at(99)).samples.len(), 2);
     }
 
@@ -211,10 +230,21 @@ mod tests {
         let mut recorder = Recorder::default();
         let crowd: Vec<Reading> = (0..1000).map(|i| reading(&format!("vm{i}"), 1)).collect();
         for i in 0..400 {
-            recorder.push(at(i * 5), crowd.clone());
+            recorder.push(after(i * 5), crowd.clone());
         }
         assert_eq!(recorder.after(None, usize::MAX).history(None, at(0)).samples.len(), MOST / 1000 * 1000);
-        recorder.push(at(100_000), vec![reading("a", 1)]);
+        recorder.push(after(100_000), vec![reading("a", 1)]);
         assert_eq!(recorder.after(None, usize::MAX).history(None, at(0)).samples.len(), 1);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_empties_no_record() {
+        let mut recorder = Recorder::default();
+        for (seconds, shown) in [(0, 0), (5, 1_000_000), (10, -1_000_000)] {
+            assert!(recorder.is_due(clock(seconds, shown)));
+            recorder.push(clock(seconds, shown), vec![reading("a", 1)]);
+            assert!(!recorder.is_due(clock(seconds + 4, shown + 2_000_000)));
+        }
+        assert_eq!(recorder.after(None, usize::MAX).history(None, at(0)).samples.len(), 3);
     }
 }

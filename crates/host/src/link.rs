@@ -130,7 +130,10 @@ impl Link {
     ///
     /// # Errors
     /// The connection has ended, the bytes are no message of the protocol, or the socket is broken.
-    pub(crate) async fn receive(&self, intake: &mut Intake) -> Result<(FromVmm, Vec<Closing<OwnedFd>>), WireError> {
+    pub(crate) async fn receive(
+        &self,
+        intake: &mut Intake,
+    ) -> Result<(FromVmm, Vec<Closing<OwnedFd>>), WireError> {
         intake.wait().await;
         // A socket that is always readable never has its task wait, and the runtime has one thread.
         consume_budget().await;

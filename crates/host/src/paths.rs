@@ -121,9 +121,23 @@ pub(crate) fn free_name(path: &Path) -> PathBuf {
 /// Writes `bytes` to `path` so that a crash leaves the old or the new content, never a part. An
 /// error leaves the old one alone.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    replace(path, bytes, |file| file.sync_all())?;
+    std::fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// The same for a file that means nothing once the machine has crashed: a crash of the daemon leaves
+/// one of the contents. No disk is waited for.
+pub(crate) fn write_for_this_boot(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    replace(path, bytes, |_| Ok(()))
+}
+
+fn replace(
+    path: &Path,
+    bytes: &[u8],
+    sync: impl FnOnce(&std::fs::File) -> std::io::Result<()>,
+) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let directory = path.parent().unwrap_or(Path::new("/"));
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = Path::new(&new);
@@ -131,14 +145,10 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()>
         let mut file =
             std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(new)?;
         file.write_all(bytes)?;
-        file.sync_all()?;
+        sync(&file)?;
         std::fs::rename(new, path)
     };
-    if let Err(e) = write() {
-        std::fs::remove_file(new).ok(); // Often it was not even made.
-        return Err(e);
-    }
-    std::fs::File::open(directory)?.sync_all()
+    write().inspect_err(|_| drop(std::fs::remove_file(new))) // Often it was not even made.
 }
 
 /// Removes what a crash has cut off of [`write_atomically`] in `directory`. Nothing may write there
@@ -181,6 +191,10 @@ mod tests {
         let taken = directory.path().join("b.json");
         std::fs::create_dir_all(taken.join("c")).unwrap();
         assert!(write_atomically(&taken, b"3").is_err());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
+        write_for_this_boot(&path, b"4").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"4");
+        assert!(write_for_this_boot(&taken, b"5").is_err());
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 }

@@ -78,6 +78,7 @@ mod tests {
     use super::super::live::Live;
     use super::super::stream::Streams;
     use super::*;
+    use crate::core::Clock;
     use crate::daemon::Caller;
     use crate::history::{MOST, Reading, Recorder};
     use crate::incoming::Incoming;
@@ -100,7 +101,8 @@ mod tests {
             stall: Default::default(),
         };
         let mut recorder = Recorder::default();
-        recorder.push(Timestamp::UNIX_EPOCH, vec![reading; MOST]);
+        let clock = Clock { now: std::time::Instant::now(), at: Timestamp::UNIX_EPOCH };
+        recorder.push(clock, vec![reading; MOST]);
         let (sender, mut inbox) = mpsc::channel(16);
         tokio::spawn(async move {
             while let Some(Incoming::Call(_, answer)) = inbox.recv().await {

@@ -57,7 +57,7 @@ impl Core {
 
     /// Records what VMs use and have, for the history.
     fn record(&mut self) {
-        if !self.recorder.is_due(self.clock.at) {
+        if !self.recorder.is_due(self.clock) {
             return;
         }
         let reading = |(definition, run): (&VmDefinition, &Run)| Reading {
@@ -75,7 +75,7 @@ impl Core {
             stall: run.stall.since_sample(),
         };
         let readings = self.running().map(reading).collect();
-        self.recorder.push(self.clock.at, readings);
+        self.recorder.push(self.clock, readings);
         self.sample_stalls();
     }
 

@@ -7,8 +7,8 @@ use plimsoll_units::Pages;
 
 use super::run::{EndedBy, Ending, Phase, Rollback, Run, Start, Waiter};
 use super::{
-    Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, PATIENCE, RequestId, RunId, Started, Vm, limit, place,
-    overhead, reservation,
+    Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, PATIENCE, RequestId, RunId, Started, Vm, limit,
+    overhead, place, reservation,
 };
 use crate::domains::Order;
 use crate::inventory::Record;

@@ -120,8 +120,10 @@ impl RunDir {
         connect_stream(&self.path.join(format!("{VSOCK_SOCKET}_{port}")))
     }
 
+    /// Writes the run record. No VM outlives a crash of the machine, and the daemon's loop does not
+    /// wait for a disk.
     pub(crate) fn write_record(&self, record: &RunRecord) -> anyhow::Result<()> {
-        format::write(&self.path.join(RUN_RECORD), record)
+        format::write_for_this_boot(&self.path.join(RUN_RECORD), record)
     }
 
     /// Writes the VM's grant: before the VMM is told, so that a daemon that comes after a crash
