@@ -1,8 +1,8 @@
 //! What is closed beside the daemon's loop.
 //!
 //! A VMM that a guest has taken over may pass any descriptor, and its connection may hold messages
-//! with more of them. The last close of a file that has no name frees its space, which takes seconds
-//! for the swap space of a large VM. The loop would stand still for that long.
+//! with more of them. The last close of a file that has no name frees its space, which takes
+//! seconds for the swap space of a large VM. The loop would stand still for that long.
 
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -27,8 +27,8 @@ const CHUNK: usize = 64 << 10;
 /// long.
 const RATE: u64 = 256 << 10;
 /// Pause after each move of messages, however few: what is written meanwhile is moved together.
-/// Shorter, and a VMM that writes single bytes has a thread of the daemon open its log all the time;
-/// longer, and the pipe of one that talks at the full rate is full.
+/// Shorter, and a VMM that writes single bytes has a thread of the daemon open its log all the
+/// time; longer, and the pipe of one that talks at the full rate is full.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The daemon's end of a VMM's log.

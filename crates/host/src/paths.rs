@@ -125,8 +125,8 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()>
     std::fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
-/// The same for a file that means nothing once the machine has crashed: a crash of the daemon leaves
-/// one of the contents. No disk is waited for.
+/// The same for a file that means nothing once the machine has crashed: a crash of the daemon
+/// leaves one of the contents. No disk is waited for.
 pub(crate) fn write_for_this_boot(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     replace(path, bytes, |_| Ok(()))
 }

@@ -162,9 +162,9 @@ fn space(directory: &Path) -> rustix::io::Result<Space> {
     Ok(Space { size: bytes(stat.f_blocks), free: bytes(stat.f_bavail), kept })
 }
 
-/// Has `take` take `needs` of the room that `ask` finds, or returns that room where it is too little.
-/// VMs that are launched at once take theirs one after the other: what is left free is left by all
-/// of them together.
+/// Has `take` take `needs` of the room that `ask` finds, or returns that room where it is too
+/// little. VMs that are launched at once take theirs one after the other: what is left free is left
+/// by all of them together.
 fn take_room<T, E>(
     needs: Bytes,
     ask: impl FnOnce() -> Result<Space, E>,

@@ -38,8 +38,8 @@ pub(super) fn until(
     }
 }
 
-/// Shows a person at the terminal what is being done, how long that has taken since `start` and what
-/// is left up to `deadline`.
+/// Shows a person at the terminal what is being done, how long that has taken since `start` and
+/// what is left up to `deadline`.
 pub(super) fn show(context: &Context, what: &str, start: Instant, deadline: Option<Instant>) {
     let left = deadline.map_or(String::new(), |deadline| {
         format!(", {} left", age(deadline.saturating_duration_since(Instant::now()).as_secs()))

@@ -10,11 +10,11 @@ use super::openapi::{Part, Taken};
 use super::pace::Pace;
 use crate::history;
 
-/// Most streams of events of a listener at a time: some pages and scripts. Each is a connection, and
-/// one question to the daemon for each event; more would be noticed by VMs.
+/// Most streams of events of a listener at a time: some pages and scripts. Each is a connection,
+/// and one question to the daemon for each event; more would be noticed by VMs.
 pub(super) const MOST_STREAMS: usize = 32;
-/// Most samples of histories that are under way to clients of a listener: two whole records, each of
-/// which takes some 100 MB until it is read. With more, clients that do not read take gigabytes;
+/// Most samples of histories that are under way to clients of a listener: two whole records, each
+/// of which takes some 100 MB until it is read. With more, clients that do not read take gigabytes;
 /// with fewer, one of them keeps all others from a whole record.
 const MOST_SAMPLES: usize = 2 * history::MOST;
 

@@ -2,9 +2,9 @@
 //! questions, and agree on encryption.
 //!
 //! Each change divides the host's memory anew and is written to disk; so do some questions divide
-//! it; each agreement is a signature. Peers that ask for more than their rate wait; those that would
-//! wait for too long are refused, by the name of the peer, so that one that loops costs others
-//! nothing. Where many peers cost nothing to have, all of them have a rate together, too.
+//! it; each agreement is a signature. Peers that ask for more than their rate wait; those that
+//! would wait for too long are refused, by the name of the peer, so that one that loops costs
+//! others nothing. Where many peers cost nothing to have, all of them have a rate together, too.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -24,16 +24,16 @@ use super::gate::Peer;
 /// VMs: more would leave it no time for VMs; less would make a script that starts hundreds of VMs
 /// wait.
 const CHANGES: Rate = Rate::new(100, 200);
-/// What costly questions of a peer cost: [`super::openapi::Operation::costs`] has the units, of which
-/// an explanation takes ten. So this is as many explanations as there may be changes in half of the
-/// time: a script that explains a hundred VMs does not wait, and one that loops leaves the loop's
-/// thread to VMs.
+/// What costly questions of a peer cost: [`super::openapi::Operation::costs`] has the units, of
+/// which an explanation takes ten. So this is as many explanations as there may be changes in half
+/// of the time: a script that explains a hundred VMs does not wait, and one that loops leaves the
+/// loop's thread to VMs.
 const QUESTIONS: Rate = Rate::new(500, 1000);
 /// The same of all peers of a listener: each address is one on TCP.
 const QUESTIONS_OF_ALL: Rate = Rate::new(1000, 2000);
-/// Agreements of a peer on encryption. A peer needs no token for one, and it takes the loop's thread
-/// about a millisecond (RSA): more would leave less time for VMs; less would make a client wait that
-/// connects anew for each request. At once: a browser and some scripts.
+/// Agreements of a peer on encryption. A peer needs no token for one, and it takes the loop's
+/// thread about a millisecond (RSA): more would leave less time for VMs; less would make a client
+/// wait that connects anew for each request. At once: a browser and some scripts.
 const HANDSHAKES: Rate = Rate::new(20, 40);
 /// The same of all peers: a tenth of the thread's time. More, and an attacker with many addresses
 /// slows VMs; less, and it keeps others out more easily.

@@ -39,7 +39,8 @@ impl Streams {
         Self { news }
     }
 
-    /// A stream of what came after the event `after`, and of what comes, for a client of `listener`.
+    /// A stream of what came after the event `after`, and of what comes, for a client of
+    /// `listener`.
     ///
     /// # Errors
     /// Too many clients of the listener have one.

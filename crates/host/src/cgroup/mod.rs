@@ -186,8 +186,8 @@ fn name(vm: &VmName, pid: u32) -> String {
 /// no limits. A bound that stays while the grant grows would end the VM, so a bound that cannot be
 /// managed is lifted.
 ///
-/// Without `beside`, which the earlier daemon has noted (see [`MemoryBound::beside`]), this may wait
-/// for file systems of the VM's disks.
+/// Without `beside`, which the earlier daemon has noted (see [`MemoryBound::beside`]), this may
+/// wait for file systems of the VM's disks.
 pub(crate) fn adopt(definition: &VmDefinition, pid: u32, beside: Option<Bytes>) -> Option<MemoryBound> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();

@@ -115,8 +115,8 @@ impl Core {
     }
 
     fn reservations<'a>(&self, pools: &'a Pools, vms: &'a [Claim]) -> Reservations<'a> {
-        // The budget is more while VMs have yet to give back what other programs have taken: that is
-        // nothing to promise.
+        // The budget is more while VMs have yet to give back what other programs have taken: that
+        // is nothing to promise.
         let (machine, swap) = (self.ledger.sustained(), self.settings.swap);
         Reservations { machine, swap, pools: pools.tree(), vms }
     }

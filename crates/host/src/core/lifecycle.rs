@@ -5,10 +5,11 @@ use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::status::Exit;
 use plimsoll_units::Pages;
 
+use super::pools::place;
 use super::run::{EndedBy, Ending, Phase, Rollback, Run, Start, Waiter};
 use super::{
     Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, PATIENCE, RequestId, RunId, Started, Vm, limit,
-    overhead, place, reservation,
+    overhead, reservation,
 };
 use crate::domains::Order;
 use crate::inventory::Record;

@@ -58,11 +58,11 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use plimsoll_policy::{Rules, States, Thresholds};
+use plimsoll_protocol::VmName;
 use plimsoll_protocol::api::Event;
 use plimsoll_protocol::control::SamplingConfig;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::status::TurnStatus;
-use plimsoll_protocol::{Place, VmName};
 use plimsoll_units::{Bytes, Pages};
 
 pub(crate) use self::budget::AutomaticBudget;
@@ -70,6 +70,7 @@ pub(crate) use self::effect::Effect;
 pub(crate) use self::input::{Input, KernelAccount, ProcessMemory, Started};
 pub(crate) use self::messages::foreign;
 use self::mirror::Mirror;
+use self::pools::place;
 pub(crate) use self::request::{Answer, Failure, FailureKind, Overview, Request, RequestId};
 pub(crate) use self::resize::Growing;
 pub(crate) use self::run::Run;
@@ -362,22 +363,6 @@ impl Core {
             let (free, budget) = (self.ledger.free().bytes(), self.ledger.budget().bytes());
             self.event(None, format!("state {state}: {free} of {budget} free"));
         }
-    }
-}
-
-/// A VM whose pool does not exist, because the file of all pools is lost or it was removed, is
-/// placed in none. The record keeps the pool's name, for when it is back.
-fn place(record: &mut Record, pools: &Pools) {
-    let Record { definition, lost_pool, .. } = record;
-    if definition.pool.is_root()
-        && let Some(pool) = lost_pool.take_if(|pool| pools.get(pool).is_some())
-    {
-        definition.pool = Place::In(pool);
-    }
-    if pools.id(&definition.pool).is_none() {
-        tracing::error!(vm = %definition.name, "there is no pool {}: it is on the host itself now", definition.pool);
-        *lost_pool = definition.pool.pool().cloned();
-        definition.pool = Place::Root;
     }
 }
 

@@ -3,6 +3,8 @@ use plimsoll_protocol::pool::PoolDefinition;
 use plimsoll_protocol::{Place, PoolName};
 
 use super::{Answer, Core, Effect, Failure, FailureKind, RequestId};
+use crate::inventory::Record;
+use crate::pools::Pools;
 
 /// Requests about resource pools. A change is checked on a copy of all pools. The copy replaces
 /// them only if the check succeeds.
@@ -83,6 +85,22 @@ impl Core {
     fn must_know_pool(&self, name: &PoolName) -> Result<&PoolDefinition, Failure> {
         let unknown = || Failure::new(FailureKind::Unknown, format!("pool {name}: {}", no_pool()));
         self.pools.get(name).ok_or_else(unknown)
+    }
+}
+
+/// A VM whose pool does not exist, because the file of all pools is lost or it was removed, is
+/// placed in none. The record keeps the pool's name, for when it is back.
+pub(super) fn place(record: &mut Record, pools: &Pools) {
+    let Record { definition, lost_pool, .. } = record;
+    if definition.pool.is_root()
+        && let Some(pool) = lost_pool.take_if(|pool| pools.get(pool).is_some())
+    {
+        definition.pool = Place::In(pool);
+    }
+    if pools.id(&definition.pool).is_none() {
+        tracing::error!(vm = %definition.name, "there is no pool {}: it is on the host itself now", definition.pool);
+        *lost_pool = definition.pool.pool().cloned();
+        definition.pool = Place::Root;
     }
 }
 

@@ -8,9 +8,10 @@ use plimsoll_protocol::{DomainName, VmName};
 use plimsoll_units::Pages;
 
 use super::devices;
+use super::pools::place;
 use super::run::{Phase, Run, Unreachable};
 use super::stall_account::StallAccount;
-use super::{Core, Effect, KernelAccount, RunId, Vm, limit, messages, overhead, place, size};
+use super::{Core, Effect, KernelAccount, RunId, Vm, limit, messages, overhead, size};
 use crate::domains::{Known, Order, Stock};
 use crate::inventory::{Record, Unread};
 use crate::ledger::Account;

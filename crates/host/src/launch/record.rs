@@ -38,8 +38,8 @@ pub(crate) struct RunRecord {
     /// Domains before those, which it can still read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) former: Vec<Known>,
-    /// What the kernel lets it use beside its grant. `None`: it holds the VM to no bound, or a daemon
-    /// of an earlier version wrote this.
+    /// What the kernel lets it use beside its grant. `None`: it holds the VM to no bound, or a
+    /// daemon of an earlier version wrote this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) beside: Option<Bytes>,
     /// What its operator should know of how it runs, each in one line.

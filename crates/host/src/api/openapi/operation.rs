@@ -150,7 +150,8 @@ impl Operation {
     }
 
     /// It is a question that takes so much of the daemon that clients ask it at a pace
-    /// ([`crate::api::pace`]). The unit is the status of all VMs; the state of one VM costs nothing.
+    /// ([`crate::api::pace`]). The unit is the status of all VMs; the state of one VM costs
+    /// nothing.
     pub(in crate::api) fn costs(mut self, costs: u32) -> Self {
         self.costs = costs;
         self

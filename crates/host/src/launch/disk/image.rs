@@ -56,8 +56,8 @@ pub(super) fn longest(size: u64, len: u64) -> Bytes {
     Bytes(disk.max(len))
 }
 
-/// The most bytes that the file of `disk` may have; `None`: it is not there, or no image. A pipe that
-/// has taken its place is not waited for.
+/// The most bytes that the file of `disk` may have; `None`: it is not there, or no image. A pipe
+/// that has taken its place is not waited for.
 pub(crate) fn most(disk: &Disk) -> Option<Bytes> {
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(&disk.path).ok()?;
