@@ -4,10 +4,17 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+
+/// How long a lock may still be held by what a daemon has left: a process that was about to become
+/// a VMM has the daemon's descriptors until it has executed. Less, and a daemon that follows at
+/// once is refused; more, and a second daemon is told later that there is one.
+const LEAVING: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(20);
 
 /// Holds the lock at `path` for as long as the returned file lives, whatever ends the daemon.
 ///
@@ -22,7 +29,13 @@ pub(crate) fn take(path: &Path) -> anyhow::Result<File> {
         .mode(0o600)
         .open(path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    let deadline = Instant::now() + LEAVING;
+    let mut locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    while locked == Err(Errno::WOULDBLOCK) && Instant::now() < deadline {
+        std::thread::sleep(TICK);
+        locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    }
+    match locked {
         Ok(()) => {
             file.set_len(0)?;
             write!(file, "{}", std::process::id())?;
@@ -54,7 +67,14 @@ mod tests {
         let first = take(&path).unwrap();
         let error = take(&path).unwrap_err().to_string();
         assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        // A process that is about to become a VMM has a copy.
+        let copy = first.try_clone().unwrap();
         drop(first);
-        assert!(take(&path).is_ok());
+        let leaves = std::thread::spawn(move || {
+            std::thread::sleep(LEAVING / 10);
+            drop(copy);
+        });
+        take(&path).unwrap();
+        leaves.join().unwrap();
     }
 }
