@@ -56,7 +56,7 @@
 //! | 429 | `too-often` | too many changes or costly questions of this client: `Retry-After` says when to try again |
 //! | 431 | | the head is too long; the answer has no body |
 //! | 500 | `internal` | the daemon could not do it; its log may say more |
-//! | 503 | `busy` | too many requests of this client are being answered, or too many clients follow the events: `Retry-After` says when to try again |
+//! | 503 | `busy` | too many requests of this client are being answered, too many clients follow the events, or others read long histories: `Retry-After` says when to try again |
 //! | 507 | `no-memory` | it does not fit into machine memory |
 //!
 //! A change that is in effect and not on disk yet is answered as a success with the header
