@@ -1,10 +1,10 @@
 //! How fast a peer may make changes (VMs that are started and stopped, settings, pools), ask costly
 //! questions, and agree on encryption.
 //!
-//! Each change divides the host's memory anew and is written to disk; so do some questions divide
-//! it; each agreement is a signature. Peers that ask for more than their rate wait; those that
+//! Each change divides the host's memory anew and is written to disk; some questions divide it,
+//! too; each agreement is a signature. Peers that ask for more than their rate wait; those that
 //! would wait for too long are refused, by the name of the peer, so that one that loops costs
-//! others nothing. Where many peers cost nothing to have, all of them have a rate together, too.
+//! others nothing. An attacker may be many peers, so all of them together have a rate as well.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -24,10 +24,9 @@ use super::gate::Peer;
 /// VMs: more would leave it no time for VMs; less would make a script that starts hundreds of VMs
 /// wait.
 const CHANGES: Rate = Rate::new(100, 200);
-/// What costly questions of a peer cost: [`super::openapi::Operation::costs`] has the units, of
-/// which an explanation takes ten. So this is as many explanations as there may be changes in half
-/// of the time: a script that explains a hundred VMs does not wait, and one that loops leaves the
-/// loop's thread to VMs.
+/// Costs of a peer's questions, as [`super::openapi::Operation::costs`] counts them. An explanation
+/// costs ten: a script that explains a hundred VMs does not wait, and one that loops gets fifty a
+/// second. More would leave the loop's thread no time for VMs; less would make pages wait.
 const QUESTIONS: Rate = Rate::new(500, 1000);
 /// The same of all peers of a listener: each address is one on TCP.
 const QUESTIONS_OF_ALL: Rate = Rate::new(1000, 2000);
