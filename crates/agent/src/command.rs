@@ -3,15 +3,22 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use plimsoll_protocol::agent::{CommandEnd, Execute, MAX_DATA};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 /// Where programs are looked for if the agent was started without a path.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A command that runs, in a process group of its own. Dropping it kills the group.
+/// How long a command may take to clean up after its client has left. Programs that do it at all
+/// remove a few files.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// A command that runs, in a process group of its own. Dropping it ends the group: SIGHUP first, so
+/// that programs leave no part of their work behind, and after [`GRACE`] SIGKILL.
 pub(crate) struct Running {
     child: Child,
     /// Readable once it has ended.
@@ -71,6 +78,14 @@ impl Running {
         })
     }
 
+    /// Waits until it has ended, but no longer than `limit`.
+    fn await_end(&self, limit: Duration) {
+        if let Ok(limit) = Timespec::try_from(limit) {
+            // An error ends the wait early, and SIGKILL comes early.
+            poll(&mut [PollFd::new(&self.ended, PollFlags::IN)], Some(&limit)).ok();
+        }
+    }
+
     /// How it ended, if it has.
     pub(crate) fn end(&mut self) -> Option<CommandEnd> {
         let status = self.child.try_wait().ok().flatten()?;
@@ -84,8 +99,12 @@ impl Drop for Running {
         if self.reaped {
             return;
         }
-        // It fails where all of the group have ended meanwhile.
-        kill_process_group(Pid::from_child(&self.child), Signal::KILL).ok();
+        let group = Pid::from_child(&self.child);
+        // Each fails where all of the group have ended meanwhile. Its input stays open until they
+        // have: they would take the end of it for the end of their work.
+        kill_process_group(group, Signal::HUP).ok();
+        self.await_end(GRACE);
+        kill_process_group(group, Signal::KILL).ok();
         self.child.wait().ok();
     }
 }

@@ -163,6 +163,39 @@ fn a_client_that_leaves_ends_its_command_with_all_that_it_started() {
 }
 
 #[test]
+fn a_command_whose_client_leaves_may_clean_up_and_its_input_does_not_end_before() {
+    let place = std::env::temp_dir().join(format!("plimsoll-agent-{}", std::process::id()));
+    std::fs::create_dir_all(&place).unwrap();
+    let (cleaned, ended) = (place.join("cleaned"), place.join("ended"));
+    let words = format!(
+        "trap 'touch {}; exit 1' HUP; echo ready; cat; touch {}",
+        cleaned.display(),
+        ended.display()
+    );
+    // Not as the signal is for the tests, which nohup may have started.
+    let mut peer = Peer::of(&["env", "--default-signal=HUP", "sh", "-c", &words]);
+    assert_eq!(peer.hear(), FromAgent::Output(OutputStream::Out, b"ready\n".to_vec()));
+    peer.say(&ToAgent::Input(b"a part".to_vec()));
+    drop(peer.stream);
+    assert!(matches!(peer.session.join().unwrap(), Err(Broken::Left)));
+    let found = (cleaned.exists(), ended.exists());
+    std::fs::remove_dir_all(&place).unwrap();
+    assert_eq!(found, (true, false));
+}
+
+#[test]
+fn a_command_that_ignores_the_end_of_its_client_is_killed() {
+    let mut peer = Peer::of(&["sh", "-c", "trap '' HUP; echo $$; sleep 600"]);
+    let FromAgent::Output(_, pid) = peer.hear() else { panic!("nothing was written") };
+    let pid = String::from_utf8(pid).unwrap().trim().parse().unwrap();
+    drop(peer.stream);
+    assert!(matches!(peer.session.join().unwrap(), Err(Broken::Left)));
+    // It is a child of this process, and was waited for.
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    assert_eq!(rustix::process::test_kill_process(pid), Err(Errno::SRCH));
+}
+
+#[test]
 fn clients_that_break_the_protocol_are_hung_up() {
     let first = |message: &ToAgent| {
         let mut peer = Peer::new();

@@ -9,7 +9,8 @@
 //! [`commands`], one file per command. [`selection`] names the VMs that a command is for, [`batch`]
 //! prints what comes of each, [`exit`] has the exit status; [`top`] is a screen of its own.
 //! [`client`] is the only module that speaks HTTP, [`output`] the only one that writes to the
-//! standard output, and [`sys`] the only one that holds unsafe code.
+//! standard output, and [`sys`] the only one that holds unsafe code. A file that is made is a
+//! [`part`] until it is whole.
 
 #![expect(rustdoc::private_intra_doc_links, reason = "a program: its parts are all private")]
 
@@ -27,7 +28,9 @@ mod exit;
 mod follow;
 mod guest;
 mod interval;
+mod leftovers;
 mod output;
+mod part;
 mod selection;
 mod since;
 mod sys;

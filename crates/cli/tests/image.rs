@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -90,6 +91,25 @@ fn facts_are_told_of_all_files_of_an_image() {
     let text = place.done("info a.qcow2");
     assert_eq!(text.lines().count(), 2);
     assert!(text.starts_with("a.qcow2: qcow2, disk 1MiB, "), "{text}");
+}
+
+#[test]
+fn an_interruption_leaves_no_part_of_an_image() {
+    let place = Place::new();
+    fs::write(place.path().join("a.raw"), vec![1; 64 << 20]).unwrap();
+    let mut command = Command::new("env");
+    // Not as it is for the tests, which a shell's & may have started.
+    command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_plimsoll"), "image", "convert"]);
+    let mut child = command.args(["a.raw", "b.qcow2"]).current_dir(place.path()).spawn().unwrap();
+    let parts = || place.files().into_iter().filter(|name| name.starts_with('.')).collect::<Vec<_>>();
+    while child.try_wait().unwrap().is_none() && parts().is_empty() {
+        std::thread::yield_now();
+    }
+    if child.try_wait().unwrap().is_none() {
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    }
+    child.wait().unwrap();
+    assert_eq!(parts(), [""; 0]);
 }
 
 #[test]

@@ -6,10 +6,10 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::agent::{CommandEnd, Execute, OutputStream};
 
 use crate::context::Context;
-use crate::guest::{connect, execute};
+use crate::guest::{Input, connect, execute};
 
 const HELP: &str = "\
-The command runs as root in the guest, by its agent, without a terminal and without a shell: write sh -c '...' for one. Standard input, output and error are those of plimsoll. When plimsoll is ended, the command is killed.
+The command runs as root in the guest, by its agent, without a terminal and without a shell: write sh -c '...' for one. Standard input, output and error are those of plimsoll. When plimsoll is ended, or cannot read its input, the command's process group gets SIGHUP, and SIGKILL after 5 s.
 
 The exit status is the command's; 128 and the number of the signal that ended it; or, where it did not run, that of the table below.
 
@@ -38,11 +38,12 @@ impl Exec {
     pub(crate) fn run(&self, context: &Context) -> Result<ExitCode> {
         let stream = connect(&context.client.vm(&self.name)?, context)?;
         let command = Execute { command: self.command.clone(), directory: self.directory.clone() };
-        let end = execute(&stream, command, io::stdin(), |stream, bytes| match stream {
+        let input = Input { name: "the standard input".to_owned(), from: io::stdin() };
+        let end = execute(&stream, command, input, |stream, bytes| match stream {
             OutputStream::Out => context.output.bytes(bytes),
             OutputStream::Error => context.output.error_bytes(bytes),
         });
-        match end.with_context(|| format!("the agent of {}", self.name))? {
+        match end.with_context(|| self.name.to_string())? {
             CommandEnd::Exited(status) => Ok(ExitCode::from(status)),
             CommandEnd::Killed(signal) => Ok(ExitCode::from(signal.saturating_add(128))),
         }

@@ -4,4 +4,4 @@ mod connect;
 mod execute;
 
 pub(crate) use connect::connect;
-pub(crate) use execute::execute;
+pub(crate) use execute::{Input, execute};

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test states what must hold by unwrapping")]
 
 mod console;
+mod cp;
 mod define;
 #[path = "../fake/mod.rs"]
 mod fake;

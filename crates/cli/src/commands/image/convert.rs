@@ -6,10 +6,11 @@ use plimsoll_image::image::Raw;
 use plimsoll_image::{FileStorage, Format, Image, Qcow2, chain};
 use plimsoll_units::Bytes;
 
-use super::fresh::{Fresh, PUBLIC, directory};
+use super::fresh::Fresh;
 use super::{format, parse_format, refused};
 use crate::exit::{Status, failed};
 use crate::output::Output;
+use crate::part::{PUBLIC, directory};
 
 /// Bytes that are copied at a time: a cluster of the images that are made.
 const PIECE: u64 = DEFAULT_CLUSTER;

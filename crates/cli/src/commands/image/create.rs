@@ -5,10 +5,11 @@ use plimsoll_image::create::{DEFAULT_CLUSTER, MAX_SIZE, create};
 use plimsoll_image::{FileStorage, Format};
 use plimsoll_units::Bytes;
 
-use super::fresh::{Fresh, PUBLIC};
+use super::fresh::Fresh;
 use super::{format, parse_format, refused};
 use crate::exit::{Status, failed};
 use crate::output::Output;
+use crate::part::PUBLIC;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  plimsoll image create web1.qcow2 20GiB\n  \

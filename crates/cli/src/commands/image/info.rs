@@ -5,9 +5,9 @@ use plimsoll_image::info::Info;
 use plimsoll_image::{Format, chain};
 use plimsoll_units::Bytes;
 
-use super::fresh::directory;
 use super::{format, parse_format, refused};
 use crate::output::Output;
+use crate::part::directory;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  plimsoll image info web1.qcow2\n  \

@@ -4,10 +4,11 @@ use anyhow::Result;
 use plimsoll_image::create::{DEFAULT_CLUSTER, create};
 use plimsoll_image::{Backing, FileStorage, Format, chain};
 
-use super::fresh::{Fresh, PUBLIC, directory};
+use super::fresh::Fresh;
 use super::{format, parse_format, refused};
 use crate::exit::{Status, failed};
 use crate::output::Output;
+use crate::part::{PUBLIC, directory};
 
 #[derive(Debug, clap::Args)]
 #[command(

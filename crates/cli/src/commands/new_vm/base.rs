@@ -9,10 +9,11 @@ use plimsoll_units::Bytes;
 use rustix::fs::{FlockOperation, flock, ioctl_ficlone};
 use rustix::io::Errno;
 
-use super::super::image::fresh::{Fresh, directory};
+use super::super::image::fresh::Fresh;
 use super::super::image::refused;
 use crate::exit::{Status, failed};
 use crate::output::Output;
+use crate::part::directory;
 
 /// Permissions of a base image, less the umask's: it is not written, because disks are changes of
 /// it.

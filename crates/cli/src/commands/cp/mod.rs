@@ -1,29 +1,26 @@
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+mod fetch;
+mod send;
+
+use std::io::Read;
+use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, bail};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::agent::{CommandEnd, Execute, OutputStream};
 
 use crate::context::Context;
 use crate::exit::{Status, failed};
-use crate::guest::{connect, execute};
+use crate::guest::{Input, connect, execute};
 
 const HELP: &str = "\
-One of both is in a guest, VM:PATH with an absolute path. A file is there whole or not at all; it belongs to who copies it, and its mode is that of a new file. A destination that is a directory gets a file of the source's name.
+One of both is in a guest, VM:PATH with an absolute path. A file is there whole or not at all, whatever fails on the way. It belongs to the user that copies it, root in the guest, and its mode is that of a new file. A destination that is a directory gets a file of the source's name. Only a regular file is replaced: a device, a pipe or a directory of that name is an error. A symbolic link to a file, or to nothing, is replaced itself; the file that it points to stays as it is.
 
-The VM needs [vsock] in its definition, and plimsoll-agent in the guest.
+The VM needs [vsock] in its definition, and plimsoll-agent in the guest; a copy to the guest also sh and the programs of coreutils or busybox.
 
 Examples:
   plimsoll cp site.tar web1:/srv/site.tar
   plimsoll cp web1:/var/log/syslog .";
-
-/// Writes its input to the file that the arguments name: $1, or the file $2 of the directory $1.
-/// The part is a file of its own: `set -C` follows no link that a user of the guest has put there.
-const WRITE: &str = "set -C; to=$1; [ -d \"$to\" ] && to=$to/$2; part=$to.plimsoll-cp.$$
-cat >\"$part\" && mv -f -- \"$part\" \"$to\" || { rm -f -- \"$part\"; exit 1; }";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP)]
@@ -61,31 +58,11 @@ impl FromStr for Place {
 impl Cp {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         match (&self.from, &self.to) {
-            (Place::Here(from), Place::Guest(vm, to)) => send(from, vm, to, context),
-            (Place::Guest(vm, from), Place::Here(to)) => fetch(vm, from, to, context),
+            (Place::Here(from), Place::Guest(vm, to)) => send::send(from, vm, to, context),
+            (Place::Guest(vm, from), Place::Here(to)) => fetch::fetch(vm, from, to, context),
             _ => Err(failed(Status::Invalid, "name one file here, and one in a guest as VM:PATH")),
         }
     }
-}
-
-fn send(from: &Path, vm: &VmName, to: &str, context: &Context) -> Result<()> {
-    let name = from.file_name().and_then(|name| name.to_str());
-    let name = name.with_context(|| format!("{}: it has no name that is text", from.display()))?;
-    let file = File::open(from).with_context(|| from.display().to_string())?;
-    let words = ["sh", "-c", WRITE, "sh", to, name];
-    run(vm, &words, file, |_| Ok(()), context).with_context(|| format!("{vm}:{to}"))
-}
-
-fn fetch(vm: &VmName, from: &str, to: &Path, context: &Context) -> Result<()> {
-    let name = Path::new(from).file_name().with_context(|| format!("{from:?}: it has no name"))?;
-    let to = if to.is_dir() { to.join(name) } else { to.to_owned() };
-    let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let part = tempfile::Builder::new().prefix(".plimsoll-cp").tempfile_in(directory);
-    let mut part = part.with_context(|| directory.display().to_string())?;
-    let write = |bytes: &[u8]| part.write_all(bytes).with_context(|| to.display().to_string());
-    run(vm, &["cat", "--", from], io::empty(), write, context).with_context(|| format!("{vm}:{from}"))?;
-    part.persist(&to).map_err(|e| anyhow!(e.error)).with_context(|| to.display().to_string())?;
-    Ok(())
 }
 
 /// Runs a command in a guest that writes what `write` is given. What it says on its standard error
@@ -93,7 +70,7 @@ fn fetch(vm: &VmName, from: &str, to: &Path, context: &Context) -> Result<()> {
 fn run(
     vm: &VmName,
     words: &[&str],
-    input: impl io::Read + Send + 'static,
+    input: Input<impl Read + Send + 'static>,
     mut write: impl FnMut(&[u8]) -> Result<()>,
     context: &Context,
 ) -> Result<()> {
