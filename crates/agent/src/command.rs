@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -13,12 +14,15 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 /// Where programs are looked for if the agent was started without a path.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// How long a command may take to clean up after its client has left. Programs that do it at all
-/// remove a few files.
-const GRACE: Duration = Duration::from_secs(5);
+/// How often a command whose client has left gets SIGHUP before it gets SIGKILL. Once is too
+/// little: a shell that was about to start a program waits for it, and the program has not got the
+/// signal.
+const HANGUPS: u32 = 5;
+/// How long it has after each to clean up: programs that do it at all remove a few files.
+const GRACE: Duration = Duration::from_secs(1);
 
-/// A command that runs, in a process group of its own. Dropping it ends the group: SIGHUP first, so
-/// that programs leave no part of their work behind, and after [`GRACE`] SIGKILL.
+/// A command that runs, in a process group of its own. Dropping it ends the group: by SIGHUP first,
+/// so that programs leave no part of their work behind, and at last by SIGKILL.
 pub(crate) struct Running {
     child: Child,
     /// Readable once it has ended.
@@ -54,8 +58,9 @@ impl Running {
         let Some((program, arguments)) = execute.command.split_first() else {
             return Err("there is no command".to_owned());
         };
+        let directory = execute.directory.as_deref().unwrap_or("/");
         let mut command = Command::new(program);
-        command.args(arguments).process_group(0).current_dir(execute.directory.as_deref().unwrap_or("/"));
+        command.args(arguments).process_group(0).current_dir(directory);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         if std::env::var_os("PATH").is_none() {
             command.env("PATH", PATH);
@@ -63,7 +68,11 @@ impl Running {
         if std::env::var_os("HOME").is_none() {
             command.env("HOME", "/root");
         }
-        let mut child = command.spawn().map_err(|e| format!("{program:?} cannot be run: {e}"))?;
+        // The error is the same whichever of the two is missing. The dot asks what chdir would.
+        let mut child = command.spawn().map_err(|error| match fs::metadata(format!("{directory}/.")) {
+            Err(error) => format!("the directory {directory:?} cannot be entered: {error}"),
+            Ok(_) => format!("{program:?} cannot be run: {error}"),
+        })?;
         let ended = Self::watch(&mut child).map_err(|e| format!("{program:?}: {e}"))?;
         let input = Input { pipe: pipe(child.stdin.take()), waiting: VecDeque::new(), over: false };
         let (out, error) = (pipe(child.stdout.take()), pipe(child.stderr.take()));
@@ -78,19 +87,22 @@ impl Running {
         })
     }
 
-    /// Waits until it has ended, but no longer than `limit`.
-    fn await_end(&self, limit: Duration) {
-        if let Ok(limit) = Timespec::try_from(limit) {
-            // An error ends the wait early, and SIGKILL comes early.
-            poll(&mut [PollFd::new(&self.ended, PollFlags::IN)], Some(&limit)).ok();
-        }
+    /// Waits until it has ended, but no longer than `limit`. Returns whether it has.
+    fn ends_within(&self, limit: Duration) -> bool {
+        let Ok(limit) = Timespec::try_from(limit) else { return true };
+        // An error ends the wait early, and SIGKILL comes early.
+        poll(&mut [PollFd::new(&self.ended, PollFlags::IN)], Some(&limit)) != Ok(0)
     }
 
-    /// How it ended, if it has.
-    pub(crate) fn end(&mut self) -> Option<CommandEnd> {
-        let status = self.child.try_wait().ok().flatten()?;
+    /// How it ended, if it has. `Err`: it has, and why nobody knows how.
+    pub(crate) fn end(&mut self) -> Option<Result<CommandEnd, String>> {
+        let end = match self.child.try_wait() {
+            Ok(status) => Ok(end_of(status?)),
+            // The kernel waits for it where the agent was started with SIGCHLD ignored.
+            Err(error) => Err(format!("it has ended, and how cannot be told: {error}")),
+        };
         self.reaped = true;
-        Some(end_of(status))
+        Some(end)
     }
 }
 
@@ -100,10 +112,14 @@ impl Drop for Running {
             return;
         }
         let group = Pid::from_child(&self.child);
-        // Each fails where all of the group have ended meanwhile. Its input stays open until they
-        // have: they would take the end of it for the end of their work.
-        kill_process_group(group, Signal::HUP).ok();
-        self.await_end(GRACE);
+        // Each signal fails where all of the group have ended meanwhile. Its input stays open until
+        // they have: they would take the end of it for the end of their work.
+        for _ in 0..HANGUPS {
+            kill_process_group(group, Signal::HUP).ok();
+            if self.ends_within(GRACE) {
+                break;
+            }
+        }
         kill_process_group(group, Signal::KILL).ok();
         self.child.wait().ok();
     }

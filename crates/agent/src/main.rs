@@ -5,27 +5,31 @@
 //! command ([`plimsoll_protocol::agent`]). A guest without it loses `plimsoll exec` and nothing
 //! else.
 //!
-//! [`session`] is one connection, [`command`] a command that runs. With the argument `install` it
-//! makes itself a service of systemd ([`install`]).
+//! [`session`] is one connection, [`command`] a command that runs, [`slots`] how many there may be.
+//! With the argument `install` it makes itself a service of systemd ([`install`]).
 
 #![allow(clippy::print_stderr, reason = "a service's log is its standard error")]
 
 mod command;
 mod install;
 mod session;
+mod slots;
 
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use plimsoll_protocol::agent::AGENT_PORT;
 use plimsoll_sys::vsock;
 
-/// Most commands at a time. Beyond it connections are hung up, so that a host which repeats itself
+use crate::slots::Slots;
+
+/// Most commands at a time. Beyond it commands are refused, so that a host which repeats itself
 /// does not fill the guest with processes.
 const MOST_SESSIONS: usize = 64;
+/// Most connections at a time whose command is being refused. Beyond it they are hung up without
+/// a word: each takes a thread until its client has heard why.
+const MOST_REFUSALS: usize = 16;
 /// Pause after a connection could not be accepted: the guest is short of descriptors or memory.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -59,10 +63,10 @@ fn listen() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let sessions = Arc::new(AtomicUsize::new(0));
+    let (sessions, refusals) = (Slots::new(MOST_SESSIONS), Slots::new(MOST_REFUSALS));
     loop {
         match vsock::accept(&listener) {
-            Ok((socket, peer)) => serve(socket, peer, &sessions),
+            Ok((socket, peer)) => serve(socket, peer, &sessions, &refusals),
             Err(error) => {
                 eprintln!("plimsoll-agent: cannot accept a connection: {error}");
                 std::thread::sleep(PAUSE);
@@ -72,7 +76,7 @@ fn listen() -> ExitCode {
 }
 
 /// Serves a connection from the context identifier `peer` on a thread of its own.
-fn serve(socket: OwnedFd, peer: u32, sessions: &Arc<AtomicUsize>) {
+fn serve(socket: OwnedFd, peer: u32, sessions: &Slots, refusals: &Slots) {
     if peer != vsock::HOST {
         eprintln!("plimsoll-agent: a program that is not the host's, but of {peer}, is hung up");
         return;
@@ -81,20 +85,27 @@ fn serve(socket: OwnedFd, peer: u32, sessions: &Arc<AtomicUsize>) {
         eprintln!("plimsoll-agent: a connection cannot be used: {error}");
         return;
     }
-    if sessions.fetch_add(1, Ordering::Relaxed) >= MOST_SESSIONS {
-        sessions.fetch_sub(1, Ordering::Relaxed);
-        eprintln!("plimsoll-agent: {MOST_SESSIONS} commands run already: one more is hung up");
-        return;
-    }
-    let ending = Arc::clone(sessions);
+    let (slot, is_refused) = match sessions.take() {
+        Some(slot) => (slot, false),
+        None => {
+            eprintln!("plimsoll-agent: {MOST_SESSIONS} commands run already: one more is refused");
+            let Some(slot) = refusals.take() else { return };
+            (slot, true)
+        }
+    };
     let thread = std::thread::Builder::new().spawn(move || {
-        if let Err(error) = session::serve(socket) {
+        // Its place is free when the thread has ended, however it ends.
+        let _slot = slot;
+        let ended = if is_refused {
+            session::refuse(socket, &format!("{MOST_SESSIONS} commands of plimsoll exec and cp run already"))
+        } else {
+            session::serve(socket)
+        };
+        if let Err(error) = ended {
             eprintln!("plimsoll-agent: {error}");
         }
-        ending.fetch_sub(1, Ordering::Relaxed);
     });
     if let Err(error) = thread {
-        sessions.fetch_sub(1, Ordering::Relaxed);
         eprintln!("plimsoll-agent: no thread for a command: {error}");
     }
 }

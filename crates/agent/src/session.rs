@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use plimsoll_protocol::agent::{
-    AGENT_VERSION, FrameError, Frames, FromAgent, MAX_DATA, OutputStream, ToAgent, encode,
+    AGENT_VERSION, Execute, FrameError, Frames, FromAgent, MAX_DATA, OutputStream, ToAgent, encode,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -18,8 +18,18 @@ const MOST_WAITING: usize = 4 * MAX_DATA;
 /// Looks for what a command has written after it has ended: its pipes hold 64 KiB each, and a look
 /// takes up to [`MAX_DATA`] of both.
 const MOST_DRAINS: u32 = 64;
-/// How long the client may take to say what to run, and to read the last message.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the client may take.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// To say what to run.
+    begin: Duration,
+    /// To close the connection, once all was sent.
+    close: Duration,
+}
+
+/// More than a host that is short of processors takes; less, and a client that never says anything
+/// holds one of few places for long.
+const PATIENCE: Patience = Patience { begin: Duration::from_secs(10), close: Duration::from_secs(10) };
 
 /// Why a session ended before its command.
 #[derive(Debug)]
@@ -64,38 +74,56 @@ impl From<Errno> for Broken {
 /// # Errors
 /// The client left or broke the protocol. No command of it runs any more.
 pub(crate) fn serve(socket: OwnedFd) -> Result<(), Broken> {
-    let mut client = Client { socket, frames: Frames::default(), outgoing: Vec::new() };
-    client.say(&FromAgent::Hello(AGENT_VERSION))?;
-    let deadline = Instant::now() + PATIENCE;
-    match client.hear(deadline)? {
-        ToAgent::Hello(AGENT_VERSION) => {}
-        ToAgent::Hello(version) => {
-            let why =
-                format!("the agent speaks version {AGENT_VERSION} of the protocol, and plimsoll {version}");
-            return client.last(&FromAgent::Failed(why));
-        }
-        other => return Err(Broken::Protocol(format!("it began with {other:?}"))),
-    }
-    let execute = match client.hear(deadline)? {
-        ToAgent::Execute(execute) => execute,
-        other => return Err(Broken::Protocol(format!("it said {other:?} before a command"))),
-    };
-    match Running::start(&execute) {
-        Ok(mut running) => {
-            let end = client.attend(&mut running)?;
-            client.last(&end)
-        }
-        Err(why) => client.last(&FromAgent::Failed(why)),
-    }
+    Client::new(socket, PATIENCE).serve(Running::start)
+}
+
+/// Serves a connection as [`serve`] does, but runs no command: the client is told `why`.
+///
+/// # Errors
+/// The client left or broke the protocol.
+pub(crate) fn refuse(socket: OwnedFd, why: &str) -> Result<(), Broken> {
+    Client::new(socket, PATIENCE).serve(|_| Err(why.to_owned()))
 }
 
 struct Client {
     socket: OwnedFd,
+    patience: Patience,
     frames: Frames<ToAgent>,
     outgoing: Vec<u8>,
 }
 
 impl Client {
+    fn new(socket: OwnedFd, patience: Patience) -> Self {
+        Self { socket, patience, frames: Frames::default(), outgoing: Vec::new() }
+    }
+
+    /// Serves it, with `start` to start its command or to say why not.
+    fn serve(mut self, start: impl FnOnce(&Execute) -> Result<Running, String>) -> Result<(), Broken> {
+        self.say(&FromAgent::Hello(AGENT_VERSION))?;
+        let deadline = Instant::now() + self.patience.begin;
+        match self.hear(deadline)? {
+            ToAgent::Hello(AGENT_VERSION) => {}
+            ToAgent::Hello(version) => {
+                let why = format!(
+                    "the agent speaks version {AGENT_VERSION} of the protocol, and plimsoll {version}"
+                );
+                return self.last(&FromAgent::Failed(why));
+            }
+            other => return Err(Broken::Protocol(format!("it began with {other:?}"))),
+        }
+        let execute = match self.hear(deadline)? {
+            ToAgent::Execute(execute) => execute,
+            other => return Err(Broken::Protocol(format!("it said {other:?} before a command"))),
+        };
+        match start(&execute) {
+            Ok(mut running) => {
+                let end = self.attend(&mut running)?;
+                self.last(&end)
+            }
+            Err(why) => self.last(&FromAgent::Failed(why)),
+        }
+    }
+
     /// Queues a message and sends what the socket takes.
     fn say(&mut self, message: &FromAgent) -> Result<(), Broken> {
         self.outgoing.extend(encode(message)?);
@@ -138,7 +166,7 @@ impl Client {
                 return Ok(message);
             }
             if !self.read()? {
-                self.wait(PollFlags::IN, deadline)?;
+                self.wait(PollFlags::IN, Some(deadline))?;
                 self.flush()?;
             }
         }
@@ -147,36 +175,44 @@ impl Client {
     /// Sends the last message, and all before it.
     fn last(&mut self, message: &FromAgent) -> Result<(), Broken> {
         self.say(message)?;
-        let deadline = Instant::now() + PATIENCE;
+        // For as long as it is there: a pager may stop reading for hours, and a VM be paused.
         while !self.outgoing.is_empty() {
-            self.wait(PollFlags::empty(), deadline)?;
+            self.wait(PollFlags::empty(), None)?;
             self.flush()?;
         }
+        let deadline = Instant::now() + self.patience.close;
         // It closes the connection once it has read all; closing first might lose the end of it.
         loop {
             match self.read() {
                 // Input that the command has not waited for.
                 Ok(true) => self.frames = Frames::default(),
-                Ok(false) => self.wait(PollFlags::IN, deadline)?,
+                Ok(false) => self.wait(PollFlags::IN, Some(deadline))?,
                 Err(Broken::Left) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Waits for the socket, also until it takes what is queued.
-    fn wait(&self, flags: PollFlags, deadline: Instant) -> Result<(), Broken> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
+    /// Waits for the socket, also until it takes what is queued. `None`: for as long as the client
+    /// is there.
+    fn wait(&self, flags: PollFlags, deadline: Option<Instant>) -> Result<(), Broken> {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
             return Err(Broken::Late);
         }
         let mut wanted = flags;
         wanted.set(PollFlags::OUT, !self.outgoing.is_empty());
-        let left = Timespec::try_from(left).map_err(|_| Broken::Late)?;
-        match poll(&mut [PollFd::new(&self.socket, wanted)], Some(&left)) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(error) => Err(error.into()),
+        let left = left.map(Timespec::try_from).transpose().map_err(|_| Broken::Late)?;
+        let mut socket = [PollFd::new(&self.socket, wanted)];
+        match poll(&mut socket, left.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
+        // What it has sent before is of interest only where it is waited for.
+        if flags.is_empty() && socket[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
+            return Err(Broken::Left);
+        }
+        Ok(())
     }
 
     /// Passes on between the client and `running` until that ends. Returns the last message.
@@ -201,11 +237,11 @@ impl Client {
             // What it wrote before it ended is in the pipes. What others write that it has left
             // behind is not waited for.
             if ended && self.outgoing.len() < MOST_WAITING {
-                drains -= 1;
+                drains = drains.saturating_sub(1);
                 if (!wrote || drains == 0)
                     && let Some(end) = running.end()
                 {
-                    return Ok(FromAgent::Ended(end));
+                    return Ok(end.map_or_else(FromAgent::Failed, FromAgent::Ended));
                 }
             }
         }

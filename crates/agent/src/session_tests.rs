@@ -1,5 +1,6 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 
 use plimsoll_protocol::agent::{CommandEnd, Execute};
@@ -15,19 +16,27 @@ struct Peer {
 
 impl Peer {
     fn new() -> Self {
+        Self::served_by(serve)
+    }
+
+    fn served_by(serve: impl FnOnce(OwnedFd) -> Result<(), Broken> + Send + 'static) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        Self { stream: ours, frames: Frames::default(), session: thread::spawn(|| serve(theirs.into())) }
+        let session = thread::spawn(move || serve(theirs.into()));
+        Self { stream: ours, frames: Frames::default(), session }
     }
 
     /// One that has asked for this command.
     fn of(command: &[&str]) -> Self {
-        let mut peer = Self::new();
-        assert_eq!(peer.hear(), FromAgent::Hello(AGENT_VERSION));
-        peer.say(&ToAgent::Hello(AGENT_VERSION));
+        Self::new().asking(command, None)
+    }
+
+    fn asking(mut self, command: &[&str], directory: Option<&str>) -> Self {
+        assert_eq!(self.hear(), FromAgent::Hello(AGENT_VERSION));
+        self.say(&ToAgent::Hello(AGENT_VERSION));
         let command = command.iter().map(|word| (*word).to_owned()).collect();
-        peer.say(&ToAgent::Execute(Execute { command, directory: None }));
-        peer
+        self.say(&ToAgent::Execute(Execute { command, directory: directory.map(str::to_owned) }));
+        self
     }
 
     fn say(&mut self, message: &ToAgent) {
@@ -47,19 +56,23 @@ impl Peer {
     }
 
     /// All that the command writes, and the last message.
-    fn rest(mut self) -> (Vec<u8>, Vec<u8>, FromAgent) {
+    fn hear_all(&mut self) -> (Vec<u8>, Vec<u8>, FromAgent) {
         let (mut out, mut error) = (Vec::new(), Vec::new());
         loop {
             match self.hear() {
                 FromAgent::Output(OutputStream::Out, bytes) => out.extend(bytes),
                 FromAgent::Output(OutputStream::Error, bytes) => error.extend(bytes),
-                last => {
-                    drop(self.stream);
-                    self.session.join().unwrap().unwrap();
-                    return (out, error, last);
-                }
+                last => return (out, error, last),
             }
         }
+    }
+
+    /// The same, and the session's end.
+    fn rest(mut self) -> (Vec<u8>, Vec<u8>, FromAgent) {
+        let all = self.hear_all();
+        drop(self.stream);
+        self.session.join().unwrap().unwrap();
+        all
     }
 }
 
@@ -135,11 +148,74 @@ fn a_command_that_reads_no_input_loses_it_and_one_left_behind_is_not_waited_for(
 }
 
 #[test]
-fn what_cannot_be_run_is_told() {
-    for (command, why) in [(&["/no/such"][..], "\"/no/such\" cannot be run"), (&[], "there is no command")] {
-        let FromAgent::Failed(text) = Peer::of(command).rest().2 else { panic!("{command:?} ran") };
+fn what_cannot_be_run_is_told_with_what_is_missing() {
+    for (command, directory, why) in [
+        (&["/no/such"][..], None, "\"/no/such\" cannot be run: No such file"),
+        (&["/no/such"], Some("/"), "\"/no/such\" cannot be run: No such file"),
+        (&["ls"], Some("/nope"), "the directory \"/nope\" cannot be entered: No such file"),
+        (&["ls"], Some("/dev/null"), "the directory \"/dev/null\" cannot be entered: Not a directory"),
+        (&[], None, "there is no command"),
+    ] {
+        let peer = Peer::new().asking(command, directory);
+        let FromAgent::Failed(text) = peer.rest().2 else { panic!("{command:?} ran") };
         assert!(text.contains(why), "{text}");
     }
+}
+
+#[test]
+fn a_client_whose_command_is_refused_hears_why() {
+    let peer = Peer::served_by(|socket| refuse(socket, "too many")).asking(&["true"], None);
+    assert_eq!(peer.rest(), (Vec::new(), Vec::new(), FromAgent::Failed("too many".to_owned())));
+}
+
+#[test]
+fn all_that_a_command_wrote_waits_for_a_client_that_does_not_read() {
+    let patience = Patience { close: Duration::from_millis(50), ..PATIENCE };
+    let peer = Peer::served_by(move |socket| {
+        // The socket takes little of it: the rest stays with the agent.
+        rustix::net::sockopt::set_socket_send_buffer_size(&socket, 1).unwrap();
+        Client::new(socket, patience).serve(Running::start)
+    });
+    let mut peer = peer.asking(&["sh", "-c", "head -c 60000 /dev/zero; exit 3"], None);
+    // A pager that nobody touches.
+    thread::sleep(Duration::from_secs(1));
+    let (out, error, last) = peer.hear_all();
+    assert_eq!((out.len(), error.len(), last), (60_000, 0, exited(3)));
+}
+
+#[test]
+fn a_client_that_leaves_without_having_read_all_is_noticed() {
+    let peer = Peer::served_by(|socket| {
+        rustix::net::sockopt::set_socket_send_buffer_size(&socket, 1).unwrap();
+        Client::new(socket, PATIENCE).serve(Running::start)
+    });
+    let mut peer = peer.asking(&["sh", "-c", "head -c 60000 /dev/zero; exit 3"], None);
+    // Its command has ended when the first of what it wrote has come, or a moment later.
+    assert!(matches!(peer.hear(), FromAgent::Output(..)));
+    drop(peer.stream);
+    assert!(matches!(peer.session.join().unwrap(), Err(Broken::Left)));
+}
+
+/// Set in the process that the next test starts.
+const IGNORES_CHILDREN: &str = "PLIMSOLL_TEST_IGNORES_CHILDREN";
+
+#[test]
+fn the_end_of_a_command_is_noticed_where_the_kernel_has_waited_for_it() {
+    if std::env::var_os(IGNORES_CHILDREN).is_none() {
+        let name = "session::tests::the_end_of_a_command_is_noticed_where_the_kernel_has_waited_for_it";
+        let mut command = std::process::Command::new("env");
+        command.arg("--ignore-signal=CHLD").arg(std::env::current_exe().unwrap());
+        let output = command.args(["--exact", name]).env(IGNORES_CHILDREN, "1").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    let mut peer = Peer::of(&["cat"]);
+    peer.say(&ToAgent::Input(b"text".to_vec()));
+    peer.say(&ToAgent::InputEnd);
+    let (out, _, last) = peer.rest();
+    assert_eq!(out, b"text");
+    assert!(matches!(&last, FromAgent::Failed(why) if why.contains("how cannot be told")), "{last:?}");
 }
 
 #[test]
@@ -162,25 +238,36 @@ fn a_client_that_leaves_ends_its_command_with_all_that_it_started() {
     }
 }
 
-#[test]
-fn a_command_whose_client_leaves_may_clean_up_and_its_input_does_not_end_before() {
-    let place = std::env::temp_dir().join(format!("plimsoll-agent-{}", std::process::id()));
-    std::fs::create_dir_all(&place).unwrap();
-    let (cleaned, ended) = (place.join("cleaned"), place.join("ended"));
-    let words = format!(
-        "trap 'touch {}; exit 1' HUP; echo ready; cat; touch {}",
-        cleaned.display(),
-        ended.display()
-    );
+/// What a shell that does `words`, and then `touch ended`, has touched when its client has left.
+fn touched(words: &str) -> Vec<String> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("plimsoll-agent-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let place = std::env::temp_dir().join(name);
+    std::fs::create_dir(&place).unwrap();
+    let words = format!("trap 'touch cleaned; exit 1' HUP; echo ready; {words}; touch ended");
     // Not as the signal is for the tests, which nohup may have started.
-    let mut peer = Peer::of(&["env", "--default-signal=HUP", "sh", "-c", &words]);
+    let command = ["env", "--default-signal=HUP", "sh", "-c", &words];
+    let mut peer = Peer::new().asking(&command, Some(place.to_str().unwrap()));
     assert_eq!(peer.hear(), FromAgent::Output(OutputStream::Out, b"ready\n".to_vec()));
     peer.say(&ToAgent::Input(b"a part".to_vec()));
     drop(peer.stream);
     assert!(matches!(peer.session.join().unwrap(), Err(Broken::Left)));
-    let found = (cleaned.exists(), ended.exists());
+    let names = std::fs::read_dir(&place).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     std::fs::remove_dir_all(&place).unwrap();
-    assert_eq!(found, (true, false));
+    names
+}
+
+#[test]
+fn a_command_whose_client_leaves_may_clean_up_and_its_input_does_not_end_before() {
+    assert_eq!(touched("cat"), ["cleaned"]);
+}
+
+#[test]
+fn a_shell_whose_program_missed_the_signal_cleans_up_too() {
+    // As one that was about to start it: the shell has the signal, and waits for the program.
+    let misses_one = "sh -c 'trap \"trap - HUP; sleep 600\" HUP; sleep 600'";
+    assert_eq!(touched(misses_one), ["cleaned"]);
 }
 
 #[test]
