@@ -37,6 +37,7 @@ mod sys;
 mod template;
 mod tls;
 mod top;
+mod unix_stream;
 mod vm_field;
 
 use std::process::ExitCode;

@@ -106,7 +106,7 @@ impl Wire {
     ///
     /// # Errors
     /// [`WireError::Closed`] at the end of the connection, [`WireError::Garbled`] for what is no
-    /// message, else the socket's.
+    /// message or has not brought all its descriptors, else the socket's.
     pub fn receive<T: DeserializeOwned>(&self) -> Result<(T, Vec<OwnedFd>), WireError> {
         let mut fds = Vec::new();
         let message = self.receive_with(&mut fds)?;
@@ -119,6 +119,25 @@ impl Wire {
     /// # Errors
     /// As [`Wire::receive`].
     pub fn receive_with<T: DeserializeOwned>(&self, fds: &mut Vec<OwnedFd>) -> Result<T, WireError> {
+        let Packet { message, length, is_cut } = self.receive_packet(fds)?;
+        if is_cut { Err(WireError::Garbled(length)) } else { Ok(message) }
+    }
+
+    /// Receives one message as [`Wire::receive`] does, for a side that trusts the other one. Where
+    /// this process may not have all the descriptors, because it has too many files open, there are
+    /// none with the message: `None`.
+    ///
+    /// # Errors
+    /// As of [`Wire::receive`].
+    pub fn receive_with_or_without<T: DeserializeOwned>(
+        &self,
+    ) -> Result<(T, Option<Vec<OwnedFd>>), WireError> {
+        let mut fds = Vec::new();
+        let Packet { message, is_cut, .. } = self.receive_packet(&mut fds)?;
+        Ok((message, (!is_cut).then_some(fds)))
+    }
+
+    fn receive_packet<T: DeserializeOwned>(&self, fds: &mut Vec<OwnedFd>) -> Result<Packet<T>, WireError> {
         let mut buffer = vec![0; MAX_MESSAGE];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_PASSED))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -151,12 +170,23 @@ impl Wire {
         if received.bytes == 0 {
             return Err(WireError::Closed);
         }
-        let truncated = received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
-        match postcard::take_from_bytes(&buffer[..received.bytes]) {
-            Ok((message, [])) if !truncated && passed <= MAX_FDS => Ok(message),
-            _ => Err(WireError::Garbled(received.bytes)),
+        let length = received.bytes;
+        let is_cut = received.flags.contains(ReturnFlags::CTRUNC);
+        let is_whole = !received.flags.contains(ReturnFlags::TRUNC) && passed <= MAX_FDS;
+        match postcard::take_from_bytes(&buffer[..length]) {
+            Ok((message, [])) if is_whole => Ok(Packet { message, length, is_cut }),
+            _ => Err(WireError::Garbled(length)),
         }
     }
+}
+
+/// What came in one packet.
+struct Packet<T> {
+    message: T,
+    /// Bytes of the message.
+    length: usize,
+    /// There were more descriptors than came.
+    is_cut: bool,
 }
 
 #[cfg(test)]

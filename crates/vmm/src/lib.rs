@@ -28,6 +28,7 @@
 //! | `diskN-ioM` | requests to a disk that is an image, its file | yes, pinned pages |
 //! | `diskN-pin` | guest pages that the disk is to read or write | yes, and may wait for a grant |
 
+mod accept;
 mod boot;
 mod brake;
 mod bus;
@@ -41,6 +42,8 @@ mod inherited_fd;
 mod jail;
 mod machine;
 mod model;
+#[cfg(test)]
+mod own_process;
 mod pager;
 mod pci;
 mod sharing;

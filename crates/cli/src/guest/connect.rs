@@ -1,4 +1,4 @@
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -9,23 +9,28 @@ use plimsoll_protocol::status::{Power, VmStatus};
 use crate::address::Address;
 use crate::context::Context;
 use crate::exit::{Status, failed};
+use crate::unix_stream::{self, PATIENCE};
 
-/// How long the guest may take to accept.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest line that a VMM answers with: `OK 4294967295` and its end.
 const MAX_LINE: usize = 16;
 
 /// Connects to the agent in a VM's guest.
 ///
 /// # Errors
-/// The VM is off or has no vsock, or no agent listens in its guest.
+/// The VM does not run or has no vsock, or no agent answers in its guest.
 pub(crate) fn connect(vm: &VmStatus, context: &Context) -> Result<UnixStream> {
     let name = &vm.name;
     if matches!(context.client.address(), Address::Tcp { .. }) {
         bail!("the agent of {name} is reached by a unix socket on the daemon's host: run plimsoll there");
     }
-    if vm.power == Power::Off {
-        return Err(failed(Status::Conflict, format!("{name} is off: plimsoll start {name}")));
+    match vm.power {
+        Power::Off => {
+            return Err(failed(Status::Conflict, format!("{name} is off: plimsoll start {name}")));
+        }
+        Power::Paused => {
+            return Err(failed(Status::Conflict, format!("{name} is paused: plimsoll resume {name}")));
+        }
+        Power::Starting | Power::On | Power::Stopping => {}
     }
     let Some(path) = &vm.vsock else {
         let text = format!(
@@ -33,28 +38,37 @@ pub(crate) fn connect(vm: &VmStatus, context: &Context) -> Result<UnixStream> {
         );
         return Err(failed(Status::Conflict, text));
     };
-    let stream = UnixStream::connect(path).map_err(|e| match e.kind() {
-        io::ErrorKind::PermissionDenied => anyhow!("no right to reach the agent of {name}: run as root"),
+    let stream = unix_stream::connect(path, PATIENCE).map_err(|e| match e.kind() {
+        ErrorKind::PermissionDenied => anyhow!("no right to reach the agent of {name}: run as root"),
+        ErrorKind::TimedOut => anyhow!("{name}: {e}; see plimsoll show {name}"),
         _ => anyhow!("{name} does not listen at {}: {e}; see plimsoll show {name}", path.display()),
     })?;
-    ask(&stream).with_context(|| {
+    ask(&stream, PATIENCE).with_context(|| {
         format!("no agent answers in {name}: start plimsoll-agent there, or wait until it has booted")
     })?;
     Ok(stream)
 }
 
 /// Asks for the agent's port, and reads the answer.
-fn ask(mut stream: &UnixStream) -> Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(format!("CONNECT {AGENT_PORT}\n").as_bytes())?;
+fn ask(mut stream: &UnixStream, patience: Duration) -> Result<()> {
+    stream.set_read_timeout(Some(patience))?;
+    let refused = |error: io::Error| match error.kind() {
+        // It has hung up before it has read what it was asked.
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => anyhow!("the guest refuses the connection"),
+        ErrorKind::WouldBlock => anyhow!("the guest did not answer within {} s", patience.as_secs()),
+        _ => error.into(),
+    };
+    stream.write_all(format!("CONNECT {AGENT_PORT}\n").as_bytes()).map_err(refused)?;
     let mut line = Vec::new();
     // Byte by byte: what follows the line is the agent's.
     while line.last() != Some(&b'\n') && line.len() < MAX_LINE {
         let mut byte = [0];
-        if stream.read(&mut byte)? == 0 {
-            bail!("the guest refuses the connection");
+        match stream.read(&mut byte) {
+            Ok(0) => bail!("the guest refuses the connection"),
+            Ok(_) => line.extend(byte),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(refused(error)),
         }
-        line.extend(byte);
     }
     if !line.starts_with(b"OK ") {
         bail!("its VMM answered something else than OK");
@@ -70,7 +84,7 @@ mod tests {
     fn an_answer_is_read_to_the_end_of_its_line_and_no_further() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(b"OK 1073741825\nhello").unwrap();
-        ask(&ours).unwrap();
+        ask(&ours, PATIENCE).unwrap();
         let mut rest = [0; 5];
         (&ours).read_exact(&mut rest).unwrap();
         assert_eq!(&rest, b"hello");
@@ -81,7 +95,18 @@ mod tests {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             theirs.write_all(answer.as_bytes()).unwrap();
             theirs.shutdown(std::net::Shutdown::Write).unwrap();
-            assert!(ask(&ours).is_err(), "{answer:?}");
+            assert!(ask(&ours, PATIENCE).is_err(), "{answer:?}");
         }
+    }
+
+    #[test]
+    fn a_guest_that_does_not_answer_and_one_that_hangs_up_are_told_apart() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let error = ask(&ours, Duration::from_millis(20)).unwrap_err().to_string();
+        assert_eq!(error, "the guest did not answer within 0 s");
+        // What it was asked is unread: the kernel resets the connection.
+        drop(theirs);
+        let error = ask(&ours, PATIENCE).unwrap_err().to_string();
+        assert_eq!(error, "the guest refuses the connection");
     }
 }

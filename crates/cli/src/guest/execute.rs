@@ -3,15 +3,13 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use plimsoll_protocol::agent::{
     AGENT_VERSION, CommandEnd, Execute, Frames, FromAgent, MAX_DATA, OutputStream, ToAgent, encode,
 };
 
-/// How long the agent may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::unix_stream::PATIENCE;
 
 /// What a command has as its standard input.
 pub(crate) struct Input<R> {

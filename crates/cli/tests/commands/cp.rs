@@ -219,3 +219,21 @@ fn what_is_sent_ends_with_its_mark_and_a_directory_is_not_sent() {
     assert_eq!((&command[4..6], command.len()), (&["/srv/".to_owned(), "file".to_owned()][..], 7));
     assert_eq!(String::from_utf8(sent).unwrap(), format!("content{}", command[6]));
 }
+
+#[test]
+fn a_guest_that_cannot_answer_is_told_with_what_to_do() {
+    let to = tempfile::tempdir().unwrap();
+    let refused = |status: &serde_json::Value, why: &str| {
+        let fake = Fake::new();
+        fake.on("GET /v1/vms/a", 200, status);
+        fake.run(&["cp", "a:/file", to.path().to_str().unwrap()]).fails(4, &format!("a:/file: {why}"));
+        assert!(names(to.path()).is_empty());
+    };
+    let mut a = vm("a", "on");
+    refused(&a, "a has no vsock: add [vsock] to its definition with plimsoll edit a, and restart it");
+    a["vsock"] = json!("/nonexistent/vsock.sock");
+    for (power, what) in [("off", "start"), ("paused", "resume")] {
+        a["power"] = json!(power);
+        refused(&a, &format!("a is {power}: plimsoll {what} a"));
+    }
+}

@@ -86,6 +86,8 @@ impl Client {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     use super::*;
@@ -93,7 +95,7 @@ mod tests {
     #[test]
     fn a_client_that_does_not_read_is_dropped_not_waited_for() {
         let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::empty(), None).unwrap();
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
         let mut client = Client::new(ours);
         let block = vec![b'x'; 64 * 1024];
         let mut blocks = 0;
@@ -102,6 +104,12 @@ mod tests {
             assert!(blocks < 1000, "never dropped");
         }
         drop(theirs);
+        // A program that another test starts holds it until it has executed.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while client.flush().is_ok() {
+            assert!(Instant::now() < deadline, "the end is never noticed");
+            std::thread::yield_now();
+        }
         assert!(matches!(client.flush(), Err(Gone::Io(_))));
     }
 }

@@ -4,28 +4,31 @@
 //! One thread does all of it and waits for no client: output that does not fit is counted and
 //! dropped ([`output::Output`]), a client that does not read is dropped ([`client::Client`]), what
 //! is typed waits in a bounded queue until the guest takes it, and clients are not read while that
-//! queue is full.
+//! queue is full. A client that is one too many is told so, and hung up.
 
 mod client;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzz;
+mod listener;
 mod log;
 mod output;
 mod serial;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use client::{Client, Gone};
+use listener::Listener;
 pub(crate) use log::{ConsoleLog, MAX_LOG};
 pub(crate) use output::Output;
 use plimsoll_sys::Event;
-use rustix::event::{PollFd, PollFlags};
-use rustix::net::SocketFlags;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::SendFlags;
 pub(crate) use serial::SerialPort;
 
 /// Most clients at once: enough for every operator on duty, few enough that their queues stay below
@@ -73,13 +76,11 @@ impl Console {
     ///
     /// # Errors
     /// The listener cannot be made non-blocking, or no thread or descriptor is left.
-    pub(crate) fn start(ends: Ends) -> io::Result<Self> {
-        if let Some(listener) = &ends.listener {
-            rustix::io::ioctl_fionbio(listener, true)?;
-        }
+    pub(crate) fn start(mut ends: Ends) -> io::Result<Self> {
+        let listener = Listener::new(ends.listener.take())?;
         let stop = Arc::new(Stop { asked: AtomicBool::new(false), event: Event::new()? });
-        let mut service =
-            Service { ends, clients: Vec::new(), typed: VecDeque::new(), stop: Arc::clone(&stop) };
+        let (clients, typed) = (Vec::new(), VecDeque::new());
+        let mut service = Service { ends, listener, clients, typed, stop: Arc::clone(&stop) };
         let thread = std::thread::Builder::new().name("console".to_owned()).spawn(move || service.run())?;
         Ok(Self { stop, thread })
     }
@@ -97,6 +98,7 @@ impl Console {
 
 struct Service {
     ends: Ends,
+    listener: Listener,
     clients: Vec<Client>,
     typed: VecDeque<u8>,
     stop: Arc<Stop>,
@@ -144,12 +146,12 @@ impl Service {
             let flags = if client.is_behind() { typing | PollFlags::OUT } else { typing };
             fds.push(PollFd::new(client, flags));
         }
-        // Clients beyond the limit wait in the socket's backlog until one leaves.
-        let listener = self.ends.listener.as_ref().filter(|_| self.clients.len() < MAX_CLIENTS);
-        if let Some(listener) = listener {
-            fds.push(PollFd::new(listener, PollFlags::IN));
+        let now = Instant::now();
+        if let Some(listener) = self.listener.source(now) {
+            fds.push(PollFd::from_borrowed_fd(listener, PollFlags::IN));
         }
-        match rustix::event::poll(&mut fds, None) {
+        let closed = self.listener.closed_for(now).and_then(|closed| Timespec::try_from(closed).ok());
+        match rustix::event::poll(&mut fds, closed.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -203,15 +205,14 @@ impl Service {
     }
 
     fn accept(&mut self) {
-        let Some(listener) = &self.ends.listener else { return };
-        match rustix::net::accept_with(listener.as_fd(), SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-            Ok(socket) => self.clients.push(Client::new(socket)),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => {}
-            Err(error) => {
-                tracing::error!(%error, "the console accepts no more clients");
-                self.ends.listener = None;
-            }
+        let Some(socket) = self.listener.accept(Instant::now()) else { return };
+        if self.clients.len() < MAX_CLIENTS {
+            self.clients.push(Client::new(socket));
+            return;
         }
+        let text = format!("plimsoll: {MAX_CLIENTS} clients are attached to this console already\r\n");
+        // A new socket takes a line; where it does not, the client sees the end of the connection.
+        rustix::net::send(&socket, text.as_bytes(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT).ok();
     }
 }
 

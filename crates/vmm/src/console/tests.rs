@@ -124,6 +124,33 @@ fn typing_reaches_the_guest_whole_and_in_order_at_its_own_pace() {
 }
 
 #[test]
+fn a_client_that_is_one_too_many_is_told_so_and_there_is_room_after_one_has_left() {
+    let bench = bench();
+    let mut clients: Vec<_> = (0..MAX_CLIENTS).map(|_| attach(&bench)).collect();
+    for client in &mut clients {
+        await_attached(&bench, client);
+    }
+    for _ in 0..20 {
+        let mut text = String::new();
+        attach(&bench).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "plimsoll: 4 clients are attached to this console already\r\n");
+    }
+    drop(clients.pop());
+    // It has left when the thread has seen it.
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut client = attach(&bench);
+        client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        match client.read(&mut [0; 100]) {
+            // It is told nothing, so it is attached.
+            Err(error) => break assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+            Ok(told) => assert!(told > 0 && std::time::Instant::now() < deadline, "nobody takes the place"),
+        }
+    }
+    bench.console.finish();
+}
+
+#[test]
 fn the_serial_port_signals_room_after_its_fifo_was_read() {
     use crate::bus::BusDevice;
     let room = Event::new().unwrap();

@@ -14,7 +14,7 @@ const MAX_NOTICES: usize = 64;
 /// disk.
 const MAX_ANSWERS: usize = 32;
 
-/// Most questions for connections that are kept; the device gives up those that are lost.
+/// Most questions for connections that are kept: those of all connections that a VM may have.
 const MAX_DIALS: usize = MAX_CONNECTIONS as usize;
 
 /// Holds what is to be sent until the socket takes it. It is a state and not a queue, so it does
@@ -53,11 +53,11 @@ impl Outbox {
     }
 
     /// Begins a connection with `facts`. They include what earlier connections left unsent, except
-    /// notices, questions for connections, and the end.
+    /// notices and the end.
     pub(crate) fn hello(&mut self, facts: Facts, running: Option<Vec<JailPart>>) {
-        let (notices, dials) = (std::mem::take(&mut self.notices), std::mem::take(&mut self.dials));
+        let notices = std::mem::take(&mut self.notices);
         let (hello, exit) = (Some(facts), self.exit.take());
-        *self = Self { hello, running, dials, notices, exit, ..Self::new(Arc::clone(&self.exchange)) };
+        *self = Self { hello, running, notices, exit, ..Self::new(Arc::clone(&self.exchange)) };
     }
 
     pub(crate) fn running(&mut self, missing: Vec<JailPart>) {
@@ -76,11 +76,13 @@ impl Outbox {
         self.rebooted = self.rebooted.saturating_add(times);
     }
 
-    pub(crate) fn dial(&mut self, id: u64, port: u32) {
-        if self.dials.len() == MAX_DIALS {
-            self.dials.pop_front();
-        }
-        self.dials.push_back((id, port));
+    /// Asks for connections to ports of the host; `is_up`: there is a daemon to ask. Returns the
+    /// numbers of the questions that nobody will answer.
+    pub(crate) fn dial(&mut self, dials: Vec<(u64, u32)>, is_up: bool) -> Vec<u64> {
+        self.dials.extend(dials);
+        let most = if is_up { MAX_DIALS } else { 0 };
+        let refused = self.dials.len().saturating_sub(most);
+        self.dials.drain(..refused).map(|(id, _)| id).collect()
     }
 
     pub(crate) fn resized(&mut self, disk: u8, outcome: Result<Bytes, String>) {
@@ -215,7 +217,6 @@ mod tests {
         outbox.rebooted(1);
         outbox.resized(0, Ok(Bytes(512)));
         outbox.notice("kept".to_owned());
-        outbox.dial(1, 2);
         outbox.exit(ExitReason::Shutdown);
         let facts = Facts { grant: Pages(9), ..Facts::default() };
         outbox.hello(facts, Some(Vec::new()));
@@ -224,11 +225,27 @@ mod tests {
             [
                 FromVmm::Hello { version: VERSION, facts },
                 FromVmm::Running { missing_jail: Vec::new() },
-                FromVmm::Dial { id: 1, port: 2 },
                 FromVmm::Notice("kept".to_owned()),
                 FromVmm::Exit(ExitReason::Shutdown),
             ]
         );
+    }
+
+    #[test]
+    fn questions_for_connections_are_refused_without_a_daemon_and_not_asked_of_the_next() {
+        let mut outbox = outbox();
+        assert!(outbox.dial(vec![(1, 5), (2, 5)], true).is_empty());
+        let asked = outbox.next().unwrap();
+        assert_eq!(asked, FromVmm::Dial { id: 1, port: 5 });
+        outbox.sent(&asked);
+        // It has gone: what it was not asked is refused, and so is what comes now.
+        assert_eq!(outbox.dial(Vec::new(), false), [2]);
+        assert_eq!(outbox.dial(vec![(3, 5)], false), [3]);
+        outbox.hello(Facts::default(), None);
+        assert_eq!(drain(&mut outbox).len(), 1, "the greeting");
+        let most = u64::try_from(MAX_DIALS).unwrap();
+        assert_eq!(outbox.dial((0..most + 2).map(|id| (id, 5)).collect(), true), [0, 1]);
+        assert_eq!(drain(&mut outbox).len(), MAX_DIALS);
     }
 
     #[test]
@@ -238,9 +255,9 @@ mod tests {
             outbox.notice(n.to_string());
             outbox.report(Facts::default());
             outbox.want(Pages(n));
-            outbox.dial(n, 5);
+            assert_eq!(outbox.dial(vec![(n, 5)], false), [n]);
             outbox.resized(0, Err("too long".to_owned()));
         }
-        assert_eq!(drain(&mut outbox).len(), MAX_NOTICES + MAX_DIALS + MAX_ANSWERS + 2);
+        assert_eq!(drain(&mut outbox).len(), MAX_NOTICES + MAX_ANSWERS + 2);
     }
 }

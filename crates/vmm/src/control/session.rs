@@ -11,9 +11,10 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::Mailbox;
 use super::grants::Grants;
-use super::link::Link;
+use super::link::{Call, Link};
 use super::mailbox::Mail;
 use super::outbox::Outbox;
+use crate::accept::PAUSE;
 use crate::machine::Vm;
 use crate::sharing::{Answer, Exchange};
 use crate::termination;
@@ -29,6 +30,8 @@ pub(crate) struct Session {
     exchange: Arc<Exchange>,
     /// A connection waits and was not accepted yet.
     called: bool,
+    /// When to try again to accept it: there was no descriptor for it.
+    call_again: Option<Instant>,
     /// A daemon was connected at the last check.
     up: bool,
     vm: Option<Vm>,
@@ -50,6 +53,7 @@ impl Session {
             mailbox,
             exchange,
             called: false,
+            call_again: None,
             up: false,
             vm: None,
             running: None,
@@ -87,7 +91,8 @@ impl Session {
         let fds = if self.called { &mut fds[..1] } else { &mut fds[..] };
         // Without a daemon no report is due, but a paused VM is looked after.
         let paused = self.vm.as_ref().is_some_and(|vm| vm.brake.is_paused());
-        let timeout = if self.link.is_up() || paused { Some(timespec(self.next_report)) } else { None };
+        let report = (self.link.is_up() || paused).then_some(self.next_report);
+        let timeout = [report, self.call_again].into_iter().flatten().min().map(timespec);
         match rustix::event::poll(fds, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -99,12 +104,18 @@ impl Session {
 
     /// Accepts a waiting connection, once no thread can change what the first messages say.
     fn answer_call(&mut self) {
+        if self.call_again.is_some_and(|then| then > Instant::now()) {
+            return;
+        }
+        self.call_again = None;
         if !self.called || !self.exchange.suspend() {
             return;
         }
-        self.called = false;
         let facts = facts(self.vm.as_ref(), self.reboots);
-        if self.link.accept(facts, self.running.as_deref()) {
+        let call = self.link.accept(facts, self.running.as_deref());
+        self.called = call == Call::Waits;
+        self.call_again = self.called.then(|| Instant::now() + PAUSE);
+        if call == Call::Taken {
             self.next_report = Instant::now() + REPORT_PERIOD;
             self.up = true;
             self.exchange.connected();
@@ -126,6 +137,7 @@ impl Session {
         }
         if std::mem::replace(&mut self.up, self.link.is_up()) && !self.up {
             self.exchange.disconnected();
+            self.dial(Vec::new());
             if let Some(vm) = &self.vm {
                 vm.scanner.daemon_lost();
                 vm.pager.daemon_lost(vm.pmap.stats().grant);
@@ -200,7 +212,8 @@ impl Session {
             self.reboots = self.reboots.saturating_add(mail.reboots);
             outbox.rebooted(mail.reboots);
         }
-        mail.dials.into_iter().for_each(|(id, port)| outbox.dial(id, port));
+        self.dial(mail.dials);
+        let outbox = &mut self.link.outbox;
         mail.resized.into_iter().for_each(|(disk, outcome)| outbox.resized(disk, outcome));
         mail.notices.into_iter().for_each(|text| outbox.notice(text));
         if mail.dropped > 0 {
@@ -219,6 +232,15 @@ impl Session {
             self.grants.leaving(vm.scanner.leaving(), &vm.pmap, up, &mut self.link.outbox);
         }
         mail.exit
+    }
+
+    /// Asks the daemon for connections, and refuses the guest those for which there is none to ask.
+    fn dial(&mut self, dials: Vec<(u64, u32)>) {
+        let is_up = self.link.is_up();
+        let refused = self.link.outbox.dial(dials, is_up);
+        if let Some(vm) = &self.vm {
+            refused.into_iter().for_each(|id| vm.guest.dialed(id, None));
+        }
     }
 
     fn report_in_time(&mut self) {

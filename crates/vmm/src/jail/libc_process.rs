@@ -33,9 +33,14 @@ pub(super) fn forbid_core_dumps() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) })
 }
 
+/// Most open files of a VMM with this many connections.
+pub(super) fn most_descriptors(connections: u16) -> libc::rlim_t {
+    MAX_DESCRIPTORS + libc::rlim_t::from(connections)
+}
+
 /// Limits open files to those that a VMM with this many connections needs.
 pub(super) fn limit_descriptors(connections: u16) -> io::Result<()> {
-    limit(libc::RLIMIT_NOFILE, MAX_DESCRIPTORS + libc::rlim_t::from(connections))
+    limit(libc::RLIMIT_NOFILE, most_descriptors(connections))
 }
 
 /// Forbids to write or extend any file beyond `longest`: such a write fails with `EFBIG`. The

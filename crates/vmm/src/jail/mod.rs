@@ -87,6 +87,11 @@ pub(crate) enum Missing {
     Filter(#[from] seccompiler::BackendError),
 }
 
+/// Most open files that the jail leaves a VMM with this many connections between guest and host.
+pub(crate) fn most_descriptors(connections: u16) -> u64 {
+    libc_process::most_descriptors(connections)
+}
+
 /// The first step, for a process of one thread: file system and user. Returns the parts that are
 /// not in force.
 ///

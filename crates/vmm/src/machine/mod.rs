@@ -24,6 +24,7 @@ use plimsoll_protocol::control::{
 use plimsoll_protocol::definition::{MAX_CID, MAX_CONNECTIONS, MAX_SIZE, MAX_VCPUS, MIN_CID, MIN_SIZE};
 use plimsoll_sys::Event;
 use plimsoll_units::{Bytes, Pages};
+use rustix::process::{Resource, getrlimit};
 
 use crate::boot::file::BootFile;
 use crate::boot::layout;
@@ -108,6 +109,7 @@ impl Vm {
         let longest_disk = config.disks.iter().map(|disk| disk.longest).max().unwrap_or_default();
         let longest_file = fds.longest_written()?.max(Bytes(MAX_LOG)).max(longest_disk);
         let connections = config.vsock.map_or(0, |vsock| vsock.connections);
+        check_descriptors(connections, getrlimit(Resource::Nofile).maximum)?;
         let rules =
             jail::Rules { uid: config.uid, longest_file, connections, allow_missing: &config.allow_missing };
         // Before there is guest memory, of which the boot reader must have none.
@@ -254,6 +256,19 @@ fn check(config: &BootConfig) -> Result<()> {
     Ok(())
 }
 
+/// Checks that a process whose open files have this hard limit has enough for its connections. A
+/// connection beyond it would be lost, and with it maybe one that the daemon needs.
+fn check_descriptors(connections: u16, limit: Option<u64>) -> Result<()> {
+    let most = jail::most_descriptors(connections);
+    ensure!(
+        connections == 0 || limit.is_none_or(|limit| limit >= most),
+        "{connections} connections of vsock: its VMM may need {most} open files, and the hard limit is {}; raise it \
+         (LimitNOFILE= of plimsolld's unit, ulimit -Hn), or lower vsock.connections",
+        limit.unwrap_or(u64::MAX)
+    );
+    Ok(())
+}
+
 /// Where the guest's kernel comes from; `None`: it has none.
 fn source(config: &BootConfig, fds: &mut PassedFds, rules: jail::Rules<'_>) -> Result<Option<Source>> {
     Ok(match config.guest {
@@ -304,4 +319,21 @@ fn serve_faults(pmap: &Arc<Pmap>, mailbox: &Arc<Mailbox>) -> Result<()> {
         })
         .context("fault thread")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_open_files_that_connections_would_exceed_is_named() {
+        for (connections, limit) in [(0, Some(10)), (64, Some(576)), (1024, Some(1536)), (1024, None)] {
+            check_descriptors(connections, limit).unwrap();
+        }
+        let error = check_descriptors(1024, Some(1024)).unwrap_err().to_string();
+        for part in ["1024 connections", "1536 open files", "limit is 1024", "LimitNOFILE="] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(check_descriptors(64, Some(575)).is_err());
+    }
 }

@@ -297,7 +297,8 @@ impl Shared {
 
     fn join(&self, domain: DomainId, limit: Pages, key: DigestKey, fds: Vec<OwnedFd>) -> Result<()> {
         let fds: Result<[OwnedFd; 2], _> = fds.try_into();
-        let [pool, window] = fds.ok().context("the daemon passed no descriptors of frames and window")?;
+        let [pool, window] =
+            fds.ok().context("no descriptors of frames and window have come with the domain")?;
         if let Some(active) = &*lock(&self.active)
             && active.domain == domain
         {

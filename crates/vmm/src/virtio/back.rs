@@ -44,6 +44,20 @@ pub(super) trait Back: Send + 'static {
     fn deadline(&self) -> Option<Instant> {
         None
     }
+
+    /// The file descriptors to wait for while not started. Asked before every such wait.
+    fn idle_sources(&self) -> Vec<Source<'_>> {
+        Vec::new()
+    }
+
+    /// When to call [`serve_idle`](Self::serve_idle) with [`DeviceEvent::Deadline`]. Asked before
+    /// every wait while not started.
+    fn idle_deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Serves `event` while not started, with a bounded amount of work: a source or the deadline.
+    fn serve_idle(&mut self, _event: DeviceEvent) {}
 }
 
 /// A file descriptor that a back half waits for.
@@ -61,9 +75,10 @@ pub(super) struct Source<'a> {
 pub(super) enum DeviceEvent {
     /// The driver notified this queue.
     Kick(usize),
-    /// The one of the [`Back::sources`] with this number is ready, or was when they were asked.
+    /// The one of the [`Back::sources`] or [`Back::idle_sources`] with this number is ready, or was
+    /// when they were asked.
     Source(u64),
-    /// The [`Back::deadline`] has passed.
+    /// The [`Back::deadline`] or [`Back::idle_deadline`] has passed.
     Deadline,
 }
 

@@ -1,5 +1,5 @@
-//! The thread of one device: it waits for the driver's notifications, the backend's file descriptor
-//! and a deadline, and runs the device's back half.
+//! The thread of one device: it waits for the driver's notifications, the backend's file
+//! descriptors and a deadline, and runs the device's back half.
 
 use std::io;
 use std::sync::Arc;
@@ -168,17 +168,19 @@ impl<B: Back> Loop<B> {
     fn wait(&mut self, limit: Option<Instant>) -> (Vec<DeviceEvent>, bool) {
         let mut fds = vec![PollFd::new(&self.bell, PollFlags::IN)];
         let mut events = vec![];
-        let mut deadline = None;
         if let Some(active) = &self.active {
             for &index in &active.queues {
                 fds.push(PollFd::from_borrowed_fd(as_fd(&active.kicks[index]), PollFlags::IN));
                 events.push(DeviceEvent::Kick(index));
             }
-            for Source { number, fd, flags } in self.back.sources() {
-                fds.push(PollFd::from_borrowed_fd(fd, flags));
-                events.push(DeviceEvent::Source(number));
-            }
-            deadline = self.back.deadline();
+        }
+        let (sources, deadline) = match self.active {
+            Some(_) => (self.back.sources(), self.back.deadline()),
+            None => (self.back.idle_sources(), self.back.idle_deadline()),
+        };
+        for Source { number, fd, flags } in sources {
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+            events.push(DeviceEvent::Source(number));
         }
         let again = (!self.again.is_empty()).then(Instant::now);
         let until = [deadline, again, limit].into_iter().flatten().min();
@@ -206,8 +208,13 @@ impl<B: Back> Loop<B> {
     }
 
     fn serve(&mut self, event: DeviceEvent) {
-        // An event before this one may have stopped the device.
-        let Some(active) = &self.active else { return };
+        let Some(active) = &self.active else {
+            // An event before this one may have stopped the device.
+            if !matches!(event, DeviceEvent::Kick(_)) {
+                self.back.serve_idle(event);
+            }
+            return;
+        };
         if let DeviceEvent::Kick(index) = event {
             // Empty where the event is served again.
             active.kicks[index].read().ok();

@@ -96,6 +96,8 @@ fn on(stage: &mut Stage, bus: Bus) -> Result<()> {
     for restart in [false, true] {
         if restart {
             stage.kill_daemon()?;
+            let refused = toucher.ask(&format!("call {HOST_PORT} 1"), LIMIT);
+            ensure!(refused.is_err(), "a guest reaches the host without a daemon");
             stage.start_daemon()?;
         }
         let answer = toucher.ask(&format!("call {HOST_PORT} {}", 1 << 20), LIMIT)?;

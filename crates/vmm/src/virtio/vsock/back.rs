@@ -81,14 +81,7 @@ impl VsockBack {
             // The queue of events: there is only one kind, which tells that the guest has moved to
             // another host.
             DeviceEvent::Kick(_) => {}
-            DeviceEvent::Source(LISTENER) => {
-                if let Some(error) = self.board.accept(now) {
-                    let name = &self.name;
-                    (self.notices)(format!(
-                        "device {name}: no program can reach the guest any more ({error})"
-                    ));
-                }
-            }
+            DeviceEvent::Source(LISTENER) => self.accept(now),
             DeviceEvent::Source(ANSWERS) => {
                 self.bell.clear();
                 while let Ok((number, socket)) = self.answers.try_recv() {
@@ -113,6 +106,13 @@ impl VsockBack {
         }
         // A choked device goes on when the guest has provided buffers.
         Ok(if active.unread && !self.board.is_choked() { Progress::More } else { Progress::Done })
+    }
+
+    fn accept(&mut self, now: Instant) {
+        if let Some(error) = self.board.accept(now) {
+            let name = &self.name;
+            (self.notices)(format!("device {name}: no program can reach the guest any more ({error})"));
+        }
     }
 
     /// Takes packets of the guest. Returns whether more may be waiting.
@@ -243,5 +243,22 @@ impl Back for VsockBack {
 
     fn deadline(&self) -> Option<Instant> {
         self.board.deadline()
+    }
+
+    fn idle_sources(&self) -> Vec<Source<'_>> {
+        self.board.idle_sources()
+    }
+
+    fn idle_deadline(&self) -> Option<Instant> {
+        self.board.deadline()
+    }
+
+    fn serve_idle(&mut self, event: DeviceEvent) {
+        let now = Instant::now();
+        match event {
+            DeviceEvent::Source(LISTENER) => self.accept(now),
+            DeviceEvent::Source(number) => self.board.has_left(number),
+            DeviceEvent::Kick(_) | DeviceEvent::Deadline => self.board.expire(now),
+        }
     }
 }

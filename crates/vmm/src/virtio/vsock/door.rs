@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SocketFlags};
+use rustix::net::RecvFlags;
 
 use super::super::back::Source;
+use crate::accept::{Accepted, PAUSE, accept};
 
 /// Longest line that names a port: `CONNECT 4294967295\n`, and some room for a program that ends
 /// its lines with a carriage return as well.
@@ -19,8 +20,6 @@ const MAX_LINE: usize = 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections that are accepted before other events are served.
 const ACCEPTS: usize = 16;
-/// Pause after the process or the host had no descriptor or memory for one more connection.
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// The listening socket, and the clients that have not named a port.
 #[derive(Debug)]
@@ -63,12 +62,6 @@ impl Door {
         self.clients.len()
     }
 
-    /// Forgets all clients.
-    pub(super) fn clear(&mut self) {
-        self.clients.clear();
-        self.closed_until = None;
-    }
-
     /// Accepts connections, at most `room`. `number` numbers each. Returns why no more will be
     /// accepted, if that is so.
     pub(super) fn accept(
@@ -79,23 +72,28 @@ impl Door {
     ) -> Option<Errno> {
         let listener = self.listener.as_ref()?;
         for _ in 0..room.min(ACCEPTS) {
-            match rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(socket) => {
+            match accept(listener) {
+                Accepted::Socket(socket) => {
                     let client = Client { socket, line: Vec::new(), until: now + PATIENCE };
                     self.clients.insert(number(), client);
                 }
-                Err(Errno::AGAIN | Errno::CONNABORTED | Errno::INTR) => break,
-                Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
+                Accepted::Nothing => break,
+                Accepted::Short(_) => {
                     self.closed_until = Some(now + PAUSE);
                     break;
                 }
-                Err(error) => {
+                Accepted::Failed(error) => {
                     self.listener = None;
                     return Some(error);
                 }
             }
         }
         None
+    }
+
+    /// Forgets client `number`, which need not exist.
+    pub(super) fn forget(&mut self, number: u64) {
+        self.clients.remove(&number);
     }
 
     /// Listens to client `number`, which need not exist.
@@ -124,16 +122,19 @@ impl Door {
     }
 
     /// What to wait for. The listener has number `listener`, and is waited for while there is
-    /// `room`.
-    pub(super) fn sources(&self, listener: u64, room: bool) -> impl Iterator<Item = Source<'_>> {
+    /// `room`. Without `listens` no client is heard: one is ready only when it has left.
+    pub(super) fn sources(
+        &self,
+        listener: u64,
+        room: bool,
+        listens: bool,
+    ) -> impl Iterator<Item = Source<'_>> {
         let open = self.listener.as_ref().filter(|_| room && self.closed_until.is_none());
-        let open = open.map(|fd| (listener, fd));
-        let clients = self.clients.iter().map(|(number, client)| (*number, &client.socket));
-        open.into_iter().chain(clients).map(|(number, fd)| Source {
-            number,
-            fd: fd.as_fd(),
-            flags: PollFlags::IN,
-        })
+        let open = open.map(|fd| (listener, fd, PollFlags::IN));
+        let wanted = if listens { PollFlags::IN } else { PollFlags::empty() };
+        let clients = self.clients.iter().map(move |(number, client)| (*number, &client.socket, wanted));
+        let all = open.into_iter().chain(clients);
+        all.map(|(number, fd, flags)| Source { number, fd: fd.as_fd(), flags })
     }
 }
 
@@ -183,7 +184,7 @@ fn port_of(line: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use rustix::net::{AddressFamily, SocketType, socketpair};
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     use super::*;
 

@@ -8,7 +8,8 @@
 //! The device can open no socket: the jail has no file system, and the filter of system calls no
 //! `socket` and no `connect`. The listener is passed when the VM starts. To reach a port of the
 //! host it asks the daemon, which looks in one directory, under one name, and nowhere else. While
-//! there is no daemon, the guest is refused.
+//! there is no daemon, the guest is refused. While the guest has no driver, programs of the host
+//! wait for one for as long as they may take to name a port; then they are hung up.
 //!
 //! `packet` is the header, `credit` the account of what each side has room for, `stream` the host's
 //! end of a connection, `connection` its stages, `door` where programs of the host come in,

@@ -68,9 +68,9 @@ impl Switchboard {
         }
     }
 
-    /// Ends all connections: the guest knows none any more.
+    /// Ends all connections: the guest knows none any more. Programs that have not named a port
+    /// wait for its next driver.
     pub(super) fn clear(&mut self) {
-        self.door.clear();
         self.connections.clear();
         self.numbers.clear();
         self.resets.clear();
@@ -135,6 +135,17 @@ impl Switchboard {
             *next += 1;
             *next - 1
         })
+    }
+
+    /// What to wait for while there is no driver. Programs of the host wait for one, as long as they
+    /// may take to name a port.
+    pub(super) fn idle_sources(&self) -> Vec<Source<'_>> {
+        self.door.sources(LISTENER, self.room() > 0, false).collect()
+    }
+
+    /// A program that waits for a driver has left.
+    pub(super) fn has_left(&mut self, number: u64) {
+        self.door.forget(number);
     }
 
     /// The socket with this number is ready.
@@ -203,7 +214,7 @@ impl Switchboard {
             let (stream, flags) = connection.interest(has_buffers)?;
             Some(Source { number: *number, fd: stream.as_fd(), flags })
         });
-        self.door.sources(LISTENER, self.room() > 0).chain(streams).collect()
+        self.door.sources(LISTENER, self.room() > 0, true).chain(streams).collect()
     }
 
     /// When [`Switchboard::expire`] is to be called.

@@ -1,11 +1,12 @@
 use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::super::registers::offset;
 use super::super::packet::HOST_CID;
-use super::super::switchboard::Switchboard;
+use super::super::switchboard::{LISTENER, Switchboard};
 use super::super::testing::{CID, DESERTED};
 use super::*;
 
@@ -155,4 +156,53 @@ fn a_driver_that_has_just_begun_finds_programs_that_have_waited() {
     let mut driver = Driver::start(&mut rig, u64::MAX, 64);
     let (request, _) = driver.receive(&mut rig);
     assert_eq!((request.from_cid, request.to_port), (HOST_CID, 8));
+}
+
+#[test]
+fn programs_that_wait_for_a_driver_wait_for_a_time_and_those_that_leave_make_room() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("vsock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let connect = || UnixStream::connect(&path).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let mut board = Switchboard::new(CID, 2, Some(listener.into()), Arc::new(|_, _| true));
+    let numbers = |board: &Switchboard| -> Vec<_> {
+        board.idle_sources().iter().map(|source| (source.number, source.flags.is_empty())).collect()
+    };
+    assert_eq!((numbers(&board), board.deadline()), (vec![(LISTENER, false)], None));
+    let now = Instant::now();
+    let (mut first, _second) = (connect(), connect());
+    assert!(board.accept(now).is_none());
+    // What they say is left for a driver.
+    assert_eq!(numbers(&board), [(2, true), (3, true)]);
+    board.has_left(3);
+    let later = now + Duration::from_secs(1);
+    let mut third = connect();
+    assert!(board.accept(later).is_none());
+    assert_eq!(numbers(&board), [(2, true), (4, true)]);
+    // Nobody waits for ever, and the queue of the socket never fills.
+    board.expire(board.deadline().unwrap());
+    assert_eq!((first.read(&mut [0; 1]).unwrap(), numbers(&board)), (0, vec![(LISTENER, false), (4, true)]));
+    third.write_all(b"CONNECT 8\n").unwrap();
+    board.ready(4, later);
+    let request = board.next_packet().unwrap();
+    assert_eq!((request.op, request.to_port), (Op::Request.number(), 8));
+}
+
+#[test]
+fn a_device_without_a_driver_forgets_programs_that_leave() {
+    let (mut rig, host) = device(1);
+    for _ in 0..20 {
+        drop(host.client("CONNECT 7\n"));
+    }
+    let _waits = host.client("CONNECT 8\n");
+    let mut driver = Driver::start(&mut rig, u64::MAX, 64);
+    let request = loop {
+        // One of the others may be found to have left only now.
+        let (request, _) = driver.receive(&mut rig);
+        if request.op == Op::Request.number() && request.to_port == 8 {
+            break request;
+        }
+    };
+    assert_eq!(request.from_cid, HOST_CID);
 }
