@@ -1,7 +1,8 @@
 //! The daemon's limit of open file descriptors, and how it is divided.
 //!
-//! They are divided: [`RESERVE`] for the daemon itself, a part for connections of the API, the rest
-//! for VMs. A flood of connections takes none that VMs need, and VMs take none that commands need.
+//! They are divided: [`RESERVE`] for the daemon itself, a part for connections of the API, one for
+//! sockets that VMMs have yet to take ([`Kept`]), the rest for VMs. A flood of connections takes
+//! none that VMs need, and VMs take none that commands need.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -72,6 +73,32 @@ impl Drop for Counted {
     }
 }
 
+/// Most connected sockets that wait for VMMs to read. A VMM that reads has its sockets at once.
+/// With fewer, VMMs that are late for a moment have their guests refused while others do not read;
+/// more are lost to VMs.
+pub(crate) const MOST_KEPT: usize = 16;
+
+/// Sockets that wait, of this process as the limit is.
+static KEPT: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts a socket that waits for a VMM for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Kept(());
+
+impl Kept {
+    /// `None`: no more may wait.
+    pub(crate) fn new() -> Option<Self> {
+        let one_more = |kept: usize| (kept < MOST_KEPT).then_some(kept + 1);
+        KEPT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok().then(|| Self(()))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        KEPT.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Whether there are descriptors left for a VM.
 ///
 /// # Errors
@@ -82,8 +109,9 @@ pub(crate) fn check() -> anyhow::Result<()> {
         let open = std::fs::read_dir("/proc/self/fd").context("cannot count the open files of plimsolld")?;
         // A connection that begins in between counts twice, and one more VM is refused.
         let connections = OPEN_CONNECTIONS.load(Ordering::Relaxed);
+        let sockets = MOST_KEPT.saturating_sub(KEPT.load(Ordering::Relaxed));
         let kept_back = Connections::within(Some(most)).all().saturating_sub(connections) + RESERVE;
-        Ok(open.count() + kept_back)
+        Ok(open.count() + kept_back + sockets)
     })
 }
 

@@ -5,8 +5,9 @@
 //! message past it.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use plimsoll_protocol::control::{FromVmm, ToVmm};
 use plimsoll_protocol::wire::{Wire, WireError};
@@ -24,6 +25,21 @@ use crate::outbox::{Letter, Outbox};
 /// honest VMM has one question under way, and gives frames back besides. With more, a flood takes
 /// more of the daemon's memory; with less, a VMM that gives much back at once is read late.
 const BACKLOG: usize = 64;
+
+/// Pause after a message could not be sent although the VMM is there: the kernel is short of memory
+/// for it. Shorter, and the daemon does little else; longer, and grants are late.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// What came of sending what waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flushed {
+    /// Nothing is left.
+    All,
+    /// The VMM has to read first.
+    Full,
+    /// The kernel refuses it for now.
+    Refused,
+}
 
 /// Why a VMM is read no more.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +61,8 @@ struct Shared {
     socket: AsyncFd<Waited<Closing<Wire>>>,
     outbox: Mutex<Outbox>,
     posted: Notify,
+    /// The last message was refused, and the log says so.
+    refused: AtomicBool,
     /// Messages of the VMM that the thread for shared pages has yet to carry out.
     backlog: AtomicUsize,
     shorter: Notify,
@@ -57,6 +75,7 @@ impl Link {
             socket: register(Closing::new(wire), Interest::READABLE | Interest::WRITABLE)?,
             outbox: Mutex::default(),
             posted: Notify::new(),
+            refused: AtomicBool::new(false),
             backlog: AtomicUsize::new(0),
             shorter: Notify::new(),
         };
@@ -67,7 +86,7 @@ impl Link {
     /// is not sent: see [`Outbox::put`].
     pub(crate) fn post(&self, message: ToVmm, fds: Vec<OwnedFd>) -> Option<ToVmm> {
         let unsent = self.outbox().put(Letter { message, fds });
-        if !self.flush() {
+        if self.flush() != Flushed::All {
             self.0.posted.notify_one();
         }
         unsent
@@ -76,17 +95,17 @@ impl Link {
     /// Sends what waits in the outbox as the VMM reads it. Ends with the connection.
     pub(crate) async fn write(&self) {
         loop {
-            if self.flush() {
-                self.0.posted.notified().await;
-                continue;
-            }
-            match self.0.socket.ready(Interest::WRITABLE).await {
-                Ok(mut ready) if !ready.ready().is_write_closed() => {
-                    if !self.flush() {
-                        ready.clear_ready_matching(Ready::WRITABLE);
+            match self.flush() {
+                Flushed::All => self.0.posted.notified().await,
+                Flushed::Refused => tokio::time::sleep(RETRY).await,
+                Flushed::Full => match self.0.socket.ready(Interest::WRITABLE).await {
+                    Ok(mut ready) if !ready.ready().is_write_closed() => {
+                        if self.flush() == Flushed::Full {
+                            ready.clear_ready_matching(Ready::WRITABLE);
+                        }
                     }
-                }
-                _ => return,
+                    _ => return,
+                },
             }
         }
     }
@@ -149,24 +168,35 @@ impl Link {
         }
     }
 
-    /// Sends as many messages as the socket takes. Returns whether none is left. Messages for a
-    /// closed connection are dropped: its reader notices the end.
-    fn flush(&self) -> bool {
+    /// Sends as many messages as the socket takes. Messages for a closed connection are dropped:
+    /// its reader notices the end. What the kernel refuses for now stays, because a VMM is told
+    /// only once what it has been granted.
+    fn flush(&self) -> Flushed {
         let mut outbox = self.outbox();
-        while let Some(letter) = outbox.take() {
+        let flushed = loop {
+            let Some(letter) = outbox.take() else { break Flushed::All };
             match letter.send(&self.0.socket.get_ref().0) {
-                Ok(()) => {}
+                Ok(()) => self.0.refused.store(false, Ordering::Relaxed),
+                Err(WireError::Closed) => {
+                    tracing::debug!("{:?} is lost with its connection", letter.message);
+                    break Flushed::All;
+                }
                 Err(e) if e.would_block() => {
                     outbox.put_back(letter);
-                    return false;
+                    break Flushed::Full;
                 }
-                Err(e) => {
-                    tracing::debug!("{:?} is lost with its connection: {e}", letter.message);
-                    return true;
+                Err(e) if letter.can_be_sent_after(&e) => {
+                    if !self.0.refused.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(error = ?e, "{:?} cannot be sent now", letter.message);
+                    }
+                    outbox.put_back(letter);
+                    break Flushed::Refused;
                 }
+                Err(e) => tracing::error!(error = ?e, "{:?} cannot be sent", letter.message),
             }
-        }
-        true
+        };
+        outbox.bound();
+        flushed
     }
 
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
@@ -177,7 +207,6 @@ impl Link {
 #[cfg(test)]
 mod tests {
     use std::os::fd::AsFd;
-    use std::time::Duration;
 
     use plimsoll_units::Pages;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -216,6 +245,33 @@ mod tests {
         assert_eq!(granted, 10_000);
         drop(theirs);
         link.post(ToVmm::Query, Vec::new());
+        writer.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_the_kernel_refuses_is_sent_later() {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = || rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+        let directory = tempfile::tempdir().unwrap();
+        let address = rustix::net::SocketAddrUnix::new(directory.path().join("vmm")).unwrap();
+        let listener = socket().unwrap();
+        rustix::net::bind(&listener, &address).unwrap();
+        rustix::net::listen(&listener, 1).unwrap();
+        // Not connected yet: the kernel refuses to send, and the connection has not ended.
+        let ours = socket().unwrap();
+        let connects = ours.try_clone().unwrap();
+        let link = Link::new(Wire::new(ours)).unwrap();
+        link.post(ToVmm::Grant(Pages(7)), Vec::new());
+        let writer = tokio::spawn({
+            let link = link.clone();
+            async move { link.write().await }
+        });
+        tokio::time::sleep(10 * RETRY).await;
+        link.post(ToVmm::Grant(Pages(3)), Vec::new());
+        rustix::net::connect(&connects, &address).unwrap();
+        let theirs = Wire::new(rustix::net::accept(&listener).unwrap());
+        tokio::time::sleep(2 * RETRY).await;
+        assert_eq!(theirs.receive::<ToVmm>().unwrap().0, ToVmm::Grant(Pages(10)));
         writer.abort();
     }
 

@@ -5,14 +5,20 @@ use plimsoll_protocol::control::{DeviceOrder, ToVmm};
 use plimsoll_protocol::sharing::{MAX_BATCH, ScanBudget};
 use plimsoll_protocol::wire::{Wire, WireError};
 use plimsoll_units::Pages;
+use rustix::io::Errno;
+
+use crate::descriptors::Kept;
 
 /// Most [`ToVmm::Share`] that wait for a VMM: 2 MiB of memory. A VMM that reads has only a few
 /// waiting.
 const MOST_SHARES: usize = 512;
 
-/// Most answers about connections that wait for a VMM. A VMM that reads has a few waiting; of one
-/// that does not, each takes a descriptor of the daemon's.
+/// Most answers about connections that wait for a VMM. A VMM that reads has a few waiting.
 const MOST_DIALED: usize = 64;
+
+/// Most of them that wait with the descriptor of a connected socket. With fewer, guests are refused
+/// whose VMM is late for a moment; with more, one VMM that does not read takes [`Kept`] from all.
+const MOST_SOCKETS: usize = 4;
 
 /// A message and its descriptors.
 #[derive(Debug)]
@@ -24,6 +30,22 @@ pub(crate) struct Letter {
 impl Letter {
     fn of(message: ToVmm) -> Self {
         Self { message, fds: Vec::new() }
+    }
+
+    /// Makes an answer about a connection one that refuses it.
+    fn refuse(&mut self) {
+        if let ToVmm::Dialed { connected, .. } = &mut self.message {
+            *connected = false;
+            self.fds.clear();
+        }
+    }
+
+    /// Whether it may be sent after `error`, which is neither the end of the connection nor that of
+    /// its room. What passes no descriptor always may: the VMM must not lose it.
+    pub(crate) fn can_be_sent_after(&self, error: &WireError) -> bool {
+        let WireError::Io(error) = error else { return false };
+        let for_now = [Errno::NOBUFS, Errno::NOMEM, Errno::TOOMANYREFS, Errno::INTR];
+        self.fds.is_empty() || for_now.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
     }
 
     pub(crate) fn send(&self, wire: &Wire) -> Result<(), WireError> {
@@ -47,6 +69,8 @@ pub(crate) struct Outbox {
     shares: VecDeque<ToVmm>,
     /// Those for which there is no room are lost: their guests wait for a while and give up.
     dialed: VecDeque<Letter>,
+    /// One for each of them that has a descriptor.
+    kept: Vec<Kept>,
     /// The latest of each device.
     devices: VecDeque<DeviceOrder>,
     power_button: bool,
@@ -132,9 +156,27 @@ impl Outbox {
             .or_else(|| self.dialed.pop_front())
     }
 
+    /// Bounds the descriptors of what waits, once as much was sent as the VMM reads. The guest is
+    /// refused connections beyond the bound.
+    pub(crate) fn bound(&mut self) {
+        let has_socket = |letter: &&mut Letter| !letter.fds.is_empty();
+        let sockets = self.dialed.iter_mut().filter(has_socket).count();
+        while self.kept.len() < sockets.min(MOST_SOCKETS)
+            && let Some(kept) = Kept::new()
+        {
+            self.kept.push(kept);
+        }
+        self.kept.truncate(sockets);
+        self.dialed.iter_mut().filter(has_socket).skip(self.kept.len()).for_each(Letter::refuse);
+    }
+
     /// [`Outbox::take`]'s message could not be sent yet.
     pub(crate) fn put_back(&mut self, letter: Letter) {
         match letter.message {
+            // The level was raised when the grant was put.
+            ToVmm::Grant(pages) => {
+                self.grant = Some(self.grant.unwrap_or_default().saturating_add(pages));
+            }
             ToVmm::Share { .. } => self.shares.push_front(letter.message),
             ToVmm::Device(order) => self.devices.push_front(order),
             ToVmm::Sharing { .. } => self.sharing = Some(letter),
@@ -151,6 +193,7 @@ mod tests {
     use plimsoll_units::{Bytes, FrameNo, PageNo};
 
     use super::*;
+    use crate::descriptors::MOST_KEPT;
 
     fn share(domain: u64, pages: usize) -> ToVmm {
         ToVmm::Share { domain: DomainId(domain), pages: vec![(PageNo(1), FrameNo(2)); pages] }
@@ -165,6 +208,10 @@ mod tests {
         let mut outbox = Outbox::default();
         put(&mut outbox, ToVmm::Paging { level: Some(Pages(100)), block: true });
         put(&mut outbox, ToVmm::Grant(Pages(10)));
+        for _ in 0..3 {
+            let grant = outbox.take().unwrap();
+            outbox.put_back(grant);
+        }
         let mut next = || outbox.take().map(|letter| letter.message);
         assert_eq!(next(), Some(ToVmm::Grant(Pages(10))));
         assert_eq!(next(), Some(ToVmm::Paging { level: Some(Pages(110)), block: true }));
@@ -188,21 +235,43 @@ mod tests {
         assert_eq!(put(&mut outbox, share(3, 1)), Some(share(3, 1)));
     }
 
+    /// Puts `count` answers into `outbox`, each with a descriptor.
+    fn connect(outbox: &mut Outbox, count: u64) {
+        for id in 0..count {
+            let fds = vec![std::fs::File::open("/dev/null").unwrap().into()];
+            let message = ToVmm::Dialed { id, connected: true };
+            assert_eq!(outbox.put(Letter { message, fds }), None);
+            outbox.bound();
+        }
+    }
+
     #[test]
     fn answers_about_connections_keep_their_order_and_few_descriptors() {
         let mut outbox = Outbox::default();
-        let dialed = |id| ToVmm::Dialed { id, connected: true };
-        for id in 0..1000 {
-            let fds = vec![std::fs::File::open("/dev/null").unwrap().into()];
-            assert_eq!(outbox.put(Letter { message: dialed(id), fds }), None);
-        }
+        connect(&mut outbox, 1000);
         let first = outbox.take().unwrap();
         outbox.put_back(first);
+        outbox.bound();
         let left: Vec<Letter> = std::iter::from_fn(|| outbox.take()).collect();
         assert_eq!(left.len(), MOST_DIALED);
-        assert!(
-            left.iter().zip(0..).all(|(letter, id)| letter.message == dialed(id) && letter.fds.len() == 1)
-        );
+        for (letter, id) in left.iter().zip(0..) {
+            let connected = !letter.fds.is_empty();
+            assert_eq!(letter.message, ToVmm::Dialed { id, connected });
+            assert!(letter.fds.len() <= 1 && (!connected || id < MOST_SOCKETS as u64), "{letter:?}");
+        }
+        outbox.bound();
+        assert!(outbox.kept.is_empty());
+    }
+
+    #[test]
+    fn vmms_that_do_not_read_keep_few_descriptors_together() {
+        // Each as a guest has it that asks for connections and stops its VMM from reading.
+        let mut all: Vec<Outbox> = (0..100).map(|_| Outbox::default()).collect();
+        all.iter_mut().for_each(|outbox| connect(outbox, 64));
+        let waiting = |outbox: &Outbox| outbox.dialed.iter().map(|letter| letter.fds.len()).sum::<usize>();
+        let kept: usize = all.iter().map(waiting).sum();
+        assert!(kept <= MOST_KEPT, "{kept} descriptors");
+        assert!(all.iter().all(|outbox| outbox.dialed.len() == MOST_DIALED));
     }
 
     #[test]

@@ -29,9 +29,10 @@ pub(crate) struct Paths {
     pub(crate) images: PathBuf,
 }
 
-/// Longest run directory: with `/vms/`, a name of 32 and `/console.sock` it fits the 107 bytes of a
-/// unix socket's address.
-pub(crate) const MAX_RUN_DIRECTORY: usize = 107 - "/vms/".len() - 32 - "/console.sock".len();
+/// Longest run directory: with `/vms/`, a name of 32 and the longest name of a socket it fits the
+/// 107 bytes of a unix socket's address.
+pub(crate) const MAX_RUN_DIRECTORY: usize =
+    107 - "/vms/".len() - 32 - "/vsock.sock_".len() - "4294967295".len();
 
 impl Paths {
     #[cfg(test)]
@@ -94,6 +95,11 @@ impl Paths {
     pub(crate) fn vsock_socket(&self, vm: &VmName) -> PathBuf {
         self.run_of(vm).join(VSOCK_SOCKET)
     }
+}
+
+/// In the run directory `run` of a VM: where programs listen for its guest, as `port` of the host.
+pub(crate) fn port_socket(run: &Path, port: u32) -> PathBuf {
+    run.join(format!("{VSOCK_SOCKET}_{port}"))
 }
 
 /// In a VM's run directory: its VMM listens here for the daemon.
@@ -172,8 +178,12 @@ mod tests {
             ..Paths::below(Path::new("/s"))
         };
         let name: VmName = "n".repeat(32).parse().unwrap();
-        assert_eq!(paths.console_socket(&name).as_os_str().len(), 107);
-        assert!(paths.run_of(&name).join(CONTROL_SOCKET).as_os_str().len() <= 107);
+        let run = paths.run_of(&name);
+        assert_eq!(port_socket(&run, u32::MAX).as_os_str().len(), 107);
+        for socket in [CONTROL_SOCKET, CONSOLE_SOCKET, VSOCK_SOCKET] {
+            assert!(run.join(socket).as_os_str().len() <= 107, "{socket}");
+        }
+        assert!(rustix::net::SocketAddrUnix::new(port_socket(&run, u32::MAX)).is_ok());
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 
-/// Pause after [`Accepted::Short`]. Shorter, and a thread looks for descriptors all the time; longer,
-/// and programs wait although there are some again.
+/// Pause after [`Accepted::Short`]. Shorter, and a thread looks for descriptors all the time;
+/// longer, and programs wait although there are some again.
 pub(crate) const PAUSE: Duration = Duration::from_secs(1);
 
 /// What came of looking for a connection.

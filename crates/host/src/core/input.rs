@@ -73,6 +73,8 @@ pub(crate) enum Input {
     Turned(TurnStatus),
     /// The VMM does not read: it will not get a message about these pages.
     Unsent(RunId, DomainId, Vec<(PageNo, FrameNo)>),
+    /// The guest could not be connected to this port of the host, and why. Not that nobody listens.
+    NotDialed(RunId, u32, String),
     /// What came of an [`Effect::Order`](super::Effect::Order).
     Reported(Box<Report>),
     /// The record of a VM, or of all pools, could not be written, and why; `None`: it is on disk by

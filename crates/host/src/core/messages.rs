@@ -123,6 +123,11 @@ impl Core {
         });
     }
 
+    /// The guest was refused a port of the host although a program may listen there.
+    pub(super) fn not_dialed(&mut self, run: RunId, port: u32, why: &str) {
+        self.told_by(run, format!("its guest was refused port {port} of the host: {why}"));
+    }
+
     fn want(&mut self, id: RunId, name: &VmName, pages: Pages) {
         let bounds = self.vm(name).map(|vm| (limit(&vm.record.definition), size(&vm.record.definition)));
         let Some((most, size)) = bounds else { return };

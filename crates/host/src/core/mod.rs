@@ -239,6 +239,7 @@ impl Core {
             Input::Processors(processors) => self.processors = processors,
             Input::Turned(turns) => self.turns = Some(turns),
             Input::Unsent(run, domain, pages) => self.unsent(run, domain, pages),
+            Input::NotDialed(run, port, why) => self.not_dialed(run, port, &why),
             Input::Reported(report) => self.reported(*report),
             Input::Unsaved(vm, why) => self.unsaved(vm, why),
             Input::Grown(growing, result) => self.grown(&growing, result),
@@ -387,8 +388,7 @@ fn overhead(definition: &VmDefinition) -> Pages {
 }
 
 /// How long a request waits for a VM that is being started or killed before it is answered anyway:
-/// a VMM is set up in well under a second, and a process in an uninterruptible wait dies when that
-/// ends.
+/// a VMM is set up in well under a second, and a process that waits uninterruptibly dies later.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How long a VMM may take to end once it has said so: it closes its disks.
 const LAST_GRACE: Duration = Duration::from_secs(5);

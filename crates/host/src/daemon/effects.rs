@@ -1,5 +1,6 @@
 //! Carrying out what the core has decided.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -81,7 +82,11 @@ impl Daemon {
         let Some(live) = self.live.get(&run) else { return };
         let socket = live.directory.dial(port);
         if let Err(e) = &socket {
-            tracing::debug!(vm = %live.vm, port, "the guest finds no program there: {e}");
+            tracing::debug!(vm = %live.vm, port, "the guest cannot reach it: {e}");
+            // A guest may try ports at which nobody listens; all else is its operator's business.
+            if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) {
+                self.handle(Input::NotDialed(run, port, e.to_string()));
+            }
         }
         let fds: Vec<OwnedFd> = socket.into_iter().collect();
         self.post(run, ToVmm::Dialed { id, connected: !fds.is_empty() }, fds);

@@ -15,7 +15,9 @@ use super::socket::{connect, connect_stream, listen};
 use super::survey::{Look, look};
 use crate::format;
 use crate::log_pipe::LogPipe;
-use crate::paths::{CONSOLE_SOCKET, CONTROL_SOCKET, GRANT_RECORD, Paths, RUN_RECORD, VSOCK_SOCKET};
+use crate::paths::{
+    CONSOLE_SOCKET, CONTROL_SOCKET, GRANT_RECORD, Paths, RUN_RECORD, VSOCK_SOCKET, port_socket,
+};
 
 /// The run directory of one VM: it is there while the VM runs, and for the daemon's user alone.
 #[derive(Debug)]
@@ -117,7 +119,7 @@ impl RunDir {
     /// # Errors
     /// The kernel's. Nobody listens there, as a rule.
     pub(crate) fn dial(&self, port: u32) -> io::Result<OwnedFd> {
-        connect_stream(&self.path.join(format!("{VSOCK_SOCKET}_{port}")))
+        connect_stream(&port_socket(&self.path, port))
     }
 
     /// Writes the run record. No VM outlives a crash of the machine, and the daemon's loop does not

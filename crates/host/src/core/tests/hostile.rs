@@ -67,6 +67,19 @@ fn a_guest_reaches_ports_of_the_host_only_if_its_definition_has_vsock() {
     assert!(matches!(&refused[..], [Effect::Send(run, said)] if *run == without && *said == answer));
 }
 
+#[test]
+fn a_port_that_cannot_be_reached_is_told_and_not_without_end() {
+    let mut world = World::new(640);
+    let a = world.up(definition("a", 64, "[vsock]"));
+    for _ in 0..1000 {
+        world.input(Input::NotDialed(a, 5000, "Too many open files (os error 24)".to_owned()));
+    }
+    let events = world.core.events.after(0);
+    let text = "its guest was refused port 5000 of the host: Too many open files (os error 24)";
+    let told = events.iter().filter(|event| event.text == text).count();
+    assert!((1..40).contains(&told), "{told} events");
+}
+
 fn any_pages() -> impl Strategy<Value = Pages> {
     prop_oneof![0..70_000u64, Just(u64::MAX), Just(u64::MAX / 2)].prop_map(Pages)
 }

@@ -137,8 +137,8 @@ impl Switchboard {
         })
     }
 
-    /// What to wait for while there is no driver. Programs of the host wait for one, as long as they
-    /// may take to name a port.
+    /// What to wait for while there is no driver. Programs of the host wait for one, as long as
+    /// they may take to name a port.
     pub(super) fn idle_sources(&self) -> Vec<Source<'_>> {
         self.door.sources(LISTENER, self.room() > 0, false).collect()
     }
