@@ -28,7 +28,6 @@ mod exit;
 mod follow;
 mod guest;
 mod interval;
-mod leftovers;
 mod output;
 mod part;
 mod selection;

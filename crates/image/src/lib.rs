@@ -18,6 +18,7 @@
 //! | `qcow2`, `change`, `grow`, `compressed` | one qcow2 file: reading; writing, discarding; a longer disk; clusters that are compressed |
 //! | [`image`] | an image of either format |
 //! | [`mod@create`], [`chain`], [`info`] | making images, opening them with their backing files, facts about them |
+//! | [`locks`] | locks on a disk's file, as other programs take them too |
 //!
 //! # What is on disk, and in which order
 //!
@@ -51,6 +52,7 @@ mod header;
 pub mod image;
 pub mod info;
 mod lock;
+pub mod locks;
 #[cfg(any(test, feature = "fuzzing"))]
 mod memory;
 mod metadata;

@@ -1,12 +1,15 @@
-//! What the kernel says of the machine's memory, and of the control groups that limit it.
+//! What the kernel says of the machine's memory, of the control groups that limit it, and of who
+//! uses a file.
 //!
 //! It reads files of the kernel and decides nothing: the daemon decides how much of the memory VMs
 //! may use. Start at [`Reading`]; [`limit`] finds the groups, [`oom`] counts what the kernel's OOM
-//! killer has ended, [`medium`] tells whether a directory is in memory.
+//! killer has ended, [`medium`] tells whether a directory is in memory, [`users`] which processes
+//! have a file open.
 
 pub mod limit;
 pub mod medium;
 pub mod oom;
+pub mod users;
 
 use std::io;
 use std::path::Path;

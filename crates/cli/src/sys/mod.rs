@@ -1,11 +1,10 @@
-//! The system interfaces that the standard library does not know, one module each; the only unsafe
-//! code of this program. `doctor` probes all but [`signal`]; a probe asks and changes nothing.
+//! The system interfaces that `doctor` probes, one module each; the only unsafe code of this
+//! program. Each probe asks and changes nothing.
 
 pub(crate) mod io_uring;
 pub(crate) mod kvm;
 pub(crate) mod landlock;
 pub(crate) mod pagemap;
-pub(crate) mod signal;
 pub(crate) mod userfaultfd;
 
 use std::io;

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -85,12 +85,13 @@ fn names(directory: &Path) -> Vec<String> {
     names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Waits until there is a file in `directory` that has no final name and `length` bytes.
-fn part(directory: &Path, length: u64) {
+/// Waits until `child` has a file in `directory` open, whose name nobody sees, with `length` bytes.
+fn part(child: &Child, directory: &Path, length: u64) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        let mut files = fs::read_dir(directory).unwrap().filter_map(|entry| entry.unwrap().metadata().ok());
-        if files.any(|file| file.len() == length) {
+        let open = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap().flatten().map(|fd| fd.path());
+        let mut files = open.filter(|fd| fd.read_link().is_ok_and(|file| file.starts_with(directory)));
+        if files.any(|file| file.metadata().is_ok_and(|file| file.len() == length)) {
             return;
         }
         assert!(Instant::now() < deadline, "no part of the file comes");
@@ -164,7 +165,7 @@ fn a_fetch_that_fails_or_is_interrupted_leaves_what_was_there() {
         // Not as they are for the tests, which nohup or a shell's & may have started.
         command.arg("--default-signal=HUP,INT,TERM").arg(plain.get_program()).args(plain.get_args());
         let mut child = command.stdin(Stdio::null()).spawn().unwrap();
-        part(&place, 6);
+        part(&child, &place, 6);
         kill_process(Pid::from_child(&child), signal).unwrap();
         // As by the signal itself: a script in a shell ends with it.
         assert_eq!(child.wait().unwrap().signal(), Some(signal.as_raw()));
@@ -188,7 +189,7 @@ fn a_copy_goes_on_after_its_terminal_where_nohup_has_started_it() {
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(plain.get_program()).args(plain.get_args());
     let mut child = command.stdin(Stdio::null()).spawn().unwrap();
-    part(&place, 6);
+    part(&child, &place, 6);
     kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
     interrupted.send(()).unwrap();
     assert!(child.wait().unwrap().success());

@@ -1,13 +1,14 @@
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use plimsoll_image::create::{DEFAULT_CLUSTER, create};
 use plimsoll_image::image::Raw;
 use plimsoll_image::{FileStorage, Format, Image, Qcow2, chain};
 use plimsoll_units::Bytes;
 
 use super::fresh::Fresh;
-use super::{format, parse_format, refused};
+use super::{format, parse_format, refused, source};
 use crate::exit::{Status, failed};
 use crate::output::Output;
 use crate::part::{PUBLIC, directory};
@@ -22,7 +23,7 @@ const REPORT: u64 = 256;
                         plimsoll image convert debian-12.qcow2 web1.raw\n  \
                         plimsoll image convert download.img web1.qcow2 --from qcow2")]
 pub(super) struct Convert {
-    /// The image to read; no VM may be writing it
+    /// The image to read; refused while a VM writes it
     #[arg(value_name = "SOURCE")]
     source: PathBuf,
     /// The image to make
@@ -44,9 +45,8 @@ impl Convert {
         let to = format(&self.file, self.to);
         let source = self.source()?;
         let fresh = Fresh::begin(&self.file, PUBLIC)?;
-        let made = made(FileStorage::new(fresh.file()?)?, to, source.size());
-        let made = made.map_err(|error| refused(&self.file, error))?;
-        let copied = copy(&source, &made, output);
+        let made = made(&fresh, to, source.size()).map_err(|error| refused(&self.file, error))?;
+        let copied = self.copy(&source, &made, output);
         output.end_progress();
         copied?;
         made.flush().map_err(|error| refused(&self.file, error))?;
@@ -57,8 +57,7 @@ impl Convert {
 
     fn source(&self) -> Result<Image<FileStorage>> {
         let home = self.backing_dir.as_deref().unwrap_or_else(|| directory(&self.source));
-        let links = chain::open(&self.source, format(&self.source, self.from), false, home)
-            .map_err(|error| refused(&error.path.clone(), error.source))?;
+        let links = source::open(&self.source, format(&self.source, self.from), home)?;
         let files: Vec<_> = links.into_iter().map(|link| (link.format(), link.file)).collect();
         let files = files.into_iter().map(|(format, file)| (file, format));
         let image = chain::image(files, false).map_err(|error| refused(&self.source, error))?;
@@ -74,10 +73,32 @@ impl Convert {
             )),
         }
     }
+
+    fn copy(&self, from: &Image<FileStorage>, to: &Image<FileStorage>, output: &Output) -> Result<()> {
+        let size = from.size();
+        let mut memory = vec![0; usize::try_from(PIECE)?];
+        for (number, offset) in (0..size).step_by(usize::try_from(PIECE)?).enumerate() {
+            let piece = &mut memory[..usize::try_from(PIECE.min(size - offset))?];
+            from.read(piece, offset).map_err(|error| at(&self.source, "reading", offset, error))?;
+            if piece.iter().any(|byte| *byte != 0) {
+                to.write(piece, offset).map_err(|error| at(&self.file, "writing", offset, error))?;
+            }
+            if (number as u64).is_multiple_of(REPORT) {
+                output.progress(&format!("{} of {}", Bytes(offset), Bytes(size)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The failure to move a piece of the image at `path`.
+fn at(path: &Path, what: &str, offset: u64, error: io::Error) -> anyhow::Error {
+    refused(path, anyhow::Error::from(error).context(format!("{what} at byte {offset}")))
 }
 
 /// An empty image of `size` bytes.
-fn made(storage: FileStorage, format: Format, size: u64) -> Result<Image<FileStorage>> {
+fn made(fresh: &Fresh, format: Format, size: u64) -> Result<Image<FileStorage>> {
+    let storage = FileStorage::new(fresh.file()?)?;
     Ok(match format {
         Format::Raw => {
             storage.file().set_len(size)?;
@@ -90,18 +111,13 @@ fn made(storage: FileStorage, format: Format, size: u64) -> Result<Image<FileSto
     })
 }
 
-fn copy(from: &Image<FileStorage>, to: &Image<FileStorage>, output: &Output) -> Result<()> {
-    let size = from.size();
-    let mut memory = vec![0; usize::try_from(PIECE)?];
-    for (number, offset) in (0..size).step_by(usize::try_from(PIECE)?).enumerate() {
-        let piece = &mut memory[..usize::try_from(PIECE.min(size - offset))?];
-        from.read(piece, offset).with_context(|| format!("reading at {offset}"))?;
-        if piece.iter().any(|byte| *byte != 0) {
-            to.write(piece, offset).with_context(|| format!("writing at {offset}"))?;
-        }
-        if (number as u64).is_multiple_of(REPORT) {
-            output.progress(&format!("{} of {}", Bytes(offset), Bytes(size)));
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_the_file_and_the_place() {
+        let error = at(Path::new("/a.qcow2"), "reading", 65536, io::ErrorKind::UnexpectedEof.into());
+        assert_eq!(error.to_string(), "/a.qcow2: reading at byte 65536: unexpected end of file");
     }
-    Ok(())
 }

@@ -33,7 +33,7 @@ impl Create {
     pub(super) fn run(&self, output: &Output) -> Result<()> {
         let format = format(&self.file, self.format);
         let fresh = Fresh::begin(&self.file, PUBLIC)?;
-        let storage = FileStorage::new(fresh.file()?)?;
+        let storage = FileStorage::new(fresh.file()?).map_err(|error| refused(&self.file, error))?;
         match format {
             Format::Qcow2 => create(&storage, self.size.0, self.cluster.0, None)
                 .map_err(|error| refused(&self.file, error))?,

@@ -7,8 +7,7 @@ use super::refused;
 use crate::exit::{Status, failed};
 use crate::part::{Part, directory};
 
-/// A file that gets its name when it is whole, if nothing has that. Dropped before, or left by a
-/// signal that ends the process, it is gone.
+/// A file that gets its name when it is whole, if nothing has that. Dropped before, it is gone.
 pub(in crate::commands) struct Fresh {
     part: Part,
     path: PathBuf,

@@ -5,6 +5,7 @@ mod create;
 pub(super) mod fresh;
 mod info;
 pub(super) mod overlay;
+pub(super) mod source;
 
 use std::path::Path;
 
@@ -15,7 +16,7 @@ use crate::context::Context;
 use crate::exit::{Status, failed};
 
 const HELP: &str = "\
-The format of an image is stated by its name (NAME.qcow2 is qcow2, all others are raw) or by an option, and never guessed from its content. An image that is not whole is never left behind. Backing files are looked for in the image's own directory and below; --backing-dir names another.
+The format of an image is stated by its name (NAME.qcow2 is qcow2, all others are raw) or by an option, and never guessed from its content. An image that is not whole is never left behind. convert and overlay refuse an image that a VM or another program writes. Backing files are looked for in the image's own directory and below; --backing-dir names another.
 
 Examples:
   plimsoll image create web1.qcow2 20GiB

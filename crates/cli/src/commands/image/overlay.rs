@@ -2,10 +2,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use plimsoll_image::create::{DEFAULT_CLUSTER, create};
-use plimsoll_image::{Backing, FileStorage, Format, chain};
+use plimsoll_image::{Backing, FileStorage, Format};
 
 use super::fresh::Fresh;
-use super::{format, parse_format, refused};
+use super::{format, parse_format, refused, source};
 use crate::exit::{Status, failed};
 use crate::output::Output;
 use crate::part::{PUBLIC, directory};
@@ -36,9 +36,8 @@ impl Overlay {
         let base_format = format(&self.base, self.base_format);
         let home = self.backing_dir.clone().unwrap_or_else(|| directory(&base).to_owned());
         // All of them can be used, or the overlay could not.
-        let links = chain::open(&base, base_format, false, &home)
-            .map_err(|error| refused(&error.path.clone(), error.source))?;
-        let size = links[0].size()?;
+        let links = source::open(&base, base_format, &home)?;
+        let size = links[0].size().map_err(|error| refused(&base, error))?;
         make(&self.file, PUBLIC, &base, base_format, size)?;
         super::info::show(&self.file, Format::Qcow2, Some(&home), output)
     }
@@ -59,7 +58,7 @@ pub(in crate::commands) fn make(
     let name = base.to_str().ok_or_else(|| failed(Status::Invalid, "the base's path is not UTF-8"))?;
     let backing = Backing { name: name.to_owned(), format: Some(base_format) };
     let fresh = Fresh::begin(file, permissions)?;
-    create(&FileStorage::new(fresh.file()?)?, size, DEFAULT_CLUSTER, Some(&backing))
-        .map_err(|error| refused(file, error))?;
+    let storage = FileStorage::new(fresh.file()?).map_err(|error| refused(file, error))?;
+    create(&storage, size, DEFAULT_CLUSTER, Some(&backing)).map_err(|error| refused(file, error))?;
     fresh.finish()
 }

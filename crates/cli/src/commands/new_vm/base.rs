@@ -1,16 +1,16 @@
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use plimsoll_image::{Format, chain};
+use plimsoll_image::Format;
+use plimsoll_image::chain::Link;
 use plimsoll_units::Bytes;
-use rustix::fs::{FlockOperation, flock, ioctl_ficlone};
-use rustix::io::Errno;
+use rustix::fs::ioctl_ficlone;
 
 use super::super::image::fresh::Fresh;
-use super::super::image::refused;
+use super::super::image::{refused, source};
 use crate::exit::{Status, failed};
 use crate::output::Output;
 use crate::part::directory;
@@ -31,8 +31,10 @@ pub(super) struct Base {
     pub(super) format: Format,
     /// Bytes of the disk that it holds.
     pub(super) size: u64,
-    /// What has to be copied to `path` first.
-    copy_of: Option<PathBuf>,
+    /// It has to be copied to `path` first.
+    is_copied: bool,
+    /// Its files, which nobody may write before the disk is there: the VM's own locks follow.
+    files: Vec<Link>,
 }
 
 impl Base {
@@ -45,30 +47,29 @@ impl Base {
         let there = images.join(file);
         let is_there = is_name && fs::exists(file).is_ok_and(|is_here| !is_here) && there.exists();
         let found = if is_there { &there } else { file };
-        let source = fs::canonicalize(found).map_err(|error| refused(found, error))?;
-        let is_within = fs::canonicalize(images).is_ok_and(|images| source.starts_with(images));
-        let home = if is_within { images } else { directory(&source) };
-        let links = chain::open(&source, format, false, home)
-            .map_err(|error| refused(&error.path.clone(), error.source))?;
+        let path = fs::canonicalize(found).map_err(|error| refused(found, error))?;
+        let is_within = fs::canonicalize(images).is_ok_and(|images| path.starts_with(images));
+        let home = if is_within { images } else { directory(&path) };
+        let files = source::open(&path, format, home)?;
         let unusable = |why: String| failed(Status::Refused, format!("{}: {why}", file.display()));
-        let size = links[0].size().map_err(|error| refused(&source, error))?;
+        let size = files[0].size().map_err(|error| refused(&path, error))?;
         if size == 0 || !size.is_multiple_of(SECTOR) {
             return Err(unusable(format!(
                 "its {size} bytes are no multiple of {SECTOR}: it is truncated, or no {format} image"
             )));
         }
         if is_within {
-            return Ok(Self { path: source, format, size, copy_of: None });
+            return Ok(Self { path, format, size, is_copied: false, files });
         }
-        if links.len() > 1 {
+        if files.len() > 1 {
             return Err(unusable(format!(
                 "it has a backing file: make one image of both with plimsoll image convert, or move both to {}",
                 images.display()
             )));
         }
         match file.file_name() {
-            Some(name) if source.is_file() => {
-                Ok(Self { path: images.join(name), format, size, copy_of: Some(source) })
+            Some(name) if path.is_file() => {
+                Ok(Self { path: images.join(name), format, size, is_copied: true, files })
             }
             _ => Err(unusable("it is no file: make one of it with plimsoll image convert".to_owned())),
         }
@@ -79,17 +80,14 @@ impl Base {
     /// # Errors
     /// There is another image of that name, or the copy fails; none is left then.
     pub(super) fn keep(&self, output: &Output) -> Result<()> {
-        let Some(source) = &self.copy_of else { return Ok(()) };
-        make_directory(directory(&self.path), 0o755)?;
-        let from = File::open(source).map_err(|error| refused(source, error))?;
-        // A VM that writes it holds this lock.
-        if flock(&from, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK) {
-            let text = format!("{}: it is in use: stop the VM that writes it first", source.display());
-            return Err(failed(Status::Refused, text));
+        if !self.is_copied {
+            return Ok(());
         }
+        make_directory(directory(&self.path), 0o755)?;
+        let from = &self.files[0].file;
         let done = match File::open(&self.path) {
-            Ok(kept) => self.compare(&from, &kept, output),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.copy(&from, output),
+            Ok(kept) => self.compare(from, &kept, output),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.copy(from, output),
             Err(error) => Err(refused(&self.path, error)),
         };
         output.end_progress();
@@ -126,7 +124,7 @@ impl Base {
         Err(failed(Status::Conflict, text))
     }
 
-    fn copy(&self, mut from: &File, output: &Output) -> Result<()> {
+    fn copy(&self, from: &File, output: &Output) -> Result<()> {
         let fresh = Fresh::begin(&self.path, PERMISSIONS)?;
         let to = fresh.file()?;
         let write = |error: io::Error| refused(&self.path, error);
@@ -138,7 +136,7 @@ impl Base {
             let mut done = 0;
             while done < length {
                 let count = piece(length - done);
-                from.read_exact(&mut memory[..count]).map_err(write)?;
+                from.read_exact_at(&mut memory[..count], done).map_err(write)?;
                 if memory[..count].iter().any(|byte| *byte != 0) {
                     to.write_all_at(&memory[..count], done).map_err(write)?;
                 }

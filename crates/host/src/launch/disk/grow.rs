@@ -11,12 +11,12 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use plimsoll_machine::medium;
+use plimsoll_machine::users::{Identity, has_open};
 use plimsoll_protocol::definition::{Disk, ImageFormat};
 use plimsoll_units::Bytes;
 use rustix::fs::{Mode, OFlags};
 
 use super::image::longest;
-use super::users::{Identity, has_open};
 use super::{SECTOR, open};
 use crate::process::Process;
 
@@ -46,7 +46,7 @@ pub(crate) fn grow(
     ensure!(kind.is_file() || kind.is_block_device(), "it is neither a file nor a block device");
     let path = fs::canonicalize(&disk.path).context("cannot be looked at")?;
     ensure!(
-        has_open(process.pid(), &path, Identity::of(&found)),
+        has_open(process.pid(), &path, Identity::of(&found)).unwrap_or(false),
         "its VM has another file open: this one has taken its place since the VM was started"
     );
     // A block device is held exclusively by its VM.

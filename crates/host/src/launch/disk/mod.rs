@@ -1,18 +1,16 @@
 //! Disks: files and block devices, for one VM that writes or for several that read.
 //!
 //! A disk that somebody else uses is refused: another VM, a program that locks as QEMU does
-//! ([`locks`]), the kernel, which holds a block device exclusively for a mount and for devices that
-//! are built on it, and the same storage by another name ([`overlap`]). The same holds for backing
-//! files of images, which are only read ([`image`]).
+//! ([`plimsoll_image::locks`]), the kernel, which holds a block device exclusively for a mount and
+//! for devices that are built on it, and the same storage by another name ([`overlap`]). The same
+//! holds for backing files of images, which are only read ([`image`]).
 
 mod cache;
 mod grow;
 mod image;
-mod locks;
-mod ofd_lock;
+mod mounts;
 mod overlap;
 mod sysfs;
-mod users;
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Seek, SeekFrom};
@@ -21,15 +19,17 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
+use plimsoll_image::locks;
+use plimsoll_machine::users::{Identity, processes};
 use plimsoll_protocol::definition::{Disk, ImageFormat};
 use plimsoll_units::Bytes;
 use rustix::fs::{Mode, OFlags};
 
 pub(crate) use self::grow::grow;
 pub(crate) use self::image::most;
+use self::mounts::Mounts;
 use self::overlap::Overlap;
 use self::sysfs::Sysfs;
-use self::users::{Identity, Mounts, processes};
 
 /// Unit of a disk's size.
 const SECTOR: u64 = 512;

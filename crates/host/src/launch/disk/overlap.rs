@@ -8,11 +8,12 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use plimsoll_image::locks;
+use plimsoll_machine::users::{self, Identity};
 use rustix::fs::Dev;
 
-use super::locks;
+use super::mounts::Mounts;
 use super::sysfs::{Device, Sysfs};
-use super::users::{self, Identity, Mounts};
 
 /// How deep devices are built on each other. The kernel allows fewer.
 const DEPTH: u32 = 8;

@@ -3,6 +3,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use plimsoll_sys::ofd_lock;
+
 use super::*;
 use crate::forks::apart;
 

@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 ///
 /// # Errors
 /// Another open file has an exclusive lock there, or the file system has no such locks.
-pub(super) fn share(file: &File, byte: u64) -> io::Result<()> {
+pub fn share(file: &File, byte: u64) -> io::Result<()> {
     fcntl(file, libc::F_OFD_SETLK, libc::F_RDLCK, byte).map(drop)
 }
 
@@ -17,7 +17,7 @@ pub(super) fn share(file: &File, byte: u64) -> io::Result<()> {
 ///
 /// # Errors
 /// The file system has no such locks.
-pub(super) fn is_held(file: &File, byte: u64) -> io::Result<bool> {
+pub fn is_held(file: &File, byte: u64) -> io::Result<bool> {
     let found = fcntl(file, libc::F_OFD_GETLK, libc::F_WRLCK, byte)?;
     Ok(i32::from(found.l_type) != libc::F_UNLCK)
 }

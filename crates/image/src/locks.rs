@@ -1,5 +1,5 @@
-//! Locks on a disk's file. They belong to the open file, which the VMM gets: they last as long as
-//! the VMM does, whatever becomes of the daemon.
+//! Locks on a disk's file. They belong to the open file, and go with its descriptors: a VM's last
+//! as long as its VMM does, whatever becomes of the daemon that took them.
 //!
 //! Two kinds are taken. `flock` holds the whole file, shared or exclusively. QEMU and its tools use
 //! byte ranges: byte 100 + n is locked by those that use permission n, byte 200 + n by those that
@@ -9,10 +9,9 @@
 use std::fs::File;
 use std::io;
 
+use plimsoll_sys::ofd_lock;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
-
-use super::ofd_lock;
 
 /// QEMU's bytes for permissions that are used, and for those that are not shared.
 const USED: u64 = 100;
@@ -21,17 +20,17 @@ const UNSHARED: u64 = 200;
 const READ: u64 = 0;
 const WRITE: u64 = 1;
 
-/// Permissions that a VM uses on its disk.
+/// Permissions that are used on a disk.
 fn used(read_only: bool) -> &'static [u64] {
     if read_only { &[READ] } else { &[READ, WRITE] }
 }
 
-/// Locks `file` for a VM that reads it, with others that do, or for one that alone writes it.
+/// Locks `file` to read it, with others that do, or to write it alone.
 /// Returns whether no lock of others stands against that.
 ///
 /// # Errors
 /// The file system has no `flock`, or another error of the kernel's.
-pub(super) fn take(file: &File, read_only: bool) -> io::Result<bool> {
+pub fn take(file: &File, read_only: bool) -> io::Result<bool> {
     let operation = if read_only {
         FlockOperation::NonBlockingLockShared
     } else {
@@ -53,11 +52,11 @@ pub(super) fn take(file: &File, read_only: bool) -> io::Result<bool> {
     conflicts(file, read_only).map(|conflicts| !conflicts)
 }
 
-/// Whether QEMU's locks of others on `file` stand against a VM that reads or writes it.
+/// Whether QEMU's locks of others on `file` stand against reading it, or against writing it.
 ///
 /// # Errors
 /// An error of the kernel's.
-pub(super) fn conflicts(file: &File, read_only: bool) -> io::Result<bool> {
+pub fn conflicts(file: &File, read_only: bool) -> io::Result<bool> {
     // A reader does not share writing either, so it excludes no other reader.
     for byte in used(read_only).iter().map(|n| UNSHARED + n).chain([USED + WRITE]) {
         match ofd_lock::is_held(file, byte) {
@@ -85,7 +84,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::forks::apart;
 
     /// As QEMU holds an image: permissions that it uses, and those that it does not share.
     fn qemu(path: &Path, used: &[u64], unshared: &[u64]) -> File {
@@ -102,7 +100,6 @@ mod tests {
 
     #[test]
     fn locks_of_qemu_count() {
-        let _apart = apart();
         let image = tempfile::NamedTempFile::new().unwrap();
         let path = image.path();
         let writer = qemu(path, &[READ, WRITE], &[WRITE]);
@@ -122,7 +119,6 @@ mod tests {
 
     #[test]
     fn qemu_sees_ours() {
-        let _apart = apart();
         let image = tempfile::NamedTempFile::new().unwrap();
         let qemu = File::options().read(true).write(true).open(image.path()).unwrap();
         let held = || [100, 101, 200, 201].map(|byte| ofd_lock::is_held(&qemu, byte).unwrap());
