@@ -106,17 +106,16 @@ impl<S: Storage> Qcow2<S> {
     /// # Errors
     /// As for [`write`](Self::write).
     pub fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        within(self.size(), offset, index(length))?;
         lock(&self.metadata).is_writable()?;
-        self.each_whole(offset, length, |metadata, piece| {
-            let is_mapped = !matches!(
-                metadata.mapping(&self.storage, piece.cluster)?,
-                Mapping::Unallocated | Mapping::Zero(None)
-            );
-            match self.nothing() {
-                Some(nothing) if is_mapped => metadata.map(&self.storage, piece.cluster, nothing),
-                _ => Ok(()),
-            }
-        })
+        let Some(nothing) = self.nothing() else { return Ok(()) };
+        for piece in Piece::all(offset, length, self.header.cluster_bits) {
+            self.change_whole(piece, |metadata, before| match before {
+                Mapping::Unallocated | Mapping::Zero(None) => Ok(()),
+                _ => metadata.map(&self.storage, piece.cluster, nothing),
+            })?;
+        }
+        Ok(())
     }
 
     /// Zeros `length` bytes from `offset`. If `unmap`, the clusters that lie in them are freed.
@@ -128,23 +127,25 @@ impl<S: Storage> Qcow2<S> {
         lock(&self.metadata).is_writable()?;
         let Some(nothing) = self.nothing() else { return self.write_zeros(offset, length) };
         for piece in Piece::all(offset, length, self.header.cluster_bits) {
-            if !self.is_whole(piece) {
+            let is_done = self.change_whole(piece, |metadata, before| {
+                let after = match before {
+                    _ if self.is_zero(before) && !unmap => return Ok(()),
+                    Mapping::Data(place @ Place { owned: true, .. })
+                        if !unmap && self.header.version >= 3 =>
+                    {
+                        place.entry() | ZERO
+                    }
+                    Mapping::Unallocated if self.backing.is_none() => return Ok(()),
+                    Mapping::Zero(None) => return Ok(()),
+                    _ => nothing,
+                };
+                metadata.map(&self.storage, piece.cluster, after)
+            })?;
+            if !is_done {
                 self.write_zeros((piece.cluster << self.header.cluster_bits) + piece.within, piece.length)?;
             }
         }
-        self.each_whole(offset, length, |metadata, piece| {
-            let before = metadata.mapping(&self.storage, piece.cluster)?;
-            let after = match before {
-                _ if self.is_zero(before) && !unmap => return Ok(()),
-                Mapping::Data(place @ Place { owned: true, .. }) if !unmap && self.header.version >= 3 => {
-                    place.entry() | ZERO
-                }
-                Mapping::Unallocated if self.backing.is_none() => return Ok(()),
-                Mapping::Zero(None) => return Ok(()),
-                _ => nothing,
-            };
-            metadata.map(&self.storage, piece.cluster, after)
-        })
+        Ok(())
     }
 
     /// The entry of a cluster that reads as zeros and takes no space; `None`: the format has none
@@ -175,29 +176,29 @@ impl<S: Storage> Qcow2<S> {
         piece.within == 0 && piece.length == self.header.cluster().min(self.size() - start)
     }
 
-    /// Calls `change` for each whole cluster in a range, alone.
-    fn each_whole(
+    /// Calls `change` alone with what the cluster of `piece` is mapped to, if the piece is all that
+    /// the disk has of it. Returns whether it is.
+    fn change_whole(
         &self,
-        offset: u64,
-        length: u64,
-        mut change: impl FnMut(&mut Metadata, Piece) -> io::Result<()>,
-    ) -> io::Result<()> {
-        within(self.size(), offset, index(length))?;
-        for piece in Piece::all(offset, length, self.header.cluster_bits) {
-            if self.is_whole(piece) {
-                let _alone = alone(&self.in_use);
-                let mut metadata = lock(&self.metadata);
-                metadata.make_room(&self.storage)?;
-                change(&mut metadata, piece)?;
-            }
+        piece: Piece,
+        change: impl FnOnce(&mut Metadata, Mapping) -> io::Result<()>,
+    ) -> io::Result<bool> {
+        let _alone = alone(&self.in_use);
+        // Decided alone: a disk that grows meanwhile has more of its last cluster.
+        if !self.is_whole(piece) {
+            return Ok(false);
         }
-        Ok(())
+        let mut metadata = lock(&self.metadata);
+        metadata.make_room(&self.storage)?;
+        let before = metadata.mapping(&self.storage, piece.cluster)?;
+        change(&mut metadata, before)?;
+        Ok(true)
     }
 
     /// Makes durable what was written.
     ///
     /// # Errors
-    /// The kernel's; call it again.
+    /// The kernel's: call it again. It goes on failing where the kernel has lost what was written.
     pub fn flush(&self) -> io::Result<()> {
         let _alone = alone(&self.in_use);
         lock(&self.metadata).settle(&self.storage)

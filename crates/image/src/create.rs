@@ -60,6 +60,11 @@ pub fn create(
         )));
     }
     let header = header(size, cluster, backing, l1 * cluster, l1_entries, table_clusters)?;
+    if header.len() as u64 > cluster {
+        return Err(Error::Invalid(format!(
+            "the name of the backing file does not fit a cluster of {cluster} bytes: choose larger clusters"
+        )));
+    }
     let counts: Vec<u8> = (0..used).flat_map(|_| 1_u16.to_be_bytes()).collect();
     storage.write_at(&counts, block * cluster)?;
     storage.write_at(&(block * cluster).to_be_bytes(), cluster)?;

@@ -90,7 +90,9 @@ impl<S: Storage> Image<S> {
         match self {
             Self::Raw(raw) => {
                 within(raw.size, offset, index(length))?;
-                raw.storage.free(offset, length).map(drop)
+                // Content that was discarded is undefined, so where that fails it is what it was.
+                raw.storage.free(offset, length).ok();
+                Ok(())
             }
             Self::Qcow2(image) => image.discard(offset, length),
         }
@@ -104,7 +106,7 @@ impl<S: Storage> Image<S> {
         match self {
             Self::Raw(raw) => {
                 within(raw.size, offset, index(length))?;
-                if unmap && raw.storage.free(offset, length)? {
+                if unmap && raw.storage.free(offset, length).unwrap_or(false) {
                     return Ok(());
                 }
                 let zeros = vec![0; index(length.min(ZEROS))];
@@ -131,7 +133,7 @@ impl<S: Storage> Image<S> {
     /// Makes durable what was written.
     ///
     /// # Errors
-    /// The kernel's; call it again.
+    /// The kernel's: call it again. It goes on failing where the kernel has lost what was written.
     pub fn flush(&self) -> io::Result<()> {
         match self {
             Self::Raw(raw) => raw.storage.sync(),

@@ -12,7 +12,7 @@
 //!
 //! | module | is |
 //! |---|---|
-//! | [`storage`] | what images lie in: a trait of five methods, and files |
+//! | [`storage`], `latch` | what images lie in: a trait of six methods, and files; syncs that have failed |
 //! | `header`, `entry` | the qcow2 format: its header, and the entries of its mapping |
 //! | `cache`, `refcounts`, `metadata` | metadata in memory, and the order in which it is written |
 //! | `qcow2`, `change`, `grow`, `compressed` | one qcow2 file: reading; writing, discarding; a longer disk; clusters that are compressed |
@@ -51,6 +51,7 @@ mod grow;
 mod header;
 pub mod image;
 pub mod info;
+mod latch;
 mod lock;
 pub mod locks;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -67,5 +68,6 @@ pub use error::Error;
 pub use format::Format;
 pub use header::{Backing, Header};
 pub use image::Image;
+pub use latch::SyncLatch;
 pub use qcow2::Qcow2;
 pub use storage::{FileStorage, Storage};

@@ -242,7 +242,9 @@ impl Metadata {
                 refcounts.blocks.write_back(storage)?;
             }
             if refcounts.release(storage, cluster)? {
-                storage.free(cluster << self.cluster_bits, 1 << self.cluster_bits)?;
+                // Where that fails the cluster keeps its space until it is used again: no reason to
+                // fail a flush, whose data is durable by now.
+                storage.free(cluster << self.cluster_bits, 1 << self.cluster_bits).ok();
             }
         }
         // Not durable, and need not be: until they are, the clusters only count as used.

@@ -132,10 +132,13 @@ impl Refcounts {
     /// its clusters was in use.
     fn add_block(&mut self, storage: &impl Storage, block: usize, cluster: u64) -> io::Result<()> {
         let at = cluster << self.cluster_bits;
-        storage.write_at(&vec![0; 1 << self.cluster_bits], at)?;
+        let mut counts = vec![0; 1 << self.cluster_bits];
+        // The last byte of its own count. It is there before anything refers to the block, or the
+        // block could be given out as data after a failure.
+        counts[index((cluster % self.in_block() + 1) * self.width) - 1] = 1;
+        storage.write_at(&counts, at)?;
         self.table[block] = at;
         self.unwritten.insert(block);
-        self.set(storage, cluster, 1)?;
         self.lowest = cluster + 1;
         Ok(())
     }

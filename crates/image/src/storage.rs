@@ -9,6 +9,8 @@ use plimsoll_sys::direct::{Alignment, COARSEST};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use crate::latch::SyncLatch;
+
 /// Bytes with offsets, as of a file. Several threads may use it at the same time.
 pub trait Storage: Send + Sync {
     /// Reads `bytes` from `offset` on; what lies beyond the end reads as zeros.
@@ -23,10 +25,11 @@ pub trait Storage: Send + Sync {
     /// The kernel's.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Makes durable what was written.
+    /// Makes durable what was written. After an error, a later call that succeeds makes that
+    /// durable too: where storage has lost it, all later calls fail.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's, or what was written is lost.
     fn sync(&self) -> io::Result<()>;
 
     /// Gives the space of `length` bytes from `offset` back, which read as zeros then. Does nothing
@@ -80,6 +83,7 @@ impl<S: Storage> Storage for Arc<S> {
 pub struct FileStorage {
     file: File,
     direct: Option<Alignment>,
+    latch: SyncLatch,
 }
 
 impl FileStorage {
@@ -89,7 +93,7 @@ impl FileStorage {
     /// The file is open for direct I/O, which does not work.
     pub fn new(file: File) -> io::Result<Self> {
         let direct = Alignment::of(&file)?;
-        Ok(Self { file, direct })
+        Ok(Self { file, direct, latch: SyncLatch::default() })
     }
 
     /// The file.
@@ -152,7 +156,11 @@ impl Storage for FileStorage {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
+        if self.direct.is_some() {
+            return self.file.sync_data();
+        }
+        self.latch.check()?;
+        self.latch.note(self.file.sync_data())
     }
 
     fn free(&self, offset: u64, length: u64) -> io::Result<bool> {
@@ -209,4 +217,28 @@ impl Around {
 pub(crate) fn within(size: u64, offset: u64, length: usize) -> io::Result<()> {
     let end = offset.checked_add(length as u64);
     if end.is_some_and(|end| end <= size) { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_page_cache_has_lost_is_not_told_to_be_durable() {
+        // The kernel syncs no such device.
+        let unsynced = || File::options().write(true).open("/dev/null").unwrap();
+        let synced = || tempfile::tempfile().unwrap();
+        let mut storage = FileStorage::new(synced()).unwrap();
+        storage.sync().unwrap();
+        storage.file = unsynced();
+        storage.sync().unwrap_err();
+        storage.file = synced();
+        assert!(storage.sync().unwrap_err().to_string().contains("is lost"));
+        // Past the page cache nothing is lost that its writer was not told of.
+        let mut storage = FileStorage::new(unsynced()).unwrap();
+        storage.direct = Some(Alignment { memory: 512, block: 512 });
+        storage.sync().unwrap_err();
+        storage.file = synced();
+        storage.sync().unwrap();
+    }
 }

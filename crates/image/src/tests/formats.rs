@@ -111,3 +111,18 @@ fn a_header_is_read_back_as_it_was_made() {
     }
     create(&Memory::default(), 8 << 40, 65536, None).unwrap();
 }
+
+#[test]
+fn a_header_that_does_not_fit_its_cluster_is_not_written() {
+    let made = |length| {
+        let backing = Backing { name: "x".repeat(length), format: Some(Format::Raw) };
+        let storage = Memory::default();
+        create(&storage, SIZE, 512, Some(&backing)).map(|()| (backing, storage))
+    };
+    // 104 bytes of header, 16 for the format, 8 for the end of the extensions.
+    let (backing, storage) = made(512 - 128).unwrap();
+    let header = Header::read(&storage).unwrap();
+    assert_eq!((header.backing, storage.content()[512]), (Some(backing), 0), "the table of counts is whole");
+    let refused = made(512 - 127).unwrap_err().to_string();
+    assert!(refused.contains("does not fit a cluster of 512 bytes"), "{refused}");
+}

@@ -1,5 +1,8 @@
 //! Disks of images that grow.
 
+use std::sync::Barrier;
+use std::thread;
+
 use super::*;
 use crate::check::{Findings, check};
 use crate::error::Error;
@@ -32,6 +35,30 @@ fn what_is_new_reads_as_zeros_and_is_written_like_all_else() {
         assert_eq!(check(&storage).unwrap(), Findings::default());
         let again = opened(&storage, backing);
         assert_eq!((again.size(), read(&again, (1 << 20) - 512, 512)), (1 << 20, vec![9; 512]));
+    }
+}
+
+#[test]
+fn a_disk_that_grows_while_its_end_is_zeroed_is_zero_there() {
+    for round in 0..200 {
+        let storage = made(None);
+        let image = opened(&storage, None);
+        image.write(&vec![7; usize::try_from(SIZE).unwrap()], 0).unwrap();
+        let begin = Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                begin.wait();
+                (0..round * 10).for_each(|_| std::hint::spin_loop());
+                image.grow(SIZE + 512).unwrap();
+            });
+            begin.wait();
+            // From the middle of a cluster to the end of the disk, in the middle of another.
+            image.zero(512, SIZE - 512, round % 2 == 0).unwrap();
+        });
+        let rest = read(&image, 512, usize::try_from(SIZE).unwrap());
+        assert!(rest.iter().all(|byte| *byte == 0), "{round}");
+        image.flush().unwrap();
+        assert_eq!(check(&storage).unwrap(), Findings::default());
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod chains;
 mod compression;
+mod faults;
 mod formats;
 mod grow;
 mod model;

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::check::{Findings, check};
+use crate::memory::Fault;
 
 const SECTOR: u64 = 512;
 
@@ -28,6 +29,8 @@ enum Ask {
     CutPower(u64),
     /// The power goes after so many writes and syncs.
     FailAfter(u16),
+    /// One of these fails after so many more, and the image is used on.
+    FailOnce(Fault, u16),
 }
 
 /// What each sector may hold: the byte that fills it.
@@ -48,6 +51,12 @@ impl Model {
             self.now[sector] = BTreeSet::from([byte]);
             self.crashed[sector].insert(byte);
         }
+    }
+
+    /// A change of these sectors has failed: each may be as `before`, too.
+    fn has_failed(&mut self, before: &[BTreeSet<u8>], from: usize, count: usize) {
+        let changed = self.now.iter_mut().zip(before).skip(from).take(count);
+        changed.for_each(|(now, before)| now.extend(before));
     }
 
     fn discard(&mut self, from: usize, count: usize) {
@@ -72,12 +81,15 @@ impl Model {
 }
 
 fn content(image: &Qcow2<Memory>) -> Vec<u8> {
+    image.storage.heal();
     let mut content = vec![0xee; usize::try_from(SIZE).unwrap()];
     image.read(&mut content, 0).unwrap();
     content
 }
 
 fn asks() -> impl Strategy<Value = Vec<(u64, u64, Ask)>> {
+    let fault =
+        prop::sample::select(&[Fault::Read, Fault::Write, Fault::Sync, Fault::CachedSync, Fault::Free][..]);
     let ask = prop_oneof![
         8 => (1..=255_u8).prop_map(Ask::Write),
         2 => any::<bool>().prop_map(|unmap| Ask::Zero { unmap }),
@@ -87,6 +99,7 @@ fn asks() -> impl Strategy<Value = Vec<(u64, u64, Ask)>> {
         1 => Just(Ask::Kill),
         1 => any::<u64>().prop_map(Ask::CutPower),
         2 => (0..40_u16).prop_map(Ask::FailAfter),
+        2 => (fault, 0..20_u16).prop_map(|(fault, left)| Ask::FailOnce(fault, left)),
     ];
     prop::collection::vec((0..SIZE / SECTOR, prop_oneof![1..4_u64, 1..80_u64], ask), 1..60)
 }
@@ -111,6 +124,7 @@ proptest! {
             let (from, sectors) = (usize::try_from(sector).unwrap(), usize::try_from(count).unwrap());
             let (offset, length) = (sector * SECTOR, count * SECTOR);
             let bytes = |byte| vec![byte; usize::try_from(length).unwrap()];
+            let before = model.now.clone();
             let done = match ask {
                 Ask::Write(byte) => {
                     model.write(from, sectors, byte);
@@ -126,6 +140,7 @@ proptest! {
                 }
                 Ask::Flush => image.flush().map(|()| model.is(&content(&image), true)),
                 Ask::Reopen => image.flush().map(|()| {
+                    storage.heal();
                     let Findings { errors, leaked } = check(&storage).unwrap();
                     assert_eq!(errors, Vec::<String>::new());
                     assert!(has_crashed || leaked == 0, "{leaked} clusters");
@@ -136,13 +151,23 @@ proptest! {
                     storage.fail_after(left);
                     Ok(())
                 }
+                Ask::FailOnce(fault, left) => {
+                    storage.fail_once(fault, left);
+                    Ok(())
+                }
                 Ask::Kill | Ask::CutPower(_) => Err(io::ErrorKind::NotConnected.into()),
             };
             if let Err(error) = done {
+                has_crashed = true;
+                if error.kind() == io::ErrorKind::Other {
+                    model.has_failed(&before, from, sectors);
+                    continue;
+                }
                 prop_assert_eq!(error.kind(), io::ErrorKind::NotConnected, "{}", error);
                 drop(image);
-                has_crashed = true;
-                let is_cut = !matches!(ask, Ask::Kill);
+                storage.heal();
+                // What the page cache has lost is found out when the machine ends.
+                let is_cut = !matches!(ask, Ask::Kill) || storage.has_lost();
                 if is_cut {
                     let seed = if let Ask::CutPower(seed) = ask { seed } else { offset * length * 0x9e37_79b9 };
                     storage.cut_power(|number| seed.rotate_left(u32::try_from(number % 64).unwrap()) & 1 == 1);
