@@ -34,16 +34,24 @@ pub(crate) struct Disk {
     size: u64,
     /// The last one used comes first.
     kept: RefCell<VecDeque<(u64, Rc<[u8]>)>>,
+    /// Bytes that may be read for one purpose.
+    allowance: u64,
     left: Cell<u64>,
 }
 
 impl Disk {
-    pub(crate) fn new(source: Box<dyn Source>, size: u64) -> Self {
-        Self { source, size, kept: RefCell::default(), left: Cell::new(0) }
+    /// The disk in `source`, of which `allowance` bytes may be read for one purpose.
+    pub(crate) fn new(source: Box<dyn Source>, size: u64, allowance: u64) -> Self {
+        Self { source, size, kept: RefCell::default(), allowance, left: Cell::new(allowance) }
     }
 
     pub(crate) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// What is read from now on is for another purpose.
+    pub(crate) fn renew(&self) {
+        self.left.set(self.allowance);
     }
 
     /// Allows to read `bytes` from now on, in place of what was left.
@@ -110,6 +118,11 @@ impl Window {
         self.len
     }
 
+    /// What is read from now on is for another purpose.
+    pub(crate) fn renew(&self) {
+        self.disk.renew();
+    }
+
     pub(crate) fn read(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
         if offset.checked_add(buffer.len() as u64).is_none_or(|end| end > self.len) {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "beyond the end of its partition"));
@@ -164,7 +177,7 @@ mod tests {
     fn disk(length: usize) -> (Disk, Rc<Cell<u32>>) {
         let reads = Rc::new(Cell::new(0));
         let bytes = (0..length).map(byte).collect();
-        (Disk::new(Box::new(Counting(bytes, Rc::clone(&reads))), length as u64), reads)
+        (Disk::new(Box::new(Counting(bytes, Rc::clone(&reads))), length as u64, 1000), reads)
     }
 
     #[test]
@@ -183,13 +196,12 @@ mod tests {
     #[test]
     fn nothing_beyond_the_end_and_no_more_than_allowed_is_read() {
         let (disk, _) = disk(1000);
-        disk.allow(1000);
         assert_eq!(disk.read(&mut [0; 2], 999).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert!(disk.read(&mut [0; 2], u64::MAX).is_err());
         let reads = (0..100).take_while(|_| disk.read(&mut [0; 1], 0).is_ok()).count();
         assert_eq!(reads, 1000 / 64);
         let disk = Rc::new(disk);
-        disk.allow(1000);
+        disk.renew();
         let window = Window::new(&disk, 900, 50);
         assert!(window.read(&mut [0; 50], 0).is_ok());
         assert!(window.read(&mut [0; 50], 1).is_err());

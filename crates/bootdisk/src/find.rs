@@ -14,8 +14,10 @@ pub const MAX_FILE: u64 = 1 << 30;
 /// Longest command line in bytes: Linux takes 2048 on x86.
 pub const MAX_CMDLINE: usize = 4096;
 
-/// Bytes that may be read to find out what is to be booted: tables, journals, directories and
-/// configurations have some MiB.
+/// Bytes that may be read for one purpose: to find the partitions; to open one file system, and
+/// once more without its journal; to find what is to be booted. Tables, directories and
+/// configurations have some MiB, and so have most journals. Less, and file systems with large
+/// journals are read as they were before; more, and a hostile disk takes longer.
 const MAX_READ: u64 = 256 << 20;
 /// Most partitions that are looked at: GPTs have room for 128.
 const MAX_PARTITIONS: usize = 128;
@@ -66,18 +68,24 @@ pub struct NothingFound(String);
 /// # Errors
 /// What was found on the disk and why none of it can be booted.
 pub fn find(source: Box<dyn Source>, size: u64) -> Result<Boot, NothingFound> {
-    let disk = Rc::new(Disk::new(source, size));
-    disk.allow(MAX_READ);
+    find_within(source, size, MAX_READ)
+}
+
+/// The same; at most `allowance` bytes are read for one purpose.
+pub(crate) fn find_within(source: Box<dyn Source>, size: u64, allowance: u64) -> Result<Boot, NothingFound> {
+    let disk = Rc::new(Disk::new(source, size, allowance));
     let (scheme, partitions) = table::read(&disk)
         .map_err(|e| NothingFound(one_line(&format!("the disk cannot be read: {e}"), MAX_ACCOUNT)))?;
     let (mut volumes, mut others) = (Vec::new(), Vec::new());
     for partition in partitions.iter().take(MAX_PARTITIONS) {
         let window = Window::new(&disk, partition.start, partition.len);
+        disk.renew();
         match volume::look(window, scheme, partition) {
             Found::FileSystem(volume) => volumes.push(volume),
             Found::Other(what) => others.push(what),
         }
     }
+    disk.renew();
     let mut search = Search { disk, volumes, tried: Vec::new() };
     search.run().ok_or_else(|| search.account(scheme, &others))
 }

@@ -9,8 +9,7 @@ use crate::volume::{Found, Node, Volume, look};
 
 fn open(bytes: Vec<u8>) -> Volume {
     let length = bytes.len() as u64;
-    let disk = Rc::new(Disk::new(Box::new(Image(bytes)), length));
-    disk.allow(1 << 30);
+    let disk = Rc::new(Disk::new(Box::new(Image(bytes)), length, 1 << 30));
     let whole = Partition { number: 0, start: 0, len: length, efi: false };
     match look(Window::new(&disk, 0, length), Scheme::Whole, &whole) {
         Found::FileSystem(volume) => volume,

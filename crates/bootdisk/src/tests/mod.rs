@@ -5,9 +5,12 @@ mod fat;
 mod image;
 mod sfdisk;
 
-use image::{Image, Tree, ext, fat};
+use std::rc::Rc;
+
+use image::{Image, Tree, ext, fat, with_log};
 
 use super::*;
+use crate::find::find_within;
 
 const UUID: &str = "11111111-2222-3333-4444-555555555555";
 const DEBIAN: &str = include_str!("../grub/configs/debian.cfg");
@@ -125,6 +128,23 @@ fn a_file_system_that_was_not_unmounted_is_read() {
         }
         let mut boot = Image::whole(image).find().unwrap();
         assert!(read(&mut boot.kernel) == kernel(), "{kind}");
+    }
+}
+
+/// A VM that was killed while its guest wrote: a large file system has a log of up to a GiB.
+#[test]
+fn a_journal_that_is_too_long_is_passed_over_and_leaves_enough_for_other_volumes() {
+    let root = with_log(&ext("ext4", 16 * MIB, UUID, 1024, &debian()));
+    assert_eq!(u32::from_le_bytes(root[1024 + 0x60..][..4].try_into().unwrap()) & 4, 4, "it has a log");
+    let other = Tree::default().with("etc/hostname", "x");
+    let other = with_log(&ext("ext4", 16 * MIB, "99999999-2222-3333-4444-555555555555", 1024, &other));
+    let image = Image::gpt(&[(1, &other, false), (2, &other, false), (3, &root, false)]);
+    let (length, image) = (image.0.len() as u64, Rc::new(image.0));
+    // Logs are read in pieces of 32 KiB: whatever is left when one is too many.
+    for allowance in (400_000..432_768).step_by(64).chain([64 << 20]) {
+        let mut boot = find_within(Box::new(Rc::clone(&image)), length, allowance).unwrap();
+        assert_eq!(boot.configuration, "/boot/grub/grub.cfg on partition 3");
+        boot.kernel.read_exact_at(&mut [0; 4096], 0).unwrap();
     }
 }
 

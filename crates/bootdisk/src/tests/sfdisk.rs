@@ -23,8 +23,7 @@ fn bytes(hex: &str) -> Vec<u8> {
 
 fn table(disk: Vec<u8>) -> (Scheme, Vec<Partition>) {
     let length = disk.len() as u64;
-    let disk = Rc::new(Disk::new(Box::new(Image(disk)), length));
-    disk.allow(1 << 20);
+    let disk = Rc::new(Disk::new(Box::new(Image(disk)), length, 1 << 20));
     read(&disk).unwrap()
 }
 

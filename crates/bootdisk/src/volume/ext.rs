@@ -3,7 +3,8 @@
 //! After a reset, what was written last is in the journal only. `ext4-view` replays it in memory as
 //! far as its file goes: not from its beginning again where the log wraps around, which leaves the
 //! file system as it was some seconds before. A journal that it does not understand (ext3's, and
-//! any without checksums) is passed over, as GRUB passes over all of them.
+//! any without checksums), or that is longer than may be read, is passed over, as GRUB passes over
+//! all of them.
 
 use std::io;
 
@@ -60,7 +61,11 @@ pub(super) fn open(window: Window) -> io::Result<Box<dyn FileSystem>> {
         Ext4::load(Box::new(reader)).map_err(error)
     };
     let inner = match clean(superblock) {
-        Some(clean) => load(None).or_else(|_| load(Some(clean)))?,
+        Some(clean) => load(None).or_else(|_| {
+            // Reading the log may have taken all that may be read.
+            window.renew();
+            load(Some(clean))
+        })?,
         None => load(None)?,
     };
     let uuid = inner.uuid().to_string();
