@@ -260,16 +260,17 @@ impl Session {
         }
     }
 
-    /// Sends the last messages, and writes the guest's last output to its log.
+    /// Saves what the guest wrote, writes its last output to its log, and sends the last messages.
     fn end(mut self, reason: ExitReason) -> ExitCode {
+        let reason = match self.vm.take() {
+            Some(vm) => vm.finish(reason),
+            None => reason,
+        };
         let code = match &reason {
             ExitReason::Shutdown => ExitCode::SUCCESS,
             ExitReason::Failed(_) => ExitCode::from(1),
             ExitReason::Crashed(_) => ExitCode::from(2),
         };
-        if let Some(vm) = self.vm.take() {
-            vm.finish_console();
-        }
         self.link.outbox.exit(reason);
         let deadline = Instant::now() + LAST_WORDS;
         self.link.flush();

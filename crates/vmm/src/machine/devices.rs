@@ -17,7 +17,7 @@ use crate::bus::Bus;
 use crate::control::Mailbox;
 use crate::fds::PassedFds;
 use crate::virtio::balloon::{Balloon, BalloonHandle};
-use crate::virtio::block::{Block, BlockConfig, BlockHandle, Geometry, Medium};
+use crate::virtio::block::{Block, BlockConfig, BlockHandle, Geometry, Medium, WrittenImages};
 use crate::virtio::entropy::Entropy;
 use crate::virtio::net::{Link, Net, NetHandle};
 use crate::virtio::vsock::{Dial, Vsock, VsockHandle};
@@ -32,6 +32,8 @@ pub(crate) struct VirtioDevices {
     pub(crate) vsock: Option<VsockHandle>,
     /// Change disks and interfaces.
     pub(crate) handles: DeviceHandles,
+    /// Disks that are images and written.
+    pub(crate) images: WrittenImages,
     /// The first disk, if it is an image.
     first_image: Option<Arc<Image<FileStorage>>>,
 }
@@ -105,13 +107,18 @@ impl VirtioDevices {
         );
         let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
         let mut handles = DeviceHandles::default();
-        let mut first_image = None;
+        let (mut images, mut first_image) = (Vec::new(), None);
         for (index, (disk, files)) in config.disks.iter().zip(disks).enumerate() {
             let name = format!("disk{index}");
             let id = disk.serial.clone();
             let medium = medium(disk, files).with_context(|| name.clone())?;
-            if let (0, Medium::Image(image)) = (index, &medium) {
-                first_image = Some(Arc::clone(image));
+            if let Medium::Image(image) = &medium {
+                if index == 0 {
+                    first_image = Some(Arc::clone(image));
+                }
+                if !disk.read_only {
+                    images.push((name.clone(), Arc::clone(image)));
+                }
             }
             let block =
                 BlockConfig { medium, read_only: disk.read_only, rate: disk.rate, id, io_uring: true };
@@ -143,7 +150,7 @@ impl VirtioDevices {
             definition::Bus::Mmio => Attached::Mmio(MmioWindows::new(devices)?),
             definition::Bus::Pci => Attached::Pci(PciBus::new(devices)?),
         };
-        Ok(Self { bus, balloon, handles, vsock, first_image })
+        Ok(Self { bus, balloon, handles, vsock, images: WrittenImages::new(images), first_image })
     }
 
     /// What the first disk's device has open, if that disk is an image.

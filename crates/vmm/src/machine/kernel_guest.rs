@@ -25,6 +25,7 @@ use crate::fds::PassedFds;
 use crate::guest_event::{GuestEvent, Teller, channel};
 use crate::vcpu::{Buses, Crew, Execution};
 use crate::virtio::balloon::BalloonHandle;
+use crate::virtio::block::WrittenImages;
 use crate::virtio::vsock::VsockHandle;
 
 /// A machine that runs a guest's kernel on KVM: everything that stays when the guest reboots.
@@ -99,6 +100,11 @@ impl Machine {
         self.devices.handles.clone()
     }
 
+    /// The images that its guest writes.
+    pub(crate) fn images(&self) -> WrittenImages {
+        self.devices.images.clone()
+    }
+
     /// Runs the guest on threads of the machine's own. `missing` names the parts that the jail
     /// lacks; the daemon is told of them when the guest runs.
     ///
@@ -123,7 +129,8 @@ impl Machine {
                     Ok(reason) => reason,
                     Err(error) => ExitReason::Failed(format!("{error:#}")),
                 };
-                self.mailbox.exit(reason);
+                // Before the daemon hears of the end: from then on it does not wait for long.
+                self.mailbox.exit(self.devices.images.saved(reason));
             })
             .context("machine thread")?;
         Ok(guest)

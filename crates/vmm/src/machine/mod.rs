@@ -39,6 +39,7 @@ use crate::model::{Input, ModelGuest, Parts};
 use crate::pager::Pager;
 use crate::sharing::{Exchange, Scanner};
 use crate::vcpu::Execution;
+use crate::virtio::block::WrittenImages;
 use devices::DeviceHandles;
 use kernel_guest::Machine;
 use sampling::Sampling;
@@ -82,6 +83,7 @@ pub(crate) struct Vm {
     pub(crate) pmap: Arc<Pmap>,
     pub(crate) guest: Box<dyn Guest>,
     pub(crate) handles: DeviceHandles,
+    images: WrittenImages,
     console: Console,
     sampling: Arc<Sampling>,
     pub(crate) pager: Pager,
@@ -142,6 +144,7 @@ impl Vm {
             Console::start(Ends { output, log, listener, keyboard, room }).context("console")
         };
         let handles = machine.as_ref().map(Machine::handles).unwrap_or_default();
+        let images = machine.as_ref().map(Machine::images).unwrap_or_default();
         let (guest, console): (Box<dyn Guest>, _) = match machine {
             Some(machine) => {
                 let console = console(machine.serial())?;
@@ -165,7 +168,7 @@ impl Vm {
                 (Box::new(guest), console)
             }
         };
-        Ok(Self { pmap, guest, handles, console, sampling, pager, scanner, brake })
+        Ok(Self { pmap, guest, handles, images, console, sampling, pager, scanner, brake })
     }
 
     /// The facts for the daemon, without the number of reboots.
@@ -217,10 +220,14 @@ impl Vm {
         }
     }
 
-    /// Writes the guest's last output to the log. The guest may run on; the process is about to
-    /// end.
-    pub(crate) fn finish_console(self) {
+    /// Saves what the guest wrote to its images, and writes its last output to the log. The guest
+    /// may run on; the process is about to end, by `reason`. Returns that, with what could not be
+    /// saved.
+    pub(crate) fn finish(self, reason: ExitReason) -> ExitReason {
+        // The machine's thread has saved them, unless another one ends the VM.
+        let reason = self.images.saved(reason);
         self.console.finish();
+        reason
     }
 }
 

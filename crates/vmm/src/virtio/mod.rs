@@ -48,6 +48,7 @@ pub mod interrupt;
 pub mod mmio;
 mod negotiation;
 pub mod net;
+mod notices;
 pub(crate) mod pci;
 mod rate;
 mod registers;

@@ -16,12 +16,9 @@ use vmm_sys_util::eventfd::EventFd;
 use super::back::{Back, Broken, DeviceEvent, Progress, Source};
 use super::eventfd::as_fd;
 use super::interrupt::Interrupt;
+use super::notices::Notices;
 use super::{Activation, NoticeSink};
 
-/// Shortest time between two notices about broken queues of one device. A guest can break its queue
-/// and reset the device in a loop. Shorter, and it floods the operator's log; longer, and the
-/// operator misses that it goes on.
-const NOTICE_PERIOD: Duration = Duration::from_secs(60);
 /// The devices' stacks: they recurse nowhere and keep buffers on the heap. Only what is touched
 /// costs memory.
 const STACK_SIZE: usize = 256 * 1024;
@@ -52,7 +49,7 @@ impl Worker {
     pub(super) fn spawn(name: String, back: impl Back, notices: NoticeSink) -> io::Result<Self> {
         let (orders, inbox) = mpsc::channel();
         let bell = Event::new()?;
-        let notices = Notices { name: name.clone(), sink: notices, last: None, suppressed: 0 };
+        let notices = Notices::new(&name, notices);
         let thread_bell = bell.clone();
         let thread = thread::Builder::new().name(name).stack_size(STACK_SIZE).spawn(move || {
             Loop { back, inbox, bell: thread_bell, active: None, again: vec![], notices }.run()
@@ -267,7 +264,8 @@ impl<B: Back> Loop<B> {
         if let Some(active) = self.active.take() {
             active.interrupt.needs_reset();
         }
-        self.notices.broken(broken);
+        self.notices
+            .tell(&format!("the guest broke a queue ({broken}); the device waits for the guest to reset it"));
     }
 }
 
@@ -276,31 +274,4 @@ fn timeout(deadline: Option<Instant>) -> Option<Timespec> {
     let left = deadline?.saturating_duration_since(Instant::now());
     // A time beyond the clock's range counts as forever.
     Timespec::try_from(left).ok()
-}
-
-/// Reports broken queues, at most one in [`NOTICE_PERIOD`].
-struct Notices {
-    name: String,
-    sink: NoticeSink,
-    last: Option<Instant>,
-    suppressed: u64,
-}
-
-impl Notices {
-    fn broken(&mut self, broken: &Broken) {
-        if self.last.is_some_and(|last| last.elapsed() < NOTICE_PERIOD) {
-            self.suppressed += 1;
-            return;
-        }
-        let again = match self.suppressed {
-            0 => String::new(),
-            count => format!("; {count} more since the last notice"),
-        };
-        (self.sink)(format!(
-            "device {}: the guest broke a queue ({broken}); the device waits for the guest to reset it{again}",
-            self.name
-        ));
-        self.last = Some(Instant::now());
-        self.suppressed = 0;
-    }
 }

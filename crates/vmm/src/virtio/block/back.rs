@@ -1,36 +1,56 @@
 //! The back half of the disk: requests on their way between the queue and the engine.
 
 use std::fs::File;
-use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use plimsoll_pmap::{GuestRam, IoGuard, PinRequest, Pmap, PpnRange};
+use plimsoll_pmap::{GuestRam, IoGuard, PinRequest, Pmap};
 use rustix::event::PollFlags;
-use rustix::io::Errno;
 
 use super::super::Activation;
 use super::super::back::{Back, Broken, DeviceEvent, Progress, Source};
 use super::super::interrupt::Interrupt;
+use super::super::notices::Notices;
 use super::super::rate::Rate;
 use super::super::ring::{Ring, Spans};
 use super::direction::Direction;
 use super::engine::Engine;
 use super::growth::grow;
 use super::handle::Shared;
+use super::judge::Judge;
 use super::pinner::Pinner;
 use super::request::{Action, Bounds, Request, Status};
 use super::task::{Ended, Task};
 use super::transfer::Transfer;
 use super::work::{Begun, Planned, Work};
-use super::{ID_LENGTH, QUEUE_SIZE, zeros};
-use crate::whole_pages::whole_pages;
+use super::{ID_LENGTH, QUEUE_SIZE, bit};
+
+/// What a back half is made of.
+pub(super) struct Parts<'a> {
+    /// A raw disk's file; `None`: the disk is an image.
+    pub(super) file: Option<Arc<File>>,
+    pub(super) bounds: Bounds,
+    /// What the guest sees as its serial number.
+    pub(super) id: &'a str,
+    pub(super) shared: Arc<Shared>,
+    pub(super) memory: Arc<Pmap>,
+    pub(super) engine: Engine,
+    pub(super) pinner: Pinner,
+    /// Told of failures of the disk.
+    pub(super) notices: Notices,
+}
 
 pub(super) struct BlockBack {
     /// A raw disk's file; `None`: the disk is an image.
     file: Option<Arc<File>>,
     bounds: Bounds,
     id: [u8; ID_LENGTH],
+    judge: Judge,
+    /// The driver knows no flush: what is written is durable before it is answered (VIRTIO 1.2,
+    /// section 5.2.6.2).
+    writes_through: bool,
+    /// Configuration space has changed while no driver could be told.
+    has_news: bool,
     /// How fast it may be; `None`: as fast as it can, and no clock is read for it.
     rate: Option<Rate>,
     shared: Arc<Shared>,
@@ -55,21 +75,17 @@ pub(super) struct BlockBack {
 }
 
 impl BlockBack {
-    pub(super) fn new(
-        file: Option<Arc<File>>,
-        bounds: Bounds,
-        id: &str,
-        shared: Arc<Shared>,
-        memory: Arc<Pmap>,
-        engine: Engine,
-        pinner: Pinner,
-    ) -> Self {
+    pub(super) fn new(parts: Parts<'_>) -> Self {
+        let Parts { file, bounds, id, shared, memory, engine, pinner, notices } = parts;
         let mut padded = [0; ID_LENGTH];
         padded.iter_mut().zip(id.bytes()).for_each(|(to, from)| *to = from);
         let mut back = Self {
+            judge: Judge::new(file.clone(), bounds.geometry, notices),
             file,
             bounds,
             id: padded,
+            writes_through: false,
+            has_news: false,
             rate: None,
             shared,
             due: None,
@@ -117,7 +133,7 @@ impl BlockBack {
             if let Some(rate) = &mut self.rate {
                 rate.begin(request.action.moves(), Instant::now());
             }
-            let common = self.common_pages(&request.action);
+            let common = if self.bounds.read_only { request.action.filled_pages() } else { Vec::new() };
             let begin = |work| Begun { head: chain.head, status: request.status.clone(), work, common };
             let (task, work) = match self.plan(request.action)? {
                 Planned::Transfer(transfer) => {
@@ -150,6 +166,7 @@ impl BlockBack {
             }
             Action::Read { offset, to } => transfer(Direction::Read, offset, to),
             Action::Write { offset, from } => transfer(Direction::Write, offset, from),
+            Action::Flush if !self.judge.may_flush() => Planned::Answer(Status::IoError, 0),
             Action::Flush => Planned::Task(Task::Sync, Work::Flush),
             Action::GetId { to } => {
                 let written = to.write(&*self.ram, &self.id)?;
@@ -162,16 +179,6 @@ impl BlockBack {
                 Planned::Task(Task::Zero { offset, length, unmap }, Work::Zero { offset, length })
             }
         })
-    }
-
-    /// The pages that are about to be filled wholly from a read-only disk.
-    fn common_pages(&self, action: &Action) -> Vec<PpnRange> {
-        match action {
-            Action::Read { to, .. } if self.bounds.read_only => {
-                to.iter().filter_map(|span| whole_pages(span.address.0, span.len.into())).collect()
-            }
-            _ => Vec::new(),
-        }
     }
 
     fn submit(&mut self, tag: u16, mut task: Task) {
@@ -255,17 +262,22 @@ impl BlockBack {
             self.pin();
             let Some((tag, result)) = self.ended() else { return Ok(()) };
             self.in_flight -= 1;
-            let request = self.requests[usize::from(tag)].as_ref().expect("what ended has begun");
-            let status = self.judge(&request.work, result);
-            match &request.work {
-                Work::Transfer(transfer) if status == Status::Ok && transfer.has_more() => {
+            let request = self.requests[usize::from(tag)].as_mut().expect("what ended has begun");
+            let status = self.judge.status(&request.work, self.bounds.geometry, result);
+            if let Work::Transfer(transfer) = &request.work {
+                if status == Status::Ok && transfer.has_more() {
                     self.next_part(ring, tag)?;
+                    continue;
                 }
-                Work::Transfer(transfer) if transfer.is_bounced() || transfer.has_more() => {
+                if transfer.is_bounced() || transfer.has_more() {
                     self.alone = false;
-                    self.end(ring, tag, status)?;
                 }
-                _ => self.end(ring, tag, status)?,
+            }
+            if status == Status::Ok && self.writes_through && request.work.is_change() {
+                request.work = Work::Flush;
+                self.submit(tag, Task::Sync);
+            } else {
+                self.end(ring, tag, status)?;
             }
         }
     }
@@ -283,28 +295,6 @@ impl BlockBack {
             self.memory.hurry(&request.common);
         }
         Ok(())
-    }
-
-    fn judge(&self, work: &Work, result: io::Result<usize>) -> Status {
-        let unsupported = |error: &io::Error| error.raw_os_error() == Some(Errno::OPNOTSUPP.raw_os_error());
-        let ok = match (work, result) {
-            // The kernel ends a transfer early only at the end of the file or of the space: see how
-            // io_uring and preadv handle regular files and block devices.
-            (Work::Transfer(transfer), Ok(done)) => transfer.part_is(done),
-            (Work::Flush | Work::Discard | Work::Zero { .. }, Ok(_)) => true,
-            // The content of a discarded sector is undefined, so its old content is valid.
-            (Work::Discard, Err(error)) => unsupported(&error),
-            (&Work::Zero { offset, length }, Err(error)) if unsupported(&error) => {
-                let granularity = self.bounds.geometry.granularity();
-                if [offset, length].iter().any(|bytes| !bytes.is_multiple_of(granularity)) {
-                    // The guest then writes the zeros itself.
-                    return Status::Unsupported;
-                }
-                self.file.as_ref().is_some_and(|file| zeros::write(file, offset, length).is_ok())
-            }
-            (_, Err(_)) => false,
-        };
-        if ok { Status::Ok } else { Status::IoError }
     }
 
     fn answer(
@@ -340,8 +330,14 @@ impl BlockBack {
 
 impl Back for BlockBack {
     fn start(&mut self, mut activation: Activation) -> Result<(), Broken> {
+        self.writes_through = activation.features & bit::FLUSH == 0;
         if let Some(queue) = activation.queues[0].take() {
-            self.active = Some((Ring::new(0, queue, &*self.ram)?, activation.interrupt));
+            let ring = Ring::new(0, queue, &*self.ram)?;
+            if std::mem::take(&mut self.has_news) {
+                // The driver may have read what it was before, or half of it.
+                activation.interrupt.config_change();
+            }
+            self.active = Some((ring, activation.interrupt));
         }
         Ok(())
     }
@@ -378,7 +374,10 @@ impl Back for BlockBack {
         for wish in self.shared.take_growths() {
             let grown = grow(self.file.as_deref(), &self.engine, &mut self.bounds, wish.size);
             if self.shared.show(self.bounds.sectors) {
-                self.active.iter().for_each(|(_, interrupt)| interrupt.config_change());
+                match &self.active {
+                    Some((_, interrupt)) => interrupt.config_change(),
+                    None => self.has_news = true,
+                }
             }
             (wish.done)(grown);
         }

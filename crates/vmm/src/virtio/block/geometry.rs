@@ -60,6 +60,11 @@ impl Geometry {
         }
     }
 
+    /// The sectors of a disk in `bytes`: whole blocks, because the rest of one cannot be written.
+    pub(super) fn sectors(self, bytes: u64) -> u64 {
+        bytes / self.granularity() * (self.granularity() / SECTOR)
+    }
+
     /// What lengths and offsets are multiples of in I/O on the file.
     pub(super) fn granularity(self) -> u64 {
         self.direct.map_or(SECTOR, |direct| u64::from(direct.block).max(SECTOR))

@@ -28,10 +28,10 @@ pub(super) fn grow(
         }
         (None, _) => return Err("it has no file".to_owned()),
     };
-    if length < size {
-        return Err(format!("its file has {length} bytes, and not {size}"));
+    let sectors = bounds.geometry.sectors(length);
+    if sectors * SECTOR < size {
+        return Err(format!("its file has {} bytes in whole blocks, and not {size}", sectors * SECTOR));
     }
-    let sectors = length / SECTOR;
     if sectors < bounds.sectors {
         return Err(format!("it has {} bytes and cannot shrink to {length}", bounds.sectors * SECTOR));
     }

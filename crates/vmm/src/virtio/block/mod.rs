@@ -4,7 +4,8 @@
 //! that is forbidden they run one after the other. While the kernel reads or writes a request's
 //! memory, its pages are pinned in the pmap, which keeps them out of every transition; the ring
 //! itself has no guest memory registered. The cache is a write-back cache: the guest's flush is
-//! `fdatasync`.
+//! `fdatasync`; for a driver that knows no flush each write has one of its own. `judge.rs` says how
+//! requests end, and what is told of failures.
 //!
 //! Pinned pages cannot be taken back to serve other faults. So all devices together pin at most a
 //! quarter of the grant ([`Pmap::most_pinned`]), and a larger request is done in parts. A thread of
@@ -13,7 +14,8 @@
 //! The file may be open for direct I/O (`geometry.rs`). Requests that are not aligned as that asks
 //! take a bounce buffer (`bounce.rs`).
 //!
-//! An image has threads of its own for its requests (`workers.rs`), which copy the data.
+//! An image has threads of its own for its requests (`workers.rs`), which copy the data. Before the
+//! VMM ends, images are saved (`written.rs`).
 //!
 //! A disk may be held to a rate (`rate.rs`), which may change while it runs: its requests then wait
 //! in the queue.
@@ -27,6 +29,7 @@ mod engine;
 mod geometry;
 mod growth;
 mod handle;
+mod judge;
 mod pinner;
 mod request;
 mod task;
@@ -35,6 +38,7 @@ mod tests;
 mod transfer;
 mod work;
 mod workers;
+mod written;
 mod zeros;
 
 use std::fs::File;
@@ -45,9 +49,10 @@ use plimsoll_image::{FileStorage, Image};
 use plimsoll_pmap::Pmap;
 use plimsoll_protocol::control::RateLimit;
 
+use super::notices::Notices;
 use super::worker::Worker;
 use super::{Activation, DeviceKind, NoticeSink, VirtioDevice, feature, read_config_bytes};
-use back::BlockBack;
+use back::{BlockBack, Parts};
 use engine::Engine;
 pub use geometry::Geometry;
 pub use handle::BlockHandle;
@@ -55,6 +60,7 @@ use handle::Shared;
 use pinner::Pinner;
 use request::Bounds;
 use workers::Workers;
+pub use written::WrittenImages;
 
 /// Bytes in a sector, the unit of virtio's disk addresses, whatever the disk's own.
 const SECTOR: u64 = 512;
@@ -141,12 +147,20 @@ impl Block {
                 (None, size, Geometry::IMAGE, Engine::Image(workers))
             }
         };
-        let sectors = size / SECTOR;
+        let sectors = geometry.sectors(size);
         let bounds = Bounds { sectors, read_only: disk.read_only, geometry };
         let features = features(disk.read_only);
         let shared = Arc::new(Shared::new(sectors, disk.rate));
-        let (with_back, memory) = (Arc::clone(&shared), Arc::clone(memory));
-        let back = BlockBack::new(file, bounds, &disk.id, with_back, memory, engine, Pinner::spawn(name)?);
+        let back = BlockBack::new(Parts {
+            file,
+            bounds,
+            id: &disk.id,
+            shared: Arc::clone(&shared),
+            memory: Arc::clone(memory),
+            engine,
+            pinner: Pinner::spawn(name)?,
+            notices: Notices::new(name, Arc::clone(&notices)),
+        });
         Ok(Self { features, geometry, shared, worker: Worker::spawn(name.to_owned(), back, notices)? })
     }
 
@@ -171,7 +185,7 @@ impl VirtioDevice for Block {
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         // A driver that reads half of a size before it changes, and half after, reads it again at
-        // the interrupt that follows.
+        // the interrupt that follows, at the latest when it is ready for one.
         read_config_bytes(&config_space(self.shared.sectors(), self.geometry), offset, data);
     }
 

@@ -1,11 +1,12 @@
 //! The guest's requests to a disk, read from chains and checked against the disk's bounds.
 
-use plimsoll_pmap::GuestRam;
+use plimsoll_pmap::{GuestRam, PpnRange};
 
 use super::super::back::Broken;
 use super::super::ring::{Chain, Spans};
 use super::geometry::Geometry;
 use super::{MAX_DISCARD_SECTORS, MAX_REQUEST, MAX_ZERO_SECTORS, SECTOR};
+use crate::whole_pages::whole_pages;
 
 /// Length of the header that every request begins with.
 const HEADER: u32 = 16;
@@ -72,6 +73,12 @@ impl Action {
             // Where the file system cannot zero a range, they are written.
             Self::WriteZeroes { length, .. } => *length,
         }
+    }
+
+    /// The pages that it is about to fill wholly.
+    pub(super) fn filled_pages(&self) -> Vec<PpnRange> {
+        let Self::Read { to, .. } = self else { return Vec::new() };
+        to.iter().filter_map(|span| whole_pages(span.address.0, span.len.into())).collect()
     }
 }
 

@@ -75,7 +75,7 @@ fn direct(io_uring: bool, coarse: bool) -> Option<(Rig, File)> {
 }
 
 fn start(rig: &mut Rig) -> Queue {
-    let queue = rig.set_up(feature::EVENT_IDX, &[QUEUE_SIZE]).remove(0);
+    let queue = rig.set_up(feature::EVENT_IDX | bit::FLUSH, &[QUEUE_SIZE]).remove(0);
     rig.go();
     queue
 }
@@ -304,6 +304,34 @@ fn zeros_are_written_where_the_file_cannot_zero_a_range() {
     let mut expected = pattern(1 << 20, 9);
     expected[512..301 * 512].fill(0);
     assert!(on_disk == expected);
+}
+
+#[test]
+fn a_disk_that_fails_is_told_once_with_what_fails_and_what_to_do() {
+    let memfd = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap();
+    let file = File::from(memfd);
+    file.set_len(1 << 20).unwrap();
+    let kept = file.try_clone().unwrap();
+    for io_uring in [true, false] {
+        let file = kept.try_clone().unwrap();
+        let mut rig = on(file, |file| Geometry::of(file).unwrap(), false, io_uring, RateLimit::default());
+        let mut queue = start(&mut rig);
+        // Nobody may write it from now on.
+        rustix::fs::fcntl_add_seals(&kept, SealFlags::WRITE).unwrap();
+        for _ in 0..3 {
+            assert_eq!(request(&mut rig, &mut queue, 1, 0, &[(BUFFER, 512, 0)]), (IO_ERROR, 1));
+        }
+        // Space that is not given back fails nothing.
+        rig.guest.write(BUFFER, &segment(0, 8, 0));
+        assert_eq!(request(&mut rig, &mut queue, 11, 0, &[(BUFFER, 16, 0)]), (OK, 1));
+        assert_eq!(request(&mut rig, &mut queue, 0, 0, &[(HIGH, 512, WRITE)]), (OK, 513));
+        let notices = rig.notices.lock().unwrap();
+        let is_told = |notice: &String| {
+            notice.starts_with("device disk0: a write has failed (Operation not permitted")
+                && notice.contains("look at the host's log")
+        };
+        assert!(matches!(&notices[..], [notice] if is_told(notice)), "{notices:?}");
+    }
 }
 
 #[test]

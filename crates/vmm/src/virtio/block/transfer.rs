@@ -102,6 +102,11 @@ impl Transfer {
         bounce::carry_out(file, self.granularity, self.direction, self.offset, buffers, ram)
     }
 
+    /// Whether it writes to the disk.
+    pub(super) fn is_write(&self) -> bool {
+        matches!(self.direction, Direction::Write)
+    }
+
     /// Whether it takes the bounce buffer.
     pub(super) fn is_bounced(&self) -> bool {
         self.is_bounced

@@ -24,6 +24,17 @@ pub(super) enum Work {
     Zero { offset: u64, length: u64 },
 }
 
+impl Work {
+    /// Whether it changes what is on the disk.
+    pub(super) fn is_change(&self) -> bool {
+        match self {
+            Self::Transfer(transfer) => transfer.is_write(),
+            Self::Discard | Self::Zero { .. } => true,
+            Self::Flush => false,
+        }
+    }
+}
+
 /// How a request begins.
 pub(super) enum Planned {
     Transfer(Transfer),

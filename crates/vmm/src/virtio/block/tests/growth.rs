@@ -113,6 +113,42 @@ fn a_disk_that_does_not_grow_stays_as_it_is_and_says_why() {
     assert_eq!(sectors(&mut rig), (1 << 20) / SECTOR);
 }
 
+/// The rest of a block of the storage could not be written.
+#[test]
+fn a_disk_past_the_page_cache_grows_by_whole_blocks() {
+    let (file, kept) = file();
+    let direct = Some(Alignment { memory: 512, block: 4096 });
+    let (mut rig, handle) = rig_of(Medium::File(file, Geometry { logical: 512, direct }));
+    let mut queue = start(&mut rig);
+    let size = SECTORS * SECTOR;
+    kept.set_len(2 * size + 512).unwrap();
+    assert!(grow(&handle, 2 * size + 512).unwrap_err().contains("in whole blocks"));
+    assert_eq!(sectors(&mut rig), SECTORS);
+    assert_eq!(grow(&handle, 2 * size), Ok(2 * size));
+    assert_eq!(sectors(&mut rig), 2 * SECTORS);
+    assert_eq!(use_sector(&mut rig, &mut queue, 2 * SECTORS - 1), OK);
+    assert_eq!(use_sector(&mut rig, &mut queue, 2 * SECTORS), IO_ERROR);
+}
+
+#[test]
+fn a_driver_that_reads_a_size_before_it_is_ready_hears_of_what_has_changed_since() {
+    let (mut rig, handle, kept) = raw();
+    for round in 2..4 {
+        rig.set_up(feature::EVENT_IDX, &[QUEUE_SIZE]);
+        let (read, generation) = (sectors(&mut rig), rig.get(offset::CONFIG_GENERATION));
+        kept.set_len(round * SECTORS * SECTOR).unwrap();
+        assert_eq!(grow(&handle, round * SECTORS * SECTOR), Ok(round * SECTORS * SECTOR));
+        rig.go();
+        rig.wait_for("its driver is told", |rig| rig.get(offset::INTERRUPT_STATUS) & CONFIG_CHANGE != 0);
+        assert_ne!(rig.get(offset::CONFIG_GENERATION), generation);
+        assert_eq!((read, sectors(&mut rig)), ((round - 1) * SECTORS, round * SECTORS));
+    }
+    // A driver that comes after that has nothing to hear.
+    start(&mut rig);
+    rig.transport.barrier();
+    assert_eq!(rig.get(offset::INTERRUPT_STATUS) & CONFIG_CHANGE, 0);
+}
+
 #[test]
 fn a_disk_that_grows_without_a_driver_shows_the_next_one_its_size() {
     let (mut rig, handle, kept) = raw();

@@ -2,6 +2,7 @@
 
 use plimsoll_image::create::create;
 use plimsoll_image::{Backing, FileStorage, Format, Image, chain};
+use plimsoll_protocol::control::ExitReason;
 use proptest::prelude::*;
 
 use super::*;
@@ -37,12 +38,7 @@ impl Files {
     }
 
     fn rig(&self, read_only: bool, direct: bool) -> Rig {
-        let medium = Medium::Image(Arc::new(self.open(!read_only, direct)));
-        Rig::new(|memory, notices| {
-            let rate = RateLimit::default();
-            let config = BlockConfig { medium, read_only, rate, id: "a-disk".to_owned(), io_uring: true };
-            Block::new("disk0", config, memory, notices).unwrap()
-        })
+        rig_of(&Arc::new(self.open(!read_only, direct)), read_only)
     }
 
     /// What the image holds for others.
@@ -51,6 +47,15 @@ impl Files {
         self.open(false, false).read(&mut content, 0).unwrap();
         content
     }
+}
+
+fn rig_of(image: &Arc<Image<FileStorage>>, read_only: bool) -> Rig {
+    let medium = Medium::Image(Arc::clone(image));
+    Rig::new(|memory, notices| {
+        let rate = RateLimit::default();
+        let config = BlockConfig { medium, read_only, rate, id: "a-disk".to_owned(), io_uring: true };
+        Block::new("disk0", config, memory, notices).unwrap()
+    })
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -132,6 +137,77 @@ proptest! {
             prop_assert_eq!(status, OK);
         }
     }
+}
+
+/// What a guest wrote and did not flush is lost by no orderly end of its VM.
+#[test]
+fn what_was_written_without_a_flush_is_there_after_the_end() {
+    for direct in [false, true] {
+        let files = Files::new();
+        let image = Arc::new(files.open(true, direct));
+        let written = WrittenImages::new(vec![("disk0".to_owned(), Arc::clone(&image))]);
+        let mut rig = rig_of(&image, false);
+        let mut queue = start(&mut rig);
+        let mut model = files.content();
+        model[16 * 512..][..32768].copy_from_slice(&pattern(32768, 5));
+        rig.guest.write(BUFFER, &pattern(32768, 5));
+        assert_eq!(request(&mut rig, &mut queue, 1, 16, &[(BUFFER, 32768, 0)]), (OK, 1));
+        assert_eq!(written.saved(ExitReason::Shutdown), ExitReason::Shutdown);
+        // The process ends here, with its devices as they are.
+        assert!(files.content() == model);
+    }
+}
+
+#[test]
+fn an_image_that_cannot_be_saved_is_told_with_the_end() {
+    for (reason, part) in [
+        (ExitReason::Shutdown, "the guest has shut down, but what its guest wrote"),
+        (ExitReason::Crashed("panic".to_owned()), "panic; what its guest wrote"),
+        (ExitReason::Failed("no kernel".to_owned()), "no kernel; what its guest wrote"),
+    ] {
+        let memfd = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::ALLOW_SEALING).unwrap();
+        let file = File::from(memfd);
+        create(&FileStorage::new(file.try_clone().unwrap()).unwrap(), 1 << 20, CLUSTER, None).unwrap();
+        let kept = file.try_clone().unwrap();
+        let image = Arc::new(chain::image([(file, Format::Qcow2)].into_iter(), true).unwrap());
+        image.write(&[7; 512], 0).unwrap();
+        rustix::fs::fcntl_add_seals(&kept, SealFlags::WRITE).unwrap();
+        let written = WrittenImages::new(vec![("disk0".to_owned(), image)]);
+        let told = match written.saved(reason.clone()) {
+            ExitReason::Failed(text) | ExitReason::Crashed(text) => text,
+            ExitReason::Shutdown => panic!("it is not saved"),
+        };
+        assert!(told.contains(part) && told.contains("(disk0: "), "{told}");
+        assert_eq!(written.saved(reason.clone()), reason, "told once");
+    }
+}
+
+/// VIRTIO 1.2, section 5.2.6.2: its driver takes the disk for one without a cache.
+#[test]
+fn a_driver_that_knows_no_flush_has_its_writes_durable_before_they_are_answered() {
+    let files = Files::new();
+    let mut rig = files.rig(false, true);
+    let mut queue = rig.set_up(feature::EVENT_IDX, &[QUEUE_SIZE]).remove(0);
+    rig.go();
+    let mut model = files.content();
+    for (sector, seed) in [(0, 1), (100, 2), (3, 3)] {
+        let held = &mut model[sector * 512..][..8192];
+        held.copy_from_slice(&pattern(8192, seed));
+        rig.guest.write(BUFFER, held);
+        let data = [(BUFFER, 4096, 0), (BUFFER + 4096, 4096, 0)];
+        assert_eq!(request(&mut rig, &mut queue, 1, sector as u64, &data), (OK, 1));
+        assert!(files.content() == model, "{sector}");
+    }
+    for (kind, flags) in [(13, 0), (13, 1), (11, 0)] {
+        model[..16 * 512].fill(9);
+        rig.guest.write(BUFFER, &model[..16 * 512]);
+        assert_eq!(request(&mut rig, &mut queue, 1, 0, &[(BUFFER, 8192, 0)]), (OK, 1));
+        model[..16 * 512].fill(0);
+        rig.guest.write(BUFFER, &segment(0, 16, flags));
+        assert_eq!(request(&mut rig, &mut queue, kind, 0, &[(BUFFER, 16, 0)]), (OK, 1));
+        assert!(files.content() == model, "{kind} {flags}");
+    }
+    assert_eq!(request(&mut rig, &mut queue, 0, 100, &[(HIGH, 8192, WRITE)]), (OK, 8193));
 }
 
 #[test]
