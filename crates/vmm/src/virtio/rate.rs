@@ -45,8 +45,13 @@ impl Rate {
 
     /// An operation that moves `bytes` begins at `now`.
     pub(super) fn begin(&mut self, bytes: u64, now: Instant) {
+        self.begin_all(1, bytes, now);
+    }
+
+    /// This many operations, which move `bytes` together, begin at `now`.
+    pub(super) fn begin_all(&mut self, count: u64, bytes: u64, now: Instant) {
         if let Some(operations) = &mut self.operations {
-            operations.take(1, now);
+            operations.take(count, now);
         }
         if let Some(bucket) = &mut self.bytes {
             bucket.take(bytes, now);

@@ -40,6 +40,8 @@ pub(super) struct NetBack {
     receive: Option<Receive>,
     transmit: Option<Ring>,
     interrupt: Option<Interrupt>,
+    /// Configuration space has changed while no driver could be told.
+    has_news: bool,
 }
 
 /// The receiving side.
@@ -84,8 +86,11 @@ impl NetBack {
             receive: None,
             transmit: None,
             interrupt: None,
+            has_news: false,
         };
         back.refresh();
+        // That was no change.
+        back.has_news = false;
         back
     }
 
@@ -113,8 +118,8 @@ impl NetBack {
                 }
                 Ok(HEADER..) if !self.gate.is_up() => {}
                 Ok(length @ HEADER..) => {
-                    self.incoming.passes(length - HEADER);
                     let packet = &mut self.buffer[..length];
+                    self.incoming.passes(packet);
                     if let Delivery::NoRoom = receive.deliver(&self.memory, packet)? {
                         receive.pending = Some(packet.into());
                         progress = Progress::Done;
@@ -165,8 +170,11 @@ impl NetBack {
                     Verdict::Filtered => self.shared.count_filtered(),
                 }
             }
-            // Also what does not leave: guests that send nonsense are held to their rate.
-            self.outgoing.passes(length.saturating_sub(HEADER));
+            // Also what does not leave: guests that send nonsense are held to their rate. What is
+            // lost without a cable waits for nothing, and is not made up for later.
+            if self.gate.is_up() {
+                self.outgoing.passes(&buffer[..length]);
+            }
             ring.push(&**memory, &[(chain.head, 0)])?;
         }
         ring.notify(&**memory, interrupt)?;
@@ -263,6 +271,10 @@ impl Back for NetBack {
         if let Some(queue) = activation.queues[TRANSMIT].take() {
             self.transmit = Some(Ring::new(TRANSMIT, queue, &*self.memory)?);
         }
+        if std::mem::take(&mut self.has_news) {
+            // The driver may have read what it was before.
+            activation.interrupt.config_change();
+        }
         self.interrupt = Some(activation.interrupt);
         self.set_offloads(activation.features);
         Ok(())
@@ -300,10 +312,11 @@ impl Back for NetBack {
         {
             receive.pending = None;
         }
-        if self.shared.show(self.gate.is_up())
-            && let Some(interrupt) = &self.interrupt
-        {
-            interrupt.config_change();
+        if self.shared.show(self.gate.is_up()) {
+            match &self.interrupt {
+                Some(interrupt) => interrupt.config_change(),
+                None => self.has_news = true,
+            }
         }
         true
     }

@@ -6,7 +6,7 @@
 //! Mergeable receive buffers let a guest take large packets without keeping 64 KiB for each slot of
 //! its queue: memory that it would never give back.
 //!
-//! An interface may be held to a rate in each direction (`rate.rs`), which may change while it
+//! An interface may be held to a rate in each direction (`pace.rs`), which may change while it
 //! runs: packets that leave then wait in the queue, packets that arrive in the tap device, which
 //! drops those for which it has no room.
 //!

@@ -3,6 +3,11 @@ use std::time::Instant;
 use plimsoll_protocol::control::RateLimit;
 
 use super::super::rate::Rate;
+use super::HEADER;
+
+/// Where a virtio header has the kind of segmentation, and the length of a segment.
+const GSO_TYPE: usize = 1;
+const GSO_SIZE: std::ops::Range<usize> = 4..6;
 
 /// The rate of one direction.
 #[derive(Debug, Default)]
@@ -19,10 +24,11 @@ impl Pace {
         self.due.is_none()
     }
 
-    /// A packet of `length` bytes passes.
-    pub(super) fn passes(&mut self, length: usize) {
+    /// `packet` passes, with its virtio header. One that is to be cut into segments counts as many.
+    pub(super) fn passes(&mut self, packet: &[u8]) {
         if let Some(rate) = &mut self.rate {
-            rate.begin(length as u64, Instant::now());
+            let length = packet.len().saturating_sub(HEADER) as u64;
+            rate.begin_all(segments(packet, length), length, Instant::now());
         }
     }
 
@@ -40,5 +46,56 @@ impl Pace {
     /// Waits for nothing any more.
     pub(super) fn rest(&mut self) {
         self.due = None;
+    }
+}
+
+/// How many packets `packet` is on the wire: one, or as many segments as its virtio header asks
+/// for. Headers are counted as data, which makes one more of a few.
+fn segments(packet: &[u8], length: u64) -> u64 {
+    let kind = packet.get(GSO_TYPE).copied().unwrap_or_default();
+    let size = packet.get(GSO_SIZE).and_then(|size| size.first_chunk());
+    let size = size.map_or(0, |size| u64::from(u16::from_le_bytes(*size)));
+    if kind == 0 || size == 0 { 1 } else { length.div_ceil(size).max(1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A packet of `length` bytes behind its header.
+    fn packet(kind: u8, size: u16, length: usize) -> Vec<u8> {
+        let mut packet = vec![0; HEADER + length];
+        packet[GSO_TYPE] = kind;
+        packet[GSO_SIZE].copy_from_slice(&size.to_le_bytes());
+        packet
+    }
+
+    #[test]
+    fn a_packet_counts_as_the_segments_that_it_is_cut_into() {
+        for (packet, expected) in [
+            (packet(0, 0, 1514), 1),
+            (packet(0, 1448, 60_000), 1),
+            (packet(1, 0, 60_000), 1),
+            (packet(1, 1448, 60_000), 42),
+            (packet(4, 1448, 1448), 1),
+            (packet(1, 1448, 0), 1),
+            (vec![1; 3], 1),
+        ] {
+            let length = packet.len().saturating_sub(HEADER) as u64;
+            assert_eq!(segments(&packet, length), expected, "{:?}", &packet[..packet.len().min(HEADER)]);
+        }
+    }
+
+    #[test]
+    fn segments_are_paid_for() {
+        let mut pace = Pace::default();
+        let burst = "10s".parse().unwrap();
+        pace.change(RateLimit { operations: Some(1), burst, ..RateLimit::default() });
+        (0..9).for_each(|_| pace.passes(&packet(0, 0, 60)));
+        assert!(pace.may_pass());
+        pace.passes(&packet(1, 1000, 20_000));
+        assert!(!pace.may_pass());
+        let wait = pace.due().unwrap().saturating_duration_since(Instant::now());
+        assert!(wait.as_secs() > 10, "19 packets have to be made up for: {wait:?}");
     }
 }

@@ -93,6 +93,35 @@ fn packets_that_wait_for_their_rate_are_lost_with_the_cable() {
 }
 
 #[test]
+fn what_was_lost_without_a_cable_is_not_made_up_for_with_one() {
+    let slow = RateLimit { operations: Some(1), burst: Burst::SHORTEST, ..RateLimit::default() };
+    let (mut rig, cable, handle) = with(NetSettings { rate: slow, ..DOWN });
+    let [_, mut outgoing] = start(&mut rig, feature::EVENT_IDX);
+    for _ in 0..100 {
+        transmit(&mut rig, &mut outgoing, &packet(100, 1));
+    }
+    handle.set(NetSettings { rate: slow, ..NetSettings::default() });
+    rig.wait_for("the cable is plugged in", is_up);
+    // A hundred packets at one a second would have to be waited for.
+    transmit(&mut rig, &mut outgoing, &packet(100, 2));
+    assert_eq!(receive(&cable), packet(100, 2));
+}
+
+#[test]
+fn a_driver_that_looks_at_the_link_before_it_is_ready_hears_of_what_has_changed_since() {
+    let (mut rig, _cable, handle) = with(NetSettings::default());
+    rig.set_up(0, QUEUE_SIZES);
+    assert!(is_up(&mut rig));
+    let generation = rig.get(offset::CONFIG_GENERATION);
+    handle.set(DOWN);
+    rig.wait_for("the cable is unplugged", |rig| !is_up(rig));
+    assert_eq!(rig.get(offset::INTERRUPT_STATUS), 0, "there is no driver to interrupt");
+    rig.go();
+    rig.wait_for("its driver is told", |rig| rig.get(offset::INTERRUPT_STATUS) & CONFIG_CHANGE != 0);
+    assert_ne!(rig.get(offset::CONFIG_GENERATION), generation);
+}
+
+#[test]
 fn a_filter_drops_and_counts_what_is_not_from_the_guest() {
     let (mut rig, cable, handle) = with(NetSettings { mac_filter: true, ..NetSettings::default() });
     let [_, mut outgoing] = start(&mut rig, 0);
