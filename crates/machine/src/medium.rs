@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 /// What statfs(2) calls file systems in memory.
@@ -10,21 +10,32 @@ const IN_MEMORY: [(i64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramf
 /// How many devices deep a disk may be built of others. The kernel allows fewer.
 const DEPTH: u32 = 8;
 
-/// Returns the name of the memory that `directory` is in: a file system in memory, or a compressed
-/// disk in memory. `None`: it is not in memory, as far as the kernel tells.
+/// Returns the name of the memory that the directory or file at `path` is in: a file system in
+/// memory, or a compressed disk in memory. Of a block device, what it is itself is looked at.
+/// `None`: it is not in memory, as far as the kernel tells.
 #[must_use]
-pub fn memory_under(directory: &Path) -> Option<String> {
-    if let Some(name) = rustix::fs::statfs(directory).ok().and_then(|stat| in_memory(&stat)) {
-        return Some(name.to_owned());
-    }
-    let device = fs::metadata(directory).ok()?.dev();
+pub fn memory_under(path: &Path) -> Option<String> {
+    let found = fs::metadata(path).ok()?;
+    // The node of a device is in memory, and says nothing of the device.
+    let device = if found.file_type().is_block_device() {
+        found.rdev()
+    } else {
+        if let Some(name) = rustix::fs::statfs(path).ok().and_then(|stat| in_memory(&stat)) {
+            return Some(name.to_owned());
+        }
+        found.dev()
+    };
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     compressed_memory(Path::new(&format!("/sys/dev/block/{major}:{minor}")), DEPTH)
 }
 
-/// Returns the name of the file system in memory that `file` is in. `None`: it is not in memory.
+/// Returns the name of the file system in memory that `file` is in. `None`: it is not in memory, or
+/// a block device.
 #[must_use]
 pub fn file_system_in_memory(file: &fs::File) -> Option<&'static str> {
+    if file.metadata().ok()?.file_type().is_block_device() {
+        return None;
+    }
     in_memory(&rustix::fs::fstatfs(file).ok()?)
 }
 
@@ -46,6 +57,10 @@ fn compressed_memory(path: &Path, depth: u32) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use rustix::fs::{Mode, OFlags};
+
     use super::*;
 
     #[test]
@@ -56,6 +71,20 @@ mod tests {
         let open = |path| fs::File::open(path).unwrap();
         assert_eq!(file_system_in_memory(&open("/dev/shm")), Some("tmpfs"));
         assert_eq!(file_system_in_memory(&open("/proc/self/stat")), None);
+    }
+
+    #[test]
+    fn a_block_device_is_not_in_memory_because_its_node_is() {
+        let is_device = |path: &PathBuf| fs::metadata(path).is_ok_and(|m| m.file_type().is_block_device());
+        // Loop devices are no compressed memory, whatever the machine has beside them.
+        let mut devices = (0..8).map(|number| PathBuf::from(format!("/dev/loop{number}")));
+        let Some(device) = devices.find(is_device) else {
+            eprintln!("SKIPPED: no loop device here");
+            return;
+        };
+        assert_eq!(memory_under(&device), None);
+        let node = rustix::fs::open(&device, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
+        assert_eq!(file_system_in_memory(&node.into()), None);
     }
 
     #[test]

@@ -222,7 +222,7 @@ impl Core {
             vm.run = None;
         }
         if let Some(growth) = run.growth.take() {
-            self.refuse_growth(&name, growth, "its VM has ended");
+            self.refuse_growth(&name, &growth, "its VM has ended");
         }
         // A run that was still waiting to start has no account.
         let freed = self.ledger.close(id).map_or(Pages::ZERO, |a| a.grant + a.overhead);

@@ -61,7 +61,7 @@ impl Core {
             }
             FromVmm::Dial { id: question, port } => self.dial(id, question, port),
             FromVmm::Resized { disk, outcome } => {
-                let outcome = outcome.map(drop).map_err(|why| one_line(&why));
+                let outcome = outcome.map_err(|why| one_line(&why));
                 self.resized(id, &name, disk, outcome);
             }
             FromVmm::Notice(text) => self.told_by(id, one_line(&text)),

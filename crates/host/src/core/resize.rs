@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use plimsoll_protocol::change::DiskResize;
 use plimsoll_protocol::control::{DeviceOrder, ToVmm};
 use plimsoll_protocol::definition::Disk;
@@ -5,7 +7,7 @@ use plimsoll_protocol::status::DiskSize;
 use plimsoll_protocol::{DiskName, VmName};
 use plimsoll_units::Bytes;
 
-use super::run::{Run, Waiter};
+use super::run::Run;
 use super::{Answer, Core, Effect, Failure, FailureKind, PATIENCE, RequestId, RunId};
 
 /// A disk whose file is to grow.
@@ -21,13 +23,24 @@ pub(crate) struct Growing {
     pub(crate) size: Option<Bytes>,
 }
 
-/// A disk of a run that grows.
+/// A disk of a run that grows. It is there until the file has grown and the VMM has answered,
+/// however long that takes: two growths at once would undo each other's work, and the answer to one
+/// would be taken for the other's.
 #[derive(Debug)]
 pub(crate) struct Growth {
+    request: RequestId,
     name: DiskName,
-    waiter: Waiter,
+    /// When the request is answered at the latest; `None`: it was.
+    until: Option<Instant>,
     /// What its VMM was told; `None`: its file grows first.
     told: Option<Bytes>,
+}
+
+impl Growth {
+    /// The request that waits for it.
+    fn waits(&self) -> Option<RequestId> {
+        self.until.map(|_| self.request)
+    }
 }
 
 /// Disks that grow. First the daemon grows the file, as far as that is its part; then the VMM of a
@@ -58,13 +71,13 @@ impl Core {
             return Err(Failure::new(FailureKind::Conflict, text));
         }
         let run = if known.run.is_some() { Some(self.must_be_at_work(vm)?) } else { None };
-        let waiter = Waiter { request, until: self.clock.now + PATIENCE };
+        let until = Some(self.clock.now + PATIENCE);
         if let Some(run) = run.and_then(|run| self.run_mut(run)) {
             if run.growth.is_some() {
                 let text = format!("a disk of VM {vm} is being resized: try again");
                 return Err(Failure::new(FailureKind::Conflict, text));
             }
-            run.growth = Some(Growth { name, waiter, told: None });
+            run.growth = Some(Growth { request, name, until, told: None });
         }
         let vm = vm.clone();
         self.effect(Effect::Grow(Box::new(Growing { request, vm, run, name, disk, size })));
@@ -75,71 +88,89 @@ impl Core {
     pub(super) fn grown(&mut self, growing: &Growing, result: Result<Bytes, Failure>) {
         let (now, name) = (self.clock.now, growing.name);
         match (growing.run, result) {
-            (None, result) => self.answer_growth(growing.request, &growing.vm, name, result),
+            (None, result) => self.answer_growth(Some(growing.request), &growing.vm, name, result),
             (Some(id), Ok(size)) => {
                 let Some(run) = self.run_mut(id) else { return };
-                let growth = run.growth.as_mut().filter(|growth| growth.waiter.request == growing.request);
+                let growth = run.growth.as_mut().filter(|growth| growth.request == growing.request);
                 if let Some(growth) = growth {
-                    (growth.told, growth.waiter.until) = (Some(size), now + PATIENCE);
+                    growth.told = Some(size);
+                    growth.until = growth.until.map(|_| now + PATIENCE);
                 }
                 let Ok(disk) = u8::try_from(name.index()) else { return };
                 self.effect(Effect::Send(id, ToVmm::Device(DeviceOrder::DiskSize { disk, size })));
             }
             (Some(id), Err(failure)) => {
-                let asked = |growth: &mut Growth| growth.waiter.request == growing.request;
-                if self.run_mut(id).and_then(|run| run.growth.take_if(asked)).is_some() {
-                    self.answer_growth(growing.request, &growing.vm, name, Err(failure));
+                let asked = |growth: &mut Growth| growth.request == growing.request;
+                if let Some(growth) = self.run_mut(id).and_then(|run| run.growth.take_if(asked)) {
+                    self.answer_growth(growth.waits(), &growing.vm, name, Err(failure));
                 }
             }
         }
     }
 
     /// A VMM has told its guest of a disk's size, or why not. What it says of the size is not
-    /// believed.
-    pub(super) fn resized(&mut self, id: RunId, vm: &VmName, disk: u8, outcome: Result<(), String>) {
+    /// believed; less than it was told is the answer to another growth.
+    pub(super) fn resized(&mut self, id: RunId, vm: &VmName, disk: u8, outcome: Result<Bytes, String>) {
         let Some(run) = self.run_mut(id) else { return };
-        let answers = |growth: &mut Growth| growth.name.index() == usize::from(disk) && growth.told.is_some();
+        let answers = |growth: &mut Growth| {
+            let is_told = |told: Bytes| !matches!(&outcome, Ok(size) if *size < told);
+            growth.name.index() == usize::from(disk) && growth.told.is_some_and(is_told)
+        };
         let Some(growth) = run.growth.take_if(answers) else { return };
         let size = growth.told.unwrap_or_default();
-        let result = outcome.map(|()| size).map_err(|why| Failure::new(FailureKind::Unfit, why));
-        self.answer_growth(growth.waiter.request, vm, growth.name, result);
+        let result = outcome.map(|_| size).map_err(|why| Failure::new(FailureKind::Unfit, why));
+        self.answer_growth(growth.waits(), vm, growth.name, result);
     }
 
-    /// Refuses requests whose VMM does not answer in time.
+    /// Answers requests whose disk has not grown in time. It grows on.
     pub(super) fn refuse_late_growths(&mut self) {
         let now = self.clock.now;
         let late = |run: &mut Run| {
-            let growth = run.growth.take_if(|growth| growth.waiter.until <= now)?;
-            Some((run.vm.clone(), growth))
+            let growth = run.growth.as_mut()?;
+            growth.until.take_if(|until| *until <= now)?;
+            let what = match growth.told {
+                Some(_) => "no answer yet: its guest is told when its VMM gets to it",
+                None => "its file has not grown yet: its guest is told when it has",
+            };
+            Some((growth.request, run.vm.clone(), growth.name, what))
         };
         let late: Vec<_> = self.runs.values_mut().filter_map(|run| late(run)).collect();
-        for (vm, growth) in late {
-            self.refuse_growth(&vm, growth, "no answer yet: its guest is told when its VMM gets to it");
+        for (request, vm, name, what) in late {
+            let failure = Failure::new(FailureKind::Unfit, what);
+            self.answer_growth(Some(request), &vm, name, Err(failure));
         }
     }
 
     /// Refuses a request whose disk does not grow any more.
-    pub(super) fn refuse_growth(&mut self, vm: &VmName, growth: Growth, why: &str) {
+    pub(super) fn refuse_growth(&mut self, vm: &VmName, growth: &Growth, why: &str) {
         let failure = Failure::new(FailureKind::Unfit, why);
-        self.answer_growth(growth.waiter.request, vm, growth.name, Err(failure));
+        self.answer_growth(growth.waits(), vm, growth.name, Err(failure));
     }
 
+    /// Tells what came of a growth. `request` is answered; without one an event tells it.
     fn answer_growth(
         &mut self,
-        request: RequestId,
+        request: Option<RequestId>,
         vm: &VmName,
         disk: DiskName,
         result: Result<Bytes, Failure>,
     ) {
-        let answer = match result {
-            Ok(size) => {
-                self.event(Some(vm), format!("disk {disk} has {size} now"));
-                Ok(Answer::DiskSize(DiskSize { disk, size }))
+        if let Ok(size) = &result {
+            self.event(Some(vm), format!("disk {disk} has {size} now"));
+        }
+        match (request, result) {
+            (Some(request), Ok(size)) => {
+                let answer = Ok(Answer::DiskSize(DiskSize { disk, size }));
+                self.effect(Effect::Answer(request, answer));
             }
-            Err(failure) => {
-                Err(Failure::new(failure.kind, format!("disk {disk} of VM {vm}: {}", failure.text)))
+            (Some(request), Err(Failure { kind, text })) => {
+                let failure = Failure::new(kind, format!("disk {disk} of VM {vm}: {text}"));
+                self.effect(Effect::Answer(request, Err(failure)));
             }
-        };
-        self.effect(Effect::Answer(request, answer));
+            (None, Ok(_)) => {}
+            (None, Err(failure)) => {
+                self.event(Some(vm), format!("disk {disk} does not grow: {}", failure.text))
+            }
+        }
     }
 }

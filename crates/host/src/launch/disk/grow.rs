@@ -10,11 +10,14 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
+use plimsoll_image::create::MAX_SIZE;
 use plimsoll_machine::medium;
 use plimsoll_machine::users::{Identity, has_open};
-use plimsoll_protocol::definition::{Disk, ImageFormat};
+use plimsoll_protocol::definition::{Cache, Disk, ImageFormat};
+use plimsoll_sys::direct::{self, Alignment};
 use plimsoll_units::Bytes;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::image::longest;
 use super::{SECTOR, open};
@@ -32,11 +35,17 @@ pub(crate) fn grow(
     process: Option<&Process>,
     images: &Path,
 ) -> anyhow::Result<Bytes> {
+    // Before anything is changed for it.
+    if let Some(size) = size.filter(|size| size.0 > MAX_SIZE) {
+        bail!("{size}: a disk has at most {}", Bytes(MAX_SIZE));
+    }
     let Some(process) = process else {
         if disk.format != ImageFormat::Raw {
             bail!("an image grows while its VM is on: start it first");
         }
-        return lengthen(&open(disk, images)?.file, size);
+        let file = open(disk, images)?.file;
+        let alignment = Alignment::of(&file).context("direct I/O does not work on it")?;
+        return lengthen(&file, &Length::of(&file, alignment)?, size);
     };
     // Opens nothing yet: a pipe does not wait, a tape does not wind.
     let place = rustix::fs::open(&disk.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
@@ -45,8 +54,12 @@ pub(crate) fn grow(
     let kind = found.file_type();
     ensure!(kind.is_file() || kind.is_block_device(), "it is neither a file nor a block device");
     let path = fs::canonicalize(&disk.path).context("cannot be looked at")?;
+    let has_it = has_open(process.pid(), &path, Identity::of(&found));
     ensure!(
-        has_open(process.pid(), &path, Identity::of(&found)).unwrap_or(false),
+        has_it.context(
+            "the files that its VM has open cannot be looked at: that takes a plimsolld that runs as root, with \
+             CAP_SYS_PTRACE"
+        )?,
         "its VM has another file open: this one has taken its place since the VM was started"
     );
     // A block device is held exclusively by its VM.
@@ -54,35 +67,82 @@ pub(crate) fn grow(
     let file =
         OpenOptions::new().read(true).write(writes).open(format!("/proc/self/fd/{}", place.as_raw_fd()));
     let file = file.context("cannot be opened")?;
-    if let Some(file_system) = medium::file_system_in_memory(&file) {
-        bail!("it is on {file_system}, in memory, of which its VM was charged its size: stop the VM first");
+    if let Some(memory) = medium::memory_under(&disk.path).filter(|_| kind.is_file()) {
+        bail!("it is on {memory}, in memory, of which its VM was charged its size: stop the VM first");
     }
     if disk.format == ImageFormat::Raw {
-        if let Some(size) = size.filter(|_| kind.is_file()) {
-            process.allow_file_length(size)?;
+        let length = Length::of(&file, asked_of(disk, &file))?;
+        if kind.is_file() {
+            // Also where somebody else has made it longer: its VMM may write as far as it did.
+            process.allow_file_length(length.checked(size)?)?;
         }
-        return lengthen(&file, size);
+        return lengthen(&file, &length, size);
     }
     let size = size.context("it is an image: state the size that it is to have")?;
     process.allow_file_length(longest(size.0, found.len()))?;
     Ok(size)
 }
 
-/// Makes `file` `size` bytes long, and that durable. Returns its length in whole sectors.
-fn lengthen(mut file: &File, size: Option<Bytes>) -> anyhow::Result<Bytes> {
-    let length = Bytes(file.seek(SeekFrom::End(0)).context("its size cannot be had")?);
-    let Some(size) = size else { return Ok(Bytes(length.0 / SECTOR * SECTOR)) };
-    ensure!(
-        size >= length,
-        "it has {length} and cannot shrink to {size}: its guest would lose what lies behind"
-    );
-    if size > length {
+/// What direct I/O asks of the VMM that has `disk` open, by `file`, another opening of it. `None`:
+/// it goes through the page cache.
+fn asked_of(disk: &Disk, file: &File) -> Option<Alignment> {
+    let asked = if disk.cache() == Cache::None { direct::switch_on(file).ok()? } else { return None };
+    direct::switch_off(file).is_ok().then_some(asked)
+}
+
+/// The length of a raw disk's file or device.
+#[derive(Debug)]
+struct Length {
+    now: Bytes,
+    /// What the length of its disk is a multiple of. Past the page cache the rest of a block could
+    /// not be written.
+    blocks: u64,
+    is_device: bool,
+}
+
+impl Length {
+    /// That of `file`, of which direct I/O asks for this.
+    fn of(mut file: &File, direct: Option<Alignment>) -> anyhow::Result<Self> {
+        let blocks = direct.map_or(SECTOR, |alignment| u64::from(alignment.block).max(SECTOR));
+        let now = Bytes(file.seek(SeekFrom::End(0)).context("its size cannot be had")?);
         let is_device = file.metadata().context("cannot be looked at")?.file_type().is_block_device();
+        Ok(Self { now, blocks, is_device })
+    }
+
+    /// The bytes that the guest may use if the disk is to have `size`.
+    ///
+    /// # Errors
+    /// It cannot have that.
+    fn checked(&self, size: Option<Bytes>) -> anyhow::Result<Bytes> {
+        let &Self { now, blocks, is_device } = self;
+        let Some(size) = size else { return Ok(Bytes(now.0 / blocks * blocks)) };
         ensure!(
-            !is_device,
-            "it is a block device of {length}: make that longer first, with lvextend for example"
+            size >= now,
+            "it has {now} and cannot shrink to {size}: its guest would lose what lies behind"
         );
-        file.set_len(size.0).context("cannot grow")?;
+        ensure!(
+            size == now || !is_device,
+            "it is a block device of {now}: make that longer first, with lvextend for example"
+        );
+        ensure!(
+            size == now || size.0.is_multiple_of(blocks),
+            "{} bytes are no multiple of {blocks}, the blocks of its storage",
+            size.0
+        );
+        Ok(size)
+    }
+}
+
+/// Makes `file` `size` bytes long, and that durable. Returns the bytes that the guest may use.
+fn lengthen(file: &File, length: &Length, size: Option<Bytes>) -> anyhow::Result<Bytes> {
+    let size = length.checked(size)?;
+    if size > length.now {
+        // Allocates its last bytes. Unlike ftruncate it never cuts a file that became longer
+        // meanwhile.
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), size.0 - 1, 1) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => file.set_len(size.0).context("cannot grow")?,
+            done => done.context("cannot grow")?,
+        }
         file.sync_all().context("its new length cannot be made durable")?;
     }
     Ok(size)
@@ -94,6 +154,7 @@ mod tests {
     use std::process::{Child, Command};
 
     use plimsoll_image::FileStorage;
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
     use super::*;
     use crate::forks::apart;
@@ -163,6 +224,57 @@ mod tests {
         assert_eq!(held.grow(&disk, None).unwrap(), Bytes::mib(5));
         assert!(text(alone(&disk, None)).contains("no multiple of 512"));
         assert_eq!(length(), (5 << 20) + 100);
+    }
+
+    /// A file that was made longer without the daemon: its VMM was started with a shorter one.
+    #[test]
+    fn a_size_that_is_found_is_one_that_the_vmm_may_write() {
+        let _apart = apart();
+        let held = Held::new();
+        let pid = Pid::from_child(&held.child);
+        let lower = Rlimit { current: Some(1 << 20), maximum: Some(1 << 20) };
+        prlimit(Some(pid), Resource::Fsize, lower).unwrap();
+        File::options().write(true).open(&held.path).unwrap().set_len(5 << 20).unwrap();
+        let limit = || {
+            let now = std::fs::read_to_string(format!("/proc/{}/limits", held.child.id())).unwrap();
+            let line = now.lines().find_map(|line| line.strip_prefix("Max file size")).unwrap();
+            line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+        };
+        match held.grow(&Disk::new(&held.path), None) {
+            Ok(grown) => assert_eq!((grown, limit()), (Bytes::mib(5), 5 << 20)),
+            // Not all of root may raise a limit, in containers for example.
+            Err(error) => assert!(format!("{error:#}").contains("CAP_SYS_RESOURCE"), "{error:#}"),
+        }
+    }
+
+    #[test]
+    fn a_size_that_cannot_be_had_raises_no_limit() {
+        let _apart = apart();
+        let held = Held::new();
+        let pid = Pid::from_child(&held.child);
+        let lower = Rlimit { current: Some(1 << 20), maximum: Some(1 << 30) };
+        prlimit(Some(pid), Resource::Fsize, lower).unwrap();
+        let limit = || std::fs::read_to_string(format!("/proc/{}/limits", held.child.id())).unwrap();
+        let before = limit();
+        let raw = Disk::new(&held.path);
+        let qcow2 = Disk { format: ImageFormat::Qcow2, ..raw.clone() };
+        for disk in [&raw, &qcow2] {
+            assert!(text(held.grow(disk, Some(Bytes(MAX_SIZE + 512)))).contains("at most 8TiB"));
+        }
+        assert!(text(held.grow(&raw, Some(Bytes(512)))).contains("cannot shrink"));
+        assert_eq!(limit(), before);
+    }
+
+    #[test]
+    fn a_disk_past_the_page_cache_has_whole_blocks_of_its_storage() {
+        let length = |now, is_device| Length { now: Bytes(now), blocks: 4096, is_device };
+        let odd = (1 << 20) + 512;
+        let error = text(length(1 << 20, false).checked(Some(Bytes(odd))));
+        assert!(error.contains("no multiple of 4096, the blocks of its storage"), "{error}");
+        assert_eq!(length(odd, true).checked(None).unwrap(), Bytes::mib(1), "the guest gets what it can use");
+        // It may have been so before.
+        assert_eq!(length(odd, false).checked(Some(Bytes(odd))).unwrap(), Bytes(odd));
+        assert!(text(length(1 << 20, true).checked(Some(Bytes::mib(2)))).contains("lvextend"));
     }
 
     #[test]

@@ -54,7 +54,7 @@ fn a_guest_is_told_once_the_file_has_grown_and_the_request_is_answered_after_tha
     world.say(run, FromVmm::Resized { disk: 1, outcome: Ok(Bytes(7)) });
     assert_eq!(answer_of(&mut world, &asked), None, "that is another disk");
     // A VMM that lies of the size is not believed.
-    world.say(run, FromVmm::Resized { disk: 0, outcome: Ok(Bytes(7)) });
+    world.say(run, FromVmm::Resized { disk: 0, outcome: Ok(Bytes(7 << 30)) });
     let size = DiskSize { disk: "vda".parse().unwrap(), size: Bytes(1 << 30) };
     assert_eq!(answer_of(&mut world, &asked), Some(Ok(Answer::DiskSize(size))));
 }
@@ -92,6 +92,60 @@ fn a_request_does_not_wait_for_ever_nor_for_a_vm_that_has_ended() {
     assert!(answer_of(&mut world, &asked).unwrap().unwrap_err().text.contains("its VM has ended"));
     grown(&mut world, &asked, 2 << 30);
     assert_eq!(answer_of(&mut world, &asked), None);
+}
+
+#[test]
+fn no_other_growth_begins_before_one_that_takes_long_has_ended() {
+    let mut world = World::new(640);
+    let run = world.up(with_disks());
+    let conflicts = |world: &mut World| {
+        let again = world.answer(resize("vda", Some(2 << 30))).unwrap_err();
+        assert!(again.kind == FailureKind::Conflict && again.text.contains("is being resized"), "{again:?}");
+    };
+    let asked = growing(&mut world, resize("vda", Some(1 << 30)));
+    world.pass(PATIENCE + SECOND);
+    let refused = answer_of(&mut world, &asked).unwrap().unwrap_err();
+    assert!(refused.text.contains("its file has not grown yet"), "{}", refused.text);
+    conflicts(&mut world);
+    grown(&mut world, &asked, 1 << 30);
+    let order = DeviceOrder::DiskSize { disk: 0, size: Bytes(1 << 30) };
+    assert_eq!(world.told, [(run, ToVmm::Device(order))], "its guest is told all the same");
+    conflicts(&mut world);
+    world.say(run, FromVmm::Resized { disk: 0, outcome: Ok(Bytes(1 << 30)) });
+    assert_eq!(answer_of(&mut world, &asked), None, "it was answered");
+    let asked = growing(&mut world, resize("vda", Some(2 << 30)));
+    let failure = Failure::new(FailureKind::Unfit, "no space");
+    world.pass(PATIENCE + SECOND);
+    assert!(answer_of(&mut world, &asked).unwrap().is_err());
+    world.input(Input::Grown(Box::new(asked), Err(failure)));
+    growing(&mut world, resize("vda", Some(2 << 30)));
+}
+
+#[test]
+fn the_late_answer_to_one_growth_is_not_taken_for_that_to_another() {
+    let mut world = World::new(640);
+    let run = world.up(with_disks());
+    let size = |gib: u64| Bytes(gib << 30);
+    let asked = growing(&mut world, resize("vda", Some(2 << 30)));
+    grown(&mut world, &asked, 2 << 30);
+    // Of a growth that an earlier daemon has asked for.
+    world.say(run, FromVmm::Resized { disk: 0, outcome: Ok(size(1)) });
+    assert_eq!(answer_of(&mut world, &asked), None);
+    world.pass(PATIENCE + SECOND);
+    assert!(answer_of(&mut world, &asked).unwrap().is_err());
+    let refused = world.answer(resize("vda", Some(3 << 30))).unwrap_err();
+    assert_eq!(refused.kind, FailureKind::Conflict);
+    // Its own, late.
+    world.say(run, FromVmm::Resized { disk: 0, outcome: Err("its tables are full".to_owned()) });
+    let asked = growing(&mut world, resize("vda", Some(3 << 30)));
+    grown(&mut world, &asked, 3 << 30);
+    assert_eq!(answer_of(&mut world, &asked), None);
+    world.say(run, FromVmm::Resized { disk: 0, outcome: Ok(size(3)) });
+    let answer = answer_of(&mut world, &asked);
+    assert!(
+        matches!(&answer, Some(Ok(Answer::DiskSize(DiskSize { size, .. }))) if size.0 == 3 << 30),
+        "{answer:?}"
+    );
 }
 
 #[test]
