@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::format;
+use crate::images::KnownImage;
 use crate::outline::sketch;
 use crate::paths::{Paths, remove_cut_off};
 
@@ -30,12 +31,16 @@ pub(crate) struct Record {
     /// until a daemon comes that has the pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) lost_pool: Option<PoolName>,
+    /// What its images are to be. Of one that is missing here, what is found at the next start
+    /// counts from then on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) images: Vec<KnownImage>,
 }
 
 impl Record {
     /// The record of a VM that has not been started.
     pub(crate) fn new(definition: VmDefinition) -> Self {
-        Self { definition, started: None, exit: None, boot_id: None, lost_pool: None }
+        Self { definition, started: None, exit: None, boot_id: None, lost_pool: None, images: Vec::new() }
     }
 }
 

@@ -34,6 +34,7 @@ mod format;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
 mod history;
+mod images;
 mod incoming;
 mod intake;
 mod inventory;

@@ -5,6 +5,7 @@
 mod host;
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use host::{Host, definition, wait_until};
@@ -181,4 +182,51 @@ fn a_disk_grows_while_its_vm_is_on_and_while_it_is_off() {
     }
     host.refused(400, "POST", "/v1/vms/a/resize-disk", &json!({"disk": "vdb"}).to_string());
     host.refused(404, "POST", "/v1/vms/b/resize-disk", &resize(4 << 20));
+}
+
+/// A guest that has taken its VMM over writes the header of its image, which names its backing
+/// file.
+#[test]
+fn an_image_that_names_another_file_at_its_next_start_is_refused_until_an_operator_takes_it() {
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let at = |name: &str| directory.path().join(name);
+    std::fs::create_dir(at("images")).unwrap();
+    for name in ["images/base1", "images/base2"] {
+        File::create(at(name)).unwrap().set_len(1 << 20).unwrap();
+    }
+    let file = File::options().read(true).write(true).create_new(true).open(at("a.qcow2")).unwrap();
+    let storage = plimsoll_image::FileStorage::new(file).unwrap();
+    let format = Some(plimsoll_image::Format::Raw);
+    let backing = plimsoll_image::Backing { name: "images/base1".to_owned(), format };
+    plimsoll_image::create::create(&storage, 1 << 20, 65536, Some(&backing)).unwrap();
+    let mut host = Host::new(512, &format!("image_directory = {:?}\n", at("images")));
+    let disk = json!({"path": at("a.qcow2"), "format": "qcow2"});
+    assert_eq!(host.ask("POST", "/v1/vms", &with_disk("a", &disk)).0, 200);
+    let header = std::fs::read(at("a.qcow2")).unwrap();
+    let number = header.windows(5).position(|bytes| bytes == b"base1").unwrap() + 4;
+    storage.file().write_all_at(b"2", number as u64).unwrap();
+    let off = |host: &Host| {
+        host.ask("POST", "/v1/vms/a/kill", "");
+        wait_until("it is off", || Some(host.vm("a")).filter(|vm| vm.power == Power::Off));
+    };
+    off(&host);
+    let refused = |host: &Host| {
+        let error = host.refused(422, "POST", "/v1/vms/a/start", "");
+        assert!(error.contains("base2 (raw), and not") && error.contains("plimsoll disk resize"), "{error}");
+    };
+    refused(&host);
+    host.kill_daemon();
+    host.start();
+    refused(&host);
+    let found = json!({"disk": "vda"}).to_string();
+    let (status, body) = host.ask("POST", "/v1/vms/a/resize-disk", &found);
+    assert_eq!(
+        (status, serde_json::from_str(&body).unwrap()),
+        (200, json!({"disk": "vda", "size": 1 << 20}))
+    );
+    assert_eq!(host.ask("POST", "/v1/vms/a/start", "").0, 200);
+    // From now on that is what counts.
+    storage.file().write_all_at(b"1", number as u64).unwrap();
+    off(&host);
+    assert!(host.refused(422, "POST", "/v1/vms/a/start", "").contains("base1 (raw), and not"));
 }

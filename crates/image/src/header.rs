@@ -182,8 +182,9 @@ impl Header {
                 self.refcounts_clusters
             )));
         }
-        for at in [self.l1_at, self.refcounts_at] {
-            if !at.is_multiple_of(self.cluster()) || at > crate::entry::OFFSET {
+        for (at, length) in [(self.l1_at, self.l1_entries), (self.refcounts_at, self.refcounts_clusters)] {
+            let is_header = at == 0 && length > 0;
+            if is_header || !at.is_multiple_of(self.cluster()) || at > crate::entry::OFFSET {
                 return damaged(format!("a table at {at:#x}"));
             }
         }

@@ -17,6 +17,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 
 use crate::cache::{Cache, index};
 use crate::entry::{COPIED, Mapping, OFFSET};
@@ -47,6 +48,9 @@ pub(crate) struct Metadata {
     freed: Vec<u64>,
     /// No cluster of the file from here on has been in use.
     fresh: u64,
+    /// Clusters that are never data: header, first-level table and table of counts. What a guest
+    /// wrote to them would choose its backing files and its disk's size.
+    reserved: [Range<u64>; 3],
 }
 
 impl Metadata {
@@ -65,6 +69,11 @@ impl Metadata {
             refcounts: None,
             freed: Vec::new(),
             fresh: storage.length()?.div_ceil(header.cluster()),
+            reserved: [
+                0..1,
+                clusters(header, header.l1_at, header.l1_entries * 8),
+                clusters(header, header.refcounts_at, header.refcounts_clusters * header.cluster()),
+            ],
         };
         if writable {
             let mut refcounts = Refcounts::read(storage, header)?;
@@ -76,14 +85,9 @@ impl Metadata {
 
     /// Checks that all tables count as used, once: what is allocated next is none of them.
     fn check(&self, storage: &impl Storage, header: &Header, refcounts: &mut Refcounts) -> Result<(), Error> {
-        let clusters =
-            |at: u64, bytes: u64| (at >> self.cluster_bits)..(at + bytes).div_ceil(header.cluster());
         let tables = self.l1.iter().map(|entry| entry & OFFSET).filter(|at| *at != 0);
-        let used = [0..1, clusters(header.l1_at, header.l1_entries * 8)]
-            .into_iter()
-            .chain([clusters(header.refcounts_at, header.refcounts_clusters * header.cluster())])
-            .chain(tables.map(|at| clusters(at, header.cluster())));
-        for cluster in used.flatten() {
+        let tables = tables.map(|at| clusters(header, at, header.cluster()));
+        for cluster in self.reserved.iter().cloned().chain(tables).flatten() {
             if refcounts.get(storage, cluster).map_err(|error| Error::Damaged(error.to_string()))? != 1 {
                 return Err(Error::Damaged(format!("the table in cluster {cluster} is not counted once")));
             }
@@ -94,12 +98,22 @@ impl Metadata {
     /// What `cluster` of the guest's disk is mapped to.
     ///
     /// # Errors
-    /// The mapping is damaged or cannot be read.
+    /// The mapping is damaged, names what is never data, or cannot be read.
     pub(crate) fn mapping(&mut self, storage: &impl Storage, cluster: u64) -> io::Result<Mapping> {
         let Some(table) = self.table(cluster)? else { return Ok(Mapping::Unallocated) };
         let at = table + cluster % self.in_table() * 8;
         let entry = *self.tables.read(storage, at)?.first_chunk().expect("entries are aligned");
-        Mapping::of(u64::from_be_bytes(entry), self.version, self.cluster_bits)
+        let mapping = Mapping::of(u64::from_be_bytes(entry), self.version, self.cluster_bits)?;
+        if mapping.clusters(self.cluster_bits).any(|named| self.is_reserved(named)) {
+            return Err(damaged(format!(
+                "cluster {cluster} of the disk is mapped to the image's own tables"
+            )));
+        }
+        Ok(mapping)
+    }
+
+    fn is_reserved(&self, cluster: u64) -> bool {
+        self.reserved.iter().any(|range| range.contains(&cluster))
     }
 
     /// Second-level entries in a table.
@@ -152,9 +166,12 @@ impl Metadata {
     /// so that it reads as zeros.
     ///
     /// # Errors
-    /// There is none, or the counts cannot be read.
+    /// There is none, or the counts are damaged or cannot be read.
     pub(crate) fn allocate(&mut self, storage: &impl Storage) -> io::Result<(u64, bool)> {
         let cluster = self.refcounts()?.allocate(storage)?;
+        if self.is_reserved(cluster) {
+            return Err(damaged(format!("the table in cluster {cluster} counted as free")));
+        }
         let is_fresh = cluster >= self.fresh;
         self.fresh = self.fresh.max(cluster + 1);
         Ok((cluster << self.cluster_bits, is_fresh))
@@ -250,4 +267,9 @@ impl Metadata {
         // Not durable, and need not be: until they are, the clusters only count as used.
         refcounts.blocks.write_back(storage)
     }
+}
+
+/// The clusters of the file that `bytes` from `at` on lie in.
+fn clusters(header: &Header, at: u64, bytes: u64) -> Range<u64> {
+    (at >> header.cluster_bits)..(at + bytes).div_ceil(header.cluster())
 }

@@ -102,7 +102,8 @@ pub struct DiskResize {
     /// The disk, as its guest names it.
     pub disk: DiskName,
     /// Bytes that it is to have, no fewer than before; `None`: as many as its file or block device
-    /// has by now.
+    /// has by now. Of an image whose VM is off, `None` takes what it says of its size and its
+    /// backing files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<Bytes>,
 }

@@ -2,6 +2,7 @@ use plimsoll_protocol::VmName;
 use plimsoll_protocol::definition::VmDefinition;
 
 use super::{Answer, Core, Effect, Failure, FailureKind, RequestId, Vm};
+use crate::images;
 use crate::inventory::Record;
 use crate::version::Version;
 
@@ -66,6 +67,7 @@ impl Core {
         }
         self.must_be_sound(&definition)?;
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
+        vm.record.images = images::of(&definition, &vm.record.images);
         vm.record.definition = definition;
         vm.record.lost_pool.take_if(|_| !vm.record.definition.pool.is_root());
         self.event(Some(name), "is defined anew");

@@ -10,6 +10,7 @@ use super::request::{Failure, Request, RequestId};
 use super::resize::Growing;
 use super::unreachable::Adopted;
 use crate::domains::Report;
+use crate::images::KnownImage;
 use crate::memory::Usable;
 use crate::processors::Processors;
 use crate::run_id::RunId;
@@ -40,6 +41,8 @@ pub(crate) struct Started {
     pub(crate) remarks: Vec<String>,
     /// Its swap space.
     pub(crate) swap: Pages,
+    /// Its images, as they were found.
+    pub(crate) images: Vec<KnownImage>,
 }
 
 /// Something that happened.

@@ -12,6 +12,7 @@ use super::{
     overhead, reservation,
 };
 use crate::domains::Order;
+use crate::images;
 use crate::inventory::Record;
 use crate::ledger::Account;
 
@@ -123,6 +124,9 @@ impl Core {
 
     /// A launch has ended.
     pub(super) fn launched(&mut self, id: RunId, result: Result<Started, Failure>) {
+        if let Ok(started) = &result {
+            self.remember_images(id, started);
+        }
         let Some(run) = self.run_mut(id) else { return };
         match result {
             Ok(started) => {
@@ -145,6 +149,15 @@ impl Core {
                 }
             }
             Err(failure) => self.close_run(id, failure.kind, &failure.text, None),
+        }
+    }
+
+    /// What its images said when it was started counts from then on.
+    fn remember_images(&mut self, id: RunId, started: &Started) {
+        let Some(name) = self.name_of(id) else { return };
+        let known = self.vms.get_mut(&name).map(|vm| &mut vm.record.images);
+        if known.is_some_and(|known| images::remember(known, started.images.clone())) {
+            self.save(&name, Vec::new());
         }
     }
 

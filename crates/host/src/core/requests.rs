@@ -10,6 +10,7 @@ use plimsoll_words::devices as words;
 use super::devices;
 use super::run::{EndedBy, Phase, Rollback, Unreachable, Waiter};
 use super::{Answer, Core, Effect, Failure, FailureKind, PATIENCE, Request, RequestId, RunId, Vm};
+use crate::images;
 use crate::inventory::Record;
 
 /// Most requests that wait for the end of one VM; more would only be a client in a loop.
@@ -75,7 +76,8 @@ impl Core {
             None => Rollback::Forget,
         };
         let before = rollback.clone();
-        let record = Record::new(definition);
+        let images = self.vms.get(&name).map(|vm| images::of(&definition, &vm.record.images));
+        let record = Record { images: images.unwrap_or_default(), ..Record::new(definition) };
         self.vms.insert(name.clone(), Vm::off(record));
         self.start(&name, id, rollback).inspect_err(|_| match before {
             Rollback::Restore(record) => {

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use plimsoll_protocol::change::DiskResize;
 use plimsoll_protocol::control::{DeviceOrder, ToVmm};
-use plimsoll_protocol::definition::Disk;
+use plimsoll_protocol::definition::{Disk, ImageFormat};
 use plimsoll_protocol::status::DiskSize;
 use plimsoll_protocol::{DiskName, VmName};
 use plimsoll_units::Bytes;
@@ -66,7 +66,9 @@ impl Core {
             );
             return Err(Failure::new(FailureKind::Invalid, text));
         }
-        if disk.read_only {
+        // What an image says is taken up without a change of it.
+        let is_taken = disk.format == ImageFormat::Qcow2 && size.is_none() && known.run.is_none();
+        if disk.read_only && !is_taken {
             let text = format!("disk {name} of VM {vm} is read-only: others may read it as it is");
             return Err(Failure::new(FailureKind::Conflict, text));
         }
@@ -87,6 +89,9 @@ impl Core {
     /// The file of a disk has the size that its guest may use, or why it has not.
     pub(super) fn grown(&mut self, growing: &Growing, result: Result<Bytes, Failure>) {
         let (now, name) = (self.clock.now, growing.name);
+        if let Ok(size) = &result {
+            self.note_size(growing, *size);
+        }
         match (growing.run, result) {
             (None, result) => self.answer_growth(Some(growing.request), &growing.vm, name, result),
             (Some(id), Ok(size)) => {
@@ -106,6 +111,24 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Keeps what an image may be from now on. One whose VM is off is taken as it is at its next
+    /// start.
+    fn note_size(&mut self, growing: &Growing, size: Bytes) {
+        if growing.disk.format != ImageFormat::Qcow2 {
+            return;
+        }
+        let Some(vm) = self.vms.get_mut(&growing.vm).filter(|vm| vm.run == growing.run) else { return };
+        let images = &mut vm.record.images;
+        match growing.run {
+            Some(_) => {
+                let image = images.iter_mut().find(|image| image.path == growing.disk.path);
+                image.into_iter().for_each(|image| image.size = image.size.max(size));
+            }
+            None => images.retain(|image| image.path != growing.disk.path),
+        }
+        self.save(&growing.vm, Vec::new());
     }
 
     /// A VMM has told its guest of a disk's size, or why not. What it says of the size is not

@@ -76,6 +76,7 @@ impl Core {
         let in_inventory = same.is_some();
         let mut unread = known.and_then(|vm| vm.unread.clone());
         let known_start = known.and_then(|vm| vm.record.started);
+        let images = known.map(|vm| vm.record.images.clone()).unwrap_or_default();
         let written = known.map(|vm| vm.record.definition.clone());
         let definition = match found.definition {
             Some(definition) if readable && !in_inventory => definition,
@@ -89,7 +90,7 @@ impl Core {
         let lost_pool = known.and_then(|vm| vm.record.lost_pool.clone());
         let boot_id = self.settings.boot_id.clone();
         let started = started.or(known_start);
-        let mut record = Record { definition, started, exit: None, boot_id, lost_pool };
+        let mut record = Record { definition, started, exit: None, boot_id, lost_pool, images };
         place(&mut record, &self.pools);
         let definition = &record.definition;
         let recorded = found.recorded.unwrap_or_default().min(size(definition));

@@ -22,7 +22,7 @@ impl Daemon {
         let cid = vsock.map(|vsock| self.cids.take(&record.definition.name, &vsock)).transpose();
         self.launching.insert(run, Own { uid, cid: cid.as_ref().ok().copied().flatten() });
         let (site, sender) = (Arc::clone(&self.site), self.sender.clone());
-        let definition = record.definition.clone();
+        let (definition, images) = (record.definition.clone(), record.images.clone());
         let started = record.started.unwrap_or_else(Timestamp::now);
         let saved = self.saver.save(Box::new(record));
         tokio::spawn(async move {
@@ -30,7 +30,7 @@ impl Daemon {
                 // What is not on disk yet is written later; until then the run directory knows of
                 // the VM.
                 saved.await.ok();
-                let plan = Plan { definition, grant, uid, cid: cid?, started };
+                let plan = Plan { definition, images, grant, uid, cid: cid?, started };
                 tokio::task::spawn_blocking(move || launch(&site, &plan)).await?
             };
             let result = launched.await.map(Box::new);
@@ -52,7 +52,7 @@ impl Daemon {
     }
 
     fn install(&mut self, run: RunId, launched: Launched) -> anyhow::Result<Started> {
-        let Launched { process, mut child, wire, directory, record, bound, log } = launched;
+        let Launched { process, mut child, wire, directory, record, images, bound, log } = launched;
         let link = match Link::new(wire) {
             Ok(link) => link,
             Err(e) => {
@@ -70,6 +70,7 @@ impl Daemon {
             missing_jail: record.missing_jail.clone(),
             remarks: record.remarks.clone(),
             swap: record.swap,
+            images,
         };
         let (vm, own) = (record.definition.name.clone(), Own { uid: record.uid, cid: record.cid });
         let (logged, log, process) =

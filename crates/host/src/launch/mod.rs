@@ -45,6 +45,7 @@ pub(crate) use self::spawn::reserve_control_fd;
 pub(crate) use self::survey::{Gone, Look, There, identify, look};
 use crate::cgroup::{Cgroups, MemoryBound};
 use crate::descriptors;
+use crate::images::KnownImage;
 use crate::log_pipe::LogPipe;
 use crate::paths::Paths;
 use crate::process::{Process, boot_id, last_line, start_time};
@@ -72,6 +73,8 @@ pub(crate) struct Site {
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) definition: VmDefinition,
+    /// Images that it has used before.
+    pub(crate) images: Vec<KnownImage>,
     /// Already charged.
     pub(crate) grant: Pages,
     /// The user for it; `None` where the daemon cannot give one.
@@ -89,6 +92,8 @@ pub(crate) struct Launched {
     pub(crate) wire: Wire,
     pub(crate) directory: RunDir,
     pub(crate) record: RunRecord,
+    /// Its images, as they were found.
+    pub(crate) images: Vec<KnownImage>,
     /// `None`: the kernel does not hold it to its grant.
     pub(crate) bound: Option<MemoryBound>,
     pub(crate) log: LogPipe,
@@ -103,7 +108,8 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     let definition = &plan.definition;
     let name = &definition.name;
     let missing = missing_parts(site, plan)?;
-    let resources = Resources::open(definition, &site.paths.images, &site.agent)?;
+    let resources = Resources::open(definition, &plan.images, &site.paths.images, &site.agent)?;
+    let images = resources.images();
     let swap = swap_space(site, definition)?;
     // From here on files and processes are made. Each is removed by its owner if a later step
     // fails.
@@ -166,7 +172,7 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     // next one finds the VM by its directory.
     directory.keep();
     let child = child.child.take().ok_or_else(|| anyhow!("the child is there until here"))?;
-    Ok(Launched { process, child, wire, directory, record, bound, log })
+    Ok(Launched { process, child, wire, directory, record, images, bound, log })
 }
 
 /// A VM's swap space, allocated.

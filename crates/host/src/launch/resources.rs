@@ -10,6 +10,7 @@ use plimsoll_units::Bytes;
 
 use super::disk::{self, OpenDisk};
 use super::{agent_disk, bzimage, seed, tap};
+use crate::images::KnownImage;
 
 /// Most files of all disks: one for each of 32, and backing files. A message takes 64 descriptors,
 /// of which eighteen may be others, seed and agent among them.
@@ -32,18 +33,27 @@ pub(super) struct Resources {
 
 impl Resources {
     /// Opens what `definition` names; base images lie below `images`, and `agent` is the program
-    /// for guests. Changes nothing but the state of its taps, which ends with the descriptors.
+    /// for guests. `known` are images that were used before. Changes nothing but the state of its
+    /// taps, which ends with the descriptors.
     ///
     /// # Errors
     /// What cannot be used, and what to do.
-    pub(super) fn open(definition: &VmDefinition, images: &Path, agent: &Path) -> anyhow::Result<Self> {
+    pub(super) fn open(
+        definition: &VmDefinition,
+        known: &[KnownImage],
+        images: &Path,
+        agent: &Path,
+    ) -> anyhow::Result<Self> {
         let boot = &definition.boot;
         let kernel = boot.kernel.as_deref().map(kernel).transpose()?;
         let initrd = boot.initrd.as_deref().map(initrd).transpose()?;
         let disks = definition
             .disks
             .iter()
-            .map(|d| disk::open(d, images).with_context(|| format!("disk {}", d.path.display())))
+            .map(|d| {
+                let known = known.iter().find(|image| image.path == d.path);
+                disk::open(d, known, images).with_context(|| format!("disk {}", d.path.display()))
+            })
             .collect::<anyhow::Result<Vec<_>>>()?;
         let files: usize = disks.iter().map(|disk| 1 + disk.backing.len()).sum();
         ensure!(
@@ -105,6 +115,11 @@ impl Resources {
     /// What the operator should know of them, each in one line.
     pub(super) fn remarks(&self) -> Vec<String> {
         self.disks.iter().filter_map(|disk| disk.remark.clone()).collect()
+    }
+
+    /// The images among the disks, as they were found.
+    pub(super) fn images(&self) -> Vec<KnownImage> {
+        self.disks.iter().filter_map(|disk| disk.image.clone()).collect()
     }
 
     /// The descriptors, each with its role.

@@ -40,7 +40,14 @@ fn plan(name: &str) -> Plan {
         "name = '{name}'\nsize = '64MiB'\n[boot]\nmodel = true\n[jail]\nallow_missing = ['uid', 'cgroup']\n"
     );
     let definition = VmDefinition::from_toml(&text, Path::new("/")).unwrap();
-    Plan { definition, grant: Pages(256), uid: None, cid: None, started: Timestamp::UNIX_EPOCH }
+    Plan {
+        definition,
+        grant: Pages(256),
+        uid: None,
+        cid: None,
+        started: Timestamp::UNIX_EPOCH,
+        images: vec![],
+    }
 }
 
 #[test]

@@ -30,6 +30,8 @@ fn what_is_not_supported_or_damaged_is_refused_and_named() {
         (32, &[0, 0, 0, 1], "encryption"),
         (36, &[0xff, 0, 0, 0], "too many tables"),
         (40, &[0, 0, 0, 0, 0, 0, 0, 1], "a table at"),
+        (40, &[0; 8], "a table at 0x0"),
+        (48, &[0; 8], "a table at 0x0"),
         (48, &[0x10, 0], "a table at"),
         (56, &[0xff, 0, 0, 0], "reference counts"),
         (60, &[0, 0, 0, 1], "snapshots"),

@@ -5,6 +5,7 @@ mod compression;
 mod faults;
 mod formats;
 mod grow;
+mod hostile;
 mod model;
 mod threads;
 

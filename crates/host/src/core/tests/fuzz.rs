@@ -87,7 +87,13 @@ impl Host {
         let Self(world) = self;
         let id = world.ask(request);
         while let Some((run, _)) = world.launches.pop() {
-            let started = Started { pid: 7, missing_jail: Vec::new(), remarks: Vec::new(), swap: Pages(0) };
+            let started = Started {
+                pid: 7,
+                missing_jail: Vec::new(),
+                remarks: Vec::new(),
+                swap: Pages(0),
+                images: Vec::new(),
+            };
             world.input(Input::Launched(run, Ok(started)));
             world.say(run, FromVmm::Running { missing_jail: Vec::new() });
         }

@@ -295,7 +295,7 @@ impl World {
         let run = RunId(self.core.last_run);
         self.input(Input::Launched(
             run,
-            Ok(Started { pid: 7, missing_jail: vec![], remarks: vec![], swap: Pages(0) }),
+            Ok(Started { pid: 7, missing_jail: vec![], remarks: vec![], swap: Pages(0), images: vec![] }),
         ));
         self.say(run, FromVmm::Running { missing_jail: vec![] });
         assert!(matches!(self.answers.remove(&id), Some(Ok(Answer::Vm(vm))) if vm.power == Power::On));

@@ -39,7 +39,7 @@ fn who_starts_a_vm_is_told_where_it_is_not_on_disk() {
     let id = world.ask(Request::Create(Box::new(definition("a", 256, ""))));
     let run = RunId(world.core.last_run);
     world.input(Input::Unsaved(Some(name("a")), Some("no space left".to_owned())));
-    let started = Started { pid: 7, missing_jail: vec![], remarks: vec![], swap: Pages(0) };
+    let started = Started { pid: 7, missing_jail: vec![], remarks: vec![], swap: Pages(0), images: vec![] };
     world.input(Input::Launched(run, Ok(started)));
     world.say(run, FromVmm::Running { missing_jail: vec![] });
     match &world.answers[&id] {
@@ -69,7 +69,7 @@ fn a_start_that_fails_leaves_no_trace() {
     let run = RunId(world.core.last_run);
     world.input(Input::Launched(
         run,
-        Ok(Started { pid: 7, missing_jail: vec![], remarks: vec![], swap: Pages(0) }),
+        Ok(Started { pid: 7, missing_jail: vec![], remarks: vec![], swap: Pages(0), images: vec![] }),
     ));
     world.say(run, FromVmm::Exit(ExitReason::Failed("no usable KVM".into())));
     world.input(Input::Exited(run, "exit code 1".into()));
@@ -112,7 +112,7 @@ fn a_jail_part_that_is_missing_and_not_allowed_ends_the_vm() {
     let run = RunId(world.core.last_run);
     world.input(Input::Launched(
         run,
-        Ok(Started { pid: 7, missing_jail: vec![], remarks: vec![], swap: Pages(0) }),
+        Ok(Started { pid: 7, missing_jail: vec![], remarks: vec![], swap: Pages(0), images: vec![] }),
     ));
     world.say(run, FromVmm::Running { missing_jail: vec![JailPart::Seccomp] });
     assert_eq!(world.killed, [run]);

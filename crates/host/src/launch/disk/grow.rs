@@ -9,7 +9,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use plimsoll_image::create::MAX_SIZE;
 use plimsoll_machine::medium;
 use plimsoll_machine::users::{Identity, has_open};
@@ -40,12 +40,18 @@ pub(crate) fn grow(
         bail!("{size}: a disk has at most {}", Bytes(MAX_SIZE));
     }
     let Some(process) = process else {
-        if disk.format != ImageFormat::Raw {
-            bail!("an image grows while its VM is on: start it first");
-        }
-        let file = open(disk, images)?.file;
-        let alignment = Alignment::of(&file).context("direct I/O does not work on it")?;
-        return lengthen(&file, &Length::of(&file, alignment)?, size);
+        return match (disk.format, size) {
+            (ImageFormat::Raw, size) => {
+                let file = open(disk, None, images)?.file;
+                let alignment = Alignment::of(&file).context("direct I/O does not work on it")?;
+                lengthen(&file, &Length::of(&file, alignment)?, size)
+            }
+            (ImageFormat::Qcow2, None) => {
+                let found = open(disk, None, images)?.image;
+                found.map(|image| image.size).ok_or_else(|| anyhow!("it is no image"))
+            }
+            (ImageFormat::Qcow2, Some(_)) => bail!("an image grows while its VM is on: start it first"),
+        };
     };
     // Opens nothing yet: a pipe does not wait, a tape does not wind.
     let place = rustix::fs::open(&disk.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
@@ -301,6 +307,8 @@ mod tests {
         assert_eq!(held.grow(&disk, Some(Bytes::mib(2))).unwrap(), Bytes::mib(2));
         assert!(text(held.grow(&disk, None)).contains("state the size"));
         assert!(text(alone(&disk, Some(Bytes::mib(2)))).contains("start it first"));
+        // Of one whose VM is off, what it says is taken up. The process here has no locks on it.
+        assert_eq!(alone(&disk, None).unwrap(), Bytes::mib(1));
         assert_eq!(std::fs::metadata(&held.path).unwrap().len(), length, "the daemon writes no image");
     }
 

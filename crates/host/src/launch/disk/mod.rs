@@ -26,10 +26,12 @@ use plimsoll_units::Bytes;
 use rustix::fs::{Mode, OFlags};
 
 pub(crate) use self::grow::grow;
+use self::image::OpenImage;
 pub(crate) use self::image::most;
 use self::mounts::Mounts;
 use self::overlap::Overlap;
 use self::sysfs::Sysfs;
+use crate::images::KnownImage;
 
 /// Unit of a disk's size.
 const SECTOR: u64 = 512;
@@ -44,14 +46,17 @@ pub(super) struct OpenDisk {
     pub(super) backing: Vec<(File, ImageFormat)>,
     /// Most bytes that its file may have.
     pub(super) longest: Bytes,
+    /// What it says of itself, if it is an image.
+    pub(super) image: Option<KnownImage>,
 }
 
-/// Opens a disk, whose backing files lie below `images`. The locks belong to the open files, which
-/// the VMM gets: they last as long as the VMM does, whatever becomes of the daemon.
+/// Opens a disk, whose backing files lie below `images`. `known` is what an image was before;
+/// `None`: it is taken as it is. The locks belong to the open files, which the VMM gets: they last
+/// as long as the VMM does, whatever becomes of the daemon.
 ///
 /// # Errors
 /// What is wrong with the disk, and what to do.
-pub(super) fn open(disk: &Disk, images: &Path) -> anyhow::Result<OpenDisk> {
+pub(super) fn open(disk: &Disk, known: Option<&KnownImage>, images: &Path) -> anyhow::Result<OpenDisk> {
     // Opens nothing yet: a pipe does not wait, a tape does not wind.
     let place = rustix::fs::open(&disk.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     let place = File::from(place.context("cannot be opened")?);
@@ -67,11 +72,13 @@ pub(super) fn open(disk: &Disk, images: &Path) -> anyhow::Result<OpenDisk> {
     );
     hold(&disk.path, &file, &found, disk.read_only)?;
     let remark = cache::apply(disk, &file, len)?;
-    let (backing, longest) = match disk.format {
-        ImageFormat::Raw => (Vec::new(), Bytes(len)),
-        ImageFormat::Qcow2 => image::open(disk, &file, len, images)?,
-    };
-    Ok(OpenDisk { file, remark, backing, longest })
+    Ok(match disk.format {
+        ImageFormat::Raw => OpenDisk { file, remark, backing: Vec::new(), longest: Bytes(len), image: None },
+        ImageFormat::Qcow2 => {
+            let OpenImage { backing, longest, found } = image::open(disk, &file, len, known, images)?;
+            OpenDisk { file, remark, backing, longest, image: Some(found) }
+        }
+    })
 }
 
 /// Locks the file that was found at `path`, and looks who else uses it.

@@ -14,7 +14,7 @@ pub(super) fn disk(path: &Path, read_only: bool) -> Disk {
 
 /// Opens `disk`; images have no backing files.
 fn opened(disk: &Disk) -> anyhow::Result<OpenDisk> {
-    open(disk, Path::new("/nonexistent"))
+    open(disk, None, Path::new("/nonexistent"))
 }
 
 #[track_caller]
@@ -214,22 +214,22 @@ fn an_image_is_opened_with_its_backing_files_which_nobody_may_write() {
     std::fs::create_dir(&images).unwrap();
     let base = image(&images);
     let top = qcow2(&directory.path().join("a.qcow2"), Some("images/d.raw"));
-    let OpenDisk { backing, longest, .. } = open(&top, &images).unwrap();
+    let OpenDisk { backing, longest, .. } = open(&top, None, &images).unwrap();
     assert_eq!(backing.iter().map(|(_, format)| *format).collect::<Vec<_>>(), [ImageFormat::Raw]);
     assert_eq!(longest, Bytes((1 << 20) + (1 << 18) + (64 << 20)));
     let (error, other) =
         (refused(&base, false), qcow2(&directory.path().join("b.qcow2"), Some("images/d.raw")));
     assert!(error.contains("in use"), "{error}");
-    open(&other, &images).unwrap();
+    open(&other, None, &images).unwrap();
     drop(backing);
     let writer = opened(&disk(&base, false)).unwrap();
-    let error = format!("{:#}", open(&top, &images).unwrap_err());
+    let error = format!("{:#}", open(&top, None, &images).unwrap_err());
     assert!(error.contains("its backing file") && error.contains("it is in use"), "{error}");
     drop(writer);
-    let error = format!("{:#}", open(&top, directory.path().join("other").as_path()).unwrap_err());
+    let error = format!("{:#}", open(&top, None, &directory.path().join("other")).unwrap_err());
     assert!(error.contains("d.raw"), "{error}");
     let elsewhere = qcow2(&directory.path().join("c.qcow2"), Some("/etc/hostname"));
-    let error = format!("{:#}", open(&elsewhere, &images).unwrap_err());
+    let error = format!("{:#}", open(&elsewhere, None, &images).unwrap_err());
     assert!(error.contains("/etc/hostname") && error.contains("does not lie below"), "{error}");
 }
 
@@ -248,6 +248,54 @@ fn an_image_is_what_its_definition_says_and_not_what_it_holds() {
     let error = format!("{:#}", opened(&image_disk).unwrap_err());
     assert!(error.contains("not closed cleanly"), "{error}");
     opened(&Disk { read_only: true, ..image_disk }).unwrap();
+}
+
+/// A guest that has taken its VMM over writes the header of its image while its VM is on.
+#[test]
+fn an_image_reaches_no_other_files_at_its_next_start_than_at_its_first() {
+    let _apart = apart();
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let images = directory.path().join("images");
+    std::fs::create_dir(&images).unwrap();
+    image(&images);
+    std::fs::write(images.join("e.raw"), [9; 4096]).unwrap();
+    let path = directory.path().join("a.qcow2");
+    let top = qcow2(&path, Some("images/d.raw"));
+    let known = open(&top, None, &images).unwrap().image.unwrap();
+    let backing: Vec<_> = known.backing.iter().map(|file| file.path.clone()).collect();
+    assert_eq!((known.size, backing), (Bytes::mib(1), vec![images.join("d.raw")]));
+    let again = open(&top, Some(&known), &images).unwrap();
+    assert_eq!(again.image.as_ref(), Some(&known));
+    drop(again);
+    let refused = |part: &str| {
+        let error = format!("{:#}", open(&top, Some(&known), &images).unwrap_err());
+        assert!(error.contains(part) && error.contains("plimsoll disk resize"), "{error}");
+    };
+    let write = |bytes: &[u8], at| {
+        File::options().write(true).open(&path).unwrap().write_all_at(bytes, at).unwrap();
+    };
+    let header = std::fs::read(&path).unwrap();
+    let name = header.windows(5).position(|bytes| bytes == b"d.raw").unwrap() as u64;
+    write(b"e", name);
+    refused("images/e.raw (raw), and not");
+    assert_eq!(open(&top, None, &images).unwrap().backing.len(), 1, "an operator has changed it");
+    write(b"d", name);
+    // As much as its first-level table of one entry maps.
+    write(&(512_u64 << 20).to_be_bytes(), 24);
+    refused("has 536870912 bytes, and not 1048576");
+    // Of an image that is only read the size bounds nothing.
+    let read_only = Disk { read_only: true, ..top.clone() };
+    let length = std::fs::metadata(&path).unwrap().len();
+    assert_eq!(open(&read_only, Some(&known), &images).unwrap().longest, Bytes(length));
+    write(&(1_u64 << 20).to_be_bytes(), 24);
+    open(&top, Some(&known), &images).unwrap();
+}
+
+#[test]
+fn no_header_lets_a_file_become_longer_than_the_largest_disk_takes() {
+    assert_eq!(image::longest(1 << 20, 0), Bytes((1 << 20) + (1 << 18) + (64 << 20)));
+    assert_eq!(image::longest(u64::MAX, 0), Bytes((10 << 40) + (64 << 20)));
+    assert_eq!(image::longest(1 << 20, 1 << 30), Bytes(1 << 30));
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Disks that grow.
 
 use plimsoll_protocol::control::DeviceOrder;
+use plimsoll_protocol::definition::ImageFormat;
 use plimsoll_protocol::status::DiskSize;
 use serde_json::json;
 
 use super::*;
+use crate::images::{KnownFile, KnownImage};
 
 fn with_disks() -> VmDefinition {
     let disks = "[[disk]]\npath = '/a'\n[[disk]]\npath = '/b'\nread_only = true\n";
@@ -146,6 +148,77 @@ fn the_late_answer_to_one_growth_is_not_taken_for_that_to_another() {
         matches!(&answer, Some(Ok(Answer::DiskSize(DiskSize { size, .. }))) if size.0 == 3 << 30),
         "{answer:?}"
     );
+}
+
+/// An image of this many bytes, as it was found.
+fn image(size: u64) -> KnownImage {
+    let base = KnownFile { path: "/images/base".into(), format: ImageFormat::Raw };
+    KnownImage { path: "/a".into(), size: Bytes(size), backing: vec![base] }
+}
+
+fn with_image() -> VmDefinition {
+    let disk = "[[disk]]\npath = '/a'\nformat = 'qcow2'\n";
+    let text = format!("name = 'a'\nsize = '256MiB'\n[boot]\nmodel = true\n{disk}");
+    VmDefinition::from_toml(&text, Path::new("/")).unwrap()
+}
+
+/// Starts VM a, whose image is found as it is `now`. Returns its run, and what was known before.
+fn started(world: &mut World, now: &KnownImage) -> (RunId, Vec<KnownImage>) {
+    let known = world.core.vms[&name("a")].record.images.clone();
+    world.ask(Request::Start(name("a")));
+    let run = RunId(world.core.last_run);
+    let images = vec![now.clone()];
+    let started = Started { pid: 7, missing_jail: vec![], remarks: vec![], swap: Pages(0), images };
+    world.input(Input::Launched(run, Ok(started)));
+    world.say(run, FromVmm::Running { missing_jail: vec![] });
+    (run, known)
+}
+
+#[test]
+fn what_an_image_said_first_counts_until_an_operator_takes_it_as_it_is() {
+    let mut world = World::new(640);
+    world.answer(Request::Define(Box::new(with_image()))).unwrap();
+    let (run, known) = started(&mut world, &image(1 << 30));
+    assert_eq!(known, [], "it is taken as it is found");
+    assert_eq!(world.saved.last().unwrap().images, [image(1 << 30)]);
+    // Its VMM makes it longer than that only where it was asked for.
+    let asked = growing(&mut world, resize("vda", Some(2 << 30)));
+    grown(&mut world, &asked, 2 << 30);
+    assert_eq!(world.saved.last().unwrap().images, [image(2 << 30)]);
+    world.input(Input::Exited(run, "gone".to_owned()));
+    let (run, known) = started(&mut world, &image(1 << 30));
+    assert_eq!(known, [image(2 << 30)]);
+    world.input(Input::Exited(run, "gone".to_owned()));
+    assert_eq!(world.saved.last().unwrap().images, [image(2 << 30)], "what was found then does not count");
+    // Another definition of the same image changes nothing.
+    let edited = VmDefinition { vcpus: 2, ..with_image() };
+    world.answer(Request::Redefine(name("a"), Box::new(edited.clone()), None)).unwrap();
+    assert_eq!(world.saved.last().unwrap().images, [image(2 << 30)]);
+    world.answer(Request::Rename(name("a"), name("b"))).unwrap();
+    world.answer(Request::Rename(name("b"), name("a"))).unwrap();
+    assert_eq!(world.saved.last().unwrap().images, [image(2 << 30)]);
+    // An operator says that it is as it is to be.
+    let asked = growing(&mut world, resize("vda", None));
+    assert_eq!(asked.run, None);
+    grown(&mut world, &asked, 3 << 30);
+    assert!(matches!(answer_of(&mut world, &asked), Some(Ok(Answer::DiskSize(_)))));
+    assert_eq!(world.saved.last().unwrap().images, []);
+    let (run, known) = started(&mut world, &image(3 << 30));
+    assert_eq!((known, &world.saved.last().unwrap().images[..]), (vec![], &[image(3 << 30)][..]));
+    world.input(Input::Exited(run, "gone".to_owned()));
+    // An image that is only read may be taken as it is, too, and not grow.
+    let mut read_only = with_image();
+    read_only.disks[0].read_only = true;
+    world.answer(Request::Redefine(name("a"), Box::new(read_only), None)).unwrap();
+    assert_eq!(world.answer(resize("vda", Some(4 << 30))).unwrap_err().kind, FailureKind::Conflict);
+    let asked = growing(&mut world, resize("vda", None));
+    grown(&mut world, &asked, 3 << 30);
+    assert_eq!(world.saved.last().unwrap().images, []);
+    let (run, _) = started(&mut world, &image(3 << 30));
+    world.input(Input::Exited(run, "gone".to_owned()));
+    let without = VmDefinition { disks: vec![], ..with_image() };
+    world.answer(Request::Redefine(name("a"), Box::new(without), None)).unwrap();
+    assert_eq!(world.saved.last().unwrap().images, []);
 }
 
 #[test]
