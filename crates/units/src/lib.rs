@@ -2,9 +2,9 @@
 //! [`FrameNo`] for pages that are shared, and [`PageDigest`], by which a sharing domain recognises
 //! content. [`PageSet`] is a set of pages of a chunk.
 //!
-//! This crate never allocates, never does I/O and knows no other crate of the project. A quantity
-//! of memory crosses a crate boundary as one of these types, never as a bare integer. Start with
-//! [`Bytes`], which also reads and writes sizes as people do ("512MiB").
+//! This crate never does I/O and knows no other crate of the project. A quantity of memory crosses
+//! a crate boundary as one of these types, never as a bare integer. Start with [`Bytes`], which
+//! also reads and writes sizes as people do ("512MiB").
 
 mod bytes;
 mod digest;

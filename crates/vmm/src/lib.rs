@@ -15,9 +15,9 @@
 //!
 //! | thread | waits for | touches guest memory |
 //! |---|---|---|
-//! | main (control) | daemon, other threads, the clock | never |
+//! | main (control) | daemon, other threads, the clock | only what cannot make it wait: a shared page that it has just unprotected |
 //! | `machine` | power events, reboots | loads the kernel, and may wait for a grant |
-//! | `faults` | page faults | never what may be absent: it would wait for itself |
+//! | `faults` | page faults | only what cannot make it wait, as main |
 //! | `sampler` | the clock | never: it moves it |
 //! | `console` | guest output, clients | never |
 //! | `pager` | orders to page out, the swap's disk | reads it, and only what is there |

@@ -29,23 +29,25 @@
 )]
 
 mod attack;
+mod inherited_fd;
+mod mmap;
 mod sharer;
 mod storm;
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use plimsoll_protocol::control::{
-    BootConfig, CONTROL_FD, DeviceOrder, ExitReason, Facts, FromVmm, REPORT_PERIOD, ToVmm, VERSION,
+    BootConfig, DeviceOrder, ExitReason, Facts, FromVmm, REPORT_PERIOD, ToVmm, VERSION,
 };
 use plimsoll_protocol::sharing::{DomainId, SharingKind};
 use plimsoll_protocol::wire::{Wire, WireError};
-use plimsoll_units::{Bytes, DigestKey, PAGE_SIZE, Pages};
+use plimsoll_units::{Bytes, DigestKey, Pages};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 use rustix::net::SocketFlags;
 
+use crate::mmap::Ram;
 use crate::sharer::Sharer;
 use crate::storm::Storm;
 
@@ -62,9 +64,7 @@ fn main() {
         let program = std::env::current_exe().unwrap().with_file_name("plimsoll-vmm-real");
         panic!("{}", Command::new(program).arg0(argument).exec());
     }
-    // SAFETY: the daemon passes the listening socket there, and nothing else in this process uses
-    // it.
-    let listener = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
+    let listener = inherited_fd::control_socket();
     let mut vm = Vm {
         name,
         ram: Ram::default(),
@@ -237,44 +237,4 @@ impl Vm {
 /// What the daemon does not read is of no matter here: it is sent again, or the daemon is gone.
 fn say(wire: &Wire, message: &FromVmm) {
     wire.send(message, &[]).ok();
-}
-
-/// Memory that is resident up to a page, and not beyond.
-#[derive(Default)]
-struct Ram {
-    address: usize,
-    size: Pages,
-}
-
-impl Ram {
-    fn new(size: Pages) -> Self {
-        let len = usize::try_from(size.bytes().0).unwrap();
-        // SAFETY: a new mapping touches nothing that exists.
-        let address = unsafe {
-            mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE)
-        };
-        let address = address.unwrap();
-        for advice in [Advice::LinuxDontFork, Advice::LinuxNoHugepage] {
-            // SAFETY: the mapping is this long, and the advice changes no content.
-            unsafe { madvise(address, len, advice) }.unwrap();
-        }
-        Self { address: address as usize, size }
-    }
-
-    fn touch(&self, from: Pages, to: Pages) {
-        for page in from.0..to.0 {
-            let address = self.address + usize::try_from(Bytes(page * PAGE_SIZE).0).unwrap();
-            // SAFETY: `to` is at most the size of the mapping, which stays for the life of the
-            // process.
-            unsafe { std::ptr::with_exposed_provenance_mut::<u8>(address).write_volatile(1) };
-        }
-    }
-
-    fn release(&self, from: Pages, to: Pages) {
-        let address = self.address + usize::try_from(from.bytes().0).unwrap();
-        let len = usize::try_from((to - from).bytes().0).unwrap();
-        let address = std::ptr::with_exposed_provenance_mut(address);
-        // SAFETY: the range lies in the mapping, and nothing refers to its content.
-        unsafe { madvise(address, len, Advice::LinuxDontNeed) }.unwrap();
-    }
 }

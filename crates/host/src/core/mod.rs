@@ -2,8 +2,8 @@
 //!
 //! [`Core`] is a state machine: [`Core::handle`] takes one [`Input`] (a request of a user, a
 //! message of a VMM, the end of a process, the clock) and returns the [`Effect`]s that the daemon
-//! has to carry out, in order. It reads no clock and does no I/O, so every course of events can be
-//! tested. The ledger is whole between any two inputs.
+//! has to carry out, in order. It reads no clock and does no I/O but its log, so every course of
+//! events can be tested. The ledger is whole between any two inputs.
 //!
 //! [`requests`] answers users (with [`definitions`], [`devices`], [`resize`], [`mod@pause`], and
 //! [`pools`] for resource pools), [`messages`] VMMs, [`control`] is the loop, [`budget`] follows

@@ -5,6 +5,7 @@ mod agent_disk;
 mod bzimage;
 pub(crate) mod disk;
 mod greeting;
+mod pre_exec;
 mod record;
 mod resources;
 mod rundir;

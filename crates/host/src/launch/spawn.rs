@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::CONTROL_FD;
 
+use super::pre_exec::in_session_of_its_own;
 use crate::oom;
 
 /// Occupies [`CONTROL_FD`] in this process for as long as it runs, before anything else opens a
@@ -35,7 +36,6 @@ pub(super) fn spawn(
     control: OwnedFd,
     log: File,
 ) -> anyhow::Result<Child> {
-    let raw = control.as_raw_fd();
     let mut command = Command::new(program);
     command
         .arg0(format!("plimsoll-vmm {name}"))
@@ -45,16 +45,7 @@ pub(super) fn spawn(
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);
-    let in_child = move || {
-        rustix::process::setsid()?;
-        // SAFETY: duplicates an open descriptor onto a number that only `reserve_control_fd` uses.
-        let duplicate = unsafe { libc::dup2(raw, CONTROL_FD) };
-        if duplicate == CONTROL_FD { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-    };
-    // SAFETY: the closure makes two system calls and neither allocates nor takes locks; its errors
-    // carry only numbers.
-    let command = unsafe { command.pre_exec(in_child) };
-    let child = command.spawn();
+    let child = in_session_of_its_own(&mut command, &control).spawn();
     let child = child.map_err(|e| {
         let advice = advice(&e);
         anyhow::Error::from(e).context(format!("cannot start {}{advice}", program.display()))
