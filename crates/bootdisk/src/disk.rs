@@ -28,7 +28,8 @@ impl Source for std::fs::File {
     }
 }
 
-/// A disk that is read in blocks, some of which are kept, and of which only so much is read.
+/// A disk that is read in blocks. Some blocks are kept in memory, and only a bounded amount is
+/// read.
 pub(crate) struct Disk {
     source: Box<dyn Source>,
     size: u64,

@@ -1,3 +1,5 @@
+//! Finding what a disk boots: each configuration of a boot loader in turn, until one boots a kernel.
+
 use std::fmt;
 use std::io;
 use std::rc::Rc;
@@ -8,6 +10,52 @@ use crate::partition::Scheme;
 use crate::table;
 use crate::volume::{self, Content, Found, Volume};
 use crate::{bls, env_block, extlinux};
+
+/// Finds what the disk in `source`, of `size` bytes, boots.
+///
+/// # Errors
+/// What was found on the disk and why none of it can be booted.
+pub fn find(source: Box<dyn Source>, size: u64) -> Result<Boot, NothingFound> {
+    find_within(source, size, MAX_READ)
+}
+
+/// The same; at most `allowance` bytes are read for one purpose.
+pub(crate) fn find_within(source: Box<dyn Source>, size: u64, allowance: u64) -> Result<Boot, NothingFound> {
+    let disk = Rc::new(Disk::new(source, size, allowance));
+    let (scheme, partitions) = table::read(&disk)
+        .map_err(|e| NothingFound(one_line(&format!("the disk cannot be read: {e}"), MAX_ACCOUNT)))?;
+    let (mut volumes, mut others) = (Vec::new(), Vec::new());
+    for partition in partitions.iter().take(MAX_PARTITIONS) {
+        let window = Window::new(&disk, partition.start, partition.len);
+        disk.renew();
+        match volume::look(window, scheme, partition) {
+            Found::FileSystem(volume) => volumes.push(volume),
+            Found::Other(what) => others.push(what),
+        }
+    }
+    disk.renew();
+    let mut search = Search { disk, volumes, tried: Vec::new() };
+    search.run().ok_or_else(|| search.account(scheme, &others))
+}
+
+/// What a disk boots.
+pub struct Boot {
+    /// The kernel.
+    pub kernel: File,
+    /// The initrds one after the other, each at a multiple of four bytes; `None`: there are none.
+    pub initrd: Option<File>,
+    /// The kernel's command line: at most [`MAX_CMDLINE`] printable ASCII characters.
+    pub cmdline: String,
+    /// The entry's title, in one line.
+    pub entry: String,
+    /// The configuration that has the entry, and where that is: for people, in one line.
+    pub configuration: String,
+}
+
+/// Nothing on the disk can be booted: what was found, in one line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NothingFound(String);
 
 /// Largest kernel and largest initrd.
 pub const MAX_FILE: u64 = 1 << 30;
@@ -43,52 +91,6 @@ const EXTLINUX: [&str; 8] = [
     "/boot/syslinux.cfg",
     "/syslinux.cfg",
 ];
-
-/// What a disk boots.
-pub struct Boot {
-    /// The kernel.
-    pub kernel: File,
-    /// The initrds one after the other, each at a multiple of four bytes; `None`: there are none.
-    pub initrd: Option<File>,
-    /// The kernel's command line: at most [`MAX_CMDLINE`] printable ASCII characters.
-    pub cmdline: String,
-    /// The entry's title, in one line.
-    pub entry: String,
-    /// The configuration that has the entry, and where that is: for people, in one line.
-    pub configuration: String,
-}
-
-/// Nothing on the disk can be booted: what was found, in one line.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct NothingFound(String);
-
-/// Finds what the disk in `source`, of `size` bytes, boots.
-///
-/// # Errors
-/// What was found on the disk and why none of it can be booted.
-pub fn find(source: Box<dyn Source>, size: u64) -> Result<Boot, NothingFound> {
-    find_within(source, size, MAX_READ)
-}
-
-/// The same; at most `allowance` bytes are read for one purpose.
-pub(crate) fn find_within(source: Box<dyn Source>, size: u64, allowance: u64) -> Result<Boot, NothingFound> {
-    let disk = Rc::new(Disk::new(source, size, allowance));
-    let (scheme, partitions) = table::read(&disk)
-        .map_err(|e| NothingFound(one_line(&format!("the disk cannot be read: {e}"), MAX_ACCOUNT)))?;
-    let (mut volumes, mut others) = (Vec::new(), Vec::new());
-    for partition in partitions.iter().take(MAX_PARTITIONS) {
-        let window = Window::new(&disk, partition.start, partition.len);
-        disk.renew();
-        match volume::look(window, scheme, partition) {
-            Found::FileSystem(volume) => volumes.push(volume),
-            Found::Other(what) => others.push(what),
-        }
-    }
-    disk.renew();
-    let mut search = Search { disk, volumes, tried: Vec::new() };
-    search.run().ok_or_else(|| search.account(scheme, &others))
-}
 
 struct Search {
     disk: Rc<Disk>,
@@ -209,7 +211,7 @@ impl Search {
             return Err(format!("its command line of {} bytes is too long", cmdline.len()));
         }
         if let Some(strange) = cmdline.chars().find(|letter| letter.is_control() || !letter.is_ascii()) {
-            return Err(format!("its command line has {strange:?}"));
+            return Err(format!("its command line contains {strange:?}, which is not printable ASCII"));
         }
         let kernel = File::new(&self.disk, vec![self.part(&boots.kernel)?])?;
         let initrd: Vec<Part> =
@@ -299,7 +301,7 @@ impl File {
             }
             length = part.start.saturating_add(part.length);
             if length > MAX_FILE {
-                return Err(format!("{} makes more than {MAX_FILE} bytes", part.name));
+                return Err(format!("with {} the kernel or initrd exceeds 1GiB", part.name));
             }
         }
         Ok(Self { disk: Rc::clone(disk), parts, length })

@@ -16,9 +16,9 @@
 //! Nothing is ever written: an entry that GRUB would boot once only (`grub-reboot`) is not chosen,
 //! because it would be chosen again each time.
 //!
-//! Whoever wrote the disk is hostile. Counts, lengths, depths, links and the bytes that are read in
-//! all are bounded; the bounds stand where they are held. This crate knows no virtual machines and
-//! makes no system call of its own: it reads through [`Source`].
+//! The author of the disk is taken for hostile. Counts, lengths, depths, links and the bytes that
+//! are read in all are bounded; the bounds stand where they are held. This crate knows no virtual
+//! machines and makes no system call of its own: it reads through [`Source`].
 
 mod bls;
 mod disk;

@@ -188,7 +188,7 @@ impl<'a> Drawing<'a> {
 }
 
 impl Curve<'_> {
-    /// Its highest point; zero where it has none.
+    /// Its highest point; zero without points.
     pub fn most(&self) -> f64 {
         self.points.iter().map(|(_, amount)| *amount).fold(0.0, f64::max)
     }

@@ -68,7 +68,7 @@ Examples:
   plimsoll run web1.toml --wait            define a VM and start it
   plimsoll run --image debian-12.qcow2     the same of an image that was downloaded
   plimsoll ps                              all VMs
-  plimsoll top                             who holds the memory, live
+  plimsoll top                             which VMs hold the memory, live
   plimsoll explain web1                    why it has this much, and what would give it more
   plimsoll set web1 --shares high          give it more weight than its siblings
   plimsoll pool create prod --shares high  a pool of VMs that share what it has
@@ -116,7 +116,7 @@ pub(crate) enum Command {
     Rename(rename::Rename),
     /// Change a VM's shares, limits, pool, tax, sharing or devices, while it runs or not
     Set(set::Set),
-    /// Explain why a VM has the memory that it has, or who holds the host's
+    /// Explain why a VM has the memory that it has, or which VMs hold the host's
     Explain(explain::Explain),
     /// Print what VMs used and had over time
     History(history::History),
@@ -136,7 +136,7 @@ pub(crate) enum Command {
     Logs(logs::Logs),
     /// Print what happened on the host
     Events(events::Events),
-    /// Show who holds the host's memory, live
+    /// Show which VMs hold the host's memory, live
     Top(top::Top),
     /// Simulate a host: what memory VMs would get over time, and how many fit
     Plan(plan::Plan),

@@ -347,7 +347,7 @@ fn no_socket(path: &Path, error: &io::Error) -> anyhow::Error {
             "no daemon: no process listens at {shown}; start plimsolld again, or name its socket with --socket"
         ),
         io::ErrorKind::PermissionDenied => format!(
-            "no right to talk to the daemon at {shown}: run as root, or as a user who may write to the socket"
+            "no right to talk to the daemon at {shown}: run as root, or as a user that may write to the socket"
         ),
         io::ErrorKind::TimedOut => {
             format!("the daemon at {shown} accepts no connection: it hangs, or has too many; see its log")

@@ -19,9 +19,9 @@ Exit status:
   1  any other failure, such as a time that has run out
   2  the command line, a definition or a value is invalid
   3  there is no such VM or pool
-  4  the VM or pool is in no state for it: on, off, or its name is taken
+  4  the state of the VM or pool does not allow it: it is on, or off, or its name is taken
   5  the host refuses: not enough memory, or a file or device cannot be used
-  6  the daemon does not answer, or refuses who asks
+  6  the daemon does not answer, or denies access
   7  done, but not saved: it is lost if plimsolld ends before the disk has room
 Of several VMs the first that failed decides.";
 

@@ -29,7 +29,7 @@ impl FromStr for Interval {
         let number: f64 = number.parse().map_err(|_| refuse())?;
         let duration = Duration::try_from_secs_f64(number * factor).map_err(|_| refuse())?;
         if duration > MAX {
-            return Err(format!("{text:?} is too long: at most a week (168h) is possible"));
+            return Err(format!("{text:?} is too long: at most a week (168h) is allowed"));
         }
         Ok(Self(duration))
     }

@@ -41,7 +41,7 @@ pub(crate) struct Selection {
     /// Names of VMs
     #[arg(value_name = "VM")]
     names: Vec<VmName>,
-    /// All VMs that are in a state for it
+    /// All VMs that the command applies to
     #[arg(long, conflicts_with_all = ["names", "labels"])]
     all: bool,
     /// Those of them that have this label; with several --label, all of these
@@ -96,7 +96,7 @@ impl Selection {
         let labelled = |vm: &VmStatus| self.labels.iter().all(|label| label.holds(&vm.labels));
         let chosen: Vec<VmStatus> = vms.into_iter().filter(labelled).filter(applies).collect();
         if chosen.is_empty() {
-            context.output.remark("no VM is in a state for it: nothing is done");
+            context.output.remark("no VM matches; nothing done");
         }
         Ok(chosen)
     }

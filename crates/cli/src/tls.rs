@@ -11,8 +11,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-/// Whom to take for the daemon: the host of this name, by a certificate that one of these vouches
-/// for or that is one of them.
+/// What identifies the daemon: the name of its host, in a certificate that is one of these or is
+/// signed by one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tls {
     name: ServerName<'static>,

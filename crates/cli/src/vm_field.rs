@@ -43,7 +43,7 @@ impl VmField {
     /// The field of this name, in either case.
     ///
     /// # Errors
-    /// There is none: the names that there are.
+    /// No field has this name; the error lists the names.
     pub(crate) fn named(name: &str) -> Result<Self, String> {
         let found = FIELDS.into_iter().find(|field| field.key.eq_ignore_ascii_case(name.trim()));
         found.ok_or_else(|| {

@@ -2,8 +2,8 @@
 //!
 //! A VM is known by its run directory, which only the daemon's user can write. The process is the
 //! one that the record there names by number, start time and boot. (`SO_PEERCRED` would not tell:
-//! on a connection to a listening socket it names who called `listen`, which was the earlier
-//! daemon.)
+//! on a connection to a listening socket it names the process that called `listen`, which was the
+//! earlier daemon.)
 //!
 //! Finding a VM does not wait for its VMM: [`crate::reach`] finds out whether that answers.
 

@@ -118,7 +118,7 @@ pub(crate) struct Daemon {
     site: Arc<Site>,
     saver: Saver,
     event_log: EventLog,
-    /// The id of the last event that there was.
+    /// The id of the last event.
     news: watch::Sender<u64>,
     /// The thread for shared pages.
     worker: Worker,

@@ -135,7 +135,7 @@ impl Ledger {
         self.peak
     }
 
-    /// A run's account; empty where it has none.
+    /// A run's account; an empty one for an unknown run.
     pub(crate) fn account(&self, run: RunId) -> Account {
         self.accounts.get(&run).copied().unwrap_or_default()
     }

@@ -48,7 +48,7 @@ pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
 
 fn check_fits(budget: Bytes, reading: &Reading) -> anyhow::Result<()> {
     let total = reading.total;
-    ensure!(budget <= total, "budget {budget}: the machine has {total}; less is possible, or \"automatic\"");
+    ensure!(budget <= total, "budget {budget}: the machine has {total}: set at most that, or \"automatic\"");
     if let Some(Limit { group, most, .. }) = reading.smallest_limit() {
         ensure!(
             budget <= *most,

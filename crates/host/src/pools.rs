@@ -27,7 +27,7 @@ impl Pools {
     /// Which pool cannot be, in which field, with which value.
     pub(crate) fn new(definitions: Vec<PoolDefinition>) -> Result<Self, String> {
         if definitions.len() > MAX_POOLS {
-            return Err(format!("there are {MAX_POOLS} pools already, and no more are possible"));
+            return Err(format!("there are {MAX_POOLS} pools, the most that are allowed"));
         }
         for definition in &definitions {
             definition.check().map_err(|e| e.to_string())?;

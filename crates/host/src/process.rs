@@ -22,7 +22,7 @@ const PROC: &str = "/proc";
 /// Why [`Process::find`] has no process to return.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotFound {
-    /// The process has ended for good: there is none of its number, or one with another start time.
+    /// The process has ended for good: no process has its number, or another start time.
     #[error("{0}")]
     Gone(String),
     /// The process may run: the daemon could not find out, for want of descriptors for example.
@@ -215,7 +215,7 @@ pub(crate) fn ending(status: std::process::ExitStatus, oom: impl FnOnce() -> Opt
     }
 }
 
-/// The last line of a log, without the noise of a terminal; empty where there is none.
+/// The last line of a log without control characters; empty if there is no line.
 pub(crate) fn last_line(log: &Path) -> String {
     const TAIL: u64 = 4096;
     let read = || -> std::io::Result<Vec<u8>> {
@@ -250,8 +250,8 @@ mod tests {
         prlimit(Some(process.pid), Resource::Fsize, limit).unwrap();
         assert_eq!(file_length(&limits()), Some(Bytes::mib(1)));
         let raised = process.allow_file_length(Bytes::mib(2));
-        // Only who has CAP_SYS_RESOURCE may raise a limit that was lowered: not all of root do, in
-        // containers for example.
+        // Only a process with CAP_SYS_RESOURCE may raise a limit that was lowered: not all of root
+        // do, in containers for example.
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
         let may_raise = u64::from_str_radix(capabilities.trim(), 16).unwrap() & 1 << 24 != 0;

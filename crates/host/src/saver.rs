@@ -20,7 +20,7 @@ use crate::incoming::Incoming;
 use crate::inventory::Record;
 use crate::paths::Paths;
 
-/// The pause before a failed write is tried again. Longer, and an operator who has made room waits;
+/// The pause before a failed write is tried again. Longer, and a write waits after room was made;
 /// shorter, and a full disk costs processor time.
 const PAUSE: Duration = Duration::from_secs(5);
 

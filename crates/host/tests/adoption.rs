@@ -332,7 +332,7 @@ fn a_daemon_with_few_descriptors_keeps_all_vms_and_says_what_it_lacks() {
     assert_eq!(host.status().overhead, overhead);
     let refused = host.refused(422, "POST", "/v1/vms", &definition("more", "32MiB").to_string());
     assert!(refused.contains("too few files open (64)"), "{refused}");
-    // Those that cannot be spoken to can be killed.
+    // VMs that do not answer can be killed.
     let unreachable = vms.iter().find(|vm| vm.note.is_some()).unwrap();
     assert_eq!(host.ask("POST", &format!("/v1/vms/{}/kill", unreachable.name), "").0, 200);
     wait_until("its process is gone", || (!runs(unreachable.pid.unwrap())).then_some(()));

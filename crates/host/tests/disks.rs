@@ -1,4 +1,4 @@
-//! Disks of VMs: who may use them, and what is told of them.
+//! Disks of VMs: which users they may have, and what is reported of them.
 
 #![allow(clippy::unwrap_used, reason = "only tests use it")]
 

@@ -63,7 +63,7 @@ fn the_kernel_ends_a_vmm_before_the_daemon() {
     };
     let vm = host.run("a", "64MiB");
     let (daemon, vmm) = (score(host.daemon_pid()), score(vm.pid.unwrap()));
-    // Who may not lower it gets a line in the log.
+    // A daemon that may not lower it logs a line.
     assert!(daemon < vmm || host.log().contains("may end plimsolld before its VMs"), "{daemon} {vmm}");
     assert!(vmm >= 0, "{vmm}");
 }

@@ -100,7 +100,7 @@ pub fn below(top: Link, directory: &Path) -> Result<Vec<Link>, ChainError> {
                 last.path.display()
             ))),
             Some(_) if links.len() >= MAX_FILES => Err(Error::Invalid(format!(
-                "it is a backing file too many: at most {} are possible",
+                "it is a backing file too many: at most {} are allowed",
                 MAX_FILES - 1
             ))),
             Some(format) => {

@@ -148,8 +148,8 @@ impl<S: Storage> Qcow2<S> {
         Ok(())
     }
 
-    /// The entry of a cluster that reads as zeros and takes no space; `None`: the format has none
-    /// (version 2, with a backing file).
+    /// The entry of a cluster that reads as zeros and takes no space; `None` if the format has
+    /// no such entry (version 2, with a backing file).
     fn nothing(&self) -> Option<u64> {
         match (&self.backing, self.header.version) {
             (None, _) => Some(0),

@@ -28,12 +28,12 @@ pub fn create(
 ) -> Result<(), Error> {
     if !cluster.is_power_of_two() || !CLUSTERS.contains(&cluster) {
         return Err(Error::Invalid(format!(
-            "clusters of {cluster} bytes: a power of two from 512 to 2MiB is possible"
+            "clusters of {cluster} bytes: must be a power of two from 512 to 2MiB"
         )));
     }
     if size == 0 || !size.is_multiple_of(512) || size > MAX_SIZE {
         return Err(Error::Invalid(format!(
-            "a disk of {size} bytes: a multiple of 512 bytes up to 8TiB is possible"
+            "a disk of {size} bytes: must be a multiple of 512 bytes up to 8TiB"
         )));
     }
     let entries = cluster / 8;

@@ -45,7 +45,7 @@ enum Ask {
 }
 
 impl Ask {
-    /// The next one; `None`: there is none.
+    /// The next one, if the input has one.
     fn next(input: &mut Unstructured<'_>) -> Option<Self> {
         if input.is_empty() {
             return None;

@@ -28,7 +28,7 @@ impl<S: Storage> Qcow2<S> {
         }
         if !size.is_multiple_of(512) || size > MAX_SIZE {
             return invalid(format!(
-                "a disk of {size} bytes: a multiple of 512 bytes up to 8TiB is possible"
+                "a disk of {size} bytes: must be a multiple of 512 bytes up to 8TiB"
             ));
         }
         if self.backing.as_ref().is_some_and(|backing| backing.size() > before) {

@@ -2,12 +2,12 @@
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Takes it with others that do the same.
+/// Locks for reading, beside other readers.
 pub(crate) fn shared(lock: &RwLock<()>) -> RwLockReadGuard<'_, ()> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes it alone.
+/// Locks for writing.
 pub(crate) fn alone(lock: &RwLock<()>) -> RwLockWriteGuard<'_, ()> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -83,7 +83,7 @@ impl Metadata {
         Ok(metadata)
     }
 
-    /// Checks that all tables count as used, once: what is allocated next is none of them.
+    /// Checks that all tables count as used, once, so that none of them is allocated again.
     fn check(&self, storage: &impl Storage, header: &Header, refcounts: &mut Refcounts) -> Result<(), Error> {
         let tables = self.l1.iter().map(|entry| entry & OFFSET).filter(|at| *at != 0);
         let tables = tables.map(|at| clusters(header, at, header.cluster()));
@@ -166,7 +166,7 @@ impl Metadata {
     /// so that it reads as zeros.
     ///
     /// # Errors
-    /// There is none, or the counts are damaged or cannot be read.
+    /// No cluster is free, or the counts are damaged or cannot be read.
     pub(crate) fn allocate(&mut self, storage: &impl Storage) -> io::Result<(u64, bool)> {
         let cluster = self.refcounts()?.allocate(storage)?;
         if self.is_reserved(cluster) {

@@ -73,7 +73,7 @@ impl Refcounts {
         (1 << self.cluster_bits) / self.width
     }
 
-    /// Where in the file the count of `cluster` is; `None`: it has none, and is free.
+    /// Where in the file the count of `cluster` is; `None` if it has no count, and is free.
     fn place(&self, cluster: u64) -> io::Result<Option<u64>> {
         let block = usize::try_from(cluster / self.in_block()).ok().and_then(|block| self.table.get(block));
         let block = block.ok_or_else(|| damaged(format!("there is no count of cluster {cluster}")))? & OFFSET;
@@ -101,7 +101,7 @@ impl Refcounts {
     /// Takes a free cluster, which then has one reference.
     ///
     /// # Errors
-    /// There is none, or the counts cannot be read.
+    /// No cluster is free, or the counts cannot be read.
     pub(crate) fn allocate(&mut self, storage: &impl Storage) -> io::Result<u64> {
         loop {
             let cluster = self.lowest;
@@ -146,7 +146,7 @@ impl Refcounts {
     /// Takes back one reference to `cluster`. Returns whether it is free now.
     ///
     /// # Errors
-    /// It had none, or the counts cannot be read.
+    /// The cluster had no count, or the counts cannot be read.
     pub(crate) fn release(&mut self, storage: &impl Storage, cluster: u64) -> io::Result<bool> {
         let count = self.get(storage, cluster)?;
         let left =

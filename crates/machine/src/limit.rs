@@ -92,7 +92,7 @@ impl Group {
         &self.path
     }
 
-    /// The limit that is set on it now. `None`: there is none, or it cannot be read.
+    /// The limit that is set on it now; `None` if it has no limit or it cannot be read.
     #[must_use]
     pub fn limit(&self) -> Option<Limit> {
         let read = |name: &str| std::fs::read_to_string(self.path.join(name)).ok();
@@ -121,7 +121,7 @@ impl Group {
     }
 }
 
-/// The value of a line such as `anon 4096`; zero where there is none.
+/// The value of a line such as `anon 4096`; zero without such a line.
 fn value(stat: &str, key: &str) -> Bytes {
     let line = stat.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok());
     Bytes(line.unwrap_or(0))

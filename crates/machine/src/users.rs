@@ -40,8 +40,8 @@ impl Identity {
     }
 }
 
-/// Names the processes that have the file of that `identity` open, as far as they may be looked at;
-/// this process is none of them. `None`: none is found.
+/// Names the other processes that have the file of that `identity` open, as far as they may be
+/// looked at; `None` if there are none.
 #[must_use]
 pub fn processes(path: &Path, identity: Identity) -> Option<String> {
     let own = std::process::id();

@@ -244,7 +244,7 @@ mod tests {
         let left = entitled[3] - mib(70) - CIRCULATING;
         let lent = lending.claims[0] + lending.claims[1] - entitled[0] - entitled[1];
         assert!(lent.0.abs_diff(left.0) <= 1, "{lent:?} of {left:?}");
-        assert_eq!(lending.claims[2..], entitled[2..], "whoever lends may still claim its own");
+        assert_eq!(lending.claims[2..], entitled[2..], "a lender may still claim its own");
         let (entitled, lending) = lending_with(vm(180, 220, 9), &others);
         assert!(entitled[0] < mib(189));
         assert_eq!(lending.claims[0], mib(189), "no more than it lacks");

@@ -91,7 +91,7 @@ pub enum PoolError {
     },
     /// Too many pools above each other.
     #[error(
-        "pool {name:?}: parent {parent:?} has {MAX_POOL_DEPTH} pools above it and itself, and no more are possible"
+        "pool {name:?}: parent {parent:?} is {MAX_POOL_DEPTH} levels below the root, the deepest that is allowed"
     )]
     TooDeep {
         /// The pool.
@@ -110,7 +110,7 @@ pub enum PoolError {
         limit: Pages,
     },
     /// A number of shares out of bounds.
-    #[error("pool {name:?}: shares {shares}: 1 to {MAX_POOL_SHARES} are possible")]
+    #[error("pool {name:?}: shares {shares}: must be 1 to {MAX_POOL_SHARES}")]
     Shares {
         /// The pool.
         name: String,

@@ -200,7 +200,7 @@ impl VmClaim {
         }
         check_limit(whose, self.reservation, self.limit)?;
         if !(1..=MAX_POOL_SHARES).contains(&self.shares) {
-            return Err(field(whose, "shares", self.shares, format!("1 to {MAX_POOL_SHARES} are possible")));
+            return Err(field(whose, "shares", self.shares, format!("must be 1 to {MAX_POOL_SHARES}")));
         }
         let pool = match &self.pool {
             None => PoolId::ROOT,
@@ -222,7 +222,7 @@ impl VmClaim {
 }
 
 fn check_tax(whose: &str, rate: f64) -> Result<Tax, ProblemError> {
-    Tax::new(rate).ok_or_else(|| field(whose, "tax", rate, "0 to 0.99 is possible"))
+    Tax::new(rate).ok_or_else(|| field(whose, "tax", rate, "must be 0 to 0.99"))
 }
 
 fn check_limit(whose: &str, reservation: Bytes, limit: Option<Bytes>) -> Result<(), ProblemError> {
@@ -235,7 +235,7 @@ fn check_limit(whose: &str, reservation: Bytes, limit: Option<Bytes>) -> Result<
 }
 
 fn too_much(whose: &str, name: &'static str, value: Bytes) -> ProblemError {
-    field(whose, name, value.0, format!("at most {MAX_TOTAL} are possible, for all together"))
+    field(whose, name, value.0, format!("at most {MAX_TOTAL} are allowed, for all together"))
 }
 
 fn field(whose: &str, field: &'static str, value: impl ToString, rule: impl Into<String>) -> ProblemError {
@@ -313,17 +313,17 @@ mod tests {
     fn every_error_names_field_and_value() {
         type Change = fn(&mut Problem);
         let cases: [(Change, &str); 15] = [
-            (|p| p.tax = f64::NAN, "tax NaN: 0 to 0.99 is possible"),
-            (|p| p.tax = 1.0, "tax 1: 0 to 0.99 is possible"),
-            (|p| p.tax = -0.1, "tax -0.1: 0 to 0.99 is possible"),
-            (|p| p.vms[1].tax = Some(f64::INFINITY), "vm \"b\": tax inf: 0 to 0.99 is possible"),
+            (|p| p.tax = f64::NAN, "tax NaN: must be 0 to 0.99"),
+            (|p| p.tax = 1.0, "tax 1: must be 0 to 0.99"),
+            (|p| p.tax = -0.1, "tax -0.1: must be 0 to 0.99"),
+            (|p| p.vms[1].tax = Some(f64::INFINITY), "vm \"b\": tax inf: must be 0 to 0.99"),
             (|p| p.vms[1].name = "a".to_owned(), "vm \"a\": name \"a\": is taken by another vm"),
             (|p| p.vms[0].reservation = Bytes(8193), "vm \"a\": reservation 8193: it is over the size 8192"),
             (
                 |p| (p.vms[0].reservation, p.vms[0].limit) = (Bytes(6), Some(Bytes(5))),
                 "vm \"a\": reservation 6: it is over the limit 5",
             ),
-            (|p| p.vms[0].shares = 0, "vm \"a\": shares 0: 1 to 1000000000000 are possible"),
+            (|p| p.vms[0].shares = 0, "vm \"a\": shares 0: must be 1 to 1000000000000"),
             (|p| p.vms[0].pool = Some("q".to_owned()), "vm \"a\": pool \"q\": is no pool: name one"),
             (|p| p.vms[0].size = Bytes(u64::MAX), "vm \"a\": size 18446744073709551615: at most"),
             (|p| p.vms[1].size = Bytes(MAX_TOTAL - 8191), "vm \"b\": size 9007199254732801: at most"),

@@ -33,7 +33,7 @@ pub struct Claim {
 pub struct Reservations<'a> {
     /// Machine memory for guests and overheads: the budget.
     pub machine: Pages,
-    /// Swap space; `None`: the host has none, and VMs need none.
+    /// Swap space; `None` on a host without any, where VMs need none.
     pub swap: Option<Pages>,
     /// The pools.
     pub pools: &'a PoolTree,

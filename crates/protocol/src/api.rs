@@ -49,7 +49,7 @@
 //! | 404 | `unknown` | there is no such VM or pool |
 //! | 405 | `no-method` | the path does not support the method |
 //! | 408 | `late` | the body did not arrive in time |
-//! | 409 | `conflict` | the VM or pool is in no state for it |
+//! | 409 | `conflict` | the state of the VM or pool does not allow it |
 //! | 412 | `outdated` | the definition is another by now than the one that `If-Match` names |
 //! | 413 | `too-long` | the body is longer than any that makes sense |
 //! | 422 | `unfit` | a file or device that the VM needs is missing, busy or broken; or its VMM did not come up |

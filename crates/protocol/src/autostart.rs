@@ -35,7 +35,7 @@ impl StartOrder {
         if self.0 <= MAX_ORDER {
             return Ok(());
         }
-        Err(format!("start_order {self}: 0 to {MAX_ORDER} are possible"))
+        Err(format!("start_order {self}: must be 0 to {MAX_ORDER}"))
     }
 }
 
@@ -46,7 +46,7 @@ impl StartDelay {
         if self.0 <= MAX_DELAY {
             return Ok(());
         }
-        Err(format!("start_delay {self}: at most an hour (60m) is possible"))
+        Err(format!("start_delay {self}: at most an hour (60m) is allowed"))
     }
 }
 
@@ -55,7 +55,7 @@ impl FromStr for StartOrder {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let order = text.parse().map(Self).ok().filter(|order| order.check().is_ok());
-        order.ok_or_else(|| format!("{text:?} is not a start order: 0 to {MAX_ORDER} are possible"))
+        order.ok_or_else(|| format!("{text:?} is not a start order: must be 0 to {MAX_ORDER}"))
     }
 }
 

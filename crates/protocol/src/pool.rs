@@ -84,7 +84,7 @@ impl PoolDefinition {
                 return fail(format!("{field} {value}: {meant}"));
             }
             if let Some(value) = value.filter(|value| *value > MAX_POOL_MEMORY) {
-                return fail(format!("{field} {value}: at most {MAX_POOL_MEMORY} is possible"));
+                return fail(format!("{field} {value}: at most {MAX_POOL_MEMORY} is allowed"));
             }
         }
         match self.limit {

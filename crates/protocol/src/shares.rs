@@ -55,7 +55,7 @@ impl Shares {
     pub(crate) fn check(self) -> Result<(), String> {
         match self {
             Self::Custom(n) if !(1..=MAX_SHARES).contains(&n) => {
-                Err(format!("shares {n}: 1 to {MAX_SHARES} are possible"))
+                Err(format!("shares {n}: must be 1 to {MAX_SHARES}"))
             }
             _ => Ok(()),
         }

@@ -25,7 +25,7 @@ impl TaxRate {
 
 /// A number that is no tax.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("tax {0}: a number from 0 to {MAX_TAX} is possible")]
+#[error("tax {0}: must be a number from 0 to {MAX_TAX}")]
 pub struct TaxError(String);
 
 impl TryFrom<f64> for TaxRate {

@@ -34,8 +34,7 @@ pub struct Domain {
     pub(crate) recovering: bool,
     /// No frame is made: see [`Domain::close`].
     pub(crate) closed: bool,
-    /// Where the search for memory of the pool that belongs to no frame goes on; `None` outside a
-    /// search.
+    /// Next frame that [`Domain::scrub`] looks at; `None` outside a search.
     pub(crate) scrubbed: Option<FrameNo>,
 }
 
@@ -46,6 +45,7 @@ type Digest = fn(&DigestKey, &Page) -> PageDigest;
 /// time; with twice as many it is never idle, and what was fetched first is still in its nearest
 /// cache.
 const AT_ONCE: usize = 32;
+
 /// A page of a look-up.
 #[derive(Clone, Copy, Debug)]
 struct Wanted {

@@ -55,7 +55,7 @@
 //! | 5 | C | looks up a page of the same digest: [`Found::Frame`], with a reference; compares, maps |
 //! | 6 | any | writes to its page, so it maps the frame no more, and gives back the reference. After the last one the frame's memory goes back to the host |
 //!
-//! Hints, hashes and comparing are the paper's (Waldspurger 2002, section 4). In the paper one
+//! Hints, digests and comparing are the paper's (Waldspurger 2002, section 4). In the paper one
 //! program reads all pages. Here VMMs read and compare, and a VMM is believed only about itself.
 //!
 //! # What a member can do to others
@@ -71,7 +71,7 @@
 //! - *False content* is refused, because the digest of the copy counts.
 //! - *Kept references* count for what the member is charged, one for each of its pages at most. A
 //!   *return of what it does not have* is ignored.
-//! - *Hashes that all go to one place* of the index need a secret that members do not know
+//! - *Digests that all go to one place* of the index need a secret that members do not know
 //!   (`key.rs`).
 //! - *Reading the pool*: a member can read every frame of its domain. That is what a domain means.
 //!   Its process can read them even after it has left. So a caller that lets a member leave while
@@ -88,10 +88,10 @@
 //! - *A VMM that a guest has broken into* learns the same by asking. [`Found::Frame`] and
 //!   [`Found::Wanted`] say that another page has the digest, pages that nobody shares included. The
 //!   daemon answers at most a million look-ups a second of one VM, two million of all together
-//!   (`host/src/core/tokens.rs`). A page of known content but for 20 bits is guessed in a second,
-//!   but for 30 bits in 18 minutes, but for 40 bits in two weeks; one with a key of 128 bits never.
-//! - Nobody can guess offline. A member's digests are not shown to others, and who is no member of
-//!   the domain has neither its key nor its answers.
+//!   (`host/src/core/tokens.rs`). With 20 unknown bits a page is guessed in a second, with 30 in 18
+//!   minutes, with 40 in two weeks; with a key of 128 bits never.
+//! - Nobody can guess offline. A member's digests are not shown to others, and a VM outside the
+//!   domain has neither its key nor its answers.
 //! - *Frames* can be read by every member, see above. Pages of several guests in one machine page
 //!   are also what attacks on the memory's hardware (Rowhammer) look for: a guest can choose whose
 //!   page lies in it.

@@ -181,8 +181,7 @@ impl Occupied {
         }
     }
 
-    /// What the last VM is entitled to, which is of `kind`; where there is none yet, what one would
-    /// be.
+    /// The entitlement of the last VM of `kind`; without any, what a first one would get.
     fn entitlement(&self, kind: &Tenant, more: usize, available: Pages) -> Pages {
         let mut members: Vec<Member> = self.vms.iter().map(Tenant::member).collect();
         if more == 0 {

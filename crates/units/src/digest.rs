@@ -18,7 +18,7 @@ pub struct PageDigest(pub u128);
 
 /// The key with which a sharing domain makes digests of pages.
 ///
-/// Who does not know it learns nothing of a page from its digest, and nothing from one domain's
+/// Without the key, one learns nothing of a page from its digest, and nothing from one domain's
 /// digests about another's. All members of a domain know it. It is never written to a disk or a
 /// log.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub(crate) struct Brake {
     /// The host is short of memory.
     held: AtomicBool,
-    /// The operator said so.
+    /// The operator has paused the VM.
     paused: AtomicBool,
     /// Gets each processor out of the guest.
     kicks: Mutex<Vec<Box<dyn Fn() + Send>>>,
@@ -39,10 +39,10 @@ impl Brake {
         self.paused.load(Ordering::SeqCst)
     }
 
-    /// Holds the processors for want of memory, or lets them go on as far as the operator does. A
-    /// processor that is in the guest is kicked out of it. The kick may come just before the
-    /// processor enters the guest, so a caller that keeps the brake on calls this again from time
-    /// to time.
+    /// Holds the processors for want of memory, or releases them. Released processors run unless
+    /// the operator has paused the VM. A processor that is in the guest is kicked out of it. The
+    /// kick may come just before the processor enters the guest, so a caller that keeps the brake
+    /// on calls this again from time to time.
     pub(crate) fn hold(&self, on: bool) {
         self.set(&self.held, on);
     }

@@ -161,7 +161,7 @@ impl Pager {
     /// Starts the thread.
     ///
     /// # Errors
-    /// There is none to be had.
+    /// The thread cannot be started.
     pub(crate) fn start(pmap: &Arc<Pmap>, brake: &Arc<Brake>, exchange: &Arc<Exchange>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             pmap: Arc::clone(pmap),

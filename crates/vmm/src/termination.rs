@@ -2,8 +2,8 @@
 //!
 //! A service manager that stops everything sends them, and an operator with `kill`. A VM is
 //! somebody's machine, and its file systems want to be unmounted: so its power button is pressed,
-//! once for each signal that the control thread sees. A guest that does not listen runs on, until
-//! whoever sent the signal kills the process.
+//! once for each signal that the control thread sees. A guest that does not react runs on until the
+//! process is killed.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -207,6 +207,6 @@ fn a_configuration_that_makes_no_sense_is_refused_in_one_line() {
     config.vcpus = 9;
     let daemon = Daemon::start(config, Vec::new(), SIZE);
     let (reason, status) = daemon.end();
-    assert_eq!(reason, ExitReason::Failed("vcpus 9: 1 to 8 are possible".to_owned()));
+    assert_eq!(reason, ExitReason::Failed("vcpus 9: must be 1 to 8".to_owned()));
     assert_eq!(status.code(), Some(1));
 }

@@ -71,7 +71,7 @@ impl Reply {
     /// The body of an answer that is a success.
     ///
     /// # Errors
-    /// It is none: the status, and what the daemon says.
+    /// An error: the status, and what the daemon says.
     pub fn success(self) -> Result<String> {
         ensure!((200..300).contains(&self.status), "status {}: {}", self.status, self.body.trim());
         Ok(self.body)

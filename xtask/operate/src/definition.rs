@@ -59,7 +59,7 @@ pub struct Definition {
     pub balloon_driver: bool,
     /// Further words of its kernel's command line.
     pub kernel_words: Option<String>,
-    /// With whom it shares pages; `None`: as VMs do by default.
+    /// What it shares pages with; `None`: as VMs do by default.
     pub sharing: Option<String>,
     /// What it runs.
     pub runs: Runs,

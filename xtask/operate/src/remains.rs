@@ -121,7 +121,7 @@ fn descriptors(stage: &Stage) -> Result<u64> {
     Ok(reading.descriptors)
 }
 
-/// What is in a directory; nothing where there is none.
+/// What is in a directory; nothing if it does not exist.
 fn entries(directory: &Path) -> Vec<PathBuf> {
     fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }

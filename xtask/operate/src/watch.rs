@@ -16,7 +16,7 @@ use crate::standstill::Standstill;
 /// The least time between two looks.
 const PERIOD: Duration = Duration::from_millis(300);
 /// The part of a processor that the looks may take. Each reads every VMM's smaps, which emulation
-/// makes slow: a watcher that takes more makes those slow whom it watches.
+/// makes slow: with more, watching slows down what is watched.
 const SHARE: f64 = 0.05;
 
 /// The highest values seen.

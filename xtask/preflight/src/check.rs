@@ -89,7 +89,7 @@ enum Item {
     Archives,
 }
 
-/// What `find` says of each thing that comes from Debian and is not to be had.
+/// The errors of `find`, of all that comes from Debian.
 fn from_debian(needs: &Needs, find: impl Fn(Item) -> Result<()>) -> Vec<String> {
     let kernels = needs.kernels.iter().map(|version| Item::Kernel(*version));
     let debs = needs.debs.iter().map(|package| Item::Deb(package));

@@ -7,7 +7,7 @@ const MAX_WORDS: usize = 64;
 
 /// What a condition asks about files.
 pub(super) trait Files {
-    /// The length of the file at `path`; `None`: there is none.
+    /// The length of the file at `path`, if there is a file.
     fn file(&self, path: &str) -> Option<u64>;
     fn is_directory(&self, path: &str) -> bool;
 }
@@ -86,7 +86,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// `None`: `operator` is none of two words.
+/// Compares two words; `None` if `operator` is not one that compares words.
 fn compare(left: &str, operator: &str, right: &str) -> Option<bool> {
     let number = |word: &str| word.parse::<i64>().unwrap_or(0);
     let order = || number(left).cmp(&number(right));

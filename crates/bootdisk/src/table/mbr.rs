@@ -65,7 +65,7 @@ fn partition(disk: &Disk, number: u32, first: u64, count: u64, kind: u8) -> Opti
     Partition::of(disk, number, first, count, SECTOR, kind == EFI_SYSTEM)
 }
 
-/// The entries of the record in sector `at`; `None`: it is none.
+/// The entries of the record in sector `at`; `None` if the sector is no such record.
 fn entries(disk: &Disk, at: u64) -> io::Result<Option<[Entry; 4]>> {
     let mut sector = [0; RECORD];
     if disk.size() < SECTOR {

@@ -191,5 +191,5 @@ fn errors_say_what_was_found_and_what_was_not() {
     let config = "default a\nlabel a\n linux /k\n append x\u{1b}[2J\n";
     let tree = Tree::default().with("extlinux.conf", config).with("k", "k");
     let text = error(&Image::whole(ext("ext4", 4 * MIB, UUID, 1024, &tree)));
-    assert!(text.contains("its command line has '\\u{1b}'"), "{text}");
+    assert!(text.contains("its command line contains '\\u{1b}'"), "{text}");
 }

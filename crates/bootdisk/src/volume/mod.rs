@@ -142,7 +142,7 @@ impl Volume {
         Ok((done, node))
     }
 
-    /// The length of the file at `path`; `None`: there is none.
+    /// The length of the file at `path`, if there is a file.
     pub(crate) fn file(&self, path: &str) -> Option<u64> {
         match self.resolve(path) {
             Ok((_, Node::File(length))) => Some(length),

@@ -125,7 +125,7 @@ fn connect(vm: &VmStatus, context: &Context) -> Result<UnixStream> {
     let path = vm.console.display();
     unix_stream::connect(&vm.console, PATIENCE).map_err(|e| match e.kind() {
         io::ErrorKind::PermissionDenied => anyhow!(
-            "no right to attach to the console of {name} ({path}): run as root, or as a user who may write to it"
+            "no right to attach to the console of {name} ({path}): run as root, or as a user that may write to it"
         ),
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             anyhow!("no process listens at the console of {name} ({path}): see plimsoll show {name}")

@@ -1,3 +1,5 @@
+//! `plimsoll create`: defines a VM, and starts nothing.
+
 use anyhow::Result;
 use plimsoll_protocol::status::VmStatus;
 

@@ -1,3 +1,5 @@
+//! `plimsoll doctor`: prints what [`crate::doctor`] finds about this host.
+
 use std::process::ExitCode;
 
 use anyhow::Result;

@@ -7,7 +7,7 @@ use plimsoll_words::local_time::to_the_millisecond;
 use crate::context::Context;
 use crate::since::Since;
 
-/// How often events are fetched while they are followed: often enough for a person who watches.
+/// How often events are fetched while they are followed: often enough for a person at a screen.
 const POLL: Duration = Duration::from_millis(500);
 
 const HELP: &str = "\

@@ -12,7 +12,7 @@ Memory is divided among the VMs and pools of each pool by their shares, between 
 All numbers are of one moment, and of the ledger at that moment. Each remedy is tried alone.
 
 Examples:
-  plimsoll explain            the host's account, its pools, and who holds the memory
+  plimsoll explain            the host's account, its pools, and which VMs hold the memory
   plimsoll explain web1       why it has this much, and what would give it more
   plimsoll explain web1 --json | jq -r .decision.cause";
 

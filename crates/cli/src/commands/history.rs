@@ -1,3 +1,5 @@
+//! `plimsoll history`: prints what the daemon has recorded of VMs.
+
 use anyhow::Result;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::history::{History as Record, Sample};

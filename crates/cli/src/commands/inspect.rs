@@ -1,3 +1,5 @@
+//! `plimsoll inspect`: prints a VM's definition.
+
 use anyhow::Result;
 use plimsoll_protocol::VmName;
 

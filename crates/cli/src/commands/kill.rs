@@ -46,7 +46,7 @@ impl Kill {
     }
 }
 
-/// Whether a VM could not be ended because there is none, or it is off.
+/// Whether a VM could not be ended because it does not exist, or is off.
 pub(super) fn is_missing(name: &VmName, error: &anyhow::Error, context: &Context) -> bool {
     match status_of(error) {
         Status::Unknown => true,

@@ -1,3 +1,5 @@
+//! `plimsoll pause`: has VMs stand still.
+
 use anyhow::Result;
 use plimsoll_protocol::status::Power;
 

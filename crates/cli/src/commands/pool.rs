@@ -1,3 +1,5 @@
+//! `plimsoll pool`: makes, changes, shows and removes resource pools.
+
 use std::collections::BTreeMap;
 
 use anyhow::Result;

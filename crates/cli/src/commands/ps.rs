@@ -1,3 +1,5 @@
+//! `plimsoll ps`: lists VMs, with columns of the operator's choice.
+
 use anyhow::Result;
 use jiff::Timestamp;
 use plimsoll_protocol::status::{Power, VmStatus};

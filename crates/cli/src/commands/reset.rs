@@ -1,3 +1,5 @@
+//! `plimsoll reset`: has guests boot anew, as a reset button does.
+
 use anyhow::Result;
 use plimsoll_protocol::status::Power;
 

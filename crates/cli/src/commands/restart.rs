@@ -1,3 +1,5 @@
+//! `plimsoll restart`: shuts VMs down and starts them again, one after the other.
+
 use anyhow::Result;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::status::{Power, VmStatus};

@@ -1,3 +1,5 @@
+//! `plimsoll resume`: has paused VMs go on.
+
 use anyhow::Result;
 use plimsoll_protocol::status::Power;
 

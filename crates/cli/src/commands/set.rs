@@ -1,3 +1,5 @@
+//! `plimsoll set`: changes what is defined of VMs, while they run or not.
+
 use std::collections::BTreeMap;
 
 use anyhow::Result;
@@ -71,7 +73,7 @@ pub(crate) struct Set {
     /// Label to remove
     #[arg(long, value_name = "KEY", group = "change")]
     remove_label: Vec<LabelKey>,
-    /// Whom it shares pages with: own, zero, off, or the name of a domain
+    /// What it shares pages with: own, zero, off, or the name of a domain
     #[arg(long, value_name = "DOMAIN", group = "change")]
     sharing: Option<Sharing>,
     #[command(flatten)]

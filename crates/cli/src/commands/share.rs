@@ -1,3 +1,5 @@
+//! `plimsoll share`: shows sharing domains, and puts VMs into them.
+
 use anyhow::Result;
 use clap::Subcommand;
 use plimsoll_protocol::VmName;
@@ -29,7 +31,7 @@ Columns:
   FRAMES  machine memory that shared pages take
   SHARED  guest memory that reads them
   SAVED   the difference
-  HINTS   guest memory that the daemon knows by its hash only
+  HINTS   guest memory that the daemon knows by its digest only
   INDEX   memory of the daemon's own for its bookkeeping
   VMS     the VMs in it
 A domain is closed where a VM that still runs has left it: see plimsoll share --help.
@@ -60,7 +62,7 @@ struct Set {
     /// Name of the VM
     #[arg(value_name = "VM")]
     name: VmName,
-    /// With whom: own, zero, off, or the name of a domain
+    /// What it shares pages with: own, zero, off, or the name of a domain
     #[arg(value_name = "DOMAIN")]
     sharing: Sharing,
 }

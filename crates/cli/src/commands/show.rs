@@ -1,3 +1,5 @@
+//! `plimsoll show`: prints what a VM does and has, a fact a line.
+
 use anyhow::Result;
 use jiff::Timestamp;
 use plimsoll_protocol::StartOrder;

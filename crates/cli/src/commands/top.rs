@@ -70,7 +70,7 @@ pub(crate) struct Top {
 fn interval(text: &str) -> Result<Interval, String> {
     let interval: Interval = text.parse()?;
     if interval.0 < MIN_INTERVAL {
-        return Err(format!("{interval} is too short: at least {} is possible", Interval(MIN_INTERVAL)));
+        return Err(format!("{interval} is too short: at least {} is allowed", Interval(MIN_INTERVAL)));
     }
     Ok(interval)
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::pane::Pane;
 use crate::vm_field::VmField;
 
-/// What an operator has chosen to see. It is kept on disk when he says so.
+/// What an operator has chosen to see. It is kept on disk on request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(super) struct Choice {
@@ -51,7 +51,8 @@ impl Choice {
         self.order.insert(self.pane, Order { by: by.key().to_owned(), reversed });
     }
 
-    /// Where it is kept: in the user's directory for settings. `None`: the user has none.
+    /// Where it is kept: in the user's directory for settings. `None` if the user has no such
+    /// directory.
     pub(super) fn path() -> Option<PathBuf> {
         let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let directory = absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));

@@ -37,8 +37,10 @@ pub(super) struct Feed {
 }
 
 impl Feed {
+    /// Starts the thread that asks the daemon.
+    ///
     /// # Errors
-    /// There is no thread to be had.
+    /// The thread cannot be started.
     pub(super) fn new(client: Client, filter: Filter, every: Duration) -> Result<Self> {
         let (orders, ordered) = mpsc::channel();
         let (told, news) = mpsc::channel();

@@ -16,7 +16,7 @@ pub(crate) struct Look {
 
 impl Look {
     /// # Errors
-    /// The daemon does not answer, or `filter` names a VM that there is not.
+    /// The daemon does not answer, or `filter` names a VM that does not exist.
     pub(crate) fn new(client: &Client, filter: &Filter) -> Result<Self> {
         let vms = filter.choose(client.vms()?)?;
         Ok(Self { at: Timestamp::now(), host: client.host()?, vms })

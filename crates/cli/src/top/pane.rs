@@ -6,7 +6,7 @@ use crate::vm_field::VmField;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Pane {
-    /// Who has how much memory, and who waits for some.
+    /// How much memory each VM has, and which VMs wait for some.
     #[default]
     Memory,
     /// What is compressed and swapped.

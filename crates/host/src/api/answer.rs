@@ -90,7 +90,9 @@ impl ErrorKind {
                 (StatusCode::METHOD_NOT_ALLOWED, "no-method", "The path does not support the method")
             }
             Self::Late => (StatusCode::REQUEST_TIMEOUT, "late", "The body did not arrive in time"),
-            Self::Conflict => (StatusCode::CONFLICT, "conflict", "The VM or pool is in no state for it"),
+            Self::Conflict => {
+                (StatusCode::CONFLICT, "conflict", "The state of the VM or pool does not allow it")
+            }
             Self::Outdated => {
                 (StatusCode::PRECONDITION_FAILED, "outdated", "The definition is another by now")
             }

@@ -1,3 +1,5 @@
+//! The host as a whole: its state, and its sharing domains.
+
 use axum::extract::State;
 
 use super::Api;

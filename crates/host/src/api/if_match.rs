@@ -26,7 +26,7 @@ impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
         if tags.contains(&"*") {
             return Ok(Self(None));
         }
-        // What is no tag of ours, a weak one for example, is no version that there is.
+        // A tag that is not ours, such as a weak one, matches no version.
         let versions = tags.iter().filter_map(|tag| tag.strip_prefix('"')?.strip_suffix('"'));
         Ok(Self(Some(versions.map(|tag| Version(tag.to_owned())).collect())))
     }

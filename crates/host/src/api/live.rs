@@ -1,6 +1,6 @@
 //! The live state: host and VMs, again and again, as server-sent events.
 //!
-//! The state is asked for and written once for all who watch, and not at all while nobody does. A
+//! The state is asked for and written once for all watchers, and not at all without watchers. A
 //! client that reads slowly misses states; nothing is kept for it.
 
 use std::convert::Infallible;
@@ -28,7 +28,7 @@ use crate::daemon::Caller;
 /// Time between two states: VMMs report each second, and memory is divided as often.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Those who watch, and the latest state for them.
+/// The clients that watch, and the latest state for them.
 #[derive(Clone, Debug)]
 pub(super) struct Live(Arc<Shared>);
 
@@ -78,7 +78,7 @@ impl Shared {
                 // An old state would be the first that the next one sees.
                 self.latest.send_replace(Bytes::new());
                 self.asks.store(false, Ordering::Release);
-                // One who came in between found that the task runs.
+                // A client that came in between found the task running.
                 if self.latest.receiver_count() == 0 || self.asks.swap(true, Ordering::AcqRel) {
                     return;
                 }

@@ -1,8 +1,8 @@
 //! How fast a peer may make changes (VMs that are started and stopped, settings, pools), ask costly
-//! questions, and agree on encryption.
+//! questions, and make TLS handshakes.
 //!
 //! Each change divides the host's memory anew and is written to disk; some questions divide it,
-//! too; each agreement is a signature. Peers that ask for more than their rate wait; those that
+//! too; each handshake is a signature. Peers that ask for more than their rate wait; those that
 //! would wait for too long are refused, by the name of the peer, so that one that loops costs
 //! others nothing. An attacker may be many peers, so all of them together have a rate as well.
 
@@ -30,9 +30,9 @@ const CHANGES: Rate = Rate::new(100, 200);
 const QUESTIONS: Rate = Rate::new(500, 1000);
 /// The same of all peers of a listener: each address is one on TCP.
 const QUESTIONS_OF_ALL: Rate = Rate::new(1000, 2000);
-/// Agreements of a peer on encryption. A peer needs no token for one, and it takes the loop's
-/// thread about a millisecond (RSA): more would leave less time for VMs; less would make a client
-/// wait that connects anew for each request. At once: a browser and some scripts.
+/// TLS handshakes of a peer. A peer needs no token for one, and it takes the loop's thread about a
+/// millisecond (RSA): more would leave less time for VMs; less would make a client wait that
+/// connects anew for each request. At once: a browser and some scripts.
 const HANDSHAKES: Rate = Rate::new(20, 40);
 /// The same of all peers: a tenth of the thread's time. More, and an attacker with many addresses
 /// slows VMs; less, and it keeps others out more easily.
@@ -95,7 +95,7 @@ impl Pace {
         Self::new(QUESTIONS, Some(QUESTIONS_OF_ALL))
     }
 
-    /// The pace of agreements on encryption.
+    /// The pace of TLS handshakes.
     pub(super) fn of_handshakes() -> Self {
         Self::new(HANDSHAKES, Some(HANDSHAKES_OF_ALL))
     }

@@ -1,3 +1,5 @@
+//! Resource pools: listed, made, shown, changed, removed.
+
 use axum::extract::State;
 use plimsoll_protocol::PoolName;
 use plimsoll_protocol::change::PoolChange;

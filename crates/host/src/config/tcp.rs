@@ -62,7 +62,7 @@ impl Tcp {
         );
         ensure!(
             self.certificate.is_some() || self.listen.ip().to_canonical().is_loopback(),
-            "tcp.listen {}: without TLS only a loopback address such as 127.0.0.1 is possible, because the token and \
+            "tcp.listen {}: without TLS only a loopback address such as 127.0.0.1 is allowed, because the token and \
              all answers go over it in clear; name tcp.certificate and tcp.key, or use ssh -L from other hosts",
             self.listen
         );

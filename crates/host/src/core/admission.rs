@@ -140,7 +140,7 @@ fn claim(pools: &Pools, definition: &VmDefinition) -> Claim {
     }
 }
 
-/// Every VM is in a pool that there is.
+/// Every VM's pool exists.
 fn place(pools: &Pools, place: &Place) -> PoolId {
     pools.id(place).unwrap_or(PoolId::ROOT)
 }

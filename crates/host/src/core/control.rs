@@ -1,3 +1,5 @@
+//! The control loop: each second, and sooner when a VM waits, memory is divided anew.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,26 +13,6 @@ use super::{Core, ProcessMemory, RunId, size};
 use crate::history::Reading;
 use crate::liveness::Sight;
 
-/// How often memory is divided anew when nothing happens: the pace at which balloons were told
-/// their targets (Waldspurger 2002, section 3.2) and at which VMMs report.
-pub(crate) const PERIOD: Duration = Duration::from_secs(1);
-/// How soon it is divided anew when a VM waits. Sooner, and a crowd of waiting VMs would keep the
-/// daemon busy with arithmetic; later, and a guest stands still for longer than a balloon needs to
-/// begin.
-pub(crate) const SHORTEST: Duration = Duration::from_millis(100);
-/// How soon, when a VM begins to wait for what is not free: others that have more than they are
-/// entitled to are told at once to page it out. Sooner, and a guest that touches new memory page by
-/// page would keep the daemon busy; later, and a burst of such faults adds up to a pause that its
-/// users notice.
-pub(crate) const AT_ONCE: Duration = Duration::from_millis(10);
-/// A VM whose process holds this much more than it was granted is reported, and what the kernel may
-/// be wrong by ([`miscounted`]).
-const EXCESS: Bytes = Bytes::mib(4);
-/// How many looks in a row, one a second, may find that. A late return has come by then. More, and
-/// a VMM that its guest has taken over keeps memory that others were promised for longer.
-const LOOKS: u8 = 8;
-
-/// The control loop.
 impl Core {
     /// Divides memory anew (entitlements, targets, balloons), then serves VMs that wait.
     pub(super) fn control(&mut self) {
@@ -182,6 +164,25 @@ impl Core {
         self.peak_kernel = self.peak_kernel.max(self.running().map(|(_, run)| run.kernel.ram).sum());
     }
 }
+
+/// How often memory is divided anew when nothing happens: the pace at which balloons were told
+/// their targets (Waldspurger 2002, section 3.2) and at which VMMs report.
+pub(crate) const PERIOD: Duration = Duration::from_secs(1);
+/// How soon it is divided anew when a VM waits. Sooner, and a crowd of waiting VMs would keep the
+/// daemon busy with arithmetic; later, and a guest stands still for longer than a balloon needs to
+/// begin.
+pub(crate) const SHORTEST: Duration = Duration::from_millis(100);
+/// How soon, when a VM begins to wait for what is not free: others that have more than they are
+/// entitled to are told at once to page it out. Sooner, and a guest that touches new memory page by
+/// page would keep the daemon busy; later, and a burst of such faults adds up to a pause that its
+/// users notice.
+pub(crate) const AT_ONCE: Duration = Duration::from_millis(10);
+/// Report a VM whose process exceeds its grant by this much plus the kernel's error
+/// ([`miscounted`]).
+const EXCESS: Bytes = Bytes::mib(4);
+/// How many looks in a row, one a second, may find that. A late return has come by then. More, and
+/// a VMM that its guest has taken over keeps memory that others were promised for longer.
+const LOOKS: u8 = 8;
 
 /// By how much the kernel may count too many resident pages of a process, as `/proc/PID/status`
 /// shows them. Since Linux 6.2 each processor keeps up to `max(32, 2 * processors)` pages of each

@@ -85,7 +85,7 @@ impl Core {
             Phase::Queued(_) => reservation(definition) + overhead(definition),
             _ => run.wanted.min(limit.saturating_sub(held)),
         };
-        // Every VM is in a pool that there is, and every tax is one that policy knows.
+        // Every VM's pool exists, and policy accepts every tax.
         let pool = self.pools.id(&definition.pool).unwrap_or(PoolId::ROOT);
         let tax = definition.tax.and_then(|tax| Tax::new(tax.rate()));
         PolicyVm {

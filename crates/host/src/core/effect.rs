@@ -66,7 +66,7 @@ pub(crate) enum Effect {
     Joins(RunId, Known),
     /// Record the missing parts of the VM's jail, for a restarted daemon.
     Settled(RunId, Vec<JailPart>),
-    /// Write an event down, for operators who ask after the daemon was restarted.
+    /// Write an event down, for operators that ask after the daemon was restarted.
     Record(Event),
     Answer(RequestId, Result<Answer, Failure>),
 }

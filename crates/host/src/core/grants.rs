@@ -59,7 +59,7 @@ impl Core {
         let part = self.part(run.id);
         let granted = self.ledger.account(run.id).grant.saturating_add(part);
         Party {
-            // Every VM is in a pool that there is.
+            // Every VM's pool exists.
             pool: pools.id(&definition.pool).unwrap_or(PoolId::ROOT),
             shares: definition.shares.resolve(definition.size),
             stage: match run.phase {

@@ -163,8 +163,8 @@ impl Core {
         let executed = |facts: &Facts| facts.sampling.executed;
         run.executed = run.executed.saturating_add(executed(&facts).saturating_sub(executed(&before)));
         run.usage.observe(&facts.sampling);
-        // A grant that the VMM had not read yet answers a part of its claim. What it has pledged
-        // to become frames is none.
+        // A grant that the VMM had not read yet answers a part of its claim. Pages that it has
+        // pledged to become frames are not such a grant.
         let under_way = grant.saturating_sub(pledged).saturating_sub(facts.grant);
         run.wants(facts.wanted.saturating_sub(under_way), now);
         run.beyond = beyond;

@@ -107,7 +107,7 @@ pub(crate) struct Failure {
 pub(crate) enum FailureKind {
     /// There is no such VM or pool.
     Unknown,
-    /// The VM or pool is in no state for it.
+    /// The state of the VM or pool does not allow it.
     Conflict,
     /// What is to be changed is not what the client has read.
     Outdated,

@@ -61,7 +61,7 @@ impl Core {
         };
         if size.is_some_and(|size| size == Bytes::ZERO || !size.0.is_multiple_of(512)) {
             let text = format!(
-                "VM {vm}: a disk of {}B: a multiple of 512 bytes is possible",
+                "VM {vm}: a disk of {}B: must be a multiple of 512 bytes",
                 size.unwrap_or_default().0
             );
             return Err(Failure::new(FailureKind::Invalid, text));

@@ -40,11 +40,11 @@ pub(crate) struct Run {
     pub(crate) spare: Spare,
     /// Its guest has taken pages out of its balloon since memory was last divided.
     pub(crate) took_back: bool,
-    /// Pages that it was granted since then.
+    /// Pages that it was granted since the last division.
     pub(crate) given: Pages,
-    /// Pages that it has paged out since then to serve its own faults.
+    /// Pages that it has paged out since the last division to serve its own faults.
     pub(crate) replaced: Pages,
-    /// How long it has executed since then.
+    /// How long it has executed since the last division.
     pub(crate) executed: Duration,
     pub(crate) stall: StallAccount,
     pub(crate) heartbeat: Heartbeat,
@@ -61,7 +61,7 @@ pub(crate) struct Run {
     pub(crate) most: Pages,
     /// Pages that it got as leeway: see [`Party::leeway`](plimsoll_policy::Party::leeway).
     pub(crate) leeway: Pages,
-    /// Its swap space; zero: it has none.
+    /// Its swap space; zero without one.
     pub(crate) swap: Pages,
     /// The last message to it about paging.
     pub(crate) paging: Paging,

@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn many_take_together_no_more_than_a_few_and_each_the_same() {
         for vms in [10, 300] {
-            // The largest question that there is: 64 pages offered.
+            // The largest question: 64 pages offered.
             let taken = flood(vms, 10, 64 * Tokens::OFFERED);
             let all: u64 = taken.iter().sum();
             // Those that ask first find few others.

@@ -29,7 +29,7 @@ impl Daemon {
     }
 }
 
-/// Waits for the next tick of `interval`; for ever where there is none.
+/// Waits for the next tick of `interval`; without one, for ever.
 pub(super) async fn tick_of(interval: Option<&mut Interval>) {
     match interval {
         Some(interval) => drop(interval.tick().await),

@@ -1,8 +1,8 @@
 //! Page sharing's data plane: sharing domains, their memory and their index.
 //!
 //! A [`Plane`] runs on a thread of its own ([`thread`]). The core sends it [`Order`]s and gets one
-//! [`Report`] for each, both in order. The plane makes memfds, copies, hashes and writes pages, and
-//! gives memory back to the host. It decides nothing: the core says which VM shares with which
+//! [`Report`] for each, both in order. The plane makes memfds, copies, digests and writes pages,
+//! and gives memory back to the host. It decides nothing: the core says which VM shares with which
 //! ones, how much of the plane's time each VM may take (`core/tokens.rs`), and keeps the ledger.
 //!
 //! # What may cross

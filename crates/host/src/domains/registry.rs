@@ -65,8 +65,7 @@ pub(super) fn run(member: MemberId) -> RunId {
 }
 
 impl Domains {
-    /// Adds `run` to the domain of `owner`. Makes the domain with room for `limit` frames if there
-    /// is none.
+    /// Adds `run` to the domain of `owner`. A new domain gets room for `limit` frames.
     ///
     /// # Errors
     /// The kernel has no file or no memory for it, or the VM is too large.

@@ -52,7 +52,7 @@ use crate::paths::Paths;
 use crate::process::{Process, boot_id, last_line, start_time};
 use crate::swap::SwapSite;
 
-/// How long a VMM may take to greet: it only has to start before.
+/// How long a VMM may take to send its greeting, right after it starts.
 const HELLO_TIME: Duration = Duration::from_secs(10);
 
 /// What a launch needs to know of the host.
@@ -80,7 +80,7 @@ pub(crate) struct Plan {
     pub(crate) grant: Pages,
     /// The user for it; `None` where the daemon cannot give one.
     pub(crate) uid: Option<u32>,
-    /// The context identifier of its vsock; `None`: it has none.
+    /// The context identifier of its vsock, if it has one.
     pub(crate) cid: Option<u32>,
     pub(crate) started: Timestamp,
 }
@@ -172,7 +172,8 @@ pub(crate) fn launch(site: &Site, plan: &Plan) -> anyhow::Result<Launched> {
     // The guest runs from here on. If the daemon ends before it takes over what is returned, the
     // next one finds the VM by its directory.
     directory.keep();
-    let child = child.child.take().ok_or_else(|| anyhow!("the child is there until here"))?;
+    let child =
+        child.child.take().ok_or_else(|| anyhow!("internal error: the VMM's process handle is gone"))?;
     Ok(Launched { process, child, wire, directory, record, images, bound, log })
 }
 
@@ -182,7 +183,7 @@ struct SwapSpace {
     config: SwapConfig,
 }
 
-/// Swap space for a VM of `definition`; `None`: it has none, or needs none.
+/// Swap space for a VM of `definition`, if the host has any and the VM needs it.
 fn swap_space(site: &Site, definition: &VmDefinition) -> anyhow::Result<Option<SwapSpace>> {
     let slots = Pages::floor(definition.size).saturating_sub(Pages::ceil(definition.reservation));
     let Some(swap) = site.swap.as_ref().filter(|_| slots > Pages::ZERO) else { return Ok(None) };

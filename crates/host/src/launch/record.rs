@@ -23,7 +23,7 @@ pub(crate) struct RunRecord {
     /// See [`crate::process::boot_id`].
     pub(crate) boot_id: String,
     pub(crate) uid: Option<u32>,
-    /// The context identifier of its vsock; `None`: it has none.
+    /// The context identifier of its vsock, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cid: Option<u32>,
     pub(crate) started: Timestamp,

@@ -58,7 +58,7 @@ impl Resources {
         let files: usize = disks.iter().map(|disk| 1 + disk.backing.len()).sum();
         ensure!(
             files <= MAX_FILES,
-            "the disks have {files} files with their backing files: at most {MAX_FILES} are possible"
+            "the disks have {files} files with their backing files: at most {MAX_FILES} are allowed"
         );
         let file = |path: &Path| regular(path).map(|(file, _)| file);
         let seed = definition.cloud_init.as_ref();

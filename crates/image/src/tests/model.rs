@@ -27,7 +27,7 @@ enum Ask {
     Kill,
     /// Any part of what was not durable is gone.
     CutPower(u64),
-    /// The power goes after so many writes and syncs.
+    /// Number of writes and syncs after which the power goes.
     FailAfter(u16),
     /// One of these fails after so many more, and the image is used on.
     FailOnce(Fault, u16),

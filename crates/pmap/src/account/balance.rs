@@ -60,7 +60,7 @@ pub struct Traffic {
 pub struct SharingTraffic {
     /// Looked at.
     pub scanned: u64,
-    /// How many of them were read and hashed: the others had not changed.
+    /// Read and digested: the others had not changed.
     pub hashed: u64,
     /// Shared.
     pub merged: u64,
@@ -68,7 +68,7 @@ pub struct SharingTraffic {
     pub zeroed: u64,
     /// Shared ones, and dropped ones, that became private again.
     pub broken: u64,
-    /// Whose content was not that of the frame that was named for them.
+    /// Found to differ from the frame that was named for them.
     pub mismatched: u64,
 }
 

@@ -17,7 +17,7 @@ use crate::pmap::Pmap;
 use crate::sync::lock;
 use crate::{Found, FramePool, FrameSource};
 
-/// Most frames: many more than there are pages, so that one may be named that there is not.
+/// Most frames: many more than pages, so that a frame may be named that does not exist.
 const FRAMES: u64 = 64;
 /// What digests are made with.
 const KEY: DigestKey = DigestKey::new([1; DigestKey::LEN]);

@@ -259,7 +259,7 @@ fn no_huge_page_is_lost_to_sampling() {
     vm.audit();
 }
 
-/// What the kernel says of guest RAM's huge pages, in KiB. 0 where it has none.
+/// What the kernel says of guest RAM's huge pages, in KiB; 0 without any.
 fn huge_pages(vm: &Served) -> u64 {
     let start = vm.pmap.vm().memory.mapping().host(0) as u64;
     let end = start + vm.pmap.vm().memory.mapping().len() as u64;

@@ -109,7 +109,7 @@
 //! - *Write-protection that tells what has changed* (`UFFDIO_WRITEPROTECT_ASYNC`, Linux 6.7) for
 //!   the scanner: a userfaultfd has it for all pages or for none, large ones would be split by
 //!   their first write, and the floor is 6.1. A line of every fourth page shows whether a chunk has
-//!   changed for 1/100 of what hashing it costs. What that misses is found a few passes later.
+//!   changed for 1/100 of what digesting it costs. What that misses is found a few passes later.
 //! - *PAGEMAP_SCAN* (Linux 6.7) instead of `/proc/self/pagemap`: a chunk is one read of 4 KiB, and
 //!   the floor is 6.1.
 

@@ -12,7 +12,7 @@ const LENGTH: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// It is too long.
-    #[error("a message of {0} bytes: at most {MAX_MESSAGE} are possible")]
+    #[error("a message of {0} bytes: at most {MAX_MESSAGE} are allowed")]
     TooLong(usize),
     /// Its bytes mean nothing.
     #[error("{0} bytes that are no message of this protocol")]

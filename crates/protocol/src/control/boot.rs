@@ -26,7 +26,7 @@ pub struct BootConfig {
     pub disks: Vec<DiskConfig>,
     /// Network interfaces in the order of their device names.
     pub nets: Vec<NetConfig>,
-    /// Its sockets to the host; `None`: it has none.
+    /// Its sockets to the host, if it has any.
     pub vsock: Option<VsockConfig>,
     /// What the balloon device offers.
     pub balloon: Balloon,

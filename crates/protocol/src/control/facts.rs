@@ -151,7 +151,7 @@ pub struct GuestFacts {
 pub struct SamplingFacts {
     /// How long the VM has executed: it waited neither for memory nor for a processor.
     pub executed: Duration,
-    /// The number of the period under way, from 1; 0: there is none yet.
+    /// The number of the period under way, from 1; 0 before the first.
     pub period: u64,
     /// What it has shown so far.
     pub now: SampleFacts,

@@ -91,11 +91,11 @@ impl Boot {
         let append = self.append.iter().map(|append| ("boot.append", append));
         for (key, words) in [("boot.cmdline", &self.cmdline)].into_iter().chain(append) {
             if let Some(strange) = words.chars().find(|c| c.is_control() || !c.is_ascii()) {
-                return fail(format!("{key} with {strange:?}: only printable ASCII characters are possible"));
+                return fail(format!("{key} with {strange:?}: only printable ASCII characters are allowed"));
             }
             if words.len() > MAX_CMDLINE {
                 let len = words.len();
-                return fail(format!("{key} of {len} bytes: at most {MAX_CMDLINE} are possible"));
+                return fail(format!("{key} of {len} bytes: at most {MAX_CMDLINE} are allowed"));
             }
         }
         Ok(())

@@ -91,7 +91,7 @@ impl CloudInit {
         }
         if let Some(name) = self.hostname.as_ref().filter(|name| !is_hostname(name)) {
             return fail(format!(
-                "cloud_init.hostname {name:?}: 1 to {MAX_HOSTNAME} letters, digits, hyphens and dots are possible"
+                "cloud_init.hostname {name:?}: must be 1 to {MAX_HOSTNAME} letters, digits, hyphens and dots"
             ));
         }
         if let Some(id) = self.instance_id.as_ref().filter(|id| !is_word(id)) {
@@ -111,7 +111,7 @@ impl CloudInit {
             if entries.len() as u64 > MAX_ENTRIES {
                 let count = entries.len();
                 return fail(format!(
-                    "cloud_init.{key}: {count} are too many: at most {MAX_ENTRIES} are possible"
+                    "cloud_init.{key}: {count} are too many: at most {MAX_ENTRIES} are allowed"
                 ));
             }
         }
@@ -127,7 +127,7 @@ impl CloudInit {
             ));
         }
         if self.ssh_authorized_keys.iter().map(|key| key.len() as u64).sum::<u64>() > MAX_KEYS.0 {
-            return fail(format!("cloud_init.ssh_authorized_keys: at most {MAX_KEYS} together are possible"));
+            return fail(format!("cloud_init.ssh_authorized_keys: at most {MAX_KEYS} together are allowed"));
         }
         Ok(())
     }
@@ -150,7 +150,7 @@ fn is_word(word: &str) -> bool {
 }
 
 fn what_a_word_is() -> String {
-    format!("1 to {MAX_WORD} printable ASCII characters without spaces are possible")
+    format!("must be 1 to {MAX_WORD} printable ASCII characters without spaces")
 }
 
 /// What a file of the short keys takes beside them: a line's indent, quotes and key.

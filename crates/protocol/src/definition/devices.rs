@@ -115,7 +115,7 @@ impl Disk {
             let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
             if serial.is_empty() || serial.len() > MAX_SERIAL || !serial.bytes().all(legal) {
                 return Err(DefinitionError::new(format!(
-                    "{device}: serial {serial:?}: 1 to {MAX_SERIAL} of A-Z a-z 0-9 . _ - are possible"
+                    "{device}: serial {serial:?}: must be 1 to {MAX_SERIAL} of A-Z a-z 0-9 . _ -"
                 )));
             }
         }

@@ -31,14 +31,14 @@ impl RateKeys {
                 "{device}: {key} {n}: at least {fewest} are needed; without the key there is no limit"
             ))),
             (Some(n), _) if n > MAX_OPERATIONS => Err(DefinitionError::new(format!(
-                "{device}: {key} {n}: at most {MAX_OPERATIONS} are possible; without the key there is no limit"
+                "{device}: {key} {n}: at most {MAX_OPERATIONS} are allowed; without the key there is no limit"
             ))),
             (_, Some(bandwidth)) if bandwidth < least => Err(DefinitionError::new(format!(
                 "{device}: bandwidth {bandwidth}: at least {least} (a second) is needed; without the key there is \
                  no limit"
             ))),
             (_, Some(bandwidth)) if bandwidth > MAX_BANDWIDTH => Err(DefinitionError::new(format!(
-                "{device}: bandwidth {bandwidth}: at most {MAX_BANDWIDTH} (a second) is possible; without the key \
+                "{device}: bandwidth {bandwidth}: at most {MAX_BANDWIDTH} (a second) is allowed; without the key \
                  there is no limit"
             ))),
             _ => Ok(()),

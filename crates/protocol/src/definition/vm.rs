@@ -199,7 +199,7 @@ impl VmDefinition {
         renamed
     }
 
-    /// Checks that no path depends on a directory: the daemon has none to take it from.
+    /// Checks that no path is relative: the daemon has no directory to resolve it in.
     ///
     /// # Errors
     /// The first path that does.
@@ -222,11 +222,11 @@ impl VmDefinition {
         let size = self.size;
         if size < MIN_SIZE || size > MAX_SIZE || !size.0.is_multiple_of(CHUNK_SIZE) {
             return fail(format!(
-                "size {size}: a multiple of 2MiB from {MIN_SIZE} to {MAX_SIZE} is possible"
+                "size {size}: must be a multiple of 2MiB from {MIN_SIZE} to {MAX_SIZE}"
             ));
         }
         if self.vcpus == 0 || self.vcpus > MAX_VCPUS {
-            return fail(format!("vcpus {}: 1 to {MAX_VCPUS} are possible", self.vcpus));
+            return fail(format!("vcpus {}: must be 1 to {MAX_VCPUS}", self.vcpus));
         }
         check_bounds(size, self.reservation, self.limit)?;
         self.shares.check().map_err(DefinitionError::new)?;
@@ -235,7 +235,7 @@ impl VmDefinition {
         self.start_delay.check().map_err(DefinitionError::new)?;
         let labels = self.labels.0.len();
         if labels > MAX_LABELS {
-            return fail(format!("labels: {labels} are too many: at most {MAX_LABELS} are possible"));
+            return fail(format!("labels: {labels} are too many: at most {MAX_LABELS} are allowed"));
         }
         let (disks, nets, bus) = (self.disk_devices(), self.nets.len(), self.bus);
         let most = bus.max_disks(self.vsock.is_some());
@@ -247,7 +247,7 @@ impl VmDefinition {
                 None => "",
             };
             return fail(format!(
-                "{disks} disks{seed}: at most {most} are possible with bus = \"{bus}\"{vsock}"
+                "{disks} disks{seed}: at most {most} are allowed with bus = \"{bus}\"{vsock}"
             ));
         }
         let boot = self.boot.files().map(|(_, path)| path);
@@ -255,7 +255,7 @@ impl VmDefinition {
         for path in boot.chain(seed).chain(self.disks.iter().map(|disk| &disk.path)) {
             // Messages of one line name it.
             if path.to_string_lossy().contains(|c: char| c.is_control()) {
-                return fail(format!("path {path:?}: control characters are not possible"));
+                return fail(format!("path {path:?}: control characters are not allowed"));
             }
         }
         self.disks.iter().try_for_each(Disk::check)?;
@@ -264,7 +264,7 @@ impl VmDefinition {
         self.vsock.map_or(Ok(()), Vsock::check)?;
         if nets > bus.max_nets() {
             return fail(format!(
-                "{nets} network interfaces: at most {} are possible with bus = \"{bus}\"",
+                "{nets} network interfaces: at most {} are allowed with bus = \"{bus}\"",
                 bus.max_nets()
             ));
         }
@@ -310,7 +310,7 @@ fn check_bounds(size: Bytes, reservation: Bytes, limit: Option<Bytes>) -> Result
             "reservation {reservation} is over the limit {limit}: lower one or raise the other"
         ))),
         Some(limit) if limit > MAX_LIMIT => Err(DefinitionError::new(format!(
-            "limit {limit}: at most {MAX_LIMIT} is possible; without the key the size is the limit"
+            "limit {limit}: at most {MAX_LIMIT} is allowed; without the key the size is the limit"
         ))),
         Some(limit) if limit < MIN_SIZE => Err(DefinitionError::new(format!(
             "limit {limit}: at least {MIN_SIZE} is needed for a guest to run"

@@ -73,11 +73,11 @@ impl Vsock {
     pub(super) fn check(self) -> Result<(), DefinitionError> {
         match (self.cid, self.connections) {
             (Some(cid), _) if !(MIN_CID..=MAX_CID).contains(&cid) => Err(DefinitionError::new(format!(
-                "vsock.cid {cid}: {MIN_CID} to {MAX_CID} are possible; without the key it is chosen"
+                "vsock.cid {cid}: must be {MIN_CID} to {MAX_CID}; without the key it is chosen"
             ))),
             (_, connections) if connections == 0 || connections > MAX_CONNECTIONS => {
                 Err(DefinitionError::new(format!(
-                    "vsock.connections {connections}: 1 to {MAX_CONNECTIONS} are possible"
+                    "vsock.connections {connections}: must be 1 to {MAX_CONNECTIONS}"
                 )))
             }
             _ => Ok(()),

@@ -68,7 +68,7 @@ pub struct DomainStatus {
     pub shared: Bytes,
     /// The difference, or nothing.
     pub saved: Bytes,
-    /// Guest memory of which nothing is known but its hash.
+    /// Guest memory of which nothing is known but its digest.
     pub hints: Bytes,
     /// The daemon's own memory that its bookkeeping takes.
     pub index: Bytes,

@@ -132,7 +132,7 @@ pub struct GuestSpec {
     pub demand: Demand,
     /// The part of its content that others of its domain have too.
     pub common: f64,
-    /// Who may share with it: those of the same name.
+    /// The name of its sharing domain: VMs of the same name share pages.
     pub domain: Option<String>,
 }
 

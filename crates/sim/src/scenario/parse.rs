@@ -34,7 +34,7 @@ pub(super) fn scenario(text_: &str, read: ReadFile<'_>) -> Result<Scenario, Stri
     let duration = top.required("duration", time)?;
     let step = top.or("step", time, Duration::from_secs(1))?;
     if !(Duration::from_millis(10)..=Duration::from_secs(60)).contains(&step) {
-        return Err(top.refuse("step", format_args!("{step:?}"), "10ms to 60s are possible"));
+        return Err(top.refuse("step", format_args!("{step:?}"), "must be 10ms to 60s"));
     }
     if duration < step {
         return Err(top.refuse("duration", format_args!("{duration:?}"), "it is shorter than a step"));
@@ -52,7 +52,7 @@ pub(super) fn scenario(text_: &str, read: ReadFile<'_>) -> Result<Scenario, Stri
         vms.extend(parser.vms(Random::new(seed, stream))?);
         parser.fields.end()?;
         if u64::try_from(vms.len()).unwrap_or(u64::MAX) > MAX_VMS {
-            return Err(format!("vm: {} VMs: at most {MAX_VMS} are possible", vms.len()));
+            return Err(format!("vm: {} VMs: at most {MAX_VMS} are allowed", vms.len()));
         }
     }
     unique(&vms)?;
@@ -105,13 +105,13 @@ fn host(mut fields: Fields) -> Result<HostSpec, String> {
     };
     // More than a petabyte is a slip, and sums of such would overflow.
     if !(Bytes::mib(1)..=Bytes::mib(1 << 30)).contains(&host.memory) {
-        return Err(fields.refuse("memory", host.memory, "1MiB to 1024TiB are possible"));
+        return Err(fields.refuse("memory", host.memory, "must be 1MiB to 1024TiB"));
     }
     fields.end().map(|()| host)
 }
 
 fn sample(value: &Value) -> Result<u32, String> {
-    let needed = || format!("1 to {MAX_SAMPLE} pages are possible");
+    let needed = || format!("must be 1 to {MAX_SAMPLE} pages");
     let n = count(value).ok().filter(|n| (1..=MAX_SAMPLE).contains(n)).ok_or_else(needed)?;
     u32::try_from(n).map_err(|_| needed())
 }

@@ -114,7 +114,7 @@ fn place_initrd(file: Box<dyn BootFile>, kernel: &KernelImage, low: u64) -> Resu
     Ok((initrd, u32::try_from(at).context("initrd")?, len))
 }
 
-/// The smallest size of a VM with memory up to `end`; no VM has as much where there is none.
+/// The smallest size of a VM with memory up to `end`; more than any VM has if no size suffices.
 fn size_up_to(end: u64) -> Size {
     Size(end.checked_next_multiple_of(CHUNK_SIZE).unwrap_or(u64::MAX))
 }

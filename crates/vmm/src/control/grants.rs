@@ -10,8 +10,7 @@ use crate::machine::Vm;
 /// time; more would lie unused in every VM.
 const SLACK: Pages = Pages::CHUNK;
 
-/// What it keeps in place of that while its balloon grows: the daemon's policy lets as much
-/// circulate (`CIRCULATING`).
+/// Slack while the balloon grows, as policy allows (`CIRCULATING`).
 const GROWING: Pages = Pages(2 * Pages::CHUNK.0);
 
 /// Slack that pays for frames where pages are shared: as many as are offered at a time. Each page
@@ -31,7 +30,7 @@ pub(super) struct Grants {
     told: Pages,
     /// It has not answered yet.
     unanswered: bool,
-    /// What pages that are to be shared no more need to come back, beyond what faults wait for.
+    /// Grant needed to unshare pages, beyond what faults wait for.
     leaving: Pages,
     /// What is missing of the capital for sharing, while it is asked for. No fault waits for it, so
     /// it is asked for only until the next tick.
@@ -54,7 +53,7 @@ impl Grants {
         }
     }
 
-    /// Shared pages that are to come back need so much.
+    /// Shared pages that are to come back need `pages`.
     pub(super) fn leaving(&mut self, pages: Pages, pmap: &Pmap, up: bool, outbox: &mut Outbox) {
         if std::mem::replace(&mut self.leaving, pages) != pages {
             self.want(pmap.stats().wanted, pmap, up, outbox);

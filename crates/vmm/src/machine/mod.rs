@@ -237,27 +237,27 @@ fn check(config: &BootConfig) -> Result<()> {
     let size = config.size.bytes();
     ensure!(
         (MIN_SIZE..=MAX_SIZE).contains(&size) && size.0.is_multiple_of(plimsoll_units::CHUNK_SIZE),
-        "size {size}: a multiple of 2MiB from {MIN_SIZE} to {MAX_SIZE} is possible"
+        "size {size}: must be a multiple of 2MiB from {MIN_SIZE} to {MAX_SIZE}"
     );
     let SamplingConfig { samples, period } = config.sampling;
-    ensure!((1..=MAX_SAMPLES).contains(&samples), "{samples} samples: 1 to {MAX_SAMPLES} are possible");
+    ensure!((1..=MAX_SAMPLES).contains(&samples), "{samples} samples: must be 1 to {MAX_SAMPLES}");
     ensure!(
         (SHORTEST_SAMPLE_PERIOD..=LONGEST_SAMPLE_PERIOD).contains(&period),
-        "a sample period of {period:?}: {SHORTEST_SAMPLE_PERIOD:?} to {LONGEST_SAMPLE_PERIOD:?} are possible"
+        "a sample period of {period:?}: must be {SHORTEST_SAMPLE_PERIOD:?} to {LONGEST_SAMPLE_PERIOD:?}"
     );
-    ensure!((1..=MAX_VCPUS).contains(&config.vcpus), "vcpus {}: 1 to {MAX_VCPUS} are possible", config.vcpus);
+    ensure!((1..=MAX_VCPUS).contains(&config.vcpus), "vcpus {}: must be 1 to {MAX_VCPUS}", config.vcpus);
     let (disks, nets, bus) = (config.disks.len(), config.nets.len(), config.bus);
     let most_disks = bus.max_disks(config.vsock.is_some());
     ensure!(
         disks <= most_disks && nets <= bus.max_nets(),
-        "{disks} disks and {nets} network interfaces: {most_disks} and {} are possible on {bus}",
+        "{disks} disks and {nets} network interfaces: at most {most_disks} and {} are allowed on {bus}",
         bus.max_nets()
     );
     if let Some(VsockConfig { cid, connections }) = config.vsock {
         ensure!(
             (MIN_CID..=MAX_CID).contains(&cid) && (1..=MAX_CONNECTIONS).contains(&connections),
-            "vsock with cid {cid} and {connections} connections: {MIN_CID} to {MAX_CID} and 1 to {MAX_CONNECTIONS} \
-             are possible"
+            "vsock with cid {cid} and {connections} connections: must be {MIN_CID} to {MAX_CID} and 1 to \
+             {MAX_CONNECTIONS}"
         );
     }
     Ok(())
@@ -276,7 +276,7 @@ fn check_descriptors(connections: u16, limit: Option<u64>) -> Result<()> {
     Ok(())
 }
 
-/// Where the guest's kernel comes from; `None`: it has none.
+/// Where the guest's kernel comes from; `None` for a model guest.
 fn source(config: &BootConfig, fds: &mut PassedFds, rules: jail::Rules<'_>) -> Result<Option<Source>> {
     Ok(match config.guest {
         GuestKind::Model => None,

@@ -2,7 +2,7 @@
 //!
 //! | exit | what happens |
 //! |---|---|
-//! | port or MMIO access | the bus finds the device; where there is none, reads give ones and writes are lost |
+//! | port or MMIO access | the bus finds the device; without a device, reads give ones and writes are lost |
 //! | EINTR, EAGAIN | again, unless the vCPU is to stop |
 //! | EFAULT | again after a moment: guest memory is being moved; the VM fails when that lasts |
 //! | shutdown (triple fault) | the guest crashed |
@@ -116,7 +116,7 @@ impl Crew {
     /// do not let a signal interrupt it (before 6.2) for those that wait for a grant.
     pub(crate) fn stop(self) {
         self.stop.store(true, Ordering::SeqCst);
-        // Nobody may be kicked who has ended.
+        // A thread that has ended must not be kicked.
         self.brake.take_kicks(Vec::new());
         for thread in self.threads {
             while !thread.is_finished() {

@@ -27,7 +27,7 @@ impl ThreadClock {
     /// The processor time that it has had.
     ///
     /// # Errors
-    /// It has ended: the kernel knows threads of this process by number, and has none of this one.
+    /// It has ended: the kernel knows threads of this process by number, and not this one any more.
     pub(super) fn time(self) -> io::Result<Duration> {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: the result is written to a variable of ours; an unknown clock is an error.

@@ -35,7 +35,7 @@ impl Ring {
     /// # Errors
     /// Its rings are not in guest memory.
     pub(super) fn new(number: usize, queue: Queue, memory: &impl GuestMemory) -> Result<Self, Broken> {
-        // To virtio-queue, a ring at address zero is none.
+        // Virtio-queue takes a ring at address zero for a missing one.
         if queue.avail_ring() == 0 || !queue.is_valid(memory) {
             return Err(Broken::Rings);
         }
@@ -47,7 +47,7 @@ impl Ring {
         self.queue.size()
     }
 
-    /// The next chain that the driver made available, or `None` when there is none.
+    /// The next chain that the driver made available, if any.
     pub(super) fn pop(&mut self, memory: &impl GuestMemory) -> Result<Option<Chain>, Broken> {
         let size = self.queue.size();
         let available = self.queue.avail_idx(memory, Ordering::Acquire).map_err(|_| Broken::Memory)?;

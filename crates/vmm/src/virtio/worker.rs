@@ -248,7 +248,7 @@ impl<B: Back> Loop<B> {
                 for event in self.wait(Some(Instant::now())).0 {
                     self.serve(event);
                 }
-                done.send(()).expect("who waits for the barrier is there");
+                done.send(()).expect("the caller waits for the barrier");
             }
             Order::Quit => {
                 self.back.stop();

@@ -98,7 +98,7 @@ impl Settings {
         }
     }
 
-    /// What of `vm` is none of the values that may hold; `None`: all is as it was set.
+    /// Names a value of `vm` that is not one of those allowed; `None`: all is as it was set.
     pub(super) fn differ(&self, vm: &VmStatus) -> Option<String> {
         let now = Self::of(vm);
         fn odd<T: PartialEq>(allowed: &[T], now: &[T]) -> bool {

@@ -63,7 +63,7 @@ impl Leftovers {
         Ok(())
     }
 
-    /// The first difference or leftover; `None`: there is none. Guests should rest.
+    /// The first difference or leftover, if any. Guests should rest.
     pub(super) fn find(&mut self, field: &Field, population: &Population) -> Result<Option<String>> {
         let stage = &field.stage;
         let (host, vms) = (stage.host()?, stage.vms()?);

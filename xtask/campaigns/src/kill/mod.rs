@@ -1,6 +1,6 @@
 //! The kill campaign: one daemon, a dozen model guests with counters in their pages, and every
 //! mechanism at work: balloons, free page reporting, sharing, compression, encrypted swap, samples,
-//! and an operator who changes shares, limits, reservations, pools and domains.
+//! and an operator that changes shares, limits, reservations, pools and domains.
 //!
 //! | file | is |
 //! |---|---|

@@ -180,7 +180,7 @@ fn report(rivals: &[Rivals]) -> Result<Report> {
         figures.push(Figure::new(shrunk, "pages", &times.shrunk)?);
     }
     let runs = rivals.first().map_or(0, |rivals| rivals.times.ours.len());
-    let remark = "\"Here\" faults are served on the processor of who touches, \"elsewhere\" on another one: the kernel chooses either, and what \
+    let remark = "\"Here\" faults are served on the processor that touches the page, \"elsewhere\" on another one: the kernel chooses either, and what \
         unpacking adds is the same. \"Records\" are pointers and numbers, made up; \"program\" is this program's own file, as far as \
         its pages shrink to half.";
     Ok(Report { runs, figures, goals, remarks: vec![remark.to_owned()], not_shown: NOT_SHOWN })

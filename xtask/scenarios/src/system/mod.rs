@@ -182,7 +182,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "fast-path",
-        about: "who is entitled to memory gets it at once although another must give it first, and is told why it waits",
+        about: "a VM entitled to memory gets it at once although another must give it first, and explain says why it waits",
         hosts: &[],
         share: None,
         slow: false,

@@ -32,13 +32,13 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step {
         name: "lint-model",
-        about: "nor about the model check",
+        about: "clippy has nothing to say about the model check",
         arguments: "clippy --locked --package plimsoll-pmap --features model-check --all-targets --quiet -- -D warnings",
         environment: &[],
     },
     Step {
         name: "lint-fuzz",
-        about: "nor about what fuzzing adds",
+        about: "clippy has nothing to say about the fuzzing code",
         arguments: "clippy --locked --package plimsoll-bootdisk --package plimsoll-vmm --package plimsoll-host --package plimsoll-pmap --package plimsoll-image --features plimsoll-bootdisk/fuzzing,plimsoll-vmm/fuzzing,plimsoll-host/fuzzing,plimsoll-pmap/fuzzing,plimsoll-image/fuzzing --quiet -- -D warnings",
         environment: &[],
     },

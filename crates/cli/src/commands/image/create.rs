@@ -39,7 +39,7 @@ impl Create {
                 .map_err(|error| refused(&self.file, error))?,
             Format::Raw if self.size.0 == 0 || !self.size.0.is_multiple_of(512) || self.size.0 > MAX_SIZE => {
                 let text = format!(
-                    "a disk of {} bytes: a multiple of 512 bytes up to 8TiB is possible",
+                    "a disk of {} bytes: must be a multiple of 512 bytes up to 8TiB",
                     self.size.0
                 );
                 return Err(failed(Status::Invalid, text));

@@ -1,3 +1,5 @@
+//! `plimsoll plan run`: simulates a scenario, and prints its course.
+
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 

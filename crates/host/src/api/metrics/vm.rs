@@ -150,7 +150,7 @@ pub(super) const ON: Table<VmStatus> = Table {
 
 /// Writes where each VM is, for joins with the other metrics.
 pub(super) fn info(vms: &[VmStatus], encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let help = "The VM's pool, with whom it shares pages, and whether it is a model without a kernel";
+    let help = "The VM's pool, what it shares pages with, and whether it is a model without a kernel";
     let mut family = encoder.encode_descriptor("vm", help, None, MetricType::Info)?;
     for vm in vms {
         let (pool, sharing, model) = (vm.pool.to_string(), vm.sharing.with.to_string(), vm.model.to_string());

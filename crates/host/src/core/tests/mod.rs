@@ -318,7 +318,7 @@ impl World {
         }
     }
 
-    /// Finds a VM of an earlier daemon that cannot be spoken to.
+    /// Finds a VM of an earlier daemon that does not answer.
     fn discover(&mut self, adopted: &Adopted, why: &str) -> RunId {
         let run = self.core.discover(Self::discovered(adopted, why));
         self.input(Input::Unreachable(run, why.to_owned()));

@@ -139,7 +139,7 @@ fn in_state_low_who_is_above_his_target_stands_still_until_he_is_there() {
     let (mut world, rich, needy) = crowded();
     world.pass(SECOND);
     assert!(!world.levels[&rich].1, "the host has memory");
-    // Other programs take so much that nothing is free.
+    // Other programs take all that was free.
     let usable = world.host().granted + world.host().overhead;
     world.input(usable_input(Bytes(usable.0 / 2)));
     world.pass(SECOND);

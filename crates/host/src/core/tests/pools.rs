@@ -305,7 +305,7 @@ fn swap_space_is_promised_only_once_where_there_is_some() {
 fn a_vm_above_a_lowered_limit_gets_what_its_driver_needs_to_run_and_no_more() {
     for lowered in [json!({"limit": "64MiB"}), json!({"pool": "small"})] {
         let mut world = World::new(640);
-        // Who can page needs no such help.
+        // A VM that can page needs no such help.
         world.core.settings.rules.largest_store = 0;
         world.pool(json!({"name": "small", "limit": "64MiB"})).unwrap();
         let run = world.up(definition("a", 256, ""));

@@ -81,7 +81,7 @@ pub(super) fn open(disk: &Disk, known: Option<&KnownImage>, images: &Path) -> an
     })
 }
 
-/// Locks the file that was found at `path`, and looks who else uses it.
+/// Locks the file that was found at `path`, and looks for other users of it.
 fn hold(path: &Path, file: &File, found: &Metadata, read_only: bool) -> anyhow::Result<()> {
     if !locks::take(file, read_only).context("cannot be locked")? {
         bail!(in_use(path, found, read_only));

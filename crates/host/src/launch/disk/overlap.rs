@@ -96,8 +96,8 @@ impl Overlap<'_> {
         })
     }
 
-    /// Who has locked `path` against this use. Only byte ranges are looked at, and every VM locks
-    /// those. To try `flock` is to take it, and another launch would find it.
+    /// Names what has locked `path` against this use. Only byte ranges are looked at, and every VM
+    /// locks those. To try `flock` is to take it, and another launch would find it.
     fn locked(&self, path: &Path) -> Option<String> {
         // A node that is missing, as in a container, tells nothing.
         let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).ok()?;

@@ -84,7 +84,7 @@ fn a_disk_that_a_program_holds_as_qemu_does_is_refused_with_its_name() {
 struct Loop(PathBuf);
 
 impl Loop {
-    /// `None` where the machine has none to give, which is told.
+    /// `None`, with a remark, if the machine has none.
     fn attach(arguments: &[&str], backing: &Path) -> Option<Self> {
         let made = Command::new("losetup").args(arguments).args(["--find", "--show"]).arg(backing).output();
         let made = match made {

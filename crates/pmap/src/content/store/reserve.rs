@@ -20,7 +20,7 @@ impl Reserve {
     pub(super) fn new(len: usize) -> io::Result<Self> {
         let memory = Memory::sparse(len, PAGE)?;
         memory.space().keep_secret()?;
-        // A kernel without transparent huge pages refuses, and has none.
+        // A kernel without transparent huge pages refuses.
         memory.space().advise(0..memory.space().len(), Advice::SmallPages).ok();
         Ok(Self(memory))
     }

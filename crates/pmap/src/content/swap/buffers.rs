@@ -48,7 +48,7 @@ impl Pool {
         page.map(|page| self.buffer(page))
     }
 
-    /// Takes a buffer; if there is none, the event is signalled once one is returned.
+    /// Takes a buffer; if none is free, the event is signalled once one is returned.
     pub(super) fn take_or_notify(self: &Arc<Self>) -> Option<Buffer> {
         let mut state = self.state.lock();
         let page = state.free.pop();

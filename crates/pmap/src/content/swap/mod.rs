@@ -47,8 +47,8 @@
 //! # Bounds
 //!
 //! [`WRITE_BUFFERS`] and [`READ_BUFFERS`] bound the memory, [`engine::DEPTH`] the I/Os in flight.
-//! Reads that find no buffer wait in a queue that is as long as pages are arriving, each of which
-//! is charged.
+//! Reads that find no buffer wait in a queue with one entry for each arriving page at most;
+//! arriving pages are charged.
 
 mod buffers;
 mod cipher;

@@ -28,9 +28,9 @@ fn a_bus_has_room_for_so_many_disks_and_interfaces() {
         let vm = from(&text(bus, disks, nets));
         assert_eq!((vm.bus.to_string(), vm.devices()), (bus.to_owned(), disks + nets));
         let more = error(&text(bus, disks + 1, nets));
-        assert!(more.contains(&format!("at most {disks} are possible with bus = \"{bus}\"")), "{more}");
+        assert!(more.contains(&format!("at most {disks} are allowed with bus = \"{bus}\"")), "{more}");
         let more = error(&text(bus, disks, nets + 1));
-        assert!(more.contains(&format!("at most {nets} are possible with bus = \"{bus}\"")), "{more}");
+        assert!(more.contains(&format!("at most {nets} are allowed with bus = \"{bus}\"")), "{more}");
     }
     assert!(error(&text("isa", 0, 0)).contains("expected `mmio` or `pci`"));
 }

@@ -121,7 +121,7 @@ fn every_error_names_the_field_and_fits_a_line() {
         ),
         (
             format!("{GOOD}[vsock]\n{}", "[[disk]]\npath = 'd'\n".repeat(8)),
-            "8 disks: at most 7 are possible with bus = \"mmio\" and vsock",
+            "8 disks: at most 7 are allowed with bus = \"mmio\" and vsock",
         ),
         (format!("{GOOD}[vsock]\ncid = 2\n"), "vsock.cid 2: 3 to 4294967294"),
         (format!("{GOOD}[vsock]\nconnections = 0\n"), "vsock.connections 0: 1 to 1024"),

@@ -11,7 +11,7 @@ fn weak(_: &DigestKey, page: &Page) -> PageDigest {
 fn content_that_does_not_fit_its_hash_makes_no_frame() {
     let mut domain = domain();
     domain.ask(A, 1, digest(1));
-    // A lie, or a page that was written to after it was hashed.
+    // A lie, or a page that was written to after it was digested.
     let offered = domain.bring(B, 1, digest(1), &page(2));
     assert_eq!((offered.frames, offered.created, offered.notices), (vec![None], Pages(0), vec![]));
     assert_eq!(domain.member(B).unwrap().false_offers, 1);
@@ -45,7 +45,7 @@ fn what_was_not_taken_cannot_be_given_back() {
     let frame = domain.share(A, B, 1, 1);
     let other = domain.share(A, B, 2, 2);
     let ignored = GivenBack { ignored: 1, ..GivenBack::default() };
-    // Another's; another page's; another frame's; of a page or a frame that there is not; of
+    // Another's; another page's; another frame's; of a page or a frame that does not exist; of
     // nobody.
     assert_eq!(domain.end(C, 1, frame), ignored);
     assert_eq!(domain.end(B, 3, frame), ignored);

@@ -84,7 +84,7 @@ fn memory_that_nobody_has_reported_yet_is_not_taken_for_nobodys() {
 fn reports_that_cannot_be_true_are_not_taken() {
     let (pool, frames) = left_behind();
     let mut domain = recover(&pool);
-    // A hole, what is behind the end, a page twice, a page or a member that there is not.
+    // A hole, what is behind the end, a page twice, a page or a member that does not exist.
     assert_eq!(domain.hold(A, &[(PageNo(0), FrameNo(700)), (PageNo(0), FrameNo(1000))]), Pages(0));
     assert_eq!(domain.hold(A, &[(PageNo(0), FrameNo(u32::MAX)), (PageNo(1000), frames[0])]), Pages(0));
     assert_eq!(domain.hold(A, &[(PageNo(0), frames[0]), (PageNo(0), frames[1])]), Pages(1));

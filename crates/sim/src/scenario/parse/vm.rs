@@ -30,7 +30,7 @@ impl VmParser<'_> {
         let vm = self.vm()?;
         let n = self.fields.or("count", count, 1)?;
         if !(1..=MAX_VMS).contains(&n) {
-            return Err(self.fields.refuse("count", n, &format!("1 to {MAX_VMS} are possible")));
+            return Err(self.fields.refuse("count", n, &format!("must be 1 to {MAX_VMS}")));
         }
         let every = self.fields.or("every", time, Duration::ZERO)?;
         let width = n.to_string().len();
@@ -52,11 +52,15 @@ impl VmParser<'_> {
         let name = f.required("name", text)?;
         let odd = |c: char| c.is_control() || matches!(c, ',' | '"');
         if name.is_empty() || name.len() > 64 || name.contains(odd) {
-            return Err(f.refuse("name", format_args!("{name:?}"), "1 to 64 characters, no comma or quote"));
+            return Err(f.refuse(
+                "name",
+                format_args!("{name:?}"),
+                "must be 1 to 64 characters without comma or quote",
+            ));
         }
         let bytes = f.required("size", size)?;
         if !(Bytes::mib(1)..=Bytes::mib(1 << 20)).contains(&bytes) {
-            return Err(f.refuse("size", bytes, "1MiB to 1TiB are possible"));
+            return Err(f.refuse("size", bytes, "must be 1MiB to 1TiB"));
         }
         let size_ = Pages::floor(bytes);
         let reservation = Pages::ceil(f.or("reservation", size, Bytes::ZERO)?);
@@ -73,7 +77,7 @@ impl VmParser<'_> {
         let vcpus = u8::try_from(vcpus)
             .ok()
             .filter(|n| (1..=64).contains(n))
-            .ok_or_else(|| f.refuse("vcpus", vcpus, "1 to 64 are possible"))?;
+            .ok_or_else(|| f.refuse("vcpus", vcpus, "must be 1 to 64"))?;
         let shares = f.or("shares", shares, Shares::PerMib(10))?.of(size_);
         let own = f.optional("overhead", size)?.or(self.host_overhead);
         let overhead = own.map_or_else(|| overhead(size_, vcpus, 0), Pages::ceil);
@@ -105,7 +109,8 @@ impl VmParser<'_> {
         let domain = f.optional("share_domain", text)?;
         let common = f.or("common", fraction, 0.0)?;
         if common > 0.0 && domain.is_none() {
-            return Err(f.refuse("common", common, "say with whom: share_domain is missing"));
+            let why = "share_domain is missing: name the domain that it shares with";
+            return Err(f.refuse("common", common, why));
         }
         Ok(GuestSpec {
             zeroes: zeroes.map_or(size_, |z| Pages::floor(z).min(size_)),

@@ -98,7 +98,7 @@ impl Head {
 pub(super) struct Answer {
     /// The kernel's length.
     pub(super) kernel: u64,
-    /// The initrd's; zero: there is none.
+    /// The initrd's length; zero without an initrd.
     pub(super) initrd: u64,
     pub(super) cmdline: String,
     pub(super) description: String,
@@ -112,7 +112,7 @@ impl Answer {
         [&lengths.concat(), cmdline.as_bytes(), cut(&self.description, MAX_TEXT).as_bytes()].concat()
     }
 
-    /// `None`: it is none, or its command line is more than printable ASCII.
+    /// `None` if `bytes` are no answer, or its command line is more than printable ASCII.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let (kernel, rest) = bytes.split_first_chunk()?;
         let (initrd, rest) = rest.split_first_chunk()?;

@@ -33,7 +33,7 @@ pub(super) struct Key {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Stays,
-    /// The guest is told that there is none, and it is forgotten.
+    /// The guest is told that it does not exist, and it is forgotten.
     Reset,
     /// It is forgotten.
     Over,
@@ -170,7 +170,7 @@ impl Connection {
     }
 
     /// Reads data of the host into `buffer`, as much as the guest has room for, and returns the
-    /// header of its packet. `Err`: there is none, and what becomes of the connection.
+    /// header of its packet. `Err`: nothing to send, and what becomes of the connection.
     pub(super) fn read(&mut self, buffer: &mut [u8], now: Instant) -> Result<Header, Fate> {
         let room = buffer.len().min(self.credit.room() as usize);
         let stream = match &self.stage {

@@ -24,7 +24,7 @@ const ACCEPTS: usize = 16;
 /// The listening socket, and the clients that have not named a port.
 #[derive(Debug)]
 pub(super) struct Door {
-    /// `None`: there is none, or it has failed.
+    /// `None` without a socket, or after it has failed.
     listener: Option<OwnedFd>,
     /// No connection is accepted before.
     closed_until: Option<Instant>,
@@ -52,7 +52,7 @@ pub(super) enum Word {
 }
 
 impl Door {
-    /// A door in front of a listening stream socket, on which no call waits.
+    /// A door in front of a listening stream socket, which is non-blocking.
     pub(super) fn new(listener: Option<OwnedFd>) -> Self {
         Self { listener, closed_until: None, clients: BTreeMap::new() }
     }

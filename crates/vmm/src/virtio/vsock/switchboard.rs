@@ -3,7 +3,7 @@
 //!
 //! What is bounded: connections, clients that have not named a port among them, by the
 //! definition's number; bytes for each by [`HostStream`]; answers to packets about no connection
-//! by the caller, who stops taking packets while [`Switchboard::is_choked`].
+//! by the caller, which stops taking packets while [`Switchboard::is_choked`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -275,7 +275,7 @@ impl Switchboard {
 
     /// The ports of a new connection to port `guest` of the guest.
     fn free_key(&mut self, guest: u32) -> Option<Key> {
-        // Of so many ports not all are in use.
+        // There are more ports than connections.
         for _ in 0..=self.most {
             self.last_port = if self.last_port < LAST_PORT { self.last_port + 1 } else { FIRST_PORT };
             let key = Key { host: self.last_port, guest };

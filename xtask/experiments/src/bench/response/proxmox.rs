@@ -3,7 +3,7 @@
 //! August 2026) have it. What follows is the rule in our own words:
 //!
 //! - Every 10 s the host's used memory is compared with 80 % of its memory. The difference is the
-//!   goal; a goal of up to 10 MiB either way is none.
+//!   goal; a goal of up to 10 MiB either way is ignored.
 //! - A VM has memory pressure unless its guest has more than a quarter of the VM's minimum free.
 //!   Where there is memory to give, VMs with pressure come first, and where there is memory to
 //!   take, the others. All VMs take part only where that moves nothing.

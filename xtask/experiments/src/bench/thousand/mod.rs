@@ -24,7 +24,7 @@ use self::course::Started;
 use super::goal::Goal;
 use super::report::{Figure, Report};
 
-/// The smallest VM that there is.
+/// The smallest VM.
 const SIZE: Bytes = Bytes::mib(32);
 /// Machine memory for each: 8.75 MiB are charged for its process, and a guest at rest needs none.
 const PART: Bytes = Bytes::mib(13);

@@ -47,7 +47,7 @@ fn a_guest_is_told_once_the_file_has_grown_and_the_request_is_answered_after_tha
         (Some(run), Some("/a"), Some(Bytes(1 << 30)))
     );
     assert!(world.told.is_empty(), "{:?}", world.told);
-    // An answer to what was not asked yet is none.
+    // An answer without a question is ignored.
     world.say(run, FromVmm::Resized { disk: 0, outcome: Ok(Bytes(7)) });
     grown(&mut world, &asked, 1 << 30);
     let order = DeviceOrder::DiskSize { disk: 0, size: Bytes(1 << 30) };

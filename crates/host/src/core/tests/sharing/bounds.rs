@@ -12,7 +12,7 @@ fn what_is_not_as_it_was_said_is_not_taken_and_costs_nobody_memory() {
     world.look_up(a, &[(1, hash(1))]);
     world.look_up(b, &[(2, hash(1)), (3, hash(3))]);
     let domain = world.domain(b);
-    // Content that differs from its hash, content that no other VM has, and a page outside of the
+    // Content that differs from its digest, content that no other VM has, and a page outside of the
     // VM.
     let frames = world.offer_in(b, domain, &[(2, 9, hash(1)), (3, 3, hash(3)), (u32::MAX, 1, hash(1))]);
     assert_eq!(frames, [None, None, None]);

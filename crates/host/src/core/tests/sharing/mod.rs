@@ -62,7 +62,7 @@ impl World {
         }
     }
 
-    /// Offers pages of given contents under given hashes.
+    /// Offers pages of given contents under given digests.
     fn offer_in(&mut self, run: RunId, domain: DomainId, pages: &[(u32, u8, u64)]) -> Vec<Option<FrameNo>> {
         for (i, (_, n, _)) in pages.iter().enumerate() {
             self.sharing[&run].1[1].write_all_at(&content(*n), i as u64 * 4096).unwrap();

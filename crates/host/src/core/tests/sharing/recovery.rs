@@ -59,7 +59,7 @@ fn survivor(before: &mut World, run: RunId, holds: &[(u32, FrameNo)]) -> Adopted
 }
 
 impl World {
-    /// Finds VMs of an earlier daemon. Those in `Err` cannot be spoken to.
+    /// Finds VMs of an earlier daemon. Those in `Err` do not answer.
     fn take_over<const N: usize>(&mut self, found: [Result<Adopted, Adopted>; N]) -> [RunId; N] {
         let known = found.map(|adopted| {
             let why = "its VMM has not answered yet";
