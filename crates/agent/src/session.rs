@@ -20,7 +20,7 @@ const MOST_WAITING: usize = 4 * MAX_DATA;
 const MOST_DRAINS: u32 = 64;
 /// How long the client may take.
 #[derive(Clone, Copy, Debug)]
-struct Patience {
+struct Timeouts {
     /// To say what to run.
     begin: Duration,
     /// To close the connection, once all was sent.
@@ -29,7 +29,7 @@ struct Patience {
 
 /// More than a host that is short of processors takes; less, and a client that never says anything
 /// holds one of few places for long.
-const PATIENCE: Patience = Patience { begin: Duration::from_secs(10), close: Duration::from_secs(10) };
+const TIMEOUTS: Timeouts = Timeouts { begin: Duration::from_secs(10), close: Duration::from_secs(10) };
 
 /// Why a session ended before its command.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl From<Errno> for Broken {
 /// # Errors
 /// The client left or broke the protocol. No command of it runs any more.
 pub(crate) fn serve(socket: OwnedFd) -> Result<(), Broken> {
-    Client::new(socket, PATIENCE).serve(Running::start)
+    Client::new(socket, TIMEOUTS).serve(Running::start)
 }
 
 /// Serves a connection as [`serve`] does, but runs no command: the client is told `why`.
@@ -82,25 +82,25 @@ pub(crate) fn serve(socket: OwnedFd) -> Result<(), Broken> {
 /// # Errors
 /// The client left or broke the protocol.
 pub(crate) fn refuse(socket: OwnedFd, why: &str) -> Result<(), Broken> {
-    Client::new(socket, PATIENCE).serve(|_| Err(why.to_owned()))
+    Client::new(socket, TIMEOUTS).serve(|_| Err(why.to_owned()))
 }
 
 struct Client {
     socket: OwnedFd,
-    patience: Patience,
+    timeouts: Timeouts,
     frames: Frames<ToAgent>,
     outgoing: Vec<u8>,
 }
 
 impl Client {
-    fn new(socket: OwnedFd, patience: Patience) -> Self {
-        Self { socket, patience, frames: Frames::default(), outgoing: Vec::new() }
+    fn new(socket: OwnedFd, timeouts: Timeouts) -> Self {
+        Self { socket, timeouts, frames: Frames::default(), outgoing: Vec::new() }
     }
 
     /// Serves it, with `start` to start its command or to say why not.
     fn serve(mut self, start: impl FnOnce(&Execute) -> Result<Running, String>) -> Result<(), Broken> {
         self.say(&FromAgent::Hello(AGENT_VERSION))?;
-        let deadline = Instant::now() + self.patience.begin;
+        let deadline = Instant::now() + self.timeouts.begin;
         match self.hear(deadline)? {
             ToAgent::Hello(AGENT_VERSION) => {}
             ToAgent::Hello(version) => {
@@ -180,7 +180,7 @@ impl Client {
             self.wait(PollFlags::empty(), None)?;
             self.flush()?;
         }
-        let deadline = Instant::now() + self.patience.close;
+        let deadline = Instant::now() + self.timeouts.close;
         // It closes the connection once it has read all; closing first might lose the end of it.
         loop {
             match self.read() {

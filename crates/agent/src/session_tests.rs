@@ -170,11 +170,11 @@ fn a_client_whose_command_is_refused_hears_why() {
 
 #[test]
 fn all_that_a_command_wrote_waits_for_a_client_that_does_not_read() {
-    let patience = Patience { close: Duration::from_millis(50), ..PATIENCE };
+    let timeouts = Timeouts { close: Duration::from_millis(50), ..TIMEOUTS };
     let peer = Peer::served_by(move |socket| {
         // The socket takes little of it: the rest stays with the agent.
         rustix::net::sockopt::set_socket_send_buffer_size(&socket, 1).unwrap();
-        Client::new(socket, patience).serve(Running::start)
+        Client::new(socket, timeouts).serve(Running::start)
     });
     let mut peer = peer.asking(&["sh", "-c", "head -c 60000 /dev/zero; exit 3"], None);
     // A pager that nobody touches.
@@ -187,7 +187,7 @@ fn all_that_a_command_wrote_waits_for_a_client_that_does_not_read() {
 fn a_client_that_leaves_without_having_read_all_is_noticed() {
     let peer = Peer::served_by(|socket| {
         rustix::net::sockopt::set_socket_send_buffer_size(&socket, 1).unwrap();
-        Client::new(socket, PATIENCE).serve(Running::start)
+        Client::new(socket, TIMEOUTS).serve(Running::start)
     });
     let mut peer = peer.asking(&["sh", "-c", "head -c 60000 /dev/zero; exit 3"], None);
     // Its command has ended when the first of what it wrote has come, or a moment later.

@@ -2,7 +2,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::exit::{Status, Told, status_of};
+use crate::exit::{Status, AlreadyReported, status_of};
 use crate::output::{ReaderGone, complain};
 
 /// What comes of a command for each of its VMs: printed as it comes, one line a VM. A VM that fails
@@ -42,8 +42,8 @@ impl<'a> Batch<'a> {
     }
 
     /// # Errors
-    /// [`Told`], with the status of the first VM that failed.
+    /// [`AlreadyReported`], with the status of the first VM that failed.
     pub(crate) fn end(self) -> Result<()> {
-        self.first.map_or(Ok(()), |status| Err(anyhow::Error::new(Told(status))))
+        self.first.map_or(Ok(()), |status| Err(anyhow::Error::new(AlreadyReported(status))))
     }
 }

@@ -25,17 +25,17 @@ Exit status:
   7  done, but not saved: it is lost if plimsolld ends before the disk has room
 Of several VMs the first that failed decides.";
 
-/// The error of a command of which all that failed has been told.
+/// The error of a command whose failures have all been reported. Its status is the exit status.
 #[derive(Debug)]
-pub(crate) struct Told(pub(crate) Status);
+pub(crate) struct AlreadyReported(pub(crate) Status);
 
-impl fmt::Display for Told {
+impl fmt::Display for AlreadyReported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("some of it failed")
     }
 }
 
-impl std::error::Error for Told {}
+impl std::error::Error for AlreadyReported {}
 
 impl Status {
     pub(crate) fn code(self) -> u8 {

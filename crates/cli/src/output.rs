@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::exit::{Status, Told, status_of};
+use crate::exit::{Status, AlreadyReported, status_of};
 
 /// Where a command's facts go: the standard output, as text for people or as JSON for programs.
 pub(crate) struct Output {
@@ -58,7 +58,7 @@ impl Output {
 
     /// Prints `text`, ended by a newline unless it is empty.
     fn text(&self, text: &str) -> Result<()> {
-        let text = harmless(text.strip_suffix('\n').unwrap_or(text));
+        let text = without_controls(text.strip_suffix('\n').unwrap_or(text));
         if text.is_empty() { Ok(()) } else { self.bytes(format!("{text}\n").as_bytes()) }
     }
 
@@ -109,7 +109,7 @@ pub(crate) fn failure(error: &anyhow::Error, json: bool) -> ExitCode {
     if error.is::<ReaderGone>() {
         return ExitCode::SUCCESS;
     }
-    if let Some(Told(status)) = error.downcast_ref() {
+    if let Some(AlreadyReported(status)) = error.downcast_ref() {
         return ExitCode::from(status.code());
     }
     complain(error, json);
@@ -118,7 +118,7 @@ pub(crate) fn failure(error: &anyhow::Error, json: bool) -> ExitCode {
 
 /// Prints an error in one line on the standard error: what failed, on what, what to do.
 pub(crate) fn complain(error: &anyhow::Error, json: bool) {
-    print_error(&harmless(&one_line(&format!("{error:#}"))), json);
+    print_error(&without_controls(&one_line(&format!("{error:#}"))), json);
 }
 
 /// Prints help where it was asked for, else what is wrong with the command line.
@@ -129,7 +129,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         // There is no other place to report that the terminal has gone.
         error.print().ok();
     } else {
-        print_error(&harmless(&what_is_wrong(&error.to_string())), json);
+        print_error(&without_controls(&what_is_wrong(&error.to_string())), json);
     }
     if error.use_stderr() { ExitCode::from(Status::Invalid.code()) } else { ExitCode::SUCCESS }
 }
@@ -160,7 +160,7 @@ fn print_error(text: &str, json: bool) {
 
 /// `text` without characters that would drive the operator's terminal: names of failures come from
 /// guests, too.
-fn harmless(text: &str) -> String {
+fn without_controls(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 

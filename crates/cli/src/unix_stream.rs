@@ -8,23 +8,23 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// How long a process may take to accept a connection, or to answer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connects to the stream socket at `path`. It takes no longer than `patience`: where the process
+/// Connects to the stream socket at `path`. It takes no longer than `limit`: where the process
 /// that listens there accepts nothing, the queue of its socket fills, and connecting waits for
 /// room.
 ///
 /// # Errors
 /// The kernel's, and `TimedOut`.
-pub(crate) fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+pub(crate) fn connect(path: &Path, limit: Duration) -> io::Result<UnixStream> {
     let flags = SocketFlags::CLOEXEC;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    set_socket_timeout(&socket, Timeout::Send, Some(patience))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(limit))?;
     let address = SocketAddrUnix::new(path)?;
     match retry_on_intr(|| rustix::net::connect(&socket, &address)) {
         Ok(()) => {}
         Err(Errno::AGAIN) => {
-            let text = format!("no connection was accepted within {} s", patience.as_secs());
+            let text = format!("no connection was accepted within {} s", limit.as_secs());
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
         Err(error) => return Err(error.into()),
@@ -53,10 +53,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sock");
         let _listener = listener(&path, 0);
-        let _first = connect(&path, PATIENCE).unwrap();
+        let _first = connect(&path, ANSWER_TIMEOUT).unwrap();
         let error = connect(&path, Duration::from_millis(50)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(connect(&directory.path().join("none"), PATIENCE).is_err());
+        assert!(connect(&directory.path().join("none"), ANSWER_TIMEOUT).is_err());
     }
 
     #[test]
@@ -64,7 +64,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sock");
         let listener = std::os::unix::net::UnixListener::from(listener(&path, 1));
-        let mut ours = connect(&path, PATIENCE).unwrap();
+        let mut ours = connect(&path, ANSWER_TIMEOUT).unwrap();
         let mut theirs = listener.accept().unwrap().0;
         assert_eq!((ours.write_timeout().unwrap(), ours.read_timeout().unwrap()), (None, None));
         theirs.write_all(b"hello").unwrap();

@@ -41,7 +41,7 @@ use crate::processors::{Busy, Times};
 use crate::rota::Rota;
 use crate::saver::Saver;
 use crate::service_manager;
-use crate::turns::{Room, Turns};
+use crate::turns::{TurnBudget, Turns};
 use crate::uids::Uids;
 
 /// Messages that may wait for the daemon. A VMM or client that finds the inbox full waits in turn
@@ -273,11 +273,11 @@ impl Daemon {
 
     /// Takes what has come in, as far as one turn may.
     fn take_all(&mut self, first: Incoming, begin: Instant) {
-        let mut room = Room::new(begin, INBOX);
+        let mut budget = TurnBudget::new(begin, INBOX);
         let mut next = Some(first);
         while let Some(incoming) = next {
             self.take(incoming);
-            next = if room.is_left(Instant::now()) { self.inbox.try_recv().ok() } else { None };
+            next = if budget.is_left(Instant::now()) { self.inbox.try_recv().ok() } else { None };
         }
     }
 

@@ -105,7 +105,7 @@ impl Drop for Kept {
 /// There are not: the limit, and what to do.
 pub(crate) fn check() -> anyhow::Result<()> {
     let Some(most) = getrlimit(Resource::Nofile).current else { return Ok(()) };
-    plimsoll_sys::lock(&ROOM).take(most, || {
+    plimsoll_sys::lock(&SPARE).take(most, || {
         let open = std::fs::read_dir("/proc/self/fd").context("cannot count the open files of plimsolld")?;
         // A connection that begins in between counts twice, and one more VM is refused.
         let connections = OPEN_CONNECTIONS.load(Ordering::Relaxed);
@@ -119,22 +119,22 @@ pub(crate) fn check() -> anyhow::Result<()> {
 /// between two counts; more, and they are counted more often.
 const EACH: u64 = 80;
 
-/// The room that [`check`] found.
-static ROOM: Mutex<Room> = Mutex::new(Room { most: 0, vms: 0 });
+/// The descriptors that [`check`] found.
+static SPARE: Mutex<Spare> = Mutex::new(Spare { most: 0, vms: 0 });
 
 /// VMs for which there are certainly descriptors. A count costs time for each open file: one for
 /// each VM would make the start of many VMs slow.
 #[derive(Debug)]
-struct Room {
+struct Spare {
     /// The limit at the last count.
     most: u64,
     /// VMs that may still begin before the next.
     vms: u64,
 }
 
-impl Room {
-    /// Takes the room of one VM of the limit `most`. `count` tells how many descriptors are in use
-    /// or kept back.
+impl Spare {
+    /// Takes the descriptors of one VM out of the limit `most`. `count` tells how many descriptors
+    /// are in use or kept back.
     fn take(&mut self, most: u64, count: impl FnOnce() -> anyhow::Result<usize>) -> anyhow::Result<()> {
         if self.most == most && self.vms > 0 {
             self.vms -= 1;
@@ -167,9 +167,9 @@ mod tests {
     /// Starts VMs of `each` descriptors until one is refused. Returns how many there were, and how
     /// often all descriptors were counted.
     fn start_all(most: u64, each: usize) -> (usize, usize) {
-        let (mut room, mut open, mut counts) = (Room { most: 0, vms: 0 }, 20, 0);
+        let (mut spare, mut open, mut counts) = (Spare { most: 0, vms: 0 }, 20, 0);
         for vms in 0.. {
-            let taken = room.take(most, || {
+            let taken = spare.take(most, || {
                 counts += 1;
                 Ok(open)
             });
@@ -194,10 +194,10 @@ mod tests {
 
     #[test]
     fn another_limit_is_counted_anew() {
-        let mut room = Room { most: 0, vms: 0 };
-        room.take(1000, || Ok(10)).unwrap();
-        assert!(room.vms > 0);
-        let refused = room.take(64, || Ok(65)).unwrap_err().to_string();
+        let mut spare = Spare { most: 0, vms: 0 };
+        spare.take(1000, || Ok(10)).unwrap();
+        assert!(spare.vms > 0);
+        let refused = spare.take(64, || Ok(65)).unwrap_err().to_string();
         assert!(refused.contains("too few files open (64)"), "{refused}");
     }
 }

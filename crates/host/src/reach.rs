@@ -23,7 +23,7 @@ use crate::cgroup;
 use crate::closing::Closing;
 use crate::core::{Adopted, Input, RunId, foreign};
 use crate::descriptors;
-use crate::domains::Stock;
+use crate::domains::HeldReferences;
 use crate::incoming::{Incoming, Reached};
 use crate::intake::{Intake, Talkers};
 use crate::kernel_account;
@@ -157,7 +157,7 @@ impl Reach {
         directory.open_grant()?;
         let link = Link::new(directory.connect()?).context("cannot wait for the VMM's messages")?;
         let mut intake = Intake::new(self.talkers.clone());
-        let Greeting { facts, stock, first } = greet(&link, &mut intake, &record).await?;
+        let Greeting { facts, references, first } = greet(&link, &mut intake, &record).await?;
         if facts.ram.1 == Bytes::ZERO {
             // The earlier daemon ended before it could send the configuration: there is no guest.
             process.kill();
@@ -179,7 +179,7 @@ impl Reach {
             kernel,
             domains: record.domains.clone(),
             former: record.former.clone(),
-            stock,
+            references,
         };
         Ok(Reached { adopted, link, directory, record, bound, first })
     }
@@ -199,7 +199,7 @@ pub(crate) async fn gone(process: &Process) {
 /// What a VMM says first.
 struct Greeting {
     facts: Facts,
-    stock: Option<Stock>,
+    references: Option<HeldReferences>,
     first: Option<FromVmm>,
 }
 
@@ -214,26 +214,26 @@ async fn greet(link: &Link, intake: &mut Intake, record: &RunRecord) -> anyhow::
     };
     if record.domains.is_empty() {
         // It cannot hold frames.
-        return Ok(Greeting { facts, stock: None, first: None });
+        return Ok(Greeting { facts, references: None, first: None });
     }
     match link.receive(intake).await.context("its VMM does not say whether it holds frames")? {
         (FromVmm::Pool(domain), fds) => {
-            let stock = stock(link, intake, record, domain, fds).await;
-            let stock = stock.context("its VMM does not say which frames it holds")?;
-            Ok(Greeting { facts, stock: Some(stock), first: None })
+            let references = held_references(link, intake, record, domain, fds).await;
+            let references = references.context("its VMM does not say which frames it holds")?;
+            Ok(Greeting { facts, references: Some(references), first: None })
         }
-        (other, _) => Ok(Greeting { facts, stock: None, first: Some(other) }),
+        (other, _) => Ok(Greeting { facts, references: None, first: Some(other) }),
     }
 }
 
 /// What a VMM holds of a domain, whose number and descriptor it has told.
-async fn stock(
+async fn held_references(
     link: &Link,
     intake: &mut Intake,
     record: &RunRecord,
     domain: DomainId,
     mut fds: Vec<Closing<OwnedFd>>,
-) -> anyhow::Result<Stock> {
+) -> anyhow::Result<HeldReferences> {
     let known = record.domains.iter().find(|known| known.id == domain);
     let known = known.with_context(|| format!("it was never told of domain {}", domain.0))?;
     let pool = fds.pop().context("no descriptor came with them: the limit of open files may be reached")?;
@@ -247,7 +247,7 @@ async fn stock(
                 holds.extend(pages);
                 ensure!(holds.len() as u64 <= most, "it holds more frames than it has pages");
                 if last {
-                    return Ok(Stock { domain: known.clone(), pool, holds });
+                    return Ok(HeldReferences { domain: known.clone(), pool, holds });
                 }
             }
             other => bail!("its VMM sent {other:?} in place of the frames that it holds"),

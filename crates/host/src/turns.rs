@@ -19,13 +19,13 @@ const LONG_ENOUGH: Duration = Duration::from_millis(1);
 
 /// What one turn may still take.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct TurnBudget {
     until: Instant,
     messages: usize,
 }
 
-impl Room {
-    /// The room of a turn that began at `begin` and takes at most this many messages.
+impl TurnBudget {
+    /// The budget of a turn that began at `begin` and takes at most this many messages.
     pub(crate) fn new(begin: Instant, messages: usize) -> Self {
         Self { until: begin + LONG_ENOUGH, messages }
     }
@@ -78,10 +78,10 @@ mod tests {
     fn a_turn_ends_after_some_messages_or_some_time() {
         let begin = Instant::now();
         let taken = |each: Duration| {
-            let (mut room, mut now, mut taken) = (Room::new(begin, 256), begin, 0);
+            let (mut budget, mut now, mut taken) = (TurnBudget::new(begin, 256), begin, 0);
             loop {
                 (now, taken) = (now + each, taken + 1);
-                if !room.is_left(now) {
+                if !budget.is_left(now) {
                     return taken;
                 }
             }

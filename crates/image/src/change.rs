@@ -6,7 +6,7 @@ use plimsoll_sys::lock;
 
 use crate::cache::index;
 use crate::entry::{Mapping, Place, ZERO};
-use crate::lock::{alone, shared};
+use crate::lock::{exclusive, shared};
 use crate::metadata::Metadata;
 use crate::qcow2::{Piece, Qcow2};
 use crate::storage::{Storage, within};
@@ -54,7 +54,7 @@ impl<S: Storage> Qcow2<S> {
     }
 
     fn write_alone(&self, piece: Piece, bytes: &[u8]) -> io::Result<()> {
-        let _alone = alone(&self.in_use);
+        let _exclusive = exclusive(&self.in_use);
         let mut metadata = lock(&self.metadata);
         metadata.make_room(&self.storage)?;
         let before = metadata.mapping(&self.storage, piece.cluster)?;
@@ -176,15 +176,15 @@ impl<S: Storage> Qcow2<S> {
         piece.within == 0 && piece.length == self.header.cluster().min(self.size() - start)
     }
 
-    /// Calls `change` alone with what the cluster of `piece` is mapped to, if the piece is all that
-    /// the disk has of it. Returns whether it is.
+    /// Calls `change` with what the cluster of `piece` is mapped to, with the image locked
+    /// exclusively, if the piece is all that the disk has of that cluster. Returns whether it is.
     fn change_whole(
         &self,
         piece: Piece,
         change: impl FnOnce(&mut Metadata, Mapping) -> io::Result<()>,
     ) -> io::Result<bool> {
-        let _alone = alone(&self.in_use);
-        // Decided alone: a disk that grows meanwhile has more of its last cluster.
+        let _exclusive = exclusive(&self.in_use);
+        // Decided with the lock held: a disk that grows meanwhile has more of its last cluster.
         if !self.is_whole(piece) {
             return Ok(false);
         }
@@ -200,7 +200,7 @@ impl<S: Storage> Qcow2<S> {
     /// # Errors
     /// The kernel's: call it again. It goes on failing where the kernel has lost what was written.
     pub fn flush(&self) -> io::Result<()> {
-        let _alone = alone(&self.in_use);
+        let _exclusive = exclusive(&self.in_use);
         lock(&self.metadata).settle(&self.storage)
     }
 }

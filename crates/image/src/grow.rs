@@ -7,7 +7,7 @@ use plimsoll_sys::lock;
 use crate::create::MAX_SIZE;
 use crate::error::Error;
 use crate::header::SIZE_AT;
-use crate::lock::alone;
+use crate::lock::exclusive;
 use crate::qcow2::Qcow2;
 use crate::storage::Storage;
 
@@ -19,7 +19,7 @@ impl<S: Storage> Qcow2<S> {
     /// the kernel's. The disk is as long as before then, at least until the image is opened again.
     pub fn grow(&self, size: u64) -> Result<(), Error> {
         let invalid = |what: String| Err(Error::Invalid(what));
-        let _alone = alone(&self.in_use);
+        let _exclusive = exclusive(&self.in_use);
         let mut metadata = lock(&self.metadata);
         metadata.is_writable()?;
         let before = self.size();

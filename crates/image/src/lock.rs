@@ -8,6 +8,6 @@ pub(crate) fn shared(lock: &RwLock<()>) -> RwLockReadGuard<'_, ()> {
 }
 
 /// Locks for writing.
-pub(crate) fn alone(lock: &RwLock<()>) -> RwLockWriteGuard<'_, ()> {
+pub(crate) fn exclusive(lock: &RwLock<()>) -> RwLockWriteGuard<'_, ()> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }

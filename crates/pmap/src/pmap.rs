@@ -238,8 +238,8 @@ impl Pmap {
 
     /// Finds pages that hold zeros and drops them, and pages that other VMs have too and shares
     /// them, until this thread has used `budget` of processor time or a pass has ended. Pages are
-    /// looked at in random order, first those named to [`Pmap::hurry`]. Pages that have not changed
-    /// are passed over; so are pages whose sharing has ended lately, for longer each time.
+    /// looked at in random order, first those named to [`Pmap::prioritize`]. Pages that have not
+    /// changed are passed over; so are pages whose sharing has ended lately, for longer each time.
     ///
     /// May block as long as the [`FrameSource`] does, but never for a grant.
     pub fn scan(&self, order: ScanOrder, budget: Duration) -> Scanned {
@@ -253,8 +253,8 @@ impl Pmap {
 
     /// Has pages scanned before all others, because they were just loaded from a file that other
     /// VMs may have loaded too.
-    pub fn hurry(&self, ranges: &[PpnRange]) {
-        self.scanner.hurry(ranges);
+    pub fn prioritize(&self, ranges: &[PpnRange]) {
+        self.scanner.prioritize(ranges);
     }
 
     /// Shares pages with the frames of `pool` from now on. Earlier sharing must have ended:

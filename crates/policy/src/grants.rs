@@ -39,7 +39,7 @@ use crate::vm::Driver;
 /// The time that a VM waits in vain before it pages for itself or gets leeway: the daemon's control
 /// period. If shorter, a VM pages although other VMs are about to give. If longer, its guest stands
 /// still for longer than its users bear.
-pub const PATIENCE: Duration = Duration::from_secs(1);
+pub const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// The leeway of a VM while its balloon inflates, even if other VMs wait. If less, pages on their
 /// way into the balloon leave no whole chunk for the next fault, which then serves a single page.
@@ -152,7 +152,7 @@ impl Grants {
         if !party.waits() || !party.inflates || party.is_owed() {
             return Pages::ZERO;
         }
-        let helpless = party.waited >= PATIENCE && !party.can_page;
+        let helpless = party.waited >= LONG_WAIT && !party.can_page;
         let most = if helpless && self.owed == 0 { LEEWAY } else { CIRCULATING };
         // The last free memory is for VMs that wait for memory within their entitlements.
         let floor = if self.owed == 0 { self.thresholds.low } else { self.thresholds.reserve() };
@@ -227,7 +227,7 @@ impl Grants {
         let mut order: Vec<usize> = (0..self.parties.len()).filter(|i| self.parties[*i].waits()).collect();
         let key = |i: &usize| {
             let party = &self.parties[*i];
-            let starved = party.starved || party.waited >= PATIENCE;
+            let starved = party.starved || party.waited >= LONG_WAIT;
             match party.is_owed() {
                 // A borrower comes after VMs below their entitlements.
                 true if party.granted >= party.entitlement => (2, 0.0, party.wanted),

@@ -71,7 +71,7 @@ fn an_entitled_vm_takes_from_the_reserve_and_another_does_not() {
 /// A VM above its entitlement that has waited for a period, cannot page and has a balloon to
 /// inflate.
 fn inflating() -> Party {
-    Party { entitlement: mib(90), inflates: true, can_page: false, waited: PATIENCE, ..waiting() }
+    Party { entitlement: mib(90), inflates: true, can_page: false, waited: LONG_WAIT, ..waiting() }
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn below_the_low_threshold_a_vm_gets_no_more_than_its_reservation_however_long_i
         granted: mib(64),
         certain: mib(64),
         entitlement: Pages(u64::MAX),
-        waited: PATIENCE * 9,
+        waited: LONG_WAIT * 9,
         starved: true,
         can_page: false,
         ..waiting()
@@ -247,7 +247,7 @@ fn any_party() -> impl Strategy<Value = Party> {
             inflates,
             can_page,
             swap: Pages::ZERO,
-            waited: if waited { PATIENCE } else { Duration::ZERO },
+            waited: if waited { LONG_WAIT } else { Duration::ZERO },
             starved: false,
             leeway: Pages(leeway),
         }

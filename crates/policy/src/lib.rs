@@ -88,7 +88,7 @@ pub use decision::{Decision, Outcome, PagingCause, PoolOutcome, Reclaim};
 pub use division::{Cause, Division, Shortfall, divide, divide_reserving};
 pub use entitlement::entitlements;
 pub use estimator::{Estimate, Estimator, Sample, Stratum};
-pub use grants::{CIRCULATING, Grants, Holder, LEEWAY, PATIENCE};
+pub use grants::{CIRCULATING, Grants, Holder, LEEWAY, LONG_WAIT};
 pub use host::Host;
 pub use mechanisms::{Mechanisms, Paging};
 pub use member::Member;

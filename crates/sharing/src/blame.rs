@@ -45,17 +45,17 @@ impl Domain {
 
     /// Counts a digest that proved false against `member`.
     fn distrust(&mut self, member: MemberId) {
-        if let Some(room) = self.members.get_mut(member) {
-            room.account.trust.proved_false();
+        if let Some(range) = self.members.get_mut(member) {
+            range.account.trust.proved_false();
         }
     }
 
     /// Takes note that `member` looks up pages again: it has compared those that the last look-up
     /// named frames for, and has given back what differs.
     pub(crate) fn confirm_compared(&mut self, member: MemberId) {
-        let Some(room) = self.members.get_mut(member) else { return };
-        for (place, frame) in mem::take(&mut room.uncompared) {
-            if room.holding(place).held() == Held::Reference(frame) {
+        let Some(range) = self.members.get_mut(member) else { return };
+        for (place, frame) in mem::take(&mut range.uncompared) {
+            if range.holding(place).held() == Held::Reference(frame) {
                 self.frames.confirm(frame);
             }
         }

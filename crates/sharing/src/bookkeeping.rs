@@ -19,25 +19,25 @@ impl Domain {
     /// What the page at a place holds.
     #[inline]
     pub(crate) fn held(&mut self, place: Place) -> Held {
-        self.members.room_of(place).map_or(Held::Nothing, |room| room.holding(place).held())
+        self.members.range_of(place).map_or(Held::Nothing, |range| range.holding(place).held())
     }
 
     /// Makes the page the hint of this digest, in place of a hint that it may be already.
     pub(crate) fn make_hint(&mut self, place: Place, key: Key) {
         self.forget_hint(place);
-        let Some(room) = self.members.room_of(place) else { return };
-        *room.holding(place) = Holding::hint(key.prefix());
-        room.account.hints += 1;
+        let Some(range) = self.members.range_of(place) else { return };
+        *range.holding(place) = Holding::hint(key.prefix());
+        range.account.hints += 1;
         self.index.set(key, Target::hint(place));
     }
 
     /// Removes the page's hint, if it is one.
     pub(crate) fn forget_hint(&mut self, place: Place) {
-        let Some(room) = self.members.room_of(place) else { return };
-        let holding = room.holding(place);
+        let Some(range) = self.members.range_of(place) else { return };
+        let holding = range.holding(place);
         if let Held::Hint(prefix) = holding.held() {
             *holding = Holding::NOTHING;
-            room.account.hints -= 1;
+            range.account.hints -= 1;
             let removed = self.index.remove(prefix, Target::hint(place));
             debug_assert!(removed, "a hint that is not in the index");
         }
@@ -46,32 +46,32 @@ impl Domain {
     /// Points the index entry of `key` at `frame`. The page at `place` stops being a hint.
     pub(crate) fn replace_hint(&mut self, place: Place, key: Key, frame: FrameNo) {
         self.index.set(key, Target::frame(frame));
-        let Some(room) = self.members.room_of(place) else { return };
-        *room.holding(place) = Holding::NOTHING;
-        room.account.hints -= 1;
+        let Some(range) = self.members.range_of(place) else { return };
+        *range.holding(place) = Holding::NOTHING;
+        range.account.hints -= 1;
     }
 
     /// The member whose page a hint is; `None` if that VM has left or is not trusted now.
     pub(crate) fn hint_owner(&mut self, place: Place) -> Option<(MemberId, PageNo)> {
-        let room = self.members.room_of(place)?;
-        let owner = room.tenant().filter(|_| !room.account.trust.doubted())?;
-        Some((owner, room.page(place)))
+        let range = self.members.range_of(place)?;
+        let owner = range.member().filter(|_| !range.account.trust.doubted())?;
+        Some((owner, range.page(place)))
     }
 
     /// Gives the page a reference, which the caller has counted at the frame. The page stops being
     /// a hint.
     pub(crate) fn refer(&mut self, place: Place, frame: FrameNo) {
         self.forget_hint(place);
-        let Some(room) = self.members.room_of(place) else { return };
-        room.account.references += 1;
-        room.account.trust.named();
-        *room.holding(place) = Holding::reference(frame);
+        let Some(range) = self.members.range_of(place) else { return };
+        range.account.references += 1;
+        range.account.trust.named();
+        *range.holding(place) = Holding::reference(frame);
     }
 
     /// Drops references and hints of members that left, for at most `most` of their pages.
     pub(crate) fn sweep(&mut self, most: usize) {
-        let Some(room) = self.members.vacant() else { return };
-        let (first, holdings) = room.clear(most);
+        let Some(range) = self.members.vacant() else { return };
+        let (first, holdings) = range.clear(most);
         let (mut hints, mut references) = (0, 0);
         let mut ahead = 0;
         for at in 0..holdings.len() {
@@ -96,9 +96,9 @@ impl Domain {
             }
             *holding = Holding::NOTHING;
         }
-        room.account.hints -= hints;
-        room.account.references -= references;
-        self.members.demolish();
+        range.account.hints -= hints;
+        range.account.references -= references;
+        self.members.remove_cleared();
     }
 
     /// Gives memory of freed frames back to the host, at most `most_runs` runs. Returns how many

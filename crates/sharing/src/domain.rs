@@ -48,7 +48,7 @@ const AT_ONCE: usize = 32;
 
 /// A page of a look-up.
 #[derive(Clone, Copy, Debug)]
-struct Wanted {
+struct LookedUp {
     place: Place,
     key: Key,
     /// What has its digest, as far as the first line shows.
@@ -131,7 +131,7 @@ impl Domain {
         self.sweep(SWEEP);
         self.confirm_compared(member);
         let believed =
-            self.members.get_mut(member).is_some_and(|room| room.account.trust.looks_up(pages.len()));
+            self.members.get_mut(member).is_some_and(|range| range.account.trust.looks_up(pages.len()));
         if !believed {
             return vec![Found::Busy; pages.len()];
         }
@@ -140,7 +140,7 @@ impl Domain {
             let wanted = self.fetch(member, pages);
             let changes = self.index.changes();
             answers.extend(wanted[..pages.len()].iter().map(|wanted| match wanted {
-                Some(Wanted { place, key, seen }) => {
+                Some(LookedUp { place, key, seen }) => {
                     // What was seen while fetching still holds, unless an answer before this one
                     // changed the index.
                     let seen = seen.filter(|_| self.index.changes() == changes);
@@ -155,14 +155,14 @@ impl Domain {
 
     /// What a look-up of `pages` needs; `None` for a page outside the VM. All memory for it is
     /// being fetched.
-    fn fetch(&self, member: MemberId, pages: &[(PageNo, PageDigest)]) -> [Option<Wanted>; AT_ONCE] {
+    fn fetch(&self, member: MemberId, pages: &[(PageNo, PageDigest)]) -> [Option<LookedUp>; AT_ONCE] {
         let mut wanted = [None; AT_ONCE];
-        let Some(room) = self.members.get(member) else { return wanted };
+        let Some(range) = self.members.get(member) else { return wanted };
         for ((page, digest), wanted) in pages.iter().zip(&mut wanted) {
             let key = self.secret.key(*digest);
             self.index.prefetch(key.prefix());
-            room.prefetch(*page);
-            *wanted = room.place(*page).map(|place| Wanted { place, key, seen: None });
+            range.prefetch(*page);
+            *wanted = range.place(*page).map(|place| LookedUp { place, key, seen: None });
         }
         for wanted in wanted.iter_mut().flatten() {
             wanted.seen = self.index.prefetch_more(wanted.key);
@@ -183,8 +183,8 @@ impl Domain {
                 self.frames.acquire(frame);
                 self.refer(place, frame);
                 let confirmable = self.frames.maker(frame).is_some_and(|maker| maker != member);
-                if confirmable && let Some(room) = self.members.room_of(place) {
-                    room.uncompared.push((place, frame));
+                if confirmable && let Some(range) = self.members.range_of(place) {
+                    range.uncompared.push((place, frame));
                 }
                 Found::Frame(frame)
             }
@@ -220,21 +220,21 @@ impl Domain {
     ) -> GivenBack {
         self.sweep(SWEEP);
         let mut result = GivenBack::default();
-        let Some(room) = self.members.get_mut(member) else {
+        let Some(range) = self.members.get_mut(member) else {
             return GivenBack { ignored: pages.len() as u64, ..result };
         };
         let mut ended = Vec::with_capacity(pages.len());
         for (page, frame) in pages {
-            match room.place(*page).filter(|place| room.holding(*place).held() == Held::Reference(*frame)) {
+            match range.place(*page).filter(|place| range.holding(*place).held() == Held::Reference(*frame)) {
                 Some(place) => {
-                    *room.holding(place) = Holding::NOTHING;
-                    room.account.references -= 1;
-                    room.account.false_matches += u64::from(mismatched);
+                    *range.holding(place) = Holding::NOTHING;
+                    range.account.references -= 1;
+                    range.account.false_matches += u64::from(mismatched);
                     result.accepted += 1;
                     ended.push(*frame);
                 }
                 None => {
-                    room.account.false_returns += 1;
+                    range.account.false_returns += 1;
                     result.ignored += 1;
                 }
             }
@@ -256,11 +256,11 @@ impl Domain {
         self.sweep(TIDY_PAGES);
         self.scrub_on(TIDY_RUNS);
         let frames = self.punch(TIDY_RUNS);
-        Freed { frames, more: self.has_chores() }
+        Freed { frames, more: self.has_deferred_work() }
     }
 
     /// Whether there is something for [`Domain::tidy`] to do.
-    pub fn has_chores(&self) -> bool {
+    pub fn has_deferred_work(&self) -> bool {
         let postponed = self.frames.lingering() > 0 || self.scrubbed.is_some();
         (postponed && !self.recovering) || self.members.has_vacant()
     }
@@ -269,15 +269,15 @@ impl Domain {
     pub fn stats(&self) -> Stats {
         let frames = self.frames.in_use() + self.frames.lingering();
         let references = self.frames.references();
-        let rooms = self.members.rooms();
+        let ranges = self.members.ranges();
         let bytes =
-            self.index.bytes() + self.frames.bytes() + rooms.iter().map(|room| room.bytes()).sum::<usize>();
+            self.index.bytes() + self.frames.bytes() + ranges.iter().map(|range| range.bytes()).sum::<usize>();
         Stats {
             frames: Pages(frames),
             lingering: Pages(self.frames.lingering()),
             references: Pages(references),
             saved: Pages(references.saturating_sub(frames)),
-            hints: Pages(self.members.rooms().iter().map(|room| room.account.hints).sum()),
+            hints: Pages(self.members.ranges().iter().map(|range| range.account.hints).sum()),
             index: Bytes(bytes as u64),
             limit: Pages(self.frames.limit().into()),
         }

@@ -15,28 +15,28 @@ pub(crate) struct Place(pub(crate) u32);
 
 /// What each member has, and which place is whose page.
 ///
-/// Each member has a room: a range of places as long as the VM has pages. The room of a member that
-/// left stays until nothing in it is held any more. Until then it has no tenant.
+/// Each member has a range of places, as long as the VM has pages. The range of a member that left
+/// stays until nothing in it is held any more. Until then it has no member.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
     /// In order of their places.
-    rooms: Vec<Room>,
+    ranges: Vec<PlaceRange>,
     bases: HashMap<MemberId, u32>,
-    /// The room that was asked for last.
+    /// The range that was asked for last.
     recent: usize,
 }
 
-/// A range of places.
+/// A range of places, and what its pages hold.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct PlaceRange {
     base: u32,
-    tenant: Option<MemberId>,
+    member: Option<MemberId>,
     holdings: Zeroed<Holding>,
     pub(crate) account: Account,
     /// Frames of other makers that the last look-up named. What its pages still hold at the next
     /// look-up they were compared with.
     pub(crate) uncompared: Vec<(Place, FrameNo)>,
-    /// In a room without a tenant: the pages below this one hold nothing any more.
+    /// In a range without a member: the pages below this one hold nothing any more.
     cleared: usize,
 }
 
@@ -52,109 +52,109 @@ pub(crate) struct Account {
 }
 
 impl Members {
-    /// Gives `member` a room of `size` pages.
+    /// Gives `member` a range of `size` pages.
     pub(crate) fn join(&mut self, member: MemberId, size: Pages) -> Result<(), Error> {
         if self.bases.contains_key(&member) {
             return Err(Error::AlreadyMember(member));
         }
         let too_large = || Error::TooLarge { size };
-        // A room without pages would be where the next one is.
+        // A range without pages would be where the next one is.
         let length = u32::try_from(size.0.max(1)).map_err(|_| too_large())?;
         let (index, base) = self.gap(length).ok_or_else(too_large)?;
         let holdings = Zeroed::new(length as usize, Grain::Huge).map_err(Error::Memory)?;
-        let room = Room {
+        let range = PlaceRange {
             base,
-            tenant: Some(member),
+            member: Some(member),
             holdings,
             account: Account::default(),
             uncompared: Vec::new(),
             cleared: 0,
         };
-        self.rooms.insert(index, room);
+        self.ranges.insert(index, range);
         self.bases.insert(member, base);
         Ok(())
     }
 
-    /// The first gap of `length` places, and the index at which its room would stand.
+    /// The first gap of `length` places, and the index at which its range would stand.
     fn gap(&self, length: u32) -> Option<(usize, u32)> {
         let mut from = 0;
-        for (index, room) in self.rooms.iter().enumerate() {
-            if room.base - from >= length {
+        for (index, range) in self.ranges.iter().enumerate() {
+            if range.base - from >= length {
                 return Some((index, from));
             }
-            from = room.end();
+            from = range.end();
         }
-        (u64::from(from) + u64::from(length) <= MAX_PAGES.0).then_some((self.rooms.len(), from))
+        (u64::from(from) + u64::from(length) <= MAX_PAGES.0).then_some((self.ranges.len(), from))
     }
 
-    /// Ends the tenancy of `member`. Its room stays for what it has. Returns whether it was a
-    /// tenant.
+    /// Ends the membership of `member`. Its range stays for what it has. Returns whether it was a
+    /// member.
     pub(crate) fn leave(&mut self, member: MemberId) -> bool {
         let Some(base) = self.bases.remove(&member) else { return false };
-        self.room_of(Place(base)).map(|room| room.tenant = None).is_some()
+        self.range_of(Place(base)).map(|range| range.member = None).is_some()
     }
 
-    /// The room of `member`.
-    pub(crate) fn get(&self, member: MemberId) -> Option<&Room> {
+    /// The range of `member`.
+    pub(crate) fn get(&self, member: MemberId) -> Option<&PlaceRange> {
         let base = *self.bases.get(&member)?;
-        self.rooms.get(self.index_of(Place(base))?)
+        self.ranges.get(self.index_of(Place(base))?)
     }
 
     /// The same, to change it.
-    pub(crate) fn get_mut(&mut self, member: MemberId) -> Option<&mut Room> {
+    pub(crate) fn get_mut(&mut self, member: MemberId) -> Option<&mut PlaceRange> {
         let base = *self.bases.get(&member)?;
-        self.room_of(Place(base))
+        self.range_of(Place(base))
     }
 
-    /// The room with this place.
+    /// The range with this place.
     #[inline]
-    pub(crate) fn room_of(&mut self, place: Place) -> Option<&mut Room> {
-        // Mostly it is the same room as last time.
-        if !self.rooms.get(self.recent).is_some_and(|room| room.has(place)) {
+    pub(crate) fn range_of(&mut self, place: Place) -> Option<&mut PlaceRange> {
+        // Mostly it is the same range as last time.
+        if !self.ranges.get(self.recent).is_some_and(|range| range.has(place)) {
             self.recent = self.index_of(place)?;
         }
-        self.rooms.get_mut(self.recent)
+        self.ranges.get_mut(self.recent)
     }
 
-    /// A room without a tenant.
-    pub(crate) fn vacant(&mut self) -> Option<&mut Room> {
-        self.rooms.iter_mut().find(|room| room.tenant.is_none())
+    /// A range without a member.
+    pub(crate) fn vacant(&mut self) -> Option<&mut PlaceRange> {
+        self.ranges.iter_mut().find(|range| range.member.is_none())
     }
 
-    /// Whether some room has no tenant.
+    /// Whether some range has no member.
     pub(crate) fn has_vacant(&self) -> bool {
-        self.rooms.iter().any(|room| room.tenant.is_none())
+        self.ranges.iter().any(|range| range.member.is_none())
     }
 
-    /// Removes the rooms that have no tenant and hold nothing.
-    pub(crate) fn demolish(&mut self) {
-        self.rooms.retain(|room| room.tenant.is_some() || room.cleared < room.holdings.len());
+    /// Removes the ranges that have no member and hold nothing.
+    pub(crate) fn remove_cleared(&mut self) {
+        self.ranges.retain(|range| range.member.is_some() || range.cleared < range.holdings.len());
     }
 
     /// The members.
     pub(crate) fn ids(&self) -> impl Iterator<Item = MemberId> + '_ {
-        self.rooms.iter().filter_map(|room| room.tenant)
+        self.ranges.iter().filter_map(|range| range.member)
     }
 
-    /// Sums over all rooms, with or without a tenant.
-    pub(crate) fn rooms(&self) -> &[Room] {
-        &self.rooms
+    /// All ranges, with or without a member.
+    pub(crate) fn ranges(&self) -> &[PlaceRange] {
+        &self.ranges
     }
 
     fn index_of(&self, place: Place) -> Option<usize> {
-        let index = self.rooms.partition_point(|room| room.base <= place.0).checked_sub(1)?;
-        self.rooms[index].has(place).then_some(index)
+        let index = self.ranges.partition_point(|range| range.base <= place.0).checked_sub(1)?;
+        self.ranges[index].has(place).then_some(index)
     }
 }
 
-impl Room {
+impl PlaceRange {
     fn end(&self) -> u32 {
         // Not more than MAX_PAGES: `gap` sees to it.
         self.base + u32::try_from(self.holdings.len()).expect("made of 32 bits")
     }
 
-    pub(crate) fn tenant(&self) -> Option<MemberId> {
-        self.tenant
+    pub(crate) fn member(&self) -> Option<MemberId> {
+        self.member
     }
 
     fn has(&self, place: Place) -> bool {
@@ -167,12 +167,12 @@ impl Room {
         ((page.0 as usize) < self.holdings.len()).then(|| Place(self.base + page.0))
     }
 
-    /// The page at a place of the room.
+    /// The page at a place of the range.
     pub(crate) fn page(&self, place: Place) -> PageNo {
         PageNo(place.0 - self.base)
     }
 
-    /// What the page at a place of the room holds.
+    /// What the page at a place of the range holds.
     #[inline]
     pub(crate) fn holding(&mut self, place: Place) -> &mut Holding {
         &mut self.holdings[(place.0 - self.base) as usize]

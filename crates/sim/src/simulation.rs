@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plimsoll_policy::{
-    Claim, Driver, Grants, Host, PATIENCE, PoolId, Reservations, Rules, States, admit, decide,
+    Claim, Driver, Grants, Host, LONG_WAIT, PoolId, Reservations, Rules, States, admit, decide,
 };
 use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 
@@ -284,7 +284,7 @@ impl Simulation {
         run.wanted = missing.min(Pages(u64::from(spec.vcpus) * Pages::CHUNK.0));
         let leeway = grants.party(party).leeway;
         run.waiting = if missing == Pages::ZERO { Duration::ZERO } else { run.waiting + step };
-        run.waited |= run.waiting >= PATIENCE;
+        run.waited |= run.waiting >= LONG_WAIT;
         if leeway > run.leeway {
             run.waiting = Duration::ZERO;
         }
@@ -311,7 +311,7 @@ impl Simulation {
             return Pages::ZERO;
         }
         // The daemon gives to those that wait once a period.
-        let rounds = self.scenario.step.as_nanos().div_ceil(PATIENCE.as_nanos());
+        let rounds = self.scenario.step.as_nanos().div_ceil(LONG_WAIT.as_nanos());
         let mut granted = Pages::ZERO;
         for _ in 0..rounds {
             let more = grants.allowance(party).min(need - granted);
@@ -335,7 +335,7 @@ impl Simulation {
     }
 
     /// A VM that has waited in vain pages for itself until there is memory for it again.
-    fn forget_patience(&mut self) {
+    fn end_served_waits(&mut self) {
         let (grants, runs) = self.round(|_| Pages::ZERO);
         for (party, i) in runs.into_iter().enumerate() {
             let served = grants.could_have(party) > Pages::ZERO;
@@ -348,7 +348,7 @@ impl Simulation {
     /// What the daemon does once a period: the state, then entitlements, targets and amounts to
     /// reclaim.
     fn control(&mut self) {
-        self.forget_patience();
+        self.end_served_waits();
         let thresholds = self.scenario.host.thresholds.of(self.memory.bytes());
         let free = self.free();
         self.states.pass(self.scenario.step);

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 /// How long an answer may take. The daemon answers from memory; emulation on a loaded machine is
 /// slow.
-const PATIENCE: Duration = Duration::from_secs(20);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The daemon at a socket.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ impl Api {
     pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> Result<Reply> {
         let ask = || -> Result<Vec<u8>> {
             let mut stream = UnixStream::connect(&self.socket)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
             let length = body.len();
             // HTTP/1.0: the answer ends with the connection and is not chunked.
             write!(

@@ -82,8 +82,8 @@ pub fn ensure(tools: &[Tool]) -> Result<()> {
     step(&format!("installing Debian packages: {}", list.join(" ")));
     let options = ["install", "--yes", "--quiet=2", "--no-install-recommends"];
     // A new machine may be installing its own updates.
-    let patience = ["-o", "DPkg::Lock::Timeout=120"];
-    lists::with_fresh(|| apt::get(&[options.as_slice(), &patience, &list].concat()))?;
+    let lock_timeout = ["-o", "DPkg::Lock::Timeout=120"];
+    lists::with_fresh(|| apt::get(&[options.as_slice(), &lock_timeout, &list].concat()))?;
     match missing(tools).first() {
         Some(tool) => bail!("{} is still missing after installing {}", tool.program, tool.package),
         None => Ok(()),

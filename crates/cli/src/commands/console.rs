@@ -13,7 +13,7 @@ use crate::console::{attach, script};
 use crate::context::Context;
 use crate::exit::{Status, failed};
 use crate::interval::Interval;
-use crate::unix_stream::{self, PATIENCE};
+use crate::unix_stream::{self, ANSWER_TIMEOUT};
 
 /// How long `--expect` waits unless told otherwise: a Debian guest boots within it even in the lab.
 const EXPECT_TIME: Interval = Interval(Duration::from_secs(60));
@@ -123,7 +123,7 @@ fn connect(vm: &VmStatus, context: &Context) -> Result<UnixStream> {
         return Err(failed(Status::Conflict, text));
     }
     let path = vm.console.display();
-    unix_stream::connect(&vm.console, PATIENCE).map_err(|e| match e.kind() {
+    unix_stream::connect(&vm.console, ANSWER_TIMEOUT).map_err(|e| match e.kind() {
         io::ErrorKind::PermissionDenied => anyhow!(
             "no right to attach to the console of {name} ({path}): run as root, or as a user that may write to it"
         ),

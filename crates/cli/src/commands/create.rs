@@ -25,12 +25,12 @@ pub(crate) struct Create {
 impl Create {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         match self.new.define(context, Client::define_only)? {
-            Some(vm) => context.output.facts(&vm, told),
+            Some(vm) => context.output.facts(&vm, sentence),
             None => Ok(()),
         }
     }
 }
 
-fn told(vm: &VmStatus) -> String {
+fn sentence(vm: &VmStatus) -> String {
     format!("{name} is defined; start it with: plimsoll start {name}", name = vm.name)
 }

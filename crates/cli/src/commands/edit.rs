@@ -42,7 +42,7 @@ impl Edit {
             return Ok(());
         }
         match self.put(&edited, tag.as_deref(), context) {
-            Ok(vm) => context.output.facts(&vm, told),
+            Ok(vm) => context.output.facts(&vm, sentence),
             Err(error) => {
                 let (status, path) = (status_of(&error), file.into_temp_path().keep()?);
                 let kept = format!("{error:#}; nothing is changed, the text is in {}", path.display());
@@ -76,7 +76,7 @@ fn edit(path: &Path) -> Result<()> {
     }
 }
 
-fn told(vm: &VmStatus) -> String {
+fn sentence(vm: &VmStatus) -> String {
     let now = if vm.power == Power::Off { "" } else { ", in effect now" };
     format!("{} is defined anew{now}", vm.name)
 }

@@ -132,12 +132,12 @@ impl PoolCommand {
                 let Create { name, parent, shares, reservation, limit, expandable } = create;
                 let limit = limit.option();
                 let pool = PoolDefinition { name, parent, shares, reservation, limit, expandable };
-                context.output.facts(&context.client.define_pool(&pool)?, told)
+                context.output.facts(&context.client.define_pool(&pool)?, sentence)
             }
             Do::Set(set) => {
                 let Set { name, parent, shares, reservation, limit, expandable } = set;
                 let change = PoolChange { parent, shares, reservation, limit, expandable };
-                context.output.facts(&context.client.change_pool(&name, &change)?, told)
+                context.output.facts(&context.client.change_pool(&name, &change)?, sentence)
             }
             Do::Ls => context.output.facts(context.client.pools()?.as_slice(), tree),
             Do::Rm(Rm { name }) => {
@@ -149,7 +149,7 @@ impl PoolCommand {
     }
 }
 
-fn told(pool: &PoolStatus) -> String {
+fn sentence(pool: &PoolStatus) -> String {
     let PoolStatus { name, parent, shares, share_count, reservation, .. } = pool;
     let limit = limit(pool);
     let expandable = if pool.expandable { "expandable" } else { "not expandable" };
@@ -231,7 +231,7 @@ test   163840  512MiB   none     yes  300MiB    600MiB   580MiB";
     #[test]
     fn the_answer_shows_what_holds_now() {
         assert_eq!(
-            told(&pool("web", "prod", &[])),
+            sentence(&pool("web", "prod", &[])),
             "pool web: in prod, shares normal (163840), reservation 512MiB, limit none, expandable"
         );
     }

@@ -73,13 +73,13 @@ impl Share {
             Do::Ls => context.output.facts(context.client.domains()?.as_slice(), table),
             Do::Set(Set { name, sharing }) => {
                 let change = VmChange { sharing: Some(sharing), ..VmChange::default() };
-                context.output.facts(&context.client.change(&name, &change)?, told)
+                context.output.facts(&context.client.change(&name, &change)?, sentence)
             }
         }
     }
 }
 
-fn told(vm: &VmStatus) -> String {
+fn sentence(vm: &VmStatus) -> String {
     format!("{}: {}", vm.name, sharing::text(&vm.sharing))
 }
 
@@ -141,6 +141,6 @@ prod (closed)   10MiB   30MiB  20MiB  64MiB   1MiB  web1 web2
     fn the_answer_shows_with_whom_it_shares_now() {
         let mut vm = samples::vm("a");
         vm.sharing.with = "prod".parse().unwrap();
-        assert!(told(&vm).starts_with("a: in domain prod; "), "{}", told(&vm));
+        assert!(sentence(&vm).starts_with("a: in domain prod; "), "{}", sentence(&vm));
     }
 }

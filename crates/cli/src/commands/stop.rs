@@ -152,7 +152,7 @@ impl Stop {
             return Ok(());
         }
         context.output.end_progress();
-        batch.tell(outcome, told)
+        batch.tell(outcome, sentence)
     }
 }
 
@@ -160,6 +160,6 @@ fn is_on(vm: &Result<VmStatus>) -> bool {
     vm.as_ref().is_ok_and(|vm| vm.power != Power::Off)
 }
 
-fn told(vm: &VmStatus) -> String {
+fn sentence(vm: &VmStatus) -> String {
     if vm.power == Power::Off { kill::ended(vm) } else { format!("{} is asked to shut down", vm.name) }
 }

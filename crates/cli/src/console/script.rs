@@ -104,11 +104,11 @@ impl<'a> Watch<'a> {
             }
             let partial = self.partial();
             let left = deadline.saturating_duration_since(Instant::now());
-            let patience = if partial.is_some() { left.min(REST_TIME) } else { left };
-            if patience.is_zero() {
+            let timeout = if partial.is_some() { left.min(REST_TIME) } else { left };
+            if timeout.is_zero() {
                 return Ok(partial.map_or(End::Timeout(self.last), End::Line));
             }
-            stream.set_read_timeout(Some(patience)).context("reading the console")?;
+            stream.set_read_timeout(Some(timeout)).context("reading the console")?;
             match stream.read(&mut buffer) {
                 Ok(0) => return Ok(partial.map_or(End::Closed(self.last), End::Line)),
                 Ok(n) => self.feed(&buffer[..n]),

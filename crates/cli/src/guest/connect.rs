@@ -9,7 +9,7 @@ use plimsoll_protocol::status::{Power, VmStatus};
 use crate::address::Address;
 use crate::context::Context;
 use crate::exit::{Status, failed};
-use crate::unix_stream::{self, PATIENCE};
+use crate::unix_stream::{self, ANSWER_TIMEOUT};
 
 /// Longest line that a VMM answers with: `OK 4294967295` and its end.
 const MAX_LINE: usize = 16;
@@ -38,24 +38,24 @@ pub(crate) fn connect(vm: &VmStatus, context: &Context) -> Result<UnixStream> {
         );
         return Err(failed(Status::Conflict, text));
     };
-    let stream = unix_stream::connect(path, PATIENCE).map_err(|e| match e.kind() {
+    let stream = unix_stream::connect(path, ANSWER_TIMEOUT).map_err(|e| match e.kind() {
         ErrorKind::PermissionDenied => anyhow!("no right to reach the agent of {name}: run as root"),
         ErrorKind::TimedOut => anyhow!("{name}: {e}; see plimsoll show {name}"),
         _ => anyhow!("{name} does not listen at {}: {e}; see plimsoll show {name}", path.display()),
     })?;
-    ask(&stream, PATIENCE).with_context(|| {
+    ask(&stream, ANSWER_TIMEOUT).with_context(|| {
         format!("no agent answers in {name}: start plimsoll-agent there, or wait until it has booted")
     })?;
     Ok(stream)
 }
 
 /// Asks for the agent's port, and reads the answer.
-fn ask(mut stream: &UnixStream, patience: Duration) -> Result<()> {
-    stream.set_read_timeout(Some(patience))?;
+fn ask(mut stream: &UnixStream, limit: Duration) -> Result<()> {
+    stream.set_read_timeout(Some(limit))?;
     let refused = |error: io::Error| match error.kind() {
         // It has hung up before it has read what it was asked.
         ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => anyhow!("the guest refuses the connection"),
-        ErrorKind::WouldBlock => anyhow!("the guest did not answer within {} s", patience.as_secs()),
+        ErrorKind::WouldBlock => anyhow!("the guest did not answer within {} s", limit.as_secs()),
         _ => error.into(),
     };
     stream.write_all(format!("CONNECT {AGENT_PORT}\n").as_bytes()).map_err(refused)?;
@@ -84,7 +84,7 @@ mod tests {
     fn an_answer_is_read_to_the_end_of_its_line_and_no_further() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(b"OK 1073741825\nhello").unwrap();
-        ask(&ours, PATIENCE).unwrap();
+        ask(&ours, ANSWER_TIMEOUT).unwrap();
         let mut rest = [0; 5];
         (&ours).read_exact(&mut rest).unwrap();
         assert_eq!(&rest, b"hello");
@@ -95,7 +95,7 @@ mod tests {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             theirs.write_all(answer.as_bytes()).unwrap();
             theirs.shutdown(std::net::Shutdown::Write).unwrap();
-            assert!(ask(&ours, PATIENCE).is_err(), "{answer:?}");
+            assert!(ask(&ours, ANSWER_TIMEOUT).is_err(), "{answer:?}");
         }
     }
 
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(error, "the guest did not answer within 0 s");
         // What it was asked is unread: the kernel resets the connection.
         drop(theirs);
-        let error = ask(&ours, PATIENCE).unwrap_err().to_string();
+        let error = ask(&ours, ANSWER_TIMEOUT).unwrap_err().to_string();
         assert_eq!(error, "the guest refuses the connection");
     }
 }

@@ -9,7 +9,7 @@ use plimsoll_protocol::agent::{
     AGENT_VERSION, CommandEnd, Execute, Frames, FromAgent, MAX_DATA, OutputStream, ToAgent, encode,
 };
 
-use crate::unix_stream::PATIENCE;
+use crate::unix_stream::ANSWER_TIMEOUT;
 
 /// What a command has as its standard input.
 pub(crate) struct Input<R> {
@@ -30,7 +30,7 @@ pub(crate) fn execute(
     input: Input<impl Read + Send + 'static>,
     mut write: impl FnMut(OutputStream, &[u8]) -> Result<()>,
 ) -> Result<CommandEnd> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
     let mut frames = Frames::default();
     send(stream, &ToAgent::Hello(AGENT_VERSION))?;
     match hear(stream, &mut frames)? {
@@ -109,7 +109,7 @@ fn hear(mut stream: &UnixStream, frames: &mut Frames<FromAgent>) -> Result<FromA
             Ok(count) => frames.add(&buffer[..count]),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                bail!("the agent did not answer within {} s", PATIENCE.as_secs())
+                bail!("the agent did not answer within {} s", ANSWER_TIMEOUT.as_secs())
             }
             Err(e) => return Err(e).context("reading from the agent"),
         }

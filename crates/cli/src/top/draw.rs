@@ -11,7 +11,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph, Sparkline};
 
 use super::bar::bar;
-use super::harmless::harmless;
+use super::without_controls::without_controls;
 use super::look::{Look, Seen};
 use super::overlay::Overlay;
 use super::pane::Pane;
@@ -152,7 +152,7 @@ fn list(frame: &mut Frame<'_>, titles: Rect, area: Rect, view: &View, rows: &Row
 
 fn text_of(row: &Row, rows: &Rows, columns: &[(usize, usize)]) -> String {
     let cells = columns.iter().map(|&(column, width)| {
-        let text: String = harmless(&row.cells[column]).chars().take(width).collect();
+        let text: String = without_controls(&row.cells[column]).chars().take(width).collect();
         rows.columns[column].cell(&text, width)
     });
     cells.collect::<Vec<_>>().join(&" ".repeat(GAP))
@@ -171,13 +171,13 @@ fn nothing(view: &View) -> String {
 /// What is unusual about the row that is looked at; in its place what went wrong, if anything did.
 fn remark_of(view: &View, seen: &Seen) -> Span<'static> {
     if let Some(message) = view.message.as_ref().or(view.unseen.as_ref()) {
-        return Span::styled(harmless(message), bold());
+        return Span::styled(without_controls(message), bold());
     }
     let selected = view.selected.as_ref().filter(|_| view.choice.pane != Pane::Pools);
     let vm = selected.and_then(|name| seen.look.vms.iter().find(|vm| vm.name.to_string() == **name));
     let text = vm.map(|vm| (vm.name.clone(), note(vm))).filter(|(_, note)| !note.is_empty());
     let text = text.map_or_else(String::new, |(name, note)| format!("{name}: {note}"));
-    Span::raw(harmless(&text))
+    Span::raw(without_controls(&text))
 }
 
 fn keys_of(view: &View) -> String {

@@ -11,7 +11,7 @@ mod bar;
 mod choice;
 mod draw;
 mod feed;
-mod harmless;
+mod without_controls;
 mod help;
 mod look;
 mod overlay;

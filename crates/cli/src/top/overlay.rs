@@ -1,6 +1,6 @@
 use crossterm::event::KeyCode;
 
-use super::harmless::harmless;
+use super::without_controls::without_controls;
 use crate::vm_field::{FIELDS, VmField};
 
 /// What lies over the table and has the keyboard.
@@ -79,7 +79,7 @@ pub(super) struct Text {
 
 impl Text {
     pub(super) fn new(title: &str, text: &str) -> Self {
-        Self { title: title.to_owned(), lines: text.lines().map(harmless).collect(), above: 0 }
+        Self { title: title.to_owned(), lines: text.lines().map(without_controls).collect(), above: 0 }
     }
 
     /// The text after a key. `None`: the key closes it.

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::fake::{Fake, error, vm};
 
 /// More than a busy machine takes to start a program and draw a screen.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The program on a terminal.
 struct Terminal {
@@ -67,7 +67,7 @@ impl Terminal {
     }
 
     fn wait(&self, what: &str, mut done: impl FnMut() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !done() {
             assert!(Instant::now() < deadline, "{what} does not come. The screen:\n{}", self.text());
             std::thread::sleep(Duration::from_millis(10));
@@ -83,7 +83,7 @@ impl Terminal {
 
     /// Waits for the program's end, and returns its exit status.
     fn end(&mut self) -> Option<i32> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();

@@ -59,16 +59,16 @@ impl ErrorKind {
     ];
 
     pub(super) fn status(self) -> StatusCode {
-        self.told().0
+        self.described().0
     }
 
     /// Its name, which ends its type.
     pub(super) fn word(self) -> &'static str {
-        self.told().1
+        self.described().1
     }
 
     pub(super) fn title(self) -> &'static str {
-        self.told().2
+        self.described().2
     }
 
     /// Its type in problem details.
@@ -77,7 +77,7 @@ impl ErrorKind {
     }
 
     /// Status, word and title.
-    fn told(self) -> (StatusCode, &'static str, &'static str) {
+    fn described(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::Invalid => (StatusCode::BAD_REQUEST, "invalid", "The request is invalid"),
             Self::Unauthorized => {

@@ -18,7 +18,7 @@ use crate::paths::Paths;
 const ROOM: usize = 4 << 20;
 /// How long a client waits for an answer. Answers that take a thread come later on a busy machine,
 /// and are not looked at then.
-const PATIENCE: Duration = Duration::from_millis(2);
+const TIMEOUT: Duration = Duration::from_millis(2);
 
 /// Sends `input` over a connection, and reads the answers. The first is whole, is of a status that
 /// the API has, and tells of an error in one line.
@@ -57,7 +57,7 @@ async fn answers(input: &[u8]) -> Vec<u8> {
         client.write_all(input).await.ok();
         let mut answers = Vec::new();
         // A client that closes its end is not answered any more.
-        while let Ok(Ok(1..)) = timeout(PATIENCE, client.read_buf(&mut answers)).await {}
+        while let Ok(Ok(1..)) = timeout(TIMEOUT, client.read_buf(&mut answers)).await {}
         client.shutdown().await.ok();
         client.read_to_end(&mut answers).await.ok();
         answers

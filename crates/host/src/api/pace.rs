@@ -38,7 +38,7 @@ const HANDSHAKES: Rate = Rate::new(20, 40);
 /// slows VMs; less, and it keeps others out more easily.
 const HANDSHAKES_OF_ALL: Rate = Rate::new(100, 200);
 /// Longest wait for a turn. With a longer wait, clients would believe that the daemon hangs.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Most peers that are remembered. A peer that has paused for long enough is forgotten.
 const MOST_PEERS: usize = 1024;
 
@@ -117,7 +117,7 @@ impl Pace {
             Some((of_all, turn)) => (Some(of_all), turn.max(its_turn)),
             None => (None, its_turn),
         };
-        if turn > now + PATIENCE {
+        if turn > now + LONGEST_WAIT {
             return None;
         }
         spent.peers.insert(peer, of_peer);

@@ -8,9 +8,9 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// How long a client may read nothing of its answer. The longest answers are some megabytes, which
 /// the daemon keeps in memory until they are read.
-const PATIENCE: Duration = Duration::from_secs(30);
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A connection that fails when nothing could be written to it for [`PATIENCE`].
+/// A connection that fails when nothing could be written to it for [`STALL_TIMEOUT`].
 #[derive(Debug)]
 pub(super) struct Unstalled<S> {
     inner: S,
@@ -28,9 +28,9 @@ impl<S> Unstalled<S> {
             self.stall = None;
             return written;
         }
-        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
+        let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(STALL_TIMEOUT)));
         ready!(stall.as_mut().poll(cx));
-        stall.as_mut().reset(Instant::now() + PATIENCE);
+        stall.as_mut().reset(Instant::now() + STALL_TIMEOUT);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read its answer")))
     }
 }
@@ -75,7 +75,7 @@ mod tests {
         let slow = tokio::spawn(async move {
             let mut part = [0; 512];
             for _ in 0..20 {
-                sleep(PATIENCE / 2).await;
+                sleep(STALL_TIMEOUT / 2).await;
                 client.read_exact(&mut part).await.unwrap();
             }
             client
@@ -85,6 +85,6 @@ mod tests {
         let begin = Instant::now();
         let stalled = server.write_all(&[0; 4096]).await.unwrap_err();
         assert_eq!(stalled.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(begin.elapsed(), PATIENCE);
+        assert_eq!(begin.elapsed(), STALL_TIMEOUT);
     }
 }

@@ -24,13 +24,13 @@ impl Core {
         self.watch_heartbeats(elapsed);
         self.tidy_domains();
         self.leave_closed_domains();
-        self.forget_patience();
+        self.end_served_waits();
         self.observe_needs(elapsed);
         self.divide(elapsed);
         self.observe_balloons();
         self.set_scan_budgets();
         self.give_all();
-        self.note_patience();
+        self.note_long_waits();
         self.record();
         self.end_the_overdue();
         self.answer_the_late();

@@ -179,8 +179,8 @@ impl Core {
         let part = self.run_of(name).map_or(Pages::ZERO, |run| self.part(run.id));
         let own = decision.level.saturating_sub(part);
         let Some(run) = self.run_of_mut(name) else { return };
-        let began = decision.pages.is_some() != run.pages.is_some();
-        run.pages = decision.pages;
+        let began = decision.pages.is_some() != run.paging_cause.is_some();
+        run.paging_cause = decision.pages;
         let next = Paging { level: Some(own), block: decision.reclaim.block > Pages::ZERO };
         // With a level above its grant, even by a page, a VM that waits would wait on.
         let moved = run.paging.level.is_none_or(|level| {

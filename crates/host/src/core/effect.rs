@@ -65,7 +65,7 @@ pub(crate) enum Effect {
     /// next.
     Joins(RunId, Known),
     /// Record the missing parts of the VM's jail, for a restarted daemon.
-    Settled(RunId, Vec<JailPart>),
+    RecordMissingJail(RunId, Vec<JailPart>),
     /// Write an event down, for operators that ask after the daemon was restarted.
     Record(Event),
     Answer(RequestId, Result<Answer, Failure>),

@@ -1,7 +1,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use plimsoll_policy::{Grants, PATIENCE, Party, PoolId, Stage};
+use plimsoll_policy::{Grants, LONG_WAIT, Party, PoolId, Stage};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_units::Pages;
@@ -183,12 +183,12 @@ impl Core {
     }
 
     /// Marks the VMs that have waited for a whole period and still wait.
-    pub(super) fn note_patience(&mut self) {
+    pub(super) fn note_long_waits(&mut self) {
         let now = self.clock.now;
         let runs: Vec<RunId> = self.running().map(|(_, run)| run.id).collect();
         for id in runs {
             let Some(run) = self.run_mut(id).filter(|run| run.takes_part()) else { continue };
-            if run.waiting_since.is_some_and(|since| now.duration_since(since) >= PATIENCE) {
+            if run.waiting_since.is_some_and(|since| now.duration_since(since) >= LONG_WAIT) {
                 run.waiting_since = Some(now);
                 run.waited = true;
             }
@@ -196,7 +196,7 @@ impl Core {
     }
 
     /// A VM that has waited in vain pages until there is memory for it again.
-    pub(super) fn forget_patience(&mut self) {
+    pub(super) fn end_served_waits(&mut self) {
         if self.running().all(|(_, run)| !run.waited) {
             return;
         }

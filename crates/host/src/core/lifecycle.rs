@@ -8,7 +8,7 @@ use plimsoll_units::Pages;
 use super::pools::place;
 use super::run::{EndedBy, Ending, Phase, Rollback, Run, Start, Waiter};
 use super::{
-    Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, PATIENCE, RequestId, RunId, Started, Vm, limit,
+    Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, REQUEST_TIMEOUT, RequestId, RunId, Started, Vm, limit,
     overhead, reservation,
 };
 use crate::domains::Order;
@@ -39,7 +39,7 @@ impl Core {
         self.last_run += 1;
         let id = RunId(self.last_run);
         let mut run = Run::new(id, name.clone(), self.clock.now, limit(&definition), self.settings.sampling);
-        let waiter = Some(Waiter { request, until: self.clock.now + PATIENCE });
+        let waiter = Some(Waiter { request, until: self.clock.now + REQUEST_TIMEOUT });
         run.phase = Phase::Queued(Start { waiter, rollback });
         let (at, boot_id) = (self.clock.at, self.settings.boot_id.clone());
         let Some(vm) = self.vms.get_mut(name) else { return Ok(()) };
@@ -281,7 +281,7 @@ impl Core {
         self.urgent = true;
     }
 
-    /// Answers requests whose patience has ended.
+    /// Answers requests whose time has run out.
     pub(super) fn answer_the_late(&mut self) {
         let now = self.clock.now;
         self.refuse_the_queued();

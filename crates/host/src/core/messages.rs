@@ -106,7 +106,7 @@ impl Core {
         let waiter = start.waiter.take();
         run.phase = Phase::Running;
         self.event(Some(name), "runs");
-        self.effect(Effect::Settled(id, missing));
+        self.effect(Effect::RecordMissingJail(id, missing));
         if let Some(waiter) = waiter {
             let answer = self.started_answer(name);
             self.effect(Effect::Answer(waiter.request, answer));
@@ -157,7 +157,7 @@ impl Core {
         let before = std::mem::replace(&mut run.facts, facts);
         run.observe_scan(&before);
         run.took_back |= took_back(&before, &facts);
-        if matches!(run.pages, Some(PagingCause::AtLimit | PagingCause::Waited)) {
+        if matches!(run.paging_cause, Some(PagingCause::AtLimit | PagingCause::Waited)) {
             run.replaced = run.replaced.saturating_add(paged_out(&before, &facts));
         }
         let executed = |facts: &Facts| facts.sampling.executed;

@@ -39,7 +39,6 @@ mod resize;
 mod run;
 mod scan;
 mod sharing;
-mod silence;
 mod stall;
 mod stall_account;
 mod state_news;
@@ -389,6 +388,6 @@ fn overhead(definition: &VmDefinition) -> Pages {
 
 /// How long a request waits for a VM that is being started or killed before it is answered anyway:
 /// a VMM is set up in well under a second, and a process that waits uninterruptibly dies later.
-const PATIENCE: Duration = Duration::from_secs(15);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a VMM may take to end once it has said so: it closes its disks.
 const LAST_GRACE: Duration = Duration::from_secs(5);

@@ -9,7 +9,7 @@ use plimsoll_words::devices as words;
 
 use super::devices;
 use super::run::{EndedBy, Phase, Rollback, Unreachable, Waiter};
-use super::{Answer, Core, Effect, Failure, FailureKind, PATIENCE, Request, RequestId, RunId, Vm};
+use super::{Answer, Core, Effect, Failure, FailureKind, REQUEST_TIMEOUT, Request, RequestId, RunId, Vm};
 use crate::images;
 use crate::inventory::Record;
 
@@ -124,7 +124,7 @@ impl Core {
 
     fn kill(&mut self, id: RequestId, name: &VmName) -> Result<(), Failure> {
         let run = self.must_run(name)?;
-        let until = self.clock.now + PATIENCE;
+        let until = self.clock.now + REQUEST_TIMEOUT;
         if let Some(run) = self.run(run) {
             if matches!(&run.phase, Phase::Ending(ending) if ending.waiters.len() >= MOST_WAITERS) {
                 let text = format!("{MOST_WAITERS} others wait for the end of VM {name} already");

@@ -8,7 +8,7 @@ use plimsoll_protocol::{DiskName, VmName};
 use plimsoll_units::Bytes;
 
 use super::run::Run;
-use super::{Answer, Core, Effect, Failure, FailureKind, PATIENCE, RequestId, RunId};
+use super::{Answer, Core, Effect, Failure, FailureKind, REQUEST_TIMEOUT, RequestId, RunId};
 
 /// A disk whose file is to grow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Core {
             return Err(Failure::new(FailureKind::Conflict, text));
         }
         let run = if known.run.is_some() { Some(self.must_be_at_work(vm)?) } else { None };
-        let until = Some(self.clock.now + PATIENCE);
+        let until = Some(self.clock.now + REQUEST_TIMEOUT);
         if let Some(run) = run.and_then(|run| self.run_mut(run)) {
             if run.growth.is_some() {
                 let text = format!("a disk of VM {vm} is being resized: try again");
@@ -99,7 +99,7 @@ impl Core {
                 let growth = run.growth.as_mut().filter(|growth| growth.request == growing.request);
                 if let Some(growth) = growth {
                     growth.told = Some(size);
-                    growth.until = growth.until.map(|_| now + PATIENCE);
+                    growth.until = growth.until.map(|_| now + REQUEST_TIMEOUT);
                 }
                 let Ok(disk) = u8::try_from(name.index()) else { return };
                 self.effect(Effect::Send(id, ToVmm::Device(DeviceOrder::DiskSize { disk, size })));

@@ -10,7 +10,7 @@ use super::membership::Membership;
 use super::noise::Noise;
 use super::rates::Rates;
 use super::resize::Growth;
-use super::silence::Heartbeat;
+use super::heartbeat::Heartbeat;
 use super::stall_account::StallAccount;
 use super::usage::Usage;
 use super::{KernelAccount, RequestId, RunId};
@@ -70,7 +70,7 @@ pub(crate) struct Run {
     /// The report from which the next rates are reckoned, and when it came.
     pub(crate) counted: (Facts, Instant),
     /// Why policy has it page; `None`: it does not.
-    pub(crate) pages: Option<PagingCause>,
+    pub(crate) paging_cause: Option<PagingCause>,
     /// It has waited in vain for a whole control period, and there is still nothing for it.
     pub(crate) waited: bool,
     /// Its part in page sharing.
@@ -210,7 +210,7 @@ impl Run {
             paging: Paging::default(),
             rates: Rates::default(),
             counted: (Facts::default(), now),
-            pages: None,
+            paging_cause: None,
             waited: false,
             sharing: Membership::default(),
             balloon: Pages::ZERO,
@@ -296,7 +296,7 @@ impl Run {
         }
     }
 
-    /// Requests whose patience has ended. They do not wait any more.
+    /// Requests whose time has run out. They do not wait any more.
     pub(crate) fn take_late(&mut self, now: Instant) -> Vec<RequestId> {
         let late = |waiter: &mut Waiter| waiter.until <= now;
         let mut waiters: Vec<Waiter> = Vec::new();

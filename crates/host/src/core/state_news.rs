@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     /// The states that are told of those of each second.
-    fn told(states: &[State]) -> Vec<(usize, State)> {
+    fn reported(states: &[State]) -> Vec<(usize, State)> {
         let (begin, mut news) = (Instant::now(), StateNews::default());
         let observe = |(second, state): (usize, &State)| {
             let now = begin + Duration::from_secs(second as u64);
@@ -55,12 +55,12 @@ mod tests {
     fn worse_states_are_told_at_once_and_better_ones_when_they_last() {
         use State::{Clear, High, Low, Soft};
         let course = [&[High, Clear, Low, Soft][..], &[Clear; 20], &[High; 12]].concat();
-        assert_eq!(told(&course), [(1, Clear), (2, Low), (13, Clear), (34, High)]);
+        assert_eq!(reported(&course), [(1, Clear), (2, Low), (13, Clear), (34, High)]);
     }
 
     #[test]
     fn a_host_that_goes_to_and_fro_is_told_once() {
         let course = [State::High, State::Clear].repeat(100);
-        assert_eq!(told(&course), [(1, State::Clear)]);
+        assert_eq!(reported(&course), [(1, State::Clear)]);
     }
 }

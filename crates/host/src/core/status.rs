@@ -161,7 +161,7 @@ fn paging(run: &Run) -> PagingStatus {
         out_rate: bytes(run.rates.swapped_out),
         in_rate: bytes(run.rates.swapped_in),
         level: run.paging.level.map(Pages::bytes),
-        why: run.pages,
+        why: run.paging_cause,
         blocked: facts.blocked,
         stuck: facts.paging_stuck,
         failed: facts.swap_failed,

@@ -12,7 +12,7 @@ use super::pools::place;
 use super::run::{Phase, Run, Unreachable};
 use super::stall_account::StallAccount;
 use super::{Core, Effect, KernelAccount, RunId, Vm, limit, messages, overhead, size};
-use crate::domains::{Known, Order, Stock};
+use crate::domains::{Known, Order, HeldReferences};
 use crate::inventory::{Record, Unread};
 use crate::ledger::Account;
 use crate::outline::sketch;
@@ -56,7 +56,7 @@ pub(crate) struct Adopted {
     pub(crate) domains: Vec<Known>,
     pub(crate) former: Vec<Known>,
     /// The frames that it claims to map.
-    pub(crate) stock: Option<Stock>,
+    pub(crate) references: Option<HeldReferences>,
 }
 
 /// VMs that an earlier daemon started.
@@ -132,7 +132,7 @@ impl Core {
             // It is being killed.
             return;
         };
-        let told = unreachable.told.then(|| self.clock.now.saturating_duration_since(unreachable.since));
+        let silent_for = unreachable.told.then(|| self.clock.now.saturating_duration_since(unreachable.since));
         let in_inventory = unreachable.in_inventory;
         // If the inventory has the record of this run, it has later changes too.
         if !in_inventory {
@@ -162,15 +162,15 @@ impl Core {
         run.usage.observe(&run.facts.sampling);
         run.wants(run.facts.wanted, self.clock.now);
         let size = size(definition);
-        let after = told.map_or_else(String::new, |told| format!(" after {} s", told.as_secs()));
+        let after = silent_for.map_or_else(String::new, |time| format!(" after {} s", time.as_secs()));
         self.event(Some(&name), format!("is adopted{after}, with {} granted", account.grant.bytes()));
         let former = self.left_by(id, adopted.domains.iter().chain(&adopted.former));
-        if let Some(stock) = adopted.stock {
+        if let Some(references) = adopted.references {
             if let Some(run) = self.run_mut(id) {
                 run.sharing.recovering = true;
             }
             self.recovering += 1;
-            self.effect(Effect::Order(Order::Recover { run: id, size, stock: Box::new(stock) }));
+            self.effect(Effect::Order(Order::Recover { run: id, size, references: Box::new(references) }));
         }
         self.effect(Effect::Order(Order::Answered { run: id, former }));
         self.share(id, Pages::ZERO);

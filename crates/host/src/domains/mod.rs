@@ -44,7 +44,7 @@ mod thread;
 mod tidy;
 mod unreported;
 
-pub(crate) use order::{Order, Question, Stock};
+pub(crate) use order::{Order, Question, HeldReferences};
 pub(crate) use part::Part;
 pub(crate) use plane::Plane;
 pub(crate) use registry::{Known, Owner};

@@ -33,7 +33,7 @@ pub(crate) enum Order {
         maps: Option<Vec<DomainId>>,
     },
     /// Take over the frames of a VM that an earlier daemon started.
-    Recover { run: RunId, size: Pages, stock: Box<Stock> },
+    Recover { run: RunId, size: Pages, references: Box<HeldReferences> },
     /// A VM that was discovered has answered; [`Order::Recover`] came before if it maps frames.
     Answered {
         run: RunId,
@@ -67,7 +67,7 @@ impl Order {
 
 /// What a VM that an earlier daemon started says of the frames that it holds.
 #[derive(Debug)]
-pub(crate) struct Stock {
+pub(crate) struct HeldReferences {
     /// As the earlier daemon wrote it down.
     pub(crate) domain: Known,
     /// The VMM's descriptor of its frames; their file has the domain's number.

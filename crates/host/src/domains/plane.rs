@@ -56,7 +56,7 @@ impl Plane {
                 self.discovered(run, former, maps);
                 Outcome::Done
             }
-            Order::Recover { run, size, stock } => self.recover(run, size, &stock),
+            Order::Recover { run, size, references } => self.recover(run, size, &references),
             Order::Answered { run, former } => {
                 self.answered(run, former);
                 Outcome::Done
@@ -266,6 +266,6 @@ impl Plane {
     #[cfg(test)]
     pub(crate) fn untidy(&self) -> usize {
         let domains = self.domains.all().map(|(_, owned)| &owned.domain);
-        domains.filter(|domain| domain.has_chores()).count()
+        domains.filter(|domain| domain.has_deferred_work()).count()
     }
 }

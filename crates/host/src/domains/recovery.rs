@@ -1,13 +1,13 @@
 use plimsoll_protocol::sharing::DomainId;
 use plimsoll_units::Pages;
 
-use super::order::Stock;
+use super::order::HeldReferences;
 use super::plane::Plane;
 use super::registry::{Owner, inode, member};
 use super::report::{NotRecovered, Outcome};
 use crate::run_id::RunId;
 
-impl Stock {
+impl HeldReferences {
     /// The most that the VMM may map of frames: each at its place in guest memory, and all of the
     /// pool where they are compared.
     fn most_mapped(&self) -> Pages {
@@ -33,16 +33,16 @@ impl Plane {
     }
 
     /// Takes over what a VM holds.
-    pub(super) fn recover(&mut self, run: RunId, size: Pages, stock: &Stock) -> Outcome {
-        let id = stock.domain.id;
-        let owner = stock.domain.name.clone().map_or(Owner::Run(run), Owner::Named);
-        if let Err(e) = self.domains.recover(id, owner, &stock.pool, run, size) {
-            let failed = NotRecovered { why: format!("{e:#}"), most_mapped: stock.most_mapped() };
+    pub(super) fn recover(&mut self, run: RunId, size: Pages, references: &HeldReferences) -> Outcome {
+        let id = references.domain.id;
+        let owner = references.domain.name.clone().map_or(Owner::Run(run), Owner::Named);
+        if let Err(e) = self.domains.recover(id, owner, &references.pool, run, size) {
+            let failed = NotRecovered { why: format!("{e:#}"), most_mapped: references.most_mapped() };
             return Outcome::Recovered { run, result: Err(failed) };
         }
         self.is_in(run, id);
-        let held = self.domains.get_mut(id).map(|domain| domain.hold(member(run), &stock.holds));
-        let (held, claimed) = (held.unwrap_or_default().0, stock.holds.len());
+        let held = self.domains.get_mut(id).map(|domain| domain.hold(member(run), &references.holds));
+        let (held, claimed) = (held.unwrap_or_default().0, references.holds.len());
         tracing::info!(run = run.0, domain = id.0, held, claimed, "frames are taken over");
         Outcome::Recovered { run, result: Ok(()) }
     }

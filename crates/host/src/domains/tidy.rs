@@ -21,8 +21,8 @@ impl Plane {
         let (mut busy, mut more) = (0, false);
         for &id in ids[next..].iter().chain(&ids[..next]) {
             let Some(domain) = self.domains.get(id) else { continue };
-            let (has_chores, excess) = (domain.has_chores(), domain.excess());
-            if has_chores {
+            let (has_deferred_work, excess) = (domain.has_deferred_work(), domain.excess());
+            if has_deferred_work {
                 if busy == TIDIED {
                     return true;
                 }

@@ -29,13 +29,13 @@ pub(crate) struct Greeted {
     pub(crate) configured: bool,
 }
 
-/// Waits for at most `patience` for the VMM that listens in `directory` to greet.
+/// Waits for at most `limit` for the VMM that listens in `directory` to greet.
 ///
 /// # Errors
 /// It did not, or is gone.
-pub(crate) fn identify_by_greeting(directory: &Path, patience: Duration) -> anyhow::Result<Greeted> {
+pub(crate) fn identify_by_greeting(directory: &Path, limit: Duration) -> anyhow::Result<Greeted> {
     let wire = connect_and_name_senders(directory).context("cannot connect to its VMM")?;
-    let ready = poll(&mut [PollFd::new(&wire, PollFlags::IN)], Some(&Timespec::try_from(patience)?))?;
+    let ready = poll(&mut [PollFd::new(&wire, PollFlags::IN)], Some(&Timespec::try_from(limit)?))?;
     ensure!(ready > 0, "its VMM does not answer");
     let pid =
         sender(&wire)?.context("the kernel does not name the sender of the greeting")?.as_raw_nonzero().get();

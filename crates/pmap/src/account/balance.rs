@@ -178,10 +178,10 @@ impl Account {
 
     /// The next waiting faults that can be served, with their pages charged.
     pub(crate) fn next_reservation(&mut self) -> Option<Reservation> {
-        let turn = self.waiting.next(self.slack())?;
-        self.held += turn.reserved;
+        let reservation = self.waiting.next(self.slack())?;
+        self.held += reservation.reserved;
         self.observe_stalls();
-        Some(turn)
+        Some(reservation)
     }
 
     /// Uncharges pages that are not used, or not any more.

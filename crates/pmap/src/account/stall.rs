@@ -44,20 +44,20 @@ impl StallClock {
     /// Notes that `faults` are stalled from now on.
     pub(crate) fn observe(&mut self, faults: u64) {
         self.faults = faults;
-        self.turn();
+        self.update();
     }
 
     pub(crate) fn set_tasks(&mut self, tasks: u64) {
         self.tasks = tasks;
-        self.turn();
+        self.update();
     }
 
     pub(crate) fn hold(&mut self, held: bool) {
         self.held = held;
-        self.turn();
+        self.update();
     }
 
-    fn turn(&mut self) {
+    fn update(&mut self) {
         let kind = match self.faults {
             _ if self.held => Some(Kind::Full),
             0 => None,

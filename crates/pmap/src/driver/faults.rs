@@ -36,8 +36,8 @@ pub(crate) fn serve_faults(vm: &Vm, stop: &Event) -> Result<(), Error> {
     let failed = |source| Error::Uffd { action: "read page faults", source };
     let swap = vm.content.swap().map(AsFd::as_fd);
     loop {
-        let patience = vm.content.swap().filter(|swap| swap.is_busy()).map(|_| SILENCE);
-        let ready = vm.memory.wait(stop, swap, patience).map_err(failed)?;
+        let limit = vm.content.swap().filter(|swap| swap.is_busy()).map(|_| SILENCE);
+        let ready = vm.memory.wait(stop, swap, limit).map_err(failed)?;
         if ready.stop {
             return Ok(());
         }

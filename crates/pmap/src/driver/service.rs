@@ -11,10 +11,10 @@ use crate::transition::provide::populate;
 pub(crate) fn serve_waiting(vm: &Vm) {
     loop {
         // A statement of its own: the guard of the account must be gone before a chunk is locked.
-        let turn = vm.account().next_reservation();
-        let Some(turn) = turn else { break };
-        let mut chunk = vm.chunk(turn.chunk);
-        populate(vm, turn.chunk, &mut chunk, &turn.pages, turn.reserved, Touch::Unknown);
+        let reservation = vm.account().next_reservation();
+        let Some(reservation) = reservation else { break };
+        let mut chunk = vm.chunk(reservation.chunk);
+        populate(vm, reservation.chunk, &mut chunk, &reservation.pages, reservation.reserved, Touch::Unknown);
     }
     vm.ledger.report_wanted();
 }

@@ -146,14 +146,14 @@ impl Memory {
 /// Page faults.
 impl Memory {
     /// Waits until there are faults to read, `stop` is readable, or `other` is; for at most
-    /// `patience`.
+    /// `limit`.
     pub(crate) fn wait(
         &self,
         stop: &Event,
         other: Option<BorrowedFd<'_>>,
-        patience: Option<Duration>,
+        limit: Option<Duration>,
     ) -> io::Result<Ready> {
-        self.kernel.uffd.wait(stop, other, patience)
+        self.kernel.uffd.wait(stop, other, limit)
     }
 
     /// Reads the faults that were sent, without blocking.

@@ -264,18 +264,18 @@ impl Uffd {
     }
 
     /// Waits until there are faults to read, `stop` is readable, or `other` is; for at most
-    /// `patience`.
+    /// `limit`.
     pub(crate) fn wait(
         &self,
         stop: &Event,
         other: Option<BorrowedFd<'_>>,
-        patience: Option<Duration>,
+        limit: Option<Duration>,
     ) -> io::Result<Ready> {
         let stop = stop.as_fd();
         let other = other.unwrap_or(stop);
         let mut fds = [self.0.as_fd(), stop, other].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-        let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
-        let late = match poll(&mut fds, patience.as_ref()) {
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+        let late = match poll(&mut fds, limit.as_ref()) {
             Ok(ready) => ready == 0,
             Err(rustix::io::Errno::INTR) => false,
             Err(errno) => return Err(errno.into()),

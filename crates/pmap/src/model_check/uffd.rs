@@ -87,7 +87,7 @@ impl Uffd {
         &self,
         _stop: &Event,
         _other: Option<BorrowedFd<'_>>,
-        _patience: Option<Duration>,
+        _limit: Option<Duration>,
     ) -> io::Result<Ready> {
         Ok(kernel().wait())
     }

@@ -208,7 +208,7 @@ fn pages_just_loaded_are_looked_at_first() {
     let vm = served(40, 40 * 512, false);
     host.join(0, &vm);
     (0..39).for_each(|chunk| put(&vm, chunk * 512, &noise(1)));
-    vm.pmap.hurry(&[PpnRange::new(Ppn(20 * 512), Pages(1024))]);
+    vm.pmap.prioritize(&[PpnRange::new(Ppn(20 * 512), Pages(1024))]);
     assert_eq!(vm.pmap.scan(EAGER, Duration::ZERO).pages, Pages(1));
     assert_eq!(vm.pmap.scan(EAGER, Duration::ZERO).pages, Pages(1));
     assert_eq!(vm.stats().shared, Pages(1), "two chunks were looked at: those that were named");

@@ -12,10 +12,10 @@ use crate::bus::BusDevice;
 /// The guest's first serial port: a 16550A whose output never blocks the guest.
 #[derive(Debug)]
 pub(crate) struct SerialPort {
-    uart: Mutex<Serial<Interrupt, Room, Writer>>,
+    uart: Mutex<Serial<Interrupt, FifoEmpty, Writer>>,
     interrupt: Arc<EventFd>,
     output: Arc<Output>,
-    room: Event,
+    fifo_empty: Event,
 }
 
 /// Raises the port's interrupt line.
@@ -36,9 +36,9 @@ impl Trigger for Interrupt {
 
 /// Signals the console thread when the receive FIFO is empty again.
 #[derive(Debug)]
-struct Room(Event);
+struct FifoEmpty(Event);
 
-impl SerialEvents for Room {
+impl SerialEvents for FifoEmpty {
     fn buffer_read(&self) {}
     fn out_byte(&self) {}
     fn tx_lost_byte(&self) {}
@@ -63,22 +63,22 @@ impl io::Write for Writer {
 
 fn uart(
     interrupt: &Arc<EventFd>,
-    room: &Event,
+    fifo_empty: &Event,
     output: &Arc<Output>,
-) -> Mutex<Serial<Interrupt, Room, Writer>> {
-    let (trigger, events) = (Interrupt(Arc::clone(interrupt)), Room(room.clone()));
+) -> Mutex<Serial<Interrupt, FifoEmpty, Writer>> {
+    let (trigger, events) = (Interrupt(Arc::clone(interrupt)), FifoEmpty(fifo_empty.clone()));
     Mutex::new(Serial::with_events(trigger, events, Writer(Arc::clone(output))))
 }
 
 impl SerialPort {
-    /// Makes a port in its state after power-on. `room` is signalled whenever its receive FIFO
-    /// becomes empty.
+    /// Makes a port in its state after power-on. `fifo_empty` is signalled whenever its receive
+    /// FIFO becomes empty.
     ///
     /// # Errors
     /// No file descriptor is left.
-    pub(crate) fn new(output: Arc<Output>, room: Event) -> io::Result<Self> {
+    pub(crate) fn new(output: Arc<Output>, fifo_empty: Event) -> io::Result<Self> {
         let interrupt = Arc::new(EventFd::new(EFD_NONBLOCK)?);
-        Ok(Self { uart: uart(&interrupt, &room, &output), interrupt, output, room })
+        Ok(Self { uart: uart(&interrupt, &fifo_empty, &output), interrupt, output, fifo_empty })
     }
 
     /// The descriptor that is written to interrupt the guest; to be connected to the port's line.
@@ -88,9 +88,9 @@ impl SerialPort {
 
     /// Returns to the state after power-on. What was typed and not read is lost.
     pub(crate) fn reset(&self) {
-        let fresh = uart(&self.interrupt, &self.room, &self.output);
+        let fresh = uart(&self.interrupt, &self.fifo_empty, &self.output);
         *lock(&self.uart) = fresh.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.room.signal();
+        self.fifo_empty.signal();
     }
 }
 

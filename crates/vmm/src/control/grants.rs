@@ -16,9 +16,10 @@ const GROWING: Pages = Pages(2 * Pages::CHUNK.0);
 /// Slack that pays for frames where pages are shared: as many as are offered at a time. Each page
 /// that is shared then frees what its frame has cost. Less, and offers are small; more would lie
 /// idle.
-const CAPITAL: Pages = Pages(WINDOW as u64);
-/// Ticks between two requests for capital. A host without free memory needs time to reclaim some.
-const PATIENCE: u32 = 10;
+const OFFER_SLACK: Pages = Pages(WINDOW as u64);
+
+/// Ticks between two requests for that. A host without free memory needs time to reclaim some.
+const OFFER_RETRY: u32 = 10;
 
 /// What goes to and fro between the pmap and the daemon: wants and returns.
 ///
@@ -27,16 +28,16 @@ const PATIENCE: u32 = 10;
 #[derive(Debug, Default)]
 pub(super) struct Grants {
     /// What the daemon was asked for last.
-    told: Pages,
+    asked: Pages,
     /// It has not answered yet.
     unanswered: bool,
     /// Grant needed to unshare pages, beyond what faults wait for.
     leaving: Pages,
-    /// What is missing of the capital for sharing, while it is asked for. No fault waits for it, so
-    /// it is asked for only until the next tick.
-    capital: Pages,
+    /// What is missing of [`OFFER_SLACK`], while it is asked for. No fault waits for it, so it is
+    /// asked for only until the next tick.
+    offer_slack: Pages,
     /// Ticks until it is asked for again.
-    patience: u32,
+    retry_in: u32,
     /// Beyond the slack, and unused, at the last tick.
     idle: bool,
     held: Pages,
@@ -45,7 +46,7 @@ pub(super) struct Grants {
 impl Grants {
     /// What faults wait for has changed. `up`: there is a daemon to ask.
     pub(super) fn want(&mut self, total: Pages, pmap: &Pmap, up: bool, outbox: &mut Outbox) {
-        let total = total + self.leaving + self.capital;
+        let total = total + self.leaving + self.offer_slack;
         if !up {
             self.make_do(total, pmap);
         } else if total == Pages::ZERO || !self.unanswered {
@@ -63,14 +64,14 @@ impl Grants {
     /// The daemon has granted `pages`.
     pub(super) fn granted(&mut self, pages: Pages, pmap: &Pmap, outbox: &mut Outbox) {
         self.unanswered = false;
-        self.capital = Pages::ZERO;
+        self.offer_slack = Pages::ZERO;
         pmap.add_grant(pages);
         if pages > Pages::ZERO {
             self.leaving = Pages::ZERO;
             // What was wanted has been served. The next fault may want just as much: that is no
             // change for the pmap, but a new want for the daemon. After a grant of nothing it would
             // be the same want again, without end.
-            self.told = Pages::ZERO;
+            self.asked = Pages::ZERO;
         }
         self.refresh(pmap, outbox);
     }
@@ -91,14 +92,14 @@ impl Grants {
     pub(super) fn freed(&mut self, vm: &Vm, outbox: &mut Outbox) {
         // Where the daemon wants memory back, nothing is kept but what brings more back: by
         // sharing, and by the balloon, for which the guest's kernel may clear each page first.
-        let capital = if vm.guest.balloon().inflates() {
+        let slack = if vm.guest.balloon().inflates() {
             GROWING
         } else if vm.scanner.shares() {
-            CAPITAL
+            OFFER_SLACK
         } else {
             Pages::ZERO
         };
-        let keep = vm.pager.keeps(SLACK, vm.pmap.stats().held).max(capital) + self.leaving;
+        let keep = vm.pager.keeps(SLACK, vm.pmap.stats().held).max(slack) + self.leaving;
         let returned = vm.pmap.return_grant(keep);
         if returned > Pages::ZERO {
             outbox.returned(returned);
@@ -109,7 +110,7 @@ impl Grants {
     /// that the guest did not need for a whole period.
     pub(super) fn tick(&mut self, vm: &Vm, outbox: &mut Outbox) {
         let stats = vm.pmap.stats();
-        self.capital = self.lacking(vm, &stats);
+        self.offer_slack = self.lacking(vm, &stats);
         self.refresh(&vm.pmap, outbox);
         let idle =
             stats.grant.saturating_sub(stats.held) > SLACK + self.leaving && stats.wanted == Pages::ZERO;
@@ -122,27 +123,27 @@ impl Grants {
     /// What is to be asked for so that sharing can begin, where the VM's level leaves room for it.
     /// A VM whose memory is wanted has some when it has given some.
     fn lacking(&mut self, vm: &Vm, stats: &Stats) -> Pages {
-        self.patience = self.patience.saturating_sub(1);
+        self.retry_in = self.retry_in.saturating_sub(1);
         let slack = stats.grant.saturating_sub(stats.held);
-        let room = vm.pager.keeps(CAPITAL, stats.held) == CAPITAL;
+        let room = vm.pager.keeps(OFFER_SLACK, stats.held) == OFFER_SLACK;
         let asks = vm.scanner.shares() && stats.wanted == Pages::ZERO && room;
-        if !asks || slack >= CAPITAL || self.patience > 0 {
+        if !asks || slack >= OFFER_SLACK || self.retry_in > 0 {
             return Pages::ZERO;
         }
-        self.patience = PATIENCE;
-        CAPITAL - slack
+        self.retry_in = OFFER_RETRY;
+        OFFER_SLACK - slack
     }
 
     fn refresh(&mut self, pmap: &Pmap, outbox: &mut Outbox) {
-        let wanted = pmap.stats().wanted + self.leaving + self.capital;
-        if wanted != self.told {
+        let wanted = pmap.stats().wanted + self.leaving + self.offer_slack;
+        if wanted != self.asked {
             self.tell(wanted, outbox);
         }
     }
 
     fn tell(&mut self, total: Pages, outbox: &mut Outbox) {
         outbox.want(total);
-        (self.told, self.unanswered) = (total, total > Pages::ZERO);
+        (self.asked, self.unanswered) = (total, total > Pages::ZERO);
     }
 
     fn make_do(&self, wanted: Pages, pmap: &Pmap) {

@@ -20,13 +20,13 @@ const MAX_DIALS: usize = MAX_CONNECTIONS as usize;
 /// never blocks.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
-    mail: Mutex<Mail>,
+    mail: Mutex<Posted>,
     arrived: Event,
 }
 
 /// Everything that was posted since the last [`Mailbox::take`].
 #[derive(Debug, Default)]
-pub(crate) struct Mail {
+pub(crate) struct Posted {
     /// Pages that faults wait for, if that has changed.
     pub(crate) want: Option<Pages>,
     /// Guest memory was given back: there may be grant to return.
@@ -63,7 +63,7 @@ impl Mailbox {
         Ok(Self { mail: Mutex::default(), arrived: Event::new()? })
     }
 
-    fn post(&self, write: impl FnOnce(&mut Mail)) {
+    fn post(&self, write: impl FnOnce(&mut Posted)) {
         write(&mut lock(&self.mail));
         self.arrived.signal();
     }
@@ -128,7 +128,7 @@ impl Mailbox {
     }
 
     /// Fetches everything.
-    pub(crate) fn take(&self) -> Mail {
+    pub(crate) fn take(&self) -> Posted {
         let mut mail = lock(&self.mail);
         self.arrived.clear();
         std::mem::take(&mut mail)

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use super::Mailbox;
 use super::grants::Grants;
 use super::link::{Call, Link};
-use super::mailbox::Mail;
+use super::mailbox::Posted;
 use super::outbox::Outbox;
 use crate::accept::PAUSE;
 use crate::machine::Vm;
@@ -202,7 +202,7 @@ impl Session {
     }
 
     /// Passes on what the VM's threads posted. Returns why the VM ends, if it does.
-    fn deliver(&mut self, mail: Mail) -> Option<ExitReason> {
+    fn deliver(&mut self, mail: Posted) -> Option<ExitReason> {
         let outbox = &mut self.link.outbox;
         if let Some(missing) = mail.running {
             self.running = Some(missing.clone());

@@ -49,7 +49,7 @@ fn tell(what: &str) {
     rustix::io::write(std::io::stderr(), format!("told: {what}\n").as_bytes()).unwrap();
 }
 
-fn told(output: &Output, what: &str) -> bool {
+fn reported(output: &Output, what: &str) -> bool {
     String::from_utf8_lossy(&output.stderr).lines().any(|line| line == format!("told: {what}"))
 }
 
@@ -64,7 +64,7 @@ fn a_forbidden_system_call_kills() {
         return;
     }
     let output = child("a_forbidden_system_call_kills");
-    assert!(told(&output, "closed"), "{output:?}");
+    assert!(reported(&output, "closed"), "{output:?}");
     assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{output:?}");
 }
 
@@ -83,7 +83,7 @@ fn a_connection_is_bounded_and_half_ended_inside_and_nothing_else_of_it_is_set()
         return;
     }
     let output = child("a_connection_is_bounded_and_half_ended_inside_and_nothing_else_of_it_is_set");
-    assert!(told(&output, "done"), "{output:?}");
+    assert!(reported(&output, "done"), "{output:?}");
     assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{output:?}");
 }
 
@@ -119,7 +119,7 @@ fn threads_files_and_memory_still_work_inside() {
         std::process::exit(0);
     }
     let output = child("threads_files_and_memory_still_work_inside");
-    assert!(told(&output, "fine") && output.status.success(), "{output:?}");
+    assert!(reported(&output, "fine") && output.status.success(), "{output:?}");
 }
 
 #[test]
@@ -152,8 +152,8 @@ fn nothing_can_be_opened_inside() {
     }
     let output = child("nothing_can_be_opened_inside");
     assert!(output.status.success(), "{output:?}");
-    assert!(told(&output, &format!("uid {STRANGER}")), "{output:?}");
-    assert!(told(&output, "/etc/passwd true") && told(&output, "/dev/kvm true"), "{output:?}");
+    assert!(reported(&output, &format!("uid {STRANGER}")), "{output:?}");
+    assert!(reported(&output, "/etc/passwd true") && reported(&output, "/dev/kvm true"), "{output:?}");
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn no_file_grows_beyond_the_limit() {
     }
     let output = child("no_file_grows_beyond_the_limit");
     for how in ["write", "set_len", "fallocate"] {
-        assert!(told(&output, &format!("{how} true")), "{how}: {output:?}");
+        assert!(reported(&output, &format!("{how} true")), "{how}: {output:?}");
     }
     assert!(output.status.success(), "{output:?}");
 }
@@ -187,7 +187,7 @@ fn memory_is_never_dumped() {
     }
     // Shows the wrong order only where fs.suid_dumpable is not 0.
     let output = child("memory_is_never_dumped");
-    assert!(told(&output, "NotDumpable"), "{output:?}");
+    assert!(reported(&output, "NotDumpable"), "{output:?}");
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn the_empty_root_alone_suffices() {
         std::process::exit(0);
     }
     let output = child("the_empty_root_alone_suffices");
-    assert!(told(&output, "true") && told(&output, "write true"), "{output:?}");
+    assert!(reported(&output, "true") && reported(&output, "write true"), "{output:?}");
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn a_missing_part_is_refused_by_name_or_reported() {
     let text = String::from_utf8_lossy(&output.stderr);
     let line = text.lines().find(|line| line.starts_with("told: jail: uid is not available")).unwrap_or("");
     assert!(line.contains("that is root") && line.contains("allow_missing"), "{text}");
-    assert!(told(&output, "true"), "{text}");
+    assert!(reported(&output, "true"), "{text}");
 }
 
 #[test]
@@ -237,5 +237,5 @@ fn a_process_that_may_open_few_files_keeps_that_limit_and_its_jail() {
         std::process::exit(0);
     }
     let output = child("a_process_that_may_open_few_files_keeps_that_limit_and_its_jail");
-    assert!(told(&output, "true"), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(reported(&output, "true"), "{}", String::from_utf8_lossy(&output.stderr));
 }

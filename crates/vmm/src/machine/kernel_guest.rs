@@ -142,7 +142,7 @@ impl Machine {
         loop {
             // Loading needs memory, and memory needs grants: this thread may wait for them.
             let loaded = self.loader.load(self.pmap.ram(), |what| self.mailbox.notice(what))?;
-            self.pmap.hurry(&loaded.pages);
+            self.pmap.prioritize(&loaded.pages);
             let vm = Arc::new(self.hypervisor.create_vm(&self.pmap)?);
             self.devices.connect(&vm)?;
             let lines =

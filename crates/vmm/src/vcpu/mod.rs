@@ -39,7 +39,7 @@ use thread_clock::ThreadClock;
 /// How long a vCPU tries to reach memory that is being moved. A move takes milliseconds; a VM that
 /// cannot run for this long will not go on. Shorter fails VMs of a host that is merely slow, longer
 /// hides that nothing happens.
-const PATIENCE: Duration = Duration::from_secs(10);
+const STUCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two such attempts: about what a move takes.
 const PAUSE: Duration = Duration::from_millis(1);
 /// A vCPU that has not left KVM, or a device, for this long may have stood still there, waiting for
@@ -166,11 +166,11 @@ impl Vcpu {
                 Ok(Some(event)) => return self.wait_for_stop(event),
                 Err(error) => match error.errno() {
                     libc::EINTR | libc::EAGAIN => {}
-                    libc::EFAULT if stuck_since.get_or_insert_with(Instant::now).elapsed() < PATIENCE => {
+                    libc::EFAULT if stuck_since.get_or_insert_with(Instant::now).elapsed() < STUCK_TIMEOUT => {
                         thread::sleep(PAUSE);
                     }
                     libc::EFAULT => {
-                        let what = format!("a vCPU has not reached guest memory for {PATIENCE:?}: {error}");
+                        let what = format!("a vCPU has not reached guest memory for {STUCK_TIMEOUT:?}: {error}");
                         return self.wait_for_stop(GuestEvent::Failed(what));
                     }
                     _ => {

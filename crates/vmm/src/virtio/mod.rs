@@ -56,10 +56,6 @@ mod ring;
 #[cfg(any(test, feature = "fuzzing"))]
 #[cfg_attr(not(test), allow(dead_code, reason = "tests use more of it"))]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests, which fuzzing uses as well")]
-mod seat;
-#[cfg(any(test, feature = "fuzzing"))]
-#[cfg_attr(not(test), allow(dead_code, reason = "tests use more of it"))]
-#[allow(clippy::unwrap_used, clippy::panic, reason = "tests, which fuzzing uses as well")]
 pub(crate) mod testing;
 pub mod vsock;
 mod worker;

@@ -243,7 +243,7 @@ impl Hub {
             let facts = self.vm(vm).connect();
             let daemon = self.vm(vm);
             daemon.granted = facts.grant;
-            let (pool, pages) = stock(daemon);
+            let (pool, pages) = references(daemon);
             // What was named to it is held as well, used or not.
             assert!(facts.shared <= Pages(pages.len() as u64), "{vm} tells of less than it has");
             held.push((vm, pages));
@@ -278,10 +278,10 @@ impl Hub {
 }
 
 /// The first that a VMM says of frames: the pool, and what it holds.
-fn stock(daemon: &mut Daemon) -> (OwnedFd, Vec<(PageNo, FrameNo)>) {
+fn references(daemon: &mut Daemon) -> (OwnedFd, Vec<(PageNo, FrameNo)>) {
     let mut pool = None;
     let mut held = Vec::new();
-    daemon.until("stock", |daemon| match daemon.frames.pop_front()? {
+    daemon.until("references", |daemon| match daemon.frames.pop_front()? {
         (FromVmm::Pool(DOMAIN), mut fds) => {
             pool = fds.pop();
             None

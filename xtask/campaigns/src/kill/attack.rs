@@ -111,7 +111,7 @@ fn full_disk(point: &Point, field: &mut Field) -> Result<()> {
     let state = field.state.as_ref().context("there is no file system of its own to fill")?;
     let full = state.fill()?;
     thread::sleep(point.pause);
-    if point.further || point.without_ring {
+    if point.at_start || point.without_ring {
         field.stage.kill_daemon()?;
         field.start_daemon(point.without_ring)?;
     }
@@ -175,14 +175,14 @@ fn reachable(
 
 /// Leaves the daemon few descriptors for a while, and has clients ask for more.
 fn few_descriptors(point: &Point, field: &mut Field, tally: &mut Tally) -> Result<()> {
-    if point.further {
+    if point.at_start {
         field.stage.kill_daemon()?;
         field.stage.spawn_daemon()?;
     }
     let daemon = field.stage.daemon_pid()?;
     let process = process(daemon)?;
     let usual = getrlimit(Resource::Nofile).maximum;
-    let few = if point.further {
+    let few = if point.at_start {
         Rlimit { current: Some(TOO_FEW), maximum: Some(TOO_FEW) }
     } else {
         let path = format!("/proc/{daemon}/fd");
@@ -200,7 +200,7 @@ fn few_descriptors(point: &Point, field: &mut Field, tally: &mut Tally) -> Resul
     match prlimit(Some(process), Resource::Nofile, back) {
         Ok(_) => {}
         // Without CAP_SYS_RESOURCE no process raises a hard limit: a new daemon has the usual one.
-        Err(Errno::PERM) if point.further => {
+        Err(Errno::PERM) if point.at_start => {
             field.stage.kill_daemon()?;
             field.stage.spawn_daemon()?;
         }

@@ -15,7 +15,7 @@ use plimsoll_protocol::status::{HostStatus, Power, VmStatus};
 use plimsoll_units::{Bytes, Pages};
 
 use super::field::Field;
-use super::patience::until_fine;
+use super::until_fine::until_fine;
 use super::population::Population;
 
 /// Descriptors, threads and mappings that a process may have more than when it was first looked

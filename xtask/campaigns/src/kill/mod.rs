@@ -9,7 +9,7 @@
 //! | [`guest`], [`population`] | guests at work; all VMs |
 //! | [`field`], [`without_ring`] | the daemon and its file systems |
 //! | [`attack`] | carries a point out |
-//! | [`recovery`], [`leftovers`], [`patience`] | what must hold afterwards |
+//! | [`recovery`], [`leftovers`], [`until_fine`] | what must hold afterwards |
 //! | [`look`], [`tally`], [`report`] | what people are told |
 
 mod attack;
@@ -18,12 +18,12 @@ mod field;
 mod guest;
 mod leftovers;
 mod look;
-mod patience;
 mod point;
 mod population;
 mod recovery;
 mod report;
 mod tally;
+mod until_fine;
 mod without_ring;
 
 use std::process::ExitCode;

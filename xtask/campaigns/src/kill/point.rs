@@ -116,9 +116,8 @@ pub(super) struct Point {
     /// A daemon that is started refuses io_uring to itself and its VMMs, whose swap files can then
     /// be reached.
     pub(super) without_ring: bool,
-    /// The attack goes further: a full disk or few descriptors meet a daemon that starts; a VMM is
-    /// stopped until the daemon calls it silent.
-    pub(super) further: bool,
+    /// A full disk or few descriptors meet a daemon that starts.
+    pub(super) at_start: bool,
 }
 
 /// Longest pause. The daemon waits 1 s for VMMs at its start and looks at all each second: longer
@@ -140,11 +139,11 @@ impl Point {
         };
         let (before, during) = (changes(2), changes(3));
         let delay = Duration::from_micros(random.u64(..20_000));
-        let further = random.u8(..10) == 0;
+        let severe = random.u8(..10) == 0;
         let pause = random.u64(..u64::try_from(PAUSE.as_millis()).unwrap_or(u64::MAX));
-        let pause = if further && fault == Fault::StopVmms { SILENT } else { Duration::from_millis(pause) };
+        let pause = if severe && fault == Fault::StopVmms { SILENT } else { Duration::from_millis(pause) };
         let without_ring = random.bool();
-        Self { seed, fault, victims, before, during, delay, pause, without_ring, further }
+        Self { seed, fault, victims, before, during, delay, pause, without_ring, at_start: severe }
     }
 }
 

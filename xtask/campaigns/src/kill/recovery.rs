@@ -9,7 +9,7 @@ use super::attack::Aftermath;
 use super::change::Settings;
 use super::field::Field;
 use super::leftovers::{self, Leftovers};
-use super::patience::until_fine;
+use super::until_fine::until_fine;
 use super::population::Population;
 use super::tally::Tally;
 

@@ -19,7 +19,7 @@ use super::{EXECUTIONS, left};
 /// Longest input: what is read in one piece is shorter, and a longer one only repeats.
 const LONGEST: usize = 4096;
 /// Seconds that one input may take. Devices are given 30 s for an answer; only a hang takes longer.
-const PATIENCE: u64 = 120;
+const INPUT_TIMEOUT: u64 = 120;
 /// MiB of a process. A target uses a tenth of that.
 const MEMORY: u64 = 2048;
 /// How often progress is shown.
@@ -71,7 +71,7 @@ pub(super) fn run(program: &Path, target: &Target, targets: &[&Target], limit: L
     let mut command = Command::new(program);
     command.env(VARIABLE, target.name).arg(limit.argument(target, targets));
     command.arg(format!("-artifact_prefix={}/", crashes.display()));
-    command.args([format!("-max_len={LONGEST}"), format!("-timeout={PATIENCE}")]);
+    command.args([format!("-max_len={LONGEST}"), format!("-timeout={INPUT_TIMEOUT}")]);
     command.args([format!("-rss_limit_mb={MEMORY}"), "-print_final_stats=1".to_owned()]);
     // New inputs go to the first.
     command.arg(&found).args(target.inputs());
@@ -123,7 +123,7 @@ fn written(line: &str) -> Option<PathBuf> {
 /// It cannot be started.
 pub(super) fn reproduce(program: &Path, target: &Target, input: &Path) -> Result<ExitCode> {
     let mut command = Command::new(program);
-    command.env(VARIABLE, target.name).arg(format!("-timeout={PATIENCE}")).arg(input);
+    command.env(VARIABLE, target.name).arg(format!("-timeout={INPUT_TIMEOUT}")).arg(input);
     let status = command.stdin(Stdio::null()).status();
     let status = status.with_context(|| format!("starting {}", program.display()))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

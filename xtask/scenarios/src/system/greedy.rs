@@ -21,7 +21,7 @@ const RESERVED: Bytes = Bytes::mib(128);
 /// Too little for the greedy guest's whole size beside the two others.
 const BUDGET: Bytes = Bytes::mib(448);
 /// Long enough for a guest in emulation to touch all that it sees.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const LIMIT: Duration = Duration::from_secs(240);
 
 pub(super) fn run(kinds: Guests) -> Result<()> {
@@ -47,7 +47,7 @@ fn scenario(stage: &Stage, kinds: Guests) -> Result<()> {
             guest.ask(&format!("touch {} 1", KEPT.0), LIMIT)?;
         }
         greedy.send("alloc-forever")?;
-        match greedy.answer("alloc-forever", Instant::now() + PATIENCE)? {
+        match greedy.answer("alloc-forever", Instant::now() + TIMEOUT)? {
             Some(answer) => note(&format!("the greedy guest's own kernel ended it: {}", answer.text())),
             None => note(&format!("the greedy guest waits: {} wanted", stage.vm("greedy")?.wanted)),
         }

@@ -18,7 +18,7 @@ use crate::guests::Guests;
 const USED: Bytes = Bytes::mib(400);
 
 /// How long a guest may take for that, and the host to take the memory back.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(super) fn run(_: Guests) -> Result<()> {
     let steps = tutorial::steps()?;
@@ -133,11 +133,11 @@ fn expect(stage: &Stage, arguments: &[&str], said: &str) -> Result<()> {
 fn use_memory(stage: &Stage, name: &str) -> Result<()> {
     note(&format!("{name} uses {USED}"));
     let mut guest = stage.toucher(name)?;
-    guest.ask(&format!("touch {} 1", USED.0), PATIENCE)?;
-    guest.verify_all(PATIENCE)?;
+    guest.ask(&format!("touch {} 1", USED.0), TIMEOUT)?;
+    guest.verify_all(TIMEOUT)?;
     ensure!(stage.vm(name)?.grant >= USED, "{name} uses {USED} and was granted {}", stage.vm(name)?.grant);
-    guest.ask("free", PATIENCE)?;
-    stage.wait(&format!("{name} has given back what it freed"), PATIENCE, |stage| {
+    guest.ask("free", TIMEOUT)?;
+    stage.wait(&format!("{name} has given back what it freed"), TIMEOUT, |stage| {
         Ok((stage.vm(name)?.grant < USED).then_some(()))
     })
 }

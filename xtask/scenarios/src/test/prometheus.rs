@@ -30,7 +30,7 @@ const TOKEN: &str = "prometheus-of-the-tests";
 const WRITTEN: Bytes = Bytes::mib(16);
 
 /// How long Prometheus may take to start, and to have scraped and judged what it is asked for.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Pause between two questions to Prometheus.
 const TICK: Duration = Duration::from_millis(200);
@@ -72,7 +72,7 @@ pub(super) fn check() -> Result<()> {
 fn scraped(programs: &Programs, stage: &Stage, rules: &Path) -> Result<()> {
     for name in ["prometheus-a", "prometheus-b"] {
         stage.run(&Definition::new(name, Bytes::mib(128), Runs::Model))?;
-        stage.toucher(name)?.ask(&format!("touch {} 1", WRITTEN.0), PATIENCE)?;
+        stage.toucher(name)?.ask(&format!("touch {} 1", WRITTEN.0), TIMEOUT)?;
     }
     let metrics = stage.ask("GET", "/metrics", "")?.success()?;
     programs.lint(&metrics)?;
@@ -182,7 +182,7 @@ impl Server {
         prometheus.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
         let child = prometheus.spawn().context("starting prometheus")?;
         let mut server = Self { child, address, log };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while TcpStream::connect(address).is_err() {
             if let Some(status) = server.child.try_wait()? {
                 bail!("prometheus ended with {status}: {}", server.log());
@@ -199,7 +199,7 @@ impl Server {
 
     /// Waits until `condition` holds.
     fn wait(&self, what: &str, condition: impl Fn(&Self) -> Result<bool>) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while !condition(self).with_context(|| what.to_owned())? {
             ensure!(Instant::now() < deadline, "in vain: {what}\n{}", self.log());
             std::thread::sleep(TICK);
@@ -210,7 +210,7 @@ impl Server {
     /// The data of an answer of Prometheus' API; nothing while it is not ready.
     fn ask(&self, path: &str) -> Result<Value> {
         let mut stream = TcpStream::connect(self.address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: prometheus\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;

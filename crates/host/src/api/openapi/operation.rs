@@ -211,7 +211,7 @@ impl Described {
         let mut success = if contents.is_empty() {
             json!({"description": "It is done. The answer has no body."})
         } else {
-            let contents = contents.iter().map(|content| (content.media.to_owned(), content.told(schemas)));
+            let contents = contents.iter().map(|content| (content.media.to_owned(), content.described(schemas)));
             json!({"description": "It is done.", "content": Map::from_iter(contents)})
         };
         if changes {
@@ -226,7 +226,7 @@ impl Described {
 }
 
 impl Content {
-    fn told(&self, schemas: &mut Schemas) -> Value {
+    fn described(&self, schemas: &mut Schemas) -> Value {
         let schema = (self.schema)(schemas);
         if !self.events {
             return json!({"schema": schema});

@@ -19,7 +19,7 @@ fn survivor(vm: &str, claim: u64, recorded: Option<u64>, kernel: u64) -> Adopted
         kernel: KernelAccount { ram: Bytes::mib(kernel), process: process(kernel) },
         domains: vec![],
         former: vec![],
-        stock: None,
+        references: None,
     }
 }
 

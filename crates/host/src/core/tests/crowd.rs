@@ -84,7 +84,7 @@ fn a_crowd_is_refused_together_without_a_look_at_all_pairs() {
     let (mut world, _, requests) = crowd();
     let waits: Vec<RunId> =
         world.core.runs.values().filter(|run| run.is_queued()).map(|run| run.id).collect();
-    let refused = passes(&mut world, |world| world.pass(PATIENCE));
+    let refused = passes(&mut world, |world| world.pass(REQUEST_TIMEOUT));
     assert!(refused <= PASSES, "{refused}");
     assert!(waits.iter().all(|run| world.core.run(*run).is_none()));
     let why = world.answers.remove(requests.last().unwrap()).unwrap().unwrap_err();

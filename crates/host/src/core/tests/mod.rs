@@ -259,7 +259,7 @@ impl World {
                     self.told.push((run, message))
                 }
                 Effect::Dial { .. } | Effect::Grow(_) => {}
-                Effect::Send(..) | Effect::SendWith(..) | Effect::Settled(..) | Effect::Joins(..) => {}
+                Effect::Send(..) | Effect::SendWith(..) | Effect::RecordMissingJail(..) | Effect::Joins(..) => {}
             }
         }
     }

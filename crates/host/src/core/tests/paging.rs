@@ -54,7 +54,7 @@ fn a_vm_at_its_limit_serves_itself_from_the_start_and_one_that_waits_in_vain_aft
         world.pass(Duration::from_millis(100));
     }
     let needy = world.core.run(needy).unwrap();
-    assert!(needy.waited && needy.pages == Some(plimsoll_policy::PagingCause::Waited), "{needy:?}");
+    assert!(needy.waited && needy.paging_cause == Some(plimsoll_policy::PagingCause::Waited), "{needy:?}");
 }
 
 /// Its balloon follows, but takes pages that hold nothing.

@@ -138,7 +138,7 @@ fn a_vmm_that_says_it_ends_and_does_not_is_ended() {
 fn a_start_that_takes_long_is_answered_in_the_meantime() {
     let mut world = World::new(640);
     let id = world.ask(Request::Create(Box::new(definition("a", 256, ""))));
-    world.pass(PATIENCE);
+    world.pass(REQUEST_TIMEOUT);
     assert!(matches!(&world.answers[&id], Ok(Answer::Vm(vm)) if vm.power == Power::Starting));
 }
 
@@ -166,7 +166,7 @@ fn a_start_waits_for_balloons_and_is_refused_in_the_end() {
     // The next time the holder does not follow.
     world.say(holder, FromVmm::Want(mib(256)));
     let second = world.ask(Request::Create(Box::new(definition("c", 128, "reservation = '64MiB'"))));
-    world.pass(PATIENCE);
+    world.pass(REQUEST_TIMEOUT);
     assert!(matches!(&world.answers[&second], Err(f) if f.text.contains("free now")), "{:?}", world.answers);
     assert!(world.answer(Request::Get(name("c"))).is_err(), "nothing is half made");
     let third = world.ask(Request::Create(Box::new(definition("c", 128, "reservation = '64MiB'"))));

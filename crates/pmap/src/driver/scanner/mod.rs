@@ -103,8 +103,8 @@ impl Scanner {
         self.scan.lock().forget();
     }
 
-    /// See [`Pmap::hurry`](crate::Pmap::hurry).
-    pub(crate) fn hurry(&self, ranges: &[PpnRange]) {
+    /// See [`Pmap::prioritize`](crate::Pmap::prioritize).
+    pub(crate) fn prioritize(&self, ranges: &[PpnRange]) {
         let vm = &*self.vm;
         self.prioritized.lock().extend(vm.memory.layout().by_chunk(ranges).0.map(|(no, _)| no));
     }

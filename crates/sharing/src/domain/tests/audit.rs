@@ -65,6 +65,6 @@ impl Domain {
         let stats = self.stats();
         assert_eq!((stats.frames, stats.references, stats.hints), (Pages(0), Pages(0), Pages(0)));
         assert_eq!((self.index.entries(), self.pool.resident().unwrap()), (0, Pages(0)));
-        assert!(self.members.rooms().is_empty());
+        assert!(self.members.ranges().is_empty());
     }
 }

@@ -222,8 +222,8 @@ fn a_maker_that_finds_its_own_frames_false_loses_trust() {
 fn hints_of_who_is_not_trusted_are_worth_nothing() {
     let mut domain = domain_of(weak);
     domain.ask(C, 1, 1);
-    let room = domain.members.get_mut(C).unwrap();
-    (0..1000).for_each(|_| room.account.trust.proved_false());
+    let range = domain.members.get_mut(C).unwrap();
+    (0..1000).for_each(|_| range.account.trust.proved_false());
     assert_eq!(domain.bring(B, 1, 1, &page(3)).frames, [None]);
     assert_eq!(domain.ask(A, 1, 1), Found::New);
     assert_eq!(domain.stats().hints, Pages(1));

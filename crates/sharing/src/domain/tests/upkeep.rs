@@ -1,4 +1,4 @@
-//! What goes on behind calls: rooms are swept, memory is given back, frames have their places.
+//! What goes on behind calls: ranges are swept, memory is given back, frames have their places.
 
 use super::*;
 

@@ -10,7 +10,7 @@ use super::message::{Answer, HEAD, Head, MAX_ANSWER, MAX_PIECE, MAX_TEXT, Reques
 
 /// How long the reader may take for one boot, all requests together. Tables and configurations take
 /// milliseconds, kernel and initrd as long as the disk; a disk that is slower than this is broken.
-const PATIENCE: Duration = Duration::from_secs(120);
+const BOOT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The VMM's end of the reader's socket. The reader is killed at the first answer that breaks a
 /// rule, and where it is too slow.
@@ -19,8 +19,8 @@ pub(super) struct Link {
     /// The reader's process.
     child: OwnedFd,
     sequence: u32,
-    /// What is left of [`PATIENCE`].
-    patience: Duration,
+    /// What is left of [`BOOT_TIMEOUT`].
+    time_left: Duration,
     dead: bool,
 }
 
@@ -31,7 +31,7 @@ enum Trouble {
     Told(String),
     #[error("the boot reader's process has ended (plimsoll logs --vmm may say why)")]
     Ended,
-    #[error("the boot reader took more than {} s: it was killed", PATIENCE.as_secs())]
+    #[error("the boot reader took more than {} s: it was killed", BOOT_TIMEOUT.as_secs())]
     Slow,
     #[error("the boot reader sent {0}: it was killed")]
     Wrong(&'static str),
@@ -59,11 +59,11 @@ impl Drop for Link {
 
 impl Link {
     pub(super) fn new(socket: OwnedFd, child: OwnedFd) -> Self {
-        Self { socket, child, sequence: 0, patience: PATIENCE, dead: false }
+        Self { socket, child, sequence: 0, time_left: BOOT_TIMEOUT, dead: false }
     }
 
     pub(super) fn find(&mut self) -> io::Result<Answer> {
-        self.patience = PATIENCE;
+        self.time_left = BOOT_TIMEOUT;
         let mut buffer = vec![0; MAX_ANSWER];
         let length = self.ask(Request::Find, &mut buffer)?;
         let answer = Answer::decode(&buffer[..length]).filter(|answer| answer.kernel > 0);
@@ -135,11 +135,11 @@ impl Link {
     fn wait(&mut self) -> Result<(), Trouble> {
         let begin = Instant::now();
         let timeout = Timespec {
-            tv_sec: i64::try_from(self.patience.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: self.patience.subsec_nanos().into(),
+            tv_sec: i64::try_from(self.time_left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: self.time_left.subsec_nanos().into(),
         };
         let ready = poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&timeout));
-        self.patience = self.patience.saturating_sub(begin.elapsed());
+        self.time_left = self.time_left.saturating_sub(begin.elapsed());
         match ready {
             Ok(0) => {
                 self.kill();
@@ -156,8 +156,8 @@ impl Link {
     }
 
     #[cfg(test)]
-    pub(super) fn set_patience(&mut self, patience: Duration) {
-        self.patience = patience;
+    pub(super) fn set_time_left(&mut self, time_left: Duration) {
+        self.time_left = time_left;
     }
 
     fn wrong(&mut self, what: &'static str) -> Trouble {

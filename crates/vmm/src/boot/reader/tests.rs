@@ -341,7 +341,7 @@ fn what_comes_too_much_or_too_little_is_noticed() {
 #[test]
 fn a_reader_that_says_nothing_is_killed_in_time() {
     let (mut link, mut process) = fake(|_, _, _| {});
-    link.set_patience(Duration::from_millis(50));
+    link.set_time_left(Duration::from_millis(50));
     assert!(link.forget().unwrap_err().to_string().contains("took more than"));
     assert_eq!(process.wait().unwrap().signal(), Some(libc::SIGKILL));
 }

@@ -66,7 +66,7 @@ pub(super) struct BlockBack {
     /// The part of a request that has to be pinned next.
     to_pin: Option<(u16, PinRequest)>,
     /// A request is done in parts, and has some left; or it takes the bounce buffer.
-    alone: bool,
+    exclusive: bool,
     /// A part that went through the bounce buffer, and counts as in flight until its end is taken.
     bounced: Option<Ended>,
     /// Tasks that the engine has.
@@ -96,7 +96,7 @@ impl BlockBack {
             requests: (0..QUEUE_SIZE).map(|_| None).collect(),
             free_tags: (0..QUEUE_SIZE).collect(),
             to_pin: None,
-            alone: false,
+            exclusive: false,
             bounced: None,
             in_flight: 0,
             active: None,
@@ -118,7 +118,7 @@ impl BlockBack {
 
     /// Whether the next request could begin if the rate allowed it.
     fn has_room(&self) -> bool {
-        !self.free_tags.is_empty() && self.to_pin.is_none() && !self.alone
+        !self.free_tags.is_empty() && self.to_pin.is_none() && !self.exclusive
     }
 
     /// Begins the requests that are available, as many as may begin and at most the queue's size.
@@ -193,11 +193,11 @@ impl BlockBack {
             return Ok(());
         };
         let part = transfer.next(&self.memory, self.memory.most_pinned());
-        self.alone = transfer.is_bounced() || transfer.has_more();
+        self.exclusive = transfer.is_bounced() || transfer.has_more();
         match part {
             Ok(request) => self.to_pin = Some((tag, request)),
             Err(_) => {
-                self.alone = false;
+                self.exclusive = false;
                 return self.end(ring, tag, Status::IoError);
             }
         }
@@ -270,7 +270,7 @@ impl BlockBack {
                     continue;
                 }
                 if transfer.is_bounced() || transfer.has_more() {
-                    self.alone = false;
+                    self.exclusive = false;
                 }
             }
             if status == Status::Ok && self.writes_through && request.work.is_change() {
@@ -292,7 +292,7 @@ impl BlockBack {
         };
         self.answer(ring, request.head, &request.status, status, written)?;
         if status == Status::Ok && !request.common.is_empty() {
-            self.memory.hurry(&request.common);
+            self.memory.prioritize(&request.common);
         }
         Ok(())
     }
@@ -352,7 +352,7 @@ impl Back for BlockBack {
     fn stop(&mut self) {
         self.active = None;
         self.to_pin = None;
-        self.alone = false;
+        self.exclusive = false;
         self.due = None;
         while self.in_flight > 0 {
             while self.ended().is_some() {

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::super::entropy::Entropy;
 use super::super::interrupt::{CONFIG_CHANGE, USED_BUFFER};
 use super::super::negotiation::status;
-use super::super::seat::{BASE, LINE, PciSeat, Seat};
+use super::super::testing::transport::{BASE, LINE, OnPci, Transport};
 use super::super::testing::{DATA, Rig, WRITE};
 use super::*;
 use crate::bus::BusDevice;
@@ -36,7 +36,7 @@ fn capabilities(function: &mut PciTransport) -> Vec<(usize, u8)> {
 }
 
 /// Makes vector `vector` send data `data`, and enables messages.
-fn program(pci: &mut PciSeat, vector: u64, data: u32) {
+fn program(pci: &mut OnPci, vector: u64, data: u32) {
     let entry = u64::from(part::TABLE) + 16 * vector;
     pci.write(entry, 4, 0xfee0_0000);
     pci.write(entry + 8, 4, data);
@@ -46,7 +46,7 @@ fn program(pci: &mut PciSeat, vector: u64, data: u32) {
 }
 
 /// How often vector `vector` was sent since the last look.
-fn sent(pci: &PciSeat, vector: usize) -> u64 {
+fn sent(pci: &OnPci, vector: usize) -> u64 {
     pci.function.msix().lines().nth(vector).unwrap().1.read().unwrap_or(0)
 }
 
@@ -187,9 +187,9 @@ fn the_bar_is_reached_through_configuration_space_as_well() {
 /// A bus with an entropy device in slot 1.
 fn bus() -> (Arc<Root>, Arc<Record>, Rig) {
     let mut rig = rig();
-    let Seat::Pci(pci) = std::mem::replace(&mut rig.transport, Seat::Moving) else { panic!("it was moved") };
+    let Transport::Pci(pci) = std::mem::replace(&mut rig.transport, Transport::Moving) else { panic!("it was moved") };
     let mut root = Root::new(BASE..BASE + 0x10_0000);
-    let PciSeat { function, record, .. } = *pci;
+    let OnPci { function, record, .. } = *pci;
     root.add(8, Box::new(function));
     (Arc::new(root), record, rig)
 }

@@ -1,4 +1,4 @@
-//! The back half of the vsock device: packets between the queues and the switchboard.
+//! The back half of the vsock device: packets between the queues and the connections.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::Receiver;
@@ -14,7 +14,7 @@ use super::super::interrupt::Interrupt;
 use super::super::ring::{Chain, Ring};
 use super::super::{Activation, NoticeSink};
 use super::packet::{HEADER, Header};
-use super::switchboard::{ANSWERS, LISTENER, Switchboard};
+use super::connections::{ANSWERS, LISTENER, Connections};
 use super::{RECEIVE, TRANSMIT};
 
 /// Most data in a packet to the guest. Linux has buffers of 4 KiB, and of 64 KiB at most.
@@ -29,7 +29,7 @@ pub(super) struct VsockBack {
     name: String,
     memory: GuestRam,
     notices: NoticeSink,
-    board: Switchboard,
+    connections: Connections,
     answers: Receiver<Answer>,
     bell: Event,
     /// A packet on its way. The guest cannot change what was read into it.
@@ -58,14 +58,14 @@ struct Receive {
 impl VsockBack {
     pub(super) fn new(
         name: &str,
-        board: Switchboard,
+        connections: Connections,
         answers: Receiver<Answer>,
         bell: Event,
         memory: GuestRam,
         notices: NoticeSink,
     ) -> Self {
         let packet = vec![0; HEADER + MAX_DATA].into_boxed_slice();
-        Self { name: name.to_owned(), memory, notices, board, answers, bell, packet, active: None }
+        Self { name: name.to_owned(), memory, notices, connections, answers, bell, packet, active: None }
     }
 
     /// Serves `event` on the queues of `active`.
@@ -85,19 +85,19 @@ impl VsockBack {
             DeviceEvent::Source(ANSWERS) => {
                 self.bell.clear();
                 while let Ok((number, socket)) = self.answers.try_recv() {
-                    self.board.dialed(number, socket);
+                    self.connections.dialed(number, socket);
                 }
             }
             DeviceEvent::Source(number) => {
-                self.board.ready(number, now);
+                self.connections.ready(number, now);
                 if let Some(receive) = &mut active.receive {
                     self.send_data(receive, number, now)?;
                 }
             }
-            DeviceEvent::Deadline => self.board.expire(now),
+            DeviceEvent::Deadline => self.connections.expire(now),
         }
         self.send_packets(active.receive.as_mut())?;
-        if active.unread && !self.board.is_choked() {
+        if active.unread && !self.connections.is_choked() {
             active.unread = self.transmit(active, now)?;
             self.send_packets(active.receive.as_mut())?;
         }
@@ -105,11 +105,11 @@ impl VsockBack {
             receive.ring.notify(&*self.memory, &active.interrupt)?;
         }
         // A choked device goes on when the guest has provided buffers.
-        Ok(if active.unread && !self.board.is_choked() { Progress::More } else { Progress::Done })
+        Ok(if active.unread && !self.connections.is_choked() { Progress::More } else { Progress::Done })
     }
 
     fn accept(&mut self, now: Instant) {
-        if let Some(error) = self.board.accept(now) {
+        if let Some(error) = self.connections.accept(now) {
             let name = &self.name;
             (self.notices)(format!("device {name}: no program can reach the guest any more ({error})"));
         }
@@ -120,7 +120,7 @@ impl VsockBack {
         let Some(ring) = &mut active.transmit else { return Ok(false) };
         let mut choked = false;
         for _ in 0..ring.size() {
-            choked = self.board.is_choked();
+            choked = self.connections.is_choked();
             if choked {
                 break;
             }
@@ -132,7 +132,7 @@ impl VsockBack {
                 let header = Header::read(header);
                 // Without an operation that has data there is none to look at.
                 let data = usize::try_from(header.length).ok().and_then(|length| data.get(..length));
-                self.board.take(&header, data, now);
+                self.connections.take(&header, data, now);
             }
             ring.push(&*self.memory, &[(chain.head, 0)])?;
         }
@@ -143,10 +143,10 @@ impl VsockBack {
     /// Sends packets without data to the guest, as far as it has buffers.
     fn send_packets(&mut self, receive: Option<&mut Receive>) -> Result<(), Broken> {
         let Some(receive) = receive else { return Ok(()) };
-        while self.board.has_packet()
+        while self.connections.has_packet()
             && let Some(chain) = receive.buffer(&self.memory)?
         {
-            match self.board.next_packet() {
+            match self.connections.next_packet() {
                 Some(header) => receive.fill(&self.memory, &chain, &header.bytes())?,
                 None => receive.held = Some(chain),
             }
@@ -157,13 +157,13 @@ impl VsockBack {
     /// Sends data of connection `number` to the guest, as far as it has buffers.
     fn send_data(&mut self, receive: &mut Receive, number: u64, now: Instant) -> Result<(), Broken> {
         for _ in 0..TURN {
-            if !self.board.wants_data(number) {
+            if !self.connections.wants_data(number) {
                 break;
             }
             let Some(chain) = receive.buffer(&self.memory)? else { break };
             let room = usize::try_from(chain.writable.len()).map_err(|_| Broken::Layout)?;
             let room = room.min(self.packet.len());
-            let Some(header) = self.board.read(number, &mut self.packet[HEADER..room], now) else {
+            let Some(header) = self.connections.read(number, &mut self.packet[HEADER..room], now) else {
                 receive.held = Some(chain);
                 break;
             };
@@ -228,7 +228,7 @@ impl Back for VsockBack {
 
     fn stop(&mut self) {
         self.active = None;
-        self.board.clear();
+        self.connections.clear();
         self.bell.clear();
         // Answers that come later are about connections that are gone.
         while self.answers.try_recv().is_ok() {}
@@ -236,29 +236,29 @@ impl Back for VsockBack {
 
     fn sources(&self) -> Vec<Source<'_>> {
         let receive = self.active.as_ref().and_then(|active| active.receive.as_ref());
-        let mut sources = self.board.sources(receive.is_some_and(|receive| !receive.dry));
+        let mut sources = self.connections.sources(receive.is_some_and(|receive| !receive.dry));
         sources.push(Source { number: ANSWERS, fd: self.bell.as_fd(), flags: PollFlags::IN });
         sources
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.board.deadline()
+        self.connections.deadline()
     }
 
     fn idle_sources(&self) -> Vec<Source<'_>> {
-        self.board.idle_sources()
+        self.connections.idle_sources()
     }
 
     fn idle_deadline(&self) -> Option<Instant> {
-        self.board.deadline()
+        self.connections.deadline()
     }
 
     fn serve_idle(&mut self, event: DeviceEvent) {
         let now = Instant::now();
         match event {
             DeviceEvent::Source(LISTENER) => self.accept(now),
-            DeviceEvent::Source(number) => self.board.has_left(number),
-            DeviceEvent::Kick(_) | DeviceEvent::Deadline => self.board.expire(now),
+            DeviceEvent::Source(number) => self.connections.has_left(number),
+            DeviceEvent::Kick(_) | DeviceEvent::Deadline => self.connections.expire(now),
         }
     }
 }

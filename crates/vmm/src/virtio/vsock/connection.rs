@@ -64,7 +64,7 @@ pub(super) struct Connection {
     guest_ended: u32,
     host_ended: u32,
     told_ended: u32,
-    /// It waits in the switchboard's queue of those that have something to say to the guest.
+    /// It waits in the queue of connections with something for the guest.
     pub(super) is_queued: bool,
 }
 

@@ -12,8 +12,8 @@
 //! wait for one for as long as they may take to name a port; then they are hung up.
 //!
 //! `packet` is the header, `credit` the account of what each side has room for, `stream` the host's
-//! end of a connection, `connection` its stages, `door` where programs of the host come in,
-//! `switchboard` all connections, `back` the queues. Data passes through a buffer of the device's
+//! end of a connection, `connection` its stages, `listener` where programs of the host come in,
+//! `connections` all of them, `back` the queues. Data passes through a buffer of the device's
 //! own, one copy each way, so no system call waits for a page of the guest.
 //!
 //! An end on the host that does not read fills its connection's buffer, and then the guest has no
@@ -23,10 +23,10 @@
 mod back;
 mod connection;
 mod credit;
-mod door;
+mod listener;
 mod packet;
 mod stream;
-mod switchboard;
+mod connections;
 #[cfg(any(test, feature = "fuzzing"))]
 #[cfg_attr(not(test), allow(dead_code, reason = "tests use more of it"))]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests, which fuzzing uses as well")]
@@ -46,7 +46,7 @@ use plimsoll_sys::Event;
 use super::worker::Worker;
 use super::{Activation, DeviceKind, NoticeSink, VirtioDevice, feature, read_config_bytes};
 use back::{Answer, VsockBack};
-use switchboard::Switchboard;
+use connections::Connections;
 
 /// Packets to the guest, packets of the guest, events. Longer queues take bursts, and keep more of
 /// the guest's memory in buffers: Linux fills the first with buffers of 4 KiB.
@@ -104,9 +104,9 @@ impl Vsock {
         }
         let (answers, inbox) = mpsc::channel();
         let bell = Event::new()?;
-        let board = Switchboard::new(config.cid, config.connections.into(), listener, dial);
+        let connections = Connections::new(config.cid, config.connections.into(), listener, dial);
         let ram = memory.ram().clone();
-        let back = VsockBack::new(name, board, inbox, bell.clone(), ram, Arc::clone(&notices));
+        let back = VsockBack::new(name, connections, inbox, bell.clone(), ram, Arc::clone(&notices));
         let worker = Worker::spawn(name.to_owned(), back, notices)?;
         Ok((Self { cid: config.cid.into(), worker }, VsockHandle { answers, bell }))
     }

@@ -16,7 +16,7 @@ use super::buffer::PageBuffer;
 use super::processor::{self, Place};
 
 /// Longest wait for pages to be taken. Only a disk that does not answer reaches it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The bit of a page's entry in `/proc/self/pagemap` that says that it is in memory.
 const PRESENT: u64 = 1 << 63;
@@ -101,7 +101,7 @@ impl Guest {
 
     /// Takes pages from the guest until `enough` says so.
     pub(crate) fn page_out(&self, enough: impl Fn(&Stats) -> bool) -> Result<()> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while !enough(&self.pmap.stats()) {
             self.pmap.page_out(Pages::CHUNK);
             ensure!(

@@ -16,7 +16,7 @@ const SCRIPT: &str = r#"cat; while [ $# -gt 1 ]; do printf %s "$2" > "$1"; shift
 
 /// How long it may take until a process that has ended has its settings put back. A process that
 /// holds them for longer is running.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The right to change settings: their files, locked.
 ///
@@ -31,11 +31,11 @@ impl Claim {
     /// Waits for processes that are about to put these settings back. Fails where another process
     /// uses them.
     pub(crate) fn of(paths: &[PathBuf]) -> Result<Self> {
-        Self::within(PATIENCE, paths)
+        Self::within(TIMEOUT, paths)
     }
 
-    fn within(patience: Duration, paths: &[PathBuf]) -> Result<Self> {
-        let deadline = Instant::now() + patience;
+    fn within(limit: Duration, paths: &[PathBuf]) -> Result<Self> {
+        let deadline = Instant::now() + limit;
         paths.iter().map(|path| lock(path, deadline)).collect::<Result<_>>().map(Self)
     }
 

@@ -9,7 +9,7 @@ use super::data::{Contents, is_common};
 use crate::bench::memory::buffer::Random;
 
 /// Longest wait for pages to be merged.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What came of one data set in one run.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +73,7 @@ pub(crate) struct Convergence {
 
 impl Convergence {
     pub(crate) fn new(mergeable: u64, passes: u64) -> Self {
-        Self { mergeable, best: 0, passes, end: Instant::now() + PATIENCE }
+        Self { mergeable, best: 0, passes, end: Instant::now() + TIMEOUT }
     }
 
     /// Whether that is so, with `merged` pages after `passes` passes.
@@ -83,7 +83,7 @@ impl Convergence {
         }
         ensure!(
             Instant::now() < self.end,
-            "after {PATIENCE:?} {merged} of {} pages are merged",
+            "after {TIMEOUT:?} {merged} of {} pages are merged",
             self.mergeable
         );
         // The pass in which something was found counts for neither of the two.

@@ -114,7 +114,7 @@ fn a_restarted_daemon_tells_a_vmm_again_what_holds() {
         kernel: KernelAccount::default(),
         domains: vec![],
         former: vec![],
-        stock: None,
+        references: None,
     });
     let disks = [(0, limit(None, None)), (1, limit(None, Some(50)))];
     let disks = disks.map(|(disk, rate)| (run, ToVmm::Device(DeviceOrder::DiskRate { disk, rate })));

@@ -85,7 +85,7 @@ fn a_request_does_not_wait_for_ever_nor_for_a_vm_that_has_ended() {
     let run = world.up(with_disks());
     let asked = growing(&mut world, resize("vda", Some(1 << 30)));
     grown(&mut world, &asked, 1 << 30);
-    world.pass(PATIENCE + SECOND);
+    world.pass(REQUEST_TIMEOUT + SECOND);
     assert!(answer_of(&mut world, &asked).unwrap().unwrap_err().text.contains("no answer yet"));
     // What comes after that is for nobody.
     world.say(run, FromVmm::Resized { disk: 0, outcome: Ok(Bytes(1 << 30)) });
@@ -105,7 +105,7 @@ fn no_other_growth_begins_before_one_that_takes_long_has_ended() {
         assert!(again.kind == FailureKind::Conflict && again.text.contains("is being resized"), "{again:?}");
     };
     let asked = growing(&mut world, resize("vda", Some(1 << 30)));
-    world.pass(PATIENCE + SECOND);
+    world.pass(REQUEST_TIMEOUT + SECOND);
     let refused = answer_of(&mut world, &asked).unwrap().unwrap_err();
     assert!(refused.text.contains("its file has not grown yet"), "{}", refused.text);
     conflicts(&mut world);
@@ -117,7 +117,7 @@ fn no_other_growth_begins_before_one_that_takes_long_has_ended() {
     assert_eq!(answer_of(&mut world, &asked), None, "it was answered");
     let asked = growing(&mut world, resize("vda", Some(2 << 30)));
     let failure = Failure::new(FailureKind::Unfit, "no space");
-    world.pass(PATIENCE + SECOND);
+    world.pass(REQUEST_TIMEOUT + SECOND);
     assert!(answer_of(&mut world, &asked).unwrap().is_err());
     world.input(Input::Grown(Box::new(asked), Err(failure)));
     growing(&mut world, resize("vda", Some(2 << 30)));
@@ -133,7 +133,7 @@ fn the_late_answer_to_one_growth_is_not_taken_for_that_to_another() {
     // Of a growth that an earlier daemon has asked for.
     world.say(run, FromVmm::Resized { disk: 0, outcome: Ok(size(1)) });
     assert_eq!(answer_of(&mut world, &asked), None);
-    world.pass(PATIENCE + SECOND);
+    world.pass(REQUEST_TIMEOUT + SECOND);
     assert!(answer_of(&mut world, &asked).unwrap().is_err());
     let refused = world.answer(resize("vda", Some(3 << 30))).unwrap_err();
     assert_eq!(refused.kind, FailureKind::Conflict);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::closing::Closing;
-use crate::domains::{Known, Stock};
+use crate::domains::{Known, HeldReferences};
 
 #[test]
 fn a_daemon_that_comes_after_another_knows_who_has_left() {
@@ -11,7 +11,7 @@ fn a_daemon_that_comes_after_another_knows_who_has_left() {
         let spy = before.sharing[&a].1[0].try_clone().unwrap();
         let mut left = survivor(&mut before, a, &[]);
         left.definition.memory.sharing = Sharing::Off;
-        left.stock = None;
+        left.references = None;
         if known_by == "those before" {
             left.former = std::mem::take(&mut left.domains);
         }
@@ -49,7 +49,7 @@ fn survivor(before: &mut World, run: RunId, holds: &[(u32, FrameNo)]) -> Adopted
         },
         domains: vec![known.clone()],
         former: vec![],
-        stock: Some(Stock {
+        references: Some(HeldReferences {
             domain: known,
             pool: Closing::new(before.sharing[&run].1[0].try_clone().unwrap().into()),
             holds: holds.iter().map(|(page, frame)| (PageNo(*page), *frame)).collect(),
@@ -110,7 +110,7 @@ fn frames_stay_as_long_as_somebody_may_map_them_who_cannot_be_asked() {
     let (a, b) = (before.in_domain("a", "prod"), before.in_domain("b", "prod"));
     let (five, six) = (before.share(a, b, 5), before.share(a, b, 6));
     let heard = survivor(&mut before, a, &[(5, five)]);
-    let unheard = Adopted { stock: None, ..survivor(&mut before, b, &[]) };
+    let unheard = Adopted { references: None, ..survivor(&mut before, b, &[]) };
     let mut world = World::new(640);
     let [a, b] = world.take_over([Ok(heard), Err(unheard)]);
     (0..100).for_each(|_| world.pass(SECOND));
@@ -188,7 +188,7 @@ fn a_vm_that_brings_another_file_than_its_own_shares_nothing_with_anybody() {
     let mut evil = survivor(&mut before, b, &[(5, frame)]);
     // Its own window, which it can write to, in place of the frames.
     let window = before.sharing[&b].1[1].try_clone().unwrap();
-    evil.stock.iter_mut().for_each(|stock| stock.pool = Closing::new(window.try_clone().unwrap().into()));
+    evil.references.iter_mut().for_each(|references| references.pool = Closing::new(window.try_clone().unwrap().into()));
     let good = survivor(&mut before, a, &[(5, frame)]);
     let mut world = World::new(640);
     let [b, a] = world.take_over([evil, good].map(Ok));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::super::super::registers::offset;
 use super::super::packet::HOST_CID;
-use super::super::switchboard::{LISTENER, Switchboard};
+use super::super::connections::{LISTENER, Connections};
 use super::super::testing::{CID, DESERTED};
 use super::*;
 
@@ -94,42 +94,42 @@ fn an_answer_that_never_comes_is_given_up_and_one_that_comes_late_is_dropped() {
         question.store(id, Ordering::Relaxed);
         port == 5
     });
-    let mut board = Switchboard::new(CID, 4, None, dial);
+    let mut connections = Connections::new(CID, 4, None, dial);
     let now = Instant::now();
-    board.take(&packet(Op::Request, 1, 5), Some(&[]), now);
-    let until = board.deadline().unwrap();
-    board.expire(until - Duration::from_millis(1));
-    assert!(!board.has_packet());
-    board.expire(until);
-    let reset = board.next_packet().unwrap();
+    connections.take(&packet(Op::Request, 1, 5), Some(&[]), now);
+    let until = connections.deadline().unwrap();
+    connections.expire(until - Duration::from_millis(1));
+    assert!(!connections.has_packet());
+    connections.expire(until);
+    let reset = connections.next_packet().unwrap();
     assert_eq!((reset.op, reset.from_port, reset.to_port), (Op::Reset.number(), 5, 1));
     let (ours, mut theirs) = UnixStream::pair().unwrap();
-    board.dialed(asked.load(Ordering::Relaxed), Some(ours.into()));
+    connections.dialed(asked.load(Ordering::Relaxed), Some(ours.into()));
     assert_eq!(theirs.read(&mut [0; 1]).unwrap(), 0);
-    assert!(!board.has_packet() && board.deadline().is_none());
+    assert!(!connections.has_packet() && connections.deadline().is_none());
     // Where no question can be asked any more there is nothing to wait for.
-    board.take(&packet(Op::Request, 1, 6), Some(&[]), now);
-    assert_eq!(board.next_packet().unwrap().op, Op::Reset.number());
-    assert_eq!(board.deadline(), None);
+    connections.take(&packet(Op::Request, 1, 6), Some(&[]), now);
+    assert_eq!(connections.next_packet().unwrap().op, Op::Reset.number());
+    assert_eq!(connections.deadline(), None);
 }
 
 #[test]
 fn a_guest_that_does_not_agree_to_an_end_is_told_once_more_and_forgotten() {
-    let mut board = Switchboard::new(CID, 4, None, Arc::new(|_, _| true));
+    let mut connections = Connections::new(CID, 4, None, Arc::new(|_, _| true));
     let now = Instant::now();
-    board.take(&packet(Op::Request, 1, 5), Some(&[]), now);
+    connections.take(&packet(Op::Request, 1, 5), Some(&[]), now);
     let (ours, theirs) = UnixStream::pair().unwrap();
-    board.dialed(2, Some(ours.into()));
-    assert_eq!(board.next_packet().unwrap().op, Op::Response.number());
-    assert_eq!(board.deadline(), None);
+    connections.dialed(2, Some(ours.into()));
+    assert_eq!(connections.next_packet().unwrap().op, Op::Response.number());
+    assert_eq!(connections.deadline(), None);
     drop(theirs);
-    assert_eq!(board.read(2, &mut [0; 10], now), None);
-    let shutdown = board.next_packet().unwrap();
+    assert_eq!(connections.read(2, &mut [0; 10], now), None);
+    let shutdown = connections.next_packet().unwrap();
     assert_eq!((shutdown.op, shutdown.flags), (Op::Shutdown.number(), end::BOTH));
-    let until = board.deadline().unwrap();
-    board.expire(until);
-    assert_eq!(board.next_packet().unwrap().op, Op::Reset.number());
-    assert!(board.next_packet().is_none() && board.deadline().is_none());
+    let until = connections.deadline().unwrap();
+    connections.expire(until);
+    assert_eq!(connections.next_packet().unwrap().op, Op::Reset.number());
+    assert!(connections.next_packet().is_none() && connections.deadline().is_none());
 }
 
 #[test]
@@ -165,27 +165,27 @@ fn programs_that_wait_for_a_driver_wait_for_a_time_and_those_that_leave_make_roo
     let listener = UnixListener::bind(&path).unwrap();
     let connect = || UnixStream::connect(&path).unwrap();
     listener.set_nonblocking(true).unwrap();
-    let mut board = Switchboard::new(CID, 2, Some(listener.into()), Arc::new(|_, _| true));
-    let numbers = |board: &Switchboard| -> Vec<_> {
-        board.idle_sources().iter().map(|source| (source.number, source.flags.is_empty())).collect()
+    let mut connections = Connections::new(CID, 2, Some(listener.into()), Arc::new(|_, _| true));
+    let numbers = |connections: &Connections| -> Vec<_> {
+        connections.idle_sources().iter().map(|source| (source.number, source.flags.is_empty())).collect()
     };
-    assert_eq!((numbers(&board), board.deadline()), (vec![(LISTENER, false)], None));
+    assert_eq!((numbers(&connections), connections.deadline()), (vec![(LISTENER, false)], None));
     let now = Instant::now();
     let (mut first, _second) = (connect(), connect());
-    assert!(board.accept(now).is_none());
+    assert!(connections.accept(now).is_none());
     // What they say is left for a driver.
-    assert_eq!(numbers(&board), [(2, true), (3, true)]);
-    board.has_left(3);
+    assert_eq!(numbers(&connections), [(2, true), (3, true)]);
+    connections.has_left(3);
     let later = now + Duration::from_secs(1);
     let mut third = connect();
-    assert!(board.accept(later).is_none());
-    assert_eq!(numbers(&board), [(2, true), (4, true)]);
+    assert!(connections.accept(later).is_none());
+    assert_eq!(numbers(&connections), [(2, true), (4, true)]);
     // Nobody waits for ever, and the queue of the socket never fills.
-    board.expire(board.deadline().unwrap());
-    assert_eq!((first.read(&mut [0; 1]).unwrap(), numbers(&board)), (0, vec![(LISTENER, false), (4, true)]));
+    connections.expire(connections.deadline().unwrap());
+    assert_eq!((first.read(&mut [0; 1]).unwrap(), numbers(&connections)), (0, vec![(LISTENER, false), (4, true)]));
     third.write_all(b"CONNECT 8\n").unwrap();
-    board.ready(4, later);
-    let request = board.next_packet().unwrap();
+    connections.ready(4, later);
+    let request = connections.next_packet().unwrap();
     assert_eq!((request.op, request.to_port), (Op::Request.number(), 8));
 }
 

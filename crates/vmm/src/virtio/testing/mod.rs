@@ -1,5 +1,7 @@
 //! The driver's side of a device, for tests: guest memory, a transport, and rings written by hand.
 
+pub(super) mod transport;
+
 use std::fs::File;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -12,10 +14,10 @@ use plimsoll_sys::Event;
 use plimsoll_units::{CHUNK_PAGES, Pages, Ppn};
 use vm_memory::{Bytes, GuestAddress};
 
+use self::transport::Transport;
 use super::mmio::MmioTransport;
 use super::negotiation::status;
 use super::registers::offset;
-use super::seat::Seat;
 use super::{NoticeSink, VirtioDevice, feature};
 
 /// Guest memory: two chunks at zero, a hole of two, and one chunk.
@@ -122,7 +124,7 @@ impl Drop for Guest {
 /// A device in its transport, and the guest in front of it.
 pub(super) struct Rig {
     // Before the guest: the device's thread may need the fault thread to end.
-    pub(super) transport: Seat,
+    pub(super) transport: Transport,
     pub(super) notices: Arc<Mutex<Vec<String>>>,
     pub(super) guest: Arc<Guest>,
     /// Where its queues' rings begin.
@@ -151,7 +153,7 @@ impl Rig {
         let notices = Arc::new(Mutex::new(vec![]));
         let sink = Arc::clone(&notices);
         let device = device(&guest.pmap, Arc::new(move |notice| sink.lock().unwrap().push(notice)));
-        let transport = Seat::Mmio(MmioTransport::new(Box::new(device)).unwrap());
+        let transport = Transport::Mmio(MmioTransport::new(Box::new(device)).unwrap());
         Self { transport, notices, guest, rings: RINGS.start }
     }
 

@@ -5,47 +5,47 @@ use std::sync::Arc;
 
 use vmm_sys_util::eventfd::EventFd;
 
-use super::VirtioDevice;
-use super::mmio::MmioTransport;
-use super::pci::{PciTransport, field, part};
-use super::registers::offset;
 use crate::pci::Function;
 use crate::pci::testing::Record;
+use crate::virtio::VirtioDevice;
+use crate::virtio::mmio::MmioTransport;
+use crate::virtio::pci::{PciTransport, field, part};
+use crate::virtio::registers::offset;
 
 /// A transport with its device.
-pub(super) enum Seat {
+pub(in crate::virtio) enum Transport {
     Mmio(MmioTransport),
-    Pci(Box<PciSeat>),
+    Pci(Box<OnPci>),
     /// Between the two.
     Moving,
 }
 
 /// A device on PCI.
-pub(super) struct PciSeat {
-    pub(super) function: PciTransport,
-    pub(super) record: Arc<Record>,
+pub(in crate::virtio) struct OnPci {
+    pub(in crate::virtio) function: PciTransport,
+    pub(in crate::virtio) record: Arc<Record>,
     /// Causes that were read and not acknowledged since: PCI clears them when they are read.
     cause: u32,
 }
 
 /// Where tests put the BAR, and the first line of its interrupts.
-pub(super) const BASE: u64 = 0xd000_0000;
-pub(super) const LINE: u32 = 24;
+pub(in crate::virtio) const BASE: u64 = 0xd000_0000;
+pub(in crate::virtio) const LINE: u32 = 24;
 
-impl PciSeat {
-    pub(super) fn new(device: Box<dyn VirtioDevice>) -> Self {
+impl OnPci {
+    pub(in crate::virtio) fn new(device: Box<dyn VirtioDevice>) -> Self {
         let record = Arc::new(Record::default());
         let function = PciTransport::new(device, BASE, LINE, Arc::clone(&record) as _).unwrap();
         Self { function, record, cause: 0 }
     }
 
-    pub(super) fn read(&mut self, at: u64, width: usize) -> u32 {
+    pub(in crate::virtio) fn read(&mut self, at: u64, width: usize) -> u32 {
         let mut word = [0; 4];
         self.function.read_bar(at, &mut word[..width]);
         u32::from_le_bytes(word)
     }
 
-    pub(super) fn write(&mut self, at: u64, width: usize, value: u32) {
+    pub(in crate::virtio) fn write(&mut self, at: u64, width: usize, value: u32) {
         self.function.write_bar(at, &value.to_le_bytes()[..width]);
     }
 
@@ -117,22 +117,22 @@ impl PciSeat {
     }
 }
 
-impl Seat {
+impl Transport {
     /// Takes the device from MMIO to PCI.
-    pub(super) fn move_to_pci(&mut self) {
+    pub(in crate::virtio) fn move_to_pci(&mut self) {
         let Self::Mmio(mmio) = std::mem::replace(self, Self::Moving) else { panic!("it has moved before") };
-        *self = Self::Pci(Box::new(PciSeat::new(mmio.into_device())));
+        *self = Self::Pci(Box::new(OnPci::new(mmio.into_device())));
     }
 
     /// The device's place on PCI.
-    pub(super) fn pci(&mut self) -> &mut PciSeat {
+    pub(in crate::virtio) fn pci(&mut self) -> &mut OnPci {
         match self {
             Self::Pci(pci) => pci,
             _ => panic!("it is not on PCI"),
         }
     }
 
-    pub(super) fn get(&mut self, register: u64) -> u32 {
+    pub(in crate::virtio) fn get(&mut self, register: u64) -> u32 {
         match self {
             Self::Mmio(mmio) => {
                 let mut word = [0; 4];
@@ -144,7 +144,7 @@ impl Seat {
         }
     }
 
-    pub(super) fn set(&mut self, register: u64, value: u32) {
+    pub(in crate::virtio) fn set(&mut self, register: u64, value: u32) {
         match self {
             Self::Mmio(mmio) => mmio.write(register, &value.to_le_bytes()),
             Self::Pci(pci) => pci.set(register, value),
@@ -153,7 +153,7 @@ impl Seat {
     }
 
     /// Reads the device's configuration space, which begins at [`offset::CONFIG`].
-    pub(super) fn read(&mut self, at: u64, data: &mut [u8]) {
+    pub(in crate::virtio) fn read(&mut self, at: u64, data: &mut [u8]) {
         match self {
             Self::Mmio(mmio) => mmio.read(at, data),
             Self::Pci(pci) => pci.function.read_bar(u64::from(part::CONFIG) + at - offset::CONFIG, data),
@@ -162,7 +162,7 @@ impl Seat {
     }
 
     /// Writes it.
-    pub(super) fn write(&mut self, at: u64, data: &[u8]) {
+    pub(in crate::virtio) fn write(&mut self, at: u64, data: &[u8]) {
         match self {
             Self::Mmio(mmio) => mmio.write(at, data),
             Self::Pci(pci) => pci.function.write_bar(u64::from(part::CONFIG) + at - offset::CONFIG, data),
@@ -171,7 +171,7 @@ impl Seat {
     }
 
     /// Reads and writes anywhere.
-    pub(super) fn access(&mut self, at: u64, data: &[u8]) {
+    pub(in crate::virtio) fn access(&mut self, at: u64, data: &[u8]) {
         match self {
             Self::Mmio(mmio) => {
                 mmio.read(at, &mut data.to_vec());
@@ -182,7 +182,7 @@ impl Seat {
         }
     }
 
-    pub(super) fn kicks(&self) -> &[EventFd] {
+    pub(in crate::virtio) fn kicks(&self) -> &[EventFd] {
         match self {
             Self::Mmio(mmio) => mmio.kicks(),
             Self::Pci(pci) => pci.function.kicks(),
@@ -190,7 +190,7 @@ impl Seat {
         }
     }
 
-    pub(super) fn reset(&mut self) {
+    pub(in crate::virtio) fn reset(&mut self) {
         match self {
             Self::Mmio(mmio) => mmio.reset(),
             Self::Pci(pci) => {
@@ -201,7 +201,7 @@ impl Seat {
         }
     }
 
-    pub(super) fn barrier(&self) {
+    pub(in crate::virtio) fn barrier(&self) {
         match self {
             Self::Mmio(mmio) => mmio.barrier(),
             Self::Pci(pci) => pci.function.barrier(),
@@ -210,7 +210,7 @@ impl Seat {
     }
 
     /// The interrupt line of MMIO.
-    pub(super) fn line(&self) -> &EventFd {
+    pub(in crate::virtio) fn line(&self) -> &EventFd {
         match self {
             Self::Mmio(mmio) => mmio.line(),
             _ => panic!("PCI has no line"),

@@ -17,15 +17,15 @@ use crate::accept::{Accepted, PAUSE, accept};
 /// its lines with a carriage return as well.
 const MAX_LINE: usize = 20;
 /// How long a program may take to name a port. It takes the place of a connection meanwhile.
-const PATIENCE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections that are accepted before other events are served.
 const ACCEPTS: usize = 16;
 
 /// The listening socket, and the clients that have not named a port.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct Listener {
     /// `None` without a socket, or after it has failed.
-    listener: Option<OwnedFd>,
+    socket: Option<OwnedFd>,
     /// No connection is accepted before.
     closed_until: Option<Instant>,
     clients: BTreeMap<u64, Client>,
@@ -40,21 +40,21 @@ struct Client {
     until: Instant,
 }
 
-/// What came of listening to a client.
+/// How far a client has come with naming a port.
 #[derive(Debug)]
-pub(super) enum Word {
+pub(super) enum Handshake {
     /// It has yet to end its line.
-    Nothing,
+    Pending,
     /// It asks for this port.
     Port(OwnedFd, u32),
     /// It has left or asks for something else, and is forgotten.
     Gone,
 }
 
-impl Door {
-    /// A door in front of a listening stream socket, which is non-blocking.
-    pub(super) fn new(listener: Option<OwnedFd>) -> Self {
-        Self { listener, closed_until: None, clients: BTreeMap::new() }
+impl Listener {
+    /// Accepts connections at a listening stream socket, which is non-blocking.
+    pub(super) fn new(socket: Option<OwnedFd>) -> Self {
+        Self { socket, closed_until: None, clients: BTreeMap::new() }
     }
 
     /// How many clients have not named a port.
@@ -70,11 +70,11 @@ impl Door {
         now: Instant,
         mut number: impl FnMut() -> u64,
     ) -> Option<Errno> {
-        let listener = self.listener.as_ref()?;
+        let socket = self.socket.as_ref()?;
         for _ in 0..room.min(ACCEPTS) {
-            match accept(listener) {
-                Accepted::Socket(socket) => {
-                    let client = Client { socket, line: Vec::new(), until: now + PATIENCE };
+            match accept(socket) {
+                Accepted::Socket(client) => {
+                    let client = Client { socket: client, line: Vec::new(), until: now + HANDSHAKE_TIMEOUT };
                     self.clients.insert(number(), client);
                 }
                 Accepted::Nothing => break,
@@ -83,7 +83,7 @@ impl Door {
                     break;
                 }
                 Accepted::Failed(error) => {
-                    self.listener = None;
+                    self.socket = None;
                     return Some(error);
                 }
             }
@@ -96,17 +96,17 @@ impl Door {
         self.clients.remove(&number);
     }
 
-    /// Listens to client `number`, which need not exist.
-    pub(super) fn listen(&mut self, number: u64) -> Word {
-        let Some(client) = self.clients.get_mut(&number) else { return Word::Gone };
+    /// Reads from client `number`, which need not exist.
+    pub(super) fn read_from(&mut self, number: u64) -> Handshake {
+        let Some(client) = self.clients.get_mut(&number) else { return Handshake::Gone };
         let port = match client.read() {
-            Ok(None) => return Word::Nothing,
+            Ok(None) => return Handshake::Pending,
             Ok(Some(port)) => Some(port),
-            Err(Rude) => None,
+            Err(Malformed) => None,
         };
         match (self.clients.remove(&number), port) {
-            (Some(client), Some(port)) => Word::Port(client.socket, port),
-            _ => Word::Gone,
+            (Some(client), Some(port)) => Handshake::Port(client.socket, port),
+            _ => Handshake::Gone,
         }
     }
 
@@ -116,53 +116,53 @@ impl Door {
         self.closed_until = self.closed_until.filter(|until| *until > now);
     }
 
-    /// When [`Door::expire`] is to be called.
+    /// When [`Listener::expire`] is to be called.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.clients.values().map(|client| client.until).chain(self.closed_until).min()
     }
 
-    /// What to wait for. The listener has number `listener`, and is waited for while there is
-    /// `room`. Without `listens` no client is heard: one is ready only when it has left.
+    /// What to wait for. The socket has number `listener`, and is waited for while there is `room`.
+    /// Without `reads` nothing is read of clients: one is ready only when it has left.
     pub(super) fn sources(
         &self,
         listener: u64,
         room: bool,
-        listens: bool,
+        reads: bool,
     ) -> impl Iterator<Item = Source<'_>> {
-        let open = self.listener.as_ref().filter(|_| room && self.closed_until.is_none());
+        let open = self.socket.as_ref().filter(|_| room && self.closed_until.is_none());
         let open = open.map(|fd| (listener, fd, PollFlags::IN));
-        let wanted = if listens { PollFlags::IN } else { PollFlags::empty() };
+        let wanted = if reads { PollFlags::IN } else { PollFlags::empty() };
         let clients = self.clients.iter().map(move |(number, client)| (*number, &client.socket, wanted));
         let all = open.into_iter().chain(clients);
         all.map(|(number, fd, flags)| Source { number, fd: fd.as_fd(), flags })
     }
 }
 
-/// A client that does not keep to the convention, or is gone.
-struct Rude;
+/// A client that said something else than a port, or is gone.
+struct Malformed;
 
 impl Client {
     /// Reads its line as far as that has come, and not a byte beyond it. Returns the port once the
     /// line has ended.
-    fn read(&mut self) -> Result<Option<u32>, Rude> {
+    fn read(&mut self) -> Result<Option<u32>, Malformed> {
         let mut bytes = [0; MAX_LINE];
         let bytes = &mut bytes[..MAX_LINE - self.line.len()];
         let seen = match receive(&self.socket, bytes, RecvFlags::PEEK) {
-            Ok(0) => return Err(Rude),
+            Ok(0) => return Err(Malformed),
             Ok(seen) => seen,
             Err(Errno::AGAIN) => return Ok(None),
-            Err(_) => return Err(Rude),
+            Err(_) => return Err(Malformed),
         };
         let end = bytes[..seen].iter().position(|byte| *byte == b'\n');
         let taken = end.map_or(seen, |end| end + 1);
         // What was seen is there.
         if receive(&self.socket, &mut bytes[..taken], RecvFlags::empty()) != Ok(taken) {
-            return Err(Rude);
+            return Err(Malformed);
         }
         self.line.extend(&bytes[..taken]);
         match end {
-            Some(_) => port_of(&self.line).map(Some).ok_or(Rude),
-            None if self.line.len() == MAX_LINE => Err(Rude),
+            Some(_) => port_of(&self.line).map(Some).ok_or(Malformed),
+            None if self.line.len() == MAX_LINE => Err(Malformed),
             None => Ok(None),
         }
     }
@@ -188,13 +188,13 @@ mod tests {
 
     use super::*;
 
-    fn client() -> (OwnedFd, Door) {
+    fn client() -> (OwnedFd, Listener) {
         let (theirs, socket) =
             socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
-        let mut door = Door::new(None);
-        let client = Client { socket, line: Vec::new(), until: Instant::now() + PATIENCE };
-        door.clients.insert(7, client);
-        (theirs, door)
+        let mut listener = Listener::new(None);
+        let client = Client { socket, line: Vec::new(), until: Instant::now() + HANDSHAKE_TIMEOUT };
+        listener.clients.insert(7, client);
+        (theirs, listener)
     }
 
     fn say(client: &OwnedFd, text: &str) {
@@ -203,17 +203,17 @@ mod tests {
 
     #[test]
     fn a_client_names_its_port_in_pieces_and_what_follows_is_left_in_the_socket() {
-        let (client, mut door) = client();
-        assert!(matches!(door.listen(7), Word::Nothing));
+        let (client, mut listener) = client();
+        assert!(matches!(listener.read_from(7), Handshake::Pending));
         say(&client, "CONN");
-        assert!(matches!(door.listen(7), Word::Nothing));
-        assert!(matches!(door.listen(7), Word::Nothing), "what was read is not read again");
+        assert!(matches!(listener.read_from(7), Handshake::Pending));
+        assert!(matches!(listener.read_from(7), Handshake::Pending), "what was read is not read again");
         say(&client, "ECT 52\nhello");
-        let Word::Port(socket, 52) = door.listen(7) else { panic!("no port") };
+        let Handshake::Port(socket, 52) = listener.read_from(7) else { panic!("no port") };
         let mut bytes = [0; 20];
         assert_eq!(receive(&socket, &mut bytes, RecvFlags::empty()), Ok(5));
         assert_eq!(&bytes[..5], b"hello");
-        assert!(matches!(door.listen(7), Word::Gone) && door.waiting() == 0);
+        assert!(matches!(listener.read_from(7), Handshake::Gone) && listener.waiting() == 0);
     }
 
     #[test]
@@ -227,16 +227,16 @@ mod tests {
             "\n",
             "CONNECT \n",
         ] {
-            let (client, mut door) = client();
+            let (client, mut listener) = client();
             say(&client, line);
-            assert!(matches!(door.listen(7), Word::Gone), "{line:?}");
+            assert!(matches!(listener.read_from(7), Handshake::Gone), "{line:?}");
         }
-        let (long, mut door) = client();
+        let (long, mut listener) = client();
         say(&long, &"C".repeat(MAX_LINE));
-        assert!(matches!(door.listen(7), Word::Gone));
-        let (left, mut door) = client();
+        assert!(matches!(listener.read_from(7), Handshake::Gone));
+        let (left, mut listener) = client();
         drop(left);
-        assert!(matches!(door.listen(7), Word::Gone));
+        assert!(matches!(listener.read_from(7), Handshake::Gone));
         for (line, port) in [("CONNECT 4294967295\r\n", u32::MAX), ("CONNECT 0\n", 0)] {
             assert_eq!(port_of(line.as_bytes()), Some(port));
         }
@@ -244,11 +244,11 @@ mod tests {
 
     #[test]
     fn a_client_that_says_nothing_is_forgotten() {
-        let (_client, mut door) = client();
-        let until = door.deadline().unwrap();
-        door.expire(until - Duration::from_millis(1));
-        assert_eq!(door.waiting(), 1);
-        door.expire(until);
-        assert_eq!((door.waiting(), door.deadline()), (0, None));
+        let (_client, mut listener) = client();
+        let until = listener.deadline().unwrap();
+        listener.expire(until - Duration::from_millis(1));
+        assert_eq!(listener.waiting(), 1);
+        listener.expire(until);
+        assert_eq!((listener.waiting(), listener.deadline()), (0, None));
     }
 }

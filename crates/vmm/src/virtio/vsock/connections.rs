@@ -3,7 +3,7 @@
 //!
 //! What is bounded: connections, clients that have not named a port among them, by the
 //! definition's number; bytes for each by [`HostStream`]; answers to packets about no connection
-//! by the caller, which stops taking packets while [`Switchboard::is_choked`].
+//! by the caller, which stops taking packets while [`Connections::is_choked`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::super::back::Source;
 use super::Dial;
 use super::connection::{Connection, Fate, Key};
-use super::door::{Door, Word};
+use super::listener::{Handshake, Listener};
 use super::packet::{HOST_CID, Header, Op, STREAM};
 use super::stream::HostStream;
 
@@ -31,12 +31,13 @@ pub(super) const LISTENER: u64 = 0;
 pub(super) const ANSWERS: u64 = 1;
 const FIRST_NUMBER: u64 = 2;
 
-pub(super) struct Switchboard {
+/// All connections, and what they wait for.
+pub(super) struct Connections {
     cid: u64,
     most: usize,
     dial: Dial,
-    door: Door,
-    connections: BTreeMap<u64, Connection>,
+    listener: Listener,
+    by_number: BTreeMap<u64, Connection>,
     /// The numbers of those that the guest knows, or will.
     numbers: BTreeMap<Key, u64>,
     /// Numbers are never used twice, so none means another connection than it did.
@@ -50,15 +51,15 @@ pub(super) struct Switchboard {
     last_served: u64,
 }
 
-impl Switchboard {
+impl Connections {
     /// For a guest with this context identifier and at most `most` connections.
     pub(super) fn new(cid: u32, most: usize, listener: Option<OwnedFd>, dial: Dial) -> Self {
         Self {
             cid: cid.into(),
             most,
             dial,
-            door: Door::new(listener),
-            connections: BTreeMap::new(),
+            listener: Listener::new(listener),
+            by_number: BTreeMap::new(),
             numbers: BTreeMap::new(),
             next_number: FIRST_NUMBER,
             last_port: FIRST_PORT,
@@ -71,7 +72,7 @@ impl Switchboard {
     /// Ends all connections: the guest knows none any more. Programs that have not named a port
     /// wait for its next driver.
     pub(super) fn clear(&mut self) {
-        self.connections.clear();
+        self.by_number.clear();
         self.numbers.clear();
         self.resets.clear();
         self.talkers.clear();
@@ -100,7 +101,7 @@ impl Switchboard {
             }
             return;
         };
-        let Some(connection) = self.connections.get_mut(&number) else { return };
+        let Some(connection) = self.by_number.get_mut(&number) else { return };
         let fate = match (op, data) {
             (Some(op), Some(data)) => connection.take(op, header, data, now),
             _ => Fate::Reset,
@@ -121,7 +122,7 @@ impl Switchboard {
 
     /// The daemon has answered question `number`, with a connected socket or without.
     pub(super) fn dialed(&mut self, number: u64, socket: Option<OwnedFd>) {
-        let Some(connection) = self.connections.get_mut(&number) else { return };
+        let Some(connection) = self.by_number.get_mut(&number) else { return };
         let stream = socket.and_then(|socket| HostStream::new(socket).ok());
         let fate = connection.dialed(stream);
         self.decide(number, fate);
@@ -131,7 +132,7 @@ impl Switchboard {
     pub(super) fn accept(&mut self, now: Instant) -> Option<Errno> {
         let room = self.room();
         let next = &mut self.next_number;
-        self.door.accept(room, now, || {
+        self.listener.accept(room, now, || {
             *next += 1;
             *next - 1
         })
@@ -140,20 +141,20 @@ impl Switchboard {
     /// What to wait for while there is no driver. Programs of the host wait for one, as long as
     /// they may take to name a port.
     pub(super) fn idle_sources(&self) -> Vec<Source<'_>> {
-        self.door.sources(LISTENER, self.room() > 0, false).collect()
+        self.listener.sources(LISTENER, self.room() > 0, false).collect()
     }
 
     /// A program that waits for a driver has left.
     pub(super) fn has_left(&mut self, number: u64) {
-        self.door.forget(number);
+        self.listener.forget(number);
     }
 
     /// The socket with this number is ready.
     pub(super) fn ready(&mut self, number: u64, now: Instant) {
-        if let Some(connection) = self.connections.get_mut(&number) {
+        if let Some(connection) = self.by_number.get_mut(&number) {
             let fate = connection.ready(now);
             self.decide(number, fate);
-        } else if let Word::Port(socket, port) = self.door.listen(number) {
+        } else if let Handshake::Port(socket, port) = self.listener.read_from(number) {
             let stream = HostStream::new(socket);
             if let (Ok(stream), Some(key)) = (stream, self.free_key(port)) {
                 self.add(number, Connection::to_guest(key, stream, now));
@@ -163,13 +164,13 @@ impl Switchboard {
 
     /// Whether data of the connection with this number may go to the guest.
     pub(super) fn wants_data(&self, number: u64) -> bool {
-        self.connections.get(&number).is_some_and(Connection::wants_data)
+        self.by_number.get(&number).is_some_and(Connection::wants_data)
     }
 
     /// Reads data of the connection with this number into `buffer`, which is not empty. Returns
     /// the header of its packet; `None`: there is no data now.
     pub(super) fn read(&mut self, number: u64, buffer: &mut [u8], now: Instant) -> Option<Header> {
-        let connection = self.connections.get_mut(&number)?;
+        let connection = self.by_number.get_mut(&number)?;
         match connection.read(buffer, now) {
             Ok(header) => {
                 self.last_served = number;
@@ -196,7 +197,7 @@ impl Switchboard {
             return Some(self.addressed(reset));
         }
         while let Some(number) = self.talkers.pop_front() {
-            let Some(connection) = self.connections.get_mut(&number) else { continue };
+            let Some(connection) = self.by_number.get_mut(&number) else { continue };
             connection.is_queued = false;
             if let Some(header) = connection.next_packet() {
                 self.decide(number, Fate::Stays);
@@ -209,44 +210,44 @@ impl Switchboard {
     /// What to wait for. `has_buffers`: the guest has some for data.
     pub(super) fn sources(&self, has_buffers: bool) -> Vec<Source<'_>> {
         let after = (Bound::Excluded(self.last_served), Bound::Unbounded);
-        let turns = self.connections.range(after).chain(self.connections.range(..=self.last_served));
+        let turns = self.by_number.range(after).chain(self.by_number.range(..=self.last_served));
         let streams = turns.filter_map(|(number, connection)| {
             let (stream, flags) = connection.interest(has_buffers)?;
             Some(Source { number: *number, fd: stream.as_fd(), flags })
         });
-        self.door.sources(LISTENER, self.room() > 0, true).chain(streams).collect()
+        self.listener.sources(LISTENER, self.room() > 0, true).chain(streams).collect()
     }
 
-    /// When [`Switchboard::expire`] is to be called.
+    /// When [`Connections::expire`] is to be called.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.connections.values().filter_map(Connection::deadline).chain(self.door.deadline()).min()
+        self.by_number.values().filter_map(Connection::deadline).chain(self.listener.deadline()).min()
     }
 
     /// Ends what has waited for too long.
     pub(super) fn expire(&mut self, now: Instant) {
-        self.door.expire(now);
+        self.listener.expire(now);
         let late = |(number, connection): (&u64, &Connection)| {
             let late = connection.deadline().is_some_and(|until| until <= now);
             late.then(|| (*number, connection.expired()))
         };
-        let late: Vec<(u64, Fate)> = self.connections.iter().filter_map(late).collect();
+        let late: Vec<(u64, Fate)> = self.by_number.iter().filter_map(late).collect();
         late.into_iter().for_each(|(number, fate)| self.decide(number, fate));
     }
 
     /// Connections that there may still be.
     fn room(&self) -> usize {
-        self.most.saturating_sub(self.connections.len() + self.door.waiting())
+        self.most.saturating_sub(self.by_number.len() + self.listener.waiting())
     }
 
     fn add(&mut self, number: u64, connection: Connection) {
         self.numbers.insert(connection.key, number);
-        self.connections.insert(number, connection);
+        self.by_number.insert(number, connection);
         self.decide(number, Fate::Stays);
     }
 
     /// Does to connection `number` what its fate says.
     fn decide(&mut self, number: u64, fate: Fate) {
-        let Some(connection) = self.connections.get_mut(&number) else { return };
+        let Some(connection) = self.by_number.get_mut(&number) else { return };
         let key = connection.key;
         match fate {
             Fate::Stays => {
@@ -261,7 +262,7 @@ impl Switchboard {
                 if connection.is_queued {
                     self.talkers.retain(|talker| *talker != number);
                 }
-                self.connections.remove(&number);
+                self.by_number.remove(&number);
             }
         }
         // Those of one that drains may be another's by now.
@@ -301,16 +302,16 @@ mod tests {
 
     #[test]
     fn connections_that_a_guest_forgets_before_it_takes_a_packet_leave_nothing() {
-        let mut board = Switchboard::new(CID, 4, None, Arc::new(|_, _| true));
+        let mut connections = Connections::new(CID, 4, None, Arc::new(|_, _| true));
         let now = Instant::now();
         for guest in 0..1000 {
-            board.take(&packet(Op::Request, guest, 5), Some(&[]), now);
+            connections.take(&packet(Op::Request, guest, 5), Some(&[]), now);
             let (socket, _program) = UnixStream::pair().unwrap();
-            board.dialed(board.next_number - 1, Some(socket.into()));
-            assert!(board.has_packet());
-            board.take(&packet(Op::Reset, guest, 5), Some(&[]), now);
+            connections.dialed(connections.next_number - 1, Some(socket.into()));
+            assert!(connections.has_packet());
+            connections.take(&packet(Op::Reset, guest, 5), Some(&[]), now);
         }
-        assert!(board.connections.is_empty() && board.numbers.is_empty());
-        assert!(board.talkers.is_empty() && !board.has_packet());
+        assert!(connections.by_number.is_empty() && connections.numbers.is_empty());
+        assert!(connections.talkers.is_empty() && !connections.has_packet());
     }
 }
