@@ -1,8 +1,11 @@
-//! Finding what a disk boots: each configuration of a boot loader in turn, until one boots a kernel.
+//! Finding what a disk boots: each configuration of a boot loader in turn, until one boots a
+//! kernel.
 
 use std::fmt;
 use std::io;
 use std::rc::Rc;
+
+use plimsoll_text::one_line;
 
 use crate::disk::{Disk, Source, Window};
 use crate::grub::{self, Boots};
@@ -101,7 +104,10 @@ struct Search {
 
 impl Search {
     fn run(&mut self) -> Option<Boot> {
-        self.efi_grub().or_else(|| self.grub()).or_else(|| self.bls()).or_else(|| self.extlinux())
+        self.efi_grub()
+            .or_else(|| self.first(&GRUB, Self::grub_at))
+            .or_else(|| self.first(&ENTRIES, Self::bls_at))
+            .or_else(|| self.first(&EXTLINUX, Self::extlinux_at))
     }
 
     /// The GRUB of an EFI system partition, whose configuration names the one to use.
@@ -121,9 +127,9 @@ impl Search {
         None
     }
 
-    fn grub(&mut self) -> Option<Boot> {
-        let places = (0..self.volumes.len()).flat_map(|index| GRUB.map(|path| (index, path)));
-        places.collect::<Vec<_>>().into_iter().find_map(|(index, path)| self.grub_at(index, path))
+    /// What the first of `paths` boots that boots something, volume by volume.
+    fn first(&mut self, paths: &[&str], boot: fn(&mut Self, usize, &str) -> Option<Boot>) -> Option<Boot> {
+        (0..self.volumes.len()).find_map(|index| paths.iter().find_map(|path| boot(self, index, path)))
     }
 
     /// What GRUB's configuration at `path` boots, if there is one.
@@ -133,15 +139,13 @@ impl Search {
         self.accept(index, path, boots)
     }
 
-    fn bls(&mut self) -> Option<Boot> {
-        let places = (0..self.volumes.len()).flat_map(|index| ENTRIES.map(|path| (index, path)));
-        places.collect::<Vec<_>>().into_iter().find_map(|(index, directory)| {
-            if !self.volumes[index].is_directory(directory) {
-                return None;
-            }
-            let boots = self.bls_default(index, directory);
-            self.accept(index, directory, boots)
-        })
+    /// What the entries in `directory` boot, if there is one.
+    fn bls_at(&mut self, index: usize, directory: &str) -> Option<Boot> {
+        if !self.volumes[index].is_directory(directory) {
+            return None;
+        }
+        let boots = self.bls_default(index, directory);
+        self.accept(index, directory, boots)
     }
 
     /// The entry that `loader.conf` prefers, or the first.
@@ -168,13 +172,11 @@ impl Search {
         })
     }
 
-    fn extlinux(&mut self) -> Option<Boot> {
-        let places = (0..self.volumes.len()).flat_map(|index| EXTLINUX.map(|path| (index, path)));
-        places.collect::<Vec<_>>().into_iter().find_map(|(index, path)| {
-            self.volumes[index].file(path)?;
-            let boots = self.extlinux_default(index, path);
-            self.accept(index, path, boots)
-        })
+    /// What the configuration of extlinux at `path` boots, if there is one.
+    fn extlinux_at(&mut self, index: usize, path: &str) -> Option<Boot> {
+        self.volumes[index].file(path)?;
+        let boots = self.extlinux_default(index, path);
+        self.accept(index, path, boots)
     }
 
     fn extlinux_default(&self, index: usize, path: &str) -> Result<Boots, String> {
@@ -262,18 +264,6 @@ impl Search {
         let text = format!("the disk cannot be booted: {why} (found: {})", found.join(", "));
         NothingFound(one_line(&text, MAX_ACCOUNT))
     }
-}
-
-/// `text` in one line of at most `most` bytes.
-fn one_line(text: &str, most: usize) -> String {
-    let mut line = String::new();
-    for letter in text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }) {
-        if line.len() + letter.len_utf8() > most {
-            break;
-        }
-        line.push(letter);
-    }
-    line
 }
 
 /// A file on the disk, or several one after the other.

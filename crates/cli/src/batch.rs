@@ -2,7 +2,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::exit::{Status, AlreadyReported, status_of};
+use crate::exit::{AlreadyReported, Status, status_of};
 use crate::output::{ReaderGone, complain};
 
 /// What comes of a command for each of its VMs: printed as it comes, one line a VM. A VM that fails

@@ -3,9 +3,10 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use plimsoll_text::without_controls_but;
 use serde::Serialize;
 
-use crate::exit::{Status, AlreadyReported, status_of};
+use crate::exit::{AlreadyReported, Status, status_of};
 
 /// Where a command's facts go: the standard output, as text for people or as JSON for programs.
 pub(crate) struct Output {
@@ -58,7 +59,7 @@ impl Output {
 
     /// Prints `text`, ended by a newline unless it is empty.
     fn text(&self, text: &str) -> Result<()> {
-        let text = without_controls(text.strip_suffix('\n').unwrap_or(text));
+        let text = for_terminal(text.strip_suffix('\n').unwrap_or(text));
         if text.is_empty() { Ok(()) } else { self.bytes(format!("{text}\n").as_bytes()) }
     }
 
@@ -118,7 +119,7 @@ pub(crate) fn failure(error: &anyhow::Error, json: bool) -> ExitCode {
 
 /// Prints an error in one line on the standard error: what failed, on what, what to do.
 pub(crate) fn complain(error: &anyhow::Error, json: bool) {
-    print_error(&without_controls(&one_line(&format!("{error:#}"))), json);
+    print_error(&for_terminal(&joined(&format!("{error:#}"))), json);
 }
 
 /// Prints help where it was asked for, else what is wrong with the command line.
@@ -129,7 +130,7 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         // There is no other place to report that the terminal has gone.
         error.print().ok();
     } else {
-        print_error(&without_controls(&what_is_wrong(&error.to_string())), json);
+        print_error(&for_terminal(&what_is_wrong(&error.to_string())), json);
     }
     if error.use_stderr() { ExitCode::from(Status::Invalid.code()) } else { ExitCode::SUCCESS }
 }
@@ -158,13 +159,12 @@ fn print_error(text: &str, json: bool) {
     writeln!(io::stderr(), "{line}").ok();
 }
 
-/// `text` without characters that would drive the operator's terminal: names of failures come from
-/// guests, too.
-fn without_controls(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
+/// `text` for a terminal, in lines: names of failures come from guests, too.
+fn for_terminal(text: &str) -> String {
+    without_controls_but(&['\n', '\t'], text)
 }
 
-fn one_line(text: &str) -> String {
+fn joined(text: &str) -> String {
     text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(", ")
 }
 
@@ -184,6 +184,6 @@ mod tests {
 
     #[test]
     fn an_error_of_many_lines_is_told_in_one() {
-        assert_eq!(one_line("a\n  b\n\nc\n"), "a, b, c");
+        assert_eq!(joined("a\n  b\n\nc\n"), "a, b, c");
     }
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::windowed::Windowed;
+
 /// Most messages of one VMM within [`WINDOW`]: a VM that touches new memory as fast as it can sends
 /// one for every 2 MiB chunk, some 5000 a second. Above it the VMM's socket fills and its sender
 /// waits.
@@ -25,25 +27,14 @@ const WINDOW: Duration = Duration::from_millis(100);
 
 /// The VMMs that send many messages.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Talkers(Arc<Mutex<Count>>);
-
-#[derive(Debug, Default)]
-struct Count {
-    /// When the window under way began.
-    since: Option<Instant>,
-    now: u32,
-    /// How many there were in the last window.
-    before: u32,
-}
+pub(crate) struct Talkers(Arc<Mutex<Windowed<u32>>>);
 
 impl Talkers {
     /// Notes that one more VMM sends many messages at `now`. Returns how many each may send within
     /// [`WINDOW`].
     fn part(&self, now: Instant, joins: bool) -> u32 {
         let mut count = plimsoll_sys::lock(&self.0);
-        if count.since.is_none_or(|since| now.duration_since(since) >= WINDOW) {
-            (count.since, count.before, count.now) = (Some(now), count.now, 0);
-        }
+        count.advance(now.into_std(), WINDOW);
         count.now += u32::from(joins);
         (RATE_OF_ALL / count.now.max(count.before).max(1)).clamp(FEW, RATE)
     }

@@ -69,6 +69,7 @@ mod uids;
 mod version;
 mod vmm_log;
 mod web;
+mod windowed;
 
 use std::io::Write;
 use std::path::PathBuf;

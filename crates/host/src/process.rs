@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Child;
 
 use anyhow::Context;
+use plimsoll_text::without_controls;
 use plimsoll_units::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -229,7 +230,7 @@ pub(crate) fn last_line(log: &Path) -> String {
     let tail = read().unwrap_or_default();
     let text = String::from_utf8_lossy(&tail);
     let line = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default();
-    line.chars().filter(|c| !c.is_control()).collect()
+    without_controls(line)
 }
 
 #[cfg(test)]

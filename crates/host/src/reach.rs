@@ -21,13 +21,13 @@ use tokio::time::{sleep, timeout};
 
 use crate::cgroup;
 use crate::closing::Closing;
-use crate::core::{Adopted, Input, RunId, foreign};
+use crate::core::{Adopted, Input, RunId};
 use crate::descriptors;
 use crate::domains::HeldReferences;
 use crate::incoming::{Incoming, Reached};
 use crate::intake::{Intake, Talkers};
 use crate::kernel_account;
-use crate::launch::{Gone, Greeted, Look, RunDir, RunRecord, There, identify_by_greeting, look};
+use crate::launch::{Gone, Greeted, Look, RunDir, RunRecord, There, facts_of, identify_by_greeting, look};
 use crate::link::Link;
 use crate::process::Process;
 
@@ -205,13 +205,7 @@ struct Greeting {
 
 async fn greet(link: &Link, intake: &mut Intake, record: &RunRecord) -> anyhow::Result<Greeting> {
     let hello = link.receive(intake).await.context("its VMM did not send its greeting")?;
-    let facts = match hello.0 {
-        FromVmm::Hello { version, facts } => match foreign(version) {
-            None => facts,
-            Some(why) => bail!(why),
-        },
-        other => bail!("its VMM began with {other:?} instead of a greeting"),
-    };
+    let facts = facts_of(hello.0, "stop the VM from inside, or kill it")?;
     if record.domains.is_empty() {
         // It cannot hold frames.
         return Ok(Greeting { facts, references: None, first: None });

@@ -18,7 +18,14 @@ impl OomKills {
         let names = ["memory.events", "memory.oom_control"];
         let own = limit::groups(proc).into_iter().flat_map(|group| names.map(|name| group.path().join(name)));
         let counts = |file: &PathBuf| Self { file: file.clone() }.count().is_some();
-        Self { file: own.into_iter().find(counts).unwrap_or_else(|| proc.join("vmstat")) }
+        let own = own.into_iter().find(counts).map(|file| Self { file });
+        own.unwrap_or_else(|| Self::of_machine(proc))
+    }
+
+    /// Counts on the whole machine. `proc` is `/proc`.
+    #[must_use]
+    pub fn of_machine(proc: &Path) -> Self {
+        Self { file: proc.join("vmstat") }
     }
 
     /// Counts in the control group (version 2) at `group` and in all below it.

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use plimsoll_text::without_controls;
 use rustix::fs::Dev;
 
 /// The most processes that are named. More would not help.
@@ -87,7 +88,7 @@ fn name(pid: u32) -> String {
     let first = command.split(|byte| *byte == 0).next().unwrap_or_default();
     let name = Path::new(OsStr::from_bytes(first)).file_name().unwrap_or_default();
     // Other programs choose it: nothing of it may break the line.
-    name.to_string_lossy().chars().filter(|c| !c.is_control()).take(64).collect()
+    without_controls(&name.to_string_lossy()).chars().take(64).collect()
 }
 
 #[cfg(test)]

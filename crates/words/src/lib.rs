@@ -9,6 +9,7 @@
 //! | [`explain`] | why memory is divided as it is |
 //! | [`mod@note`] | what is unusual about a VM |
 //! | [`devices`], [`guest`], [`paging`], [`sharing`], [`stall`] | a part of a VM each, in a line |
+//! | [`pool`] | what is set of a resource pool |
 //! | [`table`], [`mod@age`], [`local_time`] | rows, spans of time, moments |
 
 pub mod age;
@@ -18,6 +19,7 @@ pub mod guest;
 pub mod local_time;
 pub mod note;
 pub mod paging;
+pub mod pool;
 #[cfg(any(test, feature = "samples"))]
 pub mod samples;
 pub mod sharing;

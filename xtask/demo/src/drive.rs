@@ -6,15 +6,16 @@
 //! not be lost; and fills its page cache, which it does not need: the next guest's turn succeeds
 //! only if balloons get that memory back.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufWriter, IntoInnerError, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use plimsoll_lab::kernel::Version;
 use plimsoll_lab::workspace::{note, step};
+use plimsoll_machine::oom::OomKills;
 use plimsoll_operate::Stage;
 use plimsoll_operate::definition::{Definition, Runs};
 use plimsoll_operate::toucher::Toucher;
@@ -227,7 +228,5 @@ fn show_table(stage: &Stage) -> Result<Child> {
 
 /// How often the host's kernel has killed a process for memory since it booted.
 fn host_oom_kills() -> Result<u64> {
-    let text = fs::read_to_string("/proc/vmstat").context("reading /proc/vmstat")?;
-    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    count.context("/proc/vmstat counts no oom_kill")?.trim().parse().context("oom_kill in /proc/vmstat")
+    OomKills::of_machine(Path::new("/proc")).count().context("/proc/vmstat counts no oom_kill")
 }

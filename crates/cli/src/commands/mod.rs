@@ -1,5 +1,6 @@
 //! One file per command: its options, its requests to the daemon, and the text of the answer.
 
+mod act;
 pub(crate) mod console;
 pub(crate) mod cp;
 pub(crate) mod create;

@@ -1,9 +1,9 @@
 //! `plimsoll pause`: has VMs stand still.
 
 use anyhow::Result;
-use plimsoll_protocol::status::Power;
+use plimsoll_protocol::status::{Power, VmStatus};
 
-use crate::batch::Batch;
+use super::act::act;
 use crate::client::Act;
 use crate::context::Context;
 use crate::selection::Selection;
@@ -24,11 +24,7 @@ pub(crate) struct Pause {
 
 impl Pause {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let vms = self.which.vms(context, |vm| matches!(vm.power, Power::On | Power::Stopping))?;
-        let mut batch = Batch::new(context, self.which.is_plural());
-        for name in &vms {
-            batch.tell(context.client.act(name, Act::Pause), |vm| format!("{} is paused", vm.name))?;
-        }
-        batch.end()
+        let runs = |vm: &VmStatus| matches!(vm.power, Power::On | Power::Stopping);
+        act(&self.which, Act::Pause, runs, "is paused", context)
     }
 }

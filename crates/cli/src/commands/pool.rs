@@ -9,6 +9,7 @@ use plimsoll_protocol::pool::PoolDefinition;
 use plimsoll_protocol::status::PoolStatus;
 use plimsoll_protocol::{OrNone, Place, PoolName, Shares};
 use plimsoll_units::Bytes;
+use plimsoll_words::pool as words;
 use plimsoll_words::table::{Column, Table};
 use serde::Serialize;
 
@@ -150,16 +151,10 @@ impl PoolCommand {
 }
 
 fn sentence(pool: &PoolStatus) -> String {
-    let PoolStatus { name, parent, shares, share_count, reservation, .. } = pool;
-    let limit = limit(pool);
-    let expandable = if pool.expandable { "expandable" } else { "not expandable" };
-    format!(
-        "pool {name}: in {parent}, shares {shares} ({share_count}), reservation {reservation}, limit {limit}, {expandable}"
-    )
-}
-
-fn limit(pool: &PoolStatus) -> String {
-    pool.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string())
+    let PoolStatus { name, parent, share_count, reservation, limit, expandable, .. } = pool;
+    let shares = format!("{} ({share_count})", pool.shares);
+    let settings = words::settings(parent, shares, *reservation, *limit, *expandable);
+    format!("pool {name}: {settings}")
 }
 
 const COLUMNS: [Column; 9] = [
@@ -191,7 +186,7 @@ fn tree(pools: &[PoolStatus]) -> String {
             format!("{}{}", "  ".repeat(depth), pool.name),
             pool.share_count.to_string(),
             pool.reservation.to_string(),
-            limit(pool),
+            words::limit(pool.limit),
             if pool.expandable { "yes" } else { "no" }.to_owned(),
             pool.reserved.to_string(),
             pool.entitled.to_string(),

@@ -1,9 +1,9 @@
 //! `plimsoll reset`: has guests boot anew, as a reset button does.
 
 use anyhow::Result;
-use plimsoll_protocol::status::Power;
+use plimsoll_protocol::status::{Power, VmStatus};
 
-use crate::batch::Batch;
+use super::act::act;
 use crate::client::Act;
 use crate::context::Context;
 use crate::selection::Selection;
@@ -23,11 +23,7 @@ pub(crate) struct Reset {
 
 impl Reset {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let vms = self.which.vms(context, |vm| matches!(vm.power, Power::On | Power::Stopping))?;
-        let mut batch = Batch::new(context, self.which.is_plural());
-        for name in &vms {
-            batch.tell(context.client.act(name, Act::Reset), |vm| format!("{} is reset", vm.name))?;
-        }
-        batch.end()
+        let runs = |vm: &VmStatus| matches!(vm.power, Power::On | Power::Stopping);
+        act(&self.which, Act::Reset, runs, "is reset", context)
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use plimsoll_protocol::status::Power;
 
-use crate::batch::Batch;
+use super::act::act;
 use crate::client::Act;
 use crate::context::Context;
 use crate::selection::Selection;
@@ -22,11 +22,6 @@ pub(crate) struct Resume {
 
 impl Resume {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
-        let vms = self.which.vms(context, |vm| vm.power == Power::Paused)?;
-        let mut batch = Batch::new(context, self.which.is_plural());
-        for name in &vms {
-            batch.tell(context.client.act(name, Act::Resume), |vm| format!("{} goes on", vm.name))?;
-        }
-        batch.end()
+        act(&self.which, Act::Resume, |vm| vm.power == Power::Paused, "goes on", context)
     }
 }

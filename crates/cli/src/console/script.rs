@@ -3,6 +3,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use plimsoll_text::without_controls_but;
 
 /// Longest line that is kept: a guest may print without end and without a newline. What is longer
 /// is cut into lines.
@@ -129,7 +130,7 @@ impl<'a> Watch<'a> {
 
 /// A line as it may be shown: a guest's control characters could drive the operator's terminal.
 fn readable(line: &[u8]) -> String {
-    String::from_utf8_lossy(line).chars().filter(|c| !c.is_control() || *c == '\t').collect()
+    without_controls_but(&['\t'], &String::from_utf8_lossy(line))
 }
 
 #[cfg(test)]

@@ -27,11 +27,8 @@ pub(super) fn check() -> Check {
 
 /// The key `swap_directory` of the daemon's settings.
 fn directory(settings: &str) -> Option<PathBuf> {
-    let value = settings
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("swap_directory")?.trim().strip_prefix('='))?;
-    let value = value.split_once('#').map_or(value, |(value, _)| value);
-    Some(value.trim().trim_matches(['"', '\'']).into())
+    let settings: toml::Table = toml::from_str(settings).ok()?;
+    Some(settings.get("swap_directory")?.as_str()?.into())
 }
 
 /// What is free there, and whether it is in memory; `None` where there is no such directory.

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use plimsoll_protocol::agent::{
     AGENT_VERSION, CommandEnd, Execute, Frames, FromAgent, MAX_DATA, OutputStream, ToAgent, encode,
 };
+use plimsoll_text::one_line;
 
 use crate::unix_stream::ANSWER_TIMEOUT;
 
@@ -67,7 +68,7 @@ fn attend(
         match hear(stream, frames)? {
             FromAgent::Output(of, bytes) => write(of, &bytes)?,
             FromAgent::Ended(end) => return Ok(end),
-            FromAgent::Failed(why) => bail!("{}", printable(&why)),
+            FromAgent::Failed(why) => bail!("{}", one_line(&why, usize::MAX)),
             FromAgent::Hello(_) => bail!("the agent greeted twice"),
         }
     }
@@ -114,11 +115,6 @@ fn hear(mut stream: &UnixStream, frames: &mut Frames<FromAgent>) -> Result<FromA
             Err(e) => return Err(e).context("reading from the agent"),
         }
     }
-}
-
-/// A text of the guest, as one line without control characters.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 
 use plimsoll_policy::State;
+use plimsoll_text::without_controls;
 use plimsoll_units::Bytes;
 use plimsoll_words::local_time::to_the_second;
 use plimsoll_words::{note, stall};
@@ -11,7 +12,6 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Clear, Paragraph, Sparkline};
 
 use super::bar::bar;
-use super::without_controls::without_controls;
 use super::look::{Look, Seen};
 use super::overlay::Overlay;
 use super::pane::Pane;

@@ -11,7 +11,6 @@ mod bar;
 mod choice;
 mod draw;
 mod feed;
-mod without_controls;
 mod help;
 mod look;
 mod overlay;

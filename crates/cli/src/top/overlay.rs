@@ -1,6 +1,6 @@
 use crossterm::event::KeyCode;
+use plimsoll_text::without_controls;
 
-use super::without_controls::without_controls;
 use crate::vm_field::{FIELDS, VmField};
 
 /// What lies over the table and has the keyboard.

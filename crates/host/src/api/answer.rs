@@ -4,6 +4,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use plimsoll_protocol::api::{ErrorBody, UNSAVED_HEADER};
+use plimsoll_text::without_controls;
 
 use crate::core::{Answer, Failure, FailureKind};
 use crate::version::Version;
@@ -222,8 +223,7 @@ pub(super) fn success(answer: Answer) -> Response {
         Answer::DiskSize(size) => Json(size).into_response(),
         Answer::Done => StatusCode::NO_CONTENT.into_response(),
         Answer::Unsaved(done, why) => {
-            let why: String = why.chars().filter(|c| !c.is_control()).collect();
-            let why = HeaderValue::from_bytes(why.as_bytes());
+            let why = HeaderValue::from_bytes(without_controls(&why).as_bytes());
             let why = why.unwrap_or(HeaderValue::from_static("its file cannot be written"));
             ([(UNSAVED_HEADER, why)], success(*done)).into_response()
         }

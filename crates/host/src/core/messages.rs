@@ -2,9 +2,10 @@ use plimsoll_policy::PagingCause;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::{
     Chunks, ExitReason, Facts, FromVmm, GuestFacts, LONGEST_SAMPLE_PERIOD, MAX_NOTICE, MAX_SAMPLES,
-    SampleFacts, Sampled, SamplingFacts, ToVmm, VERSION,
+    SampleFacts, Sampled, SamplingFacts, ToVmm,
 };
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
+use plimsoll_text::one_line;
 use plimsoll_units::{Bytes, Pages};
 
 use super::divide::BALLOON_STEP;
@@ -61,15 +62,15 @@ impl Core {
             }
             FromVmm::Dial { id: question, port } => self.dial(id, question, port),
             FromVmm::Resized { disk, outcome } => {
-                let outcome = outcome.map_err(|why| one_line(&why));
+                let outcome = outcome.map_err(|why| tellable(&why));
                 self.resized(id, &name, disk, outcome);
             }
-            FromVmm::Notice(text) => self.told_by(id, one_line(&text)),
+            FromVmm::Notice(text) => self.told_by(id, tellable(&text)),
             FromVmm::Exit(reason) => {
                 let reason = match reason {
                     ExitReason::Shutdown => ExitReason::Shutdown,
-                    ExitReason::Crashed(how) => ExitReason::Crashed(one_line(&how)),
-                    ExitReason::Failed(what) => ExitReason::Failed(one_line(&what)),
+                    ExitReason::Crashed(how) => ExitReason::Crashed(tellable(&how)),
+                    ExitReason::Failed(what) => ExitReason::Failed(tellable(&what)),
                 };
                 let deadline = self.clock.now + LAST_GRACE;
                 if let Some(run) = self.run_mut(id) {
@@ -258,27 +259,9 @@ fn room(limit: Pages, grant: Pages) -> Pages {
     if grant > limit { Pages::CHUNK } else { limit.saturating_sub(grant) }
 }
 
-/// A text of a VMM as one line of bounded length without control characters: it goes to logs and
-/// terminals.
-fn one_line(text: &str) -> String {
-    let clean = |c: char| if c.is_control() { ' ' } else { c };
-    let mut line = String::new();
-    for c in text.chars().map(clean) {
-        if line.len() + c.len_utf8() > MAX_NOTICE {
-            break;
-        }
-        line.push(c);
-    }
-    line
-}
-
-/// Why this daemon cannot talk to a VMM that greets with `version`; `None`: it can.
-pub(crate) fn foreign(version: u32) -> Option<String> {
-    (version != VERSION).then(|| {
-        format!(
-            "its VMM speaks version {version} of the protocol and this daemon {VERSION}: stop the VM from inside, or kill it"
-        )
-    })
+/// A text of a VMM as it may be told: it goes to logs and terminals.
+fn tellable(text: &str) -> String {
+    one_line(text, MAX_NOTICE)
 }
 
 #[cfg(test)]
@@ -305,7 +288,7 @@ mod tests {
 
     #[test]
     fn a_notice_is_one_clean_line_of_bounded_length() {
-        assert_eq!(one_line("a\nb\x1b[31m"), "a b [31m");
-        assert_eq!(one_line(&"ä".repeat(MAX_NOTICE)).len(), MAX_NOTICE);
+        assert_eq!(tellable("a\nb\x1b[31m"), "a b [31m");
+        assert_eq!(tellable(&"ä".repeat(MAX_NOTICE)).len(), MAX_NOTICE);
     }
 }

@@ -67,7 +67,6 @@ use plimsoll_units::{Bytes, Pages};
 pub(crate) use self::budget::AutomaticBudget;
 pub(crate) use self::effect::Effect;
 pub(crate) use self::input::{Input, KernelAccount, ProcessMemory, Started};
-pub(crate) use self::messages::foreign;
 use self::mirror::Mirror;
 use self::pools::place;
 pub(crate) use self::request::{Answer, Failure, FailureKind, Overview, Request, RequestId};

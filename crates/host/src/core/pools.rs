@@ -64,7 +64,7 @@ impl Core {
     fn change_pools(&mut self, id: RequestId, definition: PoolDefinition, verb: &str) -> Result<(), Failure> {
         let name = definition.name.clone();
         let invalid = |text| Failure::new(FailureKind::Invalid, text);
-        let text = format!("pool {name} {verb}: {}", told(&definition));
+        let text = format!("pool {name} {verb}: {}", settings(&definition));
         let pools = self.pools.with(definition).map_err(invalid)?;
         self.admit_pools(&pools)
             .map_err(|why| Failure::new(FailureKind::NoMemory, format!("pool {name}: {why}")))?;
@@ -118,11 +118,7 @@ fn no_pool() -> &'static str {
     "no such pool: see plimsoll pool ls (/ is the host itself)"
 }
 
-fn told(pool: &PoolDefinition) -> String {
-    let limit = pool.limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
-    let expandable = if pool.expandable { "expandable" } else { "not expandable" };
-    format!(
-        "in {}, shares {}, reservation {}, limit {limit}, {expandable}",
-        pool.parent, pool.shares, pool.reservation
-    )
+fn settings(pool: &PoolDefinition) -> String {
+    let PoolDefinition { parent, shares, reservation, limit, expandable, .. } = pool;
+    plimsoll_words::pool::settings(parent, shares, *reservation, *limit, *expandable)
 }

@@ -6,11 +6,11 @@ use plimsoll_protocol::control::{ExitReason, Facts, SamplingConfig};
 use plimsoll_protocol::definition::JailPart;
 use plimsoll_units::Pages;
 
+use super::heartbeat::Heartbeat;
 use super::membership::Membership;
 use super::noise::Noise;
 use super::rates::Rates;
 use super::resize::Growth;
-use super::heartbeat::Heartbeat;
 use super::stall_account::StallAccount;
 use super::usage::Usage;
 use super::{KernelAccount, RequestId, RunId};

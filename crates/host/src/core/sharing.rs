@@ -113,14 +113,14 @@ impl Core {
             let pledged = Pages(frames.len() as u64);
             match self.ledger.redeem(*run, pledged, *created) {
                 Ok(()) => expected += *created,
-                Err(e) => tracing::error!(run = run.0, "frames do not add up: {e}"),
+                Err(e) => tracing::error!(run = run.0, "frames do not add up when an offer is redeemed: {e}"),
             }
         }
         let after = self.mirror.frames();
         self.ledger.adopt_frames(after.saturating_sub(expected));
         let freed = expected.saturating_sub(after);
         if let Err(e) = self.ledger.unframe(freed) {
-            tracing::error!("frames do not add up: {e}");
+            tracing::error!("frames do not add up when {} are freed: {e}", freed.bytes());
         }
         freed
     }
@@ -237,7 +237,7 @@ impl Core {
             }
             None => {
                 if let Err(e) = self.ledger.redeem(id, paid, Pages::ZERO) {
-                    tracing::error!(run = id.0, "frames do not add up: {e}");
+                    tracing::error!(run = id.0, "frames do not add up when an offer is refused: {e}");
                 }
                 self.answer_offer(id, question, vec![None; pages.len()], paid);
             }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use plimsoll_protocol::sharing;
 
 use super::RunId;
+use crate::windowed::Windowed;
 
 /// Tokens a second of all VMs together. A token is what a look-up costs, a tenth of a microsecond:
 /// a fifth of a processor. Less, and a host whose VMs come up at once shares late; more, and
@@ -25,22 +26,14 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// The VMs that ask. They have equal parts of the time.
 #[derive(Debug, Default)]
-pub(super) struct Askers {
-    since: Option<Instant>,
-    now: BTreeSet<RunId>,
-    /// How many there were in the last window.
-    before: usize,
-}
+pub(super) struct Askers(Windowed<BTreeSet<RunId>>);
 
 impl Askers {
     /// Notes that `run` asks. Returns how many tokens a second it may have.
     pub(super) fn ask(&mut self, run: RunId, now: Instant) -> i64 {
-        if self.since.is_none_or(|since| now.saturating_duration_since(since) >= WINDOW) {
-            self.since = Some(now);
-            self.before = std::mem::take(&mut self.now).len();
-        }
-        self.now.insert(run);
-        let askers = self.before.max(self.now.len());
+        self.0.advance(now, WINDOW);
+        self.0.now.insert(run);
+        let askers = self.0.before.len().max(self.0.now.len());
         RATE_OF_ONE.min(RATE_OF_ALL / i64::try_from(askers).unwrap_or(i64::MAX))
     }
 }

@@ -1,4 +1,4 @@
-//! Finds the process of a VMM whose run record does not name it.
+//! A VMM's first message, and the process of a VMM whose run record does not name it.
 //!
 //! A daemon that crashes between the start of a VMM and its run record leaves such a VMM, as does a
 //! damaged record. The kernel adds the sender to each message on a connection that asks for it
@@ -9,8 +9,8 @@ use std::mem::MaybeUninit;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
-use plimsoll_protocol::control::{FromVmm, VERSION};
+use anyhow::{Context, bail, ensure};
+use plimsoll_protocol::control::{Facts, FromVmm, VERSION};
 use plimsoll_protocol::wire::Wire;
 use plimsoll_units::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,6 +20,20 @@ use rustix::process::Pid;
 
 use super::socket::connect_and_name_senders;
 use crate::process::{Process, start_time};
+
+/// What a VMM's first message says, if that is a greeting in this daemon's version of the protocol.
+///
+/// # Errors
+/// It is not: `advice` says what to do about another version.
+pub(crate) fn facts_of(greeting: FromVmm, advice: &str) -> anyhow::Result<Facts> {
+    match greeting {
+        FromVmm::Hello { version: VERSION, facts } => Ok(facts),
+        FromVmm::Hello { version, .. } => {
+            bail!("its VMM speaks version {version} of the protocol and this daemon {VERSION}: {advice}")
+        }
+        other => bail!("its VMM began with {other:?} instead of a greeting"),
+    }
+}
 
 /// A VMM that has greeted.
 #[derive(Debug)]

@@ -23,13 +23,12 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use jiff::Timestamp;
 use plimsoll_policy::Rules;
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::{
-    BootConfig, FdRole, FromVmm, GuestKind, NetConfig, SamplingConfig, SwapConfig, ToVmm, VERSION,
-    VsockConfig,
+    BootConfig, FdRole, FromVmm, GuestKind, NetConfig, SamplingConfig, SwapConfig, ToVmm, VsockConfig,
 };
 use plimsoll_protocol::definition::{BootFrom, JailPart, MacAddress, VmDefinition};
 use plimsoll_protocol::wire::Wire;
@@ -38,7 +37,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::bzimage::check as check_kernel;
-pub(crate) use self::greeting::{Greeted, identify_by_greeting};
+pub(crate) use self::greeting::{Greeted, facts_of, identify_by_greeting};
 pub(crate) use self::record::RunRecord;
 use self::resources::Resources;
 pub(crate) use self::rundir::{RunDir, remove};
@@ -237,15 +236,8 @@ fn missing_parts(site: &Site, plan: &Plan) -> anyhow::Result<Vec<JailPart>> {
 
 /// Reads the VMM's greeting.
 fn greet(wire: &Wire, process: &Process) -> anyhow::Result<()> {
-    match receive(wire, process, Instant::now() + HELLO_TIME)? {
-        FromVmm::Hello { version, .. } if version == VERSION => Ok(()),
-        FromVmm::Hello { version, .. } => {
-            bail!(
-                "the VMM program speaks version {version} of the protocol, not {VERSION}: install both of one release"
-            )
-        }
-        other => bail!("the VMM began with {other:?} instead of a greeting"),
-    }
+    let greeting = receive(wire, process, Instant::now() + HELLO_TIME)?;
+    facts_of(greeting, "install both of one release").map(drop)
 }
 
 /// The next message, which must come before `deadline` and the process' end.

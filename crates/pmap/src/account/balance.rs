@@ -145,6 +145,11 @@ impl Account {
         self.grant - self.held
     }
 
+    /// Up to `most` pages of the grant that are not used, and that no fault waits for.
+    fn spare(&self, most: Pages) -> Pages {
+        if self.waiting.need() == Pages::ZERO { most.min(self.slack()) } else { Pages::ZERO }
+    }
+
     /// Charges what a fault needs and returns how much that is; or queues the fault and returns
     /// `None`.
     pub(crate) fn charge_or_wait(&mut self, place: Place, need: Need) -> Option<Pages> {
@@ -164,7 +169,7 @@ impl Account {
     /// Charges up to `most` pages, as far as the grant has room and no fault waits; returns how
     /// many.
     pub(crate) fn charge_spare(&mut self, most: Pages) -> Pages {
-        let spare = if self.waiting.need() == Pages::ZERO { most.min(self.slack()) } else { Pages::ZERO };
+        let spare = self.spare(most);
         self.held += spare;
         spare
     }
@@ -242,7 +247,7 @@ impl Account {
     /// Lowers the grant by up to `most` pages, as far as they are not used and no fault waits;
     /// returns by how many.
     pub(crate) fn pay_for_frames(&mut self, most: Pages) -> Pages {
-        let spare = if self.waiting.need() == Pages::ZERO { most.min(self.slack()) } else { Pages::ZERO };
+        let spare = self.spare(most);
         self.grant -= spare;
         spare
     }

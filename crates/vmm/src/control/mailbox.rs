@@ -6,6 +6,7 @@ use plimsoll_pmap::{Error, GrantSource};
 use plimsoll_protocol::control::{ExitReason, MAX_NOTICE};
 use plimsoll_protocol::definition::{JailPart, MAX_CONNECTIONS};
 use plimsoll_sys::{Event, lock};
+use plimsoll_text::one_line;
 use plimsoll_units::{Bytes, Pages};
 
 /// Most notices that wait for the control thread. A guest can cause them, for example by driving a
@@ -98,12 +99,13 @@ impl Mailbox {
 
     /// Posts what came of the wish that a disk grows.
     pub(crate) fn resized(&self, disk: u8, outcome: Result<Bytes, String>) {
-        self.post(|mail| mail.resized.push((disk, outcome.map_err(one_line))));
+        self.post(|mail| mail.resized.push((disk, outcome.map_err(|why| one_line(&why, MAX_NOTICE)))));
     }
 
     /// Posts a message that the operator should see.
     pub(crate) fn notice(&self, text: impl Into<String>) {
-        let text = one_line(text.into());
+        let text: String = text.into();
+        let text = one_line(&text, MAX_NOTICE);
         tracing::info!(text, "notice");
         self.post(|mail| {
             if mail.notices.len() < MAX_NOTICES {
@@ -118,8 +120,8 @@ impl Mailbox {
     pub(crate) fn exit(&self, reason: ExitReason) {
         let reason = match reason {
             ExitReason::Shutdown => ExitReason::Shutdown,
-            ExitReason::Crashed(how) => ExitReason::Crashed(one_line(how)),
-            ExitReason::Failed(what) => ExitReason::Failed(one_line(what)),
+            ExitReason::Crashed(how) => ExitReason::Crashed(one_line(&how, MAX_NOTICE)),
+            ExitReason::Failed(what) => ExitReason::Failed(one_line(&what, MAX_NOTICE)),
         };
         tracing::info!(%reason, "the VM ends");
         self.post(|mail| {
@@ -153,15 +155,6 @@ impl GrantSource for Mailbox {
             self.notice(format!("swap space has failed: {text}; the VM goes on without"));
         }
     }
-}
-
-/// Makes text fit for a notice: one line of at most [`MAX_NOTICE`] bytes, whatever a guest put into
-/// it.
-fn one_line(text: String) -> String {
-    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let end = (0..=MAX_NOTICE.min(line.len())).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
-    line.truncate(end);
-    line
 }
 
 #[cfg(test)]

@@ -48,22 +48,11 @@ impl VirtioDevice for Entropy {
         QUEUE_SIZES
     }
 
+    fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
     fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
-
-    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
-
-    fn activate(&mut self, activation: Activation) {
-        self.worker.start(activation);
-    }
-
-    fn reset(&mut self) {
-        self.worker.stop();
-    }
-
-    #[cfg(any(test, feature = "fuzzing"))]
-    fn barrier(&self) {
-        self.worker.barrier();
-    }
 }
 
 struct EntropyBack {

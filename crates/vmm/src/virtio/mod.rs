@@ -68,6 +68,7 @@ use vmm_sys_util::eventfd::EventFd;
 #[cfg(feature = "fuzzing")]
 pub(crate) use hostile_tests::fuzz;
 use interrupt::Interrupt;
+use worker::Worker;
 
 /// What a device is, by the number that virtio gives it (VIRTIO 1.2, section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,25 +149,34 @@ pub trait VirtioDevice: Send {
     /// The largest size of each of its queues: powers of two. Never changes.
     fn queue_sizes(&self) -> &[u16];
 
+    /// The thread that serves its queues.
+    fn worker(&self) -> &Worker;
+
     /// Reads configuration space from `offset`. Bytes beyond its end are left as they are (the
     /// caller has zeroed `data`).
     fn read_config(&self, offset: u64, data: &mut [u8]);
 
     /// Writes configuration space from `offset`. What the driver may not write is ignored.
-    fn write_config(&mut self, offset: u64, data: &[u8]);
+    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
 
     /// The driver is ready: begin to serve its queues. Never called twice without a reset in
     /// between.
-    fn activate(&mut self, activation: Activation);
+    fn activate(&mut self, activation: Activation) {
+        self.worker().start(activation);
+    }
 
     /// Returns the device to its state after creation. Afterwards no I/O is in flight and the
     /// device touches guest memory no more. It waits for the device's I/O, and for pages for which
     /// the device waits.
-    fn reset(&mut self);
+    fn reset(&mut self) {
+        self.worker().stop();
+    }
 
     /// Waits until what the guest asked for before has been taken up.
     #[cfg(any(test, feature = "fuzzing"))]
-    fn barrier(&self);
+    fn barrier(&self) {
+        self.worker().barrier();
+    }
 }
 
 /// Takes reports of what the operator should know and what stops nothing. Device threads call it,

@@ -26,7 +26,7 @@ const STACK_SIZE: usize = 256 * 1024;
 const RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// A handle of the thread; dropping it stops the device and waits for the thread's end.
-pub(super) struct Worker {
+pub struct Worker {
     orders: Sender<Order>,
     bell: Event,
     thread: Option<JoinHandle<()>>,

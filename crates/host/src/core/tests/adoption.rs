@@ -61,7 +61,7 @@ fn a_vm_that_is_charged_more_than_it_claims_is_told_and_what_it_waits_for_comes(
 #[test]
 fn a_vm_that_cannot_be_spoken_to_keeps_its_memory_and_its_name_and_can_be_killed() {
     let mut world = World::new(640);
-    let run = world.discover(&survivor("a", 0, Some(100), 90), &foreign(99).unwrap());
+    let run = world.discover(&survivor("a", 0, Some(100), 90), "its VMM speaks version 99 of the protocol");
     world.pass(SECOND * 12);
     let vm = world.vm("a");
     assert!(vm.note.as_ref().is_some_and(|note| note.contains("unreachable for 12 s")), "{vm:?}");

@@ -189,6 +189,10 @@ impl VirtioDevice for Balloon {
         QUEUE_SIZES
     }
 
+    fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let shared = &self.handle.shared;
         let mut config = [0; 16];
@@ -223,10 +227,5 @@ impl VirtioDevice for Balloon {
         shared.actual.store(0, Ordering::SeqCst);
         shared.poison.store(0, Ordering::SeqCst);
         *shared.guest() = None;
-    }
-
-    #[cfg(any(test, feature = "fuzzing"))]
-    fn barrier(&self) {
-        self.worker.barrier();
     }
 }

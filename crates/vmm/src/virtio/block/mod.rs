@@ -51,7 +51,7 @@ use plimsoll_protocol::control::RateLimit;
 
 use super::notices::Notices;
 use super::worker::Worker;
-use super::{Activation, DeviceKind, NoticeSink, VirtioDevice, feature, read_config_bytes};
+use super::{DeviceKind, NoticeSink, VirtioDevice, feature, read_config_bytes};
 use back::{BlockBack, Parts};
 use engine::Engine;
 pub use geometry::Geometry;
@@ -183,25 +183,14 @@ impl VirtioDevice for Block {
         &[QUEUE_SIZE]
     }
 
+    fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         // A driver that reads half of a size before it changes, and half after, reads it again at
         // the interrupt that follows, at the latest when it is ready for one.
         read_config_bytes(&config_space(self.shared.sectors(), self.geometry), offset, data);
-    }
-
-    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
-
-    fn activate(&mut self, activation: Activation) {
-        self.worker.start(activation);
-    }
-
-    fn reset(&mut self) {
-        self.worker.stop();
-    }
-
-    #[cfg(any(test, feature = "fuzzing"))]
-    fn barrier(&self) {
-        self.worker.barrier();
     }
 }
 

@@ -30,7 +30,7 @@ use plimsoll_protocol::control::NetConfig;
 use plimsoll_protocol::definition::MacAddress;
 
 use super::worker::Worker;
-use super::{Activation, DeviceKind, NoticeSink, VirtioDevice, feature, read_config_bytes};
+use super::{DeviceKind, NoticeSink, VirtioDevice, feature, read_config_bytes};
 use back::NetBack;
 pub use handle::NetHandle;
 use handle::Shared;
@@ -142,25 +142,14 @@ impl VirtioDevice for Net {
         QUEUE_SIZES
     }
 
+    fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let mut config = [0; 8];
         config[..6].copy_from_slice(&self.mac.0);
         config[6..].copy_from_slice(&u16::from(self.shared.is_up()).to_le_bytes()); // LINK_UP
         read_config_bytes(&config, offset, data);
-    }
-
-    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
-
-    fn activate(&mut self, activation: Activation) {
-        self.worker.start(activation);
-    }
-
-    fn reset(&mut self) {
-        self.worker.stop();
-    }
-
-    #[cfg(any(test, feature = "fuzzing"))]
-    fn barrier(&self) {
-        self.worker.barrier();
     }
 }

@@ -44,7 +44,7 @@ use plimsoll_protocol::control::VsockConfig;
 use plimsoll_sys::Event;
 
 use super::worker::Worker;
-use super::{Activation, DeviceKind, NoticeSink, VirtioDevice, feature, read_config_bytes};
+use super::{DeviceKind, NoticeSink, VirtioDevice, feature, read_config_bytes};
 use back::{Answer, VsockBack};
 use connections::Connections;
 
@@ -126,22 +126,11 @@ impl VirtioDevice for Vsock {
         QUEUE_SIZES
     }
 
+    fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         read_config_bytes(&self.cid.to_le_bytes(), offset, data);
-    }
-
-    fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
-
-    fn activate(&mut self, activation: Activation) {
-        self.worker.start(activation);
-    }
-
-    fn reset(&mut self) {
-        self.worker.stop();
-    }
-
-    #[cfg(any(test, feature = "fuzzing"))]
-    fn barrier(&self) {
-        self.worker.barrier();
     }
 }
