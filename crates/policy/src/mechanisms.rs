@@ -38,14 +38,23 @@ pub enum Paging {
 }
 
 impl Mechanisms {
-    /// The mechanisms of `state`, on a host that is `strained` or not.
-    pub fn of(state: State, strained: bool) -> Self {
+    /// The mechanisms of `state` on a host that is not strained.
+    pub fn of(state: State) -> Self {
         let paging = match state {
             State::High | State::Clear => Paging::Off,
-            State::Soft if !strained => Paging::WhereNoBalloonCan,
-            State::Soft | State::Hard | State::Low => Paging::Everybody,
+            State::Soft => Paging::WhereNoBalloonCan,
+            State::Hard | State::Low => Paging::Everybody,
         };
         Self { balloon: state >= State::Soft, paging, block: state == State::Low }
+    }
+
+    /// These mechanisms on a host that is strained.
+    #[must_use]
+    pub fn strained(self) -> Self {
+        match self.paging {
+            Paging::Off => self,
+            Paging::WhereNoBalloonCan | Paging::Everybody => Self { paging: Paging::Everybody, ..self },
+        }
     }
 }
 
@@ -55,8 +64,8 @@ mod tests {
 
     #[test]
     fn a_worse_state_stops_nothing_that_a_better_one_runs() {
-        let states = [State::High, State::Clear, State::Soft, State::Hard, State::Low]
-            .map(|state| Mechanisms::of(state, false));
+        let states =
+            [State::High, State::Clear, State::Soft, State::Hard, State::Low].map(Mechanisms::of);
         for pair in states.windows(2) {
             assert!(pair[0].balloon <= pair[1].balloon && pair[0].paging <= pair[1].paging);
             assert!(pair[0].block <= pair[1].block);
@@ -65,5 +74,8 @@ mod tests {
         let soft = Mechanisms { balloon: true, paging: Paging::WhereNoBalloonCan, block: false };
         assert_eq!((states[1], states[2]), (states[0], soft));
         assert_eq!(states[4], Mechanisms { balloon: true, paging: Paging::Everybody, block: true });
+        let all = Mechanisms { paging: Paging::Everybody, ..soft };
+        let strained = [states[0], states[1], all, states[3], states[4]];
+        assert_eq!(states.map(Mechanisms::strained), strained);
     }
 }

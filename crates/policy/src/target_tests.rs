@@ -65,7 +65,7 @@ fn who_waits_for_what_it_is_entitled_to_is_served_from_those_above_their_entitle
     let vms = [vm(250, 256, 0), vm(250, 256, 0), vm(64, 256, 100)];
     let outcome = decide_in(&PoolTree::default(), &host(40, State::High), &vms);
     assert!(outcome.reclaiming && outcome.owed == mib(100), "{outcome:?}");
-    assert_eq!(outcome.mechanisms, Mechanisms::of(State::Soft, false));
+    assert_eq!(outcome.mechanisms, Mechanisms::of(State::Soft));
     // They use all that they have: no idle memory covers the shortage. They give the memory that is
     // owed, and no more: the host has memory.
     let minfree = host(40, State::High).thresholds.clear;

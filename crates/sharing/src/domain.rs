@@ -1,7 +1,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use plimsoll_units::{Bytes, DigestKey, FrameNo, PageDigest, PageNo, Pages};
+use plimsoll_units::{Bytes, DigestKey, FrameNo, PageDigest, PageNo, Pages, ReturnReason};
 
 use crate::bookkeeping::release;
 use crate::error::Error;
@@ -208,15 +208,15 @@ impl Domain {
         }
     }
 
-    /// Takes back references that `member` names by page and frame. `mismatched`: it never mapped
-    /// them, because the pages differ from the frames.
+    /// Takes back references that `member` names by page and frame, for a `reason`. A member whose
+    /// frames are given back with [`ReturnReason::Mismatch`] loses trust.
     ///
     /// A frame without references is freed, and its memory goes back to the host at once.
     pub fn give_back(
         &mut self,
         member: MemberId,
         pages: &[(PageNo, FrameNo)],
-        mismatched: bool,
+        reason: ReturnReason,
     ) -> GivenBack {
         self.sweep(SWEEP);
         let mut result = GivenBack::default();
@@ -229,7 +229,7 @@ impl Domain {
                 Some(place) => {
                     *range.holding(place) = Holding::NOTHING;
                     range.account.references -= 1;
-                    range.account.false_matches += u64::from(mismatched);
+                    range.account.false_matches += u64::from(reason.is_mismatch());
                     result.accepted += 1;
                     ended.push(*frame);
                 }
@@ -240,7 +240,7 @@ impl Domain {
             }
         }
         for frame in ended {
-            if mismatched {
+            if reason.is_mismatch() {
                 self.mismatch(member, frame);
             }
             release(&mut self.frames, &mut self.index, frame);

@@ -16,7 +16,7 @@
 //!
 //! ```
 //! use plimsoll_sharing::{Domain, Found, MemberId};
-//! use plimsoll_units::{PageNo, Pages};
+//! use plimsoll_units::{PageNo, Pages, ReturnReason};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let (a, b) = (MemberId(1), MemberId(2));
@@ -36,8 +36,8 @@
 //! assert_eq!((domain.stats().frames, domain.stats().saved), (Pages(1), Pages(1)));
 //!
 //! // Both write to their pages, and give their references back. The last one frees the frame.
-//! domain.give_back(a, &[(PageNo(3), frame)], false);
-//! domain.give_back(b, &[(PageNo(9), frame)], false);
+//! domain.give_back(a, &[(PageNo(3), frame)], ReturnReason::Unused);
+//! domain.give_back(b, &[(PageNo(9), frame)], ReturnReason::Unused);
 //! domain.tidy();
 //! assert_eq!(domain.stats().frames, Pages::ZERO);
 //! # Ok(())

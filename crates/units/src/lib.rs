@@ -16,4 +16,4 @@ pub use bytes::{Bytes, ParseBytesError};
 pub use digest::{DigestKey, PageDigest};
 pub use page_set::{PageSet, SLOTS, Slot};
 pub use pages::{CHUNK_PAGES, CHUNK_SIZE, PAGE_SIZE, Pages, Ppn};
-pub use sharing::{FrameNo, PageNo};
+pub use sharing::{FrameNo, PageNo, ReturnReason};

@@ -39,24 +39,35 @@ impl Brake {
         self.paused.load(Ordering::SeqCst)
     }
 
-    /// Holds the processors for want of memory, or releases them. Released processors run unless
-    /// the operator has paused the VM. A processor that is in the guest is kicked out of it. The
-    /// kick may come just before the processor enters the guest, so a caller that keeps the brake
-    /// on calls this again from time to time.
-    pub(crate) fn hold(&self, on: bool) {
-        self.set(&self.held, on);
+    /// Stops the processors for want of memory. A processor that is in the guest is kicked out of
+    /// it. The kick may come just before the processor enters the guest, so a caller that keeps the
+    /// brake on calls this again from time to time.
+    pub(crate) fn hold(&self) {
+        self.put_on(&self.held);
     }
 
-    /// The same for the operator.
-    pub(crate) fn pause(&self, on: bool) {
-        self.set(&self.paused, on);
+    /// Ends [`hold`](Self::hold). The processors run unless the operator has paused the VM.
+    pub(crate) fn release(&self) {
+        self.take_off(&self.held);
     }
 
-    fn set(&self, reason: &AtomicBool, on: bool) {
-        let was = reason.swap(on, Ordering::SeqCst);
-        if on {
-            lock(&self.kicks).iter().for_each(|kick| kick());
-        } else if was {
+    /// Stops the processors for the operator, as [`hold`](Self::hold) does.
+    pub(crate) fn pause(&self) {
+        self.put_on(&self.paused);
+    }
+
+    /// Ends [`pause`](Self::pause). The processors run unless they are held for want of memory.
+    pub(crate) fn resume(&self) {
+        self.take_off(&self.paused);
+    }
+
+    fn put_on(&self, reason: &AtomicBool) {
+        reason.store(true, Ordering::SeqCst);
+        lock(&self.kicks).iter().for_each(|kick| kick());
+    }
+
+    fn take_off(&self, reason: &AtomicBool) {
+        if reason.swap(false, Ordering::SeqCst) {
             drop(lock(&self.gate));
             self.released.notify_all();
         }
@@ -92,8 +103,8 @@ mod tests {
     fn who_comes_to_it_stands_until_it_is_off_or_is_to_end() {
         let brake = Arc::new(Brake::default());
         assert!(!brake.pass(|| false));
-        brake.hold(true);
-        brake.pause(true);
+        brake.hold();
+        brake.pause();
         assert!(brake.pass(|| true));
         let (sender, passed) = channel();
         let thread = std::thread::spawn({
@@ -103,10 +114,10 @@ mod tests {
                 sender.send(brake.is_on()).unwrap();
             }
         });
-        brake.hold(false);
+        brake.release();
         assert!(brake.is_on() && brake.is_paused() && !brake.is_held());
         assert!(passed.try_recv().is_err(), "one reason is enough");
-        brake.pause(false);
+        brake.resume();
         assert!(!passed.recv_timeout(Duration::from_secs(60)).unwrap());
         thread.join().unwrap();
     }

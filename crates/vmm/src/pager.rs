@@ -232,7 +232,7 @@ impl Shared {
             let situation = Situation { block: orders.block, held: stats.held };
             match tries.next(excess, situation, Instant::now()) {
                 Next::Nothing { stuck } => {
-                    self.hold(false);
+                    self.release();
                     self.stuck.store(stuck, Ordering::Relaxed);
                     let quiet = busy.elapsed() >= QUIET && !stuck;
                     if quiet && !self.small.load(Ordering::Relaxed) {
@@ -248,7 +248,11 @@ impl Shared {
                 }
                 Next::Try => busy = Instant::now(),
             }
-            self.hold(orders.block);
+            if orders.block {
+                self.hold();
+            } else {
+                self.release();
+            }
             let out = {
                 // Pages are shared rather than paged out where they can be.
                 let _permit = self.exchange.permit_references();
@@ -258,7 +262,7 @@ impl Shared {
             self.stuck.store(stuck, Ordering::Relaxed);
             if stuck {
                 // It would stand still for nothing.
-                self.hold(false);
+                self.release();
             }
             tries.ended(stuck, situation, Instant::now());
         }
@@ -270,10 +274,16 @@ impl Shared {
         *orders
     }
 
-    /// Has the VM's processors stand still, or lets them go on.
-    fn hold(&self, held: bool) {
-        self.pmap.note_held(held);
-        self.brake.hold(held);
+    /// Has the VM's processors stand still.
+    fn hold(&self) {
+        self.pmap.note_held(true);
+        self.brake.hold();
+    }
+
+    /// Lets the VM's processors go on.
+    fn release(&self) {
+        self.pmap.note_held(false);
+        self.brake.release();
     }
 
     /// Waits for news, or that long.

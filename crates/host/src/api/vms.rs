@@ -91,11 +91,11 @@ pub(super) async fn stop(State(api): State<Api>, Path(name): Path<VmName>) -> Ap
 }
 
 pub(super) async fn pause(State(api): State<Api>, Path(name): Path<VmName>) -> ApiResult {
-    api.call(Request::Pause(name, true)).await
+    api.call(Request::Pause(name)).await
 }
 
 pub(super) async fn resume(State(api): State<Api>, Path(name): Path<VmName>) -> ApiResult {
-    api.call(Request::Pause(name, false)).await
+    api.call(Request::Resume(name)).await
 }
 
 pub(super) async fn reset(State(api): State<Api>, Path(name): Path<VmName>) -> ApiResult {

@@ -172,8 +172,8 @@ impl Core {
     }
 
     /// Tells a VMM its paging level, if that has changed by more than a little, or if the VM
-    /// `exceeds` its limit.
-    fn steer_paging(&mut self, name: &VmName, decision: &Decision, exceeds: bool) {
+    /// exceeds its limit.
+    fn steer_paging(&mut self, name: &VmName, before: &PolicyVm, decision: &Decision) {
         let step = BALLOON_STEP.0;
         // A VMM counts its own pages only.
         let part = self.run_of(name).map_or(Pages::ZERO, |run| self.part(run.id));
@@ -184,7 +184,7 @@ impl Core {
         let next = Paging { level: Some(own), block: decision.reclaim.block > Pages::ZERO };
         // With a level above its grant, even by a page, a VM that waits would wait on.
         let moved = run.paging.level.is_none_or(|level| {
-            let too_high = (exceeds || run.waits() > Pages::ZERO) && level > own;
+            let too_high = (exceeds_limit(before, decision) || run.waits() > Pages::ZERO) && level > own;
             too_high || level.0.abs_diff(own.0) >= step
         });
         let at_rest = decision.pages.is_none() && run.paging.level != next.level;
@@ -202,17 +202,14 @@ impl Core {
     }
 
     fn steer(&mut self, name: &VmName, before: &PolicyVm, decision: &Decision) {
-        // A limit holds to the page: a last step too small to be told would leave the VM above it
-        // for ever.
-        let exceeds = before.held > decision.most;
-        self.steer_paging(name, decision, exceeds);
+        self.steer_paging(name, before, decision);
         let Some(run) = self.run_of_mut(name) else {
             return;
         };
         (run.entitlement, run.lent, run.worth) = (decision.entitlement, decision.lent, decision.worth);
         (run.target, run.most) = (decision.target, decision.most);
         let edge = decision.balloon == Pages::ZERO || run.balloon == Pages::ZERO;
-        let too_small = exceeds && decision.balloon > run.balloon;
+        let too_small = exceeds_limit(before, decision) && decision.balloon > run.balloon;
         let moved = too_small || decision.balloon.0.abs_diff(run.balloon.0) >= BALLOON_STEP.0;
         if decision.balloon == run.balloon || !(moved || edge) {
             return;
@@ -256,6 +253,12 @@ impl Run {
     pub(super) fn estimate(&self) -> Estimate {
         self.usage.estimate(&self.facts.sampling.now, self.facts.held)
     }
+}
+
+/// Whether a VM holds more than its limit. A limit holds to the page: a last step too small to be
+/// told would leave the VM above it for ever.
+fn exceeds_limit(before: &PolicyVm, decision: &Decision) -> bool {
+    before.held > decision.most
 }
 
 /// A guest's statistics as policy takes them.

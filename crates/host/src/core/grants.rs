@@ -37,6 +37,25 @@ impl Round {
     }
 }
 
+/// What a VM that waits was given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Given {
+    Nothing,
+    /// Less than it waits for.
+    Less,
+    /// All that it waits for; or the ledger has refused, which is logged.
+    Enough,
+}
+
+/// The VMs that a round serves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Serves {
+    /// Those that have just asked.
+    Askers,
+    /// All that wait.
+    All,
+}
+
 /// Giving out memory. The ledger is charged first; the message follows.
 impl Core {
     /// A round of giving under the ledger as it is, among the host's own pools.
@@ -95,24 +114,31 @@ impl Core {
         size(definition).saturating_add(Pages::CHUNK).saturating_sub(has)
     }
 
-    /// Gives a waiting VM its allowance. With `answer` it is told even of a grant of 0.
-    fn give(&mut self, round: &mut Round, i: usize, answer: bool) {
+    /// Gives a VM that has just asked its allowance. It is told even of a grant of 0: its VMM then
+    /// fills single pages. Where it lacks memory afterwards, others may have to give first: that is
+    /// decided at once.
+    fn answer(&mut self, round: &mut Round, i: usize) {
+        let given = self.give(round, i);
+        if given == Given::Nothing {
+            let run = round.runs[i];
+            let total = self.ledger.account(run).grant;
+            self.effect(Effect::Grant { run, pages: Pages::ZERO, total });
+        }
+        self.pressing |= given != Given::Enough;
+    }
+
+    /// Gives a waiting VM its allowance.
+    fn give(&mut self, round: &mut Round, i: usize) -> Given {
         let id = round.runs[i];
         let pages = if self.recovering > 0 { Pages::ZERO } else { round.grants.allowance(i) };
         if pages == Pages::ZERO {
-            if answer {
-                let total = self.ledger.account(id).grant;
-                self.effect(Effect::Grant { run: id, pages, total });
-            }
             self.urgent = true;
-            // Others may have to give first: that is decided at once.
-            self.pressing |= answer;
-            return;
+            return Given::Nothing;
         }
         if let Err(e) = self.ledger.charge(id, pages) {
             // Policy allows no more than is free. If it did, the ledger would still hold.
             tracing::error!(run = ?id, "grant refused by the ledger: {e}");
-            return;
+            return Given::Enough;
         }
         round.grants.give(i, pages);
         let total = self.ledger.account(id).grant;
@@ -139,7 +165,7 @@ impl Core {
             tracing::debug!(vm = %name, granted = %pages.bytes(), total = %total.bytes(), left = %left.bytes(), free = %free.bytes(), "grant");
         }
         self.urgent |= short;
-        self.pressing |= short && answer;
+        if short { Given::Less } else { Given::Enough }
     }
 
     /// Serves VMs that wait: those that have just asked, and all if memory has come back since that
@@ -149,7 +175,7 @@ impl Core {
             self.give_all();
         } else if !self.asked.is_empty() {
             let asked = std::mem::take(&mut self.asked);
-            self.give_round(&asked, false);
+            self.give_round(&asked, Serves::Askers);
         }
     }
 
@@ -159,26 +185,26 @@ impl Core {
         self.launch_queued();
         let asked = std::mem::take(&mut self.asked);
         if !asked.is_empty() || self.running().any(|(_, run)| run.wanted > Pages::ZERO) {
-            self.give_round(&asked, true);
+            self.give_round(&asked, Serves::All);
         }
     }
 
-    /// Serves VMs that wait, in policy's order: those that have `asked`, or all. Those that have
-    /// asked are told even of a grant of 0: their VMMs then fill single pages.
-    fn give_round(&mut self, asked: &BTreeSet<RunId>, all: bool) {
+    /// Serves VMs that wait, in policy's order: those that have `asked`, or all.
+    fn give_round(&mut self, asked: &BTreeSet<RunId>, serves: Serves) {
         let mut round = self.round();
-        let mut told = BTreeSet::new();
+        let mut answered = BTreeSet::new();
         for i in round.grants.order() {
             let run = round.runs[i];
-            let answer = asked.contains(&run);
-            if all || answer {
-                self.give(&mut round, i, answer);
-                told.insert(run);
+            if asked.contains(&run) {
+                self.answer(&mut round, i);
+                answered.insert(run);
+            } else if serves == Serves::All {
+                self.give(&mut round, i);
             }
         }
         // What they asked for is beyond their bounds.
-        for i in asked.difference(&told).filter_map(|run| round.index(*run)).collect::<Vec<_>>() {
-            self.give(&mut round, i, true);
+        for i in asked.difference(&answered).filter_map(|run| round.index(*run)).collect::<Vec<_>>() {
+            self.answer(&mut round, i);
         }
     }
 

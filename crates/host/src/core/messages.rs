@@ -6,7 +6,7 @@ use plimsoll_protocol::control::{
 };
 use plimsoll_protocol::definition::{JailPart, VmDefinition};
 use plimsoll_text::one_line;
-use plimsoll_units::{Bytes, Pages};
+use plimsoll_units::{Bytes, Pages, ReturnReason};
 
 use super::divide::BALLOON_STEP;
 use super::rates::Rates;
@@ -51,7 +51,7 @@ impl Core {
                 self.offer(id, domain, question, pages);
             }
             FromVmm::GiveBack { domain, pages, mismatched } => {
-                self.give_frames_back(id, domain, pages, mismatched);
+                self.give_frames_back(id, domain, pages, ReturnReason::of(mismatched));
             }
             // Like the greeting.
             FromVmm::Pool(_) | FromVmm::Holds { .. } => {

@@ -7,19 +7,31 @@ use super::{Answer, Core, Effect, Failure, FailureKind, RunId};
 /// VMs that their operator pauses and resets. Their VMMs obey; the daemon keeps no state of it but
 /// what they report.
 impl Core {
-    /// Has a VM's processors stand still, or go on.
-    pub(super) fn pause(&mut self, name: &VmName, paused: bool) -> Result<Answer, Failure> {
+    /// Has a VM's processors stand still.
+    pub(super) fn pause(&mut self, name: &VmName) -> Result<Answer, Failure> {
+        self.set_paused(name, true, "is paused already")?;
+        self.event(Some(name), "is paused");
+        self.status_answer(name)
+    }
+
+    /// Has a paused VM's processors go on.
+    pub(super) fn resume(&mut self, name: &VmName) -> Result<Answer, Failure> {
+        self.set_paused(name, false, "is not paused")?;
+        self.event(Some(name), "goes on");
+        self.status_answer(name)
+    }
+
+    /// Tells a VMM whether its VM is paused. `is_so`: what to answer if it is so already.
+    fn set_paused(&mut self, name: &VmName, paused: bool, is_so: &str) -> Result<(), Failure> {
         let id = self.must_be_at_work(name)?;
-        let Some(run) = self.run_mut(id) else { return self.status_answer(name) };
+        let Some(run) = self.run_mut(id) else { return Ok(()) };
         if run.facts.paused == paused {
-            let text = if paused { "is paused already" } else { "is not paused" };
-            return Err(Failure::new(FailureKind::Conflict, format!("VM {name} {text}")));
+            return Err(Failure::new(FailureKind::Conflict, format!("VM {name} {is_so}")));
         }
         // The next report says so, too.
         run.facts.paused = paused;
         self.effect(Effect::Send(id, ToVmm::Pause(paused)));
-        self.event(Some(name), if paused { "is paused" } else { "goes on" });
-        self.status_answer(name)
+        Ok(())
     }
 
     /// Presses a VM's reset button.

@@ -38,8 +38,10 @@ pub(crate) enum Request {
     Start(VmName),
     Stop(VmName),
     Kill(VmName),
-    /// Have its processors stand still (`true`), or go on.
-    Pause(VmName, bool),
+    /// Have its processors stand still.
+    Pause(VmName),
+    /// Have the processors of a paused VM go on.
+    Resume(VmName),
     /// Press its reset button.
     Reset(VmName),
     /// Have a disk grow.

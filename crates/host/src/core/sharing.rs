@@ -2,7 +2,7 @@ use std::os::fd::OwnedFd;
 
 use plimsoll_protocol::control::ToVmm;
 use plimsoll_protocol::sharing::{DomainId, Found, MAX_BATCH, Sharing, SharingKind, WINDOW};
-use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages};
+use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages, ReturnReason};
 
 use super::run::{Phase, Run};
 use super::tokens::Tokens;
@@ -270,7 +270,12 @@ impl Core {
 
     /// Pages that a VMM will not hear of hold nothing.
     pub(super) fn unsent(&mut self, id: RunId, domain: DomainId, pages: Vec<(PageNo, FrameNo)>) {
-        self.effect(Effect::Order(Order::GiveBack { run: id, domain, pages, mismatched: false }));
+        self.effect(Effect::Order(Order::GiveBack {
+            run: id,
+            domain,
+            pages,
+            reason: ReturnReason::Unused,
+        }));
     }
 
     /// A VMM gives references back.
@@ -279,7 +284,7 @@ impl Core {
         id: RunId,
         domain: DomainId,
         pages: Vec<(PageNo, FrameNo)>,
-        mismatched: bool,
+        reason: ReturnReason,
     ) {
         if pages.len() > MAX_BATCH {
             self.breach(id, "it broke the protocol: it gives too many frames back at once");
@@ -291,7 +296,7 @@ impl Core {
         // Whether it holds something there the plane knows: after a restart of the daemon these
         // references may be on their way to being taken over, ahead of this.
         run.sharing.tokens.spend(now, rate, pages.len() as u64);
-        self.effect(Effect::Order(Order::GiveBack { run: id, domain, pages, mismatched }));
+        self.effect(Effect::Order(Order::GiveBack { run: id, domain, pages, reason }));
     }
 
     /// Whether a VM takes part in the domain that it means, and asks for no more than it may in the

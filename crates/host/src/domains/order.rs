@@ -1,7 +1,7 @@
 use std::os::fd::OwnedFd;
 
 use plimsoll_protocol::sharing::DomainId;
-use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages};
+use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages, ReturnReason};
 
 use super::{Known, Owner};
 use crate::closing::Closing;
@@ -23,7 +23,7 @@ pub(crate) enum Order {
     /// Answer what a VMM asks.
     Ask { run: RunId, domain: DomainId, question: Question, pages: Vec<(PageNo, PageDigest)>, most: Pages },
     /// End references of a VM, as far as it holds them.
-    GiveBack { run: RunId, domain: DomainId, pages: Vec<(PageNo, FrameNo)>, mismatched: bool },
+    GiveBack { run: RunId, domain: DomainId, pages: Vec<(PageNo, FrameNo)>, reason: ReturnReason },
     /// An earlier daemon started this VM, which has not answered yet.
     Discovered {
         run: RunId,

@@ -5,7 +5,7 @@ use anyhow::Context;
 use plimsoll_protocol::DomainName;
 use plimsoll_protocol::sharing::{DomainId, WINDOW};
 use plimsoll_sharing::{Domain, Found, Offered, Window};
-use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages};
+use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages, ReturnReason};
 
 use super::part::{Membership, Part};
 use super::registry::{self, Domains, Owner, member};
@@ -48,8 +48,8 @@ impl Plane {
             Order::Ask { run, domain, question: Question::Offer(question), pages, most } => {
                 self.offer(run, domain, question, &pages, most)
             }
-            Order::GiveBack { run, domain, pages, mismatched } => {
-                self.give_back(run, domain, &pages, mismatched);
+            Order::GiveBack { run, domain, pages, reason } => {
+                self.give_back(run, domain, &pages, reason);
                 Outcome::Done
             }
             Order::Discovered { run, former, maps } => {
@@ -234,14 +234,14 @@ impl Plane {
     }
 
     /// Ends references. A VM that is no member holds none.
-    fn give_back(&mut self, run: RunId, id: DomainId, pages: &[(PageNo, FrameNo)], mismatched: bool) {
+    fn give_back(&mut self, run: RunId, id: DomainId, pages: &[(PageNo, FrameNo)], reason: ReturnReason) {
         let is_member = |vm: &Vm| vm.domain == Some(id) || vm.leaving == Some(id);
         if !self.vms.get(&run).is_some_and(is_member) {
             return;
         }
         self.changed.insert(run);
         if let Some(domain) = self.domains.get_mut(id) {
-            domain.give_back(member(run), pages, mismatched);
+            domain.give_back(member(run), pages, reason);
         }
         self.leave_if_done(run);
     }

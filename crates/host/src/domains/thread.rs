@@ -66,7 +66,7 @@ mod tests {
                 run: crate::run_id::RunId(n),
                 domain: plimsoll_protocol::sharing::DomainId(1),
                 pages: Vec::new(),
-                mismatched: false,
+                reason: plimsoll_units::ReturnReason::Unused,
             };
             worker.order(order).unwrap();
         }

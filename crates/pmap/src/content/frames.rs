@@ -1,7 +1,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages};
+use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages, ReturnReason};
 
 use crate::lock::{FRAMES, Lock};
 use crate::memory::FrameView;
@@ -29,10 +29,9 @@ pub trait FrameSource: Send + Sync {
     /// [`Pmap::add_grant`](crate::Pmap::add_grant). May block as `look_up` does.
     fn offer(&self, pages: &[(PageNo, PageDigest)], content: &[[u8; 4096]]) -> Option<Vec<Option<FrameNo>>>;
 
-    /// Gives back frames that the pages are not, or not any more; `mismatched` if their content
-    /// differs although the digest is the same. Called with locks held, also by the fault thread:
-    /// it must not block, and must not call the pmap.
-    fn give_back(&self, pages: &[(PageNo, FrameNo)], mismatched: bool);
+    /// Gives back frames that the pages are not, or not any more, for a `reason`. Called with locks
+    /// held, also by the fault thread: it must not block, and must not call the pmap.
+    fn give_back(&self, pages: &[(PageNo, FrameNo)], reason: ReturnReason);
 }
 
 /// Most pages in one [`FrameSource::offer`].

@@ -10,6 +10,7 @@ use super::kernel;
 use super::mmap::{FrameView, Mapping};
 use super::pagemap::Pagemap;
 use super::uffd::{Access, Uffd};
+use super::wake::Wake;
 use crate::address::{CHUNK, HostRange, PAGE, PageSet};
 use crate::mutation::Mutation;
 use crate::sync::Arc;
@@ -124,14 +125,18 @@ impl Kernel {
         self.kernel.unprotect(range)
     }
 
-    pub(super) fn fill(&self, address: u64, pages: u16, wake: bool) -> io::Result<u16> {
-        self.catch_up(HostRange { start: address, len: u64::from(pages) * PAGE_SIZE })?;
-        self.kernel.fill(address, pages, wake && !self.has(Mutation::NoWake))
+    fn wakes(&self, wake: Wake) -> Wake {
+        if self.has(Mutation::NoWake) { Wake::Nobody } else { wake }
     }
 
-    pub(super) fn map_zero(&self, address: u64, wake: bool) -> io::Result<()> {
+    pub(super) fn fill(&self, address: u64, pages: u16, wake: Wake) -> io::Result<u16> {
+        self.catch_up(HostRange { start: address, len: u64::from(pages) * PAGE_SIZE })?;
+        self.kernel.fill(address, pages, self.wakes(wake))
+    }
+
+    pub(super) fn map_zero(&self, address: u64, wake: Wake) -> io::Result<()> {
         self.catch_up(page(address))?;
-        self.kernel.map_zero(address, wake && !self.has(Mutation::NoWake))
+        self.kernel.map_zero(address, self.wakes(wake))
     }
 
     pub(super) fn put(
@@ -139,11 +144,11 @@ impl Kernel {
         address: u64,
         content: &[u8; PAGE],
         access: Access,
-        wake: bool,
+        wake: Wake,
     ) -> io::Result<()> {
         self.catch_up(page(address))?;
         let access = if self.has(Mutation::StaleCopy) { Access::Full } else { access };
-        self.kernel.put(address, content, access, wake && !self.has(Mutation::NoWake))
+        self.kernel.put(address, content, access, self.wakes(wake))
     }
 
     pub(super) fn discard(&self, offset: usize, len: usize) -> io::Result<()> {

@@ -7,6 +7,7 @@ use plimsoll_units::FrameNo;
 use super::mmap::{FrameView, Mapping};
 use super::pagemap::Pagemap;
 use super::uffd::{Access, Uffd};
+use super::wake::Wake;
 use crate::address::{HostRange, PAGE, PageSet};
 use crate::sync::Arc;
 
@@ -38,11 +39,11 @@ impl Kernel {
         self.uffd.unprotect(range)
     }
 
-    pub(super) fn fill(&self, address: u64, pages: u16, wake: bool) -> io::Result<u16> {
+    pub(super) fn fill(&self, address: u64, pages: u16, wake: Wake) -> io::Result<u16> {
         self.uffd.fill(address, pages, wake)
     }
 
-    pub(super) fn map_zero(&self, address: u64, wake: bool) -> io::Result<()> {
+    pub(super) fn map_zero(&self, address: u64, wake: Wake) -> io::Result<()> {
         self.uffd.map_zero(address, wake)
     }
 
@@ -51,7 +52,7 @@ impl Kernel {
         address: u64,
         content: &[u8; PAGE],
         access: Access,
-        wake: bool,
+        wake: Wake,
     ) -> io::Result<()> {
         self.uffd.put(address, content, access, wake)
     }

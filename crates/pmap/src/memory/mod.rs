@@ -25,6 +25,7 @@ mod ram;
 mod relocate;
 #[cfg_attr(all(test, feature = "model-check"), path = "../model_check/uffd.rs")]
 pub mod uffd;
+mod wake;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -46,6 +47,7 @@ pub(crate) use self::pagemap::Pagemap;
 pub use self::ram::{GuestRam, RamRegion};
 use self::uffd::Uffd;
 pub(crate) use self::uffd::{Access, Fault, Ready};
+pub(crate) use self::wake::Wake;
 use crate::address::{
     CHUNK, ChunkNo, HostRange, Layout, PAGE, PageSet, Place, PpnRange, SPARE_CHUNKS, Slot, is_ragged,
 };
@@ -207,17 +209,17 @@ impl Memory {
     /// pages of one chunk, and wakes threads that wait for them. Returns how many it put there, at
     /// least one.
     pub(crate) fn fill(&self, place: Place, pages: Slot) -> io::Result<Slot> {
-        self.kernel.fill(self.page_address(place), pages, true)
+        self.kernel.fill(self.page_address(place), pages, Wake::Waiters)
     }
 
     /// Maps the kernel's page of zeros at a missing page, and wakes threads that wait for it.
     pub(crate) fn map_zero(&self, place: Place) -> io::Result<()> {
-        self.kernel.map_zero(self.page_address(place), true)
+        self.kernel.map_zero(self.page_address(place), Wake::Waiters)
     }
 
     /// Puts `content` at a missing page, and wakes threads that wait for it.
     pub(crate) fn put(&self, place: Place, content: &[u8; PAGE], access: Access) -> io::Result<()> {
-        self.kernel.put(self.page_address(place), content, access, true)
+        self.kernel.put(self.page_address(place), content, access, Wake::Waiters)
     }
 
     /// Lets threads that wait for a page try again.

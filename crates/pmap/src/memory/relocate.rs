@@ -11,7 +11,7 @@ use std::sync::Once;
 
 use super::{Memory, offset};
 use crate::address::{CHUNK, ChunkNo, PAGE, PageSet, Place, Slot, Spare};
-use crate::memory::uffd::Access;
+use crate::memory::{Access, Wake};
 use crate::sync::atomic::Ordering;
 
 /// Setting memory aside and bringing it back.
@@ -65,7 +65,7 @@ impl Memory {
         for slot in first..first + len {
             self.kernel.mapping.read_page(from + usize::from(slot - first) * PAGE, &mut page);
             let address = self.page_address(Place { chunk: no, slot });
-            match self.kernel.put(address, &page, Access::ReadOnly, false) {
+            match self.kernel.put(address, &page, Access::ReadOnly, Wake::Nobody) {
                 Err(error) if error.raw_os_error() != Some(libc::EEXIST) => return Err(error),
                 _ => {}
             }

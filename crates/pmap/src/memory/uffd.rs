@@ -14,6 +14,7 @@ use rustix::mm::UserfaultfdFlags;
 
 use crate::address::{HostRange, MAX_RUN, PAGE};
 use crate::error::Error;
+use crate::memory::Wake;
 
 /// A userfaultfd of this process, with the features that guest memory needs agreed upon with the
 /// kernel.
@@ -54,6 +55,16 @@ pub(crate) enum Access {
     Full,
     /// Read. A write asks first.
     ReadOnly,
+}
+
+impl Wake {
+    /// As a mode of the calls that put pages in place.
+    fn mode(self) -> u64 {
+        match self {
+            Self::Waiters => 0,
+            Self::Nobody => COPY_DONTWAKE,
+        }
+    }
 }
 
 #[repr(C)]
@@ -197,13 +208,13 @@ impl Uffd {
     }
 
     /// Puts up to `pages` pages of zeros, at most [`MAX_RUN`], private and writable, at the missing
-    /// pages from `address` on; wakes the threads that wait for them, unless `wake` is false.
-    /// Returns how many it put there, at least one. They must lie in one mapping.
-    pub(crate) fn fill(&self, address: u64, pages: u16, wake: bool) -> io::Result<u16> {
+    /// pages from `address` on, and wakes the threads that wait for them if `wake` says so. Returns
+    /// how many it put there, at least one. They must lie in one mapping.
+    pub(crate) fn fill(&self, address: u64, pages: u16, wake: Wake) -> io::Result<u16> {
         let pages = pages.min(MAX_RUN);
-        let mode = if wake { 0 } else { COPY_DONTWAKE };
         let src = std::ptr::from_ref(&ZEROS.0) as u64;
-        let mut arg = Copy { dst: address, src, len: u64::from(pages) * PAGE_SIZE, mode, copied: 0 };
+        let (len, mode) = (u64::from(pages) * PAGE_SIZE, wake.mode());
+        let mut arg = Copy { dst: address, src, len, mode, copied: 0 };
         match self.ioctl(IOC_COPY, &mut arg) {
             Ok(()) => Ok(pages),
             // It was stopped on the way.
@@ -214,17 +225,16 @@ impl Uffd {
         }
     }
 
-    /// Puts a private copy of `content` at the missing page `address`; wakes the threads that wait
-    /// for it, unless `wake` is false.
+    /// Puts a private copy of `content` at the missing page `address`, and wakes the threads that
+    /// wait for it if `wake` says so.
     pub(crate) fn put(
         &self,
         address: u64,
         content: &[u8; PAGE],
         access: Access,
-        wake: bool,
+        wake: Wake,
     ) -> io::Result<()> {
-        let protect = if access == Access::ReadOnly { COPY_WP } else { 0 };
-        let mode = protect | if wake { 0 } else { COPY_DONTWAKE };
+        let mode = wake.mode() | if access == Access::ReadOnly { COPY_WP } else { 0 };
         let src = std::ptr::from_ref(content) as u64;
         let mut arg = Copy { dst: address, src, len: PAGE_SIZE, mode, copied: 0 };
         self.ioctl(IOC_COPY, &mut arg)
@@ -254,12 +264,12 @@ impl Uffd {
         }
     }
 
-    /// Maps the kernel's page of zeros at the missing page `address`; wakes the threads that wait
-    /// for it, unless `wake` is false. At the first write the kernel puts a private page there
+    /// Maps the kernel's page of zeros at the missing page `address`, and wakes the threads that
+    /// wait for it if `wake` says so. At the first write the kernel puts a private page there
     /// without asking.
-    pub(crate) fn map_zero(&self, address: u64, wake: bool) -> io::Result<()> {
-        let mode = if wake { 0 } else { COPY_DONTWAKE };
-        let mut arg = Zeropage { range: HostRange { start: address, len: PAGE_SIZE }, mode, zeroed: 0 };
+    pub(crate) fn map_zero(&self, address: u64, wake: Wake) -> io::Result<()> {
+        let range = HostRange { start: address, len: PAGE_SIZE };
+        let mut arg = Zeropage { range, mode: wake.mode(), zeroed: 0 };
         self.ioctl(IOC_ZEROPAGE, &mut arg)
     }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 
-use plimsoll_units::{DigestKey, FrameNo, PageDigest, PageNo, Pages};
+use plimsoll_units::{DigestKey, FrameNo, PageDigest, PageNo, Pages, ReturnReason};
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::{Arc, Mutex};
 use shuttle::thread;
@@ -136,7 +136,7 @@ impl FrameSource for Frames {
         Some(frames)
     }
 
-    fn give_back(&self, pages: &[(PageNo, FrameNo)], _mismatched: bool) {
+    fn give_back(&self, pages: &[(PageNo, FrameNo)], _reason: ReturnReason) {
         let mut state = lock(&self.state);
         for (page, frame) in pages {
             let known = state.frames.get_mut(frame).expect("a frame that there is");

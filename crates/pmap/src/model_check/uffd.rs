@@ -8,6 +8,7 @@ use plimsoll_sys::Event;
 use shuttle::rand::{Rng, thread_rng};
 
 use crate::address::{HostRange, PAGE};
+use crate::memory::Wake;
 use crate::model_check::kernel::kernel;
 
 /// The model's userfaultfd.
@@ -52,7 +53,7 @@ impl Uffd {
         Ok(())
     }
 
-    pub(crate) fn fill(&self, address: u64, pages: u16, wake: bool) -> io::Result<u16> {
+    pub(crate) fn fill(&self, address: u64, pages: u16, wake: Wake) -> io::Result<u16> {
         // The kernel may stop on the way.
         let pages = thread_rng().gen_range(1..=pages);
         for page in 0..u64::from(pages) {
@@ -66,9 +67,9 @@ impl Uffd {
         address: u64,
         content: &[u8; PAGE],
         access: Access,
-        wake: bool,
+        wake: Wake,
     ) -> io::Result<()> {
-        kernel().provide(address, Some(content), access == Access::ReadOnly, wake)
+        kernel().provide(address, Some(content), access == Access::ReadOnly, wake == Wake::Waiters)
     }
 
     pub(crate) fn protect(&self, range: HostRange) -> io::Result<()> {
@@ -79,8 +80,8 @@ impl Uffd {
         kernel().write_protect(range, false)
     }
 
-    pub(crate) fn map_zero(&self, address: u64, wake: bool) -> io::Result<()> {
-        kernel().provide(address, None, false, wake)
+    pub(crate) fn map_zero(&self, address: u64, wake: Wake) -> io::Result<()> {
+        kernel().provide(address, None, false, wake == Wake::Waiters)
     }
 
     pub(crate) fn wait(

@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex};
 
-use plimsoll_units::{DigestKey, FrameNo, PAGE_SIZE, PageDigest, PageNo, Pages};
+use plimsoll_units::{DigestKey, FrameNo, PAGE_SIZE, PageDigest, PageNo, Pages, ReturnReason};
 use rustix::fs::MemfdFlags;
 
 use super::harness::Served;
@@ -69,7 +69,7 @@ impl Frames {
         let left = served.pmap.leave_frames() == Pages::ZERO;
         if left {
             let notices = lock(&self.state).notices.remove(&vm).unwrap_or_default();
-            Member { host: Arc::clone(self), vm }.give_back(&notices, false);
+            Member { host: Arc::clone(self), vm }.give_back(&notices, ReturnReason::Unused);
         }
         left
     }
@@ -191,10 +191,10 @@ impl FrameSource for Member {
         Some(pages.iter().zip(content).map(make).collect())
     }
 
-    fn give_back(&self, pages: &[(PageNo, FrameNo)], mismatched: bool) {
+    fn give_back(&self, pages: &[(PageNo, FrameNo)], reason: ReturnReason) {
         let mut state = lock(&self.host.state);
         let state = &mut *state;
-        if mismatched {
+        if reason.is_mismatch() {
             state.mismatched += pages.len() as u64;
         }
         for &(page, frame) in pages {

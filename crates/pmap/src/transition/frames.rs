@@ -1,6 +1,6 @@
 //! Giving back the frames of pages that are not shared any more.
 
-use plimsoll_units::{FrameNo, PageNo};
+use plimsoll_units::{FrameNo, PageNo, ReturnReason};
 
 use super::vm::Vm;
 use crate::address::{ChunkNo, PageSet, page_no};
@@ -23,7 +23,7 @@ pub(crate) fn return_unused_frames(vm: &Vm, no: ChunkNo, table: &mut Table, busy
     let gone = table.unreturned.extract_if(.., |(slot, _)| !busy.contains(*slot));
     let gone: Vec<_> = gone.map(|(slot, frame)| (page_no(no, slot), frame)).collect();
     if let (Some(pool), false) = (vm.frames.pool(), gone.is_empty()) {
-        pool.source.give_back(&gone, false);
+        pool.source.give_back(&gone, ReturnReason::Unused);
     }
 }
 

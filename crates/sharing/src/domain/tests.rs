@@ -82,7 +82,7 @@ impl Domain {
     }
 
     fn end(&mut self, member: MemberId, number: u32, frame: FrameNo) -> GivenBack {
-        self.give_back(member, &[(PageNo(number), frame)], false)
+        self.give_back(member, &[(PageNo(number), frame)], ReturnReason::Unused)
     }
 
     fn content(&self, frame: FrameNo) -> Page {

@@ -44,20 +44,20 @@ pub(super) struct Grants {
 }
 
 impl Grants {
-    /// What faults wait for has changed. `up`: there is a daemon to ask.
-    pub(super) fn want(&mut self, total: Pages, pmap: &Pmap, up: bool, outbox: &mut Outbox) {
+    /// What faults wait for has changed. `daemon`: what to ask it by, while one is connected.
+    pub(super) fn want(&mut self, total: Pages, pmap: &Pmap, daemon: Option<&mut Outbox>) {
         let total = total + self.leaving + self.offer_slack;
-        if !up {
-            self.make_do(total, pmap);
-        } else if total == Pages::ZERO || !self.unanswered {
-            self.tell(total, outbox);
+        match daemon {
+            None => self.make_do(total, pmap),
+            Some(outbox) if total == Pages::ZERO || !self.unanswered => self.tell(total, outbox),
+            Some(_) => {}
         }
     }
 
     /// Shared pages that are to come back need `pages`.
-    pub(super) fn leaving(&mut self, pages: Pages, pmap: &Pmap, up: bool, outbox: &mut Outbox) {
+    pub(super) fn leaving(&mut self, pages: Pages, pmap: &Pmap, daemon: Option<&mut Outbox>) {
         if std::mem::replace(&mut self.leaving, pages) != pages {
-            self.want(pmap.stats().wanted, pmap, up, outbox);
+            self.want(pmap.stats().wanted, pmap, daemon);
         }
     }
 

@@ -177,7 +177,11 @@ impl Session {
             (ToVmm::PowerButton, Some(vm)) => vm.guest.press_power_button(),
             (ToVmm::Reset, Some(vm)) => vm.guest.press_reset_button(),
             (ToVmm::Pause(paused), Some(vm)) => {
-                vm.brake.pause(paused);
+                if paused {
+                    vm.brake.pause();
+                } else {
+                    vm.brake.resume();
+                }
                 self.link.outbox.report(facts(self.vm.as_ref(), self.reboots));
             }
         }
@@ -223,13 +227,12 @@ impl Session {
             if mail.freed || mail.reboots > 0 {
                 self.grants.freed(vm, &mut self.link.outbox);
             }
+            let mut daemon = self.link.is_up().then_some(&mut self.link.outbox);
             if let Some(total) = mail.want {
-                let up = self.link.is_up();
                 vm.pager.waits();
-                self.grants.want(total, &vm.pmap, up, &mut self.link.outbox);
+                self.grants.want(total, &vm.pmap, daemon.as_deref_mut());
             }
-            let up = self.link.is_up();
-            self.grants.leaving(vm.scanner.leaving(), &vm.pmap, up, &mut self.link.outbox);
+            self.grants.leaving(vm.scanner.leaving(), &vm.pmap, daemon);
         }
         mail.exit
     }
@@ -249,7 +252,7 @@ impl Session {
             self.next_report = now + REPORT_PERIOD;
             if let Some(vm) = self.vm.as_ref().filter(|vm| vm.brake.is_paused()) {
                 // A kick may have come just before a processor entered the guest.
-                vm.brake.pause(true);
+                vm.brake.pause();
             }
             if self.link.is_up() {
                 if let Some(vm) = &self.vm {

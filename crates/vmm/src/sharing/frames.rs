@@ -6,7 +6,7 @@ use plimsoll_pmap::{Found, FrameSource, MOST_OFFERED, Pmap};
 use plimsoll_protocol::control::FromVmm;
 use plimsoll_protocol::sharing::{self, DomainId, MAX_BATCH, WINDOW};
 use plimsoll_sys::lock;
-use plimsoll_units::{DigestKey, FrameNo, PageDigest, PageNo, Pages};
+use plimsoll_units::{DigestKey, FrameNo, PageDigest, PageNo, Pages, ReturnReason};
 
 use super::exchange::{Answer, Exchange, NoAnswer};
 use super::window::Window;
@@ -117,7 +117,7 @@ impl FrameSource for DomainFrames {
         }
     }
 
-    fn give_back(&self, pages: &[(PageNo, FrameNo)], mismatched: bool) {
-        self.exchange.give_back(self.domain, pages, mismatched);
+    fn give_back(&self, pages: &[(PageNo, FrameNo)], reason: ReturnReason) {
+        self.exchange.give_back(self.domain, pages, reason);
     }
 }

@@ -15,7 +15,7 @@ use plimsoll_pmap::{FramePool, Pmap, ScanOrder};
 use plimsoll_protocol::sharing::{DomainId, ScanBudget, SharingKind};
 use plimsoll_sys::clock::thread_processor_time;
 use plimsoll_sys::lock;
-use plimsoll_units::{DigestKey, FrameNo, PageNo, Pages};
+use plimsoll_units::{DigestKey, FrameNo, PageNo, Pages, ReturnReason};
 
 use super::exchange::{Exchange, HeldReferences};
 use super::frames::DomainFrames;
@@ -357,7 +357,7 @@ impl Shared {
             if ours == Some(domain) {
                 all.extend(pages);
             } else {
-                self.exchange.give_back(domain, &pages, false);
+                self.exchange.give_back(domain, &pages, ReturnReason::Unused);
             }
         }
         self.pmap.share(&all);

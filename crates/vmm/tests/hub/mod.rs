@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use plimsoll_protocol::control::{Facts, FromVmm, SHORTEST_SAMPLE_PERIOD, SamplingConfig, ToVmm};
 use plimsoll_protocol::sharing::{DomainId, Found, MAX_BATCH, ScanBudget, SharingKind, WHOLE_CPU, WINDOW};
 use plimsoll_sharing::{Domain, MemberId};
-use plimsoll_units::{Bytes, FrameNo, PAGE_SIZE, PageDigest, PageNo, Pages};
+use plimsoll_units::{Bytes, FrameNo, PAGE_SIZE, PageDigest, PageNo, Pages, ReturnReason};
 use rustix::fs::{MemfdFlags, SealFlags};
 
 use crate::daemon::{DEADLINE, Daemon, answer, model_config};
@@ -113,7 +113,7 @@ impl Hub {
             FromVmm::LookUp { domain: DOMAIN, id, pages } => self.look_up(vm, id, &pages),
             FromVmm::Offer { domain: DOMAIN, id, pages } => self.offer(vm, id, &pages),
             FromVmm::GiveBack { domain: DOMAIN, pages, mismatched } => {
-                let given = self.domain.give_back(member(vm), &pages, mismatched);
+                let given = self.domain.give_back(member(vm), &pages, ReturnReason::of(mismatched));
                 assert_eq!(given.ignored, 0, "{vm} gives back what it does not hold: {pages:?}");
             }
             other => panic!("{other:?} at this point"),

@@ -15,14 +15,14 @@ fn power(world: &mut World, request: Request) -> Power {
 fn a_paused_vm_is_shown_as_such_until_it_goes_on() {
     let mut world = World::new(640);
     let run = world.up(definition("a", 256, ""));
-    assert!(conflict(&mut world, Request::Pause(name("a"), false)).contains("is not paused"));
-    assert_eq!(power(&mut world, Request::Pause(name("a"), true)), Power::Paused);
+    assert!(conflict(&mut world, Request::Resume(name("a"))).contains("is not paused"));
+    assert_eq!(power(&mut world, Request::Pause(name("a"))), Power::Paused);
     assert_eq!(world.told.last(), Some(&(run, ToVmm::Pause(true))));
-    assert!(conflict(&mut world, Request::Pause(name("a"), true)).contains("is paused already"));
+    assert!(conflict(&mut world, Request::Pause(name("a"))).contains("is paused already"));
     for request in [Request::Stop(name("a")), Request::Reset(name("a"))] {
         assert!(conflict(&mut world, request).contains("resume it first"));
     }
-    assert_eq!(power(&mut world, Request::Pause(name("a"), false)), Power::On);
+    assert_eq!(power(&mut world, Request::Resume(name("a"))), Power::On);
     assert_eq!(world.told.last(), Some(&(run, ToVmm::Pause(false))));
     assert_eq!(power(&mut world, Request::Reset(name("a"))), Power::On);
     assert_eq!(world.told.last(), Some(&(run, ToVmm::Reset)));
@@ -43,7 +43,7 @@ fn what_its_vmm_reports_is_shown_to_a_restarted_daemon() {
 #[test]
 fn only_a_vm_at_work_is_paused_or_reset() {
     let mut world = World::new(640);
-    let requests = [Request::Pause(name("a"), true), Request::Reset(name("a"))];
+    let requests = [Request::Pause(name("a")), Request::Reset(name("a"))];
     for request in requests.clone() {
         assert_eq!(world.answer(request).unwrap_err().kind, FailureKind::Unknown);
     }

@@ -8,7 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use plimsoll_sys::clock::thread_processor_time;
-use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages};
+use plimsoll_units::{FrameNo, PageDigest, PageNo, Pages, ReturnReason};
 
 use self::look::{digest_of, look_at};
 use self::notes::Scan;
@@ -293,9 +293,9 @@ fn share_or_give_back(
         let list = if wrong { &mut mismatched } else { &mut changed };
         list.push((page_no(no, slot), frame));
     }
-    for (pages, mismatch) in [(changed, false), (mismatched, true)] {
+    for (pages, reason) in [(changed, ReturnReason::Unused), (mismatched, ReturnReason::Mismatch)] {
         if !pages.is_empty() {
-            pool.source.give_back(&pages, mismatch);
+            pool.source.give_back(&pages, reason);
         }
     }
     shared.freed

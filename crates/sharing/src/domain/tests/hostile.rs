@@ -55,7 +55,7 @@ fn what_was_not_taken_cannot_be_given_back() {
     assert_eq!(domain.end(MemberId(50), 1, frame), ignored);
     assert_eq!(domain.frames.count(frame), 2);
     // Twice, and both times in one batch.
-    let both = domain.give_back(B, &[(PageNo(1), frame), (PageNo(1), frame)], false);
+    let both = domain.give_back(B, &[(PageNo(1), frame), (PageNo(1), frame)], ReturnReason::Unused);
     assert_eq!((both.accepted, both.ignored, both.freed), (1, 1, Pages(0)));
     assert_eq!(domain.member(B).unwrap().false_returns, 5);
     // A hint is no reference, even if its bits look like one.
@@ -104,7 +104,7 @@ fn a_false_match_is_shared_by_nobody_and_noted() {
     let frame = offered.frames[0].unwrap();
     assert_eq!(offered.notices, [(A, PageNo(1), frame)]);
     // A has 4 in its page, sees 2 in the frame, and maps nothing.
-    let given = domain.give_back(A, &[(PageNo(1), frame)], true);
+    let given = domain.give_back(A, &[(PageNo(1), frame)], ReturnReason::Mismatch);
     assert_eq!((given.accepted, given.freed), (1, Pages(0)));
     assert_eq!(domain.member(A).unwrap().false_matches, 1);
     assert_eq!(domain.content(frame), page(2));
@@ -135,7 +135,7 @@ fn who_makes_frames_of_others_hashes_loses_trust_and_who_finds_them_does_not() {
     for member in [B, C] {
         for (n, frame) in (0..).zip(&frames) {
             assert_eq!(domain.ask(member, n, u64::from(n)), Found::Frame(*frame));
-            domain.give_back(member, &[(PageNo(n), *frame)], true);
+            domain.give_back(member, &[(PageNo(n), *frame)], ReturnReason::Mismatch);
         }
     }
     let doubted = |domain: &Domain| [A, B, C].map(|member| domain.member(member).unwrap().doubted);
@@ -163,7 +163,7 @@ fn one_member_alone_takes_nobodys_trust_and_no_frame_off_the_index() {
     for _ in 0..10 {
         for (n, frame) in (0..).zip(&frames) {
             assert_eq!(domain.ask(C, n, u64::from(n)), Found::Frame(*frame));
-            domain.give_back(C, &[(PageNo(n), *frame)], true);
+            domain.give_back(C, &[(PageNo(n), *frame)], ReturnReason::Mismatch);
         }
     }
     assert!(!domain.member(A).unwrap().doubted && !domain.member(C).unwrap().doubted);
@@ -184,7 +184,7 @@ fn the_maker_of_what_another_member_keeps_is_not_blamed() {
     for member in [B, C] {
         for (n, frame) in (200..).zip(&frames) {
             assert_eq!(domain.ask(member, n, u64::from(n - 200)), Found::Frame(*frame));
-            domain.give_back(member, &[(PageNo(n), *frame)], true);
+            domain.give_back(member, &[(PageNo(n), *frame)], ReturnReason::Mismatch);
         }
     }
     assert!([A, B, C].iter().all(|member| !domain.member(*member).unwrap().doubted));
@@ -209,7 +209,7 @@ fn a_maker_that_finds_its_own_frames_false_loses_trust() {
     let frame = poisoned(&mut domain, 1)[0];
     let mut asked = 0;
     while domain.ask(A, 5, 0) == Found::Frame(frame) {
-        domain.give_back(A, &[(PageNo(5), frame)], true);
+        domain.give_back(A, &[(PageNo(5), frame)], ReturnReason::Mismatch);
         asked += 1;
         assert!(asked < 1000, "never left alone");
     }
@@ -239,7 +239,7 @@ fn who_is_right_mostly_is_not_left_alone_for_what_it_is_wrong_about() {
     let frame = domain.bring(B, 0, 0, &page(2)).frames[0].unwrap();
     for turn in 0..1000 {
         assert_eq!(domain.ask(B, 5, 0), Found::Frame(frame), "after {turn}");
-        domain.give_back(B, &[(PageNo(5), frame)], turn % 3 == 0);
+        domain.give_back(B, &[(PageNo(5), frame)], ReturnReason::of(turn % 3 == 0));
     }
     let member = domain.member(B).unwrap();
     assert_eq!((member.false_matches, member.doubted), (334, false));

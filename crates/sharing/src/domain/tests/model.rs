@@ -199,7 +199,7 @@ impl Both {
 
     fn give_back(&mut self, member: MemberId, page: u32, frame: FrameNo, mismatched: bool) {
         let held = self.model.give_back(member, page, frame, mismatched);
-        let given = self.domain.give_back(member, &[(PageNo(page), frame)], mismatched);
+        let given = self.domain.give_back(member, &[(PageNo(page), frame)], ReturnReason::of(mismatched));
         assert_eq!((given.accepted, given.ignored), (held.into(), (!held).into()));
     }
 

@@ -19,7 +19,7 @@ fn every_look_up_and_every_return_sweeps_some_of_what_a_member_left() {
     for call in [
         |domain: &mut Domain| drop(domain.look_up(B, &[(PageNo(0), PageDigest(1 << 40))])),
         |domain: &mut Domain| {
-            domain.give_back(B, &[], false);
+            domain.give_back(B, &[], ReturnReason::Unused);
         },
     ] {
         let mut domain = left();

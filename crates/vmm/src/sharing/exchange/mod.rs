@@ -33,7 +33,7 @@ use std::time::Instant;
 use plimsoll_protocol::control::FromVmm;
 use plimsoll_protocol::sharing::{DomainId, MAX_BATCH};
 use plimsoll_sys::lock;
-use plimsoll_units::{FrameNo, PageNo};
+use plimsoll_units::{FrameNo, PageNo, ReturnReason};
 
 use self::request::Request;
 pub(crate) use self::request::{Answer, NoAnswer};
@@ -132,8 +132,8 @@ impl Exchange {
     }
 
     /// Gives back the references of `pages` to frames of `domain`. Never blocks.
-    pub(super) fn give_back(&self, domain: DomainId, pages: &[(PageNo, FrameNo)], mismatched: bool) {
-        if self.state().give_back(domain, pages, mismatched) {
+    pub(super) fn give_back(&self, domain: DomainId, pages: &[(PageNo, FrameNo)], reason: ReturnReason) {
+        if self.state().give_back(domain, pages, reason) {
             self.mailbox.wake();
         }
     }
@@ -242,8 +242,8 @@ impl State {
     }
 
     /// Returns whether the return queue was empty before. Without a daemon nothing is kept.
-    fn give_back(&mut self, domain: DomainId, pages: &[(PageNo, FrameNo)], mismatched: bool) -> bool {
-        self.connected && self.returns.push(domain, pages, mismatched)
+    fn give_back(&mut self, domain: DomainId, pages: &[(PageNo, FrameNo)], reason: ReturnReason) -> bool {
+        self.connected && self.returns.push(domain, pages, reason)
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll_protocol::control::FromVmm;
 use plimsoll_protocol::sharing::{DomainId, Found};
-use plimsoll_units::{FrameNo, PageNo};
+use plimsoll_units::{FrameNo, PageNo, ReturnReason};
 
 use super::{Exchange, State};
 
@@ -123,7 +123,7 @@ impl State {
         };
         let named: Vec<_> =
             pages.into_iter().zip(frames).filter_map(|(page, frame)| Some((page, frame?))).collect();
-        self.give_back(domain, &named, false);
+        self.give_back(domain, &named, ReturnReason::Unused);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use plimsoll_protocol::control::FromVmm;
 use plimsoll_protocol::sharing::{DomainId, MAX_BATCH};
-use plimsoll_units::{FrameNo, PageNo};
+use plimsoll_units::{FrameNo, PageNo, ReturnReason};
 
 /// A queue of messages. It has at most as many pages as the VM: each reference is given back once,
 /// and the daemon names no frame for a page before it has read that the last one was given back.
@@ -14,7 +14,7 @@ pub(super) struct ReturnQueue(VecDeque<Batch>);
 /// References of one kind, at most [`MAX_BATCH`].
 struct Batch {
     domain: DomainId,
-    mismatched: bool,
+    reason: ReturnReason,
     pages: Vec<(PageNo, FrameNo)>,
 }
 
@@ -28,15 +28,15 @@ impl ReturnQueue {
         &mut self,
         domain: DomainId,
         mut pages: &[(PageNo, FrameNo)],
-        mismatched: bool,
+        reason: ReturnReason,
     ) -> bool {
         let was_empty = self.is_empty();
         while !pages.is_empty() {
             let fits = |last: &Batch| {
-                (last.domain, last.mismatched) == (domain, mismatched) && last.pages.len() < MAX_BATCH
+                (last.domain, last.reason) == (domain, reason) && last.pages.len() < MAX_BATCH
             };
             if !self.0.back().is_some_and(fits) {
-                self.0.push_back(Batch { domain, mismatched, pages: Vec::new() });
+                self.0.push_back(Batch { domain, reason, pages: Vec::new() });
             }
             let last = self.0.back_mut().expect("one was added if there was none");
             let (taken, left) = pages.split_at(pages.len().min(MAX_BATCH - last.pages.len()));
@@ -48,8 +48,9 @@ impl ReturnQueue {
 
     /// The message that is to be sent next.
     pub(super) fn message(&self) -> Option<FromVmm> {
-        let Batch { domain, mismatched, pages } = self.0.front()?;
-        Some(FromVmm::GiveBack { domain: *domain, pages: pages.clone(), mismatched: *mismatched })
+        let Batch { domain, reason, pages } = self.0.front()?;
+        let mismatched = reason.is_mismatch();
+        Some(FromVmm::GiveBack { domain: *domain, pages: pages.clone(), mismatched })
     }
 
     /// Removes the first `count` references of the first message, which have been sent. References

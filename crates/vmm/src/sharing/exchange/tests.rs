@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll_protocol::control::FromVmm;
 use plimsoll_protocol::sharing::{DomainId, Found, MAX_BATCH};
-use plimsoll_units::{FrameNo, PageDigest, PageNo};
+use plimsoll_units::{FrameNo, PageDigest, PageNo, ReturnReason};
 
 use super::{Answer, Exchange, HeldReferences, NoAnswer};
 use crate::control::Mailbox;
@@ -116,11 +116,11 @@ fn a_daemon_that_goes_leaves_nobody_waiting_and_nothing_to_say() {
     let exchange = connected();
     let asking = ask(&exchange);
     let id = next_question(&exchange);
-    exchange.give_back(DOMAIN, &[PAGE], false);
+    exchange.give_back(DOMAIN, &[PAGE], ReturnReason::Unused);
     exchange.disconnected();
     assert_eq!(asking.join().unwrap(), Err(NoAnswer::Lost));
     exchange.answer(id, named());
-    exchange.give_back(DOMAIN, &[PAGE], false);
+    exchange.give_back(DOMAIN, &[PAGE], ReturnReason::Unused);
     assert_eq!(exchange.next(), None, "the next daemon hears what is held");
     assert_eq!(ask(&exchange).join().unwrap(), Err(NoAnswer::Unasked));
     // And the next one is not asked before it has spoken of the domain.
@@ -137,7 +137,7 @@ fn a_new_daemon_hears_what_is_held_before_all_else() {
     let exchange = exchange();
     assert!(exchange.suspend());
     exchange.connected();
-    exchange.give_back(DOMAIN, &[PAGE], false);
+    exchange.give_back(DOMAIN, &[PAGE], ReturnReason::Unused);
     let holds: Vec<_> = (0..1025).map(|n| (PageNo(n), FrameNo(n))).collect();
     let pool: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
     exchange.announce(HeldReferences { domain: DOMAIN, pool: Arc::new(pool), holds: holds.clone() });
@@ -159,15 +159,15 @@ fn what_is_given_back_goes_in_batches_and_before_questions() {
     let asking = ask(&exchange);
     let page = |n| (PageNo(n), FrameNo(n));
     for n in 0..600 {
-        exchange.give_back(DOMAIN, &[page(n)], false);
+        exchange.give_back(DOMAIN, &[page(n)], ReturnReason::Unused);
     }
-    exchange.give_back(DOMAIN, &[page(600)], true);
+    exchange.give_back(DOMAIN, &[page(600)], ReturnReason::Mismatch);
     // What comes while a message is on its way is not taken for sent.
     let first = exchange.next().unwrap();
     assert_eq!(first, given_back((0..512).map(page).collect()));
     exchange.sent(&first);
     let second = exchange.next().unwrap();
-    exchange.give_back(DOMAIN, &[page(601)], true);
+    exchange.give_back(DOMAIN, &[page(601)], ReturnReason::Mismatch);
     exchange.sent(&second);
     assert_eq!(second, given_back((512..600).map(page).collect()));
     let pages = vec![page(600), page(601)];

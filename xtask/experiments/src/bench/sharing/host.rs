@@ -9,7 +9,7 @@ use plimsoll_protocol::control::{FromVmm, ToVmm};
 use plimsoll_protocol::sharing::{DomainId, Found, MAX_BATCH};
 use plimsoll_protocol::wire::Wire;
 use plimsoll_sharing::{Domain, MemberId, Stats, Window};
-use plimsoll_units::{DigestKey, FrameNo, PageDigest, PageNo, Pages};
+use plimsoll_units::{DigestKey, FrameNo, PageDigest, PageNo, Pages, ReturnReason};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use vm_memory::{FileOffset, MmapRegion, VolatileMemory};
@@ -111,7 +111,7 @@ impl Host {
                 Some(())
             }
             FromVmm::GiveBack { pages, mismatched, .. } => {
-                lock(&self.domain).give_back(id, &pages, mismatched);
+                lock(&self.domain).give_back(id, &pages, ReturnReason::of(mismatched));
                 Some(())
             }
             _ => Some(()),
@@ -192,8 +192,9 @@ impl FrameSource for Member {
         }
     }
 
-    fn give_back(&self, pages: &[(PageNo, FrameNo)], mismatched: bool) {
+    fn give_back(&self, pages: &[(PageNo, FrameNo)], reason: ReturnReason) {
         for pages in pages.chunks(MAX_BATCH) {
+            let mismatched = reason.is_mismatch();
             let message = FromVmm::GiveBack { domain: DOMAIN, pages: pages.to_vec(), mismatched };
             // A daemon that is gone has no references left.
             self.wire.send(&message, &[]).ok();
