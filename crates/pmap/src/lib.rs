@@ -10,13 +10,16 @@
 //! no page that is not charged.
 //!
 //! Start reading at [`Pmap`], then the states below, then the table of transitions in
-//! `transition/mod.rs`, and the order of locks in `lock.rs`.
+//! `transition/mod.rs`, and the order of locks in `lock.rs`. `memory/kernel.rs` says what the
+//! kernel does with all this, `page/mod.rs` what it costs to remember, `tests/mod.rs` which test
+//! would notice what.
 //!
 //! # Example
 //!
 //! A VM of 4 MiB that may hold two pages, with a host thread as its guest. Memory costs nothing
 //! until it is touched. What the guest gives back is free at once, and reads as zeros when it is
-//! touched again.
+//! touched again. It needs the crates `plimsoll-units` and `vm-memory` beside this one, and does
+//! nothing where this process may not use userfaultfd.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -35,6 +38,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # if Uffd::open().is_err() {
+//! #     println!("skipped: this process may not use userfaultfd");
 //! #     return Ok(());
 //! # }
 //! let config = Config {
@@ -145,50 +149,6 @@
 //! A private page may be *overlaid*: it lies in the mapping of a frame that it was shared with,
 //! where the kernel has copied it. Before it is evicted, dropped or set aside it moves to anonymous
 //! memory (`transition/anonymous.rs`).
-//!
-//! # Invariants, and what would notice a breach
-//!
-//! | invariant of ARCHITECTURE.md | test |
-//! |---|---|
-//! | 1: held never exceeds the grant; only the fault that would waits | `tests::stress` with its auditor, `tests::basics::a_fault_beyond_the_grant_waits_and_others_do_not` |
-//! | 3: no write is lost | `tests::stress` (verified generations), `tests::model`, `tests::paging`; on a device that fails `tests::failing_swap` |
-//! | 3, 4: nor by sharing | `tests::counters` (frames are overwritten and reused as soon as they are given back), `tests::sharing` |
-//! | 3: nor by sampling, which leaves huge pages whole | the same, and `tests::sampling` |
-//! | 4: zeros or own content | the same: what comes back from the balloon must be zeros |
-//! | 5: no transition under device I/O | `tests::stress` (devices against a guest that reports their buffers as free), `tests::basics::pages_under_io_stay` |
-//! | 6: the kernel agrees ([`Pmap::audit`]) | the auditor in `tests::stress`, and after every step of `tests::model` |
-//!
-//! `model_check` checks all of them as well: it runs the same transitions on a kernel of its own
-//! under thousands of schedules (`cargo test -p plimsoll-pmap --lib --features model-check
-//! model_check`).
-//!
-//! Both are tested themselves: `mutation.rs` names deliberate defects that test builds switch on,
-//! and `cargo test -p plimsoll-pmap notice` shows each of them found, as does the model check. Only
-//! the model check sees a page that was written before its frame was guarded: to an audit that is a
-//! write that waits.
-//!
-//! # What the kernel does with it
-//!
-//! If part of a huge page is discarded it leaves the resident set at once, but the kernel keeps the
-//! memory until the huge page is split. That is asked for when a chunk is broken up, and can fail
-//! while a page of it is under device I/O; the kernel then does it when memory is short.
-//! [`Inflation`] gathers whole chunks, which need no splitting. A small chunk that becomes empty
-//! may keep its page table (before Linux 6.14); when it is large again it has small pages until
-//! khugepaged collapses it.
-//!
-//! Each change between armed and unarmed neighbours is one more mapping for the kernel
-//! (`vm.max_map_count`). If there are too many, chunks stay small, which the log says once. Pages
-//! that are or were shared count with the mappings that they take at most, until their chunk is one
-//! mapping again: when it is made large, or all of it was given back. Sharing keeps within a bound
-//! on that count. No fault depends on a further mapping: a shared page that is written is copied
-//! where it is, and memory that was set aside is copied back if it cannot be moved.
-//!
-//! # What bookkeeping costs
-//!
-//! Without pressure, less than 0.01 % of guest memory: some 60 bytes a chunk, and a bit for each
-//! slot of the swap. With every chunk small, 0.21 %, for a table of 8 bytes a page. The swap's
-//! buffers and rings add at most 2 MiB a VM. What the store needs for itself is charged with it,
-//! and the kernel's page tables are 0.2 % of what is resident. `tests/bookkeeping` measures it.
 //!
 //! # In a jail
 //!

@@ -37,6 +37,34 @@
 //! let taxed = entitlements(Pages(360), Tax::DEFAULT, &[idle, busy]);
 //! assert_eq!(taxed, [Pages(104), Pages(256)]);
 //! ```
+//!
+//! [`entitlements`] is [`divide`] without pools. In pools, shares divide among siblings only: the
+//! number of VMs in one pool takes nothing from another.
+//!
+//! ```
+//! use plimsoll_policy::{Client, Member, NamedPool, Pool, PoolTree, Tax, divide};
+//! use plimsoll_units::Pages;
+//!
+//! # fn main() -> Result<(), plimsoll_policy::PoolError> {
+//! let pool = |name: &str, shares| NamedPool {
+//!     name: name.to_owned(),
+//!     parent: None,
+//!     pool: Pool { shares, reservation: Pages::ZERO, limit: None, expandable: true },
+//! };
+//! let pools = PoolTree::new(&[pool("prod", 2000), pool("test", 1000)])?;
+//!
+//! let client =
+//!     Client { reservation: Pages::ZERO, limit: Pages(1024), shares: 1000, active: Pages(1024) };
+//! let busy = |pool| Member { client, tax: None, pool: pools.find(pool).expect("it is in the tree") };
+//! let vms = [busy("prod"), busy("test"), busy("test")];
+//! let division = divide(Pages(1200), Tax::DEFAULT, &pools, &vms);
+//! assert_eq!(division.vms, [Pages(800), Pages(200), Pages(200)]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`decide`] takes more of each VM ([`Vm`]) and of the host ([`Host`]): what it holds, waits for
+//! and what its balloon does. Its result has such a division and what each mechanism is to take.
 
 mod admission;
 #[cfg(test)]

@@ -1,3 +1,9 @@
+//! What the index uses of a digest, and the secret that it is mixed with.
+//!
+//! Not taken: the key of digests in the run directory, so that it outlives the daemon: digests do
+//! not. Hints are lost with the daemon, frames are digested anew when they are taken over, and
+//! members look at all of their pages again. So each start makes a new key, and none is on a disk.
+
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 

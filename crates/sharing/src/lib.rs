@@ -8,7 +8,7 @@
 //! This crate knows no sockets and no policy, and maps nothing of a guest. It sees guest memory
 //! only as copies that members offer.
 //!
-//! Start reading at [`Domain`], then `offer.rs`, then `index.rs`.
+//! Start reading at [`Domain`], then `offer.rs`, then `index.rs`, which says what each page costs.
 //!
 //! # Example
 //!
@@ -35,7 +35,9 @@
 //! assert_eq!(offered.notices, [(a, PageNo(3), frame)], "A is to be told");
 //! assert_eq!((domain.stats().frames, domain.stats().saved), (Pages(1), Pages(1)));
 //!
-//! // Both write to their pages, and give their references back. The last one frees the frame.
+//! // Both write to their pages, and give their references back as unused. The last one frees the
+//! // frame. A member whose page had other content than the frame says `Mismatch`: that costs the
+//! // frame's maker trust.
 //! domain.give_back(a, &[(PageNo(3), frame)], ReturnReason::Unused);
 //! domain.give_back(b, &[(PageNo(9), frame)], ReturnReason::Unused);
 //! domain.tidy();
@@ -106,36 +108,6 @@
 //! So VMs that keep secrets of little entropy from each other's guests need domains of their own,
 //! and processes of one guest that do need `zero` or `off`.
 //!
-//! # Bookkeeping, byte by byte
-//!
-//! Under 20 bytes a page, whatever the pages are, and without steps while it grows:
-//!
-//! | for each | bytes | where |
-//! |---|---|---|
-//! | page of a member | 4: nothing, hint and 30 bits of its digest, or the number of its frame | `holding.rs` |
-//! | hint, frame | 9 in the index and what lines leave empty: 64 bytes for 7 entries, 88 of 100 of them used, are 10.4 | `index/line.rs` |
-//! | frame | 5.3: 30 bits of its digest and whether it is confirmed in 4, up to 255 references in 1, 2 bits | `frames/block.rs` |
-//!
-//! A hint takes 14.4 bytes; a page that shares a frame with one other 12; a page that has a frame
-//! for itself, which is the dearest, 19.7.
-//!
-//! The reasons:
-//! - *An entry is found from its page or frame* when it is to be removed: both keep the prefix of
-//!   the digest, which alone says where in the index the entry is. So no entry needs a link, and
-//!   the index places entries as it likes.
-//! - *A page's number in 31 bits* (a *place*: members have consecutive ranges) leaves one bit to
-//!   tell hints from frames.
-//! - *40 bits for a digest in an entry* suffice, because comparing in full follows, and because no
-//!   member knows what they come of (`index/tag.rs`).
-//! - *A byte for references*, with a map for the frames that have more: these are few, and each
-//!   saves far more memory than its map entry takes. The paper uses 16 bits (section 4.2).
-//! - *Makers of frames in runs*: a member's frames are neighbours as its pages are
-//!   (`frames/makers.rs`).
-//! - *Lines of 64 bytes* are what memory is read in: a look-up waits for one, and look-ups of a
-//!   batch wait together (`Domain::look_up`).
-//! - *Growing by one line* instead of doubling: nothing else waits meanwhile, and the table is
-//!   never half empty (`index/shape.rs`).
-//!
 //! # Rights on the pool
 //!
 //! The pool is a memfd (`pool.rs`). The daemon writes it by system calls and maps it nowhere.
@@ -148,21 +120,6 @@
 //! and is *free* afterwards. Only free frames are used again. Members see to it that they map no
 //! frame without a reference. A member that maps one all the same reads zeros, or other content of
 //! its domain, in what it takes for its own memory.
-//!
-//! # Alternatives not taken
-//!
-//! - *A hash map from std*: 35 bytes an entry on average, and all other members wait while it moves
-//!   16 million entries.
-//! - *Two candidate lines for each entry* (cuckoo hashing): fuller, but a look-up that finds
-//!   nothing reads both, and most look-ups find nothing.
-//! - *Full digests for frames*: 12 bytes more for each; comparing pages is needed anyway.
-//! - *The key of digests in the run directory*, so that it outlives the daemon: digests do not.
-//!   Hints are lost with the daemon, frames are digested anew when they are taken over, and members
-//!   look at all of their pages again. So each start makes a new key, and none is on a disk.
-//! - *Sweeping the index* when a member leaves: walking what the member had finds each of its
-//!   entries at once.
-//! - *Mapping the pool here*, to write frames without system calls: it saves a copy, but a page
-//!   that the kernel refuses (a memory limit) would be a signal instead of an error.
 
 mod answer;
 mod blame;

@@ -1,3 +1,8 @@
+//! The file that frames are in.
+//!
+//! Not taken: mapping it here, to write frames without system calls. That saves a copy, but a page
+//! that the kernel refuses (a memory limit) would be a signal instead of an error.
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};

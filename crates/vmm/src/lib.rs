@@ -37,10 +37,12 @@ mod control;
 mod fds;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
+mod guest;
 mod guest_event;
 mod inherited_fd;
 mod jail;
 mod machine;
+mod mailbox;
 mod model;
 #[cfg(test)]
 mod own_process;
@@ -71,7 +73,7 @@ pub fn run() -> Result<ExitCode> {
             "there is no socket at file descriptor {CONTROL_FD}: plimsoll-vmm is started by plimsolld, which passes one"
         )
     })?;
-    let mailbox = Arc::new(control::Mailbox::new().context("cannot make an event descriptor")?);
+    let mailbox = Arc::new(mailbox::Mailbox::new().context("cannot make an event descriptor")?);
     end_on_panic(Arc::clone(&mailbox));
     termination::watch(Arc::clone(&mailbox)).context("cannot handle signals")?;
     let session = control::Session::new(listener, mailbox).context("the control socket")?;
@@ -80,7 +82,7 @@ pub fn run() -> Result<ExitCode> {
 
 /// A panic in any thread is a bug, after which nothing of the VM is to be trusted: the VM ends and
 /// says so.
-fn end_on_panic(mailbox: Arc<control::Mailbox>) {
+fn end_on_panic(mailbox: Arc<mailbox::Mailbox>) {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         default(info);

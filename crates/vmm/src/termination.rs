@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use vmm_sys_util::signal::register_signal_handler;
 
-use crate::control::Mailbox;
+use crate::mailbox::Mailbox;
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 static MAILBOX: OnceLock<Arc<Mailbox>> = OnceLock::new();

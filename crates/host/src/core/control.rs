@@ -46,7 +46,7 @@ impl Core {
             vm: definition.name.clone(),
             active: self.active(run),
             held: run.facts.held,
-            entitlement: run.entitlement,
+            entitlement: run.decided.entitlement,
             ballooned: run.facts.ballooned,
             shared: self.references(run.id),
             zero: run.facts.zero,
@@ -76,7 +76,7 @@ impl Core {
             let came_back = size(&vm.record.definition).saturating_sub(grant) + Pages::CHUNK;
             let sight = Sight {
                 driver: run.facts.balloon_driver,
-                above_target: grant + parts.get(&run.id).copied().unwrap_or_default() > run.target,
+                above_target: grant + parts.get(&run.id).copied().unwrap_or_default() > run.decided.target,
                 waits: run.wanted > Pages::ZERO,
                 ballooned: run.facts.ballooned.min(came_back),
                 wanted: run.balloon,

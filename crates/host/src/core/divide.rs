@@ -10,7 +10,7 @@ use plimsoll_protocol::definition::VmDefinition;
 use plimsoll_protocol::status::BalloonHealth;
 use plimsoll_units::Pages;
 
-use super::run::{Paging, Phase, Run};
+use super::run::{Decided, Paging, Phase, Run};
 use super::{Core, Effect, RunId, limit, overhead, reservation, size};
 
 /// Balloon targets that differ by less are not worth waking a driver for.
@@ -93,7 +93,7 @@ impl Core {
             size: size(definition).saturating_sub(self.free_of_charge(definition, run)),
             held,
             wanted,
-            target: run.target,
+            target: run.decided.target,
             balloon: run.balloon,
             ballooned: run.facts.ballooned,
             driver: run.driver(),
@@ -132,6 +132,7 @@ impl Core {
     /// Takes what `elapsed` has shown of what VMs need, and of what their guests can spare.
     pub(super) fn observe_needs(&mut self, elapsed: Duration) {
         let signs = |(definition, run): (&VmDefinition, &Run)| {
+            let since = run.since_division;
             let signs = Signs {
                 estimate: self.estimated(run),
                 used: run.spare.used(size(definition)),
@@ -139,11 +140,11 @@ impl Core {
                 held: self.charged(run.id),
                 most: limit(definition),
                 waits: run.wanted,
-                given: run.given,
-                replaced: run.replaced,
+                given: since.given,
+                replaced: since.replaced,
                 stall: run.stall.lately(),
                 inflates: run.inflates(),
-                executed: run.executed,
+                executed: since.executed,
                 starved: run.spare.is_short(),
             };
             (run.id, signs)
@@ -151,9 +152,8 @@ impl Core {
         let signs: Vec<(RunId, Signs)> = self.running().map(signs).collect();
         for (id, signs) in signs {
             let Some(run) = self.run_mut(id) else { continue };
-            let took_back = std::mem::take(&mut run.took_back);
-            (run.given, run.replaced, run.executed) = (Pages::ZERO, Pages::ZERO, Duration::ZERO);
-            run.spare.observe(elapsed, run.facts.guest.as_ref().map(account).as_ref(), took_back);
+            let since = std::mem::take(&mut run.since_division);
+            run.spare.observe(elapsed, run.facts.guest.as_ref().map(account).as_ref(), since.took_back);
             run.need.observe(elapsed, &signs);
         }
     }
@@ -206,8 +206,8 @@ impl Core {
         let Some(run) = self.run_of_mut(name) else {
             return;
         };
-        (run.entitlement, run.lent, run.worth) = (decision.entitlement, decision.lent, decision.worth);
-        (run.target, run.most) = (decision.target, decision.most);
+        let &Decision { entitlement, lent, worth, target, most, .. } = decision;
+        run.decided = Decided { entitlement, lent, worth, target, most };
         let edge = decision.balloon == Pages::ZERO || run.balloon == Pages::ZERO;
         let too_small = exceeds_limit(before, decision) && decision.balloon > run.balloon;
         let moved = too_small || decision.balloon.0.abs_diff(run.balloon.0) >= BALLOON_STEP.0;
@@ -232,7 +232,7 @@ impl Core {
 impl Run {
     /// What it is entitled to, and what it is lent.
     pub(super) fn claim(&self) -> Pages {
-        self.entitlement.saturating_add(self.lent)
+        self.decided.entitlement.saturating_add(self.decided.lent)
     }
 
     /// Whether its balloon works.

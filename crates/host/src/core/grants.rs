@@ -91,10 +91,10 @@ impl Core {
             certain: granted.saturating_sub(part.min(Pages(1))),
             wanted: run.wanted,
             usable: self.unshared(definition, run.id),
-            entitlement: run.entitlement,
-            lent: run.lent,
-            worth: run.worth,
-            most: run.most,
+            entitlement: run.decided.entitlement,
+            lent: run.decided.lent,
+            worth: run.decided.worth,
+            most: run.decided.most,
             limit: limit(definition),
             reservation: reservation(definition),
             driver: run.driver(),
@@ -151,7 +151,7 @@ impl Core {
             let leeway = round.grants.party(i).leeway;
             let more = leeway > run.leeway;
             run.leeway = leeway;
-            run.given = run.given.saturating_add(pages);
+            run.since_division.given = run.since_division.given.saturating_add(pages);
             if let Some(level) = &mut run.paging.level {
                 *level = level.saturating_add(pages);
             }

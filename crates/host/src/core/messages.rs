@@ -157,12 +157,14 @@ impl Core {
         }
         let before = std::mem::replace(&mut run.facts, facts);
         run.observe_scan(&before);
-        run.took_back |= took_back(&before, &facts);
+        run.since_division.took_back |= took_back(&before, &facts);
         if matches!(run.paging_cause, Some(PagingCause::AtLimit | PagingCause::Waited)) {
-            run.replaced = run.replaced.saturating_add(paged_out(&before, &facts));
+            let replaced = &mut run.since_division.replaced;
+            *replaced = replaced.saturating_add(paged_out(&before, &facts));
         }
         let executed = |facts: &Facts| facts.sampling.executed;
-        run.executed = run.executed.saturating_add(executed(&facts).saturating_sub(executed(&before)));
+        let total = &mut run.since_division.executed;
+        *total = total.saturating_add(executed(&facts).saturating_sub(executed(&before)));
         run.usage.observe(&facts.sampling);
         // A grant that the VMM had not read yet answers a part of its claim. Pages that it has
         // pledged to become frames are not such a grant.

@@ -62,7 +62,7 @@ impl Core {
             let charged = self.charged(run.id);
             for pool in self.pools.up_from(&definition.pool) {
                 let row = table.row(&Place::In(pool.name.clone()));
-                row.entitled += run.entitlement;
+                row.entitled += run.decided.entitlement;
                 row.granted += charged;
             }
         }

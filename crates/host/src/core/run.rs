@@ -38,27 +38,14 @@ pub(crate) struct Run {
     pub(crate) need: Need,
     /// The memory that its guest can spare for its balloon.
     pub(crate) spare: Spare,
-    /// Its guest has taken pages out of its balloon since memory was last divided.
-    pub(crate) took_back: bool,
-    /// Pages that it was granted since the last division.
-    pub(crate) given: Pages,
-    /// Pages that it has paged out since the last division to serve its own faults.
-    pub(crate) replaced: Pages,
-    /// How long it has executed since the last division.
-    pub(crate) executed: Duration,
+    /// What has happened since memory was last divided.
+    pub(crate) since_division: SinceDivision,
     pub(crate) stall: StallAccount,
     pub(crate) heartbeat: Heartbeat,
     /// How many events its VMM may still cause.
     pub(crate) noise: Noise,
-    pub(crate) entitlement: Pages,
-    /// What it may have beyond its entitlement: see
-    /// [`Decision::lent`](plimsoll_policy::Decision::lent).
-    pub(crate) lent: Pages,
-    /// What its shares are worth: see [`Decision::worth`](plimsoll_policy::Decision::worth).
-    pub(crate) worth: Pages,
-    pub(crate) target: Pages,
-    /// The most that it may be granted as policy has it: its limit, or less where its pool has one.
-    pub(crate) most: Pages,
+    /// What policy has decided for it.
+    pub(crate) decided: Decided,
     /// Pages that it got as leeway: see [`Party::leeway`](plimsoll_policy::Party::leeway).
     pub(crate) leeway: Pages,
     /// Its swap space; zero without one.
@@ -86,6 +73,41 @@ pub(crate) struct Run {
     pub(crate) missing_jail: Vec<JailPart>,
     /// What its operator should know of how it runs, each in one line.
     pub(crate) remarks: Vec<String>,
+}
+
+/// What has happened to a VM since memory was last divided.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SinceDivision {
+    /// Its guest has taken pages out of its balloon.
+    pub(crate) took_back: bool,
+    /// Pages that it was granted.
+    pub(crate) given: Pages,
+    /// Pages that it has paged out to serve its own faults.
+    pub(crate) replaced: Pages,
+    /// How long it has executed.
+    pub(crate) executed: Duration,
+}
+
+/// What policy decided for a VM when memory was last divided.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decided {
+    pub(crate) entitlement: Pages,
+    /// What it may have beyond its entitlement: see
+    /// [`Decision::lent`](plimsoll_policy::Decision::lent).
+    pub(crate) lent: Pages,
+    /// What its shares are worth: see [`Decision::worth`](plimsoll_policy::Decision::worth).
+    pub(crate) worth: Pages,
+    pub(crate) target: Pages,
+    /// The most that it may be granted: its limit, or less where its pool has one.
+    pub(crate) most: Pages,
+}
+
+impl Decided {
+    /// Before the first decision: nothing but what the VM's `limit` allows.
+    pub(super) fn within(limit: Pages) -> Self {
+        let nothing = Pages::ZERO;
+        Self { entitlement: nothing, lent: nothing, worth: nothing, target: limit, most: limit }
+    }
 }
 
 /// A VMM's paging level: see [`ToVmm::Paging`](plimsoll_protocol::control::ToVmm::Paging).
@@ -193,18 +215,11 @@ impl Run {
             usage: Usage::new(sampling.period),
             need: Need::new(sampling.period),
             spare: Spare::default(),
-            took_back: false,
-            given: Pages::ZERO,
-            replaced: Pages::ZERO,
-            executed: Duration::ZERO,
+            since_division: SinceDivision::default(),
             stall: StallAccount::new(&Facts::default(), Duration::ZERO, now),
             heartbeat: Heartbeat::default(),
             noise: Noise::new(now),
-            entitlement: Pages::ZERO,
-            lent: Pages::ZERO,
-            worth: Pages::ZERO,
-            target: limit,
-            most: limit,
+            decided: Decided::within(limit),
             leeway: Pages::ZERO,
             swap: Pages::ZERO,
             paging: Paging::default(),

@@ -57,8 +57,8 @@ impl Core {
             } else {
                 StallCause::AtLimit(limit.bytes())
             }
-        } else if has >= run.most {
-            StallCause::AtPoolLimit(run.most.bytes())
+        } else if has >= run.decided.most {
+            StallCause::AtPoolLimit(run.decided.most.bytes())
         } else if has < run.claim() {
             StallCause::Owed
         } else {

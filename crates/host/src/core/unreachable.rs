@@ -157,7 +157,7 @@ impl Core {
         run.counted = (run.facts, self.clock.now);
         let age = self.clock.at.duration_since(adopted.started).unsigned_abs();
         run.stall = StallAccount::new(&run.facts, age, self.clock.now);
-        (run.target, run.most) = (limit(definition), limit(definition));
+        (run.decided.target, run.decided.most) = (limit(definition), limit(definition));
         run.balloon = run.facts.balloon_target;
         run.usage.observe(&run.facts.sampling);
         run.wants(run.facts.wanted, self.clock.now);

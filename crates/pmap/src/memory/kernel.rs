@@ -1,4 +1,20 @@
 //! The calls that transitions depend on most. Tests put `defects.rs` in this module's place.
+//!
+//! # What the kernel does with it
+//!
+//! If part of a huge page is discarded it leaves the resident set at once, but the kernel keeps the
+//! memory until the huge page is split. That is asked for when a chunk is broken up, and can fail
+//! while a page of it is under device I/O; the kernel then does it when memory is short.
+//! [`Inflation`](crate::Inflation) gathers whole chunks, which need no splitting. A small chunk
+//! that becomes empty may keep its page table (before Linux 6.14); when it is large again it has
+//! small pages until khugepaged collapses it.
+//!
+//! Each change between armed and unarmed neighbours is one more mapping for the kernel
+//! (`vm.max_map_count`). If there are too many, chunks stay small, which the log says once. Pages
+//! that are or were shared count with the mappings that they take at most, until their chunk is one
+//! mapping again: when it is made large, or all of it was given back. Sharing keeps within a bound
+//! on that count. No fault depends on a further mapping: a shared page that is written is copied
+//! where it is, and memory that was set aside is copied back if it cannot be moved.
 
 use std::io;
 

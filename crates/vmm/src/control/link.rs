@@ -157,7 +157,7 @@ mod tests {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
     use super::*;
-    use crate::control::Mailbox;
+    use crate::mailbox::Mailbox;
     use crate::own_process::{is_own, limit_descriptors, use_up_descriptors};
     use crate::sharing::Exchange;
 

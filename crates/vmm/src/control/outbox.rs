@@ -184,7 +184,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::Mailbox;
+    use crate::mailbox::Mailbox;
 
     fn outbox() -> Outbox {
         Outbox::new(Arc::new(Exchange::new(Arc::new(Mailbox::new().unwrap()))))

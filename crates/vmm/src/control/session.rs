@@ -9,13 +9,12 @@ use plimsoll_protocol::definition::JailPart;
 use plimsoll_protocol::sharing::SharingKind;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::Mailbox;
 use super::grants::Grants;
 use super::link::{Call, Link};
-use super::mailbox::Posted;
 use super::outbox::Outbox;
 use crate::accept::PAUSE;
 use crate::machine::Vm;
+use crate::mailbox::{Mailbox, Posted};
 use crate::sharing::{Answer, Exchange};
 use crate::termination;
 

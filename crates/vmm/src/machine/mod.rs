@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use plimsoll_pmap::uffd::Uffd;
 use plimsoll_pmap::{Config, Pmap, SwapSpace};
 use plimsoll_protocol::control::{
-    BootConfig, Chunks, ExitReason, Facts, GuestFacts, GuestKind, LONGEST_SAMPLE_PERIOD, MAX_SAMPLES,
+    BootConfig, Chunks, ExitReason, Facts, GuestKind, LONGEST_SAMPLE_PERIOD, MAX_SAMPLES,
     SHORTEST_SAMPLE_PERIOD, SamplingConfig, SwapConfig, VsockConfig,
 };
 use plimsoll_protocol::definition::{MAX_CID, MAX_CONNECTIONS, MAX_SIZE, MAX_VCPUS, MIN_CID, MIN_SIZE};
@@ -32,9 +32,10 @@ use crate::boot::loader::Source;
 use crate::boot::reader::BootReader;
 use crate::brake::Brake;
 use crate::console::{Console, ConsoleLog, Ends, Keyboard, MAX_LOG, Output};
-use crate::control::Mailbox;
 use crate::fds::PassedFds;
+use crate::guest::Guest;
 use crate::jail;
+use crate::mailbox::Mailbox;
 use crate::model::{Input, ModelGuest, Parts};
 use crate::pager::Pager;
 use crate::sharing::{Exchange, Scanner};
@@ -43,40 +44,6 @@ use crate::virtio::block::WrittenImages;
 use devices::DeviceHandles;
 use kernel_guest::Machine;
 use sampling::Sampling;
-
-/// What runs in a VM, as the control thread sees it. Nothing here waits for guest memory.
-pub(crate) trait Guest: Send {
-    /// Presses its power button.
-    fn press_power_button(&self);
-    /// Presses its reset button.
-    fn press_reset_button(&self);
-    /// Sets the target size of its balloon.
-    fn set_balloon_target(&self, pages: Pages);
-    /// The state of its balloon.
-    fn balloon(&self) -> BalloonFacts;
-    /// The host's answer to its question `id` for a connection: a connected socket, or none.
-    fn dialed(&self, _id: u64, _socket: Option<OwnedFd>) {}
-}
-
-/// What is known of a guest's balloon.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct BalloonFacts {
-    /// Its size, as its driver reports it.
-    pub(crate) actual: Pages,
-    /// Its target size.
-    pub(crate) target: Pages,
-    /// Whether a driver has been seen.
-    pub(crate) driver: bool,
-    /// What the driver reports of the guest.
-    pub(crate) guest: Option<GuestFacts>,
-}
-
-impl BalloonFacts {
-    /// Whether it has yet to grow to its target.
-    pub(crate) fn inflates(&self) -> bool {
-        self.driver && self.actual < self.target
-    }
-}
 
 /// A VM that has been set up.
 pub(crate) struct Vm {

@@ -16,8 +16,8 @@ use super::pattern::{self, PAGE};
 use super::regions::{Content, Region, Regions};
 use crate::brake::Brake;
 use crate::console::{Keyboard, Output};
-use crate::control::Mailbox;
-use crate::machine::{BalloonFacts, Guest};
+use crate::guest::{BalloonFacts, Guest};
+use crate::mailbox::Mailbox;
 
 /// Pages that the balloon takes at once, as many as Linux's driver puts into one array.
 const BALLOON_BATCH: usize = 256;

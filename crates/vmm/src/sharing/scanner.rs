@@ -20,7 +20,7 @@ use plimsoll_units::{DigestKey, FrameNo, PageNo, Pages, ReturnReason};
 use super::exchange::{Exchange, HeldReferences};
 use super::frames::DomainFrames;
 use super::pace::Pace;
-use crate::control::Mailbox;
+use crate::mailbox::Mailbox;
 
 /// Processor time between two looks at the orders: as much as a few chunks whose pages are shared
 /// take. With the smallest budget it comes every five seconds.

@@ -317,7 +317,7 @@ fn vms_that_cannot_page_are_fed_in_order_of_shares_and_never_below_the_low_thres
     let above: Vec<RunId> = runs
         .iter()
         .copied()
-        .filter(|id| world.core.charged(*id) > world.core.run(*id).unwrap().entitlement)
+        .filter(|id| world.core.charged(*id) > world.core.run(*id).unwrap().decided.entitlement)
         .collect();
     let before: Vec<Pages> = above.iter().map(|run| world.granted[run]).collect();
     // What comes back goes to the VM with the least memory for its shares, although it needs most.

@@ -38,7 +38,7 @@ use plimsoll_units::{FrameNo, PageNo, ReturnReason};
 use self::request::Request;
 pub(crate) use self::request::{Answer, NoAnswer};
 use self::returns::ReturnQueue;
-use crate::control::Mailbox;
+use crate::mailbox::Mailbox;
 
 /// The exchange of one VM. See the module.
 pub(crate) struct Exchange {

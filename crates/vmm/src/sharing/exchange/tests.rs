@@ -10,7 +10,7 @@ use plimsoll_protocol::sharing::{DomainId, Found, MAX_BATCH};
 use plimsoll_units::{FrameNo, PageDigest, PageNo, ReturnReason};
 
 use super::{Answer, Exchange, HeldReferences, NoAnswer};
-use crate::control::Mailbox;
+use crate::mailbox::Mailbox;
 
 const DOMAIN: DomainId = DomainId(7);
 const PAGE: (PageNo, FrameNo) = (PageNo(3), FrameNo(9));

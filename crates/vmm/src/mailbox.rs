@@ -1,3 +1,5 @@
+//! What the VM's threads have to tell the daemon.
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Mutex;
