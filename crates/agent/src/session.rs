@@ -294,5 +294,4 @@ impl Client {
 }
 
 #[cfg(test)]
-#[path = "session_tests.rs"]
 mod tests;

@@ -178,5 +178,4 @@ fn own_cause(child: &Child, pages: u64, level: f64) -> Option<Cause> {
 }
 
 #[cfg(test)]
-#[path = "division_tests.rs"]
 mod tests;

@@ -295,5 +295,4 @@ fn whole(pages: f64) -> Pages {
 }
 
 #[cfg(test)]
-#[path = "estimator_tests.rs"]
 mod tests;

@@ -232,5 +232,4 @@ impl Child {
 }
 
 #[cfg(test)]
-#[path = "family_tests.rs"]
 mod tests;

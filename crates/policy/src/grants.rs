@@ -344,5 +344,4 @@ fn weights(pools: &PoolTree, parties: &[Party]) -> Vec<f64> {
 }
 
 #[cfg(test)]
-#[path = "grants_tests.rs"]
 mod tests;

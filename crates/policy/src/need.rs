@@ -220,5 +220,4 @@ impl Need {
 }
 
 #[cfg(test)]
-#[path = "need_tests.rs"]
 mod tests;

@@ -63,5 +63,4 @@ impl Reclaim {
 }
 
 #[cfg(test)]
-#[path = "paging_tests.rs"]
 mod tests;

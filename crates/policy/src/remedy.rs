@@ -288,5 +288,4 @@ fn bisect(mut low: u64, mut high: u64, has: impl Fn(u64) -> bool) -> Option<(u64
 }
 
 #[cfg(test)]
-#[path = "remedy_tests.rs"]
 mod tests;

@@ -238,5 +238,4 @@ fn claims(pool: &Pool, promised: Pages) -> Pages {
 }
 
 #[cfg(test)]
-#[path = "reservations_tests.rs"]
 mod tests;

@@ -169,5 +169,4 @@ impl PoolOutcome {
 }
 
 #[cfg(test)]
-#[path = "target_tests.rs"]
 mod tests;

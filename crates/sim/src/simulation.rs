@@ -389,9 +389,7 @@ impl Simulation {
 }
 
 #[cfg(test)]
-#[path = "simulation_tests.rs"]
 mod tests;
 
 #[cfg(test)]
-#[path = "fleet_tests.rs"]
 mod fleet_tests;

@@ -238,5 +238,4 @@ impl BusDevice for MemoryWindow {
 }
 
 #[cfg(test)]
-#[path = "root_tests.rs"]
 mod tests;

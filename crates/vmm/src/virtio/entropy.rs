@@ -97,5 +97,4 @@ fn fill(memory: &GuestRam, chain: &Chain) -> Result<u32, Broken> {
 }
 
 #[cfg(test)]
-#[path = "entropy_tests.rs"]
 mod tests;

@@ -106,5 +106,4 @@ impl Registers {
 }
 
 #[cfg(test)]
-#[path = "registers_tests.rs"]
 mod tests;

@@ -51,5 +51,4 @@ fn mark() -> Result<String> {
 }
 
 #[cfg(test)]
-#[path = "send_tests.rs"]
 mod tests;
