@@ -1,36 +1,27 @@
-//! Whether a file is a kernel that can be booted: the setup header of the x86 boot protocol.
+//! Whether a file is a whole kernel that can be booted.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, ensure};
+use plimsoll_bzimage::{HEADER_SPACE, Setup};
 
-/// The header lies within the first two sectors.
-const HEAD: usize = 1024;
-/// The oldest boot protocol with a 64-bit entry and `xloadflags` (Linux 3.8).
-const OLDEST: u16 = 0x020c;
+/// The least length of a kernel: the sectors that its header lies in.
+const LEAST: u64 = 1024;
 
 /// Checks the kernel in `file`, which is `len` bytes long.
 ///
 /// # Errors
 /// What it is instead of a whole bzImage for x86-64.
 pub(crate) fn check(file: &File, len: u64) -> anyhow::Result<()> {
-    const WANTED: &str = "name a bzImage, such as Debian's /boot/vmlinuz-*";
-    let mut head = [0; HEAD];
-    ensure!(len >= HEAD as u64, "it is no Linux kernel ({len} bytes are too few): {WANTED}");
-    file.read_exact_at(&mut head, 0).context("cannot be read")?;
-    let u16_at = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
-    ensure!(u16_at(0x1fe) == 0xaa55 && &head[0x202..0x206] == b"HdrS", "it is no Linux kernel: {WANTED}");
-    let version = u16_at(0x206);
     ensure!(
-        version >= OLDEST,
-        "its boot protocol {version:#06x} is older than {OLDEST:#06x}: {WANTED} of Linux 3.8 or newer"
+        len >= LEAST,
+        "it is no Linux kernel ({len} bytes are too few): name a bzImage, such as Debian's /boot/vmlinuz-*"
     );
-    ensure!(u16_at(0x236) & 1 != 0, "it is no 64-bit kernel: {WANTED}");
-    // Zero stands for four sectors; the boot sector comes first (Documentation/arch/x86/boot.rst).
-    let setup = if head[0x1f1] == 0 { 4 } else { u64::from(head[0x1f1]) };
-    let paragraphs = u32::from_le_bytes([head[0x1f4], head[0x1f5], head[0x1f6], head[0x1f7]]);
-    let whole = (setup + 1) * 512 + u64::from(paragraphs) * 16;
+    let mut start = [0; HEADER_SPACE];
+    file.read_exact_at(&mut start, 0).context("cannot be read")?;
+    let setup = Setup::new(start)?;
+    let whole = setup.payload() + setup.payload_length();
     ensure!(len >= whole, "it is truncated: {len} bytes of {whole} are there; copy it again");
     Ok(())
 }

@@ -39,16 +39,16 @@ impl BootImage {
         let regions = layout::ram(size);
         let low = regions.first().map_or(0, |range| range.pages.0 * PAGE_SIZE);
         ensure!(
-            kernel.load_address() >= layout::HIMEM && kernel.end() <= low,
+            kernel.setup().load_address() >= layout::HIMEM && kernel.end() <= low,
             "size {}: this kernel needs at least {}",
             size.bytes(),
             size_up_to(kernel.end())
         );
         ensure!(
-            cmdline.len() <= kernel.cmdline_max(),
+            cmdline.len() <= kernel.setup().cmdline_max(),
             "command line of {} bytes: this kernel takes {}",
             cmdline.len(),
-            kernel.cmdline_max()
+            kernel.setup().cmdline_max()
         );
         let initrd = initrd.map(|file| place_initrd(file, &kernel, low)).transpose()?;
         let mut cmdline = cmdline.as_bytes().to_vec();
@@ -94,14 +94,14 @@ impl BootImage {
 
     /// Where the first vCPU starts: the kernel's 64-bit entry point.
     pub(crate) fn entry(&self) -> u64 {
-        self.kernel.load_address() + 0x200
+        self.kernel.setup().load_address() + 0x200
     }
 }
 
 /// Puts the initrd as high as it may be, away from the kernel.
 fn place_initrd(file: Box<dyn BootFile>, kernel: &KernelImage, low: u64) -> Result<(Initrd, u32, u32)> {
     let initrd = Initrd::new(file).context("initrd")?;
-    let end = low.min(kernel.initrd_max() + 1);
+    let end = low.min(kernel.setup().initrd_max() + 1);
     let at = end.checked_sub(initrd.len()).map(|at| at - at % PAGE_SIZE).filter(|at| *at >= kernel.end());
     let Some(at) = at else {
         bail!(

@@ -1,7 +1,8 @@
+use plimsoll_bzimage::HEADER;
 use plimsoll_pmap::PpnRange;
 use plimsoll_units::PAGE_SIZE;
 
-use super::kernel_image::{HEADER, KernelImage};
+use super::kernel_image::KernelImage;
 use super::layout;
 
 const RSDP: usize = 0x70;
@@ -26,7 +27,7 @@ enum Kind {
 pub(crate) fn zero_page(kernel: &KernelImage, ram: &[PpnRange], initrd: Option<(u32, u32)>) -> Vec<u8> {
     let mut page = vec![0; layout::PAGE];
     let mut put = |at: usize, bytes: &[u8]| page[at..at + bytes.len()].copy_from_slice(bytes);
-    put(HEADER, kernel.header());
+    put(HEADER, kernel.setup().header());
     put(LOADER, &[LOADER_UNDEFINED]);
     put(RSDP, &layout::ACPI.to_le_bytes());
     #[expect(clippy::cast_possible_truncation, reason = "a constant below 1 MiB")]
