@@ -116,7 +116,31 @@ impl Definition {
         if let Some(sharing) = &self.sharing {
             text += &format!("[memory]\nsharing = {sharing:?}\n");
         }
-        text += "[boot]\n";
+        text += &self.boot()?;
+        if !self.reports_free_pages {
+            text += "[balloon]\nfree_page_reporting = false\n";
+        }
+        for disk in &self.disks {
+            text += &format!("[[disk]]\npath = {disk:?}\n");
+        }
+        for disk in &self.read_only_disks {
+            text += &format!("[[disk]]\npath = {disk:?}\nread_only = true\n");
+        }
+        for tap in &self.taps {
+            text += &format!("[[net]]\ntap = {tap:?}\n");
+        }
+        if let Some(lines) = &self.cloud_init {
+            text += &format!("[cloud_init]\n{lines}");
+        }
+        if let Some(lines) = &self.vsock {
+            text += &format!("[vsock]\n{lines}");
+        }
+        Ok(text)
+    }
+
+    /// What it boots, and the disk that it boots from.
+    fn boot(&self) -> Result<String> {
+        let mut text = "[boot]\n".to_owned();
         // The kernel's messages would only mingle with toucher's answers; its warnings are wanted.
         let mut console = "console=ttyS0 reboot=acpi panic=-1".to_owned();
         if !self.balloon_driver {
@@ -147,24 +171,6 @@ impl Definition {
             Runs::Disk(disk) => {
                 text += &format!("from = \"disk\"\nappend = \"{console}\"\n{}", self.boot_disk(disk));
             }
-        }
-        if !self.reports_free_pages {
-            text += "[balloon]\nfree_page_reporting = false\n";
-        }
-        for disk in &self.disks {
-            text += &format!("[[disk]]\npath = {disk:?}\n");
-        }
-        for disk in &self.read_only_disks {
-            text += &format!("[[disk]]\npath = {disk:?}\nread_only = true\n");
-        }
-        for tap in &self.taps {
-            text += &format!("[[net]]\ntap = {tap:?}\n");
-        }
-        if let Some(lines) = &self.cloud_init {
-            text += &format!("[cloud_init]\n{lines}");
-        }
-        if let Some(lines) = &self.vsock {
-            text += &format!("[vsock]\n{lines}");
         }
         Ok(text)
     }

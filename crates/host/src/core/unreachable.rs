@@ -166,11 +166,7 @@ impl Core {
         self.event(Some(&name), format!("is adopted{after}, with {} granted", account.grant.bytes()));
         let former = self.left_by(id, adopted.domains.iter().chain(&adopted.former));
         if let Some(references) = adopted.references {
-            if let Some(run) = self.run_mut(id) {
-                run.sharing.recovering = true;
-            }
-            self.recovering += 1;
-            self.effect(Effect::Order(Order::Recover { run: id, size, references: Box::new(references) }));
+            self.recover(id, size, references);
         }
         self.effect(Effect::Order(Order::Answered { run: id, former }));
         self.share(id, Pages::ZERO);
@@ -191,6 +187,15 @@ impl Core {
             self.save(&name, Vec::new());
         }
         self.urgent = true;
+    }
+
+    /// Has the plane take over the frames that a VM of `size` holds.
+    fn recover(&mut self, id: RunId, size: Pages, references: HeldReferences) {
+        if let Some(run) = self.run_mut(id) {
+            run.sharing.recovering = true;
+        }
+        self.recovering += 1;
+        self.effect(Effect::Order(Order::Recover { run: id, size, references: Box::new(references) }));
     }
 
     /// Returns those of a VM's known domains that its definition no longer names.
