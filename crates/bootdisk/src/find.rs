@@ -11,7 +11,7 @@ use crate::disk::{Disk, Source, Window};
 use crate::grub::{self, Boots};
 use crate::partition::Scheme;
 use crate::table;
-use crate::volume::{self, Content, Found, Volume};
+use crate::volume::{self, Content, Recognized, Volume};
 use crate::{bls, env_block, extlinux};
 
 /// Finds what the disk in `source`, of `size` bytes, boots.
@@ -32,8 +32,8 @@ pub(crate) fn find_within(source: Box<dyn Source>, size: u64, allowance: u64) ->
         let window = Window::new(&disk, partition.start, partition.len);
         disk.renew();
         match volume::look(window, scheme, partition) {
-            Found::FileSystem(volume) => volumes.push(volume),
-            Found::Other(what) => others.push(what),
+            Recognized::FileSystem(volume) => volumes.push(volume),
+            Recognized::Other(what) => others.push(what),
         }
     }
     disk.renew();

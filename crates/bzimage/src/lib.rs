@@ -41,7 +41,7 @@ pub enum Unfit {
 
 /// The beginning of a kernel's file, whose setup header is that of a kernel that can be booted.
 #[derive(Clone, Debug)]
-pub struct Setup([u8; HEADER_SPACE]);
+pub struct Setup(Box<[u8; HEADER_SPACE]>);
 
 impl Setup {
     /// Checks the first bytes of a file.
@@ -49,7 +49,7 @@ impl Setup {
     /// # Errors
     /// What the file is instead.
     pub fn new(start: [u8; HEADER_SPACE]) -> Result<Self, Unfit> {
-        let setup = Self(start);
+        let setup = Self(Box::new(start));
         if setup.u16(BOOT_FLAG) != 0xaa55 || start[MAGIC..MAGIC + 4] != *b"HdrS" {
             return Err(Unfit::NoKernel);
         }

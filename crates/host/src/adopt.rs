@@ -28,13 +28,13 @@ pub(crate) struct Survivor {
 
 /// What the run directory tells.
 #[derive(Debug, Default)]
-pub(crate) struct Found {
+pub(crate) struct RunDirectories {
     pub(crate) survivors: Vec<Survivor>,
     /// VMs that are gone, and how that is known.
     pub(crate) gone: Vec<(VmName, Gone)>,
 }
 
-impl Found {
+impl RunDirectories {
     /// Machine memory that all survivors take: their own, and the frames that they share.
     pub(crate) fn memory(&self) -> Bytes {
         let own: Bytes = self.survivors.iter().map(|survivor| survivor.there.kernel.process.anonymous).sum();
@@ -68,8 +68,8 @@ fn pools(pid: u32) -> Vec<(u64, u64)> {
 ///
 /// # Errors
 /// The run directory cannot be read.
-pub(crate) fn find(paths: &Paths) -> anyhow::Result<Found> {
-    let mut found = Found::default();
+pub(crate) fn find(paths: &Paths) -> anyhow::Result<RunDirectories> {
+    let mut found = RunDirectories::default();
     let runs = paths.runs();
     let entries = std::fs::read_dir(&runs).with_context(|| format!("cannot read {}", runs.display()))?;
     for entry in entries {

@@ -12,7 +12,7 @@ use plimsoll_protocol::status::Exit;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::adopt::{self, Found};
+use crate::adopt::{self, RunDirectories};
 use crate::api::Gate;
 use crate::cgroup::Cgroups;
 use crate::config::{Config, UIDS};
@@ -86,7 +86,7 @@ async fn serve(
     events: Vec<Event>,
     site: Site,
     uids: Uids,
-    found: Found,
+    found: RunDirectories,
 ) -> anyhow::Result<()> {
     oom::end_me_last();
     let hangup = signal(SignalKind::hangup())?;

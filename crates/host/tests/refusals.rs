@@ -266,7 +266,7 @@ fn pools_that_cannot_be_are_refused_by_field_and_value() {
         (409, "DELETE", "/v1/pools/prod", "", "still holds pool web"),
         (409, "DELETE", "/v1/pools/web", "", "still holds VM a"),
         (400, "PATCH", "/v1/vms/a", r#"{"pool": "nobody"}"#, "pool nobody"),
-        (400, "PATCH", "/v1/vms/a", r#"{"tax": 1}"#, "tax: tax 1: a number from 0 to 0.99"),
+        (400, "PATCH", "/v1/vms/a", r#"{"tax": 1}"#, "tax: tax 1: must be a number from 0 to 0.99"),
         (400, "PATCH", "/v1/vms/a", r#"{"limit": -4096}"#, "limit: -4096 is not a size"),
         (
             400,

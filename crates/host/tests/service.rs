@@ -105,7 +105,7 @@ fn a_configuration_with_an_error_changes_nothing() {
     manager.restart(&mut host, 0);
     manager.expect("READY=1");
     for (wrong, part) in [
-        ("budget = '256MiB'\nidle_tax = 2.0", "line 2: idle_tax 2: a number"),
+        ("budget = '256MiB'\nidle_tax = 2.0", "line 2: idle_tax 2: must be a number"),
         ("budget = '256MB'", "line 1: budget: \"256MB\""),
         ("budget = '256MiB'\nswap_directory = '/nowhere'", "line 2: swap_directory /nowhere: "),
         ("budget = '9999TiB'", "budget 9999TiB: the machine has"),

@@ -27,9 +27,7 @@ impl<S: Storage> Qcow2<S> {
             return invalid(format!("its disk of {before} bytes cannot shrink to {size}"));
         }
         if !size.is_multiple_of(512) || size > MAX_SIZE {
-            return invalid(format!(
-                "a disk of {size} bytes: must be a multiple of 512 bytes up to 8TiB"
-            ));
+            return invalid(format!("a disk of {size} bytes: must be a multiple of 512 bytes up to 8TiB"));
         }
         if self.backing.as_ref().is_some_and(|backing| backing.size() > before) {
             return invalid("its backing file is longer than its disk, and would show behind it".to_owned());

@@ -1,5 +1,5 @@
-//! What the kernel says of the machine's memory, of the control groups that limit it, and of who
-//! uses a file.
+//! What the kernel says of the machine's memory, of the control groups that limit it, and of the
+//! processes that use a file.
 //!
 //! It reads files of the kernel and decides nothing: the daemon decides how much of the memory VMs
 //! may use. Start at [`Reading`]; [`limit`] finds the groups, [`oom`] counts what the kernel's OOM

@@ -64,8 +64,7 @@ mod tests {
 
     #[test]
     fn a_worse_state_stops_nothing_that_a_better_one_runs() {
-        let states =
-            [State::High, State::Clear, State::Soft, State::Hard, State::Low].map(Mechanisms::of);
+        let states = [State::High, State::Clear, State::Soft, State::Hard, State::Low].map(Mechanisms::of);
         for pair in states.windows(2) {
             assert!(pair[0].balloon <= pair[1].balloon && pair[0].paging <= pair[1].paging);
             assert!(pair[0].block <= pair[1].block);

@@ -270,8 +270,9 @@ impl Domain {
         let frames = self.frames.in_use() + self.frames.lingering();
         let references = self.frames.references();
         let ranges = self.members.ranges();
-        let bytes =
-            self.index.bytes() + self.frames.bytes() + ranges.iter().map(|range| range.bytes()).sum::<usize>();
+        let bytes = self.index.bytes()
+            + self.frames.bytes()
+            + ranges.iter().map(|range| range.bytes()).sum::<usize>();
         Stats {
             frames: Pages(frames),
             lingering: Pages(self.frames.lingering()),

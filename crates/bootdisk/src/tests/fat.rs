@@ -5,15 +5,15 @@ use super::image::{Image, Tree, fat};
 use super::{MIB, kernel, read};
 use crate::disk::{Disk, Window};
 use crate::partition::{Partition, Scheme};
-use crate::volume::{Found, Node, Volume, look};
+use crate::volume::{Node, Recognized, Volume, look};
 
 fn open(bytes: Vec<u8>) -> Volume {
     let length = bytes.len() as u64;
     let disk = Rc::new(Disk::new(Box::new(Image(bytes)), length, 1 << 30));
     let whole = Partition { number: 0, start: 0, len: length, efi: false };
     match look(Window::new(&disk, 0, length), Scheme::Whole, &whole) {
-        Found::FileSystem(volume) => volume,
-        Found::Other(what) => panic!("{what}"),
+        Recognized::FileSystem(volume) => volume,
+        Recognized::Other(what) => panic!("{what}"),
     }
 }
 

@@ -66,14 +66,14 @@ pub(crate) struct Volume {
 }
 
 /// What is in a partition.
-pub(crate) enum Found {
+pub(crate) enum Recognized {
     FileSystem(Volume),
     /// Something else: for people, "partition 2 xfs (cannot be read)".
     Other(String),
 }
 
 /// Looks at what is in `partition` of a disk that is divided by `scheme`.
-pub(crate) fn look(window: Window, scheme: Scheme, partition: &Partition) -> Found {
+pub(crate) fn look(window: Window, scheme: Scheme, partition: &Partition) -> Recognized {
     let number = partition.number;
     let (place, device) = match scheme {
         Scheme::Gpt => (format!("partition {number}"), format!("hd0,gpt{number}")),
@@ -84,11 +84,11 @@ pub(crate) fn look(window: Window, scheme: Scheme, partition: &Partition) -> Fou
         Err(error) => Err(error),
         Ok(other::Kind::Ext) => ext::open(window),
         Ok(other::Kind::Fat) => fat::open(window),
-        Ok(other::Kind::Other(name)) => return Found::Other(format!("{place} {name}")),
+        Ok(other::Kind::Other(name)) => return Recognized::Other(format!("{place} {name}")),
     };
     match opened {
-        Ok(files) => Found::FileSystem(Volume { place, device, efi: partition.efi, files }),
-        Err(error) => Found::Other(format!("{place} a file system that cannot be read ({error})")),
+        Ok(files) => Recognized::FileSystem(Volume { place, device, efi: partition.efi, files }),
+        Err(error) => Recognized::Other(format!("{place} a file system that cannot be read ({error})")),
     }
 }
 

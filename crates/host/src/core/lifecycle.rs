@@ -8,8 +8,8 @@ use plimsoll_units::Pages;
 use super::pools::place;
 use super::run::{EndedBy, Ending, Phase, Rollback, Run, Start, Waiter};
 use super::{
-    Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, REQUEST_TIMEOUT, RequestId, RunId, Started, Vm, limit,
-    overhead, reservation,
+    Answer, Core, Effect, Failure, FailureKind, LAST_GRACE, REQUEST_TIMEOUT, RequestId, RunId, Started, Vm,
+    limit, overhead, reservation,
 };
 use crate::domains::Order;
 use crate::images;

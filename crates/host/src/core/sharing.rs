@@ -270,12 +270,7 @@ impl Core {
 
     /// Pages that a VMM will not hear of hold nothing.
     pub(super) fn unsent(&mut self, id: RunId, domain: DomainId, pages: Vec<(PageNo, FrameNo)>) {
-        self.effect(Effect::Order(Order::GiveBack {
-            run: id,
-            domain,
-            pages,
-            reason: ReturnReason::Unused,
-        }));
+        self.effect(Effect::Order(Order::GiveBack { run: id, domain, pages, reason: ReturnReason::Unused }));
     }
 
     /// A VMM gives references back.

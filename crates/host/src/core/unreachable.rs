@@ -12,7 +12,7 @@ use super::pools::place;
 use super::run::{Phase, Run, Unreachable};
 use super::stall_account::StallAccount;
 use super::{Core, Effect, KernelAccount, RunId, Vm, limit, messages, overhead, size};
-use crate::domains::{Known, Order, HeldReferences};
+use crate::domains::{HeldReferences, Known, Order};
 use crate::inventory::{Record, Unread};
 use crate::ledger::Account;
 use crate::outline::sketch;
@@ -132,7 +132,8 @@ impl Core {
             // It is being killed.
             return;
         };
-        let silent_for = unreachable.told.then(|| self.clock.now.saturating_duration_since(unreachable.since));
+        let silent_for =
+            unreachable.told.then(|| self.clock.now.saturating_duration_since(unreachable.since));
         let in_inventory = unreachable.in_inventory;
         // If the inventory has the record of this run, it has later changes too.
         if !in_inventory {

@@ -55,7 +55,9 @@ impl Daemon {
                 let renamed = self.saver.rename(old, record);
                 self.answer_after(answers, renamed);
             }
-            Effect::RecordMissingJail(run, missing) => drop(self.note(run, |record| record.missing_jail = missing)),
+            Effect::RecordMissingJail(run, missing) => {
+                self.note(run, |record| record.missing_jail = missing);
+            }
             Effect::Joins(run, domain) => {
                 let gone = self.former_and_gone(run);
                 let noted = self.note(run, |record| record.joins(domain, &gone));

@@ -44,7 +44,7 @@ mod thread;
 mod tidy;
 mod unreported;
 
-pub(crate) use order::{Order, Question, HeldReferences};
+pub(crate) use order::{HeldReferences, Order, Question};
 pub(crate) use part::Part;
 pub(crate) use plane::Plane;
 pub(crate) use registry::{Known, Owner};

@@ -27,18 +27,8 @@ pub(crate) struct Kernel {
     until_refusal: Mutex<Option<u32>>,
 }
 
+#[cfg_attr(feature = "model-check", expect(dead_code, reason = "the tests that use them are left out"))]
 impl Kernel {
-    pub(super) fn new(mapping: Arc<Mapping>, uffd: Uffd, pagemap: Pagemap) -> Self {
-        let kernel = kernel::Kernel::new(mapping, uffd, pagemap);
-        Self {
-            kernel,
-            active: Mutex::default(),
-            late: Mutex::default(),
-            before_arming: Mutex::default(),
-            until_refusal: Mutex::default(),
-        }
-    }
-
     /// Has the guest do something right before the next whole chunk is armed.
     pub(crate) fn before_arming(&self, act: impl FnOnce() + Send + 'static) {
         *self.before_arming.lock().unwrap() = Some(Box::new(act));
@@ -53,6 +43,19 @@ impl Kernel {
     /// Whether a call has been refused since [`Self::refuse_after`].
     pub(crate) fn has_refused(&self) -> bool {
         self.until_refusal.lock().unwrap().is_none()
+    }
+}
+
+impl Kernel {
+    pub(super) fn new(mapping: Arc<Mapping>, uffd: Uffd, pagemap: Pagemap) -> Self {
+        let kernel = kernel::Kernel::new(mapping, uffd, pagemap);
+        Self {
+            kernel,
+            active: Mutex::default(),
+            late: Mutex::default(),
+            before_arming: Mutex::default(),
+            until_refusal: Mutex::default(),
+        }
     }
 
     fn may_refuse(&self) -> io::Result<()> {

@@ -221,9 +221,7 @@ impl VmDefinition {
         let fail = |text: String| Err(DefinitionError::new(text));
         let size = self.size;
         if size < MIN_SIZE || size > MAX_SIZE || !size.0.is_multiple_of(CHUNK_SIZE) {
-            return fail(format!(
-                "size {size}: must be a multiple of 2MiB from {MIN_SIZE} to {MAX_SIZE}"
-            ));
+            return fail(format!("size {size}: must be a multiple of 2MiB from {MIN_SIZE} to {MAX_SIZE}"));
         }
         if self.vcpus == 0 || self.vcpus > MAX_VCPUS {
             return fail(format!("vcpus {}: must be 1 to {MAX_VCPUS}", self.vcpus));

@@ -23,7 +23,7 @@ use plimsoll_protocol::control::{
 };
 use plimsoll_protocol::definition::{MAX_CID, MAX_CONNECTIONS, MAX_SIZE, MAX_VCPUS, MIN_CID, MIN_SIZE};
 use plimsoll_sys::Event;
-use plimsoll_units::{Bytes, Pages};
+use plimsoll_units::Bytes;
 use rustix::process::{Resource, getrlimit};
 
 use crate::boot::file::BootFile;

@@ -166,11 +166,14 @@ impl Vcpu {
                 Ok(Some(event)) => return self.wait_for_stop(event),
                 Err(error) => match error.errno() {
                     libc::EINTR | libc::EAGAIN => {}
-                    libc::EFAULT if stuck_since.get_or_insert_with(Instant::now).elapsed() < STUCK_TIMEOUT => {
+                    libc::EFAULT
+                        if stuck_since.get_or_insert_with(Instant::now).elapsed() < STUCK_TIMEOUT =>
+                    {
                         thread::sleep(PAUSE);
                     }
                     libc::EFAULT => {
-                        let what = format!("a vCPU has not reached guest memory for {STUCK_TIMEOUT:?}: {error}");
+                        let what =
+                            format!("a vCPU has not reached guest memory for {STUCK_TIMEOUT:?}: {error}");
                         return self.wait_for_stop(GuestEvent::Failed(what));
                     }
                     _ => {

@@ -14,7 +14,7 @@ pub(super) fn page() -> Page {
          | state | begins | balloons | compression and swap | processors |\n|---|---|---|---|---|\n",
     );
     for state in STATES {
-        let Mechanisms { balloon, paging, block } = Mechanisms::of(state, false);
+        let Mechanisms { balloon, paging, block } = Mechanisms::of(state);
         let balloons = if balloon { "inflate" } else { "reclaim for VMs that are owed memory" };
         let paging = match paging {
             Paging::Off => "for VMs that are owed memory",

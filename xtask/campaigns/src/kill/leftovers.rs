@@ -15,8 +15,8 @@ use plimsoll_protocol::status::{HostStatus, Power, VmStatus};
 use plimsoll_units::{Bytes, Pages};
 
 use super::field::Field;
-use super::until_fine::until_fine;
 use super::population::Population;
+use super::until_fine::until_fine;
 
 /// Descriptors, threads and mappings that a process may have more than when it was first looked
 /// at: connections that just end, heaps of the allocator, domains that it has joined since. What

@@ -9,9 +9,9 @@ use super::attack::Aftermath;
 use super::change::Settings;
 use super::field::Field;
 use super::leftovers::{self, Leftovers};
-use super::until_fine::until_fine;
 use super::population::Population;
 use super::tally::Tally;
+use super::until_fine::until_fine;
 
 /// How long it may take until all VMs are well. The longest wait in it is the daemon's until it
 /// tries again to reach a VMM: 16 s.

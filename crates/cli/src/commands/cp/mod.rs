@@ -27,20 +27,20 @@ Examples:
 pub(crate) struct Cp {
     /// The file to copy: FILE, or VM:FILE in a guest
     #[arg(value_name = "[VM:]FILE")]
-    from: Place,
+    from: End,
     /// Where to: a file or a directory
     #[arg(value_name = "[VM:]PATH")]
-    to: Place,
+    to: End,
 }
 
 /// A path here or in a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+enum End {
     Here(PathBuf),
     Guest(VmName, String),
 }
 
-impl FromStr for Place {
+impl FromStr for End {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -58,8 +58,8 @@ impl FromStr for Place {
 impl Cp {
     pub(crate) fn run(&self, context: &Context) -> Result<()> {
         match (&self.from, &self.to) {
-            (Place::Here(from), Place::Guest(vm, to)) => send::send(from, vm, to, context),
-            (Place::Guest(vm, from), Place::Here(to)) => fetch::fetch(vm, from, to, context),
+            (End::Here(from), End::Guest(vm, to)) => send::send(from, vm, to, context),
+            (End::Guest(vm, from), End::Here(to)) => fetch::fetch(vm, from, to, context),
             _ => Err(failed(Status::Invalid, "name one file here, and one in a guest as VM:PATH")),
         }
     }
@@ -99,11 +99,11 @@ mod tests {
 
     #[test]
     fn a_place_is_in_a_guest_where_a_name_and_a_colon_stand_before_its_path() {
-        let guest = Place::Guest("web1".parse().unwrap(), "/a:b".to_owned());
+        let guest = End::Guest("web1".parse().unwrap(), "/a:b".to_owned());
         assert_eq!("web1:/a:b".parse(), Ok(guest));
-        assert_eq!("./web1:/a".parse(), Ok(Place::Here("./web1:/a".into())));
-        assert_eq!("a".parse(), Ok(Place::Here("a".into())));
-        assert!("web1:a".parse::<Place>().unwrap_err().contains("absolute"));
-        assert!(".x:/a".parse::<Place>().is_err());
+        assert_eq!("./web1:/a".parse(), Ok(End::Here("./web1:/a".into())));
+        assert_eq!("a".parse(), Ok(End::Here("a".into())));
+        assert!("web1:a".parse::<End>().unwrap_err().contains("absolute"));
+        assert!(".x:/a".parse::<End>().is_err());
     }
 }

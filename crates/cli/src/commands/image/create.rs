@@ -38,10 +38,8 @@ impl Create {
             Format::Qcow2 => create(&storage, self.size.0, self.cluster.0, None)
                 .map_err(|error| refused(&self.file, error))?,
             Format::Raw if self.size.0 == 0 || !self.size.0.is_multiple_of(512) || self.size.0 > MAX_SIZE => {
-                let text = format!(
-                    "a disk of {} bytes: must be a multiple of 512 bytes up to 8TiB",
-                    self.size.0
-                );
+                let text =
+                    format!("a disk of {} bytes: must be a multiple of 512 bytes up to 8TiB", self.size.0);
                 return Err(failed(Status::Invalid, text));
             }
             Format::Raw => {

@@ -211,7 +211,8 @@ impl Described {
         let mut success = if contents.is_empty() {
             json!({"description": "It is done. The answer has no body."})
         } else {
-            let contents = contents.iter().map(|content| (content.media.to_owned(), content.described(schemas)));
+            let contents =
+                contents.iter().map(|content| (content.media.to_owned(), content.described(schemas)));
             json!({"description": "It is done.", "content": Map::from_iter(contents)})
         };
         if changes {

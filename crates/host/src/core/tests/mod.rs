@@ -258,8 +258,8 @@ impl World {
                 Effect::Send(run, message @ (ToVmm::Pause(_) | ToVmm::Reset | ToVmm::Device(_))) => {
                     self.told.push((run, message))
                 }
-                Effect::Dial { .. } | Effect::Grow(_) => {}
-                Effect::Send(..) | Effect::SendWith(..) | Effect::RecordMissingJail(..) | Effect::Joins(..) => {}
+                Effect::Dial { .. } | Effect::Grow(_) | Effect::RecordMissingJail(..) => {}
+                Effect::Send(..) | Effect::SendWith(..) | Effect::Joins(..) => {}
             }
         }
     }

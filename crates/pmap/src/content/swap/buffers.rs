@@ -13,11 +13,11 @@ use crate::sync::{Arc, Condvar};
 
 /// A bounded number of page-aligned buffers, which direct I/O needs.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct BufferPool {
     state: Lock<State, SWAP_BUFFERS>,
     /// As many buffers as a waiter wants are free.
     returned: Condvar,
-    /// Signalled when a buffer is returned after [`Pool::take_or_notify`] found none.
+    /// Signalled when a buffer is returned after [`BufferPool::take_or_notify`] found none.
     notify: Event,
 }
 
@@ -30,7 +30,7 @@ struct State {
     wake_at: usize,
 }
 
-impl Pool {
+impl BufferPool {
     /// A pool of `count` buffers, which must not be zero.
     pub(super) fn new(count: usize, notify: &Event) -> io::Result<Arc<Self>> {
         // The lowest addresses first, so that a VM that seldom swaps touches few pages.
@@ -79,7 +79,7 @@ impl Pool {
 pub(crate) struct Buffer {
     /// `Some` until it is dropped.
     page: Option<MappedPage>,
-    pool: Arc<Pool>,
+    pool: Arc<BufferPool>,
 }
 
 impl Deref for Buffer {

@@ -86,7 +86,7 @@ pub(crate) use slots::SwapSlot;
 use crate::address::PAGE;
 use crate::lock::{Lock, SWAP_BOOK, SWAP_QUEUE, SWAP_SCHEDULE};
 use crate::sync::Arc;
-use buffers::Pool;
+use buffers::BufferPool;
 use cipher::Cipher;
 #[cfg(test)]
 use defects::Slots;
@@ -129,7 +129,7 @@ struct Shared {
     book: Lock<Book, SWAP_BOOK>,
     queue: Lock<Queue, SWAP_QUEUE>,
     schedule: Lock<Schedule, SWAP_SCHEDULE>,
-    write_buffers: Arc<Pool>,
+    write_buffers: Arc<BufferPool>,
     event: Event,
     cipher: Option<Cipher>,
 }
@@ -189,12 +189,12 @@ impl Swap {
         let slots = check(&space)?;
         let event = Event::new()?;
         let engine = engine(space.file.into(), &event);
-        let read_buffers = Pool::new(READ_BUFFERS, &event)?;
+        let read_buffers = BufferPool::new(READ_BUFFERS, &event)?;
         let shared = Shared {
             book: Lock::new(Book { slots: Slots::new(slots), leaving: HashMap::new() }),
             queue: Lock::default(),
             schedule: Lock::new(Schedule::new(engine, read_buffers)),
-            write_buffers: Pool::new(WRITE_BUFFERS, &event)?,
+            write_buffers: BufferPool::new(WRITE_BUFFERS, &event)?,
             cipher: if space.encrypt { Some(Cipher::new()?) } else { None },
             event,
         };

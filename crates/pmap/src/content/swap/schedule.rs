@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use super::buffers::{Buffer, Pool};
+use super::buffers::{Buffer, BufferPool};
 use super::engine::{DEPTH, Engine};
 use super::slots::SwapSlot;
 use super::task::{Memory, Task};
@@ -46,7 +46,7 @@ pub(super) enum Outcome {
 pub(super) struct Schedule {
     pub(super) engine: Engine,
     /// For reads.
-    buffers: Arc<Pool>,
+    buffers: Arc<BufferPool>,
     /// Tasks to be submitted again: the rest of short ones, the pages of failed ones.
     again: VecDeque<Task>,
     reads: usize,
@@ -76,7 +76,7 @@ impl Queue {
     }
 
     /// Takes a read off the queue, as far as there are buffers for it.
-    fn next_read(&mut self, pool: &Arc<Pool>) -> Option<Task> {
+    fn next_read(&mut self, pool: &Arc<BufferPool>) -> Option<Task> {
         let run = self.reads.front_mut()?;
         let first = pool.take_or_notify()?;
         let more = std::iter::from_fn(|| pool.take()).take(run.owners.len().saturating_sub(1));
@@ -93,7 +93,7 @@ impl Queue {
 }
 
 impl Schedule {
-    pub(super) fn new(engine: Engine, buffers: Arc<Pool>) -> Self {
+    pub(super) fn new(engine: Engine, buffers: Arc<BufferPool>) -> Self {
         Self { engine, buffers, again: VecDeque::new(), reads: 0, writes: 0 }
     }
 

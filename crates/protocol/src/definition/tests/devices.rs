@@ -139,8 +139,8 @@ fn guests_tell_disks_apart_by_serial_numbers() {
     assert_eq!(serials, ["plimsoll-disk0", "web1-root.0_a"]);
     assert_eq!(from(&vm.to_toml().unwrap()), vm);
     for (serials, what) in [
-        (["serial = ''", ""], "serial \"\": 1 to 20 of"),
-        (["serial = '012345678901234567890'", ""], "serial \"012345678901234567890\": 1 to 20"),
+        (["serial = ''", ""], "serial \"\": must be 1 to 20 of"),
+        (["serial = '012345678901234567890'", ""], "serial \"012345678901234567890\": must be 1 to 20"),
         (["serial = 'a b'", ""], "serial \"a b\""),
         (["serial = 'a'", "serial = 'a'"], "serial \"a\": two disks have it"),
         (["serial = 'plimsoll-disk1'", ""], "two disks have it"),

@@ -71,7 +71,7 @@ pub(crate) struct BootReader(Arc<Mutex<Link>>);
 
 /// What the disk boots.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct BootChoice {
     pub(crate) kernel: DiskFile,
     pub(crate) initrd: Option<DiskFile>,
     /// Printable ASCII.
@@ -109,10 +109,10 @@ impl BootReader {
     ///
     /// # Errors
     /// What is on the disk instead of something to boot, or what is wrong with the reader.
-    pub(crate) fn find(&self) -> Result<Found> {
+    pub(crate) fn find(&self) -> Result<BootChoice> {
         let found = lock(&self.0).find()?;
         let file = |which, len| DiskFile { reader: self.clone(), which, len };
-        Ok(Found {
+        Ok(BootChoice {
             kernel: file(Which::Kernel, found.kernel),
             initrd: (found.initrd > 0).then(|| file(Which::Initrd, found.initrd)),
             cmdline: found.cmdline,

@@ -32,9 +32,8 @@ impl ReturnQueue {
     ) -> bool {
         let was_empty = self.is_empty();
         while !pages.is_empty() {
-            let fits = |last: &Batch| {
-                (last.domain, last.reason) == (domain, reason) && last.pages.len() < MAX_BATCH
-            };
+            let fits =
+                |last: &Batch| (last.domain, last.reason) == (domain, reason) && last.pages.len() < MAX_BATCH;
             if !self.0.back().is_some_and(fits) {
                 self.0.push_back(Batch { domain, reason, pages: Vec::new() });
             }

@@ -187,7 +187,9 @@ fn the_bar_is_reached_through_configuration_space_as_well() {
 /// A bus with an entropy device in slot 1.
 fn bus() -> (Arc<Root>, Arc<Record>, Rig) {
     let mut rig = rig();
-    let Transport::Pci(pci) = std::mem::replace(&mut rig.transport, Transport::Moving) else { panic!("it was moved") };
+    let Transport::Pci(pci) = std::mem::replace(&mut rig.transport, Transport::Moving) else {
+        panic!("it was moved")
+    };
     let mut root = Root::new(BASE..BASE + 0x10_0000);
     let OnPci { function, record, .. } = *pci;
     root.add(8, Box::new(function));

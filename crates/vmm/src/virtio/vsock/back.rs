@@ -13,8 +13,8 @@ use super::super::back::{Back, Broken, DeviceEvent, Progress, Source};
 use super::super::interrupt::Interrupt;
 use super::super::ring::{Chain, Ring};
 use super::super::{Activation, NoticeSink};
+use super::connections::{ANSWERS, Connections, LISTENER};
 use super::packet::{HEADER, Header};
-use super::connections::{ANSWERS, LISTENER, Connections};
 use super::{RECEIVE, TRANSMIT};
 
 /// Most data in a packet to the guest. Linux has buffers of 4 KiB, and of 64 KiB at most.

@@ -123,12 +123,7 @@ impl Listener {
 
     /// What to wait for. The socket has number `listener`, and is waited for while there is `room`.
     /// Without `reads` nothing is read of clients: one is ready only when it has left.
-    pub(super) fn sources(
-        &self,
-        listener: u64,
-        room: bool,
-        reads: bool,
-    ) -> impl Iterator<Item = Source<'_>> {
+    pub(super) fn sources(&self, listener: u64, room: bool, reads: bool) -> impl Iterator<Item = Source<'_>> {
         let open = self.socket.as_ref().filter(|_| room && self.closed_until.is_none());
         let open = open.map(|fd| (listener, fd, PollFlags::IN));
         let wanted = if reads { PollFlags::IN } else { PollFlags::empty() };

@@ -22,11 +22,11 @@
 
 mod back;
 mod connection;
+mod connections;
 mod credit;
 mod listener;
 mod packet;
 mod stream;
-mod connections;
 #[cfg(any(test, feature = "fuzzing"))]
 #[cfg_attr(not(test), allow(dead_code, reason = "tests use more of it"))]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests, which fuzzing uses as well")]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::closing::Closing;
-use crate::domains::{Known, HeldReferences};
+use crate::domains::{HeldReferences, Known};
 
 #[test]
 fn a_daemon_that_comes_after_another_knows_who_has_left() {
@@ -188,7 +188,9 @@ fn a_vm_that_brings_another_file_than_its_own_shares_nothing_with_anybody() {
     let mut evil = survivor(&mut before, b, &[(5, frame)]);
     // Its own window, which it can write to, in place of the frames.
     let window = before.sharing[&b].1[1].try_clone().unwrap();
-    evil.references.iter_mut().for_each(|references| references.pool = Closing::new(window.try_clone().unwrap().into()));
+    evil.references
+        .iter_mut()
+        .for_each(|references| references.pool = Closing::new(window.try_clone().unwrap().into()));
     let good = survivor(&mut before, a, &[(5, frame)]);
     let mut world = World::new(640);
     let [b, a] = world.take_over([evil, good].map(Ok));

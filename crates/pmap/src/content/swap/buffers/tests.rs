@@ -9,7 +9,7 @@ fn is_signalled(event: &Event) -> bool {
 #[test]
 fn buffers_are_aligned_distinct_and_come_back() {
     let notify = Event::new().unwrap();
-    let pool = Pool::new(3, &notify).unwrap();
+    let pool = BufferPool::new(3, &notify).unwrap();
     let mut taken: Vec<Buffer> = std::iter::from_fn(|| pool.take()).collect();
     assert_eq!(taken.len(), 3);
     for (value, buffer) in (1..).zip(&mut taken) {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::super::super::registers::offset;
+use super::super::connections::{Connections, LISTENER};
 use super::super::packet::HOST_CID;
-use super::super::connections::{LISTENER, Connections};
 use super::super::testing::{CID, DESERTED};
 use super::*;
 
@@ -182,7 +182,10 @@ fn programs_that_wait_for_a_driver_wait_for_a_time_and_those_that_leave_make_roo
     assert_eq!(numbers(&connections), [(2, true), (4, true)]);
     // Nobody waits for ever, and the queue of the socket never fills.
     connections.expire(connections.deadline().unwrap());
-    assert_eq!((first.read(&mut [0; 1]).unwrap(), numbers(&connections)), (0, vec![(LISTENER, false), (4, true)]));
+    assert_eq!(
+        (first.read(&mut [0; 1]).unwrap(), numbers(&connections)),
+        (0, vec![(LISTENER, false), (4, true)])
+    );
     third.write_all(b"CONNECT 8\n").unwrap();
     connections.ready(4, later);
     let request = connections.next_packet().unwrap();
