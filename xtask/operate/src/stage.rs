@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use plimsoll_protocol::status::{HostStatus, Power, VmStatus};
 use plimsoll_units::Bytes;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
@@ -134,6 +134,29 @@ impl Stage {
         let mut daemon = self.daemon.take().context("the daemon does not run")?;
         daemon.kill().context("killing plimsolld")?;
         daemon.wait().context("waiting for plimsolld")?;
+        Ok(())
+    }
+
+    /// Ends the daemon as the service manager does, and waits until it is gone.
+    ///
+    /// # Errors
+    /// It goes on for too long, or ends with an error.
+    pub fn end_daemon(&mut self) -> Result<()> {
+        let mut daemon = self.daemon.take().context("the daemon does not run")?;
+        kill_process(Pid::from_child(&daemon), Signal::TERM).context("ending plimsolld")?;
+        let deadline = Instant::now() + DAEMON_DEADLINE;
+        let status = loop {
+            if let Some(status) = daemon.try_wait().context("waiting for plimsolld")? {
+                break status;
+            }
+            if Instant::now() > deadline {
+                // It ends with the stage.
+                self.daemon = Some(daemon);
+                bail!("plimsolld does not end: {}", self.daemon_log());
+            }
+            std::thread::sleep(TICK);
+        };
+        ensure!(status.success(), "plimsolld ended with {status}:\n{}", self.daemon_log());
         Ok(())
     }
 

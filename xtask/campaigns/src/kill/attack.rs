@@ -29,6 +29,10 @@ const TOO_FEW: u64 = 72;
 const CLIENTS: usize = 6;
 /// How long a command may take that meets an attack. The daemon's own deadlines are shorter.
 const COMMAND: Duration = Duration::from_secs(60);
+/// How long the daemon may take to see that killed VMMs are gone.
+const OFF: Duration = Duration::from_secs(30);
+/// A start takes several times as long as a change.
+const STARTS: u32 = 5;
 const TICK: Duration = Duration::from_millis(5);
 
 /// VMs that the attack ended or damaged, by their places: each is to be started anew.
@@ -36,6 +40,9 @@ const TICK: Duration = Duration::from_millis(5);
 pub(super) struct Aftermath {
     /// Their VMMs were killed.
     pub(super) killed: Vec<usize>,
+    /// Their VMMs were killed, and the daemon ended while it started them; whether it had said
+    /// before that it did. Those run.
+    pub(super) starting: Vec<(usize, bool)>,
     /// Its swap space cannot be read: it ends once it needs a page of it. The file system is full
     /// until the VM is off: a write would make zeros of what is lost before it.
     pub(super) unreadable: Option<(usize, Full)>,
@@ -64,6 +71,14 @@ pub(super) fn carry_out(
             field.stage.kill_daemon()?;
             thread::sleep(point.pause);
             field.start_daemon(point.without_ring)?;
+        }
+        Fault::EndDaemon => {
+            field.stage.end_daemon()?;
+            thread::sleep(point.pause);
+            field.start_daemon(point.without_ring)?;
+        }
+        Fault::KillDaemonAmidStarts | Fault::EndDaemonAmidStarts => {
+            aftermath.starting = amid_starts(point, field, population, &victims)?;
         }
         Fault::StopDaemon => {
             let _still = Standstill::of(field.stage.daemon_pid()?)?;
@@ -104,6 +119,33 @@ pub(super) fn carry_out(
     }
     finish(under_way, tally)?;
     Ok(aftermath)
+}
+
+/// Kills VMMs, has the daemon start their VMs anew, and ends it meanwhile.
+fn amid_starts(
+    point: &Point,
+    field: &mut Field,
+    population: &Population,
+    victims: &[Pid],
+) -> Result<Vec<(usize, bool)>> {
+    signal(victims, Signal::KILL)?;
+    let names = point.victims.iter().map(|at| (*at, population.vms[*at].name.as_str()));
+    for (_, name) in names.clone() {
+        field.stage.wait_off(name, OFF)?;
+    }
+    let start = |(at, name)| -> Result<(usize, Child)> {
+        let mut command = field.stage.command(&["start", name])?;
+        Ok((at, command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
+    };
+    let starts = names.map(start).collect::<Result<Vec<_>>>()?;
+    thread::sleep(point.delay * STARTS);
+    match point.fault {
+        Fault::EndDaemonAmidStarts => field.stage.end_daemon()?,
+        _ => field.stage.kill_daemon()?,
+    }
+    thread::sleep(point.pause);
+    field.start_daemon(point.without_ring)?;
+    starts.into_iter().map(|(at, start)| Ok((at, succeeds(start)?))).collect()
 }
 
 /// The file system of the state directory is full for a while, and a daemon may start meanwhile.

@@ -42,7 +42,7 @@ use self::tally::Tally;
 
 const HELP: &str = "\
 Each point is one attack on a daemon with a dozen VMs that are all at work: kill -9 or SIGSTOP of the
-daemon, of VMMs or of both; a full disk, swap space that cannot be written or read, no descriptors
+daemon, of VMMs or of both; an orderly end of the daemon, also while it starts VMs; a full disk, swap space that cannot be written or read, no descriptors
 left. Afterwards what was killed is started anew, every guest verifies every page that it wrote, and
 the campaign looks for anything that does not agree or was left over: the ledger beside the kernel's
 account, the budget, processes, control groups, files, frames, swap space, descriptors, and what was

@@ -12,6 +12,12 @@ use super::change::Change;
 pub(super) enum Fault {
     /// `kill -9` of the daemon; another one starts after a pause.
     KillDaemon,
+    /// SIGTERM of the daemon, which ends in an orderly way; another one starts after a pause.
+    EndDaemon,
+    /// `kill -9` of the daemon while it starts VMs.
+    KillDaemonAmidStarts,
+    /// SIGTERM of the daemon while it starts VMs.
+    EndDaemonAmidStarts,
     /// SIGSTOP of the daemon, and SIGCONT after a pause.
     StopDaemon,
     /// `kill -9` of VMMs.
@@ -36,8 +42,11 @@ pub(super) enum Fault {
 
 impl Fault {
     /// All of them.
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::KillDaemon,
+        Self::EndDaemon,
+        Self::KillDaemonAmidStarts,
+        Self::EndDaemonAmidStarts,
         Self::StopDaemon,
         Self::KillVmms,
         Self::StopVmms,
@@ -55,9 +64,14 @@ impl Fault {
     fn weight(self) -> u32 {
         match self {
             Self::KillDaemon | Self::KillVmms | Self::KillBoth => 4,
-            Self::StopDaemon | Self::StopVmms | Self::StopVmmsKillDaemon | Self::StopDaemonKillVmms => 3,
-            Self::NoSwapSpace | Self::LostSwap => 2,
-            Self::FullDisk | Self::FewDescriptors => 1,
+            Self::EndDaemon
+            | Self::KillDaemonAmidStarts
+            | Self::EndDaemonAmidStarts
+            | Self::StopDaemon
+            | Self::StopVmms
+            | Self::StopVmmsKillDaemon
+            | Self::StopDaemonKillVmms => 3,
+            Self::NoSwapSpace | Self::LostSwap | Self::FullDisk | Self::FewDescriptors => 2,
         }
     }
 
@@ -83,6 +97,9 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::KillDaemon => "daemon-killed",
+            Self::EndDaemon => "daemon-ended",
+            Self::KillDaemonAmidStarts => "daemon-killed-amid-starts",
+            Self::EndDaemonAmidStarts => "daemon-ended-amid-starts",
             Self::StopDaemon => "daemon-stopped",
             Self::KillVmms => "vmms-killed",
             Self::StopVmms => "vmms-stopped",

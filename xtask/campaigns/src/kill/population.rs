@@ -63,11 +63,16 @@ impl Population {
 
     /// Starts VM `at` anew, which is off.
     pub(super) fn restart(&mut self, stage: &Stage, at: usize) -> Result<()> {
+        stage.succeed(&["start", &self.vms[at].name])?;
+        self.attend(stage, at)
+    }
+
+    /// Has the guest of VM `at` work, which has been started anew.
+    pub(super) fn attend(&mut self, stage: &Stage, at: usize) -> Result<()> {
         let vm = &mut self.vms[at];
         if let Some(guest) = vm.guest.take() {
             inexcusable(guest.end()).with_context(|| vm.name.clone())?;
         }
-        stage.succeed(&["start", &vm.name])?;
         let running = stage.wait(&format!("{} runs again", vm.name), OFF, |stage| {
             let now = stage.vm(&vm.name)?;
             ensure!(now.power != Power::Off, "{} ended at once: {:?}", vm.name, now.exit);

@@ -41,6 +41,18 @@ pub(super) fn recover(
             ensure!(vanished, "{name} was killed, and its end was reported as {:?}", vm.exit);
             until_fine(leftovers::GONE, || leftovers::of_dead(field, name))?;
             population.restart(stage, at)?;
+        } else if let Some((_, said)) = aftermath.starting.iter().find(|(starting, _)| *starting == at) {
+            tally.count(match vm.power {
+                Power::On => "starts that were carried out though the daemon ended",
+                _ => "starts that were cut off",
+            });
+            if vm.power == Power::On {
+                population.attend(stage, at)?;
+            } else {
+                ensure!(!said, "{name} was started, and was off after the daemon had ended: {:?}", vm.exit);
+                until_fine(leftovers::GONE, || leftovers::of_dead(field, name))?;
+                population.restart(stage, at)?;
+            }
         } else if aftermath.unwritable.contains(&at) {
             // It has to hold all that it uses now.
             stage.succeed(&["set", name, "--limit", "none", "--pool", "/"])?;
