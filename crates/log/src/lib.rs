@@ -1,15 +1,20 @@
-//! The log of the programs that run for long: lines on standard error.
+//! The log of the programs that run for long: lines on standard error, or entries of systemd's
+//! journal where that is what standard error goes to.
 //!
 //! Logging never ends a VM or the daemon. A line that cannot be written, because the file system is
 //! full or the pipe has no reader, is lost and counted. The next line that can be written is
-//! preceded by one that says how many are missing. This crate never panics and never returns an
-//! error to a caller that logs. Start with [`init`].
+//! preceded by one that says how many are missing. An entry that the journal does not take is lost.
+//! This crate never panics and never returns an error to a caller that logs. Start with [`init`].
+
+mod journal;
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, registry, reload};
 
 /// The environment variable by which the daemon tells its VMMs what to log.
 pub const FILTER_VARIABLE: &str = "PLIMSOLL_LOG";
@@ -20,20 +25,21 @@ type Change = Box<dyn Fn(EnvFilter) + Send + Sync>;
 /// Set by [`init`].
 static CHANGE: OnceLock<Change> = OnceLock::new();
 
-/// Logs what `filter` lets pass to standard error from now on. Call it once.
+/// Logs what `filter` lets pass from now on. Call it once.
 pub fn init(filter: EnvFilter) {
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(LossyWriter::new(io::stderr()))
-        .with_ansi(io::stderr().is_terminal())
-        // Internal errors would go to standard error as well, and panic if that cannot be written.
-        .log_internal_errors(false)
-        .with_filter_reloading();
-    let handle = log.reload_handle();
+    let (filter, handle) = reload::Layer::new(filter);
     // It fails only where the log is gone.
     let change = move |filter| handle.reload(filter).unwrap_or_default();
     CHANGE.set(Box::new(change)).ok(); // Once, as the log itself.
-    log.init();
+    let journal = journal::layer();
+    let lines = journal.is_none().then(|| {
+        fmt::layer()
+            .with_writer(LossyWriter::new(io::stderr()))
+            .with_ansi(io::stderr().is_terminal())
+            // They would go to standard error as well, and panic if that cannot be written.
+            .log_internal_errors(false)
+    });
+    registry().with(filter).with(journal).with(lines).init();
 }
 
 /// Logs what `filter` lets pass from now on, in place of what [`init`] was told. Before [`init`] it

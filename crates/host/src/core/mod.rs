@@ -345,12 +345,12 @@ impl Core {
     }
 
     fn event(&mut self, vm: Option<&VmName>, text: impl Into<String>) {
-        let text = text.into();
+        let event = self.events.add(self.clock.at, vm.cloned(), text.into()).clone();
+        let (event_id, text) = (event.id, &event.text);
         match vm {
-            Some(vm) => tracing::info!(%vm, "{text}"),
-            None => tracing::info!("{text}"),
+            Some(vm) => tracing::info!(%vm, event_id, "{text}"),
+            None => tracing::info!(event_id, "{text}"),
         }
-        let event = self.events.add(self.clock.at, vm.cloned(), text).clone();
         self.effect(Effect::Record(event));
     }
 
