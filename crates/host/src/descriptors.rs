@@ -77,6 +77,8 @@ impl Drop for Counted {
 /// With fewer, VMMs that are late for a moment have their guests refused while others do not read;
 /// more are lost to VMs.
 pub(crate) const MOST_KEPT: usize = 16;
+/// As many of them as there always may be: a few VMMs that are late.
+const FEWEST_KEPT: usize = 4;
 
 /// Sockets that wait, of this process as the limit is.
 static KEPT: AtomicUsize = AtomicUsize::new(0);
@@ -88,7 +90,8 @@ pub(crate) struct Kept(());
 impl Kept {
     /// `None`: no more may wait.
     pub(crate) fn new() -> Option<Self> {
-        let one_more = |kept: usize| (kept < MOST_KEPT).then_some(kept + 1);
+        let most = most_kept(getrlimit(Resource::Nofile).current);
+        let one_more = |kept: usize| (kept < most).then_some(kept + 1);
         KEPT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok().then(|| Self(()))
     }
 }
@@ -97,6 +100,12 @@ impl Drop for Kept {
     fn drop(&mut self) {
         KEPT.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// How many sockets the limit of open files lets wait.
+fn most_kept(limit: Option<u64>) -> usize {
+    let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    (limit / 16).clamp(FEWEST_KEPT, MOST_KEPT)
 }
 
 /// Whether there are descriptors left for a VM.
@@ -109,7 +118,7 @@ pub(crate) fn check() -> anyhow::Result<()> {
         let open = std::fs::read_dir("/proc/self/fd").context("cannot count the open files of plimsolld")?;
         // A connection that begins in between counts twice, and one more VM is refused.
         let connections = OPEN_CONNECTIONS.load(Ordering::Relaxed);
-        let sockets = MOST_KEPT.saturating_sub(KEPT.load(Ordering::Relaxed));
+        let sockets = most_kept(Some(most)).saturating_sub(KEPT.load(Ordering::Relaxed));
         let kept_back = Connections::within(Some(most)).all().saturating_sub(connections) + RESERVE;
         Ok(open.count() + kept_back + sockets)
     })
@@ -162,6 +171,7 @@ mod tests {
         assert_eq!([Some(0), Some(64), Some(256), Some(1024)].map(all), [8, 8, 32, 128]);
         assert_eq!([Some(1 << 20), Some(u64::MAX), None].map(all), [256; 3]);
         assert_eq!(Connections::within(Some(64)), Connections { unix: 6, tcp: 2 });
+        assert_eq!([Some(0), Some(64), Some(128), Some(1024), None].map(most_kept), [4, 4, 8, 16, 16]);
     }
 
     /// Starts VMs of `each` descriptors until one is refused. Returns how many there were, and how
