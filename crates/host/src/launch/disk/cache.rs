@@ -2,10 +2,11 @@
 
 use std::fs::File;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use plimsoll_machine::medium::file_system_in_memory;
 use plimsoll_protocol::definition::{Cache, Disk};
 use plimsoll_sys::direct;
+use rustix::fs::{Advice, fadvise};
 
 /// Switches the page cache off for `disk`, of `len` bytes, if its definition or the default says
 /// so. Returns what to tell the operator where the default is not possible.
@@ -38,6 +39,21 @@ fn switch_off(file: &File, len: u64) -> Result<(), String> {
     }
     direct::switch_off(file).map_err(|e| e.to_string())?;
     Err(format!("its {len} bytes are no multiple of {}, the blocks of its storage", alignment.block))
+}
+
+/// Has what the page cache holds of `file` written and dropped, so that what is read next is what
+/// storage has. After a write-back that failed the two may differ: the kernel tells of it once, and
+/// keeps the pages as if they were written. It waits for storage.
+///
+/// # Errors
+/// What was written to it cannot be made durable.
+pub(super) fn drop_pages(file: &File) -> anyhow::Result<()> {
+    file.sync_data().context(
+        "what was written to it before cannot be made durable: look at the host's log (dmesg) and at what it lies on, \
+         and start its VM again when that is mended",
+    )?;
+    // All of it.
+    fadvise(file, 0, None, Advice::DontNeed).context("the page cache does not let go of it")
 }
 
 #[cfg(test)]
@@ -89,5 +105,12 @@ mod tests {
         let why = switch_off(image.as_file(), (1 << 16) + 1).unwrap_err();
         assert!(why.contains("no multiple") || why.contains("does not work"), "{why}");
         image.as_file().write_at(&[1; 3], 1).unwrap();
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_made_durable_is_refused() {
+        // The kernel syncs no such device.
+        let error = drop_pages(&File::open("/dev/null").unwrap()).unwrap_err();
+        assert!(error.to_string().contains("cannot be made durable"), "{error:#}");
     }
 }

@@ -22,6 +22,7 @@ use anyhow::{Context, bail, ensure};
 use plimsoll_image::locks;
 use plimsoll_machine::users::{Identity, processes};
 use plimsoll_protocol::definition::{Disk, ImageFormat};
+use plimsoll_sys::direct::Alignment;
 use plimsoll_units::Bytes;
 use rustix::fs::{Mode, OFlags};
 
@@ -52,7 +53,7 @@ pub(super) struct OpenDisk {
 
 /// Opens a disk, whose backing files lie below `images`. `known` is what an image was before;
 /// `None`: it is taken as it is. The locks belong to the open files, which the VMM gets: they last
-/// as long as the VMM does, whatever becomes of the daemon.
+/// as long as the VMM does, whatever becomes of the daemon. Waits for storage.
 ///
 /// # Errors
 /// What is wrong with the disk, and what to do.
@@ -72,6 +73,9 @@ pub(super) fn open(disk: &Disk, known: Option<&KnownImage>, images: &Path) -> an
     );
     hold(&disk.path, &file, &found, disk.read_only)?;
     let remark = cache::apply(disk, &file, len)?;
+    if !disk.read_only && Alignment::of(&file).context("direct I/O does not work on it")?.is_none() {
+        cache::drop_pages(&file)?;
+    }
     Ok(match disk.format {
         ImageFormat::Raw => OpenDisk { file, remark, backing: Vec::new(), longest: Bytes(len), image: None },
         ImageFormat::Qcow2 => {

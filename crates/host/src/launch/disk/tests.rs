@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use plimsoll_protocol::definition::Cache;
 use plimsoll_sys::ofd_lock;
 
 use super::*;
@@ -194,6 +195,33 @@ fn an_open_disk_passes_the_page_cache_by() {
     if direct.is_some_and(|alignment| alignment.block > 1) {
         assert!(file.write_at(&[1; 3], 1).is_err());
     }
+}
+
+/// After a write-back that failed, the page cache may hold what storage does not.
+#[test]
+fn a_disk_in_the_page_cache_is_read_from_storage_when_it_is_opened() {
+    let _apart = apart();
+    let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+    let path = directory.path().join("d.raw");
+    std::fs::write(&path, [7; 1 << 16]).unwrap();
+    let looked = File::open(&path).unwrap();
+    let cached = || {
+        let mut bytes = [0; 4096];
+        let bytes = &mut [std::io::IoSliceMut::new(&mut bytes)];
+        rustix::io::preadv2(&looked, bytes, 0, rustix::io::ReadWriteFlags::NOWAIT)
+    };
+    if plimsoll_machine::medium::file_system_in_memory(&looked).is_some() || cached() != Ok(4096) {
+        eprintln!("SKIPPED: the file system of /var/tmp does not tell what is in the page cache");
+        return;
+    }
+    let cached_disk = Disk { cache: Some(Cache::Host), ..disk(&path, false) };
+    // Another thread of the kernel may hold a page for a moment.
+    let dropped = (0..50).any(|_| {
+        drop(opened(&cached_disk).unwrap());
+        cached() == Err(rustix::io::Errno::AGAIN)
+    });
+    assert!(dropped);
+    assert!(std::fs::read(&path).unwrap() == [7; 1 << 16]);
 }
 
 /// A qcow2 image of 1 MiB at `path`, a change of what `backing` names.
