@@ -79,7 +79,7 @@ impl NetBack {
             notices,
             shared,
             gate: Gate::new(mac),
-            incoming: Pace::default(),
+            incoming: Pace::incoming(),
             outgoing: Pace::default(),
             told: false,
             buffer: vec![0; MAX_PACKET].into_boxed_slice(),

@@ -8,6 +8,10 @@ use super::HEADER;
 /// Where a virtio header has the kind of segmentation, and the length of a segment.
 const GSO_TYPE: usize = 1;
 const GSO_SIZE: std::ops::Range<usize> = 4..6;
+/// Shortest segment that what comes in is counted in. Who sent it has chosen the length: without
+/// this, a neighbour could use up the rate of seconds with one packet of segments of a byte. TCP
+/// that knows nothing of its path sends 536 bytes.
+const LEAST_SEGMENT: u64 = 512;
 
 /// The rate of one direction.
 #[derive(Debug, Default)]
@@ -15,9 +19,16 @@ pub(super) struct Pace {
     /// `None`: there is no limit, and no clock is read.
     rate: Option<Rate>,
     due: Option<Instant>,
+    /// Segments that are shorter count as if they were this long.
+    least_segment: u64,
 }
 
 impl Pace {
+    /// That of what others send to the guest.
+    pub(super) fn incoming() -> Self {
+        Self { least_segment: LEAST_SEGMENT, ..Self::default() }
+    }
+
     /// Whether a packet may pass now. If not, [`Pace::due`] says when.
     pub(super) fn may_pass(&mut self) -> bool {
         self.due = self.rate.as_ref().and_then(|rate| rate.wait(Instant::now()));
@@ -28,7 +39,7 @@ impl Pace {
     pub(super) fn passes(&mut self, packet: &[u8]) {
         if let Some(rate) = &mut self.rate {
             let length = packet.len().saturating_sub(HEADER) as u64;
-            rate.begin_all(segments(packet, length), length, Instant::now());
+            rate.begin_all(segments(packet, length, self.least_segment), length, Instant::now());
         }
     }
 
@@ -50,12 +61,12 @@ impl Pace {
 }
 
 /// How many packets `packet` is on the wire: one, or as many segments as its virtio header asks
-/// for. Headers are counted as data, which makes one more of a few.
-fn segments(packet: &[u8], length: u64) -> u64 {
+/// for, of `least` bytes or more. Headers are counted as data, which makes one more of a few.
+fn segments(packet: &[u8], length: u64, least: u64) -> u64 {
     let kind = packet.get(GSO_TYPE).copied().unwrap_or_default();
     let size = packet.get(GSO_SIZE).and_then(|size| size.first_chunk());
     let size = size.map_or(0, |size| u64::from(u16::from_le_bytes(*size)));
-    if kind == 0 || size == 0 { 1 } else { length.div_ceil(size).max(1) }
+    if kind == 0 || size == 0 { 1 } else { length.div_ceil(size.max(least)).max(1) }
 }
 
 #[cfg(test)]
@@ -82,7 +93,7 @@ mod tests {
             (vec![1; 3], 1),
         ] {
             let length = packet.len().saturating_sub(HEADER) as u64;
-            assert_eq!(segments(&packet, length), expected, "{:?}", &packet[..packet.len().min(HEADER)]);
+            assert_eq!(segments(&packet, length, 0), expected, "{:?}", &packet[..packet.len().min(HEADER)]);
         }
     }
 
@@ -97,5 +108,19 @@ mod tests {
         assert!(!pace.may_pass());
         let wait = pace.due().unwrap().saturating_duration_since(Instant::now());
         assert!(wait.as_secs() > 10, "19 packets have to be made up for: {wait:?}");
+    }
+
+    #[test]
+    fn a_neighbour_chooses_no_segments_that_use_up_the_rate() {
+        let limit = RateLimit { operations: Some(1000), ..RateLimit::default() };
+        let wait = |mut pace: Pace| {
+            pace.change(limit);
+            pace.passes(&packet(1, 1, 65_000));
+            assert!(!pace.may_pass());
+            pace.due().unwrap().saturating_duration_since(Instant::now())
+        };
+        // It is 127 packets at most. The guest may use up its own rate.
+        assert!(wait(Pace::incoming()).as_millis() < 200);
+        assert!(wait(Pace::default()).as_secs() > 50);
     }
 }
