@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::NoticeSink;
@@ -19,6 +20,11 @@ impl Notices {
     /// Notices about the device `name`, which go to `sink`.
     pub(super) fn new(name: &str, sink: NoticeSink) -> Self {
         Self { name: name.to_owned(), sink, last: None, suppressed: 0 }
+    }
+
+    /// Notices of another kind about the same device: these suppress none of them.
+    pub(super) fn of_another_kind(&self) -> Self {
+        Self::new(&self.name, Arc::clone(&self.sink))
     }
 
     /// Tells `what` has happened, or counts it.

@@ -20,12 +20,16 @@ pub(super) struct Judge {
     /// Of a raw disk in the host's page cache; an image has one of its own.
     latch: Option<SyncLatch>,
     notices: Notices,
+    /// That all flushes fail from now on: a guest may try none again, so the first that has failed
+    /// is told whatever was told before.
+    losses: Notices,
 }
 
 impl Judge {
     pub(super) fn new(file: Option<Arc<File>>, geometry: Geometry, notices: Notices) -> Self {
         let is_cached = file.is_some() && geometry.direct.is_none();
-        Self { file, latch: is_cached.then(SyncLatch::default), notices }
+        let losses = notices.of_another_kind();
+        Self { file, latch: is_cached.then(SyncLatch::default), notices, losses }
     }
 
     /// Whether a flush may succeed: nothing that was written is lost.
@@ -86,7 +90,9 @@ impl Judge {
             Work::Discard => "discarded space was not given back",
             Work::Zero { .. } => "zeros were not written",
         };
-        self.notices.tell(&format!("{what} ({error}): {}", remedy(error)));
+        let is_loss = matches!(work, Work::Flush) && self.latch.is_some();
+        let notices = if is_loss { &mut self.losses } else { &mut self.notices };
+        notices.tell(&format!("{what} ({error}): {}", remedy(error)));
     }
 }
 
@@ -137,6 +143,18 @@ mod tests {
         assert_eq!(judge.status(&Work::Flush, cached, Ok(0)), Status::IoError);
         let told = told.lock().unwrap();
         assert!(matches!(&told[..], [told] if told.contains("all that follow fail")), "{told:?}");
+    }
+
+    #[test]
+    fn that_all_flushes_fail_from_now_on_is_told_soon_after_another_failure() {
+        let cached = Geometry { logical: 512, direct: None };
+        let (mut judge, told) = judge(cached);
+        assert_eq!(judge.status(&Work::Discard, cached, failed(Errno::IO)), Status::Ok);
+        for _ in 0..2 {
+            assert_eq!(judge.status(&Work::Flush, cached, failed(Errno::IO)), Status::IoError);
+        }
+        let told = told.lock().unwrap();
+        assert!(matches!(&told[..], [_, told] if told.contains("all that follow fail")), "{told:?}");
     }
 
     #[test]
