@@ -188,12 +188,6 @@ impl IoGuard {
         for (no, slot, pages) in pages_by_chunk(offset / PAGE..(offset + len).div_ceil(PAGE)) {
             let mut chunk = self.vm.chunk(no);
             chunk.start_io(slot, pages);
-            if let Backing::Large = chunk.backing {
-                // The kernel serves them unasked as long as the chunk is large. Pages that are
-                // there now stay when it is broken up, so that no device waits for them then.
-                let first = no.0 * CHUNK + usize::from(slot) * PAGE;
-                (0..usize::from(pages)).for_each(|page| self.vm.memory.touch(first + page * PAGE));
-            }
             self.pinned.push((no, slot, pages));
         }
     }
@@ -218,10 +212,18 @@ fn drop_contents(vm: &Vm, pages: Range<usize>) {
 }
 
 /// The pages of a run that a device cannot use yet. No page goes missing again while it is pinned.
+///
+/// Those of a large chunk are touched here, under the chunk's lock: the kernel serves them unasked
+/// as long as the chunk is large, and what is there stays when it is broken up.
 fn missing(vm: &Vm, (no, first, len): (ChunkNo, Slot, Slot)) -> PageSet {
     let run = PageSet::span(first, len);
-    match &vm.chunk(no).backing {
-        Backing::Large => PageSet::EMPTY,
+    let chunk = vm.chunk(no);
+    match &chunk.backing {
+        Backing::Large => {
+            let start = no.0 * CHUNK + usize::from(first) * PAGE;
+            (0..usize::from(len)).for_each(|page| vm.memory.touch(start + page * PAGE));
+            PageSet::EMPTY
+        }
         Backing::Small(table) => table.among(&run, |state| state != PageState::Private),
         Backing::Empty { .. } | Backing::Aside(_) => run,
     }

@@ -187,6 +187,19 @@ fn what_a_device_uses_of_a_large_chunk_is_there_before_the_chunk_can_be_broken_u
 }
 
 #[test]
+fn what_a_device_uses_of_a_chunk_that_becomes_large_for_it_is_there() {
+    let vm = served(3, 512, true);
+    let ranges = [100, 600].map(|ppn| (address(ppn), Bytes(1)));
+    let request = vm.pmap.pin_request(&ranges, Intent::Use).unwrap().try_pin().unwrap_err();
+    assert!(request.has_begun(), "page 600 is missing");
+    assert_eq!(vm.stats().chunks_large, 1);
+    assert!(vm.pmap.vm().memory.backed(ChunkNo(0)).unwrap().contains(100));
+    vm.pmap.add_grant(Pages(512));
+    drop(request.wait());
+    vm.audit();
+}
+
+#[test]
 fn a_pin_that_has_to_wait_comes_back() {
     let vm = served(4, 100, false);
     let pin = |ppn: u64, pages: u64| {
