@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use plimsoll_units::Pages;
 
+use super::service::serve_freed;
 use crate::address::{ChunkNo, Kind, MAX_INSIDE, MAX_SAMPLES, Place, SLOTS, Slot, Spare};
 use crate::page::{Activity, Backing, Inside, PageState};
 use crate::sync::Arc;
@@ -213,9 +214,16 @@ impl Sampler {
             // A device uses the chunk, which no fault would show.
             chunk.activity = Activity::Used;
             self.vm.touches.count_chunk();
-        } else if let Err(error) = put_chunk_aside(&self.vm.memory, no, &mut chunk, spare) {
-            return tracing::debug!(%error, "a chunk cannot be put aside");
         } else {
+            let before = chunk.tally();
+            let put = put_chunk_aside(&self.vm.memory, no, &mut chunk, spare);
+            // The chunk may have become small.
+            let freed = self.vm.record(before, &chunk);
+            if let Err(error) = put {
+                drop(chunk);
+                serve_freed(&self.vm, freed);
+                return tracing::debug!(%error, "a chunk cannot be put aside");
+            }
             chunk.activity = Activity::Unknown;
             self.watched.push(Watched { chunk: no, slot: None, spare });
         }

@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Deref;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use plimsoll_units::{FrameNo, PAGE_SIZE};
 
@@ -25,6 +26,8 @@ pub(crate) struct Kernel {
     before_arming: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// The number of calls until one is refused.
     until_refusal: Mutex<Option<u32>>,
+    /// The process has as many mappings as it may have.
+    has_all_mappings: AtomicBool,
 }
 
 #[cfg_attr(feature = "model-check", expect(dead_code, reason = "the tests that use them are left out"))]
@@ -38,6 +41,12 @@ impl Kernel {
     /// protects, unprotects or discards.
     pub(crate) fn refuse_after(&self, calls: u32) {
         *self.until_refusal.lock().unwrap() = Some(calls);
+    }
+
+    /// Whether the process has as many mappings as it may have from now on: no pages can be moved,
+    /// and no chunk be disarmed.
+    pub(crate) fn has_all_mappings(&self, has: bool) {
+        self.has_all_mappings.store(has, Ordering::SeqCst);
     }
 
     /// Whether a call has been refused since [`Self::refuse_after`].
@@ -55,7 +64,15 @@ impl Kernel {
             late: Mutex::default(),
             before_arming: Mutex::default(),
             until_refusal: Mutex::default(),
+            has_all_mappings: AtomicBool::default(),
         }
+    }
+
+    fn may_map(&self) -> io::Result<()> {
+        if self.has_all_mappings.load(Ordering::SeqCst) {
+            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
+        }
+        Ok(())
     }
 
     fn may_refuse(&self) -> io::Result<()> {
@@ -113,6 +130,7 @@ impl Kernel {
     pub(super) fn disarm(&self, range: HostRange) -> io::Result<()> {
         self.catch_up(range)?;
         self.may_refuse()?;
+        self.may_map()?;
         self.kernel.disarm(range)
     }
 
@@ -167,6 +185,7 @@ impl Kernel {
     pub(super) fn relocate(&self, from: usize, to: usize, len: usize) -> io::Result<()> {
         self.catch_up(self.bytes(from, len))?;
         self.catch_up(self.bytes(to, len))?;
+        self.may_map()?;
         let mapping = &self.kernel.mapping;
         if self.has(Mutation::NoRehoming) && from == mapping.staging() && len < CHUNK {
             return Ok(());

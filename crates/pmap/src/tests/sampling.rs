@@ -4,6 +4,7 @@ use plimsoll_units::{Bytes as Size, Pages, Ppn};
 use vm_memory::Bytes;
 
 use super::harness::{Served, address, eventually, paged, served};
+use crate::address::ChunkNo;
 use crate::mutation::Mutation;
 use crate::{Intent, PpnRange, Release, Sampler, Seen};
 
@@ -47,6 +48,26 @@ fn a_touch_that_is_not_counted_is_noticed() {
     sampler.begin();
     vm.write(0, 1);
     assert_eq!(sampler.seen().chunks.touched, 0);
+}
+
+#[test]
+fn a_chunk_that_can_be_neither_set_aside_nor_disarmed_becomes_small() {
+    let vm = large();
+    let memory = &vm.pmap.vm().memory;
+    // As if the kernel had found small pages only.
+    memory.discard(ChunkNo(0), (100, 1)).unwrap();
+    let mut sampler = Sampler::new(vm.pmap.clone(), ALL);
+    memory.kernel().has_all_mappings(true);
+    sampler.begin();
+    memory.kernel().has_all_mappings(false);
+    assert_eq!((vm.stats().chunks_small, sampler.seen().chunks.sampled), (CHUNKS, 0));
+    assert!(vm.stats().held < Pages(CHUNKS * 512));
+    vm.audit();
+    // The missing page asks, and is provided.
+    let request = vm.pmap.pin_request(&[(address(100), Size(1))], Intent::Use).unwrap();
+    drop(request.try_pin().unwrap());
+    (0..CHUNKS).for_each(|chunk| assert_eq!(vm.read(chunk * 512), chunk + 1));
+    vm.audit();
 }
 
 #[test]

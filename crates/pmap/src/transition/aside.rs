@@ -7,12 +7,13 @@ use super::elsewhere::forget;
 use super::vm::Vm;
 use crate::address::{ChunkNo, PageSet, Place, SLOTS, Spare};
 use crate::memory::Memory;
-use crate::page::{Backing, Chunk, PageState, Step};
+use crate::page::{Backing, Chunk, PageState, Step, Table};
 
 /// Sets a large chunk aside, so that its next touch asks. Step `SetAside`. Armed first: a page
 /// touched in between would be present in the chunk, and lost when the others come back.
 ///
-/// On error the chunk is as it was.
+/// On error the chunk is as it was, or small where it cannot be disarmed: a large one that is armed
+/// would ask for its missing pages, and nobody would answer. Step `BreakUp`.
 pub(crate) fn put_chunk_aside(
     memory: &Memory,
     no: ChunkNo,
@@ -21,7 +22,11 @@ pub(crate) fn put_chunk_aside(
 ) -> io::Result<()> {
     memory.arm(no)?;
     if let Err(error) = memory.set_aside(no, (0, SLOTS), spare) {
-        memory.disarm(no)?;
+        if memory.disarm(no).is_err() {
+            let backed = memory.backed(no)?;
+            chunk.set_backing(Backing::Small(Table::of_private(&backed)), Step::BreakUp);
+            chunk.empty_if_uniform();
+        }
         return Err(error);
     }
     chunk.set_backing(Backing::Aside(spare), Step::SetAside);

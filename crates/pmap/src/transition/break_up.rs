@@ -14,13 +14,12 @@ use crate::page::{Backing, Chunk, Step, Table};
 /// then the kernel knows which pages are present. Step `BreakUp`.
 pub(crate) fn break_up(memory: &Memory, no: ChunkNo) -> io::Result<Box<Table>> {
     memory.arm(no)?;
-    match memory.backed(no) {
-        Ok(backed) => Ok(Table::of_private(&backed)),
-        Err(error) => {
-            memory.disarm(no)?;
-            Err(error)
-        }
-    }
+    let backed = memory.backed(no).or_else(|error| match memory.disarm(no) {
+        Ok(()) => Err(error),
+        // It must not stay large: its missing pages would ask, and nobody would answer.
+        Err(_) => memory.backed(no),
+    });
+    Ok(Table::of_private(&backed?))
 }
 
 /// Gives a whole large chunk back; false if its pages could not be discarded. Step `EmptyLarge`.

@@ -23,7 +23,7 @@
 //! | `Miss` | arriving | swapped | it cannot be read or put in place: uncharge; tell the source if a fault waits for it |
 //! | `Dirty` | clean | private | written to, slots are short, or it is about to be set aside or promoted: unprotect, which wakes; free the slot |
 //! | `Unshare` | shared | private | written to, promoted, or sharing ends: charge 1; unprotect, which wakes; have the kernel copy it; give the frame back. It is overlaid then |
-//! | `BreakUp` | LARGE | SMALL | eviction, the scanner or a release wants pages of it, or a sample of it was touched and is probed: arm; ask the kernel which pages are present: those are private |
+//! | `BreakUp` | LARGE | SMALL | eviction, the scanner or a release wants pages of it, or a sample of it was touched and is probed, or it can be neither set aside nor disarmed: arm; ask the kernel which pages are present: those are private |
 //! | `Evict` | private | zero, compressed, leaving | protect; look at it; copy it into the store or a write buffer; discard; uncharge |
 //! | `Evict` | clean | swapped | discard; uncharge |
 //! | `Spill` | compressed | leaving | it is the oldest and the store is full: copy it into a write buffer; uncharge what the store gives back |
