@@ -358,6 +358,18 @@ fn a_chunk_of_which_nothing_is_left_is_renewed_without_losing_what_is_written_me
 }
 
 #[test]
+fn a_chunk_is_renewed_with_what_its_last_pages_free() {
+    let (host, a, b) = twins(50, false);
+    (0..20).for_each(|ppn| put(&a, ppn, &noise(1000 + ppn)));
+    assert_eq!(a.stats().held, Pages(20));
+    a.pmap.return_grant(Pages(492));
+    let outcome = a.pmap.release(&[PpnRange::new(Ppn(0), Pages(50))], Release::Reported);
+    assert_eq!((outcome.freed, a.stats().chunks_small, a.stats().held), (Pages(20), 0, Pages::ZERO));
+    a.audit();
+    host.check(&[&a, &b]);
+}
+
+#[test]
 fn a_chunk_without_room_in_the_grant_is_not_renewed() {
     let (host, a, b) = twins(50, false);
     a.pmap.return_grant(Pages(511));

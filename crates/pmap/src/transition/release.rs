@@ -56,12 +56,15 @@ pub(crate) fn release_in_chunk(vm: &Vm, no: ChunkNo, set: &PageSet, how: Release
         return outcome;
     }
     let before = chunk.tally();
-    let mut charged = Pages::ZERO;
     let given = give_back(vm, no, &mut chunk, &set);
     return_frames(vm, no, &mut chunk);
+    // Now: the chunk may be renewed with what this has freed.
+    outcome.freed = vm.record(before, &chunk);
+    let before = chunk.tally();
+    let mut charged = Pages::ZERO;
     match given {
         Ok(freed) => {
-            outcome.freed = freed;
+            outcome.freed += freed;
             mark(&mut chunk, &set, how);
             charged = renew(vm, no, &mut chunk);
             chunk.empty_if_uniform();
@@ -72,8 +75,11 @@ pub(crate) fn release_in_chunk(vm: &Vm, no: ChunkNo, set: &PageSet, how: Release
         }
     }
     outcome.freed += vm.record(before, &chunk);
-    let counted = chunk.tally().backed.saturating_sub(before.backed);
-    vm.account().uncharge(charged.saturating_sub(counted));
+    if charged > Pages::ZERO {
+        let counted = chunk.tally().backed.saturating_sub(before.backed);
+        vm.account().uncharge(charged.saturating_sub(counted));
+        outcome.freed = outcome.freed.saturating_sub(counted);
+    }
     outcome
 }
 
