@@ -139,9 +139,7 @@ impl<B: Back> Loop<B> {
         loop {
             // Events first: an order then finds them served.
             let (events, rung) = self.wait(None);
-            for event in events {
-                self.serve(event);
-            }
+            self.serve_all(events);
             if !rung {
                 continue;
             }
@@ -204,12 +202,22 @@ impl<B: Back> Loop<B> {
         (ready, rung)
     }
 
+    /// Serves events that were waited for together.
+    fn serve_all(&mut self, events: Vec<DeviceEvent>) {
+        let was_active = self.active.is_some();
+        for event in events {
+            if was_active && self.active.is_none() {
+                // An event before this one has stopped the device. This one is of no idle source,
+                // which may be ready for other reasons: the next wait finds what is left.
+                break;
+            }
+            self.serve(event);
+        }
+    }
+
     fn serve(&mut self, event: DeviceEvent) {
         let Some(active) = &self.active else {
-            // An event before this one may have stopped the device.
-            if !matches!(event, DeviceEvent::Kick(_)) {
-                self.back.serve_idle(event);
-            }
+            self.back.serve_idle(event);
             return;
         };
         if let DeviceEvent::Kick(index) = event {
@@ -245,9 +253,8 @@ impl<B: Back> Loop<B> {
             }
             #[cfg(any(test, feature = "fuzzing"))]
             Order::Barrier(done) => {
-                for event in self.wait(Some(Instant::now())).0 {
-                    self.serve(event);
-                }
+                let (events, _) = self.wait(Some(Instant::now()));
+                self.serve_all(events);
                 done.send(()).expect("the caller waits for the barrier");
             }
             Order::Quit => {
@@ -274,4 +281,60 @@ fn timeout(deadline: Option<Instant>) -> Option<Timespec> {
     let left = deadline?.saturating_duration_since(Instant::now());
     // A time beyond the clock's range counts as forever.
     Timespec::try_from(left).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::interrupt::Signal;
+    use super::*;
+
+    struct Silent;
+
+    impl Signal for Silent {
+        fn used_buffer(&self, _queue: usize) {}
+        fn config_change(&self) {}
+    }
+
+    /// A device whose queue is broken, with what it has served while it was not started.
+    #[derive(Default)]
+    struct Broke {
+        idle: Vec<DeviceEvent>,
+    }
+
+    impl Back for Broke {
+        fn start(&mut self, _activation: Activation) -> Result<(), Broken> {
+            Ok(())
+        }
+
+        fn serve(&mut self, _event: DeviceEvent) -> Result<Progress, Broken> {
+            Err(Broken::Chain)
+        }
+
+        fn stop(&mut self) {}
+
+        fn serve_idle(&mut self, event: DeviceEvent) {
+            self.idle.push(event);
+        }
+    }
+
+    #[test]
+    fn what_a_device_waited_for_before_it_was_stopped_is_no_idle_source() {
+        let kick = EventFd::new(0).unwrap();
+        kick.write(1).unwrap();
+        let active =
+            Active { kicks: Arc::new([kick]), queues: vec![0], interrupt: Interrupt::new(Arc::new(Silent)) };
+        let mut device = Loop {
+            back: Broke::default(),
+            inbox: mpsc::channel().1,
+            bell: Event::new().unwrap(),
+            active: Some(active),
+            again: vec![],
+            notices: Notices::new("device", Arc::new(|_| {})),
+        };
+        let source = DeviceEvent::Source(5);
+        device.serve_all(vec![DeviceEvent::Kick(0), source]);
+        assert!(device.active.is_none() && device.back.idle.is_empty());
+        device.serve_all(vec![source]);
+        assert_eq!(device.back.idle, [source]);
+    }
 }
