@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use plimsoll_pmap::{FramePool, Pmap, ScanOrder};
 use plimsoll_protocol::sharing::{DomainId, ScanBudget, SharingKind};
 use plimsoll_sys::clock::thread_processor_time;
@@ -296,9 +296,11 @@ impl Shared {
     }
 
     fn join(&self, domain: DomainId, limit: Pages, key: DigestKey, fds: Vec<OwnedFd>) -> Result<()> {
-        let fds: Result<[OwnedFd; 2], _> = fds.try_into();
-        let [pool, window] =
-            fds.ok().context("no descriptors of frames and window have come with the domain")?;
+        let Ok([pool, window]) = <[OwnedFd; 2]>::try_from(fds) else {
+            // The daemon takes the domain of before for left.
+            self.leave();
+            bail!("no descriptors of frames and window have come with the domain");
+        };
         if let Some(active) = &*lock(&self.active)
             && active.domain == domain
         {
@@ -363,3 +365,6 @@ impl Shared {
         self.pmap.share(&all);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,7 +43,7 @@ impl GrantSource for NoMore {
 
 /// Guest memory with its fault thread.
 pub(crate) struct Guest {
-    pub(super) pmap: Arc<Pmap>,
+    pub(crate) pmap: Arc<Pmap>,
     stop: Event,
     faults: Option<JoinHandle<()>>,
 }
