@@ -9,22 +9,27 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use tokio::runtime::Handle;
 
-/// Drops what it holds on a thread that may wait; at once where there is no runtime.
+/// Drops what it holds on a thread that may wait, wherever it is dropped itself: the thread for
+/// shared pages may wait as little as the loop.
 #[derive(Debug)]
-pub(crate) struct Closing<T: Send + 'static>(Option<T>);
+pub(crate) struct Closing<T: Send + 'static> {
+    what: Option<T>,
+    /// That within which it was made; `None`: it is dropped at once.
+    runtime: Option<Handle>,
+}
 
 impl<T: Send + 'static> Closing<T> {
     pub(crate) fn new(what: T) -> Self {
-        Self(Some(what))
+        Self { what: Some(what), runtime: Handle::try_current().ok() }
     }
 }
 
 impl<T: Send + 'static> Drop for Closing<T> {
     fn drop(&mut self) {
-        let what = self.0.take();
-        match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(what))),
-            Err(_) => drop(what),
+        let what = self.what.take();
+        match self.runtime.take() {
+            Some(runtime) => drop(runtime.spawn_blocking(move || drop(what))),
+            None => drop(what),
         }
     }
 }
@@ -33,7 +38,7 @@ impl<T: Send + 'static> Deref for Closing<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.0.as_ref().expect("it is there until it is dropped")
+        self.what.as_ref().expect("it is there until it is dropped")
     }
 }
 
@@ -61,11 +66,20 @@ mod tests {
     }
 
     #[test]
-    fn what_a_task_drops_is_closed_on_another_thread() {
+    fn what_is_made_within_a_runtime_is_closed_on_a_thread_that_may_wait() {
         let (sender, dropped) = mpsc::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async { drop(Closing::new(Tells(sender.clone()))) });
         assert_ne!(dropped.recv().unwrap(), current().id());
+        // As the thread for shared pages does, which is none of the runtime's.
+        let passed = runtime.block_on(async { Closing::new(Tells(sender.clone())) });
+        let other = std::thread::spawn(move || {
+            drop(passed);
+            current().id()
+        });
+        let other = other.join().unwrap();
+        let closed = dropped.recv().unwrap();
+        assert!(closed != other && closed != current().id());
         drop(Closing::new(Tells(sender)));
         assert_eq!(dropped.recv().unwrap(), current().id(), "there is no runtime");
     }
