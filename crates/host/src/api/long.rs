@@ -8,8 +8,9 @@ use axum::body::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
-/// The server copies what it is given at a time, and then forgets it: so a body of one piece would
-/// be in memory without being counted.
+/// What the server is given at a time. Pieces are copies: over TLS the server keeps what it was
+/// given last until the client has read it, after it has forgotten the body, and part of the text
+/// would keep all of it in memory without being counted.
 const PIECE: usize = 64 << 10;
 
 /// The body of an answer that keeps its place for as long as its text is in memory.
@@ -34,7 +35,7 @@ impl Body for Long {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let piece = PIECE.min(self.left.len());
-        let piece = self.left.split_to(piece);
+        let piece = Bytes::copy_from_slice(&self.left.split_to(piece));
         Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
     }
 
@@ -73,5 +74,17 @@ mod tests {
         assert_eq!(read, text.as_bytes());
         drop(long);
         assert_eq!(places.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn pieces_that_wait_for_their_client_do_not_keep_the_rest_in_memory() {
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let mut long = Long::new("x".repeat(3 * PIECE), place);
+        let mut kept = Vec::new();
+        while let Some(frame) = long.frame().await {
+            kept.push(frame.unwrap().into_data().unwrap());
+            assert!(long.left.is_empty() || long.left.is_unique());
+        }
+        assert_eq!(kept.len(), 3);
     }
 }
