@@ -89,6 +89,8 @@ fn guests_are_shut_down_with_the_host_whatever_became_of_their_starts() {
     // A shutdown of the host first ends starts that are under way.
     assert!(words(start, "After").contains(&stop.to_owned()));
     assert!(!words(stop, "After").contains(&start.to_owned()));
+    // So does a stop without one, and a start after it starts guests again.
+    assert_eq!(words(start, "PartOf"), [stop]);
     for unit in [stop, start] {
         assert!(words(unit, "After").contains(&"plimsolld.service".to_owned()), "{unit}");
     }
