@@ -106,6 +106,19 @@ fn guests_are_shut_down_with_the_host_whatever_became_of_their_starts() {
 }
 
 #[test]
+fn an_upgrade_has_guests_shut_down_with_the_host_and_starts_none() {
+    let script = fs::read_to_string(workspace::root().join("packaging/debian/postinst")).unwrap();
+    let (_, upgrade) =
+        script.split_once("elif systemctl --quiet is-enabled plimsoll-guests.service").unwrap();
+    let (commands, _) = upgrade.split_once("\n\tfi\n").unwrap();
+    let lines = commands.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+    let starts: Vec<&str> = lines.filter(|line| line.contains(" start ")).collect();
+    // With what the unit wants, its start would start guests.
+    let wanted = "systemctl --no-block --job-mode=ignore-dependencies start plimsoll-guests.service || true";
+    assert_eq!(starts, [wanted]);
+}
+
+#[test]
 fn every_command_has_a_page_and_completions_and_pages_keep_lines_of_examples() {
     let directory = tempfile::tempdir().unwrap();
     generate(directory.path()).unwrap();
