@@ -29,15 +29,32 @@ pub(crate) struct Paths {
     pub(crate) images: PathBuf,
 }
 
-/// Longest run directory: with `/vms/`, a name of 32 and the longest name of a socket it fits the
-/// 107 bytes of a unix socket's address.
-pub(crate) const MAX_RUN_DIRECTORY: usize =
-    107 - "/vms/".len() - 32 - "/vsock.sock_".len() - "4294967295".len();
+/// What is left of the 107 bytes of a unix socket's address in the run directory of a VM whose name
+/// has the most bytes, 32.
+const LEFT: usize = 107 - "/vms/".len() - 32;
+/// Longest run directory: the sockets that each VM has fit.
+pub(crate) const MAX_RUN_DIRECTORY: usize = LEFT - "/console.sock".len();
+/// The same with all sockets at which programs may listen for guests. A guest does not reach those
+/// whose names are too long, and all else works. Earlier versions had no such bound, so it keeps no
+/// daemon from VMs that run.
+const MAX_FOR_PORTS: usize = LEFT - "/vsock.sock_".len() - "4294967295".len();
 
 impl Paths {
     #[cfg(test)]
     pub(crate) fn below(directory: &Path) -> Self {
         Self { state: directory.to_owned(), run: directory.to_owned(), images: directory.join("images") }
+    }
+
+    /// What does not fit into the run directory, for operators.
+    pub(crate) fn too_long(&self) -> Option<String> {
+        let length = self.run.as_os_str().len();
+        (length > MAX_FOR_PORTS).then(|| {
+            format!(
+                "run_directory {}: it has {length} bytes: of VMs with long names guests do not reach programs that \
+                 listen at vsock.sock_PORT; with at most {MAX_FOR_PORTS} bytes they always do",
+                self.run.display()
+            )
+        })
     }
 
     pub(crate) fn lock(&self) -> PathBuf {
@@ -173,17 +190,22 @@ mod tests {
 
     #[test]
     fn the_longest_socket_path_fits_its_address() {
-        let paths = Paths {
-            run: format!("/{}", "r".repeat(MAX_RUN_DIRECTORY - 1)).into(),
+        let name: VmName = "n".repeat(32).parse().unwrap();
+        let paths = |length: usize| Paths {
+            run: format!("/{}", "r".repeat(length - 1)).into(),
             ..Paths::below(Path::new("/s"))
         };
-        let name: VmName = "n".repeat(32).parse().unwrap();
-        let run = paths.run_of(&name);
+        let run = paths(MAX_FOR_PORTS).run_of(&name);
         assert_eq!(port_socket(&run, u32::MAX).as_os_str().len(), 107);
-        for socket in [CONTROL_SOCKET, CONSOLE_SOCKET, VSOCK_SOCKET] {
-            assert!(run.join(socket).as_os_str().len() <= 107, "{socket}");
-        }
         assert!(rustix::net::SocketAddrUnix::new(port_socket(&run, u32::MAX)).is_ok());
+        assert_eq!(paths(MAX_FOR_PORTS).too_long(), None);
+        // What VMs run in is not refused, and its operator is told.
+        for length in MAX_FOR_PORTS + 1..=MAX_RUN_DIRECTORY {
+            assert!(paths(length).too_long().unwrap().contains(&format!("{length} bytes")));
+        }
+        let run = paths(MAX_RUN_DIRECTORY).run_of(&name);
+        let all = [CONTROL_SOCKET, CONSOLE_SOCKET, VSOCK_SOCKET].map(|socket| run.join(socket));
+        assert_eq!(all.iter().map(|path| path.as_os_str().len()).max(), Some(107));
     }
 
     #[test]

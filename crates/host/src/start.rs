@@ -53,7 +53,7 @@ pub(crate) fn run(config: Config, arguments: &Arguments) -> anyhow::Result<()> {
     for (record, unread) in unread {
         core.unreadable(record, unread);
     }
-    problem.into_iter().chain(lost_events).for_each(|problem| core.announce(problem));
+    problem.into_iter().chain(lost_events).chain(paths.too_long()).for_each(|problem| core.announce(problem));
     let cgroups = Cgroups::find(arguments.vm_cgroup.as_deref())
         .inspect_err(|why| tracing::warn!("VMs get no control groups: {why}"));
     if let Some(why) = cgroups.as_ref().ok().and_then(Cgroups::unlimited) {
