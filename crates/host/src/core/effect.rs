@@ -5,7 +5,7 @@ use plimsoll_protocol::api::Event;
 use plimsoll_protocol::control::ToVmm;
 use plimsoll_protocol::definition::JailPart;
 use plimsoll_protocol::pool::PoolDefinition;
-use plimsoll_units::Pages;
+use plimsoll_units::{Bytes, Pages};
 
 use super::request::{Answer, Failure, RequestId};
 use super::resize::Growing;
@@ -58,6 +58,9 @@ pub(crate) enum Effect {
     Forget(VmName, Vec<(RequestId, Result<Answer, Failure>)>),
     /// Grow the file of a disk. The answer is [`Input::Grown`](super::Input::Grown).
     Grow(Box<Growing>),
+    /// Write the record of a VM whose image has this size from now on, before its VMM is told. The
+    /// answer is [`Input::Kept`](super::Input::Kept).
+    Keep(Box<Record>, Box<Growing>, Bytes),
     /// Have the plane of shared pages do something. The answer is
     /// [`Input::Reported`](super::Input::Reported).
     Order(Order),

@@ -85,6 +85,8 @@ pub(crate) enum Input {
     Unsaved(Option<VmName>, Option<String>),
     /// The file of a disk has grown, to what its guest may use, or why not.
     Grown(Box<Growing>, Result<Bytes, Failure>),
+    /// What an [`Effect::Keep`](super::Effect::Keep) has kept is on disk, or why it is not.
+    Kept(Box<Growing>, Result<Bytes, Failure>),
     /// The configuration was read again: what it sets now, and what to tell of that.
     Reconfigured(Box<Settings>, String),
     /// Serve VMs that wait; [`Core::has_to_serve`](super::Core::has_to_serve) asks for it. The

@@ -240,7 +240,8 @@ impl Core {
             Input::NotDialed(run, port, why) => self.not_dialed(run, port, &why),
             Input::Reported(report) => self.reported(*report),
             Input::Unsaved(vm, why) => self.unsaved(vm, why),
-            Input::Grown(growing, result) => self.grown(&growing, result),
+            Input::Grown(growing, result) => self.grown(growing, result),
+            Input::Kept(growing, result) => self.tell_size(&growing, result),
             Input::Reconfigured(settings, news) => self.reconfigure(*settings, news),
             Input::Serve => self.serve(),
             Input::Tick => {

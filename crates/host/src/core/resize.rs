@@ -87,11 +87,38 @@ impl Core {
     }
 
     /// The file of a disk has the size that its guest may use, or why it has not.
-    pub(super) fn grown(&mut self, growing: &Growing, result: Result<Bytes, Failure>) {
-        let (now, name) = (self.clock.now, growing.name);
-        if let Ok(size) = &result {
-            self.note_size(growing, *size);
+    pub(super) fn grown(&mut self, growing: Box<Growing>, result: Result<Bytes, Failure>) {
+        match result {
+            Ok(size) if growing.disk.format == ImageFormat::Qcow2 => self.keep_size(growing, size),
+            result => self.tell_size(&growing, result),
         }
+    }
+
+    /// Keeps what an image may be from now on. An image that has grown beyond what is on disk of
+    /// that would be refused at its next start, so its VMM is told after that. One whose VM is off
+    /// is taken as it is at its next start.
+    fn keep_size(&mut self, growing: Box<Growing>, size: Bytes) {
+        let Some(vm) = self.vms.get_mut(&growing.vm).filter(|vm| vm.run == growing.run) else {
+            self.tell_size(&growing, Ok(size));
+            return;
+        };
+        let images = &mut vm.record.images;
+        if growing.run.is_some() {
+            let image = images.iter_mut().find(|image| image.path == growing.disk.path);
+            image.into_iter().for_each(|image| image.size = image.size.max(size));
+            let record = Box::new(vm.record.clone());
+            self.effect(Effect::Keep(record, growing, size));
+        } else {
+            images.retain(|image| image.path != growing.disk.path);
+            let Growing { request, vm, name: disk, .. } = *growing;
+            self.event(Some(&vm), format!("disk {disk} has {size} now"));
+            self.save(&vm, vec![(request, Ok(Answer::DiskSize(DiskSize { disk, size })))]);
+        }
+    }
+
+    /// Has a VMM tell its guest of a disk's size, or answers why it has not grown.
+    pub(super) fn tell_size(&mut self, growing: &Growing, result: Result<Bytes, Failure>) {
+        let (now, name) = (self.clock.now, growing.name);
         match (growing.run, result) {
             (None, result) => self.answer_growth(Some(growing.request), &growing.vm, name, result),
             (Some(id), Ok(size)) => {
@@ -111,24 +138,6 @@ impl Core {
                 }
             }
         }
-    }
-
-    /// Keeps what an image may be from now on. One whose VM is off is taken as it is at its next
-    /// start.
-    fn note_size(&mut self, growing: &Growing, size: Bytes) {
-        if growing.disk.format != ImageFormat::Qcow2 {
-            return;
-        }
-        let Some(vm) = self.vms.get_mut(&growing.vm).filter(|vm| vm.run == growing.run) else { return };
-        let images = &mut vm.record.images;
-        match growing.run {
-            Some(_) => {
-                let image = images.iter_mut().find(|image| image.path == growing.disk.path);
-                image.into_iter().for_each(|image| image.size = image.size.max(size));
-            }
-            None => images.retain(|image| image.path != growing.disk.path),
-        }
-        self.save(&growing.vm, Vec::new());
     }
 
     /// A VMM has told its guest of a disk's size, or why not. What it says of the size is not

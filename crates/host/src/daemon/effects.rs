@@ -66,6 +66,7 @@ impl Daemon {
                 }
             }
             Effect::Grow(growing) => self.grow(growing),
+            Effect::Keep(record, growing, size) => self.keep_size(record, growing, size),
             Effect::Order(order) => self.order(order),
             Effect::Record(event) => {
                 self.news.send_replace(event.id);

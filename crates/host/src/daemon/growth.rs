@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use plimsoll_units::Bytes;
+
 use super::Daemon;
 use crate::core::{Failure, FailureKind, Growing, Input};
 use crate::incoming::Incoming;
+use crate::inventory::Record;
 use crate::launch::disk;
 
 impl Daemon {
@@ -24,6 +27,18 @@ impl Daemon {
             };
             // The daemon may be about to end.
             sender.send(Incoming::Input(Input::Grown(growing, grown))).await.ok();
+        });
+    }
+
+    pub(super) fn keep_size(&self, record: Box<Record>, growing: Box<Growing>, size: Bytes) {
+        let (saved, sender) = (self.saver.save(record), self.sender.clone());
+        tokio::spawn(async move {
+            let kept = saved.await.map(|()| size).map_err(|e| {
+                let text = format!("its size could not be written down: {e:#}: mend that and try again");
+                Failure::new(FailureKind::Unfit, text)
+            });
+            // As in `grow`.
+            sender.send(Incoming::Input(Input::Kept(growing, kept))).await.ok();
         });
     }
 }

@@ -90,8 +90,7 @@ struct World {
     levels: BTreeMap<RunId, (Pages, bool)>,
     /// The domains that VMs were told, with their descriptors: frames and window.
     sharing: BTreeMap<RunId, (SharingKind, Vec<File>)>,
-    /// Messages about pages to VMMs.
-    said: Vec<(RunId, ToVmm)>,
+    said: Vec<(RunId, ToVmm)>, // Messages about pages to VMMs.
     /// What operators had VMMs do.
     told: Vec<(RunId, ToVmm)>,
     scans: BTreeMap<RunId, ScanBudget>,
@@ -239,6 +238,7 @@ impl World {
                     self.saved_pools = Some(pools);
                     self.answers.extend(answers.into_iter().map(|(id, answer)| (id.0, answer)));
                 }
+                Effect::Keep(record, ..) => self.saved.push(*record),
                 Effect::Save(record, answers) => {
                     self.saved.push(*record);
                     self.answers.extend(answers.into_iter().map(|(id, answer)| (id.0, answer)));

@@ -222,6 +222,29 @@ fn what_an_image_said_first_counts_until_an_operator_takes_it_as_it_is() {
 }
 
 #[test]
+fn a_guest_is_told_of_a_longer_image_once_that_is_on_disk() {
+    let mut world = World::new(640);
+    world.answer(Request::Define(Box::new(with_image()))).unwrap();
+    let (run, _) = started(&mut world, &image(1 << 30));
+    let asked = growing(&mut world, resize("vda", Some(2 << 30)));
+    grown(&mut world, &asked, 2 << 30);
+    assert_eq!(world.saved.last().unwrap().images, [image(2 << 30)]);
+    let failure = Failure::new(FailureKind::Unfit, "no space");
+    world.input(Input::Kept(Box::new(asked.clone()), Err(failure)));
+    assert!(world.told.is_empty(), "{:?}", world.told);
+    let refused = answer_of(&mut world, &asked).unwrap().unwrap_err();
+    assert_eq!(refused.text, "disk vda of VM a: no space");
+    let asked = growing(&mut world, resize("vda", Some(2 << 30)));
+    grown(&mut world, &asked, 2 << 30);
+    assert!(world.told.is_empty(), "{:?}", world.told);
+    world.input(Input::Kept(Box::new(asked.clone()), Ok(Bytes(2 << 30))));
+    let order = DeviceOrder::DiskSize { disk: 0, size: Bytes(2 << 30) };
+    assert_eq!(world.told, [(run, ToVmm::Device(order))]);
+    world.say(run, FromVmm::Resized { disk: 0, outcome: Ok(Bytes(2 << 30)) });
+    assert!(matches!(answer_of(&mut world, &asked), Some(Ok(Answer::DiskSize(_)))));
+}
+
+#[test]
 fn the_disk_of_a_vm_that_is_off_has_grown_with_its_file() {
     let mut world = World::new(640);
     world.answer(Request::Define(Box::new(with_disks()))).unwrap();
