@@ -7,8 +7,8 @@ use plimsoll_words::age;
 
 use crate::context::Context;
 
-/// How often a VM is asked about while its state is waited for: what a person takes for at once, at
-/// a cost to the daemon that is not seen.
+/// How often the daemon is asked while the state of a VM, or of several in one question, is waited
+/// for: what a person takes for at once, at a cost to the daemon that is not seen.
 pub(super) const POLL: Duration = Duration::from_millis(200);
 
 /// Waits until `done` holds for a VM; `None` where it does not by `deadline`. A person at the

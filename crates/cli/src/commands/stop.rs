@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result};
@@ -8,7 +9,7 @@ use super::manner::Manner;
 use super::{kill, poll};
 use crate::batch::Batch;
 use crate::context::Context;
-use crate::exit::{Status, status_of};
+use crate::exit::{Status, failed, status_of};
 use crate::selection::Selection;
 
 const HELP: &str = "\
@@ -96,9 +97,11 @@ impl Stop {
     ) -> Result<Vec<Stopping<'a>>> {
         let begin = Instant::now();
         loop {
+            let mut seen = ask(&on, context).inspect_err(|_| context.output.end_progress())?;
             let mut still = Vec::new();
             for mut vm in on {
-                match self.look(&mut vm, context) {
+                let now = seen.remove(vm.name);
+                match self.look(&mut vm, now, context) {
                     Some(outcome) => self.tell(vm.name, outcome, context, batch)?,
                     None => still.push(vm),
                 }
@@ -115,12 +118,17 @@ impl Stop {
         }
     }
 
-    /// What came of a VM; `None`: it is on.
-    fn look(&self, vm: &mut Stopping<'_>, context: &Context) -> Option<Result<VmStatus>> {
+    /// What came of a VM, which was `seen` now; `None`: it is on.
+    fn look(
+        &self,
+        vm: &mut Stopping<'_>,
+        seen: Option<Result<VmStatus>>,
+        context: &Context,
+    ) -> Option<Result<VmStatus>> {
         match &vm.refused {
             Some(_) if vm.asked.elapsed() < AGAIN => None,
             Some(_) => self.press(vm, context),
-            None => Some(context.client.vm(vm.name)).filter(|vm| !is_on(vm)),
+            None => seen.filter(|vm| !is_on(vm)),
         }
     }
 
@@ -154,6 +162,32 @@ impl Stop {
         context.output.end_progress();
         batch.tell(outcome, sentence)
     }
+}
+
+/// What those of `on` are now whose buttons were pressed. One question asks for all: there may be
+/// a thousand, and the daemon has to serve their memory while they shut down.
+///
+/// # Errors
+/// The daemon does not answer. What else keeps it from telling is over with the next question.
+fn ask(on: &[Stopping<'_>], context: &Context) -> Result<BTreeMap<VmName, Result<VmStatus>>> {
+    let pressed: Vec<&VmName> = on.iter().filter(|vm| vm.refused.is_none()).map(|vm| vm.name).collect();
+    if let [name] = pressed[..] {
+        return Ok(BTreeMap::from([(name.clone(), context.client.vm(name))]));
+    }
+    if pressed.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let all = match context.client.vms() {
+        Err(error) if status_of(&error) != Status::NoDaemon => return Ok(BTreeMap::new()),
+        all => all?,
+    };
+    let mut seen: BTreeMap<VmName, Result<VmStatus>> =
+        all.into_iter().map(|vm| (vm.name.clone(), Ok(vm))).collect();
+    for name in pressed {
+        let gone = || Err(failed(Status::Unknown, format!("there is no VM {name}: see plimsoll ps")));
+        seen.entry(name.clone()).or_insert_with(gone);
+    }
+    Ok(seen)
 }
 
 fn is_on(vm: &Result<VmStatus>) -> bool {

@@ -68,11 +68,12 @@ fn all_buttons_are_pressed_before_any_vm_is_waited_for() {
     let fake = Fake::new();
     for name in ["a", "b"] {
         fake.on(&format!("POST /v1/vms/{name}/stop"), 200, &vm(name, "stopping"));
-        fake.on(&format!("GET /v1/vms/{name}"), 200, &vm(name, "off"));
     }
+    fake.on("GET /v1/vms", 200, &json!([vm("b", "off"), vm("a", "off"), vm("c", "on")]));
     let told = "a is off: the guest shut down\nb is off: the guest shut down\n";
     fake.run(&["stop", "a", "b", "--wait"]).prints(told);
-    let order = ["POST /v1/vms/a/stop", "POST /v1/vms/b/stop", "GET /v1/vms/a", "GET /v1/vms/b"];
+    // One question for all of them.
+    let order = ["POST /v1/vms/a/stop", "POST /v1/vms/b/stop", "GET /v1/vms"];
     assert_eq!(fake.lines(), order);
     fake.run(&["stop", "a", "--no-wait"]).prints("a is asked to shut down\n");
     assert_eq!(fake.lines().len(), order.len() + 1);
@@ -251,16 +252,16 @@ fn vms_stop_in_the_reverse_order_those_of_one_place_together() {
     let all =
         [placed("db", "on", 1), placed("web1", "on", 9), placed("web2", "on", 9), placed("off", "off", 5)];
     fake.on("GET /v1/vms", 200, &json!(all));
+    fake.on("GET /v1/vms", 200, &json!([vm("db", "on"), vm("web1", "off"), vm("web2", "off")]));
+    fake.on("GET /v1/vms/db", 200, &vm("db", "off"));
     for name in ["db", "web1", "web2"] {
         fake.on(&format!("POST /v1/vms/{name}/stop"), 200, &vm(name, "stopping"));
-        fake.on(&format!("GET /v1/vms/{name}"), 200, &vm(name, "off"));
     }
     assert_eq!(fake.run(&["stop", "--all", "--wait"]).code, 0);
     let order = [
         "POST /v1/vms/web1/stop",
         "POST /v1/vms/web2/stop",
-        "GET /v1/vms/web1",
-        "GET /v1/vms/web2",
+        "GET /v1/vms",
         "POST /v1/vms/db/stop",
         "GET /v1/vms/db",
     ];
