@@ -13,7 +13,7 @@ use crate::exit::{Status, failed, status_of};
 use crate::selection::Selection;
 
 const HELP: &str = "\
-A guest obeys its power button only when its init system does (systemd, acpid or busybox do). A guest that has not booted yet, or hangs, does not. Of several VMs all buttons are pressed before any is waited for; with --all and --label those of the highest start order stop first, and the next when they are off. A VM that has no power button yet, because it is being started, is paused or unreachable, is asked again with --all and --label.
+A guest obeys its power button only when its init system does (systemd, acpid or busybox do). A guest that has not booted yet, or hangs, does not. Of several VMs all buttons are pressed before any is waited for; with --all and --label those of the highest start order stop first, and the next when they are off. With --all and --label a VM that has no power button yet, because it is being started or is unreachable, is asked again; one that has no process yet is not started any more; one that is paused is refused at once.
 
 --timeout is the time for all VMs. Each start order gets an equal part of what is left of it; when its part is over, the next one stops. Without --timeout each start order adds 60 seconds.
 
@@ -140,10 +140,20 @@ impl Stop {
         match pressed {
             // Who named it is told at once, and may have meant another one.
             Err(why) if status_of(&why) == Status::Conflict && !self.which.is_named() && !returns => {
-                // It may have ended by itself.
-                let ended = context.client.vm(vm.name).ok().filter(|vm| vm.power == Power::Off);
-                vm.refused = ended.is_none().then_some(why);
-                ended.map(Ok)
+                match context.client.vm(vm.name) {
+                    // It has ended by itself.
+                    Ok(ended) if ended.power == Power::Off => Some(Ok(ended)),
+                    // Nobody may be there to resume it, and others would wait for nothing.
+                    Ok(paused) if paused.power == Power::Paused => Some(Err(why)),
+                    // Memory of those that shut down would start it now.
+                    Ok(queued) if queued.power == Power::Starting && queued.pid.is_none() => {
+                        Some(kill::kill(vm.name, context))
+                    }
+                    _ => {
+                        vm.refused = Some(why);
+                        None
+                    }
+                }
             }
             pressed => Some(pressed).filter(|vm| returns || !is_on(vm)),
         }

@@ -272,15 +272,38 @@ fn vms_stop_in_the_reverse_order_those_of_one_place_together() {
 fn a_vm_without_a_power_button_is_asked_again_where_all_are_to_stop() {
     let fake = Fake::new();
     fake.on("GET /v1/vms", 200, &json!([vm("a", "starting"), vm("b", "paused")]));
+    let mut booting = vm("a", "starting");
+    booting["pid"] = json!(7);
     fake.on("POST /v1/vms/a/stop", 409, &error("VM a is being started: try again, or kill it"));
     fake.on("POST /v1/vms/a/stop", 200, &vm("a", "stopping"));
-    fake.on("GET /v1/vms/a", 200, &vm("a", "starting")).on("GET /v1/vms/a", 200, &vm("a", "off"));
+    fake.on("GET /v1/vms/a", 200, &booting).on("GET /v1/vms/a", 200, &vm("a", "off"));
     // One ends by itself.
     fake.on("POST /v1/vms/b/stop", 409, &error("VM b is off"));
     fake.on("GET /v1/vms/b", 200, &vm("b", "off"));
     fake.run(&["stop", "--all"]).prints("b is off: the guest shut down\na is off: the guest shut down\n");
     let pressed = fake.lines().into_iter().filter(|line| line == "POST /v1/vms/a/stop").count();
     assert_eq!(pressed, 2);
+}
+
+#[test]
+fn vms_that_cannot_obey_hold_up_no_others_where_all_are_to_stop() {
+    let fake = Fake::new();
+    let all = [placed("first", "on", 1), placed("paused", "paused", 9), placed("queued", "starting", 9)];
+    fake.on("GET /v1/vms", 200, &json!(all));
+    for name in ["paused", "queued"] {
+        fake.on(&format!("POST /v1/vms/{name}/stop"), 409, &error(&format!("VM {name} is {name}")));
+    }
+    fake.on("GET /v1/vms/paused", 200, &vm("paused", "paused"));
+    // It has no process.
+    fake.on("GET /v1/vms/queued", 200, &vm("queued", "starting"));
+    fake.on("POST /v1/vms/queued/kill", 200, &vm("queued", "off"));
+    fake.on("POST /v1/vms/first/stop", 200, &vm("first", "off"));
+    let begin = std::time::Instant::now();
+    let done = fake.run(&["stop", "--all", "--timeout", "10m"]);
+    // One order's part is five minutes.
+    assert!(begin.elapsed() < std::time::Duration::from_secs(60));
+    assert_eq!((done.code, done.err.as_str()), (4, "plimsoll: VM paused is paused\n"));
+    assert_eq!(done.out, "queued is off: the guest shut down\nfirst is off: the guest shut down\n");
 }
 
 #[test]
