@@ -23,11 +23,15 @@ pub(super) fn routes() -> Routes<Api> {
     let pools = |id, summary| Operation::new(Tag::Pools, id, summary);
     Routes::new()
         .get("/v1/openapi.json", document, host("getOpenApi", "This document").json::<Map<String, Value>>())
-        .get("/v1/host", host::host, host("getHost", "The host's account of its memory").json::<HostStatus>())
+        .get(
+            "/v1/host",
+            host::host,
+            host("getHost", "The host's account of its memory").json::<HostStatus>().costs(1),
+        )
         .get(
             "/v1/sharing",
             host::sharing,
-            host("listSharingDomains", "The sharing domains").json::<Vec<DomainStatus>>(),
+            host("listSharingDomains", "The sharing domains").json::<Vec<DomainStatus>>().costs(1),
         )
         .get(
             "/v1/live",
@@ -205,4 +209,20 @@ static DOCUMENT: LazyLock<Bytes> =
 
 async fn document() -> Response {
     ([(CONTENT_TYPE, "application/json")], DOCUMENT.clone()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_that_look_at_all_vms_have_a_pace() {
+        let document: Value = serde_json::from_slice(&DOCUMENT).unwrap();
+        for path in
+            ["/v1/host", "/v1/sharing", "/v1/vms", "/v1/pools", "/v1/explain", "/v1/history", "/metrics"]
+        {
+            let answers = &document["paths"][path]["get"]["responses"];
+            assert!(answers.get("429").is_some(), "{path}: {answers}");
+        }
+    }
 }
