@@ -102,7 +102,11 @@ async fn write(
             () = sleep_until(again), if !pending.is_empty() => {
                 for (subject, want) in pending.take_all() {
                     match attempt(&paths, &want).await {
-                        Ok(()) => tell(subject, None).await,
+                        Ok(()) => {
+                            for saved in want.subjects() {
+                                tell(saved, None).await;
+                            }
+                        }
                         Err(_) => pending.keep(subject, want),
                     }
                 }
@@ -117,7 +121,12 @@ async fn write(
         let (subject, want, replaces) = pending.after(job);
         let result = attempt(&paths, &want).await;
         match &result {
-            Ok(()) if replaces => tell(subject, None).await,
+            // The core may have heard of a failure only after it had renamed the VM.
+            Ok(()) if replaces => {
+                for saved in want.subjects() {
+                    tell(saved, None).await;
+                }
+            }
             Ok(()) => {}
             Err(e) => {
                 tell(subject.clone(), Some(format!("{e:#}"))).await;

@@ -15,7 +15,9 @@ impl Core {
                 text
             }
             None => {
-                self.unsaved.remove(&vm);
+                if self.unsaved.remove(&vm).is_none() {
+                    return;
+                }
                 format!("{what}the last change is on disk now")
             }
         };

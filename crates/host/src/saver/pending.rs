@@ -31,6 +31,11 @@ pub(super) struct Want {
 }
 
 impl Want {
+    /// Under which names nothing is left to write once this is written: its own first.
+    pub(super) fn subjects(&self) -> impl Iterator<Item = Subject> {
+        [self.subject.clone()].into_iter().chain(self.former.iter().cloned().map(Some))
+    }
+
     /// Writes it. Does no harm where it has been written in part.
     ///
     /// # Errors
