@@ -28,12 +28,15 @@ pub(super) struct Want {
     /// Names that the VM had. Their files go once its own is written: until then one of them is all
     /// that there is of the VM on disk.
     former: BTreeSet<VmName>,
+    /// Names that another VM had, which is removed. Their files go likewise, their logs as well.
+    removed: BTreeSet<VmName>,
 }
 
 impl Want {
     /// Under which names nothing is left to write once this is written: its own first.
     pub(super) fn subjects(&self) -> impl Iterator<Item = Subject> {
-        [self.subject.clone()].into_iter().chain(self.former.iter().cloned().map(Some))
+        let others = self.former.iter().chain(&self.removed).cloned().map(Some);
+        [self.subject.clone()].into_iter().chain(others)
     }
 
     /// Writes it. Does no harm where it has been written in part.
@@ -53,7 +56,7 @@ impl Want {
             }
             inventory::forget(paths, old)?;
         }
-        Ok(())
+        self.removed.iter().try_for_each(|old| inventory::forget(paths, old))
     }
 }
 
@@ -78,20 +81,26 @@ impl Pending {
             Job::Forget(vm) => (Some(vm), Content::Nothing, None),
         };
         let mut former: BTreeSet<VmName> = old.clone().into_iter().collect();
-        let mut replaces = false;
+        let (mut removed, mut replaces) = (BTreeSet::new(), false);
         let known_as = old.map(Some).into_iter().chain([subject.clone()]);
         for failed in known_as.filter_map(|subject| self.0.remove(&subject)) {
             replaces = true;
-            former.extend(failed.former);
+            removed.extend(failed.removed);
+            match failed.content {
+                Content::Nothing => removed.extend(failed.former),
+                Content::Record(_) | Content::Pools(_) => former.extend(failed.former),
+            }
         }
         // The file of this name is not that of another VM any more.
         if let Some(name) = &subject {
             former.remove(name);
+            removed.remove(name);
             for want in self.0.values_mut() {
                 want.former.remove(name);
+                want.removed.remove(name);
             }
         }
-        (subject.clone(), Want { subject, content, former }, replaces)
+        (subject.clone(), Want { subject, content, former, removed }, replaces)
     }
 
     /// Notes that `want` could not be written.

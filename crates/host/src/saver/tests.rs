@@ -137,6 +137,26 @@ async fn a_vm_that_is_removed_after_a_failed_rename_is_removed_under_all_its_nam
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_vm_does_not_take_the_logs_of_one_that_was_removed_and_had_its_name() {
+    let disk = Disk::new();
+    std::fs::create_dir(disk.paths.logs()).unwrap();
+    disk.saver.save(record("a", 1)).await.unwrap();
+    disk.saver.save(record("c", 1)).await.unwrap();
+    let (log, record_of_b) = (disk.paths.console_log(&name("a")), disk.paths.record(&name("b")));
+    std::fs::write(&log, "of a").unwrap();
+    disk.refuse("b");
+    disk.saver.rename(name("a"), record("b", 1)).await.unwrap_err();
+    disk.allow("b");
+    // A directory is not removed as a file is.
+    std::fs::create_dir(&record_of_b).unwrap();
+    disk.saver.forget(name("b")).await.unwrap_err();
+    std::fs::remove_dir(&record_of_b).unwrap();
+    disk.saver.rename(name("c"), record("b", 2)).await.unwrap();
+    assert_eq!(disk.records(), [shares("b", 2)]);
+    assert!(!log.exists() && !disk.paths.console_log(&name("b")).exists());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_failed_is_tried_again_though_jobs_keep_coming() {
     let disk = Disk::new();
     disk.refuse("b");
