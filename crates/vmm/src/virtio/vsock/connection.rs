@@ -157,7 +157,10 @@ impl Connection {
             }
             Stage::Open { stream, .. } => match stream.flush() {
                 Ok(sent) => self.credit.pass(count(sent)),
-                Err(Gone) => self.host_ended |= end::RECEIVE,
+                Err(Gone) => {
+                    self.host_ended |= end::RECEIVE;
+                    self.credit.pass_all();
+                }
             },
             _ => {}
         }

@@ -68,6 +68,12 @@ impl Credit {
         self.passed = self.passed.wrapping_add(bytes);
     }
 
+    /// Takes note that all bytes from the guest have left the buffer, since nobody takes them. A
+    /// program of the guest that waits for room learns of that end when it writes.
+    pub(super) fn pass_all(&mut self) {
+        self.passed = self.received;
+    }
+
     /// Whether the guest should be told that there is room again: for half of the buffer. A guest
     /// that waits for room has all of it under way, so it is always told in the end.
     pub(super) fn owes_update(&self) -> bool {

@@ -131,6 +131,38 @@ fn a_guest_that_does_not_read_stops_its_own_connection_only() {
 }
 
 #[test]
+fn a_guest_that_waits_for_room_has_some_when_nobody_takes_its_data_any_more() {
+    let (mut rig, host) = device(4);
+    let mut driver = Driver::start(&mut rig, u64::MAX, 64);
+    let (mut call, mut end) = Call::begun(&mut rig, &mut driver, &host, (1, 5));
+    // It reads nothing itself: its buffer is full before the end of what the program sends.
+    let full = |op| Header { buffer: 1000, ..packet(op, 1, 5) };
+    driver.send(&mut rig, full(Op::CreditUpdate), &[]);
+    end.write_all(&[7; 2000]).unwrap();
+    loop {
+        rig.transport.barrier();
+        while let Some((header, data)) = driver.poll(&mut rig) {
+            call.heed(header, &data);
+        }
+        let data = pattern(1, call.sent.into(), call.room().min(10_000));
+        if data.is_empty() {
+            break;
+        }
+        let length = u32::try_from(data.len()).unwrap();
+        driver.send(&mut rig, Header { length, ..full(Op::Data) }, &data);
+        call.sent += length;
+    }
+    drop(end);
+    let ended = loop {
+        let (op, flags, _) = call.hear(&mut rig, &mut driver);
+        if op == Op::Shutdown {
+            break flags;
+        }
+    };
+    assert_eq!((ended, call.room()), (end::RECEIVE, CONNECTION_BUFFER as usize));
+}
+
+#[test]
 fn a_guest_that_asks_is_told_its_credit() {
     let (mut rig, host) = device(4);
     let mut driver = Driver::start(&mut rig, u64::MAX, 64);
