@@ -5,6 +5,7 @@
 //! said when a VM was first started with it is kept in the VM's record, and a start on which it
 //! says something else is refused until an operator has taken the image as it is.
 
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -41,7 +42,7 @@ impl KnownImage {
     /// # Errors
     /// What has changed, and what to do.
     pub(crate) fn must_allow(&self, found: &Self, disk: &Disk) -> anyhow::Result<()> {
-        if !found.backing.is_empty() && found.backing != self.backing {
+        if !found.backing.is_empty() && !are_same(&found.backing, &self.backing) {
             bail!(
                 "its header names the backing files {}, and not {} as before: {REMEDY}",
                 list(&found.backing),
@@ -58,6 +59,17 @@ impl KnownImage {
         }
         Ok(())
     }
+}
+
+/// Whether two lists are of the same files. A file is the same one under another name of its
+/// directory, as it has where base images were moved and a link leads from the old place.
+fn are_same(found: &[KnownFile], known: &[KnownFile]) -> bool {
+    let place = |file: &KnownFile| fs::canonicalize(&file.path).ok();
+    let is_one = |(found, known): (&KnownFile, &KnownFile)| {
+        found.format == known.format
+            && (found.path == known.path || place(found).is_some_and(|at| Some(at) == place(known)))
+    };
+    found.len() == known.len() && found.iter().zip(known).all(is_one)
 }
 
 /// Adds to `known` those of the `found` images that were not used before. Returns whether there are
@@ -127,6 +139,29 @@ mod tests {
         assert!(alone.to_string().contains("and not none"), "{alone}");
         let read_only = Disk { read_only: true, ..disk.clone() };
         known.must_allow(&image(3, &[("/images/base", raw)]), &read_only).unwrap();
+    }
+
+    #[test]
+    fn a_backing_file_may_have_another_name_and_be_no_other_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        fs::create_dir(at("new")).unwrap();
+        std::os::unix::fs::symlink(at("new"), at("old")).unwrap();
+        for name in ["new/base", "new/other"] {
+            fs::write(at(name), "").unwrap();
+        }
+        let disk = Disk { format: ImageFormat::Qcow2, ..Disk::new("/a.qcow2") };
+        let backed = |name: &str, format| image(1, &[(&*at(name), format)]);
+        let known = backed("old/base", ImageFormat::Raw);
+        for name in ["new/base", "old/../new/base", "new/../old/base"] {
+            known.must_allow(&backed(name, ImageFormat::Raw), &disk).unwrap();
+            known.must_allow(&backed(name, ImageFormat::Qcow2), &disk).unwrap_err();
+        }
+        for name in ["new/other", "new/missing"] {
+            known.must_allow(&backed(name, ImageFormat::Raw), &disk).unwrap_err();
+        }
+        let gone = backed("old/missing", ImageFormat::Raw);
+        gone.must_allow(&backed("new/missing", ImageFormat::Raw), &disk).unwrap_err();
     }
 
     #[test]
