@@ -101,7 +101,7 @@ impl Output {
     /// Prints a remark on the standard error: neither a fact nor an error.
     pub(crate) fn remark(&self, text: &str) {
         // There is no other place to report a standard error that cannot be written.
-        writeln!(io::stderr(), "{text}").ok();
+        writeln!(io::stderr(), "{}", for_terminal(text)).ok();
     }
 }
 

@@ -73,8 +73,8 @@ fn is_contended(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| held.contains(&code))
 }
 
-/// The file system has no byte-range locks, so nobody holds any.
-fn is_unsupported(error: &io::Error) -> bool {
+/// Whether the file system has no locks of that kind, so that nobody holds any.
+pub fn is_unsupported(error: &io::Error) -> bool {
     let none = [Errno::OPNOTSUPP, Errno::NOLCK, Errno::NOSYS, Errno::INVAL].map(Errno::raw_os_error);
     error.raw_os_error().is_some_and(|code| none.contains(&code))
 }
@@ -91,6 +91,16 @@ mod tests {
         used.iter().for_each(|n| ofd_lock::share(&file, USED + n).unwrap());
         unshared.iter().for_each(|n| ofd_lock::share(&file, UNSHARED + n).unwrap());
         file
+    }
+
+    #[test]
+    fn a_lock_that_others_hold_is_not_taken_for_one_that_there_is_not() {
+        for none in [Errno::OPNOTSUPP, Errno::NOLCK] {
+            assert!(is_unsupported(&none.into()), "{none}");
+        }
+        for other in [Errno::WOULDBLOCK, Errno::ACCESS, Errno::IO] {
+            assert!(!is_unsupported(&other.into()), "{other}");
+        }
     }
 
     fn takes(path: &Path, read_only: bool) -> bool {

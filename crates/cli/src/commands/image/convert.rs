@@ -43,7 +43,7 @@ pub(super) struct Convert {
 impl Convert {
     pub(super) fn run(&self, output: &Output) -> Result<()> {
         let to = format(&self.file, self.to);
-        let source = self.source()?;
+        let source = self.source(output)?;
         let fresh = Fresh::begin(&self.file, PUBLIC)?;
         let made = made(&fresh, to, source.size()).map_err(|error| refused(&self.file, error))?;
         let copied = self.copy(&source, &made, output);
@@ -55,9 +55,9 @@ impl Convert {
         super::info::show(&self.file, to, None, output)
     }
 
-    fn source(&self) -> Result<Image<FileStorage>> {
+    fn source(&self, output: &Output) -> Result<Image<FileStorage>> {
         let home = self.backing_dir.as_deref().unwrap_or_else(|| directory(&self.source));
-        let links = source::open(&self.source, format(&self.source, self.from), home)?;
+        let links = source::open(&self.source, format(&self.source, self.from), home, output)?;
         let files: Vec<_> = links.into_iter().map(|link| (link.format(), link.file)).collect();
         let files = files.into_iter().map(|(format, file)| (file, format));
         let image = chain::image(files, false).map_err(|error| refused(&self.source, error))?;

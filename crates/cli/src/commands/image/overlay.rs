@@ -36,7 +36,7 @@ impl Overlay {
         let base_format = format(&self.base, self.base_format);
         let home = self.backing_dir.clone().unwrap_or_else(|| directory(&base).to_owned());
         // All of them can be used, or the overlay could not.
-        let links = source::open(&base, base_format, &home)?;
+        let links = source::open(&base, base_format, &home, output)?;
         let size = links[0].size().map_err(|error| refused(&base, error))?;
         make(&self.file, PUBLIC, &base, base_format, size)?;
         super::info::show(&self.file, Format::Qcow2, Some(&home), output)

@@ -42,7 +42,7 @@ impl Base {
     ///
     /// # Errors
     /// There is no such image, or it cannot be used.
-    pub(super) fn find(file: &Path, format: Format, images: &Path) -> Result<Self> {
+    pub(super) fn find(file: &Path, format: Format, images: &Path, output: &Output) -> Result<Self> {
         let is_name = file.components().count() == 1;
         let there = images.join(file);
         let is_there = is_name && fs::exists(file).is_ok_and(|is_here| !is_here) && there.exists();
@@ -50,7 +50,7 @@ impl Base {
         let path = fs::canonicalize(found).map_err(|error| refused(found, error))?;
         let is_within = fs::canonicalize(images).is_ok_and(|images| path.starts_with(images));
         let home = if is_within { images } else { directory(&path) };
-        let files = source::open(&path, format, home)?;
+        let files = source::open(&path, format, home, output)?;
         let unusable = |why: String| failed(Status::Refused, format!("{}: {why}", file.display()));
         let size = files[0].size().map_err(|error| refused(&path, error))?;
         if size == 0 || !size.is_multiple_of(SECTOR) {

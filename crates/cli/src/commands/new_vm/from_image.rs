@@ -101,7 +101,7 @@ impl FromImage {
         };
         let definition = self.definition(name, &path, cloud_init, pool);
         definition.check().map_err(|error| invalid(error.to_string()))?;
-        let base = Base::find(file, format, &images)?;
+        let base = Base::find(file, format, &images, &context.output)?;
         let size = Disk::plan(&path, &base, self.disk_size)?;
         if self.print {
             let text = definition.to_toml()?;
