@@ -119,6 +119,17 @@ fn an_upgrade_has_guests_shut_down_with_the_host_and_starts_none() {
 }
 
 #[test]
+fn guests_start_when_udev_has_set_kvm_up() {
+    for key in ["Wants", "After"] {
+        assert!(words("plimsoll-autostart.service", key).contains(&"dev-kvm.device".to_owned()), "{key}");
+    }
+    // systemd has units of those devices only that have its tag.
+    let rules = include_str!("../../../packaging/udev/60-plimsoll.rules");
+    let rule = rules.lines().find(|line| line.starts_with("KERNEL==\"kvm\"")).unwrap();
+    assert!(rule.contains("TAG+=\"systemd\""), "{rule}");
+}
+
+#[test]
 fn every_command_has_a_page_and_completions_and_pages_keep_lines_of_examples() {
     let directory = tempfile::tempdir().unwrap();
     generate(directory.path()).unwrap();
