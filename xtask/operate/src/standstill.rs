@@ -7,26 +7,45 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal};
 
-/// How long it may take until all threads of a process have stopped: a thread is in the kernel for
-/// no longer than a disk takes.
+use crate::process;
+
+/// How long it may take until all threads of a process have stopped.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a thread is in the kernel that waits for a disk. One that waits there for a page of
+/// guest memory (KVM reads the guest's page tables, for example) does not stop before it has the
+/// page, and the thread that would bring it has stopped.
+const IN_KERNEL: Duration = Duration::from_secs(2);
+/// How long the process goes on then.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Keeps a process stopped; it goes on when this is dropped.
 pub struct Standstill(Pid);
 
 impl Standstill {
-    /// Stops the process with that id, and waits until each of its threads stands still.
+    /// Stops the process with that id, and waits until each of its threads stands still. Where one
+    /// of them needs another to come to that, the process goes on for a moment.
     pub fn of(pid: u32) -> Result<Self> {
-        let process = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a process id")?;
-        rustix::process::kill_process(process, Signal::STOP)
-            .with_context(|| format!("stopping process {pid}"))?;
-        let stopped = Self(process);
+        let id = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a process id")?;
         let deadline = Instant::now() + DEADLINE;
-        while !stands_still(pid)? {
-            ensure!(Instant::now() < deadline, "process {pid} does not stand still");
-            thread::sleep(Duration::from_millis(1));
+        loop {
+            rustix::process::kill_process(id, Signal::STOP)
+                .with_context(|| format!("stopping process {pid}"))?;
+            let stopped = Self(id);
+            let begin = Instant::now();
+            while begin.elapsed() < IN_KERNEL {
+                if stands_still(pid)? {
+                    return Ok(stopped);
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "process {pid} does not stand still:\n{}",
+                process::stacks(pid)
+            );
+            drop(stopped);
+            thread::sleep(PAUSE);
         }
-        Ok(stopped)
     }
 }
 
