@@ -11,8 +11,8 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use plimsoll_policy::{
-    Client, Driver, Host, Member, NamedPool, Pool, PoolTree, Rules, State, Tax, Thresholds, Vm, decide,
-    divide, entitlements,
+    Client, Driver, Host, Inflation, Member, NamedPool, Pool, PoolTree, Rules, State, Tax, Thresholds, Vm,
+    decide, divide, entitlements,
 };
 use plimsoll_units::{Bytes, Pages};
 use rustix::time::{ClockId, clock_gettime};
@@ -127,7 +127,6 @@ fn pressed(available: Pages, members: &[Member]) -> (Host, Vec<Vm>) {
         withheld: Pages::ZERO,
         thresholds,
         state: State::Soft,
-        strained: false,
         elapsed: Duration::from_secs(1),
     };
     let drivers = [Driver::Follows, Driver::Follows, Driver::Follows, Driver::Stuck, Driver::Absent];
@@ -138,6 +137,8 @@ fn pressed(available: Pages, members: &[Member]) -> (Host, Vec<Vm>) {
         wanted: Pages(member.client.active.0 % 64),
         target: Pages(member.client.limit.0 * 3 / 4),
         spare: None,
+        hollow: Pages::ZERO,
+        inflation: Inflation::default(),
         lacks: Pages::ZERO,
         balloon: Pages::floor(Bytes::mib(64)),
         ballooned: Pages::floor(Bytes::mib(64)),

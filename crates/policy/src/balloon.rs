@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use plimsoll_units::Pages;
 
+use crate::inflation::step;
 use crate::rules::Rules;
 use crate::vm::{Driver, Vm};
 
@@ -23,8 +24,12 @@ pub enum Sizing {
     GuestShort,
     /// The target asks for more, but its VM lacks memory and holds no more than its target.
     VmLacks,
-    /// The target asks for more, but no other VM needs the memory now: it grows step by step.
+    /// The target asks for more, but no memory has to come from this VM now: it grows step by
+    /// step.
     Unhurried,
+    /// The target asks for more, but its guest has so many free pages that hold nothing that the
+    /// balloon would bring nothing in time: it grows step by step, and paging brings the memory.
+    TooSlow,
     /// It grows towards its size at the largest rate.
     GrowsSlowly,
     /// There is no driver: a driver that comes will be told this size.
@@ -38,7 +43,7 @@ pub enum Sizing {
 pub(crate) struct Balloon {
     pub(crate) size: Pages,
     pub(crate) why: Sizing,
-    /// The memory that it will have brought back at its largest size.
+    /// The memory that it will have brought back in time: see [`Inflation`](crate::Inflation).
     pub(crate) brings: Pages,
 }
 
@@ -49,7 +54,7 @@ pub(crate) struct Goal {
     pub(crate) target: Pages,
     /// The most that its VM may have.
     pub(crate) most: Pages,
-    /// Memory has to come now.
+    /// Memory has to come now, of all VMs above their targets.
     pub(crate) takes: bool,
     /// Without the working set the target would be lower.
     pub(crate) spared: bool,
@@ -58,10 +63,11 @@ pub(crate) struct Goal {
 impl Balloon {
     /// The balloon of `vm` that goes with `goal`.
     ///
-    /// A balloon grows as fast as it may to take memory, and to hold its VM to `most`. Otherwise it
-    /// grows step by step: Linux fills it with free pages first, which may hold nothing and cost
-    /// processor time that other VMs need. It does grow: only a balloon tells a guest of its
-    /// target, and a guest that does not know takes free pages where it could reuse its own.
+    /// A balloon grows as fast as it may while that brings memory of a VM above its target, and to
+    /// hold its VM to `most`. Otherwise it grows step by step: Linux fills it with free pages first,
+    /// which may hold nothing and cost processor time that other VMs need. It does grow: only a
+    /// balloon tells a guest of its target, and a guest that does not know takes free pages where it
+    /// could reuse its own.
     ///
     /// Only a driver that follows takes its time. One that comes later finds the size that its VM
     /// is to have, and one that is stuck does not reach its size by being told of less.
@@ -72,9 +78,16 @@ impl Balloon {
         // A balloon that grew in a guest that needs memory would take the VM's new grants.
         let lacks = vm.lacks > Pages::ZERO && vm.held <= target.saturating_add(Pages::CHUNK);
         let grown = largest.min(vm.balloon.saturating_add(growth(rules, elapsed)));
+        let in_time = vm.inflation.brings(rules, vm.hollow);
+        let brings = match vm.driver {
+            Driver::Follows => vm.held.saturating_sub(target.max(vm.size - largest)).min(in_time),
+            Driver::Absent | Driver::Stuck => Pages::ZERO,
+        };
+        // A balloon that stands still takes no processor time, and shows whether it is stuck.
+        let hurries = takes && vm.held > target && (in_time > Pages::ZERO || vm.inflation.is_still());
         let size = if lacks {
             grown.min(vm.balloon)
-        } else if takes || vm.driver != Driver::Follows {
+        } else if hurries || vm.driver != Driver::Follows {
             grown
         } else {
             let reached = vm.ballooned >= vm.balloon;
@@ -86,6 +99,7 @@ impl Balloon {
             Driver::Absent => Sizing::NoDriver,
             Driver::Stuck => Sizing::Stuck,
             Driver::Follows if size < largest && lacks => Sizing::VmLacks,
+            Driver::Follows if size < grown && takes && vm.held > target => Sizing::TooSlow,
             Driver::Follows if size < grown => Sizing::Unhurried,
             Driver::Follows if size < largest => Sizing::GrowsSlowly,
             Driver::Follows if largest < wish.min(rules.balloon(vm.size)) => Sizing::GuestShort,
@@ -93,24 +107,8 @@ impl Balloon {
             Driver::Follows if spared => Sizing::WorkingSet,
             Driver::Follows => Sizing::FollowsTarget,
         };
-        let brings = match vm.driver {
-            Driver::Follows => vm.held.saturating_sub(target.max(vm.size - largest)),
-            Driver::Absent | Driver::Stuck => Pages::ZERO,
-        };
         Self { size, why, brings }
     }
-}
-
-/// The part of a guest's memory by which its balloon grows at a time while nothing has to come: all
-/// of it in a quarter of an hour, as a VMM reports its balloon once a second. If more, guests pass
-/// pages that hold nothing into their balloons while others need the processors. If less, a guest
-/// learns late of its target, and what it takes beyond it is paged: with a quarter of this guests
-/// that start work together write a tenth more to swap (`plimsoll plan vdi-morning`).
-const STEPS: u64 = 1024;
-
-/// The growth of the balloon of a guest of `size` while nothing has to come: 256 KiB at least.
-fn step(size: Pages) -> Pages {
-    Pages(size.0 / STEPS).max(Pages(Pages::CHUNK.0 / 8))
 }
 
 /// The largest growth of a balloon in `elapsed`.

@@ -7,6 +7,7 @@ use plimsoll_units::{Bytes, Pages};
 use crate::client::Client;
 use crate::decision::{Decision, Outcome};
 use crate::host::Host;
+use crate::inflation::Inflation;
 use crate::member::Member;
 use crate::pool::{NamedPool, Pool, PoolId, PoolTree};
 use crate::rules::Rules;
@@ -30,6 +31,8 @@ pub(crate) fn vm(held: u64, active: u64, wanted: u64) -> Vm {
         ballooned: Pages::ZERO,
         driver: Driver::Follows,
         spare: None,
+        hollow: Pages::ZERO,
+        inflation: Inflation::default(),
         lacks: Pages::ZERO,
         pageable: Pageable { store: Pages(mib(256).0 / 10), swap: mib(256) },
         waited: false,
@@ -44,7 +47,6 @@ pub(crate) fn host(free: u64, state: State) -> Host {
         withheld: Pages::ZERO,
         thresholds: Thresholds::of_min_free(Bytes::mib(38)),
         state,
-        strained: false,
         elapsed: Duration::from_secs(60),
     }
 }

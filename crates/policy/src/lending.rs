@@ -192,6 +192,7 @@ mod tests {
     use crate::client::Client;
     use crate::division::divide_reserving;
     use crate::host::Host;
+    use crate::inflation::Inflation;
     use crate::member::Member;
     use crate::pool::{NamedPool, Pool, PoolId};
     use crate::state::{State, Thresholds};
@@ -213,6 +214,8 @@ mod tests {
             ballooned: Pages::ZERO,
             driver: Driver::Follows,
             spare: None,
+            hollow: Pages::ZERO,
+            inflation: Inflation::default(),
             lacks: mib(lacks),
             pageable: Pageable::default(),
             waited: false,
@@ -226,7 +229,6 @@ mod tests {
             withheld: Pages::ZERO,
             thresholds: Thresholds::of_min_free(Bytes::mib(40)),
             state: State::Clear,
-            strained: false,
             elapsed: Duration::from_secs(1),
         };
         let members: Vec<Member> = vms.iter().map(|vm| vm.member).collect();

@@ -3,7 +3,7 @@
 //! Pure arithmetic after Waldspurger 2002, sections 5 and 6, and ESXi's public documentation. Facts
 //! are arguments and decisions are values: this crate does no I/O, makes no system call, reads no
 //! clock and starts no thread. All state belongs to its caller ([`Estimator`], [`Need`], [`Spare`],
-//! [`States`], [`Gain`], [`Stalls`]).
+//! [`Inflation`], [`States`], [`Gain`], [`Stalls`]).
 //!
 //! Start with [`divide`], which divides memory among VMs in a tree of resource pools. [`decide`]
 //! turns that division into targets for each VM's balloon and every other mechanism. [`Grants`]
@@ -85,6 +85,7 @@ mod family;
 mod fraction;
 mod grants;
 mod host;
+mod inflation;
 mod lending;
 mod mechanisms;
 mod member;
@@ -118,6 +119,7 @@ pub use entitlement::entitlements;
 pub use estimator::{Estimate, Estimator, Sample, Stratum};
 pub use grants::{CIRCULATING, Grants, Holder, LEEWAY, LONG_WAIT};
 pub use host::Host;
+pub use inflation::Inflation;
 pub use mechanisms::{Mechanisms, Paging};
 pub use member::Member;
 pub use need::{Need, Signs};

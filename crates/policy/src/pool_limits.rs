@@ -94,6 +94,7 @@ impl Sums {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inflation::Inflation;
     use crate::pool::{NamedPool, Pool};
     use crate::vm::{Driver, Pageable};
     use crate::{Client, Member};
@@ -119,6 +120,8 @@ mod tests {
                 ballooned: Pages::ZERO,
                 driver: Driver::Follows,
                 spare: None,
+                hollow: Pages::ZERO,
+                inflation: Inflation::default(),
                 lacks: Pages::ZERO,
                 pageable: Pageable::default(),
                 waited: false,

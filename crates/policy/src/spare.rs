@@ -99,6 +99,17 @@ impl Spare {
         Some(size.saturating_sub(account.free).saturating_sub(account.ballooned))
     }
 
+    /// The most free pages of a guest of `size` that hold nothing: it holds `held`, and `ballooned`
+    /// is in its balloon. Pages that are paged out hold nothing either; by the guest's account they
+    /// are not free.
+    pub fn hollow(&self, size: Pages, held: Pages, ballooned: Pages) -> Pages {
+        let empty = size.saturating_sub(held).saturating_sub(ballooned);
+        let Some(account) = self.account else { return empty };
+        // A balloon that has grown since has taken free pages, as far as there were any.
+        let taken = ballooned.saturating_sub(account.ballooned);
+        empty.min(account.free.saturating_sub(taken))
+    }
+
     /// The memory of a guest of `size` that its kernel and programs hold by its own account: it is
     /// neither available nor in its balloon. `None`: the guest has given no account.
     pub fn committed(&self, size: Pages) -> Option<Pages> {

@@ -1,5 +1,6 @@
 use plimsoll_units::Pages;
 
+use crate::inflation::Inflation;
 use crate::member::Member;
 use crate::rules::Rules;
 
@@ -27,6 +28,10 @@ pub struct Vm {
     /// The largest balloon that its guest can bear: see [`Spare`](crate::Spare). `None`: its guest
     /// gives no account of its memory.
     pub spare: Option<Pages>,
+    /// The most free pages of its guest that hold nothing: see [`Spare::hollow`](crate::Spare).
+    pub hollow: Pages,
+    /// The speed at which its balloon grows.
+    pub inflation: Inflation,
     /// The amounts that can be compressed and swapped out of it.
     pub pageable: Pageable,
     /// It has waited for memory in vain for a whole control period, and still gets none.

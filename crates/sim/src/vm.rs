@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use plimsoll_policy::{Client, Driver, Member, Need, Party, PoolId, Reclaim, Signs, Spare, Stage};
+use plimsoll_policy::{Client, Driver, Inflation, Member, Need, Party, PoolId, Reclaim, Signs, Spare, Stage};
 use plimsoll_units::Pages;
 
 use crate::course::VmFrame;
@@ -17,6 +17,7 @@ pub(crate) struct Run {
     pub(crate) sampler: Sampler,
     need: Need,
     spare: Spare,
+    inflation: Inflation,
     pub(crate) scan: Scan,
     /// Since the scenario began.
     pub(crate) since: Duration,
@@ -62,6 +63,7 @@ impl Run {
             sampler: Sampler::new(random(1), host.sample_period, host.sample_pages),
             need: Need::new(host.sample_period),
             spare: Spare::default(),
+            inflation: Inflation::default(),
             scan: Scan::new(random(2)),
             since,
             wanted: Pages::ZERO,
@@ -122,6 +124,7 @@ impl Run {
     /// Takes what `elapsed` has shown of what it needs, and of what its guest can spare.
     pub(crate) fn observe(&mut self, spec: &VmSpec, now: Duration, elapsed: Duration) {
         self.spare.observe(elapsed, self.guest.account(&spec.guest).as_ref(), false);
+        self.inflation.observe(elapsed, spec.size, self.balloon, self.guest.memory.ballooned);
         let lacked = self.missing + self.given + self.replaced;
         let stalled = if lacked > Pages::ZERO { ratio(self.missing, lacked) } else { 0.0 };
         self.stall += (stalled - self.stall) * (1.0 - (-elapsed.as_secs_f64() / 10.0).exp());
@@ -157,6 +160,7 @@ impl Run {
             active: self.active(),
         };
         let held = self.charged();
+        let hollow = self.spare.hollow(spec.size, held, self.guest.memory.ballooned);
         plimsoll_policy::Vm {
             member: Member { client, tax: spec.tax, pool },
             // What its guest has without machine memory of its own need not be in its balloon for
@@ -170,6 +174,8 @@ impl Run {
             driver: self.driver(spec, now),
             lacks: self.need.missing(),
             spare: self.spare.balloon(),
+            hollow,
+            inflation: self.inflation,
             // No store: what is paged is swapped.
             pageable: plimsoll_policy::Pageable { store: Pages::ZERO, swap },
             waited: self.waited,

@@ -62,7 +62,6 @@ impl Core {
             withheld: self.round().grants.withheld(),
             thresholds: self.settings.thresholds,
             state: self.states.current(),
-            strained: self.states.is_strained(),
             elapsed,
         }
     }
@@ -99,6 +98,8 @@ impl Core {
             driver: run.driver(),
             lacks: run.need.missing(),
             spare: run.spare.balloon(),
+            hollow: run.spare.hollow(size(definition), held, run.facts.ballooned),
+            inflation: run.inflation,
             pageable: self.pageable(definition, run),
             waited: run.waited,
         }
@@ -147,13 +148,14 @@ impl Core {
                 executed: since.executed,
                 starved: run.spare.is_short(),
             };
-            (run.id, signs)
+            (run.id, size(definition), signs)
         };
-        let signs: Vec<(RunId, Signs)> = self.running().map(signs).collect();
-        for (id, signs) in signs {
+        let signs: Vec<(RunId, Pages, Signs)> = self.running().map(signs).collect();
+        for (id, size, signs) in signs {
             let Some(run) = self.run_mut(id) else { continue };
             let since = std::mem::take(&mut run.since_division);
             run.spare.observe(elapsed, run.facts.guest.as_ref().map(account).as_ref(), since.took_back);
+            run.inflation.observe(elapsed, size, run.balloon, run.facts.ballooned);
             run.need.observe(elapsed, &signs);
         }
     }

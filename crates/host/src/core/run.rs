@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use plimsoll_policy::{Need, PagingCause, Spare};
+use plimsoll_policy::{Inflation, Need, PagingCause, Spare};
 use plimsoll_protocol::VmName;
 use plimsoll_protocol::control::{ExitReason, Facts, SamplingConfig};
 use plimsoll_protocol::definition::JailPart;
@@ -38,6 +38,8 @@ pub(crate) struct Run {
     pub(crate) need: Need,
     /// The memory that its guest can spare for its balloon.
     pub(crate) spare: Spare,
+    /// The speed of its balloon.
+    pub(crate) inflation: Inflation,
     /// What has happened since memory was last divided.
     pub(crate) since_division: SinceDivision,
     pub(crate) stall: StallAccount,
@@ -215,6 +217,7 @@ impl Run {
             usage: Usage::new(sampling.period),
             need: Need::new(sampling.period),
             spare: Spare::default(),
+            inflation: Inflation::default(),
             since_division: SinceDivision::default(),
             stall: StallAccount::new(&Facts::default(), Duration::ZERO, now),
             heartbeat: Heartbeat::default(),

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::division::divide;
+use crate::inflation::Inflation;
 use crate::pool::NamedPool;
 use crate::state::{State, Thresholds};
 use crate::vm::Driver;
@@ -20,6 +21,8 @@ fn vm(size: u64, client: Client, pool: PoolId) -> Vm {
         ballooned: Pages::ZERO,
         driver: Driver::Follows,
         spare: None,
+        hollow: Pages::ZERO,
+        inflation: Inflation::default(),
         lacks: Pages::ZERO,
         pageable: crate::Pageable::default(),
         waited: false,
@@ -43,7 +46,6 @@ fn host(for_guests: u64) -> Host {
         withheld: Pages::ZERO,
         thresholds,
         state: State::High,
-        strained: false,
         elapsed: Duration::ZERO,
     }
 }
