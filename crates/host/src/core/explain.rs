@@ -58,13 +58,13 @@ impl Core {
             let decision = self.decision(&divided, &round, run, &vm);
             Some(VmShare { vm, decision })
         };
-        let unreserved = self.all_unreserved();
+        let (table, unreserved) = (self.pool_table(), self.all_unreserved());
         let explained = |pool| self.pool_explanation(&divided, &unreserved, pool);
         HostExplanation {
             at: self.clock.at,
-            host: self.host_status(),
+            host: self.host_status(&table),
             decision: self.host_decision(&divided),
-            pools: self.all_pools().into_iter().map(explained).collect(),
+            pools: self.all_pools(&table).into_iter().map(explained).collect(),
             vms: self.running().filter_map(share).collect(),
         }
     }
@@ -83,7 +83,7 @@ impl Core {
         let up = self.pools.up_from(&definition.pool).map(|pool| self.pool_status(&table, &pool.name));
         let explanation = VmExplanation {
             at: self.clock.at,
-            host: self.host_status(),
+            host: self.host_status(&table),
             host_decision: self.host_decision(&divided),
             activity: run.map_or(NO_ACTIVITY, |run| self.activity(definition, run)),
             pools: up.map(|pool| self.pool_explanation(&divided, &unreserved, pool)).collect(),

@@ -76,10 +76,9 @@ impl Core {
         table
     }
 
-    /// All pools, parents before their children.
-    pub(super) fn all_pools(&self) -> Vec<PoolStatus> {
-        let table = self.pool_table();
-        table.names().iter().map(|name| self.pool_status(&table, name)).collect()
+    /// All pools as `table` has them, parents before their children.
+    pub(super) fn all_pools(&self, table: &PoolTable) -> Vec<PoolStatus> {
+        table.names().iter().map(|name| self.pool_status(table, name)).collect()
     }
 
     /// A pool as `table` has it.

@@ -21,7 +21,7 @@ impl Core {
     pub(super) fn request(&mut self, id: RequestId, request: Request) {
         tracing::debug!(request = id.0, "{request:?}");
         let answer = match request {
-            Request::Host => Ok(Some(Answer::Host(Box::new(self.host_status())))),
+            Request::Host => Ok(Some(Answer::Host(Box::new(self.host_status(&self.pool_table()))))),
             Request::List => Ok(Some(Answer::Vms(self.all_status()))),
             Request::Sharing => Ok(Some(Answer::Sharing(self.all_domains()))),
             Request::Events(after) => Ok(Some(Answer::Events(self.events.after(after)))),
@@ -46,7 +46,7 @@ impl Core {
             Request::History { vm, after, limit } => self.history(vm.as_ref(), after, limit).map(Some),
             Request::Explain => Ok(Some(Answer::Explanation(Box::new(self.explain_host())))),
             Request::ExplainVm(name) => self.explain_vm(&name).map(Some),
-            Request::Pools => Ok(Some(Answer::Pools(self.all_pools()))),
+            Request::Pools => Ok(Some(Answer::Pools(self.all_pools(&self.pool_table())))),
             Request::Pool(name) => self.pool_answer(&name).map(Some),
             Request::CreatePool(definition) => self.create_pool(id, definition).map(|()| None),
             Request::ChangePool(name, change) => self.change_pool(id, &name, &change).map(|()| None),

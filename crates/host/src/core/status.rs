@@ -4,6 +4,7 @@ use plimsoll_protocol::{Place, VmName};
 use plimsoll_units::{Bytes, PAGE_SIZE, Pages};
 
 use super::devices;
+use super::pool_table::PoolTable;
 use super::run::{Phase, Run};
 use super::unsaved::unsaved_note;
 use super::{Core, Overview, Vm, limit, overhead};
@@ -15,7 +16,8 @@ impl Core {
         format!("state {}, {} of {} VMs on", self.states.current(), self.runs.len(), self.vms.len())
     }
 
-    pub(super) fn host_status(&self) -> HostStatus {
+    /// The state of the host; `pools` is that of now.
+    pub(super) fn host_status(&self, pools: &PoolTable) -> HostStatus {
         let sum = |part: fn(&Run) -> Pages| self.running().map(|(_, run)| part(run)).sum::<Pages>().bytes();
         let waits = |run: &Run| matches!(run.phase, Phase::Queued(_));
         let queued: Pages = self.running().filter(|(_, run)| waits(run)).map(|(vm, _)| overhead(vm)).sum();
@@ -28,7 +30,7 @@ impl Core {
             shared: self.running().map(|(_, run)| self.references(run.id)).sum::<Pages>().bytes(),
             zero: sum(|run| run.facts.zero),
             free: self.ledger.free().bytes(),
-            reserved: (self.pool_table().reserved(&Place::Root) + self.ledger.overhead() + queued).bytes(),
+            reserved: (pools.reserved(&Place::Root) + self.ledger.overhead() + queued).bytes(),
             swapping: self.settings.no_swap.is_none(),
             no_swap: self.settings.no_swap.clone(),
             swap: self.settings.swap.map(Pages::bytes),
@@ -55,7 +57,8 @@ impl Core {
     }
 
     pub(super) fn overview(&self) -> Overview {
-        Overview { host: self.host_status(), vms: self.all_status(), pools: self.all_pools() }
+        let pools = self.pool_table();
+        Overview { host: self.host_status(&pools), vms: self.all_status(), pools: self.all_pools(&pools) }
     }
 
     /// The note for users about a VM, in one line.
