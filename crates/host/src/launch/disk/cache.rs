@@ -9,24 +9,30 @@ use plimsoll_sys::direct;
 use rustix::fs::{Advice, fadvise};
 
 /// Switches the page cache off for `disk`, of `len` bytes, if its definition or the default says
-/// so. Returns what to tell the operator where the default is not possible.
+/// so. Where a disk that is written goes through the cache, the cache lets go of it first: see
+/// [`drop_pages`]. Returns what to tell the operator where the default is not possible.
 ///
 /// # Errors
-/// The definition says so, and it is not possible: why, and what to do.
+/// The definition says so, and it is not possible: why, and what to do. Or what was written to the
+/// disk before cannot be made durable.
 pub(super) fn apply(disk: &Disk, file: &File, len: u64) -> anyhow::Result<Option<String>> {
-    if disk.cache() == Cache::Host {
-        return Ok(None);
+    let remark = match disk.cache() {
+        Cache::Host => None,
+        Cache::None => match switch_off(file, len) {
+            Ok(()) => return Ok(None),
+            Err(why) if disk.cache.is_some() => {
+                bail!("cache = \"none\" is not possible: {why}; write cache = \"host\", or move the disk")
+            }
+            Err(why) => Some(format!(
+                "disk {} goes through the host's page cache: {why} (cache = \"host\" accepts that)",
+                disk.path.display()
+            )),
+        },
+    };
+    if !disk.read_only {
+        drop_pages(file)?;
     }
-    match switch_off(file, len) {
-        Ok(()) => Ok(None),
-        Err(why) if disk.cache.is_some() => {
-            bail!("cache = \"none\" is not possible: {why}; write cache = \"host\", or move the disk")
-        }
-        Err(why) => Ok(Some(format!(
-            "disk {} goes through the host's page cache: {why} (cache = \"host\" accepts that)",
-            disk.path.display()
-        ))),
-    }
+    Ok(remark)
 }
 
 fn switch_off(file: &File, len: u64) -> Result<(), String> {
@@ -47,7 +53,7 @@ fn switch_off(file: &File, len: u64) -> Result<(), String> {
 ///
 /// # Errors
 /// What was written to it cannot be made durable.
-pub(super) fn drop_pages(file: &File) -> anyhow::Result<()> {
+fn drop_pages(file: &File) -> anyhow::Result<()> {
     file.sync_data().context(
         "what was written to it before cannot be made durable: look at the host's log (dmesg) and at what it lies on, \
          and start its VM again when that is mended",

@@ -22,7 +22,6 @@ use anyhow::{Context, bail, ensure};
 use plimsoll_image::locks;
 use plimsoll_machine::users::{Identity, processes};
 use plimsoll_protocol::definition::{Disk, ImageFormat};
-use plimsoll_sys::direct::Alignment;
 use plimsoll_units::Bytes;
 use rustix::fs::{Mode, OFlags};
 
@@ -73,9 +72,6 @@ pub(super) fn open(disk: &Disk, known: Option<&KnownImage>, images: &Path) -> an
     );
     hold(&disk.path, &file, &found, disk.read_only)?;
     let remark = cache::apply(disk, &file, len)?;
-    if !disk.read_only && Alignment::of(&file).context("direct I/O does not work on it")?.is_none() {
-        cache::drop_pages(&file)?;
-    }
     Ok(match disk.format {
         ImageFormat::Raw => OpenDisk { file, remark, backing: Vec::new(), longest: Bytes(len), image: None },
         ImageFormat::Qcow2 => {
