@@ -161,21 +161,23 @@ mod tests {
         clock(seconds, seconds.try_into().unwrap())
     }
 
-    fn reading(vm: &str, active: u64) -> Reading {
-        let [held, entitlement, ballooned] = [Pages(2), Pages(3), Pages(4)];
-        Reading {
-            vm: vm.parse().unwrap(),
-            active: Pages(active),
-            held,
-            entitlement,
-            ballooned,
-            shared: Pages(5),
-            zero: Pages(6),
-            saved: Pages(7),
-            compressed: Pages(8),
-            swapped: Pages(9),
-            swap_rates: (Pages(10), Pages(11)),
-            stall: (Percent::WHOLE, Percent::default()),
+    impl Reading {
+        /// A reading of `vm` in which each number is another one.
+        pub(crate) fn example(vm: &str, active: u64) -> Self {
+            Self {
+                vm: vm.parse().unwrap(),
+                active: Pages(active),
+                held: Pages(2),
+                entitlement: Pages(3),
+                ballooned: Pages(4),
+                shared: Pages(5),
+                zero: Pages(6),
+                saved: Pages(7),
+                compressed: Pages(8),
+                swapped: Pages(9),
+                swap_rates: (Pages(10), Pages(11)),
+                stall: (Percent::WHOLE, Percent::default()),
+            }
         }
     }
 
@@ -183,10 +185,10 @@ mod tests {
     fn a_history_begins_with_its_first_sample() {
         let mut recorder = Recorder::default();
         assert!(recorder.is_due(after(0)));
-        recorder.push(after(0), vec![reading("a", 1)]);
+        recorder.push(after(0), vec![Reading::example("a", 1)]);
         assert!(!recorder.is_due(after(4)) && recorder.is_due(after(5)));
-        recorder.push(after(5), vec![reading("a", 2), reading("b", 3)]);
-        recorder.push(after(10), vec![reading("b", 4)]);
+        recorder.push(after(5), vec![Reading::example("a", 2), Reading::example("b", 3)]);
+        recorder.push(after(10), vec![Reading::example("b", 4)]);
         let all = recorder.after(None, usize::MAX).history(None, at(12));
         let times = |h: &History| h.samples.iter().map(|s| (s.seconds, s.vm.to_string())).collect::<Vec<_>>();
         assert_eq!(times(&all), [(0, "a".into()), (5, "a".into()), (5, "b".into()), (10, "b".into())]);
@@ -199,7 +201,7 @@ mod tests {
     fn pages_of_a_history_are_the_whole() {
         let mut recorder = Recorder::default();
         for i in 0..10 {
-            recorder.push(after(i * 5), vec![reading("a", 1), reading("b", 2)]);
+            recorder.push(after(i * 5), vec![Reading::example("a", 1), Reading::example("b", 2)]);
         }
         let whole = recorder.after(None, usize::MAX).history(None, at(99));
         assert_eq!((whole.samples.len(), whole.next), (20, None));
@@ -217,23 +219,23 @@ mod tests {
         assert_eq!(pages, whole.samples);
         assert_eq!(recorder.after(Some(at(45)), 3), Recording::default());
         // The clock is set back, and nothing is left out for that.
-        recorder.push(clock(50, 20), vec![reading("c", 1)]);
+        recorder.push(clock(50, 20), vec![Reading::example("c", 1)]);
         assert_eq!(recorder.after(Some(at(40)), 9).history(None, at(99)).samples.len(), 3);
         // A recording that is being written is not copied, nor changed by what comes.
         let kept = recorder.after(None, 1);
-        recorder.push(after(200_000), vec![reading("a", 1)]);
+        recorder.push(after(200_000), vec![Reading::example("a", 1)]);
         assert_eq!(kept.history(None, at(99)).samples.len(), 2);
     }
 
     #[test]
     fn neither_time_nor_a_crowd_fills_memory() {
         let mut recorder = Recorder::default();
-        let crowd: Vec<Reading> = (0..1000).map(|i| reading(&format!("vm{i}"), 1)).collect();
+        let crowd: Vec<Reading> = (0..1000).map(|i| Reading::example(&format!("vm{i}"), 1)).collect();
         for i in 0..400 {
             recorder.push(after(i * 5), crowd.clone());
         }
         assert_eq!(recorder.after(None, usize::MAX).history(None, at(0)).samples.len(), MOST / 1000 * 1000);
-        recorder.push(after(100_000), vec![reading("a", 1)]);
+        recorder.push(after(100_000), vec![Reading::example("a", 1)]);
         assert_eq!(recorder.after(None, usize::MAX).history(None, at(0)).samples.len(), 1);
     }
 
@@ -242,7 +244,7 @@ mod tests {
         let mut recorder = Recorder::default();
         for (seconds, shown) in [(0, 0), (5, 1_000_000), (10, -1_000_000)] {
             assert!(recorder.is_due(clock(seconds, shown)));
-            recorder.push(clock(seconds, shown), vec![reading("a", 1)]);
+            recorder.push(clock(seconds, shown), vec![Reading::example("a", 1)]);
             assert!(!recorder.is_due(clock(seconds + 4, shown + 2_000_000)));
         }
         assert_eq!(recorder.after(None, usize::MAX).history(None, at(0)).samples.len(), 3);

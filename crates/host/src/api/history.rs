@@ -10,11 +10,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
-use super::answer::{ApiResult, success};
+use super::answer::{ApiError, ApiResult, success};
 use super::client::Client;
 use super::long::Long;
 use super::query::Query;
-use crate::core::{Answer, Failure, FailureKind, Request};
+use crate::core::{Answer, Request};
 
 /// Which VM's history, which part of it, and in which form.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -61,7 +61,7 @@ pub(super) async fn history(
         };
         text.map(|text| (kind, Long::new(text, place)))
     };
-    let failed = |e| Failure::new(FailureKind::Internal, format!("the history cannot be written: {e}"));
+    let failed = |e| ApiError::internal(format!("the history cannot be written: {e}"));
     let (kind, text) = client.listener.work(written).await?.map_err(failed)?;
     Ok(([(CONTENT_TYPE, kind)], Body::new(text)).into_response())
 }
@@ -70,7 +70,6 @@ pub(super) async fn history(
 mod tests {
     use axum::http::StatusCode;
     use axum::response::Response;
-    use plimsoll_units::Pages;
     use tokio::sync::{mpsc, watch};
 
     use super::super::client::Listener;
@@ -86,23 +85,9 @@ mod tests {
 
     /// The API of a daemon whose record of one VM is full.
     fn api() -> Api {
-        let reading = Reading {
-            vm: "a".parse().unwrap(),
-            active: Pages(1),
-            held: Pages(2),
-            entitlement: Pages(3),
-            ballooned: Pages(4),
-            shared: Pages(5),
-            zero: Pages(6),
-            saved: Pages(7),
-            compressed: Pages(8),
-            swapped: Pages(9),
-            swap_rates: (Pages(10), Pages(11)),
-            stall: Default::default(),
-        };
         let mut recorder = Recorder::default();
         let clock = Clock { now: std::time::Instant::now(), at: Timestamp::UNIX_EPOCH };
-        recorder.push(clock, vec![reading; MOST]);
+        recorder.push(clock, vec![Reading::example("a", 1); MOST]);
         let (sender, mut inbox) = mpsc::channel(16);
         tokio::spawn(async move {
             while let Some(Incoming::Call(_, answer)) = inbox.recv().await {

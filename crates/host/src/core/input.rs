@@ -45,6 +45,14 @@ pub(crate) struct Started {
     pub(crate) images: Vec<KnownImage>,
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl Started {
+    /// The process of a VM without images, in which nothing is missing.
+    pub(super) fn example() -> Self {
+        Self { pid: 7, missing_jail: vec![], remarks: vec![], swap: Pages::ZERO, images: vec![] }
+    }
+}
+
 /// Something that happened.
 #[derive(Debug)]
 pub(crate) enum Input {

@@ -92,24 +92,31 @@ pub(crate) fn read_grant(directory: &Path) -> Option<Pages> {
 mod tests {
     use super::*;
 
+    impl RunRecord {
+        /// The record of a VM of 16384 pages that may map frames of `domains`.
+        pub(crate) fn example(domains: Vec<Known>) -> Self {
+            let text = "name = 'a'\nsize = '64MiB'\n[boot]\nmodel = true\n";
+            Self {
+                pid: 7,
+                start_time: 1,
+                boot_id: "this boot".to_owned(),
+                uid: None,
+                cid: None,
+                started: Timestamp::UNIX_EPOCH,
+                definition: VmDefinition::from_toml(text, Path::new("/")).unwrap(),
+                missing_jail: Vec::new(),
+                swap: Pages::ZERO,
+                domains,
+                former: Vec::new(),
+                beside: None,
+                remarks: Vec::new(),
+            }
+        }
+    }
+
     #[test]
     fn domains_that_are_gone_are_forgotten_and_no_others() {
-        let text = "name = 'a'\nsize = '64MiB'\n[boot]\nmodel = true\n";
-        let mut record = RunRecord {
-            pid: 7,
-            start_time: 1,
-            boot_id: "this boot".to_owned(),
-            uid: None,
-            cid: None,
-            started: Timestamp::UNIX_EPOCH,
-            definition: VmDefinition::from_toml(text, Path::new("/")).unwrap(),
-            missing_jail: Vec::new(),
-            swap: Pages::ZERO,
-            domains: Vec::new(),
-            former: Vec::new(),
-            beside: None,
-            remarks: Vec::new(),
-        };
+        let mut record = RunRecord::example(Vec::new());
         let domain = |n| Known { id: DomainId(n), name: Some("red".parse().unwrap()) };
         (0..10).for_each(|n| record.joins(domain(n), &[]));
         assert_eq!((record.domains.len(), record.former.len()), (2, 8));

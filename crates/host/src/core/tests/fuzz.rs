@@ -87,14 +87,7 @@ impl Host {
         let Self(world) = self;
         let id = world.ask(request);
         while let Some((run, _)) = world.launches.pop() {
-            let started = Started {
-                pid: 7,
-                missing_jail: Vec::new(),
-                remarks: Vec::new(),
-                swap: Pages(0),
-                images: Vec::new(),
-            };
-            world.input(Input::Launched(run, Ok(started)));
+            world.input(Input::Launched(run, Ok(Started::example())));
             world.say(run, FromVmm::Running { missing_jail: Vec::new() });
         }
         world.answers.remove(&id)

@@ -69,14 +69,8 @@ pub(super) fn course(happenings: impl IntoIterator<Item = Happening>, slow: bool
             Happening::Launched(good) => {
                 if let Some((run, _)) = world.launches.pop() {
                     let failure = Failure::new(FailureKind::Unfit, "no");
-                    let started = Started {
-                        pid: 7,
-                        missing_jail: vec![],
-                        remarks: vec![],
-                        swap: Pages(0),
-                        images: vec![],
-                    };
-                    world.input(Input::Launched(run, if good { Ok(started) } else { Err(failure) }));
+                    let outcome = if good { Ok(Started::example()) } else { Err(failure) };
+                    world.input(Input::Launched(run, outcome));
                 }
             }
             Happening::Message(id, message) => world.say(run(id), *message),

@@ -293,10 +293,7 @@ impl World {
     fn up(&mut self, definition: VmDefinition) -> RunId {
         let id = self.ask(Request::Create(Box::new(definition)));
         let run = RunId(self.core.last_run);
-        self.input(Input::Launched(
-            run,
-            Ok(Started { pid: 7, missing_jail: vec![], remarks: vec![], swap: Pages(0), images: vec![] }),
-        ));
+        self.input(Input::Launched(run, Ok(Started::example())));
         self.say(run, FromVmm::Running { missing_jail: vec![] });
         assert!(matches!(self.answers.remove(&id), Some(Ok(Answer::Vm(vm))) if vm.power == Power::On));
         run

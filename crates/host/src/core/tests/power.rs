@@ -39,8 +39,7 @@ fn who_starts_a_vm_is_told_where_it_is_not_on_disk() {
     let id = world.ask(Request::Create(Box::new(definition("a", 256, ""))));
     let run = RunId(world.core.last_run);
     world.input(Input::Unsaved(Some(name("a")), Some("no space left".to_owned())));
-    let started = Started { pid: 7, missing_jail: vec![], remarks: vec![], swap: Pages(0), images: vec![] };
-    world.input(Input::Launched(run, Ok(started)));
+    world.input(Input::Launched(run, Ok(Started::example())));
     world.say(run, FromVmm::Running { missing_jail: vec![] });
     match &world.answers[&id] {
         Ok(Answer::Unsaved(done, why)) => {
@@ -67,10 +66,7 @@ fn a_start_that_fails_leaves_no_trace() {
     world.input(Input::Exited(old, "exit code 0".into()));
     let id = world.ask(Request::Create(Box::new(definition("a", 256, ""))));
     let run = RunId(world.core.last_run);
-    world.input(Input::Launched(
-        run,
-        Ok(Started { pid: 7, missing_jail: vec![], remarks: vec![], swap: Pages(0), images: vec![] }),
-    ));
+    world.input(Input::Launched(run, Ok(Started::example())));
     world.say(run, FromVmm::Exit(ExitReason::Failed("no usable KVM".into())));
     world.input(Input::Exited(run, "exit code 1".into()));
     assert!(matches!(&world.answers[&id], Err(f) if f.text.contains("no usable KVM")));
@@ -110,10 +106,7 @@ fn a_jail_part_that_is_missing_and_not_allowed_ends_the_vm() {
     let mut world = World::new(640);
     let id = world.ask(Request::Create(Box::new(definition("a", 256, ""))));
     let run = RunId(world.core.last_run);
-    world.input(Input::Launched(
-        run,
-        Ok(Started { pid: 7, missing_jail: vec![], remarks: vec![], swap: Pages(0), images: vec![] }),
-    ));
+    world.input(Input::Launched(run, Ok(Started::example())));
     world.say(run, FromVmm::Running { missing_jail: vec![JailPart::Seccomp] });
     assert_eq!(world.killed, [run]);
     world.input(Input::Exited(run, "signal 9".into()));

@@ -167,8 +167,7 @@ fn started(world: &mut World, now: &KnownImage) -> (RunId, Vec<KnownImage>) {
     let known = world.core.vms[&name("a")].record.images.clone();
     world.ask(Request::Start(name("a")));
     let run = RunId(world.core.last_run);
-    let images = vec![now.clone()];
-    let started = Started { pid: 7, missing_jail: vec![], remarks: vec![], swap: Pages(0), images };
+    let started = Started { images: vec![now.clone()], ..Started::example() };
     world.input(Input::Launched(run, Ok(started)));
     world.say(run, FromVmm::Running { missing_jail: vec![] });
     (run, known)
