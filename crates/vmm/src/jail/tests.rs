@@ -2,11 +2,11 @@
 
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use super::*;
+use crate::own_process::{command, is_inside};
 
-const INSIDE: &str = "PLIMSOLL_JAIL_TEST";
 /// A uid that owns nothing here.
 const STRANGER: u32 = 54_321;
 const LONGEST: Bytes = Bytes::mib(8);
@@ -26,15 +26,9 @@ fn lax() -> Rules<'static> {
     Rules { uid: None, longest_file: LONGEST, connections: 0, allow_missing }
 }
 
-/// Runs test `name` in a child where [`inside`] says yes.
+/// Runs test `name` in a process of its own.
 fn child(name: &str) -> Output {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", &format!("jail::tests::{name}"), "--nocapture"]).env(INSIDE, "1");
-    command.output().unwrap()
-}
-
-fn inside() -> bool {
-    std::env::var_os(INSIDE).is_some()
+    command(&format!("jail::tests::{name}")).output().unwrap()
 }
 
 fn enter(rules: Rules<'_>) -> Result<Vec<JailPart>, JailError> {
@@ -55,7 +49,7 @@ fn reported(output: &Output, what: &str) -> bool {
 
 #[test]
 fn a_forbidden_system_call_kills() {
-    if inside() {
+    if is_inside() {
         enter(rules()).unwrap();
         tell("closed");
         let socket =
@@ -71,7 +65,7 @@ fn a_forbidden_system_call_kills() {
 #[test]
 fn a_connection_is_bounded_and_half_ended_inside_and_nothing_else_of_it_is_set() {
     use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair, sockopt};
-    if inside() {
+    if is_inside() {
         let (ours, _theirs) =
             socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
         enter(rules()).unwrap();
@@ -89,7 +83,7 @@ fn a_connection_is_bounded_and_half_ended_inside_and_nothing_else_of_it_is_set()
 
 #[test]
 fn threads_files_and_memory_still_work_inside() {
-    if inside() {
+    if is_inside() {
         enter(rules()).unwrap();
         let sum = std::thread::Builder::new()
             .spawn(|| vec![1u8; 64 << 20].iter().map(|b| u64::from(*b)).sum::<u64>())
@@ -127,7 +121,7 @@ fn nothing_can_be_opened_inside() {
     if !is_root() {
         return;
     }
-    if inside() {
+    if is_inside() {
         // Without the filter, which would end the attempt before the file system is asked.
         filesystem::close().unwrap();
         become_user(rules()).unwrap();
@@ -158,7 +152,7 @@ fn nothing_can_be_opened_inside() {
 
 #[test]
 fn no_file_grows_beyond_the_limit() {
-    if inside() {
+    if is_inside() {
         let file = tempfile::tempfile().unwrap();
         enter(rules()).unwrap();
         let too_long = |result: std::io::Result<()>| {
@@ -180,7 +174,7 @@ fn no_file_grows_beyond_the_limit() {
 
 #[test]
 fn memory_is_never_dumped() {
-    if inside() {
+    if is_inside() {
         close(rules()).unwrap();
         tell(&format!("{:?}", rustix::process::dumpable_behavior().unwrap()));
         std::process::exit(0);
@@ -195,7 +189,7 @@ fn the_empty_root_alone_suffices() {
     if !is_root() {
         return;
     }
-    if inside() {
+    if is_inside() {
         libc_process::enter_empty_root().unwrap();
         let passwd = std::fs::File::open("/etc/passwd").unwrap_err();
         tell(&format!(
@@ -211,7 +205,7 @@ fn the_empty_root_alone_suffices() {
 
 #[test]
 fn a_missing_part_is_refused_by_name_or_reported() {
-    if inside() {
+    if is_inside() {
         let root = Rules { uid: Some(0), allow_missing: &[JailPart::Filesystem], ..lax() };
         let refused = enter(root).unwrap_err();
         tell(&refused.to_string());
@@ -230,7 +224,7 @@ fn a_missing_part_is_refused_by_name_or_reported() {
 fn a_process_that_may_open_few_files_keeps_that_limit_and_its_jail() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     const FEW: Option<u64> = Some(64);
-    if inside() {
+    if is_inside() {
         setrlimit(Resource::Nofile, Rlimit { current: FEW, maximum: FEW }).unwrap();
         close(rules()).unwrap();
         tell(&format!("{}", getrlimit(Resource::Nofile) == Rlimit { current: FEW, maximum: FEW }));

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,11 +21,11 @@ use super::super::loader::{Loader, Source};
 use super::super::{acpi, layout};
 use super::message::{Answer, HEAD, Head, REQUEST, Request};
 use super::*;
+use crate::own_process::{INSIDE, command, is_inside, is_own, text};
 use crate::virtio::testing::Guest;
 
 mod images;
 
-const INSIDE: &str = "PLIMSOLL_READER_TEST";
 /// A uid that owns nothing here.
 const STRANGER: u32 = 54_321;
 
@@ -36,24 +36,9 @@ fn rules() -> jail::Rules<'static> {
     jail::Rules { uid: root.then_some(STRANGER), longest_file: Bytes::mib(64), connections: 0, allow_missing }
 }
 
-fn inside() -> bool {
-    std::env::var_os(INSIDE).is_some()
-}
-
-fn command(name: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", &format!("boot::reader::tests::{name}"), "--nocapture"]).env(INSIDE, "1");
-    command
-}
-
-/// Runs test `name` in a child where [`inside`] says yes, and fails with it.
-fn child(name: &str) {
-    let output = command(name).output().unwrap();
-    assert!(output.status.success(), "{}", text(&output));
-}
-
-fn text(output: &Output) -> String {
-    [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
+/// The path of the test `name`.
+fn path_of(name: &str) -> String {
+    format!("boot::reader::tests::{name}")
 }
 
 /// The reader of a raw disk.
@@ -88,8 +73,8 @@ fn all(file: &DiskFile) -> Vec<u8> {
 
 #[test]
 fn each_boot_reads_the_disk_anew() {
-    if !inside() {
-        return child("each_boot_reads_the_disk_anew");
+    if !is_own(&path_of("each_boot_reads_the_disk_anew")) {
+        return;
     }
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     let path = directory.path().join("disk");
@@ -125,8 +110,8 @@ fn each_boot_reads_the_disk_anew() {
 
 #[test]
 fn what_the_disk_boots_is_in_guest_memory_with_what_is_added() {
-    if !inside() {
-        return child("what_the_disk_boots_is_in_guest_memory_with_what_is_added");
+    if !is_own(&path_of("what_the_disk_boots_is_in_guest_memory_with_what_is_added")) {
+        return;
     }
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("disk");
@@ -175,8 +160,8 @@ fn start() -> (BootReader, tempfile::TempDir) {
 
 #[test]
 fn the_reader_has_two_descriptors_little_memory_and_a_filter() {
-    if !inside() {
-        return child("the_reader_has_two_descriptors_little_memory_and_a_filter");
+    if !is_own(&path_of("the_reader_has_two_descriptors_little_memory_and_a_filter")) {
+        return;
     }
     let (reader, _directory) = start();
     let process = format!("/proc/{}", pid_of(&reader));
@@ -202,12 +187,12 @@ fn the_reader_has_two_descriptors_little_memory_and_a_filter() {
 
 #[test]
 fn the_reader_ends_with_its_vmm() {
-    if inside() {
+    if is_inside() {
         let (reader, _directory) = start();
         println!("reader is {}", pid_of(&reader));
         thread::sleep(Duration::from_secs(1000));
     }
-    let mut vmm = command("the_reader_ends_with_its_vmm").stdout(Stdio::piped()).spawn().unwrap();
+    let mut vmm = command(&path_of("the_reader_ends_with_its_vmm")).stdout(Stdio::piped()).spawn().unwrap();
     let mut said = String::new();
     let pid: u32 = loop {
         let mut byte = [0];
@@ -254,7 +239,7 @@ fn what_the_reader_does_not_need_kills_it() {
         libc_fork::exit();
     }
     for (name, _) in tries {
-        let mut command = command("what_the_reader_does_not_need_kills_it");
+        let mut command = command(&path_of("what_the_reader_does_not_need_kills_it"));
         let output = command.env(INSIDE, name).output().unwrap();
         // Nothing can be opened: the kernel seems not to have the call, because malloc tries it.
         let wanted = if name == "open" { None } else { Some(libc::SIGSYS) };

@@ -103,8 +103,8 @@ fn compress(file: &File) {
 
 #[test]
 fn what_was_flushed_to_an_image_is_found_and_what_was_not_is_no_garbage() {
-    if !inside() {
-        return child("images::what_was_flushed_to_an_image_is_found_and_what_was_not_is_no_garbage");
+    if !is_own(&path_of("images::what_was_flushed_to_an_image_is_found_and_what_was_not_is_no_garbage")) {
+        return;
     }
     let disk = Disk::new(&kernel(7));
     let reader = disk.reader();
@@ -127,8 +127,8 @@ fn what_was_flushed_to_an_image_is_found_and_what_was_not_is_no_garbage() {
 
 #[test]
 fn a_reboot_finds_what_the_guest_wrote_last() {
-    if !inside() {
-        return child("images::a_reboot_finds_what_the_guest_wrote_last");
+    if !is_own(&path_of("images::a_reboot_finds_what_the_guest_wrote_last")) {
+        return;
     }
     let disk = Disk::new(&kernel(7));
     let size = Pages::ceil(Bytes::mib(64));
@@ -152,8 +152,8 @@ fn a_reboot_finds_what_the_guest_wrote_last() {
 
 #[test]
 fn an_image_that_is_damaged_is_told_and_does_not_end_the_reader() {
-    if !inside() {
-        return child("images::an_image_that_is_damaged_is_told_and_does_not_end_the_reader");
+    if !is_own(&path_of("images::an_image_that_is_damaged_is_told_and_does_not_end_the_reader")) {
+        return;
     }
     let disk = Disk::new(&kernel(7));
     let reader = disk.reader();
@@ -176,8 +176,8 @@ fn an_image_that_is_damaged_is_told_and_does_not_end_the_reader() {
 
 #[test]
 fn the_reader_of_an_image_has_its_files_to_read_only_and_little_memory() {
-    if !inside() {
-        return child("images::the_reader_of_an_image_has_its_files_to_read_only_and_little_memory");
+    if !is_own(&path_of("images::the_reader_of_an_image_has_its_files_to_read_only_and_little_memory")) {
+        return;
     }
     let disk = Disk::new(&kernel(7));
     let reader = disk.reader();
