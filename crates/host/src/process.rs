@@ -124,7 +124,7 @@ impl Process {
 }
 
 /// The most bytes that a process may write to a file, by its `/proc/PID/limits`.
-fn file_length(limits: &str) -> Option<Bytes> {
+pub(crate) fn file_length(limits: &str) -> Option<Bytes> {
     let soft =
         limits.lines().find_map(|line| line.strip_prefix("Max file size")?.split_whitespace().next())?;
     if soft == "unlimited" { Some(Bytes(u64::MAX)) } else { soft.parse().ok().map(Bytes) }
@@ -234,9 +234,17 @@ pub(crate) fn last_line(log: &Path) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::forks::apart;
+
+    /// Whether this process may raise a limit that was lowered: that takes CAP_SYS_RESOURCE, which
+    /// not all of root have, in containers for example.
+    pub(crate) fn may_raise_limits() -> bool {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+        u64::from_str_radix(capabilities.trim(), 16).unwrap() & 1 << 24 != 0
+    }
 
     #[test]
     fn a_process_is_allowed_longer_files_and_never_shorter_ones() {
@@ -251,12 +259,7 @@ mod tests {
         prlimit(Some(process.pid), Resource::Fsize, limit).unwrap();
         assert_eq!(file_length(&limits()), Some(Bytes::mib(1)));
         let raised = process.allow_file_length(Bytes::mib(2));
-        // Only a process with CAP_SYS_RESOURCE may raise a limit that was lowered: not all of root
-        // do, in containers for example.
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
-        let may_raise = u64::from_str_radix(capabilities.trim(), 16).unwrap() & 1 << 24 != 0;
-        let most = if may_raise { 2 } else { 1 };
+        let most = if may_raise_limits() { 2 } else { 1 };
         assert_eq!((raised.is_ok(), file_length(&limits())), (most == 2, Some(Bytes::mib(most))));
         child.kill().unwrap();
         child.wait().unwrap();

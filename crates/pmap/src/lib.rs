@@ -38,7 +38,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # if Uffd::open().is_err() {
-//! #     println!("skipped: this process may not use userfaultfd");
+//! #     eprintln!("SKIPPED: this process may not use userfaultfd");
 //! #     return Ok(());
 //! # }
 //! let config = Config {

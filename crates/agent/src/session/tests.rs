@@ -100,16 +100,10 @@ fn input_goes_through_a_command_whole_however_slowly_each_side_reads() {
         }
         to.write_all(&encode(&ToAgent::InputEnd).unwrap()).unwrap();
     });
-    let mut got = Vec::new();
-    let last = loop {
-        match peer.hear() {
-            FromAgent::Output(_, bytes) => got.extend(bytes),
-            last => break last,
-        }
-    };
+    let (out, error, last) = peer.hear_all();
     writer.join().unwrap();
-    assert_eq!(last, exited(0));
-    assert!(got == bytes);
+    assert_eq!((error, last), (Vec::new(), exited(0)));
+    assert!(out == bytes);
 }
 
 #[test]
@@ -134,15 +128,9 @@ fn a_command_that_reads_no_input_loses_it_and_one_left_behind_is_not_waited_for(
     // It may have ended before the input comes, which then is nobody's.
     rustix::net::send(&peer.stream, &encode(&ToAgent::Input(vec![1; 100])).unwrap(), SendFlags::NOSIGNAL)
         .ok();
-    let mut first = Vec::new();
-    let last = loop {
-        match peer.hear() {
-            FromAgent::Output(_, bytes) => first.extend(bytes),
-            last => break last,
-        }
-    };
-    assert_eq!(last, exited(3));
-    let left: i32 = String::from_utf8(first).unwrap().trim().parse().unwrap();
+    let (out, error, last) = peer.hear_all();
+    assert_eq!((error, last), (Vec::new(), exited(3)));
+    let left: i32 = String::from_utf8(out).unwrap().trim().parse().unwrap();
     let left = rustix::process::Pid::from_raw(left).unwrap();
     rustix::process::kill_process(left, rustix::process::Signal::KILL).unwrap();
 }

@@ -164,6 +164,8 @@ mod tests {
 
     use super::*;
     use crate::forks::apart;
+    use crate::process::file_length;
+    use crate::process::tests::may_raise_limits;
 
     /// A process that has a disk of 1 MiB open, as a VMM has.
     struct Held {
@@ -185,6 +187,18 @@ mod tests {
 
         fn grow(&self, disk: &Disk, size: Option<Bytes>) -> anyhow::Result<Bytes> {
             grow(disk, size, Some(&Process::of_child(&self.child).unwrap()), Path::new("/nonexistent"))
+        }
+
+        /// Lets it write files of 1 MiB, and raise that to `most` bytes.
+        fn lower_limit(&self, most: u64) {
+            let limit = Rlimit { current: Some(1 << 20), maximum: Some(most) };
+            prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit).unwrap();
+        }
+
+        /// The most bytes that it may write to a file.
+        fn limit(&self) -> Bytes {
+            let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap();
+            file_length(&limits).unwrap()
         }
     }
 
@@ -237,19 +251,14 @@ mod tests {
     fn a_size_that_is_found_is_one_that_the_vmm_may_write() {
         let _apart = apart();
         let held = Held::new();
-        let pid = Pid::from_child(&held.child);
-        let lower = Rlimit { current: Some(1 << 20), maximum: Some(1 << 20) };
-        prlimit(Some(pid), Resource::Fsize, lower).unwrap();
+        held.lower_limit(1 << 20);
         File::options().write(true).open(&held.path).unwrap().set_len(5 << 20).unwrap();
-        let limit = || {
-            let now = std::fs::read_to_string(format!("/proc/{}/limits", held.child.id())).unwrap();
-            let line = now.lines().find_map(|line| line.strip_prefix("Max file size")).unwrap();
-            line.split_whitespace().next().unwrap().parse::<u64>().unwrap()
-        };
-        match held.grow(&Disk::new(&held.path), None) {
-            Ok(grown) => assert_eq!((grown, limit()), (Bytes::mib(5), 5 << 20)),
-            // Not all of root may raise a limit, in containers for example.
-            Err(error) => assert!(format!("{error:#}").contains("CAP_SYS_RESOURCE"), "{error:#}"),
+        let grown = held.grow(&Disk::new(&held.path), None);
+        if may_raise_limits() {
+            assert_eq!((grown.unwrap(), held.limit()), (Bytes::mib(5), Bytes::mib(5)));
+        } else {
+            let error = text(grown);
+            assert!(error.contains("CAP_SYS_RESOURCE"), "{error}");
         }
     }
 
@@ -257,18 +266,14 @@ mod tests {
     fn a_size_that_cannot_be_had_raises_no_limit() {
         let _apart = apart();
         let held = Held::new();
-        let pid = Pid::from_child(&held.child);
-        let lower = Rlimit { current: Some(1 << 20), maximum: Some(1 << 30) };
-        prlimit(Some(pid), Resource::Fsize, lower).unwrap();
-        let limit = || std::fs::read_to_string(format!("/proc/{}/limits", held.child.id())).unwrap();
-        let before = limit();
+        held.lower_limit(1 << 30);
         let raw = Disk::new(&held.path);
         let qcow2 = Disk { format: ImageFormat::Qcow2, ..raw.clone() };
         for disk in [&raw, &qcow2] {
             assert!(text(held.grow(disk, Some(Bytes(MAX_SIZE + 512)))).contains("at most 8TiB"));
         }
         assert!(text(held.grow(&raw, Some(Bytes(512)))).contains("cannot shrink"));
-        assert_eq!(limit(), before);
+        assert_eq!(held.limit(), Bytes::mib(1));
     }
 
     #[test]

@@ -33,7 +33,10 @@ fn guests() -> Vec<Guest> {
     };
     let find = |name: &str| path.split(':').map(|home| Path::new(home).join(name)).find(|file| file.exists());
     let mut guests = vec![guest(Path::new("/bin/sh"), &path)];
-    guests.extend(find("bash").map(|bash| guest(&bash, &path)));
+    match find("bash") {
+        Some(bash) => guests.push(guest(&bash, &path)),
+        None => eprintln!("SKIPPED: no bash here"),
+    }
     if let Some(busybox) = find("busybox") {
         let mut busy = guest(&busybox, "");
         let programs = busy.place.path().join(".programs");
@@ -43,6 +46,8 @@ fn guests() -> Vec<Guest> {
         }
         (busy.shell, busy.path) = (programs.join("sh"), programs.display().to_string());
         guests.push(busy);
+    } else {
+        eprintln!("SKIPPED: no busybox here");
     }
     guests
 }
