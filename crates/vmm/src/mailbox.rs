@@ -105,9 +105,8 @@ impl Mailbox {
     }
 
     /// Posts a message that the operator should see.
-    pub(crate) fn notice(&self, text: impl Into<String>) {
-        let text: String = text.into();
-        let text = one_line(&text, MAX_NOTICE);
+    pub(crate) fn notice(&self, text: impl AsRef<str>) {
+        let text = one_line(text.as_ref(), MAX_NOTICE);
         tracing::info!(text, "notice");
         self.post(|mail| {
             if mail.notices.len() < MAX_NOTICES {

@@ -9,7 +9,7 @@ use super::Api;
 use super::answer::{ApiError, ApiResult};
 use super::path::Path;
 use super::query::Query;
-use crate::core::{Failure, FailureKind, Request};
+use crate::core::Request;
 use crate::vmm_log::tail;
 
 /// Most of a log that is sent: a boot's console output is some 100 KB.
@@ -58,5 +58,5 @@ pub(super) async fn log(
 }
 
 fn failed(name: &VmName, e: &dyn std::error::Error) -> ApiError {
-    Failure::new(FailureKind::Internal, format!("the log of VM {name} cannot be read: {e}")).into()
+    ApiError::internal(format!("the log of VM {name} cannot be read: {e}"))
 }

@@ -131,7 +131,7 @@ pub(super) async fn keep(request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;
     }
-    let turn = turn(&request, |client, now| client.listener.changes.turn(client.peer, 1, now));
+    let turn = |client: &Client, now| client.listener.changes.turn(client.peer, 1, now);
     let refusal = || {
         let rate = CHANGES.a_second;
         format!("too many changes from this client: {rate} a second are carried out; wait, and try again")
@@ -141,24 +141,20 @@ pub(super) async fn keep(request: Request, next: Next) -> Response {
 
 /// Lets a costly question through at its pace.
 pub(super) async fn ask(costs: u32, request: Request, next: Next) -> Response {
-    let turn = turn(&request, |client, now| client.listener.questions.turn(client.peer, costs, now));
+    let turn = |client: &Client, now| client.listener.questions.turn(client.peer, costs, now);
     let refusal = || "too many costly questions from this client, or in all: wait, and try again".to_owned();
     take(turn, refusal, request, next).await
 }
 
-/// The turn of a request; `None`: it is not soon enough.
-fn turn(request: &Request, turn: impl FnOnce(&Client, Instant) -> Option<Instant>) -> Option<Instant> {
-    let now = Instant::now();
-    request.extensions().get::<Client>().map_or(Some(now), |client| turn(client, now))
-}
-
+/// Lets a request through at the turn that its client has now; `None`: that is not soon enough.
 async fn take(
-    turn: Option<Instant>,
+    turn: impl FnOnce(&Client, Instant) -> Option<Instant>,
     refusal: impl FnOnce() -> String,
     request: Request,
     next: Next,
 ) -> Response {
-    match turn {
+    let now = Instant::now();
+    match request.extensions().get::<Client>().map_or(Some(now), |client| turn(client, now)) {
         None => ApiError::too_often(refusal()).into_response(),
         Some(turn) => {
             sleep_until(turn).await;

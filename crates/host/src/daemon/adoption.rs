@@ -37,7 +37,7 @@ impl Daemon {
         });
         let own = Own { uid: outline.uid, cid: outline.cid };
         self.keep(&vm, own);
-        let whose = process.as_ref().ok().filter(|_| outline.uid.is_none() && record.is_err());
+        let whose = process.as_ref().ok().filter(|_| record.is_err());
         let own = Own { uid: own.uid.or_else(|| self.user_of(whose?)), ..own };
         let live = Live {
             vm: vm.clone(),

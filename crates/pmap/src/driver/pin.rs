@@ -7,9 +7,9 @@ use vm_memory::GuestAddress;
 use super::faults::demand;
 use super::service::serve_waiting;
 use crate::account::{PinBudget, PinPermit};
-use crate::address::{CHUNK, ChunkNo, PAGE, PageSet, Place, Slot, pages_by_chunk};
+use crate::address::{ChunkNo, PAGE, PageSet, Place, Slot, pages_by_chunk};
 use crate::error::Error;
-use crate::memory::IoVecs;
+use crate::memory::{IoVecs, offset};
 use crate::page::{Backing, PageState};
 use crate::sync::Arc;
 use crate::transition::Vm;
@@ -186,8 +186,7 @@ impl IoGuard {
 
     fn lock_pages(&mut self, offset: usize, len: usize) {
         for (no, slot, pages) in pages_by_chunk(offset / PAGE..(offset + len).div_ceil(PAGE)) {
-            let mut chunk = self.vm.chunk(no);
-            chunk.start_io(slot, pages);
+            self.vm.chunk(no).start_io(slot, pages);
             self.pinned.push((no, slot, pages));
         }
     }
@@ -220,8 +219,7 @@ fn missing(vm: &Vm, (no, first, len): (ChunkNo, Slot, Slot)) -> PageSet {
     let chunk = vm.chunk(no);
     match &chunk.backing {
         Backing::Large => {
-            let start = no.0 * CHUNK + usize::from(first) * PAGE;
-            (0..usize::from(len)).for_each(|page| vm.memory.touch(start + page * PAGE));
+            run.iter().for_each(|slot| vm.memory.touch(offset(Place { chunk: no, slot })));
             PageSet::EMPTY
         }
         Backing::Small(table) => table.among(&run, |state| state != PageState::Private),

@@ -1,4 +1,3 @@
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::Path;
@@ -43,11 +42,7 @@ fn open(path: &Path) -> Result<File> {
 fn mark() -> Result<String> {
     let mut random = [0; 16];
     getrandom(&mut random, GetRandomFlags::empty()).context("random numbers of the kernel")?;
-    Ok(random.iter().fold(String::new(), |mut mark, byte| {
-        // A string takes all that is written to it.
-        write!(mark, "{byte:02x}").ok();
-        mark
-    }))
+    Ok(format!("{:032x}", u128::from_le_bytes(random)))
 }
 
 #[cfg(test)]

@@ -26,9 +26,9 @@ use prometheus_client::registry::Registry;
 
 use self::accept::Format;
 use super::Api;
-use super::answer::{ApiResult, success};
+use super::answer::{ApiError, ApiResult, success};
 use super::client::Client;
-use crate::core::{Answer, Failure, FailureKind, Overview, Request};
+use crate::core::{Answer, Overview, Request};
 
 /// All that Plimsoll measures begins with this.
 const PREFIX: &str = "plimsoll";
@@ -44,7 +44,7 @@ pub(super) async fn metrics(State(api): State<Api>, client: Client, headers: Hea
             Format::Classic => classic::classic(&text),
         })
     };
-    let failed = |e| Failure::new(FailureKind::Internal, format!("the metrics cannot be written: {e}"));
+    let failed = |e| ApiError::internal(format!("the metrics cannot be written: {e}"));
     let text = client.listener.work(written).await?.map_err(failed)?;
     Ok(([(CONTENT_TYPE, format.content_type()), (VARY, "accept")], text).into_response())
 }

@@ -103,7 +103,8 @@ pub(in crate::api) struct Operation {
     about: Option<&'static str>,
     contents: Vec<Content>,
     tagged: bool,
-    costs: u32,
+    /// `None`: it costs nothing.
+    cost: Option<u32>,
     refusals: &'static [ErrorKind],
 }
 
@@ -119,7 +120,7 @@ struct Content {
 impl Operation {
     /// An operation that answers without a body.
     pub(in crate::api) fn new(tag: Tag, id: &'static str, summary: &'static str) -> Self {
-        Self { tag, id, summary, about: None, contents: Vec::new(), tagged: false, costs: 0, refusals: &[] }
+        Self { tag, id, summary, about: None, contents: Vec::new(), tagged: false, cost: None, refusals: &[] }
     }
 
     /// More than the summary says.
@@ -152,14 +153,14 @@ impl Operation {
     /// It is a question that takes so much of the daemon that clients ask it at a pace
     /// ([`crate::api::pace`]). The unit is the status of all VMs; the state of one VM costs
     /// nothing.
-    pub(in crate::api) fn costs(mut self, costs: u32) -> Self {
-        self.costs = costs;
+    pub(in crate::api) fn costs(mut self, cost: u32) -> Self {
+        self.cost = Some(cost);
         self
     }
 
     /// What the question costs; `None`: nothing.
     pub(super) fn cost(&self) -> Option<u32> {
-        Some(self.costs).filter(|costs| *costs > 0)
+        self.cost
     }
 
     fn content(mut self, media: &'static str, schema: fn(&mut Schemas) -> Value, events: bool) -> Self {

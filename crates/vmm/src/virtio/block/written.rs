@@ -8,15 +8,17 @@ use plimsoll_sys::lock;
 /// memory only, so they are saved before the VMM ends. Clones are the same images.
 #[derive(Clone, Default)]
 pub struct WrittenImages {
-    /// By the names of their devices.
-    images: Arc<Vec<(String, Arc<Image<FileStorage>>)>>,
-    is_over: Arc<Mutex<bool>>,
+    /// Empty once they have been saved.
+    images: Arc<Mutex<Vec<Named>>>,
 }
+
+/// An image, with the name of its device.
+type Named = (String, Arc<Image<FileStorage>>);
 
 impl WrittenImages {
     /// These images, each with the name of its device.
-    pub fn new(images: Vec<(String, Arc<Image<FileStorage>>)>) -> Self {
-        Self { images: Arc::new(images), is_over: Arc::default() }
+    pub fn new(images: Vec<Named>) -> Self {
+        Self { images: Arc::new(Mutex::new(images)) }
     }
 
     /// Saves the images, the first time that it is called. Returns the VM's `reason` to end, with
@@ -24,14 +26,9 @@ impl WrittenImages {
     #[must_use]
     pub fn saved(&self, reason: ExitReason) -> ExitReason {
         // Another thread that ends the VM waits until they are saved.
-        let mut is_over = lock(&self.is_over);
-        if std::mem::replace(&mut *is_over, true) {
-            return reason;
-        }
-        let failed = |(name, image): &(String, Arc<Image<FileStorage>>)| {
-            image.flush().err().map(|error| format!("{name}: {error}"))
-        };
-        let failed: Vec<String> = self.images.iter().filter_map(failed).collect();
+        let mut images = lock(&self.images);
+        let failed = |(name, image): Named| image.flush().err().map(|error| format!("{name}: {error}"));
+        let failed: Vec<String> = images.drain(..).filter_map(failed).collect();
         if failed.is_empty() {
             return reason;
         }
