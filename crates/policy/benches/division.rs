@@ -127,6 +127,7 @@ fn pressed(available: Pages, members: &[Member]) -> (Host, Vec<Vm>) {
         withheld: Pages::ZERO,
         thresholds,
         state: State::Soft,
+        strained: false,
         elapsed: Duration::from_secs(1),
     };
     let drivers = [Driver::Follows, Driver::Follows, Driver::Follows, Driver::Stuck, Driver::Absent];

@@ -92,8 +92,10 @@ impl Balance {
     }
 
     /// The mechanisms of a host in `state`: at least those of state soft while it reclaims.
-    pub(crate) fn mechanisms(&self, state: State) -> Mechanisms {
-        Mechanisms::of(if self.reclaiming() { state.max(State::Soft) } else { state })
+    pub(crate) fn mechanisms(&self, state: State, strained: bool) -> Mechanisms {
+        let state = if self.reclaiming() { state.max(State::Soft) } else { state };
+        let mechanisms = Mechanisms::of(state);
+        if strained { mechanisms.strained() } else { mechanisms }
     }
 
     /// The VMs' targets, without the limits of pools.

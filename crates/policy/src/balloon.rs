@@ -24,11 +24,10 @@ pub enum Sizing {
     GuestShort,
     /// The target asks for more, but its VM lacks memory and holds no more than its target.
     VmLacks,
-    /// The target asks for more, but no memory has to come from this VM now: it grows step by
-    /// step.
+    /// The target asks for more, but no other VM needs the memory now: it grows step by step.
     Unhurried,
-    /// The target asks for more, but its guest has so many free pages that hold nothing that the
-    /// balloon would bring nothing in time: it grows step by step, and paging brings the memory.
+    /// The target asks for more, but the balloon is slow and would bring nothing in time: it grows
+    /// step by step, and paging brings the memory.
     TooSlow,
     /// It grows towards its size at the largest rate.
     GrowsSlowly,
@@ -54,7 +53,7 @@ pub(crate) struct Goal {
     pub(crate) target: Pages,
     /// The most that its VM may have.
     pub(crate) most: Pages,
-    /// Memory has to come now, of all VMs above their targets.
+    /// Memory has to come now.
     pub(crate) takes: bool,
     /// Without the working set the target would be lower.
     pub(crate) spared: bool,
@@ -63,11 +62,11 @@ pub(crate) struct Goal {
 impl Balloon {
     /// The balloon of `vm` that goes with `goal`.
     ///
-    /// A balloon grows as fast as it may while that brings memory of a VM above its target, and to
-    /// hold its VM to `most`. Otherwise it grows step by step: Linux fills it with free pages first,
-    /// which may hold nothing and cost processor time that other VMs need. It does grow: only a
-    /// balloon tells a guest of its target, and a guest that does not know takes free pages where it
-    /// could reuse its own.
+    /// A balloon grows as fast as it may to take memory, and to hold its VM to `most`. Otherwise it
+    /// grows step by step: Linux fills it with free pages first, which may hold nothing and cost
+    /// processor time that other VMs need. So does a slow one that would bring nothing in time. It
+    /// does grow: only a balloon tells a guest of its target, and a guest that does not know takes
+    /// free pages where it could reuse its own.
     ///
     /// Only a driver that follows takes its time. One that comes later finds the size that its VM
     /// is to have, and one that is stuck does not reach its size by being told of less.
@@ -79,12 +78,15 @@ impl Balloon {
         let lacks = vm.lacks > Pages::ZERO && vm.held <= target.saturating_add(Pages::CHUNK);
         let grown = largest.min(vm.balloon.saturating_add(growth(rules, elapsed)));
         let in_time = vm.inflation.brings(rules, vm.hollow);
+        let slow = takes && in_time.is_some() && (vm.held <= target || in_time == Some(Pages::ZERO));
         let brings = match vm.driver {
-            Driver::Follows => vm.held.saturating_sub(target.max(vm.size - largest)).min(in_time),
+            Driver::Follows => {
+                vm.held.saturating_sub(target.max(vm.size - largest)).min(in_time.unwrap_or(Pages(u64::MAX)))
+            }
             Driver::Absent | Driver::Stuck => Pages::ZERO,
         };
         // A balloon that stands still takes no processor time, and shows whether it is stuck.
-        let hurries = takes && vm.held > target && (in_time > Pages::ZERO || vm.inflation.is_still());
+        let hurries = takes && (!slow || vm.inflation.is_still());
         let size = if lacks {
             grown.min(vm.balloon)
         } else if hurries || vm.driver != Driver::Follows {
@@ -99,7 +101,7 @@ impl Balloon {
             Driver::Absent => Sizing::NoDriver,
             Driver::Stuck => Sizing::Stuck,
             Driver::Follows if size < largest && lacks => Sizing::VmLacks,
-            Driver::Follows if size < grown && takes && vm.held > target => Sizing::TooSlow,
+            Driver::Follows if size < grown && slow => Sizing::TooSlow,
             Driver::Follows if size < grown => Sizing::Unhurried,
             Driver::Follows if size < largest => Sizing::GrowsSlowly,
             Driver::Follows if largest < wish.min(rules.balloon(vm.size)) => Sizing::GuestShort,

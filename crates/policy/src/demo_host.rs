@@ -47,6 +47,7 @@ pub(crate) fn host(free: u64, state: State) -> Host {
         withheld: Pages::ZERO,
         thresholds: Thresholds::of_min_free(Bytes::mib(38)),
         state,
+        strained: false,
         elapsed: Duration::from_secs(60),
     }
 }

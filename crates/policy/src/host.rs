@@ -18,6 +18,9 @@ pub struct Host {
     pub thresholds: Thresholds,
     /// Its state.
     pub state: State,
+    /// Balloons alone have not sufficed for too long: see
+    /// [`States::is_strained`](crate::States::is_strained).
+    pub strained: bool,
     /// The time since the last decision: it bounds the growth of balloons.
     pub elapsed: Duration,
 }

@@ -229,6 +229,7 @@ mod tests {
             withheld: Pages::ZERO,
             thresholds: Thresholds::of_min_free(Bytes::mib(40)),
             state: State::Clear,
+            strained: false,
             elapsed: Duration::from_secs(1),
         };
         let members: Vec<Member> = vms.iter().map(|vm| vm.member).collect();

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::time::Duration;
 
 use plimsoll_units::{Bytes, Pages};
 
@@ -11,8 +12,8 @@ pub enum State {
     High,
     /// Less than minFree is free: VMs get no more memory beyond their entitlements.
     Clear,
-    /// Balloons reclaim memory. Pages that they would not bring in time are compressed and swapped
-    /// out.
+    /// Balloons reclaim memory. Where they have not sufficed for ten seconds pages are compressed
+    /// and swapped out as well.
     Soft,
     /// Balloons do not suffice: pages are compressed and swapped out.
     Hard,
@@ -109,18 +110,42 @@ impl Thresholds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct States {
     current: State,
+    /// Time in state soft and worse, less the time in better ones since, up to
+    /// [`States::STRAIN`].
+    strain: Duration,
 }
 
 impl Default for States {
     fn default() -> Self {
-        Self { current: State::High }
+        Self { current: State::High, strain: Duration::ZERO }
     }
 }
 
 impl States {
+    /// The time after which balloons are helped that have not brought the host out of state soft.
+    /// If less, guests that turn busy together are paged although their balloons are about to bring
+    /// memory (`plimsoll plan vdi-morning`: without it three quarters more are swapped out).
+    /// If more, VMs wait longer where balloons are slow, or take in free pages that hold nothing.
+    pub const STRAIN: Duration = Duration::from_secs(10);
+
     /// The state after the last reading.
     pub fn current(&self) -> State {
         self.current
+    }
+
+    /// Whether balloons alone have not sufficed for too long: see
+    /// [`Mechanisms`](crate::Mechanisms).
+    pub fn is_strained(&self) -> bool {
+        self.current >= State::Soft && self.strain >= Self::STRAIN
+    }
+
+    /// Takes note that the state has been the current one for `elapsed`.
+    pub fn pass(&mut self, elapsed: Duration) {
+        self.strain = if self.current >= State::Soft {
+            self.strain.saturating_add(elapsed).min(Self::STRAIN)
+        } else {
+            self.strain.saturating_sub(elapsed)
+        };
     }
 
     /// Takes a new reading of free memory and returns the state that follows.
@@ -183,6 +208,21 @@ mod tests {
         }
         assert_eq!(states.observe(Pages::floor(Bytes::mib(17)), &thresholds), State::Low);
         assert_eq!(states.observe(Pages::floor(Bytes::mib(200)), &thresholds), State::High);
+    }
+
+    #[test]
+    fn a_host_that_stays_soft_is_strained_and_one_that_is_well_at_times_later() {
+        let thresholds = Thresholds::of_min_free(Bytes::mib(100));
+        let mut states = States::default();
+        let mut rest = |mib: u64, seconds: u64| {
+            states.observe(Pages::floor(Bytes::mib(mib)), &thresholds);
+            states.pass(Duration::from_secs(seconds));
+            states.is_strained()
+        };
+        assert_eq!([rest(150, 3600), rest(60, 9), rest(60, 1)], [false, false, true]);
+        // Not while there is enough, and again sooner than after a rest.
+        assert_eq!([rest(90, 4), rest(60, 3), rest(60, 1)], [false, false, true]);
+        assert_eq!([rest(90, 3600), rest(60, 9), rest(20, 1)], [false, false, true]);
     }
 
     proptest! {

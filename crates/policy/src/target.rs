@@ -65,7 +65,7 @@ pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outco
     let balance = Balance::new(rules, host, vms, &claims);
     let wishes = balance.targets(rules, vms, &claims);
     let limits = PoolLimits::new(pools, vms, &standing, &wishes);
-    let mechanisms = balance.mechanisms(host.state);
+    let mechanisms = balance.mechanisms(host.state, host.strained);
     let target = |i: usize| limits.within(vms[i].member.pool, standing[i], wishes[i]);
     let targets: Vec<Pages> = (0..vms.len()).map(target).collect();
     let due = Due::new(host, balance.due, vms, &targets);
@@ -74,8 +74,11 @@ pub fn decide(rules: &Rules, host: &Host, pools: &PoolTree, vms: &[Vm]) -> Outco
         let most = if limits.bind(vm.member.pool) { target } else { vm.member.client.limit };
         let spared = target <= vm.working_set() && balance.spares(rules, vm, claim);
         // A VM above the most that it may have gives, however much memory the host has.
-        let mechanisms =
-            if vm.held > most { balance.mechanisms(host.state.max(State::Soft)) } else { mechanisms };
+        let mechanisms = if vm.held > most {
+            balance.mechanisms(host.state.max(State::Soft), host.strained)
+        } else {
+            mechanisms
+        };
         let goal = Goal { target, most, takes: mechanisms.balloon, spared };
         let balloon = Balloon::new(rules, host.elapsed, vm, &goal);
         let paged = paged(mechanisms, vm, target, balloon.brings);

@@ -74,6 +74,10 @@ pub struct HostDecision {
     pub owed: Bytes,
     /// Memory is being reclaimed.
     pub reclaiming: bool,
+    /// Balloons have not sufficed for too long: pages of all VMs above their targets are compressed
+    /// and swapped out, too.
+    #[serde(default)]
+    pub strained: bool,
     /// What has to be reclaimed.
     pub shortage: Bytes,
     /// The water level among VMs and pools that are in no pool: what one share pays, in bytes of

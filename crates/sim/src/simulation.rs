@@ -351,6 +351,7 @@ impl Simulation {
         self.end_served_waits();
         let thresholds = self.scenario.host.thresholds.of(self.memory.bytes());
         let free = self.free();
+        self.states.pass(self.scenario.step);
         let state = self.states.observe(free, &thresholds);
         let host = Host {
             for_guests: self.memory.saturating_sub(self.overhead()),
@@ -358,6 +359,7 @@ impl Simulation {
             withheld: self.round(|_| Pages::ZERO).0.withheld(),
             thresholds,
             state,
+            strained: self.states.is_strained(),
             elapsed: self.scenario.step,
         };
         for (slot, spec) in self.vms.iter_mut().zip(&self.scenario.vms) {

@@ -18,6 +18,7 @@ impl Core {
     pub(super) fn control(&mut self) {
         let elapsed = self.clock.now.saturating_duration_since(self.last_control);
         self.last_control = self.clock.now;
+        self.states.pass(elapsed);
         (self.urgent, self.pressing) = (false, false);
         self.serve();
         self.watch_heartbeats(elapsed);

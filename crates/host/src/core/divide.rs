@@ -62,6 +62,7 @@ impl Core {
             withheld: self.round().grants.withheld(),
             thresholds: self.settings.thresholds,
             state: self.states.current(),
+            strained: self.states.is_strained(),
             elapsed,
         }
     }

@@ -122,6 +122,7 @@ impl Core {
             available: outcome.available.bytes(),
             owed: outcome.owed.bytes(),
             reclaiming: outcome.reclaiming,
+            strained: host.strained,
             shortage: outcome.shortage.bytes(),
             level: in_bytes(outcome.pools[PoolId::ROOT.index()].level),
             shortfalls: outcome.shortfalls.iter().map(shortfall).collect(),

@@ -46,6 +46,7 @@ fn host(for_guests: u64) -> Host {
         withheld: Pages::ZERO,
         thresholds,
         state: State::High,
+        strained: false,
         elapsed: Duration::ZERO,
     }
 }

@@ -103,8 +103,7 @@ fn a_balloon_gives_way_when_its_vm_is_entitled_to_more() {
 fn a_working_set_is_spared_while_others_hold_idle_memory() {
     // The third is entitled to all of its memory by its shares, which leaves 118 MiB to the first
     // and 65 to the second.
-    let busy = Vm { balloon: mib(56), ballooned: mib(56), ..vm(200, 160, 0) };
-    let vms = [weighing(1, busy), weighing(2, vm(200, 8, 0)), weighing(20, vm(38, 256, 0))];
+    let vms = [weighing(1, vm(200, 160, 0)), weighing(2, vm(200, 8, 0)), weighing(20, vm(38, 256, 0))];
     let host = Host { for_guests: mib(478), ..host(40, State::Soft) };
     let outcome = decide_in(&PoolTree::default(), &host, &vms);
     let [busy, idle, _] = &outcome.vms[..] else { panic!() };
@@ -166,6 +165,18 @@ fn a_balloon_grows_no_faster_than_it_may_and_no_larger_than_any() {
 }
 
 #[test]
+fn where_balloons_have_not_sufficed_for_long_pages_are_taken_too() {
+    let vms = [vm(200, 10, 0), vm(200, 256, 50), vm(178, 256, 0)];
+    let host = host(20, State::Soft);
+    let first = |strained| decide(&Host { strained, ..host }, &vms)[0];
+    let paged = |decision: Decision| decision.reclaim.compression + decision.reclaim.swap;
+    let due = paged(first(false));
+    let all = paged(first(true));
+    assert_eq!(all, vms[0].held - first(true).target);
+    assert!(due < all, "{due:?} and {all:?}");
+}
+
+#[test]
 fn pages_that_a_balloon_would_not_bring_in_time_are_paged_and_the_balloon_takes_its_time() {
     let vms = [vm(200, 10, 0), vm(200, 256, 50), vm(178, 256, 0)];
     // 100 pages a second.
@@ -187,6 +198,13 @@ fn pages_that_a_balloon_would_not_bring_in_time_are_paged_and_the_balloon_takes_
     // While it brings some, it grows as fast as it may.
     assert!(some.balloon == all.balloon && all.sizing != Sizing::TooSlow, "{some:?}");
     assert_eq!((none.balloon, none.sizing), (mib(20) + Pages(64), Sizing::TooSlow));
+    // One that is slow does not hurry where its VM has nothing to give.
+    let below = |inflation| {
+        let below = Vm { inflation, held: mib(60), balloon: mib(20), ballooned: mib(20), ..vms[0] };
+        decide(&host(20, State::Soft), &[below, vms[1], vms[2]])[0]
+    };
+    assert_eq!(below(slow).sizing, Sizing::TooSlow);
+    assert!(below(Inflation::default()).balloon > below(slow).balloon);
 }
 
 #[test]
@@ -208,9 +226,6 @@ fn a_balloon_takes_its_time_where_nothing_has_to_come() {
     // Its memory is needed.
     let takes = first(State::Soft, 20, told);
     assert!(takes.target < told.held && takes.balloon > told.balloon, "{takes:?}");
-    // Memory of others is needed: it holds no more than its target.
-    let below = first(State::Soft, 20, Vm { held: mib(60), ..told });
-    assert_eq!((below.balloon, below.sizing), (mib(30), Sizing::Unhurried), "{below:?}");
     // A limit below its size always holds.
     let client = Client { limit: mib(140), ..told.member.client };
     let limited = Vm { member: Member { client, ..told.member }, held: mib(100), target: mib(140), ..told };

@@ -7,6 +7,9 @@ use super::{cause, level, more_than_nothing};
 use crate::stall;
 use crate::table::{Column, Table, list};
 
+/// Why VMs are paged though their balloons work and the state is soft.
+const STRAINED: &str = "; balloons have not sufficed for 10 s, so all VMs above their targets are paged, too";
+
 /// The host's account, its pools, and how much each VM holds and why.
 pub fn text(explanation: &HostExplanation) -> String {
     let HostExplanation { host, decision, pools, vms, .. } = explanation;
@@ -61,7 +64,8 @@ pub(super) fn account(host: &HostStatus, decision: &HostDecision) -> Vec<(&'stat
     facts.push((
         "reclaim",
         if decision.reclaiming {
-            format!("{} to reclaim{owed}, until {} is free", decision.shortage, t.high)
+            let strained = if decision.strained { STRAINED } else { "" };
+            format!("{} to reclaim{owed}, until {} is free{strained}", decision.shortage, t.high)
         } else {
             "nothing to reclaim".to_owned()
         },

@@ -148,7 +148,7 @@ fn the_host_is_told_with_who_holds_most_beyond_its_entitlement_first() {
     modest.grant = Bytes::mib(100);
     let share = |vm, decision| VmShare { vm, decision };
     let vms = vec![share(modest, None), share(vm, decision)];
-    let whole = HostExplanation { at, host, decision: host_decision, pools, vms };
+    let mut whole = HostExplanation { at, host, decision: host_decision, pools, vms };
     let text = host::text(&whole);
     let table: Vec<&str> = text.lines().rev().take(3).collect();
     assert_eq!(
@@ -163,6 +163,9 @@ fn the_host_is_told_with_who_holds_most_beyond_its_entitlement_first() {
         text.contains("586MiB is divided (budget less overhead and 38MiB kept free), tax 0.75"),
         "{text}"
     );
+    whole.decision.strained = true;
+    let strained = host::text(&whole);
+    assert!(strained.contains("balloons have not sufficed for 10 s") && !text.contains("sufficed"), "{text}");
 }
 
 #[test]

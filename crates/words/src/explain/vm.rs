@@ -140,10 +140,8 @@ fn balloon(vm: &VmStatus, decision: &VmDecision, largest: u8) -> String {
         Sizing::Largest => maximum.as_str(),
         Sizing::GuestShort => "at the maximum for its guest, which has no more memory available",
         Sizing::VmLacks => "does not grow: the VM lacks memory and holds no more than its target",
-        Sizing::Unhurried => "grows step by step: no memory has to come from this VM now",
-        Sizing::TooSlow => {
-            "grows step by step: it would bring nothing within 10 s, because its guest has free pages that hold nothing; paging brings memory"
-        }
+        Sizing::Unhurried => "grows step by step: no other VM needs the memory now",
+        Sizing::TooSlow => "grows step by step: it is slow and would bring nothing within 10 s; paging does",
         Sizing::GrowsSlowly => "growing at the maximum rate",
         Sizing::NoDriver => "the guest has no balloon driver",
         Sizing::Stuck => "its driver does not follow: the VM gets no more than its entitlement",

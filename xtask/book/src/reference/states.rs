@@ -1,4 +1,4 @@
-use plimsoll_policy::{Inflation, Mechanisms, Paging, State, Thresholds};
+use plimsoll_policy::{Mechanisms, Paging, State, States, Thresholds};
 use plimsoll_units::Bytes;
 
 use super::Page;
@@ -18,17 +18,15 @@ pub(super) fn page() -> Page {
         let balloons = if balloon { "inflate" } else { "reclaim for VMs that are owed memory" };
         let paging = match paging {
             Paging::Off => "for VMs that are owed memory",
-            Paging::WhereNoBalloonCan => {
-                "of VMs above their targets, what their balloons do not bring in time"
-            }
+            Paging::WhereNoBalloonCan => "of VMs whose balloons cannot give enough",
             Paging::Everybody => "of all VMs above their targets",
         };
         let processors = if block { "VMs above their targets wait" } else { "run" };
         body += &format!("| `{state}` | {} | {balloons} | {paging} | {processors} |\n", begins(state));
     }
     body += &format!(
-        "\nA balloon that brings memory within {} s does so in time.\n",
-        Inflation::PATIENCE.as_secs()
+        "\nIn `soft` the pages of all VMs above their targets are taken as well once balloons have not sufficed for {} s.\n",
+        States::STRAIN.as_secs()
     );
     body += "\nA better state is entered once an eighth more than its threshold is free, so that the state does not flap.\n\n\
         ## Thresholds\n\n\

@@ -57,6 +57,28 @@ fn a_vm_at_its_limit_serves_itself_from_the_start_and_one_that_waits_in_vain_aft
     assert!(needy.waited && needy.paging_cause == Some(plimsoll_policy::PagingCause::Waited), "{needy:?}");
 }
 
+/// Its balloon follows, but takes pages that hold nothing.
+#[test]
+fn where_a_balloon_brings_nothing_for_ten_seconds_its_vm_is_paged_in_state_soft_too() {
+    let (mut world, rich, _) = crowded();
+    let host = world.host();
+    world.input(usable_input(host.granted + host.overhead + Bytes::mib(18)));
+    let paged: Vec<bool> = (0..14)
+        .map(|_| {
+            let balloon = world.balloons.get(&rich).copied().unwrap_or_default();
+            world.report(rich, balloon);
+            world.pass(SECOND);
+            assert_eq!(world.host().state, plimsoll_policy::State::Soft);
+            let (explained, level) = (world.explain_host().decision, world.levels.get(&rich));
+            let paged = level.is_some_and(|(level, _)| *level < world.granted[&rich]);
+            assert_eq!(explained.strained, paged, "{explained:?}");
+            paged
+        })
+        .collect();
+    let first = paged.iter().position(|paged| *paged).unwrap();
+    assert!((9..=11).contains(&first) && paged[first..].iter().all(|paged| *paged), "{paged:?}");
+}
+
 #[test]
 fn a_vm_whose_balloon_is_slow_is_paged_in_state_soft_once_that_is_seen() {
     let (mut world, rich, _) = crowded();
